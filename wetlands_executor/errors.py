@@ -1,0 +1,75 @@
+"""Every public exception of the library, and nothing else.
+
+Owns the vocabulary of failure: what happened, who is at fault, what to do next. Imports only the standard library, so that any module
+may raise these. Classes that the standard library's users already catch keep that base: whatever breaks a worker is a
+``BrokenProcessPool``, whatever is about time is a ``TimeoutError``.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures.process import BrokenProcessPool
+
+__all__ = [
+    "ActivationError",
+    "EnvironmentNotFoundError",
+    "ExecutionException",
+    "WetlandsExecutorError",
+    "WorkerCrashed",
+    "WorkerStartError",
+]
+
+
+class WetlandsExecutorError(Exception):
+    """Base of the exceptions that this library defines."""
+
+
+class EnvironmentNotFoundError(WetlandsExecutorError, LookupError):
+    """No environment, or more than one, answers to what was asked for; the message lists what was searched."""
+
+
+class ActivationError(WetlandsExecutorError, RuntimeError):
+    """The activation scripts of an environment failed; the message names the script's output and exit code."""
+
+
+class WorkerStartError(WetlandsExecutorError, BrokenProcessPool):
+    """A worker process of the environment could not be started; the message holds what it wrote to stderr."""
+
+
+class WorkerCrashed(WetlandsExecutorError, BrokenProcessPool):  # noqa: N818 - the public name, see the API
+    """The worker process that ran this task died.
+
+    Attributes:
+        exit_code: what the process returned, or minus the number of the signal that ended it (as in ``subprocess``).
+        signal_name: for example ``"SIGKILL"``; None if it was not ended by a signal.
+        stderr: the last lines that the process wrote to its standard error (faulthandler's stack included), newest last.
+    """
+
+    def __init__(self, message: str, exit_code: int | None = None, signal_name: str | None = None, stderr: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.signal_name = signal_name
+        self.stderr = stderr
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the attributes when the error travels on to another process."""
+        return type(self), (self.args[0], self.exit_code, self.signal_name, self.stderr)
+
+
+class ExecutionException(WetlandsExecutorError):  # noqa: N818 - the public name, see the API
+    """The function raised an exception that cannot be rebuilt in this process.
+
+    Attributes:
+        type_name: qualified name of the original exception's class, for example ``"cellpose.io.ModelError"``.
+        exception: the original message.
+        traceback: the remote traceback, one line each.
+    """
+
+    def __init__(self, message: str, type_name: str = "", exception: str = "", traceback: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.exception = exception
+        self.traceback = list(traceback or ())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the attributes when the error travels on to another process."""
+        return type(self), (self.args[0], self.type_name, self.exception, self.traceback)
