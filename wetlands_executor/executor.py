@@ -1,0 +1,419 @@
+"""``CondaEnvExecutor``: the public object. Checks arguments, makes Tasks, hands calls to its pool.
+
+Owns no state of the calls; that is in ``pool/``. Entered by any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from wetlands_executor import results
+from wetlands_executor.environment import Environment
+from wetlands_executor.pool import functions, payload
+from wetlands_executor.pool import pool as pool_module
+from wetlands_executor.pool.pool import Pool
+from wetlands_executor.remote import RemoteModule
+from wetlands_executor.task import Task
+from wetlands_executor.worker import scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+WorkerEnv = Mapping[str, str] | Callable[[int], Mapping[str, str]] | None
+
+#: Seconds that a running call has after a Ctrl-C: to see the request, then to be interrupted before it is killed.
+INTERRUPT_AFTER = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker as it was at one moment.
+
+    Attributes:
+        index: number of its slot.
+        pid: of its process.
+        state: ``"starting"``, ``"idle"``, ``"busy"`` or ``"stopping"``.
+        task: name of the call that it has taken, None if idle.
+        tasks_done: calls that this process has finished.
+        queue_depth: calls in its inbox that it has not taken.
+    """
+
+    index: int
+    pid: int
+    state: str
+    task: str | None
+    tasks_done: int
+    queue_depth: int
+
+
+class CondaEnvExecutor(Executor):
+    """An ``Executor`` whose worker processes run in another Python environment; a drop-in for ``ProcessPoolExecutor``.
+
+    Nothing has to be installed in that environment. Workers start on demand.
+
+    Args:
+        env: a name, a prefix, an interpreter, a project folder, an ``Environment``, or any object with ``.prefix`` or ``.path``; None is
+            this environment.
+        max_workers: number of worker processes; None is the number of processors, as in the standard library.
+        mp_context: accepted for compatibility and without meaning: workers are never forks of this process.
+        initializer: called in every worker before its first task. If it raises, the pool is broken, as in the standard library.
+        initargs: its arguments.
+        max_tasks_per_child: tasks after which a worker is replaced; None is no limit.
+        worker_env: variables for the workers, or a function of the worker's index that returns them; called once per index, now.
+        cwd: working folder of the workers; None is this process's.
+        preload: modules that every worker imports before its first task.
+        start_timeout: seconds that a worker may take to be ready, preload and initializer included.
+        activate: False leaves the environment's activation out; a sequence gives shell lines to run after its scripts.
+
+    Raises:
+        EnvironmentNotFoundError: ``env`` names no environment, or several.
+        TypeError, ValueError: an argument that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        env: str | os.PathLike[str] | Environment | None = None,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        worker_env: WorkerEnv = None,
+        cwd: str | os.PathLike[str] | None = None,
+        preload: Sequence[str] = (),
+        start_timeout: float = 60.0,
+        activate: bool | Sequence[str] = True,
+    ) -> None:
+        _check_arguments(max_workers, initializer, max_tasks_per_child, preload, start_timeout)
+        if mp_context is not None and getattr(mp_context, "get_start_method", lambda: "")() == "fork":
+            warnings.warn(
+                "mp_context has no meaning for CondaEnvExecutor: its workers are new processes of another interpreter, never forks",
+                stacklevel=2,
+            )
+        self._environment = Environment.find(env)
+        self._max_workers: int = max_workers if max_workers is not None else _processors()
+        variables = [_variables(worker_env, index) for index in range(self._max_workers)]
+        first = initializer and _pickled_initializer(initializer, initargs)
+        self._pool = Pool(
+            partial(_launch, self._environment, activate, os.fspath(cwd) if cwd is not None else None, variables),
+            self._max_workers,
+            tasks_per_worker=max_tasks_per_child,
+            preload=preload,
+            initializer=first or None,
+            start_timeout=start_timeout,
+            what=_describe(self._environment),
+        )
+        # An executor that is simply dropped finishes its work and ends, as in the standard library.
+        self._finalizer = weakref.finalize(self, self._pool.shutdown)
+        self._finalizer.atexit = False
+
+    # --- submitting
+
+    def submit(self, fn: Callable[..., T] | str, /, *args: Any, **kwargs: Any) -> Task[T]:
+        """Schedule ``fn(*args, **kwargs)`` in a worker; every keyword goes to the function.
+
+        Args:
+            fn: any callable, an ``async def`` function (run to its end), ``"package.module:function"`` or ``"path/to/file.py:function"``.
+            *args: positional arguments.
+            **kwargs: keyword arguments.
+
+        Returns:
+            The Task, a ``concurrent.futures.Future``. What cannot be pickled fails the Task, not this call.
+
+        Raises:
+            RuntimeError: after shutdown.
+            BrokenProcessPool: an initializer has failed.
+            TypeError, ValueError, FileNotFoundError: ``fn`` is no callable and no target.
+        """
+        return self._submit(fn, args, kwargs, None)
+
+    def _submit(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], definition: payload.Definition | None) -> Task[Any]:
+        pool = self._pool
+        if pool.refusing:
+            self._refuse()
+        task = Task._of(pool)
+        if definition is None and type(fn) is str:
+            definition = payload.define(fn)
+        try:
+            encoded = payload.encode(fn, args, kwargs, definition)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the task's
+            if not callable(fn) and not isinstance(fn, str):
+                raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'") from None
+            task._label = functions.display_name(fn)
+            task._settle(None, error)
+            return task
+        task._label = encoded.definition or functions.display_name(fn)
+        pool.submit(encoded, task)
+        return task
+
+    def _refuse(self) -> None:
+        pool = self._pool
+        if pool.forked:
+            raise RuntimeError("this executor belongs to the process that forked this one: make a new one here")
+        if pool.broken is not None:
+            raise BrokenProcessPool(str(pool.broken)) from pool.broken
+        if pool_module.exiting():
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def map(  # type: ignore[override] # the standard library's signature differs by version
+        self,
+        fn: Callable[..., T] | str,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        ordered: bool = True,
+    ) -> Iterator[T]:
+        """Return an iterator of ``fn(*items)`` for the items of the iterables, zipped.
+
+        Args:
+            fn: as in ``submit``.
+            *iterables: read at once, unless ``buffersize`` is given.
+            timeout: seconds from this call until the last result; None is no limit.
+            chunksize: items that travel as one task (an error concerns the whole task then, as in the standard library).
+            buffersize: items submitted whose results have not been taken; the iterables are read as needed (Python 3.14's meaning).
+            ordered: False yields the results as they come.
+
+        Raises:
+            TimeoutError: from the iterator, when the time is over.
+            ValueError: ``chunksize`` or ``buffersize`` below 1.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        if self._pool.refusing:
+            self._refuse()
+        end = None if timeout is None else timeout + time.monotonic()
+        definition = self._definition_for_many(fn)
+        items: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905 - the shortest ends it, as in the standard library
+        if chunksize == 1:
+            tasks = (self._submit(fn, args, {}, definition) for args in items)
+        else:
+            what = functions.definition_of_target(fn) if isinstance(fn, str) else fn
+            tasks = (self._submit(scripts.process_chunk, (what, chunk), {}, None) for chunk in results.chunks(items, chunksize))
+        forget = partial(self._pool.forget, definition) if definition is not None and definition.by_value is not None else None
+        found = results.iterate(tasks, end, buffersize, ordered, forget)
+        return found if chunksize == 1 else results.flatten(found)
+
+    def _definition_for_many(self, fn: Any) -> payload.Definition | None:
+        """Pickle a function that travels by value once for a whole ``map``; None if it goes with each call."""
+        if callable(fn) or isinstance(fn, str):
+            found = payload.define(fn)
+            if found is None:
+                with contextlib.suppress(Exception):  # its pickling error belongs to the tasks, where it will be met again
+                    found = payload.define_by_value(fn)
+            return found
+        raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
+
+    def map_tasks(self, fn: Callable[..., T] | str, *iterables: Iterable[Any]) -> list[Task[T]]:
+        """Submit ``fn(*items)`` for the items of the iterables, zipped; return the tasks."""
+        if self._pool.refusing:
+            self._refuse()
+        definition = self._definition_for_many(fn)
+        return [self._submit(fn, args, {}, definition) for args in zip(*iterables)]  # noqa: B905 - as in map
+
+    def submit_script(self, path: str | os.PathLike[str], args: Sequence[str] = (), run_name: str = "__main__") -> Task[None]:
+        """Run a file in a worker as ``python path args...`` would.
+
+        Args:
+            path: the script.
+            args: its arguments, for ``sys.argv``.
+            run_name: its ``__name__``.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        full = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        if not os.path.isfile(full):
+            raise FileNotFoundError(f"{os.fspath(path)!r}: there is no file {full}")
+        if isinstance(args, str):
+            raise TypeError(f"args is a string ({args!r}): give a list of arguments")
+        task: Task[None] = self.submit(scripts.run_script, full, [str(arg) for arg in args], run_name)
+        task._label = os.fspath(path)
+        return task
+
+    def import_module(self, where: str) -> RemoteModule:
+        """Return a stand-in for a module of the environment; this process never imports it.
+
+        Args:
+            where: ``"package.module"`` or ``"path/to/file.py"``.
+
+        Returns:
+            An object whose functions can be called (``proxy.segment(image)`` waits for the result), submitted
+            (``proxy.segment.submit(image)``) and mapped (``proxy.segment.map(images)``); other attributes are fetched.
+        """
+        functions.definition_of_module(where)
+        return RemoteModule(self, where)
+
+    # --- workers
+
+    @property
+    def environment(self) -> Environment:
+        """The environment in which the workers run."""
+        return self._environment
+
+    @property
+    def max_workers(self) -> int:
+        """Number of worker processes at most."""
+        return self._max_workers
+
+    @property
+    def worker_count(self) -> int:
+        """Number of worker processes that are alive now."""
+        return len(self._pool.processes)
+
+    def launch(self, wait: bool = True) -> Self:
+        """Start all workers now.
+
+        Args:
+            wait: return when all are ready.
+
+        Raises:
+            WorkerStartError: none can be started.
+            BrokenProcessPool: an initializer failed.
+        """
+        if self._pool.refusing:
+            self._refuse()
+        self._pool.launch(wait)
+        return self
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return what the workers do at this moment, by index."""
+        found = []
+        for process in list(self._pool.processes.values()):
+            calls = list(process.calls.values())
+            running = [call for call in calls if process.is_running(call)]
+            state = "stopping" if process.stopping else "starting" if not process.ready else "busy" if calls else "idle"
+            name = running[0].task.name if running else None
+            pid = process.process.pid
+            found.append(WorkerInfo(process.index, pid, state, name, process.finished, len(calls) - len(running)))
+        return sorted(found, key=lambda info: info.index)
+
+    # --- the end
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept nothing more; end the workers when what was submitted is done.
+
+        Args:
+            wait: return when they are gone and all callbacks have run.
+            cancel_futures: cancel what has not started.
+        """
+        self._pool.shutdown(cancel_pending=cancel_futures)
+        if wait:
+            self._pool.join()
+
+    def terminate_workers(self) -> None:
+        """End all workers now (SIGTERM, then SIGKILL): running tasks fail with BrokenProcessPool, queued ones are cancelled."""
+        self._pool.terminate(kill=False)
+
+    def kill_workers(self) -> None:
+        """End all workers now (SIGKILL): running tasks fail with BrokenProcessPool, queued ones are cancelled."""
+        self._pool.terminate(kill=True)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        """Shut down and wait. After Ctrl-C or SystemExit: cancel what is queued, and see that what runs comes to an end."""
+        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+            self._interrupt()
+        else:
+            self.shutdown(wait=True)
+        return False
+
+    def _interrupt(self) -> None:
+        """Ask, interrupt after 5 s, kill after 5 more; a second Ctrl-C kills at once."""
+        import signal
+
+        pool = self._pool
+        try:
+            pool.shutdown(cancel_pending=True)
+            pool.ask_running(None)
+            if not pool.join(INTERRUPT_AFTER):
+                pool.ask_running(signal.SIGINT)
+                if not pool.join(INTERRUPT_AFTER):
+                    pool.terminate(kill=True)
+                    pool.join()
+        except KeyboardInterrupt:
+            pool.terminate(kill=True)
+            pool.join()
+            raise
+
+    async def __aenter__(self) -> Self:
+        """Enter; the same as ``with``."""
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Shut down without blocking the event loop."""
+        await asyncio.to_thread(self.__exit__, exc_type, exc, tb)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {_describe(self._environment)}, {self.worker_count} of {self._max_workers} workers>"
+
+
+def _check_arguments(
+    max_workers: Any, initializer: Any, max_tasks_per_child: Any, preload: Sequence[str], start_timeout: float
+) -> None:
+    if max_workers is not None:
+        if isinstance(max_workers, bool) or not isinstance(max_workers, int):
+            raise TypeError(f"max_workers must be an integer or None, not {max_workers!r}")
+        if max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+    if max_tasks_per_child is not None:
+        if not isinstance(max_tasks_per_child, int):
+            raise TypeError("max_tasks_per_child must be an integer")
+        if max_tasks_per_child <= 0:
+            raise ValueError("max_tasks_per_child must be >= 1")
+    if isinstance(preload, str):
+        raise TypeError(f"preload must be a sequence of module names, not the string {preload!r}: write preload=[{preload!r}]")
+    if not start_timeout > 0:
+        raise ValueError(f"start_timeout must be greater than 0 seconds, not {start_timeout!r}")
+
+
+def _processors() -> int:
+    count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    return min(61, count) if os.name == "nt" else count
+
+
+def _variables(worker_env: WorkerEnv, index: int) -> dict[str, str]:
+    found = worker_env(index) if callable(worker_env) else worker_env
+    return dict(found or {})
+
+
+def _pickled_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> tuple[bytes, str | None]:
+    return payload.dumps((initializer, tuple(initargs)))
+
+
+def _launch(
+    environment: Environment, activate: bool | Sequence[str], cwd: str | None, variables: list[dict[str, str]], index: int
+) -> tuple[Sequence[str], Mapping[str, str], str | None]:
+    spec = environment.launch_spec(activate=activate, cwd=cwd, worker_env=variables[index])
+    return spec.argv, spec.env, spec.cwd
+
+
+def _describe(environment: Environment) -> str:
+    return f"the environment {environment.name or environment.prefix}"

@@ -1,0 +1,301 @@
+"""What comes from workers: results, printed lines, their end. The incoming half of ``Pool``; everything here runs on the I/O thread.
+
+Order: a batch of events is served output first, then results, then exits (ranks in ``ports.py``), so that what a task printed is on its way
+before its result is, and a result that was sent before a crash counts.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import Any
+
+from wetlands_executor.errors import WorkerCrashed, WorkerStartError
+from wetlands_executor.pool import payload, ports, spawn
+from wetlands_executor.pool import state as st
+from wetlands_executor.pool.delivery import Decoders, SerialThread
+from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.process import TOO_LARGE, BadFrame, Call, Frame, WorkerProcess
+from wetlands_executor.worker import wire
+
+#: Seconds that a worker with a closed results pipe may take to end by itself.
+CLOSED_GRACE = 1.0
+#: Seconds to wait for the rest of a dead worker's results where pipes are read by threads.
+DRAIN_GRACE = 2.0
+#: Pieces of output under way at which reading from that worker's stream pauses, and goes on.
+OUTPUT_HIGH, OUTPUT_LOW = 256, 64
+
+_OUTCOMES = (wire.VALUE, wire.NONE, wire.ERROR, TOO_LARGE)
+
+
+class Arrivals:
+    """The handlers of a pool's incoming events. ``Pool`` supplies the rest."""
+
+    _port: ports.Port | None
+    processes: dict[int, WorkerProcess]
+    output: SerialThread
+    decoders: Decoders
+    _reasons: dict[int, BaseException]
+    what: str
+    _feed: Callable[[st.Event], None]
+    _set_timer: Callable[[float, Callable[[], object]], None]
+    _absorb: Callable[[WorkerProcess], None]
+    post: Callable[[Callable[[], object]], None]
+    _check_launched: Callable[[], None]
+
+    # --- output
+
+    def _on_output(self, process: WorkerProcess, fd: int, stream: OutputStream) -> None:
+        assert self._port is not None
+        data = self._port.read(fd, 65536)
+        if data is None:
+            return
+        if not data:
+            self._port.remove(fd)
+            self._put_text(stream, stream.splitter.finish())
+            return
+        if stream.name == "stderr":
+            process.keep_tail(data)
+        self._put_text(stream, stream.splitter.feed(data))
+        if stream.under_way > OUTPUT_HIGH and not stream.paused:
+            # The host's stream is slower than the worker prints. Not reading any more makes the worker's own write wait, as in a terminal.
+            stream.paused = True
+            self._port.remove(fd)
+
+    def _put_text(self, stream: OutputStream, text: str) -> None:
+        if text:
+            stream.enqueued += 1
+            self.output.put(partial(self._write_text, stream, text))
+
+    def _write_text(self, stream: OutputStream, text: str) -> None:
+        """Runs on the output thread."""
+        stream.write(text)
+        if stream.paused and stream.under_way < OUTPUT_LOW:
+            self.post(partial(self._resume, stream))
+
+    def _resume(self, stream: OutputStream) -> None:
+        for process in self.processes.values():
+            for fd, mine in zip((process.process.stdout, process.process.stderr), process.streams, strict=True):
+                if mine is stream and stream.paused:
+                    stream.paused = False
+                    assert self._port is not None
+                    self._port.add_reader(fd, ports.OUTPUT, partial(self._on_output, process, fd, stream))
+
+    # --- results
+
+    def _on_results(self, process: WorkerProcess) -> None:
+        try:
+            frames, ended = process.read_results()
+        except BadFrame as error:
+            process.keep_tail(b"wetlands_executor: the worker sent what is no frame (%s)\n" % str(error).encode())
+            self._close_results(process)
+            process.kill()
+            return
+        if frames:
+            self._take(process, frames)
+        if ended:
+            self._close_results(process)
+            if process.exited:
+                self._bury(process)
+            else:
+                # It has closed its pipes, or is about to end. If it lives on, nothing can be heard from it any more.
+                self._set_timer(CLOSED_GRACE, partial(self._kill_if_alive, process))
+
+    def _kill_if_alive(self, process: WorkerProcess) -> None:
+        if self.processes.get(process.worker) is process:
+            process.kill()
+
+    def _close_results(self, process: WorkerProcess) -> None:
+        assert self._port is not None
+        process.results_ended = True
+        self._port.remove(process.process.results)
+
+    def _take(self, process: WorkerProcess, frames: list[Frame]) -> None:
+        """Settle what finished, then tell the state, in one event."""
+        if process.sent_directly:
+            self._absorb(process)
+        finished: list[st.Item] = []
+        calls = process.calls
+        for kind, number, data in frames:
+            if kind in _OUTCOMES:
+                call = calls.pop(number, None) or self._find_unrecorded(process, number)
+                if call is not None:
+                    finished.append(call)
+                    self._deliver(process, call, kind, data)
+            else:
+                self._on_message(process, kind, data)
+        if finished:
+            process.finished += len(finished)
+            self._feed(st.ItemsFinished(process.worker, finished))
+
+    def _find_unrecorded(self, process: WorkerProcess, number: int) -> Call | None:
+        """Return a call whose result came before the submitting thread, inside the lane, could finish the step that records it."""
+        for _ in range(1000):
+            if process.lane.acquire(timeout=0.001):
+                process.lane.release()
+                self._absorb(process)
+                break
+        return process.calls.pop(number, None)
+
+    def _on_message(self, process: WorkerProcess, kind: int, data: bytes | bytearray) -> None:
+        if kind == wire.HELLO:
+            process.hello = hello = pickle.loads(data)
+            process.foreign = hello["magic"] != payload.MAGIC
+        elif kind == wire.READY:
+            process.ready = True
+            process.lane_open = True
+            self._feed(st.WorkerReady(process.worker))
+            self._check_launched()
+        elif kind == wire.START_FAILED:
+            process.failure = data
+        elif kind == wire.INITIALIZER_FAILED:
+            cause = payload.decode_error(data)
+            error = BrokenProcessPool(
+                f"The initializer raised {type(cause).__name__}: {cause}; the pool of {self.what} is not usable any more"
+            )
+            error.__cause__ = cause
+            self._reasons[process.worker] = error
+            self._feed(st.InitializerFailed(process.worker))
+
+    def _deliver(self, process: WorkerProcess, call: Call, kind: int, data: bytes | bytearray) -> None:
+        """Settle a task, after what it printed and where its result may be unpickled."""
+        printed = None
+        for stream in process.streams:
+            if stream.splitter.pending:
+                self._put_text(stream, stream.splitter.finish())
+            if stream.under_way:
+                printed = stream
+        if printed is not None:
+            self.output.put(partial(self._settle, call, kind, data))
+        else:
+            self._settle(call, kind, data)
+
+    def _settle(self, call: Call, kind: int, data: bytes | bytearray) -> None:
+        if kind == wire.NONE:
+            call.task._settle(None, None)
+        elif kind == wire.VALUE and payload.is_trivial(data):
+            try:
+                value = pickle.loads(data)
+            except Exception as error:  # noqa: BLE001 - only its own task is harmed
+                call.task._settle(None, error)
+            else:
+                call.task._settle(value, None)
+        elif kind == TOO_LARGE:
+            call.task._settle(None, MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process"))
+        else:
+            delay = self.decoders.put(partial(_decode_and_settle, call, kind, data))
+            if delay is not None:
+                self.post(partial(self._set_timer, delay, self._check_decoders))
+
+    def _check_decoders(self) -> None:
+        delay = self.decoders.check()
+        if delay is not None:
+            self._set_timer(delay, self._check_decoders)
+
+    # --- the end of a process
+
+    def _on_exit(self, process: WorkerProcess) -> None:
+        """The process has ended: take what it still sent, then bury it."""
+        assert self._port is not None
+        process.exited = True
+        self._port.remove(process.process.exit)
+        process.process.kill_tree()  # children that hold its pipes open
+        if not process.results_ended and isinstance(self._port, ports.ThreadPort):
+            self._set_timer(DRAIN_GRACE, partial(self._bury_late, process))
+            return
+        while not process.results_ended:
+            before = process.arrived
+            self._on_results(process)
+            if process.arrived == before and not process.results_ended:
+                break  # a surviving child holds the pipe; what the worker itself wrote has been read
+        if self.processes.get(process.worker) is process:
+            self._bury(process)
+
+    def _bury_late(self, process: WorkerProcess) -> None:
+        if self.processes.get(process.worker) is process:
+            self._bury(process)
+
+    def _bury(self, process: WorkerProcess) -> None:
+        """Reap, write the death certificate, tell the state. The only place where a worker is declared dead."""
+        port = self._port
+        assert port is not None
+        code = process.process.reap()
+        for fd, stream in zip((process.process.stdout, process.process.stderr), process.streams, strict=True):
+            if not stream.paused:
+                while data := port.read(fd, 65536):
+                    if stream.name == "stderr":
+                        process.keep_tail(data)
+                    self._put_text(stream, stream.splitter.feed(data))
+            self._put_text(stream, stream.splitter.finish())
+        process.lane_open = False
+        self._absorb(process)
+        unstarted = process.take_back()
+        final = self._certify(process, code)
+        self._last_streams = process.streams
+        del self.processes[process.worker]
+        self._feed(st.WorkerExited(process.worker, unstarted, final))
+        self._reasons.pop(process.worker, None)
+        self._close_process(process)
+
+    def _close_process(self, process: WorkerProcess) -> None:
+        assert self._port is not None
+        if not process.close_lane():
+            self._set_timer(0.01, partial(self._close_process, process))
+            return
+        for fd in process.process.fds():
+            self._port.remove(fd)
+        process.process.close()
+
+    def _certify(self, process: WorkerProcess, code: int) -> bool:
+        """Keep the reason of this death for the tasks that it concerns; return True if another try to start would meet it again."""
+        name = spawn.signal_name(code)
+        how = f"by {name}" if name else f"with exit code {code}"
+        tail = process.stderr_tail()
+        said = f"; the last lines of its stderr:\n{tail}" if tail else ""
+        if process.ready:
+            if process.worker not in self._reasons:
+                message = f"The worker process {process.process.pid} of {self.what} was ended {how} while it ran this task{said}"
+                self._reasons[process.worker] = WorkerCrashed(message, code, name, tail)
+            return False
+        final = code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED) or process.failure is not None
+        if process.worker not in self._reasons:
+            cause = payload.decode_error(process.failure) if process.failure is not None else None
+            self._reasons[process.worker] = self._start_error(f"its process ended {how} before it was ready", tail, cause)
+        else:
+            final = True
+        return final
+
+    def _start_error(self, reason: str, tail: str, cause: BaseException | None = None) -> BaseException:
+        said = f"; its stderr:\n{tail}" if tail else ""
+        error = WorkerStartError(f"A worker of {self.what} cannot be started: {reason}{said}")
+        error.__cause__ = cause
+        return error
+
+    def _hand_over(self, job: Callable[[], object]) -> None:
+        """Run ``job`` after the lines of the process that has just died."""
+        if any(stream.under_way for stream in self._last_streams):
+            self.output.put(job)
+        else:
+            job()
+
+    _last_streams: tuple[OutputStream, ...] = ()
+
+
+def _decode_and_settle(call: Call, kind: int, data: bytes | bytearray) -> None:
+    """Unpickle and settle; on a decoder thread, or wherever user code may run."""
+    try:
+        if kind == wire.ERROR:
+            value, error = None, payload.decode_error(data)
+        else:
+            value, error = payload.decode(data), None
+    except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is this task's failure and nobody else's
+        value, error = None, payload.undecodable(failure, str(call.task.name))
+    call.task._settle(value, error)
+
+
+def python_version() -> str:
+    """Return the host's Python version for messages."""
+    return sys.version.split()[0]

@@ -1,0 +1,177 @@
+"""What a callable of the host is called in another process: by reference, by value, or as a file of source.
+
+Owns the rule for project code: modules of an environment or of the standard library are named and found in the worker's own environment;
+modules of the user's project are named together with their file, so that the worker can refuse a namesake; what cannot be imported by
+name there travels by value. Entered by any thread that submits; keeps no state but caches.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import site
+import sys
+import sysconfig
+import types
+from typing import Any, NamedTuple
+
+#: ("reference", module, qualname, file or None) | ("file", path, digest, source, qualname); see ``worker/imports.py``
+DefinitionTuple = tuple[Any, ...]
+
+
+class Reference(NamedTuple):
+    """Where the other process finds an object by name. ``file`` is set for modules of the user's project."""
+
+    module: str
+    qualname: str
+    file: str | None
+
+
+@functools.cache
+def _environment_folders() -> tuple[str, ...]:
+    """Return the folders of the host's standard library and installed packages."""
+    paths = sysconfig.get_paths()
+    found = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib") if key in paths}
+    found.update(getattr(site, "PREFIXES", ()) and site.getsitepackages())
+    found.add(site.getusersitepackages())
+    base = os.path.dirname(os.__file__)
+    found.update((base, os.path.join(base, "lib-dynload")))
+    return tuple(sorted({os.path.realpath(path) for path in found} | {os.path.abspath(path) for path in found}))
+
+
+@functools.lru_cache(maxsize=4096)
+def belongs_to_environment(path: str) -> bool:
+    """Return True if a file or folder is part of the host's interpreter or of its installed packages."""
+    if any(part in ("site-packages", "dist-packages") for part in path.replace("\\", "/").split("/")):
+        return True
+    if path.endswith(".zip") and os.path.basename(path).startswith("python"):
+        return True
+    for candidate in {path, os.path.realpath(path)}:
+        if any(candidate == folder or candidate.startswith(folder + os.sep) for folder in _environment_folders()):
+            return True
+    return False
+
+
+def project_paths() -> tuple[str, ...]:
+    """Return the entries of ``sys.path`` that belong to no environment, absolute, in order: the user's own code."""
+    return _project_paths(tuple(entry for entry in sys.path if isinstance(entry, str)), os.getcwd())
+
+
+@functools.lru_cache(maxsize=16)
+def _project_paths(entries: tuple[str, ...], folder: str) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for entry in entries:
+        path = os.path.abspath(os.path.join(folder, entry))
+        if not belongs_to_environment(path) and os.path.exists(path):
+            found[path] = None
+    return tuple(found)
+
+
+def _project_root(module: types.ModuleType, file: str) -> str | None:
+    """Return the folder that has to be on ``sys.path`` for ``import module`` to find ``file``; None if no folder does that."""
+    parts = module.__name__.split(".")
+    stem, extension = os.path.splitext(os.path.abspath(file))
+    pieces = stem.split(os.sep)
+    if pieces[-1] == "__init__":
+        pieces.pop()
+    elif hasattr(module, "__path__"):
+        return None
+    if extension not in (".py", ".pyc", ".so", ".pyd"):
+        return None
+    if extension in (".so", ".pyd"):
+        pieces[-1] = pieces[-1].split(".")[0]
+    if len(pieces) <= len(parts) or pieces[-len(parts) :] != parts:
+        return None
+    return os.sep.join(pieces[: -len(parts)]) or os.sep
+
+
+#: Roots of project modules that are not on ``sys.path`` (import hooks of editable installs, test runners); only ever grows.
+extra_roots: dict[str, None] = {}
+
+
+def reference_to(obj: Any) -> Reference | None:
+    """Return how another process can import ``obj``, or None if it has to travel by value.
+
+    Args:
+        obj: a function, builtin function or class.
+    """
+    qualname = getattr(obj, "__qualname__", None)
+    name = getattr(obj, "__module__", None)
+    if not isinstance(qualname, str) or "<" in qualname:
+        return None
+    if name is None and isinstance(obj, types.BuiltinFunctionType):
+        name = "builtins" if obj.__self__ is None else None
+    if not isinstance(name, str) or name in ("__main__", "__mp_main__"):
+        return None
+    module = sys.modules.get(name)
+    if module is None:
+        return None
+    found: Any = module
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if found is not obj:
+        return None
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or belongs_to_environment(os.path.abspath(file)):
+        return Reference(name, qualname, None)
+    if name.partition(".")[0] == "wetlands_executor":
+        # Ours: the worker has the shipped half under a private name, and perhaps an installed copy at another place.
+        return Reference(name, qualname, None)
+    root = _project_root(module, file)
+    if root is None:
+        return None
+    if root not in project_paths():
+        extra_roots[root] = None
+    return Reference(name, qualname, os.path.abspath(file))
+
+
+def definition_of_target(target: str) -> DefinitionTuple:
+    """Return the definition that ``"pkg.mod:qualname"`` or ``"path/to/file.py:qualname"`` names.
+
+    Raises:
+        ValueError: there is no colon, or nothing on one side of it.
+        FileNotFoundError: the file does not exist.
+    """
+    where, colon, qualname = target.rpartition(":")
+    if not colon or not where or not qualname or not all(part.isidentifier() for part in qualname.split(".")):
+        raise ValueError(f'{target!r} is not a target: write "package.module:function" or "path/to/file.py:function"')
+    return definition_of_module(where, qualname)
+
+
+def definition_of_module(where: str, qualname: str = "") -> DefinitionTuple:
+    """Return the definition of ``qualname`` in a module, which is named (``pkg.mod``) or given as a file (``mod.py``)."""
+    if is_file(where):
+        path = os.path.abspath(os.path.expanduser(where))
+        try:
+            with open(path, "rb") as stream:
+                source = stream.read()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{where!r}: there is no file {path}") from None
+        return ("file", path, hashlib.sha256(source).hexdigest(), source, qualname)
+    if not all(part.isidentifier() for part in where.split(".")):
+        raise ValueError(f"{where!r} is neither a dotted module name nor a file that ends in .py")
+    return ("reference", where, qualname, None)
+
+
+def is_file(where: str) -> bool:
+    """Return True if a target names a file and not a module."""
+    return where.endswith(".py") or "/" in where or os.sep in where
+
+
+def display_name(fn: Any) -> str:
+    """Return a name for messages: ``mod.func``, ``Class.method``, ``<lambda>``, or the target string."""
+    if isinstance(fn, str):
+        return fn
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__qualname__", None)
+    if not isinstance(name, str):
+        return type(fn).__qualname__
+    if name.endswith("<lambda>"):
+        return "<lambda>"
+    name = name.rpartition("<locals>.")[2]
+    module = getattr(fn, "__module__", None)
+    if "." in name or module in (None, "__main__", "builtins"):
+        return name
+    return f"{module}.{name}"

@@ -1,0 +1,285 @@
+"""Waiting on many descriptors: one thread that sleeps until something can be read or written, or somebody wakes it.
+
+``PollPort`` is for systems that can poll pipes. ``ThreadPort`` serves where they cannot be polled (Windows): a thread per descriptor reads
+ahead, a thread per written descriptor writes behind. Both speak the same way: ``wait`` returns callbacks in the order of their rank, and
+all reading and writing of a registered descriptor goes through the port. Only the I/O thread calls anything but ``wake``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Sized
+from typing import Any
+
+from wetlands_executor.pool import spawn
+
+Callback = Callable[[], None]
+
+# Ranks: what a worker printed comes before the results that it sent after it, and both before the news of its end.
+OUTPUT, RESULTS, EXIT = 0, 1, 2
+
+
+class PollPort:
+    """epoll, or poll where there is no epoll."""
+
+    def __init__(self) -> None:
+        self._readers: dict[int, tuple[int, Callback]] = {}
+        self._writers: dict[int, Callback] = {}
+        self._epoll = select.epoll() if hasattr(select, "epoll") and not spawn.PLAIN else None
+        self._poll: Any = self._epoll or select.poll()
+        self._wake_read, self._wake_write = _wake_pair()
+        self._poll.register(self._wake_read, select.POLLIN)
+        # Written by the I/O thread only: True from before it looks for posted events until it is awake again. Who posts and sees False
+        # need not wake it. A flag that the wakers clear could be left wrong by an interrupt between the write and the store.
+        self.sleeping = False
+
+    def add_reader(self, fd: int, rank: int, callback: Callback) -> None:
+        """Call ``callback`` from ``wait`` whenever ``fd`` can be read (its end included)."""
+        self._readers[fd] = (rank, callback)
+        self._poll.register(fd, select.POLLIN)
+
+    def want_write(self, fd: int, callback: Callback | None) -> None:
+        """Call ``callback`` when ``fd`` can be written; None ends that."""
+        known = fd in self._writers
+        if callback is not None:
+            self._writers[fd] = callback
+            if not known:
+                self._poll.register(fd, select.POLLOUT)
+        elif known:
+            del self._writers[fd]
+            with contextlib.suppress(OSError, KeyError):
+                self._poll.unregister(fd)
+
+    def remove(self, fd: int) -> None:
+        """Forget a descriptor; before it is closed."""
+        if self._readers.pop(fd, None) is not None or self._writers.pop(fd, None) is not None:
+            with contextlib.suppress(OSError, KeyError):
+                self._poll.unregister(fd)
+
+    def read(self, fd: int, count: int) -> bytes | None:
+        """Return what is there, up to ``count`` bytes: None if nothing is, b"" at the end."""
+        try:
+            return os.read(fd, count)
+        except BlockingIOError:
+            return None
+
+    def read_into(self, fd: int, view: memoryview) -> int | None:
+        """Read into a buffer: None if nothing is there, 0 at the end."""
+        try:
+            return os.readv(fd, [view[: 1 << 20]])
+        except BlockingIOError:
+            return None
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        """Write what fits; return the number of bytes. Raises OSError if nobody reads any more."""
+        try:
+            return os.write(fd, data)
+        except BlockingIOError:
+            return 0
+
+    def wait(self, timeout: float | None, posted: Sized) -> list[Callback]:
+        """Sleep until something happens or ``timeout`` seconds have passed; return what to call, in order. Does not sleep if ``posted``."""
+        self.sleeping = True
+        if posted:
+            timeout = 0
+        if self._epoll is not None:
+            ready = self._epoll.poll(-1 if timeout is None else timeout)
+        else:
+            ready = self._poll.poll(None if timeout is None else timeout * 1000)
+        self.sleeping = False
+        found: list[tuple[int, Callback]] = []
+        for fd, _mask in ready:
+            if fd == self._wake_read:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(fd, 8 if self._wake_write == fd else 65536)
+                continue
+            reader = self._readers.get(fd)
+            if reader is not None:
+                found.append(reader)
+            writer = self._writers.get(fd)
+            if writer is not None:
+                found.append((EXIT, writer))
+        if len(found) > 1:
+            found.sort(key=_rank)
+        return [callback for _, callback in found]
+
+    def wake(self) -> None:
+        """Make ``wait`` return; from any thread, from a signal handler, from a finalizer."""
+        if self.sleeping:
+            with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody waits
+                os.write(self._wake_write, b"\1\0\0\0\0\0\0\0")
+
+    def fds(self) -> set[int]:
+        """Return the port's own descriptors."""
+        found = {self._wake_read, self._wake_write}
+        return found | {self._epoll.fileno()} if self._epoll is not None else found
+
+    def close(self) -> None:
+        """Close the port's own descriptors."""
+        fds = {self._wake_read, self._wake_write}
+        self.sleeping = False
+        self._wake_write = self._wake_read = -1
+        if self._epoll is not None:
+            self._epoll.close()
+        for fd in fds:
+            os.close(fd)
+
+
+def _rank(entry: tuple[int, Callback]) -> int:
+    return entry[0]
+
+
+def _wake_pair() -> tuple[int, int]:
+    if hasattr(os, "eventfd") and not spawn.PLAIN:
+        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        return fd, fd
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    return read, write
+
+
+class ThreadPort:
+    """A thread per descriptor, for systems whose pipes cannot be polled."""
+
+    def __init__(self) -> None:
+        self._ready: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._readers: dict[int, tuple[int, Callback]] = {}
+        # What was read ahead: chunks, b"" for the end. Appended by the descriptor's thread, taken by the I/O thread.
+        self._chunks: dict[int, deque[bytes]] = {}
+        self._room: dict[int, threading.Semaphore] = {}
+        self._writers: dict[int, queue.SimpleQueue[bytes | None]] = {}
+        self._failed: set[int] = set()
+        self.sleeping = False
+
+    def add_reader(self, fd: int, rank: int, callback: Callback) -> None:
+        """Start a thread that reads ahead, at most 16 chunks."""
+        self._readers[fd] = (rank, callback)
+        chunks = self._chunks[fd] = deque()
+        room = self._room[fd] = threading.Semaphore(16)
+        threading.Thread(target=self._pump_in, args=(fd, rank, chunks, room), name=f"wetlands-read-{fd}", daemon=True).start()
+
+    def _pump_in(self, fd: int, rank: int, chunks: deque[bytes], room: threading.Semaphore) -> None:
+        copy = os.dup(fd)  # the number may be closed and used again while this thread waits in read
+        try:
+            os.set_blocking(copy, True)
+            while True:
+                room.acquire()
+                try:
+                    data = os.read(copy, 65536)
+                except OSError:
+                    data = b""
+                chunks.append(data)
+                self._ready.put((rank, fd))
+                if not data:
+                    return
+        finally:
+            os.close(copy)
+
+    def want_write(self, fd: int, callback: Callback | None) -> None:
+        """Nothing to wait for: ``write`` takes everything."""
+
+    def remove(self, fd: int) -> None:
+        """Forget a descriptor."""
+        self._readers.pop(fd, None)
+        self._chunks.pop(fd, None)
+        room = self._room.pop(fd, None)
+        if room is not None:
+            room.release()
+        writer = self._writers.pop(fd, None)
+        if writer is not None:
+            writer.put(None)
+        self._failed.discard(fd)
+
+    def read(self, fd: int, count: int) -> bytes | None:
+        """Return the next chunk (however long): None if nothing is there, b"" at the end."""
+        chunks = self._chunks.get(fd)
+        if not chunks:
+            return None
+        data = chunks[0]
+        if not data:
+            return data
+        if len(data) > count:
+            chunks[0] = data[count:]
+            return data[:count]
+        chunks.popleft()
+        self._room[fd].release()
+        return data
+
+    def read_into(self, fd: int, view: memoryview) -> int | None:
+        """Read into a buffer: None if nothing is there, 0 at the end."""
+        data = self.read(fd, len(view))
+        if data is None:
+            return None
+        view[: len(data)] = data
+        return len(data)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        """Hand everything to the descriptor's thread."""
+        if fd in self._failed:
+            raise BrokenPipeError(fd)
+        writer = self._writers.get(fd)
+        if writer is None:
+            writer = self._writers[fd] = queue.SimpleQueue()
+            threading.Thread(target=self._pump_out, args=(fd, os.dup(fd), writer), name=f"wetlands-write-{fd}", daemon=True).start()
+        writer.put(bytes(data))
+        return len(data)
+
+    def _pump_out(self, fd: int, copy: int, data: queue.SimpleQueue[bytes | None]) -> None:
+        try:
+            os.set_blocking(copy, True)
+            while (chunk := data.get()) is not None:
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(copy, view) :]
+        except OSError:
+            self._failed.add(fd)
+        finally:
+            os.close(copy)
+
+    def wait(self, timeout: float | None, posted: Sized) -> list[Callback]:
+        """Sleep until something happens or ``timeout`` seconds have passed; return what to call, in order. Does not sleep if ``posted``."""
+        found: dict[int, int] = {}
+        self.sleeping = True
+        if posted:
+            timeout = 0
+        try:
+            entry = self._ready.get(timeout=timeout)
+            self.sleeping = False
+            while True:
+                if entry is not None:
+                    found[entry[1]] = entry[0]
+                entry = self._ready.get_nowait()
+        except queue.Empty:
+            self.sleeping = False
+        readers = [self._readers[fd] for fd in sorted(found, key=lambda fd: found[fd]) if fd in self._readers]
+        return [callback for _, callback in readers]
+
+    def wake(self) -> None:
+        """Make ``wait`` return; from any thread."""
+        if self.sleeping:
+            self._ready.put(None)
+
+    def fds(self) -> set[int]:
+        """Return the port's own descriptors: none."""
+        return set()
+
+    def close(self) -> None:
+        """End the writing threads; the reading ones end with their pipes."""
+        for fd in list(self._writers) + list(self._readers):
+            self.remove(fd)
+
+
+Port = PollPort | ThreadPort
+
+
+def new_port() -> Port:
+    """Return the port for this platform."""
+    if spawn.WINDOWS or os.environ.get("WETLANDS_EXECUTOR_THREADS") == "1":
+        return ThreadPort()
+    return PollPort()

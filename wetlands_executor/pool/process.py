@@ -1,0 +1,373 @@
+"""ONE worker process: what waits to go out to it, what came in from it, the end of its life.
+
+``WorkerProcess`` is entered by the I/O thread only, with one exception: ``send_directly`` is the express lane of the submitting threads.
+
+Order: bulk records are queued before the frame that refers to them; frames leave in the order of dispatch. Nothing here blocks.
+
+The death certificate: only ``Pool`` declares a process dead, when its ``exit`` descriptor says so. Everything else (a bad frame, a broken
+pipe, a time limit, shutdown) only kills.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from wetlands_executor.pool import spawn
+from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.payload import Context, Definition, Encoded
+from wetlands_executor.pool.ports import Port
+from wetlands_executor.pool.state import Item
+from wetlands_executor.worker import wire
+
+#: Bytes read from a results pipe at once: many small results per wake-up.
+READ = 65536
+#: Results larger than this are read straight into their own buffer.
+DIRECT = 262144
+#: Bytes of stderr that are kept for the error of a crash.
+TAIL = 16384
+#: A frame longer than this is no frame.
+LONGEST = 1 << 46
+
+_FRAME_PAD = b"\0" * wire.FRAME
+
+
+class Call(Item):
+    """An item with what the shell needs: its number on the wire, its bytes, its Task.
+
+    Attributes:
+        number: unique in this host process.
+        encoded: definition, flags and payload.
+        context: the project folders that it needs.
+        task: who gets the outcome.
+        process: the worker that it was sent to, None while it waits.
+    """
+
+    __slots__ = ("context", "encoded", "number", "process", "task")
+
+    def __init__(self, number: int, encoded: Encoded, context: Context, task: Any) -> None:
+        self.place = None
+        self.number = number
+        self.encoded = encoded
+        self.context = context
+        self.task = task
+        self.process: WorkerProcess | None = None
+
+    def frame(self) -> bytes:
+        """Return the inbox frame of this call."""
+        encoded = self.encoded
+        payload = encoded.payload
+        definition = encoded.definition
+        function = definition.number if definition is not None else 0
+        if encoded.flags & wire.IN_BULK:
+            data = wire.CALL.pack(wire.RUN, encoded.flags, 0, function, self.context.number, self.number)
+        else:
+            data = wire.CALL.pack(wire.RUN, encoded.flags, len(payload), function, self.context.number, self.number) + payload
+        return data.ljust(wire.FRAME, b"\0")
+
+
+class Frame(NamedTuple):
+    """A result frame."""
+
+    kind: int
+    number: int
+    payload: bytes | bytearray
+
+
+class BadFrame(Exception):  # noqa: N818 - never leaves the pool
+    """What came through the results pipe is no frame: the process is out of step and must go."""
+
+
+class WorkerProcess:
+    """One incarnation.
+
+    Attributes:
+        worker: the incarnation's number in ``PoolState``.
+        index: its slot.
+        process: pipes and pid.
+        calls: number -> call, of what was given to it and is not finished.
+        hello: what it said about itself, None before.
+        foreign: its bytecode is not ours.
+        exited, results_ended: the process has ended; nothing more will come through its results pipe.
+        arrived: bytes read from its results pipe.
+        streams: its stdout and stderr on their way to the host's.
+        failure: why it cannot start (payload of START_FAILED or INITIALIZER_FAILED), else None.
+        stopping: it was told to end, or killed on purpose.
+    """
+
+    def __init__(self, worker: int, index: int, process: spawn.Process, port: Port, nonce: int) -> None:
+        self.worker = worker
+        self.index = index
+        self.process = process
+        self.port = port
+        self.nonce = nonce
+        self.calls: dict[int, Call] = {}
+        self.hello: dict[str, Any] | None = None
+        self.ready = False
+        self.failure: bytes | bytearray | None = None
+        self.stopping = False
+        self.tail = b""
+        self.known: set[int] = set()
+        self.sent_context = 0
+        self.finished = 0
+        self.foreign = False
+        self.exited = False
+        self.results_ended = False
+        self.arrived = 0
+        self.streams: tuple[OutputStream, ...] = ()
+        self._inbox: deque[bytes | memoryview] = deque()
+        self._bulk: deque[bytes | memoryview] = deque()
+        self._buffer = b""
+        self._large: tuple[int, int, bytearray | None, int, int] | None = None
+        # Guards the number `process.inbox` against being closed while a submitting thread writes to it. RLock, because a signal handler
+        # may submit while the same thread is inside; held for one write that cannot block.
+        self.lane = threading.RLock()
+        self.lane_open = False
+        #: (call, bytes written), one entry per frame that a submitting thread wrote itself; absorbed by the I/O thread.
+        self.sent_directly: deque[tuple[Call, int]] = deque()
+
+    # --- going out
+
+    def send_directly(self, call: Call, frame: bytes) -> bool:
+        """Write one frame from the submitting thread, to a worker that holds nothing; False if it cannot be done.
+
+        Race: an exception from a signal handler may end this method between any two steps. The write and its record are therefore one step
+        in C (``extend`` over ``zip`` over ``map``): either the frame is in the pipe and recorded, or neither.
+        """
+        with self.lane:
+            if not self.lane_open or self.sent_directly:
+                return False
+            call.process = self
+            try:
+                self.sent_directly.extend(zip((call,), map(os.write, (self.process.inbox,), (frame,))))
+            except OSError:
+                return False
+        return True
+
+    def send_record(self, kind: int, number: int, payload: bytes) -> None:
+        """Queue a record for the bulk pipe."""
+        self._bulk.append(wire.RECORD.pack(kind, len(payload), number))
+        if payload:
+            self._bulk.append(payload)
+
+    def send_raw(self, data: bytes) -> None:
+        """Queue bytes for the bulk pipe."""
+        self._bulk.append(data)
+
+    def send_calls(self, calls: Iterable[Call]) -> None:
+        """Send calls, with the records that they refer to."""
+        frames = []
+        for call in calls:
+            call.process = self
+            self.calls[call.number] = call
+            context, encoded = call.context, call.encoded
+            if context.number != self.sent_context:
+                self.send_record(wire.CONTEXT, context.number, context.data)
+                self.sent_context = context.number
+            definition = encoded.definition
+            if definition is not None and definition.number not in self.known:
+                self.known.add(definition.number)
+                self.send_record(wire.DEFINITION, definition.number, definition.data)
+            if encoded.flags & wire.IN_BULK:
+                self.send_record(wire.PAYLOAD, call.number, encoded.payload)
+            frames.append(call.frame())
+        self._inbox.append(b"".join(frames))
+        self.flush()
+
+    def knows(self, call: Call) -> bool:
+        """Return True if the call fits into one frame for this worker, without records before it."""
+        encoded = call.encoded
+        return (
+            call.context.number == self.sent_context
+            and not encoded.flags & wire.IN_BULK
+            and (encoded.definition is None or encoded.definition.number in self.known)
+        )
+
+    def forget(self, definition: Definition) -> None:
+        """Let the worker drop a function that will not be called again."""
+        if definition.number in self.known:
+            self.known.discard(definition.number)
+            self.send_record(wire.FORGET, definition.number, b"")
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what fits; ask to be called again for the rest."""
+        self._write(self.process.bulk, self._bulk)
+        self._write(self.process.inbox, self._inbox)
+
+    def _write(self, fd: int, waiting: deque[bytes | memoryview]) -> None:
+        try:
+            while waiting:
+                data = waiting[0]
+                done = self.port.write(fd, data)
+                if done < len(data):
+                    if done:
+                        waiting[0] = memoryview(data)[done:]
+                    self.port.want_write(fd, self.flush)
+                    return
+                waiting.popleft()
+        except OSError:
+            # Nobody reads any more: the process has closed its pipes or is dying; its exit, or the kill, will be noticed.
+            waiting.clear()
+            self.kill()
+        self.port.want_write(fd, None)
+
+    def absorb(self) -> list[Call]:
+        """Return the calls that submitting threads have written since the last time, now counted among ``calls``."""
+        found = []
+        while self.sent_directly:
+            call, _count = self.sent_directly.popleft()
+            self.calls[call.number] = call
+            found.append(call)
+        return found
+
+    def take_back(self) -> list[Call]:
+        """Return the calls that the worker has not started; they are no longer with it.
+
+        Guarantee: the kernel decides. A frame that is read here was not read by the worker, and the other way round; frames are whole
+        because the pipe holds only multiples of their size.
+        """
+        found: list[Call] = []
+        fd = self.process.take_back
+        if fd >= 0:
+            while True:
+                try:
+                    data = os.read(fd, 65536)
+                except OSError:
+                    break
+                if not data:
+                    break
+                for offset in range(0, len(data) - wire.FRAME + 1, wire.FRAME):
+                    self._taken_back(wire.CALL.unpack_from(data, offset)[5], found)
+        for chunk in self._inbox:  # frames that have not even left
+            whole = len(chunk) % wire.FRAME
+            for offset in range(whole, len(chunk) - wire.FRAME + 1, wire.FRAME):
+                self._taken_back(wire.CALL.unpack_from(chunk, offset)[5], found)
+        self._inbox.clear()
+        return found
+
+    def _taken_back(self, number: int, found: list[Call]) -> None:
+        call = self.calls.pop(number, None)
+        if call is not None:
+            call.process = None
+            found.append(call)
+
+    def request_cancel(self, call: Call) -> None:
+        """Set the word that ``cancel_requested`` reads in the worker."""
+        if self.process.board is not None:
+            self.process.board[1] = call.number
+
+    def is_running(self, call: Call) -> bool:
+        """Return True if the worker has taken this call. Any thread."""
+        board = self.process.board
+        try:
+            return call.number in self.calls if board is None else board[0] == call.number
+        except (ValueError, IndexError):  # released: the process is gone
+            return False
+
+    # --- coming in
+
+    def read_results(self) -> tuple[list[Frame], bool]:
+        """Read what is there, once; return (frames, whether the pipe is at its end). Raises BadFrame."""
+        fd = self.process.results
+        if self._large is not None:
+            return self._read_large(fd)
+        data = self.port.read(fd, READ)
+        if data is None:
+            return [], False
+        if not data:
+            return [], True
+        self.arrived += len(data)
+        frames = self._parse(self._buffer + data if self._buffer else data)
+        return frames, False
+
+    def _parse(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
+        position, size, head = 0, len(data), wire.RESULT.size
+        pid, nonce = self.process.pid, self.nonce
+        while size - position >= head:
+            length, its_nonce, its_pid, kind, number = wire.RESULT.unpack_from(data, position)
+            if its_nonce != nonce or length > LONGEST:
+                raise BadFrame(f"nonce {its_nonce:#x}, length {length}")
+            end = position + head + length
+            if end > size:
+                if length > DIRECT:
+                    self._begin_large(kind if its_pid == pid else 0, number, length, data[position + head :])
+                    position = size
+                break
+            if its_pid == pid:  # else a child that a task forked speaks: it is not believed
+                frames.append(Frame(kind, number, data[position + head : end]))
+            position = end
+        self._buffer = data[position:]
+        return frames
+
+    def _begin_large(self, kind: int, number: int, length: int, first: bytes) -> None:
+        try:
+            target: bytearray | None = bytearray(length)
+        except (MemoryError, OverflowError):
+            target = None  # the host cannot hold it: it is read and dropped, and its own task is told
+        if target is not None:
+            target[: len(first)] = first
+        self._large = (kind, number, target, len(first), length)
+
+    def _read_large(self, fd: int) -> tuple[list[Frame], bool]:
+        assert self._large is not None
+        kind, number, target, done, length = self._large
+        if target is not None:
+            got = self.port.read_into(fd, memoryview(target)[done:length])
+        else:
+            dropped = self.port.read(fd, min(READ, length - done))
+            got = None if dropped is None else len(dropped)
+        if got is None:
+            return [], False
+        if got == 0:
+            return [], True
+        done += got
+        self.arrived += got
+        if done < length:
+            self._large = (kind, number, target, done, length)
+            return [], False
+        self._large = None
+        if not kind:
+            return [], False
+        return [Frame(kind, number, target) if target is not None else Frame(TOO_LARGE, number, b"%d" % length)], False
+
+    def keep_tail(self, data: bytes) -> None:
+        """Remember the last bytes of stderr."""
+        self.tail = (self.tail + data)[-TAIL:]
+
+    # --- the end
+
+    def close_lane(self) -> bool:
+        """End the express lane; False if another thread is inside right now and the descriptors must stay open a little longer."""
+        self.lane_open = False
+        if not self.lane.acquire(timeout=0.005):
+            return False
+        self.lane.release()
+        return True
+
+    def stop(self) -> None:
+        """Let the process end: its inbox is at an end. What was sent is still served."""
+        self.stopping = True
+        self.lane_open = False
+        self.port.remove(self.process.inbox)
+        if self.close_lane():
+            self.process.close_fd(self.process.inbox)
+        else:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process and its children now. Its death is declared later, by its exit."""
+        self.lane_open = False
+        self.process.kill_tree()
+
+    def stderr_tail(self) -> str:
+        """Return the last lines that the process wrote to stderr."""
+        return self.tail.decode("utf-8", "replace").strip()
+
+
+#: Not on the wire: a result that was too large for the host's memory.
+TOO_LARGE = 255

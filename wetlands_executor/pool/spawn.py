@@ -1,0 +1,265 @@
+"""Every platform branch of the pool: starting a process with private pipes, watching its end, shared words, killing its tree.
+
+Nothing else in ``pool/`` knows the platform. What was run: Linux. The branches for systems without pidfd, a second open of a pipe's reading
+end and memory files (macOS) can be switched on under Linux by ``WETLANDS_EXECUTOR_PLAIN=1`` and are tested that way; the branches for
+Windows were written from its documentation and never ran.
+
+Why a session of its own per worker: a Ctrl-C in the terminal reaches the host only, which passes it on by its own rules, and the whole tree
+of a worker can be killed by its process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wetlands_executor.worker.stage0 import STAGE0
+
+WINDOWS = sys.platform == "win32"
+#: Use only what every platform has. Read once: the two worlds do not mix in one process.
+PLAIN = WINDOWS or not sys.platform.startswith("linux") or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1"
+
+
+class Process:
+    """A started worker process and the host's ends of its pipes.
+
+    Attributes:
+        pid: the process, and on POSIX its session and process group too.
+        inbox, bulk: writing ends, non-blocking.
+        results, stdout, stderr: reading ends, non-blocking.
+        life: writing end that is never written to; its closing ends the process tree.
+        take_back: second, non-blocking open of the inbox's reading end, -1 where there is none.
+        exit: a descriptor that becomes readable when the process has ended.
+        board: two shared 64-bit words (see ``worker/runner.py``), or None.
+    """
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
+        self._close = contextlib.ExitStack()
+        self.board: memoryview | None = None
+        self._map: mmap.mmap | None = None
+        try:
+            self._start(list(argv), dict(env), cwd)
+        except BaseException:
+            self.close()
+            raise
+
+    def _pipe(self) -> tuple[int, int]:
+        read, write = os.pipe()
+        self._close.callback(_close_quietly, read)
+        self._close.callback(_close_quietly, write)
+        return read, write
+
+    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None) -> None:
+        inbox_child, self.inbox = self._pipe()
+        bulk_child, self.bulk = self._pipe()
+        self.results, results_child = self._pipe()
+        life_child, self.life = self._pipe()
+        self.stdout, stdout_child = self._pipe()
+        self.stderr, stderr_child = self._pipe()
+        self.take_back = -1
+        board_child = -1
+        if not PLAIN:
+            with contextlib.suppress(OSError):  # no /proc: the worker holds one item at a time, as elsewhere
+                self.take_back = os.open(f"/proc/self/fd/{inbox_child}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._close.callback(_close_quietly, self.take_back)
+            board_child = self._share_board()
+        if not WINDOWS:
+            for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
+                os.set_blocking(fd, False)
+        passed = [inbox_child, bulk_child, results_child, life_child, board_child]
+        self._popen = _popen(argv, env, cwd, passed, stdout_child, stderr_child)
+        self.pid = self._popen.pid
+        for fd in (inbox_child, bulk_child, results_child, life_child, stdout_child, stderr_child, board_child):
+            _close_quietly(fd)
+        self._forget_closed({inbox_child, bulk_child, results_child, life_child, stdout_child, stderr_child, board_child})
+        self.exit = _watch_exit(self._popen)
+        self._open.add(self.exit)
+
+    def _forget_closed(self, closed: set[int]) -> None:
+        """Keep only the host's ends for ``close``: the numbers of the others may be somebody else's by now."""
+        self._close.pop_all()
+        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back} - closed
+
+    _open: set[int]
+
+    def _share_board(self) -> int:
+        fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC)
+        os.ftruncate(fd, 4096)
+        self._map = mmap.mmap(fd, 4096)
+        self.board = memoryview(self._map).cast("Q")
+        return fd
+
+    def close_fd(self, fd: int) -> None:
+        """Close one of the host's ends, once."""
+        if fd in self._open:
+            self._open.discard(fd)
+            _close_quietly(fd)
+
+    def fds(self) -> set[int]:
+        """Return the descriptors that the host holds for this process."""
+        return set(self._open)
+
+    def close(self) -> None:
+        """Close all that is left. The process itself is not touched."""
+        self._close.close()
+        for fd in list(self.__dict__.get("_open", ())):
+            self.close_fd(fd)
+        if self.board is not None:
+            self.board.release()
+            self.board = None
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+
+    def kill_tree(self) -> None:
+        """End the process and all that it started in its process group, at once. Harmless when they are gone."""
+        if WINDOWS:
+            self._popen.kill()
+            return
+        # Race: the group's number stays taken until the leader is reaped, and only `reap` does that, after this.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask the process to end (SIGTERM)."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            self._popen.terminate()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the worker process itself."""
+        with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
+            self._popen.send_signal(number)
+
+    def reap(self) -> int:
+        """Collect the process, which has ended; return its exit code, negative for a signal."""
+        self.kill_tree()
+        return self._popen.wait()
+
+
+def signal_name(code: int | None) -> str | None:
+    """Return the name of the signal of a negative exit code."""
+    if code is None or code >= 0:
+        return None
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _popen(
+    argv: list[str], env: dict[str, str], cwd: str | None, passed: list[int], stdout: int, stderr: int
+) -> subprocess.Popen[bytes]:
+    if WINDOWS:
+        return _popen_windows(argv, env, cwd, passed, stdout, stderr)
+    numbers = ",".join(map(str, passed))
+    return subprocess.Popen(
+        [*argv, "-c", STAGE0, numbers],
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        close_fds=True,
+        pass_fds=[fd for fd in passed if fd >= 0],
+        start_new_session=True,
+    )
+
+
+def _popen_windows(
+    argv: list[str], env: dict[str, str], cwd: str | None, passed: list[int], stdout: int, stderr: int
+) -> subprocess.Popen[bytes]:  # pragma: no cover - never run here
+    import msvcrt
+
+    handles = [msvcrt.get_osfhandle(fd) if fd >= 0 else -1 for fd in passed]  # type: ignore[attr-defined,unused-ignore]
+    for handle in handles:
+        if handle >= 0:
+            os.set_handle_inheritable(handle, True)  # type: ignore[attr-defined,unused-ignore]
+    startup = subprocess.STARTUPINFO()  # type: ignore[attr-defined,unused-ignore]
+    startup.lpAttributeList = {"handle_list": [handle for handle in handles if handle >= 0]}
+    process = subprocess.Popen(
+        [*argv, "-c", STAGE0, ",".join(map(str, handles))],
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        close_fds=True,
+        startupinfo=startup,
+        creationflags=subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW,  # type: ignore[attr-defined,unused-ignore]
+    )
+    _tie_to_job(process)
+    return process
+
+
+def _tie_to_job(process: subprocess.Popen[bytes]) -> None:  # pragma: no cover - never run here
+    """Put the process into a job object that ends with this process, children included (JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE)."""
+    import ctypes
+
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
+
+    class Limits(ctypes.Structure):
+        """JOBOBJECT_EXTENDED_LIMIT_INFORMATION: basic limits (64 bytes on 64-bit), I/O counters (48), four sizes."""
+
+        _fields_ = (
+            ("times", ctypes.c_int64 * 2),
+            ("flags", ctypes.c_uint32),
+            ("sizes", ctypes.c_size_t * 2),
+            ("active", ctypes.c_uint32),
+            ("affinity", ctypes.c_size_t),
+            ("classes", ctypes.c_uint32 * 2),
+            ("io", ctypes.c_uint64 * 6),
+            ("memory", ctypes.c_size_t * 4),
+        )
+
+    job = kernel.CreateJobObjectW(None, None)
+    limits = Limits(flags=0x2000)
+    extended_limit_information = 9
+    kernel.SetInformationJobObject(job, extended_limit_information, ctypes.byref(limits), ctypes.sizeof(limits))
+    kernel.AssignProcessToJobObject(job, int(process._handle))  # type: ignore[attr-defined,unused-ignore]
+    process._wetlands_job = job  # type: ignore[attr-defined] # the handle stays open as long as the host lives
+
+
+def _watch_exit(process: subprocess.Popen[bytes]) -> int:
+    """Return a descriptor that becomes readable when the process has ended, without reaping it where that is possible."""
+    if not PLAIN and hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):  # a kernel before 5.3, or a sandbox that forbids it
+            return os.pidfd_open(process.pid)
+    read, write = os.pipe()
+
+    def wait() -> None:
+        try:
+            if hasattr(os, "waitid"):
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            else:
+                process.wait()
+        except ChildProcessError:
+            pass  # reaped by somebody else: it has ended all the same
+        finally:
+            os.close(write)
+
+    threading.Thread(target=wait, name=f"wetlands-exit-{process.pid}", daemon=True).start()
+    return read
+
+
+def _close_quietly(fd: int) -> None:
+    if fd >= 0:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def can_take_back() -> bool:
+    """Return True if unstarted items can be read back from a worker's inbox, so that it may be given several."""
+    return not PLAIN and os.path.isdir("/proc/self/fd")
+
+
+def at_fork(after_in_child: Any) -> None:
+    """Register what a forked child of the host has to do (nothing where there is no fork)."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=after_in_child)

@@ -1,0 +1,805 @@
+"""The pool's decisions: ``PoolState.handle(event) -> [action, ...]``, and nothing else.
+
+Everything that decides which worker gets which item, which worker starts, stops or is replaced, and when the pool is closed, lives in this
+file. It is pure: no thread, clock, descriptor, future or logging. The shell (``pool.py``) turns what happens into events, feeds them one at
+a time from one thread, and performs the actions in their order.
+
+An **item** is any object of a class derived from ``Item``; its ``place`` belongs to this module: None (unknown or settled), ``WAITING``,
+or the ``Slot`` that holds it. A **slot** is a place for one worker process; an **incarnation** is the process in it, named by a number
+that is never used twice, so that a late word about a dead process is recognised.
+
+How an item moves::
+
+    Submitted -> waiting --Dispatch--> held by a slot --ItemsFinished--> gone
+                   ^  |                   |  |
+                   |  +--Cancelled        |  +--WorkerExited: the one that had started -> Lost
+                   +----- Recalled, or WorkerExited and not started ----+
+
+How a slot moves::
+
+    EMPTY -StartWorker-> STARTING -WorkerReady-> READY -StopWorker-> STOPPING -WorkerExited-> EMPTY
+                             |                     +---KillWorker--> DYING ---WorkerExited-> EMPTY
+                             +--WorkerExited: a failed start; retried after a delay, three times
+
+*Credit* is the number of items that a slot may hold before the first has finished. More than one keeps a worker busy while the host
+decides, and is allowed only where the host can take unstarted items back (``Recall``): else a short item could wait behind a long one, and
+a crash would cost items that never ran.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Union
+
+#: Items that a slot may hold where they can be taken back. 64 keeps a worker busy for the 100 us that a refill takes.
+CREDIT = 64
+#: Seconds before the second, third, ... try to start a worker after one did not come up.
+RESTART_DELAYS = (0.05, 0.25)
+#: Tries after which a start that always fails is given up.
+START_TRIES = 1 + len(RESTART_DELAYS)
+
+
+class Phase(Enum):
+    """What the process in a slot is doing."""
+
+    EMPTY = "empty"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    DYING = "dying"
+
+
+class Status(Enum):
+    """What the pool as a whole accepts."""
+
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Item:
+    """Base of what is scheduled. ``place`` is None, ``WAITING`` or the Slot that holds the item; only this module writes it."""
+
+    __slots__ = ("place",)
+
+    def __init__(self) -> None:
+        self.place: Slot | object | None = None
+
+
+#: ``place`` of an item that no slot holds yet.
+WAITING: object = object()
+
+
+class Slot:
+    """A place for one worker process.
+
+    Attributes:
+        index: number of the slot, 0 to max_workers - 1.
+        worker: the incarnation, None if EMPTY.
+        held: the items given to it and not finished, in the order of dispatch.
+        quota: how many more items this incarnation may be given; None is no limit.
+        productive: whether this incarnation has finished or run an item; a death after that is no failed start.
+    """
+
+    __slots__ = ("held", "index", "phase", "productive", "quota", "recalling", "worker")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.worker: int | None = None
+        self.phase = Phase.EMPTY
+        self.held: dict[Item, None] = {}
+        self.quota: int | None = None
+        self.productive = False
+        # Invariant: while a Recall is under way nothing is dispatched to the slot, so that its answer describes what it holds.
+        self.recalling = False
+
+
+# --- events: what happened
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """New items, in order."""
+
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class SentDirectly:
+    """The submitting thread wrote this item to an idle worker itself (see ``pool.py``); the state learns it afterwards."""
+
+    worker: int
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequested:
+    """Start all workers now."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """The incarnation has finished its initializer."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsFinished:
+    """The incarnation delivered the outcome of these items."""
+
+    worker: int
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """Answer to ``Recall``: these items had not started and are no longer with the worker."""
+
+    worker: int
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """The process is gone. ``unstarted`` came back from its inbox.
+
+    Attributes:
+        final: the start failed for a reason that the next try would meet again.
+    """
+
+    worker: int
+    unstarted: Sequence[Item]
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InitializerFailed:
+    """The initializer raised in this incarnation: by the contract of the standard library the pool is broken."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants this item not to run, or to stop."""
+
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownRequested:
+    """Accept nothing more; ``cancel_pending`` drops what has not started."""
+
+    cancel_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateRequested:
+    """End all workers at once; what has not started is cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartDue:
+    """The delay before the next try to start workers is over."""
+
+
+Event = Union[
+    Submitted,
+    SentDirectly,
+    LaunchRequested,
+    WorkerReady,
+    ItemsFinished,
+    Recalled,
+    WorkerExited,
+    InitializerFailed,
+    CancelRequested,
+    ShutdownRequested,
+    TerminateRequested,
+    RestartDue,
+]
+
+# --- actions: what the shell has to do
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start a process for slot ``index`` and call it ``worker``."""
+
+    worker: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Send these items to the worker, in order."""
+
+    worker: int
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Take back what the worker has not started, and answer with ``Recalled``."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendCancel:
+    """Ask the running item to stop."""
+
+    worker: int
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Let the worker end: it has nothing left to do."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """End the worker at once."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """These items will never run; settle them as cancelled."""
+
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAnswered:
+    """Answer to ``CancelRequested``: True if the item will not run."""
+
+    item: Item
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """This item was running in the worker that died."""
+
+    item: Item
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """No worker could be started: fail these items (perhaps none) with the reason of ``worker``'s death."""
+
+    items: Sequence[Item]
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The initializer failed in ``worker``: fail these items; nothing more is accepted."""
+
+    items: Sequence[Item]
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetRestartTimer:
+    """Send ``RestartDue`` after ``delay`` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolClosed:
+    """The last process is gone and nothing is waiting."""
+
+
+Action = Union[
+    StartWorker,
+    Dispatch,
+    Recall,
+    SendCancel,
+    StopWorker,
+    KillWorker,
+    Cancelled,
+    CancelAnswered,
+    Lost,
+    StartFailed,
+    Broken,
+    SetRestartTimer,
+    PoolClosed,
+]
+
+
+class PoolState:
+    """Who waits, who runs, and what to do about it.
+
+    Args:
+        max_workers: number of slots.
+        credit: items that a slot may hold; 1 where unstarted items cannot be taken back.
+        tasks_per_worker: items after which an incarnation is replaced; None is no limit.
+    """
+
+    def __init__(self, max_workers: int, *, credit: int = CREDIT, tasks_per_worker: int | None = None) -> None:
+        self.max_workers = max_workers
+        self.credit = credit
+        self.tasks_per_worker = tasks_per_worker
+        self.status = Status.OPEN
+        self.broken = False
+        self.terminated = False
+        # Invariant: `waiting` may hold items that were cancelled (place is not WAITING); `waiting_count` counts only the others.
+        self.waiting: deque[Item] = deque()
+        self.waiting_count = 0
+        self.slots = [Slot(index) for index in range(max_workers)]
+        self.by_worker: dict[int, Slot] = {}
+        # Slots in phase READY that hold nothing and are not being recalled, most recently idle last.
+        self.idle: dict[Slot, None] = {}
+        self.starting = 0
+        self.ready = 0
+        self.next_worker = 1
+        self.failures = 0
+        # While set, no worker is started: either a restart delay runs, or starting was given up while others still work.
+        self.hold_starts = False
+        self.timer_set = False
+        # Workers that died unexpectedly and have not been replaced yet.
+        self.replacements = 0
+        self.broken_worker = 0
+        self._drop_unstarted = False
+        self._cancelling: set[Item] = set()
+
+    # --- the only entrance
+
+    def handle(self, event: Event) -> list[Action]:
+        """Take one event and return what has to be done, in order."""
+        actions: list[Action] = []
+        self._HANDLERS[type(event)](self, event, actions)
+        return actions
+
+    @property
+    def can_act(self) -> bool:
+        """True if a new item would lead to an action now; else it only waits, and nobody has to be woken for it."""
+        if self.idle or self.status is Status.CLOSED or self.broken:
+            return True
+        if not self.hold_starts and len(self.by_worker) < self.max_workers:
+            return True
+        return any(self._room(slot) > 0 for slot in self.by_worker.values())
+
+    # --- events
+
+    def _submitted(self, event: Submitted, out: list[Action]) -> None:
+        for item in event.items:
+            item.place = WAITING
+        self.waiting.extend(event.items)
+        self.waiting_count += len(event.items)
+        if self.broken or self.status is Status.CLOSED or self.terminated:
+            self._refuse(out)
+            return
+        self._schedule(out)
+
+    def _refuse(self, out: list[Action]) -> None:
+        """Settle what arrived after the end (the executor refuses it; this is the race between both)."""
+        items = self._take_waiting()
+        if items:
+            out.append(Broken(items, self.broken_worker) if self.broken else Cancelled(items))
+
+    def _sent_directly(self, event: SentDirectly, out: list[Action]) -> None:
+        slot = self.by_worker[event.worker]
+        self._give(slot, event.item)
+
+    def _launch(self, event: LaunchRequested, out: list[Action]) -> None:
+        if self.status is Status.OPEN and not self.broken:
+            self.replacements = self.max_workers - len(self.by_worker)
+            self._replace(out)
+
+    def _worker_ready(self, event: WorkerReady, out: list[Action]) -> None:
+        slot = self.by_worker.get(event.worker)
+        if slot is None or slot.phase is not Phase.STARTING:
+            return
+        self.starting -= 1
+        self.ready += 1
+        self.failures = 0
+        self.hold_starts = self.timer_set
+        slot.phase = Phase.READY
+        self.idle[slot] = None
+        self._schedule(out)
+        self._balance(out)
+
+    def _items_finished(self, event: ItemsFinished, out: list[Action]) -> None:
+        slot = self.by_worker[event.worker]
+        held = slot.held
+        for item in event.items:
+            del held[item]
+            item.place = None
+        slot.productive = True
+        if self._cancelling:
+            for item in event.items:
+                if item in self._cancelling:
+                    self._cancelling.discard(item)
+                    out.append(CancelAnswered(item, False))
+        self._rest(slot, out)
+        if self.waiting_count:
+            # Order: refill when half the credit is used up, so that one write carries many frames.
+            if len(held) * 2 <= self.credit:
+                self._schedule(out)
+        elif self.idle:
+            self._balance(out)
+        if self.status is Status.DRAINING:
+            self._drain(out)
+
+    def _recalled(self, event: Recalled, out: list[Action]) -> None:
+        slot = self.by_worker.get(event.worker)
+        if slot is None:
+            return
+        slot.recalling = False
+        self._take_back(slot, event.items, out)
+        for item in [item for item in self._cancelling if item.place is slot]:
+            # It was not among what came back: the worker has taken it.
+            self._cancelling.discard(item)
+            out.append(SendCancel(event.worker, item))
+            out.append(CancelAnswered(item, False))
+        self._rest(slot, out)
+        self._schedule(out)
+        if self.status is Status.DRAINING:
+            self._drain(out)
+
+    def _rest(self, slot: Slot, out: list[Action]) -> None:
+        """Note that a slot with nothing to do is idle, or stop it if it has done its share."""
+        if slot.held or slot.recalling or slot.phase is not Phase.READY:
+            return
+        if slot.quota == 0:
+            self._stop(slot, out)
+        else:
+            self.idle[slot] = None
+
+    def _take_back(self, slot: Slot, items: Sequence[Item], out: list[Action]) -> None:
+        """Put unstarted items in front of those that wait (they are older), dropping what is to be cancelled."""
+        back: list[Item] = []
+        dropped: list[Item] = []
+        for item in items:
+            del slot.held[item]
+            if slot.quota is not None:
+                slot.quota += 1
+            if item in self._cancelling or self._dropping:
+                if item in self._cancelling:
+                    self._cancelling.discard(item)
+                    out.append(CancelAnswered(item, True))
+                item.place = None
+                dropped.append(item)
+            else:
+                item.place = WAITING
+                back.append(item)
+        self.waiting.extendleft(reversed(back))
+        self.waiting_count += len(back)
+        if dropped:
+            out.append(Broken(dropped, self.broken_worker) if self.broken else Cancelled(dropped))
+
+    @property
+    def _dropping(self) -> bool:
+        return self.status is not Status.OPEN and self._drop_unstarted
+
+    def _worker_exited(self, event: WorkerExited, out: list[Action]) -> None:
+        slot = self.by_worker.pop(event.worker, None)
+        if slot is None:
+            return
+        phase = slot.phase
+        if phase is Phase.STARTING:
+            self.starting -= 1
+        elif phase is Phase.READY:
+            self.ready -= 1
+        self.idle.pop(slot, None)
+        slot.recalling = False
+        self._take_back(slot, event.unstarted, out)
+        lost = list(slot.held)
+        for item in lost:
+            item.place = None
+            if item in self._cancelling:
+                self._cancelling.discard(item)
+                out.append(CancelAnswered(item, False))
+            out.append(Lost(item, event.worker))
+        productive = slot.productive or bool(lost) or phase in (Phase.STOPPING, Phase.DYING)
+        slot.held.clear()
+        slot.worker = None
+        slot.phase = Phase.EMPTY
+        slot.quota = None
+        slot.productive = False
+        if self.terminated or self.broken:
+            self._refuse(out)
+        else:
+            if phase is Phase.READY:
+                self.replacements += 1  # it died unexpectedly: it is replaced, whether or not something waits
+            if not productive:
+                self._failed_start(event, out)
+            elif not self.by_worker and self.failures >= START_TRIES:
+                # Starting more was given up while others worked; now there is no other.
+                self.hold_starts = False
+                self.failures = 0
+            self._replace(out)
+        self._schedule(out)
+        if self.status is Status.DRAINING:
+            self._drain(out)
+
+    def _failed_start(self, event: WorkerExited, out: list[Action]) -> None:
+        """A worker ended before it did anything useful. Three tries with growing delays, then what waits is told why."""
+        self.failures += 1
+        if not event.final and self.failures < START_TRIES:
+            self.hold_starts = True
+            if not self.timer_set:
+                self.timer_set = True
+                out.append(SetRestartTimer(RESTART_DELAYS[self.failures - 1]))
+            return
+        self.failures = START_TRIES
+        self.hold_starts = True
+        self.replacements = 0
+        if not self.ready and not self.starting:
+            # Nobody is left who could do it. The next item that is submitted is a reason to try again.
+            self.hold_starts = self.timer_set
+            self.failures = 0
+            out.append(StartFailed(self._take_waiting(), event.worker))
+
+    def _restart_due(self, event: RestartDue, out: list[Action]) -> None:
+        self.timer_set = False
+        if self.hold_starts and self.failures < START_TRIES:
+            self.hold_starts = False
+        self._replace(out)
+        self._schedule(out)
+
+    def _replace(self, out: list[Action]) -> None:
+        if self.replacements and self.status is Status.OPEN and not self.hold_starts:
+            wanted = self.starting + self.replacements
+            self.replacements = 0
+            self._start(wanted, out)
+
+    def _initializer_failed(self, event: InitializerFailed, out: list[Action]) -> None:
+        slot = self.by_worker.get(event.worker)
+        if slot is None or self.broken:
+            return
+        self.broken = True
+        self.broken_worker = event.worker
+        out.append(Broken(self._take_waiting(), event.worker))
+        self.status = Status.DRAINING if self.status is Status.OPEN else self.status
+        self._drop_unstarted = True
+        for other in list(self.by_worker.values()):
+            if len(other.held) > 1:
+                self._recall(other, out)
+            elif not other.held and other.phase is Phase.READY:
+                self._stop(other, out)
+            elif other.phase is Phase.STARTING:
+                self._kill(other, out)
+
+    def _cancel_requested(self, event: CancelRequested, out: list[Action]) -> None:
+        item = event.item
+        place = item.place
+        if place is WAITING:
+            item.place = None
+            self.waiting_count -= 1
+            if not self.waiting_count:
+                self.waiting.clear()
+            out.append(Cancelled([item]))
+            out.append(CancelAnswered(item, True))
+            if self.status is Status.DRAINING:
+                self._drain(out)
+        elif isinstance(place, Slot):
+            self._cancelling.add(item)
+            if self.credit > 1:
+                self._recall(place, out)
+            else:
+                self._cancelling.discard(item)
+                assert place.worker is not None
+                out.append(SendCancel(place.worker, item))
+                out.append(CancelAnswered(item, False))
+        else:
+            out.append(CancelAnswered(item, False))
+
+    def _shutdown_requested(self, event: ShutdownRequested, out: list[Action]) -> None:
+        if self.status is Status.OPEN:
+            self.status = Status.DRAINING
+        if event.cancel_pending and self.status is Status.DRAINING:
+            self._drop_unstarted = True
+            items = self._take_waiting()
+            if items:
+                out.append(Cancelled(items))
+            for slot in list(self.by_worker.values()):
+                if len(slot.held) > 0 and self.credit > 1:
+                    self._recall(slot, out)
+        self._drain(out)
+
+    def _terminate_requested(self, event: TerminateRequested, out: list[Action]) -> None:
+        if self.status is Status.CLOSED:
+            return
+        self.status = Status.DRAINING
+        self.terminated = True
+        self._drop_unstarted = True
+        items = self._take_waiting()
+        if items:
+            out.append(Cancelled(items))
+        for slot in list(self.by_worker.values()):
+            self._kill(slot, out)
+        self._drain(out)
+
+    # --- moves
+
+    def _room(self, slot: Slot) -> int:
+        """Return how many more items the slot may be given."""
+        if slot.phase is not Phase.READY or slot.recalling:
+            return 0
+        room = self.credit - len(slot.held)
+        return room if slot.quota is None else min(room, slot.quota)
+
+    def _give(self, slot: Slot, item: Item) -> None:
+        item.place = slot
+        slot.held[item] = None
+        self.idle.pop(slot, None)
+        if slot.quota is not None:
+            slot.quota -= 1
+
+    def _next_waiting(self) -> Item:
+        """Pop the oldest item that still waits. ``waiting_count`` must not be 0."""
+        while True:
+            item = self.waiting.popleft()
+            if item.place is WAITING:
+                self.waiting_count -= 1
+                return item
+
+    def _take_waiting(self) -> list[Item]:
+        items = [item for item in self.waiting if item.place is WAITING]
+        for item in items:
+            item.place = None
+        self.waiting.clear()
+        self.waiting_count = 0
+        return items
+
+    def _schedule(self, out: list[Action]) -> None:
+        """Give waiting items to workers: one to each idle worker first, then up to the credit; start workers if that is not enough."""
+        if not self.waiting_count or self.broken:
+            return
+        batches: dict[Slot, list[Item]] = {}
+        while self.waiting_count and self.idle:
+            slot = next(reversed(self.idle))
+            item = self._next_waiting()
+            self._give(slot, item)
+            batches[slot] = [item]
+        if self.waiting_count:
+            wanted = self.waiting_count
+            self._start(wanted, out)
+            if self.credit > 1:
+                self._fill(batches, out)
+        out.extend(Dispatch(_worker(slot), items) for slot, items in batches.items())
+
+    def _fill(self, batches: dict[Slot, list[Item]], out: list[Action]) -> None:
+        """Share what waits among workers with room, evenly, so that a short queue is not piled up before one of them."""
+        rooms = [(slot, self._room(slot)) for slot in self.by_worker.values()]
+        rooms = [(slot, room) for slot, room in rooms if room > 0]
+        expected = len(rooms) + self.starting
+        for slot, room in rooms:
+            if not self.waiting_count:
+                break
+            share = min(room, -(-self.waiting_count // expected))
+            items = batches.setdefault(slot, [])
+            for _ in range(share):
+                item = self._next_waiting()
+                self._give(slot, item)
+                items.append(item)
+
+    def _balance(self, out: list[Action]) -> None:
+        """Nothing waits and a worker is idle: take back what another has not started."""
+        if self.credit == 1 or self.waiting_count or not self.idle:
+            return
+        fullest = max(self.by_worker.values(), key=lambda slot: len(slot.held) if not slot.recalling else 0)
+        if len(fullest.held) > 1 and not fullest.recalling:
+            self._recall(fullest, out)
+
+    def _recall(self, slot: Slot, out: list[Action]) -> None:
+        if not slot.recalling and slot.worker is not None:
+            slot.recalling = True
+            self.idle.pop(slot, None)
+            out.append(Recall(slot.worker))
+
+    def _start(self, wanted: int, out: list[Action]) -> None:
+        """Start workers until ``wanted`` are starting or the slots are used up."""
+        if self.hold_starts or self.terminated or self.broken or self.status is Status.CLOSED:
+            return
+        while self.starting < wanted and len(self.by_worker) < self.max_workers:
+            slot = next(slot for slot in self.slots if slot.phase is Phase.EMPTY)
+            slot.worker = self.next_worker
+            self.next_worker += 1
+            slot.phase = Phase.STARTING
+            slot.quota = self.tasks_per_worker
+            self.by_worker[slot.worker] = slot
+            self.starting += 1
+            out.append(StartWorker(slot.worker, slot.index))
+
+    def _stop(self, slot: Slot, out: list[Action]) -> None:
+        if slot.phase is Phase.READY:
+            self.ready -= 1
+            self.idle.pop(slot, None)
+            slot.phase = Phase.STOPPING
+            out.append(StopWorker(_worker(slot)))
+
+    def _kill(self, slot: Slot, out: list[Action]) -> None:
+        if slot.phase in (Phase.DYING, Phase.EMPTY):
+            return
+        if slot.phase is Phase.READY:
+            self.ready -= 1
+        elif slot.phase is Phase.STARTING:
+            self.starting -= 1
+        self.idle.pop(slot, None)
+        slot.phase = Phase.DYING
+        out.append(KillWorker(_worker(slot)))
+
+    def _drain(self, out: list[Action]) -> None:
+        """Stop what has nothing left to do; close when the last process is gone."""
+        if self.status is not Status.DRAINING:
+            return
+        if not self.waiting_count:
+            for slot in list(self.by_worker.values()):
+                if slot.phase is Phase.READY and not slot.held and not slot.recalling:
+                    self._stop(slot, out)
+                elif slot.phase is Phase.STARTING and not self._might_return():
+                    self._kill(slot, out)
+            if not self.by_worker:
+                self.status = Status.CLOSED
+                out.append(PoolClosed())
+
+    def _might_return(self) -> bool:
+        """True if items could still come back from a worker (its death, a recall) and need another one."""
+        return any(slot.held for slot in self.by_worker.values())
+
+    # --- for tests
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the fields contradict each other."""
+        assert self.waiting_count == sum(item.place is WAITING for item in self.waiting)
+        assert self.starting == sum(slot.phase is Phase.STARTING for slot in self.slots)
+        assert self.ready == sum(slot.phase is Phase.READY for slot in self.slots)
+        assert set(self.by_worker.values()) == {slot for slot in self.slots if slot.phase is not Phase.EMPTY}
+        assert all(slot.worker == worker for worker, slot in self.by_worker.items())
+        assert len(self.by_worker) <= self.max_workers
+        free = {slot for slot in self.slots if slot.phase is Phase.READY and not slot.held and not slot.recalling}
+        assert set(self.idle) == free, "idle slots"
+        for slot in self.slots:
+            assert all(item.place is slot for item in slot.held)
+            assert len(slot.held) <= self.credit or self.credit > 1
+            assert slot.quota is None or slot.quota >= 0
+            assert slot.phase is not Phase.EMPTY or not slot.held
+        assert not (self.waiting_count and self.idle and not self.broken), "an idle worker while something waits"
+        if self.status is Status.CLOSED:
+            assert not self.by_worker
+            assert not self.waiting_count
+
+    _HANDLERS: dict[type, Any] = {
+        Submitted: _submitted,
+        SentDirectly: _sent_directly,
+        LaunchRequested: _launch,
+        WorkerReady: _worker_ready,
+        ItemsFinished: _items_finished,
+        Recalled: _recalled,
+        WorkerExited: _worker_exited,
+        InitializerFailed: _initializer_failed,
+        CancelRequested: _cancel_requested,
+        ShutdownRequested: _shutdown_requested,
+        TerminateRequested: _terminate_requested,
+        RestartDue: _restart_due,
+    }
+
+
+def _worker(slot: Slot) -> int:
+    assert slot.worker is not None
+    return slot.worker
+
+
+def items_of(actions: Iterable[Action]) -> list[Item]:
+    """Return all items that the actions settle, for tests and for the shell's accounting."""
+    found: list[Item] = []
+    for action in actions:
+        if isinstance(action, (Cancelled, StartFailed, Broken)):
+            found.extend(action.items)
+        elif isinstance(action, Lost):
+            found.append(action.item)
+    return found

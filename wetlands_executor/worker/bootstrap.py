@@ -1,0 +1,96 @@
+"""Second stage of a worker's start: its lifeline, the import system of the shipped package, then the runner.
+
+Runs once, on the main thread, before any user code. ``STAGE0`` has read the sources and calls ``main``. Only ``os`` and ``sys`` are
+imported here at the top: every further import costs start time, so modules of the bundle are compiled when they are first imported.
+"""
+
+import os
+import sys
+
+#: Name of the shipped package inside a worker. Not ``wetlands_executor``: a real one may be installed in the environment.
+PACKAGE = "_wetlands_worker"
+
+
+class BundleFinder:
+    """Import modules of the shipped package from their sources, without importlib's Python half (which costs 5 ms)."""
+
+    def __init__(self, sources):
+        self.sources = sources
+
+    def find_spec(self, name, path=None, target=None):
+        if name == PACKAGE:
+            spec = type(sys.__spec__)(name, self, origin="<wetlands_executor>", is_package=True)
+            spec.submodule_search_locations = []
+            return spec
+        package, _, module = name.rpartition(".")
+        if package == PACKAGE and module in self.sources:
+            return type(sys.__spec__)(name, self, origin="<wetlands_executor>/%s.py" % module)
+        return None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        source = self.get_source(module.__name__)
+        if source:
+            exec(compile(source, module.__spec__.origin, "exec", dont_inherit=True), module.__dict__)
+
+    def get_source(self, name):
+        """Give ``linecache`` the lines for a traceback."""
+        return "" if name == PACKAGE else self.sources.get(name.rpartition(".")[2])
+
+    def invalidate_caches(self):
+        """Nothing is cached; importlib asks every finder."""
+
+
+def tie_to_host(life):
+    """End this process, and what it started, when the host dies, whatever this process is doing then.
+
+    The host holds the only writing end of the life pipe and never writes. On Linux the kernel turns its closing into a SIGKILL for the
+    whole process group, which also ends a worker that holds the GIL in C code. Elsewhere a thread waits for it.
+    """
+    if life < 0:
+        return
+    try:
+        import fcntl
+
+        set_signal = fcntl.F_SETSIG if hasattr(fcntl, "F_SETSIG") else 10
+        if not sys.platform.startswith("linux"):
+            raise ImportError
+        os.set_blocking(life, False)
+        fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp() if os.getpgrp() == os.getpid() else os.getpid())
+        fcntl.fcntl(life, set_signal, 9)
+        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
+        # Race: the host may have died before the lines above; then nothing will signal any more, but the pipe is at its end.
+        try:
+            if os.read(life, 1) == b"":
+                os._exit(87)
+        except BlockingIOError:
+            pass
+        return
+    except (ImportError, OSError):
+        pass
+    import _thread
+
+    def wait_for_end():
+        try:
+            os.read(life, 1)
+        finally:
+            if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+                os.killpg(os.getpid(), 9)
+            os._exit(87)
+
+    os.set_blocking(life, True)
+    _thread.start_new_thread(wait_for_end, ())
+
+
+def main(fds, sources):
+    """Become a worker; does not return."""
+    tie_to_host(fds[3])
+    for fd in fds:
+        if fd >= 0:
+            os.set_inheritable(fd, False)  # commands that a task starts must not keep the pipes open
+    sys.meta_path.insert(0, BundleFinder(sources))
+    from _wetlands_worker import runner
+
+    runner.main(fds)

@@ -1,0 +1,115 @@
+"""Bytes to a call, and an outcome to bytes: the worker's half of the payload layer.
+
+Plain payloads hold builtin types only and go through the C unpickler. All others go through an unpickler that serves the cloudpickle
+that the host has shipped (the environment's own copy, if any, is never touched) and this package under its private name.
+"""
+
+import sys
+
+try:
+    from _pickle import PicklingError, Unpickler, dumps, loads
+except ImportError:  # another implementation than CPython
+    from pickle import PicklingError, Unpickler, dumps, loads  # type: ignore[assignment]
+
+#: What the host's pickles call this package.
+_HOST_NAME = "wetlands_executor.worker"
+_HERE = __name__.rpartition(".")[0]
+
+
+def cloudpickle_module():
+    """Return the shipped cloudpickle, imported on first use."""
+    import importlib
+
+    return importlib.import_module(_HERE + ".cloudpickle")
+
+
+
+class RichUnpickler(Unpickler):
+    """Unpickler that maps the host's names of cloudpickle and of this package to what was shipped."""
+
+    def find_class(self, module, name):
+        """Return the object that the stream names; an import error says where it was looked for."""
+        if module == "cloudpickle.cloudpickle" or module == "cloudpickle":
+            return getattr(cloudpickle_module(), name)
+        if module.startswith(_HOST_NAME) and _HERE != _HOST_NAME:
+            module = _HERE + module[len(_HOST_NAME) :]
+        return super().find_class(module, name)
+
+
+def loads_rich(data):
+    """Unpickle what may hold functions, classes or instances of the user's."""
+    import io
+
+    return RichUnpickler(io.BytesIO(data)).load()
+
+
+def dumps_result(value, by_value):
+    """Pickle a result; what plain pickle cannot do, cloudpickle tries.
+
+    Args:
+        value: what the function returned.
+        by_value: True if code may travel back as it is, that is, if both interpreters have the same magic number.
+
+    Raises:
+        Exception: whatever the value's own reduction raises.
+    """
+    try:
+        return dumps(value, 5)
+    except (PicklingError, AttributeError, TypeError) as error:
+        if not by_value:
+            if _is_local(error):
+                raise PicklingError(
+                    "%s. The class or function exists only in the worker, whose Python (%s) differs from the host's: return an instance "
+                    "of a class that both can import" % (error, sys.version.split()[0])
+                ) from error
+            raise
+        try:
+            return cloudpickle_module().dumps(value, 5)
+        except (PicklingError, AttributeError, TypeError):
+            raise error from None
+
+
+def _is_local(error):
+    text = str(error)
+    return "local object" in text or "not found as" in text or "not the same object" in text or "attribute lookup" in text
+
+
+def dumps_error(error, by_value):
+    """Pickle an exception so that the host can rebuild it, or at least say what it was. Never raises an ordinary exception.
+
+    Returns bytes of a tuple: (qualified type name, message, formatted traceback, pickled exception or None, pickled parts or None); the
+    parts (class, args, attributes) serve exceptions whose ``__init__`` does not accept its own ``args``.
+    """
+    import traceback  # only when something failed: it costs 4 ms of a start
+
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ in (None, "builtins") else "%s.%s" % (kind.__module__, kind.__qualname__)
+    try:
+        message = str(error)
+    except BaseException as second:  # noqa: BLE001 - __str__ is the user's code
+        message = "<its __str__ raised %s>" % type(second).__name__
+    try:
+        lines = "".join(traceback.format_exception(kind, error, trim(error.__traceback__)))
+    except BaseException as second:  # noqa: BLE001 - so is __repr__, and a recursion limit may be near
+        lines = "%s: %s\n(the traceback could not be formatted: %s)\n" % (name, message, type(second).__name__)
+    whole = parts = None
+    try:
+        whole = dumps_result(error, by_value)
+    except BaseException:  # noqa: BLE001 - the user's __reduce__; the parts below and the text remain
+        pass
+    try:
+        parts = dumps_result((kind, error.args, getattr(error, "__dict__", None) or {}), by_value)
+    except BaseException:  # noqa: BLE001 - as above
+        pass
+    return dumps((name, message, lines, whole, parts if whole is None or _custom_init(kind) else None), 5)
+
+
+def _custom_init(kind):
+    return kind.__init__ is not BaseException.__init__ and kind.__module__ != "builtins"
+
+
+def trim(tb):
+    """Leave out the frames of this package, with which a user can do nothing."""
+    while tb is not None and tb.tb_frame.f_globals.get("__name__", "").startswith(_HERE):
+        tb = tb.tb_next
+    return tb

@@ -1,0 +1,103 @@
+"""The worker's end of its pipes: frames and records in, result frames out. Knows bytes, not calls.
+
+Threads: the main thread reads; any thread may write results (a lock keeps large ones in one piece).
+"""
+
+import os
+from _thread import allocate_lock  # the threading module costs 2 ms of a start
+
+from . import wire
+
+_MAX_IOV = 1 << 20  # bytes of one write; the pipe's capacity decides how much of it is taken
+
+
+class ChannelLost(Exception):  # noqa: N818 - an end, not an error of the program
+    """The host closed its end: there is nothing left to work for."""
+
+
+class Channel:
+    """Pipes of this worker. ``nonce`` is set when the host's configuration has been read."""
+
+    def __init__(self, inbox, bulk, results):
+        self.inbox = inbox
+        self.bulk = bulk
+        self.results = results
+        self.nonce = 0
+        self._buffer = b""
+        # Guards the results pipe: a frame larger than PIPE_BUF takes several writes. User code never runs while it is held.
+        self._lock = allocate_lock()
+
+    def read_record(self):
+        """Return the next record of the bulk pipe as (kind, id, payload). Blocks."""
+        head = self._take(wire.RECORD.size)
+        kind, length, ident = wire.RECORD.unpack(head)
+        return kind, ident, self._take(length)
+
+    def _take(self, count):
+        have = self._buffer
+        if len(have) >= count:
+            self._buffer = have[count:]
+            return have[:count]
+        if count < 65536:
+            parts = [have]
+            size = len(have)
+            while size < count:
+                part = os.read(self.bulk, 65536)
+                if not part:
+                    raise ChannelLost
+                parts.append(part)
+                size += len(part)
+            have = b"".join(parts)
+            self._buffer = have[count:]
+            return have[:count]
+        target = bytearray(count)
+        view = memoryview(target)
+        view[: len(have)] = have
+        done = len(have)
+        self._buffer = b""
+        while done < count:
+            got = readinto(self.bulk, view[done:])
+            if not got:
+                raise ChannelLost
+            done += got
+        return target
+
+    def send(self, kind, item, payload=b""):
+        """Write one result frame. Blocks while the pipe is full; raises OSError when the host is gone.
+
+        Order: the frame is in the pipe, which outlives this process, before the caller goes on. That is what makes a finished result
+        safe from the next task's crash.
+        """
+        # Guarantee: the pid is asked anew, so that a child that a task forked cannot pass for this worker.
+        head = wire.RESULT.pack(len(payload), self.nonce, os.getpid(), kind, item)
+        with self._lock:
+            if len(payload) < 4000:
+                data = head + payload
+                done = os.write(self.results, data)
+                while done < len(data):
+                    done += os.write(self.results, data[done:])
+                return
+            self._write_all(head)
+            self._write_all(payload)
+
+    def _write_all(self, data):
+        view = memoryview(data)
+        if view.format != "B":
+            view = view.cast("B")
+        while view:
+            view = view[os.write(self.results, view[:_MAX_IOV]) :]
+
+
+if hasattr(os, "readv"):
+
+    def readinto(fd, view):
+        """Read into a writable view; returns the number of bytes."""
+        return os.readv(fd, [view[:_MAX_IOV]])
+
+else:
+
+    def readinto(fd, view):
+        """Read into a writable view; returns the number of bytes."""
+        data = os.read(fd, min(len(view), _MAX_IOV))
+        view[: len(data)] = data
+        return len(data)

@@ -1,0 +1,230 @@
+"""Where functions come from: definitions that the host sends, the host's project folders, and ``wetlands_executor`` itself.
+
+A definition is a tuple whose first element says how the function is named:
+
+* ``("reference", module, qualname, file)``: import the module. ``file`` is given for modules of the host's project (not for those of an
+  environment or the standard library): the worker must find the same file, or it would run another function under the same name.
+* ``("file", path, digest, source, qualname)``: a source file of the host by content.
+* ``("value", payload)``: a pickled function.
+"""
+
+import os
+import sys
+
+#: (path, digest) -> module that was made of that content
+_FILES = {}
+#: project folders of the host, as last received; behind everything of the environment in ``sys.path``
+_PROJECT = []
+
+
+def use_project_paths(paths):
+    """Append the host's project folders to ``sys.path`` (replacing those that were received before), behind the environment's own."""
+    new = [path for path in paths if path not in _PROJECT and path not in sys.path]
+    for path in _PROJECT:
+        if path not in paths and path in sys.path:
+            sys.path.remove(path)
+    _PROJECT[:] = [path for path in paths if path in _PROJECT] + new
+    if new:
+        sys.path.extend(new)
+        import importlib
+
+        importlib.invalidate_caches()
+
+
+def resolve(definition):
+    """Return the function that a definition names.
+
+    Raises:
+        ImportError: it cannot be found; the message names what, the environment and where it was looked for.
+    """
+    kind = definition[0]
+    if kind == "reference":
+        return fetch(*definition[1:])
+    if kind == "file":
+        path, digest, source, qualname = definition[1:]
+        return _attribute(_module_of_file(path, digest, source), qualname, path)
+    from .calls import loads_rich
+
+    return loads_rich(definition[1])
+
+
+def fetch(module, qualname, file=None):
+    """Import ``module`` and return its ``qualname``; called by definitions and by pickle streams.
+
+    Args:
+        module: dotted name.
+        qualname: dotted path inside it.
+        file: the host's file of that module if it belongs to the host's project, else None.
+    """
+    if module.startswith("wetlands_executor.worker."):
+        module = __name__.rpartition(".")[0] + module[len("wetlands_executor.worker") :]  # ours: the shipped copy
+    found = import_named(module)
+    if file is not None:
+        here = getattr(found, "__file__", None)
+        if here is None or _real(here) != _real(file):
+            raise ImportError(
+                "module %r is %s on the host, but %s in the environment %s: refusing to run a different function. Rename the module, or "
+                'name the file: submit("%s:%s", ...)' % (module, file, here or "built in", sys.prefix, file, qualname)
+            )
+    return _attribute(found, qualname, module)
+
+
+def import_named(module):
+    """Import a module by its dotted name; an error says which environment looked where."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
+            raise ModuleNotFoundError(
+                "No module named %r in the environment %s (Python %s); looked in: %s"
+                % (error.name, sys.prefix, sys.version.split()[0], ", ".join(p for p in sys.path if p)),
+                name=error.name,
+                path=error.path,
+            ) from None
+        raise
+
+
+def _real(path):
+    path = os.path.realpath(path)
+    return path[:-1] if path.endswith(".pyc") else path
+
+
+def _attribute(module, qualname, where):
+    found = module
+    for part in qualname.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            near = ", ".join(sorted(n for n in dir(module) if not n.startswith("_"))[:20])
+            raise AttributeError("%s has no %r in the worker; it has: %s" % (where, qualname, near)) from None
+    return found
+
+
+def _module_of_file(path, digest, source):
+    """Return the module that this content makes; an edited file makes a new one."""
+    module = _FILES.get((path, digest))
+    if module is not None:
+        return module
+    folder, base = os.path.split(path)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as for a script: its neighbours can be imported
+    name = _name_for(path, os.path.splitext(base)[0])
+    module = type(sys)(name)
+    module.__file__ = path
+    module.__dict__["__cached__"] = None
+    previous = sys.modules.get(name)
+    sys.modules[name] = module  # dataclasses and pickle look the module up while it runs
+    try:
+        code = compile(source, path, "exec", dont_inherit=True)
+        exec(code, module.__dict__)
+    except BaseException:
+        if previous is None:
+            sys.modules.pop(name, None)
+        else:
+            sys.modules[name] = previous
+        raise
+    for key in [key for key in _FILES if key[0] == path]:
+        del _FILES[key]  # an older content of the same file: nothing will ask for it under its digest again
+    _FILES[path, digest] = module
+    import linecache
+
+    linecache.checkcache(path)
+    return module
+
+
+def _name_for(path, stem):
+    """Return the stem if ``import stem`` would mean this very file, or nothing; else a private name."""
+    import importlib.util
+
+    loaded = sys.modules.get(stem)
+    if loaded is not None:
+        same = getattr(loaded, "__file__", None)
+        return stem if same and _real(same) == _real(path) else "_wetlands_file_" + stem
+    try:
+        spec = importlib.util.find_spec(stem) if stem.isidentifier() else None
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or (spec.origin and _real(spec.origin) == _real(path)):
+        return stem
+    return "_wetlands_file_" + stem
+
+
+class LastResort:
+    """Serves ``import wetlands_executor`` where it is not installed: ``current_task`` works, other names exist until they are used."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "wetlands_executor" or name.startswith("wetlands_executor."):
+            spec = type(sys.__spec__)(name, self, origin="wetlands_executor (stand-in)", is_package=True)
+            spec.submodule_search_locations = []
+            return spec
+        return None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        from . import context
+
+        if module.__name__ == "wetlands_executor":
+            module.current_task = context.current_task
+            module.RemoteTaskHandle = context.RemoteTaskHandle
+        name = module.__name__
+
+        def lacking(attribute):
+            if attribute.startswith("__"):
+                raise AttributeError(attribute)
+            return _placeholder(name, attribute)
+
+        module.__getattr__ = lacking
+
+    def invalidate_caches(self):
+        """Nothing is cached; importlib asks every finder."""
+
+
+def _placeholder(module, name):
+    def fail(*args, **kwargs):
+        raise ImportError(
+            "%s.%s was used inside a worker whose environment (%s) does not have wetlands_executor: install it there, or use it on the "
+            "host only" % (module, name, sys.prefix)
+        )
+
+    return type(name, (), {"__init__": fail, "__module__": module, "__doc__": "Stand-in; fails when used."})
+
+
+class AuthkeyFinder:
+    """Give ``multiprocessing`` the host's key when it is first imported, so that Manager proxies can connect. Importing it now costs 10 ms."""
+
+    def __init__(self, key):
+        self.key = key
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "multiprocessing.process":
+            return None
+        sys.meta_path.remove(self)
+        import importlib.util
+
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+            key = self.key
+
+            def exec_module(module):
+                run(module)
+                module.current_process().authkey = key
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+    def invalidate_caches(self):
+        """Nothing is cached; importlib asks every finder."""
+
+
+def use_authkey(key):
+    """Make ``key`` the authentication key of ``multiprocessing`` in this process."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process.current_process().authkey = key
+    else:
+        sys.meta_path.insert(0, AuthkeyFinder(key))

@@ -1,0 +1,57 @@
+"""Globals of functions that travel by value: one namespace per module of the host, shared by all functions that come from it.
+
+A function that is pickled by value brings the globals that it uses. Rebuilt naively, each call would get its own copy: what an initializer
+or an earlier call has set would be gone. Here every function of one host module gets the same dictionary, and a global is written into it
+only if the host has changed it since it was last sent to this worker (its token differs). ``ProcessPoolExecutor`` behaves the same, by
+importing the module once per process.
+
+``share`` and ``restore`` are called by the pickle stream; the host names them when it reduces a function.
+"""
+
+import sys
+
+#: namespace name -> its dictionary
+SPACES = {}
+#: namespace name -> {global's name: token of the value that the host last sent}
+TOKENS = {}
+
+
+def share(name, base):
+    """Return the namespace of the host's module ``name``, made with the entries ``base`` on first use."""
+    space = SPACES.get(name)
+    if space is None:
+        if name == "__main__":
+            # Functions and classes of the host's script stay picklable by reference among processes that a task starts.
+            space = sys.modules["__main__"].__dict__
+            base.pop("__file__", None)
+        else:
+            space = {"__builtins__": __builtins__}
+        space.update(base)
+        SPACES[name] = space
+        TOKENS[name] = {}
+    return space
+
+
+def restore(function, state):
+    """Set the state of a function that was just made: its attributes, and the globals that the host has changed.
+
+    Args:
+        function: what ``_make_function`` of cloudpickle made.
+        state: (attributes, slots, namespace name or None, [(global's name, token, value or None, pickled value or None), ...]).
+    """
+    attributes, slots, name, entries = state
+    from . import calls
+    from .calls import cloudpickle_module
+
+    if name is None:
+        slots["__globals__"] = {key: (value if packed is None else calls.loads_rich(packed)) for key, _t, value, packed in entries}
+    else:
+        slots["__globals__"] = {}
+        space = function.__globals__
+        tokens = TOKENS[name]
+        for key, token, value, packed in entries:
+            if token is not None and tokens.get(key) == token and key in space:
+                continue
+            tokens[key] = token
+            space[key] = value if packed is None else calls.loads_rich(packed)
+    cloudpickle_module()._function_setstate(function, (attributes, slots))

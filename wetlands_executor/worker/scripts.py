@@ -1,0 +1,63 @@
+"""Functions of this package that run as tasks: whole scripts, and what ``import_module`` asks of a module."""
+
+import sys
+
+
+def run_script(path, args, run_name):
+    """Run a file as ``python path args...`` would, inside this worker; ``sys.argv`` and ``sys.path[0]`` are set for its duration."""
+    import os
+    import runpy
+
+    argv, main = sys.argv, sys.modules.get("__main__")
+    sys.argv = [path] + list(args)
+    folder = os.path.dirname(path)
+    sys.path.insert(0, folder)
+    try:
+        runpy.run_path(path, run_name=run_name)
+    finally:
+        sys.argv = argv
+        if main is not None:
+            sys.modules["__main__"] = main
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def process_chunk(function, chunk):
+    """Return the results of ``function`` (or of the one that a definition names) for each tuple of arguments in ``chunk``."""
+    if isinstance(function, tuple):
+        from . import imports
+
+        function = imports.resolve(function)
+    return [function(*args) for args in chunk]
+
+
+def describe(definition):
+    """Return (names, callables) of a module: ``dir()`` and those of them that can be called.
+
+    Args:
+        definition: a definition of the module's file or reference with an empty qualname (see ``imports``).
+    """
+    module = _module(definition)
+    names = dir(module)
+    return names, [name for name in names if callable(getattr(module, name, None))]
+
+
+def get_attribute(definition, name):
+    """Return a data attribute of a module."""
+    return getattr(_module(definition), name)
+
+
+def call_attribute(definition, name, args, kwargs):
+    """Call ``module.name(*args, **kwargs)``; ``name`` may be dotted."""
+    found = _module(definition)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found(*args, **kwargs)
+
+
+def _module(definition):
+    from . import imports
+
+    if definition[0] == "file":
+        return imports._module_of_file(*definition[1:4])
+    return imports.import_named(definition[1])

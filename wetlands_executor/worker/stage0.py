@@ -1,0 +1,34 @@
+"""The first lines that a fresh interpreter executes: what the host passes with ``-c``.
+
+They have to parse on every Python there is, so that an interpreter that is too old can say so itself. They take the current folder off
+``sys.path`` before anything is imported that a file there could shadow, read the bundle (names and sources, separated by NUL) from the
+bulk pipe and hand over to ``bootstrap.main``. Arguments: the numbers of inbox, bulk, results, life pipe and board, separated by commas
+(on Windows: handles).
+"""
+
+STAGE0 = """\
+import sys
+if not getattr(sys.flags, 'safe_path', False) and sys.path and sys.path[0] == '': del sys.path[0]
+import os
+if sys.version_info < (3, 8):
+    sys.stderr.write('wetlands_executor needs Python 3.8 or newer in the environment, and %s is Python %s\\n'
+                     % (sys.executable, sys.version.split()[0]))
+    sys.stderr.flush()
+    os._exit(85)
+fds = [int(x) for x in sys.argv[1].split(',')]
+if os.name == 'nt':
+    import msvcrt
+    fds = [msvcrt.open_osfhandle(x, os.O_RDONLY if i != 2 else 0) if x >= 0 else x for i, x in enumerate(fds)]
+def take(n):
+    b = b''
+    while len(b) < n:
+        c = os.read(fds[1], n - len(b))
+        if not c: os._exit(87)
+        b += c
+    return b
+parts = take(int.from_bytes(take(8), 'little')).decode('utf-8').split('\\0')
+sources = dict(zip(parts[::2], parts[1::2]))
+space = {'__name__': '_wetlands_worker.bootstrap'}
+exec(compile(sources['bootstrap'], '<wetlands_executor>/bootstrap.py', 'exec', dont_inherit=True), space)
+space['main'](fds, sources)
+"""

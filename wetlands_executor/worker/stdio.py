@@ -1,0 +1,64 @@
+"""Standard streams of a worker: what tasks print goes to private pipes that the host turns into whole lines.
+
+Owns ``sys.stdout`` and ``sys.stderr`` of the worker. Text is handed to the pipe when a line ends (``\\n`` or ``\\r``) and at the end of a
+task; nothing here ever blocks on the host for longer than the pipe is full, and a stream that the task has closed or broken is opened
+again for the next one (a task must not be able to take its neighbours' output away).
+"""
+
+import io
+import sys
+
+
+class TaskStream(io.TextIOWrapper):
+    """Text stream over descriptor 1 or 2 that knows whether something waits in its buffer."""
+
+    dirty = False
+
+    def write(self, text):
+        """Write text; a line's end flushes."""
+        self.dirty = True
+        return super().write(text)
+
+
+def open_stream(fd):
+    """Return a line-buffered text stream over ``fd`` that does not close it."""
+    raw = io.FileIO(fd, "w", closefd=False)
+    stream = TaskStream(io.BufferedWriter(raw, 8192), encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
+    stream.mode = "w"
+    return stream
+
+
+def install():
+    """Replace the standard streams. The null device is standard input already."""
+    sys.stdout = sys.__stdout__ = open_stream(1)
+    sys.stderr = sys.__stderr__ = open_stream(2)
+
+
+def finish_task():
+    """Hand over what a task has left in the buffers, so that its lines precede its result. Never raises."""
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name, None)
+        if type(stream) is TaskStream and not stream.closed:
+            if stream.dirty:
+                stream.dirty = False
+                try:
+                    stream.flush()
+                except (OSError, ValueError):
+                    pass  # the task closed the descriptor; what it printed has no reader any more
+            continue
+        try:
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()  # the task's own replacement (redirect_stdout left open, a tee); it stays in place
+                continue
+        except Exception:  # noqa: BLE001 - a foreign object in sys.stdout may raise anything
+            continue
+        setattr(sys, name, open_stream(fd))
+
+
+def flush_buffered():
+    """Flush also what was written through ``.buffer``."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001 - a foreign object in sys.stdout may raise anything
+            pass
