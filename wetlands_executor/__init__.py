@@ -3,13 +3,20 @@
 from wetlands_executor.environment import Environment
 from wetlands_executor.errors import (
     ActivationError,
+    DependencyFailed,
     EnvironmentNotFoundError,
     ExecutionException,
+    TasksFailed,
+    TaskTimeoutError,
     WetlandsExecutorError,
     WorkerCrashed,
     WorkerStartError,
+    WorkerUnresponsive,
 )
-from wetlands_executor.executor import CondaEnvExecutor, WorkerInfo
+from wetlands_executor.events import TaskEvent, TaskEventType
+from wetlands_executor.executor import CondaEnvExecutor
+from wetlands_executor.options import CallOptions
+from wetlands_executor.report import WorkerInfo
 from wetlands_executor.task import Task, TaskStatus
 from wetlands_executor.worker.context import RemoteTaskHandle, current_task
 
@@ -17,16 +24,23 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActivationError",
+    "CallOptions",
     "CondaEnvExecutor",
+    "DependencyFailed",
     "Environment",
     "EnvironmentNotFoundError",
     "ExecutionException",
     "RemoteTaskHandle",
     "Task",
+    "TaskEvent",
+    "TaskEventType",
     "TaskStatus",
+    "TaskTimeoutError",
+    "TasksFailed",
     "WetlandsExecutorError",
     "WorkerCrashed",
     "WorkerInfo",
     "WorkerStartError",
+    "WorkerUnresponsive",
     "current_task",
 ]

@@ -11,11 +11,15 @@ from concurrent.futures.process import BrokenProcessPool
 
 __all__ = [
     "ActivationError",
+    "DependencyFailed",
     "EnvironmentNotFoundError",
     "ExecutionException",
+    "TaskTimeoutError",
+    "TasksFailed",
     "WetlandsExecutorError",
     "WorkerCrashed",
     "WorkerStartError",
+    "WorkerUnresponsive",
 ]
 
 
@@ -73,3 +77,51 @@ class ExecutionException(WetlandsExecutorError):  # noqa: N818 - the public name
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the attributes when the error travels on to another process."""
         return type(self), (self.args[0], self.type_name, self.exception, self.traceback)
+
+
+class WorkerUnresponsive(WetlandsExecutorError, BrokenProcessPool):  # noqa: N818 - the public name, see the API
+    """A busy worker gave no sign of life for ``worker_timeout`` seconds and was ended.
+
+    Attributes:
+        stacks: the Python stacks of the worker at that moment, as faulthandler prints them; empty if it could not print them.
+    """
+
+    def __init__(self, message: str, stacks: str = "") -> None:
+        super().__init__(message)
+        self.stacks = stacks
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the attributes when the error travels on to another process."""
+        return type(self), (self.args[0], self.stacks)
+
+
+class TaskTimeoutError(WetlandsExecutorError, TimeoutError):
+    """The function ran longer than its time limit, and its worker was ended.
+
+    Attributes:
+        stacks: the Python stacks of the worker at that moment, as faulthandler prints them; empty if it could not print them.
+    """
+
+    def __init__(self, message: str, stacks: str = "") -> None:
+        super().__init__(message)
+        self.stacks = stacks
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the attributes when the error travels on to another process."""
+        return type(self), (self.args[0], self.stacks)
+
+
+class DependencyFailed(WetlandsExecutorError, RuntimeError):  # noqa: N818 - the public name, see the API
+    """A task that was an argument of this one failed; its exception is the cause."""
+
+
+class TasksFailed(WetlandsExecutorError, RuntimeError):  # noqa: N818 - the public name, see the API
+    """Some tasks have failed; the message lists their names.
+
+    Attributes:
+        names: of the failed tasks.
+    """
+
+    def __init__(self, message: str, names: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.names = list(names or ())

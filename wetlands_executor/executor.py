@@ -14,12 +14,14 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wetlands_executor import results
+from wetlands_executor import dependencies, report, results
 from wetlands_executor.environment import Environment
+from wetlands_executor.errors import TasksFailed
+from wetlands_executor.events import Callback, Dispatch, make_listener
+from wetlands_executor.options import CallOptions, OptionsView, RetryOn
 from wetlands_executor.pool import functions, payload
 from wetlands_executor.pool import pool as pool_module
 from wetlands_executor.pool.pool import Pool
@@ -33,33 +35,14 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from wetlands_executor.report import WorkerInfo
+
 T = TypeVar("T")
 
 WorkerEnv = Mapping[str, str] | Callable[[int], Mapping[str, str]] | None
 
 #: Seconds that a running call has after a Ctrl-C: to see the request, then to be interrupted before it is killed.
 INTERRUPT_AFTER = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerInfo:
-    """A worker as it was at one moment.
-
-    Attributes:
-        index: number of its slot.
-        pid: of its process.
-        state: ``"starting"``, ``"idle"``, ``"busy"`` or ``"stopping"``.
-        task: name of the call that it has taken, None if idle.
-        tasks_done: calls that this process has finished.
-        queue_depth: calls in its inbox that it has not taken.
-    """
-
-    index: int
-    pid: int
-    state: str
-    task: str | None
-    tasks_done: int
-    queue_depth: int
 
 
 class CondaEnvExecutor(Executor):
@@ -78,6 +61,10 @@ class CondaEnvExecutor(Executor):
         worker_env: variables for the workers, or a function of the worker's index that returns them; called once per index, now.
         cwd: working folder of the workers; None is this process's.
         preload: modules that every worker imports before its first task.
+        worker_timeout: seconds without any message from a busy worker after which it counts as hung and is replaced; None is no limit.
+        task_timeout: seconds that one task may run, from its function's start; None is no limit.
+        cancel_grace: seconds between the request to stop a running task, its interruption, and the end of its worker; None leaves it at
+            the request.
         start_timeout: seconds that a worker may take to be ready, preload and initializer included.
         activate: False leaves the environment's activation out; a sequence gives shell lines to run after its scripts.
 
@@ -98,10 +85,16 @@ class CondaEnvExecutor(Executor):
         worker_env: WorkerEnv = None,
         cwd: str | os.PathLike[str] | None = None,
         preload: Sequence[str] = (),
+        worker_timeout: float | None = None,
+        task_timeout: float | None = None,
         start_timeout: float = 60.0,
+        cancel_grace: float | None = None,
         activate: bool | Sequence[str] = True,
     ) -> None:
-        _check_arguments(max_workers, initializer, max_tasks_per_child, preload, start_timeout)
+        _check_arguments(max_workers, initializer, max_tasks_per_child, preload)
+        for key, value in (("worker_timeout", worker_timeout), ("task_timeout", task_timeout), ("cancel_grace", cancel_grace)):
+            _check_seconds(key, value)
+        _check_seconds("start_timeout", start_timeout)
         if mp_context is not None and getattr(mp_context, "get_start_method", lambda: "")() == "fork":
             warnings.warn(
                 "mp_context has no meaning for CondaEnvExecutor: its workers are new processes of another interpreter, never forks",
@@ -118,6 +111,9 @@ class CondaEnvExecutor(Executor):
             preload=preload,
             initializer=first or None,
             start_timeout=start_timeout,
+            worker_timeout=worker_timeout,
+            task_timeout=task_timeout,
+            cancel_grace=cancel_grace,
             what=_describe(self._environment),
         )
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
@@ -142,15 +138,33 @@ class CondaEnvExecutor(Executor):
             BrokenProcessPool: an initializer has failed.
             TypeError, ValueError, FileNotFoundError: ``fn`` is no callable and no target.
         """
-        return self._submit(fn, args, kwargs, None)
+        return self._submit(fn, args, kwargs, None, None)
 
-    def _submit(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], definition: payload.Definition | None) -> Task[Any]:
+    def _submit(
+        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], definition: payload.Definition | None, options: CallOptions | None
+    ) -> Task[Any]:
         pool = self._pool
         if pool.refusing:
             self._refuse()
         task = Task._of(pool)
+        if options is not None:
+            task._options = options
         if definition is None and type(fn) is str:
             definition = payload.define(fn)
+        if (options is not None and not options.start) or dependencies.among(args, kwargs):
+            if not callable(fn) and definition is None:
+                raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
+            task._label = functions.display_name(fn)
+            # The task keeps the executor alive until it is handed to the pool.
+            dependencies.hold(task, partial(self._hand_in, task, fn, definition), args, kwargs)
+            return task
+        pool.ledger.submitted()
+        self._hand_in(task, fn, definition, args, kwargs)
+        return task
+
+    def _hand_in(self, task: Task[Any], fn: Any, definition: payload.Definition | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Pickle a call and give it to the pool. Whatever fails here is the task's failure."""
+        pool = self._pool
         try:
             encoded = payload.encode(fn, args, kwargs, definition)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the task's
@@ -158,10 +172,9 @@ class CondaEnvExecutor(Executor):
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'") from None
             task._label = functions.display_name(fn)
             task._settle(None, error)
-            return task
+            return
         task._label = encoded.definition or functions.display_name(fn)
         pool.submit(encoded, task)
-        return task
 
     def _refuse(self) -> None:
         pool = self._pool
@@ -196,6 +209,21 @@ class CondaEnvExecutor(Executor):
             TimeoutError: from the iterator, when the time is over.
             ValueError: ``chunksize`` or ``buffersize`` below 1.
         """
+        arguments = {"timeout": timeout, "chunksize": chunksize, "buffersize": buffersize, "ordered": ordered}
+        return self._map(fn, iterables, None, None, **arguments)
+
+    def _map(
+        self,
+        fn: Any,
+        iterables: tuple[Iterable[Any], ...],
+        options: CallOptions | None,
+        keep: Callable[[Task[Any]], Task[Any]] | None,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        ordered: bool = True,
+    ) -> Iterator[Any]:
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         if buffersize is not None and not isinstance(buffersize, int):
@@ -208,10 +236,12 @@ class CondaEnvExecutor(Executor):
         definition = self._definition_for_many(fn)
         items: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905 - the shortest ends it, as in the standard library
         if chunksize == 1:
-            tasks = (self._submit(fn, args, {}, definition) for args in items)
+            tasks = (self._submit(fn, args, {}, definition, options) for args in items)
         else:
             what = functions.definition_of_target(fn) if isinstance(fn, str) else fn
-            tasks = (self._submit(scripts.process_chunk, (what, chunk), {}, None) for chunk in results.chunks(items, chunksize))
+            tasks = (self._submit(scripts.process_chunk, (what, chunk), {}, None, options) for chunk in results.chunks(items, chunksize))
+        if keep is not None:
+            tasks = (keep(task) for task in tasks)
         forget = partial(self._pool.forget, definition) if definition is not None and definition.by_value is not None else None
         found = results.iterate(tasks, end, buffersize, ordered, forget)
         return found if chunksize == 1 else results.flatten(found)
@@ -228,10 +258,13 @@ class CondaEnvExecutor(Executor):
 
     def map_tasks(self, fn: Callable[..., T] | str, *iterables: Iterable[Any]) -> list[Task[T]]:
         """Submit ``fn(*items)`` for the items of the iterables, zipped; return the tasks."""
+        return self._map_tasks(fn, iterables, None)
+
+    def _map_tasks(self, fn: Any, iterables: tuple[Iterable[Any], ...], options: CallOptions | None) -> list[Task[Any]]:
         if self._pool.refusing:
             self._refuse()
         definition = self._definition_for_many(fn)
-        return [self._submit(fn, args, {}, definition) for args in zip(*iterables)]  # noqa: B905 - as in map
+        return [self._submit(fn, args, {}, definition, options) for args in zip(*iterables)]  # noqa: B905 - as in map
 
     def submit_script(self, path: str | os.PathLike[str], args: Sequence[str] = (), run_name: str = "__main__") -> Task[None]:
         """Run a file in a worker as ``python path args...`` would.
@@ -244,12 +277,15 @@ class CondaEnvExecutor(Executor):
         Raises:
             FileNotFoundError: there is no such file.
         """
+        return self._submit_script(path, args, run_name, None)
+
+    def _submit_script(self, path: str | os.PathLike[str], args: Sequence[str], run_name: str, options: CallOptions | None) -> Task[None]:
         full = os.path.abspath(os.path.expanduser(os.fspath(path)))
         if not os.path.isfile(full):
             raise FileNotFoundError(f"{os.fspath(path)!r}: there is no file {full}")
         if isinstance(args, str):
             raise TypeError(f"args is a string ({args!r}): give a list of arguments")
-        task: Task[None] = self.submit(scripts.run_script, full, [str(arg) for arg in args], run_name)
+        task: Task[None] = self._submit(scripts.run_script, (full, [str(arg) for arg in args], run_name), {}, None, options)
         task._label = os.fspath(path)
         return task
 
@@ -265,6 +301,94 @@ class CondaEnvExecutor(Executor):
         """
         functions.definition_of_module(where)
         return RemoteModule(self, where)
+
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        start: bool = True,
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_on: RetryOn = None,
+        priority: int = 0,
+        cancel_grace: float | None = None,
+    ) -> OptionsView:
+        """Return an Executor over the same pool that applies options to what is submitted through it; see ``CallOptions``.
+
+        Args:
+            name: of the tasks; None derives it from the function.
+            start: False makes tasks that wait for ``start()``.
+            timeout: seconds that one run of the function may take, from its start.
+            retries: how often a call is run again after a failure.
+            retry_on: which failures: exception types, or a function of the exception; None is crash, hang and time-out.
+            priority: higher runs first.
+            cancel_grace: seconds between the request to stop, the interrupt, and the end of the worker.
+        """
+        return OptionsView(self, CallOptions(name, start, timeout, retries, retry_on, priority, cancel_grace))
+
+    # --- watching
+
+    def listen(self, callback: Callback, dispatch: Dispatch | None = None) -> Self:
+        """Tell ``callback`` what happens to all tasks of this executor from now on; see ``Task.listen``."""
+        pool = self._pool
+        pool.listeners = (*pool.listeners, make_listener(callback, dispatch, once=False))
+        return self
+
+    def remove_listener(self, callback: Callback) -> None:
+        """Forget a listener; an unknown one is ignored."""
+        self._pool.listeners = tuple(listener for listener in self._pool.listeners if listener.callback != callback)
+
+    def wait_all(self, timeout: float | None = None, *, raise_on_error: bool = False) -> bool:
+        """Wait until every task that was started has finished.
+
+        Args:
+            timeout: seconds to wait; None waits without limit.
+            raise_on_error: raise if one has failed since the last ``clear_failed``.
+
+        Returns:
+            True; False if the time was over before.
+
+        Raises:
+            TasksFailed: some have failed; it lists their names.
+        """
+        done = self._pool.ledger.wait(timeout)
+        failed = self.get_failed() if raise_on_error else []
+        if failed:
+            names = [task.name for task in failed]
+            shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            raise TasksFailed(f"{len(names)} tasks failed: {shown}", names) from failed[0]._exception
+        return done
+
+    def get_failed(self) -> list[Task[Any]]:
+        """Return the tasks that have failed since the last ``clear_failed``, oldest first, at most the last 1000."""
+        return self._pool.ledger.failures()
+
+    def clear_failed(self) -> None:
+        """Forget the failed tasks."""
+        self._pool.ledger.clear_failures()
+
+    def set_error_callback(self, callback: Callable[[Task[Any], BaseException], object] | None) -> None:
+        """Call ``callback(task, exception)`` for every task that fails, on the callback thread; None ends that."""
+        if callback is not None and not callable(callback):
+            raise TypeError(f"the callback must be callable or None, not {callback!r}")
+        self._pool.ledger.error_callback = callback
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Limit the whole run: what has not finished ``seconds`` from now fails with ``TaskTimeoutError``; None lifts the limit."""
+        _check_seconds("seconds", seconds)
+        self._pool.limit_run(seconds)
+
+    def get_progress(self) -> dict[str, Any]:
+        """Return counts, workers, tasks under way (at most 1000) and the last errors, of builtin types, ready for JSON."""
+        return report.progress(self._pool)
+
+    def get_task(self, identifier: str) -> Task[Any] | None:
+        """Return a task by its ``id``: one that is under way, or one of the last 1000 finished that somebody still holds; else None."""
+        return report.find(self._pool, identifier)
+
+    def is_responsive(self) -> bool:
+        """Return True if no busy worker has been silent for ``worker_timeout`` seconds and the pool's own thread answers."""
+        return report.is_responsive(self._pool)
 
     # --- workers
 
@@ -300,15 +424,7 @@ class CondaEnvExecutor(Executor):
 
     def workers(self) -> list[WorkerInfo]:
         """Return what the workers do at this moment, by index."""
-        found = []
-        for process in list(self._pool.processes.values()):
-            calls = list(process.calls.values())
-            running = [call for call in calls if process.is_running(call)]
-            state = "stopping" if process.stopping else "starting" if not process.ready else "busy" if calls else "idle"
-            name = running[0].task.name if running else None
-            pid = process.process.pid
-            found.append(WorkerInfo(process.index, pid, state, name, process.finished, len(calls) - len(running)))
-        return sorted(found, key=lambda info: info.index)
+        return report.workers(self._pool)
 
     # --- the end
 
@@ -373,9 +489,12 @@ class CondaEnvExecutor(Executor):
         return f"<{type(self).__name__} of {_describe(self._environment)}, {self.worker_count} of {self._max_workers} workers>"
 
 
-def _check_arguments(
-    max_workers: Any, initializer: Any, max_tasks_per_child: Any, preload: Sequence[str], start_timeout: float
-) -> None:
+def _check_seconds(key: str, value: Any) -> None:
+    if value is not None and not value > 0:
+        raise ValueError(f"{key} must be greater than 0 seconds, not {value!r}")
+
+
+def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: Any, preload: Sequence[str]) -> None:
     if max_workers is not None:
         if isinstance(max_workers, bool) or not isinstance(max_workers, int):
             raise TypeError(f"max_workers must be an integer or None, not {max_workers!r}")
@@ -390,8 +509,6 @@ def _check_arguments(
             raise ValueError("max_tasks_per_child must be >= 1")
     if isinstance(preload, str):
         raise TypeError(f"preload must be a sequence of module names, not the string {preload!r}: write preload=[{preload!r}]")
-    if not start_timeout > 0:
-        raise ValueError(f"start_timeout must be greater than 0 seconds, not {start_timeout!r}")
 
 
 def _processors() -> int:

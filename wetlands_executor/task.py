@@ -13,20 +13,28 @@ for ever (seen with an alarm that raises). Settling therefore stores the state w
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from dataclasses import replace
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from wetlands_executor.events import Callback, Dispatch, Listener, TaskEvent, TaskEventType, make_listener
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from typing_extensions import Self
 
+    from wetlands_executor.options import CallOptions
     from wetlands_executor.pool.payload import Definition
     from wetlands_executor.pool.pool import Pool
     from wetlands_executor.pool.process import Call
@@ -50,11 +58,23 @@ class TaskStatus(Enum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELED = "canceled"
-    CANCELLED = "canceled"
+    CANCELLED = "canceled"  # noqa: PIE796 - the alias is public
 
     def is_finished(self) -> bool:
         """Return True if the task will not change any more."""
         return self not in (TaskStatus.PENDING, TaskStatus.RUNNING)
+
+
+class Snapshot(NamedTuple):
+    """What a task has reported; replaced whole by the thread that reads its worker."""
+
+    message: str | None = None
+    current: float | None = None
+    maximum: float | None = None
+    outputs: Mapping[Any, Any] = MappingProxyType({})
+
+
+_NO_SNAPSHOT = Snapshot()
 
 
 class Task(Future[T]):
@@ -68,11 +88,26 @@ class Task(Future[T]):
     _pool: Pool | None = None
     _call: Call | None = None
     _label: str | Definition = ""
+    _number = 0
     _seen_running = False
+    _started_told = False
+    _escalating = False
+    _cancel_asked = False
+    _worker_pid: int | None = None
+    _duration = 0.0
+    _finished_at: float | None = None
+    _attempt = 1
+    _snapshot = _NO_SNAPSHOT
+    _options: CallOptions | None = None
+    #: Why the worker of this task was killed, if on its behalf: True for a cancellation, else what makes its error of the worker's stacks.
+    _verdict: Callable[[str], BaseException] | bool | None = None
+    #: Not started yet, or waiting for dependencies: holds one function; who pops it decides what becomes of the task.
+    _gate: deque[Callable[[], object]] | None = None
 
     def __init__(self) -> None:
         # Not Future.__init__: it makes a Condition and two lists, which few tasks need and which cost three quarters of a submit.
         self._state = PENDING
+        self._created_at = time.time()
 
     # --- what the standard library's helpers reach for, made on demand (dict.setdefault is one step)
 
@@ -101,12 +136,14 @@ class Task(Future[T]):
 
     @property
     def id(self) -> str:
-        """The task's number, unique in this process, as text."""
-        return str(self.__dict__.get("_number", "")) or f"task-{id(self):x}"
+        """An identifier, unique in this process, as text."""
+        return str(self._number or id(self))
 
     @property
     def name(self) -> str:
         """What was called: ``mod.func``, ``Class.method``, ``<lambda>``, or the target string."""
+        if self._options is not None and self._options.name is not None:
+            return self._options.name
         label = self._label
         return label if isinstance(label, str) else label.name
 
@@ -219,7 +256,117 @@ class Task(Future[T]):
             raise InvalidStateError(f"task {self.name!r} is {self.status.value}, it has no value")
         return self._result  # type: ignore[return-value]
 
+    @property
+    def future(self) -> Self:
+        """The task itself, for code that expects a wrapper."""
+        return self
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, in one line; None unless FAILED."""
+        error = self._exception
+        return None if error is None else f"{type(error).__name__}: {error}"
+
+    @property
+    def traceback(self) -> list[str] | None:
+        """The lines of the traceback in the worker; None unless FAILED."""
+        error = self._exception
+        if error is None:
+            return None
+        cause = getattr(error.__cause__, "tb", None)
+        text = cause.strip().strip('"').strip() if isinstance(cause, str) else f"{type(error).__name__}: {error}"
+        return text.splitlines()
+
+    @property
+    def created_at(self) -> float:
+        """When the task was made, as ``time.time()``."""
+        return self._created_at
+
+    @property
+    def started_at(self) -> float | None:
+        """When a worker took the call, as ``time.time()``; None before."""
+        if self._finished_at is not None:
+            return self._finished_at - self._duration if self._worker_pid is not None else None
+        call = self._call
+        process = call.process if call is not None else None
+        since = process.running_since(call) if process is not None and call is not None else None
+        return None if since is None else time.time() - (time.monotonic() - since)
+
+    @property
+    def finished_at(self) -> float | None:
+        """When the task reached its final state, as ``time.time()``; None before."""
+        return self._finished_at
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process that runs, or ran, the call."""
+        call = self._call
+        process = call.process if call is not None and self.running() else None
+        return process.process.pid if process is not None else self._worker_pid
+
+    @property
+    def attempt(self) -> int:
+        """Number of the try that runs or ran, from 1."""
+        return self._attempt
+
+    @property
+    def message(self) -> str | None:
+        """The last message that the function has reported."""
+        return self._snapshot.message
+
+    @property
+    def current(self) -> float | None:
+        """How far it is, as it has reported."""
+        return self._snapshot.current
+
+    @property
+    def maximum(self) -> float | None:
+        """What ``current`` grows to, as it has reported."""
+        return self._snapshot.maximum
+
+    @property
+    def progress(self) -> float | None:
+        """``current / maximum`` within 0 to 1; None if one of them is unknown or the maximum is 0."""
+        snapshot = self._snapshot
+        if snapshot.current is None or not snapshot.maximum:
+            return None
+        return min(max(snapshot.current / snapshot.maximum, 0.0), 1.0)
+
+    @property
+    def outputs(self) -> dict[Any, Any]:
+        """The named outputs that have arrived; a copy."""
+        return dict(self._snapshot.outputs)
+
+    @property
+    def cancel_requested(self) -> bool:
+        """True once ``cancel`` or ``kill`` was called."""
+        return self._cancel_asked
+
     # --- steering
+
+    def start(self) -> Self:
+        """Dispatch a task that was made with ``start=False``; return it. Does nothing if that has happened.
+
+        Raises:
+            RuntimeError: the executor was shut down.
+        """
+        gate = self._gate
+        if gate is not None and self._state not in _DONE and self._options is not None and not self._options.start:
+            try:
+                launch = gate.pop()
+            except IndexError:
+                return self
+            launch()
+        elif self._state in _CANCELLED and gate is not None and self._pool is not None and self._pool.refusing:
+            raise RuntimeError("cannot start a task after shutdown")
+        return self
+
+    def kill(self) -> None:
+        """Cancel the task by all means: if it runs, the process that runs it is ended (and replaced). The task becomes CANCELED."""
+        self._cancel_asked = True
+        if not self._cancel_at_gate() and self._pool is not None and self._call is not None:
+            self._verdict = True
+            self._pool.kill(self._call)
 
     def cancel(self) -> bool:
         """Cancel the call.
@@ -228,12 +375,35 @@ class Task(Future[T]):
             True if it will not run (and never did). False if it has finished, or if a worker has taken it: then it is asked to stop, and goes
             on until it looks (``current_task().cancel_requested``).
         """
-        call = self._call
-        if call is None or self._pool is None or self._state in _DONE:
-            if self._pool is not None:
-                return self._state in _CANCELLED
+        if self._pool is None:
             return super().cancel()
+        if self._state in _DONE:
+            return self._state in _CANCELLED
+        self._cancel_asked = True
+        if self._cancel_at_gate():
+            return True
+        call = self._call
+        if call is None:
+            return self._state in _CANCELLED
         return self._pool.cancel(call)
+
+    def _ask_to_cancel(self) -> None:
+        """Request the cancellation without waiting for the answer (for event loops)."""
+        self._cancel_asked = True
+        if not self._cancel_at_gate() and self._pool is not None and self._call is not None:
+            self._pool.cancel_all([self._call])
+
+    def _cancel_at_gate(self) -> bool:
+        """Cancel a task that was never handed to the pool; False if it was."""
+        gate = self._gate
+        if gate is None:
+            return False
+        try:
+            gate.pop()
+        except IndexError:
+            return False
+        self._settle_cancelled()
+        return True
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call ``fn(task)`` when the task has finished: on the executor's callback thread, or here and now if it has finished already."""
@@ -246,6 +416,175 @@ class Task(Future[T]):
             except ValueError:
                 return  # the settling thread has it
             self._call_back(fn)
+
+    def listen(self, callback: Callback, dispatch: Dispatch | None = None) -> Self:
+        """Tell ``callback`` what happens to the task.
+
+        Args:
+            callback: gets a ``TaskEvent``, on the executor's callback thread. If the task has finished, it gets the terminal event now.
+            dispatch: called as ``dispatch(callback, event)`` instead, to take the event to another thread (a GUI's, an event loop's).
+
+        Returns:
+            The task.
+        """
+        listener = make_listener(callback, dispatch, once=True)
+        listeners: deque[Listener] = self.__dict__.setdefault("_listeners", deque())
+        listeners.append(listener)
+        if self._state in _DONE:
+            self._give(listener, self._event(self._terminal_type(), self._finished_at or time.time()))
+        elif self._pool is not None and self._call is not None:
+            self._pool.watch(self._call)
+        return self
+
+    def remove_listener(self, callback: Callback) -> None:
+        """Forget a listener; an unknown one is ignored."""
+        listeners: deque[Listener] = self.__dict__.get("_listeners", deque())
+        for listener in [entry for entry in listeners if entry.callback == callback]:
+            try:
+                listeners.remove(listener)
+            except ValueError:
+                pass  # removed by another thread at the same time
+
+    async def events(self) -> AsyncIterator[TaskEvent]:
+        """Yield what happens from now on, up to the terminal event; a finished task yields its terminal event."""
+        loop = asyncio.get_running_loop()
+        waiting: deque[TaskEvent] = deque()
+        arrived = asyncio.Event()
+        # Updates that the loop has not taken are merged, as for listeners.
+        stream = Listener(lambda event: _post_to_loop(loop, _arrive, waiting, arrived, event), None, once=True)
+        streams: deque[Listener] = self.__dict__.setdefault("_streams", deque())
+        streams.append(stream)
+        try:
+            if self._state in _DONE:
+                stream.give(self._event(self._terminal_type(), self._finished_at or time.time()), None)
+            elif self._pool is not None and self._call is not None:
+                self._pool.watch(self._call)
+            while True:
+                while waiting:
+                    event = waiting.popleft()
+                    yield event
+                    if event.type.is_terminal:
+                        return
+                arrived.clear()
+                await arrived.wait()
+        finally:
+            try:
+                streams.remove(stream)
+            except ValueError:
+                pass  # the deque was replaced
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait in an event loop; cancelling the awaiter asks the task to stop."""
+        return self._wait_in_loop().__await__()
+
+    async def _wait_in_loop(self) -> T:
+        loop = asyncio.get_running_loop()
+        if self._state not in _DONE:
+            waiter = loop.create_future()
+            self._on_settled(lambda _task: _post_to_loop(loop, _wake_waiter, waiter))
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if self._state not in _DONE:
+                    self._ask_to_cancel()
+                raise
+        if self._state in _CANCELLED:
+            raise asyncio.CancelledError(f"task {self.name!r} was cancelled")
+        if isinstance(self._exception, StopIteration):
+            # An exception of this type cannot leave a coroutine; asyncio's own futures hang on it (python/cpython#112182).
+            raise RuntimeError(f"the task raised StopIteration: {self._exception}") from self._exception
+        return self.result(0)
+
+    def __enter__(self) -> Self:
+        """Start the task."""
+        return self.start()
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        """Cancel the task if it has not finished, and wait for its end, without raising its failure."""
+        self.cancel()
+        self.wait_for()
+
+    async def __aenter__(self) -> Self:
+        """Start the task."""
+        return self.start()
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        """As ``__exit__``, without blocking the event loop."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._ask_to_cancel()
+        self._on_settled(lambda _task: _post_to_loop(loop, _wake_waiter, waiter))
+        await waiter
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled: a task is a promise of this process."""
+        raise TypeError(
+            f"the task {self.name!r} stands inside another argument: only a task that is an argument itself, positional or by keyword, "
+            "is replaced by its result; pass it so, or pass its .result()"
+        )
+
+    # --- what the pool tells (on its I/O thread, except for the end)
+
+    def _is_watched(self) -> bool:
+        return "_listeners" in self.__dict__ or "_streams" in self.__dict__
+
+    def _terminal_type(self) -> TaskEventType:
+        if self._state in _CANCELLED:
+            return TaskEventType.CANCELATION
+        return TaskEventType.COMPLETION if self._exception is None else TaskEventType.FAILURE
+
+    def _event(self, kind: TaskEventType, when: float, outputs: Mapping[Any, Any] | None = None) -> TaskEvent:
+        snapshot = self._snapshot
+        new = MappingProxyType(dict(outputs)) if outputs else MappingProxyType({})
+        return TaskEvent(self, kind, when, snapshot.message, snapshot.current, snapshot.maximum, new, self._attempt)
+
+    def _emit(self, kind: TaskEventType, outputs: Mapping[Any, Any] | None = None) -> None:
+        """Tell everybody who listens; nothing else if nobody does."""
+        fields = self.__dict__
+        pool = self._pool
+        if "_listeners" not in fields and "_streams" not in fields and (pool is None or not pool.listeners):
+            return
+        now = time.time()
+        if kind is TaskEventType.STARTED:
+            if self._started_told:
+                return
+            self._started_told = True
+        elif not self._started_told and (kind is not TaskEventType.CANCELATION or self._worker_pid is not None):
+            # Order: STARTED comes before the first other event of a task that ran, even if nobody had asked for it in time.
+            self._started_told = True
+            self._tell(self._event(TaskEventType.STARTED, self.started_at or now))
+        self._tell(self._event(kind, now, outputs))
+
+    def _tell(self, event: TaskEvent) -> None:
+        fields = self.__dict__
+        for stream in list(fields.get("_streams", ())):
+            stream.give(event, None)
+        for listener in list(fields.get("_listeners", ())):
+            self._give(listener, event)
+        if self._pool is not None:
+            for listener in self._pool.listeners:
+                self._give(listener, event)
+
+    def _give(self, listener: Listener, event: TaskEvent) -> None:
+        listener.give(event, self._pool.callbacks if self._pool is not None else None)
+
+    def _report(self, message: str | None, current: float | None, maximum: float | None) -> None:
+        self._snapshot = Snapshot(message, current, maximum, self._snapshot.outputs)
+        self._emit(TaskEventType.UPDATE)
+
+    def _report_outputs(self, new: dict[Any, Any]) -> None:
+        snapshot = self._snapshot
+        self._snapshot = snapshot._replace(outputs=MappingProxyType({**snapshot.outputs, **new}))
+        self._emit(TaskEventType.UPDATE, new)
+
+    def _next_attempt(self, call: Call | None) -> None:
+        """Begin anew after a failure: status stays RUNNING, progress starts again."""
+        self._seen_running = True
+        self._attempt += 1
+        self._verdict = None
+        self._snapshot = _NO_SNAPSHOT
+        if call is not None:
+            self._call = call
 
     def _on_settled(self, hook: Callable[[Task[T]], object]) -> None:
         """Call ``hook(task)`` in the thread that settles, or now. For bridges of this library: it must not block nor run user code."""
@@ -271,6 +610,7 @@ class Task(Future[T]):
         task = cls.__new__(cls)
         task._state = PENDING
         task._pool = pool
+        task._created_at = time.time()
         return task
 
     def _settle(self, value: T | None, error: BaseException | None) -> None:
@@ -281,6 +621,7 @@ class Task(Future[T]):
             self._exception = error
         else:
             self._result = value
+        self._finished_at = time.time()
         self._call = None
         self._state = FINISHED
         self._wake()
@@ -289,6 +630,7 @@ class Task(Future[T]):
         """Make the task cancelled, as far as anybody can tell, at once."""
         if self._state in _DONE:
             return
+        self._finished_at = time.time()
         self._call = None
         self._state = CANCELLED_AND_NOTIFIED
         self._wake()
@@ -298,6 +640,11 @@ class Task(Future[T]):
         sleepers = fields.get("_sleepers")
         if sleepers:
             _release(sleepers)
+        pool = self._pool
+        if pool is not None:
+            pool.ledger.finished(self)
+            if pool.listeners or "_listeners" in fields or "_streams" in fields:
+                self._emit(self._terminal_type())
         if "_hooks" in fields:
             self._run_hooks(fields["_hooks"])
         if "_lazy_condition" in fields:
@@ -389,6 +736,26 @@ def _run_all(task: Task[Any], callbacks: deque[tuple[Callable[[Any], object]]]) 
 def _is_bridge(fn: Callable[[Any], object]) -> bool:
     """Return True for asyncio's own callback of ``wrap_future``: it only posts to a loop, and an await must not queue behind user code."""
     return getattr(fn, "__module__", None) == "asyncio.futures" and getattr(fn, "__name__", "") == "_call_set_state"
+
+
+def _post_to_loop(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *args: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(fn, *args)
+    except RuntimeError:
+        pass  # the loop is closed: nobody waits there any more
+
+
+def _wake_waiter(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _arrive(waiting: deque[TaskEvent], arrived: asyncio.Event, event: TaskEvent) -> None:
+    """Add an event to a stream, in its loop; an update that was not taken yet is replaced."""
+    if event.type is TaskEventType.UPDATE and waiting and waiting[-1].type is TaskEventType.UPDATE:
+        event = replace(event, outputs={**waiting.pop().outputs, **event.outputs})
+    waiting.append(event)
+    arrived.set()
 
 
 def remaining(end: float | None) -> float | None:

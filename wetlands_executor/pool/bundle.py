@@ -8,7 +8,9 @@ from importlib import resources
 
 from cloudpickle import cloudpickle
 
-_MODULES = ("bootstrap", "wire", "channel", "calls", "imports", "namespaces", "scripts", "stdio", "context", "runner")
+_MODULES = (
+    "bootstrap", "wire", "board", "channel", "calls", "imports", "injection", "namespaces", "progress", "records", "scripts", "stdio", "context", "runner",
+)
 
 
 @functools.cache

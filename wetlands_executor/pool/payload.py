@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import io
 import itertools
+import logging
 import pickle
 import sys
 import threading
@@ -60,15 +61,15 @@ class Definition:
 
 
 class Context:
-    """The user's project folders at the time of a call; sent to a worker before the first call that needs them."""
+    """The user's project folders and log levels at the time of a call; sent to a worker before the first call that needs them."""
 
-    __slots__ = ("data", "number", "paths", "seen")
+    __slots__ = ("content", "data", "number", "seen")
 
-    def __init__(self, seen: list[str], roots: int, paths: tuple[str, ...]) -> None:
+    def __init__(self, seen: tuple[list[str], int], content: tuple[list[str], dict[str, int]]) -> None:
         self.number = next(_ids)
-        self.paths = paths
-        self.data = pickle.dumps(list(paths), 4)
-        self.seen = (seen, roots)
+        self.content = content
+        self.data = pickle.dumps(content, 4)
+        self.seen = seen
 
 
 class Encoded:
@@ -259,18 +260,44 @@ _context: Context | None = None
 
 
 def current_context() -> Context:
-    """Return the project folders as they are now; the same object as long as nothing changed."""
+    """Return the surroundings as they are now; the same object as long as nothing changed."""
     global _context  # noqa: PLW0603 - a cache of one entry; replaced whole, so a race costs a second equal object
     context = _context
-    if context is None or context.seen[0] != sys.path or context.seen[1] != len(functions.extra_roots):
-        paths = functions.project_paths()
-        paths += tuple(root for root in functions.extra_roots if root not in paths)
-        if context is not None and context.paths == paths:
-            context.seen = (list(sys.path), len(functions.extra_roots))
+    if context is None or context.seen[0] != sys.path or context.seen[1] != len(functions.extra_roots) or _levels_may_differ():
+        seen = (list(sys.path), len(functions.extra_roots))
+        paths = list(functions.project_paths())
+        paths += [root for root in functions.extra_roots if root not in paths]
+        content = (paths, _log_levels())
+        if context is not None and context.content == content:
+            context.seen = seen
         else:
-            context = Context(list(sys.path), len(functions.extra_roots), paths)
+            context = Context(seen, content)
         _context = context
     return context
+
+
+_MARK = "wetlands_executor"
+
+
+def _levels_may_differ() -> bool:
+    """Return True if a log level was set since they were last read.
+
+    ``Logger.setLevel`` clears the caches of all loggers (so that ``isEnabledFor`` asks anew); a mark in the root's cache goes with it.
+    """
+    return _MARK not in getattr(logging.root, "_cache", ())
+
+
+def _log_levels() -> dict[str, int]:
+    """Return the levels of all loggers that have one of their own; "" is the root."""
+    cache: dict[Any, Any] | None = getattr(logging.root, "_cache", None)
+    if cache is not None:
+        cache[_MARK] = True
+    disabled = logging.root.manager.disable
+    found = {"": max(logging.root.level, disabled + 1 if disabled else 0)}
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and logger.level:
+            found[name] = max(logger.level, disabled + 1 if disabled else 0)
+    return found
 
 
 # --- results

@@ -30,6 +30,7 @@ import multiprocessing
 import os
 import pickle
 import secrets
+import signal
 import threading
 import time
 import weakref
@@ -37,15 +38,22 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
+from wetlands_executor.events import Listener, TaskEventType
 from wetlands_executor.pool import bundle, payload, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.arrivals import Arrivals, python_version
 from wetlands_executor.pool.delivery import Decoders, SerialThread
+from wetlands_executor.pool.ledger import Ledger
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.options import CallOptions
+    from wetlands_executor.task import Task
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -53,6 +61,7 @@ LOGGER = logging.getLogger("concurrent.futures")
 STOP_GRACE = 5.0
 
 Launch: TypeAlias = Callable[[int], tuple[Sequence[str], Mapping[str, str], str | None]]
+_call_ids = itertools.count(1)
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
@@ -66,6 +75,7 @@ class Pool(Arrivals):
         preload: modules that a worker imports before it is ready.
         initializer: pickled (function, args) and the name of what travels as code in it, or None.
         start_timeout: seconds from the process's start to its being ready.
+        worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``.
         what: how messages call the environment.
     """
 
@@ -78,12 +88,18 @@ class Pool(Arrivals):
         preload: Sequence[str],
         initializer: tuple[bytes, str | None] | None,
         start_timeout: float,
+        worker_timeout: float | None,
+        task_timeout: float | None,
+        cancel_grace: float | None,
         what: str,
     ) -> None:
         self._launch = launch
         self._preload = list(preload)
         self._initializer = initializer
         self._start_timeout = start_timeout
+        self.worker_timeout = worker_timeout
+        self.task_timeout = task_timeout
+        self.cancel_grace = cancel_grace
         self.what = what
         self.max_workers = max_workers
         self.pid = os.getpid()
@@ -107,22 +123,29 @@ class Pool(Arrivals):
         self._launch_waiters: list[tuple[threading.Lock, list[BaseException]]] = []
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._timer_ids = itertools.count()
-        self._call_ids = itertools.count(1)
+        self._run_limit = 0
         self.ended = False
         self.workers_gone = threading.Event()
         self.starter = SerialThread("wetlands-start")
         self.output = SerialThread("wetlands-output")
         self.decoders = Decoders("wetlands-decode")
         self.callbacks = SerialThread("wetlands-callbacks")
+        self.ledger = Ledger(self.callbacks)
+        self._backlog_lock = threading.Lock()
+        #: Listeners to all tasks; replaced whole.
+        self.listeners: tuple[Listener, ...] = ()
+        # Tasks that were not started yet, and those that wait for others.
+        self.unstarted: weakref.WeakSet[Task[Any]] = weakref.WeakSet()
+        self.dependents: set[Task[Any]] = set()
         _pools.add(self)
 
     # --- from any thread
 
     def submit(self, encoded: payload.Encoded, task: Any) -> Call:
         """Take a call; its task will be settled. The caller has checked that the pool still accepts."""
-        call = Call(next(self._call_ids), encoded, payload.current_context(), task)
+        call = self.make_call(encoded, payload.current_context(), task)
         task._call = call
-        if not self._posted:
+        if not self._posted and not call.priority:
             for process in self.lanes:
                 if not process.sent_directly and process.knows(call) and process.send_directly(call, call.frame()):
                     return call
@@ -132,6 +155,44 @@ class Pool(Arrivals):
         elif self.ended:
             self._sweep()
         return call
+
+    def make_call(self, encoded: payload.Encoded, context: payload.Context, task: Any) -> Call:
+        """Return an item for a call, with the options of its task."""
+        call = Call(next(_call_ids), encoded, context, task)
+        options = task._options
+        if options is not None:
+            call.priority = options.priority
+            if _retries_crash(options):
+                call.tries = options.retries - task._attempt + 1
+            if options.timeout is not None:
+                call.watched = wire.WATCHED
+        if self.listeners or self.task_timeout is not None or self.worker_timeout is not None or task._is_watched():
+            call.watched = wire.WATCHED
+        task._number = task._number or call.number
+        return call
+
+    def watch(self, call: Call) -> None:
+        """Let the worker tell when this call begins, although it was not asked to when the call was submitted. Any thread."""
+
+        def watch() -> None:
+            process = call.process
+            call.watched = wire.WATCHED
+            if process is None or call.place is None:
+                return
+            if process.is_running(call):
+                call.task._emit(TaskEventType.STARTED)
+            else:
+                self._feed(st.RecallRequested(call))
+
+        self.post(watch)
+
+    def kill(self, call: Call) -> None:
+        """End the worker that runs this call; cancel the call if it waits. Any thread."""
+        self.post(partial(self._kill_call, call))
+
+    def _kill_call(self, call: Call) -> None:
+        if call.place is not None:
+            self._feed(st.KillRequested(call))
 
     def post(self, job: Callable[[], object]) -> None:
         """Run ``job`` on the I/O thread; on this one if that has ended."""
@@ -197,6 +258,63 @@ class Pool(Arrivals):
 
         self.post(forget)
 
+    def reserve(self, task: Task[Any]) -> None:
+        """Keep the pool open for a task whose dependencies are not ready."""
+        self.dependents.add(task)
+        self.post(partial(self._feed, st.Reserved()))
+
+    def release(self, task: Task[Any]) -> None:
+        """The task was handed in, or never will be."""
+        self.dependents.discard(task)
+        self.post(partial(self._feed, st.Released()))
+
+    def waiting_calls(self) -> list[Call]:
+        """Return the calls that no worker holds, as far as they can be seen from another thread."""
+        found: list[Call] = []
+        for queue in list(self._state.queues.values()):
+            for _ in range(10):
+                try:
+                    found.extend(call for call in list(queue) if call.place is st.WAITING)  # type: ignore[misc]
+                    break
+                except RuntimeError:  # it changed while it was copied
+                    continue
+        return found + [entry for entry in list(self._posted) if isinstance(entry, Call)]
+
+    def limit_run(self, seconds: float | None) -> None:
+        """End all tasks that have not finished ``seconds`` from now; None lifts the limit."""
+        self.post(partial(self._limit_run, seconds))
+
+    def _limit_run(self, seconds: float | None) -> None:
+        self._run_limit += 1
+        if seconds is not None:
+            self._set_timer(seconds, partial(self._end_run, self._run_limit, seconds))
+
+    def _end_run(self, limit: int, seconds: float) -> None:
+        if limit != self._run_limit:
+            return  # lifted or replaced meanwhile
+        error = f"the run was limited to {seconds:g} s (set_timeout)"
+        for task in list(self.dependents):
+            if task._gate:
+                task._gate.clear()
+                task._settle(None, TaskTimeoutError(error))
+        for call in self.waiting_calls():
+            if call.place is st.WAITING:
+                call.task._settle(None, TaskTimeoutError(error))
+                self._feed(st.CancelRequested(call))
+        for process in list(self.processes.values()):
+            for call in list(process.calls.values()):
+                if process.is_running(call):
+                    call.tries = 0
+                    self._end_hung(process, call, partial(TaskTimeoutError, f"The task {call.task.name!r} was ended: {error}"))
+                else:
+                    call.task._settle(None, TaskTimeoutError(error))
+                    self._feed(st.CancelRequested(call))
+
+    @property
+    def started(self) -> bool:
+        """True once the I/O thread runs."""
+        return self._thread is not None
+
     def later(self, delay: float, job: Callable[[], object]) -> None:
         """Run ``job`` on the I/O thread after ``delay`` seconds."""
         self.post(partial(self._set_timer, delay, job))
@@ -241,13 +359,20 @@ class Pool(Arrivals):
             lock.release()
 
     def shutdown(self, *, cancel_pending: bool = False) -> None:
-        """Accept nothing more and end when everything is done. Does not wait, takes no lock: a finalizer may call it."""
+        """Accept nothing more and end when everything is done. Does not wait: a finalizer may call it."""
         self.refusing = True
+        for task in list(self.unstarted):
+            task._cancel_at_gate()
+        if cancel_pending:
+            for task in list(self.dependents):
+                task._cancel_at_gate()
         self.post(partial(self._feed, st.ShutdownRequested(cancel_pending)))
 
     def terminate(self, *, kill: bool) -> None:
         """End all workers now: running calls are lost, the others cancelled."""
         self.refusing = True
+        for task in [*self.unstarted, *self.dependents]:
+            task._cancel_at_gate()
         self.post(partial(self._terminate, kill))
 
     def _terminate(self, kill: bool) -> None:
@@ -277,7 +402,7 @@ class Pool(Arrivals):
                         if signal_number is None:
                             process.request_cancel(call)
                         else:
-                            process.process.send_signal(signal_number)
+                            process.interrupt(call, signal_number)
 
         self.post(ask)
 
@@ -310,33 +435,34 @@ class Pool(Arrivals):
                     break
                 calls.append(job)
                 job = None
-            self._absorb_all()
             if calls:
                 self._feed(st.Submitted(calls))
             if job is not None and not isinstance(job, Call):
                 job()
 
-    def _absorb_all(self) -> None:
-        for process in self.lanes:
-            if process.sent_directly:
-                self._absorb(process)
-
     def _absorb(self, process: WorkerProcess) -> None:
-        for call in process.absorb():
-            self._feed(st.SentDirectly(process.worker, call))
+        """Tell the state what submitting threads have written to a worker."""
+        if process.sent_directly:
+            self._feed(None)
 
     def _publish(self) -> None:
         """Tell the submitting threads what they may do. Order: after this, `_posted` is looked at once more before the thread sleeps."""
         state = self._state
-        if state.waiting_count or state.status is not st.Status.OPEN:
+        if state.waiting_count or state.status is not st.Status.OPEN or state.credit == 1 or state.tasks_per_worker is not None:
+            # Where an item cannot be taken back, or where they are counted, a second one at the same moment would do harm.
             self.lanes = ()
         else:
             self.lanes = tuple(self.processes[slot.worker] for slot in reversed(state.idle) if slot.worker in self.processes)
         self.hungry = state.can_act
 
-    def _feed(self, event: st.Event) -> None:
-        """Let the state decide, and do what it says."""
-        queue = deque([event])
+    def _feed(self, event: st.Event | None) -> None:
+        """Let the state decide, and do what it says. Order: what submitting threads have sent comes before any other news."""
+        queue: deque[st.Event] = deque()
+        for process in self.processes.values():
+            if process.sent_directly:
+                queue.extend(st.SentDirectly(process.worker, call) for call in process.absorb())
+        if event is not None:
+            queue.append(event)
         while queue:
             for action in self._state.handle(queue.popleft()):
                 answer = self._PERFORM[type(action)](self, action)
@@ -404,7 +530,7 @@ class Pool(Arrivals):
             {
                 "nonce": process.nonce,
                 "magic": payload.MAGIC,
-                "paths": list(context.paths),
+                "surroundings": context.data,
                 "context": context.number,
                 "authkey": bytes(multiprocessing.current_process().authkey),
                 "preload": self._preload,
@@ -445,16 +571,34 @@ class Pool(Arrivals):
 
     def _recall(self, action: st.Recall) -> st.Event:
         process = self.processes[action.worker]
-        self._absorb_quietly(process)
+        for call in process.absorb():
+            # Within an action: the state is between two events, and while it recalls this slot it only takes note.
+            self._state.handle(st.SentDirectly(process.worker, call))
         return st.Recalled(action.worker, process.take_back())
 
-    def _absorb_quietly(self, process: WorkerProcess) -> None:
-        """Absorb within an action: the state is told directly, since it is between two events here."""
-        for call in process.absorb():
-            self._state.handle(st.SentDirectly(process.worker, call))
-
     def _send_cancel(self, action: st.SendCancel) -> None:
-        self.processes[action.worker].request_cancel(action.item)  # type: ignore[arg-type]
+        process = self.processes[action.worker]
+        call: Call = action.item  # type: ignore[assignment]
+        process.request_cancel(call)
+        options = call.task._options
+        grace = options.cancel_grace if options is not None and options.cancel_grace is not None else self.cancel_grace
+        if grace is not None and not call.task._escalating:
+            call.task._escalating = True
+            self._set_timer(grace, partial(self._escalate, call, grace))
+
+    def _escalate(self, call: Call, grace: float) -> None:
+        """The call has not stopped at the request: interrupt it, and if that does not help, end its worker."""
+        process = call.process
+        if process is None or self.processes.get(process.worker) is not process or call.number not in process.calls:
+            return
+        process.interrupt(call, signal.SIGINT)
+        self._set_timer(grace, partial(self._end_escalation, call))
+
+    def _end_escalation(self, call: Call) -> None:
+        process = call.process
+        if process is not None and self.processes.get(process.worker) is process and call.number in process.calls:
+            call.task._verdict = True
+            self._kill_call(call)
 
     def _stop_worker(self, action: st.StopWorker) -> None:
         process = self.processes[action.worker]
@@ -479,7 +623,26 @@ class Pool(Arrivals):
 
     def _lost(self, action: st.Lost) -> None:
         call: Call = action.item  # type: ignore[assignment]
-        self._hand_over(partial(call.task._settle, None, self._reasons[action.worker]))
+        task = call.task
+        if call.deciding:
+            return  # its outcome is known; a decoder thread is dealing with it
+        verdict = task._verdict
+        if verdict is True:
+            self._hand_over(task._settle_cancelled)
+            return
+        error = self._reasons[action.worker] if verdict is None else self._with_stacks(verdict)
+        self._hand_over(partial(task._settle, None, error))
+
+    def _with_stacks(self, verdict: Any) -> BaseException:
+        error: BaseException = verdict(self._stacks)
+        if self._stacks:
+            error.args = (f"{error.args[0]}; its Python stacks at that moment:\n{self._stacks}", *error.args[1:])
+        return error
+
+    def _retried(self, action: st.Retried) -> None:
+        call: Call = action.item  # type: ignore[assignment]
+        call.process = None
+        call.task._next_attempt(None)
 
     def _start_failed(self, action: st.StartFailed) -> None:
         error = self._reasons[action.worker]
@@ -510,6 +673,7 @@ class Pool(Arrivals):
         st.Cancelled: _cancelled,
         st.CancelAnswered: _cancel_answered,
         st.Lost: _lost,
+        st.Retried: _retried,
         st.StartFailed: _start_failed,
         st.Broken: _broken,
         st.SetRestartTimer: _set_restart_timer,
@@ -544,8 +708,11 @@ class Pool(Arrivals):
                 return
             if isinstance(late, Call):
                 late.task._settle_cancelled()
-            else:
+                continue
+            try:
                 late()
+            except Exception:  # a bug of ours; the others who wait must get their answers all the same
+                LOGGER.critical("wetlands_executor: %r failed at the end of the pool; this is a bug, please report it", late, exc_info=True)
 
     def _fail_everything(self, error: BaseException) -> None:
         """After a bug in this file: kill all workers and fail every task that is known, so that nobody waits for ever."""
@@ -600,6 +767,18 @@ class _EndedPort:
     def fds(self) -> set[int]:
         """Return no descriptors."""
         return set()
+
+
+def _retries_crash(options: CallOptions) -> bool:
+    """Return True if the end of the worker is among the failures after which the call is run again."""
+    if not options.retries:
+        return False
+    wanted = options.retry_on
+    if isinstance(wanted, (type, tuple)):
+        kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+        return any(issubclass(kind, kinds) for kind in (WorkerCrashed, WorkerUnresponsive, TaskTimeoutError))
+    # A function cannot be asked here, on the I/O thread; the end of a worker counts as wanted.
+    return True
 
 
 def _copy_error(error: BaseException) -> BaseException:

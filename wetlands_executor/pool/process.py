@@ -44,12 +44,20 @@ class Call(Item):
         context: the project folders that it needs.
         task: who gets the outcome.
         process: the worker that it was sent to, None while it waits.
+        deciding: it has failed, and a decoder thread is finding out whether it is run again.
+        backlog: frames of this call that wait for one before them to be unpickled; None if there is no such one.
+        watched: ``wire.WATCHED`` if the worker has to tell when it begins, else 0.
     """
 
-    __slots__ = ("context", "encoded", "number", "process", "task")
+    __slots__ = ("backlog", "context", "deciding", "encoded", "number", "process", "task", "watched")
 
     def __init__(self, number: int, encoded: Encoded, context: Context, task: Any) -> None:
         self.place = None
+        self.priority = 0
+        self.tries = 0
+        self.watched = 0
+        self.deciding = False
+        self.backlog: deque[Frame] | None = None
         self.number = number
         self.encoded = encoded
         self.context = context
@@ -63,9 +71,9 @@ class Call(Item):
         definition = encoded.definition
         function = definition.number if definition is not None else 0
         if encoded.flags & wire.IN_BULK:
-            data = wire.CALL.pack(wire.RUN, encoded.flags, 0, function, self.context.number, self.number)
+            data = wire.CALL.pack(wire.RUN, encoded.flags | self.watched, 0, function, self.context.number, self.number)
         else:
-            data = wire.CALL.pack(wire.RUN, encoded.flags, len(payload), function, self.context.number, self.number) + payload
+            data = wire.CALL.pack(wire.RUN, encoded.flags | self.watched, len(payload), function, self.context.number, self.number) + payload
         return data.ljust(wire.FRAME, b"\0")
 
 
@@ -75,6 +83,7 @@ class Frame(NamedTuple):
     kind: int
     number: int
     payload: bytes | bytearray
+    duration: int
 
 
 class BadFrame(Exception):  # noqa: N818 - never leaves the pool
@@ -94,6 +103,9 @@ class WorkerProcess:
         exited, results_ended: the process has ended; nothing more will come through its results pipe.
         arrived: bytes read from its results pipe.
         streams: its stdout and stderr on their way to the host's.
+        records: its log records on their way (only the counters are used).
+        last_heard: when something came from it, on the monotonic clock; kept up to date only under ``worker_timeout``.
+        stacks_from: position in its stderr at which it was asked for its stacks.
         failure: why it cannot start (payload of START_FAILED or INITIALIZER_FAILED), else None.
         stopping: it was told to end, or killed on purpose.
     """
@@ -118,10 +130,15 @@ class WorkerProcess:
         self.results_ended = False
         self.arrived = 0
         self.streams: tuple[OutputStream, ...] = ()
+        self.records = OutputStream("log")
+        self.last_heard = 0.0
+        self.silence_watched = False
+        self.stderr_total = 0
+        self.stacks_from: int | None = None
         self._inbox: deque[bytes | memoryview] = deque()
         self._bulk: deque[bytes | memoryview] = deque()
         self._buffer = b""
-        self._large: tuple[int, int, bytearray | None, int, int] | None = None
+        self._large: tuple[int, int, bytearray | None, int, int, int] | None = None
         # Guards the number `process.inbox` against being closed while a submitting thread writes to it. RLock, because a signal handler
         # may submit while the same thread is inside; held for one write that cannot block.
         self.lane = threading.RLock()
@@ -256,17 +273,38 @@ class WorkerProcess:
             found.append(call)
 
     def request_cancel(self, call: Call) -> None:
-        """Set the word that ``cancel_requested`` reads in the worker."""
-        if self.process.board is not None:
-            self.process.board[1] = call.number
+        """Make ``cancel_requested`` true in the worker."""
+        board = self.process.board
+        if board is not None:
+            board.words[wire.CANCEL_WORD] = call.number
+        else:
+            self._inbox.append(wire.CALL.pack(wire.CANCEL, 0, 0, 0, 0, call.number).ljust(wire.FRAME, b"\0"))
+            self.flush()
+
+    def interrupt(self, call: Call, number: int) -> None:
+        """Send a signal that is a KeyboardInterrupt in this call and nothing in any other."""
+        board = self.process.board
+        if board is not None:
+            board.words[wire.INTERRUPT_WORD] = call.number
+        self.process.send_signal(number)
 
     def is_running(self, call: Call) -> bool:
         """Return True if the worker has taken this call. Any thread."""
         board = self.process.board
         try:
-            return call.number in self.calls if board is None else board[0] == call.number
-        except (ValueError, IndexError):  # released: the process is gone
+            return call.number in self.calls if board is None else board.words[wire.TAKEN] == call.number
+        except ValueError:  # released: the process is gone
             return False
+
+    def running_since(self, call: Call) -> float | None:
+        """Return when the worker took the call that it runs, on the monotonic clock in seconds; None if unknown. Any thread."""
+        board = self.process.board
+        try:
+            if board is None or board.words[wire.TAKEN] != call.number:
+                return None
+            return board.words[wire.STARTED_NS] / 1e9
+        except ValueError:
+            return None
 
     # --- coming in
 
@@ -289,33 +327,33 @@ class WorkerProcess:
         position, size, head = 0, len(data), wire.RESULT.size
         pid, nonce = self.process.pid, self.nonce
         while size - position >= head:
-            length, its_nonce, its_pid, kind, number = wire.RESULT.unpack_from(data, position)
+            length, its_nonce, its_pid, kind, duration, number = wire.RESULT.unpack_from(data, position)
             if its_nonce != nonce or length > LONGEST:
                 raise BadFrame(f"nonce {its_nonce:#x}, length {length}")
             end = position + head + length
             if end > size:
                 if length > DIRECT:
-                    self._begin_large(kind if its_pid == pid else 0, number, length, data[position + head :])
+                    self._begin_large(kind if its_pid == pid else 0, number, length, data[position + head :], duration)
                     position = size
                 break
             if its_pid == pid:  # else a child that a task forked speaks: it is not believed
-                frames.append(Frame(kind, number, data[position + head : end]))
+                frames.append(Frame(kind, number, data[position + head : end], duration))
             position = end
         self._buffer = data[position:]
         return frames
 
-    def _begin_large(self, kind: int, number: int, length: int, first: bytes) -> None:
+    def _begin_large(self, kind: int, number: int, length: int, first: bytes, duration: int) -> None:
         try:
             target: bytearray | None = bytearray(length)
         except (MemoryError, OverflowError):
             target = None  # the host cannot hold it: it is read and dropped, and its own task is told
         if target is not None:
             target[: len(first)] = first
-        self._large = (kind, number, target, len(first), length)
+        self._large = (kind, number, target, len(first), length, duration)
 
     def _read_large(self, fd: int) -> tuple[list[Frame], bool]:
         assert self._large is not None
-        kind, number, target, done, length = self._large
+        kind, number, target, done, length, duration = self._large
         if target is not None:
             got = self.port.read_into(fd, memoryview(target)[done:length])
         else:
@@ -328,15 +366,18 @@ class WorkerProcess:
         done += got
         self.arrived += got
         if done < length:
-            self._large = (kind, number, target, done, length)
+            self._large = (kind, number, target, done, length, duration)
             return [], False
         self._large = None
         if not kind:
             return [], False
-        return [Frame(kind, number, target) if target is not None else Frame(TOO_LARGE, number, b"%d" % length)], False
+        if target is None:
+            return [Frame(TOO_LARGE, number, b"%d" % length, duration)], False
+        return [Frame(kind, number, target, duration)], False
 
     def keep_tail(self, data: bytes) -> None:
         """Remember the last bytes of stderr."""
+        self.stderr_total += len(data)
         self.tail = (self.tail + data)[-TAIL:]
 
     # --- the end
@@ -363,6 +404,22 @@ class WorkerProcess:
         """End the process and its children now. Its death is declared later, by its exit."""
         self.lane_open = False
         self.process.kill_tree()
+
+    def ask_for_stacks(self) -> bool:
+        """Let the process print its Python stacks to stderr; False if it cannot."""
+        number = spawn.stack_signal()
+        if number is None:
+            return False
+        self.stacks_from = self.stderr_total
+        self.process.send_signal(number)
+        return True
+
+    def stacks(self) -> str:
+        """Return what it has printed since ``ask_for_stacks``."""
+        if self.stacks_from is None:
+            return ""
+        count = self.stderr_total - self.stacks_from
+        return self.tail[-count:].decode("utf-8", "replace").strip() if count else ""
 
     def stderr_tail(self) -> str:
         """Return the last lines that the process wrote to stderr."""

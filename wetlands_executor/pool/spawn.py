@@ -20,6 +20,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wetlands_executor.worker import wire
+from wetlands_executor.worker.board import Board
 from wetlands_executor.worker.stage0 import STAGE0
 
 WINDOWS = sys.platform == "win32"
@@ -37,12 +39,12 @@ class Process:
         life: writing end that is never written to; its closing ends the process tree.
         take_back: second, non-blocking open of the inbox's reading end, -1 where there is none.
         exit: a descriptor that becomes readable when the process has ended.
-        board: two shared 64-bit words (see ``worker/runner.py``), or None.
+        board: the page that is shared with the worker (see ``worker/board.py``), or None.
     """
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
         self._close = contextlib.ExitStack()
-        self.board: memoryview | None = None
+        self.board: Board | None = None
         self._map: mmap.mmap | None = None
         try:
             self._start(list(argv), dict(env), cwd)
@@ -91,9 +93,9 @@ class Process:
 
     def _share_board(self) -> int:
         fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC)
-        os.ftruncate(fd, 4096)
-        self._map = mmap.mmap(fd, 4096)
-        self.board = memoryview(self._map).cast("Q")
+        os.ftruncate(fd, wire.BOARD)
+        self._map = mmap.mmap(fd, wire.BOARD)
+        self.board = Board(memoryview(self._map), True)
         return fd
 
     def close_fd(self, fd: int) -> None:
@@ -113,7 +115,6 @@ class Process:
             self.close_fd(fd)
         if self.board is not None:
             self.board.release()
-            self.board = None
         if self._map is not None:
             self._map.close()
             self._map = None
@@ -141,6 +142,13 @@ class Process:
         """Collect the process, which has ended; return its exit code, negative for a signal."""
         self.kill_tree()
         return self._popen.wait()
+
+
+def stack_signal() -> int | None:
+    """Return the signal at which a worker prints its Python stacks (the worker's half is in ``worker/runner.py``); None on Windows."""
+    if hasattr(signal, "SIGRTMAX"):
+        return signal.SIGRTMAX - 1
+    return getattr(signal, "SIGUSR2", None)
 
 
 def signal_name(code: int | None) -> str | None:

@@ -42,6 +42,10 @@ RESTART_DELAYS = (0.05, 0.25)
 START_TRIES = 1 + len(RESTART_DELAYS)
 
 
+#: Seconds until a start that was given up is tried again, while other workers do the work.
+GIVEN_UP_DELAY = 5.0
+
+
 class Phase(Enum):
     """What the process in a slot is doing."""
 
@@ -61,12 +65,20 @@ class Status(Enum):
 
 
 class Item:
-    """Base of what is scheduled. ``place`` is None, ``WAITING`` or the Slot that holds the item; only this module writes it."""
+    """Base of what is scheduled.
 
-    __slots__ = ("place",)
+    Attributes:
+        place: None, ``WAITING`` or the Slot that holds the item; only this module writes it.
+        priority: higher goes first; equal ones in the order of their submission.
+        tries: how often it is run again if its worker dies.
+    """
+
+    __slots__ = ("place", "priority", "tries")
 
     def __init__(self) -> None:
         self.place: Slot | object | None = None
+        self.priority = 0
+        self.tries = 0
 
 
 #: ``place`` of an item that no slot holds yet.
@@ -84,7 +96,7 @@ class Slot:
         productive: whether this incarnation has finished or run an item; a death after that is no failed start.
     """
 
-    __slots__ = ("held", "index", "phase", "productive", "quota", "recalling", "worker")
+    __slots__ = ("held", "index", "phase", "productive", "quota", "recalling", "replace", "worker")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -95,6 +107,8 @@ class Slot:
         self.productive = False
         # Invariant: while a Recall is under way nothing is dispatched to the slot, so that its answer describes what it holds.
         self.recalling = False
+        # The process is killed for the sake of one item: the slot gets another one.
+        self.replace = False
 
 
 # --- events: what happened
@@ -171,6 +185,35 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class RecallRequested:
+    """If this item is with a worker and has not started, take it back and send it again (something about it has changed)."""
+
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class KillRequested:
+    """End the worker that runs this item; if it waits, it is cancelled.
+
+    Attributes:
+        retry: it may be run again; False for a cancellation.
+    """
+
+    item: Item
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """An item will come later (its dependencies are not ready): the pool must not close before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A reserved item has been submitted, or never will be."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShutdownRequested:
     """Accept nothing more; ``cancel_pending`` drops what has not started."""
 
@@ -197,6 +240,10 @@ Event = Union[
     WorkerExited,
     InitializerFailed,
     CancelRequested,
+    RecallRequested,
+    KillRequested,
+    Reserved,
+    Released,
     ShutdownRequested,
     TerminateRequested,
     RestartDue,
@@ -274,6 +321,14 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Retried:
+    """This item was running in the worker that died, and waits for another try."""
+
+    item: Item
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartFailed:
     """No worker could be started: fail these items (perhaps none) with the reason of ``worker``'s death."""
 
@@ -311,6 +366,7 @@ Action = Union[
     Cancelled,
     CancelAnswered,
     Lost,
+    Retried,
     StartFailed,
     Broken,
     SetRestartTimer,
@@ -334,9 +390,12 @@ class PoolState:
         self.status = Status.OPEN
         self.broken = False
         self.terminated = False
-        # Invariant: `waiting` may hold items that were cancelled (place is not WAITING); `waiting_count` counts only the others.
-        self.waiting: deque[Item] = deque()
+        # One queue per priority that was ever used, highest first.
+        # Invariant: a queue may hold items that were cancelled (place is not WAITING); `waiting_count` counts only the others.
+        self.queues: dict[int, deque[Item]] = {0: deque()}
         self.waiting_count = 0
+        # Items that will be submitted when their dependencies are ready.
+        self.reserved = 0
         self.slots = [Slot(index) for index in range(max_workers)]
         self.by_worker: dict[int, Slot] = {}
         # Slots in phase READY that hold nothing and are not being recalled, most recently idle last.
@@ -350,6 +409,8 @@ class PoolState:
         self.timer_set = False
         # Workers that died unexpectedly and have not been replaced yet.
         self.replacements = 0
+        # All workers were asked for: those that fail to start are tried again although nothing waits for them.
+        self.launching = False
         self.broken_worker = 0
         self._drop_unstarted = False
         self._cancelling: set[Item] = set()
@@ -365,7 +426,7 @@ class PoolState:
     @property
     def can_act(self) -> bool:
         """True if a new item would lead to an action now; else it only waits, and nobody has to be woken for it."""
-        if self.idle or self.status is Status.CLOSED or self.broken:
+        if self.idle or self.terminated or self.broken or self.status is Status.CLOSED:
             return True
         if not self.hold_starts and len(self.by_worker) < self.max_workers:
             return True
@@ -374,14 +435,37 @@ class PoolState:
     # --- events
 
     def _submitted(self, event: Submitted, out: list[Action]) -> None:
-        for item in event.items:
-            item.place = WAITING
-        self.waiting.extend(event.items)
-        self.waiting_count += len(event.items)
+        ahead = self._append(event.items)
         if self.broken or self.status is Status.CLOSED or self.terminated:
             self._refuse(out)
             return
         self._schedule(out)
+        if ahead and self.waiting_count and self.credit > 1:
+            # Something more urgent than what was given out ahead of time: take that back, so that the order is that of the priorities.
+            for slot in list(self.by_worker.values()):
+                if len(slot.held) > 1:
+                    self._recall(slot, out)
+
+    def _append(self, items: Sequence[Item]) -> bool:
+        """Queue new items; return True if one is more urgent than ordinary ones."""
+        ahead = False
+        plain = self.queues[0]
+        for item in items:
+            item.place = WAITING
+            if not item.priority:
+                plain.append(item)
+                continue
+            ahead = ahead or item.priority > 0
+            self._queue_of(item).append(item)
+        self.waiting_count += len(items)
+        return ahead
+
+    def _queue_of(self, item: Item) -> deque[Item]:
+        queue = self.queues.get(item.priority)
+        if queue is None:
+            self.queues[item.priority] = queue = deque()
+            self.queues = dict(sorted(self.queues.items(), reverse=True))
+        return queue
 
     def _refuse(self, out: list[Action]) -> None:
         """Settle what arrived after the end (the executor refuses it; this is the race between both)."""
@@ -391,10 +475,15 @@ class PoolState:
 
     def _sent_directly(self, event: SentDirectly, out: list[Action]) -> None:
         slot = self.by_worker[event.worker]
+        crowded = bool(slot.held)
         self._give(slot, event.item)
+        if crowded and self.credit > 1:
+            # Race: it was given something else at the same moment. Another worker may be idle, and the quota may be exceeded.
+            self._recall(slot, out)
 
     def _launch(self, event: LaunchRequested, out: list[Action]) -> None:
         if self.status is Status.OPEN and not self.broken:
+            self.launching = True
             self.replacements = self.max_workers - len(self.by_worker)
             self._replace(out)
 
@@ -406,6 +495,8 @@ class PoolState:
         self.ready += 1
         self.failures = 0
         self.hold_starts = self.timer_set
+        if self.ready == self.max_workers:
+            self.launching = False
         slot.phase = Phase.READY
         self.idle[slot] = None
         self._schedule(out)
@@ -446,6 +537,9 @@ class PoolState:
             out.append(CancelAnswered(item, False))
         self._rest(slot, out)
         self._schedule(out)
+        if event.items or slot in self.idle:
+            # An empty answer of a busy worker must not make it be asked again at once: its results are still on the way.
+            self._balance(out)
         if self.status is Status.DRAINING:
             self._drain(out)
 
@@ -453,7 +547,7 @@ class PoolState:
         """Note that a slot with nothing to do is idle, or stop it if it has done its share."""
         if slot.held or slot.recalling or slot.phase is not Phase.READY:
             return
-        if slot.quota == 0:
+        if slot.quota is not None and slot.quota <= 0:
             self._stop(slot, out)
         else:
             self.idle[slot] = None
@@ -462,6 +556,7 @@ class PoolState:
         """Put unstarted items in front of those that wait (they are older), dropping what is to be cancelled."""
         back: list[Item] = []
         dropped: list[Item] = []
+        answers: list[Action] = []
         for item in items:
             del slot.held[item]
             if slot.quota is not None:
@@ -469,16 +564,18 @@ class PoolState:
             if item in self._cancelling or self._dropping:
                 if item in self._cancelling:
                     self._cancelling.discard(item)
-                    out.append(CancelAnswered(item, True))
+                    answers.append(CancelAnswered(item, True))
                 item.place = None
                 dropped.append(item)
             else:
                 item.place = WAITING
                 back.append(item)
-        self.waiting.extendleft(reversed(back))
+        for item in reversed(back):
+            self._queue_of(item).appendleft(item)
         self.waiting_count += len(back)
         if dropped:
             out.append(Broken(dropped, self.broken_worker) if self.broken else Cancelled(dropped))
+        out.extend(answers)  # Order: who hears that an item is cancelled finds it cancelled
 
     @property
     def _dropping(self) -> bool:
@@ -502,17 +599,25 @@ class PoolState:
             if item in self._cancelling:
                 self._cancelling.discard(item)
                 out.append(CancelAnswered(item, False))
-            out.append(Lost(item, event.worker))
+            if item.tries > 0 and not (self.terminated or self._dropping):
+                item.tries -= 1
+                item.place = WAITING
+                self._queue_of(item).appendleft(item)
+                self.waiting_count += 1
+                out.append(Retried(item, event.worker))
+            else:
+                out.append(Lost(item, event.worker))
         productive = slot.productive or bool(lost) or phase in (Phase.STOPPING, Phase.DYING)
         slot.held.clear()
         slot.worker = None
         slot.phase = Phase.EMPTY
         slot.quota = None
         slot.productive = False
+        replace, slot.replace = slot.replace, False
         if self.terminated or self.broken:
             self._refuse(out)
         else:
-            if phase is Phase.READY:
+            if phase is Phase.READY or replace or (phase is Phase.STARTING and self.launching):
                 self.replacements += 1  # it died unexpectedly: it is replaced, whether or not something waits
             if not productive:
                 self._failed_start(event, out)
@@ -537,16 +642,24 @@ class PoolState:
         self.failures = START_TRIES
         self.hold_starts = True
         self.replacements = 0
+        self.launching = False
         if not self.ready and not self.starting:
             # Nobody is left who could do it. The next item that is submitted is a reason to try again.
             self.hold_starts = self.timer_set
             self.failures = 0
             out.append(StartFailed(self._take_waiting(), event.worker))
+            return
+        # Others do the work meanwhile; whoever waits for all workers is told, and it is tried again later.
+        out.append(StartFailed([], event.worker))
+        if not self.timer_set:
+            self.timer_set = True
+            out.append(SetRestartTimer(GIVEN_UP_DELAY))
 
     def _restart_due(self, event: RestartDue, out: list[Action]) -> None:
         self.timer_set = False
-        if self.hold_starts and self.failures < START_TRIES:
-            self.hold_starts = False
+        self.hold_starts = False
+        if self.failures >= START_TRIES:
+            self.failures = 0
         self._replace(out)
         self._schedule(out)
 
@@ -580,7 +693,7 @@ class PoolState:
             item.place = None
             self.waiting_count -= 1
             if not self.waiting_count:
-                self.waiting.clear()
+                self._clear_queues()
             out.append(Cancelled([item]))
             out.append(CancelAnswered(item, True))
             if self.status is Status.DRAINING:
@@ -596,6 +709,31 @@ class PoolState:
                 out.append(CancelAnswered(item, False))
         else:
             out.append(CancelAnswered(item, False))
+
+    def _recall_requested(self, event: RecallRequested, out: list[Action]) -> None:
+        place = event.item.place
+        if isinstance(place, Slot) and self.credit > 1:
+            self._recall(place, out)
+
+    def _kill_requested(self, event: KillRequested, out: list[Action]) -> None:
+        item = event.item
+        place = item.place
+        if place is WAITING:
+            self._cancel_requested(CancelRequested(item), out)
+        elif isinstance(place, Slot):
+            # What has not started comes back when the process is gone, this item too if it has not.
+            if not event.retry:
+                item.tries = 0
+                self._cancelling.add(item)
+            place.replace = True
+            self._kill(place, out)
+
+    def _reserve(self, event: Reserved, out: list[Action]) -> None:
+        self.reserved += 1
+
+    def _release(self, event: Released, out: list[Action]) -> None:
+        self.reserved -= 1
+        self._drain(out)
 
     def _shutdown_requested(self, event: ShutdownRequested, out: list[Action]) -> None:
         if self.status is Status.OPEN:
@@ -629,8 +767,8 @@ class PoolState:
         """Return how many more items the slot may be given."""
         if slot.phase is not Phase.READY or slot.recalling:
             return 0
-        room = self.credit - len(slot.held)
-        return room if slot.quota is None else min(room, slot.quota)
+        room = max(0, self.credit - len(slot.held))
+        return room if slot.quota is None else max(0, min(room, slot.quota))
 
     def _give(self, slot: Slot, item: Item) -> None:
         item.place = slot
@@ -641,19 +779,25 @@ class PoolState:
 
     def _next_waiting(self) -> Item:
         """Pop the oldest item that still waits. ``waiting_count`` must not be 0."""
-        while True:
-            item = self.waiting.popleft()
-            if item.place is WAITING:
-                self.waiting_count -= 1
-                return item
+        for queue in self.queues.values():
+            while queue:
+                item = queue.popleft()
+                if item.place is WAITING:
+                    self.waiting_count -= 1
+                    return item
+        raise AssertionError("waiting_count is wrong")
 
     def _take_waiting(self) -> list[Item]:
-        items = [item for item in self.waiting if item.place is WAITING]
+        items = [item for queue in self.queues.values() for item in queue if item.place is WAITING]
         for item in items:
             item.place = None
-        self.waiting.clear()
+        self._clear_queues()
         self.waiting_count = 0
         return items
+
+    def _clear_queues(self) -> None:
+        for queue in self.queues.values():
+            queue.clear()
 
     def _schedule(self, out: list[Action]) -> None:
         """Give waiting items to workers: one to each idle worker first, then up to the credit; start workers if that is not enough."""
@@ -737,7 +881,7 @@ class PoolState:
         """Stop what has nothing left to do; close when the last process is gone."""
         if self.status is not Status.DRAINING:
             return
-        if not self.waiting_count:
+        if not self.waiting_count and not self.reserved:
             for slot in list(self.by_worker.values()):
                 if slot.phase is Phase.READY and not slot.held and not slot.recalling:
                     self._stop(slot, out)
@@ -755,7 +899,7 @@ class PoolState:
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the fields contradict each other."""
-        assert self.waiting_count == sum(item.place is WAITING for item in self.waiting)
+        assert self.waiting_count == sum(item.place is WAITING for queue in self.queues.values() for item in queue)
         assert self.starting == sum(slot.phase is Phase.STARTING for slot in self.slots)
         assert self.ready == sum(slot.phase is Phase.READY for slot in self.slots)
         assert set(self.by_worker.values()) == {slot for slot in self.slots if slot.phase is not Phase.EMPTY}
@@ -766,7 +910,6 @@ class PoolState:
         for slot in self.slots:
             assert all(item.place is slot for item in slot.held)
             assert len(slot.held) <= self.credit or self.credit > 1
-            assert slot.quota is None or slot.quota >= 0
             assert slot.phase is not Phase.EMPTY or not slot.held
         assert not (self.waiting_count and self.idle and not self.broken), "an idle worker while something waits"
         if self.status is Status.CLOSED:
@@ -783,6 +926,10 @@ class PoolState:
         WorkerExited: _worker_exited,
         InitializerFailed: _initializer_failed,
         CancelRequested: _cancel_requested,
+        RecallRequested: _recall_requested,
+        KillRequested: _kill_requested,
+        Reserved: _reserve,
+        Released: _release,
         ShutdownRequested: _shutdown_requested,
         TerminateRequested: _terminate_requested,
         RestartDue: _restart_due,

@@ -4,19 +4,28 @@ Plain payloads hold builtin types only and go through the C unpickler. All other
 that the host has shipped (the environment's own copy, if any, is never touched) and this package under its private name.
 """
 
+from __future__ import annotations
+
+import io
 import sys
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any
 
 try:
     from _pickle import PicklingError, Unpickler, dumps, loads
 except ImportError:  # another implementation than CPython
-    from pickle import PicklingError, Unpickler, dumps, loads  # type: ignore[assignment]
+    from pickle import PicklingError, Unpickler, dumps, loads
+
+__all__ = ["PicklingError", "cloudpickle_module", "dumps", "dumps_error", "dumps_result", "loads", "loads_rich"]
 
 #: What the host's pickles call this package.
 _HOST_NAME = "wetlands_executor.worker"
 _HERE = __name__.rpartition(".")[0]
 
 
-def cloudpickle_module():
+def cloudpickle_module() -> Any:
     """Return the shipped cloudpickle, imported on first use."""
     import importlib
 
@@ -27,7 +36,7 @@ def cloudpickle_module():
 class RichUnpickler(Unpickler):
     """Unpickler that maps the host's names of cloudpickle and of this package to what was shipped."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         """Return the object that the stream names; an import error says where it was looked for."""
         if module == "cloudpickle.cloudpickle" or module == "cloudpickle":
             return getattr(cloudpickle_module(), name)
@@ -36,14 +45,12 @@ class RichUnpickler(Unpickler):
         return super().find_class(module, name)
 
 
-def loads_rich(data):
+def loads_rich(data: Any) -> Any:
     """Unpickle what may hold functions, classes or instances of the user's."""
-    import io
-
     return RichUnpickler(io.BytesIO(data)).load()
 
 
-def dumps_result(value, by_value):
+def dumps_result(value: Any, by_value: bool) -> bytes:
     """Pickle a result; what plain pickle cannot do, cloudpickle tries.
 
     Args:
@@ -64,17 +71,18 @@ def dumps_result(value, by_value):
                 ) from error
             raise
         try:
-            return cloudpickle_module().dumps(value, 5)
+            data: bytes = cloudpickle_module().dumps(value, 5)
         except (PicklingError, AttributeError, TypeError):
             raise error from None
+        return data
 
 
-def _is_local(error):
+def _is_local(error: BaseException) -> bool:
     text = str(error)
     return "local object" in text or "not found as" in text or "not the same object" in text or "attribute lookup" in text
 
 
-def dumps_error(error, by_value):
+def dumps_error(error: BaseException, by_value: bool) -> bytes:
     """Pickle an exception so that the host can rebuild it, or at least say what it was. Never raises an ordinary exception.
 
     Returns bytes of a tuple: (qualified type name, message, formatted traceback, pickled exception or None, pickled parts or None); the
@@ -104,11 +112,11 @@ def dumps_error(error, by_value):
     return dumps((name, message, lines, whole, parts if whole is None or _custom_init(kind) else None), 5)
 
 
-def _custom_init(kind):
+def _custom_init(kind: Any) -> bool:
     return kind.__init__ is not BaseException.__init__ and kind.__module__ != "builtins"
 
 
-def trim(tb):
+def trim(tb: Any) -> Any:
     """Leave out the frames of this package, with which a user can do nothing."""
     while tb is not None and tb.tb_frame.f_globals.get("__name__", "").startswith(_HERE):
         tb = tb.tb_next

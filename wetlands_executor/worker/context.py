@@ -1,42 +1,131 @@
-"""What a running function can know of its task, wherever it stands: ``current_task`` and the handle that it gives.
+"""What a running function can know and say of its task, wherever it stands: ``current_task`` and the handle that it gives.
 
-Works in a worker, where the runner sets the call, and anywhere else, where the handle is inert; so the same function runs under a worker,
+Works in a worker, where the runner sets ``_runner``, and anywhere else, where the handle is inert; so the same function runs in a worker,
 under pytest and in-process.
 """
 
+from __future__ import annotations
+
+import operator
 import sys
 
-#: Set by the runner in a worker: the object that knows the running call. None elsewhere.
-_runner = None
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional
+
+    from .runner import Runner
+
+#: Set in a worker: the object that knows the running call. None elsewhere.
+_runner: Optional[Runner] = None
+
+INFO = 20
 
 
 class RemoteTaskHandle:
-    """The running function's view of its task.
+    """The running function's view of its task. Inert outside a worker, and after the call has ended.
 
     Attributes:
-        id: the task's number in its pool, as text; empty outside a worker.
-        name: the task's name, or empty.
+        id: the task's identifier on the host; empty outside a worker.
     """
 
-    def __init__(self, item=0):
+    def __init__(self, item: int = 0) -> None:
         self._item = item
         self.id = str(item) if item else ""
-        self.name = ""
+
+    def _live(self) -> Optional[Runner]:
+        runner = _runner
+        return runner if runner is not None and self._item and runner.item == self._item else None
 
     @property
-    def cancel_requested(self):
-        """True once the host has asked this task to stop; always False outside a worker."""
-        runner = _runner
-        return bool(self._item) and runner is not None and runner.cancel_requested(self._item)
+    def name(self) -> str:
+        """The task's name on the host; empty outside a worker."""
+        runner = self._live()
+        return runner.task_name() if runner is not None else ""
 
-    def should_stop(self):
+    @property
+    def inputs(self) -> Dict[str, Any]:
+        """The arguments of the call by the names of the function's parameters; ``*args`` beyond them are named ``"0"``, ``"1"``, ..."""
+        runner = self._live()
+        return runner.inputs() if runner is not None else {}
+
+    @property
+    def cancel_requested(self) -> bool:
+        """True once the host has asked this task to stop; always False outside a worker."""
+        runner = self._live()
+        return runner is not None and runner.cancel_requested(self._item)
+
+    def should_stop(self) -> bool:
         """Return ``cancel_requested``."""
         return self.cancel_requested
 
+    def cancel(self) -> None:
+        """Acknowledge the cancellation: when the function returns now (or raises), the task is cancelled, not completed."""
+        runner = self._live()
+        if runner is not None:
+            runner.acknowledged = self._item
 
-def current_task():
-    """Return the handle of the running task; outside a worker an inert one."""
+    def update(self, message: Optional[str] = None, *, current: Any = None, maximum: Any = None) -> None:
+        """Report progress. Cheap: reports that nobody has seen yet are replaced, the last one always arrives.
+
+        Args:
+            message: text; None leaves the last one.
+            current: how far, any real number; None leaves the last one.
+            maximum: of ``current``; None leaves the last one.
+        """
+        runner = self._live()
+        if runner is not None:
+            runner.progress.update(self._item, message, _number(current, "current"), _number(maximum, "maximum"))
+
+    def set_progress(self, fraction: float) -> None:
+        """Report progress as a fraction of 1."""
+        self.update(current=fraction, maximum=1)
+
+    def set_output(self, key: Any, value: Any = None) -> None:
+        """Send a named output to the host now.
+
+        Args:
+            key: the name; or a dict of names and values, all of them sent.
+            value: what is sent; it must be picklable.
+
+        Raises:
+            Exception: what pickling the value raises.
+        """
+        runner = self._live()
+        if runner is not None:
+            runner.progress.output(self._item, dict(key) if isinstance(key, dict) else {key: value})
+
+    def log(self, message: str, level: int = INFO) -> None:
+        """Log under the name ``wetlands_executor.task``; handled on the host like every log record."""
+        import logging
+
+        logging.getLogger("wetlands_executor.task").log(level, message)
+
+    def __repr__(self) -> str:
+        return "<RemoteTaskHandle %s>" % (self.id or "(inert)")
+
+
+def _number(value: Any, name: str) -> Any:
+    """Return a real number as int or float, so that it can be read without the package that it comes from."""
+    if value is None or type(value) in (int, float):
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        pass
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError("%s must be a real number, not %r" % (name, value)) from None
+
+
+def current_task() -> RemoteTaskHandle:
+    """Return the handle of the running task, also many calls deep and in threads; outside a worker an inert one."""
     shipped = sys.modules.get("_wetlands_worker.context")
     if shipped is not None and shipped.__dict__ is not globals():
-        return shipped.current_task()
+        return shipped.current_task()  # type: ignore[no-any-return]
     return RemoteTaskHandle(_runner.item if _runner is not None else 0)
+
+
+# The same class under both names in a worker that has the real package: an annotation may name either.
+if "_wetlands_worker.context" in sys.modules and __name__ != "_wetlands_worker.context":
+    RemoteTaskHandle = sys.modules["_wetlands_worker.context"].RemoteTaskHandle  # type: ignore[misc]

@@ -9,18 +9,29 @@ The order to cancel is one store by the host into the shared board; nothing here
 
 SIGINT is a KeyboardInterrupt in a running call, once, and nothing outside one: an idle worker must survive a Ctrl-C that reaches its
 process group, and none may land in this module's own steps. ``interruptible`` is the item that may be interrupted; the handler clears it
-before it raises, so that a second signal cannot hit the lines that deal with the first.
+before it raises, so that a second signal cannot hit the lines that deal with the first. An interrupt that the host sends names its item
+on the board and is ignored in any other.
 """
+
+from __future__ import annotations
 
 import os
 import sys
+from time import monotonic_ns
 
+from . import board as boards
 from . import stdio, wire
-from .calls import dumps_error, dumps_result, loads, loads_rich
+from .calls import dumps, dumps_error, dumps_result, loads, loads_rich
 from .channel import Channel, ChannelLost
+from .context import RemoteTaskHandle
+from .progress import Progress
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Tuple
 
 
-async def _coroutine():
+async def _coroutine() -> None:
     """Exist, so that its type can be taken."""
 
 
@@ -29,93 +40,94 @@ _COROUTINE = type(_probe)
 _probe.close()
 
 
-class Board:
-    """Two words of shared memory: [0] the item that this worker has taken, written here; [1] the item to cancel, written by the host.
+class Runner:
+    """Everything that a worker knows: its channel, its functions, the call that runs.
 
-    Where memory cannot be shared the words are private: then the host gives out one item at a time and knows what runs.
+    Attributes:
+        item: the running call; 0 between calls. Read by threads of the task.
+        interruptible: the item that a SIGINT may interrupt now; 0 is none.
+        acknowledged: the item whose function has called ``task.cancel()``.
+        interrupted: the item that the host has interrupted.
     """
 
-    def __init__(self, fd):
-        self.words = None
-        if fd >= 0:
-            import mmap
-
-            self._map = mmap.mmap(fd, 4096)
-            os.close(fd)
-            self.words = memoryview(self._map).cast("Q")
-        else:
-            self.words = memoryview(bytearray(4096)).cast("Q")
-
-
-class Runner:
-    """Everything that a worker knows: its channel, its functions, the call that runs."""
-
-    def __init__(self, fds):
+    def __init__(self, fds: List[int]) -> None:
         self.channel = Channel(fds[0], fds[1], fds[2])
-        self.board = Board(fds[4])
+        self.board = boards.attach(fds[4])
         self.life = fds[3]
         self.pid = os.getpid()
-        self.functions = {}
-        self.definitions = {}
+        self.progress = Progress(self.channel, self.board)
+        self.functions: Dict[int, Any] = {}
+        self.definitions: Dict[int, bytes] = {}
+        #: id of a defined function's number -> where its parameter ``task`` stands
+        self.task_positions: Dict[int, Any] = {}
         self.context = 0
-        self.by_value = True
         self.item = 0
         self.interruptible = 0
+        self.acknowledged = 0
+        self.interrupted = 0
+        self._call: Tuple[Any, Any, Any] = (None, (), None)
 
     # --- start
 
-    def start(self):
+    def start(self) -> bool:
         """Read the configuration, say hello, prepare; True if the worker may take calls."""
         channel = self.channel
         _kind, _ident, data = channel.read_record()
         config = loads(data)
         channel.nonce = config["nonce"]
+        channel.by_value = config["magic"] == _magic()
         self.context = config["context"]
-        self.by_value = config["magic"] == _magic()
-        channel.send(wire.HELLO, 0, _dumps(_describe(config)))
-        from . import imports
+        channel.send(wire.HELLO, 0, dumps(_describe(), 4))
+        from . import imports, records
 
-        imports.use_project_paths(config["paths"])
+        self._use_context(config["surroundings"])
         imports.use_authkey(config["authkey"])
-        sys.meta_path.append(imports.LastResort())
+        sys.meta_path.append(imports.LastResort())  # type: ignore[arg-type]
+        if "logging" in sys.modules:
+            records.install(sys.modules["logging"], self)
+        else:
+            sys.meta_path.insert(0, records.LoggingFinder(self))  # type: ignore[arg-type]
         for name in config["preload"]:
             try:
                 imports.import_named(name)
             except BaseException as error:  # noqa: BLE001 - any failure of user code ends the start, with its reason
                 return self._fail(wire.START_FAILED, error, "preload of %r failed" % name)
-        if config["initializer"] is not None:
-            if config["initializer_code"] is not None and not self.by_value:
-                error = TypeError(
-                    "the initializer %s would have to travel as code, but this is Python %s and the host is another version: put it into "
-                    "a module that the worker can import" % (config["initializer_code"], sys.version.split()[0])
-                )
-                return self._fail(wire.START_FAILED, error, "initializer")
-            try:
-                function, args = loads_rich(config["initializer"])
-                self._call(function, args, {})
-            except BaseException as error:  # noqa: BLE001 - as above
-                import logging
-
-                logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
-                return self._fail(wire.INITIALIZER_FAILED, error, "")
-        self._flush()
+        if config["initializer"] is not None and not self._initialize(config["initializer"], config["initializer_code"]):
+            return False
+        stdio.finish_task()
         channel.send(wire.READY, 0)
         return True
 
-    def _fail(self, kind, error, reason):
-        self._flush()
-        self.channel.send(kind, 0, dumps_error(error, self.by_value))
+    def _initialize(self, payload: bytes, code: Any) -> bool:
+        if code is not None and not self.channel.by_value:
+            error = TypeError(
+                "the initializer %s would have to travel as code, but this is Python %s and the host is another version: put it into "
+                "a module that the worker can import" % (code, sys.version.split()[0])
+            )
+            return self._fail(wire.START_FAILED, error, "initializer")
+        try:
+            function, args = loads_rich(payload)
+            value = function(*args)
+            if type(value) is _COROUTINE:
+                _run_coroutine(value)
+        except BaseException as error:  # noqa: BLE001 - as for preload
+            import logging
+
+            logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+            return self._fail(wire.INITIALIZER_FAILED, error, "")
+        return True
+
+    def _fail(self, kind: int, error: BaseException, reason: str) -> bool:
+        stdio.finish_task()
+        self.channel.send(kind, 0, dumps_error(error, self.channel.by_value))
         if reason:
             sys.stderr.write("wetlands_executor: %s: %s: %s\n" % (reason, type(error).__name__, error))
-        self._flush()
-        return False
-
-    def _flush(self):
         stdio.finish_task()
+        return False
 
     # --- the loop
 
-    def loop(self):
+    def loop(self) -> None:
         """Serve frames until the inbox ends."""
         read, inbox, unpack, size = os.read, self.channel.inbox, wire.CALL.unpack_from, wire.FRAME
         words = self.board.words
@@ -125,68 +137,81 @@ class Runner:
                 if frame:
                     raise ChannelLost
                 return
-            _kind, flags, length, function_id, context, item = unpack(frame)
-            words[0] = item
+            kind, flags, length, function_id, context, item = unpack(frame)
+            if kind != wire.RUN:
+                continue  # an order to cancel a call that has ended meanwhile
+            start = monotonic_ns()
+            words[wire.STARTED_NS] = start
+            words[wire.TAKEN] = item
             self.item = item
+            if flags & wire.WATCHED:
+                self.channel.send(wire.STARTED, item)
             outcome, payload = self._run(frame, flags, length, function_id, context, item)
-            self.item = 0
             if os.getpid() != self.pid:
                 os._exit(0)  # a child that the task has forked came back out of it: it must not go on as a second worker
-            self._flush()
-            self.channel.send(outcome, item, payload)
-            payload = frame = None  # a large result must not live until the next call
+            self.progress.finish(item)
+            self.item = 0
+            self._call = (None, (), None)
+            if self.acknowledged == item and outcome != wire.CANCELLED:
+                outcome, payload = wire.CANCELLED, b""
+            stdio.finish_task()
+            self.channel.send(outcome, item, payload, min((monotonic_ns() - start) // 1000, 0xFFFFFFFF))
+            payload = frame = b""  # a large result must not live until the next call
 
-    def _run(self, frame, flags, length, function_id, context, item):
+    def _run(self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int) -> Tuple[int, bytes]:
         """Make the call of a frame; return (kind of result frame, payload). Only the channel's end escapes."""
         try:
             try:
                 if context != self.context:
                     self._read_until(wire.CONTEXT, context)
+                payload: Any
                 if flags & wire.IN_BULK:
                     payload = self._read_until(wire.PAYLOAD, item)
                 else:
                     payload = frame[wire.CALL.size : wire.CALL.size + length]
+                args: Any = ()
+                kwargs: Any = None
                 if function_id:
                     function = self.functions.get(function_id)
                     if function is None:
                         function = self._define(function_id)
+                    self.interruptible = item
                     if payload:
-                        self.interruptible = item
                         args, kwargs = (loads if flags & wire.PLAIN else loads_rich)(payload)
-                        payload = None
-                        value = function(*args, **kwargs) if kwargs else function(*args)
-                    else:
-                        self.interruptible = item
-                        value = function()
+                    where = self.task_positions[function_id]
                 else:
                     self.interruptible = item
                     function, args, kwargs = loads_rich(payload)
-                    payload = None
-                    value = function(*args, **kwargs)
+                    where = _position_of_task(function)
+                payload = None
+                self._call = (function, args, kwargs)
+                if where is not None:
+                    args, kwargs = _with_handle(where, args, kwargs, item)
+                value = function(*args, **kwargs) if kwargs else function(*args)
                 if type(value) is _COROUTINE:
                     value = _run_coroutine(value)
                 args = kwargs = None
                 if value is None:
                     self.interruptible = 0
                     return wire.NONE, b""
-                payload = dumps_result(value, self.by_value)
+                payload = dumps_result(value, self.channel.by_value)
                 self.interruptible = 0
                 return wire.VALUE, payload
             except ChannelLost:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
                 self.interruptible = 0
-                return wire.ERROR, dumps_error(error, self.by_value)
+                return self._failure(error, item)
         except KeyboardInterrupt as error:  # Race: the signal came between the call's end and the line that forbids it
             self.interruptible = 0
-            return wire.ERROR, dumps_error(error, self.by_value)
+            return self._failure(error, item)
 
-    def _call(self, function, args, kwargs):
-        value = function(*args, **kwargs)
-        if type(value) is _COROUTINE:
-            _run_coroutine(value)
+    def _failure(self, error: BaseException, item: int) -> Tuple[int, bytes]:
+        if self.acknowledged == item or (self.interrupted == item and isinstance(error, KeyboardInterrupt)):
+            return wire.CANCELLED, b""
+        return wire.ERROR, dumps_error(error, self.channel.by_value)
 
-    def _define(self, function_id):
+    def _define(self, function_id: int) -> Any:
         """Return the function of a definition, reading records until it is there. A failure is raised anew for every call of it."""
         definition = self.definitions.get(function_id)
         if definition is None:
@@ -195,39 +220,86 @@ class Runner:
         from . import imports
 
         function = imports.resolve(loads(definition))
+        self.task_positions[function_id] = _position_of_task(function)
         self.functions[function_id] = function
         return function
 
-    def _read_until(self, kind, ident):
+    def _read_until(self, kind: int, ident: int) -> Any:
         """Read records up to the one that is asked for; what belongs to frames that the host took back is dropped."""
         while True:
             got, number, data = self.channel.read_record()
             if got == wire.DEFINITION:
                 self.definitions[number] = bytes(data)
             elif got == wire.CONTEXT:
-                from . import imports
-
-                imports.use_project_paths(loads(data))
+                self._use_context(data)
                 self.context = number
             elif got == wire.FORGET:
-                self.functions.pop(number, None)
-                self.definitions.pop(number, None)
+                for table in (self.functions, self.definitions, self.task_positions):
+                    table.pop(number, None)  # type: ignore[attr-defined]
             if got == kind and number == ident:
                 return data
 
-    def cancel_requested(self, item):
+    @staticmethod
+    def _use_context(data: bytes) -> None:
+        from . import imports, records
+
+        paths, levels = loads(data)
+        imports.use_project_paths(paths)
+        records.use_levels(levels)
+
+    # --- what the running task asks (any of its threads)
+
+    def cancel_requested(self, item: int) -> bool:
         """Return True if the host has asked to cancel this item."""
-        return self.board.words[1] == item
+        if not self.board.shared:
+            self._look_for_cancel()
+        return self.board.words[wire.CANCEL_WORD] == item
+
+    def _look_for_cancel(self) -> None:
+        """Without shared memory the order comes through the inbox, which holds nothing else while a call runs."""
+        while self.channel.inbox_ready():
+            frame = os.read(self.channel.inbox, wire.FRAME)
+            if len(frame) != wire.FRAME:
+                return
+            kind, _flags, _length, _function, _context, item = wire.CALL.unpack_from(frame)
+            if kind == wire.CANCEL:
+                self.board.words[wire.CANCEL_WORD] = item
+
+    def task_name(self) -> str:
+        """Return a name for the running call."""
+        function = self._call[0]
+        return str(getattr(function, "__qualname__", None) or type(function).__name__)
+
+    def inputs(self) -> Dict[str, Any]:
+        """Return the arguments of the running call by name."""
+        function, args, kwargs = self._call
+        code = getattr(getattr(function, "__func__", function), "__code__", None)
+        names = code.co_varnames[: code.co_argcount] if code is not None else ()
+        if hasattr(function, "__func__"):
+            names = names[1:]
+        found = {names[i] if i < len(names) else str(i - len(names)): value for i, value in enumerate(args or ())}
+        found.update(kwargs or {})
+        return found
 
     # --- signals and forks
 
-    def on_sigint(self, _signum, _frame):
+    def on_sigint(self, _signum: int, _frame: Any) -> None:
         """Interrupt the running call, or nothing."""
-        if self.interruptible and os.getpid() == self.pid:
+        item = self.interruptible
+        if os.getpid() != self.pid:
+            raise KeyboardInterrupt
+        words = self.board.words
+        meant = words[wire.INTERRUPT_WORD]
+        if meant:
+            words[wire.INTERRUPT_WORD] = 0
+            if meant != item:
+                return  # it came too late: its call has ended
+            self.interrupted = item
+        if item:
             self.interruptible = 0
             raise KeyboardInterrupt
 
-    def after_fork_in_child(self):
+    def after_fork_in_child(self) -> None:
         """Leave the pipes to the parent: a child must neither answer nor keep them open."""
         for fd in (self.channel.inbox, self.channel.bulk, self.channel.results, self.life):
             if fd >= 0:
@@ -241,26 +313,36 @@ class Runner:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _run_coroutine(value):
+def _position_of_task(function: Any) -> Any:
+    from .injection import position_of_task
+
+    return position_of_task(function)
+
+
+def _with_handle(where: Tuple[int, bool], args: Any, kwargs: Any, item: int) -> Tuple[Any, Any]:
+    """Return the arguments with a handle as ``task``, unless the caller has passed one."""
+    index, positional_only = where
+    if (kwargs and "task" in kwargs) or 0 <= index < len(args):
+        return args, kwargs
+    if positional_only:
+        return (tuple(args) + (RemoteTaskHandle(item),), kwargs) if len(args) == index else (args, kwargs)
+    return args, dict(kwargs or {}, task=RemoteTaskHandle(item))
+
+
+def _run_coroutine(value: Any) -> Any:
     import asyncio
 
     return asyncio.run(value)
 
 
-def _magic():
+def _magic() -> str:
     """Return what decides whether bytecode may travel: implementation and magic number."""
     import _frozen_importlib_external as external  # importlib.util costs 5 ms
 
     return "%s-%s" % (sys.implementation.name, external.MAGIC_NUMBER.hex())
 
 
-def _dumps(value):
-    from .calls import dumps
-
-    return dumps(value, 4)
-
-
-def _describe(config):
+def _describe() -> Dict[str, Any]:
     return {
         "pid": os.getpid(),
         "version": sys.version.split()[0],
@@ -272,15 +354,24 @@ def _describe(config):
     }
 
 
-def main(fds):
-    """Be a worker until the inbox ends; does not return."""
-    stdio.install()
+def _watch_for_faults() -> None:
+    """Let crashes, and the host's question where a hung call stands, print the Python stacks to stderr."""
     import faulthandler
 
     try:
         faulthandler.enable(2)
+        if hasattr(faulthandler, "register"):
+            import signal
+
+            faulthandler.register(getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2, 2)
     except (OSError, RuntimeError, ValueError):
         pass  # no usable stderr: the crash will be described by its signal alone
+
+
+def main(fds: List[int]) -> None:
+    """Be a worker until the inbox ends; does not return."""
+    stdio.install()
+    _watch_for_faults()
     import signal
 
     runner = Runner(fds)

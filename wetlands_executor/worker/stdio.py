@@ -5,6 +5,8 @@ task; nothing here ever blocks on the host for longer than the pipe is full, and
 again for the next one (a task must not be able to take its neighbours' output away).
 """
 
+from __future__ import annotations
+
 import io
 import sys
 
@@ -14,27 +16,27 @@ class TaskStream(io.TextIOWrapper):
 
     dirty = False
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         """Write text; a line's end flushes."""
         self.dirty = True
         return super().write(text)
 
 
-def open_stream(fd):
+def open_stream(fd: int) -> TaskStream:
     """Return a line-buffered text stream over ``fd`` that does not close it."""
     raw = io.FileIO(fd, "w", closefd=False)
     stream = TaskStream(io.BufferedWriter(raw, 8192), encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
-    stream.mode = "w"
+    stream.mode = "w"  # type: ignore[misc]
     return stream
 
 
-def install():
+def install() -> None:
     """Replace the standard streams. The null device is standard input already."""
-    sys.stdout = sys.__stdout__ = open_stream(1)
-    sys.stderr = sys.__stderr__ = open_stream(2)
+    sys.stdout = sys.__stdout__ = open_stream(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = open_stream(2)  # type: ignore[misc]
 
 
-def finish_task():
+def finish_task() -> None:
     """Hand over what a task has left in the buffers, so that its lines precede its result. Never raises."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name, None)
@@ -55,7 +57,7 @@ def finish_task():
         setattr(sys, name, open_stream(fd))
 
 
-def flush_buffered():
+def flush_buffered() -> None:
     """Flush also what was written through ``.buffer``."""
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -8,7 +8,11 @@ Three pipes make a channel, all inherited, anonymous and private:
 * bulk (host to worker): records of any size; the worker reads them only when a frame refers to one. Records of frames that were taken
   back are skipped.
 * results (worker to host): frames of any size, in the order in which things happened.
+
+Where memory can be shared, a page of it is the *board*: single words, each with one writer, and the latest progress of the running task.
 """
+
+from __future__ import annotations
 
 import struct
 
@@ -22,10 +26,12 @@ INLINE = FRAME - CALL.size
 
 # Kinds of inbox frames.
 RUN = 1
+CANCEL = 2  # only where there is no board
 
 # Flags of a call frame.
 IN_BULK = 1  # the payload is a record in the bulk pipe
 PLAIN = 2  # the payload holds no function, class or instance of the user's: any Unpickler will do
+WATCHED = 4  # tell when the call begins
 
 #: kind, length, id
 RECORD = struct.Struct("<BxxxQQ")
@@ -37,8 +43,8 @@ PAYLOAD = 4
 CONTEXT = 5
 FORGET = 6
 
-#: length of the payload, nonce of the incarnation, pid of the writer, kind, item
-RESULT = struct.Struct("<QIIBxxxxxxxQ")
+#: length of the payload, nonce of the incarnation, pid of the writer, kind, microseconds that the call took, item
+RESULT = struct.Struct("<QIIBxxxIQ")
 # Kinds of result frames.
 HELLO = 1
 READY = 2
@@ -47,6 +53,22 @@ INITIALIZER_FAILED = 4
 VALUE = 5
 NONE = 6
 ERROR = 7
+CANCELLED = 8  # the call has acknowledged its cancellation
+STARTED = 9  # the call begins; sent for watched calls only
+UPDATE = 10  # progress: in the payload, or on the board if the payload is empty
+OUTPUT = 11  # a named output
+LOG = 12  # a log record
+
+#: Bytes of the board, and what its 64-bit words mean.
+BOARD = 4096
+TAKEN = 0  # item that the worker has taken; written by the worker
+STARTED_NS = 1  # when, on the system's monotonic clock, in nanoseconds; written by the worker
+CANCEL_WORD = 2  # item to cancel; written by the host
+INTERRUPT_WORD = 3  # item that the next SIGINT is meant for; written by the host, cleared by the worker
+BELL = 4  # 1 while an UPDATE frame that refers to the board is under way; set by the worker, cleared by the host before it reads
+SLOT = 5  # which of the two progress slots is the latest: its number, ever growing; written by the worker
+#: The two progress slots: offset and size in bytes. Each: length of the payload (4 bytes), payload.
+SLOTS = ((64, 1984), (2112, 1984))
 
 #: Exit codes of a worker that could not start for a reason that a second try would meet again.
 EXIT_TOO_OLD = 85

@@ -1,0 +1,117 @@
+"""Tasks as arguments of tasks, and tasks that wait for ``start()``: what holds a call back before it reaches the pool.
+
+A task that is held has a *gate*: a list with one function. Who pops it decides what becomes of the task: ``start`` (or the last dependency)
+launches it, ``cancel`` and shutdown cancel it. So both can never happen.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from wetlands_executor.errors import DependencyFailed
+from wetlands_executor.task import Task
+
+HandIn = Callable[[tuple[Any, ...], dict[str, Any]], None]
+
+
+def among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return True if an argument is a task."""
+    for value in args:
+        if isinstance(value, Task):
+            return True
+    return any(isinstance(value, Task) for value in kwargs.values())
+
+
+def hold(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Hold a task until it is started and its dependencies are ready.
+
+    Args:
+        task: the dependant; its options say whether it waits for ``start()``.
+        hand_in: pickles the call and gives it to the pool.
+        args: positional arguments, tasks among them.
+        kwargs: keyword arguments, tasks among them.
+    """
+    pool = task._pool
+    assert pool is not None
+    launch = partial(_begin, task, hand_in, args, kwargs)
+    if task._options is not None and not task._options.start:
+        task._gate = deque((launch,))
+        pool.unstarted.add(task)
+        return
+    pool.ledger.submitted()
+    _wait(task, hand_in, args, kwargs)
+
+
+def _begin(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Start a task that was made with ``start=False``."""
+    pool = task._pool
+    assert pool is not None
+    pool.unstarted.discard(task)
+    if pool.refusing:
+        task._settle_cancelled()
+        raise RuntimeError("cannot start a task after shutdown")
+    pool.ledger.submitted()
+    if among(args, kwargs):
+        _wait(task, hand_in, args, kwargs)
+    else:
+        hand_in(args, kwargs)
+
+
+def _wait(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Launch ``task`` when all tasks among its arguments have finished."""
+    pool = task._pool
+    assert pool is not None
+    wanted = {value: None for value in (*args, *kwargs.values()) if isinstance(value, Task)}
+    task._gate = deque((partial(hand_in, args, kwargs),))
+    pool.reserve(task)
+    # Counts down the dependencies; the lock makes "the last one" unique.
+    lock = threading.Lock()
+    left = [len(wanted)]
+
+    def ready(_dependency: Task[Any]) -> None:
+        with lock:
+            left[0] -= 1
+            last = left[0] == 0
+        if last:
+            # Pickling is user code: not on the thread that has settled the dependency.
+            pool.run_user_code(partial(_launch, task, hand_in, args, kwargs))
+
+    for dependency in wanted:
+        dependency._on_settled(ready)
+        dependency.start()
+
+
+def _launch(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """All dependencies have finished: hand the call in, or pass on what went wrong. Runs on a decoder thread."""
+    pool = task._pool
+    gate = task._gate
+    assert pool is not None
+    assert gate is not None
+    try:
+        try:
+            gate.pop()
+        except IndexError:
+            return  # cancelled meanwhile
+        for value in (*args, *kwargs.values()):
+            if not isinstance(value, Task):
+                continue
+            if value.cancelled():
+                task._settle_cancelled()
+                return
+            error = value._exception
+            if error is not None:
+                failure = DependencyFailed(f"the task {value.name!r}, an argument of {task.name!r}, failed: {type(error).__name__}: {error}")
+                failure.__cause__ = error
+                task._settle(None, failure)
+                return
+        hand_in(tuple(_value(arg) for arg in args), {key: _value(arg) for key, arg in kwargs.items()})
+    finally:
+        pool.release(task)
+
+
+def _value(arg: Any) -> Any:
+    return arg._result if isinstance(arg, Task) else arg

@@ -1,0 +1,215 @@
+"""The complete variables for a process of an environment, as activation would have left them.
+
+Owns the order of conda's activation (conda/activate.py) and the cache of its one expensive step, the shell. Any thread may enter.
+
+The order: the host's own activation is taken off; PATH and CONDA_* of the new prefix are put on; ``etc/conda/env_vars.d/*.json``;
+``conda-meta/state``, which overrides; ``etc/conda/activate.d/*`` sorted by name and then the caller's lines, in one shell.
+Without a script or a line no process is started. Not done: the host's ``deactivate.d`` scripts are not run, so what its own
+activation scripts have exported stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from wetlands_executor.environment import _platform
+from wetlands_executor.environment.shell import variables_after
+from wetlands_executor.errors import ActivationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from wetlands_executor.environment.environment import Environment
+
+# What leads another interpreter astray, and what says that another environment is active. CONDA_EXE, CONDA_PYTHON_EXE, MAMBA_*,
+# PIXI_HOME and the like say where the manager is and stay.
+_LEAKS: Final = re.compile(
+    r"PYTHONHOME|PYTHONPATH|PYTHONEXECUTABLE|__PYVENV_LAUNCHER__|VIRTUAL_ENV|VIRTUAL_ENV_PROMPT"
+    r"|CONDA_PREFIX(_\d+)?|CONDA_DEFAULT_ENV|CONDA_PROMPT_MODIFIER|CONDA_SHLVL|CONDA_STACKED_\d+|__CONDA_SHLVL_\d+_.*"
+    r"|PIXI_(PROJECT|WORKSPACE|ENVIRONMENT)_.*|PIXI_IN_SHELL|PIXI_PROMPT"
+)
+_UNSET: Final = "***unset***"
+
+#: Answers of the shell that are kept; a program that alternates between more than these pays a few milliseconds each time.
+CACHE_SIZE: Final = 32
+_Key = tuple[object, ...]
+# Guards the cache's order and content only. The shell runs outside it: two first callers may both run one.
+_cache_lock = threading.Lock()
+_cache: OrderedDict[_Key, dict[str, str]] = OrderedDict()
+
+
+def without_leaks(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return variables without what belongs to the host's interpreter or its active environment; PATH is not touched."""
+    return {name: value for name, value in environ.items() if not _LEAKS.fullmatch(name)}
+
+
+def activation(
+    env: Environment, extra_lines: Sequence[str] = (), environ: Mapping[str, str] | None = None, timeout: float = 60.0
+) -> dict[str, str]:
+    """Return the complete variables for a process of an environment.
+
+    Args:
+        env: the environment.
+        extra_lines: shell lines to run after its activation scripts, in the same shell.
+        environ: variables of the host; None stands for those of this process.
+        timeout: seconds that scripts and lines together may take.
+
+    Returns:
+        A dictionary of the caller's own.
+
+    Raises:
+        ActivationError: a file cannot be read, or a script or line failed; the message names it and holds what it wrote.
+    """
+    host = _platform.normalized(os.environ if environ is None else environ)
+    base = host if env.kind == "current" else _before_scripts(env, host)
+    scripts = _scripts(env)
+    lines = tuple(extra_lines)
+    if not scripts and not lines:
+        return base
+    # The key holds all that the answer depends on. The JSON files are in it by their effect on `base`.
+    # Race: a script that changes between this look and its run is cached under the older look, which the next call does not
+    # match.
+    key = (env, lines, tuple(map(_fingerprint, scripts)), frozenset(base.items()), _cwd() if lines else "")
+    with _cache_lock:
+        if key in _cache:
+            _cache.move_to_end(key)
+            return dict(_cache[key])
+    result = variables_after(env.label, str(env.python), scripts, lines, base, timeout)
+    with _cache_lock:
+        _cache[key] = dict(result)
+        while len(_cache) > CACHE_SIZE:
+            _cache.popitem(last=False)
+    return result
+
+
+def forget() -> None:
+    """Empty the cache, for scripts that depend on more than themselves and the variables."""
+    with _cache_lock:
+        _cache.clear()
+
+
+def _before_scripts(env: Environment, host: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of an environment as they are before its scripts run."""
+    prefix = str(env.prefix)
+    result = without_leaks(host)
+    if env.kind == "venv":
+        first = _platform.venv_path_dirs(prefix)
+        result["VIRTUAL_ENV"] = prefix
+    elif env.kind == "python":
+        first = _platform.python_path_dirs(str(env.python))
+    else:
+        first = _platform.conda_path_dirs(prefix)
+        default_env = _default_env(env)
+        result.update(
+            CONDA_PREFIX=prefix, CONDA_SHLVL="1", CONDA_DEFAULT_ENV=default_env, CONDA_PROMPT_MODIFIER=f"({default_env}) "
+        )
+    result["PATH"] = os.pathsep.join([*first, *_path_without(host, first)])
+    if env.kind in ("conda", "pixi"):
+        for name, value in _declared(prefix, env.label).items():
+            if value is None:
+                result.pop(name, None)
+            elif value != _UNSET:  # as conda: such an entry is as good as absent, a value of the host's stays
+                result[name] = value
+    return result
+
+
+def _default_env(env: Environment) -> str:
+    """Return CONDA_DEFAULT_ENV by conda's rule: a name only where conda itself would find the environment by it."""
+    if env.kind == "pixi" or env.name == "base":
+        return str(env.name)
+    return env.prefix.name if env.prefix.parent.name == "envs" else str(env.prefix)
+
+
+def _path_without(host: Mapping[str, str], new: Sequence[str]) -> list[str]:
+    """Return the host's PATH without the folders of its active environments, and without those that come first anyway."""
+    gone = set(map(_normal, new))
+    for name, value in host.items():
+        if re.fullmatch(r"CONDA_PREFIX(_\d+)?", name) and value:
+            gone.update(map(_normal, _platform.conda_path_dirs(value)))
+        elif name == "VIRTUAL_ENV" and value:
+            gone.update(map(_normal, _platform.venv_path_dirs(value)))
+    path = host.get("PATH") or os.defpath
+    return [folder for folder in path.split(os.pathsep) if not folder or _normal(folder) not in gone]
+
+
+def _normal(folder: str) -> str:
+    return os.path.normcase(os.path.normpath(folder))
+
+
+def _declared(prefix: str, label: str) -> dict[str, str | None]:
+    """Return the variables that packages and ``conda env config vars`` declare; None is a variable to take away."""
+    declared: dict[str, str | None] = {}
+    folder = os.path.join(prefix, "etc", "conda", "env_vars.d")
+    for name in _listed(folder):
+        if name.endswith(".json"):
+            declared.update(_variables(os.path.join(folder, name), None, label))
+    state = os.path.join(prefix, "conda-meta", "state")
+    if os.path.exists(state):
+        declared.update(_variables(state, "env_vars", label))
+    return declared
+
+
+def _variables(file: str, member: str | None, label: str) -> dict[str, str | None]:
+    """Return the variables of one JSON file; conda writes every name in capitals, whatever the file says."""
+    try:
+        with open(file, encoding="utf-8") as stream:
+            content = json.load(stream)
+        if member is not None:
+            content = content.get(member) or {}
+        result: dict[str, str | None] = {}
+        for name, value in content.items():
+            if value is not None and not isinstance(value, (str, int, float)):
+                raise TypeError(f"the value of {name!r} is a {type(value).__name__}")
+            text = None if value is None else str(value)
+            if not name or "=" in name or "\0" in name or (text and "\0" in text):
+                raise ValueError(f"{name!r} is no variable that a process can have")
+            result[name.upper()] = text
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # ValueError: no JSON; AttributeError: no object
+        raise ActivationError(f"activating {label}: {file!r} cannot be read as variables: {error}") from error
+    return result
+
+
+def _scripts(env: Environment) -> list[str]:
+    """Return the activation scripts of an environment, in the order in which conda sources them."""
+    if env.kind not in ("conda", "pixi"):
+        return []
+    folder = os.path.join(str(env.prefix), "etc", "conda", "activate.d")
+    suffix = _platform.script_suffix()
+    paths = [os.path.join(folder, name) for name in _listed(folder) if name.endswith(suffix) and not name.startswith(".")]
+    scripts = [path for path in paths if os.path.isfile(path)]
+    for path in scripts:
+        if not os.access(path, os.R_OK):
+            raise ActivationError(f"activating {env.label}: the script {path!r} cannot be read; correct its permissions")
+    return scripts
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ActivationError(f"the activation files in {folder!r} cannot be listed: {error}") from error
+
+
+def _fingerprint(path: str) -> tuple[object, ...]:
+    status = os.stat(path)
+    return path, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def _cwd() -> str:
+    """Return the folder in which the caller's lines run; they may name files relative to it."""
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed; the shell will say so if it matters
+        return ""

@@ -1,0 +1,110 @@
+"""How a process of an environment is launched: argument vector, variables, folder.
+
+Owns the checks of what a caller adds (``activate=``, ``cwd=``, ``worker_env=``), so that a mistake is reported where it was made
+and not by a process that does not come up.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wetlands_executor.environment import _platform
+from wetlands_executor.environment.activate import activation, without_leaks
+
+if TYPE_CHECKING:
+    from wetlands_executor.environment.environment import Environment
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """All that starting an interpreter of an environment takes.
+
+    Attributes:
+        argv: the interpreter's path; whoever starts it appends arguments of its own.
+        env: the complete variables of the process.
+        cwd: absolute path of its folder; None stands for that of the host at the time.
+        environment: whose interpreter it is.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str | None
+    environment: Environment
+
+
+def launch_spec(
+    environment: Environment,
+    activate: bool | Sequence[str],
+    cwd: str | os.PathLike[str] | None,
+    worker_env: Mapping[str, str] | None,
+) -> LaunchSpec:
+    """Return the launch spec of an environment; see ``Environment.launch_spec``."""
+    folder = checked_cwd(cwd)
+    own = checked_variables(worker_env, "worker_env")
+    env = variables(environment, activate)
+    env.update(own)
+    return LaunchSpec((str(environment.python),), env, folder, environment)
+
+
+def variables(environment: Environment, activate: bool | Sequence[str]) -> dict[str, str]:
+    """Return the variables for a process of an environment.
+
+    Args:
+        environment: the environment.
+        activate: True to activate it, False to leave PATH as it is, or shell lines to run after its activation scripts.
+    """
+    lines = checked_lines(activate)
+    if lines is not None:
+        return activation(environment, lines)
+    host = _platform.normalized(os.environ)
+    return host if environment.kind == "current" else without_leaks(host)
+
+
+def checked_lines(activate: bool | Sequence[str]) -> tuple[str, ...] | None:
+    """Return the shell lines that ``activate=`` stands for; None if nothing is to be activated."""
+    if isinstance(activate, bool):
+        return () if activate else None
+    if isinstance(activate, (str, bytes)) or not isinstance(activate, Sequence):
+        raise TypeError(
+            f"activate={activate!r}: True, False or a sequence of shell lines is expected, for example activate=[{activate!r}]"
+        )
+    for line in activate:
+        if not isinstance(line, str):
+            raise TypeError(f"activate: {line!r} is no shell line, a str is expected")
+        if "\0" in line:
+            raise ValueError(f"activate: the shell line {line!r} holds a NUL character")
+    return tuple(activate)
+
+
+def checked_variables(given: Mapping[str, str] | None, argument: str) -> dict[str, str]:
+    """Return variables that a process can have; an error names the variable, never its value, which may be a secret."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{argument} must be a mapping of names to values, not {type(given).__name__}")
+    for name, value in given.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{argument}: the name {name!r} must be a str, not {type(name).__name__}")
+        if not name or "=" in name or "\0" in name:
+            raise ValueError(f"{argument}: {name!r} is no name of a variable; it may not be empty or hold '=' or NUL")
+        if not isinstance(value, str):
+            raise TypeError(f"{argument}: the value of {name!r} must be a str, not {type(value).__name__}")
+        if "\0" in value:
+            raise ValueError(f"{argument}: the value of {name!r} holds a NUL character")
+    return _platform.normalized(given)
+
+
+def checked_cwd(cwd: str | os.PathLike[str] | None) -> str | None:
+    """Return the absolute path of an existing folder, or None."""
+    if cwd is None:
+        return None
+    folder = os.path.abspath(os.fspath(cwd))
+    if not os.path.exists(folder):
+        raise FileNotFoundError(errno.ENOENT, "cwd does not exist", folder)
+    if not os.path.isdir(folder):
+        raise NotADirectoryError(errno.ENOTDIR, "cwd is not a folder", folder)
+    return folder

@@ -1,0 +1,118 @@
+"""One shell that sources activation scripts, and the variables that it had at its end.
+
+Owns the conversation with that shell: the marks that say how far it came, the dump, the time limit, and the errors that name the
+script at fault. What the text of that conversation looks like on a platform is ``_platform``'s. Any thread may enter; nothing is
+shared.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import tempfile
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from wetlands_executor.environment import _platform
+from wetlands_executor.errors import ActivationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: Characters of a script's output that go into an error; what matters is nearly always at its end.
+OUTPUT_TAIL = 4000
+_LINES_NAME = "the extra lines of `activate=`"
+
+
+class _Answer(NamedTuple):
+    """What the shell wrote to the private descriptor."""
+
+    last_step: str | None  # the number of a script, "lines" or "dump"; None: it never got to the first
+    dump: bytes | None  # None: missing or cut short
+
+
+def variables_after(
+    label: str, python: str, scripts: Sequence[str], lines: Sequence[str], base: Mapping[str, str], timeout: float
+) -> dict[str, str]:
+    """Source scripts, run further lines, and return all variables that a process started there would have.
+
+    Args:
+        label: how the environment is called in errors.
+        python: the environment's interpreter.
+        scripts: absolute paths, in order.
+        lines: shell text to run after the scripts, in the same shell.
+        base: variables to start with.
+        timeout: seconds that all of it may take.
+
+    Raises:
+        ActivationError: a script or line ended the shell, failed to let it end in time, or hid its variables.
+    """
+    token = f"wetlands-{secrets.token_hex(16)}"
+    environ = {name: value for name, value in base.items() if name not in _platform.SHELL_STARTUP}
+    # Files instead of pipes: a daemon that a script leaves behind inherits them, and a pipe would not end before it does.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            with _platform.shell_process(python, scripts, "\n".join(lines), token, environ, out, err) as process:
+                code = _platform.wait(process, timeout)
+                answer = _read(out, token)
+                if code is None:
+                    step = _step_name(answer, scripts)
+                    raise ActivationError(f"activating {label}: {step} did not end within {timeout:g} s{_output(err)}")
+                if code != 0 or answer.dump is None:
+                    raise ActivationError(f"activating {label}: {_fault(answer, scripts, code)}{_output(err)}")
+        except OSError as error:
+            raise ActivationError(f"activating {label}: the shell could not be started: {error}") from error
+    return _merged(base, answer.dump)
+
+
+def _read(out: IO[bytes], token: str) -> _Answer:
+    # The file's offset is shared with the shell's descriptor; it may still be alive when the time is over, which then ends in an
+    # error.
+    out.seek(0)
+    data = out.read()
+    word = re.escape(token.encode())
+    marks = list(re.finditer(word + rb" (\w+)\r?\n", data))
+    steps = [mark for mark in marks if mark[1] != b"end"]
+    if not steps:
+        return _Answer(None, None)
+    last = steps[-1]
+    end = marks[-1]
+    complete = last[1] == b"dump" and end[1] == b"end"
+    return _Answer(last[1].decode("ascii"), data[last.end() : end.start()] if complete else None)
+
+
+def _step_name(answer: _Answer, scripts: Sequence[str]) -> str:
+    if answer.last_step is None:
+        return "the shell"
+    if answer.last_step.isdigit():
+        return f"the script {scripts[int(answer.last_step)]!r}"
+    return _LINES_NAME if answer.last_step == "lines" else "reading the variables back"
+
+
+def _fault(answer: _Answer, scripts: Sequence[str], code: int) -> str:
+    """Say what went wrong when the shell ended without an answer, or with an exit code other than 0."""
+    how = f"with exit code {code}" if code >= 0 else f"by signal {-code}"
+    step = answer.last_step
+    if step is not None and step.isdigit():
+        return f"{_step_name(answer, scripts)} ended the shell {how}; an activation script may not call `exit`, conda sources it"
+    if step == "lines":
+        return f"{_LINES_NAME} failed or ended the shell {how}; write `|| true` behind a command that may fail"
+    if step == "dump":
+        return f"its variables could not be read back, the shell ended {how}; did a script set a trap or break LD_LIBRARY_PATH?"
+    return f"the shell ended {how} before the first script"
+
+
+def _output(err: IO[bytes]) -> str:
+    err.seek(0)
+    text = err.read().decode("utf-8", "replace").strip()
+    if not text:
+        return "\nIt wrote nothing to its standard error."
+    return f"\nIt wrote:\n{text[-OUTPUT_TAIL:]}"
+
+
+def _merged(base: Mapping[str, str], dump: bytes) -> dict[str, str]:
+    """Apply what the shell changed to the variables that it was given."""
+    seen = _platform.parse_dump(dump)
+    kept = _platform.SHELL_OWN | _platform.SHELL_STARTUP
+    result = {name: value for name, value in base.items() if name in seen or name in kept or _platform.lost_in_shell(name)}
+    result.update((name, value) for name, value in seen.items() if name not in _platform.SHELL_OWN)
+    return result

@@ -1,0 +1,151 @@
+"""Options of a call, and the view of an executor that applies them: ``executor.options(timeout=60, retries=2)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from wetlands_executor.executor import CondaEnvExecutor
+    from wetlands_executor.task import Task
+
+RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How calls are made.
+
+    Attributes:
+        name: of the tasks; None derives it from the function.
+        start: False makes tasks that wait for ``start()``.
+        timeout: seconds that one run of the function may take, from its start; None is the executor's ``task_timeout``.
+        retries: how often a call is run again after a failure.
+        retry_on: which failures: exception types, or a function of the exception; None is the end of the worker (crash, hang, time-out).
+        priority: higher runs first.
+        cancel_grace: seconds between the request to stop, the interrupt, and the end of the worker; None is the executor's.
+    """
+
+    name: str | None = None
+    start: bool = True
+    timeout: float | None = None
+    retries: int = 0
+    retry_on: RetryOn = None
+    priority: int = 0
+    cancel_grace: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError(f"name must be a string, not {self.name!r}")
+        for key in ("timeout", "cancel_grace"):
+            value = getattr(self, key)
+            if value is not None and not value > 0:
+                raise ValueError(f"{key} must be greater than 0 seconds, not {value!r}")
+        for key in ("retries", "priority"):
+            if isinstance(getattr(self, key), bool) or not isinstance(getattr(self, key), int):
+                raise TypeError(f"{key} must be an integer, not {getattr(self, key)!r}")
+        if self.retries < 0:
+            raise ValueError(f"retries must be 0 or more, not {self.retries}")
+        if self.retry_on is not None and not callable(self.retry_on) and not isinstance(self.retry_on, tuple):
+            raise TypeError(f"retry_on must be exception types or a function of the exception, not {self.retry_on!r}")
+
+    def retries_error(self, error: BaseException) -> bool:
+        """Return True if a call that raised ``error`` is to be run again. User code if ``retry_on`` is a function."""
+        wanted = self.retry_on
+        if wanted is None:
+            return False
+        if isinstance(wanted, (type, tuple)):
+            return isinstance(error, wanted)
+        return bool(wanted(error))
+
+
+#: Marks an option that was not given, so that views compose.
+_KEEP: Any = object()
+
+
+class OptionsView(Executor):
+    """The same pool, with options applied to what is submitted through it. An Executor that can be handed to third parties."""
+
+    def __init__(self, executor: CondaEnvExecutor, options: CallOptions) -> None:
+        self._executor = executor
+        self._options = options
+        self._max_workers = executor._max_workers
+        self._tasks: set[Task[Any]] = set()
+        self._closed = False
+
+    def options(
+        self,
+        *,
+        name: str | None = _KEEP,
+        start: bool = _KEEP,
+        timeout: float | None = _KEEP,
+        retries: int = _KEEP,
+        retry_on: RetryOn = _KEEP,
+        priority: int = _KEEP,
+        cancel_grace: float | None = _KEEP,
+    ) -> OptionsView:
+        """Return a further view: what is given replaces what this view has."""
+        given = {
+            "name": name,
+            "start": start,
+            "timeout": timeout,
+            "retries": retries,
+            "retry_on": retry_on,
+            "priority": priority,
+            "cancel_grace": cancel_grace,
+        }
+        return OptionsView(self._executor, replace(self._options, **{key: value for key, value in given.items() if value is not _KEEP}))
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Task[Any]:
+        """As ``CondaEnvExecutor.submit``, with the options of this view."""
+        self._refuse_if_closed()
+        return self._keep(self._executor._submit(fn, args, kwargs, None, self._options))
+
+    def map(self, fn: Any, *iterables: Iterable[Any], **arguments: Any) -> Iterator[Any]:  # type: ignore[override]
+        """As ``CondaEnvExecutor.map``, with the options of this view.
+
+        Raises:
+            ValueError: the view makes tasks that wait for ``start()``: nobody could start them.
+        """
+        self._refuse_if_closed()
+        if not self._options.start:
+            raise ValueError("map with start=False would wait for tasks that nobody can start; use map_tasks")
+        return self._executor._map(fn, iterables, self._options, self._keep, **arguments)
+
+    def map_tasks(self, fn: Any, *iterables: Iterable[Any]) -> list[Task[Any]]:
+        """As ``CondaEnvExecutor.map_tasks``, with the options of this view."""
+        self._refuse_if_closed()
+        return [self._keep(task) for task in self._executor._map_tasks(fn, iterables, self._options)]
+
+    def submit_script(self, path: str | os.PathLike[str], args: Sequence[str] = (), run_name: str = "__main__") -> Task[None]:
+        """As ``CondaEnvExecutor.submit_script``, with the options of this view."""
+        self._refuse_if_closed()
+        return self._keep(self._executor._submit_script(path, args, run_name, self._options))
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _keep(self, task: Task[Any]) -> Task[Any]:
+        self._tasks.add(task)
+        task._on_settled(self._tasks.discard)
+        return task
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End this view, not the pool: accept nothing more, and wait for what was submitted through it."""
+        self._closed = True
+        tasks = list(self._tasks)
+        if cancel_futures:
+            for task in tasks:
+                if not task.running():
+                    task.cancel()
+        if wait:
+            for task in tasks:
+                if task._options is None or task._options.start:
+                    task.wait_for()

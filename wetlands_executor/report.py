@@ -1,0 +1,141 @@
+"""A pool as seen from outside, at one moment: workers, counts, tasks under way. Reads only; entered by any thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from wetlands_executor.task import Task
+
+if TYPE_CHECKING:
+    from wetlands_executor.pool.pool import Pool
+    from wetlands_executor.pool.process import Call, WorkerProcess
+
+#: Queued tasks that ``progress`` lists; all are counted.
+LISTED = 1000
+#: Seconds within which the pool's own thread has to answer.
+ANSWER = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker as it was at one moment.
+
+    Attributes:
+        index: number of its slot.
+        pid: of its process.
+        state: ``"starting"``, ``"idle"``, ``"busy"`` or ``"stopping"``.
+        task: name of the call that it has taken, None if idle.
+        tasks_done: calls that this process has finished.
+        queue_depth: calls in its inbox that it has not taken.
+        rss: resident memory in bytes, None if the process is gone.
+        cpu_percent: processor time per wall time since its start, in percent of one core, None if the process is gone.
+        started_at: when the process was started, as ``time.time()``, None if it is gone.
+    """
+
+    index: int
+    pid: int
+    state: str
+    task: str | None
+    tasks_done: int
+    queue_depth: int
+    rss: int | None
+    cpu_percent: float | None
+    started_at: float | None
+
+
+def workers(pool: Pool) -> list[WorkerInfo]:
+    """Return what the workers do, by index."""
+    return sorted((_worker(process) for process in list(pool.processes.values())), key=lambda info: info.index)
+
+
+def _worker(process: WorkerProcess) -> WorkerInfo:
+    calls = list(process.calls.values())
+    running = [call for call in calls if process.is_running(call)]
+    state = "stopping" if process.stopping else "starting" if not process.ready else "busy" if calls else "idle"
+    rss = cpu = started = None
+    try:
+        system = psutil.Process(process.process.pid)
+        with system.oneshot():
+            rss = system.memory_info().rss
+            started = system.create_time()
+            times = system.cpu_times()
+            cpu = 100 * (times.user + times.system) / max(time.time() - started, 1e-3)
+    except psutil.Error:
+        pass  # it has ended since
+    name = running[0].task.name if running else None
+    return WorkerInfo(process.index, process.process.pid, state, name, process.finished, len(calls) - len(running), rss, cpu, started)
+
+
+def _under_way(pool: Pool) -> tuple[list[Call], list[Call]]:
+    """Return the calls that run, and those that wait: before all, then in inboxes, then in the queue."""
+    running: list[Call] = []
+    waiting: list[Call] = []
+    for process in list(pool.processes.values()):
+        for call in list(process.calls.values()):
+            (running if process.is_running(call) else waiting).append(call)
+    waiting.extend(pool.waiting_calls())
+    return running, waiting
+
+
+def progress(pool: Pool) -> dict[str, Any]:
+    """Return the whole picture, of builtin types."""
+    ledger = pool.ledger
+    running, waiting = _under_way(pool)
+    held = [task for task in [*list(pool.dependents), *list(pool.unstarted)] if not task.done()]
+    counts = {"total": ledger.total, "completed": ledger.completed, "failed": ledger.failed, "canceled": ledger.cancelled}
+    return {
+        **counts,
+        "running": len(running),
+        "queued": max(ledger.active - len(running), 0),
+        "workers": [
+            {"id": info.index, "idle": info.state == "idle", "task": info.task, "queue_depth": info.queue_depth} for info in workers(pool)
+        ],
+        "tasks": [_task(task) for task in [*(call.task for call in running), *(call.task for call in waiting[:LISTED]), *held[:LISTED]]],
+        "errors": [{"id": task.id, "name": task.name, "error": task.error} for task in ledger.failures()],
+    }
+
+
+def _task(task: Task[Any]) -> dict[str, Any]:
+    now = time.time()
+    started, finished, fraction = task.started_at, task.finished_at, task.progress
+    return {
+        "id": task.id,
+        "name": task.name,
+        "state": task.status.value,
+        "queued_duration_ms": round(1000 * ((started or finished or now) - task.created_at), 3),
+        "execution_duration_ms": None if started is None else round(1000 * ((finished or now) - started), 3),
+        "progress_pct": None if fraction is None else round(100 * fraction, 2),
+    }
+
+
+def find(pool: Pool, identifier: str) -> Task[Any] | None:
+    """Return a task by its id."""
+    running, waiting = _under_way(pool)
+    for call in (*running, *waiting):
+        if call.task.id == identifier:
+            found: Task[Any] = call.task
+            return found
+    for task in [*list(pool.dependents), *list(pool.unstarted)]:
+        if task.id == identifier:
+            return task
+    return pool.ledger.find(identifier)
+
+
+def is_responsive(pool: Pool) -> bool:
+    """Return True if no busy worker is past ``worker_timeout`` and the I/O thread answers."""
+    limit = pool.worker_timeout
+    if limit is not None:
+        now = time.monotonic()
+        for process in list(pool.processes.values()):
+            if now - process.last_heard > limit and any(process.is_running(call) for call in list(process.calls.values())):
+                return False
+    if not pool.started or pool.ended:
+        return True
+    answered = threading.Event()
+    pool.post(answered.set)
+    return answered.wait(ANSWER)

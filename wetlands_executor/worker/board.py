@@ -1,0 +1,94 @@
+"""The board: a page of memory that a worker and the host share, with words that have one writer each, and the latest progress.
+
+Why not a message per update: a task may report its progress a million times. On the board a report replaces the one before it, and only
+if the host has read the last one is a frame sent to make it look again (the *bell*): no report blocks, none grows anybody's memory, and
+the last one is always seen.
+
+*Order:* the worker writes a slot, then its number, then looks at the bell; the host clears the bell, then reads the number, then the slot.
+So either the worker sees the bell cleared and rings, or the host, which clears it before it reads, sees this report. On machines that
+reorder stores (not x86) a lock is taken and released in between, which is a full barrier.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import allocate_lock
+
+from . import wire
+
+_WEAK = getattr(os, "uname", None) is None or os.uname().machine.lower() not in ("x86_64", "amd64", "i686", "i386")
+_barrier = allocate_lock()
+
+
+def fence() -> None:
+    """Order the stores and loads before this call before those after it."""
+    if _WEAK:
+        with _barrier:
+            pass
+        with _barrier:
+            pass
+
+
+class Board:
+    """One end of the board.
+
+    Attributes:
+        words: 64-bit words; see ``wire``.
+        shared: False where memory cannot be shared: then the words are private, and progress goes by frames.
+    """
+
+    def __init__(self, memory: memoryview, shared: bool) -> None:
+        self._bytes = memory
+        self.words = memory.cast("Q")
+        self.shared = shared
+
+    def post(self, data: bytes) -> bool:
+        """Make ``data`` the latest progress; return True if the bell has to be rung. Only one thread at a time."""
+        words = self.words
+        number = words[wire.SLOT] + 1
+        offset, _size = wire.SLOTS[number & 1]
+        memory = self._bytes
+        memory[offset + 4 : offset + 4 + len(data)] = data
+        memory[offset : offset + 4] = len(data).to_bytes(4, sys.byteorder)
+        fence()
+        words[wire.SLOT] = number
+        fence()
+        if words[wire.BELL]:
+            return False
+        words[wire.BELL] = 1
+        return True
+
+    def read(self) -> bytes:
+        """Return the latest progress, after clearing the bell."""
+        words, memory = self.words, self._bytes
+        words[wire.BELL] = 0
+        fence()
+        data = b""
+        for _ in range(100):
+            number = words[wire.SLOT]
+            offset, size = wire.SLOTS[number & 1]
+            length = int.from_bytes(memory[offset : offset + 4], sys.byteorder)
+            data = bytes(memory[offset + 4 : offset + 4 + min(length, size - 4)])
+            fence()
+            # Race: the worker may be writing this slot again if it has published the other one meanwhile.
+            if words[wire.SLOT] == number:
+                return data
+        # It reports faster than it can be read. It rings again with the next report (the bell is cleared), or when the call ends.
+        return b""
+
+    def release(self) -> None:
+        """Let go of the memory."""
+        self.words.release()
+        self._bytes.release()
+
+
+def attach(fd: int) -> Board:
+    """Return the worker's end; ``fd`` is closed. -1: memory cannot be shared."""
+    if fd < 0:
+        return Board(memoryview(bytearray(wire.BOARD)), False)
+    import mmap
+
+    shared = mmap.mmap(fd, wire.BOARD)
+    os.close(fd)
+    return Board(memoryview(shared), True)

@@ -1,0 +1,66 @@
+"""What a running task reports: progress on the board, named outputs as frames. Entered by any thread of the task."""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+
+from . import wire
+from .board import Board
+from .calls import dumps, dumps_result
+from .channel import Channel
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional
+
+#: Reports that do not fit into a slot of the board go by a frame of their own.
+_FITS = wire.SLOTS[0][1] - 4
+
+
+class Progress:
+    """Progress of the running call; started anew for each."""
+
+    def __init__(self, channel: Channel, board: Board) -> None:
+        self._channel = channel
+        self._board = board
+        # Guards the fields below and the writing of the board: threads of one task may report at the same time.
+        self._lock = allocate_lock()
+        self._item = 0
+        self._message: Optional[str] = None
+        self._current: Any = None
+        self._maximum: Any = None
+        self._unrung: Optional[bytes] = None
+
+    def update(self, item: int, message: Optional[str], current: Any, maximum: Any) -> None:
+        """Report; what is None stays as it was."""
+        with self._lock:
+            if item != self._item:
+                self._item = item
+                self._message = self._current = self._maximum = None
+            if message is not None:
+                self._message = message if type(message) is str else str(message)
+            if current is not None:
+                self._current = current
+            if maximum is not None:
+                self._maximum = maximum
+            data = dumps((item, self._message, self._current, self._maximum), 4)
+            if not self._board.shared or len(data) > _FITS:
+                self._unrung = None
+                self._channel.send(wire.UPDATE, item, data)
+            elif self._board.post(data):
+                self._unrung = None
+                self._channel.send(wire.UPDATE, item)
+            else:
+                self._unrung = data
+
+    def output(self, item: int, values: Dict[Any, Any]) -> None:
+        """Send named outputs; an unpicklable value raises here."""
+        self._channel.send(wire.OUTPUT, item, dumps_result(values, self._channel.by_value))
+
+    def finish(self, item: int) -> None:
+        """Before the result: send the last report if the host may not have seen it (the next call will use the board)."""
+        if self._item == item:
+            with self._lock:
+                data, self._unrung = self._unrung, None
+                if data is not None:
+                    self._channel.send(wire.UPDATE, item, data)

@@ -1,0 +1,113 @@
+"""Log records of the worker on their way to the host, which handles them under their own logger's name.
+
+``logging`` costs 8 ms of a start and most tasks do not use it: a finder waits until it is imported. Levels are the host's: those of its
+loggers that have one travel with the project folders (see ``imports``), so a record that nobody wants is not made.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from . import wire
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional
+
+    from .runner import Runner
+
+_levels: Dict[str, int] = {}
+_PLAIN = (str, int, float, bool, type(None))
+_SKIPPED = frozenset(("msg", "args", "exc_info", "exc_text", "stack_info", "message"))
+
+
+def use_levels(levels: Dict[str, int]) -> None:
+    """Take over the levels of the host's loggers; "" is the root."""
+    previous = dict(_levels)
+    _levels.clear()
+    _levels.update(levels)
+    logging = sys.modules.get("logging")
+    if logging is not None and getattr(logging, "_wetlands_ready", False):
+        for name in previous:
+            if name not in levels:
+                logging.getLogger(name or None).setLevel(logging.NOTSET if name else logging.WARNING)
+        _apply(logging)
+
+
+def _apply(logging: Any) -> None:
+    for name, level in _levels.items():
+        logging.getLogger(name or None).setLevel(level)
+
+
+class LoggingFinder:
+    """Set up ``logging`` when it is first imported."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Find the real module, and add to its execution."""
+        if name != "logging":
+            return None
+        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        import _frozen_importlib_external as external  # type: ignore[import-not-found]
+
+        spec = external.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                run(module)
+                install(module, self.runner)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+    def invalidate_caches(self) -> None:
+        """Nothing is cached; importlib asks every finder."""
+
+
+def install(logging: Any, runner: Runner) -> None:
+    """Put our handler on the root logger."""
+
+    class HostHandler(logging.Handler):  # type: ignore[misc]
+        """Sends records to the host."""
+
+        def emit(self, record: Any) -> None:
+            try:
+                runner.channel.send(wire.LOG, runner.item, _pack(logging, record))
+            except OSError:
+                pass  # the host is gone; this process is about to be
+
+    logging.getLogger().addHandler(HostHandler())
+    logging._wetlands_ready = True
+    _apply(logging)
+
+
+_formatter: Optional[Any] = None
+
+
+def _pack(logging: Any, record: Any) -> bytes:
+    """Return the record as builtin types: the message is formatted here, where its arguments are."""
+    from .calls import dumps
+
+    global _formatter
+    if _formatter is None:
+        _formatter = logging.Formatter()
+    try:
+        message = record.getMessage()
+    except Exception as error:  # noqa: BLE001 - the arguments do not fit the format: logging would print that and go on
+        message = "%s %r (could not be formatted: %s)" % (record.msg, record.args, error)
+    fields: Dict[str, Any] = {}
+    for key, value in record.__dict__.items():
+        if key not in _SKIPPED:
+            fields[key] = value if isinstance(value, _PLAIN) else repr(value)
+    fields["msg"] = message
+    fields["args"] = None
+    if record.exc_info:
+        fields["exc_text"] = _formatter.formatException(record.exc_info)
+    elif record.exc_text:
+        fields["exc_text"] = record.exc_text
+    if record.stack_info:
+        fields["stack_info"] = str(record.stack_info)
+    return dumps(fields, 4)
