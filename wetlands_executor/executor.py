@@ -186,7 +186,7 @@ class CondaEnvExecutor(Executor):
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def map(  # type: ignore[override] # the standard library's signature differs by version
+    def map(  # the standard library's signature differs by version
         self,
         fn: Callable[..., T] | str,
         *iterables: Iterable[Any],
@@ -209,7 +209,7 @@ class CondaEnvExecutor(Executor):
             TimeoutError: from the iterator, when the time is over.
             ValueError: ``chunksize`` or ``buffersize`` below 1.
         """
-        arguments = {"timeout": timeout, "chunksize": chunksize, "buffersize": buffersize, "ordered": ordered}
+        arguments: dict[str, Any] = {"timeout": timeout, "chunksize": chunksize, "buffersize": buffersize, "ordered": ordered}
         return self._map(fn, iterables, None, None, **arguments)
 
     def _map(
@@ -449,13 +449,12 @@ class CondaEnvExecutor(Executor):
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         """Shut down and wait. After Ctrl-C or SystemExit: cancel what is queued, and see that what runs comes to an end."""
         if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
             self._interrupt()
         else:
             self.shutdown(wait=True)
-        return False
 
     def _interrupt(self) -> None:
         """Ask, interrupt after 5 s, kill after 5 more; a second Ctrl-C kills at once."""

@@ -91,7 +91,7 @@ class OptionsView(Executor):
         cancel_grace: float | None = _KEEP,
     ) -> OptionsView:
         """Return a further view: what is given replaces what this view has."""
-        given = {
+        given: dict[str, Any] = {
             "name": name,
             "start": start,
             "timeout": timeout,
@@ -107,7 +107,7 @@ class OptionsView(Executor):
         self._refuse_if_closed()
         return self._keep(self._executor._submit(fn, args, kwargs, None, self._options))
 
-    def map(self, fn: Any, *iterables: Iterable[Any], **arguments: Any) -> Iterator[Any]:  # type: ignore[override]
+    def map(self, fn: Any, *iterables: Iterable[Any], **arguments: Any) -> Iterator[Any]:
         """As ``CondaEnvExecutor.map``, with the options of this view.
 
         Raises:

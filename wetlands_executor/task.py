@@ -112,14 +112,14 @@ class Task(Future[T]):
     # --- what the standard library's helpers reach for, made on demand (dict.setdefault is one step)
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
         found = self.__dict__.get("_lazy_condition")
         if found is None:
             found = self.__dict__.setdefault("_lazy_condition", threading.Condition())
         return found  # type: ignore[no-any-return]
 
     @property
-    def _waiters(self) -> list[Any]:
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
         found = self.__dict__.get("_lazy_waiters")
         if found is None:
             found = self.__dict__.setdefault("_lazy_waiters", [])
@@ -201,7 +201,7 @@ class Task(Future[T]):
             return self._result  # type: ignore[return-value]
         finally:
             # Break the reference cycle with the exception's traceback, as the standard library does.
-            self = None  # type: ignore[assignment]  # noqa: PLW0642
+            self = None  # type: ignore[assignment]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, None if it returned; wait for it if need be. Arguments and errors as in ``result``."""

@@ -9,7 +9,20 @@ from importlib import resources
 from cloudpickle import cloudpickle
 
 _MODULES = (
-    "bootstrap", "wire", "board", "channel", "calls", "imports", "injection", "namespaces", "progress", "records", "scripts", "stdio", "context", "runner",
+    "board",
+    "bootstrap",
+    "calls",
+    "channel",
+    "context",
+    "imports",
+    "injection",
+    "namespaces",
+    "progress",
+    "records",
+    "runner",
+    "scripts",
+    "stdio",
+    "wire",
 )
 
 

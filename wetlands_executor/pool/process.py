@@ -159,7 +159,7 @@ class WorkerProcess:
                 return False
             call.process = self
             try:
-                self.sent_directly.extend(zip((call,), map(os.write, (self.process.inbox,), (frame,))))
+                self.sent_directly.extend(zip((call,), map(os.write, (self.process.inbox,), (frame,)), strict=True))
             except OSError:
                 return False
         return True

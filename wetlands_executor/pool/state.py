@@ -32,7 +32,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Union
+from typing import Any, ClassVar, Union
 
 #: Items that a slot may hold where they can be taken back. 64 keeps a worker busy for the 100 us that a refill takes.
 CREDIT = 64
@@ -916,7 +916,7 @@ class PoolState:
             assert not self.by_worker
             assert not self.waiting_count
 
-    _HANDLERS: dict[type, Any] = {
+    _HANDLERS: ClassVar[dict[type, Any]] = {
         Submitted: _submitted,
         SentDirectly: _sent_directly,
         LaunchRequested: _launch,

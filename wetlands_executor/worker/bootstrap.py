@@ -102,7 +102,7 @@ def main(fds: List[int], sources: Dict[str, str]) -> None:
     for fd in fds:
         if fd >= 0:
             os.set_inheritable(fd, False)  # commands that a task starts must not keep the pipes open
-    sys.meta_path.insert(0, BundleFinder(sources))  # type: ignore[arg-type]
-    from _wetlands_worker import runner
+    sys.meta_path.insert(0, BundleFinder(sources))
+    from _wetlands_worker import runner  # type: ignore[import-not-found]
 
     runner.main(fds)

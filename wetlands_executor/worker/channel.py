@@ -9,7 +9,6 @@ import os
 import sys
 from _thread import allocate_lock  # the threading module costs 2 ms of a start
 
-
 from . import wire
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start

@@ -212,7 +212,7 @@ class AuthkeyFinder:
         """Find the real module, and add to its execution."""
         if name != "multiprocessing.process":
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         import importlib.util
 
         spec = importlib.util.find_spec(name)
@@ -237,4 +237,4 @@ def use_authkey(key: bytes) -> None:
     if process is not None:
         process.current_process().authkey = key
     else:
-        sys.meta_path.insert(0, AuthkeyFinder(key))  # type: ignore[arg-type]
+        sys.meta_path.insert(0, AuthkeyFinder(key))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _FUNCTION = type(lambda: None)
 _METHOD = type(Exception().with_traceback)
-_BOUND = type(type("_", (), {"f": lambda self: None})().f)
+_BOUND = type(type("_", (), {"f": lambda _self: None})().f)
 
 
 def position_of_task(function: Any) -> Optional[Tuple[int, bool]]:

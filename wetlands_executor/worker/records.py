@@ -49,8 +49,8 @@ class LoggingFinder:
         """Find the real module, and add to its execution."""
         if name != "logging":
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
-        import _frozen_importlib_external as external  # type: ignore[import-not-found]
+        sys.meta_path.remove(self)
+        import _frozen_importlib_external as external
 
         spec = external.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:

@@ -82,11 +82,11 @@ class Runner:
 
         self._use_context(config["surroundings"])
         imports.use_authkey(config["authkey"])
-        sys.meta_path.append(imports.LastResort())  # type: ignore[arg-type]
+        sys.meta_path.append(imports.LastResort())
         if "logging" in sys.modules:
             records.install(sys.modules["logging"], self)
         else:
-            sys.meta_path.insert(0, records.LoggingFinder(self))  # type: ignore[arg-type]
+            sys.meta_path.insert(0, records.LoggingFinder(self))
         for name in config["preload"]:
             try:
                 imports.import_named(name)
@@ -110,7 +110,7 @@ class Runner:
             value = function(*args)
             if type(value) is _COROUTINE:
                 _run_coroutine(value)
-        except BaseException as error:  # noqa: BLE001 - as for preload
+        except BaseException as error:
             import logging
 
             logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
@@ -235,7 +235,7 @@ class Runner:
                 self.context = number
             elif got == wire.FORGET:
                 for table in (self.functions, self.definitions, self.task_positions):
-                    table.pop(number, None)  # type: ignore[attr-defined]
+                    table.pop(number, None)
             if got == kind and number == ident:
                 return data
 

@@ -1,6 +1,6 @@
-"""Standard streams of a worker: what tasks print goes to private pipes that the host turns into whole lines.
+r"""Standard streams of a worker: what tasks print goes to private pipes that the host turns into whole lines.
 
-Owns ``sys.stdout`` and ``sys.stderr`` of the worker. Text is handed to the pipe when a line ends (``\\n`` or ``\\r``) and at the end of a
+Owns ``sys.stdout`` and ``sys.stderr`` of the worker. Text is handed to the pipe when a line ends (``\n`` or ``\r``) and at the end of a
 task; nothing here ever blocks on the host for longer than the pipe is full, and a stream that the task has closed or broken is opened
 again for the next one (a task must not be able to take its neighbours' output away).
 """
