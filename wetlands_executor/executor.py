@@ -453,8 +453,12 @@ class CondaEnvExecutor(Executor):
         """Shut down and wait. After Ctrl-C or SystemExit: cancel what is queued, and see that what runs comes to an end."""
         if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
             self._interrupt()
-        else:
+            return
+        try:
             self.shutdown(wait=True)
+        except (KeyboardInterrupt, SystemExit):
+            self._interrupt()
+            raise
 
     def _interrupt(self) -> None:
         """Ask, interrupt after 5 s, kill after 5 more; a second Ctrl-C kills at once."""

@@ -145,10 +145,10 @@ def _pair(made: list[MadeEnvironment]) -> tuple[MadeEnvironment, MadeEnvironment
 def _finish(chosen: list[Slot | Creation], progress: Progress) -> list[MadeEnvironment]:
     """Run what has to be made, side by side, and show how far it is."""
     creations = [choice for choice in chosen if isinstance(choice, Creation)]
-    for choice in creations:
-        _make_folder(choice.slot.folder)
-        wanted = ", ".join(choice.slot.requirements)
-        progress.say(f"  making the {choice.slot.role} environment with {choice.interpreter} ({choice.interpreter.executable}): {wanted}")
+    for creation in creations:
+        _make_folder(creation.slot.folder)
+        wanted = ", ".join(creation.slot.requirements)
+        progress.say(f"  making the {creation.slot.role} environment with {creation.interpreter} ({creation.interpreter.executable}): {wanted}")
     if creations:
         _run(creations, progress)
     made = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor import CondaEnvExecutor
+from wetlands_executor import CondaEnvExecutor, Task
 from wetlands_executor.demo import recipes
 from wetlands_executor.demo.progress import Progress, bar
 
@@ -40,6 +40,7 @@ class Run:
         role: of the environment it ran in.
         result: what came of it, in a few words.
         where: what ``work/whereabouts.py`` told from inside the worker.
+        taken: when the worker took it (seconds since the epoch); before the function begins, the worker imports what the file needs.
         worker: number of the worker within its environment, from 1 in the order of their first tasks.
     """
 
@@ -48,6 +49,7 @@ class Run:
     role: str
     result: str
     where: dict[str, Any]
+    taken: float
     worker: int = 0
 
     @property
@@ -95,9 +97,9 @@ class Pipeline:
         rows = self._panels(found, cluster)
         outcome = Outcome(b"", cluster, {title: best["objects"] for title, best in found.items()}, number_workers(self._runs))
         plan = {"rows": rows, "cluster": cluster, **caption(outcome)}
-        sheet = self._newer.submit(SHEET, plan)
+        sheet: Task[dict[str, Any]] = self._newer.submit(SHEET, plan)
         outcome.png = sheet.result()["png"]
-        self._record("draw", "the sheet", "newer", sheet.result(), f"{len(outcome.png) / 1e6:.1f} MB")
+        self._record("draw", "the sheet", "newer", sheet, f"{len(outcome.png) / 1e6:.1f} MB")
         outcome.runs = number_workers(self._runs)
         self._progress.clear()
         return outcome
@@ -117,7 +119,7 @@ class Pipeline:
             recipe, sigma = sweep[future]
             result = future.result()
             told = f"{result['objects']} objects, edge score {result['score']:.2f}"
-            self._record("segment", f"{recipe.title}, smoothing {sigma:g}", "older", result, told)
+            self._record("segment", f"{recipe.title}, smoothing {sigma:g}", "older", future, told)
             if result["score"] > best.get(recipe.title, {"score": -1.0})["score"]:
                 best[recipe.title] = result
             left[recipe.title] -= 1
@@ -127,7 +129,7 @@ class Pipeline:
         for future in as_completed(measures):
             title = measures[future]
             tables[title] = future.result()["rows"]
-            self._record("measure", title, "newer", future.result(), f"{len(tables[title])} objects, 4 features each")
+            self._record("measure", title, "newer", future, f"{len(tables[title])} objects, 4 features each")
         return best, tables
 
     def _cluster(self, tables: list[Any]) -> dict[str, Any]:
@@ -135,7 +137,7 @@ class Pipeline:
         tried: dict[Future[Any], int] = {self._newer.submit(CLUSTER, tables, kinds): kinds for kinds in recipes.KINDS_TRIED}
         for future in as_completed(tried):
             result = future.result()
-            self._record("cluster", f"{tried[future]} kinds", "newer", result, f"silhouette {result['score']:.3f}")
+            self._record("cluster", f"{tried[future]} kinds", "newer", future, f"silhouette {result['score']:.3f}")
         best: dict[str, Any] = max((future.result() for future in tried), key=lambda result: result["score"])
         return best
 
@@ -143,14 +145,14 @@ class Pipeline:
         """Draw one panel per picture, in parallel."""
         kinds = dict(zip((recipe.title for recipe in self._pictures), cluster["kinds"], strict=True))
         sizes = [recipes.panel_sizes(row) for row in recipes.ROWS]
-        drawn = {
+        drawn: dict[str, Future[Any]] = {
             recipe.title: self._newer.submit(PANEL, found[recipe.title], kinds[recipe.title], *size)
             for row, row_sizes in zip(recipes.ROWS, sizes, strict=True)
             for recipe, size in zip(row, row_sizes, strict=True)
         }
         titles = {future: title for title, future in drawn.items()}
         for future in as_completed(titles):
-            self._record("draw", titles[future], "newer", future.result(), "{width} x {height} pixels".format(**future.result()))
+            self._record("draw", titles[future], "newer", future, "{width} x {height} pixels".format(**future.result()))
         return [
             [{**drawn[recipe.title].result(), "title": recipe.title, "note": self._note(recipe, found)} for recipe in row] for row in recipes.ROWS
         ]
@@ -159,9 +161,11 @@ class Pipeline:
         """Caption one panel."""
         return f"{found[recipe.title]['objects']} objects, best of {len(recipe.sweep)} settings"
 
-    def _record(self, step: str, what: str, role: str, returned: dict[str, Any], result: str) -> None:
+    def _record(self, step: str, what: str, role: str, future: Future[Any], result: str) -> None:
         """Remember a finished task and show it."""
-        self._runs.append(Run(step, what, role, result, returned["where"]))
+        where = future.result()["where"]
+        taken = future.started_at if isinstance(future, Task) else None
+        self._runs.append(Run(step, what, role, result, where, min(taken or where["started"], where["started"])))
         done = len(self._runs)
         self._progress.show(f"{self._progress.elapsed:4.0f} s  {bar(done, self._total)} {done}/{self._total}  {step}: {what}")
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wetlands_executor.demo.pipeline import Outcome, Run
 
 _COLUMNS = ("step", "what", "environment", "python", "numpy", "worker", "pid", "start (s)", "time (s)", "result")
+_WORTH_SHOWING = 0.1  # seconds between taking a task and beginning it, from which on the picture shows them as an import
 _RIGHT = {"worker", "pid", "start (s)", "time (s)"}
 
 
@@ -64,18 +65,18 @@ def caption(outcome: Outcome) -> dict[str, Any]:
         "subtitle": f"Found by scikit-image {older['scikit-image']} on numpy {older['numpy']}, sorted by scikit-learn "
         f"{newer['scikit-learn']} on numpy {newer['numpy']}, from one program that needs none of them",
         "footer": [
-            *((step, _role_line(outcome, role)) for step, role in (("segment", "older"), ("measure", "newer"))),
+            *((step, _role_line(outcome, role).partition(" (")[0]) for step, role in (("segment", "older"), ("measure", "newer"))),
             ("", this_program()),
         ],
         "lanes": [{"title": f"{'newer' if lane[0] else 'older'} {lane[1]}", "note": f"pid {pids[lane]}"} for lane in lanes],
         "runs": [
-            {
-                "step": run.step,
-                "lane": lanes.index((run.role != "older", run.worker)),
-                "started": run.where["started"],
-                "finished": run.where["finished"],
-            }
+            {"step": step, "lane": lanes.index((run.role != "older", run.worker)), "started": started, "finished": finished}
             for run in outcome.runs
+            for step, started, finished in (
+                ("import", run.taken, run.where["started"]),
+                (run.step, run.where["started"], run.where["finished"]),
+            )
+            if step != "import" or finished - started > _WORTH_SHOWING
         ],
     }
 

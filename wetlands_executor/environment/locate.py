@@ -77,7 +77,7 @@ def everything() -> list[Layout]:
     for prefix in places.all_prefixes():
         try:
             found.append(describe(prefix, places.is_root))
-        except (EnvironmentNotFoundError, OSError):  # noqa: PERF203 - Race: each may be removed since it was listed
+        except (EnvironmentNotFoundError, OSError):  # Race: it may have been removed since it was listed
             continue
     return sorted(found, key=lambda layout: (layout.name or "", str(layout.prefix)))
 

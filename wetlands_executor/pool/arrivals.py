@@ -90,9 +90,11 @@ class Arrivals:
 
     def _write_text(self, stream: OutputStream, text: str) -> None:
         """Runs on the output thread."""
-        stream.write(text)
-        if stream.paused and stream.under_way < OUTPUT_LOW:
-            self.post(partial(self._resume, stream))
+        try:
+            stream.write(text)
+        finally:
+            if stream.paused and stream.under_way < OUTPUT_LOW:
+                self.post(partial(self._resume, stream))
 
     def _resume(self, stream: OutputStream) -> None:
         for process in self.processes.values():
@@ -186,7 +188,7 @@ class Arrivals:
         elif kind == wire.START_FAILED:
             process.failure = data
         elif kind == wire.INITIALIZER_FAILED:
-            cause = payload.decode_error(data)
+            cause = payload.decode_error(data, trusted_only=True)
             error = BrokenProcessPool(
                 f"The initializer raised {type(cause).__name__}: {cause}; the pool of {self.what} is not usable any more"
             )
@@ -426,6 +428,10 @@ class Arrivals:
         """Reap, write the death certificate, tell the state. The only place where a worker is declared dead."""
         port = self._port
         assert port is not None
+        if not process.close_lane():
+            # A submitting thread is inside; what it writes has to be seen before the end.
+            self._set_timer(0.005, partial(self._bury_late, process))
+            return
         code = process.process.reap()
         for fd, stream in zip((process.process.stdout, process.process.stderr), process.streams, strict=True):
             if not stream.paused:
@@ -434,7 +440,6 @@ class Arrivals:
                         process.keep_tail(data)
                     self._put_text(stream, stream.splitter.feed(data))
             self._put_text(stream, stream.splitter.finish())
-        process.lane_open = False
         self._absorb(process)
         unstarted = process.take_back()
         final = self._certify(process, code)
@@ -446,9 +451,6 @@ class Arrivals:
 
     def _close_process(self, process: WorkerProcess) -> None:
         assert self._port is not None
-        if not process.close_lane():
-            self._set_timer(0.01, partial(self._close_process, process))
-            return
         for fd in process.process.fds():
             self._port.remove(fd)
         process.process.close()
@@ -467,7 +469,7 @@ class Arrivals:
             return False
         final = code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED) or process.failure is not None
         if process.worker not in self._reasons:
-            cause = payload.decode_error(process.failure) if process.failure is not None else None
+            cause = payload.decode_error(process.failure, trusted_only=True) if process.failure is not None else None
             self._reasons[process.worker] = self._start_error(f"its process ended {how} before it was ready", tail, cause)
         else:
             final = True

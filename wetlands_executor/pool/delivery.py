@@ -26,6 +26,41 @@ PATIENCE = 0.02
 MOST_DECODERS = 32
 
 
+class Latch:
+    """An event that is set once.
+
+    Unlike with ``threading.Event`` an interrupted waiter leaves nothing locked, and unlike with ``Thread.join`` (before Python 3.13) an
+    interrupted wait does not count as the end.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._sleepers: deque[threading.Lock] = deque()
+
+    def set(self) -> None:
+        """Let everybody go."""
+        self._set = True
+        while self._sleepers:
+            try:
+                lock = self._sleepers.popleft()
+            except IndexError:
+                return
+            lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set; False if ``timeout`` seconds were over before."""
+        lock = threading.Lock()
+        lock.acquire()
+        self._sleepers.append(lock)
+        if self._set:
+            return True
+        return lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)) or self._set
+
+    def is_set(self) -> bool:
+        """Return True once it was set."""
+        return self._set
+
+
 class SerialThread:
     """Runs jobs one after another on a thread of its own."""
 
@@ -161,5 +196,5 @@ class Decoders:
 def _run_job(job: Job) -> None:
     try:
         job()
-    except Exception:
+    except BaseException:  # user code: SystemExit or KeyboardInterrupt there must not end the thread that others wait for
         LOGGER.exception("wetlands_executor: exception in %r", job)

@@ -10,6 +10,7 @@ thread), except for payloads in which ``is_trivial`` finds no name of a class or
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import importlib.util
 import io
@@ -326,10 +327,25 @@ def decode(payload: bytes | bytearray) -> Any:
     return _ResultUnpickler(io.BytesIO(payload)).load()
 
 
-def decode_error(payload: bytes | bytearray) -> BaseException:
-    """Rebuild a remote exception: the original type where the host can, else ``ExecutionException``. Raises nothing of its own."""
+class _BuiltinErrors(pickle.Unpickler):
+    """Knows the exceptions of ``builtins`` and nothing else: runs no user code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = getattr(builtins, name, None) if module == "builtins" else None
+        if isinstance(found, type) and issubclass(found, BaseException):
+            return found
+        raise pickle.UnpicklingError(f"{module}.{name} is not looked up here")
+
+
+def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False) -> BaseException:
+    """Rebuild a remote exception: the original type where the host can, else ``ExecutionException``. Raises nothing of its own.
+
+    Args:
+        payload: what ``dumps_error`` of the worker made.
+        trusted_only: rebuild builtin exceptions only, so that no user code runs (for the I/O thread).
+    """
     name, message, lines, whole, parts = pickle.loads(payload)
-    error = _rebuild(whole, parts)
+    error = _rebuild(whole, parts, (lambda data: _BuiltinErrors(io.BytesIO(data)).load()) if trusted_only else decode)
     if error is None:
         error = ExecutionException(
             f"the function raised {name}: {message} (an exception that cannot be rebuilt in this process; "
@@ -343,23 +359,23 @@ def decode_error(payload: bytes | bytearray) -> BaseException:
     return error
 
 
-def _rebuild(whole: bytes | None, parts: bytes | None) -> BaseException | None:
+def _rebuild(whole: bytes | None, parts: bytes | None, load: Callable[[bytes], Any]) -> BaseException | None:
     if whole is not None:
         try:
-            error = decode(whole)
+            error = load(whole)
             if isinstance(error, BaseException):
                 return error
-        except Exception:  # noqa: BLE001, S110 - user code: an __init__ with another signature, a module that the host lacks
+        except BaseException:  # noqa: BLE001, S110 - user code: an __init__ with another signature, a module that the host lacks
             pass
     if parts is not None:
         try:
-            kind, args, attributes = decode(parts)
+            kind, args, attributes = load(parts)
             error = kind.__new__(kind, *args)
             if isinstance(error, BaseException):
                 error.args = args
                 error.__dict__.update(attributes)
                 return error
-        except Exception:  # noqa: BLE001, S110 - as above
+        except BaseException:  # noqa: BLE001, S110 - as above
             pass
     return None
 

@@ -45,7 +45,7 @@ from wetlands_executor.events import Listener, TaskEventType
 from wetlands_executor.pool import bundle, payload, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.arrivals import Arrivals, python_version
-from wetlands_executor.pool.delivery import Decoders, SerialThread
+from wetlands_executor.pool.delivery import Decoders, Latch, SerialThread
 from wetlands_executor.pool.ledger import Ledger
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.process import Call, WorkerProcess
@@ -125,7 +125,8 @@ class Pool(Arrivals):
         self._timer_ids = itertools.count()
         self._run_limit = 0
         self.ended = False
-        self.workers_gone = threading.Event()
+        self.workers_gone = Latch()
+        self.finished = Latch()
         self.starter = SerialThread("wetlands-start")
         self.output = SerialThread("wetlands-output")
         self.decoders = Decoders("wetlands-decode")
@@ -149,8 +150,10 @@ class Pool(Arrivals):
             for process in self.lanes:
                 if not process.sent_directly and process.knows(call) and process.send_directly(call, call.frame()):
                     return call
+        if self._port is None:
+            self._ensure_thread()  # Order: before the call is queued, so that a failure (no descriptors, no threads) is this caller's alone
         self._posted.append(call)
-        if self.hungry:
+        if self.hungry or call.priority > 0:
             self._wake()
         elif self.ended:
             self._sweep()
@@ -195,7 +198,9 @@ class Pool(Arrivals):
             self._feed(st.KillRequested(call))
 
     def post(self, job: Callable[[], object]) -> None:
-        """Run ``job`` on the I/O thread; on this one if that has ended."""
+        """Run ``job`` on the I/O thread; on this one if that has ended. In a forked child of the host, nothing happens."""
+        if self.pid != os.getpid():
+            return
         self._posted.append(job)
         self._wake()
 
@@ -223,6 +228,8 @@ class Pool(Arrivals):
 
     def cancel(self, call: Call) -> bool:
         """Take the call out of the queue, or ask it to stop; True if it will not run. Waits for the I/O thread to decide."""
+        if self.forked:
+            return False
         if threading.current_thread() is self._thread:  # a finalizer that the garbage collector ran here
             self.cancel_all([call])
             return False
@@ -328,6 +335,8 @@ class Pool(Arrivals):
 
     def launch(self, wait: bool) -> None:
         """Start all workers; raise why if none can be started."""
+        if self.forked:
+            raise RuntimeError("this executor belongs to the process that forked this one: make a new one here")
         lock = threading.Lock()
         lock.acquire()
         errors: list[BaseException] = []
@@ -384,13 +393,15 @@ class Pool(Arrivals):
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all workers are gone and everything was delivered; True if so. Not from a thread that delivers."""
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
-            return self.ended
+        if thread is None or thread is threading.current_thread() or self.forked:
+            return True
         current = threading.get_ident()
         if current in (self.output.ident, self.callbacks.ident) or threading.current_thread().name == "wetlands-decode":
             return self.workers_gone.wait(timeout)  # delivery waits for this very thread
-        thread.join(timeout)
-        return not thread.is_alive()
+        if not self.finished.wait(timeout):
+            return False
+        thread.join()  # it has nothing left to do; an interrupt here harms nobody
+        return True
 
     def ask_running(self, signal_number: int | None) -> None:
         """Ask every running call to stop: by its flag, or by a signal to its worker."""
@@ -452,7 +463,10 @@ class Pool(Arrivals):
             # Where an item cannot be taken back, or where they are counted, a second one at the same moment would do harm.
             self.lanes = ()
         else:
-            self.lanes = tuple(self.processes[slot.worker] for slot in reversed(state.idle) if slot.worker in self.processes)
+            lanes = tuple(self.processes[slot.worker] for slot in reversed(state.idle) if slot.worker in self.processes)
+            for process in lanes:
+                process.lane_open = True
+            self.lanes = lanes
         self.hungry = state.can_act
 
     def _feed(self, event: st.Event | None) -> None:
@@ -571,6 +585,9 @@ class Pool(Arrivals):
 
     def _recall(self, action: st.Recall) -> st.Event:
         process = self.processes[action.worker]
+        if not process.close_lane():
+            # A submitting thread is inside, perhaps interrupted by a signal: what it writes cannot be told from what was there.
+            return st.Recalled(action.worker, ())
         for call in process.absorb():
             # Within an action: the state is between two events, and while it recalls this slot it only takes note.
             self._state.handle(st.SentDirectly(process.worker, call))
@@ -612,6 +629,15 @@ class Pool(Arrivals):
         else:
             process.stopping = True
             process.kill()
+
+    def _kill_if_running(self, action: st.KillIfRunning) -> st.Event:
+        process = self.processes[action.worker]
+        call: Call = action.item  # type: ignore[assignment]
+        running = process.is_running(call)
+        if running:
+            process.stopping = True
+            process.kill()
+        return st.KillAnswered(action.worker, call, running)
 
     def _cancelled(self, action: st.Cancelled) -> None:
         for call in action.items:
@@ -670,6 +696,7 @@ class Pool(Arrivals):
         st.SendCancel: _send_cancel,
         st.StopWorker: _stop_worker,
         st.KillWorker: _kill_worker,
+        st.KillIfRunning: _kill_if_running,
         st.Cancelled: _cancelled,
         st.CancelAnswered: _cancel_answered,
         st.Lost: _lost,
@@ -698,6 +725,7 @@ class Pool(Arrivals):
         self.output.end()
         self.decoders.end()
         self.callbacks.end()
+        self.finished.set()
 
     def _sweep(self) -> None:
         """Deal with what was posted too late; any thread. Each entry is taken by exactly one."""
@@ -736,18 +764,12 @@ class Pool(Arrivals):
         self._state.status = st.Status.CLOSED
 
     def after_fork_in_child(self) -> None:
-        """Close this process's copies of the descriptors: else they would keep the workers alive after the host's end."""
-        fds = set(self._port.fds()) if self._port is not None else set()
-        for process in list(self.processes.values()):
-            fds |= process.process.fds()
-        for fd in fds:
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # closed in the parent at the moment of the fork
+        """Let go of everything: the pool belongs to the parent (``spawn`` closes the descriptors)."""
+        self._port = _EndedPort()  # type: ignore[assignment]
         self.refusing = True
         self.ended = True
         self.lanes = ()
+        self.processes = {}
         self._posted.clear()
 
     @property
@@ -792,6 +814,7 @@ def _copy_error(error: BaseException) -> BaseException:
 
 
 def _after_fork_in_child() -> None:
+    spawn.close_all()
     for pool in list(_pools):
         pool.after_fork_in_child()
 

@@ -33,6 +33,7 @@ class PollPort:
         self._epoll = select.epoll() if hasattr(select, "epoll") and not spawn.PLAIN else None
         self._poll: Any = self._epoll or select.poll()
         self._wake_read, self._wake_write = _wake_pair()
+        spawn.own(*self.fds())
         self._poll.register(self._wake_read, select.POLLIN)
         # Written by the I/O thread only: True from before it looks for posted events until it is awake again. Who posts and sees False
         # need not wake it. A flag that the wakers clear could be left wrong by an interrupt between the write and the store.
@@ -123,6 +124,7 @@ class PollPort:
         """Close the port's own descriptors."""
         fds = {self._wake_read, self._wake_write}
         self.sleeping = False
+        spawn.disown(*self.fds())
         self._wake_write = self._wake_read = -1
         if self._epoll is not None:
             self._epoll.close()

@@ -176,6 +176,7 @@ class WorkerProcess:
 
     def send_calls(self, calls: Iterable[Call]) -> None:
         """Send calls, with the records that they refer to."""
+        self.lane_open = False
         frames = []
         for call in calls:
             call.process = self
@@ -233,7 +234,11 @@ class WorkerProcess:
         self.port.want_write(fd, None)
 
     def absorb(self) -> list[Call]:
-        """Return the calls that submitting threads have written since the last time, now counted among ``calls``."""
+        """Return the calls that submitting threads have written since the last time, now counted among ``calls``.
+
+        Invariant: the lane is open only while the state has the slot idle; it is opened by ``Pool._publish`` and nowhere else.
+        """
+        self.lane_open = False
         found = []
         while self.sent_directly:
             call, _count = self.sent_directly.popleft()
@@ -388,6 +393,7 @@ class WorkerProcess:
         if not self.lane.acquire(timeout=0.005):
             return False
         self.lane.release()
+        # From here on no thread writes: who enters the lane later finds it closed.
         return True
 
     def stop(self) -> None:

@@ -29,6 +29,27 @@ WINDOWS = sys.platform == "win32"
 PLAIN = WINDOWS or not sys.platform.startswith("linux") or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1"
 
 
+# The host's descriptors of all pools, from their making to their closing. A forked child of the host must close every one of them: it would
+# keep workers alive (life pipes), and hide ends of pipes. Guarded by the GIL (single operations).
+_owned: set[int] = set()
+
+
+def own(*fds: int) -> None:
+    """Note descriptors that a forked child has to close."""
+    _owned.update(fds)
+
+
+def disown(*fds: int) -> None:
+    """Forget descriptors; before they are closed, when their numbers may become somebody else's."""
+    _owned.difference_update(fds)
+
+
+def close_all() -> None:
+    """Close the descriptors of all pools; in a forked child."""
+    for fd in list(_owned):
+        _close_quietly(fd)
+
+
 class Process:
     """A started worker process and the host's ends of its pipes.
 
@@ -54,6 +75,7 @@ class Process:
 
     def _pipe(self) -> tuple[int, int]:
         read, write = os.pipe()
+        own(read, write)
         self._close.callback(_close_quietly, read)
         self._close.callback(_close_quietly, write)
         return read, write
@@ -70,6 +92,7 @@ class Process:
         if not PLAIN:
             with contextlib.suppress(OSError):  # no /proc: the worker holds one item at a time, as elsewhere
                 self.take_back = os.open(f"/proc/self/fd/{inbox_child}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                own(self.take_back)
                 self._close.callback(_close_quietly, self.take_back)
             board_child = self._share_board()
         if not WINDOWS:
@@ -82,6 +105,7 @@ class Process:
             _close_quietly(fd)
         self._forget_closed({inbox_child, bulk_child, results_child, life_child, stdout_child, stderr_child, board_child})
         self.exit = _watch_exit(self._popen)
+        own(self.exit)
         self._open.add(self.exit)
 
     def _forget_closed(self, closed: set[int]) -> None:
@@ -258,6 +282,7 @@ def _watch_exit(process: subprocess.Popen[bytes]) -> int:
 
 def _close_quietly(fd: int) -> None:
     if fd >= 0:
+        disown(fd)
         with contextlib.suppress(OSError):
             os.close(fd)
 

@@ -204,6 +204,15 @@ class KillRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class KillAnswered:
+    """Answer to ``KillIfRunning``: whether the item was running and its worker is being ended."""
+
+    worker: int
+    item: Item
+    killed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Reserved:
     """An item will come later (its dependencies are not ready): the pool must not close before."""
 
@@ -242,6 +251,7 @@ Event = Union[
     CancelRequested,
     RecallRequested,
     KillRequested,
+    KillAnswered,
     Reserved,
     Released,
     ShutdownRequested,
@@ -295,6 +305,14 @@ class KillWorker:
     """End the worker at once."""
 
     worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillIfRunning:
+    """End the worker at once if it runs this item now, and answer with ``KillAnswered``. Its inbox is empty."""
+
+    worker: int
+    item: Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +381,7 @@ Action = Union[
     SendCancel,
     StopWorker,
     KillWorker,
+    KillIfRunning,
     Cancelled,
     CancelAnswered,
     Lost,
@@ -414,6 +433,8 @@ class PoolState:
         self.broken_worker = 0
         self._drop_unstarted = False
         self._cancelling: set[Item] = set()
+        # Items whose worker is to be ended -> whether they may be run again.
+        self._killing: dict[Item, bool] = {}
 
     # --- the only entrance
 
@@ -508,6 +529,9 @@ class PoolState:
         for item in event.items:
             del held[item]
             item.place = None
+        if self._killing:
+            for item in event.items:
+                self._killing.pop(item, None)
         slot.productive = True
         if self._cancelling:
             for item in event.items:
@@ -535,6 +559,7 @@ class PoolState:
             self._cancelling.discard(item)
             out.append(SendCancel(event.worker, item))
             out.append(CancelAnswered(item, False))
+        self._ask_to_kill(slot, out)
         self._rest(slot, out)
         self._schedule(out)
         if event.items or slot in self.idle:
@@ -561,6 +586,8 @@ class PoolState:
             del slot.held[item]
             if slot.quota is not None:
                 slot.quota += 1
+            if self._killing.pop(item, True) is False:
+                self._cancelling.add(item)
             if item in self._cancelling or self._dropping:
                 if item in self._cancelling:
                     self._cancelling.discard(item)
@@ -596,6 +623,7 @@ class PoolState:
         lost = list(slot.held)
         for item in lost:
             item.place = None
+            self._killing.pop(item, None)
             if item in self._cancelling:
                 self._cancelling.discard(item)
                 out.append(CancelAnswered(item, False))
@@ -721,12 +749,35 @@ class PoolState:
         if place is WAITING:
             self._cancel_requested(CancelRequested(item), out)
         elif isinstance(place, Slot):
-            # What has not started comes back when the process is gone, this item too if it has not.
-            if not event.retry:
+            # Guarantee: nobody else is harmed. First everything that has not started is taken back; then nothing but this item can be running.
+            self._killing[item] = event.retry
+            if self.credit > 1:
+                self._recall(place, out)
+            else:
+                self._ask_to_kill(place, out)
+
+    def _ask_to_kill(self, slot: Slot, out: list[Action]) -> None:
+        for item in [item for item in self._killing if item.place is slot]:
+            retry = self._killing.pop(item)
+            if not retry:
                 item.tries = 0
-                self._cancelling.add(item)
-            place.replace = True
-            self._kill(place, out)
+            slot.recalling = True  # nothing new until the answer
+            self.idle.pop(slot, None)
+            out.append(KillIfRunning(_worker(slot), item))
+
+    def _kill_answered(self, event: KillAnswered, out: list[Action]) -> None:
+        slot = self.by_worker.get(event.worker)
+        if slot is None:
+            return
+        slot.recalling = False
+        if event.killed:
+            slot.replace = True
+            self._kill(slot, out)
+        else:
+            self._rest(slot, out)
+        self._schedule(out)
+        if self.status is Status.DRAINING:
+            self._drain(out)
 
     def _reserve(self, event: Reserved, out: list[Action]) -> None:
         self.reserved += 1
@@ -928,6 +979,7 @@ class PoolState:
         CancelRequested: _cancel_requested,
         RecallRequested: _recall_requested,
         KillRequested: _kill_requested,
+        KillAnswered: _kill_answered,
         Reserved: _reserve,
         Released: _release,
         ShutdownRequested: _shutdown_requested,

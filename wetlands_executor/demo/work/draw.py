@@ -34,6 +34,7 @@ KINDS: tuple[Colour, ...] = (
     (144, 202, 110),
 )
 STEPS: dict[str, Colour] = {
+    "import": (84, 94, 124),
     "segment": (240, 128, 92),
     "measure": (76, 201, 240),
     "cluster": (255, 214, 102),
@@ -248,7 +249,7 @@ def _timeline(pen: Any, plan: dict[str, Any], box: tuple[int, int, int, int]) ->
     runs, lanes = plan["runs"], plan["lanes"]
     first = min(run["started"] for run in runs)
     span = max(run["finished"] for run in runs) - first or 1.0
-    _card(pen, box, "Who did what when", f"{len(runs)} tasks, {span:.1f} s")
+    _card(pen, box, "Who did what when", f"{span:.1f} s until this sheet")
     left, right, top, bottom = box[0] + 150, box[2] - 24, box[1] + 94, box[3] - 46
     x = box[0] + 22.0
     for step, colour in STEPS.items():
