@@ -203,4 +203,10 @@ def run(
         CondaEnvExecutor(older.prefix, max_workers=workers, worker_env=_ONE_THREAD) as first,
         CondaEnvExecutor(newer.prefix, max_workers=workers, worker_env=_ONE_THREAD) as second,
     ):
-        return Pipeline(first, second, progress).run(caption)
+        try:
+            return Pipeline(first, second, progress).run(caption)
+        except KeyboardInterrupt:
+            # Leaving the blocks would first let the running tasks come to an end; nothing here is worth the wait.
+            first.kill_workers()
+            second.kill_workers()
+            raise

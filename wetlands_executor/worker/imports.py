@@ -158,16 +158,38 @@ def _name_for(path: str, stem: str) -> str:
 
 
 class LastResort:
-    """Serves ``import wetlands_executor`` where it is not installed: ``current_task`` works, other names exist until they are used."""
+    """Serves ``import wetlands_executor`` where it is not installed: ``current_task`` works, other names exist until they are used.
+
+    Stands first among the finders, because the host's own copy may be found through the host's project folders although this environment
+    lacks what it needs (its dependencies, a Python of its age); a copy that belongs to the environment is always preferred.
+    """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Find our names when nobody else has."""
-        if name == "wetlands_executor" or name.startswith("wetlands_executor."):
+        """Find our names when no usable package answers to them."""
+        package = name.partition(".")[0]
+        if package == "wetlands_executor" and (self.serving if name != package else self._must_serve()):
             make_spec: Any = type(sys.__spec__)
             spec = make_spec(name, self, origin="wetlands_executor (stand-in)", is_package=True)
             spec.submodule_search_locations = []
             return spec
         return None
+
+    serving = False
+
+    def _must_serve(self) -> bool:
+        self.serving = False
+        for finder in sys.meta_path:
+            spec = finder.find_spec("wetlands_executor", None) if finder is not self else None
+            if spec is not None:
+                if not any((spec.origin or "").startswith(os.path.join(folder, "")) for folder in _PROJECT):
+                    return False
+                import importlib.util
+
+                needed = ("cloudpickle", "psutil", "typing_extensions")
+                self.serving = sys.version_info < (3, 10) or any(importlib.util.find_spec(need) is None for need in needed)
+                return self.serving
+        self.serving = True
+        return True
 
     def create_module(self, spec: Any) -> None:
         """Let the import system make the module."""

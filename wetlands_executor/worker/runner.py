@@ -82,7 +82,7 @@ class Runner:
 
         self._use_context(config["surroundings"])
         imports.use_authkey(config["authkey"])
-        sys.meta_path.append(imports.LastResort())
+        sys.meta_path.insert(0, imports.LastResort())
         if "logging" in sys.modules:
             records.install(sys.modules["logging"], self)
         else:
