@@ -249,11 +249,11 @@ class Arrivals:
 
     def _deliver(self, process: WorkerProcess, call: Call, frame: Frame) -> None:
         """Settle a task, after what it printed and where its result may be unpickled."""
-        printed = process.records.under_way
+        printed = process.records.written_to()
         for stream in process.streams:
             if stream.splitter.pending:
                 self._put_text(stream, stream.splitter.finish())
-            printed = printed or stream.under_way
+            printed = stream.written_to() or printed
         if printed:
             self.output.put(partial(self._settle, call, frame))
         else:

@@ -59,6 +59,8 @@ LOGGER = logging.getLogger("concurrent.futures")
 
 #: Seconds that a worker may take to end by itself (exit hooks, non-daemon threads) before it is killed.
 STOP_GRACE = 5.0
+#: Seconds after which a kill that met no running call is tried again.
+KILL_AGAIN = 0.005
 
 Launch: TypeAlias = Callable[[int], tuple[Sequence[str], Mapping[str, str], str | None]]
 _call_ids = itertools.count(1)
@@ -637,7 +639,14 @@ class Pool(Arrivals):
         if running:
             process.stopping = True
             process.kill()
+        elif call.number in process.calls:
+            # Race: the worker has read the frame and not yet written the board, or its result is on the way.
+            self._set_timer(KILL_AGAIN, partial(self._kill_again, call))
         return st.KillAnswered(action.worker, call, running)
+
+    def _kill_again(self, call: Call) -> None:
+        if call.place is not None and call.process is not None and call.number in call.process.calls:
+            self._feed(st.KillRequested(call, retry=call.tries > 0))
 
     def _cancelled(self, action: st.Cancelled) -> None:
         for call in action.items:
@@ -679,6 +688,7 @@ class Pool(Arrivals):
     def _broken(self, action: st.Broken) -> None:
         error = self._reasons.get(action.worker) or BrokenProcessPool("the initializer of a worker failed; the pool is not usable any more")
         self.broken = error
+        self.refusing = True  # Order: before the tasks fail, so that whoever sees that cannot submit any more
         for call in action.items:
             call.task._settle(None, _copy_error(error))  # type: ignore[attr-defined]
         self._answer_launch(error)

@@ -150,7 +150,8 @@ class ThreadPort:
     """A thread per descriptor, for systems whose pipes cannot be polled."""
 
     def __init__(self) -> None:
-        self._ready: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        # One entry per chunk that was read and per wake-up; what they say is found in `_chunks`.
+        self._ready: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._readers: dict[int, tuple[int, Callback]] = {}
         # What was read ahead: chunks, b"" for the end. Appended by the descriptor's thread, taken by the I/O thread.
         self._chunks: dict[int, deque[bytes]] = {}
@@ -164,9 +165,9 @@ class ThreadPort:
         self._readers[fd] = (rank, callback)
         chunks = self._chunks[fd] = deque()
         room = self._room[fd] = threading.Semaphore(16)
-        threading.Thread(target=self._pump_in, args=(fd, rank, chunks, room), name=f"wetlands-read-{fd}", daemon=True).start()
+        threading.Thread(target=self._pump_in, args=(fd, chunks, room), name=f"wetlands-read-{fd}", daemon=True).start()
 
-    def _pump_in(self, fd: int, rank: int, chunks: deque[bytes], room: threading.Semaphore) -> None:
+    def _pump_in(self, fd: int, chunks: deque[bytes], room: threading.Semaphore) -> None:
         copy = os.dup(fd)  # the number may be closed and used again while this thread waits in read
         try:
             os.set_blocking(copy, True)
@@ -177,7 +178,7 @@ class ThreadPort:
                 except OSError:
                     data = b""
                 chunks.append(data)
-                self._ready.put((rank, fd))
+                self._ready.put(None)
                 if not data:
                     return
         finally:
@@ -246,21 +247,20 @@ class ThreadPort:
 
     def wait(self, timeout: float | None, posted: Sized) -> list[Callback]:
         """Sleep until something happens or ``timeout`` seconds have passed; return what to call, in order. Does not sleep if ``posted``."""
-        found: dict[int, int] = {}
         self.sleeping = True
-        if posted:
+        # A callback takes one chunk at a time: as with poll, what is left makes the next wait return at once.
+        if posted or any(self._chunks.values()):
             timeout = 0
         try:
-            entry = self._ready.get(timeout=timeout)
+            self._ready.get(timeout=timeout)
             self.sleeping = False
             while True:
-                if entry is not None:
-                    found[entry[1]] = entry[0]
-                entry = self._ready.get_nowait()
+                self._ready.get_nowait()
         except queue.Empty:
             self.sleeping = False
-        readers = [self._readers[fd] for fd in sorted(found, key=lambda fd: found[fd]) if fd in self._readers]
-        return [callback for _, callback in readers]
+        found = [self._readers[fd] for fd, chunks in list(self._chunks.items()) if chunks and fd in self._readers]
+        found.sort(key=_rank)
+        return [callback for _, callback in found]
 
     def wake(self) -> None:
         """Make ``wait`` return; from any thread."""

@@ -117,6 +117,7 @@ class Process:
 
     def _share_board(self) -> int:
         fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC)
+        self._close.callback(_close_quietly, fd)
         os.ftruncate(fd, wire.BOARD)
         self._map = mmap.mmap(fd, wire.BOARD)
         self.board = Board(memoryview(self._map), True)

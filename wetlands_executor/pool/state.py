@@ -514,7 +514,7 @@ class PoolState:
             return
         self.starting -= 1
         self.ready += 1
-        self.failures = 0
+        # `failures` is not forgiven yet: a worker may come up and die before it has done anything, again and again.
         self.hold_starts = self.timer_set
         if self.ready == self.max_workers:
             self.launching = False
@@ -533,6 +533,7 @@ class PoolState:
             for item in event.items:
                 self._killing.pop(item, None)
         slot.productive = True
+        self.failures = 0
         if self._cancelling:
             for item in event.items:
                 if item in self._cancelling:

@@ -363,7 +363,8 @@ def _watch_for_faults() -> None:
         if hasattr(faulthandler, "register"):
             import signal
 
-            faulthandler.register(getattr(signal, "SIGRTMAX", signal.SIGUSR2) - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2, 2)
+            # The same choice as in the host's ``spawn.stack_signal``.
+            faulthandler.register(signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2, 2)
     except (OSError, RuntimeError, ValueError):
         pass  # no usable stderr: the crash will be described by its signal alone
 

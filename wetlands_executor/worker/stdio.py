@@ -13,7 +13,7 @@ import sys
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Dict
+    from typing import Any, Dict
 
 
 class TaskStream(io.TextIOWrapper):
@@ -57,22 +57,31 @@ def finish_task() -> None:
             intact = False
         if not intact and fd in _kept:
             _restore(fd)
-        stream = getattr(sys, name, None)
-        if type(stream) is TaskStream and not stream.closed:
-            if stream.dirty:
-                stream.dirty = False
-                try:
-                    stream.flush()
-                except (OSError, ValueError):
-                    pass  # the task closed the descriptor; what it printed has no reader any more
-            continue
         try:
-            if stream is not None and not getattr(stream, "closed", False):
-                stream.flush()  # the task's own replacement (redirect_stdout left open, a tee); it stays in place
+            if _finish(getattr(sys, name, None)):
                 continue
-        except BaseException:  # noqa: BLE001 - a foreign object in sys.stdout may raise anything, SystemExit too
-            continue
+        except BaseException:  # noqa: BLE001 - a foreign, closed or detached object in sys.stdout may raise anything, SystemExit too
+            pass
         setattr(sys, name, open_stream(fd))
+
+
+def _finish(stream: Any) -> bool:
+    """Flush what the task has left in a stream; False if the stream is of no use any more."""
+    if stream is None:
+        return False
+    if type(stream) is TaskStream:
+        if stream.closed:
+            return False
+        if stream.dirty:
+            stream.dirty = False
+            stream.flush()
+        return True
+    # The task's own replacement (redirect_stdout left open, a tee) stays in place.
+    if getattr(stream, "closed", False):
+        return False
+    if hasattr(stream, "flush"):
+        stream.flush()
+    return True
 
 
 def _restore(fd: int) -> None:
