@@ -42,7 +42,7 @@ def hold(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dict[s
         task._gate = deque((launch,))
         pool.unstarted.add(task)
         return
-    pool.ledger.submitted()
+    pool.ledger.submitted(task)
     _wait(task, hand_in, args, kwargs)
 
 
@@ -54,7 +54,7 @@ def _begin(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dict
     if pool.refusing:
         task._settle_cancelled()
         raise RuntimeError("cannot start a task after shutdown")
-    pool.ledger.submitted()
+    pool.ledger.submitted(task)
     if among(args, kwargs):
         _wait(task, hand_in, args, kwargs)
     else:

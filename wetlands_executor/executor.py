@@ -158,7 +158,7 @@ class CondaEnvExecutor(Executor):
             # The task keeps the executor alive until it is handed to the pool.
             dependencies.hold(task, partial(self._hand_in, task, fn, definition), args, kwargs)
             return task
-        pool.ledger.submitted()
+        pool.ledger.submitted(task)
         self._hand_in(task, fn, definition, args, kwargs)
         return task
 

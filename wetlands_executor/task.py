@@ -14,6 +14,7 @@ for ever (seen with an alarm that raises). Settling therefore stores the state w
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 import time
@@ -76,6 +77,9 @@ class Snapshot(NamedTuple):
 
 _NO_SNAPSHOT = Snapshot()
 
+# Identifiers of tasks, and of their calls on the wire; never 0.
+_numbers = itertools.count(1)
+
 
 class Task(Future[T]):
     """A call that runs, or will run, in a worker. A ``Future`` in every respect; a bare ``Task()`` is a plain one.
@@ -88,10 +92,13 @@ class Task(Future[T]):
     _pool: Pool | None = None
     _call: Call | None = None
     _label: str | Definition = ""
-    _number = 0
+    _number: int
+    #: Among the pool's total; a task that was never started is not.
+    _counted = False
     _seen_running = False
     _started_told = False
     _escalating = False
+    _interrupted = False
     _cancel_asked = False
     _worker_pid: int | None = None
     _duration = 0.0
@@ -107,6 +114,7 @@ class Task(Future[T]):
     def __init__(self) -> None:
         # Not Future.__init__: it makes a Condition and two lists, which few tasks need and which cost three quarters of a submit.
         self._state = PENDING
+        self._number = next(_numbers)
         self._created_at = time.time()
 
     # --- what the standard library's helpers reach for, made on demand (dict.setdefault is one step)
@@ -137,7 +145,7 @@ class Task(Future[T]):
     @property
     def id(self) -> str:
         """An identifier, unique in this process, as text."""
-        return str(self._number or id(self))
+        return str(self._number)
 
     @property
     def name(self) -> str:
@@ -610,6 +618,7 @@ class Task(Future[T]):
         task = cls.__new__(cls)
         task._state = PENDING
         task._pool = pool
+        task._number = next(_numbers)
         task._created_at = time.time()
         return task
 

@@ -167,9 +167,12 @@ class Creation:
         """Tell what pip is busy with, from the last line of its log."""
         lines = self._tail(1)
         words = lines[0].split() if lines else []
-        if words[:1] in (["Downloading"], ["Using"], ["Collecting"]):
-            return ": " + words[-2 if words[-1].endswith(")") and len(words) > 2 else -1].rsplit("/", 1)[-1].split("-cp")[0]
-        return ": unpacking" if words[:2] == ["Installing", "collected"] else ""
+        if words[:2] == ["Installing", "collected"]:
+            return ": unpacking"
+        if len(words) > 1 and words[0] in ("Collecting", "Downloading", "Using"):
+            name = words[2] if words[0] == "Using" and len(words) > 2 else words[1]
+            return f": {name.rsplit('/', 1)[-1].partition('-cp')[0].partition('-py')[0]}"
+        return ""
 
     def _tail(self, count: int) -> list[str]:
         """Read the last lines of the log."""

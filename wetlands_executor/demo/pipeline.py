@@ -95,7 +95,8 @@ class Pipeline:
         found, tables = self._segment_and_measure()
         cluster = self._cluster([tables[recipe.title] for recipe in self._pictures])
         rows = self._panels(found, cluster)
-        outcome = Outcome(b"", cluster, {title: best["objects"] for title, best in found.items()}, number_workers(self._runs))
+        objects = {recipe.title: int(found[recipe.title]["objects"]) for recipe in self._pictures}
+        outcome = Outcome(b"", cluster, objects, number_workers(self._runs))
         plan = {"rows": rows, "cluster": cluster, **caption(outcome)}
         sheet: Task[dict[str, Any]] = self._newer.submit(SHEET, plan)
         outcome.png = sheet.result()["png"]

@@ -150,6 +150,8 @@ class Arrivals:
                 task = call.task
                 task._worker_pid = pid
                 task._duration = frame.duration / 1e6
+                if frame.kind == wire.ERROR and task._interrupted and _is_interrupt(frame.payload):
+                    frame = frame._replace(kind=wire.CANCELLED)
                 if frame.kind == wire.ERROR and self._may_run_again(task):
                     call.deciding = True
                     call.tries = 0
@@ -490,6 +492,11 @@ class Arrivals:
 
     _last_streams: tuple[OutputStream, ...] = ()
     _stacks = ""
+
+
+def _is_interrupt(data: bytes | bytearray) -> bool:
+    """Return True if a failure is the KeyboardInterrupt that the host has sent (a worker without a board cannot tell that itself)."""
+    return bool(pickle.loads(data)[0] == "KeyboardInterrupt")
 
 
 def _handle_record(records: OutputStream, fields: dict[str, Any]) -> None:

@@ -32,22 +32,22 @@ class Ledger:
         self._sleepers: list[threading.Lock] = []
         self.error_callback: ErrorCallback | None = None
 
-    def submitted(self) -> None:
+    def submitted(self, task: Task[Any]) -> None:
         """Count a task that was handed in."""
+        task._counted = True
         with self._lock:
             self.total += 1
 
     def finished(self, task: Task[Any]) -> None:
-        """Count a task that has reached its final state."""
+        """Count a task that has reached its final state, unless it was never started."""
+        if not task._counted:
+            return
         error = task._exception
-        counted = task._number or task._label
         with self._lock:
             if error is not None:
                 self.failed += 1
                 self._failures.append(task)
             elif task.cancelled():
-                if not counted:
-                    return  # never started: it was not counted among the total
                 self.cancelled += 1
             else:
                 self.completed += 1

@@ -63,7 +63,6 @@ STOP_GRACE = 5.0
 KILL_AGAIN = 0.005
 
 Launch: TypeAlias = Callable[[int], tuple[Sequence[str], Mapping[str, str], str | None]]
-_call_ids = itertools.count(1)
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
@@ -163,7 +162,7 @@ class Pool(Arrivals):
 
     def make_call(self, encoded: payload.Encoded, context: payload.Context, task: Any) -> Call:
         """Return an item for a call, with the options of its task."""
-        call = Call(next(_call_ids), encoded, context, task)
+        call = Call(task._number, encoded, context, task)
         options = task._options
         if options is not None:
             call.priority = options.priority
@@ -173,7 +172,6 @@ class Pool(Arrivals):
                 call.watched = wire.WATCHED
         if self.listeners or self.task_timeout is not None or self.worker_timeout is not None or task._is_watched():
             call.watched = wire.WATCHED
-        task._number = task._number or call.number
         return call
 
     def watch(self, call: Call) -> None:
@@ -610,6 +608,7 @@ class Pool(Arrivals):
         process = call.process
         if process is None or self.processes.get(process.worker) is not process or call.number not in process.calls:
             return
+        call.task._interrupted = True
         process.interrupt(call, signal.SIGINT)
         self._set_timer(grace, partial(self._end_escalation, call))
 

@@ -282,6 +282,6 @@ Port = PollPort | ThreadPort
 
 def new_port() -> Port:
     """Return the port for this platform."""
-    if spawn.WINDOWS or os.environ.get("WETLANDS_EXECUTOR_THREADS") == "1":
+    if spawn.THREADS:
         return ThreadPort()
     return PollPort()

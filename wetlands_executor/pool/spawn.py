@@ -25,8 +25,10 @@ from wetlands_executor.worker.board import Board
 from wetlands_executor.worker.stage0 import STAGE0
 
 WINDOWS = sys.platform == "win32"
+#: Pipes cannot be polled: a thread reads each. Can be switched on elsewhere, for tests.
+THREADS = WINDOWS or os.environ.get("WETLANDS_EXECUTOR_THREADS") == "1"
 #: Use only what every platform has. Read once: the two worlds do not mix in one process.
-PLAIN = WINDOWS or not sys.platform.startswith("linux") or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1"
+PLAIN = WINDOWS or not sys.platform.startswith("linux") or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1" or THREADS
 
 
 # The host's descriptors of all pools, from their making to their closing. A forked child of the host must close every one of them: it would
