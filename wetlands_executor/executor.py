@@ -11,11 +11,11 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from wetlands_executor import dependencies, report, results
 from wetlands_executor.environment import Environment
@@ -122,7 +122,16 @@ class CondaEnvExecutor(Executor):
 
     # --- submitting
 
-    def submit(self, fn: Callable[..., T] | str, /, *args: Any, **kwargs: Any) -> Task[T]:
+    @overload
+    def submit(self, fn: str, /, *args: Any, **kwargs: Any) -> Task[Any]: ...
+
+    @overload
+    def submit(self, fn: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
+
+    @overload
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]: ...
+
+    def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Task[Any]:
         """Schedule ``fn(*args, **kwargs)`` in a worker; every keyword goes to the function.
 
         Args:

@@ -77,21 +77,39 @@ class Arrivals:
         process.last_heard = time.monotonic()
         if stream.name == "stderr":
             process.keep_tail(data)
-        self._put_text(stream, stream.splitter.feed(data))
+            if not process.ready:
+                # What is said before the worker is ready is part of the error if it fails to start, and is not said twice.
+                process.held_back += data
+                return
+        self._put_text(stream, stream.splitter.feed(data), self._printed_by(process))
         if stream.under_way > OUTPUT_HIGH and not stream.paused:
             # The host's stream is slower than the worker prints. Not reading any more makes the worker's own write wait, as in a terminal.
             stream.paused = True
             self._port.remove(fd)
 
-    def _put_text(self, stream: OutputStream, text: str) -> None:
+    def _printed_by(self, process: WorkerProcess) -> Task[Any] | None:
+        """Return the task whose output has just been read, if it can be only one.
+
+        What earlier tasks printed was read before their results were. So if the oldest unfinished call runs now, all of it is that call's.
+        """
+        oldest = next(iter(process.calls.values()), None)
+        return oldest.task if oldest is not None and process.is_running(oldest) else None
+
+    def _release_output(self, process: WorkerProcess) -> None:
+        if process.held_back:
+            data, process.held_back = process.held_back, b""
+            stream = process.streams[1]
+            self._put_text(stream, stream.splitter.feed(data))
+
+    def _put_text(self, stream: OutputStream, text: str, task: Task[Any] | None = None) -> None:
         if text:
             stream.enqueued += 1
-            self.output.put(partial(self._write_text, stream, text))
+            self.output.put(partial(self._write_text, stream, text, task))
 
-    def _write_text(self, stream: OutputStream, text: str) -> None:
+    def _write_text(self, stream: OutputStream, text: str, task: Task[Any] | None) -> None:
         """Runs on the output thread."""
         try:
-            stream.write(text)
+            stream.write(text, task)
         finally:
             if stream.paused and stream.under_way < OUTPUT_LOW:
                 self.post(partial(self._resume, stream))
@@ -184,7 +202,7 @@ class Arrivals:
             process.foreign = hello["magic"] != payload.MAGIC
         elif kind == wire.READY:
             process.ready = True
-            process.lane_open = True
+            self._release_output(process)
             self._feed(st.WorkerReady(process.worker))
             self._check_launched()
         elif kind == wire.START_FAILED:
@@ -196,6 +214,7 @@ class Arrivals:
             )
             error.__cause__ = cause
             self._reasons[process.worker] = error
+            self._release_output(process)
             self._feed(st.InitializerFailed(process.worker))
 
     def _on_report(self, process: WorkerProcess, frame: Frame) -> None:
@@ -232,9 +251,12 @@ class Arrivals:
             since = process.running_since(call)
             spent = 0.0 if since is None else time.monotonic() - since
             self._set_timer(limit - spent, partial(self._check_time, call, limit))
+
+    def _watch_silence(self, process: WorkerProcess) -> None:
+        """The worker gets something to do: from now on it must be heard."""
+        process.last_heard = time.monotonic()
         if self.worker_timeout is not None and not process.silence_watched:
             process.silence_watched = True
-            process.last_heard = time.monotonic()
             self._set_timer(self.worker_timeout, partial(self._check_silence, process))
 
     def _on_log(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
@@ -254,7 +276,7 @@ class Arrivals:
         printed = process.records.written_to()
         for stream in process.streams:
             if stream.splitter.pending:
-                self._put_text(stream, stream.splitter.finish())
+                self._put_text(stream, stream.splitter.finish(), call.task)
             printed = stream.written_to() or printed
         if printed:
             self.output.put(partial(self._settle, call, frame))
@@ -374,10 +396,11 @@ class Arrivals:
             return
         self._on_results(process)
         running = [call for call in process.calls.values() if process.is_running(call)]
-        if not running:
+        if not running and not process.calls:
             return
         left = process.last_heard + limit - time.monotonic()
-        if left > 0:
+        if left > 0 or not running:
+            left = max(left, limit / 10)
             process.silence_watched = True
             self._set_timer(left, partial(self._check_silence, process))
             return
@@ -440,6 +463,8 @@ class Arrivals:
                 while data := port.read(fd, 65536):
                     if stream.name == "stderr":
                         process.keep_tail(data)
+                        if not process.ready:
+                            continue
                     self._put_text(stream, stream.splitter.feed(data))
             self._put_text(stream, stream.splitter.finish())
         self._absorb(process)

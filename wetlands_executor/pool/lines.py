@@ -8,9 +8,26 @@ from __future__ import annotations
 
 import codecs
 import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wetlands_executor.task import Task
 
 #: Characters after which a line that never ends is passed on anyway.
 LONGEST_LINE = 65536
+
+
+_printing = threading.local()
+
+
+def printing_task() -> Task[Any] | None:
+    """Return the task whose lines are being written, for an object that stands in ``sys.stdout`` or ``sys.stderr`` and is written to.
+
+    None if the lines are not a worker's, or if it is not known which of its tasks printed them (several very short ones in a row, output
+    of threads and processes that a task has left behind).
+    """
+    return getattr(_printing, "task", None)
 
 
 class LineSplitter:
@@ -66,8 +83,9 @@ class OutputStream:
         mark, self._mark = self._mark, self.enqueued
         return self.enqueued > mark and self.under_way > 0
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, task: Task[Any] | None) -> None:
         """Write to the host's stream; runs on the output thread."""
+        _printing.task = task
         try:
             stream = getattr(sys, self.name)
             if stream is not None:  # None under pythonw
@@ -76,4 +94,5 @@ class OutputStream:
         except (OSError, ValueError):
             pass  # the host closed its own stream; there is nobody to tell
         finally:
+            _printing.task = None
             self.written += 1

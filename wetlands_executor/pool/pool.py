@@ -572,13 +572,15 @@ class Pool(Arrivals):
                 call.task._settle(None, self._code_error(process, call))
             calls = [call for call in calls if call.encoded.by_value is None]
         if calls:
+            if self.worker_timeout is not None and not process.calls:
+                self._watch_silence(process)
             process.send_calls(calls)
         return st.ItemsFinished(action.worker, refused) if refused else None
 
     def _code_error(self, process: WorkerProcess, call: Call) -> BaseException:
         theirs = (process.hello or {}).get("version", "another version")
         return pickle.PicklingError(
-            f"{call.encoded.by_value} would have to travel as code, and this process runs Python {python_version()}, the environment {self.what} "
+            f"{call.encoded.by_value} would have to travel as code, and this process runs Python {python_version()}, {self.what} "
             f"Python {theirs}: bytecode is never sent across. Put it into a module or file that the worker can import "
             '(submit("file.py:function", ...)), or use an environment with the same Python version'
         )

@@ -30,10 +30,14 @@ class PollPort:
     def __init__(self) -> None:
         self._readers: dict[int, tuple[int, Callback]] = {}
         self._writers: dict[int, Callback] = {}
-        self._epoll = select.epoll() if hasattr(select, "epoll") and not spawn.PLAIN else None
+        with spawn.making:
+            self._epoll = select.epoll() if hasattr(select, "epoll") and not spawn.PLAIN else None
+            if self._epoll is not None:
+                spawn.own(self._epoll.fileno())
         self._poll: Any = self._epoll or select.poll()
-        self._wake_read, self._wake_write = _wake_pair()
-        spawn.own(*self.fds())
+        with spawn.making:
+            self._wake_read, self._wake_write = _wake_pair()
+            spawn.own(*self.fds())
         self._poll.register(self._wake_read, select.POLLIN)
         # Written by the I/O thread only: True from before it looks for posted events until it is awake again. Who posts and sees False
         # need not wake it. A flag that the wakers clear could be left wrong by an interrupt between the write and the store.

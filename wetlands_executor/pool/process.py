@@ -122,6 +122,7 @@ class WorkerProcess:
         self.failure: bytes | bytearray | None = None
         self.stopping = False
         self.tail = b""
+        self.held_back = b""
         self.known: set[int] = set()
         self.sent_context = 0
         self.finished = 0

@@ -17,8 +17,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.board import Board
@@ -34,6 +34,10 @@ PLAIN = WINDOWS or not sys.platform.startswith("linux") or os.environ.get("WETLA
 # The host's descriptors of all pools, from their making to their closing. A forked child of the host must close every one of them: it would
 # keep workers alive (life pipes), and hide ends of pipes. Guarded by the GIL (single operations).
 _owned: set[int] = set()
+_processes: weakref.WeakSet[Process] = weakref.WeakSet()
+# Held while descriptors are made and not yet noted, and by a thread that forks: the child sees all of them or none. RLock, because the child
+# releases it in the thread that forked.
+making = threading.RLock()
 
 
 def own(*fds: int) -> None:
@@ -47,9 +51,11 @@ def disown(*fds: int) -> None:
 
 
 def close_all() -> None:
-    """Close the descriptors of all pools; in a forked child."""
+    """Close the descriptors of all pools, and let go of their processes; in a forked child."""
     for fd in list(_owned):
         _close_quietly(fd)
+    for process in list(_processes):
+        process.disinherit()
 
 
 class Process:
@@ -65,15 +71,23 @@ class Process:
         board: the page that is shared with the worker (see ``worker/board.py``), or None.
     """
 
+    _popen: subprocess.Popen[bytes] | None = None
+
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
         self._close = contextlib.ExitStack()
         self.board: Board | None = None
         self._map: mmap.mmap | None = None
+        self._open: set[int] = set()
         try:
-            self._start(list(argv), dict(env), cwd)
+            with making:
+                self._start(list(argv), dict(env), cwd)
         except BaseException:
+            if self._popen is not None:
+                self._popen.kill()
+                self._popen.wait()
             self.close()
             raise
+        _processes.add(self)
 
     def _pipe(self) -> tuple[int, int]:
         read, write = os.pipe()
@@ -115,8 +129,6 @@ class Process:
         self._close.pop_all()
         self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back} - closed
 
-    _open: set[int]
-
     def _share_board(self) -> int:
         fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC)
         self._close.callback(_close_quietly, fd)
@@ -138,7 +150,7 @@ class Process:
     def close(self) -> None:
         """Close all that is left. The process itself is not touched."""
         self._close.close()
-        for fd in list(self.__dict__.get("_open", ())):
+        for fd in list(self._open):
             self.close_fd(fd)
         if self.board is not None:
             self.board.release()
@@ -146,8 +158,17 @@ class Process:
             self._map.close()
             self._map = None
 
+    def disinherit(self) -> None:
+        """Forget the process, which belongs to the parent of this forked one; the descriptors are closed already."""
+        self._open.clear()
+        if self._popen is not None:
+            self._popen.returncode = 0  # else its finalizer would warn of a process that still runs
+
     def kill_tree(self) -> None:
         """End the process and all that it started in its process group, at once. Harmless when they are gone."""
+        assert self._popen is not None
+        if self._popen.returncode is not None:
+            return
         if WINDOWS:
             self._popen.kill()
             return
@@ -157,17 +178,20 @@ class Process:
 
     def terminate(self) -> None:
         """Ask the process to end (SIGTERM)."""
+        assert self._popen is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             self._popen.terminate()
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the worker process itself."""
+        assert self._popen is not None
         with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
             self._popen.send_signal(number)
 
     def reap(self) -> int:
         """Collect the process, which has ended; return its exit code, negative for a signal."""
         self.kill_tree()
+        assert self._popen is not None
         return self._popen.wait()
 
 
@@ -295,7 +319,15 @@ def can_take_back() -> bool:
     return not PLAIN and os.path.isdir("/proc/self/fd")
 
 
-def at_fork(after_in_child: Any) -> None:
+def at_fork(after_in_child: Callable[[], None]) -> None:
     """Register what a forked child of the host has to do (nothing where there is no fork)."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=after_in_child)
+    if not hasattr(os, "register_at_fork"):
+        return
+
+    def in_child() -> None:
+        try:
+            after_in_child()
+        finally:
+            making.release()
+
+    os.register_at_fork(before=making.acquire, after_in_parent=making.release, after_in_child=in_child)

@@ -869,19 +869,28 @@ class PoolState:
         out.extend(Dispatch(_worker(slot), items) for slot, items in batches.items())
 
     def _fill(self, batches: dict[Slot, list[Item]], out: list[Action]) -> None:
-        """Share what waits among workers with room, evenly, so that a short queue is not piled up before one of them."""
-        rooms = [(slot, self._room(slot)) for slot in self.by_worker.values()]
-        rooms = [(slot, room) for slot, room in rooms if room > 0]
-        expected = len(rooms) + self.starting
-        for slot, room in rooms:
-            if not self.waiting_count:
-                break
-            share = min(room, -(-self.waiting_count // expected))
-            items = batches.setdefault(slot, [])
-            for _ in range(share):
+        """Deal what waits to workers with room, one each in turn, so that items start about in their order.
+
+        While workers are starting, only one item is given out ahead: the others will want their share.
+        """
+        rooms = {}
+        for slot in self.by_worker.values():
+            room = self._room(slot)
+            if self.starting:
+                room = min(room, 2 - len(slot.held))
+            if room > 0:
+                rooms[slot] = room
+        while rooms and self.waiting_count:
+            for slot in list(rooms):
+                if not self.waiting_count:
+                    break
                 item = self._next_waiting()
                 self._give(slot, item)
-                items.append(item)
+                batches.setdefault(slot, []).append(item)
+                if rooms[slot] == 1:
+                    del rooms[slot]
+                else:
+                    rooms[slot] -= 1
 
     def _balance(self, out: list[Action]) -> None:
         """Nothing waits and a worker is idle: take back what another has not started."""

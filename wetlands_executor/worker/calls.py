@@ -88,8 +88,6 @@ def dumps_error(error: BaseException, by_value: bool) -> bytes:
     Returns bytes of a tuple: (qualified type name, message, formatted traceback, pickled exception or None, pickled parts or None); the
     parts (class, args, attributes) serve exceptions whose ``__init__`` does not accept its own ``args``.
     """
-    import traceback  # only when something failed: it costs 4 ms of a start
-
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ in (None, "builtins") else "%s.%s" % (kind.__module__, kind.__qualname__)
     try:
@@ -97,8 +95,10 @@ def dumps_error(error: BaseException, by_value: bool) -> bytes:
     except BaseException as second:  # noqa: BLE001 - __str__ is the user's code
         message = "<its __str__ raised %s>" % type(second).__name__
     try:
+        import traceback  # only when something failed: it costs 4 ms of a start
+
         lines = "".join(traceback.format_exception(kind, error, trim(error.__traceback__)))
-    except BaseException as second:  # noqa: BLE001 - so is __repr__, and a recursion limit may be near
+    except BaseException as second:  # noqa: BLE001 - so is __repr__; a recursion limit may be near, or no descriptor left to import with
         lines = "%s: %s\n(the traceback could not be formatted: %s)\n" % (name, message, type(second).__name__)
     whole = parts = None
     try:

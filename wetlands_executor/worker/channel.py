@@ -26,9 +26,10 @@ class Channel:
     """Pipes of this worker. ``nonce`` is set when the host's configuration has been read."""
 
     def __init__(self, inbox: int, bulk: int, results: int) -> None:
-        self.inbox = inbox
-        self.bulk = bulk
-        self.results = results
+        self.inbox = _move_up(inbox)
+        self.bulk = _move_up(bulk)
+        self.results = _move_up(results)
+        self._identity = os.fstat(self.results).st_ino
         self.nonce = 0
         # Whether code may travel as bytecode: both interpreters have the same magic number.
         self.by_value = True
@@ -43,6 +44,12 @@ class Channel:
         return kind, ident, self._take(length)
 
     def _take(self, count: int) -> Any:
+        try:
+            return self._read(count)
+        except OSError as error:
+            raise ChannelLost(str(error)) from error
+
+    def _read(self, count: int) -> Any:
         have = self._buffer
         if len(have) >= count:
             self._buffer = have[count:]
@@ -72,22 +79,38 @@ class Channel:
         return target
 
     def send(self, kind: int, item: int, payload: Any = b"", duration: int = 0) -> None:
-        """Write one result frame. Blocks while the pipe is full; raises OSError when the host is gone.
+        """Write one result frame. Blocks while the pipe is full; raises ChannelLost when there is no way to the host any more.
 
         Order: the frame is in the pipe, which outlives this process, before the caller goes on. That is what makes a finished result
         safe from the next task's crash.
         """
         # Guarantee: the pid is asked anew, so that a child that a task forked cannot pass for this worker.
         head = wire.RESULT.pack(len(payload), self.nonce, os.getpid(), kind, duration, item)
-        with self._lock:
-            if len(payload) < 4000:
-                data = head + payload
-                done = os.write(self.results, data)
-                while done < len(data):
-                    done += os.write(self.results, data[done:])
-                return
-            self._write_all(head)
-            self._write_all(payload)
+        try:
+            with self._lock:
+                # Guarantee: a task that has closed our descriptors and opened files does not find frames in its files.
+                if os.fstat(self.results).st_ino != self._identity:
+                    raise ChannelLost("the task has closed descriptors that it did not open")
+                if len(payload) < 4000:
+                    data = head + payload
+                    done = os.write(self.results, data)
+                    while done < len(data):
+                        done += os.write(self.results, data[done:])
+                    return
+                self._write_all(head)
+                self._write_all(payload)
+        except OSError as error:
+            raise ChannelLost(str(error)) from error
+
+    def next_frame(self) -> bytes:
+        """Return the next frame of the inbox, b"" at its end. Blocks."""
+        try:
+            frame = os.read(self.inbox, wire.FRAME)
+        except OSError as error:
+            raise ChannelLost(str(error)) from error
+        if frame and len(frame) != wire.FRAME:
+            raise ChannelLost("a frame was cut")
+        return frame
 
     def inbox_ready(self) -> bool:
         """Return True if the inbox can be read without waiting."""
@@ -106,6 +129,18 @@ class Channel:
             view = view.cast("B")
         while view:
             view = view[os.write(self.results, view[:_MAX_IOV]) :]
+
+
+def _move_up(fd: int) -> int:
+    """Return the same pipe under a high number, out of the way of tasks that close ranges of low ones; ``fd`` itself if that fails."""
+    try:
+        import fcntl
+
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 500)
+    except (ImportError, OSError, AttributeError):
+        return fd
+    os.close(fd)
+    return int(moved)
 
 
 if hasattr(os, "readv"):

@@ -129,13 +129,11 @@ class Runner:
 
     def loop(self) -> None:
         """Serve frames until the inbox ends."""
-        read, inbox, unpack, size = os.read, self.channel.inbox, wire.CALL.unpack_from, wire.FRAME
+        next_frame, unpack = self.channel.next_frame, wire.CALL.unpack_from
         words = self.board.words
         while True:
-            frame = read(inbox, size)
-            if len(frame) != size:
-                if frame:
-                    raise ChannelLost
+            frame = next_frame()
+            if not frame:
                 return
             kind, flags, length, function_id, context, item = unpack(frame)
             if kind != wire.RUN:
@@ -144,8 +142,6 @@ class Runner:
             words[wire.STARTED_NS] = start
             words[wire.TAKEN] = item
             self.item = item
-            if flags & wire.WATCHED:
-                self.channel.send(wire.STARTED, item)
             outcome, payload = self._run(frame, flags, length, function_id, context, item)
             if os.getpid() != self.pid:
                 os._exit(0)  # a child that the task has forked came back out of it: it must not go on as a second worker
@@ -185,6 +181,9 @@ class Runner:
                     where = _position_of_task(function)
                 payload = None
                 self._call = (function, args, kwargs)
+                if flags & wire.WATCHED:
+                    self.board.words[wire.STARTED_NS] = monotonic_ns()
+                    self.channel.send(wire.STARTED, item)
                 if where is not None:
                     args, kwargs = _with_handle(where, args, kwargs, item)
                 value = function(*args, **kwargs) if kwargs else function(*args)
@@ -258,8 +257,8 @@ class Runner:
     def _look_for_cancel(self) -> None:
         """Without shared memory the order comes through the inbox, which holds nothing else while a call runs."""
         while self.channel.inbox_ready():
-            frame = os.read(self.channel.inbox, wire.FRAME)
-            if len(frame) != wire.FRAME:
+            frame = self.channel.next_frame()
+            if not frame:
                 return
             kind, _flags, _length, _function, _context, item = wire.CALL.unpack_from(frame)
             if kind == wire.CANCEL:
@@ -388,14 +387,13 @@ def main(fds: List[int]) -> None:
             runner.loop()
         else:
             code = wire.EXIT_START_FAILED
-    except (ChannelLost, BrokenPipeError):
+    except ChannelLost as lost:
+        # The host is gone, or the task has closed descriptors that it did not open: nothing can be answered any more.
         code = wire.EXIT_CHANNEL_LOST
-    except OSError as error:
-        # The task has closed descriptors that it did not open; nothing can be answered any more.
-        code = wire.EXIT_CHANNEL_LOST
-        try:
-            os.write(2, b"wetlands_executor: the worker lost its pipes (did the task close them?): %s\n" % str(error).encode())
-        except OSError:
-            pass  # descriptor 2 went the same way
+        if str(lost):
+            try:
+                os.write(2, b"wetlands_executor: the worker lost its pipes: %s\n" % str(lost).encode())
+            except OSError:
+                pass  # descriptor 2 went the same way
     stdio.flush_buffered()
     sys.exit(code)

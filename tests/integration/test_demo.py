@@ -1,0 +1,325 @@
+"""The demo, end to end: two environments from the package registry, real workers, a picture; and what it does when things go wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from wetlands_executor import cli
+from wetlands_executor.demo import recipes
+from wetlands_executor.demo.cache import Lock, Slot, default_folder, python_of
+from wetlands_executor.demo.environments import newer_requirements, older_requirements
+from wetlands_executor.demo.interpreters import find, probe
+from wetlands_executor.demo.pipeline import Run, number_workers
+from wetlands_executor.demo.progress import Progress, bar
+
+ROOT = Path(__file__).parents[2]
+UNREACHABLE = 3
+
+
+def run_demo(*arguments: str | Path, timeout: float = 900, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the demo as a user does, in a process of its own."""
+    command = [sys.executable, "-m", "wetlands_executor", "demo", *map(str, arguments)]
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=timeout, env=environment)
+
+
+@pytest.fixture(scope="session")
+def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of the demo's environments; WETLANDS_DEMO_CACHE lets a CI keep it from run to run."""
+    kept = os.environ.get("WETLANDS_DEMO_CACHE")
+    return Path(kept).absolute() if kept else tmp_path_factory.mktemp("demo-cache")
+
+
+@pytest.fixture(scope="session")
+def first_run(demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Run the demo once, with whatever the cache holds; skip where there is no package registry."""
+    out = tmp_path_factory.mktemp("demo-out") / "new" / "folder"
+    done = run_demo("--out", out, "--cache", demo_cache, "--workers", "2")
+    if done.returncode == UNREACHABLE:
+        pytest.skip(f"no package registry can be reached from here: {done.stderr[-400:]}")
+    return out, done
+
+
+def pixels_of_png(content: bytes) -> tuple[int, int, bytes]:
+    """Check every chunk of a PNG and unpack its image data."""
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    position, data, kinds, width, height = 8, b"", [], 0, 0
+    while position < len(content):
+        length, kind = struct.unpack(">I4s", content[position : position + 8])
+        chunk = content[position + 8 : position + 8 + length]
+        (checksum,) = struct.unpack(">I", content[position + 8 + length : position + 12 + length])
+        assert checksum == zlib.crc32(kind + chunk)
+        if kind == b"IHDR":
+            width, height, depth, colour = struct.unpack(">IIBB", chunk[:10])
+            assert (depth, colour) == (8, 2)  # eight bits, RGB
+        if kind == b"IDAT":
+            data += chunk
+        kinds.append(kind)
+        position += 12 + length
+    assert kinds[0] == b"IHDR"
+    assert kinds[-1] == b"IEND"
+    return width, height, zlib.decompress(data)
+
+
+@pytest.mark.registry
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+class TestEndToEnd:
+    def test_succeeds_and_says_what_it_did(self, first_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+        _, done = first_run
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+        assert "numpy==" in done.stderr
+
+    def test_draws_a_picture(self, first_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+        out, _ = first_run
+        content = (out / "picture.png").read_bytes()
+        width, height, rows = pixels_of_png(content)
+        assert width == recipes.SHEET_WIDTH
+        assert 1000 < height < 3000
+        assert len(rows) == height * (1 + 3 * width)
+        assert len(set(rows)) > 200
+        assert len(content) > 500_000  # photographs, not an empty card
+
+    def test_table_shows_two_numpy_versions(self, first_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+        out, done = first_run
+        with (out / "table.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        versions = {role: {row["numpy"] for row in rows if row["environment"] == role} for role in ("older", "newer")}
+        assert all(len(found) == 1 for found in versions.values())
+        assert versions["older"] != versions["newer"]
+        for found in versions.values():
+            assert found <= set((out / "table.txt").read_text(encoding="utf-8").split())
+            assert found <= set(done.stdout.split())
+        pids = {role: {row["pid"] for row in rows if row["environment"] == role} for role in ("older", "newer")}
+        assert len(pids["older"]) == 2  # more tasks than workers, and every worker had some
+        assert not pids["older"] & pids["newer"]
+        settings = sum(len(recipe.sweep) for row in recipes.ROWS for recipe in row)
+        assert sum(row["step"] == "segment" for row in rows) == settings
+
+    def test_finds_the_coins(self, first_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+        out, _ = first_run
+        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        assert summary["pictures"]["Coins"] == 24
+        assert sum(summary["kinds"].values()) == summary["objects"] == sum(summary["pictures"].values())
+        assert summary["environments"]["older"]["packages"]["numpy"] != summary["environments"]["newer"]["packages"]["numpy"]
+
+    def test_second_run_makes_no_environment(
+        self, first_run: tuple[Path, subprocess.CompletedProcess[str]], demo_cache: Path, tmp_path: Path
+    ) -> None:
+        out, _ = first_run
+        before = sorted(demo_cache.iterdir())
+        # Without a registry and without any other interpreter: all that the second run needs is there.
+        offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
+        done = run_demo("--out", tmp_path, "--cache", demo_cache, "--workers", "1", **offline)
+        assert done.returncode == 0, done.stderr
+        assert "making" not in done.stderr
+        assert sorted(demo_cache.iterdir()) == before
+        summaries = [json.loads((folder / "summary.json").read_text(encoding="utf-8")) for folder in (out, tmp_path)]
+        assert all(environment["made_in_seconds"] is None for environment in summaries[1]["environments"].values())
+        assert summaries[0]["pictures"] == summaries[1]["pictures"]
+
+
+class TestCommandLine:
+    @pytest.mark.parametrize("wrong", ["0", "-1", "many", "1.5", "65"])
+    def test_wrong_workers(self, wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["demo", f"--workers={wrong}"])
+        assert stopped.value.code == 2
+        assert "--workers" in capsys.readouterr().err
+
+    def test_output_folder_that_cannot_be(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "file").write_text("in the way")
+        assert cli.main(["demo", "--out", str(tmp_path / "file" / "out"), "--cache", str(tmp_path / "cache")]) == 1
+        assert "--out" in capsys.readouterr().err
+        assert not (tmp_path / "cache").exists()
+
+    def test_cache_folder_that_cannot_be(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "file").write_text("in the way")
+        assert cli.main(["demo", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "file" / "cache")]) == 1
+        assert "--cache" in capsys.readouterr().err
+
+    def test_no_command_shows_the_help(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main([]) == 2
+        assert "demo" in capsys.readouterr().err
+
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["--version"])
+        assert stopped.value.code == 0
+        assert capsys.readouterr().out.split()[0] == "wetlands-executor"
+
+    def test_help_does_not_import_the_demo(self) -> None:
+        code = "import sys; from wetlands_executor import cli\ntry: cli.main(['--help'])\nfinally: assert 'wetlands_executor.demo' not in sys.modules"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, timeout=60)
+
+
+class TestFailures:
+    @pytest.mark.slow
+    @pytest.mark.timeout(300)
+    def test_no_registry(self, tmp_path: Path) -> None:
+        nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_RETRIES": "0"}
+        done = run_demo("--out", tmp_path / "out", "--cache", tmp_path / "cache", timeout=240, **nowhere)
+        assert done.returncode == UNREACHABLE, done.stderr
+        assert "Check the network" in done.stderr
+        assert "Traceback (most" not in done.stderr
+        assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".log"]
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="a console's Ctrl-C cannot be sent to one process on Windows")
+    @pytest.mark.timeout(120)
+    @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+    def test_interrupt_leaves_no_process_and_no_half_environment(self, which: signal.Signals, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never answers, so that pip waits
+            index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+            variables = {**os.environ, "PIP_INDEX_URL": index, "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+            command = [sys.executable, "-m", "wetlands_executor", "demo", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+            demo = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            silent.settimeout(100)
+            silent.accept()[0].close()  # pip is at work now
+            family = psutil.Process(demo.pid).children(recursive=True)
+            assert family
+            demo.send_signal(which)
+            _, errors = demo.communicate(timeout=30)
+        assert demo.returncode == 130, errors
+        assert "Traceback" not in errors
+        assert not psutil.wait_procs(family, timeout=10)[1]
+        assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".log"]
+
+
+@pytest.fixture
+def slot(tmp_path: Path) -> Slot:
+    return Slot(tmp_path, "older", 11, ("numpy==1.26.*",))
+
+
+def built(slot: Slot) -> Path:
+    """Make what looks like a finished build."""
+    prefix = slot.fresh_prefix()
+    python_of(prefix).parent.mkdir(parents=True)
+    python_of(prefix).write_text("")
+    return prefix
+
+
+class TestCache:
+    def test_only_what_was_published_counts(self, slot: Slot) -> None:
+        prefix = built(slot)
+        assert slot.ready() is None
+        slot.publish(prefix)
+        assert slot.ready() == prefix
+        assert Slot(slot.folder, slot.role, slot.minor, ("numpy==2.0.*",)).ready() is None
+
+    def test_an_environment_without_its_interpreter_does_not_count(self, slot: Slot) -> None:
+        prefix = built(slot)
+        slot.publish(prefix)
+        python_of(prefix).unlink()
+        assert slot.ready() is None
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"prefix": 3}', "\x00"])
+    def test_a_damaged_marker_does_not_count(self, slot: Slot, content: str) -> None:
+        slot.marker.write_text(content)
+        assert slot.ready() is None
+
+    def test_sweep_keeps_the_finished_one_only(self, slot: Slot) -> None:
+        finished, interrupted = built(slot), built(slot)
+        slot.publish(finished)
+        slot.sweep()
+        assert finished.exists()
+        assert not interrupted.exists()
+
+    def test_lock_excludes(self, slot: Slot) -> None:
+        first, second = Lock(slot), Lock(slot)
+        assert first.take()
+        assert not second.take()
+        second.release()  # not the holder: no effect
+        assert not second.take()
+        first.release()
+        assert second.take()
+
+    def test_lock_of_a_dead_process_is_taken_by_exactly_one(self, slot: Slot) -> None:
+        child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+        lock = slot.folder / f"{slot.name}.lock"
+        lock.mkdir()
+        (lock / "owner.json").write_text(json.dumps({"host": socket.gethostname(), "pid": int(child.stdout)}))
+        with ThreadPoolExecutor(8) as threads:
+            taken = list(threads.map(lambda _: Lock(slot).take(), range(8)))
+        assert taken.count(True) == 1
+
+    def test_lock_of_another_machine_lives_while_it_is_refreshed(self, slot: Slot) -> None:
+        lock = slot.folder / f"{slot.name}.lock"
+        lock.mkdir()
+        (lock / "owner.json").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+        assert not Lock(slot).take()
+        long_ago = time.time() - 3600
+        os.utime(lock, (long_ago, long_ago))
+        assert Lock(slot).take()
+
+    def test_default_folder_is_the_users(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+        monkeypatch.setattr(Path, "home", lambda: tmp_path)
+        assert tmp_path in default_folder().parents
+
+
+class TestPlan:
+    @pytest.mark.parametrize("minor", [10, 11, 12, 13, 14])
+    def test_the_two_numpys_exclude_each_other(self, minor: int) -> None:
+        pinned = older_requirements(minor)[0].removeprefix("numpy==").removesuffix(".*")
+        least = newer_requirements(older_requirements(minor))[0].removeprefix("numpy>=").split(",")[0]
+        assert tuple(map(int, pinned.split("."))) < tuple(map(int, least.split(".")))
+
+    def test_probe_tells_a_broken_interpreter(self, tmp_path: Path) -> None:
+        assert probe([str(tmp_path / "none")]) is None
+        assert probe([sys.executable, "-c", "print('a shim that complains')"]) is None
+
+    def test_finds_nothing_that_does_not_exist(self) -> None:
+        assert find(99) is None
+
+    def test_rows_fill_the_sheet(self) -> None:
+        for row in recipes.ROWS:
+            sizes = recipes.panel_sizes(row)
+            assert sum(width for width, _ in sizes) + recipes.GAP * (len(row) - 1) == recipes.SHEET_WIDTH - 2 * recipes.MARGIN
+            assert len({height for _, height in sizes}) == 1
+
+    def test_workers_are_numbered_per_environment(self) -> None:
+        starts = [("older", 7, 2.0), ("newer", 8, 1.0), ("older", 9, 0.0), ("older", 7, 3.0)]
+        runs = number_workers(Run("segment", "", role, "", {"pid": pid, "started": start}, start) for role, pid, start in starts)
+        assert [(run.role, run.where["pid"], run.worker) for run in runs] == [
+            ("older", 9, 1),
+            ("newer", 8, 1),
+            ("older", 7, 2),
+            ("older", 7, 2),
+        ]
+
+
+class TestProgress:
+    def test_whole_lines_without_a_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
+        progress = Progress()
+        progress.show("something passing")
+        progress.say("something lasting")
+        assert capsys.readouterr().err == "something lasting\n"
+
+    def test_one_line_on_a_terminal(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        progress = Progress()
+        progress.show("a long line")
+        progress.show("short")
+        progress.say("done")
+        assert capsys.readouterr().err == "\ra long line\rshort      \r     \rdone\n".replace("\r     \r", "\r" + " " * 5 + "\r")
+
+    def test_bar(self) -> None:
+        assert bar(0, 4, 4) == "[....]"
+        assert bar(3, 4, 4) == "[###.]"
+        assert bar(0, 0, 4) == "[....]"
