@@ -147,5 +147,5 @@ class OptionsView(Executor):
                     task.cancel()
         if wait:
             for task in tasks:
-                if task._options is None or task._options.start:
+                if task._counted:  # what was never started never ends
                     task.wait_for()

@@ -54,7 +54,7 @@ def workers(pool: Pool) -> list[WorkerInfo]:
 
 
 def _worker(process: WorkerProcess) -> WorkerInfo:
-    calls = list(process.calls.values())
+    calls = process.current_calls()
     running = [call for call in calls if process.is_running(call)]
     state = "stopping" if process.stopping else "starting" if not process.ready else "busy" if calls else "idle"
     rss = cpu = started = None
@@ -76,7 +76,7 @@ def _under_way(pool: Pool) -> tuple[list[Call], list[Call]]:
     running: list[Call] = []
     waiting: list[Call] = []
     for process in list(pool.processes.values()):
-        for call in list(process.calls.values()):
+        for call in process.current_calls():
             (running if process.is_running(call) else waiting).append(call)
     waiting.extend(pool.waiting_calls())
     return running, waiting
@@ -132,7 +132,7 @@ def is_responsive(pool: Pool) -> bool:
     if limit is not None:
         now = time.monotonic()
         for process in list(pool.processes.values()):
-            if now - process.last_heard > limit and any(process.is_running(call) for call in list(process.calls.values())):
+            if now - process.last_heard > limit and any(process.is_running(call) for call in process.current_calls()):
                 return False
     if not pool.started or pool.ended:
         return True

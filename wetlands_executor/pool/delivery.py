@@ -182,6 +182,7 @@ class Decoders:
                 job = self._jobs.popleft()
                 self._running[ident] = time.monotonic()
             _run_job(job)
+            del job  # it holds a task and its result
 
     def end(self) -> None:
         """Run what was put, then end the threads; waits, unless called from one of them."""

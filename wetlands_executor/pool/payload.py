@@ -11,6 +11,7 @@ thread), except for payloads in which ``is_trivial`` finds no name of a class or
 from __future__ import annotations
 
 import builtins
+import copyreg
 import hashlib
 import importlib.util
 import io
@@ -315,9 +316,13 @@ class _ResultUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+# Classes that were given a number (copyreg.add_extension) are named without that opcode; hardly anybody has any.
+_extensions: dict[Any, Any] = getattr(copyreg, "_inverted_registry", {})
+
+
 def is_trivial(payload: bytes | bytearray) -> bool:
     """Return True if unpickling cannot run user code: the stream is small and names no class or function (no STACK_GLOBAL opcode)."""
-    return len(payload) < 65536 and b"\x93" not in payload
+    return len(payload) < 65536 and b"\x93" not in payload and not _extensions
 
 
 def decode(payload: bytes | bytearray) -> Any:

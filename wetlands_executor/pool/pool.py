@@ -169,18 +169,21 @@ class Pool(Arrivals):
             if _retries_crash(options):
                 call.tries = options.retries - task._attempt + 1
             if options.timeout is not None:
-                call.watched = wire.WATCHED
+                call.watched |= wire.WATCHED
+            if options.name is not None:
+                call.watched |= wire.NAMED
         if self.listeners or self.task_timeout is not None or self.worker_timeout is not None or task._is_watched():
-            call.watched = wire.WATCHED
+            call.watched |= wire.WATCHED
         return call
 
     def watch(self, call: Call) -> None:
         """Let the worker tell when this call begins, although it was not asked to when the call was submitted. Any thread."""
 
         def watch() -> None:
+            call.watched |= wire.WATCHED
+            known = self._is_known(call)
             process = call.process
-            call.watched = wire.WATCHED
-            if process is None or call.place is None:
+            if process is None or not known:
                 return
             if process.is_running(call):
                 call.task._emit(TaskEventType.STARTED)
@@ -194,8 +197,14 @@ class Pool(Arrivals):
         self.post(partial(self._kill_call, call))
 
     def _kill_call(self, call: Call) -> None:
-        if call.place is not None:
+        if self._is_known(call):
             self._feed(st.KillRequested(call))
+
+    def _is_known(self, call: Call) -> bool:
+        """Return True if the call has not finished. Order: what submitting threads have sent is absorbed first, else it would look finished."""
+        if call.place is None:
+            self._feed(None)
+        return call.place is not None
 
     def post(self, job: Callable[[], object]) -> None:
         """Run ``job`` on the I/O thread; on this one if that has ended. In a forked child of the host, nothing happens."""
@@ -250,7 +259,7 @@ class Pool(Arrivals):
 
         def cancel() -> None:
             for call in calls:
-                if call.place is not None:
+                if self._is_known(call):
                     self._feed(st.CancelRequested(call))
 
         if calls:
@@ -327,7 +336,7 @@ class Pool(Arrivals):
         self.post(partial(self._set_timer, delay, job))
 
     def _cancel(self, call: Call, reply: Callable[[bool], object]) -> None:
-        if self.ended or call.place is None:
+        if self.ended or not self._is_known(call):
             reply(call.task.cancelled())
             return
         self._replies.setdefault(call, []).append(reply)
@@ -407,6 +416,7 @@ class Pool(Arrivals):
         """Ask every running call to stop: by its flag, or by a signal to its worker."""
 
         def ask() -> None:
+            self._feed(None)
             for process in self.processes.values():
                 for call in list(process.calls.values()):
                     if process.is_running(call):

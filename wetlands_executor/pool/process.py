@@ -46,7 +46,7 @@ class Call(Item):
         process: the worker that it was sent to, None while it waits.
         deciding: it has failed, and a decoder thread is finding out whether it is run again.
         backlog: frames of this call that wait for one before them to be unpickled; None if there is no such one.
-        watched: ``wire.WATCHED`` if the worker has to tell when it begins, else 0.
+        watched: further flags of the frame: ``wire.WATCHED`` if the worker has to tell when it begins, ``wire.NAMED`` if it gets a name.
     """
 
     __slots__ = ("backlog", "context", "deciding", "encoded", "number", "process", "task", "watched")
@@ -190,6 +190,8 @@ class WorkerProcess:
             if definition is not None and definition.number not in self.known:
                 self.known.add(definition.number)
                 self.send_record(wire.DEFINITION, definition.number, definition.data)
+            if call.watched & wire.NAMED:
+                self.send_record(wire.NAME, call.number, call.task.name.encode())
             if encoded.flags & wire.IN_BULK:
                 self.send_record(wire.PAYLOAD, call.number, encoded.payload)
             frames.append(call.frame())
@@ -202,6 +204,7 @@ class WorkerProcess:
         return (
             call.context.number == self.sent_context
             and not encoded.flags & wire.IN_BULK
+            and not call.watched & wire.NAMED
             and (encoded.definition is None or encoded.definition.number in self.known)
         )
 
@@ -278,6 +281,10 @@ class WorkerProcess:
             call.process = None
             found.append(call)
 
+    def current_calls(self) -> list[Call]:
+        """Return what the worker was given and has not finished, oldest first. Any thread."""
+        return list(self.calls.values()) + [call for call, _count in list(self.sent_directly) if call.number not in self.calls]
+
     def request_cancel(self, call: Call) -> None:
         """Make ``cancel_requested`` true in the worker."""
         board = self.process.board
@@ -298,7 +305,7 @@ class WorkerProcess:
         """Return True if the worker has taken this call. Any thread."""
         board = self.process.board
         try:
-            return call.number in self.calls if board is None else board.words[wire.TAKEN] == call.number
+            return call in self.current_calls() if board is None else board.words[wire.TAKEN] == call.number
         except ValueError:  # released: the process is gone
             return False
 

@@ -65,6 +65,7 @@ class Runner:
         self.interruptible = 0
         self.acknowledged = 0
         self.interrupted = 0
+        self.name = ""
         self._call: Tuple[Any, Any, Any] = (None, (), None)
 
     # --- start
@@ -148,6 +149,7 @@ class Runner:
             self.progress.finish(item)
             self.item = 0
             self._call = (None, (), None)
+            self.name = ""
             if self.acknowledged == item and outcome != wire.CANCELLED:
                 outcome, payload = wire.CANCELLED, b""
             stdio.finish_task()
@@ -161,6 +163,8 @@ class Runner:
                 if context != self.context:
                     self._read_until(wire.CONTEXT, context)
                 payload: Any
+                if flags & wire.NAMED:
+                    self.name = self._read_until(wire.NAME, item).decode()
                 if flags & wire.IN_BULK:
                     payload = self._read_until(wire.PAYLOAD, item)
                 else:
@@ -265,7 +269,9 @@ class Runner:
                 self.board.words[wire.CANCEL_WORD] = item
 
     def task_name(self) -> str:
-        """Return a name for the running call."""
+        """Return the name of the running call."""
+        if self.name:
+            return self.name
         function = self._call[0]
         return str(getattr(function, "__qualname__", None) or type(function).__name__)
 

@@ -32,6 +32,7 @@ CANCEL = 2  # only where there is no board
 IN_BULK = 1  # the payload is a record in the bulk pipe
 PLAIN = 2  # the payload holds no function, class or instance of the user's: any Unpickler will do
 WATCHED = 4  # tell when the call begins
+NAMED = 8  # the task's name is a record in the bulk pipe
 
 #: kind, length, id
 RECORD = struct.Struct("<BxxxQQ")
@@ -42,6 +43,7 @@ DEFINITION = 3
 PAYLOAD = 4
 CONTEXT = 5
 FORGET = 6
+NAME = 7
 
 #: length of the payload, nonce of the incarnation, pid of the writer, kind, microseconds that the call took, item
 RESULT = struct.Struct("<QIIBxxxIQ")
