@@ -83,7 +83,7 @@ class OutputStream:
         mark, self._mark = self._mark, self.enqueued
         return self.enqueued > mark and self.under_way > 0
 
-    def write(self, text: str, task: Task[Any] | None) -> None:
+    def write(self, text: str, task: Task[Any] | None = None) -> None:
         """Write to the host's stream; runs on the output thread."""
         _printing.task = task
         try:

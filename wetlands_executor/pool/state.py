@@ -30,9 +30,94 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar
+
+from wetlands_executor.pool.moves import (
+    Action,
+    Broken,
+    CancelAnswered,
+    Cancelled,
+    CancelRequested,
+    Dispatch,
+    Event,
+    InitializerFailed,
+    Item,
+    ItemsFinished,
+    KillAnswered,
+    KillIfRunning,
+    KillRequested,
+    KillWorker,
+    LaunchRequested,
+    Lost,
+    PoolClosed,
+    Recall,
+    Recalled,
+    RecallRequested,
+    Released,
+    Reserved,
+    RestartDue,
+    Retried,
+    SendCancel,
+    SentDirectly,
+    SetRestartTimer,
+    ShutdownRequested,
+    StartFailed,
+    StartWorker,
+    StopWorker,
+    Submitted,
+    TerminateRequested,
+    WorkerExited,
+    WorkerReady,
+)
+
+__all__ = [
+    "CREDIT",
+    "GIVEN_UP_DELAY",
+    "RESTART_DELAYS",
+    "START_TRIES",
+    "WAITING",
+    "Action",
+    "Broken",
+    "CancelAnswered",
+    "CancelRequested",
+    "Cancelled",
+    "Dispatch",
+    "Event",
+    "InitializerFailed",
+    "Item",
+    "ItemsFinished",
+    "KillAnswered",
+    "KillIfRunning",
+    "KillRequested",
+    "KillWorker",
+    "LaunchRequested",
+    "Lost",
+    "Phase",
+    "PoolClosed",
+    "PoolState",
+    "Recall",
+    "RecallRequested",
+    "Recalled",
+    "Released",
+    "Reserved",
+    "RestartDue",
+    "Retried",
+    "SendCancel",
+    "SentDirectly",
+    "SetRestartTimer",
+    "ShutdownRequested",
+    "Slot",
+    "StartFailed",
+    "StartWorker",
+    "Status",
+    "StopWorker",
+    "Submitted",
+    "TerminateRequested",
+    "WorkerExited",
+    "WorkerReady",
+    "items_of",
+]
 
 #: Items that a slot may hold where they can be taken back. 64 keeps a worker busy for the 100 us that a refill takes.
 CREDIT = 64
@@ -64,23 +149,6 @@ class Status(Enum):
     CLOSED = "closed"
 
 
-class Item:
-    """Base of what is scheduled.
-
-    Attributes:
-        place: None, ``WAITING`` or the Slot that holds the item; only this module writes it.
-        priority: higher goes first; equal ones in the order of their submission.
-        tries: how often it is run again if its worker dies.
-    """
-
-    __slots__ = ("place", "priority", "tries")
-
-    def __init__(self) -> None:
-        self.place: Slot | object | None = None
-        self.priority = 0
-        self.tries = 0
-
-
 #: ``place`` of an item that no slot holds yet.
 WAITING: object = object()
 
@@ -109,288 +177,6 @@ class Slot:
         self.recalling = False
         # The process is killed for the sake of one item: the slot gets another one.
         self.replace = False
-
-
-# --- events: what happened
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """New items, in order."""
-
-    items: Sequence[Item]
-
-
-@dataclass(frozen=True, slots=True)
-class SentDirectly:
-    """The submitting thread wrote this item to an idle worker itself (see ``pool.py``); the state learns it afterwards."""
-
-    worker: int
-    item: Item
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchRequested:
-    """Start all workers now."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
-    """The incarnation has finished its initializer."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class ItemsFinished:
-    """The incarnation delivered the outcome of these items."""
-
-    worker: int
-    items: Sequence[Item]
-
-
-@dataclass(frozen=True, slots=True)
-class Recalled:
-    """Answer to ``Recall``: these items had not started and are no longer with the worker."""
-
-    worker: int
-    items: Sequence[Item]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerExited:
-    """The process is gone. ``unstarted`` came back from its inbox.
-
-    Attributes:
-        final: the start failed for a reason that the next try would meet again.
-    """
-
-    worker: int
-    unstarted: Sequence[Item]
-    final: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class InitializerFailed:
-    """The initializer raised in this incarnation: by the contract of the standard library the pool is broken."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
-    """Somebody wants this item not to run, or to stop."""
-
-    item: Item
-
-
-@dataclass(frozen=True, slots=True)
-class RecallRequested:
-    """If this item is with a worker and has not started, take it back and send it again (something about it has changed)."""
-
-    item: Item
-
-
-@dataclass(frozen=True, slots=True)
-class KillRequested:
-    """End the worker that runs this item; if it waits, it is cancelled.
-
-    Attributes:
-        retry: it may be run again; False for a cancellation.
-    """
-
-    item: Item
-    retry: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class KillAnswered:
-    """Answer to ``KillIfRunning``: whether the item was running and its worker is being ended."""
-
-    worker: int
-    item: Item
-    killed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    """An item will come later (its dependencies are not ready): the pool must not close before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """A reserved item has been submitted, or never will be."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShutdownRequested:
-    """Accept nothing more; ``cancel_pending`` drops what has not started."""
-
-    cancel_pending: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TerminateRequested:
-    """End all workers at once; what has not started is cancelled."""
-
-
-@dataclass(frozen=True, slots=True)
-class RestartDue:
-    """The delay before the next try to start workers is over."""
-
-
-Event = Union[
-    Submitted,
-    SentDirectly,
-    LaunchRequested,
-    WorkerReady,
-    ItemsFinished,
-    Recalled,
-    WorkerExited,
-    InitializerFailed,
-    CancelRequested,
-    RecallRequested,
-    KillRequested,
-    KillAnswered,
-    Reserved,
-    Released,
-    ShutdownRequested,
-    TerminateRequested,
-    RestartDue,
-]
-
-# --- actions: what the shell has to do
-
-
-@dataclass(frozen=True, slots=True)
-class StartWorker:
-    """Start a process for slot ``index`` and call it ``worker``."""
-
-    worker: int
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatch:
-    """Send these items to the worker, in order."""
-
-    worker: int
-    items: Sequence[Item]
-
-
-@dataclass(frozen=True, slots=True)
-class Recall:
-    """Take back what the worker has not started, and answer with ``Recalled``."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class SendCancel:
-    """Ask the running item to stop."""
-
-    worker: int
-    item: Item
-
-
-@dataclass(frozen=True, slots=True)
-class StopWorker:
-    """Let the worker end: it has nothing left to do."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class KillWorker:
-    """End the worker at once."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class KillIfRunning:
-    """End the worker at once if it runs this item now, and answer with ``KillAnswered``. Its inbox is empty."""
-
-    worker: int
-    item: Item
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """These items will never run; settle them as cancelled."""
-
-    items: Sequence[Item]
-
-
-@dataclass(frozen=True, slots=True)
-class CancelAnswered:
-    """Answer to ``CancelRequested``: True if the item will not run."""
-
-    item: Item
-    done: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """This item was running in the worker that died."""
-
-    item: Item
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class Retried:
-    """This item was running in the worker that died, and waits for another try."""
-
-    item: Item
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class StartFailed:
-    """No worker could be started: fail these items (perhaps none) with the reason of ``worker``'s death."""
-
-    items: Sequence[Item]
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The initializer failed in ``worker``: fail these items; nothing more is accepted."""
-
-    items: Sequence[Item]
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class SetRestartTimer:
-    """Send ``RestartDue`` after ``delay`` seconds."""
-
-    delay: float
-
-
-@dataclass(frozen=True, slots=True)
-class PoolClosed:
-    """The last process is gone and nothing is waiting."""
-
-
-Action = Union[
-    StartWorker,
-    Dispatch,
-    Recall,
-    SendCancel,
-    StopWorker,
-    KillWorker,
-    KillIfRunning,
-    Cancelled,
-    CancelAnswered,
-    Lost,
-    Retried,
-    StartFailed,
-    Broken,
-    SetRestartTimer,
-    PoolClosed,
-]
 
 
 class PoolState:

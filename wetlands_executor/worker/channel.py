@@ -26,10 +26,10 @@ class Channel:
     """Pipes of this worker. ``nonce`` is set when the host's configuration has been read."""
 
     def __init__(self, inbox: int, bulk: int, results: int) -> None:
-        self.inbox = _move_up(inbox)
-        self.bulk = _move_up(bulk)
-        self.results = _move_up(results)
-        self._identity = os.fstat(self.results).st_ino
+        self.inbox = inbox
+        self.bulk = bulk
+        self.results = results
+        self._identity = os.fstat(results).st_ino if results >= 0 else 0
         self.nonce = 0
         # Whether code may travel as bytecode: both interpreters have the same magic number.
         self.by_value = True
@@ -131,7 +131,7 @@ class Channel:
             view = view[os.write(self.results, view[:_MAX_IOV]) :]
 
 
-def _move_up(fd: int) -> int:
+def move_up(fd: int) -> int:
     """Return the same pipe under a high number, out of the way of tasks that close ranges of low ones; ``fd`` itself if that fails."""
     try:
         import fcntl

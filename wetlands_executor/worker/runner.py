@@ -22,7 +22,7 @@ from time import monotonic_ns
 from . import board as boards
 from . import stdio, wire
 from .calls import dumps, dumps_error, dumps_result, loads, loads_rich
-from .channel import Channel, ChannelLost
+from .channel import Channel, ChannelLost, move_up
 from .context import RemoteTaskHandle
 from .progress import Progress
 
@@ -51,7 +51,7 @@ class Runner:
     """
 
     def __init__(self, fds: List[int]) -> None:
-        self.channel = Channel(fds[0], fds[1], fds[2])
+        self.channel = Channel(*map(move_up, fds[:3]))
         self.board = boards.attach(fds[4])
         self.life = fds[3]
         self.pid = os.getpid()

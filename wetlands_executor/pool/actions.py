@@ -1,0 +1,275 @@
+"""What the state asks for, done: one method per action. I/O thread only, but for the start of a process, which has a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import pickle
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import Any, ClassVar
+
+from wetlands_executor.pool import bundle, payload, ports, spawn
+from wetlands_executor.pool import state as st
+from wetlands_executor.pool.arrivals import Arrivals
+from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.process import Call, WorkerProcess
+from wetlands_executor.worker import wire
+
+LOGGER = logging.getLogger("concurrent.futures")
+
+#: Seconds that a worker may take to end by itself (exit hooks, non-daemon threads) before it is killed.
+STOP_GRACE = 5.0
+#: Seconds after which a kill that met no running call is tried again.
+KILL_AGAIN = 0.005
+
+
+class Actions(Arrivals):
+    """Performs the actions of ``PoolState``."""
+
+    def _hand_over(self, job: Callable[[], object]) -> None:
+        """Run ``job`` after the lines of the process that has just died."""
+        if any(stream.under_way for stream in self._last_streams):
+            self.output.put(job)
+        else:
+            job()
+
+    def _start_worker(self, action: st.StartWorker) -> None:
+        self._starts[action.worker] = action.index
+        self.starter.put(partial(self._spawn, action.worker, action.index))
+
+    def _spawn(self, worker: int, index: int) -> None:
+        """Start a process; on the starter thread, because activation runs a shell and exec takes a millisecond."""
+        try:
+            argv, env, cwd = self._launch(index)
+            process: spawn.Process | BaseException = spawn.Process(argv, env, cwd)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is why the worker cannot start
+            process = error
+        self.post(partial(self._spawned, worker, index, process))
+
+    def _spawned(self, worker: int, index: int, process: spawn.Process | BaseException) -> None:
+        self._starts.pop(worker, None)
+        if isinstance(process, BaseException):
+            self._abandoned.discard(worker)
+            self._reasons[worker] = self._start_error(f"{type(process).__name__}: {process}", "", process)
+            transient = isinstance(process, (BlockingIOError, MemoryError)) or getattr(process, "errno", None) in (11, 12, 23, 24)
+            self._feed(st.WorkerExited(worker, (), final=not transient))
+            return
+        nonce = secrets.randbits(32)
+        assert self._port is not None
+        mine = self.processes[worker] = WorkerProcess(worker, index, process, self._port, nonce)
+        mine.streams = (OutputStream("stdout"), OutputStream("stderr"))
+        port = self._port
+        for fd, stream in zip((process.stdout, process.stderr), mine.streams, strict=True):
+            port.add_reader(fd, ports.OUTPUT, partial(self._on_output, mine, fd, stream))
+        port.add_reader(process.results, ports.RESULTS, partial(self._on_results, mine))
+        port.add_reader(process.exit, ports.EXIT, partial(self._on_exit, mine))
+        mine.send_raw(bundle.source())
+        mine.send_record(wire.CONFIG, 0, self._config(mine))
+        mine.flush()
+        self._set_timer(self._start_timeout, partial(self._check_started, mine))
+        if worker in self._abandoned:
+            self._abandoned.discard(worker)
+            mine.stopping = True
+            mine.kill()
+
+    def _config(self, process: WorkerProcess) -> bytes:
+        context = payload.current_context()
+        process.sent_context = context.number
+        data, code = self._initializer or (None, None)
+        return pickle.dumps(
+            {
+                "nonce": process.nonce,
+                "magic": payload.MAGIC,
+                "surroundings": context.data,
+                "context": context.number,
+                "authkey": bytes(multiprocessing.current_process().authkey),
+                "preload": self._preload,
+                "initializer": data,
+                "initializer_code": code,
+                "index": process.index,
+            },
+            4,
+        )
+
+    def _check_started(self, process: WorkerProcess) -> None:
+        if not process.ready and self.processes.get(process.worker) is process and process.worker not in self._reasons:
+            self._reasons[process.worker] = self._start_error(
+                f"it was not ready within {self._start_timeout:g} s (start_timeout)", process.stderr_tail()
+            )
+            process.kill()
+
+    def _dispatch(self, action: st.Dispatch) -> st.Event | None:
+        process = self.processes[action.worker]
+        calls: list[Call] = list(action.items)  # type: ignore[arg-type]
+        refused = None
+        if process.foreign:
+            refused = [call for call in calls if call.encoded.by_value is not None]
+            for call in refused:
+                call.task._settle(None, self._code_error(process, call))
+            calls = [call for call in calls if call.encoded.by_value is None]
+        if calls:
+            if self.worker_timeout is not None and not process.calls:
+                self._watch_silence(process)
+            process.send_calls(calls)
+        return st.ItemsFinished(action.worker, refused) if refused else None
+
+    def _code_error(self, process: WorkerProcess, call: Call) -> BaseException:
+        theirs = (process.hello or {}).get("version", "another version")
+        return pickle.PicklingError(
+            f"{call.encoded.by_value} would have to travel as code, and this process runs Python {python_version()}, {self.what} "
+            f"Python {theirs}: bytecode is never sent across. Put it into a module or file that the worker can import "
+            '(submit("file.py:function", ...)), or use an environment with the same Python version'
+        )
+
+    def _recall(self, action: st.Recall) -> st.Event:
+        process = self.processes[action.worker]
+        if not process.close_lane():
+            # A submitting thread is inside, perhaps interrupted by a signal: what it writes cannot be told from what was there.
+            return st.Recalled(action.worker, ())
+        for call in process.absorb():
+            # Within an action: the state is between two events, and while it recalls this slot it only takes note.
+            self._state.handle(st.SentDirectly(process.worker, call))
+        return st.Recalled(action.worker, process.take_back())
+
+    def _send_cancel(self, action: st.SendCancel) -> None:
+        process = self.processes[action.worker]
+        call: Call = action.item  # type: ignore[assignment]
+        process.request_cancel(call)
+        options = call.task._options
+        grace = options.cancel_grace if options is not None and options.cancel_grace is not None else self.cancel_grace
+        if grace is not None and not call.task._escalating:
+            call.task._escalating = True
+            self._set_timer(grace, partial(self._escalate, call, grace))
+
+    def _escalate(self, call: Call, grace: float) -> None:
+        """The call has not stopped at the request: interrupt it, and if that does not help, end its worker."""
+        process = call.process
+        if process is None or self.processes.get(process.worker) is not process or call.number not in process.calls:
+            return
+        call.task._interrupted = True
+        process.interrupt(call, signal.SIGINT)
+        self._set_timer(grace, partial(self._end_escalation, call))
+
+    def _end_escalation(self, call: Call) -> None:
+        process = call.process
+        if process is not None and self.processes.get(process.worker) is process and call.number in process.calls:
+            call.task._verdict = True
+            self._kill_call(call)
+
+    def _stop_worker(self, action: st.StopWorker) -> None:
+        process = self.processes[action.worker]
+        process.stop()
+        self._set_timer(STOP_GRACE, partial(self._kill_if_alive, process))
+
+    def _kill_worker(self, action: st.KillWorker) -> None:
+        process = self.processes.get(action.worker)
+        if process is None:
+            self._abandoned.add(action.worker)  # it is being started
+        else:
+            process.stopping = True
+            process.kill()
+
+    def _kill_if_running(self, action: st.KillIfRunning) -> st.Event:
+        process = self.processes[action.worker]
+        call: Call = action.item  # type: ignore[assignment]
+        running = process.is_running(call)
+        if running:
+            process.stopping = True
+            process.kill()
+        elif call.number in process.calls:
+            # Race: the worker has read the frame and not yet written the board, or its result is on the way.
+            self._set_timer(KILL_AGAIN, partial(self._kill_again, call))
+        return st.KillAnswered(action.worker, call, running)
+
+    def _kill_again(self, call: Call) -> None:
+        if call.place is not None and call.process is not None and call.number in call.process.calls:
+            self._feed(st.KillRequested(call, retry=call.tries > 0))
+
+    def _cancelled(self, action: st.Cancelled) -> None:
+        for call in action.items:
+            call.task._settle_cancelled()  # type: ignore[attr-defined]
+
+    def _cancel_answered(self, action: st.CancelAnswered) -> None:
+        for reply in self._replies.pop(action.item, ()):
+            reply(action.done)
+
+    def _lost(self, action: st.Lost) -> None:
+        call: Call = action.item  # type: ignore[assignment]
+        task = call.task
+        if call.deciding:
+            return  # its outcome is known; a decoder thread is dealing with it
+        verdict = task._verdict
+        if verdict is True:
+            self._hand_over(task._settle_cancelled)
+            return
+        error = self._reasons[action.worker] if verdict is None else self._with_stacks(verdict)
+        self._hand_over(partial(task._settle, None, error))
+
+    def _with_stacks(self, verdict: Any) -> BaseException:
+        error: BaseException = verdict(self._stacks)
+        if self._stacks:
+            error.args = (f"{error.args[0]}; its Python stacks at that moment:\n{self._stacks}", *error.args[1:])
+        return error
+
+    def _retried(self, action: st.Retried) -> None:
+        call: Call = action.item  # type: ignore[assignment]
+        call.process = None
+        call.task._next_attempt(None)
+
+    def _start_failed(self, action: st.StartFailed) -> None:
+        error = self._reasons[action.worker]
+        for call in action.items:
+            call.task._settle(None, _copy_error(error))  # type: ignore[attr-defined]
+        self._answer_launch(error)
+
+    def _broken(self, action: st.Broken) -> None:
+        error = self._reasons.get(action.worker) or BrokenProcessPool("the initializer of a worker failed; the pool is not usable any more")
+        self.broken = error
+        self.refusing = True  # Order: before the tasks fail, so that whoever sees that cannot submit any more
+        for call in action.items:
+            call.task._settle(None, _copy_error(error))  # type: ignore[attr-defined]
+        self._answer_launch(error)
+
+    def _set_restart_timer(self, action: st.SetRestartTimer) -> None:
+        self._set_timer(action.delay, partial(self._feed, st.RestartDue()))
+
+    def _closed(self, action: st.PoolClosed) -> None:
+        """Nothing to do here: the loop looks at the status."""
+
+    _PERFORM: ClassVar[dict[type, Callable[[Any, Any], st.Event | None]]] = {
+        st.StartWorker: _start_worker,
+        st.Dispatch: _dispatch,
+        st.Recall: _recall,
+        st.SendCancel: _send_cancel,
+        st.StopWorker: _stop_worker,
+        st.KillWorker: _kill_worker,
+        st.KillIfRunning: _kill_if_running,
+        st.Cancelled: _cancelled,
+        st.CancelAnswered: _cancel_answered,
+        st.Lost: _lost,
+        st.Retried: _retried,
+        st.StartFailed: _start_failed,
+        st.Broken: _broken,
+        st.SetRestartTimer: _set_restart_timer,
+        st.PoolClosed: _closed,
+    }
+
+
+def _copy_error(error: BaseException) -> BaseException:
+    """Return an equal exception: each task raises its own, because raising one writes its traceback."""
+    try:
+        copy = type(error)(*error.args)
+    except Exception:  # noqa: BLE001 - an __init__ with another signature: then the tasks share it
+        return error
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+def python_version() -> str:
+    """Return the host's Python version for messages."""
+    return sys.version.split()[0]

@@ -1,0 +1,319 @@
+"""The heart of a pool: what threads post, the I/O thread that feeds the state and performs its actions, timers.
+
+Everything else of ``Pool`` is built on this, layer by layer, each in a file of its own: ``settling`` (outcomes to tasks), ``limits`` (time),
+``arrivals`` (what comes from workers), ``actions`` (what the state asks for), ``pool`` (what other threads ask for, and the end).
+See ``pool.py`` for the whole picture.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerStartError, WorkerUnresponsive
+from wetlands_executor.events import Listener
+from wetlands_executor.pool import payload, ports, spawn
+from wetlands_executor.pool import state as st
+from wetlands_executor.pool.delivery import Decoders, Latch, SerialThread
+from wetlands_executor.pool.ledger import Ledger
+from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.process import Call, WorkerProcess
+from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.options import CallOptions
+    from wetlands_executor.task import Task
+
+LOGGER = logging.getLogger("concurrent.futures")
+
+#: Pools of this process, for its forks and for the interpreter's exit.
+live_pools: weakref.WeakSet[PoolCore] = weakref.WeakSet()
+
+Launch: TypeAlias = Callable[[int], tuple[Sequence[str], Mapping[str, str], str | None]]
+
+
+class EndedPort:
+    """Stands where the port was."""
+
+    sleeping = False
+
+    def wake(self) -> None:
+        """Wake nobody."""
+
+    def fds(self) -> set[int]:
+        """Return no descriptors."""
+        return set()
+
+
+class PoolCore:
+    """Workers of one environment. Thread-safe; see the module's text for which thread runs what.
+
+    Args:
+        launch: slot index -> (argv, environment, working folder) of its process; may take long and may raise.
+        max_workers: number of slots.
+        tasks_per_worker: see ``PoolState``.
+        preload: modules that a worker imports before it is ready.
+        initializer: pickled (function, args) and the name of what travels as code in it, or None.
+        start_timeout: seconds from the process's start to its being ready.
+        worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``.
+        what: how messages call the environment.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        max_workers: int,
+        *,
+        tasks_per_worker: int | None,
+        preload: Sequence[str],
+        initializer: tuple[bytes, str | None] | None,
+        start_timeout: float,
+        worker_timeout: float | None,
+        task_timeout: float | None,
+        cancel_grace: float | None,
+        what: str,
+    ) -> None:
+        self._launch = launch
+        self._preload = list(preload)
+        self._initializer = initializer
+        self._start_timeout = start_timeout
+        self.worker_timeout = worker_timeout
+        self.task_timeout = task_timeout
+        self.cancel_grace = cancel_grace
+        self.what = what
+        self.max_workers = max_workers
+        self.pid = os.getpid()
+        self._state = st.PoolState(max_workers, credit=st.CREDIT if spawn.can_take_back() else 1, tasks_per_worker=tasks_per_worker)
+        self._posted: deque[Call | Callable[[], object]] = deque()
+        self._port: ports.Port | None = None
+        self._thread: threading.Thread | None = None
+        # Guards the start of the I/O thread and of the end (`_refusing`); nothing else happens while it is held.
+        self._lock = threading.RLock()
+        self.refusing = False
+        self.broken: BaseException | None = None
+        #: Idle workers to which a submitting thread may write; replaced whole by the I/O thread.
+        self.lanes: tuple[WorkerProcess, ...] = ()
+        #: True if a posted call could be acted on at once; else nobody has to be woken for it. Written by the I/O thread.
+        self.hungry = True
+        self.processes: dict[int, WorkerProcess] = {}
+        self._abandoned: set[int] = set()
+        self._starts: dict[int, int] = {}
+        self._reasons: dict[int, BaseException] = {}
+        self._replies: dict[st.Item, list[Callable[[bool], object]]] = {}
+        self._launch_waiters: list[tuple[threading.Lock, list[BaseException]]] = []
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._timer_ids = itertools.count()
+        self._run_limit = 0
+        self.ended = False
+        self.workers_gone = Latch()
+        self.finished = Latch()
+        self.starter = SerialThread("wetlands-start")
+        self.output = SerialThread("wetlands-output")
+        self.decoders = Decoders("wetlands-decode")
+        self.callbacks = SerialThread("wetlands-callbacks")
+        self.ledger = Ledger(self.callbacks)
+        self._backlog_lock = threading.Lock()
+        #: Listeners to all tasks; replaced whole.
+        self.listeners: tuple[Listener, ...] = ()
+        # Tasks that were not started yet, and those that wait for others.
+        self.unstarted: weakref.WeakSet[Task[Any]] = weakref.WeakSet()
+        self.dependents: set[Task[Any]] = set()
+        live_pools.add(self)
+
+    def make_call(self, encoded: payload.Encoded, context: payload.Context, task: Any) -> Call:
+        """Return an item for a call, with the options of its task."""
+        call = Call(task._number, encoded, context, task)
+        options = task._options
+        if options is not None:
+            call.priority = options.priority
+            if _retries_crash(options):
+                call.tries = options.retries - task._attempt + 1
+            if options.timeout is not None:
+                call.watched |= wire.WATCHED
+            if options.name is not None:
+                call.watched |= wire.NAMED
+        if self.listeners or self.task_timeout is not None or self.worker_timeout is not None or task._is_watched():
+            call.watched |= wire.WATCHED
+        return call
+
+    def post(self, job: Callable[[], object]) -> None:
+        """Run ``job`` on the I/O thread; on this one if that has ended. In a forked child of the host, nothing happens."""
+        if self.pid != os.getpid():
+            return
+        self._posted.append(job)
+        self._wake()
+
+    def _wake(self) -> None:
+        port = self._port
+        if port is None:
+            self._ensure_thread()
+        else:
+            port.wake()
+        if self.ended:
+            self._sweep()
+
+    def _ensure_thread(self) -> None:
+        with self._lock:
+            if self._thread is None and not self.ended:
+                port = ports.new_port()
+                thread = threading.Thread(target=self._run, args=(port,), name="wetlands-io", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    port.close()
+                    raise
+                self._thread = thread
+                self._port = port
+
+    def later(self, delay: float, job: Callable[[], object]) -> None:
+        """Run ``job`` on the I/O thread after ``delay`` seconds."""
+        self.post(partial(self._set_timer, delay, job))
+
+    def _is_known(self, call: Call) -> bool:
+        """Return True if the call has not finished. Order: what submitting threads have sent is absorbed first, else it would look finished."""
+        if call.place is None:
+            self._feed(None)
+        return call.place is not None
+
+    def _kill_call(self, call: Call) -> None:
+        if self._is_known(call):
+            self._feed(st.KillRequested(call))
+
+    def _check_launched(self) -> None:
+        state = self._state
+        if state.ready == state.max_workers or state.status is not st.Status.OPEN:
+            self._answer_launch(None)
+
+    def _answer_launch(self, error: BaseException | None) -> None:
+        waiters, self._launch_waiters = self._launch_waiters, []
+        for lock, errors in waiters:
+            if error is not None:
+                errors.append(error)
+            lock.release()
+
+    @property
+    def forked(self) -> bool:
+        """True in a child that the host has forked: the pool belongs to the parent."""
+        return self.pid != os.getpid()
+
+    def _run(self, port: ports.Port) -> None:
+        self._port = port
+        try:
+            while True:
+                self._drain_posted()
+                if self._state.status is st.Status.CLOSED and not self.processes and not self._starts:
+                    break
+                self._publish()
+                for callback in port.wait(self._until_timer(), self._posted):
+                    callback()
+                self._fire_timers()
+        except BaseException as error:  # a bug of ours: nobody may wait for ever because of it
+            LOGGER.critical("wetlands_executor: the pool's I/O thread failed; this is a bug, please report it", exc_info=True)
+            self._fail_everything(error)
+        self._end(port)
+
+    def _drain_posted(self) -> None:
+        posted = self._posted
+        while posted:
+            calls: list[Call] = []
+            job: Call | Callable[[], object] | None = None
+            while posted:
+                job = posted.popleft()
+                if not isinstance(job, Call):
+                    break
+                calls.append(job)
+                job = None
+            if calls:
+                self._feed(st.Submitted(calls))
+            if job is not None and not isinstance(job, Call):
+                job()
+
+    def _absorb(self, process: WorkerProcess) -> None:
+        """Tell the state what submitting threads have written to a worker."""
+        if process.sent_directly:
+            self._feed(None)
+
+    def _publish(self) -> None:
+        """Tell the submitting threads what they may do. Order: after this, `_posted` is looked at once more before the thread sleeps."""
+        state = self._state
+        if state.waiting_count or state.status is not st.Status.OPEN or state.credit == 1 or state.tasks_per_worker is not None:
+            # Where an item cannot be taken back, or where they are counted, a second one at the same moment would do harm.
+            self.lanes = ()
+        else:
+            lanes = tuple(self.processes[slot.worker] for slot in reversed(state.idle) if slot.worker in self.processes)
+            for process in lanes:
+                process.lane_open = True
+            self.lanes = lanes
+        self.hungry = state.can_act
+
+    def _feed(self, event: st.Event | None) -> None:
+        """Let the state decide, and do what it says. Order: what submitting threads have sent comes before any other news."""
+        queue: deque[st.Event] = deque()
+        for process in self.processes.values():
+            if process.sent_directly:
+                queue.extend(st.SentDirectly(process.worker, call) for call in process.absorb())
+        if event is not None:
+            queue.append(event)
+        while queue:
+            for action in self._state.handle(queue.popleft()):
+                answer = self._PERFORM[type(action)](self, action)
+                if answer is not None:
+                    queue.append(answer)
+
+    def _until_timer(self) -> float | None:
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+
+    def _set_timer(self, delay: float, job: Callable[[], object]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + delay, next(self._timer_ids), job))
+
+    def _fire_timers(self) -> None:
+        if self._timers:
+            now = time.monotonic()
+            while self._timers and self._timers[0][0] <= now:
+                heapq.heappop(self._timers)[2]()
+
+    def _start_error(self, reason: str, tail: str, cause: BaseException | None = None) -> BaseException:
+        said = f"; its stderr:\n{tail}" if tail else ""
+        error = WorkerStartError(f"A worker of {self.what} cannot be started: {reason}{said}")
+        error.__cause__ = cause
+        return error
+
+    # --- supplied by the layers above
+
+    _PERFORM: ClassVar[dict[type, Callable[[Any, Any], st.Event | None]]] = {}
+
+    def _end(self, port: ports.Port) -> None:
+        raise NotImplementedError
+
+    def _sweep(self) -> None:
+        raise NotImplementedError
+
+    def _fail_everything(self, error: BaseException) -> None:
+        raise NotImplementedError
+
+    def _on_results(self, process: WorkerProcess) -> None:
+        raise NotImplementedError
+
+    def _resume(self, stream: OutputStream) -> None:
+        raise NotImplementedError
+
+
+def _retries_crash(options: CallOptions) -> bool:
+    """Return True if the end of the worker is among the failures after which the call is run again."""
+    if not options.retries:
+        return False
+    wanted = options.retry_on
+    if isinstance(wanted, (type, tuple)):
+        kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+        return any(issubclass(kind, kinds) for kind in (WorkerCrashed, WorkerUnresponsive, TaskTimeoutError))
+    # A function cannot be asked here, on the I/O thread; the end of a worker counts as wanted.
+    return True

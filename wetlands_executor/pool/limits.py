@@ -1,0 +1,83 @@
+"""Time: limits of calls, silence of workers, what happens to a call that hangs. I/O thread only."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from wetlands_executor.errors import TaskTimeoutError, WorkerUnresponsive
+from wetlands_executor.events import TaskEventType
+from wetlands_executor.pool import state as st
+from wetlands_executor.pool.process import Call, WorkerProcess
+from wetlands_executor.pool.settling import Settling
+
+LOGGER = logging.getLogger("concurrent.futures")
+
+#: Seconds that a worker may take to print its stacks before it is killed.
+STACKS_GRACE = 0.2
+
+
+class Limits(Settling):
+    """Ends calls whose time is over. Deadlines are judged after the pipe has been read: a result that is on its way counts."""
+
+    def _on_started(self, process: WorkerProcess, call: Call) -> None:
+        task = call.task
+        task._seen_running = True
+        task._emit(TaskEventType.STARTED)
+        options = task._options
+        limit = options.timeout if options is not None and options.timeout is not None else self.task_timeout
+        if limit is not None:
+            since = process.running_since(call)
+            spent = 0.0 if since is None else time.monotonic() - since
+            self._set_timer(limit - spent, partial(self._check_time, call, limit))
+
+    def _watch_silence(self, process: WorkerProcess) -> None:
+        """The worker gets something to do: from now on it must be heard."""
+        process.last_heard = time.monotonic()
+        if self.worker_timeout is not None and not process.silence_watched:
+            process.silence_watched = True
+            self._set_timer(self.worker_timeout, partial(self._check_silence, process))
+
+    def _check_time(self, call: Call, limit: float) -> None:
+        """The time of a call is over, unless its result is on the way."""
+        process = call.process
+        if process is None or self.processes.get(process.worker) is not process:
+            return
+        self._on_results(process)
+        if call.number in process.calls and process.is_running(call):
+            what = f"The task {call.task.name!r} ran longer than its limit of {limit:g} s"
+            self._end_hung(process, call, partial(TaskTimeoutError, what))
+
+    def _check_silence(self, process: WorkerProcess) -> None:
+        process.silence_watched = False
+        limit = self.worker_timeout
+        if limit is None or self.processes.get(process.worker) is not process:
+            return
+        self._on_results(process)
+        running = [call for call in process.calls.values() if process.is_running(call)]
+        if not running and not process.calls:
+            return
+        left = process.last_heard + limit - time.monotonic()
+        if left > 0 or not running:
+            left = max(left, limit / 10)
+            process.silence_watched = True
+            self._set_timer(left, partial(self._check_silence, process))
+            return
+        call = running[0]
+        what = f"The worker process {process.process.pid} of {self.what} gave no sign of life for {limit:g} s (worker_timeout) in {call.task.name!r}"
+        self._end_hung(process, call, partial(WorkerUnresponsive, what))
+
+    def _end_hung(self, process: WorkerProcess, call: Call, verdict: Callable[[str], BaseException]) -> None:
+        """Let the worker print its stacks, then end it."""
+        options = call.task._options
+        if options is not None and isinstance(options.retry_on, (type, tuple)) and not options.retries_error(verdict("")):
+            call.tries = 0
+        call.task._verdict = verdict
+        delay = STACKS_GRACE if process.ask_for_stacks() else 0.0
+        self._set_timer(delay, partial(self._kill_hung, process, call))
+
+    def _kill_hung(self, process: WorkerProcess, call: Call) -> None:
+        if self.processes.get(process.worker) is process and call.number in process.calls:
+            self._feed(st.KillRequested(call, retry=True))

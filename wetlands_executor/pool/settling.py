@@ -1,0 +1,167 @@
+"""From an outcome to a settled task: after what it printed, unpickled where user code may run, run again where that was asked for."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from wetlands_executor.pool import payload
+from wetlands_executor.pool import state as st
+from wetlands_executor.pool.core import PoolCore
+from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.process import TOO_LARGE, Call, Frame, WorkerProcess
+from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.task import Task
+
+LOGGER = logging.getLogger("concurrent.futures")
+
+
+
+#: Pieces of output under way at which reading from a worker's stream pauses, and goes on.
+OUTPUT_HIGH, OUTPUT_LOW = 256, 64
+
+
+class Settling(PoolCore):
+    """Gives tasks their outcome. I/O thread, output thread, decoder threads; each method says which."""
+
+    def _put_text(self, stream: OutputStream, text: str, task: Task[Any] | None = None) -> None:
+        if text:
+            stream.enqueued += 1
+            self.output.put(partial(self._write_text, stream, text, task))
+
+    def _write_text(self, stream: OutputStream, text: str, task: Task[Any] | None) -> None:
+        """Runs on the output thread."""
+        try:
+            stream.write(text, task)
+        finally:
+            if stream.paused and stream.under_way < OUTPUT_LOW:
+                self.post(partial(self._resume, stream))
+
+    def _deliver(self, process: WorkerProcess, call: Call, frame: Frame) -> None:
+        """Settle a task, after what it printed and where its result may be unpickled."""
+        printed = process.records.written_to()
+        for stream in process.streams:
+            if stream.splitter.pending:
+                self._put_text(stream, stream.splitter.finish(), call.task)
+            printed = stream.written_to() or printed
+        if printed:
+            self.output.put(partial(self._settle, call, frame))
+        else:
+            self._settle(call, frame)
+
+    def _settle(self, call: Call, frame: Frame) -> None:
+        kind, data = frame.kind, frame.payload
+        if call.backlog is not None or call.deciding:
+            self._decode(call, frame)
+        elif kind == wire.NONE:
+            call.task._settle(None, None)
+        elif kind == wire.CANCELLED:
+            call.task._settle_cancelled()
+        elif kind == wire.VALUE and payload.is_trivial(data):
+            try:
+                value = pickle.loads(data)
+            except Exception as error:  # noqa: BLE001 - only its own task is harmed
+                call.task._settle(None, error)
+            else:
+                call.task._settle(value, None)
+        elif kind == TOO_LARGE:
+            call.task._settle(None, MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process"))
+        else:
+            self._decode(call, frame)
+
+    def _decode(self, call: Call, frame: Frame) -> None:
+        """Unpickle on a decoder thread. Order: frames of one call one after another, those of different calls side by side."""
+        with self._backlog_lock:
+            if call.backlog is not None:
+                call.backlog.append(frame)
+                return
+            call.backlog = deque((frame,))
+        self.run_user_code(partial(self._work_off, call))
+
+    def run_user_code(self, job: Callable[[], object]) -> None:
+        """Run ``job`` on a decoder thread. Any thread."""
+        delay = self.decoders.put(job)
+        if delay is not None:
+            self.post(partial(self._set_timer, delay, self._check_decoders))
+
+    def _check_decoders(self) -> None:
+        delay = self.decoders.check()
+        if delay is not None:
+            self._set_timer(delay, self._check_decoders)
+
+    def _work_off(self, call: Call) -> None:
+        """Runs on a decoder thread."""
+        while True:
+            with self._backlog_lock:
+                if not call.backlog:
+                    call.backlog = None
+                    return
+                frame = call.backlog.popleft()
+            if frame.kind == wire.OUTPUT:
+                try:
+                    new = payload.decode(frame.payload)
+                except BaseException:
+                    LOGGER.exception("wetlands_executor: an output of task %r cannot be unpickled here", call.task.name)
+                else:
+                    call.task._report_outputs(new)
+            elif frame.kind == wire.NONE:
+                call.task._settle(None, None)
+            elif frame.kind == wire.CANCELLED:
+                call.task._settle_cancelled()
+            elif call.deciding:
+                self._decide(call, payload.decode_error(frame.payload))
+            else:
+                _decode_and_settle(call, frame.kind, frame.payload)
+
+    def _may_run_again(self, task: Task[Any]) -> bool:
+        options = task._options
+        return options is not None and options.retry_on is not None and task._attempt <= options.retries and not task._cancel_asked
+
+    def _decide(self, call: Call, error: BaseException) -> None:
+        """Find out whether a failed call is run again; ``retry_on`` may be user code. Runs on a decoder thread."""
+        again = False
+        try:
+            again = call.task._options.retries_error(error)
+        except Exception:
+            LOGGER.exception("wetlands_executor: exception in retry_on of task %r", call.task.name)
+        if again:
+            self.post(partial(self._run_again, call, error))
+        else:
+            call.task._settle(None, error)
+            self.post(partial(self._finish_decided, call))
+
+    def _finish_decided(self, call: Call) -> None:
+        process = call.process
+        if call.place is not None and process is not None and process.worker in self.processes:
+            self._feed(st.ItemsFinished(process.worker, [call]))
+
+    def _run_again(self, call: Call, error: BaseException) -> None:
+        task = call.task
+        if task._cancel_asked:
+            task._settle_cancelled()
+        elif self._state.status is st.Status.CLOSED or self._state.terminated or self._state.broken:
+            task._settle(None, error)
+        else:
+            # Order: the new try is submitted before the old one is finished, so that a draining pool does not close in between.
+            again = self.make_call(call.encoded, call.context, task)
+            task._next_attempt(again)
+            self._feed(st.Submitted([again]))
+        self._finish_decided(call)
+
+
+def _decode_and_settle(call: Call, kind: int, data: bytes | bytearray) -> None:
+    """Unpickle and settle; on a decoder thread, or wherever user code may run."""
+    try:
+        if kind == wire.ERROR:
+            value, error = None, payload.decode_error(data)
+        else:
+            value, error = payload.decode(data), None
+    except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is this task's failure and nobody else's
+        value, error = None, payload.undecodable(failure, str(call.task.name))
+    call.task._settle(value, error)
