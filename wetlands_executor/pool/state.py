@@ -660,7 +660,7 @@ class PoolState:
         While workers are starting, only one item is given out ahead: the others will want their share.
         """
         rooms = {}
-        for slot in self.by_worker.values():
+        for slot in sorted(self.by_worker.values(), key=lambda slot: len(slot.held)):
             room = self._room(slot)
             if self.starting:
                 room = min(room, 2 - len(slot.held))
