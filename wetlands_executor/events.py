@@ -83,7 +83,7 @@ class Listener:
         self._dispatch = dispatch
         # Guards `_updates`: updates that wait for the callback thread, at most one per task.
         self._lock = threading.Lock()
-        self._updates: dict[Task[Any], TaskEvent] = {}
+        self._updates: dict[Task[Any], tuple[TaskEvent, dict[Any, Any]]] = {}
 
     def give(self, event: TaskEvent, thread: SerialThread | None) -> None:
         """Deliver an event; updates that were not seen yet are merged."""
@@ -97,7 +97,9 @@ class Listener:
         elif event.type is TaskEventType.UPDATE:
             with self._lock:
                 waiting = self._updates.get(event.task)
-                self._updates[event.task] = event if waiting is None else replace(event, outputs={**waiting.outputs, **event.outputs})
+                outputs = {} if waiting is None else waiting[1]
+                outputs.update(event.outputs)
+                self._updates[event.task] = event, outputs
             if waiting is None:
                 thread.put(partial(self._call_update, event.task))
         else:
@@ -105,8 +107,8 @@ class Listener:
 
     def _call_update(self, task: Task[Any]) -> None:
         with self._lock:
-            event = self._updates.pop(task)
-        self._call(event)
+            event, outputs = self._updates.pop(task)
+        self._call(replace(event, outputs=MappingProxyType(outputs)))
 
     def _call(self, event: TaskEvent) -> None:
         try:

@@ -72,7 +72,6 @@ class Snapshot(NamedTuple):
     message: str | None = None
     current: float | None = None
     maximum: float | None = None
-    outputs: Mapping[Any, Any] = MappingProxyType({})
 
 
 _NO_SNAPSHOT = Snapshot()
@@ -338,12 +337,16 @@ class Task(Future[T]):
         snapshot = self._snapshot
         if snapshot.current is None or not snapshot.maximum:
             return None
-        return min(max(snapshot.current / snapshot.maximum, 0.0), 1.0)
+        try:
+            fraction = snapshot.current / snapshot.maximum
+        except OverflowError:  # integers beyond the range of floats
+            fraction = 1.0 if (snapshot.current > 0) == (snapshot.maximum > 0) else 0.0
+        return min(max(fraction, 0.0), 1.0)
 
     @property
     def outputs(self) -> dict[Any, Any]:
         """The named outputs that have arrived; a copy."""
-        return dict(self._snapshot.outputs)
+        return dict(self.__dict__.get("_outputs", ()))
 
     @property
     def cancel_requested(self) -> bool:
@@ -456,7 +459,7 @@ class Task(Future[T]):
     async def events(self) -> AsyncIterator[TaskEvent]:
         """Yield what happens from now on, up to the terminal event; a finished task yields its terminal event."""
         loop = asyncio.get_running_loop()
-        waiting: deque[TaskEvent] = deque()
+        waiting: deque[tuple[TaskEvent, dict[Any, Any]]] = deque()
         arrived = asyncio.Event()
         # Updates that the loop has not taken are merged, as for listeners.
         stream = Listener(lambda event: _post_to_loop(loop, _arrive, waiting, arrived, event), None, once=True)
@@ -469,8 +472,8 @@ class Task(Future[T]):
                 self._pool.watch(self._call)
             while True:
                 while waiting:
-                    event = waiting.popleft()
-                    yield event
+                    event, outputs = waiting.popleft()
+                    yield replace(event, outputs=MappingProxyType(outputs))
                     if event.type.is_terminal:
                         return
                 arrived.clear()
@@ -577,12 +580,14 @@ class Task(Future[T]):
         listener.give(event, self._pool.callbacks if self._pool is not None else None)
 
     def _report(self, message: str | None, current: float | None, maximum: float | None) -> None:
-        self._snapshot = Snapshot(message, current, maximum, self._snapshot.outputs)
-        self._emit(TaskEventType.UPDATE)
+        snapshot = Snapshot(message, current, maximum)
+        if snapshot != self._snapshot:  # the last report of a call comes twice
+            self._snapshot = snapshot
+            self._emit(TaskEventType.UPDATE)
 
     def _report_outputs(self, new: dict[Any, Any]) -> None:
-        snapshot = self._snapshot
-        self._snapshot = snapshot._replace(outputs=MappingProxyType({**snapshot.outputs, **new}))
+        # One dictionary that only grows; readers copy it in one step.
+        self.__dict__.setdefault("_outputs", {}).update(new)
         self._emit(TaskEventType.UPDATE, new)
 
     def _next_attempt(self, call: Call | None) -> None:
@@ -591,6 +596,7 @@ class Task(Future[T]):
         self._attempt += 1
         self._verdict = None
         self._snapshot = _NO_SNAPSHOT
+        self.__dict__.pop("_outputs", None)
         if call is not None:
             self._call = call
 
@@ -759,11 +765,13 @@ def _wake_waiter(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-def _arrive(waiting: deque[TaskEvent], arrived: asyncio.Event, event: TaskEvent) -> None:
-    """Add an event to a stream, in its loop; an update that was not taken yet is replaced."""
-    if event.type is TaskEventType.UPDATE and waiting and waiting[-1].type is TaskEventType.UPDATE:
-        event = replace(event, outputs={**waiting.pop().outputs, **event.outputs})
-    waiting.append(event)
+def _arrive(waiting: deque[tuple[TaskEvent, dict[Any, Any]]], arrived: asyncio.Event, event: TaskEvent) -> None:
+    """Add an event to a stream, in its loop; an update that was not taken yet is replaced, its outputs are kept."""
+    outputs: dict[Any, Any] = {}
+    if event.type is TaskEventType.UPDATE and waiting and waiting[-1][0].type is TaskEventType.UPDATE:
+        outputs = waiting.pop()[1]
+    outputs.update(event.outputs)
+    waiting.append((event, outputs))
     arrived.set()
 
 

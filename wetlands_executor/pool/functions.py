@@ -113,6 +113,10 @@ def reference_to(obj: Any) -> Reference | None:
     if found is not obj:
         return None
     file = getattr(module, "__file__", None)
+    if not isinstance(file, str) and name.partition(".")[0] not in sys.stdlib_module_names:
+        origin = getattr(getattr(module, "__spec__", None), "origin", None)
+        if origin not in ("built-in", "frozen"):
+            return None  # made by hand, not by an import: nobody else can import it
     if not isinstance(file, str) or belongs_to_environment(os.path.abspath(file)):
         return Reference(name, qualname, None)
     if name.partition(".")[0] == "wetlands_executor":

@@ -136,6 +136,10 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
                     self.by_value = obj.__qualname__
                 return _cp._dynamic_class_reduce(obj)
             return self._by_reference(reference)
+        if isinstance(obj, types.MethodType):
+            name = obj.__func__.__name__
+            if getattr(obj.__self__, name, None) == obj:  # by name, as pickle does it: the function itself may have no name of its own
+                return getattr, (obj.__self__, name)
         return super().reducer_override(obj)
 
     @staticmethod

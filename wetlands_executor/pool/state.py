@@ -306,6 +306,7 @@ class PoolState:
             self.launching = False
         slot.phase = Phase.READY
         self.idle[slot] = None
+        self._replace(out)
         self._schedule(out)
         self._balance(out)
 
@@ -456,11 +457,13 @@ class PoolState:
             return
         self.failures = START_TRIES
         self.hold_starts = True
+        if self.starting:
+            return  # their outcome decides
         self.replacements = 0
         self.launching = False
-        if not self.ready and not self.starting:
+        if not self.ready:
             # Nobody is left who could do it. The next item that is submitted is a reason to try again.
-            self.hold_starts = self.timer_set
+            self.hold_starts = False
             self.failures = 0
             out.append(StartFailed(self._take_waiting(), event.worker))
             return

@@ -113,6 +113,8 @@ def _number(value: Any, name: str) -> Any:
     except TypeError:
         pass
     try:
+        if isinstance(value, (str, bytes, bytearray)):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise TypeError("%s must be a real number, not %r" % (name, value)) from None

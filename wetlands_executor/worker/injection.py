@@ -18,14 +18,14 @@ _BOUND = type(type("_", (), {"f": lambda _self: None})().f)
 
 def position_of_task(function: Any) -> Optional[Tuple[int, bool]]:
     """Return where the parameter ``task`` stands: (index among the positional ones or -1, positional only); None if it is not to be filled."""
-    if not _mentions_task(function, 0):
-        return None
-    import inspect
-
     try:
+        if not _mentions_task(function, 0):
+            return None
+        import inspect
+
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return None  # a C function, or one that hides its signature
+    except Exception:  # noqa: BLE001 - a C function, one that hides its signature, a callable whose attributes raise
+        return None
     index = -1
     for number, parameter in enumerate(parameters):
         if parameter.name != "task":
@@ -34,12 +34,30 @@ def position_of_task(function: Any) -> Optional[Tuple[int, bool]]:
             return None
         if parameter.kind is not parameter.KEYWORD_ONLY:
             index = number
-        annotation = parameter.annotation
-        named = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
-        if parameter.default is parameter.empty or parameter.default is None or "RemoteTaskHandle" in named:
-            return index, parameter.kind is parameter.POSITIONAL_ONLY
-        return None
+        wanted = parameter.default is parameter.empty or parameter.default is None or "RemoteTaskHandle" in _text(parameter.annotation)
+        return (index, parameter.kind is parameter.POSITIONAL_ONLY) if wanted else None
     return None
+
+
+def with_handle(where: Tuple[int, bool], args: Any, kwargs: Any, handle: Any) -> Tuple[Any, Any]:
+    """Return the arguments with ``handle`` as ``task``, unless the caller has passed one.
+
+    Args:
+        where: what ``position_of_task`` returned for the function.
+        args: positional arguments.
+        kwargs: keyword arguments, or None.
+        handle: what the function gets.
+    """
+    index, positional_only = where
+    if (kwargs and "task" in kwargs) or 0 <= index < len(args):
+        return args, kwargs
+    if positional_only:
+        return (tuple(args) + (handle,), kwargs) if len(args) == index else (args, kwargs)
+    return args, dict(kwargs or {}, task=handle)
+
+
+def _text(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else "%s %s" % (getattr(annotation, "__name__", ""), annotation)
 
 
 def _mentions_task(function: Any, depth: int) -> bool:
@@ -51,6 +69,8 @@ def _mentions_task(function: Any, depth: int) -> bool:
         count = code.co_argcount + code.co_kwonlyargcount
         if "task" in code.co_varnames[:count]:
             return True
+    if "task" in (getattr(function, "keywords", None) or ()):
+        return False  # a partial in which the user has filled it
     for name in ("__wrapped__", "__func__", "func"):
         inner = getattr(function, name, None)
         if inner is not None and inner is not function and _mentions_task(inner, depth + 1):
@@ -59,5 +79,8 @@ def _mentions_task(function: Any, depth: int) -> bool:
         return False
     if hasattr(function, "__signature__"):
         return True
-    target = getattr(function, "__init__", None) if isinstance(function, type) else getattr(type(function), "__call__", None)
-    return getattr(target, "__code__", None) is not None and _mentions_task(target, depth + 1)
+    if isinstance(function, type):
+        targets = [getattr(function, "__init__", None), getattr(function, "__new__", None)]
+    else:
+        targets = [getattr(type(function), "__call__", None)]
+    return any(getattr(target, "__code__", None) is not None and _mentions_task(target, depth + 1) for target in targets)

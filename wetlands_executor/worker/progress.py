@@ -29,7 +29,7 @@ class Progress:
         self._message: Optional[str] = None
         self._current: Any = None
         self._maximum: Any = None
-        self._unrung: Optional[bytes] = None
+        self._last = b""
 
     def update(self, item: int, message: Optional[str], current: Any, maximum: Any) -> None:
         """Report; what is None stays as it was."""
@@ -43,24 +43,22 @@ class Progress:
                 self._current = current
             if maximum is not None:
                 self._maximum = maximum
-            data = dumps((item, self._message, self._current, self._maximum), 4)
+            self._last = data = dumps((item, self._message, self._current, self._maximum), 4)
             if not self._board.shared or len(data) > _FITS:
-                self._unrung = None
                 self._channel.send(wire.UPDATE, item, data)
             elif self._board.post(data):
-                self._unrung = None
                 self._channel.send(wire.UPDATE, item)
-            else:
-                self._unrung = data
 
     def output(self, item: int, values: Dict[Any, Any]) -> None:
         """Send named outputs; an unpicklable value raises here."""
         self._channel.send(wire.OUTPUT, item, dumps_result(values, self._channel.by_value))
 
     def finish(self, item: int) -> None:
-        """Before the result: send the last report if the host may not have seen it (the next call will use the board)."""
+        """Before the result: send the last report of a call that has reported, because the next call will use the board.
+
+        Whether the host has read the board cannot be known: it clears the bell before it reads.
+        """
         if self._item == item:
             with self._lock:
-                data, self._unrung = self._unrung, None
-                if data is not None:
-                    self._channel.send(wire.UPDATE, item, data)
+                self._item = 0
+                self._channel.send(wire.UPDATE, item, self._last)

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import os
 import sys
+from signal import SIGINT, default_int_handler, getsignal
+from signal import signal as set_signal
 from time import monotonic_ns
 
 from . import board as boards
@@ -132,6 +134,7 @@ class Runner:
         """Serve frames until the inbox ends."""
         next_frame, unpack = self.channel.next_frame, wire.CALL.unpack_from
         words = self.board.words
+        on_sigint = self.on_sigint
         while True:
             frame = next_frame()
             if not frame:
@@ -144,6 +147,9 @@ class Runner:
             words[wire.TAKEN] = item
             self.item = item
             outcome, payload = self._run(frame, flags, length, function_id, context, item)
+            if getsignal(SIGINT) != on_sigint:
+                # Libraries put Python's own handler in place; between calls, and in the next one, ours has to stand.
+                set_signal(SIGINT, on_sigint)
             if os.getpid() != self.pid:
                 os._exit(0)  # a child that the task has forked came back out of it: it must not go on as a second worker
             self.progress.finish(item)
@@ -189,7 +195,9 @@ class Runner:
                     self.board.words[wire.STARTED_NS] = monotonic_ns()
                     self.channel.send(wire.STARTED, item)
                 if where is not None:
-                    args, kwargs = _with_handle(where, args, kwargs, item)
+                    from .injection import with_handle
+
+                    args, kwargs = with_handle(where, args, kwargs, RemoteTaskHandle(item))
                 value = function(*args, **kwargs) if kwargs else function(*args)
                 if type(value) is _COROUTINE:
                     value = _run_coroutine(value)
@@ -273,7 +281,12 @@ class Runner:
         if self.name:
             return self.name
         function = self._call[0]
-        return str(getattr(function, "__qualname__", None) or type(function).__name__)
+        name = str(getattr(function, "__qualname__", None) or type(function).__qualname__)
+        if name.endswith("<lambda>"):
+            return "<lambda>"
+        name = name.rpartition("<locals>.")[2]
+        module = getattr(function, "__module__", None)
+        return name if "." in name or module in (None, "__main__", "builtins") else "%s.%s" % (module, name)
 
     def inputs(self) -> Dict[str, Any]:
         """Return the arguments of the running call by name."""
@@ -312,26 +325,14 @@ class Runner:
                     os.close(fd)
                 except OSError:
                     pass  # the task closed it before
-        import signal
-
-        if signal.getsignal(signal.SIGINT) == self.on_sigint:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if getsignal(SIGINT) == self.on_sigint:
+            set_signal(SIGINT, default_int_handler)
 
 
 def _position_of_task(function: Any) -> Any:
     from .injection import position_of_task
 
     return position_of_task(function)
-
-
-def _with_handle(where: Tuple[int, bool], args: Any, kwargs: Any, item: int) -> Tuple[Any, Any]:
-    """Return the arguments with a handle as ``task``, unless the caller has passed one."""
-    index, positional_only = where
-    if (kwargs and "task" in kwargs) or 0 <= index < len(args):
-        return args, kwargs
-    if positional_only:
-        return (tuple(args) + (RemoteTaskHandle(item),), kwargs) if len(args) == index else (args, kwargs)
-    return args, dict(kwargs or {}, task=RemoteTaskHandle(item))
 
 
 def _run_coroutine(value: Any) -> Any:
@@ -378,10 +379,8 @@ def main(fds: List[int]) -> None:
     """Be a worker until the inbox ends; does not return."""
     stdio.install()
     _watch_for_faults()
-    import signal
-
     runner = Runner(fds)
-    signal.signal(signal.SIGINT, runner.on_sigint)
+    set_signal(SIGINT, runner.on_sigint)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=runner.after_fork_in_child)
     from . import context

@@ -36,7 +36,17 @@ def process_chunk(function: Union[Callable[..., Any], Tuple[Any, ...]], chunk: S
         call = imports.resolve(function)
     else:
         call = function
-    return [call(*args) for args in chunk]
+    from . import context, injection
+
+    where = injection.position_of_task(call)
+    if where is None:
+        return [call(*args) for args in chunk]
+    handle = context.current_task()
+    found = []
+    for given in chunk:
+        args, kwargs = injection.with_handle(where, given, None, handle)
+        found.append(call(*args, **(kwargs or {})))
+    return found
 
 
 def describe(definition: Tuple[Any, ...]) -> Tuple[List[str], List[str]]:

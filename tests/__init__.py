@@ -1,0 +1,1 @@
+"""The test suite: a package, so that a worker process finds a test's functions under the name that the test knows them by."""

@@ -1,0 +1,165 @@
+"""What every test of this project has around it: leak detection, stacks of whatever hangs, interpreters, seeds.
+
+``tests`` is a package and the folder above it is on ``sys.path``, here and (because ``sys.path`` travels) in every worker: a function of
+``tests.contract.workload`` has the same name in all processes.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from tests import interpreters as _interpreters  # noqa: E402 - needs the path above
+from tests import leaks  # noqa: E402
+from tests.summary import summary_lines  # noqa: E402
+
+#: Seconds after a test's own time-out at which the whole session is given up: the time-out's signal did not reach the main thread.
+HARD_LIMIT_MARGIN = 30.0
+
+_stderr_copy = pytest.StashKey[int]()
+_temporary_folder = pytest.StashKey[tuple[str, "str | None"]]()
+_failed = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register our marker, mark our processes, and give the session a temporary folder that nobody else writes to."""
+    config.addinivalue_line("markers", "leaks_ok(reason): this test leaves processes, threads, descriptors or memory behind on purpose")
+    config.addinivalue_line("markers", "stamps(*names): the kinds of executor that a contract test is stamped over")
+    leaks.mark_session()
+    config.stash[_stderr_copy] = os.dup(2)
+    # Other sessions on this machine leave and remove `wetlands*` files at any moment; pytest's own folders stay where people look for them.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = tempfile.mkdtemp(prefix="wlt-")
+    config.stash[_temporary_folder] = (folder, os.environ.get("TMPDIR"))
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the session's temporary folder."""
+    folder, previous = config.stash.get(_temporary_folder, ("", None))
+    if folder:
+        tempfile.tempdir = None
+        os.environ.pop("TMPDIR", None)
+        if previous is not None:
+            os.environ["TMPDIR"] = previous
+        shutil.rmtree(folder, ignore_errors=True)
+    if (fd := config.stash.get(_stderr_copy, None)) is not None:
+        os.close(fd)
+        del config.stash[_stderr_copy]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the totals that test modules have left."""
+    for line in config.stash.get(summary_lines, []):
+        terminalreporter.write_line(line)
+
+
+# ---------------------------------------------------------------------------------------------------------------- leaks
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves anything behind, after a bounded wait for what is on its way out.
+
+    A test that has failed anyway is only cleaned up after: its frames, kept for the report, hold on to whatever they held.
+    """
+    if marker := request.node.get_closest_marker("leaks_ok"):
+        if not (marker.args or marker.kwargs.get("reason")):
+            pytest.fail("leaks_ok needs a reason", pytrace=False)
+        yield
+        return
+    before = leaks.Snapshot.take()
+    yield
+    failed = request.node.stash.get(_failed, False)
+    found = leaks.since(before, grace=1.0, settle=0.0) if failed else leaks.since(before)
+    if found:
+        message = f"the test left behind:\n{found}"
+        found.kill()
+        if not failed:
+            pytest.fail(message, pytrace=False)
+
+
+# --------------------------------------------------------------------------------------------------- failures and hangs
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """End a session that a test's own time-out could not save, with the stacks of all threads."""
+    marker = item.get_closest_marker("timeout")
+    limit = marker.kwargs.get("timeout") or (marker.args[0] if marker.args else 0) if marker else 0
+    limit = float(limit or item.config.getini("timeout") or 0) if item.config.pluginmanager.has_plugin("timeout") else 0.0
+    if limit and sys.gettrace() is None:
+        faulthandler.dump_traceback_later(limit + HARD_LIMIT_MARGIN, exit=True, file=item.config.stash[_stderr_copy])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Remember a failure, and show what the processes of the failed test are doing."""
+    report = yield
+    if report.when == "call" and report.failed:
+        item.stash[_failed] = True
+        if text := _what_children_do():
+            report.sections.append(("processes of this test", text))
+    return report
+
+
+def _what_children_do() -> str:
+    parts = []
+    spy = shutil.which("py-spy")
+    for pid in sorted(leaks.descendants()):
+        parts.append(leaks.describe_process(pid))
+        for name in ("wchan", "stack"):  # the second one needs privileges
+            try:
+                parts.append(f"  {name}: {Path(f'/proc/{pid}/{name}').read_text(errors='replace').strip()}")
+            except OSError:
+                continue
+        if spy:
+            try:
+                done = subprocess.run([spy, "dump", "--pid", str(pid)], capture_output=True, text=True, timeout=10, check=False)
+                parts.append(done.stdout or done.stderr)
+            except (OSError, subprocess.SubprocessError):
+                continue
+    return "\n".join(parts)
+
+
+# ------------------------------------------------------------------------------------------------------------- fixtures
+
+
+@pytest.fixture(scope="session")
+def interpreters() -> tuple[_interpreters.Interpreter, ...]:
+    """Every working Python from 3.8 on, one of each minor version, oldest first."""
+    return _interpreters.find()
+
+
+@pytest.fixture(params=_interpreters.MINORS)
+def anypython(request: pytest.FixtureRequest) -> _interpreters.Interpreter:
+    """Run the test once under each Python version from 3.8 on; those that this machine does not have are skipped."""
+    for interpreter in _interpreters.find():
+        if interpreter.minor == request.param:
+            return interpreter
+    pytest.skip(f"no working Python {request.param} on this machine")
+
+
+@pytest.fixture
+def stress_rng(request: pytest.FixtureRequest) -> random.Random:
+    """A random generator whose seed is shown when the test fails; ``WETLANDS_SEED=n`` repeats the run."""
+    seed = int(os.environ.get("WETLANDS_SEED") or random.SystemRandom().randrange(2**32))
+    request.node.add_report_section("setup", "seed", f"WETLANDS_SEED={seed} repeats this run")
+    return random.Random(seed)

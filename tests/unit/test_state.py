@@ -1,0 +1,745 @@
+"""The pool's rules, one conversation each: what happened, and what is to be done about it.
+
+``Talk`` plays the shell where a test does not: ``say`` feeds one event, checks the invariants, and returns the actions.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from wetlands_executor.pool.state import (
+    RESTART_DELAYS,
+    START_TRIES,
+    Action,
+    Broken,
+    CancelAnswered,
+    Cancelled,
+    CancelRequested,
+    Dispatch,
+    Event,
+    InitializerFailed,
+    Item,
+    ItemsFinished,
+    KillAnswered,
+    KillIfRunning,
+    KillRequested,
+    KillWorker,
+    LaunchRequested,
+    Lost,
+    PoolClosed,
+    PoolState,
+    Recall,
+    Recalled,
+    Released,
+    Reserved,
+    RestartDue,
+    Retried,
+    SendCancel,
+    SentDirectly,
+    SetRestartTimer,
+    ShutdownRequested,
+    StartFailed,
+    StartWorker,
+    Status,
+    StopWorker,
+    Submitted,
+    TerminateRequested,
+    WorkerExited,
+    WorkerReady,
+    items_of,
+)
+
+
+class Named(Item):
+    """An item that shows its name in a failed assertion."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def items(names: str) -> list[Item]:
+    """Return one item per letter."""
+    return [Named(name) for name in names]
+
+
+class Talk:
+    """A conversation with a PoolState."""
+
+    def __init__(self, max_workers: int = 1, *, credit: int = 1, tasks_per_worker: int | None = None) -> None:
+        self.state = PoolState(max_workers, credit=credit, tasks_per_worker=tasks_per_worker)
+
+    def say(self, event: Event) -> list[Action]:
+        actions = self.state.handle(event)
+        self.state.check_invariants()
+        return actions
+
+    def start(self, *workers: int) -> Talk:
+        """Launch, and let these workers become ready."""
+        self.say(LaunchRequested())
+        for worker in workers:
+            assert self.say(WorkerReady(worker)) == []
+        return self
+
+
+# --- starting on demand
+
+
+def test_nothing_is_started_before_there_is_something_to_do() -> None:
+    """The first item starts the first worker; it is dispatched when that is ready."""
+    talk = Talk(2)
+    (a,) = items("a")
+    assert talk.say(Submitted([a])) == [StartWorker(1, 0)]
+    assert talk.say(WorkerReady(1)) == [Dispatch(1, [a])]
+
+
+def test_as_many_workers_start_as_items_wait() -> None:
+    """Three items, four slots: three workers; those already starting are counted."""
+    talk = Talk(4)
+    a, b, c = items("abc")
+    assert talk.say(Submitted([a])) == [StartWorker(1, 0)]
+    assert talk.say(Submitted([b, c])) == [StartWorker(2, 1), StartWorker(3, 2)]
+
+
+def test_never_more_than_max_workers() -> None:
+    """What does not find a slot waits."""
+    talk = Talk(2)
+    many = items("abcdef")
+    assert talk.say(Submitted(many)) == [StartWorker(1, 0), StartWorker(2, 1)]
+    assert talk.say(WorkerReady(1)) == [Dispatch(1, [many[0]])]
+    assert talk.say(WorkerReady(2)) == [Dispatch(2, [many[1]])]
+    assert talk.say(ItemsFinished(2, [many[1]])) == [Dispatch(2, [many[2]])]
+
+
+def test_an_idle_worker_is_used_before_another_starts() -> None:
+    """The one that was busy last comes first: its caches are warm."""
+    talk = Talk(3).start(1, 2)
+    a, b = items("ab")
+    assert talk.say(Submitted([a])) == [Dispatch(2, [a])]
+    assert talk.say(Submitted([b])) == [Dispatch(1, [b])]
+
+
+def test_launch_starts_all_workers() -> None:
+    """And twice is as good as once."""
+    talk = Talk(3)
+    assert talk.say(LaunchRequested()) == [StartWorker(1, 0), StartWorker(2, 1), StartWorker(3, 2)]
+    assert talk.say(LaunchRequested()) == []
+
+
+def test_can_act_says_whether_a_new_item_would_move_anything() -> None:
+    """While all workers are full nobody has to be woken for a new item."""
+    talk = Talk(1)
+    a, b = items("ab")
+    assert talk.state.can_act
+    talk.say(Submitted([a]))
+    assert not talk.state.can_act
+    talk.say(WorkerReady(1))
+    assert not talk.state.can_act
+    assert talk.say(Submitted([b])) == []
+    talk.say(ItemsFinished(1, [a]))
+    talk.say(ItemsFinished(1, [b]))
+    assert talk.state.can_act
+
+
+# --- credit
+
+
+def test_without_credit_a_worker_holds_one_item() -> None:
+    """Where nothing can be taken back, everything else waits in the queue."""
+    talk = Talk(1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    assert talk.say(WorkerReady(1)) == [Dispatch(1, [a])]
+    assert talk.say(ItemsFinished(1, [a])) == [Dispatch(1, [b])]
+
+
+def test_credit_fills_the_inbox() -> None:
+    """The queue goes to the worker at once, up to the credit."""
+    talk = Talk(1, credit=3).start(1)
+    many = items("abcde")
+    assert talk.say(Submitted(many)) == [Dispatch(1, many[:3])]
+
+
+def test_a_refill_waits_until_half_the_credit_is_used_up() -> None:
+    """One write then carries several frames."""
+    talk = Talk(1, credit=4).start(1)
+    many = items("abcdefgh")
+    talk.say(Submitted(many))
+    assert talk.say(ItemsFinished(1, [many[0]])) == []
+    assert talk.say(ItemsFinished(1, [many[1]])) == [Dispatch(1, many[4:6])]
+
+
+def test_a_short_queue_is_shared_among_the_workers() -> None:
+    """Nobody gets all of it: one that is still starting has its share reserved."""
+    talk = Talk(2, credit=64)
+    many = items("abcd")
+    assert talk.say(Submitted(many)) == [StartWorker(1, 0), StartWorker(2, 1)]
+    first = talk.say(WorkerReady(1))
+    second = talk.say(WorkerReady(2))
+    dealt = [action for action in first + second if isinstance(action, Dispatch)]
+    assert dealt == first + second
+    assert sorted((item for action in dealt for item in action.items), key=many.index) == many
+    for worker in (1, 2):
+        share = [item for action in dealt if action.worker == worker for item in action.items]
+        assert 1 <= len(share) <= 3
+
+
+def test_an_idle_worker_makes_a_full_one_give_back() -> None:
+    """Nothing waits, one worker is idle: what another has not started is recalled and shared anew."""
+    talk = Talk(2, credit=64).start(1, 2)
+    a, b, c = items("abc")
+    talk.say(Submitted([a]))
+    talk.say(Submitted([b]))
+    assert talk.say(Submitted([c])) == [Dispatch(1, [c])]
+    assert talk.say(ItemsFinished(2, [a])) == [Recall(1)]
+    assert talk.say(Recalled(1, [c])) == [Dispatch(2, [c])]
+
+
+def test_an_empty_answer_to_a_recall_is_no_reason_for_another() -> None:
+    """The worker had started everything, its results are on their way: asking again would spin."""
+    talk = Talk(2, credit=64).start(1, 2)
+    a, b, c = items("abc")
+    for item in (a, b, c):
+        talk.say(Submitted([item]))
+    assert talk.say(ItemsFinished(2, [a])) == [Recall(1)]
+    assert talk.say(Recalled(1, [])) == []
+
+
+def test_a_worker_that_a_recall_leaves_idle_takes_over_from_others() -> None:
+    """Its only item was cancelled; what queues behind another one's long item comes to it."""
+    talk = Talk(2, credit=64).start(1, 2)
+    a, b, c = items("abc")
+    for item in (a, b, c):
+        talk.say(Submitted([item]))
+    assert talk.say(CancelRequested(a)) == [Recall(2)]
+    assert talk.say(Recalled(2, [a])) == [Cancelled([a]), CancelAnswered(a, True), Recall(1)]
+    assert talk.say(Recalled(1, [c])) == [Dispatch(2, [c])]
+
+
+def test_nothing_is_dispatched_to_a_worker_that_is_being_recalled() -> None:
+    """The answer has to describe what it holds."""
+    talk = Talk(1, credit=4).start(1)
+    a, b, c = items("abc")
+    talk.say(Submitted([a, b]))
+    assert talk.say(CancelRequested(b)) == [Recall(1)]
+    assert talk.say(Submitted([c])) == []
+    assert talk.say(Recalled(1, [b])) == [Cancelled([b]), CancelAnswered(b, True), Dispatch(1, [c])]
+
+
+def test_what_came_back_goes_first() -> None:
+    """It is older than what waits."""
+    talk = Talk(1, credit=2).start(1)
+    a, b, c, d = items("abcd")
+    talk.say(Submitted([a, b, c, d]))
+    assert talk.say(WorkerExited(1, [b])) == [Lost(a, 1), StartWorker(2, 0)]
+    assert talk.say(WorkerReady(2)) == [Dispatch(2, [b, c])]
+
+
+# --- the express lane
+
+
+def test_an_item_sent_directly_occupies_its_worker() -> None:
+    """The state learns of it later, and counts it."""
+    talk = Talk(2).start(1, 2)
+    a, b, c = items("abc")
+    assert talk.say(SentDirectly(2, a)) == []
+    assert talk.say(Submitted([b, c])) == [Dispatch(1, [b])]
+    assert talk.say(ItemsFinished(2, [a])) == [Dispatch(2, [c])]
+
+
+def test_an_item_sent_directly_to_a_worker_that_got_another_one_is_taken_back() -> None:
+    """The thread that sent it could not know. Another worker is idle: it must not wait behind the first."""
+    talk = Talk(2, credit=64).start(1, 2)
+    a, b = items("ab")
+    assert talk.say(Submitted([a])) == [Dispatch(2, [a])]
+    assert talk.say(SentDirectly(2, b)) == [Recall(2)]
+    assert talk.say(Recalled(2, [b])) == [Dispatch(1, [b])]
+
+
+def test_an_item_sent_directly_beyond_the_quota_does_not_end_the_counting() -> None:
+    """The worker is replaced all the same."""
+    talk = Talk(1, tasks_per_worker=1).start(1)
+    a, b = items("ab")
+    talk.say(Submitted([a]))
+    talk.state.handle(SentDirectly(1, b))
+    talk.state.handle(ItemsFinished(1, [a]))
+    assert talk.state.handle(ItemsFinished(1, [b])) == [StopWorker(1)]
+
+
+# --- quota
+
+
+def test_a_worker_is_replaced_after_its_quota() -> None:
+    """Stopped when it has done its share; the next starts when it is gone and something waits."""
+    talk = Talk(1, tasks_per_worker=1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    assert talk.say(WorkerReady(1)) == [Dispatch(1, [a])]
+    assert talk.say(ItemsFinished(1, [a])) == [StopWorker(1)]
+    assert talk.say(WorkerExited(1, [])) == [StartWorker(2, 0)]
+    assert talk.say(WorkerReady(2)) == [Dispatch(2, [b])]
+    assert talk.say(ItemsFinished(2, [b])) == [StopWorker(2)]
+    assert talk.say(WorkerExited(2, [])) == []
+
+
+def test_the_quota_bounds_the_credit() -> None:
+    """A worker with two items to go gets two."""
+    talk = Talk(1, credit=64, tasks_per_worker=2).start(1)
+    many = items("abc")
+    assert talk.say(Submitted(many)) == [Dispatch(1, many[:2])]
+    assert talk.say(ItemsFinished(1, many[:2])) == [StopWorker(1)]
+
+
+def test_what_is_taken_back_does_not_use_up_the_quota() -> None:
+    """Only what a worker keeps is counted."""
+    talk = Talk(1, credit=64, tasks_per_worker=2).start(1)
+    a, b, c = items("abc")
+    talk.say(Submitted([a, b]))
+    talk.say(CancelRequested(b))
+    assert talk.say(Recalled(1, [b])) == [Cancelled([b]), CancelAnswered(b, True)]
+    assert talk.say(Submitted([c])) == [Dispatch(1, [c])]
+
+
+# --- deaths
+
+
+def test_only_the_item_that_had_started_is_lost() -> None:
+    """The others are handed out again, in their order."""
+    talk = Talk(1, credit=64).start(1)
+    a, b, c = items("abc")
+    talk.say(Submitted([a, b, c]))
+    assert talk.say(WorkerExited(1, [b, c])) == [Lost(a, 1), StartWorker(2, 0)]
+    assert talk.say(WorkerReady(2)) == [Dispatch(2, [b, c])]
+
+
+def test_an_idle_worker_that_dies_is_replaced() -> None:
+    """At once, although nothing waits."""
+    talk = Talk(1).start(1)
+    (a,) = items("a")
+    talk.say(Submitted([a]))
+    talk.say(ItemsFinished(1, [a]))
+    assert talk.say(WorkerExited(1, [])) == [StartWorker(2, 0)]
+
+
+def test_other_workers_take_over_from_a_dead_one() -> None:
+    """An idle one gets what came back."""
+    talk = Talk(2, credit=64).start(1, 2)
+    a, b = items("ab")
+    talk.say(Submitted([a]))
+    talk.say(SentDirectly(2, b))
+    actions = talk.say(WorkerExited(2, [b]))
+    assert Lost(a, 2) in actions
+    assert Dispatch(1, [b]) in actions
+
+
+def test_late_words_about_a_dead_worker_are_ignored() -> None:
+    """Its number is never used again."""
+    talk = Talk(1, credit=2).start(1)
+    talk.say(WorkerExited(1, []))
+    assert talk.say(WorkerExited(1, [])) == []
+    assert talk.say(WorkerReady(1)) == []
+    assert talk.say(Recalled(1, [])) == []
+    assert talk.say(InitializerFailed(1)) == []
+
+
+# --- starts that fail
+
+
+def test_a_failed_start_is_retried_with_growing_delays_then_given_up() -> None:
+    """Three tries; then what waits is told why."""
+    talk = Talk(1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    for attempt, delay in enumerate(RESTART_DELAYS, 1):
+        assert talk.say(WorkerExited(attempt, [])) == [SetRestartTimer(delay)]
+        assert talk.say(RestartDue()) == [StartWorker(attempt + 1, 0)]
+    assert talk.say(WorkerExited(START_TRIES, [])) == [StartFailed([a, b], START_TRIES)]
+
+
+def test_a_start_that_cannot_succeed_is_not_retried() -> None:
+    """A Python that is too old stays too old."""
+    talk = Talk(1)
+    (a,) = items("a")
+    talk.say(Submitted([a]))
+    assert talk.say(WorkerExited(1, [], final=True)) == [StartFailed([a], 1)]
+
+
+def test_the_next_item_is_a_reason_to_try_again() -> None:
+    """Somebody may have repaired the environment."""
+    talk = Talk(1)
+    a, b = items("ab")
+    talk.say(Submitted([a]))
+    talk.say(WorkerExited(1, [], final=True))
+    assert talk.say(Submitted([b])) == [StartWorker(2, 0)]
+    assert talk.say(WorkerReady(2)) == [Dispatch(2, [b])]
+
+
+def test_items_wait_during_the_delay() -> None:
+    """A new item does not cut it short."""
+    talk = Talk(2)
+    a, b = items("ab")
+    talk.say(Submitted([a]))
+    talk.say(WorkerExited(1, []))
+    assert talk.say(Submitted([b])) == []
+    assert talk.say(RestartDue()) == [StartWorker(2, 0), StartWorker(3, 1)]
+
+
+def test_nothing_fails_while_another_worker_can_do_it() -> None:
+    """One slot cannot start; the items go through the other."""
+    talk = Talk(2)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    assert talk.say(WorkerReady(1)) == [Dispatch(1, [a])]
+    assert [a for a in talk.say(WorkerExited(2, [], final=True)) if items_of([a])] == []
+    assert talk.say(ItemsFinished(1, [a])) == [Dispatch(1, [b])]
+
+
+def test_after_a_success_the_tries_are_counted_anew() -> None:
+    """Two failures long ago do not make the third the last."""
+    talk = Talk(1)
+    a, b = items("ab")
+    talk.say(Submitted([a]))
+    talk.say(WorkerExited(1, []))
+    talk.say(RestartDue())
+    talk.say(WorkerReady(2))
+    talk.say(ItemsFinished(2, [a]))
+    talk.say(WorkerExited(2, []))
+    talk.say(Submitted([b]))
+    assert talk.say(WorkerExited(3, [])) == [SetRestartTimer(RESTART_DELAYS[0])]
+
+
+# --- cancelling
+
+
+def test_a_waiting_item_is_cancelled_at_once() -> None:
+    """And never dispatched."""
+    talk = Talk(1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    assert talk.say(CancelRequested(a)) == [Cancelled([a]), CancelAnswered(a, True)]
+    assert talk.say(WorkerReady(1)) == [Dispatch(1, [b])]
+
+
+def test_an_unstarted_item_is_taken_out_of_the_inbox() -> None:
+    """It is cancelled before anybody hears that it is."""
+    talk = Talk(1, credit=64).start(1)
+    a, b, c = items("abc")
+    talk.say(Submitted([a, b, c]))
+    assert talk.say(CancelRequested(b)) == [Recall(1)]
+    assert talk.say(Recalled(1, [b, c])) == [Cancelled([b]), CancelAnswered(b, True), Dispatch(1, [c])]
+
+
+def test_a_running_item_is_asked_to_stop() -> None:
+    """The answer is no: it ran."""
+    talk = Talk(1, credit=64).start(1)
+    (a,) = items("a")
+    talk.say(Submitted([a]))
+    assert talk.say(CancelRequested(a)) == [Recall(1)]
+    assert talk.say(Recalled(1, [])) == [SendCancel(1, a), CancelAnswered(a, False)]
+
+
+def test_an_item_that_finishes_while_it_is_being_recalled_was_not_cancelled() -> None:
+    """Its result is the answer."""
+    talk = Talk(1, credit=64).start(1)
+    (a,) = items("a")
+    talk.say(Submitted([a]))
+    assert talk.say(CancelRequested(a)) == [Recall(1)]
+    assert talk.say(ItemsFinished(1, [a])) == [CancelAnswered(a, False)]
+    assert talk.say(Recalled(1, [])) == []
+
+
+def test_where_nothing_can_be_taken_back_a_dispatched_item_counts_as_running() -> None:
+    """It is asked to stop."""
+    talk = Talk(1).start(1)
+    (a,) = items("a")
+    talk.say(Submitted([a]))
+    assert talk.say(CancelRequested(a)) == [SendCancel(1, a), CancelAnswered(a, False)]
+
+
+def test_an_item_that_has_ended_cannot_be_cancelled() -> None:
+    """The answer comes at once."""
+    talk = Talk(1).start(1)
+    (a,) = items("a")
+    talk.say(Submitted([a]))
+    talk.say(ItemsFinished(1, [a]))
+    assert talk.say(CancelRequested(a)) == [CancelAnswered(a, False)]
+
+
+def test_a_death_answers_a_request_to_cancel() -> None:
+    """The unstarted item is cancelled instead of handed out again; the running one is lost."""
+    talk = Talk(1, credit=64).start(1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    talk.say(CancelRequested(a))
+    talk.say(CancelRequested(b))
+    actions = talk.say(WorkerExited(1, [b]))
+    assert actions[:4] == [Cancelled([b]), CancelAnswered(b, True), CancelAnswered(a, False), Lost(a, 1)]
+    assert not any(isinstance(action, Dispatch) for action in actions)
+
+
+# --- the initializer
+
+
+def test_a_failed_initializer_breaks_the_pool() -> None:
+    """What waits fails, what runs finishes, nothing more is accepted."""
+    talk = Talk(2)
+    a, b, c, d = items("abcd")
+    talk.say(Submitted([a, b, c]))
+    assert talk.say(WorkerReady(1)) == [Dispatch(1, [a])]
+    assert talk.say(InitializerFailed(2)) == [Broken([b, c], 2), KillWorker(2)]
+    assert talk.say(WorkerExited(2, [])) == []
+    assert talk.say(Submitted([d])) == [Broken([d], 2)]
+    assert talk.say(ItemsFinished(1, [a])) == [StopWorker(1)]
+    assert talk.say(WorkerExited(1, [])) == [PoolClosed()]
+
+
+def test_a_failed_initializer_takes_back_what_has_not_started() -> None:
+    """It would not have been sent a moment later."""
+    talk = Talk(2, credit=64)
+    a, b, c = items("abc")
+    talk.say(Submitted([a, b, c]))
+    talk.say(WorkerReady(1))
+    actions = talk.say(InitializerFailed(2))
+    assert Recall(1) in actions
+    assert items_of(talk.say(Recalled(1, [b]))) == [b]
+
+
+# --- the end
+
+
+def test_shutdown_of_an_unused_pool_closes_it() -> None:
+    """At once, and once."""
+    talk = Talk(2)
+    assert talk.say(ShutdownRequested()) == [PoolClosed()]
+    assert talk.say(ShutdownRequested()) == []
+    assert talk.say(TerminateRequested()) == []
+
+
+def test_shutdown_finishes_what_was_submitted() -> None:
+    """Workers still start for it, stop one by one, and the last one's exit closes the pool."""
+    talk = Talk(2)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    assert talk.say(ShutdownRequested()) == []
+    assert talk.say(WorkerReady(1)) == [Dispatch(1, [a])]
+    assert talk.say(WorkerReady(2)) == [Dispatch(2, [b])]
+    assert talk.say(ItemsFinished(1, [a])) == [StopWorker(1)]
+    assert talk.say(WorkerExited(1, [])) == []
+    assert talk.say(ItemsFinished(2, [b])) == [StopWorker(2)]
+    assert talk.say(WorkerExited(2, [])) == [PoolClosed()]
+    assert talk.state.status is Status.CLOSED
+
+
+def test_shutdown_stops_idle_workers_and_kills_those_that_nobody_needs() -> None:
+    """A worker that is still starting has nothing to lose."""
+    talk = Talk(2)
+    talk.say(LaunchRequested())
+    talk.say(WorkerReady(1))
+    assert talk.say(ShutdownRequested()) == [StopWorker(1), KillWorker(2)]
+
+
+def test_a_crash_during_shutdown_does_not_lose_what_waits() -> None:
+    """Its items are handed out again, to a new worker if need be."""
+    talk = Talk(1, credit=64).start(1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    talk.say(ShutdownRequested())
+    assert talk.say(WorkerExited(1, [b])) == [Lost(a, 1), StartWorker(2, 0)]
+    assert talk.say(WorkerReady(2)) == [Dispatch(2, [b])]
+    assert talk.say(ItemsFinished(2, [b])) == [StopWorker(2)]
+    assert talk.say(WorkerExited(2, [])) == [PoolClosed()]
+
+
+def test_shutdown_with_cancel_drops_what_has_not_started() -> None:
+    """In the queue, and in the inboxes."""
+    talk = Talk(1, credit=2).start(1)
+    a, b, c = items("abc")
+    talk.say(Submitted([a, b, c]))
+    assert talk.say(ShutdownRequested(cancel_pending=True)) == [Cancelled([c]), Recall(1)]
+    assert talk.say(Recalled(1, [b])) == [Cancelled([b])]
+    assert talk.say(ItemsFinished(1, [a])) == [StopWorker(1)]
+
+
+def test_shutdown_with_cancel_may_follow_one_without() -> None:
+    """A user who waited long enough."""
+    talk = Talk(1).start(1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    assert talk.say(ShutdownRequested()) == []
+    assert talk.say(ShutdownRequested(cancel_pending=True)) == [Cancelled([b])]
+
+
+def test_terminate_kills_everything() -> None:
+    """What waits is cancelled, what runs is lost, and no worker is replaced."""
+    talk = Talk(2, credit=1)
+    a, b, c = items("abc")
+    talk.say(LaunchRequested())
+    talk.say(WorkerReady(1))
+    talk.say(Submitted([a, b, c]))
+    assert talk.say(TerminateRequested()) == [Cancelled([b, c]), KillWorker(1), KillWorker(2)]
+    assert talk.say(WorkerReady(2)) == []
+    assert talk.say(WorkerExited(1, [])) == [Lost(a, 1)]
+    assert talk.say(WorkerExited(2, [])) == [PoolClosed()]
+
+
+def test_terminate_cancels_what_comes_back_from_an_inbox() -> None:
+    """It never ran."""
+    talk = Talk(1, credit=64).start(1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    assert talk.say(TerminateRequested()) == [KillWorker(1)]
+    assert talk.say(WorkerExited(1, [b])) == [Cancelled([b]), Lost(a, 1), PoolClosed()]
+
+
+def test_an_item_that_arrives_after_the_end_is_cancelled() -> None:
+    """The executor refuses it; this is the race between both."""
+    talk = Talk(1)
+    (a,) = items("a")
+    talk.say(ShutdownRequested())
+    assert talk.say(Submitted([a])) == [Cancelled([a])]
+    assert a.place is None
+
+
+def test_a_restart_timer_may_ring_after_the_end() -> None:
+    """It starts nothing."""
+    talk = Talk(1)
+    (a,) = items("a")
+    talk.say(Submitted([a]))
+    talk.say(WorkerExited(1, []))
+    assert talk.say(TerminateRequested()) == [Cancelled([a]), PoolClosed()]
+    assert talk.say(RestartDue()) == []
+
+
+def test_events_and_actions_are_frozen() -> None:
+    """Nobody changes what has happened."""
+    with pytest.raises(AttributeError):
+        StartWorker(1, 0).worker = 2  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        ShutdownRequested().cancel_pending = True  # type: ignore[misc]
+
+
+# --- killing for the sake of one item
+
+
+def test_a_kill_harms_nobody_else() -> None:
+    """First what has not started is taken back; then nothing but the item can be running, and the worker is ended and replaced."""
+    talk = Talk(1, credit=64).start(1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    assert talk.say(KillRequested(a)) == [Recall(1)]
+    assert talk.say(Recalled(1, [b])) == [KillIfRunning(1, a)]
+    assert talk.say(KillAnswered(1, a, killed=True)) == [KillWorker(1)]
+    assert talk.say(WorkerExited(1, [])) == [Lost(a, 1), StartWorker(2, 0)]
+    assert talk.say(WorkerReady(2)) == [Dispatch(2, [b])]
+
+
+def test_a_kill_of_an_item_that_had_not_started_kills_nobody() -> None:
+    """It is cancelled; the running one goes on."""
+    talk = Talk(1, credit=64).start(1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    assert talk.say(KillRequested(b)) == [Recall(1)]
+    assert Cancelled([b]) in talk.say(Recalled(1, [b]))
+    assert talk.say(ItemsFinished(1, [a])) == []
+
+
+def test_a_kill_of_an_item_that_has_just_finished_kills_nobody() -> None:
+    """Its result is on the way; what came back in vain is sent again."""
+    talk = Talk(1, credit=64).start(1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    talk.say(KillRequested(a))
+    assert talk.say(Recalled(1, [b])) == [KillIfRunning(1, a)]
+    assert talk.say(KillAnswered(1, a, killed=False)) == [Dispatch(1, [b])]
+    assert talk.say(ItemsFinished(1, [a])) == []
+
+
+def test_a_kill_of_a_waiting_item_cancels_it() -> None:
+    """There is nothing to kill."""
+    talk = Talk(1)
+    (a,) = items("a")
+    talk.say(Submitted([a]))
+    assert talk.say(KillRequested(a)) == [Cancelled([a]), CancelAnswered(a, True)]
+
+
+# --- tries, priorities, items that come later
+
+
+def test_an_item_with_another_try_waits_again() -> None:
+    """In front of the others; when its tries are used up it is lost."""
+    talk = Talk(1).start(1)
+    a, b = items("ab")
+    a.tries = 1
+    talk.say(Submitted([a, b]))
+    assert talk.say(WorkerExited(1, [])) == [Retried(a, 1), StartWorker(2, 0)]
+    assert talk.say(WorkerReady(2)) == [Dispatch(2, [a])]
+    assert talk.say(WorkerExited(2, [])) == [Lost(a, 2), StartWorker(3, 0)]
+
+
+def test_a_terminated_pool_tries_nothing_again() -> None:
+    """The end is the end."""
+    talk = Talk(1).start(1)
+    (a,) = items("a")
+    a.tries = 5
+    talk.say(Submitted([a]))
+    talk.say(TerminateRequested())
+    assert talk.say(WorkerExited(1, [])) == [Lost(a, 1), PoolClosed()]
+
+
+def test_the_urgent_goes_first() -> None:
+    """Equal ones in the order of their submission."""
+    talk = Talk(1)
+    a, b, c, d = items("abcd")
+    b.priority, c.priority, d.priority = 1, -1, 1
+    talk.say(Submitted([a, b, c, d]))
+    assert talk.say(WorkerReady(1)) == [Dispatch(1, [b])]
+    assert talk.say(ItemsFinished(1, [b])) == [Dispatch(1, [d])]
+    assert talk.say(ItemsFinished(1, [d])) == [Dispatch(1, [a])]
+    assert talk.say(ItemsFinished(1, [a])) == [Dispatch(1, [c])]
+
+
+def test_an_urgent_item_overtakes_what_is_in_an_inbox() -> None:
+    """That was given out ahead of time, and is taken back."""
+    talk = Talk(1, credit=2).start(1)
+    a, b, c = items("abc")
+    c.priority = 1
+    talk.say(Submitted([a, b]))
+    assert talk.say(Submitted([c])) == [Recall(1)]
+    assert talk.say(Recalled(1, [b])) == [Dispatch(1, [c])]
+    assert talk.say(ItemsFinished(1, [a])) == [Dispatch(1, [b])]
+
+
+def test_a_pool_waits_for_items_that_were_announced() -> None:
+    """Their dependencies are not ready; the workers are kept for them."""
+    talk = Talk(1)
+    (a,) = items("a")
+    talk.say(Reserved())
+    assert talk.say(ShutdownRequested()) == []
+    assert talk.say(Submitted([a])) == [StartWorker(1, 0)]
+    assert talk.say(Released()) == []
+    talk.say(WorkerReady(1))
+    assert talk.say(ItemsFinished(1, [a])) == [StopWorker(1)]
+    assert talk.say(WorkerExited(1, [])) == [PoolClosed()]
+
+
+def test_an_announced_item_that_never_comes_does_not_keep_the_pool() -> None:
+    """Its dependency failed."""
+    talk = Talk(1)
+    talk.say(Reserved())
+    talk.say(ShutdownRequested())
+    assert talk.say(Released()) == [PoolClosed()]
+
+
+def test_a_failed_start_is_told_to_whoever_waits_for_all_workers() -> None:
+    """One worker starts, the other cannot: an empty StartFailed ends the wait, and it is tried again later."""
+    talk = Talk(2)
+    talk.say(LaunchRequested())
+    talk.say(WorkerReady(1))
+    actions = talk.say(WorkerExited(2, [], final=True))
+    assert actions[0] == StartFailed([], 2)
+    assert isinstance(actions[1], SetRestartTimer)

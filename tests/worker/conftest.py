@@ -1,0 +1,89 @@
+"""Interpreters, and one warm executor for each of them.
+
+The executors live as long as the session: what a test leaves behind in a worker is what the next task of a real pool finds there too. A
+test that kills, counts or configures workers makes its own.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import wait
+from pathlib import Path
+
+import pytest
+
+from tests import interpreters
+from tests.interpreters import Interpreter
+from tests.worker import workload
+from wetlands_executor import CondaEnvExecutor
+
+#: Seconds after which a task of these tests has failed.
+DEADLINE = 60
+
+
+@pytest.fixture(scope="session", params=interpreters.MINORS)
+def python(request: pytest.FixtureRequest) -> Interpreter:
+    """Each Python from 3.8 on; those that this machine does not have are skipped."""
+    for interpreter in interpreters.find():
+        if interpreter.minor == request.param:
+            return interpreter
+    pytest.skip(f"no working Python {request.param} on this machine")
+
+
+def warm_up(executor: CondaEnvExecutor) -> None:
+    """Start whatever the executor starts on demand, so that it does not look like a leak of the first test that needs it."""
+    executor.launch()
+    called = threading.Event()
+    executor.submit(print, end="").result(DEADLINE)
+    executor.submit(print, "tests.worker: warm").result(DEADLINE)
+    executor.submit(workload.shout, "", "").result(DEADLINE)
+    executor.submit(workload.thing).result(DEADLINE)
+    executor.submit(workload.log, "tests.worker", "warm").result(DEADLINE)
+    task = executor.submit(abs, -1)
+    task.add_done_callback(lambda _: called.set())
+    wait([task], timeout=DEADLINE)
+    assert called.wait(DEADLINE)
+
+
+@pytest.fixture(scope="session")
+def executor(python: Interpreter) -> Iterator[CondaEnvExecutor]:
+    """One worker of that Python."""
+    with CondaEnvExecutor(str(python.path), max_workers=1) as executor:
+        warm_up(executor)
+        yield executor
+
+
+@pytest.fixture(scope="session")
+def same() -> Iterator[CondaEnvExecutor]:
+    """One worker of this very Python: code by value may travel."""
+    with CondaEnvExecutor(sys.executable, max_workers=1) as executor:
+        warm_up(executor)
+        yield executor
+
+
+@pytest.fixture
+def fresh() -> Iterator[CondaEnvExecutor]:
+    """As ``same``, with a worker that nobody has used."""
+    with CondaEnvExecutor(sys.executable, max_workers=1) as executor:
+        yield executor
+
+
+@pytest.fixture
+def is_same(python: Interpreter) -> bool:
+    """Whether the worker has this process's bytecode."""
+    return python.version[:2] == sys.version_info[:2]
+
+
+@pytest.fixture
+def write(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Write a source file: ``write("name.py", text)`` returns its path."""
+
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
