@@ -82,7 +82,10 @@ def _wait(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dict[
 
     for dependency in wanted:
         dependency._on_settled(ready)
-        dependency.start()
+        try:
+            dependency.start()
+        except RuntimeError:
+            pass  # its executor was shut down: it is cancelled, and so is, through `ready`, what depends on it
 
 
 def _launch(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -294,7 +294,8 @@ class CondaEnvExecutor(Executor):
             raise FileNotFoundError(f"{os.fspath(path)!r}: there is no file {full}")
         if isinstance(args, str):
             raise TypeError(f"args is a string ({args!r}): give a list of arguments")
-        task: Task[None] = self._submit(scripts.run_script, (full, [str(arg) for arg in args], run_name), {}, None, options)
+        given = [arg if isinstance(arg, Task) else str(arg) for arg in args]
+        task: Task[None] = self._submit(scripts.run_script, (full, run_name, *given), {}, None, options)
         task._label = os.fspath(path)
         return task
 

@@ -7,6 +7,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
+
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Sequence
@@ -59,7 +61,7 @@ class CallOptions:
         """Return True if a call that raised ``error`` is to be run again. User code if ``retry_on`` is a function."""
         wanted = self.retry_on
         if wanted is None:
-            return False
+            return isinstance(error, (WorkerCrashed, WorkerUnresponsive, TaskTimeoutError))
         if isinstance(wanted, (type, tuple)):
             return isinstance(error, wanted)
         return bool(wanted(error))

@@ -76,6 +76,9 @@ class Snapshot(NamedTuple):
 
 _NO_SNAPSHOT = Snapshot()
 
+#: Stands in the place of the condition of a task that was settled before anybody asked for one.
+_SETTLED = object()
+
 # Identifiers of tasks, and of their calls on the wire; never 0.
 _numbers = itertools.count(1)
 
@@ -86,6 +89,9 @@ class Task(Future[T]):
     RUNNING means that a worker has taken the call; while it waits, even in a worker's inbox, it is PENDING and can be cancelled.
     """
 
+    #: The final state, stored at once with the outcome. ``_state``, at which the standard library's waiters look, follows under their lock: they
+    #: count the futures that are not done and are then told of each; a state that changed in between would be counted wrong.
+    _final: str | None = None
     _result: T | None = None
     _exception: BaseException | None = None
     _pool: Pool | None = None
@@ -123,6 +129,10 @@ class Task(Future[T]):
         found = self.__dict__.get("_lazy_condition")
         if found is None:
             found = self.__dict__.setdefault("_lazy_condition", threading.Condition())
+        if found is _SETTLED:
+            # Nobody had asked for the condition before the end: from now on the state is final for whoever holds it.
+            self._state = self._final or self._state
+            found = self.__dict__.setdefault("_late_condition", threading.Condition())
         return found  # type: ignore[no-any-return]
 
     @property
@@ -157,24 +167,29 @@ class Task(Future[T]):
     @property
     def status(self) -> TaskStatus:
         """The state as one word."""
-        state = self._state
-        if state == FINISHED:
-            return TaskStatus.COMPLETED if self._exception is None else TaskStatus.FAILED
-        if state in _CANCELLED:
+        if self._is_cancelled():
             return TaskStatus.CANCELED
+        if self._is_done():
+            return TaskStatus.COMPLETED if self._exception is None else TaskStatus.FAILED
         return TaskStatus.RUNNING if self.running() else TaskStatus.PENDING
+
+    def _is_done(self) -> bool:
+        return self._final is not None or self._state in _DONE
+
+    def _is_cancelled(self) -> bool:
+        return (self._final or self._state) in _CANCELLED
 
     def done(self) -> bool:
         """Return True if the call was cancelled or has finished."""
-        return self._state in _DONE
+        return self._is_done()
 
     def cancelled(self) -> bool:
         """Return True if the call was cancelled."""
-        return self._state in _CANCELLED
+        return self._is_cancelled()
 
     def running(self) -> bool:
         """Return True if a worker has taken the call and has not finished it."""
-        state = self._state
+        state = self._final or self._state
         if state == RUNNING:
             return True
         call = self._call
@@ -185,7 +200,7 @@ class Task(Future[T]):
             if process is None or not process.is_running(call):
                 return False
             self._seen_running = True
-        return self._state not in _DONE
+        return not self._is_done()
 
     def result(self, timeout: float | None = None) -> T:
         """Return what the call returned; wait for it if need be.
@@ -199,9 +214,9 @@ class Task(Future[T]):
             BaseException: whatever the call raised.
         """
         try:
-            if self._state not in _DONE:
+            if not self._is_done():
                 self._sleep(timeout)
-            if self._state in _CANCELLED:
+            if self._is_cancelled():
                 raise CancelledError
             if self._exception is not None:
                 raise self._exception
@@ -212,9 +227,9 @@ class Task(Future[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, None if it returned; wait for it if need be. Arguments and errors as in ``result``."""
-        if self._state not in _DONE:
+        if not self._is_done():
             self._sleep(timeout)
-        if self._state in _CANCELLED:
+        if self._is_cancelled():
             raise CancelledError
         return self._exception
 
@@ -227,7 +242,7 @@ class Task(Future[T]):
         Raises:
             TimeoutError: it has not finished in time (it goes on).
         """
-        if self._state not in _DONE:
+        if not self._is_done():
             self._sleep(timeout)
         return self
 
@@ -241,11 +256,11 @@ class Task(Future[T]):
         if sleepers is None:
             sleepers = self.__dict__.setdefault("_sleepers", deque())
         sleepers.append(lock)
-        if self._state in _DONE:
+        if self._is_done():
             return
         if timeout is None:
             lock.acquire()
-        elif not lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX)) and self._state not in _DONE:
+        elif not lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX)) and not self._is_done():
             try:
                 sleepers.remove(lock)
             except ValueError:
@@ -362,13 +377,13 @@ class Task(Future[T]):
             RuntimeError: the executor was shut down.
         """
         gate = self._gate
-        if gate is not None and self._state not in _DONE and self._options is not None and not self._options.start:
+        if gate is not None and not self._is_done() and self._options is not None and not self._options.start:
             try:
                 launch = gate.pop()
             except IndexError:
                 return self
             launch()
-        elif self._state in _CANCELLED and gate is not None and self._pool is not None and self._pool.refusing:
+        elif self._is_cancelled() and gate is not None and self._pool is not None and self._pool.refusing:
             raise RuntimeError("cannot start a task after shutdown")
         return self
 
@@ -388,14 +403,14 @@ class Task(Future[T]):
         """
         if self._pool is None:
             return super().cancel()
-        if self._state in _DONE:
-            return self._state in _CANCELLED
+        if self._is_done():
+            return self._is_cancelled()
         self._cancel_asked = True
         if self._cancel_at_gate():
             return True
         call = self._call
         if call is None:
-            return self._state in _CANCELLED
+            return self._is_cancelled()
         return self._pool.cancel(call)
 
     def _ask_to_cancel(self) -> None:
@@ -421,7 +436,7 @@ class Task(Future[T]):
         entry = (fn,)
         callbacks = self._done_callbacks
         callbacks.append(entry)  # type: ignore[arg-type]
-        if self._state in _DONE:
+        if self._is_done():
             try:
                 callbacks.remove(entry)  # type: ignore[arg-type]
             except ValueError:
@@ -441,7 +456,7 @@ class Task(Future[T]):
         listener = make_listener(callback, dispatch, once=True)
         listeners: deque[Listener] = self.__dict__.setdefault("_listeners", deque())
         listeners.append(listener)
-        if self._state in _DONE:
+        if self._is_done():
             self._give(listener, self._event(self._terminal_type(), self._finished_at or time.time()))
         elif self._pool is not None and self._call is not None:
             self._pool.watch(self._call)
@@ -466,7 +481,7 @@ class Task(Future[T]):
         streams: deque[Listener] = self.__dict__.setdefault("_streams", deque())
         streams.append(stream)
         try:
-            if self._state in _DONE:
+            if self._is_done():
                 stream.give(self._event(self._terminal_type(), self._finished_at or time.time()), None)
             elif self._pool is not None and self._call is not None:
                 self._pool.watch(self._call)
@@ -490,16 +505,16 @@ class Task(Future[T]):
 
     async def _wait_in_loop(self) -> T:
         loop = asyncio.get_running_loop()
-        if self._state not in _DONE:
+        if not self._is_done():
             waiter = loop.create_future()
             self._on_settled(lambda _task: _post_to_loop(loop, _wake_waiter, waiter))
             try:
                 await waiter
             except asyncio.CancelledError:
-                if self._state not in _DONE:
+                if not self._is_done():
                     self._ask_to_cancel()
                 raise
-        if self._state in _CANCELLED:
+        if self._is_cancelled():
             raise asyncio.CancelledError(f"task {self.name!r} was cancelled")
         if isinstance(self._exception, StopIteration):
             # An exception of this type cannot leave a coroutine; asyncio's own futures hang on it (python/cpython#112182).
@@ -540,7 +555,7 @@ class Task(Future[T]):
         return "_listeners" in self.__dict__ or "_streams" in self.__dict__
 
     def _terminal_type(self) -> TaskEventType:
-        if self._state in _CANCELLED:
+        if self._is_cancelled():
             return TaskEventType.CANCELATION
         return TaskEventType.COMPLETION if self._exception is None else TaskEventType.FAILURE
 
@@ -606,7 +621,7 @@ class Task(Future[T]):
         if hooks is None:
             hooks = self.__dict__.setdefault("_hooks", deque())
         hooks.append(hook)
-        if self._state in _DONE:
+        if self._is_done():
             self._run_hooks(hooks)
 
     def _run_hooks(self, hooks: deque[Callable[[Task[T]], object]]) -> None:
@@ -630,28 +645,32 @@ class Task(Future[T]):
 
     def _settle(self, value: T | None, error: BaseException | None) -> None:
         """Store the outcome and wake everybody; once. Any thread that holds the outcome."""
-        if self._state in _DONE:
+        if self._final is not None:
             return
         if error is not None:
             self._exception = error
         else:
             self._result = value
         self._finished_at = time.time()
+        self._final = FINISHED
         self._call = None
-        self._state = FINISHED
         self._wake()
 
     def _settle_cancelled(self) -> None:
         """Make the task cancelled, as far as anybody can tell, at once."""
-        if self._state in _DONE:
+        if self._final is not None:
             return
         self._finished_at = time.time()
+        self._final = CANCELLED_AND_NOTIFIED
         self._call = None
-        self._state = CANCELLED_AND_NOTIFIED
         self._wake()
 
     def _wake(self) -> None:
         fields = self.__dict__
+        # Order: the outcome and ``_final`` are stored; now either there is a condition, and ``_state`` changes under it, or there never was one.
+        condition = fields.setdefault("_lazy_condition", _SETTLED)
+        if condition is _SETTLED:
+            self._state = self._final or self._state
         sleepers = fields.get("_sleepers")
         if sleepers:
             _release(sleepers)
@@ -662,19 +681,19 @@ class Task(Future[T]):
                 self._emit(self._terminal_type())
         if "_hooks" in fields:
             self._run_hooks(fields["_hooks"])
-        if "_lazy_condition" in fields:
-            self._notify(_NOTIFY_TRIES)
+        if condition is not _SETTLED:
+            self._notify(condition, _NOTIFY_TRIES)
         if "_lazy_callbacks" in fields:
             self._invoke_callbacks()
 
-    def _notify(self, tries: int) -> None:
-        """Tell the standard library's waiters; never block on their condition."""
-        condition = self._condition
+    def _notify(self, condition: threading.Condition, tries: int) -> None:
+        """Make the state final for the standard library's waiters, and tell them; never block on their condition."""
         locked = condition.acquire(blocking=False)
         if not locked and tries and self._pool is not None:
-            self._pool.later(_NOTIFY_DELAY, partial(self._notify, tries - 1))
+            self._pool.later(_NOTIFY_DELAY, partial(self._notify, condition, tries - 1))
             return
         try:
+            self._state = self._final or self._state
             for waiter in list(self._waiters):
                 if self._state in _CANCELLED:
                     waiter.add_cancelled(self)

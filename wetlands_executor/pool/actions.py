@@ -8,6 +8,7 @@ import pickle
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -91,7 +92,7 @@ class Actions(Arrivals):
                 "preload": self._preload,
                 "initializer": data,
                 "initializer_code": code,
-                "index": process.index,
+                "print_frames": spawn.THREADS,
             },
             4,
         )
@@ -203,18 +204,23 @@ class Actions(Arrivals):
         task = call.task
         if call.deciding:
             return  # its outcome is known; a decoder thread is dealing with it
+        process = call.process
+        if process is not None:
+            since = process.running_since(call)
+            task._worker_pid = process.process.pid
+            task._duration = 0.0 if since is None else time.monotonic() - since
         verdict = task._verdict
+        if call.asks and verdict is not True and self._may_run_again(task):
+            error = self._reasons[action.worker] if verdict is None else self._with_stacks(verdict)
+            self.run_user_code(partial(self._decide, call, error))
+            return
+        if call.asks:
+            self.post(partial(self._feed, st.Released()))
         if verdict is True:
             self._hand_over(task._settle_cancelled)
             return
         error = self._reasons[action.worker] if verdict is None else self._with_stacks(verdict)
         self._hand_over(partial(task._settle, None, error))
-
-    def _with_stacks(self, verdict: Any) -> BaseException:
-        error: BaseException = verdict(self._stacks)
-        if self._stacks:
-            error.args = (f"{error.args[0]}; its Python stacks at that moment:\n{self._stacks}", *error.args[1:])
-        return error
 
     def _retried(self, action: st.Retried) -> None:
         call: Call = action.item  # type: ignore[assignment]

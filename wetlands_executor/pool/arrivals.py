@@ -132,9 +132,14 @@ class Arrivals(Limits):
                 task._duration = frame.duration / 1e6
                 if frame.kind == wire.ERROR and task._interrupted and _is_interrupt(frame.payload):
                     frame = frame._replace(kind=wire.CANCELLED)
-                if frame.kind == wire.ERROR and self._may_run_again(task):
+                if callable(task._verdict):
+                    # Race: its time was over, and our question for its stacks may have interrupted it. The verdict stands.
+                    self._convict(process, call)
+                    if not call.deciding:
+                        finished.append(call)
+                elif frame.kind == wire.ERROR and task._options is not None and task._options.retry_on is not None and self._may_run_again(task):
                     call.deciding = True
-                    call.tries = 0
+                    call.asks = False
                     self._deliver(process, call, frame)
                 else:
                     finished.append(call)
@@ -146,6 +151,25 @@ class Arrivals(Limits):
         if finished:
             process.finished += len(finished)
             self._feed(st.ItemsFinished(process.worker, finished))
+
+    def _with_stacks(self, verdict: Any) -> BaseException:
+        error: BaseException = verdict(self._stacks)
+        if self._stacks:
+            error.args = (f"{error.args[0]}; its Python stacks at that moment:\n{self._stacks}", *error.args[1:])
+        return error
+
+    def _convict(self, process: WorkerProcess, call: Call) -> None:
+        """Give a call the verdict on it, or let it be decided whether it is run again."""
+        task = call.task
+        self._stacks = process.stacks()
+        error = self._with_stacks(task._verdict)
+        if self._may_run_again(task):
+            call.deciding = True
+            call.tries = 0
+            call.asks = False
+            self.run_user_code(partial(self._decide, call, error))
+        else:
+            task._settle(None, error)
 
     def _find_unrecorded(self, process: WorkerProcess, number: int, take: bool = True) -> Call | None:
         """Return (and take out) a call whose result came before the submitting thread, inside the lane, could finish the step that records it."""
@@ -159,6 +183,8 @@ class Arrivals(Limits):
     def _on_message(self, process: WorkerProcess, kind: int, data: bytes | bytearray) -> None:
         if kind == wire.LOG:
             self._on_log(process, None, data)
+        elif kind == wire.PRINTED:
+            self._on_printed(process, None, data)
         elif kind == wire.HELLO:
             process.hello = hello = pickle.loads(data)
             process.foreign = hello["magic"] != payload.MAGIC
@@ -186,6 +212,8 @@ class Arrivals(Limits):
         call = process.calls.get(frame.number)
         if frame.kind == wire.LOG:
             self._on_log(process, call, frame.payload)
+        elif frame.kind == wire.PRINTED:
+            self._on_printed(process, call, frame.payload)
         if call is None:
             return
         if frame.kind == wire.STARTED:
@@ -202,6 +230,12 @@ class Arrivals(Limits):
                 call.task._report_outputs(pickle.loads(frame.payload))
             else:
                 self._decode(call, frame)
+
+    def _on_printed(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
+        stream = process.streams[data[0] - 1]
+        if stream.name == "stderr":
+            process.keep_tail(bytes(data[1:]))
+        self._put_text(stream, stream.splitter.feed(bytes(data[1:])), call.task if call is not None else None)
 
     def _on_log(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
         fields = pickle.loads(data)

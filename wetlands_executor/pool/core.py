@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerStartError, WorkerUnresponsive
+from wetlands_executor.errors import WorkerStartError
 from wetlands_executor.events import Listener
 from wetlands_executor.pool import payload, ports, spawn
 from wetlands_executor.pool import state as st
@@ -30,7 +30,6 @@ from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
-    from wetlands_executor.options import CallOptions
     from wetlands_executor.task import Task
 
 LOGGER = logging.getLogger("concurrent.futures")
@@ -135,8 +134,11 @@ class PoolCore:
         options = task._options
         if options is not None:
             call.priority = options.priority
-            if _retries_crash(options):
-                call.tries = options.retries - task._attempt + 1
+            left = options.retries - task._attempt + 1
+            if options.retry_on is None:
+                call.tries = left
+            else:
+                call.asks = left > 0
             if options.timeout is not None:
                 call.watched |= wire.WATCHED
             if options.name is not None:
@@ -305,15 +307,3 @@ class PoolCore:
 
     def _resume(self, stream: OutputStream) -> None:
         raise NotImplementedError
-
-
-def _retries_crash(options: CallOptions) -> bool:
-    """Return True if the end of the worker is among the failures after which the call is run again."""
-    if not options.retries:
-        return False
-    wanted = options.retry_on
-    if isinstance(wanted, (type, tuple)):
-        kinds = wanted if isinstance(wanted, tuple) else (wanted,)
-        return any(issubclass(kind, kinds) for kind in (WorkerCrashed, WorkerUnresponsive, TaskTimeoutError))
-    # A function cannot be asked here, on the I/O thread; the end of a worker counts as wanted.
-    return True

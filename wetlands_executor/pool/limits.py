@@ -71,9 +71,6 @@ class Limits(Settling):
 
     def _end_hung(self, process: WorkerProcess, call: Call, verdict: Callable[[str], BaseException]) -> None:
         """Let the worker print its stacks, then end it."""
-        options = call.task._options
-        if options is not None and isinstance(options.retry_on, (type, tuple)) and not options.retries_error(verdict("")):
-            call.tries = 0
         call.task._verdict = verdict
         delay = STACKS_GRACE if process.ask_for_stacks() else 0.0
         self._set_timer(delay, partial(self._kill_hung, process, call))

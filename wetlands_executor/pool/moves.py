@@ -18,14 +18,16 @@ class Item:
         place: None, ``WAITING`` or the Slot that holds the item; only this module writes it.
         priority: higher goes first; equal ones in the order of their submission.
         tries: how often it is run again if its worker dies.
+        asks: if its worker dies, somebody has to decide whether it is run again: ``Lost`` counts as ``Reserved`` then.
     """
 
-    __slots__ = ("place", "priority", "tries")
+    __slots__ = ("asks", "place", "priority", "tries")
 
     def __init__(self) -> None:
         self.place: Any = None
         self.priority = 0
         self.tries = 0
+        self.asks = False
 
 
 # --- events: what happened

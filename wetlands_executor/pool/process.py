@@ -55,6 +55,7 @@ class Call(Item):
         self.place = None
         self.priority = 0
         self.tries = 0
+        self.asks = False
         self.watched = 0
         self.deciding = False
         self.backlog: deque[Frame] | None = None

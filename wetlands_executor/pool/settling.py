@@ -121,27 +121,30 @@ class Settling(PoolCore):
 
     def _may_run_again(self, task: Task[Any]) -> bool:
         options = task._options
-        return options is not None and options.retry_on is not None and task._attempt <= options.retries and not task._cancel_asked
+        return options is not None and task._attempt <= options.retries and not task._cancel_asked
 
     def _decide(self, call: Call, error: BaseException) -> None:
         """Find out whether a failed call is run again; ``retry_on`` may be user code. Runs on a decoder thread."""
         again = False
+        asked = call.asks and call.place is None  # its worker died: the state has reserved a place
         try:
             again = call.task._options.retries_error(error)
         except Exception:
             LOGGER.exception("wetlands_executor: exception in retry_on of task %r", call.task.name)
         if again:
-            self.post(partial(self._run_again, call, error))
+            self.post(partial(self._run_again, call, error, asked))
         else:
             call.task._settle(None, error)
-            self.post(partial(self._finish_decided, call))
+            self.post(partial(self._finish_decided, call, asked))
 
-    def _finish_decided(self, call: Call) -> None:
+    def _finish_decided(self, call: Call, asked: bool) -> None:
+        if asked:
+            self._feed(st.Released())
         process = call.process
         if call.place is not None and process is not None and process.worker in self.processes:
             self._feed(st.ItemsFinished(process.worker, [call]))
 
-    def _run_again(self, call: Call, error: BaseException) -> None:
+    def _run_again(self, call: Call, error: BaseException, asked: bool) -> None:
         task = call.task
         if task._cancel_asked:
             task._settle_cancelled()
@@ -152,7 +155,7 @@ class Settling(PoolCore):
             again = self.make_call(call.encoded, call.context, task)
             task._next_attempt(again)
             self._feed(st.Submitted([again]))
-        self._finish_decided(call)
+        self._finish_decided(call, asked)
 
 
 def _decode_and_settle(call: Call, kind: int, data: bytes | bytearray) -> None:

@@ -422,6 +422,7 @@ class PoolState:
                 self.waiting_count += 1
                 out.append(Retried(item, event.worker))
             else:
+                self.reserved += item.asks
                 out.append(Lost(item, event.worker))
         productive = slot.productive or bool(lost) or phase in (Phase.STOPPING, Phase.DYING)
         slot.held.clear()
@@ -517,6 +518,7 @@ class PoolState:
             if self.status is Status.DRAINING:
                 self._drain(out)
         elif isinstance(place, Slot):
+            item.tries = 0
             self._cancelling.add(item)
             if self.credit > 1:
                 self._recall(place, out)

@@ -83,6 +83,8 @@ class Runner:
         channel.send(wire.HELLO, 0, dumps(_describe(), 4))
         from . import imports, records
 
+        if config["print_frames"]:
+            stdio.send_frames(self)
         self._use_context(config["surroundings"])
         imports.use_authkey(config["authkey"])
         sys.meta_path.insert(0, imports.LastResort())

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from typing import Any, Callable, List, Sequence, Tuple, Union
 
 
-def run_script(path: str, args: Sequence[str], run_name: str) -> None:
+def run_script(path: str, run_name: str, *args: Any) -> None:
     """Run a file as ``python path args...`` would, inside this worker; ``sys.argv`` and ``sys.path[0]`` are set for its duration."""
     import os
     import runpy
 
     argv, main = sys.argv, sys.modules.get("__main__")
-    sys.argv = [path] + list(args)
+    sys.argv = [path] + [str(arg) for arg in args]
     folder = os.path.dirname(path)
     sys.path.insert(0, folder)
     try:

@@ -11,9 +11,13 @@ import io
 import os
 import sys
 
+from . import wire
+
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Dict
+    from typing import Any, Dict, Optional
+
+    from .runner import Runner
 
 
 class TaskStream(io.TextIOWrapper):
@@ -27,9 +31,42 @@ class TaskStream(io.TextIOWrapper):
         return super().write(text)
 
 
+class FrameWriter(io.RawIOBase):
+    """Sends what is written as frames of the results pipe, among the results."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor under which C code and commands write."""
+        return self._fd
+
+    def write(self, data: Any) -> int:
+        """Send the bytes."""
+        assert _runner is not None
+        _runner.channel.send(wire.PRINTED, _runner.item, bytes((self._fd,)) + bytes(data))
+        return len(data)
+
+
+_runner: Optional[Runner] = None
+
+
+def send_frames(runner: Runner) -> None:
+    """Let ``sys.stdout`` and ``sys.stderr`` go through the results pipe from now on."""
+    global _runner
+    finish_task()
+    _runner = runner
+    install()
+
+
 def open_stream(fd: int) -> TaskStream:
     """Return a line-buffered text stream over ``fd`` that does not close it."""
-    raw = io.FileIO(fd, "w", closefd=False)
+    raw: Any = io.FileIO(fd, "w", closefd=False) if _runner is None else FrameWriter(fd)
     stream = TaskStream(io.BufferedWriter(raw, 8192), encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
     stream.mode = "w"  # type: ignore[misc]
     return stream
@@ -42,7 +79,8 @@ _kept: Dict[int, int] = {}
 def install() -> None:
     """Replace the standard streams. The null device is standard input already."""
     for fd in (1, 2):
-        _kept[fd] = os.dup(fd)
+        if fd not in _kept:
+            _kept[fd] = os.dup(fd)
     sys.stdout = sys.__stdout__ = open_stream(1)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = open_stream(2)  # type: ignore[misc]
 

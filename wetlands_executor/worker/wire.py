@@ -60,6 +60,7 @@ STARTED = 9  # the call begins; sent for watched calls only
 UPDATE = 10  # progress: in the payload, or on the board if the payload is empty
 OUTPUT = 11  # a named output
 LOG = 12  # a log record
+PRINTED = 13  # output of ``sys.stdout`` (first byte 1) or ``sys.stderr`` (2), where the order of different pipes cannot be known
 
 #: Bytes of the board, and what its 64-bit words mean.
 BOARD = 4096
