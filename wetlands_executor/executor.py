@@ -498,6 +498,12 @@ class CondaEnvExecutor(Executor):
         """Shut down without blocking the event loop."""
         await asyncio.to_thread(self.__exit__, exc_type, exc, tb)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from wetlands_executor import notebook
+
+        return notebook.executor_html(self)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {_describe(self._environment)}, {self.worker_count} of {self._max_workers} workers>"
 

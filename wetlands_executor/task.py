@@ -738,6 +738,12 @@ class Task(Future[T]):
         except Exception:
             LOGGER.exception("exception calling callback for %r", self)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from wetlands_executor import notebook
+
+        return notebook.task_html(self)
+
     def __repr__(self) -> str:
         state = {TaskStatus.COMPLETED: "finished", TaskStatus.FAILED: "finished", TaskStatus.CANCELED: "cancelled"}
         status = self.status

@@ -51,7 +51,8 @@ class Arrivals(Limits):
             self._port.remove(fd)
             self._put_text(stream, stream.splitter.finish())
             return
-        process.last_heard = time.monotonic()
+        if process.stacks_from is None:  # what it prints because it was asked is no sign of life
+            process.last_heard = time.monotonic()
         if stream.name == "stderr":
             process.keep_tail(data)
             if not process.ready:

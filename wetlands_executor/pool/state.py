@@ -655,9 +655,15 @@ class PoolState:
         if self.waiting_count:
             wanted = self.waiting_count
             self._start(wanted, out)
-            if self.credit > 1:
+            if self.credit > 1 and not self._urgent_waits():
                 self._fill(batches, out)
         out.extend(Dispatch(_worker(slot), items) for slot, items in batches.items())
+
+    def _urgent_waits(self) -> bool:
+        """Return True if something urgent waits: then nothing is given out ahead, so that the first worker that becomes free takes it."""
+        if len(self.queues) == 1:
+            return False
+        return any(item.place is WAITING for priority, queue in self.queues.items() if priority > 0 for item in queue)
 
     def _fill(self, batches: dict[Slot, list[Item]], out: list[Action]) -> None:
         """Deal what waits to workers with room, one each in turn, so that items start about in their order.
