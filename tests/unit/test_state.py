@@ -704,14 +704,14 @@ def test_the_urgent_goes_first() -> None:
 
 
 def test_an_urgent_item_overtakes_what_is_in_an_inbox() -> None:
-    """That was given out ahead of time, and is taken back."""
+    """That was given out ahead of time, and is taken back; nothing is given out ahead while something urgent waits for a free worker."""
     talk = Talk(1, credit=2).start(1)
     a, b, c = items("abc")
     c.priority = 1
     talk.say(Submitted([a, b]))
     assert talk.say(Submitted([c])) == [Recall(1)]
-    assert talk.say(Recalled(1, [b])) == [Dispatch(1, [c])]
-    assert talk.say(ItemsFinished(1, [a])) == [Dispatch(1, [b])]
+    assert talk.say(Recalled(1, [b])) == []
+    assert talk.say(ItemsFinished(1, [a])) == [Dispatch(1, [c, b])]
 
 
 def test_a_pool_waits_for_items_that_were_announced() -> None:
