@@ -682,19 +682,36 @@ class Task(Future[T]):
         if "_hooks" in fields:
             self._run_hooks(fields["_hooks"])
         if condition is not _SETTLED:
-            self._notify(condition, _NOTIFY_TRIES)
+            self._notify(condition, _NOTIFY_TRIES, [])
         if "_lazy_callbacks" in fields:
             self._invoke_callbacks()
 
-    def _notify(self, condition: threading.Condition, tries: int) -> None:
-        """Make the state final for the standard library's waiters, and tell them; never block on their condition."""
+    def _notify(self, condition: threading.Condition, tries: int, told: list[Any]) -> None:
+        """Make the state final for the standard library's waiters, and tell them; never block on their locks.
+
+        Race: an exception from a signal handler can leave the condition of a Future, or that of a waiter's event, locked for ever. Both are only
+        tried; what is locked now is tried again a little later, and given up in the end: whoever waited there was interrupted.
+
+        Args:
+            condition: of this Future.
+            tries: how often it may still be tried again.
+            told: waiters that have been told.
+        """
+        pool = self._pool
         locked = condition.acquire(blocking=False)
-        if not locked and tries and self._pool is not None:
-            self._pool.later(_NOTIFY_DELAY, partial(self._notify, condition, tries - 1))
+        if not locked and tries and pool is not None:
+            pool.later(_NOTIFY_DELAY, partial(self._notify, condition, tries - 1, told))
             return
+        left = False
         try:
             self._state = self._final or self._state
             for waiter in list(self._waiters):
+                if any(waiter is known for known in told):
+                    continue
+                if not _can_be_told(waiter):
+                    left = True
+                    continue
+                told.append(waiter)
                 if self._state in _CANCELLED:
                     waiter.add_cancelled(self)
                 elif self._exception is not None:
@@ -706,6 +723,8 @@ class Task(Future[T]):
         finally:
             if locked:
                 condition.release()
+        if left and tries and pool is not None:
+            pool.later(_NOTIFY_DELAY, partial(self._notify, condition, tries - 1, told))
 
     def _invoke_callbacks(self) -> None:
         """Run the callbacks: bridges to an event loop here, those of users on the callback thread. Called by the standard library too."""
@@ -753,6 +772,17 @@ class Task(Future[T]):
         elif status is TaskStatus.FAILED:
             words += f" raised {type(self._exception).__name__}"
         return words + ">"
+
+
+def _can_be_told(waiter: Any) -> bool:
+    """Return False if the event of a standard library waiter is locked, which its ``set`` would wait for."""
+    condition = getattr(getattr(waiter, "event", None), "_cond", None)
+    if condition is None:
+        return True
+    if not condition.acquire(blocking=False):
+        return False
+    condition.release()
+    return True
 
 
 def _release(sleepers: deque[Any]) -> None:
