@@ -44,10 +44,11 @@ class Job(st.Item):
         sent: how often it was dispatched.
         tried, tries_given: how often its worker died, and how often it may be tried again.
         to_kill: somebody wants its worker to be killed.
+        to_cancel: somebody has asked it to stop: it is not tried again.
         end: how it ended, None before.
     """
 
-    __slots__ = ("by_value", "end", "number", "returned", "sent", "started", "to_kill", "tried", "tries_given")
+    __slots__ = ("by_value", "end", "number", "returned", "sent", "started", "to_cancel", "to_kill", "tried", "tries_given")
 
     def __init__(self, number: int, by_value: bool, priority: int = 0, tries: int = 0) -> None:
         super().__init__()
@@ -55,6 +56,7 @@ class Job(st.Item):
         self.tries = self.tries_given = tries
         self.tried = 0
         self.to_kill = False
+        self.to_cancel = False
         self.number = number
         self.by_value = by_value
         self.started = False
@@ -288,7 +290,7 @@ class Shell:
             assert self.lost_now == 1, "one death, two lost items"
         if worker.phase == "killed" and not self.terminated and not self.broken:
             assert action.item.to_kill, f"{action.item} is lost because another one was to be killed"
-        assert action.item.tried == action.item.tries_given or self.dropping or action.item.to_kill, "it had another try"
+        assert action.item.tried == action.item.tries_given or self.dropping or action.item.to_kill or action.item.to_cancel, "it had another try"
         del worker.held[action.item]
         self._end(action.item, "lost")
 
@@ -298,6 +300,7 @@ class Shell:
         assert action.worker == worker.number
         assert job is worker.current or not self.takes_back
         assert job.tried < job.tries_given, "tried too often"
+        assert not job.to_cancel, "tried again although it was asked to stop"
         assert not self.dropping, "tried again although everything is to end"
         del worker.held[job]
         job.tried += 1
@@ -492,6 +495,7 @@ class Shell:
         self.asked[job] = self.asked.get(job, 0) + 1
         self.promised = []
         could = job.end is None and not job.started and (self.takes_back or job in self.waiting)
+        job.to_cancel = True
         self.feed(st.CancelRequested(job))
         if self.prompt:
             assert (job in self.promised) == could
