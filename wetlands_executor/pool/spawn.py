@@ -152,15 +152,19 @@ class Process:
         self._close.close()
         for fd in list(self._open):
             self.close_fd(fd)
+        self._close_board()
+
+    def _close_board(self) -> None:
         if self.board is not None:
             self.board.release()
         if self._map is not None:
-            self._map.close()
+            self._map.close()  # it has a descriptor of its own
             self._map = None
 
     def disinherit(self) -> None:
         """Forget the process, which belongs to the parent of this forked one; the descriptors are closed already."""
         self._open.clear()
+        self._close_board()
         if self._popen is not None:
             self._popen.returncode = 0  # else its finalizer would warn of a process that still runs
 

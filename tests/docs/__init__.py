@@ -1,0 +1,1 @@
+"""The pages, examples and pictures of ``docs/`` and the ``README.md``: what they show is run."""

@@ -1,0 +1,75 @@
+"""Looking at workers from outside: the operating system's view, with deadlines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from tests import leaks
+from wetlands_executor import CondaEnvExecutor, Task, WorkerCrashed
+
+#: Seconds for everything that should be quick.
+DEADLINE = 20.0
+#: Seconds that workers may survive their host (guarantee 4).
+ORPHAN_LIMIT = 2.0
+
+
+def pids(executor: CondaEnvExecutor) -> set[int]:
+    """Return the pids of the workers."""
+    return {info.pid for info in executor.workers()}
+
+
+def gone(processes: Iterable[int], timeout: float = DEADLINE) -> bool:
+    """Wait until none of these processes runs; True if so."""
+    return not leaks.wait_for_exit(processes, timeout)
+
+
+def until(condition: Callable[[], object], timeout: float = DEADLINE) -> bool:
+    """Look, with growing intervals, until something is so that nothing announces; True if it became so in time."""
+    end = time.monotonic() + timeout
+    pause = 0.001
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+    return True
+
+
+def group_of(pid: int) -> set[int]:
+    """Return the processes of a process group (not the zombies)."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == pid and fields[0] != "Z":
+                found.add(int(entry.name))
+    return found
+
+
+def grace_owner() -> Any:
+    """Return the module of the pool that holds ``STOP_GRACE``, the seconds that a worker may take to end by itself."""
+    (owner,) = (
+        module for name, module in sys.modules.items() if name.startswith("wetlands_executor.pool.") and "STOP_GRACE" in vars(module)
+    )
+    return owner
+
+
+def crash_of(task: Task[Any]) -> WorkerCrashed:
+    """Return the WorkerCrashed that a task ended with."""
+    error = task.exception(DEADLINE)
+    assert isinstance(error, WorkerCrashed), repr(error)
+    assert isinstance(error, BrokenProcessPool)
+    return error
+
+
+def lines(path: Path) -> list[str]:
+    """Return the lines of a journal."""
+    return path.read_text().splitlines() if path.exists() else []
