@@ -175,7 +175,7 @@ def test_a_refill_waits_until_half_the_credit_is_used_up() -> None:
 
 
 def test_a_short_queue_is_shared_among_the_workers() -> None:
-    """Nobody gets all of it: one that is still starting has its share reserved."""
+    """Nobody gets all of it: while one is still starting, nothing is given out ahead."""
     talk = Talk(2, credit=64)
     many = items("abcd")
     assert talk.say(Submitted(many)) == [StartWorker(1, 0), StartWorker(2, 1)]
@@ -500,13 +500,15 @@ def test_a_failed_initializer_breaks_the_pool() -> None:
 
 def test_a_failed_initializer_takes_back_what_has_not_started() -> None:
     """It would not have been sent a moment later."""
-    talk = Talk(2, credit=64)
-    a, b, c = items("abc")
-    talk.say(Submitted([a, b, c]))
-    talk.say(WorkerReady(1))
-    actions = talk.say(InitializerFailed(2))
+    talk = Talk(2, credit=64).start(1, 2)
+    a, b, c, d = items("abcd")
+    held = {action.worker: list(action.items) for action in talk.say(Submitted([a, b, c, d]))}
+    assert {len(given) for given in held.values()} == {2}
+    assert StartWorker(3, 1) in talk.say(WorkerExited(2, held[2][1:]))
+    actions = talk.say(InitializerFailed(3))
+    assert Broken(held[2][1:], 3) in actions
     assert Recall(1) in actions
-    assert items_of(talk.say(Recalled(1, [b]))) == [b]
+    assert items_of(talk.say(Recalled(1, held[1][1:]))) == held[1][1:]
 
 
 # --- the end

@@ -668,13 +668,13 @@ class PoolState:
     def _fill(self, batches: dict[Slot, list[Item]], out: list[Action]) -> None:
         """Deal what waits to workers with room, one each in turn, so that items start about in their order.
 
-        While workers are starting, only one item is given out ahead: the others will want their share.
+        While workers are starting nothing is given out ahead: they are to take what comes first in the queue.
         """
+        if self.starting:
+            return
         rooms = {}
         for slot in sorted(self.by_worker.values(), key=lambda slot: len(slot.held)):
             room = self._room(slot)
-            if self.starting:
-                room = min(room, 2 - len(slot.held))
             if room > 0:
                 rooms[slot] = room
         while rooms and self.waiting_count:
