@@ -23,7 +23,9 @@ def among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     for value in args:
         if isinstance(value, Task):
             return True
-    return any(isinstance(value, Task) for value in kwargs.values())
+    if kwargs:
+        return any(isinstance(value, Task) for value in kwargs.values())
+    return False
 
 
 def hold(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -47,6 +47,7 @@ class Arrivals(Limits):
         data = self._port.read(fd, 65536)
         if data is None:
             return
+        process.printed = True
         if not data:
             self._port.remove(fd)
             self._put_text(stream, stream.splitter.finish())
@@ -116,8 +117,13 @@ class Arrivals(Limits):
 
     def _take(self, process: WorkerProcess, frames: list[Frame]) -> None:
         """Settle what finished, then tell the state, in one event."""
+        # What submitting threads have sent: the calls are known at once, the state hears of them together with what has finished.
+        sent: list[st.Event] = []
         if process.sent_directly:
-            self._absorb(process)
+            sent = [st.SentDirectly(process.worker, call) for call in process.absorb()]
+            if len(frames) > 1 or frames[0].kind not in _OUTCOMES:
+                self._feed(None, sent)  # more may happen in between than one outcome
+                sent = []
         finished: list[st.Item] = []
         calls = process.calls
         pid = process.process.pid
@@ -149,9 +155,9 @@ class Arrivals(Limits):
                 self._on_report(process, frame)
             else:
                 self._on_message(process, frame.kind, frame.payload)
-        if finished:
-            process.finished += len(finished)
-            self._feed(st.ItemsFinished(process.worker, finished))
+        process.finished += len(finished)
+        if finished or sent:
+            self._feed(st.ItemsFinished(process.worker, finished) if finished else None, sent)
 
     def _with_stacks(self, verdict: Any) -> BaseException:
         error: BaseException = verdict(self._stacks)
@@ -234,6 +240,7 @@ class Arrivals(Limits):
 
     def _on_printed(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
         stream = process.streams[data[0] - 1]
+        process.printed = True
         if stream.name == "stderr":
             process.keep_tail(bytes(data[1:]))
         self._put_text(stream, stream.splitter.feed(bytes(data[1:])), call.task if call is not None else None)
@@ -248,6 +255,7 @@ class Arrivals(Limits):
             task_name=call.task.name if call is not None else "",
         )
         process.records.enqueued += 1
+        process.printed = True
         self.output.put(partial(_handle_record, process.records, fields))
 
     def _on_exit(self, process: WorkerProcess) -> None:

@@ -255,19 +255,25 @@ class PoolCore:
             for process in lanes:
                 process.lane_open = True
             self.lanes = lanes
-        self.hungry = state.can_act
+        self.hungry = bool(self.lanes) or state.can_act
 
-    def _feed(self, event: st.Event | None) -> None:
-        """Let the state decide, and do what it says. Order: what submitting threads have sent comes before any other news."""
-        queue: deque[st.Event] = deque()
+    def _feed(self, event: st.Event | None, before: Sequence[st.Event] = ()) -> None:
+        """Let the state decide, and do what it says. Order: what submitting threads have sent comes before any other news.
+
+        Args:
+            event: what happened; None to absorb what was sent only.
+            before: events that were absorbed already and come first.
+        """
+        queue: list[st.Event] = [*before]
         for process in self.processes.values():
             if process.sent_directly:
                 queue.extend(st.SentDirectly(process.worker, call) for call in process.absorb())
         if event is not None:
             queue.append(event)
-        while queue:
-            for action in self._state.handle(queue.popleft()):
-                answer = self._PERFORM[type(action)](self, action)
+        handle, perform = self._state.handle, self._PERFORM
+        for this in queue:  # answers are appended while it runs
+            for action in handle(this):
+                answer = perform[type(action)](self, action)
                 if answer is not None:
                     queue.append(answer)
 

@@ -104,6 +104,7 @@ class WorkerProcess:
         exited, results_ended: the process has ended; nothing more will come through its results pipe.
         arrived: bytes read from its results pipe.
         streams: its stdout and stderr on their way to the host's.
+        printed: something came through a stream or a log record since the last result.
         records: its log records on their way (only the counters are used).
         last_heard: when something came from it, on the monotonic clock; kept up to date only under ``worker_timeout``.
         stacks_from: position in its stderr at which it was asked for its stacks.
@@ -133,6 +134,7 @@ class WorkerProcess:
         self.arrived = 0
         self.streams: tuple[OutputStream, ...] = ()
         self.records = OutputStream("log")
+        self.printed = False
         self.last_heard = 0.0
         self.silence_watched = False
         self.stderr_total = 0

@@ -45,6 +45,10 @@ class Settling(PoolCore):
 
     def _deliver(self, process: WorkerProcess, call: Call, frame: Frame) -> None:
         """Settle a task, after what it printed and where its result may be unpickled."""
+        if not process.printed:
+            self._settle(call, frame)
+            return
+        process.printed = False
         printed = process.records.written_to()
         for stream in process.streams:
             if stream.splitter.pending:

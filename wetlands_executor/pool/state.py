@@ -691,7 +691,7 @@ class PoolState:
 
     def _balance(self, out: list[Action]) -> None:
         """Nothing waits and a worker is idle: take back what another has not started."""
-        if self.credit == 1 or self.waiting_count or not self.idle:
+        if self.credit == 1 or self.waiting_count or not self.idle or len(self.idle) == len(self.by_worker):
             return
         fullest = max(self.by_worker.values(), key=lambda slot: len(slot.held) if not slot.recalling else 0)
         if len(fullest.held) > 1 and not fullest.recalling:

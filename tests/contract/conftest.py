@@ -1,0 +1,70 @@
+"""The stamps: each contract test runs once per kind of executor.
+
+``stamp`` makes executors and meetings and cleans both up in the only order that cannot hang: first everybody may go on, then the executors
+are shut down. A test that concerns only some kinds says ``@pytest.mark.stamps("process", "conda")``; ``"conda-other"`` runs the workers in
+another environment (same version of Python, nothing installed).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import types
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from multiprocessing.managers import SyncManager
+
+import pytest
+
+from tests.contract.meeting import Meeting
+from tests.contract.stamps import ALL_STAMPS, STAMPS, Stamp
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Stamp every test that uses an executor."""
+    if "stamp" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("stamps")
+        names = marker.args if marker else STAMPS
+        assert set(names) <= set(ALL_STAMPS), names
+        metafunc.parametrize("stamp", names, indirect=True)
+
+
+@pytest.fixture
+def stamp(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stamp]:
+    """The kind of executor that this run of the test is about."""
+    stamp = Stamp(request.param)
+    # Children of a spawn context import the main module again: pytest, 200 ms. They find an empty one instead.
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    yield stamp
+    stamp.close()
+
+
+@pytest.fixture
+def executor(stamp: Stamp) -> Executor:
+    """An executor with two workers."""
+    return stamp.make(max_workers=2)
+
+
+@pytest.fixture
+def single(stamp: Stamp) -> Executor:
+    """An executor with one worker: whatever else is submitted waits."""
+    return stamp.make(max_workers=1)
+
+
+@pytest.fixture
+def meeting(stamp: Stamp) -> Meeting:
+    """The place where tasks report and wait for the test."""
+    return stamp.meeting()
+
+
+@pytest.fixture(scope="module")
+def manager() -> Iterator[SyncManager]:
+    """A running ``multiprocessing.Manager``; its process belongs to the test module."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        manager = multiprocessing.get_context("spawn").Manager()
+    finally:
+        sys.modules["__main__"] = main
+    with manager:
+        yield manager

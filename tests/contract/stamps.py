@@ -1,0 +1,77 @@
+"""One kind of executor under test, and what belongs to it for the time of a test."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests import interpreters, leaks
+from tests.contract.meeting import DEADLINE, Meeting
+from wetlands_executor import CondaEnvExecutor
+
+STAMPS = ("thread", "process", "conda")
+ALL_STAMPS = (*STAMPS, "conda-other")
+
+
+class Stamp:
+    """One kind of executor, and what a test has to know about it.
+
+    Attributes:
+        name: one of ``ALL_STAMPS``.
+        ours: whether it is a ``CondaEnvExecutor``.
+        remote: whether tasks run in other processes.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ours = name.startswith("conda")
+        self.remote = name != "thread"
+        self._executors: list[Executor] = []
+        self._meetings: list[Meeting] = []
+        self.type: Any = CondaEnvExecutor if self.ours else ProcessPoolExecutor if self.remote else ThreadPoolExecutor
+        self.env: str | None = None
+        if name == "conda-other":
+            other = interpreters.another_of_this_version()
+            if other is None:
+                pytest.skip("no second environment with this version of Python")
+            self.env = str(other.path)
+
+    def __repr__(self) -> str:
+        return f"<Stamp {self.name}>"
+
+    def make(self, max_workers: int | None = 2, **kwargs: Any) -> Executor:
+        """Return a new executor that ends with the test."""
+        if self.ours:
+            executor = self.type(self.env, max_workers, **kwargs)
+        elif self.remote:
+            kwargs.setdefault("mp_context", multiprocessing.get_context("spawn"))
+            executor = self.type(max_workers, **kwargs)
+        else:
+            executor = self.type(max_workers, **kwargs)
+        self._executors.append(executor)
+        return executor
+
+    def forget(self, executor: Executor) -> None:
+        """Keep no reference to this executor any more."""
+        self._executors = [other for other in self._executors if other is not executor]
+
+    def meeting(self) -> Meeting:
+        """Return a new meeting that ends with the test."""
+        meeting = Meeting()
+        self._meetings.append(meeting)
+        return meeting
+
+    def close(self) -> None:
+        """Let everybody go on, then shut everything down."""
+        for meeting in self._meetings:
+            meeting.open()
+        for executor in self._executors:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def assert_processes_end(pids: set[int]) -> None:
+    """Wait, with a deadline, until none of these processes runs any more."""
+    assert not leaks.wait_for_exit(pids, DEADLINE)

@@ -1,0 +1,234 @@
+"""CPython's own tests of ``concurrent.futures``, taken at run time from an interpreter that ships them, over ``CondaEnvExecutor``.
+
+``cpython_runner.py`` does the stamping, in processes of their own; this file starts them, restarts what a hang or a crash cut short, and
+judges. What we do not pass on purpose is in ``EXCLUDED``, each with its reason; an excluded test that passes is an error too, and so is an
+entry that no longer names a test.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import shutil
+import subprocess
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests import interpreters
+from tests.summary import summary_lines
+
+# The first test of each interpreter waits for all of them.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
+
+RUNNER = Path(__file__).with_name("cpython_runner.py")
+
+#: Oldest Python that hosts our executor.
+OLDEST = (3, 10)
+#: Runner processes at a time: the tests mostly sleep.
+AT_A_TIME = 3
+#: Seconds for one runner process; each test in it has a limit of its own.
+RUNNER_LIMIT = 280
+#: What the runner, and every program that a test starts, has to be able to import.
+NEEDED = ("wetlands_executor", "cloudpickle", "psutil", "typing_extensions")
+
+#: What the CPython tests do that ours cannot do or does otherwise on purpose: the private attribute that a test reaches for, or the
+#: difference, with the test of ours that covers it.
+EXCLUDED = {
+    # Private attributes of ProcessPoolExecutor.
+    "CondaProcessPoolExecutorTest.test_killed_child": "kills a process of executor._processes, and expects the whole pool to be broken; "
+    "test_pool.py: test_a_worker_that_dies_is_a_broken_process_pool, test_a_worker_that_dies_costs_only_the_task_that_it_ran",
+    "CondaProcessPoolExecutorTest.test_saturation": "counts executor._processes; test_pool.py: test_no_more_workers_than_asked_for",
+    "CondaProcessPoolExecutorTest.test_idle_process_reuse_one": "counts executor._processes; "
+    "test_pool.py: test_an_idle_worker_is_used_before_another_is_started",
+    "CondaProcessPoolExecutorTest.test_idle_process_reuse_multiple": "counts executor._processes; "
+    "test_pool.py: test_an_idle_worker_is_used_before_another_is_started",
+    "CondaProcessPoolExecutorTest.test_max_tasks_per_child": "counts executor._processes; test_pool.py: test_a_worker_is_replaced_after_its_tasks",
+    "CondaProcessPoolExecutorTest.test_max_tasks_per_child_defaults_to_spawn_context": "reads executor._mp_context; ours has no use for a context",
+    "CondaProcessPoolShutdownTest.test_processes_terminate": "counts and joins executor._processes; "
+    "test_shutdown.py: test_no_worker_is_left_after_shutdown",
+    "CondaProcessPoolShutdownTest.test_context_manager_shutdown": "joins executor._processes; "
+    "test_shutdown.py: test_with_gives_the_executor_and_shuts_it_down, and the leak check around it",
+    "CondaProcessPoolShutdownTest.test_del_shutdown": "joins executor._executor_manager_thread, _processes and _call_queue; "
+    "test_shutdown.py: test_a_dropped_executor_finishes_its_work_and_ends",
+    "CondaProcessPoolShutdownTest.test_shutdown_no_wait": "joins executor._executor_manager_thread, _processes and _call_queue; "
+    "test_shutdown.py: test_shutdown_without_waiting_returns_and_the_work_is_done, and the leak check around it",
+    "CondaExecutorDeadlockTest.test_shutdown_deadlock_pickle": "joins executor._executor_manager_thread; "
+    "test_errors.py: test_an_argument_that_cannot_be_pickled_fails_its_task",
+    "CondaProcessPoolExecutorTest.test_python_finalization_error": "mocks threading._start_joinable_thread, so that the thread that feeds "
+    "multiprocessing.Queue cannot start, and expects the pool to break; ours has no such thread; test_exit.py",
+    # What only inheritance can hand over.
+    "CondaFailingInitializerTest.test_initializer": "sends a multiprocessing.Queue in initargs, which only forks and children of "
+    "multiprocessing inherit, and waits for executor._broken; test_pool.py: test_a_failing_initializer_breaks_the_executor_for_all",
+    "FailingInitializerResourcesTest.test_spawn": "runs the test above and looks at multiprocessing's resource tracker, which ours does not use",
+    # Ours does better, on purpose.
+    "CondaExecutorDeadlockTest.test_error_at_task_unpickle": "expects a worker to die of an argument that it cannot unpickle; ours fails the task "
+    "with the error; test_errors.py: test_an_argument_that_cannot_be_unpickled_harms_nobody_else",
+    "CondaExecutorDeadlockTest.test_exit_at_task_unpickle": "the same with SystemExit",
+    "CondaExecutorDeadlockTest.test_error_during_result_unpickle_in_result_handler": "expects the pool to break over a result that cannot be "
+    "unpickled here; ours fails the task; test_errors.py: test_a_result_that_cannot_be_unpickled_harms_nobody_else",
+    "CondaExecutorDeadlockTest.test_exit_during_result_unpickle_in_result_handler": "the same with SystemExit",
+    "CondaProcessPoolShutdownTest.test_cancel_futures": "expects some tasks to count as running before any worker has started; ours cancels "
+    "all that no worker has taken; test_shutdown.py: test_cancel_futures_cancels_everything_that_no_worker_has_taken",
+    # The class is named Task.
+    "FutureTests.test_repr": "expects the class name Future in repr()",
+    "FutureTests.test_multiple_set_result": "expects the class name Future in a message",
+    "FutureTests.test_multiple_set_exception": "expects the class name Future in a message",
+}
+#: Excluded tests that pass when a worker happens to be faster than the test.
+MAY_PASS = {"CondaProcessPoolShutdownTest.test_cancel_futures"}
+#: Tests that are not run at all, because they only waste time.
+NOT_RUN = {
+    "FutureTests.test_exception_with_success": "writes _state and notifies _condition behind the back of set_exception; ours sleeps on a lock "
+    "of its own, and sees the change when the time-out of 30 s is over",
+}
+
+
+@dataclass
+class Results:
+    """What one interpreter's tests have come to.
+
+    Attributes:
+        interpreter: whose tests they are.
+        tests: what there is to run.
+        outcomes: outcome and detail of each test.
+        seconds: that it took.
+    """
+
+    interpreter: interpreters.Interpreter
+    tests: list[str] = field(default_factory=list)
+    outcomes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def _ships_the_tests(interpreter: interpreters.Interpreter) -> bool:
+    program = "import test.test_concurrent_futures, test.support"
+    done = subprocess.run([interpreter.path, "-I", "-c", program], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    return done.returncode == 0
+
+
+def _make_site(folder: Path) -> Path:
+    """Make a folder that holds what we need of this environment and nothing else."""
+    folder.mkdir()
+    for name in NEEDED:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None, f"{name} is not installed here"
+        if spec.submodule_search_locations:
+            shutil.copytree(next(iter(spec.submodule_search_locations)), folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            assert spec.origin is not None
+            shutil.copy(spec.origin, folder)
+    return folder
+
+
+def _run(interpreter: interpreters.Interpreter, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [interpreter.path, "-W", "ignore", RUNNER, *arguments]
+    return subprocess.run(
+        list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", timeout=RUNNER_LIMIT, check=False,
+    )  # fmt: skip
+
+
+def _run_share(results: Results, site: Path, report: Path, tests: list[str]) -> None:
+    """Run tests in one process; when it dies, blame the test that was running and go on with the others in a new one."""
+    waiting = list(tests)
+    while waiting:
+        report.unlink(missing_ok=True)
+        try:
+            output = _run(results.interpreter, site, report, "run", *waiting).stdout
+        except subprocess.TimeoutExpired as error:
+            output = f"time out of the runner: {error.stdout!r}"
+        seen = {}
+        lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
+        for entry in map(json.loads, lines):
+            seen[entry["id"]] = (entry["outcome"], entry["detail"])
+        for name, (outcome, detail) in seen.items():
+            results.outcomes[name] = ("failed", f"hung, or ended the process:\n{output[-6000:]}") if outcome == "started" else (outcome, detail)
+        rest = [name for name in waiting if name not in seen]
+        if len(rest) == len(waiting):
+            for name in rest:
+                results.outcomes[name] = ("failed", f"the runner did not get to it:\n{output[-6000:]}")
+            return
+        waiting = rest
+
+
+@functools.cache
+def _shipping() -> list[interpreters.Interpreter]:
+    return [each for each in interpreters.find() if each.version[:2] >= OLDEST and _ships_the_tests(each)]
+
+
+@pytest.fixture(scope="module", params=["newest", "oldest"])
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Run the tests of the newest, and of the oldest, interpreter that ships them: two layouts, and years of contract between them."""
+    shipping = _shipping()
+    if not shipping:
+        pytest.skip("no interpreter here ships test.test_concurrent_futures (distributions leave it out)")
+    if request.param == "oldest" and len(shipping) < 2:
+        pytest.skip("only one interpreter here ships test.test_concurrent_futures")
+    interpreter = shipping[-1 if request.param == "newest" else 0]
+    folder = tmp_path_factory.mktemp("cpython")
+    site = _make_site(folder / "site")
+    probe = subprocess.run(
+        [interpreter.path, "-I", "-c", f"import sys; sys.path.insert(0, {str(site)!r}); import {', '.join(NEEDED)}"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if probe.returncode:
+        assert "psutil" in probe.stderr, probe.stderr
+        pytest.skip(f"psutil of this environment does not fit Python {interpreter.minor}")
+    began = time.monotonic()
+    results = Results(interpreter)
+    listing = folder / "list.json"
+    listed = _run(interpreter, site, listing, "list")
+    assert listed.returncode == 0, listed.stdout
+    tests = json.loads(listing.read_text(encoding="utf-8"))
+    assert {test["id"] for test in tests} >= set(NOT_RUN)
+    results.tests = [test["id"] for test in tests if test["id"] not in NOT_RUN]
+    shares = [results.tests[number::AT_A_TIME] for number in range(AT_A_TIME)]
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        list(pool.map(lambda number: _run_share(results, site, folder / f"report{number}", shares[number]), range(AT_A_TIME)))
+    results.seconds = time.monotonic() - began
+    _announce(request.config, results)
+    return results
+
+
+def _announce(config: pytest.Config, results: Results) -> None:
+    """Print the totals at the end of the session."""
+    counts = Counter("excluded" if name in EXCLUDED else outcome for name, (outcome, _) in results.outcomes.items())
+    words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items(), reverse=True))
+    version = ".".join(map(str, results.interpreter.version))
+    line = f"CPython {version}'s concurrent.futures tests over CondaEnvExecutor: {words} of {len(results.outcomes)}, {results.seconds:.0f} s"
+    config.stash.setdefault(summary_lines, []).append(line)
+
+
+def test_everything_passes_that_is_not_excluded(results: Results) -> None:
+    problems = [
+        f"--- Python {results.interpreter.minor}, {name}: {outcome}\n{detail}"
+        for name, (outcome, detail) in results.outcomes.items()
+        if name not in EXCLUDED and outcome not in ("passed", "skipped")
+    ]
+    assert not problems, "\n".join(problems)
+
+
+def test_what_is_excluded_does_not_pass(results: Results) -> None:
+    passing = [name for name in EXCLUDED if results.outcomes.get(name, ("", ""))[0] == "passed" and name not in MAY_PASS]
+    assert passing == [], "take these out of the table"
+
+
+def test_what_is_excluded_exists(results: Results) -> None:
+    if results.interpreter is _shipping()[-1] and results.interpreter.version[:2] >= (3, 13):
+        assert set(EXCLUDED) <= set(results.tests), "take these out of the table"
+
+
+def test_nothing_has_been_left_out(results: Results) -> None:
+    """The stamping itself: tests of every part were found, run, and have an outcome."""
+    assert set(results.tests) == set(results.outcomes)
+    assert {name.partition(".")[0] for name in results.tests} >= {
+        "CondaAsCompletedTest", "CondaExecutorDeadlockTest", "CondaInitializerTest", "CondaFailingInitializerTest",
+        "CondaProcessPoolExecutorTest", "CondaProcessPoolShutdownTest", "CondaWaitTest", "FutureTests",
+    }  # fmt: skip
+    assert len(results.tests) > 70

@@ -1,0 +1,1 @@
+"""Tasks that can be watched, steered and trusted."""

@@ -1,0 +1,104 @@
+"""Host programs that tests run in a process of their own: ``python -m tests.tasks.hosts name args...``."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any
+
+from tests.tasks import workload
+from wetlands_executor import CondaEnvExecutor, TaskEvent, executor
+
+
+def rss() -> int:
+    """Return this process's resident memory in bytes."""
+    import gc
+
+    import psutil
+
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
+
+
+def flood(count: str, how: str) -> None:
+    """Print by how many bytes this process has grown under a flood of updates, and the last report."""
+    blocked = threading.Event()
+
+    def slow(event: TaskEvent) -> None:
+        blocked.wait(60)
+
+    with CondaEnvExecutor(max_workers=1) as ex:
+        ex.submit(workload.flood, 1000).result()
+        if how == "slow":
+            ex.options(start=False).submit(workload.report, 1).listen(slow).start().result()
+        before = rss()
+        task = ex.options(start=False).submit(workload.flood, int(count))
+        if how == "slow":
+            task.listen(slow)
+            ex.listen(slow)
+        task.start().result()
+        grown = rss() - before
+        blocked.set()
+        print(grown, task.current)
+
+
+def many(count: str) -> None:
+    """Print by how many bytes this process grows with ``count`` short tasks, after a first tenth of them."""
+    total = int(count)
+    with CondaEnvExecutor(max_workers=2) as ex:
+        seen = [0]
+
+        def run(number: int) -> None:
+            for _ in range(number // 1000):
+                tasks = [ex.submit(workload.add, index) for index in range(1000)]
+                for task in tasks:
+                    task.result()
+                    seen[0] += 1
+
+        run(total // 10)
+        before = rss()
+        run(total - total // 10)
+        grown = rss() - before
+        progress = ex.get_progress()
+        print(grown, seen[0], progress["completed"], len(progress["tasks"]))
+
+
+def interrupted(kind: str, path: str, seconds: str) -> None:
+    """Block in ``with`` until Ctrl-C; print what became of the tasks."""
+    executor.INTERRUPT_AFTER = float(seconds)
+    calls: dict[str, Any] = {"cooperative": workload.cooperate_by_update, "sleeping": workload.sleep_on, "stubborn": workload.stubborn}
+    running = queued = None
+    ready = threading.Event()
+    try:
+        with CondaEnvExecutor(max_workers=1) as ex:
+            args = () if kind == "cooperative" else ("/nowhere", "running", path)
+            running = ex.options(start=False).submit(calls[kind], *args)
+            running.listen(lambda event: ready.set())
+            running.start()
+            queued = ex.submit(workload.note, path, "queued ran")
+            assert ready.wait(30)
+            print("ready", flush=True)
+            time.sleep(60)
+    except KeyboardInterrupt:
+        assert running is not None
+        assert queued is not None
+        print("left", running.status.value, queued.status.value, flush=True)
+
+
+def exiting(path: str) -> None:
+    """Leave ``with`` by SystemExit while a cooperative task runs."""
+    ready = threading.Event()
+    with CondaEnvExecutor(max_workers=1) as ex:
+        running = ex.options(start=False).submit(workload.cooperate_by_update)
+        running.listen(lambda event: ready.set())
+        running.add_done_callback(lambda task: print("ended", running.status.value, flush=True))
+        running.start()
+        queued = ex.submit(workload.note, path, "queued ran")
+        queued.add_done_callback(lambda task: print("queued", queued.status.value, flush=True))
+        assert ready.wait(30)
+        sys.exit(7)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
