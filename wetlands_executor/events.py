@@ -80,6 +80,8 @@ class Listener:
     def __init__(self, callback: Callback, dispatch: Dispatch | None, once: bool) -> None:
         self.callback = callback
         self.terminal: deque[None] | None = deque((None,)) if once else None
+        #: For the listener of one task: it has been told of the start.
+        self.started = False
         self._dispatch = dispatch
         # Guards `_updates`: updates that wait for the callback thread, at most one per task.
         self._lock = threading.Lock()

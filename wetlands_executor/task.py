@@ -377,7 +377,7 @@ class Task(Future[T]):
             RuntimeError: the executor was shut down.
         """
         gate = self._gate
-        if gate is not None and not self._is_done() and self._options is not None and not self._options.start:
+        if gate is not None and not self._is_done() and not self._counted:
             try:
                 launch = gate.pop()
             except IndexError:
@@ -457,7 +457,7 @@ class Task(Future[T]):
         listeners: deque[Listener] = self.__dict__.setdefault("_listeners", deque())
         listeners.append(listener)
         if self._is_done():
-            self._give(listener, self._event(self._terminal_type(), self._finished_at or time.time()))
+            self._give(listener, self._event(self._terminal_type(), self._finished_at or time.time()), False)
         elif self._pool is not None and self._call is not None:
             self._pool.watch(self._call)
         return self
@@ -571,28 +571,32 @@ class Task(Future[T]):
         if "_listeners" not in fields and "_streams" not in fields and (pool is None or not pool.listeners):
             return
         now = time.time()
-        if kind is TaskEventType.STARTED:
-            if self._started_told:
+        ran = kind is not TaskEventType.CANCELATION or self._worker_pid is not None
+        first = ran and not self._started_told
+        if first:
+            self._started_told = True
+        event = self._event(kind, now, outputs)
+        for listener in [*fields.get("_streams", ()), *fields.get("_listeners", ())]:
+            self._give(listener, event, ran)
+        if pool is not None and pool.listeners:
+            started = event if kind is TaskEventType.STARTED else self._event(TaskEventType.STARTED, self.started_at or now)
+            for listener in pool.listeners:
+                if first:
+                    listener.give(started, pool.callbacks)
+                if kind is not TaskEventType.STARTED:
+                    listener.give(event, pool.callbacks)
+
+    def _give(self, listener: Listener, event: TaskEvent, ran: bool) -> None:
+        """Give an event to a listener of this task. Order: STARTED comes before the first other event, even if nobody had asked for it in time."""
+        streams = self.__dict__.get("_streams", ())
+        thread = self._pool.callbacks if self._pool is not None and listener not in streams else None
+        if event.type is TaskEventType.STARTED:
+            if listener.started:
                 return
-            self._started_told = True
-        elif not self._started_told and (kind is not TaskEventType.CANCELATION or self._worker_pid is not None):
-            # Order: STARTED comes before the first other event of a task that ran, even if nobody had asked for it in time.
-            self._started_told = True
-            self._tell(self._event(TaskEventType.STARTED, self.started_at or now))
-        self._tell(self._event(kind, now, outputs))
-
-    def _tell(self, event: TaskEvent) -> None:
-        fields = self.__dict__
-        for stream in list(fields.get("_streams", ())):
-            stream.give(event, None)
-        for listener in list(fields.get("_listeners", ())):
-            self._give(listener, event)
-        if self._pool is not None:
-            for listener in self._pool.listeners:
-                self._give(listener, event)
-
-    def _give(self, listener: Listener, event: TaskEvent) -> None:
-        listener.give(event, self._pool.callbacks if self._pool is not None else None)
+        elif ran and not listener.started:
+            listener.give(self._event(TaskEventType.STARTED, self.started_at or event.timestamp), thread)
+        listener.started = True
+        listener.give(event, thread)
 
     def _report(self, message: str | None, current: float | None, maximum: float | None) -> None:
         snapshot = Snapshot(message, current, maximum)
@@ -731,10 +735,14 @@ class Task(Future[T]):
         sleepers = self.__dict__.get("_sleepers")
         if sleepers:
             _release(sleepers)
+        pool = self._pool
+        if pool is None and self._state in _DONE:
+            # A bare task, settled through the standard library's methods.
+            self._emit(self._terminal_type())
+            self._run_hooks(self.__dict__.get("_hooks", deque()))
         callbacks: deque[tuple[Callable[[Any], object]]] | None = self.__dict__.get("_lazy_callbacks")
         if not callbacks:
             return
-        pool = self._pool
         if pool is None:
             _run_all(self, callbacks)
             return

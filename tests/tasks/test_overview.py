@@ -86,6 +86,7 @@ def test_get_failed_and_clear_failed(single: CondaEnvExecutor) -> None:
     assert single.get_failed() == []
     failed = [single.submit(workload.fail, str(number)) for number in range(3)]
     single.submit(workload.add, 1)
+    assert single.wait_all(DEADLINE)
     crashed = single.submit(workload.die)
     assert single.wait_all(DEADLINE)
     assert single.get_failed() == [*failed, crashed]

@@ -22,7 +22,7 @@ LAYERS = (
     ("__init__",),
     ("executor",),
     ("pool",),
-    ("task", "events"),
+    ("task", "events", "notebook"),
     ("environment",),
     ("worker",),
     ("errors",),

@@ -226,17 +226,24 @@ class Arrivals(Limits):
         if frame.kind == wire.STARTED:
             self._on_started(process, call)
         elif frame.kind == wire.UPDATE:
-            board = process.process.board
-            data = frame.payload or (board.read() if board is not None else b"")
-            if data:
-                number, message, current, maximum = pickle.loads(data)
-                if number == call.number:
-                    call.task._report(message, current, maximum)
+            self._on_progress(process, call, frame.payload)
         elif frame.kind == wire.OUTPUT:
+            self._on_progress(process, call, b"")  # what the task has reported before may still lie on the board
             if call.backlog is None and payload.is_trivial(frame.payload):
                 call.task._report_outputs(pickle.loads(frame.payload))
             else:
                 self._decode(call, frame)
+
+    @staticmethod
+    def _on_progress(process: WorkerProcess, call: Call, data: bytes | bytearray) -> None:
+        """Take a report: from the frame, or from the board if the frame is only the bell."""
+        board = process.process.board
+        if not data and board is not None:
+            data = board.read()
+        if data:
+            number, message, current, maximum = pickle.loads(data)
+            if number == call.number:
+                call.task._report(message, current, maximum)
 
     def _on_printed(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
         stream = process.streams[data[0] - 1]
