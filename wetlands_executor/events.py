@@ -82,6 +82,8 @@ class Listener:
         self.terminal: deque[None] | None = deque((None,)) if once else None
         #: For the listener of one task: it has been told of the start.
         self.started = False
+        #: Nothing is delivered any more, not even what is on its way.
+        self.removed = False
         self._dispatch = dispatch
         # Guards `_updates`: updates that wait for the callback thread, at most one per task.
         self._lock = threading.Lock()
@@ -113,6 +115,8 @@ class Listener:
         self._call(replace(event, outputs=MappingProxyType(outputs)))
 
     def _call(self, event: TaskEvent) -> None:
+        if self.removed:
+            return
         try:
             if self._dispatch is not None:
                 self._dispatch(self.callback, event)

@@ -346,7 +346,13 @@ class CondaEnvExecutor(Executor):
 
     def remove_listener(self, callback: Callback) -> None:
         """Forget a listener; an unknown one is ignored."""
-        self._pool.listeners = tuple(listener for listener in self._pool.listeners if listener.callback != callback)
+        kept = []
+        for listener in self._pool.listeners:
+            if listener.callback == callback:
+                listener.removed = True
+            else:
+                kept.append(listener)
+        self._pool.listeners = tuple(kept)
 
     def wait_all(self, timeout: float | None = None, *, raise_on_error: bool = False) -> bool:
         """Wait until every task that was started has finished.

@@ -466,6 +466,7 @@ class Task(Future[T]):
         """Forget a listener; an unknown one is ignored."""
         listeners: deque[Listener] = self.__dict__.get("_listeners", deque())
         for listener in [entry for entry in listeners if entry.callback == callback]:
+            listener.removed = True
             try:
                 listeners.remove(listener)
             except ValueError:

@@ -257,9 +257,7 @@ def test_who_cooperates_within_the_grace_is_not_interrupted(single: CondaEnvExec
     assert single.submit(os.getpid).result(DEADLINE) == guest.pid
 
 
-def test_who_ignores_the_interrupt_loses_the_worker_with_its_children(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path
-) -> None:
+def test_who_ignores_the_interrupt_loses_the_worker_with_its_children(make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path) -> None:
     executor = make(cancel_grace=0.15)
     task = executor.submit(workload.stubborn, meeting.address, "in", journal)
     guest = meeting.next()

@@ -224,9 +224,7 @@ def test_between_two_tries_the_task_runs(single: CondaEnvExecutor, meeting: Meet
     assert attempts == sorted(attempts)
 
 
-def between_two_tries(
-    executor: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str, good: int = 99
-) -> tuple[Task[int], Guest, Task[object]]:
+def between_two_tries(executor: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str, good: int = 99) -> tuple[Task[int], Guest, Task[object]]:
     """Return a task whose first try has failed, and the call that has the only worker meanwhile."""
     view = executor.options(retries=5, priority=-1, retry_on=(OSError, WorkerCrashed))
     task = view.submit(workload.meet_and_fail_until, meeting.address, journal, good, how)
