@@ -228,7 +228,6 @@ class Arrivals(Limits):
         elif frame.kind == wire.UPDATE:
             self._on_progress(process, call, frame.payload)
         elif frame.kind == wire.OUTPUT:
-            self._on_progress(process, call, b"")  # what the task has reported before may still lie on the board
             if call.backlog is None and payload.is_trivial(frame.payload):
                 call.task._report_outputs(pickle.loads(frame.payload))
             else:

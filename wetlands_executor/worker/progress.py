@@ -30,6 +30,8 @@ class Progress:
         self._current: Any = None
         self._maximum: Any = None
         self._last = b""
+        # The last report has gone by a frame with its payload, and not only to the board.
+        self._sent = False
 
     def update(self, item: int, message: Optional[str], current: Any, maximum: Any) -> None:
         """Report; what is None stays as it was."""
@@ -44,14 +46,20 @@ class Progress:
             if maximum is not None:
                 self._maximum = maximum
             self._last = data = dumps((item, self._message, self._current, self._maximum), 4)
-            if not self._board.shared or len(data) > _FITS:
+            self._sent = not self._board.shared or len(data) > _FITS
+            if self._sent:
                 self._channel.send(wire.UPDATE, item, data)
             elif self._board.post(data):
                 self._channel.send(wire.UPDATE, item)
 
     def output(self, item: int, values: Dict[Any, Any]) -> None:
-        """Send named outputs; an unpicklable value raises here."""
-        self._channel.send(wire.OUTPUT, item, dumps_result(values, self._channel.by_value))
+        """Send named outputs; an unpicklable value raises here. Order: what was reported before arrives before."""
+        data = dumps_result(values, self._channel.by_value)
+        if self._item == item and not self._sent:
+            with self._lock:
+                self._sent = True
+                self._channel.send(wire.UPDATE, item, self._last)
+        self._channel.send(wire.OUTPUT, item, data)
 
     def finish(self, item: int) -> None:
         """Before the result: send the last report of a call that has reported, because the next call will use the board.
@@ -61,4 +69,5 @@ class Progress:
         if self._item == item:
             with self._lock:
                 self._item = 0
-                self._channel.send(wire.UPDATE, item, self._last)
+                if not self._sent:
+                    self._channel.send(wire.UPDATE, item, self._last)
