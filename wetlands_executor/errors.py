@@ -7,6 +7,7 @@ may raise these. Classes that the standard library's users already catch keep th
 
 from __future__ import annotations
 
+from concurrent.futures import TimeoutError as _FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 
 __all__ = [
@@ -21,6 +22,14 @@ __all__ = [
     "WorkerStartError",
     "WorkerUnresponsive",
 ]
+
+
+if issubclass(_FutureTimeoutError, TimeoutError):
+    WaitTimeout = TimeoutError
+else:  # Python 3.10: two classes, and users catch either
+
+    class WaitTimeout(_FutureTimeoutError, TimeoutError):  # type: ignore[no-redef]  # noqa: N818 - named like what it stands for
+        """Waiting took too long."""
 
 
 class WetlandsExecutorError(Exception):

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.task import Task, remaining
 
 if TYPE_CHECKING:
@@ -53,10 +54,9 @@ def iterate(
 def _in_order(pending: deque[Task[T]], more: Iterator[Task[T]], end: float | None, done: Callable[[], object] | None) -> Iterator[T]:
     try:
         while pending:
-            value = _take(pending.popleft(), end)
+            taken = [_take(pending.popleft(), end)]
             pending.extend(itertools.islice(more, 1))
-            yield value
-            del value  # the caller's copy should be the only one
+            yield taken.pop()  # while the caller has it, nobody else does
     finally:
         _drop(pending)
         if done is not None:
@@ -79,7 +79,7 @@ def _as_they_come(pending: deque[Task[T]], more: Iterator[Task[T]], end: float |
                 left = remaining(end)
                 task = finished.get(timeout=None if left is None else max(left, 0.0))
             except queue.Empty:
-                raise TimeoutError from None
+                raise WaitTimeout from None
             del waiting[task]
             for another in itertools.islice(more, 1):
                 add(another)

@@ -28,6 +28,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.events import Callback, Dispatch, Listener, TaskEvent, TaskEventType, make_listener
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ class Task(Future[T]):
                 sleepers.remove(lock)
             except ValueError:
                 pass  # settled in this very moment
-            raise TimeoutError
+            raise WaitTimeout
 
     @property
     def value(self) -> T:
