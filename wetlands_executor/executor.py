@@ -191,9 +191,7 @@ class CondaEnvExecutor(Executor):
             raise RuntimeError("this executor belongs to the process that forked this one: make a new one here")
         if pool.broken is not None:
             raise BrokenProcessPool(str(pool.broken)) from pool.broken
-        if pool_module.exiting():
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        raise RuntimeError("cannot schedule new futures after shutdown")
+        raise RuntimeError(pool_module.refusal())
 
     def map(  # the standard library's signature differs by version
         self,

@@ -116,13 +116,8 @@ class Lock:
 
     def take(self) -> bool:
         """Take the lock if it is free or its owner is gone; never waits."""
-        if self._abandoned():
-            aside = self._path.with_name(f"{self._path.name}-{uuid4().hex[:8]}")
-            try:
-                self._path.rename(aside)  # Race: of several that see an abandoned lock, one succeeds in moving it
-                shutil.rmtree(aside, ignore_errors=True)
-            except OSError:
-                pass
+        if self._abandoned() and not self._clear():
+            return False
         try:
             self._path.mkdir(parents=True)
         except FileExistsError:
@@ -130,6 +125,33 @@ class Lock:
         self._held = True
         owner = {"host": socket.gethostname(), "pid": os.getpid()}
         (self._path / "owner.json").write_text(json.dumps(owner), encoding="utf-8")
+        return True
+
+    def _clear(self) -> bool:
+        """Remove an abandoned lock; False if somebody else is about to.
+
+        Race: between the judgement and the removal another process may have cleared the lock and taken it. So both happen under a lock of
+        their own; nobody else removes a lock that is not theirs.
+        """
+        clearing = self._path.with_name(f"{self._path.name}-clearing")
+        try:
+            clearing.mkdir()
+        except FileExistsError:
+            try:
+                if time.time() - clearing.stat().st_mtime > _FORGOTTEN:
+                    clearing.rmdir()  # whoever made it died on the way; the next try succeeds
+            except OSError:
+                pass  # it has just gone
+            return False
+        try:
+            if self._abandoned():
+                aside = self._path.with_name(f"{self._path.name}-{uuid4().hex[:8]}")
+                self._path.rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+        except OSError:
+            return False
+        finally:
+            clearing.rmdir()
         return True
 
     def refresh(self) -> None:

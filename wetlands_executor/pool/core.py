@@ -211,7 +211,8 @@ class PoolCore:
         self._port = port
         try:
             while True:
-                self._drain_posted()
+                if self._state.status is not st.Status.CLOSED:
+                    self._drain_posted()  # what comes after the end is refused by `_sweep`
                 if self._state.status is st.Status.CLOSED and not self.processes and not self._starts:
                     break
                 self._publish()

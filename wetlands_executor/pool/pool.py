@@ -299,7 +299,8 @@ class Pool(Actions):
             except IndexError:
                 return
             if isinstance(late, Call):
-                late.task._settle_cancelled()
+                # Race: submit() had looked before the end had begun. Its caller learns here what it would have learned there.
+                late.task._settle(None, RuntimeError(refusal()))
                 continue
             try:
                 late()
@@ -350,9 +351,9 @@ spawn.at_fork(_after_fork_in_child)
 _exiting = False
 
 
-def exiting() -> bool:
-    """Return True once the interpreter is going down: nothing new can be scheduled."""
-    return _exiting
+def refusal() -> str:
+    """Return the standard library's words for a submit that comes too late."""
+    return f"cannot schedule new futures after {'interpreter ' if _exiting else ''}shutdown"
 
 
 def _finish_at_exit() -> None:
