@@ -151,12 +151,12 @@ def test_a_time_out_of_nothing(executor: Executor, meeting: Meeting) -> None:
 
 
 def test_the_time_runs_from_the_call_of_map(executor: Executor, meeting: Meeting) -> None:
-    results = executor.map(workload.attend, [meeting.address], timeout=0.5)
-    threading.Event().wait(0.6)  # the subject of this test is time: it passes while nobody asks for results
+    results = executor.map(workload.attend, [meeting.address], timeout=0.4)
+    threading.Event().wait(0.5)  # the subject of this test is time: it passes while nobody asks for results
     began = time.monotonic()
     with pytest.raises(futures.TimeoutError):
         next(results)
-    assert elapsed(began) < 0.4
+    assert elapsed(began) < 0.3
 
 
 def test_a_time_out_that_is_not_reached(executor: Executor) -> None:
@@ -164,9 +164,9 @@ def test_a_time_out_that_is_not_reached(executor: Executor) -> None:
 
 
 def test_results_that_are_there_in_time_are_yielded_after_it(executor: Executor) -> None:
-    results = executor.map(workload.identity, range(3), timeout=1)
+    results = executor.map(workload.identity, range(3), timeout=0.05)
     executor.shutdown(wait=True)
-    threading.Event().wait(1.1)  # the subject is time
+    threading.Event().wait(0.1)  # the subject is time
     assert list(results) == [0, 1, 2]
 
 
