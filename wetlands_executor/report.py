@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from wetlands_executor.pool.delivery import Latch
 from wetlands_executor.task import Task
 
 if TYPE_CHECKING:
@@ -73,6 +74,22 @@ def _worker(process: WorkerProcess) -> WorkerInfo:
 
 def _under_way(pool: Pool) -> tuple[list[Call], list[Call]]:
     """Return the calls that run, and those that wait: before all, then in inboxes, then in the queue."""
+    if pool.started and not pool.ended:
+        # Between two steps of its own thread the pool's picture is whole; from here a call could be seen on its way from one list to the other.
+        found: list[tuple[list[Call], list[Call]]] = []
+        done = Latch()
+
+        def look() -> None:
+            found.append(_look(pool))
+            done.set()
+
+        pool.post(look)
+        if done.wait(ANSWER) and found:
+            return found[0]
+    return _look(pool)
+
+
+def _look(pool: Pool) -> tuple[list[Call], list[Call]]:
     running: list[Call] = []
     waiting: list[Call] = []
     for process in list(pool.processes.values()):

@@ -418,7 +418,7 @@ class Task(Future[T]):
         """Request the cancellation without waiting for the answer (for event loops)."""
         self._cancel_asked = True
         if not self._cancel_at_gate() and self._pool is not None and self._call is not None:
-            self._pool.cancel_all([self._call])
+            self._pool.ask_to_cancel(self._call)
 
     def _cancel_at_gate(self) -> bool:
         """Cancel a task that was never handed to the pool; False if it was."""

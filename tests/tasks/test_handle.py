@@ -173,7 +173,10 @@ def test_current_task_where_the_hosts_package_is_found_but_cannot_be_imported(
 
 def test_the_real_package_is_used_where_it_can_be_imported(single: CondaEnvExecutor) -> None:
     origin = single.submit(workload.origin_of_package).result(DEADLINE)
-    assert origin == str(ROOT / "wetlands_executor" / "__init__.py")
+    # This checkout's, or the copy that is installed in the environment (which comes first there); in any case no stand-in.
+    assert Path(origin).name == "__init__.py"
+    assert Path(origin).parent.name == "wetlands_executor"
+    assert Path(origin).is_file()
     assert single.submit(workload.deep).result(DEADLINE)
 
 

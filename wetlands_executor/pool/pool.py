@@ -36,6 +36,7 @@ from wetlands_executor.pool import payload, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.actions import Actions
 from wetlands_executor.pool.core import EndedPort, live_pools
+from wetlands_executor.pool.delivery import Latch
 from wetlands_executor.pool.process import Call
 from wetlands_executor.worker import wire
 
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("concurrent.futures")
 
+
+
+#: Seconds that a cancellation of many calls is waited for at most.
+PATIENCE = 5.0
 
 
 class Pool(Actions):
@@ -102,7 +107,7 @@ class Pool(Actions):
         if self.forked:
             return False
         if threading.current_thread() is self._thread:  # a finalizer that the garbage collector ran here
-            self.cancel_all([call])
+            self.ask_to_cancel(call)
             return False
         answer: list[bool] = []
         lock = threading.Lock()
@@ -124,15 +129,29 @@ class Pool(Actions):
         self._feed(st.CancelRequested(call))
 
     def cancel_all(self, calls: Sequence[Call]) -> None:
-        """Take calls out of the queue, or ask them to stop, without waiting for the answers."""
+        """Take calls out of the queue, or ask them to stop. Returns when that is done (soon), except on the I/O thread itself."""
+        done = Latch()
 
         def cancel() -> None:
-            for call in calls:
+            # Order: the last first. What one worker holds is taken back once per call, and then its inbox holds only older ones.
+            for call in reversed(calls):
                 if self._is_known(call):
                     self._feed(st.CancelRequested(call))
+            done.set()
 
         if calls:
             self.post(cancel)
+            if threading.current_thread() is not self._thread and not self.forked:
+                done.wait(PATIENCE)
+
+    def ask_to_cancel(self, call: Call) -> None:
+        """Take a call out of the queue, or ask it to stop, without waiting (for event loops)."""
+
+        def cancel() -> None:
+            if self._is_known(call):
+                self._feed(st.CancelRequested(call))
+
+        self.post(cancel)
 
     def forget(self, definition: payload.Definition) -> None:
         """Let all workers drop a function that will not be called again."""
