@@ -156,8 +156,14 @@ class Shell:
 
     # --- performing
 
-    def feed(self, event: st.Event) -> None:
-        """Tell the state, do what it says, tell it the answers, as ``Pool._feed`` does."""
+    def feed(self, event: st.Event, refill_only: set[int] | None = None) -> None:
+        """Tell the state, do what it says, tell it the answers, as ``Pool._feed`` does.
+
+        Args:
+            event: what happened.
+            refill_only: nobody was woken for this event, which is allowed only if all that it leads to is more for these workers, which have
+                enough to do until they are heard of again.
+        """
         queue = deque([event])
         while queue:
             event = queue.popleft()
@@ -170,6 +176,9 @@ class Shell:
                     job.returned = True
                     self.waiting[job] = None
             actions = self.state.handle(event)
+            assert refill_only is None or all(isinstance(action, st.Dispatch) and action.worker in refill_only for action in actions), (
+                f"can_act said that nobody has to be woken, but there was something to do: {actions}"
+            )
             if self.log is not None:
                 self.log.append(f"{event}\n" + "".join(f"    -> {action}\n" for action in actions))
             for action in actions:
@@ -410,10 +419,8 @@ class Shell:
         needed = self.state.can_act or any(job.priority > 0 for job in jobs)
         before = len(self.log) if self.log is not None else 0
         if count == 1 and not needed:
-            actions = self.state.handle(st.Submitted(jobs))
-            assert not actions, f"can_act said that nobody has to be woken, but there was something to do: {actions}"
-            self.state.check_invariants()
-            self._check_nobody_is_forgotten()
+            busy = {worker.number for worker in self.workers.values() if worker.held and len(worker.held) * 2 >= self.credit}
+            self.feed(st.Submitted(jobs), refill_only=busy)
             if self.log is not None:
                 self.log.insert(before, f"{jobs} posted without a wake-up\n")
         else:

@@ -19,9 +19,20 @@ class Item:
         priority: higher goes first; equal ones in the order of their submission.
         tries: how often it is run again if its worker dies.
         asks: if its worker dies, somebody has to decide whether it is run again: ``Lost`` counts as ``Reserved`` then.
+        many: it stands for many: it waits in the queue as one, and workers get parts of it (``split``) until it is ``exhausted``.
     """
 
     __slots__ = ("asks", "place", "priority", "tries")
+    many = False
+
+    @property
+    def exhausted(self) -> bool:
+        """True if an item that stands for many has no part left."""
+        return True
+
+    def split(self) -> Item | None:
+        """Return the next part of an item that stands for many, an item of its own; None if there is none. Must be quick and pure."""
+        return None
 
     def __init__(self) -> None:
         self.place: Any = None
@@ -35,9 +46,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """New items, in order."""
+    """New items, in order.
+
+    Attributes:
+        front: they go before those that wait (they are the rest of something older).
+    """
 
     items: Sequence[Item]
+    front: bool = False
 
 
 @dataclass(frozen=True, slots=True)

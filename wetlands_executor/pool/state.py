@@ -237,12 +237,17 @@ class PoolState:
             return True
         if not self.hold_starts and len(self.by_worker) < self.max_workers:
             return True
-        return any(self._room(slot) > 0 for slot in self.by_worker.values())
+        # As long as half the credit is used, the next results come before the worker runs dry, and with them the refill.
+        return any(len(slot.held) * 2 < self.credit and self._room(slot) > 0 for slot in self.by_worker.values())
 
     # --- events
 
     def _submitted(self, event: Submitted, out: list[Action]) -> None:
-        ahead = self._append(event.items)
+        if event.front:
+            self._append_left(event.items)
+            ahead = False
+        else:
+            ahead = self._append(event.items)
         if self.broken or self.status is Status.CLOSED or self.terminated:
             self._refuse(out)
             return
@@ -266,6 +271,12 @@ class PoolState:
             self._queue_of(item).append(item)
         self.waiting_count += len(items)
         return ahead
+
+    def _append_left(self, items: Sequence[Item]) -> None:
+        for item in reversed(items):
+            item.place = WAITING
+            self._queue_of(item).appendleft(item)
+        self.waiting_count += len(items)
 
     def _queue_of(self, item: Item) -> deque[Item]:
         queue = self.queues.get(item.priority)
@@ -615,20 +626,31 @@ class PoolState:
 
     def _give(self, slot: Slot, item: Item) -> None:
         item.place = slot
+        if not slot.held:
+            self.idle.pop(slot, None)
         slot.held[item] = None
-        self.idle.pop(slot, None)
         if slot.quota is not None:
             slot.quota -= 1
 
-    def _next_waiting(self) -> Item:
-        """Pop the oldest item that still waits. ``waiting_count`` must not be 0."""
+    def _next_items(self, count: int) -> list[Item]:
+        """Take up to ``count`` of the items that wait, oldest first; an item that stands for many gives parts of itself."""
+        found: list[Item] = []
+        taken = 0
         for queue in self.queues.values():
-            while queue:
-                item = queue.popleft()
-                if item.place is WAITING:
-                    self.waiting_count -= 1
-                    return item
-        raise AssertionError("waiting_count is wrong")
+            while queue and len(found) < count:
+                item = queue[0]
+                if item.place is not WAITING:
+                    queue.popleft()
+                    continue
+                part = item.split() if item.many else item
+                if part is not None:
+                    found.append(part)
+                if not item.many or item.exhausted:
+                    queue.popleft()
+                    taken += 1
+                    item.place = None
+        self.waiting_count -= taken
+        return found
 
     def _take_waiting(self) -> list[Item]:
         items = [item for queue in self.queues.values() for item in queue if item.place is WAITING]
@@ -648,16 +670,18 @@ class PoolState:
             return
         batches: dict[Slot, list[Item]] = {}
         while self.waiting_count and self.idle:
+            items = self._next_items(1)
+            if not items:
+                continue  # what stood for many has been emptied meanwhile
             slot = next(reversed(self.idle))
-            item = self._next_waiting()
-            self._give(slot, item)
-            batches[slot] = [item]
+            self._give(slot, items[0])
+            batches[slot] = items
         if self.waiting_count:
             wanted = self.waiting_count
             self._start(wanted, out)
             if self.credit > 1 and not self._urgent_waits():
                 self._fill(batches, out)
-        out.extend(Dispatch(_worker(slot), items) for slot, items in batches.items())
+        out.extend(Dispatch(_worker(slot), items) for slot, items in batches.items() if items)
 
     def _urgent_waits(self) -> bool:
         """Return True if something urgent waits: then nothing is given out ahead, so that the first worker that becomes free takes it."""
@@ -672,22 +696,19 @@ class PoolState:
         """
         if self.starting:
             return
-        rooms = {}
-        for slot in sorted(self.by_worker.values(), key=lambda slot: len(slot.held)):
-            room = self._room(slot)
-            if room > 0:
-                rooms[slot] = room
-        while rooms and self.waiting_count:
-            for slot in list(rooms):
-                if not self.waiting_count:
-                    break
-                item = self._next_waiting()
-                self._give(slot, item)
-                batches.setdefault(slot, []).append(item)
-                if rooms[slot] == 1:
-                    del rooms[slot]
-                else:
-                    rooms[slot] -= 1
+        slots = [slot for slot in sorted(self.by_worker.values(), key=_load) if self._room(slot) > 0]
+        rooms = [self._room(slot) for slot in slots]
+        items = self._next_items(sum(rooms))
+        turns = [(slot, batches.setdefault(slot, [])) for slot in slots]
+        position = 0
+        while position < len(items):
+            for turn, (slot, batch) in enumerate(turns):
+                if rooms[turn] and position < len(items):
+                    rooms[turn] -= 1
+                    item = items[position]
+                    position += 1
+                    self._give(slot, item)
+                    batch.append(item)
 
     def _balance(self, out: list[Action]) -> None:
         """Nothing waits and a worker is idle: take back what another has not started."""
@@ -793,6 +814,10 @@ class PoolState:
         TerminateRequested: _terminate_requested,
         RestartDue: _restart_due,
     }
+
+
+def _load(slot: Slot) -> int:
+    return len(slot.held)
 
 
 def _worker(slot: Slot) -> int:
