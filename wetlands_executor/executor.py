@@ -22,7 +22,7 @@ from wetlands_executor.environment import Environment
 from wetlands_executor.errors import TasksFailed
 from wetlands_executor.events import Callback, Dispatch, make_listener
 from wetlands_executor.options import CallOptions, OptionsView, RetryOn
-from wetlands_executor.pool import functions, payload
+from wetlands_executor.pool import bulk, functions, payload
 from wetlands_executor.pool import pool as pool_module
 from wetlands_executor.pool.pool import Pool
 from wetlands_executor.remote import RemoteModule
@@ -242,6 +242,20 @@ class CondaEnvExecutor(Executor):
         end = None if timeout is None else timeout + time.monotonic()
         definition = self._definition_for_many(fn)
         items: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905 - the shortest ends it, as in the standard library
+        forget = partial(self._pool.forget, definition) if definition is not None and definition.by_value is not None else None
+        if (
+            definition is not None
+            and chunksize == 1
+            and buffersize is None
+            and ordered
+            and options is None
+            and keep is None
+            and not self._pool.sees_calls_alone
+        ):
+            series, items = bulk.collect(self._pool, definition, items, dependencies.among)
+            if series is not None:
+                series.submit()
+                return series.results(end, forget)
         if chunksize == 1:
             tasks = (self._submit(fn, args, {}, definition, options) for args in items)
         else:
@@ -249,7 +263,6 @@ class CondaEnvExecutor(Executor):
             tasks = (self._submit(scripts.process_chunk, (what, chunk), {}, None, options) for chunk in results.chunks(items, chunksize))
         if keep is not None:
             tasks = (keep(task) for task in tasks)
-        forget = partial(self._pool.forget, definition) if definition is not None and definition.by_value is not None else None
         found = results.iterate(tasks, end, buffersize, ordered, forget)
         return found if chunksize == 1 else results.flatten(found)
 

@@ -662,6 +662,35 @@ class Task(Future[T]):
         self._call = None
         self._wake()
 
+    def _finish(self, value: Any, now: float, pid: int, duration: float) -> bool:
+        """Settle with a result: what ``_settle`` does, in fewer steps, for the many short tasks. The caller tells the ledger.
+
+        Args:
+            value: the result.
+            now: ``time.time()``.
+            pid: process that ran the call.
+            duration: seconds that it took.
+
+        Returns:
+            False if the task was settled before.
+        """
+        if self._final is not None:
+            return False
+        fields = self.__dict__
+        fields["_worker_pid"] = pid
+        fields["_duration"] = duration
+        fields["_result"] = value
+        fields["_finished_at"] = now
+        fields["_final"] = FINISHED
+        fields["_call"] = None
+        condition = fields.setdefault("_lazy_condition", _SETTLED)
+        if condition is _SETTLED:
+            fields["_state"] = FINISHED
+        if "_sleepers" in fields:
+            _release(fields["_sleepers"])
+        self._tell(fields, condition)
+        return True
+
     def _settle_cancelled(self) -> None:
         """Make the task cancelled, as far as anybody can tell, at once."""
         if self._final is not None:
@@ -683,8 +712,13 @@ class Task(Future[T]):
         pool = self._pool
         if pool is not None:
             pool.ledger.finished(self)
-            if pool.listeners or "_listeners" in fields or "_streams" in fields:
-                self._emit(self._terminal_type())
+        self._tell(fields, condition)
+
+    def _tell(self, fields: dict[str, Any], condition: Any) -> None:
+        """Tell everybody else who wants to know the end. Order: listeners, then bridges, the standard library's waiters, callbacks."""
+        pool = self._pool
+        if "_listeners" in fields or "_streams" in fields or (pool is not None and pool.listeners):
+            self._emit(self._terminal_type())
         if "_hooks" in fields:
             self._run_hooks(fields["_hooks"])
         if condition is not _SETTLED:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wetlands_executor.pool import bundle, payload, ports, spawn
 from wetlands_executor.pool import state as st
@@ -20,6 +20,9 @@ from wetlands_executor.pool.arrivals import Arrivals
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.pool.bulk import Part
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -199,8 +202,32 @@ class Actions(Arrivals):
         for reply in self._replies.pop(action.item, ()):
             reply(action.done)
 
-    def _lost(self, action: st.Lost) -> None:
+    def _lost(self, action: st.Lost) -> st.Event | None:
         call: Call = action.item  # type: ignore[assignment]
+        if call.several:
+            return self._lose_part(call, action.worker)  # type: ignore[arg-type]
+        self._lose_call(call, action)
+        return None
+
+    def _lose_part(self, part: Part, worker: int) -> st.Event | None:
+        """One of several calls is lost; the rest waits again, before what is younger. The state keeps a place until that is done."""
+        self.post(partial(self._feed, st.Released()))
+        series, process, verdict = part.series, part.process, part.task._verdict
+        if verdict is not None:
+            error = None if verdict is True else self._with_stacks(verdict)
+            self._hand_over(part.task._settle_cancelled if error is None else partial(part.task._settle, None, error))
+            return None
+        begun = process.begun(part) if process is not None else None
+        if begun is None or begun > part.received:
+            self._hand_over(partial(series.fail, part.advance(), self._reasons[worker]))
+        if series.closed:
+            part.task._settle_cancelled()
+        if part.complete:
+            return None
+        series.give_back(part, part.first + part.received)
+        return st.Submitted([series.bulk], front=True) if series.bulk.place is None else None
+
+    def _lose_call(self, call: Call, action: st.Lost) -> None:
         task = call.task
         if call.deciding:
             return  # its outcome is known; a decoder thread is dealing with it

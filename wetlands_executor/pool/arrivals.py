@@ -18,11 +18,13 @@ from wetlands_executor.pool import payload, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.limits import Limits
 from wetlands_executor.pool.lines import OutputStream
-from wetlands_executor.pool.process import TOO_LARGE, BadFrame, Call, Frame, WorkerProcess
+from wetlands_executor.pool.payload import is_trivial
+from wetlands_executor.pool.process import TOO_LARGE, BadFrame, Call, Frame, RawFrame, WorkerProcess
 from wetlands_executor.pool.settling import OUTPUT_HIGH
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
+    from wetlands_executor.pool.bulk import Part
     from wetlands_executor.task import Task
 
 LOGGER = logging.getLogger("concurrent.futures")
@@ -32,7 +34,8 @@ CLOSED_GRACE = 1.0
 #: Seconds to wait for the rest of a dead worker's results where pipes are read by threads.
 DRAIN_GRACE = 2.0
 
-_OUTCOMES = (wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, TOO_LARGE)
+_OUTCOMES = frozenset((wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, TOO_LARGE))
+_PLAIN_OUTCOMES = frozenset((wire.VALUE, wire.NONE))
 
 
 class Arrivals(Limits):
@@ -98,6 +101,7 @@ class Arrivals(Limits):
             return
         if frames:
             self._take(process, frames)
+            frames = []
         if ended:
             self._close_results(process)
             if process.exited:
@@ -115,49 +119,110 @@ class Arrivals(Limits):
         process.results_ended = True
         self._port.remove(process.process.results)
 
-    def _take(self, process: WorkerProcess, frames: list[Frame]) -> None:
+    def _take(self, process: WorkerProcess, frames: list[RawFrame]) -> None:
         """Settle what finished, then tell the state, in one event."""
         # What submitting threads have sent: the calls are known at once, the state hears of them together with what has finished.
         sent: list[st.Event] = []
         if process.sent_directly:
             sent = [st.SentDirectly(process.worker, call) for call in process.absorb()]
-            if len(frames) > 1 or frames[0].kind not in _OUTCOMES:
+            if len(frames) > 1 or frames[0][0] not in _OUTCOMES:
                 self._feed(None, sent)  # more may happen in between than one outcome
                 sent = []
         finished: list[st.Item] = []
+        settled: list[Task[Any]] = []
         calls = process.calls
         pid = process.process.pid
+        now = time.time()
         if self.worker_timeout is not None:
             process.last_heard = time.monotonic()
+        several = 0
         for frame in frames:
-            if frame.kind in _OUTCOMES:
-                call = calls.pop(frame.number, None) or self._find_unrecorded(process, frame.number)
-                if call is None:
-                    continue
+            kind, number, data, duration = frame
+            if number > wire.NUMBER and kind in _OUTCOMES:
+                part = calls.get(number & wire.NUMBER)
+                if part is not None and part.several:
+                    several += self._take_one(process, part, kind, data, duration)  # type: ignore[arg-type]
+                    if part.complete:  # type: ignore[attr-defined]
+                        del calls[part.number]
+                        finished.append(part)
+                continue
+            call = calls.get(number)
+            if kind in _PLAIN_OUTCOMES and call is not None and not process.printed:
+                # The short way: nothing to wait for, nothing to ask, no user code.
                 task = call.task
-                task._worker_pid = pid
-                task._duration = frame.duration / 1e6
-                if frame.kind == wire.ERROR and task._interrupted and _is_interrupt(frame.payload):
-                    frame = frame._replace(kind=wire.CANCELLED)
-                if callable(task._verdict):
-                    # Race: its time was over, and our question for its stacks may have interrupted it. The verdict stands.
-                    self._convict(process, call)
-                    if not call.deciding:
-                        finished.append(call)
-                elif frame.kind == wire.ERROR and task._options is not None and task._options.retry_on is not None and self._may_run_again(task):
-                    call.deciding = True
-                    call.asks = False
-                    self._deliver(process, call, frame)
-                else:
+                if (
+                    task._options is None
+                    and task._verdict is None
+                    and call.backlog is None
+                    and not call.deciding
+                    and (kind == wire.NONE or is_trivial(data))
+                ):
+                    del calls[number]
                     finished.append(call)
-                    self._deliver(process, call, frame)
-            elif frame.number:
-                self._on_report(process, frame)
+                    try:
+                        value = None if kind == wire.NONE else pickle.loads(data)
+                    except Exception as error:  # noqa: BLE001 - only its own task is harmed
+                        task._worker_pid = pid
+                        task._duration = duration / 1e6
+                        task._settle(None, error)
+                        continue
+                    if task._finish(value, now, pid, duration / 1e6):
+                        settled.append(task)
+                    continue
+            if kind in _OUTCOMES:
+                ended = self._end_call(process, Frame(kind, number, data, duration))
+                if ended is not None:
+                    finished.append(ended)
+            elif number:
+                self._on_report(process, Frame(kind, number & wire.NUMBER, data, duration))
             else:
-                self._on_message(process, frame.kind, frame.payload)
-        process.finished += len(finished)
+                self._on_message(process, kind, data)
+        if settled:
+            self.ledger.completed_many(settled)
+        if several:
+            self.ledger.count(several, 0)
+        process.finished += len(finished) + several
         if finished or sent:
             self._feed(st.ItemsFinished(process.worker, finished) if finished else None, sent)
+
+    def _take_one(self, process: WorkerProcess, part: Part, kind: int, data: Any, duration: int) -> int:
+        """Take the outcome of one of several calls; return 1 if it has returned normally."""
+        series = part.series
+        series.note(duration)
+        place = part.advance()
+        if kind == wire.ERROR:
+            series.failed_remotely(place, data)
+            return 0
+        if process.printed:
+            self._after_output(process, part, partial(series.store, place, kind, data))
+        else:
+            series.store(place, kind, data)
+        if kind == wire.CANCELLED:
+            self.ledger.count(0, 1)
+            return 0
+        return 1
+
+    def _end_call(self, process: WorkerProcess, frame: Frame) -> Call | None:
+        """Deal with the outcome of a call; return it if it is finished, None if that is still to be found out."""
+        call = process.calls.pop(frame.number, None) or self._find_unrecorded(process, frame.number)
+        if call is None:
+            return None
+        task = call.task
+        task._worker_pid = process.process.pid
+        task._duration = frame.duration / 1e6
+        if frame.kind == wire.ERROR and task._interrupted and _is_interrupt(frame.payload):
+            frame = frame._replace(kind=wire.CANCELLED)
+        if callable(task._verdict):
+            # Race: its time was over, and our question for its stacks may have interrupted it. The verdict stands.
+            self._convict(process, call)
+            return None if call.deciding else call
+        if frame.kind == wire.ERROR and task._options is not None and task._options.retry_on is not None and self._may_run_again(task):
+            call.deciding = True
+            call.asks = False
+            self._deliver(process, call, frame)
+            return None
+        self._deliver(process, call, frame)
+        return call
 
     def _with_stacks(self, verdict: Any) -> BaseException:
         error: BaseException = verdict(self._stacks)

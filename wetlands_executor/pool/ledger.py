@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,28 @@ class Ledger:
         callback = self.error_callback
         if error is not None and callback is not None:
             self._callbacks.put(partial(callback, task, error))
+
+    def expect(self, count: int) -> None:
+        """Count calls that were handed in together."""
+        with self._lock:
+            self.total += count
+
+    def completed_many(self, tasks: Sequence[Task[Any]]) -> None:
+        """Count tasks that have returned normally."""
+        with self._lock:
+            self._recent.extend(map(weakref.ref, tasks))
+        self.count(len(tasks), 0)
+
+    def count(self, completed: int, cancelled: int) -> None:
+        """Count calls that have returned normally, or were cancelled."""
+        with self._lock:
+            self.completed += completed
+            self.cancelled += cancelled
+            sleepers = self._sleepers if self._sleepers and self.active == 0 else []
+            if sleepers:
+                self._sleepers = []
+        for lock in sleepers:
+            lock.release()
 
     @property
     def active(self) -> int:

@@ -26,6 +26,11 @@ class Item:
     many = False
 
     @property
+    def left(self) -> int:
+        """How many an item that stands for many still stands for."""
+        return 0
+
+    @property
     def exhausted(self) -> bool:
         """True if an item that stands for many has no part left."""
         return True

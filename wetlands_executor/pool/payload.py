@@ -37,7 +37,7 @@ PROTOCOL = 5
 #: What has to be the same on both sides for code by value: implementation and magic number of the bytecode (PEP 3147).
 MAGIC = f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}"
 
-_SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
+SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
 _ids = itertools.count(1)
 
 
@@ -175,7 +175,7 @@ def _entry(value: Any, shared: bool) -> tuple[Any, Any, bytes | None]:
     """Return (token, value, pickled value or None) of one global of a function by value."""
     if not shared:
         return None, value, None
-    if type(value) in _SCALARS and not (type(value) in (str, bytes) and len(value) > 256):
+    if type(value) in SCALARS and not (type(value) in (str, bytes) and len(value) > 256):
         return (type(value).__name__, repr(value)), value, None
     if isinstance(value, types.ModuleType):
         return ("module", value.__name__), value, None
@@ -247,14 +247,19 @@ def encode(fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str
         return Encoded(None, _bulk(payload), payload, by_value)
     if not args and not kwargs:
         return Encoded(definition, wire.PLAIN, b"", definition.by_value)
+    return encode_defined(definition, args, kwargs)
+
+
+def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Encoded:
+    """Pickle the arguments of a call whose function has a definition."""
     for value in args:
-        if type(value) not in _SCALARS:
+        if type(value) not in SCALARS:
             break
     else:
         if not kwargs:
             payload = pickle.dumps((args, None), PROTOCOL)
             return Encoded(definition, wire.PLAIN | _bulk(payload), payload, definition.by_value)
-    payload, by_value = dumps((args, kwargs))
+    payload, by_value = dumps((args, kwargs or {}))
     return Encoded(definition, _bulk(payload), payload, definition.by_value or by_value)
 
 

@@ -41,6 +41,7 @@ from wetlands_executor.pool.process import Call
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
+    from wetlands_executor.pool.bulk import Bulk, Series
     from wetlands_executor.task import Task
 
 LOGGER = logging.getLogger("concurrent.futures")
@@ -81,6 +82,35 @@ class Pool(Actions):
         elif self.ended:
             self._sweep()
         return call
+
+    @property
+    def sees_calls_alone(self) -> bool:
+        """True if something is asked of each single call: then those of a ``map`` are submitted one by one, as tasks."""
+        state = self._state
+        limits = (self.task_timeout, self.worker_timeout, self.cancel_grace, state.tasks_per_worker)
+        return bool(self.listeners) or any(limit is not None for limit in limits)
+
+    def submit_bulk(self, bulk: Bulk) -> None:
+        """Take the calls of a ``map``. The caller has checked that the pool still accepts."""
+        if self._port is None:
+            self._ensure_thread()
+        self._posted.append(bulk)
+        self._wake()
+
+    def cancel_series(self, series: Series) -> None:
+        """Take the rest of a ``map`` out of the queue and ask what runs to stop. Returns when that is done (soon), except on the I/O thread."""
+        done = Latch()
+
+        def cancel() -> None:
+            series.closed = True
+            for call in (*reversed(list(series.parts)), series.bulk):
+                if call.place is not None:
+                    self._feed(st.CancelRequested(call))
+            done.set()
+
+        self.post(cancel)
+        if threading.current_thread() is not self._thread and not self.forked:
+            done.wait(PATIENCE)
 
     def watch(self, call: Call) -> None:
         """Let the worker tell when this call begins, although it was not asked to when the call was submitted. Any thread."""

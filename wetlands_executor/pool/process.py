@@ -14,7 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.lines import OutputStream
@@ -32,7 +32,6 @@ TAIL = 16384
 #: A frame longer than this is no frame.
 LONGEST = 1 << 46
 
-_FRAME_PAD = b"\0" * wire.FRAME
 
 
 class Call(Item):
@@ -50,6 +49,8 @@ class Call(Item):
     """
 
     __slots__ = ("backlog", "context", "deciding", "encoded", "number", "process", "task", "watched")
+    #: It is a part of a map: several calls, each answered by itself (see ``bulk.py``).
+    several = False
 
     def __init__(self, number: int, encoded: Encoded, context: Context, task: Any) -> None:
         self.place = None
@@ -68,23 +69,26 @@ class Call(Item):
     def frame(self) -> bytes:
         """Return the inbox frame of this call."""
         encoded = self.encoded
-        payload = encoded.payload
         definition = encoded.definition
-        function = definition.number if definition is not None else 0
-        if encoded.flags & wire.IN_BULK:
-            data = wire.CALL.pack(wire.RUN, encoded.flags | self.watched, 0, function, self.context.number, self.number)
-        else:
-            data = wire.CALL.pack(wire.RUN, encoded.flags | self.watched, len(payload), function, self.context.number, self.number) + payload
-        return data.ljust(wire.FRAME, b"\0")
+        payload = encoded.payload
+        flags = encoded.flags
+        if flags & wire.IN_BULK:
+            payload = b""
+        return wire.CALL_FRAME.pack(
+            wire.RUN, flags | self.watched, len(payload), 0 if definition is None else definition.number, self.context.number, self.number, payload
+        )
 
 
 class Frame(NamedTuple):
-    """A result frame."""
+    """A result frame. On the way to whom it concerns it is a plain tuple of the same order: making one of these costs as much as reading it."""
 
     kind: int
     number: int
     payload: bytes | bytearray
     duration: int
+
+
+RawFrame: TypeAlias = tuple[int, int, bytes | bytearray, int]
 
 
 class BadFrame(Exception):  # noqa: N818 - never leaves the pool
@@ -181,35 +185,39 @@ class WorkerProcess:
     def send_calls(self, calls: Iterable[Call]) -> None:
         """Send calls, with the records that they refer to."""
         self.lane_open = False
+        mine = self.calls
         frames = []
         for call in calls:
             call.process = self
-            self.calls[call.number] = call
-            context, encoded = call.context, call.encoded
-            if context.number != self.sent_context:
-                self.send_record(wire.CONTEXT, context.number, context.data)
-                self.sent_context = context.number
-            definition = encoded.definition
-            if definition is not None and definition.number not in self.known:
-                self.known.add(definition.number)
-                self.send_record(wire.DEFINITION, definition.number, definition.data)
-            if call.watched & wire.NAMED:
-                self.send_record(wire.NAME, call.number, call.task.name.encode())
-            if encoded.flags & wire.IN_BULK:
-                self.send_record(wire.PAYLOAD, call.number, encoded.payload)
+            mine[call.number] = call
+            if not self.knows(call):
+                self._send_records(call)
             frames.append(call.frame())
         self._inbox.append(b"".join(frames))
         self.flush()
 
+    def _send_records(self, call: Call) -> None:
+        """Queue what a call refers to and the worker does not know yet."""
+        context, encoded = call.context, call.encoded
+        if context.number != self.sent_context:
+            self.send_record(wire.CONTEXT, context.number, context.data)
+            self.sent_context = context.number
+        definition = encoded.definition
+        if definition is not None and definition.number not in self.known:
+            self.known.add(definition.number)
+            self.send_record(wire.DEFINITION, definition.number, definition.data)
+        if call.watched & wire.NAMED:
+            self.send_record(wire.NAME, call.number, call.task.name.encode())
+        if encoded.flags & wire.IN_BULK:
+            self.send_record(wire.PAYLOAD, call.number, encoded.payload)
+
     def knows(self, call: Call) -> bool:
         """Return True if the call fits into one frame for this worker, without records before it."""
         encoded = call.encoded
-        return (
-            call.context.number == self.sent_context
-            and not encoded.flags & wire.IN_BULK
-            and not call.watched & wire.NAMED
-            and (encoded.definition is None or encoded.definition.number in self.known)
-        )
+        if call.context.number != self.sent_context or (encoded.flags | call.watched) & (wire.IN_BULK | wire.NAMED):
+            return False
+        definition = encoded.definition
+        return definition is None or definition.number in self.known
 
     def forget(self, definition: Definition) -> None:
         """Let the worker drop a function that will not be called again."""
@@ -308,7 +316,7 @@ class WorkerProcess:
         """Return True if the worker has taken this call. Any thread."""
         board = self.process.board
         try:
-            return call in self.current_calls() if board is None else board.words[wire.TAKEN] == call.number
+            return call in self.current_calls() if board is None else board.words[wire.TAKEN] & wire.NUMBER == call.number
         except ValueError:  # released: the process is gone
             return False
 
@@ -316,15 +324,23 @@ class WorkerProcess:
         """Return when the worker took the call that it runs, on the monotonic clock in seconds; None if unknown. Any thread."""
         board = self.process.board
         try:
-            if board is None or board.words[wire.TAKEN] != call.number:
+            if board is None or board.words[wire.TAKEN] & wire.NUMBER != call.number:
                 return None
             return board.words[wire.STARTED_NS] / 1e9
         except ValueError:
             return None
 
+    def begun(self, call: Call) -> int | None:
+        """Return how many of several calls the worker has begun; None if unknown."""
+        board = self.process.board
+        if board is None or not call.encoded.flags & wire.MANY:
+            return None
+        taken = board.words[wire.TAKEN]
+        return taken >> wire.NUMBER_BITS if taken & wire.NUMBER == call.number else 0
+
     # --- coming in
 
-    def read_results(self) -> tuple[list[Frame], bool]:
+    def read_results(self) -> tuple[list[RawFrame], bool]:
         """Read what is there, once; return (frames, whether the pipe is at its end). Raises BadFrame."""
         fd = self.process.results
         if self._large is not None:
@@ -338,12 +354,13 @@ class WorkerProcess:
         frames = self._parse(self._buffer + data if self._buffer else data)
         return frames, False
 
-    def _parse(self, data: bytes) -> list[Frame]:
-        frames: list[Frame] = []
+    def _parse(self, data: bytes) -> list[RawFrame]:
+        frames: list[RawFrame] = []
         position, size, head = 0, len(data), wire.RESULT.size
         pid, nonce = self.process.pid, self.nonce
+        unpack, append = wire.RESULT.unpack_from, frames.append
         while size - position >= head:
-            length, its_nonce, its_pid, kind, duration, number = wire.RESULT.unpack_from(data, position)
+            length, its_nonce, its_pid, kind, duration, number = unpack(data, position)
             if its_nonce != nonce or length > LONGEST:
                 raise BadFrame(f"nonce {its_nonce:#x}, length {length}")
             end = position + head + length
@@ -353,7 +370,7 @@ class WorkerProcess:
                     position = size
                 break
             if its_pid == pid:  # else a child that a task forked speaks: it is not believed
-                frames.append(Frame(kind, number, data[position + head : end], duration))
+                append((kind, number, data[position + head : end], duration))
             position = end
         self._buffer = data[position:]
         return frames
@@ -367,7 +384,7 @@ class WorkerProcess:
             target[: len(first)] = first
         self._large = (kind, number, target, len(first), length, duration)
 
-    def _read_large(self, fd: int) -> tuple[list[Frame], bool]:
+    def _read_large(self, fd: int) -> tuple[list[RawFrame], bool]:
         assert self._large is not None
         kind, number, target, done, length, duration = self._large
         if target is not None:
@@ -388,8 +405,8 @@ class WorkerProcess:
         if not kind:
             return [], False
         if target is None:
-            return [Frame(TOO_LARGE, number, b"%d" % length, duration)], False
-        return [Frame(kind, number, target, duration)], False
+            return [(TOO_LARGE, number, b"%d" % length, duration)], False
+        return [(kind, number, target, duration)], False
 
     def keep_tail(self, data: bytes) -> None:
         """Remember the last bytes of stderr."""

@@ -45,9 +45,13 @@ class Settling(PoolCore):
 
     def _deliver(self, process: WorkerProcess, call: Call, frame: Frame) -> None:
         """Settle a task, after what it printed and where its result may be unpickled."""
-        if not process.printed:
+        if process.printed:
+            self._after_output(process, call, partial(self._settle, call, frame))
+        else:
             self._settle(call, frame)
-            return
+
+    def _after_output(self, process: WorkerProcess, call: Call, job: Callable[[], object]) -> None:
+        """Run ``job`` when what the call has printed is written."""
         process.printed = False
         printed = process.records.written_to()
         for stream in process.streams:
@@ -55,9 +59,9 @@ class Settling(PoolCore):
                 self._put_text(stream, stream.splitter.finish(), call.task)
             printed = stream.written_to() or printed
         if printed:
-            self.output.put(partial(self._settle, call, frame))
+            self.output.put(job)
         else:
-            self._settle(call, frame)
+            job()
 
     def _settle(self, call: Call, frame: Frame) -> None:
         kind, data = frame.kind, frame.payload

@@ -218,6 +218,8 @@ class PoolState:
         self.launching = False
         self.broken_worker = 0
         self._drop_unstarted = False
+        # Waiting items that stand for many; some may have been cancelled or emptied since.
+        self._bulks: dict[Item, None] = {}
         self._cancelling: set[Item] = set()
         # Items whose worker is to be ended -> whether they may be run again.
         self._killing: dict[Item, bool] = {}
@@ -264,6 +266,8 @@ class PoolState:
         plain = self.queues[0]
         for item in items:
             item.place = WAITING
+            if item.many:
+                self._bulks[item] = None
             if not item.priority:
                 plain.append(item)
                 continue
@@ -275,6 +279,8 @@ class PoolState:
     def _append_left(self, items: Sequence[Item]) -> None:
         for item in reversed(items):
             item.place = WAITING
+            if item.many:
+                self._bulks[item] = None
             self._queue_of(item).appendleft(item)
         self.waiting_count += len(items)
 
@@ -677,11 +683,20 @@ class PoolState:
             self._give(slot, items[0])
             batches[slot] = items
         if self.waiting_count:
-            wanted = self.waiting_count
-            self._start(wanted, out)
+            self._start(self._wanted(), out)
             if self.credit > 1 and not self._urgent_waits():
                 self._fill(batches, out)
         out.extend(Dispatch(_worker(slot), items) for slot, items in batches.items() if items)
+
+    def _wanted(self) -> int:
+        """Return how many workers what waits could use."""
+        wanted = self.waiting_count
+        for item in list(self._bulks):
+            if item.place is WAITING:
+                wanted += item.left - 1
+            else:
+                del self._bulks[item]
+        return wanted
 
     def _urgent_waits(self) -> bool:
         """Return True if something urgent waits: then nothing is given out ahead, so that the first worker that becomes free takes it."""

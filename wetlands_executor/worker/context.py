@@ -9,6 +9,8 @@ from __future__ import annotations
 import operator
 import sys
 
+from . import wire
+
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional
@@ -30,7 +32,8 @@ class RemoteTaskHandle:
 
     def __init__(self, item: int = 0) -> None:
         self._item = item
-        self.id = str(item) if item else ""
+        place = item >> wire.NUMBER_BITS  # among the calls of a map that came together
+        self.id = ("%d.%d" % (item & wire.NUMBER, place) if place else str(item)) if item else ""
 
     def _live(self) -> Optional[Runner]:
         runner = _runner

@@ -71,6 +71,7 @@ class Runner:
         self.interrupted = 0
         self.name = ""
         self._call: Tuple[Any, Any, Any] = (None, (), None)
+        self._handler = self.on_sigint  # one object: making a bound method for every call costs more than comparing it
 
     # --- start
 
@@ -138,7 +139,6 @@ class Runner:
         """Serve frames until the inbox ends."""
         next_frame, unpack = self.channel.next_frame, wire.CALL.unpack_from
         words = self.board.words
-        on_sigint = self.on_sigint
         while True:
             frame = next_frame()
             if not frame:
@@ -146,25 +146,114 @@ class Runner:
             kind, flags, length, function_id, context, item = unpack(frame)
             if kind != wire.RUN:
                 continue  # an order to cancel a call that has ended meanwhile
+            if flags & wire.MANY:
+                self._run_many(frame, flags, length, function_id, context, item)
+                continue
             start = monotonic_ns()
             words[wire.STARTED_NS] = start
             words[wire.TAKEN] = item
             self.item = item
             outcome, payload = self._run(frame, flags, length, function_id, context, item)
-            if getsignal(SIGINT) != on_sigint:
-                # Libraries put Python's own handler in place; between calls, and in the next one, ours has to stand.
-                set_signal(SIGINT, on_sigint)
-            if os.getpid() != self.pid:
-                os._exit(0)  # a child that the task has forked came back out of it: it must not go on as a second worker
-            self.progress.finish(item)
-            self.item = 0
-            self._call = (None, (), None)
-            self.name = ""
-            if self.acknowledged == item and outcome != wire.CANCELLED:
-                outcome, payload = wire.CANCELLED, b""
-            stdio.finish_task()
-            self.channel.send(outcome, item, payload, min((monotonic_ns() - start) // 1000, 0xFFFFFFFF))
-            payload = frame = b""  # a large result must not live until the next call
+            frame = b""
+            self._answer(outcome, payload, item, start)
+            payload = b""  # a large result must not live until the next call
+
+    def _answer(self, outcome: int, payload: bytes, item: int, start: int) -> None:
+        """Send what came of a call, after what it printed and reported, and make ready for the next."""
+        if getsignal(SIGINT) != self._handler:
+            # Libraries put Python's own handler in place; between calls, and in the next one, ours has to stand.
+            set_signal(SIGINT, self._handler)
+        if os.getpid() != self.pid:
+            os._exit(0)  # a child that the task has forked came back out of it: it must not go on as a second worker
+        self.progress.finish(item)
+        self.item = 0
+        self._call = (None, (), None)
+        self.name = ""
+        if self.acknowledged == item and outcome != wire.CANCELLED:
+            outcome, payload = wire.CANCELLED, b""
+        stdio.finish_task()
+        self.channel.send(outcome, item, payload, min((monotonic_ns() - start) // 1000, 0xFFFFFFFF))
+
+    def _run_many(self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int) -> None:
+        """Make the calls of a frame of many, one after another. Order: each result has left before the next call begins.
+
+        Where the host does not want the rest any more it is left out, which one more frame says.
+        """
+        words = self.board.words
+        begun = monotonic_ns()
+        words[wire.STARTED_NS] = begun
+        words[wire.TAKEN] = item | 1 << wire.NUMBER_BITS
+        failure: Any = None
+        function: Any = None
+        try:
+            if context != self.context:
+                self._read_until(wire.CONTEXT, context)
+            if flags & wire.IN_BULK:
+                data: Any = self._read_until(wire.PAYLOAD, item)
+            else:
+                data = frame[wire.CALL.size : wire.CALL.size + length]
+            function = self.functions.get(function_id)
+            if function is None:
+                function = self._define(function_id)
+        except ChannelLost:
+            raise
+        except BaseException as error:  # noqa: BLE001 - importing the function is user code; it fails every one of these calls
+            failure = error
+        count = int.from_bytes(data[:4], "little")
+        lengths = memoryview(data)[4 : 4 + 4 * count].cast("I")
+        position = 4 + 4 * count
+        for place in range(1, count + 1):
+            if words[wire.CANCEL_WORD] == item or (not self.board.shared and self.cancel_requested(item)):
+                self.channel.send(wire.CANCELLED, item)
+                return
+            one = item | place << wire.NUMBER_BITS
+            size = lengths[place - 1]
+            plain = size & wire.ONE_IS_PLAIN
+            size &= wire.ONE_IS_PLAIN - 1
+            start = begun if place == 1 else monotonic_ns()
+            words[wire.STARTED_NS] = start
+            words[wire.TAKEN] = one
+            self.item = one
+            if failure is None:
+                outcome, payload = self._run_one(function, self.task_positions[function_id], data[position : position + size], plain, one)
+            else:
+                outcome, payload = self._failure(failure, one)
+            position += size
+            self._answer(outcome, payload, one, start)
+
+    def _run_one(self, function: Any, where: Any, payload: Any, plain: int, item: int) -> Tuple[int, bytes]:
+        """Make one of many calls; as ``_run``."""
+        try:
+            try:
+                self.interruptible = item
+                args: Any = (loads if plain else loads_rich)(payload)[0]
+                kwargs: Any = None
+                self._call = (function, args, None)
+                if where is not None:
+                    from .injection import with_handle
+
+                    args, kwargs = with_handle(where, args, None, RemoteTaskHandle(item))
+                return self._call_function(function, args, kwargs)
+            except ChannelLost:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
+                self.interruptible = 0
+                return self._failure(error, item)
+        except KeyboardInterrupt as error:  # Race: the signal came between the call's end and the line that forbids it
+            self.interruptible = 0
+            return self._failure(error, item)
+
+    def _call_function(self, function: Any, args: Any, kwargs: Any) -> Tuple[int, bytes]:
+        value = function(*args, **kwargs) if kwargs else function(*args)
+        if type(value) is _COROUTINE:
+            value = _run_coroutine(value)
+        args = kwargs = None
+        if value is None:
+            self.interruptible = 0
+            return wire.NONE, b""
+        payload = dumps_result(value, self.channel.by_value)
+        self.interruptible = 0
+        return wire.VALUE, payload
 
     def _run(self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int) -> Tuple[int, bytes]:
         """Make the call of a frame; return (kind of result frame, payload). Only the channel's end escapes."""
@@ -202,16 +291,7 @@ class Runner:
                     from .injection import with_handle
 
                     args, kwargs = with_handle(where, args, kwargs, RemoteTaskHandle(item))
-                value = function(*args, **kwargs) if kwargs else function(*args)
-                if type(value) is _COROUTINE:
-                    value = _run_coroutine(value)
-                args = kwargs = None
-                if value is None:
-                    self.interruptible = 0
-                    return wire.NONE, b""
-                payload = dumps_result(value, self.channel.by_value)
-                self.interruptible = 0
-                return wire.VALUE, payload
+                return self._call_function(function, args, kwargs)
             except ChannelLost:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
@@ -268,7 +348,7 @@ class Runner:
         """Return True if the host has asked to cancel this item."""
         if not self.board.shared:
             self._look_for_cancel()
-        return self.board.words[wire.CANCEL_WORD] == item
+        return self.board.words[wire.CANCEL_WORD] == item & wire.NUMBER
 
     def _look_for_cancel(self) -> None:
         """Without shared memory the order comes through the inbox, which holds nothing else while a call runs."""
@@ -314,7 +394,7 @@ class Runner:
         meant = words[wire.INTERRUPT_WORD]
         if meant:
             words[wire.INTERRUPT_WORD] = 0
-            if meant != item:
+            if meant != item & wire.NUMBER:
                 return  # it came too late: its call has ended
             self.interrupted = item
         if item:
@@ -329,7 +409,7 @@ class Runner:
                     os.close(fd)
                 except OSError:
                     pass  # the task closed it before
-        if getsignal(SIGINT) == self.on_sigint:
+        if getsignal(SIGINT) == self._handler:
             set_signal(SIGINT, default_int_handler)
 
 
@@ -384,7 +464,7 @@ def main(fds: List[int]) -> None:
     stdio.install()
     _watch_for_faults()
     runner = Runner(fds)
-    set_signal(SIGINT, runner.on_sigint)
+    set_signal(SIGINT, runner._handler)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=runner.after_fork_in_child)
     from . import context

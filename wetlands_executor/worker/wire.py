@@ -23,6 +23,8 @@ FRAME = 128
 CALL = struct.Struct("<BBHIIQ")
 #: Bytes of arguments that fit into the frame itself.
 INLINE = FRAME - CALL.size
+#: The same with the inline payload, padded with zeros.
+CALL_FRAME = struct.Struct("<BBHIIQ%ds" % INLINE)
 
 # Kinds of inbox frames.
 RUN = 1
@@ -33,6 +35,13 @@ IN_BULK = 1  # the payload is a record in the bulk pipe
 PLAIN = 2  # the payload holds no function, class or instance of the user's: any Unpickler will do
 WATCHED = 4  # tell when the call begins
 NAMED = 8  # the task's name is a record in the bulk pipe
+MANY = 32  # the payload holds the arguments of several calls (see ``pool/bulk.py``): their number, their lengths, then each
+
+#: Numbers of items have 40 bits. Above them stands the place of a call within a frame of many, from 1.
+NUMBER_BITS = 40
+NUMBER = (1 << NUMBER_BITS) - 1
+#: In the length of one of many: its payload is PLAIN.
+ONE_IS_PLAIN = 1 << 31
 
 #: kind, length, id
 RECORD = struct.Struct("<BxxxQQ")

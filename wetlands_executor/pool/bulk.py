@@ -1,0 +1,420 @@
+"""``map`` without a Task per call: many calls wait as one item, and travel in parts.
+
+The futures of a ``map`` are seen by nobody. So its calls need no Future each; what is kept per call is its pickled arguments, then its
+result. A ``Series`` owns both. It waits in the queue as one item, a ``Bulk``; when a worker has room, the state takes a ``Part`` from it: as
+many calls as are expected to take ``PART_SECONDS`` together, one as long as nothing is known. The worker answers each call by a frame of its
+own before it begins the next, so a crash concerns the one call that ran; the rest of its part goes back to the front of the queue.
+
+Threads: the caller pickles and takes results (unpickling is user code, it happens there); the I/O thread splits, stores results and wakes the
+caller. A result is stored before the caller is looked for; the caller says what it waits for and then looks again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from wetlands_executor.errors import WaitTimeout
+from wetlands_executor.pool import payload
+from wetlands_executor.pool.process import TOO_LARGE, Call
+from wetlands_executor.task import Task
+from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.pool.moves import Item
+    from wetlands_executor.pool.pool import Pool
+
+#: What one part is expected to take, in seconds: long against the 20 us that handing it over costs, short against what anybody notices.
+PART_SECONDS = 0.001
+#: Calls in one part, and bytes of their arguments, at most.
+PART_CALLS, PART_BYTES = 64, 65536
+#: After each call the longest duration seen lately counts for less by this factor: parts grow slowly and shrink at once.
+FADING = 0.97
+#: Not on the wire: a failure, as a settled Task; a value that was unpickled already.
+SETTLED, DECODED = 250, 251
+
+
+class Part(Call):
+    """Some calls of a series, as a worker gets them.
+
+    Attributes:
+        series: where they come from.
+        first, count: their places in it.
+        received: calls of which the outcome is there; they come in order.
+    """
+
+    __slots__ = ("count", "first", "received", "series")
+    several = True
+
+    def __init__(self, series: Series, first: int, count: int, encoded: payload.Encoded) -> None:
+        task = PartTask._of(series.pool)
+        task._label = series.label
+        super().__init__(task._number, encoded, series.context, task)
+        task._call = self
+        task._part = self  # type: ignore[attr-defined]
+        self.asks = True  # if its worker dies, the rest is submitted again: the pool must not close in between
+        self.series = series
+        self.first = first
+        self.count = count
+        self.received = 0
+
+    def advance(self) -> int:
+        """Return the place of the next outcome, which has arrived."""
+        place = self.first + self.received
+        self.received += 1
+        if self.received == self.count:
+            self.series.parts.pop(self, None)
+        return place
+
+    @property
+    def complete(self) -> bool:
+        """True if all outcomes are there."""
+        return self.received == self.count
+
+
+class PartTask(Task[Any]):
+    """What the pool settles when the calls of a part share one fate."""
+
+    _part: Part
+
+    def _finish(self, value: Any, now: float, pid: int, duration: float) -> bool:
+        part = self._part
+        part.series.note(int(duration * 1e6))
+        part.series.store(part.advance(), DECODED, value)
+        part.series.after(1, 0)
+        return False
+
+    def _settle(self, value: Any, error: BaseException | None) -> None:
+        part = self._part
+        if error is None and not part.complete:
+            self._finish(value, 0.0, 0, self._duration)
+        while not part.complete:
+            part.series.fail(part.advance(), error)
+
+    def _settle_cancelled(self) -> None:
+        part = self._part
+        left = part.count - part.received
+        while not part.complete:
+            part.series.store(part.advance(), wire.CANCELLED, None)
+        part.series.after(0, left)
+
+
+class Bulk(Call):
+    """The calls of a series that no worker has, as one item of the queue."""
+
+    __slots__ = ("series",)
+    many = True
+
+    def __init__(self, series: Series) -> None:
+        task = BulkTask._of(series.pool)
+        task._label = series.label
+        super().__init__(task._number, payload.Encoded(None, 0, b"", None), series.context, task)
+        task._call = self
+        task._bulk = self  # type: ignore[attr-defined]
+        self.series = series
+
+    @property
+    def exhausted(self) -> bool:
+        """True if every call is with a worker or has its outcome."""
+        return not self.series.left
+
+    @property
+    def left(self) -> int:
+        """Number of calls that wait."""
+        return self.series.left
+
+    def split(self) -> Item | None:
+        """Return the next part."""
+        return self.series.next_part()
+
+
+class BulkTask(Task[Any]):
+    """What the pool settles when nothing of a series' rest will run."""
+
+    _bulk: Bulk
+
+    def _settle(self, value: Any, error: BaseException | None) -> None:
+        series = self._bulk.series
+        for place in series.take_rest():
+            series.fail(place, error)
+
+    def _settle_cancelled(self) -> None:
+        series = self._bulk.series
+        rest = series.take_rest()
+        for place in rest:
+            series.store(place, wire.CANCELLED, None)
+        series.after(0, len(rest))
+
+
+class Series:
+    """The calls of one ``map``: their arguments, then their results.
+
+    Args:
+        pool: where they run.
+        definition: the function.
+        context: the project folders that it needs.
+    """
+
+    def __init__(self, pool: Pool, definition: payload.Definition, context: payload.Context) -> None:
+        self.pool = pool
+        self.definition = definition
+        self.label = definition
+        self.context = context
+        self.left = 0
+        #: By place: the pickled arguments; bytes, or more if they are large or need more than bytes. None once the outcome is there.
+        self._arguments: list[bytes | payload.Encoded | None] = []
+        #: By place: whether the arguments are of builtin types only.
+        self._plain = bytearray()
+        #: Place -> what the pickling of its arguments has raised.
+        self.failures: dict[int, BaseException] = {}
+        #: By place: (kind, data) of the outcome; None before it is there and after it was taken.
+        self._outcomes: list[tuple[int, Any] | None] = []
+        # Places of the calls that no worker has: (first, behind the last). I/O thread only, once the series was submitted.
+        self._waiting: deque[tuple[int, int]] = deque()
+        self.bulk = Bulk(self)
+        # Longest duration of one call lately, in microseconds; None if none has ended.
+        self._pace: float | None = None
+        # The caller sleeps until the outcome at `_wanted` is there.
+        self._wanted = 0
+        self._sleepers: deque[Any] = deque()
+        #: What workers have and have not answered in full.
+        self.parts: dict[Part, None] = {}
+        #: Nobody will take results any more.
+        self.closed = False
+
+    # --- in
+
+    def add(self, args: tuple[Any, ...]) -> None:
+        """Pickle the arguments of one more call; what that raises becomes its outcome."""
+        entry: bytes | payload.Encoded | None
+        try:
+            encoded = payload.encode_defined(self.definition, args)
+            plain = encoded.flags & wire.PLAIN
+            entry = encoded if encoded.flags & ~(wire.PLAIN | wire.IN_BULK) or len(encoded.payload) > PART_BYTES else encoded.payload
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the call's
+            self.failures[len(self._arguments)] = error
+            entry, plain = None, 0
+        self._arguments.append(entry)
+        self._plain.append(plain)
+
+    def submit(self) -> None:
+        """Hand everything to the pool."""
+        count = len(self._arguments)
+        self.pool.ledger.expect(count)
+        self._outcomes = [None] * count
+        first = 0
+        for place, error in self.failures.items():
+            self._outcomes[place] = (SETTLED, self._failed(error))
+            if first < place:
+                self._waiting.append((first, place))
+            first = place + 1
+        if first < count:
+            self._waiting.append((first, count))
+        self.left = count - len(self.failures)
+        self.failures.clear()
+        if self.left:
+            self.pool.submit_bulk(self.bulk)
+
+    def _failed(self, error: BaseException | None) -> Task[Any]:
+        """Return a Task that has failed, for the pool's record of failures and for the caller."""
+        task = Task._of(self.pool)
+        task._label = self.label
+        task._counted = True
+        task._settle(None, error)
+        return task
+
+    # --- out to workers (I/O thread)
+
+    def next_part(self) -> Part | None:
+        """Take what one worker should do next."""
+        if not self._waiting:
+            return None
+        first, end = self._waiting[0]
+        arguments = self._arguments
+        entry = arguments[first]
+        if isinstance(entry, payload.Encoded):
+            part = Part(self, first, 1, entry)
+        else:
+            most = min(end - first, self._size())
+            chosen: list[bytes] = []
+            total = 0
+            for place in range(first, first + most):
+                entry = arguments[place]
+                if type(entry) is not bytes or (total and total + len(entry) > PART_BYTES):
+                    break
+                chosen.append(entry)
+                total += len(entry)
+            count = len(chosen)
+            marks = self._plain[first : first + count]
+            lengths = [len(entry) | (wire.ONE_IS_PLAIN if mark else 0) for entry, mark in zip(chosen, marks, strict=True)]
+            data = b"".join((struct.pack(f"<{count + 1}I", count, *lengths), *chosen))
+            flags = wire.MANY | (wire.IN_BULK if len(data) > wire.INLINE else 0)
+            part = Part(self, first, count, payload.Encoded(self.definition, flags, data, self.definition.by_value))
+        count = part.count
+        if first + count == end:
+            self._waiting.popleft()
+        else:
+            self._waiting[0] = (first + count, end)
+        self.left -= count
+        self.parts[part] = None
+        return part
+
+    def _size(self) -> int:
+        if self._pace is None:
+            return 1
+        share = -(-self.left // (2 * self.pool.max_workers))  # so that all workers come to the end together
+        return max(1, min(PART_CALLS, share, int(PART_SECONDS * 1e6 / max(self._pace, 1.0))))
+
+    def give_back(self, part: Part, first: int) -> None:
+        """Put the calls of a part from place ``first`` on in front of those that wait."""
+        end = part.first + part.count
+        part.received = part.count
+        self.parts.pop(part, None)
+        if first < end:
+            self._waiting.appendleft((first, end))
+            self.left += end - first
+
+    def take_rest(self) -> list[int]:
+        """Return the places of the calls that wait; they do not wait any more."""
+        found = [place for first, end in self._waiting for place in range(first, end)]
+        self._waiting.clear()
+        self.left = 0
+        return found
+
+    # --- back (I/O thread; the output thread for what comes behind printed lines)
+
+    def note(self, duration: int) -> None:
+        """Learn from the duration of a call, in microseconds."""
+        pace = self._pace
+        self._pace = duration if pace is None or duration > pace else max(pace * FADING, float(duration))
+
+    def store(self, place: int, kind: int, data: Any) -> None:
+        """Keep an outcome, and wake the caller if it waits for this one."""
+        self._arguments[place] = None
+        self._outcomes[place] = (kind, data)
+        if self._sleepers and self._outcomes[self._wanted] is not None:
+            self._wake()
+
+    def _wake(self) -> None:
+        sleepers = self._sleepers
+        while sleepers:
+            try:
+                lock = sleepers.popleft()
+            except IndexError:
+                return
+            lock.release()
+
+    def fail(self, place: int, error: BaseException | None) -> None:
+        """Let one call fail in this process."""
+        self.store(place, SETTLED, self._failed(error))
+
+    def failed_remotely(self, place: int, data: Any) -> None:
+        """Let one call fail as the worker said. The exception is rebuilt where user code may run."""
+        task = Task._of(self.pool)
+        task._label = self.label
+        task._counted = True
+        self.store(place, SETTLED, task)
+        self.pool.run_user_code(lambda: task._settle(None, payload.decode_error(data)))
+
+    def after(self, completed: int, cancelled: int) -> None:
+        """Count outcomes."""
+        self.pool.ledger.count(completed, cancelled)
+
+    # --- the caller
+
+    def results(self, end: float | None, done: Callable[[], object] | None) -> Iterator[Any]:
+        """Yield the results in order.
+
+        Args:
+            end: when the time is over, on the monotonic clock; None is never.
+            done: called when no call will run any more.
+        """
+        outcomes = self._outcomes
+        try:
+            for place in range(len(outcomes)):
+                entry = outcomes[place]
+                if entry is None:
+                    self._sleep(place, end)
+                    entry = outcomes[place]
+                    assert entry is not None
+                outcomes[place] = None
+                taken = [_value(entry, self)]
+                del entry
+                yield taken.pop()  # while the caller has it, nobody else does
+        finally:
+            if self.left or self.parts:
+                self.pool.cancel_series(self)
+            if done is not None:
+                done()
+
+    def _sleep(self, place: int, end: float | None) -> None:
+        if self.pool.forked:
+            raise RuntimeError("this map belongs to the process that forked this one; only that process can wait for it")
+        lock = threading.Lock()
+        lock.acquire()
+        self._wanted = place
+        self._sleepers.append(lock)
+        if self._outcomes[place] is not None:
+            return
+        if end is None:
+            lock.acquire()
+        elif not lock.acquire(timeout=min(max(end - time.monotonic(), 0.0), threading.TIMEOUT_MAX)) and self._outcomes[place] is None:
+            raise WaitTimeout
+
+
+def _value(entry: tuple[int, Any], series: Series) -> Any:
+    """Return what a call returned, or raise what it raised."""
+    kind, data = entry
+    if kind == wire.NONE:
+        return None
+    if kind == wire.VALUE:
+        try:
+            return payload.decode(data)
+        except BaseException as failure:
+            error = payload.undecodable(failure, series.label.name)
+            if error is failure:
+                raise
+            raise error from failure
+    if kind == DECODED:
+        return data
+    if kind == SETTLED:
+        return data.result()
+    if kind == TOO_LARGE:
+        raise MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process")
+    raise CancelledError
+
+
+def collect(
+    pool: Pool, definition: payload.Definition, items: Iterable[tuple[Any, ...]], has_task: Callable[[tuple[Any, ...], dict[str, Any]], bool]
+) -> tuple[Series | None, Iterator[tuple[Any, ...]]]:
+    """Pickle all calls of a map.
+
+    Returns:
+        (the series, nothing), or (None, the items) if one of them needs a Task of its own, because an argument is one.
+    """
+    series = Series(pool, definition, payload.current_context())
+    seen: list[tuple[Any, ...]] = []
+    source = iter(items)
+    arguments, plain, add, dumps, scalars = series._arguments, series._plain, series.add, pickle.dumps, payload.SCALARS
+    for args in source:
+        seen.append(args)
+        for value in args:
+            if type(value) not in scalars:
+                break
+        else:
+            data = dumps((args, None), payload.PROTOCOL)
+            if len(data) <= PART_BYTES:
+                arguments.append(data)
+                plain.append(1)
+                continue
+        if has_task(args, {}):
+            return None, itertools.chain(seen, source)
+        add(args)
+    return series, iter(())
