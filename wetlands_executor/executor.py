@@ -252,10 +252,11 @@ class CondaEnvExecutor(Executor):
             and keep is None
             and not self._pool.sees_calls_alone
         ):
-            series, items = bulk.collect(self._pool, definition, items, dependencies.among)
+            series, calls = bulk.collect(self._pool, definition, items, dependencies.among)
             if series is not None:
                 series.submit()
                 return series.results(end, forget)
+            items = iter(calls)
         if chunksize == 1:
             tasks = (self._submit(fn, args, {}, definition, options) for args in items)
         else:

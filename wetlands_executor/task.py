@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("concurrent.futures")
 
+# The type of the locks that ``threading.RLock`` makes; written in C, and cheap to make.
+_RLock: Any = type(threading.RLock())
+
 T = TypeVar("T")
 
 _DONE = frozenset((FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED))
@@ -82,6 +85,39 @@ _SETTLED = object()
 
 # Identifiers of tasks, and of their calls on the wire; never 0.
 _numbers = itertools.count(1)
+
+
+class TaskCondition(_RLock):  # type: ignore[misc] # its type has no public name
+    """The condition of a Future, of which ``wait`` and ``as_completed`` use nothing but the lock: the rest is made when somebody waits on it."""
+
+    __slots__ = ("_full",)
+    _full: threading.Condition
+
+    def _whole(self) -> threading.Condition:
+        with self:
+            try:
+                return self._full
+            except AttributeError:
+                self._full = threading.Condition(self)
+            return self._full
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As ``threading.Condition.wait``."""
+        return self._whole().wait(timeout)
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        """As ``threading.Condition.wait_for``."""
+        return self._whole().wait_for(predicate, timeout)
+
+    def notify(self, n: int = 1) -> None:
+        """As ``threading.Condition.notify``."""
+        if hasattr(self, "_full"):
+            self._full.notify(n)
+
+    def notify_all(self) -> None:
+        """As ``threading.Condition.notify_all``."""
+        if hasattr(self, "_full"):
+            self._full.notify_all()
 
 
 class Task(Future[T]):
@@ -126,14 +162,14 @@ class Task(Future[T]):
     # --- what the standard library's helpers reach for, made on demand (dict.setdefault is one step)
 
     @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
+    def _condition(self) -> TaskCondition:  # type: ignore[override]
         found = self.__dict__.get("_lazy_condition")
         if found is None:
-            found = self.__dict__.setdefault("_lazy_condition", threading.Condition())
+            found = self.__dict__.setdefault("_lazy_condition", TaskCondition())
         if found is _SETTLED:
             # Nobody had asked for the condition before the end: from now on the state is final for whoever holds it.
             self._state = self._final or self._state
-            found = self.__dict__.setdefault("_late_condition", threading.Condition())
+            found = self.__dict__.setdefault("_late_condition", TaskCondition())
         return found  # type: ignore[no-any-return]
 
     @property
@@ -726,7 +762,7 @@ class Task(Future[T]):
         if "_lazy_callbacks" in fields:
             self._invoke_callbacks()
 
-    def _notify(self, condition: threading.Condition, tries: int, told: list[Any]) -> None:
+    def _notify(self, condition: TaskCondition, tries: int, told: list[Any]) -> None:
         """Make the state final for the standard library's waiters, and tell them; never block on their locks.
 
         Race: an exception from a signal handler can leave the condition of a Future, or that of a waiter's event, locked for ever. Both are only
@@ -745,7 +781,7 @@ class Task(Future[T]):
         left = False
         try:
             self._state = self._final or self._state
-            for waiter in list(self._waiters):
+            for waiter in list(self.__dict__.get("_lazy_waiters", ())):
                 if any(waiter is known for known in told):
                     continue
                 if not _can_be_told(waiter):

@@ -18,6 +18,7 @@ from wetlands_executor.pool import payload, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.limits import Limits
 from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.bulk import outcomes_of
 from wetlands_executor.pool.payload import is_trivial
 from wetlands_executor.pool.process import TOO_LARGE, BadFrame, Call, Frame, RawFrame, WorkerProcess
 from wetlands_executor.pool.settling import OUTPUT_HIGH
@@ -138,10 +139,13 @@ class Arrivals(Limits):
         several = 0
         for frame in frames:
             kind, number, data, duration = frame
-            if number > wire.NUMBER and kind in _OUTCOMES:
+            if number > wire.NUMBER and (kind == wire.SEVERAL or kind in _OUTCOMES):
                 part = calls.get(number & wire.NUMBER)
                 if part is not None and part.several:
-                    several += self._take_one(process, part, kind, data, duration)  # type: ignore[arg-type]
+                    if kind == wire.SEVERAL:
+                        several += self._take_several(process, part, outcomes_of(data), duration)  # type: ignore[arg-type]
+                    else:
+                        several += self._take_one(process, part, kind, data, duration)  # type: ignore[arg-type]
                     if part.complete:  # type: ignore[attr-defined]
                         del calls[part.number]
                         finished.append(part)
@@ -184,6 +188,18 @@ class Arrivals(Limits):
         process.finished += len(finished) + several
         if finished or sent:
             self._feed(st.ItemsFinished(process.worker, finished) if finished else None, sent)
+
+    def _take_several(self, process: WorkerProcess, part: Part, outcomes: list[tuple[int, Any]], duration: int) -> int:
+        """Take outcomes that came together, all of calls that have returned normally; return their number."""
+        series = part.series
+        count = len(outcomes)
+        series.note(duration, count)
+        first = part.advance(count)
+        if process.printed:
+            self._after_output(process, part, partial(series.store_many, first, outcomes))
+        else:
+            series.store_many(first, outcomes)
+        return count
 
     def _take_one(self, process: WorkerProcess, part: Part, kind: int, data: Any, duration: int) -> int:
         """Take the outcome of one of several calls; return 1 if it has returned normally."""
@@ -370,12 +386,30 @@ class Arrivals(Limits):
             self._put_text(stream, stream.splitter.finish())
         self._absorb(process)
         unstarted = process.take_back()
+        self._take_survivors(process)
         final = self._certify(process, code)
         self._last_streams = (*process.streams, process.records)
         del self.processes[process.worker]
         self._feed(st.WorkerExited(process.worker, unstarted, final))
         self._reasons.pop(process.worker, None)
         self._close_process(process)
+
+    def _take_survivors(self, process: WorkerProcess) -> None:
+        """Take the outcomes that the dead process had put onto the board, and not yet sent."""
+        board = process.process.board
+        if board is None:
+            return
+        number, data = board.unsent()
+        part = process.calls.get(number & wire.NUMBER)
+        if data and part is not None and part.several:
+            outcomes = outcomes_of(data)
+            known = part.received - ((number >> wire.NUMBER_BITS) - 1)  # type: ignore[attr-defined]
+            if 0 <= known < len(outcomes):
+                count = self._take_several(process, part, outcomes[known:], 0)  # type: ignore[arg-type]
+                self.ledger.count(count, 0)
+                if part.complete:  # type: ignore[attr-defined]
+                    del process.calls[part.number]
+                    self._feed(st.ItemsFinished(process.worker, [part]))
 
     def _close_process(self, process: WorkerProcess) -> None:
         assert self._port is not None

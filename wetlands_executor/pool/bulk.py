@@ -39,6 +39,7 @@ PART_CALLS, PART_BYTES = 64, 65536
 FADING = 0.97
 #: Not on the wire: a failure, as a settled Task; a value that was unpickled already.
 SETTLED, DECODED = 250, 251
+_SIZED = frozenset((str, bytes))
 
 
 class Part(Call):
@@ -65,10 +66,10 @@ class Part(Call):
         self.count = count
         self.received = 0
 
-    def advance(self) -> int:
-        """Return the place of the next outcome, which has arrived."""
+    def advance(self, count: int = 1) -> int:
+        """Return the place of the next outcome, which has arrived, or of the first of several."""
         place = self.first + self.received
-        self.received += 1
+        self.received += count
         if self.received == self.count:
             self.series.parts.pop(self, None)
         return place
@@ -168,10 +169,11 @@ class Series:
         self.label = definition
         self.context = context
         self.left = 0
-        #: By place: the pickled arguments; bytes, or more if they are large or need more than bytes. None once the outcome is there.
-        self._arguments: list[bytes | payload.Encoded | None] = []
-        #: By place: whether the arguments are of builtin types only.
-        self._plain = bytearray()
+        #: By place: the arguments. As they are if they are of immutable builtin types, which can be pickled at any time and by any thread; else
+        #: pickled when the map was called. None once the outcome is there.
+        self._arguments: list[tuple[Any, ...] | payload.Encoded | None] = []
+        # The arguments of all calls are as they are, and none can be large.
+        self._small = False
         #: Place -> what the pickling of its arguments has raised.
         self.failures: dict[int, BaseException] = {}
         #: By place: (kind, data) of the outcome; None before it is there and after it was taken.
@@ -191,18 +193,22 @@ class Series:
 
     # --- in
 
-    def add(self, args: tuple[Any, ...]) -> None:
-        """Pickle the arguments of one more call; what that raises becomes its outcome."""
-        entry: bytes | payload.Encoded | None
-        try:
-            encoded = payload.encode_defined(self.definition, args)
-            plain = encoded.flags & wire.PLAIN
-            entry = encoded if encoded.flags & ~(wire.PLAIN | wire.IN_BULK) or len(encoded.payload) > PART_BYTES else encoded.payload
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the call's
-            self.failures[len(self._arguments)] = error
-            entry, plain = None, 0
-        self._arguments.append(entry)
-        self._plain.append(plain)
+    def fill(self, calls: list[tuple[Any, ...]]) -> None:
+        """Take the arguments of all calls; what pickling raises becomes the outcome of its call."""
+        types = set(map(type, itertools.chain.from_iterable(calls)))
+        if types <= payload.SCALARS:
+            self._arguments = calls  # type: ignore[assignment]
+            self._small = not types & _SIZED
+            return
+        for args in calls:
+            entry: tuple[Any, ...] | payload.Encoded | None = args
+            if not payload.SCALARS.issuperset(map(type, args)):
+                try:
+                    entry = payload.encode_defined(self.definition, args)
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the call's
+                    self.failures[len(self._arguments)] = error
+                    entry = None
+            self._arguments.append(entry)
 
     def submit(self) -> None:
         """Hand everything to the pool."""
@@ -237,25 +243,21 @@ class Series:
         if not self._waiting:
             return None
         first, end = self._waiting[0]
-        arguments = self._arguments
-        entry = arguments[first]
-        if isinstance(entry, payload.Encoded):
+        most = min(end - first, self._size())
+        entry = self._arguments[first]
+        count = self._run_of_equals(first, most)
+        if isinstance(entry, tuple):
+            data = pickle.dumps(self._arguments[first : first + count], payload.PROTOCOL)
+            flags = wire.MANY | wire.PLAIN
+        elif count == 1:
+            assert entry is not None
             part = Part(self, first, 1, entry)
         else:
-            most = min(end - first, self._size())
-            chosen: list[bytes] = []
-            total = 0
-            for place in range(first, first + most):
-                entry = arguments[place]
-                if type(entry) is not bytes or (total and total + len(entry) > PART_BYTES):
-                    break
-                chosen.append(entry)
-                total += len(entry)
-            count = len(chosen)
-            marks = self._plain[first : first + count]
-            lengths = [len(entry) | (wire.ONE_IS_PLAIN if mark else 0) for entry, mark in zip(chosen, marks, strict=True)]
-            data = b"".join((struct.pack(f"<{count + 1}I", count, *lengths), *chosen))
-            flags = wire.MANY | (wire.IN_BULK if len(data) > wire.INLINE else 0)
+            chosen: list[bytes] = [one.payload for one in self._arguments[first : first + count]]  # type: ignore[union-attr]
+            data = b"".join((struct.pack(f"<{count + 1}I", count, *map(len, chosen)), *chosen))
+            flags = wire.MANY
+        if count > 1 or isinstance(entry, tuple):
+            flags |= wire.IN_BULK if len(data) > wire.INLINE else 0
             part = Part(self, first, count, payload.Encoded(self.definition, flags, data, self.definition.by_value))
         count = part.count
         if first + count == end:
@@ -265,6 +267,26 @@ class Series:
         self.left -= count
         self.parts[part] = None
         return part
+
+    def _run_of_equals(self, first: int, most: int) -> int:
+        """Return how many calls from ``first`` on can travel together: of one kind, and not too large; at least one."""
+        if self._small:
+            return most
+        arguments = self._arguments
+        raw = isinstance(arguments[first], tuple)
+        total = count = 0
+        for entry in arguments[first : first + most]:
+            if isinstance(entry, tuple):
+                size = sum(len(value) for value in entry if type(value) in _SIZED)
+            elif entry is None or entry.flags & ~(wire.PLAIN | wire.IN_BULK):
+                size = PART_BYTES  # it has more than bytes, and goes alone
+            else:
+                size = len(entry.payload)
+            total += size
+            if count and (isinstance(entry, tuple) is not raw or total > PART_BYTES):
+                break
+            count += 1
+        return count
 
     def _size(self) -> int:
         if self._pace is None:
@@ -290,15 +312,25 @@ class Series:
 
     # --- back (I/O thread; the output thread for what comes behind printed lines)
 
-    def note(self, duration: int) -> None:
-        """Learn from the duration of a call, in microseconds."""
+    def note(self, duration: int, count: int = 1) -> None:
+        """Learn from the duration of a call, in microseconds; of ``count`` calls it is the longest."""
         pace = self._pace
-        self._pace = duration if pace is None or duration > pace else max(pace * FADING, float(duration))
+        self._pace = duration if pace is None or duration > pace else max(pace * FADING**count, float(duration))
 
     def store(self, place: int, kind: int, data: Any) -> None:
         """Keep an outcome, and wake the caller if it waits for this one."""
         self._arguments[place] = None
         self._outcomes[place] = (kind, data)
+        self._look_for_caller()
+
+    def store_many(self, first: int, outcomes: list[tuple[int, Any]]) -> None:
+        """Keep outcomes that came together."""
+        count = len(outcomes)
+        self._arguments[first : first + count] = [None] * count
+        self._outcomes[first : first + count] = outcomes
+        self._look_for_caller()
+
+    def _look_for_caller(self) -> None:
         if self._sleepers and self._outcomes[self._wanted] is not None:
             self._wake()
 
@@ -393,28 +425,29 @@ def _value(entry: tuple[int, Any], series: Series) -> Any:
 
 def collect(
     pool: Pool, definition: payload.Definition, items: Iterable[tuple[Any, ...]], has_task: Callable[[tuple[Any, ...], dict[str, Any]], bool]
-) -> tuple[Series | None, Iterator[tuple[Any, ...]]]:
-    """Pickle all calls of a map.
-
-    Returns:
-        (the series, nothing), or (None, the items) if one of them needs a Task of its own, because an argument is one.
-    """
+) -> tuple[Series | None, list[tuple[Any, ...]]]:
+    """Return the series of all calls of a map, or None and the calls if one of them needs a Task of its own, because an argument is one."""
+    calls = list(items)
     series = Series(pool, definition, payload.current_context())
-    seen: list[tuple[Any, ...]] = []
-    source = iter(items)
-    arguments, plain, add, dumps, scalars = series._arguments, series._plain, series.add, pickle.dumps, payload.SCALARS
-    for args in source:
-        seen.append(args)
-        for value in args:
-            if type(value) not in scalars:
-                break
+    if not payload.SCALARS.issuperset(map(type, itertools.chain.from_iterable(calls))) and any(has_task(args, {}) for args in calls):
+        return None, calls
+    series.fill(calls)
+    return series, []
+
+
+def outcomes_of(data: bytes | bytearray | memoryview) -> list[tuple[int, Any]]:
+    """Return the outcomes in the payload of a frame of several (see ``worker/many.py``)."""
+    count = int.from_bytes(data[:4], "little")
+    lengths = struct.unpack_from(f"<{count}I", data, 4)
+    found: list[tuple[int, Any]] = []
+    start = 4 + 4 * count
+    for length in lengths:
+        if length:
+            found.append((wire.VALUE, data[start : start + length]))
+            start += length
         else:
-            data = dumps((args, None), payload.PROTOCOL)
-            if len(data) <= PART_BYTES:
-                arguments.append(data)
-                plain.append(1)
-                continue
-        if has_task(args, {}):
-            return None, itertools.chain(seen, source)
-        add(args)
-    return series, iter(())
+            found.append(_NOTHING)
+    return found
+
+
+_NOTHING = (wire.NONE, None)

@@ -16,6 +16,7 @@ _MODULES = (
     "context",
     "imports",
     "injection",
+    "many",
     "namespaces",
     "progress",
     "records",

@@ -1,4 +1,4 @@
-"""The board: a page of memory that a worker and the host share, with words that have one writer each, and the latest progress.
+"""The board: a page of memory that a worker and the host share, with words that have one writer each, the latest progress, and outcomes on their way.
 
 Why not a message per update: a task may report its progress a million times. On the board a report replaces the one before it, and only
 if the host has read the last one is a frame sent to make it look again (the *bell*): no report blocks, none grows anybody's memory, and
@@ -16,6 +16,10 @@ import sys
 from _thread import allocate_lock
 
 from . import wire
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Tuple
 
 _WEAK = getattr(os, "uname", None) is None or os.uname().machine.lower() not in ("x86_64", "amd64", "i686", "i386")
 _barrier = allocate_lock()
@@ -41,6 +45,9 @@ class Board:
     def __init__(self, memory: memoryview, shared: bool) -> None:
         self._bytes = memory
         self.words = memory.cast("Q")
+        #: Outcomes that were not sent yet; see ``many.py``.
+        self.lengths = memory[wire.UNSENT_LENGTHS : wire.UNSENT].cast("I")
+        self.outcomes = memory[wire.UNSENT :]
         self.shared = shared
 
     def post(self, data: bytes) -> bool:
@@ -77,9 +84,21 @@ class Board:
         # It reports faster than it can be read. It rings again with the next report (the bell is cleared), or when the call ends.
         return b""
 
+    def unsent(self) -> Tuple[int, bytes]:
+        """Return (number of the first call, payload as of a frame) of the outcomes that were not sent before the process died."""
+        words, memory = self.words, self._bytes
+        count = words[wire.UNSENT_COUNT]
+        if not 0 < count <= wire.UNSENT_MOST:
+            return 0, b""
+        lengths = bytes(memory[wire.UNSENT_LENGTHS : wire.UNSENT_LENGTHS + 4 * count])
+        size = sum(memoryview(lengths).cast("I"))
+        return words[wire.UNSENT_FIRST], b"".join((count.to_bytes(4, "little"), lengths, memory[wire.UNSENT : wire.UNSENT + size]))
+
     def release(self) -> None:
         """Let go of the memory."""
         self.words.release()
+        self.lengths.release()
+        self.outcomes.release()
         self._bytes.release()
 
 

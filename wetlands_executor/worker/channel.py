@@ -15,6 +15,8 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Tuple
 
+#: Numbers of descriptors from here on are ours alone.
+HIGH = 500
 _MAX_IOV = 1 << 20  # bytes of one write; the pipe's capacity decides how much of it is taken
 
 
@@ -29,7 +31,9 @@ class Channel:
         self.inbox = inbox
         self.bulk = bulk
         self.results = results
-        self._identity = os.fstat(results).st_ino if results >= 0 else 0
+        # Guarantee: a task that has closed our descriptors and opened files does not find frames in its files. A number that far up is not given
+        # to anybody else; where there is no such, the pipe is looked at before every frame.
+        self._identity = os.fstat(results).st_ino if 0 <= results < HIGH else 0
         self.nonce = 0
         # Whether code may travel as bytecode: both interpreters have the same magic number.
         self.by_value = True
@@ -88,8 +92,7 @@ class Channel:
         head = wire.RESULT.pack(len(payload), self.nonce, os.getpid(), kind, duration, item)
         try:
             with self._lock:
-                # Guarantee: a task that has closed our descriptors and opened files does not find frames in its files.
-                if os.fstat(self.results).st_ino != self._identity:
+                if self._identity and os.fstat(self.results).st_ino != self._identity:
                     raise ChannelLost("the task has closed descriptors that it did not open")
                 if len(payload) < 4000:
                     data = head + payload
@@ -136,7 +139,10 @@ def move_up(fd: int) -> int:
     try:
         import fcntl
 
-        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 500)
+        try:
+            moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(HIGH, min(os.sysconf("SC_OPEN_MAX"), 4096) - 24))
+        except (OSError, ValueError):
+            moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
     except (ImportError, OSError, AttributeError):
         return fd
     os.close(fd)

@@ -18,14 +18,18 @@ _FITS = wire.SLOTS[0][1] - 4
 
 
 class Progress:
-    """Progress of the running call; started anew for each."""
+    """Progress of the running call; started anew for each.
+
+    Attributes:
+        item: the call that has reported; 0 if none has.
+    """
 
     def __init__(self, channel: Channel, board: Board) -> None:
         self._channel = channel
         self._board = board
         # Guards the fields below and the writing of the board: threads of one task may report at the same time.
         self._lock = allocate_lock()
-        self._item = 0
+        self.item = 0
         self._message: Optional[str] = None
         self._current: Any = None
         self._maximum: Any = None
@@ -36,8 +40,8 @@ class Progress:
     def update(self, item: int, message: Optional[str], current: Any, maximum: Any) -> None:
         """Report; what is None stays as it was."""
         with self._lock:
-            if item != self._item:
-                self._item = item
+            if item != self.item:
+                self.item = item
                 self._message = self._current = self._maximum = None
             if message is not None:
                 self._message = message if type(message) is str else str(message)
@@ -55,7 +59,7 @@ class Progress:
     def output(self, item: int, values: Dict[Any, Any]) -> None:
         """Send named outputs; an unpicklable value raises here. Order: what was reported before arrives before."""
         data = dumps_result(values, self._channel.by_value)
-        if self._item == item and not self._sent:
+        if self.item == item and not self._sent:
             with self._lock:
                 self._sent = True
                 self._channel.send(wire.UPDATE, item, self._last)
@@ -66,8 +70,8 @@ class Progress:
 
         Whether the host has read the board cannot be known: it clears the bell before it reads.
         """
-        if self._item == item:
+        if self.item == item:
             with self._lock:
-                self._item = 0
+                self.item = 0
                 if not self._sent:
                     self._channel.send(wire.UPDATE, item, self._last)

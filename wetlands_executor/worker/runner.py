@@ -39,6 +39,10 @@ async def _coroutine() -> None:
     """Exist, so that its type can be taken."""
 
 
+getpid = os.getpid
+_SIMPLE = frozenset((int, float, str, bool, bytes))
+_NO_CALL: Any = (None, (), None)
+
 _probe = _coroutine()
 _COROUTINE = type(_probe)
 _probe.close()
@@ -68,9 +72,10 @@ class Runner:
         self.item = 0
         self.interruptible = 0
         self.acknowledged = 0
+        self.forked = False
         self.interrupted = 0
         self.name = ""
-        self._call: Tuple[Any, Any, Any] = (None, (), None)
+        self._call: Tuple[Any, Any, Any] = _NO_CALL
         self._handler = self.on_sigint  # one object: making a bound method for every call costs more than comparing it
 
     # --- start
@@ -159,39 +164,38 @@ class Runner:
             payload = b""  # a large result must not live until the next call
 
     def _answer(self, outcome: int, payload: bytes, item: int, start: int) -> None:
-        """Send what came of a call, after what it printed and reported, and make ready for the next."""
-        if getsignal(SIGINT) != self._handler:
-            # Libraries put Python's own handler in place; between calls, and in the next one, ours has to stand.
-            set_signal(SIGINT, self._handler)
-        if os.getpid() != self.pid:
-            os._exit(0)  # a child that the task has forked came back out of it: it must not go on as a second worker
-        self.progress.finish(item)
-        self.item = 0
-        self._call = (None, (), None)
-        self.name = ""
-        if self.acknowledged == item and outcome != wire.CANCELLED:
+        """Send what came of a call, and make ready for the next."""
+        if getpid() != self.pid:
+            os._exit(0)  # forked by C code, which runs no hooks
+        if self.conclude(item) and outcome != wire.CANCELLED:
             outcome, payload = wire.CANCELLED, b""
-        stdio.finish_task()
         self.channel.send(outcome, item, payload, min((monotonic_ns() - start) // 1000, 0xFFFFFFFF))
 
-    def _run_many(self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int) -> None:
-        """Make the calls of a frame of many, one after another. Order: each result has left before the next call begins.
+    def conclude(self, item: int) -> bool:
+        """Clear up after a call: what it printed and reported goes before its outcome. Return True if it has acknowledged its cancellation."""
+        if getsignal(SIGINT) is not self._handler:
+            # Libraries put Python's own handler in place; between calls, and in the next one, ours has to stand.
+            set_signal(SIGINT, self._handler)
+        if self.forked:
+            os._exit(0)  # a child that the task has forked came back out of it: it must not go on as a second worker
+        progress = self.progress
+        if progress.item:
+            progress.finish(item)
+        self.item = 0
+        self._call = _NO_CALL
+        self.name = ""
+        stdio.finish_task()
+        return self.acknowledged == item
 
-        Where the host does not want the rest any more it is left out, which one more frame says.
-        """
-        words = self.board.words
-        begun = monotonic_ns()
-        words[wire.STARTED_NS] = begun
-        words[wire.TAKEN] = item | 1 << wire.NUMBER_BITS
+    def _run_many(self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int) -> None:
+        """Find the function and the arguments of a frame of many, and make the calls."""
+        self.board.words[wire.TAKEN] = item | 1 << wire.NUMBER_BITS
         failure: Any = None
         function: Any = None
+        if context != self.context:
+            self._read_until(wire.CONTEXT, context)
+        data: Any = self._read_until(wire.PAYLOAD, item) if flags & wire.IN_BULK else frame[wire.CALL.size : wire.CALL.size + length]
         try:
-            if context != self.context:
-                self._read_until(wire.CONTEXT, context)
-            if flags & wire.IN_BULK:
-                data: Any = self._read_until(wire.PAYLOAD, item)
-            else:
-                data = frame[wire.CALL.size : wire.CALL.size + length]
             function = self.functions.get(function_id)
             if function is None:
                 function = self._define(function_id)
@@ -199,55 +203,45 @@ class Runner:
             raise
         except BaseException as error:  # noqa: BLE001 - importing the function is user code; it fails every one of these calls
             failure = error
-        count = int.from_bytes(data[:4], "little")
-        lengths = memoryview(data)[4 : 4 + 4 * count].cast("I")
-        position = 4 + 4 * count
-        for place in range(1, count + 1):
-            if words[wire.CANCEL_WORD] == item or (not self.board.shared and self.cancel_requested(item)):
-                self.channel.send(wire.CANCELLED, item)
-                return
-            one = item | place << wire.NUMBER_BITS
-            size = lengths[place - 1]
-            plain = size & wire.ONE_IS_PLAIN
-            size &= wire.ONE_IS_PLAIN - 1
-            start = begun if place == 1 else monotonic_ns()
-            words[wire.STARTED_NS] = start
-            words[wire.TAKEN] = one
-            self.item = one
-            if failure is None:
-                outcome, payload = self._run_one(function, self.task_positions[function_id], data[position : position + size], plain, one)
-            else:
-                outcome, payload = self._failure(failure, one)
-            position += size
-            self._answer(outcome, payload, one, start)
+        from .many import make_calls
 
-    def _run_one(self, function: Any, where: Any, payload: Any, plain: int, item: int) -> Tuple[int, bytes]:
-        """Make one of many calls; as ``_run``."""
+        make_calls(self, item, function, self.task_positions.get(function_id), data, flags & wire.PLAIN, failure)
+
+    def run_one(self, function: Any, where: Any, args: Any, item: int) -> Tuple[int, bytes]:
+        """Make one of many calls; ``args`` is a tuple, or a pickle. As ``_run``."""
         try:
             try:
                 self.interruptible = item
-                args: Any = (loads if plain else loads_rich)(payload)[0]
+                if type(args) is not tuple:
+                    args = loads_rich(args)[0]
                 kwargs: Any = None
                 self._call = (function, args, None)
                 if where is not None:
                     from .injection import with_handle
 
                     args, kwargs = with_handle(where, args, None, RemoteTaskHandle(item))
-                return self._call_function(function, args, kwargs)
+                    return self._call_function(function, args, kwargs)
+                value = function(*args)
+                if type(value) in _SIMPLE:
+                    payload = dumps(value, 5)
+                    self.interruptible = 0
+                    return wire.VALUE, payload
+                return self._outcome_of(value)
             except ChannelLost:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
                 self.interruptible = 0
-                return self._failure(error, item)
+                return self.failure(error, item)
         except KeyboardInterrupt as error:  # Race: the signal came between the call's end and the line that forbids it
             self.interruptible = 0
-            return self._failure(error, item)
+            return self.failure(error, item)
 
     def _call_function(self, function: Any, args: Any, kwargs: Any) -> Tuple[int, bytes]:
-        value = function(*args, **kwargs) if kwargs else function(*args)
+        return self._outcome_of(function(*args, **kwargs) if kwargs else function(*args))
+
+    def _outcome_of(self, value: Any) -> Tuple[int, bytes]:
         if type(value) is _COROUTINE:
             value = _run_coroutine(value)
-        args = kwargs = None
         if value is None:
             self.interruptible = 0
             return wire.NONE, b""
@@ -296,12 +290,12 @@ class Runner:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
                 self.interruptible = 0
-                return self._failure(error, item)
+                return self.failure(error, item)
         except KeyboardInterrupt as error:  # Race: the signal came between the call's end and the line that forbids it
             self.interruptible = 0
-            return self._failure(error, item)
+            return self.failure(error, item)
 
-    def _failure(self, error: BaseException, item: int) -> Tuple[int, bytes]:
+    def failure(self, error: BaseException, item: int) -> Tuple[int, bytes]:
         if self.acknowledged == item or (self.interrupted == item and isinstance(error, KeyboardInterrupt)):
             return wire.CANCELLED, b""
         return wire.ERROR, dumps_error(error, self.channel.by_value)
@@ -403,6 +397,7 @@ class Runner:
 
     def after_fork_in_child(self) -> None:
         """Leave the pipes to the parent: a child must neither answer nor keep them open."""
+        self.forked = True
         for fd in (self.channel.inbox, self.channel.bulk, self.channel.results, self.life):
             if fd >= 0:
                 try:

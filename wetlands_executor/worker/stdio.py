@@ -30,6 +30,11 @@ class TaskStream(io.TextIOWrapper):
         self.dirty = True
         return super().write(text)
 
+    def close(self) -> None:
+        """Close; the next call gets another stream."""
+        self.dirty = True
+        super().close()
+
 
 class FrameWriter(io.RawIOBase):
     """Sends what is written as frames of the results pipe, among the results."""
@@ -72,8 +77,12 @@ def open_stream(fd: int) -> TaskStream:
     return stream
 
 
+#: The streams as they were made.
+_ours: Any = (None, None)
+get_inheritable = os.get_inheritable
 #: Private copies of the pipes behind descriptors 1 and 2, for a task that closes those.
 _kept: Dict[int, int] = {}
+
 
 
 def install() -> None:
@@ -81,12 +90,22 @@ def install() -> None:
     for fd in (1, 2):
         if fd not in _kept:
             _kept[fd] = os.dup(fd)
-    sys.stdout = sys.__stdout__ = open_stream(1)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = open_stream(2)  # type: ignore[misc]
+    global _ours
+    streams: Any = (open_stream(1), open_stream(2))
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = _ours = streams  # type: ignore[misc]
 
 
 def finish_task() -> None:
     """Hand over what a task has left in the buffers, so that its lines precede its result. Never raises."""
+    global _ours
+    out, err = _ours
+    try:
+        # Nearly always nothing was printed, and all is as it was: then this is all there is to do.
+        same = sys.stdout is out and sys.stderr is err
+        if same and not out.dirty and not err.dirty and get_inheritable(1) and get_inheritable(2):
+            return
+    except (OSError, AttributeError):
+        pass  # the task has closed a descriptor, or taken a stream away
     for name, fd in (("stdout", 1), ("stderr", 2)):
         try:
             # The pipes of the host are inherited by commands; what a task has opened in their place is not (PEP 446).
@@ -101,6 +120,8 @@ def finish_task() -> None:
         except BaseException:  # noqa: BLE001 - a foreign, closed or detached object in sys.stdout may raise anything, SystemExit too
             pass
         setattr(sys, name, open_stream(fd))
+    ours: Any = (sys.stdout, sys.stderr)
+    _ours = ours
 
 
 def _finish(stream: Any) -> bool:

@@ -35,13 +35,11 @@ IN_BULK = 1  # the payload is a record in the bulk pipe
 PLAIN = 2  # the payload holds no function, class or instance of the user's: any Unpickler will do
 WATCHED = 4  # tell when the call begins
 NAMED = 8  # the task's name is a record in the bulk pipe
-MANY = 32  # the payload holds the arguments of several calls (see ``pool/bulk.py``): their number, their lengths, then each
+MANY = 32  # arguments of several calls: PLAIN: one pickled list of tuples; else their number, their lengths, then one pickle each
 
 #: Numbers of items have 40 bits. Above them stands the place of a call within a frame of many, from 1.
 NUMBER_BITS = 40
 NUMBER = (1 << NUMBER_BITS) - 1
-#: In the length of one of many: its payload is PLAIN.
-ONE_IS_PLAIN = 1 << 31
 
 #: kind, length, id
 RECORD = struct.Struct("<BxxxQQ")
@@ -71,16 +69,23 @@ OUTPUT = 11  # a named output
 LOG = 12  # a log record
 PRINTED = 13  # output of ``sys.stdout`` (first byte 1) or ``sys.stderr`` (2), where the order of different pipes cannot be known
 
+SEVERAL = 14  # outcomes of consecutive calls of a frame of many (see ``many.py``), all of which have returned
+
 #: Bytes of the board, and what its 64-bit words mean.
-BOARD = 4096
+BOARD = 4096 + 65536 + 512
 TAKEN = 0  # item that the worker has taken; written by the worker
 STARTED_NS = 1  # when, on the system's monotonic clock, in nanoseconds; written by the worker
 CANCEL_WORD = 2  # item to cancel; written by the host
 INTERRUPT_WORD = 3  # item that the next SIGINT is meant for; written by the host, cleared by the worker
 BELL = 4  # 1 while an UPDATE frame that refers to the board is under way; set by the worker, cleared by the host before it reads
+UNSENT_FIRST = 6  # the first call of the unsent outcomes; written by the worker
+UNSENT_COUNT = 7  # number of unsent outcomes; written by the worker after the outcome itself
 SLOT = 5  # which of the two progress slots is the latest: its number, ever growing; written by the worker
 #: The two progress slots: offset and size in bytes. Each: length of the payload (4 bytes), payload.
 SLOTS = ((64, 1984), (2112, 1984))
+#: Outcomes that have not been sent yet: lengths at the first offset (one 32-bit word each, 0 is None), pickles from the second on.
+UNSENT_LENGTHS, UNSENT = 4096, 4096 + 512
+UNSENT_MOST = 128
 
 #: Exit codes of a worker that could not start for a reason that a second try would meet again.
 EXIT_TOO_OLD = 85
