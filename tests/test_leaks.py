@@ -166,17 +166,6 @@ def test_garbage_is_collected_before_anything_is_called_a_leak() -> None:
     assert not leaked(before)
 
 
-def test_a_look_at_everything_is_cheap() -> None:
-    best = min(_seconds(leaks.Snapshot.take) for _ in range(20))
-    assert best < 0.002
-
-
-def _seconds(action: object) -> float:
-    began = time.perf_counter()
-    action()  # type: ignore[operator]
-    return time.perf_counter() - began
-
-
 @pytest.mark.leaks_ok("shows that the marker switches the check off; the descriptor is closed by a finalizer")
 def test_the_marker_switches_the_check_off(request: pytest.FixtureRequest) -> None:
     read, write = os.pipe()

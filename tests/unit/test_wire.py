@@ -68,7 +68,7 @@ class Side:
 
     def _on_results(self) -> None:
         frames, ended = self.process.read_results()
-        self.frames += frames
+        self.frames += (Frame(*frame) for frame in frames)
         if ended:
             self.ended = True
             self.port.remove(self.pipes.results)
@@ -202,7 +202,7 @@ def test_a_frame_cut_at_every_byte() -> None:
         process = WorkerProcess(1, 0, side.pipes, port, NONCE)  # type: ignore[arg-type]
         found = process._parse(data[:cut])
         found += process._parse(process._buffer + data[cut:])
-        assert plain(found) == [(wire.VALUE, 1, b"first"), (wire.VALUE, 2, b"")]
+        assert plain([Frame(*raw) for raw in found]) == [(wire.VALUE, 1, b"first"), (wire.VALUE, 2, b"")]
     side.close()
 
 
@@ -240,7 +240,7 @@ def test_every_cut_around_the_head_of_a_large_frame(polled: Side) -> None:
         for start, end in zip(borders, borders[1:]):
             assert os.write(polled.pipes.its_results, data[start:end]) == end - start
             while (arrived := process.arrived) < end:
-                found += process.read_results()[0]
+                found += [Frame(*frame) for frame in process.read_results()[0]]
                 assert process.arrived > arrived
         assert plain(found) == [(wire.VALUE, 1, b"x"), (wire.VALUE, 2, large)]
 

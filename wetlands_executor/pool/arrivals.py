@@ -385,8 +385,8 @@ class Arrivals(Limits):
                     self._put_text(stream, stream.splitter.feed(data))
             self._put_text(stream, stream.splitter.finish())
         self._absorb(process)
+        self._take_survivors(process)  # Order: what this makes the state send to the dead process is taken back with the rest
         unstarted = process.take_back()
-        self._take_survivors(process)
         final = self._certify(process, code)
         self._last_streams = (*process.streams, process.records)
         del self.processes[process.worker]

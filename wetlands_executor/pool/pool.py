@@ -103,7 +103,8 @@ class Pool(Actions):
 
         def cancel() -> None:
             series.closed = True
-            for call in (*reversed(list(series.parts)), series.bulk):
+            # Order: the source first, or what is taken back would make room for more of it.
+            for call in (series.bulk, *reversed(list(series.parts))):
                 if call.place is not None:
                     self._feed(st.CancelRequested(call))
             done.set()

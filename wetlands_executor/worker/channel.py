@@ -139,8 +139,9 @@ def move_up(fd: int) -> int:
     try:
         import fcntl
 
+        # As far up as select() can follow.
         try:
-            moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(HIGH, min(os.sysconf("SC_OPEN_MAX"), 4096) - 24))
+            moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(HIGH, min(os.sysconf("SC_OPEN_MAX"), 1024) - 24))
         except (OSError, ValueError):
             moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
     except (ImportError, OSError, AttributeError):
