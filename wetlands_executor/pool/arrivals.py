@@ -51,7 +51,7 @@ class Arrivals(Limits):
         data = self._port.read(fd, 65536)
         if data is None:
             return
-        process.printed = True
+        process.note_printed()
         if not data:
             self._port.remove(fd)
             self._put_text(stream, stream.splitter.finish())
@@ -142,10 +142,13 @@ class Arrivals(Limits):
             if number > wire.NUMBER and (kind == wire.SEVERAL or kind in _OUTCOMES):
                 part = calls.get(number & wire.NUMBER)
                 if part is not None and part.several:
+                    before = part.received  # type: ignore[attr-defined]
                     if kind == wire.SEVERAL:
                         several += self._take_several(process, part, outcomes_of(data), duration)  # type: ignore[arg-type]
                     else:
                         several += self._take_one(process, part, kind, data, duration)  # type: ignore[arg-type]
+                    if process.printed and process.has_printed_all(number, part.received - before):  # type: ignore[attr-defined]
+                        process.printed = False
                     if part.complete:  # type: ignore[attr-defined]
                         del calls[part.number]
                         finished.append(part)
@@ -175,6 +178,8 @@ class Arrivals(Limits):
                     continue
             if kind in _OUTCOMES:
                 ended = self._end_call(process, Frame(kind, number, data, duration))
+                if process.printed and process.has_printed_all(number):
+                    process.printed = False
                 if ended is not None:
                     finished.append(ended)
             elif number:
@@ -327,7 +332,7 @@ class Arrivals(Limits):
 
     def _on_printed(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
         stream = process.streams[data[0] - 1]
-        process.printed = True
+        process.note_printed(call.number if call is not None else 0)
         if stream.name == "stderr":
             process.keep_tail(bytes(data[1:]))
         self._put_text(stream, stream.splitter.feed(bytes(data[1:])), call.task if call is not None else None)
@@ -342,7 +347,7 @@ class Arrivals(Limits):
             task_name=call.task.name if call is not None else "",
         )
         process.records.enqueued += 1
-        process.printed = True
+        process.note_printed(call.number if call is not None else 0)
         self.output.put(partial(_handle_record, process.records, fields))
 
     def _on_exit(self, process: WorkerProcess) -> None:

@@ -71,17 +71,11 @@ class OutputStream:
         self.enqueued = 0
         self.written = 0
         self.paused = False
-        self._mark = 0
 
     @property
     def under_way(self) -> int:
         """Number of pieces that the output thread has not written yet."""
         return self.enqueued - self.written
-
-    def written_to(self) -> bool:
-        """Return True if something that came since the last call of this method is still under way."""
-        mark, self._mark = self._mark, self.enqueued
-        return self.enqueued > mark and self.under_way > 0
 
     def write(self, text: str, task: Task[Any] | None = None) -> None:
         """Write to the host's stream; runs on the output thread."""

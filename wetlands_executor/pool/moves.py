@@ -125,6 +125,13 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class ManyCancelsRequested:
+    """Somebody wants none of these items to run. Each worker is asked once for what it has not started."""
+
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
 class RecallRequested:
     """If this item is with a worker and has not started, take it back and send it again (something about it has changed)."""
 
@@ -189,6 +196,7 @@ Event = Union[
     WorkerExited,
     InitializerFailed,
     CancelRequested,
+    ManyCancelsRequested,
     RecallRequested,
     KillRequested,
     KillAnswered,

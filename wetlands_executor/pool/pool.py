@@ -103,10 +103,7 @@ class Pool(Actions):
 
         def cancel() -> None:
             series.closed = True
-            # Order: the source first, or what is taken back would make room for more of it.
-            for call in (series.bulk, *reversed(list(series.parts))):
-                if call.place is not None:
-                    self._feed(st.CancelRequested(call))
+            self._feed(st.ManyCancelsRequested([call for call in (series.bulk, *series.parts) if call.place is not None]))
             done.set()
 
         self.post(cancel)
@@ -164,10 +161,8 @@ class Pool(Actions):
         done = Latch()
 
         def cancel() -> None:
-            # Order: the last first. What one worker holds is taken back once per call, and then its inbox holds only older ones.
-            for call in reversed(calls):
-                if self._is_known(call):
-                    self._feed(st.CancelRequested(call))
+            self._feed(None)
+            self._feed(st.ManyCancelsRequested([call for call in calls if call.place is not None]))
             done.set()
 
         if calls:

@@ -108,7 +108,8 @@ class WorkerProcess:
         exited, results_ended: the process has ended; nothing more will come through its results pipe.
         arrived: bytes read from its results pipe.
         streams: its stdout and stderr on their way to the host's.
-        printed: something came through a stream or a log record since the last result.
+        printed: something came through a stream or a log record that may be of a call whose outcome has not come yet.
+        printed_until: the last call of which it may be, as on the board; None if unknown.
         records: its log records on their way (only the counters are used).
         last_heard: when something came from it, on the monotonic clock; kept up to date only under ``worker_timeout``.
         stacks_from: position in its stderr at which it was asked for its stacks.
@@ -139,6 +140,7 @@ class WorkerProcess:
         self.streams: tuple[OutputStream, ...] = ()
         self.records = OutputStream("log")
         self.printed = False
+        self.printed_until: int | None = None
         self.last_heard = 0.0
         self.silence_watched = False
         self.stderr_total = 0
@@ -329,6 +331,23 @@ class WorkerProcess:
             return board.words[wire.STARTED_NS] / 1e9
         except ValueError:
             return None
+
+    def note_printed(self, number: int | None = None) -> None:
+        """Note that something was printed or logged: by call ``number``, or by one of those up to the one that runs now."""
+        if number is None:
+            board = self.process.board
+            self.printed_until = None if board is None else board.words[wire.TAKEN]
+        elif not self.printed:
+            self.printed_until = number
+        self.printed = True
+
+    def has_printed_all(self, number: int, count: int = 1) -> bool:
+        """Return True if nothing that was printed so far can be of a call behind ``number`` (the last of ``count`` that end now)."""
+        until = self.printed_until
+        if until is None or until & wire.NUMBER not in self.calls:
+            return True
+        place = (number >> wire.NUMBER_BITS) + count - 1
+        return until & wire.NUMBER == number & wire.NUMBER and until >> wire.NUMBER_BITS <= place
 
     def begun(self, call: Call) -> int | None:
         """Return how many of several calls the worker has begun; None if unknown."""

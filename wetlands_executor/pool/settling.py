@@ -52,13 +52,12 @@ class Settling(PoolCore):
 
     def _after_output(self, process: WorkerProcess, call: Call, job: Callable[[], object]) -> None:
         """Run ``job`` when what the call has printed is written."""
-        process.printed = False
-        printed = process.records.written_to()
+        waits = process.records.under_way > 0
         for stream in process.streams:
             if stream.splitter.pending:
                 self._put_text(stream, stream.splitter.finish(), call.task)
-            printed = stream.written_to() or printed
-        if printed:
+            waits = waits or stream.under_way > 0
+        if waits:
             self.output.put(job)
         else:
             job()

@@ -50,6 +50,7 @@ from wetlands_executor.pool.moves import (
     KillWorker,
     LaunchRequested,
     Lost,
+    ManyCancelsRequested,
     PoolClosed,
     Recall,
     Recalled,
@@ -93,6 +94,7 @@ __all__ = [
     "KillWorker",
     "LaunchRequested",
     "Lost",
+    "ManyCancelsRequested",
     "Phase",
     "PoolClosed",
     "PoolState",
@@ -547,6 +549,10 @@ class PoolState:
         else:
             out.append(CancelAnswered(item, False))
 
+    def _many_cancels_requested(self, event: ManyCancelsRequested, out: list[Action]) -> None:
+        for item in event.items:
+            self._cancel_requested(CancelRequested(item), out)
+
     def _recall_requested(self, event: RecallRequested, out: list[Action]) -> None:
         place = event.item.place
         if isinstance(place, Slot) and self.credit > 1:
@@ -820,6 +826,7 @@ class PoolState:
         WorkerExited: _worker_exited,
         InitializerFailed: _initializer_failed,
         CancelRequested: _cancel_requested,
+        ManyCancelsRequested: _many_cancels_requested,
         RecallRequested: _recall_requested,
         KillRequested: _kill_requested,
         KillAnswered: _kill_answered,

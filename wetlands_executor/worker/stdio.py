@@ -35,6 +35,11 @@ class TaskStream(io.TextIOWrapper):
         self.dirty = True
         super().close()
 
+    def detach(self) -> Any:
+        """Give the buffer away; the next call gets another stream."""
+        self.dirty = True
+        return super().detach()
+
 
 class FrameWriter(io.RawIOBase):
     """Sends what is written as frames of the results pipe, among the results."""
