@@ -1,7 +1,7 @@
 """What comes from workers: results, printed lines, their end. The incoming half of ``Pool``; everything here runs on the I/O thread.
 
-Order: a batch of events is served output first, then results, then exits (ranks in ``ports.py``), so that what a task printed is on its way
-before its result is, and a result that was sent before a crash counts.
+Order: a batch of events is served output first, then results, then exits (ranks in ``ports.py``), and output is looked at once more after
+results were read, so that what a task printed is on its way before its result is; a result that was sent before a crash counts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from wetlands_executor.errors import WorkerCrashed
 from wetlands_executor.pool import payload, ports, spawn
 from wetlands_executor.pool import state as st
+from wetlands_executor.pool.bulk import outcomes_of
 from wetlands_executor.pool.limits import Limits
 from wetlands_executor.pool.lines import OutputStream
-from wetlands_executor.pool.bulk import outcomes_of
 from wetlands_executor.pool.payload import is_trivial
 from wetlands_executor.pool.process import TOO_LARGE, BadFrame, Call, Frame, RawFrame, WorkerProcess
 from wetlands_executor.pool.settling import OUTPUT_HIGH
@@ -101,6 +101,10 @@ class Arrivals(Limits):
             process.kill()
             return
         if frames:
+            # Race: since `wait` has returned, the worker may have printed more and sent more results, which have just been read.
+            assert self._port is not None
+            for callback in self._port.printed():
+                callback()
             self._take(process, frames)
             frames = []
         if ended:

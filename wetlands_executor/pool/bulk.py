@@ -85,7 +85,7 @@ class PartTask(Task[Any]):
 
     _part: Part
 
-    def _finish(self, value: Any, now: float, pid: int, duration: float) -> bool:
+    def _finish(self, value: Any, now: float, pid: int, duration: float) -> bool:  # noqa: ARG002 - as in Task
         part = self._part
         part.series.note(int(duration * 1e6))
         part.series.store(part.advance(), DECODED, value)
@@ -141,7 +141,7 @@ class BulkTask(Task[Any]):
 
     _bulk: Bulk
 
-    def _settle(self, value: Any, error: BaseException | None) -> None:
+    def _settle(self, value: Any, error: BaseException | None) -> None:  # noqa: ARG002 - as in Task
         series = self._bulk.series
         for place in series.take_rest():
             series.fail(place, error)

@@ -113,6 +113,12 @@ class PollPort:
             found.sort(key=_rank)
         return [callback for _, callback in found]
 
+    def printed(self) -> list[Callback]:
+        """Return what to call for output that can be read now. For a reader of results: what was printed before them is there by now."""
+        readers = self._readers
+        ready = self._epoll.poll(0) if self._epoll is not None else self._poll.poll(0)
+        return [readers[fd][1] for fd, _mask in ready if fd in readers and readers[fd][0] == OUTPUT] if ready else []
+
     def wake(self) -> None:
         """Make ``wait`` return; from any thread, from a signal handler, from a finalizer."""
         if self.sleeping:
@@ -265,6 +271,10 @@ class ThreadPort:
         found = [self._readers[fd] for fd, chunks in list(self._chunks.items()) if chunks and fd in self._readers]
         found.sort(key=_rank)
         return [callback for _, callback in found]
+
+    def printed(self) -> list[Callback]:
+        """Return nothing: where threads read, lines and results have no order but that of frames."""
+        return []
 
     def wake(self) -> None:
         """Make ``wait`` return; from any thread."""

@@ -296,6 +296,7 @@ class Runner:
             return self.failure(error, item)
 
     def failure(self, error: BaseException, item: int) -> Tuple[int, bytes]:
+        """Return (kind of result frame, payload) of a call that has raised."""
         if self.acknowledged == item or (self.interrupted == item and isinstance(error, KeyboardInterrupt)):
             return wire.CANCELLED, b""
         return wire.ERROR, dumps_error(error, self.channel.by_value)
