@@ -99,6 +99,8 @@ class PoolCore:
         self._lock = threading.RLock()
         self.refusing = False
         self.broken: BaseException | None = None
+        # The state was told something since it was last published.
+        self._changed = True
         #: Idle workers to which a submitting thread may write; replaced whole by the I/O thread.
         self.lanes: tuple[WorkerProcess, ...] = ()
         #: True if a posted call could be acted on at once; else nobody has to be woken for it. Written by the I/O thread.
@@ -247,6 +249,9 @@ class PoolCore:
 
     def _publish(self) -> None:
         """Tell the submitting threads what they may do. Order: after this, `_posted` is looked at once more before the thread sleeps."""
+        if not self._changed:
+            return
+        self._changed = False
         state = self._state
         if state.waiting_count or state.status is not st.Status.OPEN or state.credit == 1 or state.tasks_per_worker is not None:
             # Where an item cannot be taken back, or where they are counted, a second one at the same moment would do harm.
@@ -265,6 +270,7 @@ class PoolCore:
             event: what happened; None to absorb what was sent only.
             before: events that were absorbed already and come first.
         """
+        self._changed = True
         queue: list[st.Event] = [*before]
         for process in self.processes.values():
             if process.sent_directly:

@@ -111,6 +111,7 @@ class WorkerProcess:
         printed: something came through a stream or a log record that may be of a call whose outcome has not come yet.
         printed_until: the last call of which it may be, as on the board; None if unknown.
         records: its log records on their way (only the counters are used).
+        proven: the state has heard of a call that it has finished.
         last_heard: when something came from it, on the monotonic clock; kept up to date only under ``worker_timeout``.
         stacks_from: position in its stderr at which it was asked for its stacks.
         failure: why it cannot start (payload of START_FAILED or INITIALIZER_FAILED), else None.
@@ -141,6 +142,7 @@ class WorkerProcess:
         self.records = OutputStream("log")
         self.printed = False
         self.printed_until: int | None = None
+        self.proven = False
         self.last_heard = 0.0
         self.silence_watched = False
         self.stderr_total = 0
