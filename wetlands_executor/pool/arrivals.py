@@ -195,6 +195,7 @@ class Arrivals(Limits):
         elif kind == wire.HELLO:
             process.hello = hello = pickle.loads(data)
             process.foreign = hello["magic"] != payload.MAGIC
+            self.peer.learn(hello)
         elif kind == wire.READY:
             process.ready = True
             self._release_output(process)

@@ -206,6 +206,7 @@ class WorkerProcess:
         encoded = call.encoded
         return (
             call.context.number == self.sent_context
+            and not (encoded.bytecode and self.foreign)
             and not encoded.flags & wire.IN_BULK
             and not call.watched & wire.NAMED
             and (encoded.definition is None or encoded.definition.number in self.known)

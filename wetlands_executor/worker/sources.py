@@ -1,0 +1,285 @@
+"""Code for another Python, the sending half: a code object as the source of its statement, verified to be the code that runs.
+
+1. Where the source is: in the statement that the code was received in, if it came from another Python itself; else what ``linecache``
+   knows of its file (files, notebook cells, prompts with a history), as it was read before and as it is now.
+2. The top-level statement around the code's first line is cut out and compiled alone, by this Python. If that gives the very code object
+   that runs, the source is true. pytest changes the code of test modules: then the module is rewritten once more, and compared.
+3. ``portable.py`` compiles it on the other side. Functions of the standard library are only named.
+
+Entered by any thread that pickles; the tables are caches, changed by single operations.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+
+from . import portable
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from types import CodeType
+    from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+
+class NoSource(Exception):  # noqa: N818 - never leaves the picklers: it becomes a PicklingError that names the function
+    """There is no source that is known to be the code."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class Piece:
+    """Where the source of one code object is.
+
+    Attributes:
+        unit: the statement around it; None for a function of the standard library.
+        plain: the code object as the statement alone gives it; that of a test module without pytest's changes.
+        arguments: for ``portable.rebuild_code`` or ``portable.stdlib_code``, without the version.
+    """
+
+    __slots__ = ("arguments", "plain", "unit")
+
+    def __init__(self, unit: Optional[portable.Unit], plain: CodeType, arguments: Tuple[Any, ...]) -> None:
+        self.unit = unit
+        self.plain = plain
+        self.arguments = arguments
+
+
+# id of a code object -> (weak reference to it, its piece). Grows and shrinks by single operations.
+_PIECES: Dict[int, Tuple[Any, Piece]] = {}
+# (file name, text) -> [(first line, last line)] of the groups of statements that share lines; the newest few
+_GROUPS: Dict[Tuple[str, str], List[Tuple[int, int]]] = {}
+# (file name, text) -> code objects that pytest makes of a test module
+_REWRITTEN: Dict[Tuple[str, str], List[CodeType]] = {}
+
+
+def locate(code: CodeType, space: Optional[Dict[str, Any]] = None) -> Piece:
+    """Return where the verified source of ``code`` is.
+
+    Args:
+        code: what runs.
+        space: globals of its function, if known: a loader there may have the source.
+
+    Raises:
+        NoSource: nowhere.
+    """
+    known = _PIECES.get(id(code))
+    if known is not None and known[0]() is code:
+        return known[1]
+    piece = _received(code) or _of_stdlib(code, space) or _of_file(code, space)
+    key = id(code)
+    _PIECES[key] = (weakref.ref(code, lambda _: _PIECES.pop(key, None)), piece)
+    return piece
+
+
+def _received(code: CodeType) -> Optional[Piece]:
+    unit = portable.ORIGINS.get(id(code))
+    return _piece(unit, code, code) if unit is not None else None
+
+
+def _piece(unit: portable.Unit, code: CodeType, plain: Optional[CodeType]) -> Optional[Piece]:
+    """Return the place of ``code`` in a statement; None if the statement does not give it.
+
+    Args:
+        unit: the statement.
+        code: what runs.
+        plain: what the statement gives for it, if that is known already.
+    """
+    name, line, freevars = code.co_name, code.co_firstlineno, code.co_freevars
+    wanted = code if plain is None else plain
+    for exact in (True, False):
+        for ordinal in range(unit.count(name, line)):
+            found = unit.find(name, line, freevars, ordinal)
+            if found is not None and (found == wanted if exact else portable.same_shape(found, wanted)):
+                arguments = (unit.filename, unit.first, unit.text, unit.features, name, line, freevars, ordinal)
+                return Piece(unit, found, arguments)
+    return None
+
+
+# --- files, cells, prompts
+
+
+def _of_file(code: CodeType, space: Optional[Dict[str, Any]]) -> Piece:
+    import linecache
+
+    filename = code.co_filename
+    features = _features(code)
+    seen: List[str] = []
+    for fresh in (False, True):
+        if fresh:
+            linecache.checkcache(filename)
+        text = "".join(linecache.getlines(filename, space))
+        if not text or text in seen:
+            continue
+        seen.append(text)
+        try:
+            unit = _unit_around(filename, text, code.co_firstlineno, features)
+        except (SyntaxError, ValueError):
+            continue
+        if unit is None:
+            continue
+        piece = _piece(unit, code, None) or _of_rewritten(unit, code, text, space) or _of_cache(unit, code)
+        if piece is not None:
+            return piece
+    if not seen:
+        if filename.startswith("<"):
+            raise NoSource(
+                "it has no source (it was made by exec, eval, python -c or at a prompt that keeps none: %s)" % filename,
+                "Write it into a file, a notebook cell or a module",
+            )
+        raise NoSource("its source file %s cannot be read" % filename, "Let it be where it was when the function was defined")
+    if filename.startswith("<") and filename.endswith(">"):
+        raise NoSource(
+            "the source that is known as %s is not that of this function (it was made by exec or eval)" % filename,
+            "Write it into a file, a notebook cell or a module",
+        )
+    raise NoSource(
+        "its source in %s, line %d, is not the code that runs: the file was edited after it was imported, or a tool has changed the code"
+        % (filename, code.co_firstlineno),
+        "Reload the module or start anew, without tools that change code",
+    )
+
+
+def _features(code: CodeType) -> Tuple[str, ...]:
+    """Return the names of the ``__future__`` features that were on when the code was compiled."""
+    import __future__
+
+    optional = (name for name in __future__.all_feature_names if name not in ("nested_scopes", "generators"))
+    return tuple(name for name in optional if code.co_flags & getattr(__future__, name).compiler_flag)
+
+
+def _unit_around(filename: str, text: str, line: int, features: Tuple[str, ...]) -> Optional[portable.Unit]:
+    for first, last in _groups(filename, text, features):
+        if first <= line <= last:
+            lines = text.split("\n")
+            return portable.unit_of(filename, first, "\n".join(lines[first - 1 : last]), features)
+    return None
+
+
+def _groups(filename: str, text: str, features: Tuple[str, ...]) -> List[Tuple[int, int]]:
+    """Return (first line, last line) of the top-level statements; those that share a line are one."""
+    key = (filename, text)
+    found = _GROUPS.get(key)
+    if found is None:
+        tree = portable.compile_quietly(text, filename, portable.flags_of(features) | portable.ONLY_AST)
+        found = []
+        for node in tree.body:
+            first = min([node.lineno] + [each.lineno for each in getattr(node, "decorator_list", ())])
+            if found and first <= found[-1][1]:
+                found[-1] = (found[-1][0], max(node.end_lineno, found[-1][1]))
+            else:
+                found.append((first, node.end_lineno))
+        while len(_GROUPS) > 64:
+            _GROUPS.pop(next(iter(_GROUPS)), None)
+        _GROUPS[key] = found
+    return found
+
+
+def _of_rewritten(unit: portable.Unit, code: CodeType, text: str, space: Optional[Dict[str, Any]]) -> Optional[Piece]:
+    """Return the place of code whose asserts pytest has rewritten, if rewriting the source gives that code once more."""
+    rewrite = sys.modules.get("_pytest.assertion.rewrite")
+    if rewrite is None:
+        return None
+    loader = (space or {}).get("__loader__")
+    if loader is None:
+        spaces = (vars(module) for module in list(sys.modules.values()) if getattr(module, "__file__", None) == code.co_filename)
+        loader = next((each.get("__loader__") for each in spaces), None)
+    if type(loader).__name__ != "AssertionRewritingHook":
+        return None
+    key = (code.co_filename, text)
+    codes = _REWRITTEN.get(key)
+    if codes is None:
+        import ast
+
+        tree = ast.parse(text, code.co_filename)
+        rewrite.rewrite_asserts(tree, text.encode(), code.co_filename, getattr(loader, "config", None))
+        codes = list(portable.walk(portable.compile_quietly(tree, code.co_filename, 0)))
+        while len(_REWRITTEN) > 8:
+            _REWRITTEN.pop(next(iter(_REWRITTEN)), None)
+        _REWRITTEN[key] = codes
+    return _counterpart(unit, code, codes)
+
+
+def _counterpart(unit: portable.Unit, code: CodeType, codes: List[CodeType]) -> Optional[Piece]:
+    """Return the place in ``unit`` of the code that stands where ``code`` stands in ``codes``."""
+    key = (code.co_name, code.co_firstlineno, code.co_freevars)
+    alike = [each for each in codes if (each.co_name, each.co_firstlineno, each.co_freevars) == key]
+    index = next((index for index, each in enumerate(alike) if each == code), None)
+    if index is None:
+        return None
+    plain = [each for each in unit.codes if (each.co_name, each.co_firstlineno, each.co_freevars) == key]
+    return _piece(unit, code, plain[index]) if len(plain) == len(alike) else None
+
+
+def _of_cache(unit: portable.Unit, code: CodeType) -> Optional[Piece]:
+    """Return the place of code that an earlier patch release has compiled a little differently, if its file is still that source.
+
+    The cached bytecode says of which source it is. If it holds the code that runs, that source is true.
+    """
+    import importlib.util
+    import marshal
+    import os
+
+    try:
+        with open(importlib.util.cache_from_source(code.co_filename), "rb") as stream:
+            head = stream.read(16)
+            status = os.stat(code.co_filename)
+            times = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")
+            if head[:8] != importlib.util.MAGIC_NUMBER + b"\0\0\0\0" or head[8:] != times:
+                return None
+            codes = list(portable.walk(marshal.loads(stream.read())))  # noqa: S302 - this interpreter's own cache
+    except (OSError, ValueError, EOFError, TypeError, NotImplementedError):
+        return None
+    return _counterpart(unit, code, codes)
+
+
+# --- the standard library
+
+
+def _of_stdlib(code: CodeType, space: Optional[Dict[str, Any]]) -> Optional[Piece]:
+    """Return the name of a function within the standard library (a wrapper made by ``contextlib.contextmanager``, for example)."""
+    module = _stdlib_module(space)
+    if module is None:
+        return None
+    for path, nested, found in _functions_of(sys.modules[module]):
+        if found is code:
+            return Piece(None, code, (module, path, nested, code.co_freevars))
+    return None
+
+
+def _stdlib_module(space: Optional[Dict[str, Any]]) -> Optional[str]:
+    """Return the name of the module if these are the globals of one of the standard library."""
+    name = (space or {}).get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    if module is None or vars(module) is not space or not isinstance(name, str):
+        return None
+    names = getattr(sys, "stdlib_module_names", None)
+    if names is not None:
+        return name if name.partition(".")[0] in names else None
+    import os
+
+    file = getattr(module, "__file__", None) or ""
+    return name if file.startswith(os.path.dirname(os.__file__) + os.sep) and "site-packages" not in file else None
+
+
+def _functions_of(module: Any) -> Iterator[Tuple[Tuple[str, ...], Tuple[str, ...], CodeType]]:
+    """Yield (attributes, names of the functions within, code) of all functions that a module holds."""
+    kind = type(portable.walk.__code__)
+
+    def inside(path: Tuple[str, ...], nested: Tuple[str, ...], code: CodeType) -> Iterator[Any]:
+        yield path, nested, code
+        for constant in code.co_consts:
+            if isinstance(constant, kind):
+                yield from inside(path, nested + (constant.co_name,), constant)
+
+    for name, value in list(vars(module).items()):
+        entries: List[Tuple[Tuple[str, ...], Any]] = [((name,), value)]
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            entries = [((name, key), each) for key, each in list(vars(value).items())]
+        for path, each in entries:
+            code = getattr(getattr(each, "__func__", each), "__code__", None)
+            if isinstance(code, kind):
+                yield from inside(path, (), code)
