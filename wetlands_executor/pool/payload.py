@@ -138,6 +138,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._spaces: dict[int, _Space] = {}
         self._peer = peer
         self._by_name = by_name
+        self._cells = reductions.Cells()
         # Who reads it, once something was met that depends on it; False is a Python like this one.
         self._names: Any = None if peer is not None else False
 
@@ -219,7 +220,8 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         newargs, (attributes, slots) = self._function_getnewargs(func), _cp._function_getstate(func)
         if self._foreign():
             newargs, attributes, slots = reductions.reduce_function(func, self._names, newargs, (attributes, slots), functions.display_name(func))
-        code, base, *rest = newargs
+        code, base, function_name, defaults, closure = newargs
+        closure = self._cells.of(func, closure)
         name = _space_name(func.__globals__)
         if not isinstance(base, dict):
             name = None
@@ -229,7 +231,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
                 space = self._spaces[id(func.__globals__)] = _Space(name, dict(base))
             base = space
         entries = [(key, *_entry(value, name is not None, self._peer)) for key, value in slots.pop("__globals__").items()]
-        return _cp._make_function, (code, base, *rest), (attributes, slots, name, entries), None, None, namespaces.restore
+        return _cp._make_function, (code, base, function_name, defaults, closure), (attributes, slots, name, entries), None, None, namespaces.restore
 
 
 def _space_name(space: Mapping[str, Any]) -> str | None:

@@ -69,10 +69,14 @@ class Unit:
         """Return how many functions of that name begin in that line."""
         return len(self._nodes(name, line))
 
-    def _nodes(self, name: str, line: int) -> List[Any]:
+    def tree(self) -> Any:
+        """Return the syntax tree."""
         if self._tree is None:
             self._tree = compile_quietly("\n" * (self.first - 1) + self.text, self.filename, self._flags | ONLY_AST)
-        return [node for node in _functions(self._tree) if getattr(node, "name", "<lambda>") == name and _head(node).lineno == line]
+        return self._tree
+
+    def _nodes(self, name: str, line: int) -> List[Any]:
+        return [node for node in _functions(self.tree()) if getattr(node, "name", "<lambda>") == name and _head(node).lineno == line]
 
     def _marked(self, name: str, line: int, ordinal: int) -> Any:
         """Return what a function's syntax alone compiles to: it is moved to a line of its own for that."""

@@ -20,6 +20,27 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
 
 
+class Cells:
+    """The cells of closures within one stream: functions that share one at home share one again on the other side."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: Dict[int, Tuple[Any, Any]] = {}
+
+    def of(self, function: Any, fresh: Any) -> Any:
+        """Return the empty cells that travel for the closure of ``function``.
+
+        Args:
+            function: the function.
+            fresh: new empty cells, as cloudpickle makes them for each function.
+        """
+        if fresh is None:
+            return None
+        # The original is kept beside its stand-in, so that its id stays its own.
+        return tuple(self._known.setdefault(id(cell), (cell, empty))[1] for cell, empty in zip(function.__closure__, fresh))  # noqa: B905
+
+
 class Names:
     """Who sends to whom, for reductions and messages.
 
@@ -206,7 +227,7 @@ def reduce_class(cls: Any, names: Names) -> Any:
     if isinstance(space.get("__dict__"), property):
         first["__dict__"] = space["__dict__"]
     members = {name: value for name, value in members.items() if name not in _OWN_OF_A_VERSION and not _is_slot(value, cls)}
-    if space.get("_is_protocol"):
+    if "_is_protocol" in space:
         members = {name: value for name, value in members.items() if not _made_by(value, ("typing", "typing_extensions"))}
     members["__annotations__"] = pack_annotations(_annotations_of(cls), names)
     if not _annotations_of(cls):
@@ -275,7 +296,7 @@ def _dataclass(cls: Any, members: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[
     for name in ("__dataclass_params__", "__dataclass_fields__", "__match_args__"):
         members.pop(name, None)
     for name in _GENERATED:
-        if name in members and _is_generated(members[name]):
+        if name in members and (cls.__dataclass_params__.eq if members[name] is None else _is_generated(members[name])):
             del members[name]
     return parameters, fields
 
@@ -283,7 +304,7 @@ def _dataclass(cls: Any, members: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[
 def _is_generated(value: Any) -> bool:
     import linecache
 
-    if value is None or _made_by(value, ("dataclasses", "reprlib")):
+    if _made_by(value, ("dataclasses", "reprlib")):
         return True
     value = getattr(value, "__wrapped__", value)
     code = getattr(value, "__code__", None)
@@ -403,6 +424,7 @@ def _pickler() -> Any:
             super().__init__(stream, protocol=5)
             self.names = Names(theirs, self.dumps_by_name)
             self.by_name = by_name
+            self.cells = Cells()
 
         def dumps_by_name(self, obj: Any) -> bytes:
             with io.BytesIO() as stream:
@@ -440,6 +462,7 @@ def _pickler() -> Any:
         def reduce_source(self, obj: Any) -> Any:
             newargs, state = self._function_getnewargs(obj), cloudpickle._function_getstate(obj)
             made, attributes, slots = reduce_function(obj, self.names, newargs, state, obj.__qualname__)
+            made = made[:4] + (self.cells.of(obj, made[4]),)
             return cloudpickle._make_function, made, (attributes, slots), None, None, cloudpickle._function_setstate
 
     _pickler_class = SourcePickler

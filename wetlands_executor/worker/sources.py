@@ -2,15 +2,16 @@
 
 1. Where the source is: in the statement that the code was received in, if it came from another Python itself; else what ``linecache``
    knows of its file (files, notebook cells, prompts with a history), as it was read before and as it is now.
-2. The top-level statement around the code's first line is cut out and compiled alone, by this Python. If that gives the very code object
-   that runs, the source is true. pytest changes the code of test modules: then the module is rewritten once more, and compared.
-3. ``portable.py`` compiles it on the other side. Functions of the standard library are only named.
+2. That is compiled again. If the very code object that runs is in the result, the source is true. pytest changes the code of test modules:
+   then the module is rewritten once more, and compared.
+3. The top-level statement around the code's first line is cut out. ``portable.py`` compiles it on the other side. Functions of the standard library are only named.
 
 Entered by any thread that pickles; the tables are caches, changed by single operations.
 """
 
 from __future__ import annotations
 
+import operator
 import sys
 import weakref
 
@@ -50,8 +51,8 @@ class Piece:
 
 # id of a code object -> (weak reference to it, its piece). Grows and shrinks by single operations.
 _PIECES: Dict[int, Tuple[Any, Piece]] = {}
-# (file name, text) -> [(first line, last line)] of the groups of statements that share lines; the newest few
-_GROUPS: Dict[Tuple[str, str], List[Tuple[int, int]]] = {}
+# (file name, text, features) -> the whole file, compiled; the newest few
+_WHOLE: Dict[Tuple[Any, ...], portable.Unit] = {}
 # (file name, text) -> code objects that pytest makes of a test module
 _REWRITTEN: Dict[Tuple[str, str], List[CodeType]] = {}
 
@@ -77,25 +78,19 @@ def locate(code: CodeType, space: Optional[Dict[str, Any]] = None) -> Piece:
 
 def _received(code: CodeType) -> Optional[Piece]:
     unit = portable.ORIGINS.get(id(code))
-    return _piece(unit, code, code) if unit is not None else None
+    return _piece(unit, unit, code) if unit is not None else None
 
 
-def _piece(unit: portable.Unit, code: CodeType, plain: Optional[CodeType]) -> Optional[Piece]:
-    """Return the place of ``code`` in a statement; None if the statement does not give it.
-
-    Args:
-        unit: the statement.
-        code: what runs.
-        plain: what the statement gives for it, if that is known already.
-    """
-    name, line, freevars = code.co_name, code.co_firstlineno, code.co_freevars
-    wanted = code if plain is None else plain
-    for exact in (True, False):
-        for ordinal in range(unit.count(name, line)):
-            found = unit.find(name, line, freevars, ordinal)
-            if found is not None and (found == wanted if exact else portable.same_shape(found, wanted)):
+def _piece(whole: portable.Unit, unit: portable.Unit, plain: CodeType) -> Optional[Piece]:
+    """Return the place in a statement of code that was found in a whole file (or in that statement); None if it cannot be told."""
+    name, line, freevars = plain.co_name, plain.co_firstlineno, plain.co_freevars
+    for same in (operator.eq, portable.same_shape):
+        for ordinal in range(whole.count(name, line)):
+            found = whole.find(name, line, freevars, ordinal)
+            if found is not None and same(found, plain):
+                there = unit.find(name, line, freevars, ordinal)
                 arguments = (unit.filename, unit.first, unit.text, unit.features, name, line, freevars, ordinal)
-                return Piece(unit, found, arguments)
+                return Piece(unit, there, arguments) if there is not None else None
     return None
 
 
@@ -116,12 +111,12 @@ def _of_file(code: CodeType, space: Optional[Dict[str, Any]]) -> Piece:
             continue
         seen.append(text)
         try:
-            unit = _unit_around(filename, text, code.co_firstlineno, features)
+            whole = _whole(filename, text, features)
         except (SyntaxError, ValueError):
             continue
-        if unit is None:
-            continue
-        piece = _piece(unit, code, None) or _of_rewritten(unit, code, text, space) or _of_cache(unit, code)
+        plain = code if code in whole.codes else _of_rewritten(whole, code, space) or _of_cache(whole, code)
+        unit = _unit_around(whole, code.co_firstlineno) if plain is not None else None
+        piece = _piece(whole, unit, plain) if unit is not None and plain is not None else None
         if piece is not None:
             return piece
     if not seen:
@@ -143,6 +138,20 @@ def _of_file(code: CodeType, space: Optional[Dict[str, Any]]) -> Piece:
     )
 
 
+def _whole(filename: str, text: str, features: Tuple[str, ...]) -> portable.Unit:
+    """Return a whole file, compiled.
+
+    Only this gives the code that runs: a statement alone does the same, but newer compilers look at the imports of the module, too.
+    """
+    key = (filename, text, features)
+    found = _WHOLE.get(key)
+    if found is None:
+        while len(_WHOLE) > 32:
+            _WHOLE.pop(next(iter(_WHOLE)), None)
+        found = _WHOLE[key] = portable.Unit(filename, 1, text, features)
+    return found
+
+
 def _features(code: CodeType) -> Tuple[str, ...]:
     """Return the names of the ``__future__`` features that were on when the code was compiled."""
     import __future__
@@ -151,89 +160,75 @@ def _features(code: CodeType) -> Tuple[str, ...]:
     return tuple(name for name in optional if code.co_flags & getattr(__future__, name).compiler_flag)
 
 
-def _unit_around(filename: str, text: str, line: int, features: Tuple[str, ...]) -> Optional[portable.Unit]:
-    for first, last in _groups(filename, text, features):
-        if first <= line <= last:
-            lines = text.split("\n")
-            return portable.unit_of(filename, first, "\n".join(lines[first - 1 : last]), features)
-    return None
+def _unit_around(whole: portable.Unit, line: int) -> Optional[portable.Unit]:
+    """Return the top-level statement around a line; statements that share a line are one."""
+    first = last = 0
+    for node in whole.tree().body:
+        begin = min([node.lineno] + [each.lineno for each in getattr(node, "decorator_list", ())])
+        if begin > last:
+            if first <= line <= last:
+                break
+            first = begin
+        last = max(last, node.end_lineno)
+    if not first <= line <= last:
+        return None
+    return portable.unit_of(whole.filename, first, "\n".join(whole.text.split("\n")[first - 1 : last]), whole.features)
 
 
-def _groups(filename: str, text: str, features: Tuple[str, ...]) -> List[Tuple[int, int]]:
-    """Return (first line, last line) of the top-level statements; those that share a line are one."""
-    key = (filename, text)
-    found = _GROUPS.get(key)
-    if found is None:
-        tree = portable.compile_quietly(text, filename, portable.flags_of(features) | portable.ONLY_AST)
-        found = []
-        for node in tree.body:
-            first = min([node.lineno] + [each.lineno for each in getattr(node, "decorator_list", ())])
-            if found and first <= found[-1][1]:
-                found[-1] = (found[-1][0], max(node.end_lineno, found[-1][1]))
-            else:
-                found.append((first, node.end_lineno))
-        while len(_GROUPS) > 64:
-            _GROUPS.pop(next(iter(_GROUPS)), None)
-        _GROUPS[key] = found
-    return found
-
-
-def _of_rewritten(unit: portable.Unit, code: CodeType, text: str, space: Optional[Dict[str, Any]]) -> Optional[Piece]:
-    """Return the place of code whose asserts pytest has rewritten, if rewriting the source gives that code once more."""
+def _of_rewritten(whole: portable.Unit, code: CodeType, space: Optional[Dict[str, Any]]) -> Optional[CodeType]:
+    """Return what code would be without pytest's changes to asserts, if rewriting the source gives that code once more."""
     rewrite = sys.modules.get("_pytest.assertion.rewrite")
     if rewrite is None:
         return None
     loader = (space or {}).get("__loader__")
     if loader is None:
-        spaces = (vars(module) for module in list(sys.modules.values()) if getattr(module, "__file__", None) == code.co_filename)
+        spaces = (vars(module) for module in list(sys.modules.values()) if getattr(module, "__file__", None) == whole.filename)
         loader = next((each.get("__loader__") for each in spaces), None)
     if type(loader).__name__ != "AssertionRewritingHook":
         return None
-    key = (code.co_filename, text)
+    key = (whole.filename, whole.text)
     codes = _REWRITTEN.get(key)
     if codes is None:
         import ast
 
-        tree = ast.parse(text, code.co_filename)
-        rewrite.rewrite_asserts(tree, text.encode(), code.co_filename, getattr(loader, "config", None))
-        codes = list(portable.walk(portable.compile_quietly(tree, code.co_filename, 0)))
+        tree = ast.parse(whole.text, whole.filename)
+        rewrite.rewrite_asserts(tree, whole.text.encode(), whole.filename, getattr(loader, "config", None))
+        codes = list(portable.walk(portable.compile_quietly(tree, whole.filename, 0)))
         while len(_REWRITTEN) > 8:
             _REWRITTEN.pop(next(iter(_REWRITTEN)), None)
         _REWRITTEN[key] = codes
-    return _counterpart(unit, code, codes)
+    return _counterpart(whole, code, codes)
 
 
-def _counterpart(unit: portable.Unit, code: CodeType, codes: List[CodeType]) -> Optional[Piece]:
-    """Return the place in ``unit`` of the code that stands where ``code`` stands in ``codes``."""
+def _counterpart(whole: portable.Unit, code: CodeType, codes: List[CodeType]) -> Optional[CodeType]:
+    """Return the code of ``whole`` that stands where ``code`` stands in ``codes``; None if it stands nowhere there."""
     key = (code.co_name, code.co_firstlineno, code.co_freevars)
     alike = [each for each in codes if (each.co_name, each.co_firstlineno, each.co_freevars) == key]
     index = next((index for index, each in enumerate(alike) if each == code), None)
-    if index is None:
-        return None
-    plain = [each for each in unit.codes if (each.co_name, each.co_firstlineno, each.co_freevars) == key]
-    return _piece(unit, code, plain[index]) if len(plain) == len(alike) else None
+    plain = [each for each in whole.codes if (each.co_name, each.co_firstlineno, each.co_freevars) == key]
+    return plain[index] if index is not None and len(plain) == len(alike) else None
 
 
-def _of_cache(unit: portable.Unit, code: CodeType) -> Optional[Piece]:
-    """Return the place of code that an earlier patch release has compiled a little differently, if its file is still that source.
+def _of_cache(whole: portable.Unit, code: CodeType) -> Optional[CodeType]:
+    """Return what this release makes of code that an earlier patch release has compiled a little differently.
 
-    The cached bytecode says of which source it is. If it holds the code that runs, that source is true.
+    The cached bytecode says of which source it is. If the file is still that source, and the code that runs is in the cache, all is true.
     """
     import importlib.util
     import marshal
     import os
 
     try:
-        with open(importlib.util.cache_from_source(code.co_filename), "rb") as stream:
+        with open(importlib.util.cache_from_source(whole.filename), "rb") as stream:
             head = stream.read(16)
-            status = os.stat(code.co_filename)
+            status = os.stat(whole.filename)
             times = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")
             if head[:8] != importlib.util.MAGIC_NUMBER + b"\0\0\0\0" or head[8:] != times:
                 return None
             codes = list(portable.walk(marshal.loads(stream.read())))  # noqa: S302 - this interpreter's own cache
     except (OSError, ValueError, EOFError, TypeError, NotImplementedError):
         return None
-    return _counterpart(unit, code, codes)
+    return _counterpart(whole, code, codes)
 
 
 # --- the standard library
