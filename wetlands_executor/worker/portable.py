@@ -42,7 +42,7 @@ class Unit:
         features: names of the optional ``__future__`` features that were in force.
     """
 
-    __slots__ = ("_flags", "_marks", "_tree", "codes", "features", "filename", "first", "last", "text")
+    __slots__ = ("_flags", "_index", "_marks", "_tree", "codes", "features", "filename", "first", "last", "text")
 
     def __init__(self, filename: str, first: int, text: str, features: Tuple[str, ...]) -> None:
         self.filename = filename
@@ -52,6 +52,7 @@ class Unit:
         self.features = features
         self._flags = flags_of(features)
         self._tree: Any = None
+        self._index: Optional[Dict[Tuple[str, int], List[Any]]] = None
         self._marks: Dict[Tuple[str, int, int], Any] = {}
         self.codes = list(walk(compile_quietly("\n" * (first - 1) + text, filename, self._flags)))
 
@@ -76,25 +77,37 @@ class Unit:
         return self._tree
 
     def _nodes(self, name: str, line: int) -> List[Any]:
-        return [node for node in _functions(self.tree()) if getattr(node, "name", "<lambda>") == name and _head(node).lineno == line]
+        if self._index is None:
+            self._index = {}
+            for node in _functions(self.tree()):
+                self._index.setdefault((getattr(node, "name", "<lambda>"), _head(node).lineno), []).append(node)
+        return self._index.get((name, line), [])
 
     def _marked(self, name: str, line: int, ordinal: int) -> Any:
-        """Return what a function's syntax alone compiles to: it is moved to a line of its own for that."""
+        """Return what a function's syntax alone compiles to: it is moved to lines of its own for that."""
         key = (name, line, ordinal)
         with _marking:
             if key not in self._marks:
                 nodes = self._nodes(name, line)
                 if ordinal >= len(nodes):
                     return None
-                head, mark = _head(nodes[ordinal]), self.last + 1000
-                place = head.lineno, head.end_lineno
-                head.lineno = head.end_lineno = mark
+                _shift(nodes[ordinal], self.last)
                 try:
                     codes = walk(compile_quietly(self._tree, self.filename, self._flags))
-                    self._marks[key] = next((code for code in codes if code.co_firstlineno == mark), None)
+                    self._marks[key] = next((code for code in codes if code.co_firstlineno == line + self.last), None)
                 finally:
-                    head.lineno, head.end_lineno = place
+                    _shift(nodes[ordinal], -self.last)
             return self._marks[key]
+
+
+def _shift(node: Any, lines: int) -> None:
+    """Move a node with all that is in it: in some versions instructions depend on what stands in one line."""
+    import ast
+
+    for each in ast.walk(node):
+        if hasattr(each, "lineno"):
+            each.lineno += lines
+            each.end_lineno += lines
 
 
 def _head(node: Any) -> Any:

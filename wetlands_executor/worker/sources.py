@@ -4,14 +4,14 @@
    knows of its file (files, notebook cells, prompts with a history), as it was read before and as it is now.
 2. That is compiled again. If the very code object that runs is in the result, the source is true. pytest changes the code of test modules:
    then the module is rewritten once more, and compared.
-3. The top-level statement around the code's first line is cut out. ``portable.py`` compiles it on the other side. Functions of the standard library are only named.
+3. The top-level statement around the code's first line is cut out; ``portable.py`` compiles it on the other side. Functions of the standard
+   library are only named.
 
 Entered by any thread that pickles; the tables are caches, changed by single operations.
 """
 
 from __future__ import annotations
 
-import operator
 import sys
 import weakref
 
@@ -83,14 +83,14 @@ def _received(code: CodeType) -> Optional[Piece]:
 
 def _piece(whole: portable.Unit, unit: portable.Unit, plain: CodeType) -> Optional[Piece]:
     """Return the place in a statement of code that was found in a whole file (or in that statement); None if it cannot be told."""
-    name, line, freevars = plain.co_name, plain.co_firstlineno, plain.co_freevars
-    for same in (operator.eq, portable.same_shape):
-        for ordinal in range(whole.count(name, line)):
-            found = whole.find(name, line, freevars, ordinal)
-            if found is not None and same(found, plain):
-                there = unit.find(name, line, freevars, ordinal)
-                arguments = (unit.filename, unit.first, unit.text, unit.features, name, line, freevars, ordinal)
-                return Piece(unit, there, arguments) if there is not None else None
+    code = plain if whole is unit else _counterpart(unit, plain, whole.codes)
+    if code is None:
+        return None
+    name, line, freevars = code.co_name, code.co_firstlineno, code.co_freevars
+    for ordinal in range(unit.count(name, line)):
+        found = unit.find(name, line, freevars, ordinal)
+        if found is not None and (found is code or portable.same_shape(found, code)):
+            return Piece(unit, found, (unit.filename, unit.first, unit.text, unit.features, name, line, freevars, ordinal))
     return None
 
 
