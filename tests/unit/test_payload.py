@@ -19,6 +19,7 @@ import pickle
 import random
 import re
 import sys
+import threading
 import types
 import uuid
 from collections.abc import Iterator
@@ -419,7 +420,9 @@ def test_an_error_whose_init_wants_other_arguments_is_rebuilt_from_its_parts() -
 def test_an_error_that_cannot_be_rebuilt_says_what_it_was() -> None:
     """Type, message, lines."""
     LocalError = type("LocalError", (Exception,), {"__reduce__": NoReduce.__reduce__, "__module__": "somewhere.else"})
-    found = travelled(LocalError("what happened"))
+    error = LocalError("what happened")
+    error.lock = threading.Lock()
+    found = travelled(error)
     assert isinstance(found, ExecutionException)
     assert found.type_name == "somewhere.else.LocalError"
     assert found.exception == "what happened"

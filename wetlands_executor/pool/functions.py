@@ -119,8 +119,8 @@ def reference_to(obj: Any) -> Reference | None:
             return None  # made by hand, not by an import: nobody else can import it
     if not isinstance(file, str) or belongs_to_environment(os.path.abspath(file)):
         return Reference(name, qualname, None)
-    if name.partition(".")[0] == "wetlands_executor":
-        # Ours: the worker has the shipped half under a private name, and perhaps an installed copy at another place.
+    if name.partition(".")[0] in ("wetlands_executor", "cloudpickle"):
+        # Ours: the worker has what was shipped under a private name, and perhaps an installed copy at another place.
         return Reference(name, qualname, None)
     root = _project_root(module, file)
     if root is None:

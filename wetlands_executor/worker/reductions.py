@@ -242,9 +242,10 @@ def _annotations_of(cls: Any) -> Any:
         try:
             return dict(cls.__annotations__)
         except NameError:
-            import annotationlib
+            import importlib
 
-            return annotationlib.get_annotations(cls, format=annotationlib.Format.STRING)
+            library = importlib.import_module("annotationlib")
+            return library.get_annotations(cls, format=library.Format.STRING)
     return vars(cls).get("__annotations__")
 
 
