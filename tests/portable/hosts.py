@@ -161,7 +161,7 @@ def journey_classes_made_there_return(executor):
         import enum
 
         Colour = enum.Enum("Colour", "RED GREEN")
-        Pair = collections.namedtuple("Pair", "a b")
+        Pair = collections.namedtuple("Pair", "a b")  # noqa: PYI024
         return Local(4), Record(1), Colour.GREEN, Pair(1, 2)
 
     local, record, colour, pair = executor.submit(make).result(DEADLINE)
@@ -216,7 +216,8 @@ def journey_outputs(executor):
 
 def journey_cells_of_a_notebook(executor):
     name = "<ipython-input-7-0123456789ab>"
-    source = "class Cell:\n    def get(self):\n        return helper_of_cell(self) / 0\n\ndef helper_of_cell(x): return 5\nrun_cell = lambda: Cell().get()\n"
+    source = "class Cell:\n    def get(self):\n        return helper_of_cell(self) / 0\n"
+    source += "\ndef helper_of_cell(x): return 5\nrun_cell = lambda: Cell().get()\n"
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     exec(compile(source, name, "exec"), globals())
     error = executor.submit(globals()["run_cell"]).exception(DEADLINE)
@@ -257,7 +258,7 @@ def main(report: str, *workers: str) -> None:
         passed.clear()
         failed = {}
         with CondaEnvExecutor(python, max_workers=1) as executor:
-            if not payload.PORTABLE or minor == "%d.%d" % sys.version_info[:2]:  # only what shows that the tap sees bytecode
+            if not payload.PORTABLE or minor == "{}.{}".format(*sys.version_info):  # only what shows that the tap sees bytecode
                 executor.launch()
                 executor.submit(cases["a_closure"][1]()[0], 1).exception(DEADLINE)
                 executor.submit(cases["a_class"][1]()[0], 1).exception(DEADLINE)

@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests import interpreters
+from tests.portable.conftest import Run
 
 HERE = Path(__file__).parent
 #: Versions that a host may have.
 HOSTS = tuple(minor for minor in interpreters.MINORS if int(minor.partition(".")[2]) >= 10)
-#: Seconds that one host may take with all its workers.
-DEADLINE = 90
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="session")
-def run_host(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run a script in another Python, with this project and copies of its dependencies (pure Python, or of the stable ABI) on the path."""
-    folder = tmp_path_factory.mktemp("dependencies")
-    for name in ("cloudpickle", "psutil", "typing_extensions"):
-        spec = importlib.util.find_spec(name)
-        assert spec is not None
-        assert spec.origin is not None
-        if spec.submodule_search_locations:
-            shutil.copytree(Path(spec.origin).parent, folder / name, ignore=shutil.ignore_patterns("__pycache__", "tests"))
-        else:
-            shutil.copy(spec.origin, folder)
-
-    def run(minor: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join((str(HERE.parent.parent), str(folder)))
-        env = {**os.environ, **variables, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [str(python_of(minor)), *arguments]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE, check=False, env=env)
-
-    return run
-
-
-def python_of(minor: str) -> Path:
-    return next(interpreter.path for interpreter in interpreters.find() if interpreter.minor == minor)
-
-
 @pytest.fixture(scope="session")
 def reports(run_host: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Let every host run with all workers; return the folder with a report per pair."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import interpreters
+from tests.portable.pages import kinds_of_the_page
 from wetlands_executor.pool import bundle
 
 HERE = Path(__file__).parent
@@ -52,10 +53,18 @@ def test_every_case_between_two_versions(sender: str, receiver: str, reports: Pa
         said = [log.read_text()[-2000:] for log in (reports / f"{sender}-send.log", reports / f"{receiver}-receive.log")]
         pytest.fail("there is no report, one side has crashed:\n" + "\n".join(said), pytrace=False)
     found = json.loads(report.read_text())
-    lines = [f"{sender} to {receiver}: {case}: {what}\n    got {got}\n    instead of {wanted}" for case, (what, got, wanted) in found["failed"].items()]
+    failed = found["failed"].items()
+    lines = [f"{sender} to {receiver}: {case}: {what}\n    got {got}\n    instead of {wanted}" for case, (what, got, wanted) in failed]
     assert found["count"] >= 60
     if lines:
         pytest.fail("\n".join(lines), pytrace=False)
+
+
+def test_the_page_names_what_the_cases_show() -> None:
+    """Every kind of the table in docs/portable.md has cases, and every case has its row."""
+    rows = [node.decorator_list[0] for node in ast.walk(ast.parse((HERE / "cases.py").read_text())) if getattr(node, "decorator_list", None)]
+    shown = {row.args[0].value for row in rows if isinstance(row, ast.Call) and getattr(row.func, "id", "") == "case"}  # type: ignore[attr-defined]
+    assert shown == kinds_of_the_page()
 
 
 def test_the_cases_are_written_for_the_oldest_version() -> None:

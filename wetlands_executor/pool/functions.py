@@ -130,6 +130,14 @@ def reference_to(obj: Any) -> Reference | None:
     return Reference(name, qualname, os.path.abspath(file))
 
 
+def is_rewritten(reference: Reference) -> bool:
+    """Return True for what stands in a test module whose asserts pytest has rewritten.
+
+    Such a module hardly imports in another environment, which has no pytest; a Python of another version gets its functions as source.
+    """
+    return reference.file is not None and type(vars(sys.modules[reference.module]).get("__loader__")).__name__ == "AssertionRewritingHook"
+
+
 def definition_of_target(target: str) -> DefinitionTuple:
     """Return the definition that ``"pkg.mod:qualname"`` or ``"path/to/file.py:qualname"`` names.
 

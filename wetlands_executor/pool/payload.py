@@ -53,10 +53,11 @@ class Definition:
         name: for messages.
         by_value: name of the function if its code travels, else None.
         bytecode: its code travels as it is, for workers of this very Python only.
+        rewritten: it stands in a test module that pytest has changed; see ``functions.is_rewritten``.
         keep: the function, so that its ``id`` stays its own.
     """
 
-    __slots__ = ("__weakref__", "by_value", "bytecode", "data", "keep", "name", "number")
+    __slots__ = ("__weakref__", "by_value", "bytecode", "data", "keep", "name", "number", "rewritten")
 
     def __init__(self, data: bytes, name: str, by_value: str | None = None, keep: Any = None, *, bytecode: bool = False) -> None:
         self.number = next(_ids)
@@ -64,6 +65,7 @@ class Definition:
         self.data = data
         self.by_value = by_value
         self.bytecode = bytecode
+        self.rewritten = False
         self.keep = keep
 
 
@@ -155,6 +157,16 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._names = reductions.Names(peer.version, self._dumps_by_name) if PORTABLE and peer.foreign else False
         return self._names
 
+    def explain(self, error: TypeError) -> None:
+        """Raise a better error if what could not be pickled belongs to code that was on its way to another Python."""
+        if self._names and self.by_value is not None and str(error).startswith(("cannot pickle", "can't pickle")):
+            raise reductions.refusal(
+                self.by_value,
+                self._names,
+                f"what it needs cannot be pickled ({error}: an object whose code is C)",
+                "Make that object inside the function",
+            ) from error
+
     def _dumps_by_name(self, obj: Any) -> bytes:
         with io.BytesIO() as stream:
             CallPickler(stream, self._peer, by_name=True).dump(obj)
@@ -172,7 +184,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         kind = type(obj)
         if isinstance(obj, types.FunctionType):
             reference = functions.reference_to(obj)
-            if reference is None or _cp._is_registered_pickle_by_value(sys.modules[reference.module]):
+            if reference is None or self._wants_value(reference):
                 self._note(functions.display_name(obj))
                 return reductions.reduce_dispatcher(obj) or self._dynamic_function_reduce(obj)
             return self._by_reference(reference)
@@ -204,10 +216,14 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if found is not None and self._foreign():
                 return found
         reference = functions.reference_to(obj)
-        if reference is None or _cp._is_registered_pickle_by_value(sys.modules[reference.module]):
+        if reference is None or self._wants_value(reference):
             self._note(obj.__qualname__)
             return reductions.reduce_class(obj, self._names) if self._foreign() else _cp._dynamic_class_reduce(obj)
         return self._by_reference(reference)
+
+    def _wants_value(self, reference: functions.Reference) -> bool:
+        """Return True for what goes by value although it could be imported."""
+        return _cp._is_registered_pickle_by_value(sys.modules[reference.module]) or (functions.is_rewritten(reference) and bool(self._foreign()))
 
     @staticmethod
     def _by_reference(reference: functions.Reference) -> Any:
@@ -274,7 +290,11 @@ def dumps(value: Any, peer: Peer | None = None) -> tuple[bytes, str | None, bool
     """
     with io.BytesIO() as stream:
         pickler = CallPickler(stream, peer)
-        pickler.dump(value)
+        try:
+            pickler.dump(value)
+        except TypeError as error:
+            pickler.explain(error)
+            raise
         return stream.getvalue(), pickler.by_value, pickler.bytecode
 
 
@@ -304,7 +324,9 @@ def define(fn: Callable[..., Any] | str) -> Definition | None:
     reference = functions.reference_to(fn)
     if reference is None:
         return None
-    return _definitions.setdefault(id(fn), Definition(pickle.dumps(("reference", *reference), 4), functions.display_name(fn), keep=fn))
+    made = Definition(pickle.dumps(("reference", *reference), 4), functions.display_name(fn), keep=fn)
+    made.rewritten = functions.is_rewritten(reference)
+    return _definitions.setdefault(id(fn), made)
 
 
 def define_by_value(fn: Callable[..., Any], peer: Peer | None = None) -> Definition:
@@ -323,6 +345,8 @@ def encode(
     """Pickle a call for workers of ``peer``. Raises whatever the pickling of its parts raises."""
     if definition is None:
         definition = _definitions.get(id(fn)) or define(fn)
+    if definition is not None and definition.rewritten and PORTABLE and peer is not None and peer.foreign:
+        definition = None
     if definition is None:
         payload, by_value, bytecode = dumps((fn, args, kwargs), peer)
         return Encoded(None, _bulk(payload), payload, by_value, bytecode)

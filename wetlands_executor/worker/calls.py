@@ -19,8 +19,9 @@ except ImportError:  # another implementation than CPython
 
 __all__ = ["PicklingError", "cloudpickle_module", "dumps", "dumps_error", "dumps_result", "loads", "loads_rich"]
 
-#: What the host's pickles call this package.
-_HOST_NAME = "wetlands_executor.worker"
+#: What the host's pickles call this package, and what a worker's do.
+_HOST_NAME = "wetlands_executor.worker."
+_WORKER_NAME = "_wetlands_worker."
 _HERE = __name__.rpartition(".")[0]
 
 
@@ -38,7 +39,7 @@ def cloudpickle_module() -> Any:
     """Return the shipped cloudpickle, imported on first use; in the host, its own."""
     import importlib
 
-    return importlib.import_module("cloudpickle.cloudpickle" if _HERE == _HOST_NAME else _HERE + ".cloudpickle")
+    return importlib.import_module("cloudpickle.cloudpickle" if _HERE + "." == _HOST_NAME else _HERE + ".cloudpickle")
 
 
 class RichUnpickler(Unpickler):
@@ -50,10 +51,13 @@ class RichUnpickler(Unpickler):
             from .portable import check_name
 
             check_name(module, name)
+        if module.startswith((_HOST_NAME, _WORKER_NAME)):
+            _, _, rest = module.rpartition(".")
+            if rest == "cloudpickle":
+                return getattr(cloudpickle_module(), name)
+            module = "%s.%s" % (_HERE, rest)
         if module == "cloudpickle.cloudpickle" or module == "cloudpickle":
             return getattr(cloudpickle_module(), name)
-        if module.startswith(_HOST_NAME) and _HERE != _HOST_NAME:
-            module = _HERE + module[len(_HOST_NAME) :]
         return super().find_class(module, name)
 
 

@@ -104,7 +104,8 @@ def _shift(node: Any, lines: int) -> None:
     """Move a node with all that is in it: in some versions instructions depend on what stands in one line."""
     import ast
 
-    for each in ast.walk(node):
+    found: Any = ast.walk(node)
+    for each in found:
         if hasattr(each, "lineno"):
             each.lineno += lines
             each.end_lineno += lines

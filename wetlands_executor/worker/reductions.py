@@ -60,13 +60,13 @@ class ByValue(Exception):  # noqa: N818 - a signal between two picklers
     """What was to be pickled by name only needs code."""
 
 
-def refusal(what: str, names: Names, error: NoSource) -> PicklingError:
+def refusal(what: str, names: Names, reason: str, remedy: str) -> PicklingError:
     """Return the error for code that cannot travel."""
     ours = sys.version.split()[0]
     return PicklingError(
         "%s cannot travel from Python %s to Python %s: bytecode is never sent to another version, and %s. %s, or put it into a module or file "
         'that the other Python can import (submit("file.py:function", ...)), or use an environment with Python %s'
-        % (what, ours, names.theirs, error.reason, error.remedy, ".".join(ours.split(".")[:2]))
+        % (what, ours, names.theirs, reason, remedy, ".".join(ours.split(".")[:2]))
     )
 
 
@@ -75,7 +75,7 @@ def reduce_code(code: CodeType, names: Names) -> Any:
     try:
         piece = locate(code)
     except NoSource as error:
-        raise refusal(code.co_name, names, error) from None
+        raise refusal(code.co_name, names, error.reason, error.remedy) from None
     return (portable.stdlib_code if piece.unit is None else portable.rebuild_code), piece.arguments + (sys.version.split()[0],)
 
 
@@ -139,7 +139,7 @@ def reduce_function(function: Any, names: Names, newargs: Tuple[Any, ...], state
     try:
         piece = locate(function.__code__, function.__globals__)
     except NoSource as error:
-        raise refusal(what, names, error) from None
+        raise refusal(what, names, error.reason, error.remedy) from None
     attributes, slots = state
     slots["__annotations__"] = pack_annotations(slots.get("__annotations__"), names)
     code, base, *rest = newargs
