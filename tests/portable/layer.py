@@ -53,7 +53,7 @@ def load_cases():
 
 
 def send(target):
-    from _wetlands_worker import calls, reductions
+    from _wetlands_worker import calls, pickler
 
     calls.use_sources(sys.version.split()[0])
     found = {}
@@ -62,7 +62,7 @@ def send(target):
         if isinstance(call, str):
             found[name] = (call, None)
             continue
-        data = attempt(reductions.dumps_source, call, "another")
+        data = attempt(pickler.dumps_source, call, "another")
         found[name] = (data, attempt(run, *call))
     with open(target, "wb") as stream:
         pickle.dump(found, stream)

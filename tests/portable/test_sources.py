@@ -276,7 +276,8 @@ def test_generic_values_are_made_there(there: CondaEnvExecutor) -> None:
     from collections.abc import Callable, Iterator, Mapping
 
     given = (list[int], dict[str, tuple[int, ...]], Callable[[int], str], Callable[..., int], Iterator[str], Mapping[str, int], set[int])
-    texts = there.submit(lambda *values: [str(v).replace("typing.", "").replace("collections.abc.", "").lower() for v in values], *given).result(DEADLINE)
+    spelled = lambda *kinds: [str(kind).replace("typing.", "").replace("collections.abc.", "").lower() for kind in kinds]  # noqa: E731
+    texts = there.submit(spelled, *given).result(DEADLINE)
     assert texts == [
         "list[int]", "dict[str, tuple[int, ...]]", "callable[[int], str]", "callable[..., int]", "iterator[str]", "mapping[str, int]", "set[int]"
     ]  # fmt: skip

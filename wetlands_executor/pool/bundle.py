@@ -18,6 +18,7 @@ _MODULES = (
     "imports",
     "injection",
     "namespaces",
+    "pickler",
     "portable",
     "progress",
     "records",

@@ -83,7 +83,7 @@ def dumps_result(value: Any, by_value: bool) -> bytes:
             if by_value:
                 data: bytes = cloudpickle_module().dumps(value, 5)
             else:
-                from .reductions import dumps_source
+                from .pickler import dumps_source
 
                 data = dumps_source(value, _foreign)
         except (PicklingError, AttributeError, TypeError) as second:

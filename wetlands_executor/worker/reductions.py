@@ -2,12 +2,11 @@
 
 Code is reduced to source (``sources.py``); what ``dataclasses``, ``collections``, ``enum``, ``typing`` and ``functools`` generate is reduced
 to what it was generated from (``classes.py`` and ``portable.py`` make it again). Everything else stays with cloudpickle. Used by the host's
-``CallPickler`` and by the worker's pickler at the end of this file. Entered by any thread that pickles; keeps no state.
+``CallPickler`` and by the worker's pickler (``pickler.py``). Entered by any thread that pickles; keeps no state.
 """
 
 from __future__ import annotations
 
-import io
 import sys
 from pickle import PicklingError
 
@@ -388,83 +387,3 @@ def reduce_enum_base(cls: Any) -> Any:
     if getattr(cls, "__module__", None) == "enum" and cls.__name__ in ("StrEnum", "ReprEnum", "EnumType"):
         return classes.enum_base, (cls.__name__,)
     return None
-
-
-# --- the worker's pickler
-
-
-def dumps_source(value: Any, theirs: str) -> bytes:
-    """Pickle a value whose functions and classes travel as source.
-
-    Args:
-        value: what is sent.
-        theirs: version of the Python that receives it.
-    """
-    with io.BytesIO() as stream:
-        _pickler()(stream, theirs).dump(value)
-        return stream.getvalue()
-
-
-_pickler_class: Any = None
-
-
-def _pickler() -> Any:
-    """Return the class of picklers; made on first use, because it needs cloudpickle."""
-    global _pickler_class  # made once; a race makes an equal one
-    if _pickler_class is not None:
-        return _pickler_class
-    from .calls import cloudpickle_module
-
-    cloudpickle = cloudpickle_module()
-    function_type = type(portable.walk)
-
-    class SourcePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
-        """cloudpickle, except that code travels as source and generated classes are generated anew."""
-
-        def __init__(self, stream: Any, theirs: str, by_name: bool = False) -> None:
-            super().__init__(stream, protocol=5)
-            self.names = Names(theirs, self.dumps_by_name)
-            self.by_name = by_name
-            self.cells = Cells()
-
-        def dumps_by_name(self, obj: Any) -> bytes:
-            with io.BytesIO() as stream:
-                SourcePickler(stream, self.names.theirs, by_name=True).dump(obj)
-                return stream.getvalue()
-
-        def reducer_override(self, obj: Any) -> Any:
-            kind = type(obj)
-            if issubclass(kind, type):
-                base = reduce_enum_base(obj)
-                if base is not None:
-                    return base
-                if obj in (type(None), type(...), type(NotImplemented)):
-                    return cloudpickle._class_reduce(obj)
-                if obj in cloudpickle._BUILTIN_TYPE_NAMES:
-                    return builtin_type(cloudpickle._BUILTIN_TYPE_NAMES[obj])
-                if cloudpickle._should_pickle_by_reference(obj):
-                    return NotImplemented
-                if self.by_name:
-                    raise ByValue
-                return reduce_class(obj, self.names)
-            if kind is function_type:
-                if cloudpickle._should_pickle_by_reference(obj):
-                    return NotImplemented
-                if self.by_name:
-                    raise ByValue
-                return reduce_dispatcher(obj) or self.reduce_source(obj)
-            if kind.__module__ == "functools" and cloudpickle._lookup_module_and_qualname(obj) is None:
-                found = reduce_decorated(obj)
-                if found is not None:
-                    return found
-            found = reduce_value(obj, self.names)
-            return NotImplemented if found is None else found
-
-        def reduce_source(self, obj: Any) -> Any:
-            newargs, state = self._function_getnewargs(obj), cloudpickle._function_getstate(obj)
-            made, attributes, slots = reduce_function(obj, self.names, newargs, state, obj.__qualname__)
-            made = made[:4] + (self.cells.of(obj, made[4]),)
-            return cloudpickle._make_function, made, (attributes, slots), None, None, cloudpickle._function_setstate
-
-    _pickler_class = SourcePickler
-    return SourcePickler
