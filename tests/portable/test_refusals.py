@@ -228,5 +228,5 @@ def test_the_types_that_are_refused_are_those_that_make_code() -> None:
     for module, name in (("marshal", "loads"), ("types", "CodeType"), ("builtins", "code"), ("cloudpickle.cloudpickle", "_builtin_type")):
         with pytest.raises(pickle.PicklingError):
             portable.check_name(module, name)
-    for module, name in (("codeop", "compile_command"), ("builtins", "int"), ("cloudpickle.cloudpickle", "_make_function")):
+    for module, name in (("codeop", "compile_command"), ("builtins", "int"), ("of_a_user", "CodeType"), ("cloudpickle", "_make_function")):
         portable.check_name(module, name)

@@ -383,5 +383,9 @@ def set_singledispatch(dispatcher: Any, state: Tuple[Any, ...]) -> None:
 
 def check_name(module: str, name: str) -> None:
     """Refuse the names by which a stream from a Python of another magic number would make bytecode runnable."""
-    if module == "marshal" or name in ("CodeType", "_builtin_type") or (name == "code" and module in ("builtins", "types")):
+    if (
+        module == "marshal"
+        or (name in ("CodeType", "code") and module in ("types", "builtins"))
+        or (name == "_builtin_type" and module.rpartition(".")[2] == "cloudpickle")
+    ):
         raise PicklingError("%s.%s: bytecode of another Python is never accepted, only source" % (module, name))
