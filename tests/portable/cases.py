@@ -292,6 +292,22 @@ def a_dispatching_function():
 
 
 @case("decorators")
+def a_dispatching_method():
+    class C:
+        @functools.singledispatchmethod
+        def go(self, x):
+            return "other"
+
+        @go.register(int)
+        def _(self, x):
+            return "int"
+
+        bound = functools.partialmethod(go, 1)
+
+    return lambda: (C().go(1), C().go("x")), ()
+
+
+@case("decorators")
 def a_context_manager():
     @contextlib.contextmanager
     def opened(x):
@@ -529,6 +545,37 @@ def a_hook_for_subclasses():
             pass
 
         return One.mark, Two.mark, Plugin.known
+
+    return f, ()
+
+
+@case("classes")
+def arguments_of_a_class_statement():
+    class Tagged:
+        def __init_subclass__(cls, *, tag, **kwargs):
+            super().__init_subclass__(**kwargs)
+            cls.tag = tag
+
+    class Meta(type):
+        def __new__(meta, name, bases, space, flag=0):
+            made = super().__new__(meta, name, bases, space)
+            made.flag = flag
+            return made
+
+        def __init__(cls, name, bases, space, flag=0):
+            super().__init__(name, bases, space)
+
+    class One(Tagged, tag="one"):
+        pass
+
+    class Two(metaclass=Meta, flag=5):
+        pass
+
+    def f():
+        class Three(Tagged, tag="three"):
+            pass
+
+        return One.tag, Two.flag, Three.tag
 
     return f, ()
 
@@ -935,6 +982,14 @@ class Movie(typing.TypedDict, total=False):
 @case("typing")
 def a_generic_class():
     return lambda: (Stack[int]().push(1).items, IntStack().push(2).items, IntStack.__mro__[1].__name__), ()
+
+
+Number = typing.NewType("Number", int)
+
+
+@case("typing")
+def a_new_type():
+    return lambda: (Number(3), Number.__name__), ()
 
 
 @case("typing")

@@ -194,7 +194,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             name = obj.__func__.__name__
             if getattr(obj.__self__, name, None) == obj:  # by name, as pickle does it: the function itself may have no name of its own
                 return getattr, (obj.__self__, name)
-        if kind.__module__ == "functools" and functions.reference_to(obj) is None:
+        if kind.__module__ in ("functools", "typing") and functions.reference_to(obj) is None:
             found = reductions.reduce_decorated(obj)
             if found is not None:
                 return found

@@ -49,7 +49,30 @@ def make_class(meta: Any, name: str, bases: Tuple[Any, ...], namespace: Dict[str
     import types
 
     keys = {sys.intern(key): value for key, value in namespace.items()}
-    return _received(types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(keys)), tracker)
+    hooks = _hooks_of(bases)
+    quiet: Any = classmethod(_nothing)  # type: ignore[arg-type]
+    try:
+        for base, _hook in hooks:
+            type.__setattr__(base, "__init_subclass__", quiet)
+        made = types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(keys))
+    finally:
+        for base, hook in hooks:
+            type.__setattr__(base, "__init_subclass__", hook)
+    return _received(made, tracker)
+
+
+def _hooks_of(bases: Sequence[Any]) -> List[Tuple[Any, Any]]:
+    """Return (class, ``__init_subclass__``) of the received classes among bases and theirs.
+
+    The hook has run where the class was written, with arguments that are known there only; what it has set comes with the attributes.
+    """
+    lines = [base.__mro__ for base in bases if isinstance(base, type)]
+    every = {base: None for line in lines for base in line if base in _RECEIVED and "__init_subclass__" in vars(base)}
+    return [(base, vars(base)["__init_subclass__"]) for base in every]
+
+
+def _nothing(_cls: Any, **_given: Any) -> None:
+    """Stand for a hook that is not to run."""
 
 
 def set_class(cls: Any, state: Tuple[Any, ...]) -> None:

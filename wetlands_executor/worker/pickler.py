@@ -74,7 +74,7 @@ def _pickler() -> Any:
                 if self.by_name:
                     raise reductions.ByValue
                 return reductions.reduce_dispatcher(obj) or self.reduce_source(obj)
-            if kind.__module__ == "functools" and cloudpickle._lookup_module_and_qualname(obj) is None:
+            if kind.__module__ in ("functools", "typing") and cloudpickle._lookup_module_and_qualname(obj) is None:
                 found = reductions.reduce_decorated(obj)
                 if found is not None:
                     return found

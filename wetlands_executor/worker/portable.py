@@ -378,6 +378,24 @@ def set_singledispatch(dispatcher: Any, state: Tuple[Any, ...]) -> None:
     functools.update_wrapper(dispatcher, original)
 
 
+def make_singledispatchmethod(function: Any, dispatcher: Any) -> Any:
+    """Return a ``functools.singledispatchmethod`` around a dispatching function that is there already."""
+    import functools
+
+    made = functools.singledispatchmethod(function)
+    made.dispatcher = dispatcher
+    return made
+
+
+def make_newtype(name: str, supertype: Any, module: str) -> Any:
+    """Return a ``typing.NewType``."""
+    import typing
+
+    made: Any = typing.NewType(name, supertype)  # type: ignore[misc]
+    made.__module__ = module
+    return made
+
+
 # --- what is refused
 
 

@@ -166,10 +166,14 @@ def reduce_value(obj: Any, names: Names) -> Any:
 
 
 def reduce_decorated(obj: Any) -> Any:
-    """Reduce what ``functools`` makes of functions that travel by value; None for everything else. Serves equal versions too."""
+    """Reduce what ``functools`` and ``typing`` make and no name leads to; None for everything else. Serves equal versions too."""
     kind = type(obj)
+    if kind.__module__ == "typing" and kind.__name__ == "NewType":
+        return portable.make_newtype, (obj.__name__, obj.__supertype__, obj.__module__)
     if kind.__module__ != "functools":
         return None
+    if kind.__name__ == "singledispatchmethod":
+        return portable.make_singledispatchmethod, (obj.func, obj.dispatcher)
     if kind.__name__ == "_lru_cache_wrapper":
         parameters = getattr(obj, "cache_parameters", None)
         options = parameters() if parameters is not None else {"maxsize": obj.cache_info().maxsize, "typed": False}
@@ -180,7 +184,9 @@ def reduce_decorated(obj: Any) -> Any:
 
 
 def reduce_dispatcher(function: Any) -> Any:
-    """Reduce a ``functools.singledispatch`` function that travels by value; None for everything else."""
+    """Reduce functions by value that the standard library has made for somebody's: a dispatching one, an early ``NewType``; else None."""
+    if "__supertype__" in vars(function) and function.__globals__.get("__name__") == "typing":
+        return portable.make_newtype, (function.__name__, function.__supertype__, function.__module__)
     if function.__globals__.get("__name__") != "functools" or "dispatch" not in vars(function) or "registry" not in vars(function):
         return None
     original = getattr(function, "__wrapped__", None) or function.registry[object]
