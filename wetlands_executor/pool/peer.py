@@ -60,7 +60,7 @@ class Peer:
             known = (MAGIC, VERSION)
             if self._python is not None:
                 try:
-                    if os.path.realpath(self._python) != os.path.realpath(sys.executable):
+                    if os.path.realpath(self._python) != os.path.realpath(sys.executable or ""):
                         status = os.stat(self._python)
                         known = _answer(self._python, status.st_mtime_ns, status.st_size)
                 except (OSError, subprocess.SubprocessError, ValueError):
