@@ -62,7 +62,7 @@ def send(target):
         if isinstance(call, str):
             found[name] = (call, None)
             continue
-        data = attempt(pickler.dumps_source, call, "another")
+        data = attempt(pickler.dumps_by_value, call, "another")
         found[name] = (data, attempt(run, *call))
     with open(target, "wb") as stream:
         pickle.dump(found, stream)

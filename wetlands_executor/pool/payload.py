@@ -218,7 +218,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         reference = functions.reference_to(obj)
         if reference is None or self._wants_value(reference):
             self._note(obj.__qualname__)
-            return reductions.reduce_class(obj, self._names) if self._foreign() else _cp._dynamic_class_reduce(obj)
+            return reductions.reduce_class(obj, self._foreign() or None)
         return self._by_reference(reference)
 
     def _wants_value(self, reference: functions.Reference) -> bool:

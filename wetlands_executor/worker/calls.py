@@ -80,12 +80,9 @@ def dumps_result(value: Any, by_value: bool) -> bytes:
         return dumps(value, 5)
     except (PicklingError, AttributeError, TypeError) as error:
         try:
-            if by_value:
-                data: bytes = cloudpickle_module().dumps(value, 5)
-            else:
-                from .pickler import dumps_source
+            from .pickler import dumps_by_value
 
-                data = dumps_source(value, _foreign)
+            data: bytes = dumps_by_value(value, "" if by_value else _foreign)
         except (PicklingError, AttributeError, TypeError) as second:
             if not by_value and isinstance(second, PicklingError):
                 raise  # it says why the code of a function cannot travel

@@ -101,10 +101,10 @@ class _Annotations:
 _PLAIN_TYPES = (int, str, float, bool, bytes, complex, list, tuple, dict, set, frozenset, object, type(None))
 
 
-def pack_annotations(found: Any, names: Names) -> Any:
+def pack_annotations(found: Any, names: Optional[Names]) -> Any:
     """Return what travels for annotations: those that the other side may be unable to make go with a text to fall back on."""
-    if not found:
-        return {}
+    if not found or names is None:
+        return found or {}
     entries: List[Tuple[str, Any, Optional[bytes]]] = []
     for name, value in dict(found).items():
         if value is None or type(value) is str or value in _PLAIN_TYPES:
@@ -209,8 +209,8 @@ def builtin_type(name: str) -> Any:
     return portable.builtin_type, (name,)
 
 
-def reduce_class(cls: Any, names: Names) -> Any:
-    """Reduce a class that travels by value."""
+def reduce_class(cls: Any, names: Optional[Names]) -> Any:
+    """Reduce a class that travels by value; ``names`` is None if the receiver is of this very version."""
     import enum
 
     from .calls import cloudpickle_module
@@ -324,7 +324,7 @@ def _is_written(code: Any, linecache: Any) -> bool:
         return False
 
 
-def _reduce_namedtuple(cls: Any, tracker: str, names: Names) -> Any:
+def _reduce_namedtuple(cls: Any, tracker: str, names: Optional[Names]) -> Any:
     made = (
         "__slots__", "__module__", "__qualname__", "_fields", "_field_defaults", "_fields_defaults", "__new__", "_make", "_replace", "__replace__",
         "__repr__", "_asdict", "__getnewargs__", "__match_args__", "__annotations__", "__orig_bases__", "_field_types",
@@ -352,7 +352,7 @@ def _is_tuple_part(name: str, value: Any) -> bool:
     return _made_by(function, ("collections", "typing")) or code.co_filename.startswith("<") or name == "__new__"
 
 
-def _reduce_typed_dict(cls: Any, tracker: str, names: Names) -> Any:
+def _reduce_typed_dict(cls: Any, tracker: str, names: Optional[Names]) -> Any:
     keys = ("__required_keys__", "__optional_keys__", "__readonly_keys__", "__mutable_keys__")
     members: Dict[str, Any] = {name: sorted(vars(cls)[name]) for name in keys if name in vars(cls)}
     members.update({name: vars(cls)[name] for name in ("__module__", "__doc__", "__total__") if name in vars(cls)})
