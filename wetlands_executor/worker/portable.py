@@ -42,7 +42,7 @@ class Unit:
         features: names of the optional ``__future__`` features that were in force.
     """
 
-    __slots__ = ("_flags", "_index", "_marks", "_tree", "codes", "features", "filename", "first", "last", "text")
+    __slots__ = ("_counts", "_flags", "_marks", "_tree", "codes", "features", "filename", "first", "last", "text")
 
     def __init__(self, filename: str, first: int, text: str, features: Tuple[str, ...]) -> None:
         self.filename = filename
@@ -52,7 +52,7 @@ class Unit:
         self.features = features
         self._flags = flags_of(features)
         self._tree: Any = None
-        self._index: Optional[Dict[Tuple[str, int], List[Any]]] = None
+        self._counts: Optional[Dict[Tuple[str, int], int]] = None
         self._marks: Dict[Tuple[str, int, int], Any] = {}
         self.codes = list(walk(compile_quietly("\n" * (first - 1) + text, filename, self._flags)))
 
@@ -68,32 +68,34 @@ class Unit:
 
     def count(self, name: str, line: int) -> int:
         """Return how many functions of that name begin in that line."""
-        return len(self._nodes(name, line))
+        if self._counts is None:
+            counts: Dict[Tuple[str, int], int] = {}
+            for node in _functions(self._parsed()):
+                key = (getattr(node, "name", "<lambda>"), _head(node).lineno)
+                counts[key] = counts.get(key, 0) + 1
+            self._counts = counts
+            if max(counts.values(), default=0) < 2:
+                self._tree = None  # it will not be needed again, and is large
+        return self._counts.get((name, line), 0)
 
-    def tree(self) -> Any:
-        """Return the syntax tree."""
-        if self._tree is None:
-            self._tree = compile_quietly("\n" * (self.first - 1) + self.text, self.filename, self._flags | ONLY_AST)
-        return self._tree
-
-    def _nodes(self, name: str, line: int) -> List[Any]:
-        if self._index is None:
-            self._index = {}
-            for node in _functions(self.tree()):
-                self._index.setdefault((getattr(node, "name", "<lambda>"), _head(node).lineno), []).append(node)
-        return self._index.get((name, line), [])
+    def _parsed(self) -> Any:
+        tree = self._tree
+        if tree is None:
+            tree = self._tree = compile_quietly("\n" * (self.first - 1) + self.text, self.filename, self._flags | ONLY_AST)
+        return tree
 
     def _marked(self, name: str, line: int, ordinal: int) -> Any:
         """Return what a function's syntax alone compiles to: it is moved to lines of its own for that."""
         key = (name, line, ordinal)
         with _marking:
             if key not in self._marks:
-                nodes = self._nodes(name, line)
+                tree = self._parsed()
+                nodes = [node for node in _functions(tree) if getattr(node, "name", "<lambda>") == name and _head(node).lineno == line]
                 if ordinal >= len(nodes):
                     return None
                 _shift(nodes[ordinal], self.last)
                 try:
-                    codes = walk(compile_quietly(self._tree, self.filename, self._flags))
+                    codes = walk(compile_quietly(tree, self.filename, self._flags))
                     self._marks[key] = next((code for code in codes if code.co_firstlineno == line + self.last), None)
                 finally:
                     _shift(nodes[ordinal], -self.last)

@@ -53,6 +53,8 @@ class Piece:
 _PIECES: Dict[int, Tuple[Any, Piece]] = {}
 # (file name, text, features) -> the whole file, compiled; the newest few
 _WHOLE: Dict[Tuple[Any, ...], portable.Unit] = {}
+# the same -> lines of its top-level statements
+_GROUPS: Dict[Tuple[Any, ...], List[Tuple[int, int]]] = {}
 # (file name, text) -> code objects that pytest makes of a test module
 _REWRITTEN: Dict[Tuple[str, str], List[CodeType]] = {}
 
@@ -161,18 +163,30 @@ def _features(code: CodeType) -> Tuple[str, ...]:
 
 
 def _unit_around(whole: portable.Unit, line: int) -> Optional[portable.Unit]:
-    """Return the top-level statement around a line; statements that share a line are one."""
-    first = last = 0
-    for node in whole.tree().body:
-        begin = min([node.lineno] + [each.lineno for each in getattr(node, "decorator_list", ())])
-        if begin > last:
-            if first <= line <= last:
-                break
-            first = begin
-        last = max(last, node.end_lineno)
-    if not first <= line <= last:
-        return None
-    return portable.unit_of(whole.filename, first, "\n".join(whole.text.split("\n")[first - 1 : last]), whole.features)
+    """Return the top-level statement around a line."""
+    for first, last in _groups_of(whole):
+        if first <= line <= last:
+            return portable.unit_of(whole.filename, first, "\n".join(whole.text.split("\n")[first - 1 : last]), whole.features)
+    return None
+
+
+def _groups_of(whole: portable.Unit) -> List[Tuple[int, int]]:
+    """Return (first line, last line) of the top-level statements of a file; those that share a line are one."""
+    key = (whole.filename, whole.text, whole.features)
+    groups = _GROUPS.get(key)
+    if groups is None:
+        groups = []
+        tree = portable.compile_quietly(whole.text, whole.filename, portable.flags_of(whole.features) | portable.ONLY_AST)
+        for node in tree.body:
+            first = min([node.lineno] + [each.lineno for each in getattr(node, "decorator_list", ())])
+            if groups and first <= groups[-1][1]:
+                groups[-1] = (groups[-1][0], max(node.end_lineno, groups[-1][1]))
+            else:
+                groups.append((first, node.end_lineno))
+        while len(_GROUPS) > 32:
+            _GROUPS.pop(next(iter(_GROUPS)), None)
+        _GROUPS[key] = groups
+    return groups
 
 
 def _of_rewritten(whole: portable.Unit, code: CodeType, space: Optional[Dict[str, Any]]) -> Optional[CodeType]:
