@@ -72,6 +72,13 @@ def equal_lambdas_with_other_constants_in_one_line():
 
 
 @case("functions")
+def equal_lambdas_behind_another_one():
+    k = 3
+    fs = [lambda: k, lambda: 1, lambda: 1, lambda: 2]
+    return lambda: [f() for f in fs], ()
+
+
+@case("functions")
 def lambdas_within_lambdas_in_one_line():
     f = lambda x: (lambda y: (lambda z: x + y + z)); g = lambda x: (lambda y: x * y)  # noqa: E702, E731
     return lambda: (f(1)(2)(3), g(2)(3)), ()

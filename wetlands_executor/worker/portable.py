@@ -61,8 +61,10 @@ class Unit:
         found = [c for c in self.codes if c.co_name == name and c.co_firstlineno == line and c.co_freevars == freevars]
         if not found or (len(found) == 1 and ordinal == 0):
             return found[0] if found else None
-        # Several lambdas in one line. Their order among the constants differs between versions, and equal ones may be merged; their
-        # order in the syntax does not change.
+        # Several lambdas in one line. Their order among the constants differs between versions, and some merge equal ones; their order in
+        # the syntax does not change.
+        if all(same_shape(found[0], each) for each in found[1:]):
+            return found[0]
         marked = self._marked(name, line, ordinal)
         return next((code for code in found if marked is not None and same_shape(code, marked)), None)
 
