@@ -105,7 +105,7 @@ class CondaEnvExecutor(Executor):
         self._max_workers: int = max_workers if max_workers is not None else _processors()
         variables = [_variables(worker_env, index) for index in range(self._max_workers)]
         peer = Peer(self._environment.python)
-        first = initializer and payload.dumps((initializer, tuple(initargs)), peer)
+        first = initializer and payload.dumps((initializer, tuple(initargs)), peer=peer)
         self._pool = Pool(
             partial(_launch, self._environment, activate, os.fspath(cwd) if cwd is not None else None, variables),
             self._max_workers,

@@ -282,6 +282,9 @@ def test_by_value_is_marked_wherever_it_hides() -> None:
     assert payload.encode(functools.partial(lambda x: x, 1), (), {}).by_value is not None
     assert payload.encode(importable, (importable, Thing, Thing(), Thing().method), {}).by_value is None
     assert payload.define_by_value(lambda: 0).by_value == "<lambda>"
+    assert payload.define_by_value(lambda: 0).bytecode
+    assert payload.encode(importable, (Local,), {}).bytecode
+    assert not payload.encode(importable, (Thing,), {}).bytecode
 
 
 def test_by_value_is_marked_in_a_global_of_a_function_by_value(folder: Path) -> None:

@@ -34,7 +34,7 @@ from wetlands_executor.errors import ExecutionException
 from wetlands_executor.pool import functions
 from wetlands_executor.pool.peer import MAGIC as MAGIC
 from wetlands_executor.pool.peer import Peer
-from wetlands_executor.worker import imports, namespaces, portable, reductions, wire
+from wetlands_executor.worker import imports, namespaces, wire
 
 PROTOCOL = 5
 #: A switch for tests: False lets bytecode travel as if there were one Python version only.
@@ -106,6 +106,13 @@ class Encoded:
 _VARYING = frozenset({types.CodeType, types.GenericAlias, types.UnionType, type(Callable[[], None])})
 
 
+def _reductions() -> Any:
+    """Return the rules for code and classes by value, imported when the first of them is met: many programs send none."""
+    from wetlands_executor.worker import reductions
+
+    return reductions
+
+
 class _Space:
     """Stands for a function's globals in the stream; becomes the namespace of its module in the worker."""
 
@@ -134,13 +141,13 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         by_name: raise ``reductions.ByValue`` instead of sending code.
     """
 
-    def __init__(self, file: io.BytesIO, peer: Peer | None = None, by_name: bool = False) -> None:
+    def __init__(self, file: io.BytesIO, *, peer: Peer | None = None, by_name: bool = False) -> None:
         super().__init__(file, protocol=PROTOCOL)
         self.by_value: str | None = None
         self._spaces: dict[int, _Space] = {}
         self._peer = peer
         self._by_name = by_name
-        self._cells = reductions.Cells()
+        self._cells: Any = None
         # Who reads it, once something was met that depends on it; False is a Python like this one.
         self._names: Any = None if peer is not None else False
 
@@ -154,13 +161,13 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if self._names is None:
             peer = self._peer
             assert peer is not None
-            self._names = reductions.Names(peer.version, self._dumps_by_name) if PORTABLE and peer.foreign else False
+            self._names = _reductions().Names(peer.version, self._dumps_by_name) if PORTABLE and peer.foreign else False
         return self._names
 
     def explain(self, error: TypeError) -> None:
         """Raise a better error if what could not be pickled belongs to code that was on its way to another Python."""
         if self._names and self.by_value is not None and str(error).startswith(("cannot pickle", "can't pickle")):
-            raise reductions.refusal(
+            raise _reductions().refusal(
                 self.by_value,
                 self._names,
                 f"what it needs cannot be pickled ({error}: an object whose code is C)",
@@ -169,13 +176,13 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _dumps_by_name(self, obj: Any) -> bytes:
         with io.BytesIO() as stream:
-            CallPickler(stream, self._peer, by_name=True).dump(obj)
+            CallPickler(stream, peer=self._peer, by_name=True).dump(obj)
             return stream.getvalue()
 
     def _note(self, name: str) -> None:
         """Note that code travels."""
         if self._by_name:
-            raise reductions.ByValue
+            raise _reductions().ByValue
         if self.by_value is None:
             self.by_value = name
 
@@ -186,7 +193,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             reference = functions.reference_to(obj)
             if reference is None or self._wants_value(reference):
                 self._note(functions.display_name(obj))
-                return reductions.reduce_dispatcher(obj) or self._dynamic_function_reduce(obj)
+                return _reductions().reduce_dispatcher(obj) or self._dynamic_function_reduce(obj)
             return self._by_reference(reference)
         if issubclass(kind, type):
             return self._reduce_class(obj)
@@ -195,30 +202,30 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if getattr(obj.__self__, name, None) == obj:  # by name, as pickle does it: the function itself may have no name of its own
                 return getattr, (obj.__self__, name)
         if kind.__module__ in ("functools", "typing") and functions.reference_to(obj) is None:
-            found = reductions.reduce_decorated(obj)
+            found = _reductions().reduce_decorated(obj)
             if found is not None:
                 return found
         if kind in _VARYING and self._foreign():
             if kind is types.CodeType:
                 self._note(obj.co_name)
-            return reductions.reduce_value(obj, self._names)
+            return _reductions().reduce_value(obj, self._names)
         return super().reducer_override(obj)
 
     def _reduce_class(self, obj: Any) -> Any:
         if obj in (type(None), type(...), type(NotImplemented)):
             return _cp._class_reduce(obj)
         if obj in _cp._BUILTIN_TYPE_NAMES:
-            return reductions.builtin_type(_cp._BUILTIN_TYPE_NAMES[obj]) if self._foreign() else _cp._class_reduce(obj)
+            return _reductions().builtin_type(_cp._BUILTIN_TYPE_NAMES[obj]) if self._foreign() else _cp._class_reduce(obj)
         if obj.__module__ == "builtins":
             return _cp._class_reduce(obj)
         if obj.__module__ == "enum":
-            found = reductions.reduce_enum_base(obj)
+            found = _reductions().reduce_enum_base(obj)
             if found is not None and self._foreign():
                 return found
         reference = functions.reference_to(obj)
         if reference is None or self._wants_value(reference):
             self._note(obj.__qualname__)
-            return reductions.reduce_class(obj, self._foreign() or None)
+            return _reductions().reduce_class(obj, self._foreign() or None)
         return self._by_reference(reference)
 
     def _wants_value(self, reference: functions.Reference) -> bool:
@@ -235,8 +242,10 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Reduce a function by value, with its globals as entries that the worker may or may not need."""
         newargs, (attributes, slots) = self._function_getnewargs(func), _cp._function_getstate(func)
         if self._foreign():
-            newargs, attributes, slots = reductions.reduce_function(func, self._names, newargs, (attributes, slots), functions.display_name(func))
+            newargs, attributes, slots = _reductions().reduce_function(func, self._names, newargs, (attributes, slots), functions.display_name(func))
         code, base, function_name, defaults, closure = newargs
+        if self._cells is None:
+            self._cells = _reductions().Cells()
         closure = self._cells.of(func, closure)
         name = _space_name(func.__globals__)
         if not isinstance(base, dict):
@@ -275,13 +284,13 @@ def _entry(value: Any, shared: bool, peer: Peer | None = None) -> tuple[Any, Any
         return None, value, None
     active.add(id(value))
     try:
-        data, _by_value, _bytecode = dumps(value, peer)
+        data, _by_value, _bytecode = dumps(value, peer=peer)
     finally:
         active.discard(id(value))
     return hashlib.sha256(data).hexdigest(), None, data
 
 
-def dumps(value: Any, peer: Peer | None = None) -> tuple[bytes, str | None, bool]:
+def dumps(value: Any, *, peer: Peer | None = None) -> tuple[bytes, str | None, bool]:
     """Pickle for a worker; return the bytes, the name of what travels as code, if anything does, and whether it does as bytecode.
 
     Args:
@@ -289,7 +298,7 @@ def dumps(value: Any, peer: Peer | None = None) -> tuple[bytes, str | None, bool
         peer: the Python of the workers; None is one like this.
     """
     with io.BytesIO() as stream:
-        pickler = CallPickler(stream, peer)
+        pickler = CallPickler(stream, peer=peer)
         try:
             pickler.dump(value)
         except TypeError as error:
@@ -331,7 +340,7 @@ def define(fn: Callable[..., Any] | str) -> Definition | None:
 
 def define_by_value(fn: Callable[..., Any], peer: Peer | None = None) -> Definition:
     """Return a definition that carries the function itself; for callers that use it many times (``map``)."""
-    data, by_value, bytecode = dumps(fn, peer)
+    data, by_value, bytecode = dumps(fn, peer=peer)
     return Definition(pickle.dumps(("value", data), 4), functions.display_name(fn), by_value, bytecode=bytecode)
 
 
@@ -348,7 +357,7 @@ def encode(
     if definition is not None and definition.rewritten and PORTABLE and peer is not None and peer.foreign:
         definition = None
     if definition is None:
-        payload, by_value, bytecode = dumps((fn, args, kwargs), peer)
+        payload, by_value, bytecode = dumps((fn, args, kwargs), peer=peer)
         return Encoded(None, _bulk(payload), payload, by_value, bytecode)
     if not args and not kwargs:
         return Encoded(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
@@ -359,7 +368,7 @@ def encode(
         if not kwargs:
             payload = pickle.dumps((args, None), PROTOCOL)
             return Encoded(definition, wire.PLAIN | _bulk(payload), payload, definition.by_value, definition.bytecode)
-    payload, by_value, bytecode = dumps((args, kwargs), peer)
+    payload, by_value, bytecode = dumps((args, kwargs), peer=peer)
     return Encoded(definition, _bulk(payload), payload, definition.by_value or by_value, definition.bytecode or bytecode)
 
 
@@ -429,6 +438,8 @@ class _ForeignUnpickler(_ResultUnpickler):
     """Unpickler for a worker of another magic number: bytecode is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
+        from wetlands_executor.worker import portable
+
         portable.check_name(module, name)
         return super().find_class(module, name)
 

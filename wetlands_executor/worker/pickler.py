@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def dumps_by_value(value: Any, theirs: str) -> bytes:
+def dumps_by_value(value: Any, theirs: str, buffer_callback: Any = None) -> bytes:
     """Pickle a value with the functions and classes that exist only here.
 
     Args:
         value: what is sent.
         theirs: version of the Python that receives it, if that has other bytecode: code travels as source then; else "".
+        buffer_callback: takes large buffers (PEP 574); None leaves them in the pickle.
     """
     with io.BytesIO() as stream:
-        _pickler()(stream, theirs).dump(value)
+        _pickler()(stream, theirs, buffer_callback=buffer_callback).dump(value)
         return stream.getvalue()
 
 
@@ -43,8 +44,8 @@ def _pickler() -> Any:
     class SourcePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
         """cloudpickle, except that generated classes are generated anew, and that code travels as source if it has to."""
 
-        def __init__(self, stream: Any, theirs: str, by_name: bool = False) -> None:
-            super().__init__(stream, protocol=5)
+        def __init__(self, stream: Any, theirs: str, by_name: bool = False, buffer_callback: Any = None) -> None:
+            super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
             # None: the host has this interpreter's bytecode, and code travels as it is.
             self.names = reductions.Names(theirs, self.dumps_by_name) if theirs else None
             self.by_name = by_name

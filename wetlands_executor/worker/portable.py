@@ -59,8 +59,8 @@ class Unit:
     def find(self, name: str, line: int, freevars: Tuple[str, ...], ordinal: int) -> Optional[CodeType]:
         """Return the code object of the ``ordinal``-th function of that name that begins in that line, or None."""
         found = [c for c in self.codes if c.co_name == name and c.co_firstlineno == line and c.co_freevars == freevars]
-        if not found or (len(found) == 1 and ordinal == 0):
-            return found[0] if found else None
+        if not found:
+            return None
         # Several lambdas in one line. Their order among the constants differs between versions, and some merge equal ones; their order in
         # the syntax does not change.
         if all(same_shape(found[0], each) for each in found[1:]):
