@@ -1,6 +1,6 @@
-"""A host with one worker of another Python: runs every case of ``cases.py`` there and some journeys back, and writes what went wrong.
+"""A host with one worker of each Python: runs every case of ``cases.py`` there and some journeys back, and writes what went wrong.
 
-``python hosts.py BUNDLE_LENGTH REPORT WORKER_PYTHON`` with this project and its dependencies on PYTHONPATH. All bytes that pass the pool's
+``python hosts.py REPORT MINOR=PYTHON ...`` with this project and its dependencies on PYTHONPATH. All bytes that pass the pool's
 pipes are recorded on the way: ``tap`` looks for bytecode among them. With the variable PORTABLE=0, code travels as it is.
 """
 
