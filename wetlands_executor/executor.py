@@ -24,6 +24,7 @@ from wetlands_executor.events import Callback, Dispatch, make_listener
 from wetlands_executor.options import CallOptions, OptionsView, RetryOn
 from wetlands_executor.pool import bulk, functions, payload
 from wetlands_executor.pool import pool as pool_module
+from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.pool import Pool
 from wetlands_executor.remote import RemoteModule
 from wetlands_executor.task import Task
@@ -103,7 +104,8 @@ class CondaEnvExecutor(Executor):
         self._environment = Environment.find(env)
         self._max_workers: int = max_workers if max_workers is not None else _processors()
         variables = [_variables(worker_env, index) for index in range(self._max_workers)]
-        first = initializer and _pickled_initializer(initializer, initargs)
+        peer = Peer(self._environment.python)
+        first = initializer and payload.dumps((initializer, tuple(initargs)), peer=peer)
         self._pool = Pool(
             partial(_launch, self._environment, activate, os.fspath(cwd) if cwd is not None else None, variables),
             self._max_workers,
@@ -115,6 +117,7 @@ class CondaEnvExecutor(Executor):
             task_timeout=task_timeout,
             cancel_grace=cancel_grace,
             what=_describe(self._environment),
+            peer=peer,
         )
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
         self._finalizer = weakref.finalize(self, self._pool.shutdown)
@@ -175,7 +178,7 @@ class CondaEnvExecutor(Executor):
         """Pickle a call and give it to the pool. Whatever fails here is the task's failure."""
         pool = self._pool
         try:
-            encoded = payload.encode(fn, args, kwargs, definition)
+            encoded = payload.encode(fn, args, kwargs, definition, pool.peer)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the task's
             if not callable(fn) and not isinstance(fn, str):
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'") from None
@@ -271,9 +274,10 @@ class CondaEnvExecutor(Executor):
         """Pickle a function that travels by value once for a whole ``map``; None if it goes with each call."""
         if callable(fn) or isinstance(fn, str):
             found = payload.define(fn)
-            if found is None:
+            if found is None or payload.wants_value(found, self._pool.peer):
+                found = None
                 with contextlib.suppress(Exception):  # its pickling error belongs to the tasks, where it will be met again
-                    found = payload.define_by_value(fn)
+                    found = payload.define_by_value(fn, self._pool.peer)
             return found
         raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
 
@@ -556,10 +560,6 @@ def _processors() -> int:
 def _variables(worker_env: WorkerEnv, index: int) -> dict[str, str]:
     found = worker_env(index) if callable(worker_env) else worker_env
     return dict(found or {})
-
-
-def _pickled_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> tuple[bytes, str | None]:
-    return payload.dumps((initializer, tuple(initargs)))
 
 
 def _launch(

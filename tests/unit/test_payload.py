@@ -19,6 +19,7 @@ import pickle
 import random
 import re
 import sys
+import threading
 import types
 import uuid
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty project folder; what is imported from it is forgotten again."""
     before = set(sys.modules)
     monkeypatch.setattr(functions, "extra_roots", {})
+    monkeypatch.setattr(payload, "_context", None)  # it would be taken for that of as many other roots
     yield tmp_path
     for name in set(sys.modules) - before:
         del sys.modules[name]
@@ -280,6 +282,9 @@ def test_by_value_is_marked_wherever_it_hides() -> None:
     assert payload.encode(functools.partial(lambda x: x, 1), (), {}).by_value is not None
     assert payload.encode(importable, (importable, Thing, Thing(), Thing().method), {}).by_value is None
     assert payload.define_by_value(lambda: 0).by_value == "<lambda>"
+    assert payload.define_by_value(lambda: 0).bytecode
+    assert payload.encode(importable, (Local,), {}).bytecode
+    assert not payload.encode(importable, (Thing,), {}).bytecode
 
 
 def test_by_value_is_marked_in_a_global_of_a_function_by_value(folder: Path) -> None:
@@ -419,7 +424,9 @@ def test_an_error_whose_init_wants_other_arguments_is_rebuilt_from_its_parts() -
 def test_an_error_that_cannot_be_rebuilt_says_what_it_was() -> None:
     """Type, message, lines."""
     LocalError = type("LocalError", (Exception,), {"__reduce__": NoReduce.__reduce__, "__module__": "somewhere.else"})
-    found = travelled(LocalError("what happened"))
+    error = LocalError("what happened")
+    error.lock = threading.Lock()
+    found = travelled(error)
     assert isinstance(found, ExecutionException)
     assert found.type_name == "somewhere.else.LocalError"
     assert found.exception == "what happened"

@@ -71,12 +71,6 @@ def fresh() -> Iterator[CondaEnvExecutor]:
 
 
 @pytest.fixture
-def is_same(python: Interpreter) -> bool:
-    """Whether the worker has this process's bytecode."""
-    return python.version[:2] == sys.version_info[:2]
-
-
-@pytest.fixture
 def write(tmp_path: Path):  # type: ignore[no-untyped-def]
     """Write a source file: ``write("name.py", text)`` returns its path."""
 

@@ -6,7 +6,6 @@ import logging
 import math
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -144,64 +143,24 @@ def test_modules(executor: CondaEnvExecutor, write: Write) -> None:
     assert executor.import_module("math").floor(2.5) == 2
 
 
-def test_a_function_by_value(executor: CondaEnvExecutor, python: Interpreter, is_same: bool) -> None:
-    """Runs where the bytecode is the same; else its own task fails with an error that names both versions and the remedy."""
+def test_a_function_by_value(executor: CondaEnvExecutor) -> None:
+    """Runs there, whatever its bytecode; ``tests/portable`` has all the cases."""
     offset = 40
-    for task in (executor.submit(lambda x: x + offset, 2), executor.submit(workload.echo, lambda: 0)):
-        if is_same:
-            assert task.result(DEADLINE) is not None
-            continue
-        with pytest.raises(pickle.PicklingError) as caught:
-            task.result(DEADLINE)
-        message = str(caught.value)
-        assert "<lambda>" in message
-        assert python.minor in message
-        assert ".".join(map(str, sys.version_info[:2])) in message
-        assert "file" in message
-    assert executor.submit(abs, -1).result(DEADLINE) == 1
+    assert executor.submit(lambda x: x + offset, 2).result(DEADLINE) == 42
+    (back,), _keywords = executor.submit(workload.echo, lambda: offset).result(DEADLINE)
+    assert back() == 40
+    assert list(executor.map(lambda x: x + offset, range(3))) == [40, 41, 42]
 
 
-def test_bytecode_never_leaves_for_another_version(python: Interpreter, is_same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tap on what is sent: nothing that is marked by value goes to a foreign worker, in calls, maps or nested arguments."""
-    if is_same:
-        pytest.skip("the same bytecode")
-    from wetlands_executor.pool.process import WorkerProcess
+def test_an_initializer_by_value(python: Interpreter) -> None:
+    """Pickled before any worker has said which Python it is."""
+    name, value = "WETLANDS_OF_TEST", "set"
 
-    sent = []
-    original = WorkerProcess.send_calls
+    def setup() -> None:
+        os.environ[name] = value
 
-    def tap(self: WorkerProcess, calls):  # type: ignore[no-untyped-def]
-        calls = list(calls)
-        sent.extend(calls)
-        original(self, calls)
-
-    monkeypatch.setattr(WorkerProcess, "send_calls", tap)
-
-    class Local:
-        pass
-
-    with CondaEnvExecutor(str(python.path), max_workers=1) as executor:
-        tasks = [executor.submit(lambda: 1), executor.submit(workload.echo, [{"x": Local()}]), executor.submit(abs, -5)]
-        tasks += executor.map_tasks(lambda x: x, range(3))
-        mapped = executor.map(lambda x: x, range(3), chunksize=2)
-        with pytest.raises(pickle.PicklingError):
-            list(mapped)
-        assert tasks[2].result(DEADLINE) == 5
-        for task in tasks[:2] + tasks[3:]:
-            assert isinstance(task.exception(DEADLINE), pickle.PicklingError)
-    assert sent
-    assert not [call for call in sent if call.encoded.by_value is not None]
-    assert not [call for call in sent if call.encoded.definition is not None and call.encoded.definition.by_value is not None]
-
-
-def test_an_initializer_by_value(python: Interpreter, is_same: bool) -> None:
-    """Runs, or cannot: then the error says so."""
-    with CondaEnvExecutor(str(python.path), max_workers=1, initializer=lambda: None) as executor:
-        if is_same:
-            assert executor.submit(abs, -1).result(DEADLINE) == 1
-        else:
-            with pytest.raises(Exception, match=r"lambda|initializer"):
-                executor.submit(abs, -1).result(DEADLINE)
+    with CondaEnvExecutor(str(python.path), max_workers=1, initializer=setup) as executor:
+        assert executor.submit(os.getenv, name).result(DEADLINE) == value
 
 
 def test_a_module_that_imports_this_package_loads_where_it_is_not_installed(executor: CondaEnvExecutor, write: Write) -> None:

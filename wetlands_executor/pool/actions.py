@@ -84,17 +84,18 @@ class Actions(Arrivals):
     def _config(self, process: WorkerProcess) -> bytes:
         context = payload.current_context()
         process.sent_context = context.number
-        data, code = self._initializer or (None, None)
+        data, code, bytecode = self._initializer or (None, None, False)
         return pickle.dumps(
             {
                 "nonce": process.nonce,
-                "magic": payload.MAGIC,
+                "magic": payload.MAGIC if payload.PORTABLE else None,
                 "surroundings": context.data,
                 "context": context.number,
                 "authkey": bytes(multiprocessing.current_process().authkey),
                 "preload": self._preload,
                 "initializer": data,
-                "initializer_code": code,
+                "initializer_code": code if bytecode else None,
+                "version": python_version(),
                 "print_frames": spawn.THREADS,
             },
             4,
@@ -112,10 +113,10 @@ class Actions(Arrivals):
         calls: list[Call] = list(action.items)  # type: ignore[arg-type]
         refused = None
         if process.foreign:
-            refused = [call for call in calls if call.encoded.by_value is not None]
+            refused = [call for call in calls if call.encoded.bytecode]
             for call in refused:
                 call.task._settle(None, self._code_error(process, call))
-            calls = [call for call in calls if call.encoded.by_value is None]
+            calls = [call for call in calls if not call.encoded.bytecode]
         if calls:
             if self.worker_timeout is not None and not process.calls:
                 self._watch_silence(process)
@@ -125,9 +126,9 @@ class Actions(Arrivals):
     def _code_error(self, process: WorkerProcess, call: Call) -> BaseException:
         theirs = (process.hello or {}).get("version", "another version")
         return pickle.PicklingError(
-            f"{call.encoded.by_value} would have to travel as code, and this process runs Python {python_version()}, {self.what} "
-            f"Python {theirs}: bytecode is never sent across. Put it into a module or file that the worker can import "
-            '(submit("file.py:function", ...)), or use an environment with the same Python version'
+            f"{call.encoded.by_value} was pickled as bytecode, because {self.what} did not tell its version when it was asked; this process runs "
+            f"Python {python_version()}, its worker Python {theirs}, and bytecode is never sent across. Submit it again, or put it into a "
+            'module or file that the worker can import (submit("file.py:function", ...))'
         )
 
     def _recall(self, action: st.Recall) -> st.Event:

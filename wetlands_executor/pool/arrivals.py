@@ -232,6 +232,7 @@ class Arrivals(Limits):
     def _take_several(self, process: WorkerProcess, part: Part, outcomes: list[tuple[int, Any]], duration: int) -> int:
         """Take outcomes that came together, all of calls that have returned normally; return their number."""
         series = part.series
+        series.foreign = process.foreign
         count = len(outcomes)
         series.note(duration, count)
         first = part.advance(count)
@@ -244,6 +245,7 @@ class Arrivals(Limits):
     def _take_one(self, process: WorkerProcess, part: Part, kind: int, data: Any, duration: int) -> int:
         """Take the outcome of one of several calls; return 1 if it has returned normally."""
         series = part.series
+        series.foreign = process.foreign
         series.note(duration)
         place = part.advance()
         if kind == wire.ERROR:
@@ -316,6 +318,7 @@ class Arrivals(Limits):
         elif kind == wire.HELLO:
             process.hello = hello = pickle.loads(data)
             process.foreign = hello["magic"] != payload.MAGIC
+            self.peer.learn(hello)
         elif kind == wire.READY:
             process.ready = True
             self._release_output(process)

@@ -188,6 +188,8 @@ class Series:
         self._sleepers: deque[Any] = deque()
         #: What workers have and have not answered in full.
         self.parts: dict[Part, None] = {}
+        #: Its workers run another Python: code that comes back is source, or nothing that is accepted.
+        self.foreign = False
         #: Nobody will take results any more.
         self.closed = False
 
@@ -204,7 +206,7 @@ class Series:
             entry: tuple[Any, ...] | payload.Encoded | None = args
             if not payload.SCALARS.issuperset(map(type, args)):
                 try:
-                    entry = payload.encode_defined(self.definition, args)
+                    entry = payload.encode_defined(self.definition, args, None, self.pool.peer)
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the call's
                     self.failures[len(self._arguments)] = error
                     entry = None
@@ -258,7 +260,7 @@ class Series:
             flags = wire.MANY
         if count > 1 or isinstance(entry, tuple):
             flags |= wire.IN_BULK if len(data) > wire.INLINE else 0
-            part = Part(self, first, count, payload.Encoded(self.definition, flags, data, self.definition.by_value))
+            part = Part(self, first, count, payload.Encoded(self.definition, flags, data, self.definition.by_value, self.definition.bytecode))
         count = part.count
         if first + count == end:
             self._waiting.popleft()
@@ -353,7 +355,7 @@ class Series:
         task._label = self.label
         task._counted = True
         self.store(place, SETTLED, task)
-        self.pool.run_user_code(lambda: task._settle(None, payload.decode_error(data)))
+        self.pool.run_user_code(lambda: task._settle(None, payload.decode_error(data, foreign=self.foreign)))
 
     def after(self, completed: int, cancelled: int) -> None:
         """Count outcomes."""
@@ -408,7 +410,7 @@ def _value(entry: tuple[int, Any], series: Series) -> Any:
         return None
     if kind == wire.VALUE:
         try:
-            return payload.decode(data)
+            return payload.decode(data, series.foreign)
         except BaseException as failure:
             error = payload.undecodable(failure, series.label.name)
             if error is failure:

@@ -26,6 +26,7 @@ from wetlands_executor.pool import state as st
 from wetlands_executor.pool.delivery import Decoders, Latch, SerialThread
 from wetlands_executor.pool.ledger import Ledger
 from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.worker import wire
 
@@ -61,10 +62,11 @@ class PoolCore:
         max_workers: number of slots.
         tasks_per_worker: see ``PoolState``.
         preload: modules that a worker imports before it is ready.
-        initializer: pickled (function, args) and the name of what travels as code in it, or None.
+        initializer: pickled (function, args), the name of what travels as code in it, and whether it does as bytecode; or None.
         start_timeout: seconds from the process's start to its being ready.
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``.
         what: how messages call the environment.
+        peer: the Python of the workers; None is one like this.
     """
 
     def __init__(
@@ -74,12 +76,13 @@ class PoolCore:
         *,
         tasks_per_worker: int | None,
         preload: Sequence[str],
-        initializer: tuple[bytes, str | None] | None,
+        initializer: tuple[bytes, str | None, bool] | None,
         start_timeout: float,
         worker_timeout: float | None,
         task_timeout: float | None,
         cancel_grace: float | None,
         what: str,
+        peer: Peer | None = None,
     ) -> None:
         self._launch = launch
         self._preload = list(preload)
@@ -89,6 +92,7 @@ class PoolCore:
         self.task_timeout = task_timeout
         self.cancel_grace = cancel_grace
         self.what = what
+        self.peer = peer or Peer()
         self.max_workers = max_workers
         self.pid = os.getpid()
         self._state = st.PoolState(max_workers, credit=st.CREDIT if spawn.can_take_back() else 1, tasks_per_worker=tasks_per_worker)

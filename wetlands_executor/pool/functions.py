@@ -119,8 +119,8 @@ def reference_to(obj: Any) -> Reference | None:
             return None  # made by hand, not by an import: nobody else can import it
     if not isinstance(file, str) or belongs_to_environment(os.path.abspath(file)):
         return Reference(name, qualname, None)
-    if name.partition(".")[0] == "wetlands_executor":
-        # Ours: the worker has the shipped half under a private name, and perhaps an installed copy at another place.
+    if name.partition(".")[0] in ("wetlands_executor", "cloudpickle"):
+        # Ours: the worker has what was shipped under a private name, and perhaps an installed copy at another place.
         return Reference(name, qualname, None)
     root = _project_root(module, file)
     if root is None:
@@ -128,6 +128,14 @@ def reference_to(obj: Any) -> Reference | None:
     if root not in project_paths():
         extra_roots[root] = None
     return Reference(name, qualname, os.path.abspath(file))
+
+
+def is_rewritten(reference: Reference) -> bool:
+    """Return True for what stands in a test module whose asserts pytest has rewritten.
+
+    Such a module hardly imports in another environment, which has no pytest; a Python of another version gets its functions as source.
+    """
+    return reference.file is not None and type(vars(sys.modules[reference.module]).get("__loader__")).__name__ == "AssertionRewritingHook"
 
 
 def definition_of_target(target: str) -> DefinitionTuple:

@@ -2,7 +2,8 @@
 
 Three ways for a call, cheapest first: an importable function is defined once per worker and named by a number; its arguments, if they are
 of builtin scalar types, go through the C pickler; everything else goes through cloudpickle, with two differences: objects of the user's
-project are named together with their file, and functions by value share one namespace per module (``worker/namespaces.py``).
+project are named together with their file, and functions by value share one namespace per module (``worker/namespaces.py``). For a Python
+of another magic number their code is reduced to source (``worker/reductions.py``).
 
 ``encode`` runs in the thread that submits, without a lock: pickling is user code. ``decode`` runs where user code may run (a decoder
 thread), except for payloads in which ``is_trivial`` finds no name of a class or function.
@@ -13,7 +14,6 @@ from __future__ import annotations
 import builtins
 import copyreg
 import hashlib
-import importlib.util
 import io
 import itertools
 import logging
@@ -24,6 +24,7 @@ import types
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import _RemoteTraceback
+from functools import partial
 from typing import Any
 
 import cloudpickle
@@ -31,11 +32,13 @@ from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ExecutionException
 from wetlands_executor.pool import functions
+from wetlands_executor.pool.peer import MAGIC as MAGIC
+from wetlands_executor.pool.peer import Peer
 from wetlands_executor.worker import imports, namespaces, wire
 
 PROTOCOL = 5
-#: What has to be the same on both sides for code by value: implementation and magic number of the bytecode (PEP 3147).
-MAGIC = f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}"
+#: A switch for tests: False lets bytecode travel as if there were one Python version only.
+PORTABLE = True
 
 SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
 _ids = itertools.count(1)
@@ -49,16 +52,20 @@ class Definition:
         data: the definition, pickled from builtin types.
         name: for messages.
         by_value: name of the function if its code travels, else None.
+        bytecode: its code travels as it is, for workers of this very Python only.
+        rewritten: it stands in a test module that pytest has changed; see ``functions.is_rewritten``.
         keep: the function, so that its ``id`` stays its own.
     """
 
-    __slots__ = ("__weakref__", "by_value", "data", "keep", "name", "number")
+    __slots__ = ("__weakref__", "by_value", "bytecode", "data", "keep", "name", "number", "rewritten")
 
-    def __init__(self, data: bytes, name: str, by_value: str | None = None, keep: Any = None) -> None:
+    def __init__(self, data: bytes, name: str, by_value: str | None = None, keep: Any = None, *, bytecode: bool = False) -> None:
         self.number = next(_ids)
         self.name = name
         self.data = data
         self.by_value = by_value
+        self.bytecode = bytecode
+        self.rewritten = False
         self.keep = keep
 
 
@@ -82,15 +89,28 @@ class Encoded:
         flags: of the call frame.
         payload: pickled (args, kwargs), or (function, args, kwargs); empty for a call without arguments.
         by_value: name of what travels as code, or None.
+        bytecode: that code travels as it is: only workers of this very Python may get this call.
     """
 
-    __slots__ = ("by_value", "definition", "flags", "payload")
+    __slots__ = ("by_value", "bytecode", "definition", "flags", "payload")
 
-    def __init__(self, definition: Definition | None, flags: int, payload: bytes, by_value: str | None) -> None:
+    def __init__(self, definition: Definition | None, flags: int, payload: bytes, by_value: str | None, bytecode: bool = False) -> None:
         self.definition = definition
         self.flags = flags
         self.payload = payload
         self.by_value = by_value
+        self.bytecode = bytecode
+
+
+#: Types whose objects are made or pickled differently in other Python versions.
+_VARYING = frozenset({types.CodeType, types.GenericAlias, types.UnionType, type(Callable[[], None])})
+
+
+def _reductions() -> Any:
+    """Return the rules for code and classes by value, imported when the first of them is met: many programs send none."""
+    from wetlands_executor.worker import reductions
+
+    return reductions
 
 
 class _Space:
@@ -113,34 +133,104 @@ _nested = threading.local()
 
 
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle, with references that name the project's files and one namespace per module."""
+    """cloudpickle, with references that name the project's files and one namespace per module.
 
-    def __init__(self, file: io.BytesIO) -> None:
+    Args:
+        file: where the bytes go.
+        peer: the Python that reads them; None is one like this.
+        by_name: raise ``reductions.ByValue`` instead of sending code.
+    """
+
+    def __init__(self, file: io.BytesIO, *, peer: Peer | None = None, by_name: bool = False) -> None:
         super().__init__(file, protocol=PROTOCOL)
         self.by_value: str | None = None
         self._spaces: dict[int, _Space] = {}
+        self._peer = peer
+        self._by_name = by_name
+        self._cells: Any = None
+        # Who reads it, once something was met that depends on it; False is a Python like this one.
+        self._names: Any = None if peer is not None else False
+
+    @property
+    def bytecode(self) -> bool:
+        """True if what was pickled holds code as it is."""
+        return self.by_value is not None and not self._names and PORTABLE
+
+    def _foreign(self) -> Any:
+        """Return who reads it if that is a Python of another magic number, else False. Asked only when code or its like is met."""
+        if self._names is None:
+            peer = self._peer
+            assert peer is not None
+            self._names = _reductions().Names(peer.version, self._dumps_by_name) if PORTABLE and peer.foreign else False
+        return self._names
+
+    def explain(self, error: TypeError) -> None:
+        """Raise a better error if what could not be pickled belongs to code that was on its way to another Python."""
+        if self._names and self.by_value is not None and str(error).startswith(("cannot pickle", "can't pickle")):
+            raise _reductions().refusal(
+                self.by_value,
+                self._names,
+                f"what it needs cannot be pickled ({error}: an object whose code is C)",
+                "Make that object inside the function",
+            ) from error
+
+    def _dumps_by_name(self, obj: Any) -> bytes:
+        with io.BytesIO() as stream:
+            CallPickler(stream, peer=self._peer, by_name=True).dump(obj)
+            return stream.getvalue()
+
+    def _note(self, name: str) -> None:
+        """Note that code travels."""
+        if self._by_name:
+            raise _reductions().ByValue
+        if self.by_value is None:
+            self.by_value = name
 
     def reducer_override(self, obj: Any) -> Any:
         """Reduce functions and classes by our rules; leave the rest to cloudpickle."""
+        kind = type(obj)
         if isinstance(obj, types.FunctionType):
             reference = functions.reference_to(obj)
-            if reference is None or _cp._is_registered_pickle_by_value(sys.modules[reference.module]):
-                return self._dynamic_function_reduce(obj)
+            if reference is None or self._wants_value(reference):
+                self._note(functions.display_name(obj))
+                return _reductions().reduce_dispatcher(obj) or self._dynamic_function_reduce(obj)
             return self._by_reference(reference)
-        if isinstance(obj, type):
-            if obj.__module__ == "builtins" or obj in _cp._BUILTIN_TYPE_NAMES or obj in (type(None), type(...), type(NotImplemented)):
-                return _cp._class_reduce(obj)
-            reference = functions.reference_to(obj)
-            if reference is None or _cp._is_registered_pickle_by_value(sys.modules[reference.module]):
-                if self.by_value is None:
-                    self.by_value = obj.__qualname__
-                return _cp._dynamic_class_reduce(obj)
-            return self._by_reference(reference)
+        if issubclass(kind, type):
+            return self._reduce_class(obj)
         if isinstance(obj, types.MethodType):
             name = obj.__func__.__name__
             if getattr(obj.__self__, name, None) == obj:  # by name, as pickle does it: the function itself may have no name of its own
                 return getattr, (obj.__self__, name)
+        if kind.__module__ in ("functools", "typing") and functions.reference_to(obj) is None:
+            found = _reductions().reduce_decorated(obj)
+            if found is not None:
+                return found
+        if kind in _VARYING and self._foreign():
+            if kind is types.CodeType:
+                self._note(obj.co_name)
+            return _reductions().reduce_value(obj, self._names)
         return super().reducer_override(obj)
+
+    def _reduce_class(self, obj: Any) -> Any:
+        if obj in (type(None), type(...), type(NotImplemented)):
+            return _cp._class_reduce(obj)
+        if obj in _cp._BUILTIN_TYPE_NAMES:
+            return _reductions().builtin_type(_cp._BUILTIN_TYPE_NAMES[obj]) if self._foreign() else _cp._class_reduce(obj)
+        if obj.__module__ == "builtins":
+            return _cp._class_reduce(obj)
+        if obj.__module__ == "enum":
+            found = _reductions().reduce_enum_base(obj)
+            if found is not None and self._foreign():
+                return found
+        reference = functions.reference_to(obj)
+        if reference is None or self._wants_value(reference):
+            self._note(obj.__qualname__)
+            return _reductions().reduce_class(obj, self._foreign() or None)
+        return self._by_reference(reference)
+
+    def _wants_value(self, reference: functions.Reference) -> bool:
+        """Return True for what goes by value although it could be imported."""
+        return _cp._is_registered_pickle_by_value(sys.modules[reference.module]) or (functions.is_rewritten(reference) and bool(self._foreign()))
 
     @staticmethod
     def _by_reference(reference: functions.Reference) -> Any:
@@ -150,18 +240,23 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _dynamic_function_reduce(self, func: Any) -> Any:
         """Reduce a function by value, with its globals as entries that the worker may or may not need."""
-        if self.by_value is None:
-            self.by_value = functions.display_name(func)
-        code, base, *rest = self._function_getnewargs(func)
-        attributes, slots = _cp._function_getstate(func)
+        newargs, (attributes, slots) = self._function_getnewargs(func), _cp._function_getstate(func)
+        if self._foreign():
+            newargs, attributes, slots = _reductions().reduce_function(func, self._names, newargs, (attributes, slots), functions.display_name(func))
+        code, base, function_name, defaults, closure = newargs
+        if self._cells is None:
+            self._cells = _reductions().Cells()
+        closure = self._cells.of(func, closure)
         name = _space_name(func.__globals__)
+        if not isinstance(base, dict):
+            name = None
         if name is not None:
             space = self._spaces.get(id(func.__globals__))
             if space is None:
                 space = self._spaces[id(func.__globals__)] = _Space(name, dict(base))
             base = space
-        entries = [(key, *_entry(value, name is not None)) for key, value in slots.pop("__globals__").items()]
-        return _cp._make_function, (code, base, *rest), (attributes, slots, name, entries), None, None, namespaces.restore
+        entries = [(key, *_entry(value, name is not None, self._peer)) for key, value in slots.pop("__globals__").items()]
+        return _cp._make_function, (code, base, function_name, defaults, closure), (attributes, slots, name, entries), None, None, namespaces.restore
 
 
 def _space_name(space: Mapping[str, Any]) -> str | None:
@@ -171,7 +266,7 @@ def _space_name(space: Mapping[str, Any]) -> str | None:
     return name if module is not None and module.__dict__ is space else None
 
 
-def _entry(value: Any, shared: bool) -> tuple[Any, Any, bytes | None]:
+def _entry(value: Any, shared: bool, peer: Peer | None = None) -> tuple[Any, Any, bytes | None]:
     """Return (token, value, pickled value or None) of one global of a function by value."""
     if not shared:
         return None, value, None
@@ -189,18 +284,27 @@ def _entry(value: Any, shared: bool) -> tuple[Any, Any, bytes | None]:
         return None, value, None
     active.add(id(value))
     try:
-        data, _by_value = dumps(value)
+        data, _by_value, _bytecode = dumps(value, peer=peer)
     finally:
         active.discard(id(value))
     return hashlib.sha256(data).hexdigest(), None, data
 
 
-def dumps(value: Any) -> tuple[bytes, str | None]:
-    """Pickle for a worker; return the bytes and the name of what travels as code, if anything does."""
+def dumps(value: Any, *, peer: Peer | None = None) -> tuple[bytes, str | None, bool]:
+    """Pickle for a worker; return the bytes, the name of what travels as code, if anything does, and whether it does as bytecode.
+
+    Args:
+        value: what is sent.
+        peer: the Python of the workers; None is one like this.
+    """
     with io.BytesIO() as stream:
-        pickler = CallPickler(stream)
-        pickler.dump(value)
-        return stream.getvalue(), pickler.by_value
+        pickler = CallPickler(stream, peer=peer)
+        try:
+            pickler.dump(value)
+        except TypeError as error:
+            pickler.explain(error)
+            raise
+        return stream.getvalue(), pickler.by_value, pickler.bytecode
 
 
 # Definitions of importable functions, by id; the Definition keeps the function, and so its id. Guarded by the GIL.
@@ -229,28 +333,43 @@ def define(fn: Callable[..., Any] | str) -> Definition | None:
     reference = functions.reference_to(fn)
     if reference is None:
         return None
-    return _definitions.setdefault(id(fn), Definition(pickle.dumps(("reference", *reference), 4), functions.display_name(fn), keep=fn))
+    made = Definition(pickle.dumps(("reference", *reference), 4), functions.display_name(fn), keep=fn)
+    made.rewritten = functions.is_rewritten(reference)
+    return _definitions.setdefault(id(fn), made)
 
 
-def define_by_value(fn: Callable[..., Any]) -> Definition:
+def wants_value(definition: Definition, peer: Peer | None) -> bool:
+    """Return True for a function that can be imported here, but whose code over there would be another: a test module's rewritten one."""
+    return definition.rewritten and PORTABLE and peer is not None and peer.foreign
+
+
+def define_by_value(fn: Callable[..., Any], peer: Peer | None = None) -> Definition:
     """Return a definition that carries the function itself; for callers that use it many times (``map``)."""
-    data, by_value = dumps(fn)
-    return Definition(pickle.dumps(("value", data), 4), functions.display_name(fn), by_value)
+    data, by_value, bytecode = dumps(fn, peer=peer)
+    return Definition(pickle.dumps(("value", data), 4), functions.display_name(fn), by_value, bytecode=bytecode)
 
 
-def encode(fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], definition: Definition | None = None) -> Encoded:
-    """Pickle a call. Raises whatever the pickling of its parts raises."""
+def encode(
+    fn: Callable[..., Any] | str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    definition: Definition | None = None,
+    peer: Peer | None = None,
+) -> Encoded:
+    """Pickle a call for workers of ``peer``. Raises whatever the pickling of its parts raises."""
     if definition is None:
         definition = _definitions.get(id(fn)) or define(fn)
+    if definition is not None and definition.rewritten and wants_value(definition, peer):
+        definition = None
     if definition is None:
-        payload, by_value = dumps((fn, args, kwargs))
-        return Encoded(None, _bulk(payload), payload, by_value)
+        payload, by_value, bytecode = dumps((fn, args, kwargs), peer=peer)
+        return Encoded(None, _bulk(payload), payload, by_value, bytecode)
     if not args and not kwargs:
-        return Encoded(definition, wire.PLAIN, b"", definition.by_value)
-    return encode_defined(definition, args, kwargs)
+        return Encoded(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
+    return encode_defined(definition, args, kwargs, peer)
 
 
-def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Encoded:
+def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, peer: Peer | None = None) -> Encoded:
     """Pickle the arguments of a call whose function has a definition."""
     for value in args:
         if type(value) not in SCALARS:
@@ -258,9 +377,9 @@ def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[s
     else:
         if not kwargs:
             payload = pickle.dumps((args, None), PROTOCOL)
-            return Encoded(definition, wire.PLAIN | _bulk(payload), payload, definition.by_value)
-    payload, by_value = dumps((args, kwargs or {}))
-    return Encoded(definition, _bulk(payload), payload, definition.by_value or by_value)
+            return Encoded(definition, wire.PLAIN | _bulk(payload), payload, definition.by_value, definition.bytecode)
+    payload, by_value, bytecode = dumps((args, kwargs or {}), peer=peer)
+    return Encoded(definition, _bulk(payload), payload, definition.by_value or by_value, definition.bytecode or bytecode)
 
 
 def _bulk(payload: bytes) -> int:
@@ -325,6 +444,16 @@ class _ResultUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+class _ForeignUnpickler(_ResultUnpickler):
+    """Unpickler for a worker of another magic number: bytecode is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        from wetlands_executor.worker import portable
+
+        portable.check_name(module, name)
+        return super().find_class(module, name)
+
+
 # Classes that were given a number (copyreg.add_extension) are named without that opcode; hardly anybody has any.
 _extensions: dict[Any, Any] = getattr(copyreg, "_inverted_registry", {})
 
@@ -334,11 +463,16 @@ def is_trivial(payload: bytes | bytearray) -> bool:
     return len(payload) < 65536 and b"\x93" not in payload and not _extensions
 
 
-def decode(payload: bytes | bytearray) -> Any:
-    """Unpickle a result. Raises whatever that raises."""
+def decode(payload: bytes | bytearray, foreign: bool = False) -> Any:
+    """Unpickle a result. Raises whatever that raises.
+
+    Args:
+        payload: what the worker has sent.
+        foreign: its bytecode is not ours, and is refused.
+    """
     if is_trivial(payload):
         return pickle.loads(payload)
-    return _ResultUnpickler(io.BytesIO(payload)).load()
+    return (_ForeignUnpickler if foreign and PORTABLE else _ResultUnpickler)(io.BytesIO(payload)).load()
 
 
 class _BuiltinErrors(pickle.Unpickler):
@@ -351,15 +485,16 @@ class _BuiltinErrors(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not looked up here")
 
 
-def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False) -> BaseException:
+def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False, foreign: bool = False) -> BaseException:
     """Rebuild a remote exception: the original type where the host can, else ``ExecutionException``. Raises nothing of its own.
 
     Args:
         payload: what ``dumps_error`` of the worker made.
         trusted_only: rebuild builtin exceptions only, so that no user code runs (for the I/O thread).
+        foreign: as for ``decode``.
     """
     name, message, lines, whole, parts = pickle.loads(payload)
-    error = _rebuild(whole, parts, (lambda data: _BuiltinErrors(io.BytesIO(data)).load()) if trusted_only else decode)
+    error = _rebuild(whole, parts, (lambda data: _BuiltinErrors(io.BytesIO(data)).load()) if trusted_only else partial(decode, foreign=foreign))
     if error is None:
         error = ExecutionException(
             f"the function raised {name}: {message} (an exception that cannot be rebuilt in this process; "

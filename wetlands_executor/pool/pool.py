@@ -60,10 +60,11 @@ class Pool(Actions):
         max_workers: number of slots.
         tasks_per_worker: see ``PoolState``.
         preload: modules that a worker imports before it is ready.
-        initializer: pickled (function, args) and the name of what travels as code in it, or None.
+        initializer: pickled (function, args), the name of what travels as code in it, and whether it does as bytecode; or None.
         start_timeout: seconds from the process's start to its being ready.
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``.
         what: how messages call the environment.
+        peer: the Python of the workers; None is one like this.
     """
 
     def submit(self, encoded: payload.Encoded, task: Any) -> Call:

@@ -220,6 +220,8 @@ class WorkerProcess:
         encoded = call.encoded
         if call.context.number != self.sent_context or (encoded.flags | call.watched) & (wire.IN_BULK | wire.NAMED):
             return False
+        if encoded.bytecode and self.foreign:
+            return False
         definition = encoded.definition
         return definition is None or definition.number in self.known
 

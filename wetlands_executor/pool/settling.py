@@ -112,7 +112,7 @@ class Settling(PoolCore):
                 frame = call.backlog.popleft()
             if frame.kind == wire.OUTPUT:
                 try:
-                    new = payload.decode(frame.payload)
+                    new = payload.decode(frame.payload, _is_foreign(call))
                 except BaseException:
                     LOGGER.exception("wetlands_executor: an output of task %r cannot be unpickled here", call.task.name)
                 else:
@@ -122,7 +122,7 @@ class Settling(PoolCore):
             elif frame.kind == wire.CANCELLED:
                 call.task._settle_cancelled()
             elif call.deciding:
-                self._decide(call, payload.decode_error(frame.payload))
+                self._decide(call, payload.decode_error(frame.payload, foreign=_is_foreign(call)))
             else:
                 _decode_and_settle(call, frame.kind, frame.payload)
 
@@ -165,13 +165,17 @@ class Settling(PoolCore):
         self._finish_decided(call, asked)
 
 
+def _is_foreign(call: Call) -> bool:
+    return call.process is not None and call.process.foreign
+
+
 def _decode_and_settle(call: Call, kind: int, data: bytes | bytearray) -> None:
     """Unpickle and settle; on a decoder thread, or wherever user code may run."""
     try:
         if kind == wire.ERROR:
-            value, error = None, payload.decode_error(data)
+            value, error = None, payload.decode_error(data, foreign=_is_foreign(call))
         else:
-            value, error = payload.decode(data), None
+            value, error = payload.decode(data, _is_foreign(call)), None
     except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is this task's failure and nobody else's
         value, error = None, payload.undecodable(failure, str(call.task.name))
     call.task._settle(value, error)

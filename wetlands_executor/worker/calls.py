@@ -7,7 +7,6 @@ that the host has shipped (the environment's own copy, if any, is never touched)
 from __future__ import annotations
 
 import io
-import sys
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -20,17 +19,27 @@ except ImportError:  # another implementation than CPython
 
 __all__ = ["PicklingError", "cloudpickle_module", "dumps", "dumps_error", "dumps_result", "loads", "loads_rich"]
 
-#: What the host's pickles call this package.
-_HOST_NAME = "wetlands_executor.worker"
+#: What the host's pickles call this package, and what a worker's do.
+_HOST_NAME = "wetlands_executor.worker."
+_WORKER_NAME = "_wetlands_worker."
 _HERE = __name__.rpartition(".")[0]
 
 
+#: Version of the host's Python if its bytecode is not this interpreter's; set once, by the runner. Code travels as source then.
+_foreign = ""
+
+
+def use_sources(version: str) -> None:
+    """Exchange source with the host from now on, and refuse bytecode from it."""
+    global _foreign  # a fact about this process
+    _foreign = version
+
+
 def cloudpickle_module() -> Any:
-    """Return the shipped cloudpickle, imported on first use."""
+    """Return the shipped cloudpickle, imported on first use; in the host, its own."""
     import importlib
 
-    return importlib.import_module(_HERE + ".cloudpickle")
-
+    return importlib.import_module("cloudpickle.cloudpickle" if _HERE + "." == _HOST_NAME else _HERE + ".cloudpickle")
 
 
 class RichUnpickler(Unpickler):
@@ -38,10 +47,17 @@ class RichUnpickler(Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the object that the stream names; an import error says where it was looked for."""
+        if _foreign:
+            from .portable import check_name
+
+            check_name(module, name)
+        if module.startswith((_HOST_NAME, _WORKER_NAME)):
+            _, _, rest = module.rpartition(".")
+            if rest == "cloudpickle":
+                return getattr(cloudpickle_module(), name)
+            module = "%s.%s" % (_HERE, rest)
         if module == "cloudpickle.cloudpickle" or module == "cloudpickle":
             return getattr(cloudpickle_module(), name)
-        if module.startswith(_HOST_NAME) and _HERE != _HOST_NAME:
-            module = _HERE + module[len(_HOST_NAME) :]
         return super().find_class(module, name)
 
 
@@ -55,7 +71,7 @@ def dumps_result(value: Any, by_value: bool) -> bytes:
 
     Args:
         value: what the function returned.
-        by_value: True if code may travel back as it is, that is, if both interpreters have the same magic number.
+        by_value: True if code may travel back as it is, that is, if both interpreters have the same magic number; else as source.
 
     Raises:
         Exception: whatever the value's own reduction raises.
@@ -63,23 +79,15 @@ def dumps_result(value: Any, by_value: bool) -> bytes:
     try:
         return dumps(value, 5)
     except (PicklingError, AttributeError, TypeError) as error:
-        if not by_value:
-            if _is_local(error):
-                raise PicklingError(
-                    "%s. The class or function exists only in the worker, whose Python (%s) differs from the host's: return an instance "
-                    "of a class that both can import" % (error, sys.version.split()[0])
-                ) from error
-            raise
         try:
-            data: bytes = cloudpickle_module().dumps(value, 5)
-        except (PicklingError, AttributeError, TypeError):
+            from .pickler import dumps_by_value
+
+            data: bytes = dumps_by_value(value, "" if by_value else _foreign)
+        except (PicklingError, AttributeError, TypeError) as second:
+            if not by_value and isinstance(second, PicklingError):
+                raise  # it says why the code of a function cannot travel
             raise error from None
         return data
-
-
-def _is_local(error: BaseException) -> bool:
-    text = str(error)
-    return "local object" in text or "not found as" in text or "not the same object" in text or "attribute lookup" in text
 
 
 def dumps_error(error: BaseException, by_value: bool) -> bytes:

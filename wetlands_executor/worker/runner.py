@@ -24,8 +24,8 @@ from _signal import signal as set_signal
 from time import monotonic_ns
 
 from . import board as boards
-from . import stdio, wire
-from .calls import dumps, dumps_error, dumps_result, loads, loads_rich
+from . import calls, stdio, wire
+from .calls import PicklingError, dumps, dumps_error, dumps_result, loads, loads_rich
 from .channel import Channel, ChannelLost, move_up
 from .context import RemoteTaskHandle
 from .progress import Progress
@@ -86,7 +86,9 @@ class Runner:
         _kind, _ident, data = channel.read_record()
         config = loads(data)
         channel.nonce = config["nonce"]
-        channel.by_value = config["magic"] == _magic()
+        channel.by_value = config["magic"] in (None, _magic())
+        if not channel.by_value:
+            calls.use_sources(config["version"])
         self.context = config["context"]
         channel.send(wire.HELLO, 0, dumps(_describe(), 4))
         from . import imports, records
@@ -113,7 +115,7 @@ class Runner:
 
     def _initialize(self, payload: bytes, code: Any) -> bool:
         if code is not None and not self.channel.by_value:
-            error = TypeError(
+            error = PicklingError(
                 "the initializer %s would have to travel as code, but this is Python %s and the host is another version: put it into "
                 "a module that the worker can import" % (code, sys.version.split()[0])
             )

@@ -1,0 +1,395 @@
+"""Functions and classes for another Python: what a pickler writes for them when its receiver has another magic number.
+
+Code is reduced to source (``sources.py``); what ``dataclasses``, ``collections``, ``enum``, ``typing`` and ``functools`` generate is reduced
+to what it was generated from (``classes.py`` and ``portable.py`` make it again). Everything else stays with cloudpickle. Used by the host's
+``CallPickler`` and by the worker's pickler (``pickler.py``). Entered by any thread that pickles; keeps no state.
+"""
+
+from __future__ import annotations
+
+import sys
+from pickle import PicklingError
+
+from . import classes, portable
+from .sources import NoSource, locate
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from types import CodeType
+    from typing import Any, Callable, Dict, List, Optional, Tuple
+
+
+class Cells:
+    """The cells of closures within one stream: functions that share one at home share one again on the other side."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: Dict[int, Tuple[Any, Any]] = {}
+
+    def of(self, function: Any, fresh: Any) -> Any:
+        """Return the empty cells that travel for the closure of ``function``.
+
+        Args:
+            function: the function.
+            fresh: new empty cells, as cloudpickle makes them for each function.
+        """
+        if fresh is None:
+            return None
+        # The original is kept beside its stand-in, so that its id stays its own.
+        return tuple(self._known.setdefault(id(cell), (cell, empty))[1] for cell, empty in zip(function.__closure__, fresh))  # noqa: B905
+
+
+class Names:
+    """Who sends to whom, for reductions and messages.
+
+    Attributes:
+        theirs: version of the Python that receives.
+        dumps: pickles what names only importable things; raises ``ByValue`` for all else.
+    """
+
+    __slots__ = ("dumps", "theirs")
+
+    def __init__(self, theirs: str, dumps: Callable[[Any], bytes]) -> None:
+        self.theirs = theirs
+        self.dumps = dumps
+
+
+class ByValue(Exception):  # noqa: N818 - a signal between two picklers
+    """What was to be pickled by name only needs code."""
+
+
+def refusal(what: str, names: Names, reason: str, remedy: str) -> PicklingError:
+    """Return the error for code that cannot travel."""
+    ours = sys.version.split()[0]
+    return PicklingError(
+        "%s cannot travel from Python %s to Python %s: bytecode is never sent to another version, and %s. %s, or put it into a module or file "
+        'that the other Python can import (submit("file.py:function", ...)), or use an environment with Python %s'
+        % (what, ours, names.theirs, reason, remedy, ".".join(ours.split(".")[:2]))
+    )
+
+
+def reduce_code(code: CodeType, names: Names) -> Any:
+    """Reduce a code object to its source."""
+    try:
+        piece = locate(code)
+    except NoSource as error:
+        raise refusal(code.co_name, names, error.reason, error.remedy) from None
+    return (portable.stdlib_code if piece.unit is None else portable.rebuild_code), piece.arguments + (sys.version.split()[0],)
+
+
+class _Globals:
+    """Stands for the globals of a module of the standard library."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def __reduce__(self) -> Any:
+        return portable.module_globals, (self.module,)
+
+
+class _Annotations:
+    """Stands for the annotations of a function or class."""
+
+    def __init__(self, entries: List[Tuple[str, Any, Optional[bytes]]]) -> None:
+        self.entries = entries
+
+    def __reduce__(self) -> Any:
+        return portable.rebuild_annotations, (self.entries,)
+
+
+_PLAIN_TYPES = (int, str, float, bool, bytes, complex, list, tuple, dict, set, frozenset, object, type(None))
+
+
+def pack_annotations(found: Any, names: Optional[Names]) -> Any:
+    """Return what travels for annotations: those that the other side may be unable to make go with a text to fall back on."""
+    if not found or names is None:
+        return found or {}
+    entries: List[Tuple[str, Any, Optional[bytes]]] = []
+    for name, value in dict(found).items():
+        if value is None or type(value) is str or value in _PLAIN_TYPES:
+            entries.append((name, value, None))
+            continue
+        try:
+            entries.append((name, _text(value), names.dumps(value)))
+        except ByValue:
+            entries.append((name, value, None))
+        except Exception:  # noqa: BLE001 - user code, or nothing that can be pickled: the text remains
+            entries.append((name, _text(value), None))
+    return _Annotations(entries)
+
+
+def _text(value: Any) -> str:
+    return value.__qualname__ if type(value) is type else str(value)
+
+
+def reduce_function(function: Any, names: Names, newargs: Tuple[Any, ...], state: Tuple[Any, Any], what: str) -> Tuple[Any, Any, Any]:
+    """Return (arguments for cloudpickle's ``_make_function``, attributes, slots) of a function that travels.
+
+    Args:
+        function: the function.
+        names: whose it is and where it goes.
+        newargs: what cloudpickle's ``_function_getnewargs`` gives.
+        state: what its ``_function_getstate`` gives.
+        what: how messages call it.
+    """
+    from .calls import cloudpickle_module
+
+    try:
+        piece = locate(function.__code__, function.__globals__)
+    except NoSource as error:
+        raise refusal(what, names, error.reason, error.remedy) from None
+    attributes, slots = state
+    slots["__annotations__"] = pack_annotations(slots.get("__annotations__"), names)
+    code, base, *rest = newargs
+    if piece.unit is None:
+        slots["__globals__"] = {}
+        slots["_cloudpickle_submodules"] = []
+        base = _Globals(function.__globals__["__name__"])
+    elif piece.plain is not code:
+        used = cloudpickle_module()._extract_code_globals(piece.plain)
+        slots["__globals__"] = {name: value for name, value in slots["__globals__"].items() if name in used}
+    return (code, base, *rest), attributes, slots
+
+
+def reduce_value(obj: Any, names: Names) -> Any:
+    """Reduce what exists, or is pickled, differently in other versions; None for everything else."""
+    kind = type(obj)
+    if kind.__module__ == "types" or kind.__name__ == "_CallableGenericAlias":
+        if kind.__name__ == "UnionType":
+            return portable.make_union, (obj.__args__,)
+        if kind.__name__ in ("GenericAlias", "_CallableGenericAlias"):
+            return portable.make_alias, (obj.__origin__, obj.__args__)
+    if kind.__name__ == "code" and kind is type(portable.walk.__code__):
+        return reduce_code(obj, names)
+    return None
+
+
+def reduce_decorated(obj: Any) -> Any:
+    """Reduce what ``functools`` and ``typing`` make and no name leads to; None for everything else. Serves equal versions too."""
+    kind = type(obj)
+    if kind.__module__ == "typing" and kind.__name__ == "NewType":
+        return portable.make_newtype, (obj.__name__, obj.__supertype__, obj.__module__)
+    if kind.__module__ != "functools":
+        return None
+    if kind.__name__ == "singledispatchmethod":
+        return portable.make_singledispatchmethod, (obj.func, obj.dispatcher)
+    if kind.__name__ == "_lru_cache_wrapper":
+        parameters = getattr(obj, "cache_parameters", None)
+        options = parameters() if parameters is not None else {"maxsize": obj.cache_info().maxsize, "typed": False}
+        return portable.make_lru_cache, (obj.__wrapped__, options["maxsize"], options["typed"])
+    if kind.__name__ == "cached_property":
+        return portable.make_cached_property, (obj.func, obj.attrname)
+    return None
+
+
+def reduce_dispatcher(function: Any) -> Any:
+    """Reduce functions by value that the standard library has made for somebody's: a dispatching one, an early ``NewType``; else None."""
+    if "__supertype__" in vars(function) and function.__globals__.get("__name__") == "typing":
+        return portable.make_newtype, (function.__name__, function.__supertype__, function.__module__)
+    if function.__globals__.get("__name__") != "functools" or "dispatch" not in vars(function) or "registry" not in vars(function):
+        return None
+    original = getattr(function, "__wrapped__", None) or function.registry[object]
+    state = (original, list(function.registry.items()))
+    return portable.make_singledispatch, (), state, None, None, portable.set_singledispatch
+
+
+# --- classes by value
+
+
+#: Entries of a class that other versions do not have, or that each makes by itself.
+_OWN_OF_A_VERSION = (
+    "__static_attributes__", "__firstlineno__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__conditional_annotations__",
+    "__classdictcell__", "__type_params__", "__protocol_attrs__", "__non_callable_proto_members__", "__weakref__", "__dict__",
+)  # fmt: skip
+
+
+def builtin_type(name: str) -> Any:
+    """Reduce a type of the module ``types``."""
+    return portable.builtin_type, (name,)
+
+
+def reduce_class(cls: Any, names: Optional[Names]) -> Any:
+    """Reduce a class that travels by value; ``names`` is None if the receiver is of this very version."""
+    import enum
+
+    from .calls import cloudpickle_module
+
+    cloudpickle = cloudpickle_module()
+    tracker = cloudpickle._get_or_create_tracker_id(cls)
+    space = vars(cls)
+    if issubclass(cls, enum.Enum):
+        return _reduce_enum(cls, tracker)
+    if cls.__bases__ == (tuple,) and isinstance(space.get("_fields"), tuple) and "_make" in space:
+        return _reduce_namedtuple(cls, tracker, names)
+    if type(cls).__name__ == "_TypedDictMeta":
+        return _reduce_typed_dict(cls, tracker, names)
+    members, _ = cloudpickle._class_getstate(cls)
+    first = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    if "__slots__" in space:
+        first["__slots__"] = _slots(cls)
+        members.pop("__slots__", None)
+    if isinstance(space.get("__dict__"), property):
+        first["__dict__"] = space["__dict__"]
+    members = {name: value for name, value in members.items() if name not in _OWN_OF_A_VERSION and not _is_slot(value, cls)}
+    if "_is_protocol" in space:
+        members = {name: value for name, value in members.items() if not _made_by(value, ("typing", "typing_extensions"))}
+    members["__annotations__"] = pack_annotations(_annotations_of(cls), names)
+    if not _annotations_of(cls):
+        del members["__annotations__"]
+    dataclass = _dataclass(cls, members) if "__dataclass_params__" in space else None
+    bases = cloudpickle._get_bases(cls)
+    return classes.make_class, (type(cls), cls.__name__, bases, first, tracker), (members, dataclass), None, None, classes.set_class
+
+
+def _annotations_of(cls: Any) -> Any:
+    if sys.version_info >= (3, 14):
+        try:
+            return dict(cls.__annotations__)
+        except NameError:
+            import importlib
+
+            library = importlib.import_module("annotationlib")
+            return library.get_annotations(cls, format=library.Format.STRING)
+    return vars(cls).get("__annotations__")
+
+
+def _slots(cls: Any) -> Any:
+    slots = vars(cls)["__slots__"]
+    if isinstance(slots, (str, tuple, list, dict)):
+        return slots
+    return tuple(name for name, value in vars(cls).items() if _is_slot(value, cls))  # an iterator that is used up
+
+
+def _is_slot(value: Any, cls: Any) -> bool:
+    return type(value).__name__ in ("member_descriptor", "getset_descriptor") and getattr(value, "__objclass__", None) is cls
+
+
+def _made_by(value: Any, modules: Tuple[str, ...]) -> bool:
+    """Return True for a function whose code stands in one of these modules."""
+    function = getattr(value, "__func__", value)
+    return getattr(function, "__globals__", {}).get("__name__") in modules
+
+
+_GENERATED = (
+    "__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__setattr__", "__delattr__", "__replace__",
+    "__getstate__", "__setstate__",
+)  # fmt: skip
+_PARAMETERS = ("init", "repr", "eq", "order", "unsafe_hash", "frozen", "match_args", "kw_only", "slots")
+_OPTIONS = ("default", "default_factory", "init", "repr", "hash", "compare", "kw_only", "doc")
+
+
+def _dataclass(cls: Any, members: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Return (parameters, {field: (kind, options)}) of a dataclass, and take out of ``members`` what the decorator has made."""
+    import dataclasses
+
+    parameters = {name: getattr(cls.__dataclass_params__, name) for name in _PARAMETERS if hasattr(cls.__dataclass_params__, name)}
+    kinds = {"_FIELD": "field", "_FIELD_CLASSVAR": "class variable", "_FIELD_INITVAR": "init-only"}
+    own = _annotations_of(cls) or {}
+    fields: Dict[str, Any] = {}
+    for name, field in cls.__dataclass_fields__.items():
+        if name not in own:
+            continue  # of a base
+        kind = kinds[field._field_type.name]
+        options = {key: getattr(field, key) for key in _OPTIONS if getattr(field, key, dataclasses.MISSING) is not dataclasses.MISSING}
+        if kind == "class variable":
+            continue  # its value is an attribute like any other
+        options["metadata"] = dict(field.metadata)
+        if kind == "init-only":
+            options.pop("kw_only", None) if not options.get("kw_only") else None
+        fields[name] = (kind, {key: value for key, value in options.items() if not (key == "doc" and value is None)})
+        members.pop(name, None)
+    for name in ("__dataclass_params__", "__dataclass_fields__", "__match_args__"):
+        members.pop(name, None)
+    for name in _GENERATED:
+        if name in members and (cls.__dataclass_params__.eq if members[name] is None else _is_generated(members[name])):
+            del members[name]
+    return parameters, fields
+
+
+def _is_generated(value: Any) -> bool:
+    import linecache
+
+    if _made_by(value, ("dataclasses", "reprlib")):
+        return True
+    value = getattr(value, "__wrapped__", value)
+    code = getattr(value, "__code__", None)
+    return code is not None and code.co_filename == "<string>" and (value.__globals__ is not None) and not _is_written(code, linecache)
+
+
+def _is_written(code: Any, linecache: Any) -> bool:
+    try:
+        return bool(linecache.getlines(code.co_filename)) and bool(locate(code))
+    except NoSource:
+        return False
+
+
+def _reduce_namedtuple(cls: Any, tracker: str, names: Optional[Names]) -> Any:
+    made = (
+        "__slots__", "__module__", "__qualname__", "_fields", "_field_defaults", "_fields_defaults", "__new__", "_make", "_replace", "__replace__",
+        "__repr__", "_asdict", "__getnewargs__", "__match_args__", "__annotations__", "__orig_bases__", "_field_types",
+    )  # fmt: skip
+    members = {
+        name: value
+        for name, value in vars(cls).items()
+        if name not in cls._fields and name not in _OWN_OF_A_VERSION and (name not in made or not _is_tuple_part(name, value))
+    }
+    members["__qualname__"] = cls.__qualname__
+    found = _annotations_of(cls)
+    if found:
+        members["__annotations__"] = pack_annotations(found, names)
+    defaults = tuple(cls._field_defaults.values())
+    arguments = (cls.__name__, cls._fields, defaults, cls.__module__, tracker)
+    return classes.make_namedtuple, arguments, members, None, None, classes.set_attributes
+
+
+def _is_tuple_part(name: str, value: Any) -> bool:
+    """Return True for what ``collections.namedtuple`` makes; an author may have replaced its methods."""
+    function = getattr(value, "__func__", value)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return True
+    return _made_by(function, ("collections", "typing")) or code.co_filename.startswith("<") or name == "__new__"
+
+
+def _reduce_typed_dict(cls: Any, tracker: str, names: Optional[Names]) -> Any:
+    keys = ("__required_keys__", "__optional_keys__", "__readonly_keys__", "__mutable_keys__")
+    members: Dict[str, Any] = {name: sorted(vars(cls)[name]) for name in keys if name in vars(cls)}
+    members.update({name: vars(cls)[name] for name in ("__module__", "__doc__", "__total__") if name in vars(cls)})
+    members["__qualname__"] = cls.__qualname__
+    members["__annotations__"] = pack_annotations(_annotations_of(cls), names)
+    return classes.make_typed_dict, (cls.__name__, bool(cls.__total__), tracker), members, None, None, classes.set_typed_dict
+
+
+def _reduce_enum(cls: Any, tracker: str) -> Any:
+    from .calls import cloudpickle_module
+
+    members, _ = cloudpickle_module()._class_getstate(cls)
+    listed = [(name, member._value_) for name, member in cls.__members__.items()]
+    names_of_members = dict(listed)
+    kept = {}
+    for name, value in members.items():
+        sunder = name.startswith("_") and name.endswith("_") and not name.startswith("__")
+        if name in names_of_members or name in _OWN_OF_A_VERSION or (sunder and name != "_missing_"):
+            continue
+        if name in ("__new__", "__new_member__", "__doc__", "__module__", "__qualname__", "__annotations__") or _made_by(value, ("enum",)):
+            continue
+        if any(name in vars(base) and vars(base)[name] is value for base in cls.__mro__[1:]):
+            continue
+        kept[name] = value
+    attributes = {}
+    for name, member in cls.__members__.items():
+        found = {key: value for key, value in vars(member).items() if not (key.startswith("_") and key.endswith("_"))}
+        if found and member._name_ == name:
+            attributes[name] = found
+    boundary = getattr(vars(cls).get("_boundary_"), "name", None)
+    first = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    arguments = (type(cls), cls.__name__, cls.__bases__, first, listed, boundary, tracker)
+    return classes.make_enum, arguments, (kept, attributes), None, None, classes.set_enum
+
+
+def reduce_enum_base(cls: Any) -> Any:
+    """Reduce a class of the module ``enum`` that not every version has; None for everything else."""
+    if getattr(cls, "__module__", None) == "enum" and cls.__name__ in ("StrEnum", "ReprEnum", "EnumType"):
+        return classes.enum_base, (cls.__name__,)
+    return None
