@@ -32,7 +32,7 @@ CLOSED_GRACE = 1.0
 #: Seconds to wait for the rest of a dead worker's results where pipes are read by threads.
 DRAIN_GRACE = 2.0
 
-_OUTCOMES = (wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, TOO_LARGE)
+_OUTCOMES = (wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.VALUE_IN_BLOCKS, TOO_LARGE)
 
 
 class Arrivals(Limits):
@@ -307,6 +307,8 @@ class Arrivals(Limits):
         unstarted = process.take_back()
         final = self._certify(process, code)
         self._last_streams = (*process.streams, process.records)
+        if process.parcels.arena is not None:
+            process.parcels.arena.reclaim(process.parcels.incarnation)
         del self.processes[process.worker]
         self._feed(st.WorkerExited(process.worker, unstarted, final))
         self._reasons.pop(process.worker, None)
@@ -317,6 +319,7 @@ class Arrivals(Limits):
         for fd in process.process.fds():
             self._port.remove(fd)
         process.process.close()
+        process.parcels.close()
 
     def _certify(self, process: WorkerProcess, code: int) -> bool:
         """Keep the reason of this death for the tasks that it concerns; return True if another try to start would meet it again."""

@@ -9,6 +9,7 @@ from importlib import resources
 from cloudpickle import cloudpickle
 
 _MODULES = (
+    "arena",
     "board",
     "bootstrap",
     "calls",
@@ -17,8 +18,10 @@ _MODULES = (
     "imports",
     "injection",
     "namespaces",
+    "parcels",
     "progress",
     "records",
+    "room",
     "runner",
     "scripts",
     "stdio",

@@ -135,6 +135,8 @@ class PoolCore:
         if options is not None:
             call.priority = options.priority
             left = options.retries - task._attempt + 1
+            if options.retries and encoded.parcel is not None:
+                encoded.parcel.kept = True
             if options.retry_on is None:
                 call.tries = left
             else:

@@ -30,7 +30,7 @@ import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ExecutionException
-from wetlands_executor.pool import functions
+from wetlands_executor.pool import arena, functions
 from wetlands_executor.worker import imports, namespaces, wire
 
 PROTOCOL = 5
@@ -82,15 +82,19 @@ class Encoded:
         flags: of the call frame.
         payload: pickled (args, kwargs), or (function, args, kwargs); empty for a call without arguments.
         by_value: name of what travels as code, or None.
+        parcel: its blocks in shared memory, or None.
     """
 
-    __slots__ = ("by_value", "definition", "flags", "payload")
+    __slots__ = ("by_value", "definition", "flags", "parcel", "payload")
 
-    def __init__(self, definition: Definition | None, flags: int, payload: bytes, by_value: str | None) -> None:
+    def __init__(
+        self, definition: Definition | None, flags: int, payload: bytes, by_value: str | None, parcel: arena.Parcel | None = None
+    ) -> None:
         self.definition = definition
         self.flags = flags
         self.payload = payload
         self.by_value = by_value
+        self.parcel = parcel
 
 
 class _Space:
@@ -115,8 +119,8 @@ _nested = threading.local()
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle, with references that name the project's files and one namespace per module."""
 
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=PROTOCOL)
+    def __init__(self, file: io.BytesIO, take: Callable[[pickle.PickleBuffer], Any] | None = None) -> None:
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=take)
         self.by_value: str | None = None
         self._spaces: dict[int, _Space] = {}
 
@@ -195,10 +199,10 @@ def _entry(value: Any, shared: bool) -> tuple[Any, Any, bytes | None]:
     return hashlib.sha256(data).hexdigest(), None, data
 
 
-def dumps(value: Any) -> tuple[bytes, str | None]:
-    """Pickle for a worker; return the bytes and the name of what travels as code, if anything does."""
+def dumps(value: Any, parcel: arena.Parcel | None = None) -> tuple[bytes, str | None]:
+    """Pickle for a worker; return the bytes and the name of what travels as code, if anything does. Large buffers go into the parcel."""
     with io.BytesIO() as stream:
-        pickler = CallPickler(stream)
+        pickler = CallPickler(stream, parcel.take if parcel is not None else None)
         pickler.dump(value)
         return stream.getvalue(), pickler.by_value
 
@@ -243,8 +247,9 @@ def encode(fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str
     if definition is None:
         definition = _definitions.get(id(fn)) or define(fn)
     if definition is None:
-        payload, by_value = dumps((fn, args, kwargs))
-        return Encoded(None, _bulk(payload), payload, by_value)
+        parcel = arena.Parcel()
+        payload, by_value = dumps((fn, args, kwargs), parcel)
+        return _encoded(None, 0, payload, by_value, parcel)
     if not args and not kwargs:
         return Encoded(definition, wire.PLAIN, b"", definition.by_value)
     for value in args:
@@ -253,13 +258,22 @@ def encode(fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str
     else:
         if not kwargs:
             payload = pickle.dumps((args, None), PROTOCOL)
-            return Encoded(definition, wire.PLAIN | _bulk(payload), payload, definition.by_value)
-    payload, by_value = dumps((args, kwargs))
-    return Encoded(definition, _bulk(payload), payload, definition.by_value or by_value)
+            if len(payload) <= wire.INLINE:
+                return Encoded(definition, wire.PLAIN, payload, definition.by_value)
+            return _encoded(definition, wire.PLAIN, payload, definition.by_value, None)
+    parcel = arena.Parcel()
+    payload, by_value = dumps((args, kwargs), parcel)
+    return _encoded(definition, 0, payload, definition.by_value or by_value, parcel)
 
 
-def _bulk(payload: bytes) -> int:
-    return wire.IN_BULK if len(payload) > wire.INLINE else 0
+def _encoded(definition: Definition | None, flags: int, payload: bytes, by_value: str | None, parcel: arena.Parcel | None) -> Encoded:
+    if len(payload) <= wire.INLINE and (parcel is None or parcel.empty):
+        return Encoded(definition, flags, payload, by_value)
+    if len(payload) > wire.CROSSOVER or (parcel is not None and not parcel.empty):
+        parcel = parcel or arena.Parcel()
+        payload, more = parcel.pack(payload)
+        return Encoded(definition, flags | more | wire.IN_BULK, payload, by_value, None if parcel.empty else parcel)
+    return Encoded(definition, flags | wire.IN_BULK, payload, by_value)
 
 
 _context: Context | None = None
@@ -329,8 +343,15 @@ def is_trivial(payload: bytes | bytearray) -> bool:
     return len(payload) < 65536 and b"\x93" not in payload and not _extensions
 
 
-def decode(payload: bytes | bytearray) -> Any:
+def decode(payload: bytes | bytearray | arena.Delivery) -> Any:
     """Unpickle a result. Raises whatever that raises."""
+    if isinstance(payload, arena.Delivery):
+        data, buffers = payload.data, payload.buffers
+        payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
+        try:
+            return _ResultUnpickler(io.BytesIO(data), buffers=buffers).load()
+        finally:
+            data = buffers = None  # type: ignore[assignment] # nor as long as the traceback of a failure
     if is_trivial(payload):
         return pickle.loads(payload)
     return _ResultUnpickler(io.BytesIO(payload)).load()
