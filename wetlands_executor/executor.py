@@ -103,7 +103,8 @@ class CondaEnvExecutor(Executor):
         self._environment = Environment.find(env)
         self._max_workers: int = max_workers if max_workers is not None else _processors()
         variables = [_variables(worker_env, index) for index in range(self._max_workers)]
-        first = initializer and _pickled_initializer(initializer, initargs)
+        keeps: list[Any] = []
+        first = initializer and _pickled_initializer(initializer, initargs, keeps)
         self._pool = Pool(
             partial(_launch, self._environment, activate, os.fspath(cwd) if cwd is not None else None, variables),
             self._max_workers,
@@ -116,6 +117,7 @@ class CondaEnvExecutor(Executor):
             cancel_grace=cancel_grace,
             what=_describe(self._environment),
         )
+        self._pool.keeps = keeps
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
         self._finalizer = weakref.finalize(self, self._pool.shutdown)
         self._finalizer.atexit = False
@@ -544,8 +546,8 @@ def _variables(worker_env: WorkerEnv, index: int) -> dict[str, str]:
     return dict(found or {})
 
 
-def _pickled_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> tuple[bytes, str | None]:
-    return payload.dumps((initializer, tuple(initargs)))
+def _pickled_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...], keeps: list[Any]) -> tuple[bytes, str | None]:
+    return payload.dumps((initializer, tuple(initargs)), None, keeps)
 
 
 def _launch(

@@ -24,6 +24,7 @@ from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
     import pickle
+    from collections.abc import Callable
 
     from wetlands_executor.worker.arena import Blocks, Region
 
@@ -34,7 +35,8 @@ IDLE = 2.0
 incarnations = itertools.count(16)
 
 _FREE, _HOST = 0, 1
-_PAGE = 4096
+#: Where the second table of words is in a file (``worker/arena.py``, which is not imported before it is needed).
+LEASES = 4 * 65536
 
 
 def _limit() -> int | None:
@@ -68,6 +70,11 @@ class Arena:
         self._blocks: Blocks | None = None
         self._tried = False
         self._token: list[int] = []
+        #: Living workers by incarnation, for their leases.
+        self.workers: weakref.WeakValueDictionary[int, Results] = weakref.WeakValueDictionary()
+        #: Slot -> address of shared arrays; slots of those that only workers look at.
+        self.shares: dict[int, int] = {}
+        self._lingering: set[int] = set()
 
     def blocks(self) -> Blocks | None:
         """Return the allocator; None where the file cannot be mapped."""
@@ -98,6 +105,8 @@ class Arena:
         from wetlands_executor.worker import arena
 
         self.idle = False
+        if self._lingering:
+            self.free_lingering()
         slot = blocks.claim(raw.nbytes, token)
         if slot >= 0:
             try:
@@ -109,9 +118,11 @@ class Arena:
 
     def reclaim(self, incarnation: int) -> int:
         """Free what a dead worker had; return how many blocks that were. Order: after it was reaped and its results were read."""
+        self.workers.pop(incarnation, None)
         blocks = self._blocks
         if blocks is None:
             return 0
+        self.free_lingering()
         words = blocks.region.words
         found = 0
         for slot in range(len(blocks.table)):
@@ -146,8 +157,25 @@ class Arena:
 
     def trim(self) -> int:
         """Give the memory of free blocks back; return how many blocks are in use."""
+        self.free_lingering()
         self.idle = True
         return self._blocks.trim() if self._blocks is not None else 0
+
+    def free_shared(self, slot: int) -> None:
+        """The last view of a shared array on this host is gone; in a finalizer."""
+        forget_shared(self.shares.pop(slot))
+        self._lingering.add(slot)
+        self.free_lingering()
+
+    def free_lingering(self) -> None:
+        """Free the shared arrays that nobody looks at any more. Any thread; each is freed once."""
+        for slot in list(self._lingering):
+            if not any(results.leases(slot) for results in list(self.workers.values())):
+                try:
+                    self._lingering.remove(slot)
+                except KeyError:
+                    continue  # another thread, or a finalizer within this loop
+                self.free(slot)
 
     def in_use(self) -> dict[int, int]:
         """Return slot -> owner word of the blocks that are not free."""
@@ -159,6 +187,14 @@ class Arena:
     def __del__(self) -> None:
         if self.fd >= 0 and self.pid == os.getpid():
             spawn.close_quietly(self.fd)
+
+
+def _forget_nothing(_address: int) -> None:
+    pass
+
+
+#: Takes the address of a shared array that nobody here looks at any more; ``shared`` puts its own function here.
+forget_shared: Callable[[int], None] = _forget_nothing
 
 
 #: The arena of this process, while anybody holds it. Guarded by ``spawn.making``.
@@ -200,7 +236,7 @@ class Parcel:
         self._token: list[int] = []
         self._held = True
         self.kept = False
-        self.keeps: list[Any] | None = None
+        self.keeps: list[Any] = []
 
     @property
     def empty(self) -> bool:
@@ -320,6 +356,15 @@ class Results:
         self.incarnation = next(incarnations)
         self.used = False
         self._file: _ResultFile | None = None
+        if arena is not None and fd >= 0:
+            arena.workers[self.incarnation] = self
+
+    def leases(self, slot: int) -> bool:
+        """Return True if the worker looks at a shared array. Any thread: by descriptor, which may be closed meanwhile: then it is dead."""
+        try:
+            return self.fd >= 0 and any(os.pread(self.fd, 4, LEASES + 4 * slot))
+        except OSError:
+            return False
 
     def adopt(self, payload: bytes | bytearray) -> Delivery:
         """Take over the blocks of a result. I/O thread.
@@ -395,5 +440,9 @@ class Results:
         if self._file is not None:
             self._file.idle = True
         self._file = None
-        self.arena = None
         self.fd = -1
+        arena, self.arena = self.arena, None
+        if arena is not None:
+            arena.workers.pop(self.incarnation, None)
+            if not arena.workers:
+                arena.trim()  # no pool is left that would do it later

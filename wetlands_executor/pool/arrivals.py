@@ -156,6 +156,8 @@ class Arrivals(Limits):
             else:
                 self._on_message(process, frame.kind, frame.payload)
         process.finished += len(finished)
+        if process.parcels.used:
+            self._note_blocks(process)
         if finished or sent:
             self._feed(st.ItemsFinished(process.worker, finished) if finished else None, sent)
 
@@ -318,8 +320,8 @@ class Arrivals(Limits):
         assert self._port is not None
         for fd in process.process.fds():
             self._port.remove(fd)
-        process.process.close()
         process.parcels.close()
+        process.process.close()
 
     def _certify(self, process: WorkerProcess, code: int) -> bool:
         """Keep the reason of this death for the tasks that it concerns; return True if another try to start would meet it again."""

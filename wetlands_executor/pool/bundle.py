@@ -24,6 +24,7 @@ _MODULES = (
     "room",
     "runner",
     "scripts",
+    "sharing",
     "stdio",
     "wire",
 )

@@ -84,6 +84,8 @@ class PoolCore:
         self._launch = launch
         self._preload = list(preload)
         self._initializer = initializer
+        #: Shared arrays that the initializer refers to.
+        self.keeps: list[Any] = []
         self._start_timeout = start_timeout
         self.worker_timeout = worker_timeout
         self.task_timeout = task_timeout

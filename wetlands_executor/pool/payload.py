@@ -30,7 +30,7 @@ import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ExecutionException
-from wetlands_executor.pool import arena, functions
+from wetlands_executor.pool import arena, functions, shared
 from wetlands_executor.worker import imports, namespaces, wire
 
 PROTOCOL = 5
@@ -49,7 +49,7 @@ class Definition:
         data: the definition, pickled from builtin types.
         name: for messages.
         by_value: name of the function if its code travels, else None.
-        keep: the function, so that its ``id`` stays its own.
+        keep: the function, so that its ``id`` stays its own; or the shared arrays in it.
     """
 
     __slots__ = ("__weakref__", "by_value", "data", "keep", "name", "number")
@@ -119,8 +119,10 @@ _nested = threading.local()
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle, with references that name the project's files and one namespace per module."""
 
-    def __init__(self, file: io.BytesIO, take: Callable[[pickle.PickleBuffer], Any] | None = None) -> None:
-        super().__init__(file, protocol=PROTOCOL, buffer_callback=take)
+    def __init__(self, file: io.BytesIO, parcel: arena.Parcel | None = None, keeps: list[Any] | None = None) -> None:
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=parcel.take if parcel is not None else None)
+        #: Takes shared arrays that are referred to; None: they are copied.
+        self.keeps = keeps if parcel is None else parcel.keeps
         self.by_value: str | None = None
         self._spaces: dict[int, _Space] = {}
 
@@ -144,6 +146,11 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             name = obj.__func__.__name__
             if getattr(obj.__self__, name, None) == obj:  # by name, as pickle does it: the function itself may have no name of its own
                 return getattr, (obj.__self__, name)
+        if self.keeps is not None and shared.any_shared():
+            found = shared.reduce(obj)
+            if found is not None:
+                self.keeps.append(obj)
+                return found
         return super().reducer_override(obj)
 
     @staticmethod
@@ -164,7 +171,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if space is None:
                 space = self._spaces[id(func.__globals__)] = _Space(name, dict(base))
             base = space
-        entries = [(key, *_entry(value, name is not None)) for key, value in slots.pop("__globals__").items()]
+        entries = [(key, *_entry(value, name is not None, self.keeps)) for key, value in slots.pop("__globals__").items()]
         return _cp._make_function, (code, base, *rest), (attributes, slots, name, entries), None, None, namespaces.restore
 
 
@@ -175,9 +182,9 @@ def _space_name(space: Mapping[str, Any]) -> str | None:
     return name if module is not None and module.__dict__ is space else None
 
 
-def _entry(value: Any, shared: bool) -> tuple[Any, Any, bytes | None]:
+def _entry(value: Any, spaced: bool, keeps: list[Any] | None) -> tuple[Any, Any, bytes | None]:
     """Return (token, value, pickled value or None) of one global of a function by value."""
-    if not shared:
+    if not spaced:
         return None, value, None
     if type(value) in _SCALARS and not (type(value) in (str, bytes) and len(value) > 256):
         return (type(value).__name__, repr(value)), value, None
@@ -193,16 +200,22 @@ def _entry(value: Any, shared: bool) -> tuple[Any, Any, bytes | None]:
         return None, value, None
     active.add(id(value))
     try:
-        data, _by_value = dumps(value)
+        data, _by_value = dumps(value, None, keeps)
     finally:
         active.discard(id(value))
     return hashlib.sha256(data).hexdigest(), None, data
 
 
-def dumps(value: Any, parcel: arena.Parcel | None = None) -> tuple[bytes, str | None]:
-    """Pickle for a worker; return the bytes and the name of what travels as code, if anything does. Large buffers go into the parcel."""
+def dumps(value: Any, parcel: arena.Parcel | None = None, keeps: list[Any] | None = None) -> tuple[bytes, str | None]:
+    """Pickle for a worker; return the bytes and the name of what travels as code, if anything does.
+
+    Args:
+        value: anything.
+        parcel: takes large buffers, and shared arrays that are referred to.
+        keeps: takes shared arrays, where there is no parcel; has to live as long as the bytes are used.
+    """
     with io.BytesIO() as stream:
-        pickler = CallPickler(stream, parcel.take if parcel is not None else None)
+        pickler = CallPickler(stream, parcel, keeps)
         pickler.dump(value)
         return stream.getvalue(), pickler.by_value
 
@@ -238,8 +251,9 @@ def define(fn: Callable[..., Any] | str) -> Definition | None:
 
 def define_by_value(fn: Callable[..., Any]) -> Definition:
     """Return a definition that carries the function itself; for callers that use it many times (``map``)."""
-    data, by_value = dumps(fn)
-    return Definition(pickle.dumps(("value", data), 4), functions.display_name(fn), by_value)
+    keeps: list[Any] = []
+    data, by_value = dumps(fn, None, keeps)
+    return Definition(pickle.dumps(("value", data), 4), functions.display_name(fn), by_value, keeps)
 
 
 def encode(fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], definition: Definition | None = None) -> Encoded:

@@ -23,6 +23,7 @@ Any thread enters here, and the garbage collector. There are no locks but the on
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import sys
 from _thread import RLock
@@ -55,6 +56,8 @@ SMALLEST = 1 << 17
 _LOOK = 32
 
 _HUGE = 1 << 21
+
+_serial = itertools.count()
 
 _pid = os.getpid
 _libc: Any = ctypes.CDLL(None, use_errno=True)
@@ -138,10 +141,11 @@ class _Extent:
 class Root(weak_reference):  # type: ignore[type-arg] # 3.8 has no subscript for it
     """Watches the object that all views of a block hang on; calls ``free(slot)`` when it dies."""
 
-    __slots__ = ("address", "extent", "free", "number", "offset", "own", "slot", "used")
+    __slots__ = ("address", "extent", "free", "key", "number", "offset", "own", "slot", "used")
 
     if TYPE_CHECKING:
         number: int
+        key: Any  # in ``Region.live``
         slot: int  # the same number; -1: its death frees nothing
         own: bool  # the block belongs to this process alone
         offset: int
@@ -163,7 +167,7 @@ class Region:
         size: its bytes.
         words: owner words by slot.
         leases: second table of words, see ``HEADER``.
-        live: slot -> root of the views in this process.
+        live: slot -> root of the views in this process; where others look at the block too, (slot, serial number) -> root.
     """
 
     def __init__(self, fd: int) -> None:
@@ -175,7 +179,7 @@ class Region:
         words = ctypes.c_uint32 * SLOTS
         self.words: Any = words.from_address(self._header.address)
         self.leases: Any = words.from_address(self._header.address + 4 * SLOTS)
-        self.live: Dict[int, Root] = {}
+        self.live: Dict[Any, Root] = {}
         self._extents: Dict[int, _Extent] = {}
         self._types: Dict[int, Any] = {}
         _regions.add(self)
@@ -217,13 +221,14 @@ class Region:
         watch.number = watch.slot = slot
         watch.offset, watch.used, watch.free, watch.own = offset, start + count, free, own
         watch.address, watch.extent = extent.address + offset - extent.offset, extent
-        self.live[slot] = watch
+        watch.key = slot if own else (slot, next(_serial))
+        self.live[watch.key] = watch
         return memoryview(root).cast("B")[start : start + count]
 
     def _dead(self, root: Root, pid: Callable[[], int] = _pid) -> None:
         slot = root.slot
         if slot >= 0 and pid() == self.pid:
-            self.live.pop(slot, None)
+            self.live.pop(root.key, None)
             fence()
             root.free(slot)
 

@@ -109,6 +109,12 @@ class Parcels:
                 pass  # the address space is limited: read it
             else:
                 return bytearray(view) if kept else view
+        target = self._read(offset, length)
+        if not kept:
+            os.pwrite(self._fds[0], b"\0\0\0\0", 4 * slot)
+        return target
+
+    def _read(self, offset: int, length: int) -> bytearray:
         fd = self._fds[0]
         if identity(fd) != self._identities[0]:
             raise ChannelLost("the task has closed descriptors that it did not open")
@@ -120,14 +126,44 @@ class Parcels:
             if not got:
                 raise OSError("a block of shared memory ended early")
             done += got
-        if not kept:
-            os.pwrite(fd, b"\0\0\0\0", 4 * slot)
         return target
 
     def _free(self, slot: int) -> None:
         words = self._arguments.words  # type: ignore[union-attr]
         if words[slot] == self.me:
             words[slot] = FREE
+
+    def attach(self, place: Tuple[int, int, int, int, int], writable: bool) -> Any:
+        """Return a view of a shared array's block, and take a lease of it; a copy where it cannot be mapped.
+
+        Raises:
+            MemoryError: it cannot be mapped, and a copy would not do.
+        """
+        slot, word, offset, capacity, length = place
+        region, results = self.arguments(), self.results()
+        if region is not None and results is not None:
+            try:
+                view = region.view(slot, offset, capacity, 0, length, self._end_lease, False)
+            except MemoryError:
+                pass
+            else:
+                results.leases[slot] = 1
+                if region.words[slot] != word:
+                    raise RuntimeError("the shared array does not exist any more")
+                return view
+        if writable:
+            raise MemoryError("shared memory cannot be mapped into this worker (a limit of its address space, or no ctypes)")
+        return memoryview(self._read(offset, length))
+
+    def _end_lease(self, slot: int) -> None:
+        region, results = self._arguments, self._results
+        assert region is not None
+        assert results is not None
+        if not _looked_at(region, slot):
+            results.leases[slot] = 0
+            # Race: another call may have attached it in between; the host holds it as long as that call runs.
+            if _looked_at(region, slot):
+                results.leases[slot] = 1
 
     # --- results
 
@@ -240,6 +276,10 @@ def _address(raw: Any) -> int:
     from . import arena
 
     return arena.address_of(raw)
+
+
+def _looked_at(region: Region, slot: int) -> bool:
+    return any(root.number == slot for root in list(region.live.values()))
 
 
 def _nothing(_slot: int) -> None:
