@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wetlands_executor.worker.arena import Blocks, Region
 
 #: Seconds without a large buffer after which the memory of free blocks goes back to the system.
-IDLE = 2.0
+IDLE = 10.0
 
 #: Owner words of workers; unique in this process, below the numbers of shared arrays.
 incarnations = itertools.count(16)
