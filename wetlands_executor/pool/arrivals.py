@@ -322,6 +322,7 @@ class Arrivals(Limits):
             self._port.remove(fd)
         process.parcels.close()
         process.process.close()
+        process.calls.clear()  # timers may keep the process for a while, and a call keeps its arguments
 
     def _certify(self, process: WorkerProcess, code: int) -> bool:
         """Keep the reason of this death for the tasks that it concerns; return True if another try to start would meet it again."""

@@ -20,6 +20,7 @@ import logging
 import pickle
 import sys
 import threading
+import traceback
 import types
 import weakref
 from collections.abc import Callable, Mapping
@@ -364,6 +365,10 @@ def decode(payload: bytes | bytearray | arena.Delivery) -> Any:
         payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
         try:
             return _ResultUnpickler(io.BytesIO(data), buffers=buffers).load()
+        except BaseException as error:
+            # The exception may be kept for long; what the frames of its traceback look at must not be.
+            traceback.clear_frames(error.__traceback__)
+            raise
         finally:
             data = buffers = None  # type: ignore[assignment] # nor as long as the traceback of a failure
     if is_trivial(payload):
