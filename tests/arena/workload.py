@@ -213,3 +213,42 @@ def send_false_blocks(which, size):
     entry = wire.BLOCK.pack(slot, place, offset, capacity, start, length)
     runner.channel.send(wire.VALUE_IN_BLOCKS, runner.item, wire.LIST.pack(size, 0) + entry + b"N.")
     time.sleep(60)
+
+
+def set_item(value, index, item):
+    value[index] = item
+
+
+def get_item(value, index):
+    return value[index]
+
+
+def limit_address_space(extra):
+    """Let this process map only ``extra`` bytes more than it has."""
+    import resource
+
+    with open("/proc/self/statm") as stream:
+        used = int(stream.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + extra, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def close_descriptors():
+    """Close what looks like somebody's descriptors, and open others."""
+    from _wetlands_worker import context
+
+    fds = context._runner.shared
+    for fd in fds:
+        os.close(fd)
+    for fd in fds:
+        other = os.open(os.devnull, os.O_RDWR)
+        if other != fd:
+            os.dup2(other, fd)
+
+
+def forget_ctypes():
+    """Be an interpreter that was built without ctypes."""
+    import sys
+
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("ctypes", "_ctypes")]:
+        del sys.modules[name]
+    sys.modules["_ctypes"] = None

@@ -94,7 +94,7 @@ class Arena:
             region = arena.Region(self.fd)
         except MemoryError:
             return  # the address space is limited
-        self._blocks = arena.Blocks(region, arena.HOST, LIMIT)
+        self._blocks = arena.Blocks(region, arena.HOST, LIMIT or None)
         self._region = region
 
     def store(self, raw: memoryview, token: list[int]) -> int:
@@ -303,6 +303,10 @@ class Parcel:
             self._held = True
 
     def __del__(self) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Free the blocks that were not sent."""
         arena = self._arena
         if arena is not None and self._held and arena.pid == os.getpid():
             blocks = arena.blocks()
@@ -310,6 +314,8 @@ class Parcel:
                 for slot in self._token:
                     if blocks.claims.get(slot) is self._token:
                         arena.free(slot)
+        self._arena = None
+        self._slots = []
 
 
 class Delivery:

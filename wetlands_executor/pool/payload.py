@@ -262,8 +262,7 @@ def encode(fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str
     if definition is None:
         definition = _definitions.get(id(fn)) or define(fn)
     if definition is None:
-        parcel = arena.Parcel()
-        payload, by_value = dumps((fn, args, kwargs), parcel)
+        payload, by_value, parcel = _dumps_call((fn, args, kwargs))
         return _encoded(None, 0, payload, by_value, parcel)
     if not args and not kwargs:
         return Encoded(definition, wire.PLAIN, b"", definition.by_value)
@@ -276,9 +275,17 @@ def encode(fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str
             if len(payload) <= wire.INLINE:
                 return Encoded(definition, wire.PLAIN, payload, definition.by_value)
             return _encoded(definition, wire.PLAIN, payload, definition.by_value, None)
-    parcel = arena.Parcel()
-    payload, by_value = dumps((args, kwargs), parcel)
+    payload, by_value, parcel = _dumps_call((args, kwargs))
     return _encoded(definition, 0, payload, definition.by_value or by_value, parcel)
+
+
+def _dumps_call(value: Any) -> tuple[bytes, str | None, arena.Parcel]:
+    parcel = arena.Parcel()
+    try:
+        return *dumps(value, parcel), parcel
+    except BaseException:
+        parcel.discard()  # its task may keep the exception, and the traceback this frame
+        raise
 
 
 def _encoded(definition: Definition | None, flags: int, payload: bytes, by_value: str | None, parcel: arena.Parcel | None) -> Encoded:
