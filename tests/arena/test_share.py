@@ -77,8 +77,7 @@ def test_views_travel_as_references(make, memory):
     assert len(memory.in_use) == 1
     frozen = shared[:5]
     frozen.flags.writeable = False
-    with pytest.raises(ValueError, match="read-only"):
-        executor.submit(workload.set_item, frozen, 0, 1.0).result(DEADLINE)
+    assert "read-only" in str(executor.submit(workload.set_item, frozen, 0, 1.0).exception(DEADLINE))
     # What is computed from it is an array like any other.
     assert (executor.submit(workload.add_one, shared + 1).result(DEADLINE) == shared + 2).all()
 
@@ -106,8 +105,7 @@ def test_buffers_without_numpy(make, memory):
     numbers = share(array.array("d", range(100)))
     assert (numbers.format, numbers.readonly, numbers[5]) == ("d", True, 5)
     assert executor.submit(workload.get_item, numbers[10:20], 3).result(DEADLINE) == 13
-    with pytest.raises(TypeError):
-        executor.submit(workload.set_item, numbers, 3, 1.0).result(DEADLINE)
+    assert isinstance(executor.submit(workload.set_item, numbers, 3, 1.0).exception(DEADLINE), TypeError)
 
 
 @pytest.mark.parametrize("value", ["text", 5, [1, 2], np.array([object()])])
