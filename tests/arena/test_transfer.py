@@ -61,7 +61,7 @@ def test_dtypes_and_orders(single, memory, dtype, order):
     dtype = np.dtype(dtype)
     count = 400_000 // dtype.itemsize // 6 * 6
     value = np.frombuffer(bytes(range(1, 127)) * 4000, np.uint8)[: count * dtype.itemsize]
-    value = (value % 2 if dtype == bool else value % 100).astype(np.uint8).view(dtype if dtype.kind != "U" else "<u4")
+    value = (value % 2 if dtype.kind == "b" else value % 100).astype(np.uint8).view(dtype if dtype.kind != "U" else "<u4")
     if dtype.kind == "U":
         value = value.view(dtype)
     value = np.asarray(value.reshape(6, -1), order=order)

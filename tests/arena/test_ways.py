@@ -117,13 +117,14 @@ def test_kills_during_transfers(make, memory):
     executor.launch()
     held = []
     lost = right = kills = 0
-    end = time.monotonic() + 8
+    end = time.monotonic() + 5
     number = 0
     while time.monotonic() < end:
         expected = []
         for _ in range(6):
             number += 1
-            function, result = rng.choice([(workload.add_one, number + 1), (workload.twice, 2 * number), (workload.keep, number), (workload.tail, number)])
+            ways = [(workload.add_one, number + 1), (workload.twice, 2 * number), (workload.keep, number), (workload.tail, number)]
+            function, result = rng.choice(ways)
             value = np.full(rng.choice([20_000, 150_000, 900_000]), float(number))
             expected.append((executor.submit(function, value), float(result)))
             value[:] = -1
@@ -223,7 +224,10 @@ def test_what_is_freed_while_idle_goes_back_at_once(make, memory, monkeypatch):
     assert until(lambda: executor.submit(workload.resident).result(DEADLINE) < 2_000_000)
 
 
-WRONG = ["slot", "not filled", "before the first", "behind the last", "longer than it is", "over the edge", "somebody else's", "no such argument", "place", "following"]
+WRONG = [
+    "slot", "not filled", "before the first", "behind the last", "longer than it is", "over the edge", "somebody else's", "no such argument",
+    "place", "following",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("which", WRONG)

@@ -51,7 +51,11 @@ def make_buffers(count, size):
 
 
 def make_bytes(kind, size):
-    return {"bytes": bytes, "bytearray": bytearray, "str": lambda size: "ä" * size, "array": lambda size: array.array("d", bytes(size // 8 * 8))}[kind](size)
+    if kind == "str":
+        return "ä" * size
+    if kind == "array":
+        return array.array("d", bytes(size // 8 * 8))
+    return {"bytes": bytes, "bytearray": bytearray}[kind](size)
 
 
 def same(value):

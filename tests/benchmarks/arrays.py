@@ -111,7 +111,8 @@ def measure(ours: Executor, processes: Executor | None, cases: tuple[str, ...], 
         cases: of "array-in", "array-out", "array-roundtrip".
         repeats: rounds of each.
     """
-    names = [name for case in cases for name in {"array-in": ("touch", "sum", "write"), "array-out": ("out",), "array-roundtrip": ("roundtrip",)}[case]]
+    of_case = {"array-in": ("touch", "sum", "write"), "array-out": ("out",), "array-roundtrip": ("roundtrip",)}
+    names = [name for case in cases for name in of_case[case]]
     found = []
     for megabytes in (10, 100):
         array = np.arange(megabytes * MEGABYTE / 8)
@@ -140,5 +141,6 @@ def _report(megabytes: int, name: str, seconds: dict[str, list[float]]) -> dict[
     print(f"{megabytes} MB float64, {name}: {share:.0%} of memcpy (at least {bound:.0%}, aim {aim:.0%})")
     for key, values in seconds.items():
         low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
-        print(f"  {key:28s}{medians[key] * 1e3:10.2f} ms   {medians[key] / medians['ours']:7.2f}x ours   [{low * 1e3:.2f} .. {high * 1e3:.2f}]", flush=True)
+        ratio, spread = medians[key] / medians["ours"], f"[{low * 1e3:.2f} .. {high * 1e3:.2f}]"
+        print(f"  {key:28s}{medians[key] * 1e3:10.2f} ms   {ratio:7.2f}x ours   {spread}", flush=True)
     return {"title": f"{name}, {megabytes} MB", "seconds": seconds, "share_of_memcpy": share}

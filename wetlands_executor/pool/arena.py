@@ -62,9 +62,10 @@ class Arena:
     """
 
     def __init__(self) -> None:
-        self.carries = not spawn.PLAIN and LIMIT != 0
-        self.fd = spawn.memory_file()
+        self.fd = -1
         self.pid = os.getpid()
+        self.fd = spawn.memory_file()
+        self.carries = not spawn.PLAIN and LIMIT != 0
         self.idle = False
         self._region: Region | None = None
         self._blocks: Blocks | None = None
