@@ -105,7 +105,8 @@ class CondaEnvExecutor(Executor):
         self._max_workers: int = max_workers if max_workers is not None else _processors()
         variables = [_variables(worker_env, index) for index in range(self._max_workers)]
         peer = Peer(self._environment.python)
-        first = initializer and payload.dumps((initializer, tuple(initargs)), peer=peer)
+        keeps: list[Any] = []
+        first = initializer and payload.dumps((initializer, tuple(initargs)), None, keeps, peer=peer)
         self._pool = Pool(
             partial(_launch, self._environment, activate, os.fspath(cwd) if cwd is not None else None, variables),
             self._max_workers,
@@ -119,6 +120,7 @@ class CondaEnvExecutor(Executor):
             what=_describe(self._environment),
             peer=peer,
         )
+        self._pool.keeps = keeps
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
         self._finalizer = weakref.finalize(self, self._pool.shutdown)
         self._finalizer.atexit = False

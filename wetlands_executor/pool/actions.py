@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from wetlands_executor.pool import bundle, payload, ports, spawn
+from wetlands_executor.pool import arena, bundle, payload, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.arrivals import Arrivals
 from wetlands_executor.pool.lines import OutputStream
@@ -50,12 +50,14 @@ class Actions(Arrivals):
         """Start a process; on the starter thread, because activation runs a shell and exec takes a millisecond."""
         try:
             argv, env, cwd = self._launch(index)
-            process: spawn.Process | BaseException = spawn.Process(argv, env, cwd)
+            memory = arena.current()
+            process: spawn.Process | BaseException = spawn.Process(argv, env, cwd, memory.fd if memory is not None else -1)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is why the worker cannot start
             process = error
-        self.post(partial(self._spawned, worker, index, process))
+            memory = None
+        self.post(partial(self._spawned, worker, index, process, memory))
 
-    def _spawned(self, worker: int, index: int, process: spawn.Process | BaseException) -> None:
+    def _spawned(self, worker: int, index: int, process: spawn.Process | BaseException, memory: arena.Arena | None) -> None:
         self._starts.pop(worker, None)
         if isinstance(process, BaseException):
             self._abandoned.discard(worker)
@@ -65,7 +67,7 @@ class Actions(Arrivals):
             return
         nonce = secrets.randbits(32)
         assert self._port is not None
-        mine = self.processes[worker] = WorkerProcess(worker, index, process, self._port, nonce)
+        mine = self.processes[worker] = WorkerProcess(worker, index, process, self._port, nonce, arena.Results(process.memory, memory))
         mine.streams = (OutputStream("stdout"), OutputStream("stderr"))
         port = self._port
         for fd, stream in zip((process.stdout, process.stderr), mine.streams, strict=True):
@@ -97,6 +99,9 @@ class Actions(Arrivals):
                 "initializer_code": code if bytecode else None,
                 "version": python_version(),
                 "print_frames": spawn.THREADS,
+                "carries": process.parcels.arena is not None and process.parcels.arena.carries,
+                "incarnation": process.parcels.incarnation,
+                "arena_limit": arena.LIMIT,
             },
             4,
         )

@@ -35,7 +35,7 @@ CLOSED_GRACE = 1.0
 #: Seconds to wait for the rest of a dead worker's results where pipes are read by threads.
 DRAIN_GRACE = 2.0
 
-_OUTCOMES = frozenset((wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, TOO_LARGE))
+_OUTCOMES = frozenset((wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.VALUE_IN_BLOCKS, TOO_LARGE))
 _PLAIN_OUTCOMES = frozenset((wire.VALUE, wire.NONE))
 
 
@@ -198,6 +198,8 @@ class Arrivals(Limits):
             self.ledger.count(several, 0)
         process.finished += len(finished) + several
         process.proven = process.proven or bool(finished)
+        if process.parcels.used:
+            self._note_blocks(process)
         if finished or sent:
             self._feed(st.ItemsFinished(process.worker, finished) if finished else None, sent)
 
@@ -432,6 +434,8 @@ class Arrivals(Limits):
         unstarted = process.take_back()
         final = self._certify(process, code)
         self._last_streams = (*process.streams, process.records)
+        if process.parcels.arena is not None:
+            process.parcels.arena.reclaim(process.parcels.incarnation)
         del self.processes[process.worker]
         self._feed(st.WorkerExited(process.worker, unstarted, final))
         self._reasons.pop(process.worker, None)
@@ -458,7 +462,9 @@ class Arrivals(Limits):
         assert self._port is not None
         for fd in process.process.fds():
             self._port.remove(fd)
+        process.parcels.close()
         process.process.close()
+        process.calls.clear()  # timers may keep the process for a while, and a call keeps its arguments
 
     def _certify(self, process: WorkerProcess, code: int) -> bool:
         """Keep the reason of this death for the tasks that it concerns; return True if another try to start would meet it again."""

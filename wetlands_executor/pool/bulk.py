@@ -248,6 +248,8 @@ class Series:
         most = min(end - first, self._size())
         entry = self._arguments[first]
         count = self._run_of_equals(first, most)
+        if count == 1 and isinstance(entry, tuple) and sum(len(value) for value in entry if type(value) in _SIZED) > wire.CROSSOVER:
+            entry = payload.encode_defined(self.definition, entry)  # immutable, so it could wait until here
         if isinstance(entry, tuple):
             data = pickle.dumps(self._arguments[first : first + count], payload.PROTOCOL)
             flags = wire.MANY | wire.PLAIN
@@ -280,8 +282,8 @@ class Series:
         for entry in arguments[first : first + most]:
             if isinstance(entry, tuple):
                 size = sum(len(value) for value in entry if type(value) in _SIZED)
-            elif entry is None or entry.flags & ~(wire.PLAIN | wire.IN_BULK):
-                size = PART_BYTES  # it has more than bytes, and goes alone
+            elif entry is None or entry.parcel is not None:
+                size = PART_BYTES + 1  # it has more than bytes, and goes alone
             else:
                 size = len(entry.payload)
             total += size
@@ -408,7 +410,7 @@ def _value(entry: tuple[int, Any], series: Series) -> Any:
     kind, data = entry
     if kind == wire.NONE:
         return None
-    if kind == wire.VALUE:
+    if kind in (wire.VALUE, wire.VALUE_IN_BLOCKS):
         try:
             return payload.decode(data, series.foreign)
         except BaseException as failure:

@@ -9,6 +9,7 @@ from importlib import resources
 from cloudpickle import cloudpickle
 
 _MODULES = (
+    "arena",
     "board",
     "bootstrap",
     "calls",
@@ -19,13 +20,16 @@ _MODULES = (
     "injection",
     "many",
     "namespaces",
+    "parcels",
     "pickler",
     "portable",
     "progress",
     "records",
     "reductions",
+    "room",
     "runner",
     "scripts",
+    "sharing",
     "sources",
     "stdio",
     "wire",

@@ -20,6 +20,7 @@ import logging
 import pickle
 import sys
 import threading
+import traceback
 import types
 import weakref
 from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ExecutionException
-from wetlands_executor.pool import functions
+from wetlands_executor.pool import arena, functions, shared
 from wetlands_executor.pool.peer import MAGIC as MAGIC
 from wetlands_executor.pool.peer import Peer
 from wetlands_executor.worker import imports, namespaces, wire
@@ -54,7 +55,7 @@ class Definition:
         by_value: name of the function if its code travels, else None.
         bytecode: its code travels as it is, for workers of this very Python only.
         rewritten: it stands in a test module that pytest has changed; see ``functions.is_rewritten``.
-        keep: the function, so that its ``id`` stays its own.
+        keep: the function, so that its ``id`` stays its own; or the shared arrays in it.
     """
 
     __slots__ = ("__weakref__", "by_value", "bytecode", "data", "keep", "name", "number", "rewritten")
@@ -90,16 +91,26 @@ class Encoded:
         payload: pickled (args, kwargs), or (function, args, kwargs); empty for a call without arguments.
         by_value: name of what travels as code, or None.
         bytecode: that code travels as it is: only workers of this very Python may get this call.
+        parcel: its blocks in shared memory, or None.
     """
 
-    __slots__ = ("by_value", "bytecode", "definition", "flags", "payload")
+    __slots__ = ("by_value", "bytecode", "definition", "flags", "parcel", "payload")
 
-    def __init__(self, definition: Definition | None, flags: int, payload: bytes, by_value: str | None, bytecode: bool = False) -> None:
+    def __init__(
+        self,
+        definition: Definition | None,
+        flags: int,
+        payload: bytes,
+        by_value: str | None,
+        bytecode: bool = False,
+        parcel: arena.Parcel | None = None,
+    ) -> None:
         self.definition = definition
         self.flags = flags
         self.payload = payload
         self.by_value = by_value
         self.bytecode = bytecode
+        self.parcel = parcel
 
 
 #: Types whose objects are made or pickled differently in other Python versions.
@@ -137,12 +148,24 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     Args:
         file: where the bytes go.
+        parcel: takes large buffers, and shared arrays that are referred to.
+        keeps: takes shared arrays, where there is no parcel.
         peer: the Python that reads them; None is one like this.
         by_name: raise ``reductions.ByValue`` instead of sending code.
     """
 
-    def __init__(self, file: io.BytesIO, *, peer: Peer | None = None, by_name: bool = False) -> None:
-        super().__init__(file, protocol=PROTOCOL)
+    def __init__(
+        self,
+        file: io.BytesIO,
+        parcel: arena.Parcel | None = None,
+        keeps: list[Any] | None = None,
+        *,
+        peer: Peer | None = None,
+        by_name: bool = False,
+    ) -> None:
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=parcel.take if parcel is not None else None)
+        #: Takes shared arrays that are referred to; None: they are copied.
+        self.keeps = keeps if parcel is None else parcel.keeps
         self.by_value: str | None = None
         self._spaces: dict[int, _Space] = {}
         self._peer = peer
@@ -209,6 +232,11 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if kind is types.CodeType:
                 self._note(obj.co_name)
             return _reductions().reduce_value(obj, self._names)
+        if self.keeps is not None and shared.any_shared():
+            found = shared.reduce(obj)
+            if found is not None:
+                self.keeps.append(obj)
+                return found
         return super().reducer_override(obj)
 
     def _reduce_class(self, obj: Any) -> Any:
@@ -255,7 +283,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if space is None:
                 space = self._spaces[id(func.__globals__)] = _Space(name, dict(base))
             base = space
-        entries = [(key, *_entry(value, name is not None, self._peer)) for key, value in slots.pop("__globals__").items()]
+        entries = [(key, *_entry(value, name is not None, self.keeps, self._peer)) for key, value in slots.pop("__globals__").items()]
         return _cp._make_function, (code, base, function_name, defaults, closure), (attributes, slots, name, entries), None, None, namespaces.restore
 
 
@@ -266,9 +294,9 @@ def _space_name(space: Mapping[str, Any]) -> str | None:
     return name if module is not None and module.__dict__ is space else None
 
 
-def _entry(value: Any, shared: bool, peer: Peer | None = None) -> tuple[Any, Any, bytes | None]:
+def _entry(value: Any, spaced: bool, keeps: list[Any] | None, peer: Peer | None = None) -> tuple[Any, Any, bytes | None]:
     """Return (token, value, pickled value or None) of one global of a function by value."""
-    if not shared:
+    if not spaced:
         return None, value, None
     if type(value) in SCALARS and not (type(value) in (str, bytes) and len(value) > 256):
         return (type(value).__name__, repr(value)), value, None
@@ -284,21 +312,25 @@ def _entry(value: Any, shared: bool, peer: Peer | None = None) -> tuple[Any, Any
         return None, value, None
     active.add(id(value))
     try:
-        data, _by_value, _bytecode = dumps(value, peer=peer)
+        data, _by_value, _bytecode = dumps(value, None, keeps, peer=peer)
     finally:
         active.discard(id(value))
     return hashlib.sha256(data).hexdigest(), None, data
 
 
-def dumps(value: Any, *, peer: Peer | None = None) -> tuple[bytes, str | None, bool]:
+def dumps(
+    value: Any, parcel: arena.Parcel | None = None, keeps: list[Any] | None = None, *, peer: Peer | None = None
+) -> tuple[bytes, str | None, bool]:
     """Pickle for a worker; return the bytes, the name of what travels as code, if anything does, and whether it does as bytecode.
 
     Args:
         value: what is sent.
+        parcel: takes large buffers, and shared arrays that are referred to.
+        keeps: takes shared arrays, where there is no parcel; has to live as long as the bytes are used.
         peer: the Python of the workers; None is one like this.
     """
     with io.BytesIO() as stream:
-        pickler = CallPickler(stream, peer=peer)
+        pickler = CallPickler(stream, parcel, keeps, peer=peer)
         try:
             pickler.dump(value)
         except TypeError as error:
@@ -345,8 +377,9 @@ def wants_value(definition: Definition, peer: Peer | None) -> bool:
 
 def define_by_value(fn: Callable[..., Any], peer: Peer | None = None) -> Definition:
     """Return a definition that carries the function itself; for callers that use it many times (``map``)."""
-    data, by_value, bytecode = dumps(fn, peer=peer)
-    return Definition(pickle.dumps(("value", data), 4), functions.display_name(fn), by_value, bytecode=bytecode)
+    keeps: list[Any] = []
+    data, by_value, bytecode = dumps(fn, None, keeps, peer=peer)
+    return Definition(pickle.dumps(("value", data), 4), functions.display_name(fn), by_value, keeps, bytecode=bytecode)
 
 
 def encode(
@@ -362,8 +395,8 @@ def encode(
     if definition is not None and definition.rewritten and wants_value(definition, peer):
         definition = None
     if definition is None:
-        payload, by_value, bytecode = dumps((fn, args, kwargs), peer=peer)
-        return Encoded(None, _bulk(payload), payload, by_value, bytecode)
+        payload, by_value, bytecode, parcel = _dumps_call((fn, args, kwargs), peer)
+        return _encoded(None, 0, payload, by_value, bytecode, parcel)
     if not args and not kwargs:
         return Encoded(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
     return encode_defined(definition, args, kwargs, peer)
@@ -377,13 +410,32 @@ def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[s
     else:
         if not kwargs:
             payload = pickle.dumps((args, None), PROTOCOL)
-            return Encoded(definition, wire.PLAIN | _bulk(payload), payload, definition.by_value, definition.bytecode)
-    payload, by_value, bytecode = dumps((args, kwargs or {}), peer=peer)
-    return Encoded(definition, _bulk(payload), payload, definition.by_value or by_value, definition.bytecode or bytecode)
+            if len(payload) <= wire.INLINE:
+                return Encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
+            return _encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode, None)
+    payload, by_value, bytecode, parcel = _dumps_call((args, kwargs or {}), peer)
+    return _encoded(definition, 0, payload, definition.by_value or by_value, definition.bytecode or bytecode, parcel)
 
 
-def _bulk(payload: bytes) -> int:
-    return wire.IN_BULK if len(payload) > wire.INLINE else 0
+def _dumps_call(value: Any, peer: Peer | None) -> tuple[bytes, str | None, bool, arena.Parcel]:
+    parcel = arena.Parcel()
+    try:
+        return *dumps(value, parcel, peer=peer), parcel
+    except BaseException:
+        parcel.discard()  # its task may keep the exception, and the traceback this frame
+        raise
+
+
+def _encoded(
+    definition: Definition | None, flags: int, payload: bytes, by_value: str | None, bytecode: bool, parcel: arena.Parcel | None
+) -> Encoded:
+    if len(payload) <= wire.INLINE and (parcel is None or parcel.empty):
+        return Encoded(definition, flags, payload, by_value, bytecode)
+    if len(payload) > wire.CROSSOVER or (parcel is not None and not parcel.empty):
+        parcel = parcel or arena.Parcel()
+        payload, more = parcel.pack(payload)
+        return Encoded(definition, flags | more | wire.IN_BULK, payload, by_value, bytecode, None if parcel.empty else parcel)
+    return Encoded(definition, flags | wire.IN_BULK, payload, by_value, bytecode)
 
 
 _context: Context | None = None
@@ -463,16 +515,28 @@ def is_trivial(payload: bytes | bytearray) -> bool:
     return len(payload) < 65536 and b"\x93" not in payload and not _extensions
 
 
-def decode(payload: bytes | bytearray, foreign: bool = False) -> Any:
+def decode(payload: bytes | bytearray | arena.Delivery, foreign: bool = False) -> Any:
     """Unpickle a result. Raises whatever that raises.
 
     Args:
         payload: what the worker has sent.
         foreign: its bytecode is not ours, and is refused.
     """
+    unpickler = _ForeignUnpickler if foreign and PORTABLE else _ResultUnpickler
+    if isinstance(payload, arena.Delivery):
+        data, buffers = payload.data, payload.buffers
+        payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
+        try:
+            return unpickler(io.BytesIO(data), buffers=buffers).load()
+        except BaseException as error:
+            # The exception may be kept for long; what the frames of its traceback look at must not be.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            data = buffers = None  # type: ignore[assignment] # nor as long as the traceback of a failure
     if is_trivial(payload):
         return pickle.loads(payload)
-    return (_ForeignUnpickler if foreign and PORTABLE else _ResultUnpickler)(io.BytesIO(payload)).load()
+    return unpickler(io.BytesIO(payload)).load()
 
 
 class _BuiltinErrors(pickle.Unpickler):

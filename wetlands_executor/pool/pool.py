@@ -322,9 +322,11 @@ class Pool(Actions):
     def _end(self, port: ports.Port) -> None:
         """Deliver what is under way and let everybody go who waits. Runs last on the I/O thread."""
         self.lanes = ()
+        self.keeps = []
         self._answer_launch(None)
         for process in list(self.processes.values()):
             process.process.close()
+            process.parcels.close()
         self.processes.clear()
         self.starter.end()
         self.ended = True

@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,9 @@ THREADS = WINDOWS or os.environ.get("WETLANDS_EXECUTOR_THREADS") == "1"
 #: Use only what every platform has. Read once: the two worlds do not mix in one process.
 PLAIN = WINDOWS or not sys.platform.startswith("linux") or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1" or THREADS
 
+
+#: Bytes of a file for shared memory, of which only touched pages exist (``worker/arena.py``).
+FILE = 1 << 44
 
 # The host's descriptors of all pools, from their making to their closing. A forked child of the host must close every one of them: it would
 # keep workers alive (life pipes), and hide ends of pipes. Guarded by the GIL (single operations).
@@ -53,9 +57,31 @@ def disown(*fds: int) -> None:
 def close_all() -> None:
     """Close the descriptors of all pools, and let go of their processes; in a forked child."""
     for fd in list(_owned):
-        _close_quietly(fd)
+        close_quietly(fd)
     for process in list(_processes):
         process.disinherit()
+
+
+def memory_file() -> int:
+    """Return a sparse file of ``FILE`` bytes without a name, in memory where the system can do that. Raises OSError."""
+    with making:
+        if PLAIN:
+            fd, path = tempfile.mkstemp(prefix="wetlands-memory-")
+            os.unlink(path)
+        else:
+            fd = os.memfd_create("wetlands-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        own(fd)
+        try:
+            os.ftruncate(fd, FILE if not PLAIN else FILE >> 4)
+            if not PLAIN:
+                import fcntl
+
+                # Nobody can make a mapping of it end early, which would be a SIGBUS for the others.
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        except OSError:
+            close_quietly(fd)
+            raise
+    return fd
 
 
 class Process:
@@ -68,19 +94,20 @@ class Process:
         life: writing end that is never written to; its closing ends the process tree.
         take_back: second, non-blocking open of the inbox's reading end, -1 where there is none.
         exit: a descriptor that becomes readable when the process has ended.
+        memory: the file of its large results, -1 where there is none.
         board: the page that is shared with the worker (see ``worker/board.py``), or None.
     """
 
     _popen: subprocess.Popen[bytes] | None = None
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, arena: int = -1) -> None:
         self._close = contextlib.ExitStack()
         self.board: Board | None = None
         self._map: mmap.mmap | None = None
         self._open: set[int] = set()
         try:
             with making:
-                self._start(list(argv), dict(env), cwd)
+                self._start(list(argv), dict(env), cwd, arena)
         except BaseException:
             if self._popen is not None:
                 self._popen.kill()
@@ -92,11 +119,11 @@ class Process:
     def _pipe(self) -> tuple[int, int]:
         read, write = os.pipe()
         own(read, write)
-        self._close.callback(_close_quietly, read)
-        self._close.callback(_close_quietly, write)
+        self._close.callback(close_quietly, read)
+        self._close.callback(close_quietly, write)
         return read, write
 
-    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None) -> None:
+    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:
         inbox_child, self.inbox = self._pipe()
         bulk_child, self.bulk = self._pipe()
         self.results, results_child = self._pipe()
@@ -109,16 +136,21 @@ class Process:
             with contextlib.suppress(OSError):  # no /proc: the worker holds one item at a time, as elsewhere
                 self.take_back = os.open(f"/proc/self/fd/{inbox_child}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 own(self.take_back)
-                self._close.callback(_close_quietly, self.take_back)
+                self._close.callback(close_quietly, self.take_back)
             board_child = self._share_board()
+        self.memory = -1
+        if arena >= 0:
+            with contextlib.suppress(OSError):  # a limit of file sizes: results go through the pipe
+                self.memory = memory_file()
+                self._close.callback(close_quietly, self.memory)
         if not WINDOWS:
             for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
                 os.set_blocking(fd, False)
-        passed = [inbox_child, bulk_child, results_child, life_child, board_child]
+        passed = [inbox_child, bulk_child, results_child, life_child, board_child, arena, self.memory]
         self._popen = _popen(argv, env, cwd, passed, stdout_child, stderr_child)
         self.pid = self._popen.pid
         for fd in (inbox_child, bulk_child, results_child, life_child, stdout_child, stderr_child, board_child):
-            _close_quietly(fd)
+            close_quietly(fd)
         self._forget_closed({inbox_child, bulk_child, results_child, life_child, stdout_child, stderr_child, board_child})
         self.exit = _watch_exit(self._popen)
         own(self.exit)
@@ -127,11 +159,11 @@ class Process:
     def _forget_closed(self, closed: set[int]) -> None:
         """Keep only the host's ends for ``close``: the numbers of the others may be somebody else's by now."""
         self._close.pop_all()
-        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back} - closed
+        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back, self.memory} - closed
 
     def _share_board(self) -> int:
         fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC)
-        self._close.callback(_close_quietly, fd)
+        self._close.callback(close_quietly, fd)
         os.ftruncate(fd, wire.BOARD)
         self._map = mmap.mmap(fd, wire.BOARD)
         self.board = Board(memoryview(self._map), True)
@@ -141,7 +173,7 @@ class Process:
         """Close one of the host's ends, once."""
         if fd in self._open:
             self._open.discard(fd)
-            _close_quietly(fd)
+            close_quietly(fd)
 
     def fds(self) -> set[int]:
         """Return the descriptors that the host holds for this process."""
@@ -311,7 +343,8 @@ def _watch_exit(process: subprocess.Popen[bytes]) -> int:
     return read
 
 
-def _close_quietly(fd: int) -> None:
+def close_quietly(fd: int) -> None:
+    """Close a descriptor of ours if there is one."""
     if fd >= 0:
         disown(fd)
         with contextlib.suppress(OSError):

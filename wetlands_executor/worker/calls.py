@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 
+from . import wire
+
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any
@@ -66,28 +68,52 @@ def loads_rich(data: Any) -> Any:
     return RichUnpickler(io.BytesIO(data)).load()
 
 
-def dumps_result(value: Any, by_value: bool) -> bytes:
+#: Types whose pickles hold no buffer that could travel by itself.
+_SCALARS = frozenset((int, float, bool, str, bytes))
+
+
+def dumps_result(value: Any, by_value: bool, raws: Any = None) -> bytes:
     """Pickle a result; what plain pickle cannot do, cloudpickle tries.
 
     Args:
         value: what the function returned.
         by_value: True if code may travel back as it is, that is, if both interpreters have the same magic number; else as source.
+        raws: a list that takes the large buffers (PEP 574) as contiguous views of bytes; None leaves them in the pickle.
 
     Raises:
         Exception: whatever the value's own reduction raises.
     """
+    take = None if raws is None or type(value) in _SCALARS else _taker(raws)
     try:
-        return dumps(value, 5)
+        return dumps(value, 5, buffer_callback=take) if take is not None else dumps(value, 5)
     except (PicklingError, AttributeError, TypeError) as error:
+        if raws:
+            raws.clear()
         try:
             from .pickler import dumps_by_value
 
-            data: bytes = dumps_by_value(value, "" if by_value else _foreign)
+            data: bytes = dumps_by_value(value, "" if by_value else _foreign, take)
         except (PicklingError, AttributeError, TypeError) as second:
             if not by_value and isinstance(second, PicklingError):
                 raise  # it says why the code of a function cannot travel
             raise error from None
         return data
+
+
+def _taker(raws: Any) -> Any:
+    """Return a ``buffer_callback`` that puts large buffers into ``raws``."""
+
+    def take(buffer: Any) -> bool:
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous: pickle says so itself
+            return True
+        if raw.nbytes < wire.CROSSOVER:
+            return True
+        raws.append(raw)
+        return False
+
+    return take
 
 
 def dumps_error(error: BaseException, by_value: bool) -> bytes:

@@ -26,7 +26,7 @@ from time import monotonic_ns
 from . import board as boards
 from . import calls, stdio, wire
 from .calls import PicklingError, dumps, dumps_error, dumps_result, loads, loads_rich
-from .channel import Channel, ChannelLost, move_up
+from .channel import Channel, ChannelLost, identity, move_up
 from .context import RemoteTaskHandle
 from .progress import Progress
 
@@ -40,7 +40,7 @@ async def _coroutine() -> None:
 
 
 getpid = os.getpid
-_SIMPLE = frozenset((int, float, str, bool, bytes))
+_SIMPLE = frozenset((int, float, bool))
 _NO_CALL: Any = (None, (), None)
 
 _probe = _coroutine()
@@ -62,6 +62,13 @@ class Runner:
         self.channel = Channel(*map(move_up, fds[:3]))
         self.board = boards.attach(fds[4])
         self.life = fds[3]
+        #: Files of large arguments and results, -1 where there are none; what they were; what serves them, from the first use on;
+        #: whether arguments and results travel in them (else arrays of ``share()`` only).
+        self.shared = [move_up(fd) if fd >= 0 else fd for fd in fds[5:7]]
+        self._identities = [identity(fd) for fd in self.shared]
+        self.parcels: Any = None
+        self.carries = False
+        self.config: Dict[str, Any] = {}
         self.pid = os.getpid()
         self.progress = Progress(self.channel, self.board)
         self.functions: Dict[int, Any] = {}
@@ -84,11 +91,12 @@ class Runner:
         """Read the configuration, say hello, prepare; True if the worker may take calls."""
         channel = self.channel
         _kind, _ident, data = channel.read_record()
-        config = loads(data)
+        self.config = config = loads(data)
         channel.nonce = config["nonce"]
         channel.by_value = config["magic"] in (None, _magic())
         if not channel.by_value:
             calls.use_sources(config["version"])
+        self.carries = config["carries"] and self.shared[1] >= 0
         self.context = config["context"]
         channel.send(wire.HELLO, 0, dumps(_describe(), 4))
         from . import imports, records
@@ -152,7 +160,9 @@ class Runner:
                 return
             kind, flags, length, function_id, context, item = unpack(frame)
             if kind != wire.RUN:
-                continue  # an order to cancel a call that has ended meanwhile
+                if kind == wire.TRIM and self.parcels is not None:
+                    self.parcels.trim()
+                continue  # or an order to cancel a call that has ended meanwhile
             if flags & wire.MANY:
                 self._run_many(frame, flags, length, function_id, context, item)
                 continue
@@ -222,13 +232,17 @@ class Runner:
                     from .injection import with_handle
 
                     args, kwargs = with_handle(where, args, None, RemoteTaskHandle(item))
-                    return self._call_function(function, args, kwargs)
-                value = function(*args)
-                if type(value) in _SIMPLE:
-                    payload = dumps(value, 5)
-                    self.interruptible = 0
-                    return wire.VALUE, payload
-                return self._outcome_of(value)
+                    box = [function(*args, **kwargs)]
+                else:
+                    value = function(*args)
+                    if type(value) in _SIMPLE:
+                        payload = dumps(value, 5)
+                        self.interruptible = 0
+                        return wire.VALUE, payload
+                    box = [value]
+                    value = None
+                args = kwargs = None
+                return self._outcome_of(box)
             except ChannelLost:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
@@ -238,17 +252,26 @@ class Runner:
             self.interruptible = 0
             return self.failure(error, item)
 
-    def _call_function(self, function: Any, args: Any, kwargs: Any) -> Tuple[int, bytes]:
-        return self._outcome_of(function(*args, **kwargs) if kwargs else function(*args))
-
-    def _outcome_of(self, value: Any) -> Tuple[int, bytes]:
+    def _outcome_of(self, box: List[Any]) -> Tuple[int, bytes]:
+        """Pickle what a call has returned; ``box`` holds it, and nobody else: an argument that comes back is handed back without a copy."""
+        value = box.pop()
         if type(value) is _COROUTINE:
             value = _run_coroutine(value)
         if value is None:
             self.interruptible = 0
             return wire.NONE, b""
-        payload = dumps_result(value, self.channel.by_value)
+        if type(value) in _SIMPLE:
+            payload = dumps(value, 5)
+            self.interruptible = 0
+            return wire.VALUE, payload
+        raws: Any = [] if self.carries else None
+        payload = dumps_result(value, self.channel.by_value, raws)
         self.interruptible = 0
+        if raws or (raws is not None and len(payload) > wire.CROSSOVER):
+            value = None
+            self._call = _NO_CALL
+            outcome: Tuple[int, bytes] = self.use_parcels().send(payload, raws)
+            return outcome
         return wire.VALUE, payload
 
     def _run(self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int) -> Tuple[int, bytes]:
@@ -258,10 +281,13 @@ class Runner:
                 if context != self.context:
                     self._read_until(wire.CONTEXT, context)
                 payload: Any
+                load = loads if flags & wire.PLAIN else loads_rich
                 if flags & wire.NAMED:
                     self.name = self._read_until(wire.NAME, item).decode()
                 if flags & wire.IN_BULK:
                     payload = self._read_until(wire.PAYLOAD, item)
+                    if flags & wire.BLOCKS:
+                        payload, load = self.use_parcels().receive(payload, flags)
                 else:
                     payload = frame[wire.CALL.size : wire.CALL.size + length]
                 args: Any = ()
@@ -272,13 +298,13 @@ class Runner:
                         function = self._define(function_id)
                     self.interruptible = item
                     if payload:
-                        args, kwargs = (loads if flags & wire.PLAIN else loads_rich)(payload)
+                        args, kwargs = load(payload)
                     where = self.task_positions[function_id]
                 else:
                     self.interruptible = item
-                    function, args, kwargs = loads_rich(payload)
+                    function, args, kwargs = load(payload)
                     where = _position_of_task(function)
-                payload = None
+                payload = load = None  # type: ignore[assignment]
                 self._call = (function, args, kwargs)
                 if flags & wire.WATCHED:
                     self.board.words[wire.STARTED_NS] = monotonic_ns()
@@ -287,7 +313,9 @@ class Runner:
                     from .injection import with_handle
 
                     args, kwargs = with_handle(where, args, kwargs, RemoteTaskHandle(item))
-                return self._call_function(function, args, kwargs)
+                box = [function(*args, **kwargs) if kwargs else function(*args)]
+                args = kwargs = None
+                return self._outcome_of(box)
             except ChannelLost:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
@@ -296,6 +324,14 @@ class Runner:
         except KeyboardInterrupt as error:  # Race: the signal came between the call's end and the line that forbids it
             self.interruptible = 0
             return self.failure(error, item)
+
+    def use_parcels(self) -> Any:
+        """Return what serves the files of large arguments and results."""
+        if self.parcels is None:
+            from .parcels import Parcels
+
+            self.parcels = Parcels(self.shared, self._identities, self.config["incarnation"], self.config["arena_limit"])
+        return self.parcels
 
     def failure(self, error: BaseException, item: int) -> Tuple[int, bytes]:
         """Return (kind of result frame, payload) of a call that has raised."""
@@ -401,7 +437,7 @@ class Runner:
     def after_fork_in_child(self) -> None:
         """Leave the pipes to the parent: a child must neither answer nor keep them open."""
         self.forked = True
-        for fd in (self.channel.inbox, self.channel.bulk, self.channel.results, self.life):
+        for fd in (self.channel.inbox, self.channel.bulk, self.channel.results, self.life, *self.shared):
             if fd >= 0:
                 try:
                     os.close(fd)
