@@ -17,6 +17,7 @@ _MODULES = (
     "imports",
     "injection",
     "namespaces",
+    "nursery",
     "progress",
     "records",
     "runner",

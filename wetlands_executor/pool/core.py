@@ -26,6 +26,7 @@ from wetlands_executor.pool import state as st
 from wetlands_executor.pool.delivery import Decoders, Latch, SerialThread
 from wetlands_executor.pool.ledger import Ledger
 from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.nursery import Nursery
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.worker import wire
 
@@ -65,6 +66,7 @@ class PoolCore:
         start_timeout: seconds from the process's start to its being ready.
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``.
         what: how messages call the environment.
+        nursery: what forks the workers (``share_preload``); None if each is started by itself.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class PoolCore:
         task_timeout: float | None,
         cancel_grace: float | None,
         what: str,
+        nursery: Nursery | None = None,
     ) -> None:
         self._launch = launch
+        self.nursery = nursery
         self._preload = list(preload)
         self._initializer = initializer
         self._start_timeout = start_timeout

@@ -34,7 +34,7 @@ from wetlands_executor.errors import TaskTimeoutError
 from wetlands_executor.events import TaskEventType
 from wetlands_executor.pool import payload, ports, spawn
 from wetlands_executor.pool import state as st
-from wetlands_executor.pool.actions import Actions
+from wetlands_executor.pool.actions import STOP_GRACE, Actions
 from wetlands_executor.pool.core import EndedPort, live_pools
 from wetlands_executor.pool.delivery import Latch
 from wetlands_executor.pool.process import Call
@@ -63,6 +63,7 @@ class Pool(Actions):
         start_timeout: seconds from the process's start to its being ready.
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``.
         what: how messages call the environment.
+        nursery: what forks the workers (``share_preload``); None if each is started by itself.
     """
 
     def submit(self, encoded: payload.Encoded, task: Any) -> Call:
@@ -257,6 +258,8 @@ class Pool(Actions):
         for task in [*self.unstarted, *self.dependents]:
             task._cancel_at_gate()
         self.post(partial(self._terminate, kill))
+        if self.nursery is not None:
+            self.nursery.kill()
 
     def _terminate(self, kill: bool) -> None:
         if not kill:
@@ -300,6 +303,8 @@ class Pool(Actions):
             process.process.close()
         self.processes.clear()
         self.starter.end()
+        if self.nursery is not None:
+            self.nursery.end(STOP_GRACE)
         self.ended = True
         self._sweep()
         self.workers_gone.set()

@@ -50,10 +50,15 @@ def disown(*fds: int) -> None:
     _owned.difference_update(fds)
 
 
+def register(process: Process) -> None:
+    """Note a process that a forked child has to let go of."""
+    _processes.add(process)
+
+
 def close_all() -> None:
     """Close the descriptors of all pools, and let go of their processes; in a forked child."""
     for fd in list(_owned):
-        _close_quietly(fd)
+        close_quietly(fd)
     for process in list(_processes):
         process.disinherit()
 
@@ -73,11 +78,11 @@ class Process:
 
     _popen: subprocess.Popen[bytes] | None = None
 
+    #: True if it was forked by a nursery (``nursery.py``), which has imported the preload and holds the sources.
+    forked = False
+
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
-        self._close = contextlib.ExitStack()
-        self.board: Board | None = None
-        self._map: mmap.mmap | None = None
-        self._open: set[int] = set()
+        self._prepare()
         try:
             with making:
                 self._start(list(argv), dict(env), cwd)
@@ -87,16 +92,32 @@ class Process:
                 self._popen.wait()
             self.close()
             raise
-        _processes.add(self)
+        register(self)
+
+    def _prepare(self) -> None:
+        self._close = contextlib.ExitStack()
+        self.board: Board | None = None
+        self._map: mmap.mmap | None = None
+        self._open: set[int] = set()
 
     def _pipe(self) -> tuple[int, int]:
         read, write = os.pipe()
         own(read, write)
-        self._close.callback(_close_quietly, read)
-        self._close.callback(_close_quietly, write)
+        self._close.callback(close_quietly, read)
+        self._close.callback(close_quietly, write)
         return read, write
 
     def _start(self, argv: list[str], env: dict[str, str], cwd: str | None) -> None:
+        passed, outputs = self._make_pipes()
+        self._popen = start(argv, env, cwd, passed, *outputs)
+        self.pid = self._popen.pid
+        self._let_go([*passed, *outputs])
+        self.exit = watch_exit(self._popen)
+        own(self.exit)
+        self._open.add(self.exit)
+
+    def _make_pipes(self) -> tuple[list[int], tuple[int, int]]:
+        """Make both ends of everything; return the worker's: (inbox, bulk, results, life, board), (stdout, stderr)."""
         inbox_child, self.inbox = self._pipe()
         bulk_child, self.bulk = self._pipe()
         self.results, results_child = self._pipe()
@@ -109,29 +130,24 @@ class Process:
             with contextlib.suppress(OSError):  # no /proc: the worker holds one item at a time, as elsewhere
                 self.take_back = os.open(f"/proc/self/fd/{inbox_child}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 own(self.take_back)
-                self._close.callback(_close_quietly, self.take_back)
+                self._close.callback(close_quietly, self.take_back)
             board_child = self._share_board()
         if not WINDOWS:
             for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
                 os.set_blocking(fd, False)
         passed = [inbox_child, bulk_child, results_child, life_child, board_child]
-        self._popen = _popen(argv, env, cwd, passed, stdout_child, stderr_child)
-        self.pid = self._popen.pid
-        for fd in (inbox_child, bulk_child, results_child, life_child, stdout_child, stderr_child, board_child):
-            _close_quietly(fd)
-        self._forget_closed({inbox_child, bulk_child, results_child, life_child, stdout_child, stderr_child, board_child})
-        self.exit = _watch_exit(self._popen)
-        own(self.exit)
-        self._open.add(self.exit)
+        return passed, (stdout_child, stderr_child)
 
-    def _forget_closed(self, closed: set[int]) -> None:
-        """Keep only the host's ends for ``close``: the numbers of the others may be somebody else's by now."""
+    def _let_go(self, theirs: Sequence[int]) -> None:
+        """Close the worker's ends. Only the host's are kept for ``close``: the numbers of the others may be somebody else's soon."""
+        for fd in theirs:
+            close_quietly(fd)
         self._close.pop_all()
-        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back} - closed
+        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back}
 
     def _share_board(self) -> int:
         fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC)
-        self._close.callback(_close_quietly, fd)
+        self._close.callback(close_quietly, fd)
         os.ftruncate(fd, wire.BOARD)
         self._map = mmap.mmap(fd, wire.BOARD)
         self.board = Board(memoryview(self._map), True)
@@ -141,7 +157,7 @@ class Process:
         """Close one of the host's ends, once."""
         if fd in self._open:
             self._open.discard(fd)
-            _close_quietly(fd)
+            close_quietly(fd)
 
     def fds(self) -> set[int]:
         """Return the descriptors that the host holds for this process."""
@@ -192,11 +208,26 @@ class Process:
         with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
             self._popen.send_signal(number)
 
-    def reap(self) -> int:
-        """Collect the process, which has ended; return its exit code, negative for a signal."""
+    def ended(self) -> bool:
+        """Return True when ``exit`` has told all; False if ``exit`` is another descriptor from now on, which tells the rest."""
+        return True
+
+    def reap(self) -> int | None:
+        """Collect the process, which has ended; return its exit code, negative for a signal, None if nobody knows."""
         self.kill_tree()
         assert self._popen is not None
         return self._popen.wait()
+
+
+def can_fork_workers() -> bool:
+    """Return True if workers may be forked by a nursery: Linux with pidfds, which tell the end of a process that is not a child of this one."""
+    if PLAIN or not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:  # a kernel before 5.3, or a sandbox that forbids it
+        return False
+    return True
 
 
 def stack_signal() -> int | None:
@@ -216,9 +247,10 @@ def signal_name(code: int | None) -> str | None:
         return f"signal {-code}"
 
 
-def _popen(
+def start(
     argv: list[str], env: dict[str, str], cwd: str | None, passed: list[int], stdout: int, stderr: int
 ) -> subprocess.Popen[bytes]:
+    """Start an interpreter with ``STAGE0``, which gets the numbers of ``passed``."""
     if WINDOWS:
         return _popen_windows(argv, env, cwd, passed, stdout, stderr)
     numbers = ",".join(map(str, passed))
@@ -289,7 +321,7 @@ def _tie_to_job(process: subprocess.Popen[bytes]) -> None:  # pragma: no cover -
     process._wetlands_job = job  # type: ignore[attr-defined] # the handle stays open as long as the host lives
 
 
-def _watch_exit(process: subprocess.Popen[bytes]) -> int:
+def watch_exit(process: subprocess.Popen[bytes]) -> int:
     """Return a descriptor that becomes readable when the process has ended, without reaping it where that is possible."""
     if not PLAIN and hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):  # a kernel before 5.3, or a sandbox that forbids it
@@ -311,7 +343,8 @@ def _watch_exit(process: subprocess.Popen[bytes]) -> int:
     return read
 
 
-def _close_quietly(fd: int) -> None:
+def close_quietly(fd: int) -> None:
+    """Disown and close a descriptor; -1 is none."""
     if fd >= 0:
         disown(fd)
         with contextlib.suppress(OSError):

@@ -105,4 +105,9 @@ def main(fds: List[int], sources: Dict[str, str]) -> None:
     sys.meta_path.insert(0, BundleFinder(sources))
     from _wetlands_worker import runner  # type: ignore[import-not-found]
 
-    runner.main(fds)
+    forked = len(fds) > 5
+    if forked:  # the host asks for a nursery; what returns is a worker that it has forked
+        from _wetlands_worker import nursery
+
+        fds = nursery.serve(fds, tie_to_host)
+    runner.main(fds, forked)
