@@ -17,7 +17,8 @@ from tests.contract.meeting import Meeting
 from tests.contract.workload import attend
 from tests.faults import work
 from tests.faults.observe import DEADLINE, pids
-from wetlands_executor import CondaEnvExecutor, WorkerCrashed
+from tests.sharing import CondaEnvExecutor
+from wetlands_executor import WorkerCrashed
 
 
 def say(*words):

@@ -135,7 +135,8 @@ class Nursery:
         """Fork for a request; return the worker's descriptors in the child, None in this process."""
         data, passed = _receive(self.line)
         if not data:
-            self.look_at_children()
+            for child in self.children:  # the host uses no number any more, whether or not we have seen that it closed a pipe
+                _reap(child.pid)
             sys.exit(0)  # exit hooks of the preload run here, once
         try:
             pid = self.fork()
@@ -177,7 +178,7 @@ class Nursery:
             if found is None:
                 continue
             if child.status < 0:
-                os.waitpid(child.pid, 0)
+                _reap(child.pid)
                 self.children.remove(child)
                 continue
             child.reported = True
@@ -230,6 +231,13 @@ class Nursery:
         gc.enable()
 
 
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass  # somebody else did
+
+
 def _ignore(_signum: int, _frame: Any) -> None:
     """Do nothing."""
 
@@ -262,6 +270,9 @@ def _receive(line: Any) -> Tuple[bytes, List[int]]:
 
 def _preload(config: Dict[str, Any]) -> Dict[str, Any]:
     """Import the modules; return what the host wants to know."""
+    # Imports make objects that stay. Looking for garbage among them again and again takes a tenth of the time.
+    thresholds = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 1000)
     herald = Herald()
     runner.surround(config, herald)
     failure = None
@@ -281,6 +292,7 @@ def _preload(config: Dict[str, Any]) -> Dict[str, Any]:
         native = _native_threads() - natives - len(new)
         if native > 0:
             threads.append((name, native))
+    gc.set_threshold(*thresholds)
     if failure is None:
         failure = _refuse_threads(started, by_value)
     return {"failure": failure, "records": herald.kept, "threads": threads}
@@ -339,9 +351,8 @@ def _prepare_forks() -> None:
     from . import context, injection  # noqa: F401
 
     gc.disable()
-    gc.collect()
     if hasattr(gc, "freeze"):
-        gc.freeze()
+        gc.freeze()  # without a collection before, which takes as long as many a fork
 
 
 def _forget_exit_hooks() -> None:
