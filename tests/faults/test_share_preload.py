@@ -17,7 +17,7 @@ from tests.contract.workload import attend
 from tests.faults import work
 from tests.faults.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, lines, pids, until
 from wetlands_executor import CondaEnvExecutor, TaskTimeoutError, WorkerCrashed, WorkerStartError
-from wetlands_executor.pool import arrivals
+from wetlands_executor.pool import arrivals, nursery
 
 
 @pytest.fixture
@@ -190,13 +190,13 @@ def test_exit_hooks_of_the_preload_run_once(shared, module, tmp_path):
         "folder = tempfile.TemporaryDirectory(prefix='wl-hooked')\n",
     )
     executor = shared(2, [name]).launch()
-    nursery = nursery_of(executor)
+    parent = nursery_of(executor)
     folder = executor.submit(eval, "__import__('hooked').folder.name").result(DEADLINE)
     worker = executor.submit(work.register_hooks, str(journal)).result(DEADLINE)
     executor.submit(os.kill, worker, 0).result(DEADLINE)
     assert os.path.isdir(folder)
     executor.shutdown()
-    assert sorted(lines(journal)) == sorted([f"hook {nursery}", f"finalizer {nursery}", f"task hook {worker}", f"task finalizer {worker}"])
+    assert sorted(lines(journal)) == sorted([f"hook {parent}", f"finalizer {parent}", f"task hook {worker}", f"task finalizer {worker}"])
     assert not os.path.exists(folder)
 
 
@@ -217,16 +217,16 @@ def test_a_worker_after_the_other(shared):
     """Whatever ends a worker, its number is reaped, nothing is kept open, and the next one comes."""
     executor = shared(2, max_tasks_per_child=1)
     executor.submit(pow, 2, 3).result(DEADLINE)
-    nursery = nursery_of(executor)
+    parent = nursery_of(executor)
     fds = []
     for turn in range(40):
         if turn % 4 == 3:
             crash_of(executor.submit(work.strike, "os_exit"))
         else:
             assert executor.submit(pow, 2, turn).result(DEADLINE) == 2**turn
-        fds.append(len(os.listdir(f"/proc/{nursery}/fd")))
-    assert nursery_of(executor) == nursery
-    assert until(lambda: len(children_of(nursery)) <= 2), "zombies stay"
+        fds.append(len(os.listdir(f"/proc/{parent}/fd")))
+    assert nursery_of(executor) == parent
+    assert until(lambda: len(children_of(parent)) <= 2), "zombies stay"
     assert max(fds[20:]) <= max(fds[:20]) + 2
 
 
@@ -256,6 +256,17 @@ def test_children_of_an_orphan_die_with_it(shared, meeting):
     os.kill(nursery_of(executor), signal.SIGKILL)
     os.kill(guest.pid, signal.SIGKILL)
     crash_of(task)
+    assert gone([int(guest.label)])
+
+
+def test_children_die_also_where_the_kernel_is_older(shared, meeting, monkeypatch):
+    """Without signals to a group by pidfd the number serves, which the nursery keeps taken."""
+    monkeypatch.setattr(nursery, "_TO_GROUP", 1 << 30)
+    executor = shared(1)
+    task = executor.submit(work.leave_stubborn_subprocess, meeting.address)
+    guest = meeting.next()
+    os.kill(guest.pid, signal.SIGKILL)
+    assert crash_of(task).signal_name == "SIGKILL"
     assert gone([int(guest.label)])
 
 
@@ -292,16 +303,16 @@ def test_nursery_is_stopped(shared, meeting, monkeypatch):
     """A death is certified without it; shutdown does not wait for it for ever."""
     monkeypatch.setattr(arrivals, "STATUS_GRACE", 0.2)
     executor = shared(2).launch()
-    nursery = nursery_of(executor)
+    parent = nursery_of(executor)
     task = executor.submit(attend, meeting.address)
     guest = meeting.next()
-    os.kill(nursery, signal.SIGSTOP)
+    os.kill(parent, signal.SIGSTOP)
     os.kill(guest.pid, signal.SIGKILL)
     try:
         assert crash_of(task).exit_code is None
         assert executor.submit(pow, 2, 3).result(DEADLINE) == 8, "the other worker serves"
     finally:
-        os.kill(nursery, signal.SIGCONT)
+        os.kill(parent, signal.SIGCONT)
     executor.launch()
     assert executor.worker_count == 2
 
