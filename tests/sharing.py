@@ -18,10 +18,13 @@ class SharedPreload(wetlands_executor.CondaEnvExecutor):
     @functools.wraps(wetlands_executor.CondaEnvExecutor.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("preload", ["json"])
-        super().__init__(*args, share_preload=bool(kwargs["preload"]), **kwargs)
+        kwargs.setdefault("share_preload", bool(kwargs["preload"]))
+        super().__init__(*args, **kwargs)
 
 
+#: Whether the tests run over forked workers.
+SHARED = os.environ.get("WETLANDS_TEST_SHARED") == "1"
 #: What a test calls to make an executor.
 CondaEnvExecutor: type[wetlands_executor.CondaEnvExecutor] = (
-    SharedPreload if os.environ.get("WETLANDS_TEST_SHARED") == "1" else wetlands_executor.CondaEnvExecutor
+    SharedPreload if SHARED else wetlands_executor.CondaEnvExecutor
 )

@@ -93,6 +93,11 @@ class Actions(Arrivals):
             mine.stopping = True
             mine.kill()
 
+    def _end_nursery(self) -> None:
+        """Runs when the workers are gone and the starter thread has ended."""
+        if self.nursery is not None:
+            self.nursery.end(STOP_GRACE)
+
     def _on_said(self, said: Said) -> None:
         """Pass on what a preload that is shared has said, once for all workers."""
         for name, data in (("stdout", said.stdout), ("stderr", said.stderr)):

@@ -47,7 +47,7 @@ FORK_TIMEOUT = 20.0
 CLOSED_GRACE = 1.0
 #: Bytes of stderr that are kept for an error.
 TAIL = 16384
-#: Tries to fork a worker when one nursery after another is lost.
+#: Tries to fork a worker when one nursery after another is lost, and to start a nursery for workers that were asked for together.
 TRIES = 3
 
 _LENGTH = struct.Struct("<Q")
@@ -243,16 +243,17 @@ class Nursery:
         Args:
             env: its complete variables.
             cwd: its working folder; None is the host's.
-            asked: ``failures`` when it was asked for. What was asked for before a failure shares it: it would wait for the same preload again.
+            asked: ``failures`` when it was asked for. Those that were asked for together share a failure that is final, or the last of
+                several: they would wait for the same preload again and again.
             wanted: False once nobody wants the worker any more.
 
         Raises:
             NurseryFailed: it cannot be had.
         """
         for _ in range(TRIES):
-            if asked < self.failures:
-                assert self._failure is not None
-                raise self._failure
+            failure = self._failure
+            if failure is not None and self.failures - asked >= (1 if failure.final else TRIES):
+                raise failure
             if not wanted():
                 raise NurseryFailed("it is not wanted any more")
             try:

@@ -34,7 +34,7 @@ from wetlands_executor.errors import TaskTimeoutError
 from wetlands_executor.events import TaskEventType
 from wetlands_executor.pool import payload, ports, spawn
 from wetlands_executor.pool import state as st
-from wetlands_executor.pool.actions import STOP_GRACE, Actions
+from wetlands_executor.pool.actions import Actions
 from wetlands_executor.pool.core import EndedPort, live_pools
 from wetlands_executor.pool.delivery import Latch
 from wetlands_executor.pool.process import Call
@@ -303,8 +303,7 @@ class Pool(Actions):
             process.process.close()
         self.processes.clear()
         self.starter.end()
-        if self.nursery is not None:
-            self.nursery.end(STOP_GRACE)
+        self._end_nursery()
         self.ended = True
         self._sweep()
         self.workers_gone.set()
