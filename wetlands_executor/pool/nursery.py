@@ -293,11 +293,11 @@ class Nursery:
             raise self._fail(None) from None
         process.listen()
         said = Said(process.pid, bytes(process.out), b"", answer["records"], answer["threads"])
+        process.out.clear()
         if answer["failure"] is not None:
             self._said.append(said)
             raise self._fail(None, answer["failure"])
         self._said.append(said._replace(stderr=bytes(process.err)))
-        process.out.clear()
         process.err.clear()
         self._ready = True
         return process
@@ -312,6 +312,7 @@ class Nursery:
         self._failure = NurseryFailed(
             reason or f"the process that imports the preload for all workers ended {how} before it was ready", process.tail(), failure, final
         )
+        self._said.append(Said(process.pid, bytes(process.out), b"", [], []))
         self._process = None
         process.close()
         self.failures += 1
@@ -421,8 +422,9 @@ class ForkedProcess(spawn.Process):
         except ProcessLookupError:
             return
         except OSError:
-            # An older kernel: by number, which is the group's own while the process is there, and after that only if the nursery keeps it.
-            if not _is_over(self._pidfd) or not (self._hear() and self._status is None):
+            # An older kernel: by number. That is the group's own while the process lives, and as long as the nursery keeps the zombie.
+            kept = self._status_fd in self._open and not (self._hear() and self._status is None)
+            if kept or not _is_over(self._pidfd):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.pid, signal.SIGKILL)
 

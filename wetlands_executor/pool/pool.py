@@ -335,6 +335,8 @@ class Pool(Actions):
         self.refusing = True
         self.broken = failure = BrokenProcessPool(f"the pool of {self.what} failed: {type(error).__name__}: {error}")
         failure.__cause__ = error
+        if self.nursery is not None:
+            self.nursery.kill()
         calls: dict[Any, None] = dict.fromkeys(self._state._take_waiting())
         for process in self.processes.values():
             process.absorb()

@@ -94,8 +94,11 @@ def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
     line.sendall(_packed(answer))
     if answer["failure"] is not None:
         sys.exit(wire.EXIT_START_FAILED)
-    _prepare_forks()
-    return Nursery(line, fds[3], tie_to_host, bool(answer["threads"])).loop()
+    collecting = _prepare_forks()
+    worker = Nursery(line, fds[3], tie_to_host, bool(answer["threads"])).loop()
+    if collecting:
+        gc.enable()
+    return worker
 
 
 class Nursery:
@@ -228,7 +231,6 @@ class Nursery:
             os._exit(wire.EXIT_START_FAILED)
         _forget_exit_hooks()
         _reseed()
-        gc.enable()
 
 
 def _reap(pid: int) -> None:
@@ -343,16 +345,18 @@ def _refuse_threads(started: Dict[str, List[Any]], by_value: bool) -> Optional[b
 # --- before and after the fork
 
 
-def _prepare_forks() -> None:
-    """Import what every worker needs, and keep the collector from writing to the pages that are shared."""
+def _prepare_forks() -> bool:
+    """Import what every worker needs, and keep the collector from writing to the pages that are shared; return whether it was at work."""
     import fcntl  # noqa: F401
     import mmap  # noqa: F401
 
     from . import context, injection  # noqa: F401
 
+    collecting = gc.isenabled()
     gc.disable()
     if hasattr(gc, "freeze"):
         gc.freeze()  # without a collection before, which takes as long as many a fork
+    return collecting
 
 
 def _forget_exit_hooks() -> None:
