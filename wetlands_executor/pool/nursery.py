@@ -8,7 +8,7 @@ process imports them, and every worker is a fork of it that shares its pages. Th
     starter thread                      nursery                            worker
     Popen ------ sources, config -----> imports the preload
          <------ ready, or why not ----
-    request + 8 descriptors (SCM_RIGHTS) -> fork ------------------------> setsid, lifeline, pipes, variables
+    request + descriptors (SCM_RIGHTS) -> fork ---------------------------> setsid, lifeline, pipes, variables
          <------ pid ------------------                                    hello, ready: as every worker
     exit (pidfd) is readable <------------------------------------------- ends
     status pipe <------ how it ended -- waitid, leaves the zombie
@@ -109,8 +109,8 @@ class NurseryProcess(spawn.Process):
         self._open = {self.life, self.stdout, self.stderr, self.socket, socket_child}
         for fd in (self.socket, self.stdout, self.stderr):
             os.set_blocking(fd, False)
-        # Order of STAGE0: inbox, bulk (the sources come from there), results, life, board; a sixth one makes it a nursery.
-        passed = [-1, socket_child, -1, life_child, -1, socket_child]
+        # Order of STAGE0: inbox, bulk, results, life, board. Without an inbox it becomes a nursery, and what it reads from is a socket.
+        passed = [-1, socket_child, -1, life_child, -1]
         self._popen = spawn.start(argv, env, cwd, passed, stdout_child, stderr_child)
         self.pid = self._popen.pid
         for fd in (life_child, stdout_child, stderr_child):
@@ -371,16 +371,18 @@ class ForkedProcess(spawn.Process):
                 passed, outputs = self._make_pipes()
                 self._status_fd, status_child = self._pipe()
                 os.set_blocking(self._status_fd, False)
-                spawn.own(*passed)
+                self._theirs.append(status_child)
+                spawn.own(*self._theirs)
                 spawn.register(self)
-            theirs = [*passed, *outputs, status_child]
+            request = _record({"env": changes, "cwd": cwd, "passed": [fd >= 0 for fd in passed]})
+            given = [fd for fd in (*passed, *outputs, status_child) if fd >= 0]
             # Outside `making`, for which a thread that forks the host waits.
-            answer = nursery.ask(_record({"env": changes, "cwd": cwd}), time.monotonic() + FORK_TIMEOUT, theirs)
+            answer = nursery.ask(request, time.monotonic() + FORK_TIMEOUT, given)
             pid = int(_LENGTH.unpack(answer)[0])
             if pid >> 32:
                 raise OSError(pid & 0xFFFFFFFF, f"{os.strerror(pid & 0xFFFFFFFF)} (when a worker was forked)")
             with spawn.making:
-                self._let_go(theirs)
+                self._let_go()
                 self._open.add(self._status_fd)
                 self.pid = pid
                 # The nursery cannot have reaped it: it keeps the zombie as long as our end of the status pipe is open.

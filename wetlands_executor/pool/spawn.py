@@ -111,13 +111,13 @@ class Process:
         passed, outputs = self._make_pipes()
         self._popen = start(argv, env, cwd, passed, *outputs)
         self.pid = self._popen.pid
-        self._let_go([*passed, *outputs])
+        self._let_go()
         self.exit = watch_exit(self._popen)
         own(self.exit)
         self._open.add(self.exit)
 
     def _make_pipes(self) -> tuple[list[int], tuple[int, int]]:
-        """Make both ends of everything; return the worker's: (inbox, bulk, results, life, board), (stdout, stderr)."""
+        """Make both ends of everything; return what the worker gets, in the order of ``STAGE0``, and its stdout and stderr."""
         inbox_child, self.inbox = self._pipe()
         bulk_child, self.bulk = self._pipe()
         self.results, results_child = self._pipe()
@@ -136,11 +136,12 @@ class Process:
             for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
                 os.set_blocking(fd, False)
         passed = [inbox_child, bulk_child, results_child, life_child, board_child]
+        self._theirs = [*passed, stdout_child, stderr_child]
         return passed, (stdout_child, stderr_child)
 
-    def _let_go(self, theirs: Sequence[int]) -> None:
+    def _let_go(self) -> None:
         """Close the worker's ends. Only the host's are kept for ``close``: the numbers of the others may be somebody else's soon."""
-        for fd in theirs:
+        for fd in self._theirs:
             close_quietly(fd)
         self._close.pop_all()
         self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back}

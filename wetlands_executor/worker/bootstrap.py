@@ -105,7 +105,7 @@ def main(fds: List[int], sources: Dict[str, str]) -> None:
     sys.meta_path.insert(0, BundleFinder(sources))
     from _wetlands_worker import runner  # type: ignore[import-not-found]
 
-    forked = len(fds) > 5
+    forked = fds[0] < 0
     if forked:  # the host asks for a nursery; what returns is a worker that it has forked
         from _wetlands_worker import nursery
 

@@ -29,8 +29,8 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
 
-#: Inbox, bulk, results, life, board, stdout, stderr, status.
-_PASSED = 8
+#: Descriptors of a request at most: those of a worker in the order of ``STAGE0``, then stdout, stderr and status.
+_MOST = 32
 #: ``MSG_CMSG_CLOEXEC``: no command that a sibling starts inherits them.
 _CLOEXEC = 0x40000000
 #: Seconds that threads of the preload may take to end by themselves.
@@ -84,7 +84,7 @@ class Child:
 
 def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
     """Import the preload and fork workers; return, in each of them, its descriptors. Never returns in the nursery itself."""
-    line = socket(fileno=fds[5])
+    line = socket(fileno=fds[1])
     stdio.install()
     runner.watch_for_faults()
     set_signal(SIGINT, _ignore)  # a Ctrl-C that reaches this process is none of its business
@@ -136,7 +136,7 @@ class Nursery:
 
     def answer(self) -> Optional[List[int]]:
         """Fork for a request; return the worker's descriptors in the child, None in this process."""
-        data, passed = _receive(self.line)
+        data, given = _receive(self.line)
         if not data:
             for child in self.children:  # the host uses no number any more, whether or not we have seen that it closed a pipe
                 _reap(child.pid)
@@ -146,15 +146,15 @@ class Nursery:
         except OSError as error:
             pid = 1 << 32 | (error.errno or 0)
         if pid == 0:
-            self.become_worker(passed, loads(data))
-            return passed[:5]
-        for fd in passed[:7]:
+            return self.become_worker(given, loads(data))
+        status = given.pop()
+        for fd in given:
             os.close(fd)
         if pid >> 32:
-            os.close(passed[7])
+            os.close(status)
         else:
-            self.children.append(Child(pid, passed[7]))
-            self.poll.register(passed[7], 0)  # POLLERR is reported unasked: the host has closed its end
+            self.children.append(Child(pid, status))
+            self.poll.register(status, 0)  # POLLERR is reported unasked: the host has closed its end
         self.line.sendall((8).to_bytes(8, "little") + pid.to_bytes(8, "little"))
         return None
 
@@ -207,17 +207,20 @@ class Nursery:
             self.poll.unregister(child.status)
             os.close(child.status)
 
-    def become_worker(self, fds: List[int], request: Dict[str, Any]) -> None:
-        """Turn this fork into a process of its own."""
+    def become_worker(self, given: List[int], request: Dict[str, Any]) -> List[int]:
+        """Turn this fork into a process of its own; return its descriptors."""
         os.setsid()
+        stdout, stderr, status = given[-3:]
+        found = iter(given)
+        fds = [next(found) if present else -1 for present in request["passed"]]
         self.tie_to_host(fds[3])
         set_wakeup_fd(-1)
         set_signal(SIGCHLD, self.previous if self.previous is not None else SIG_DFL)
         self.line.close()
-        for fd in (self.life, self.wake, self.woken, fds[7], *(child.status for child in self.children)):
+        for fd in (self.life, self.wake, self.woken, status, *(child.status for child in self.children)):
             if fd >= 0:
                 os.close(fd)
-        stdio.adopt(fds[5], fds[6])
+        stdio.adopt(stdout, stderr)
         for name, value in request["env"].items():
             if value is None:
                 os.environ.pop(name, None)
@@ -231,6 +234,7 @@ class Nursery:
             os._exit(wire.EXIT_START_FAILED)
         _forget_exit_hooks()
         _reseed()
+        return fds
 
 
 def _reap(pid: int) -> None:
@@ -256,7 +260,7 @@ def _receive(line: Any) -> Tuple[bytes, List[int]]:
     while len(data) < 8 or len(data) < 8 + int.from_bytes(data[:8], "little"):
         wanted = 8 + int.from_bytes(data[:8], "little") - len(data) if len(data) >= 8 else 8 - len(data)
         try:
-            got, extra, _flags, _address = line.recvmsg(wanted, CMSG_SPACE(4 * _PASSED), _CLOEXEC)
+            got, extra, _flags, _address = line.recvmsg(wanted, CMSG_SPACE(4 * _MOST), _CLOEXEC)
         except ConnectionResetError:
             return b"", fds
         if not got:
