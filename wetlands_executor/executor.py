@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import time
 import warnings
 import weakref
@@ -129,6 +130,7 @@ class CondaEnvExecutor(Executor):
             cancel_grace=cancel_grace,
             what=_describe(self._environment),
             nursery=nursery,
+            magic=payload.MAGIC if os.path.realpath(self._environment.python) == os.path.realpath(sys.executable) else None,
         )
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
         self._finalizer = weakref.finalize(self, self._pool.shutdown)

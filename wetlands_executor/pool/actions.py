@@ -53,7 +53,8 @@ class Actions(Arrivals):
             if self.nursery is None:
                 process = spawn.Process(argv, env, cwd)
             else:
-                process = self.nursery.fork(env, cwd, asked=asked, wanted=lambda: worker not in self._abandoned)
+                compiled = self.magic == payload.MAGIC
+                process = self.nursery.fork(env, cwd, asked=asked, wanted=lambda: worker not in self._abandoned, compiled=compiled)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is why the worker cannot start
             process = error
         if self.nursery is not None:
@@ -84,7 +85,7 @@ class Actions(Arrivals):
         port.add_reader(process.results, ports.RESULTS, partial(self._on_results, mine))
         port.add_reader(process.exit, ports.EXIT, partial(self._on_exit, mine))
         if not process.forked:
-            mine.send_raw(bundle.source())
+            mine.send_raw(bundle.source(self.magic == payload.MAGIC))
         mine.send_record(wire.CONFIG, 0, self._config(mine))
         mine.flush()
         self._set_timer(self._start_timeout, partial(self._check_started, mine))

@@ -196,7 +196,8 @@ class Arrivals(Limits):
             self._on_printed(process, None, data)
         elif kind == wire.HELLO:
             process.hello = hello = pickle.loads(data)
-            process.foreign = hello["magic"] != payload.MAGIC
+            self.magic = hello["magic"]
+            process.foreign = self.magic != payload.MAGIC
         elif kind == wire.READY:
             process.ready = True
             self._release_output(process)

@@ -67,6 +67,7 @@ class PoolCore:
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``.
         what: how messages call the environment.
         nursery: what forks the workers (``share_preload``); None if each is started by itself.
+        magic: implementation and magic number of the workers' interpreter (``payload.MAGIC``); None as long as it is not known.
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class PoolCore:
         cancel_grace: float | None,
         what: str,
         nursery: Nursery | None = None,
+        magic: str | None = None,
     ) -> None:
         self._launch = launch
         self.nursery = nursery
+        self.magic = magic
         self._preload = list(preload)
         self._initializer = initializer
         self._start_timeout = start_timeout

@@ -237,7 +237,7 @@ class Nursery:
         self.failures = 0
         self._failure: NurseryFailed | None = None
 
-    def fork(self, env: Mapping[str, str], cwd: str | None, *, asked: int, wanted: Callable[[], bool]) -> ForkedProcess:
+    def fork(self, env: Mapping[str, str], cwd: str | None, *, asked: int, wanted: Callable[[], bool], compiled: bool = False) -> ForkedProcess:
         """Return a new worker process; starter thread.
 
         Args:
@@ -246,6 +246,7 @@ class Nursery:
             asked: ``failures`` when it was asked for. Those that were asked for together share a failure that is final, or the last of
                 several: they would wait for the same preload again and again.
             wanted: False once nobody wants the worker any more.
+            compiled: the interpreter is known to be like this one; see ``bundle.source``.
 
         Raises:
             NurseryFailed: it cannot be had.
@@ -257,7 +258,7 @@ class Nursery:
             if not wanted():
                 raise NurseryFailed("it is not wanted any more")
             try:
-                process = self._process or self._begin(wanted)
+                process = self._process or self._begin(wanted, compiled)
                 changes = {name: env.get(name) for name in {*env, *self._env} if env.get(name) != self._env.get(name)}
                 return ForkedProcess(process, changes, cwd or os.getcwd())
             except _Lost:
@@ -267,7 +268,7 @@ class Nursery:
                 self._bury()
         raise NurseryFailed("the process that forks the workers was lost, again and again")
 
-    def _begin(self, wanted: Callable[[], bool]) -> NurseryProcess:
+    def _begin(self, wanted: Callable[[], bool], compiled: bool) -> NurseryProcess:
         """Start the process and wait until it has imported the preload."""
         deadline = time.monotonic() + self._start_timeout
         argv, env, cwd = self._launch()
@@ -285,7 +286,7 @@ class Nursery:
             "magic": payload.MAGIC,
         }
         try:
-            answer: dict[str, Any] = pickle.loads(process.ask(bundle.source() + _record(config), deadline))
+            answer: dict[str, Any] = pickle.loads(process.ask(bundle.source(compiled) + _record(config), deadline))
         except TimeoutError:
             process.kill_tree()
             raise self._fail(f"its preload was not ready within {self._start_timeout:g} s (start_timeout)", final=True) from None

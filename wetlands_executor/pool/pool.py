@@ -64,6 +64,7 @@ class Pool(Actions):
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``.
         what: how messages call the environment.
         nursery: what forks the workers (``share_preload``); None if each is started by itself.
+        magic: implementation and magic number of the workers' interpreter (``payload.MAGIC``); None as long as it is not known.
     """
 
     def submit(self, encoded: payload.Encoded, task: Any) -> Call:

@@ -283,7 +283,7 @@ def _preload(config: Dict[str, Any]) -> Dict[str, Any]:
     runner.surround(config, herald)
     failure = None
     threads: List[Tuple[str, int]] = []
-    by_value = config["magic"] == runner.magic()
+    by_value = config["magic"] == runner._magic()
     started: Dict[str, List[Any]] = {}
     for name in config["preload"]:
         before, natives = _python_threads(), _native_threads()

@@ -80,7 +80,7 @@ class Runner:
         _kind, _ident, data = channel.read_record()
         config = loads(data)
         channel.nonce = config["nonce"]
-        channel.by_value = config["magic"] == magic()
+        channel.by_value = config["magic"] == _magic()
         self.context = config["context"]
         channel.send(wire.HELLO, 0, dumps(_describe(), 4))
         from . import imports
@@ -355,7 +355,7 @@ def surround(config: Dict[str, Any], runner: Any) -> None:
         sys.meta_path.insert(0, records.LoggingFinder(runner))
 
 
-def magic() -> str:
+def _magic() -> str:
     """Return what decides whether bytecode may travel: implementation and magic number."""
     import _frozen_importlib_external as external  # importlib.util costs 5 ms
 
@@ -368,7 +368,7 @@ def _describe() -> Dict[str, Any]:
         "version": sys.version.split()[0],
         "version_info": tuple(sys.version_info[:3]),
         "implementation": sys.implementation.name,
-        "magic": magic(),
+        "magic": _magic(),
         "prefix": sys.prefix,
         "executable": sys.executable,
     }
