@@ -5,7 +5,6 @@ Owns no state of the calls; that is in ``pool/``. Entered by any thread.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -516,6 +515,8 @@ class CondaEnvExecutor(Executor):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Shut down without blocking the event loop."""
+        import asyncio
+
         await asyncio.to_thread(self.__exit__, exc_type, exc, tb)
 
     def _repr_html_(self) -> str:
