@@ -21,6 +21,7 @@ import sys
 from _signal import SIG_DFL, SIGCHLD, SIGINT, getsignal, set_wakeup_fd
 from _signal import signal as set_signal
 from _socket import CMSG_SPACE, socket
+from errno import EMFILE
 
 from . import imports, runner, stdio, wire
 from .calls import dumps, dumps_error, loads
@@ -123,16 +124,17 @@ class Nursery:
     def loop(self) -> List[int]:
         """Serve the host until it closes the socket; return in each fork."""
         while True:
-            for fd, _event in self.poll.poll():
-                if fd == self.line.fileno():
-                    found = self.answer()
-                    if found is not None:
-                        return found
-                elif fd == self.wake:
-                    os.read(self.wake, 4096)
-                    self.look_at_children()
-                else:
-                    self.host_knows(fd)
+            # Race: what is done for one descriptor may give the number of another, seen ready as well, to somebody else. So one at a time.
+            fd = self.poll.poll()[0][0]
+            if fd == self.line.fileno():
+                found = self.answer()
+                if found is not None:
+                    return found
+            elif fd == self.wake:
+                os.read(self.wake, 4096)
+                self.look_at_children()
+            else:
+                self.host_knows(fd)
 
     def answer(self) -> Optional[List[int]]:
         """Fork for a request; return the worker's descriptors in the child, None in this process."""
@@ -141,20 +143,21 @@ class Nursery:
             for child in self.children:  # the host uses no number any more, whether or not we have seen that it closed a pipe
                 _reap(child.pid)
             sys.exit(0)  # exit hooks of the preload run here, once
-        try:
-            pid = self.fork()
-        except OSError as error:
-            pid = 1 << 32 | (error.errno or 0)
+        request = loads(data)
+        pid = 1 << 32 | EMFILE  # the kernel has dropped descriptors for which this process had no room
+        if len(given) == sum(request["passed"]) + 3:
+            try:
+                pid = self.fork()
+            except OSError as error:
+                pid = 1 << 32 | (error.errno or 0)
         if pid == 0:
-            return self.become_worker(given, loads(data))
-        status = given.pop()
-        for fd in given:
-            os.close(fd)
-        if pid >> 32:
-            os.close(status)
-        else:
+            return self.become_worker(given, request)
+        if not pid >> 32:
+            status = given.pop()
             self.children.append(Child(pid, status))
             self.poll.register(status, 0)  # POLLERR is reported unasked: the host has closed its end
+        for fd in given:
+            os.close(fd)
         self.line.sendall((8).to_bytes(8, "little") + pid.to_bytes(8, "little"))
         return None
 
