@@ -116,7 +116,8 @@ class CondaEnvExecutor(Executor):
             nursery = Nursery(partial(_launch_nursery, self._environment, activate, folder, variables), preload, start_timeout)
         elif share_preload:
             warnings.warn("share_preload=True works on Linux only: each worker imports its preload for itself here", stacklevel=2)
-        first = initializer and _pickled_initializer(initializer, initargs)
+        keeps: list[Any] = []
+        first = initializer and _pickled_initializer(initializer, initargs, keeps)
         self._pool = Pool(
             partial(_launch, self._environment, activate, folder, variables),
             self._max_workers,
@@ -131,6 +132,7 @@ class CondaEnvExecutor(Executor):
             nursery=nursery,
             magic=payload.MAGIC if os.path.realpath(self._environment.python) == os.path.realpath(sys.executable) else None,
         )
+        self._pool.keeps = keeps
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
         self._finalizer = weakref.finalize(self, self._pool.shutdown)
         self._finalizer.atexit = False
@@ -561,8 +563,8 @@ def _variables(worker_env: WorkerEnv, index: int) -> dict[str, str]:
     return dict(found or {})
 
 
-def _pickled_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> tuple[bytes, str | None]:
-    return payload.dumps((initializer, tuple(initargs)))
+def _pickled_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...], keeps: list[Any]) -> tuple[bytes, str | None]:
+    return payload.dumps((initializer, tuple(initargs)), None, keeps)
 
 
 def _launch(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import multiprocessing
 import os
@@ -147,7 +148,7 @@ def memory(executor: CondaEnvExecutor) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    cases = ("latency", "throughput", "map", "start", "update", "memory")
+    cases = ("latency", "throughput", "map", "start", "update", "memory", "array-in", "array-out", "array-roundtrip")
     parser.add_argument("--cases", nargs="*", choices=cases, default=cases)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", help="write all figures to this file")
@@ -169,6 +170,8 @@ def main() -> None:
             found.append(update_cost(executor))
         if "memory" in arguments.cases:
             found.append(memory(executor))
+        if arrays := tuple(case for case in arguments.cases if case.startswith("array-")):
+            found += importlib.import_module("tests.benchmarks.arrays").measure(one, one_process, arrays, max(arguments.repeats, 9))  # needs numpy
     if "start" in arguments.cases:
         runs = {"ours": first_result(ours), "ProcessPoolExecutor(spawn)": first_result(spawn)}
         found.append(compare("constructor to first result", runs, arguments.repeats))

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, ClassVar
 
-from wetlands_executor.pool import bundle, payload, ports, spawn
+from wetlands_executor.pool import arena, bundle, payload, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.arrivals import Arrivals
 from wetlands_executor.pool.lines import OutputStream
@@ -49,20 +49,23 @@ class Actions(Arrivals):
         """Start a process; on the starter thread, because activation runs a shell and exec takes a millisecond."""
         try:
             argv, env, cwd = self._launch(index)
+            memory = arena.current()
+            shared = memory.fd if memory is not None else -1
             process: spawn.Process | BaseException
             if self.nursery is None:
-                process = spawn.Process(argv, env, cwd)
+                process = spawn.Process(argv, env, cwd, shared)
             else:
                 compiled = self.magic == payload.MAGIC
-                process = self.nursery.fork(env, cwd, asked=asked, wanted=lambda: worker not in self._abandoned, compiled=compiled)
+                process = self.nursery.fork(env, cwd, shared, asked=asked, wanted=lambda: worker not in self._abandoned, compiled=compiled)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is why the worker cannot start
             process = error
+            memory = None
         if self.nursery is not None:
             for said in self.nursery.take_said():
                 self.post(partial(self._on_said, said))
-        self.post(partial(self._spawned, worker, index, process))
+        self.post(partial(self._spawned, worker, index, process, memory))
 
-    def _spawned(self, worker: int, index: int, process: spawn.Process | BaseException) -> None:
+    def _spawned(self, worker: int, index: int, process: spawn.Process | BaseException, memory: arena.Arena | None) -> None:
         self._starts.pop(worker, None)
         if isinstance(process, BaseException):
             self._abandoned.discard(worker)
@@ -77,7 +80,7 @@ class Actions(Arrivals):
             return
         nonce = secrets.randbits(32)
         assert self._port is not None
-        mine = self.processes[worker] = WorkerProcess(worker, index, process, self._port, nonce)
+        mine = self.processes[worker] = WorkerProcess(worker, index, process, self._port, nonce, arena.Results(process.memory, memory))
         mine.streams = (OutputStream("stdout"), OutputStream("stderr"))
         port = self._port
         for fd, stream in zip((process.stdout, process.stderr), mine.streams, strict=True):
@@ -131,6 +134,9 @@ class Actions(Arrivals):
                 "initializer": data,
                 "initializer_code": code,
                 "print_frames": spawn.THREADS,
+                "carries": process.parcels.arena is not None and process.parcels.arena.carries,
+                "incarnation": process.parcels.incarnation,
+                "arena_limit": arena.LIMIT,
             },
             4,
         )

@@ -34,7 +34,7 @@ STATUS_GRACE = 1.0
 #: Seconds to wait for the rest of a dead worker's results where pipes are read by threads.
 DRAIN_GRACE = 2.0
 
-_OUTCOMES = (wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, TOO_LARGE)
+_OUTCOMES = (wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.VALUE_IN_BLOCKS, TOO_LARGE)
 
 
 class Arrivals(Limits):
@@ -158,6 +158,8 @@ class Arrivals(Limits):
             else:
                 self._on_message(process, frame.kind, frame.payload)
         process.finished += len(finished)
+        if process.parcels.used:
+            self._note_blocks(process)
         if finished or sent:
             self._feed(st.ItemsFinished(process.worker, finished) if finished else None, sent)
 
@@ -319,6 +321,8 @@ class Arrivals(Limits):
         unstarted = process.take_back()
         final = self._certify(process, code)
         self._last_streams = (*process.streams, process.records)
+        if process.parcels.arena is not None:
+            process.parcels.arena.reclaim(process.parcels.incarnation)
         del self.processes[process.worker]
         self._feed(st.WorkerExited(process.worker, unstarted, final))
         self._reasons.pop(process.worker, None)
@@ -328,7 +332,9 @@ class Arrivals(Limits):
         assert self._port is not None
         for fd in process.process.fds():
             self._port.remove(fd)
+        process.parcels.close()
         process.process.close()
+        process.calls.clear()  # timers may keep the process for a while, and a call keeps its arguments
 
     def _certify(self, process: WorkerProcess, code: int | None) -> bool:
         """Keep the reason of this death for the tasks that it concerns; return True if another try to start would meet it again."""

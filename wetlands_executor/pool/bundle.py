@@ -15,6 +15,7 @@ from types import CodeType
 from cloudpickle import cloudpickle
 
 _MODULES = (
+    "arena",
     "board",
     "bootstrap",
     "calls",
@@ -24,10 +25,13 @@ _MODULES = (
     "injection",
     "namespaces",
     "nursery",
+    "parcels",
     "progress",
     "records",
+    "room",
     "runner",
     "scripts",
+    "sharing",
     "stdio",
     "wire",
 )

@@ -91,6 +91,8 @@ class PoolCore:
         self.magic = magic
         self._preload = list(preload)
         self._initializer = initializer
+        #: Shared arrays that the initializer refers to.
+        self.keeps: list[Any] = []
         self._start_timeout = start_timeout
         self.worker_timeout = worker_timeout
         self.task_timeout = task_timeout
@@ -142,6 +144,8 @@ class PoolCore:
         if options is not None:
             call.priority = options.priority
             left = options.retries - task._attempt + 1
+            if options.retries and encoded.parcel is not None:
+                encoded.parcel.kept = True
             if options.retry_on is None:
                 call.tries = left
             else:

@@ -9,6 +9,7 @@ from functools import partial
 
 from wetlands_executor.errors import TaskTimeoutError, WorkerUnresponsive
 from wetlands_executor.events import TaskEventType
+from wetlands_executor.pool import arena
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.pool.settling import Settling
@@ -21,6 +22,10 @@ STACKS_GRACE = 0.2
 
 class Limits(Settling):
     """Ends calls whose time is over. Deadlines are judged after the pipe has been read: a result that is on its way counts."""
+
+    #: When a large buffer travelled last, on the monotonic clock; whether the timer for the end of that is set.
+    _blocks_at = 0.0
+    _trim_set = False
 
     def _on_started(self, process: WorkerProcess, call: Call) -> None:
         task = call.task
@@ -68,6 +73,32 @@ class Limits(Settling):
         call = running[0]
         what = f"The worker process {process.process.pid} of {self.what} gave no sign of life for {limit:g} s (worker_timeout) in {call.task.name!r}"
         self._end_hung(process, call, partial(WorkerUnresponsive, what))
+
+    def _note_blocks(self, process: WorkerProcess) -> None:
+        """A large buffer has travelled: some time after the last one the memory of free blocks goes back."""
+        process.parcels.used = False
+        self._blocks_at = time.monotonic()
+        if not self._trim_set:
+            self._trim_set = True
+            self._set_timer(arena.IDLE, self._trim)
+
+    def _trim(self) -> None:
+        left = self._blocks_at + arena.IDLE - time.monotonic()
+        if left > 0:
+            self._set_timer(left, self._trim)
+            return
+        self._trim_set = False
+        in_use = 0
+        for process in self.processes.values():
+            memory = process.parcels.arena
+            if memory is not None and not in_use:
+                in_use = memory.trim()
+            if process.parcels.rest():
+                process.ask_to_trim()
+        if in_use:
+            # They are freed without a word to the host. It looks again after the next call; an idle pool is not woken for it.
+            for process in self.processes.values():
+                process.parcels.used = True
 
     def _end_hung(self, process: WorkerProcess, call: Call, verdict: Callable[[str], BaseException]) -> None:
         """Let the worker print its stacks, then end it."""

@@ -99,7 +99,7 @@ class NurseryProcess(spawn.Process):
         self.err = bytearray()
         super().__init__(argv, env, cwd)
 
-    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None) -> None:
+    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:
         life_child, self.life = self._pipe()
         self.stdout, stdout_child = self._pipe()
         self.stderr, stderr_child = self._pipe()
@@ -237,12 +237,15 @@ class Nursery:
         self.failures = 0
         self._failure: NurseryFailed | None = None
 
-    def fork(self, env: Mapping[str, str], cwd: str | None, *, asked: int, wanted: Callable[[], bool], compiled: bool = False) -> ForkedProcess:
+    def fork(
+        self, env: Mapping[str, str], cwd: str | None, arena: int, *, asked: int, wanted: Callable[[], bool], compiled: bool = False
+    ) -> ForkedProcess:
         """Return a new worker process; starter thread.
 
         Args:
             env: its complete variables.
             cwd: its working folder; None is the host's.
+            arena: the host's file of large arguments, -1 if there is none.
             asked: ``failures`` when it was asked for. Those that were asked for together share a failure that is final, or the last of
                 several: they would wait for the same preload again and again.
             wanted: False once nobody wants the worker any more.
@@ -260,7 +263,7 @@ class Nursery:
             try:
                 process = self._process or self._begin(wanted, compiled)
                 changes = {name: env.get(name) for name in {*env, *self._env} if env.get(name) != self._env.get(name)}
-                return ForkedProcess(process, changes, cwd or os.getcwd())
+                return ForkedProcess(process, changes, cwd or os.getcwd(), arena)
             except _Lost:
                 self._bury()
             except TimeoutError:
@@ -362,14 +365,14 @@ class ForkedProcess(spawn.Process):
 
     forked = True
 
-    def __init__(self, nursery: NurseryProcess, changes: Mapping[str, str | None], cwd: str) -> None:
+    def __init__(self, nursery: NurseryProcess, changes: Mapping[str, str | None], cwd: str, arena: int) -> None:
         self._prepare()
         self._status: int | None = None
         self._told = False
         self._pidfd = -1
         try:
             with spawn.making:
-                passed, outputs = self._make_pipes()
+                passed, outputs = self._make_pipes(arena)
                 self._status_fd, status_child = self._pipe()
                 os.set_blocking(self._status_fd, False)
                 self._theirs.append(status_child)

@@ -20,6 +20,7 @@ import logging
 import pickle
 import sys
 import threading
+import traceback
 import types
 import weakref
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ExecutionException
-from wetlands_executor.pool import functions
+from wetlands_executor.pool import arena, functions, shared
 from wetlands_executor.worker import imports, namespaces, wire
 
 PROTOCOL = 5
@@ -49,7 +50,7 @@ class Definition:
         data: the definition, pickled from builtin types.
         name: for messages.
         by_value: name of the function if its code travels, else None.
-        keep: the function, so that its ``id`` stays its own.
+        keep: the function, so that its ``id`` stays its own; or the shared arrays in it.
     """
 
     __slots__ = ("__weakref__", "by_value", "data", "keep", "name", "number")
@@ -82,15 +83,19 @@ class Encoded:
         flags: of the call frame.
         payload: pickled (args, kwargs), or (function, args, kwargs); empty for a call without arguments.
         by_value: name of what travels as code, or None.
+        parcel: its blocks in shared memory, or None.
     """
 
-    __slots__ = ("by_value", "definition", "flags", "payload")
+    __slots__ = ("by_value", "definition", "flags", "parcel", "payload")
 
-    def __init__(self, definition: Definition | None, flags: int, payload: bytes, by_value: str | None) -> None:
+    def __init__(
+        self, definition: Definition | None, flags: int, payload: bytes, by_value: str | None, parcel: arena.Parcel | None = None
+    ) -> None:
         self.definition = definition
         self.flags = flags
         self.payload = payload
         self.by_value = by_value
+        self.parcel = parcel
 
 
 class _Space:
@@ -115,8 +120,10 @@ _nested = threading.local()
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle, with references that name the project's files and one namespace per module."""
 
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=PROTOCOL)
+    def __init__(self, file: io.BytesIO, parcel: arena.Parcel | None = None, keeps: list[Any] | None = None) -> None:
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=parcel.take if parcel is not None else None)
+        #: Takes shared arrays that are referred to; None: they are copied.
+        self.keeps = keeps if parcel is None else parcel.keeps
         self.by_value: str | None = None
         self._spaces: dict[int, _Space] = {}
 
@@ -140,6 +147,11 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             name = obj.__func__.__name__
             if getattr(obj.__self__, name, None) == obj:  # by name, as pickle does it: the function itself may have no name of its own
                 return getattr, (obj.__self__, name)
+        if self.keeps is not None and shared.any_shared():
+            found = shared.reduce(obj)
+            if found is not None:
+                self.keeps.append(obj)
+                return found
         return super().reducer_override(obj)
 
     @staticmethod
@@ -160,7 +172,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if space is None:
                 space = self._spaces[id(func.__globals__)] = _Space(name, dict(base))
             base = space
-        entries = [(key, *_entry(value, name is not None)) for key, value in slots.pop("__globals__").items()]
+        entries = [(key, *_entry(value, name is not None, self.keeps)) for key, value in slots.pop("__globals__").items()]
         return _cp._make_function, (code, base, *rest), (attributes, slots, name, entries), None, None, namespaces.restore
 
 
@@ -171,9 +183,9 @@ def _space_name(space: Mapping[str, Any]) -> str | None:
     return name if module is not None and module.__dict__ is space else None
 
 
-def _entry(value: Any, shared: bool) -> tuple[Any, Any, bytes | None]:
+def _entry(value: Any, spaced: bool, keeps: list[Any] | None) -> tuple[Any, Any, bytes | None]:
     """Return (token, value, pickled value or None) of one global of a function by value."""
-    if not shared:
+    if not spaced:
         return None, value, None
     if type(value) in _SCALARS and not (type(value) in (str, bytes) and len(value) > 256):
         return (type(value).__name__, repr(value)), value, None
@@ -189,16 +201,22 @@ def _entry(value: Any, shared: bool) -> tuple[Any, Any, bytes | None]:
         return None, value, None
     active.add(id(value))
     try:
-        data, _by_value = dumps(value)
+        data, _by_value = dumps(value, None, keeps)
     finally:
         active.discard(id(value))
     return hashlib.sha256(data).hexdigest(), None, data
 
 
-def dumps(value: Any) -> tuple[bytes, str | None]:
-    """Pickle for a worker; return the bytes and the name of what travels as code, if anything does."""
+def dumps(value: Any, parcel: arena.Parcel | None = None, keeps: list[Any] | None = None) -> tuple[bytes, str | None]:
+    """Pickle for a worker; return the bytes and the name of what travels as code, if anything does.
+
+    Args:
+        value: anything.
+        parcel: takes large buffers, and shared arrays that are referred to.
+        keeps: takes shared arrays, where there is no parcel; has to live as long as the bytes are used.
+    """
     with io.BytesIO() as stream:
-        pickler = CallPickler(stream)
+        pickler = CallPickler(stream, parcel, keeps)
         pickler.dump(value)
         return stream.getvalue(), pickler.by_value
 
@@ -234,8 +252,9 @@ def define(fn: Callable[..., Any] | str) -> Definition | None:
 
 def define_by_value(fn: Callable[..., Any]) -> Definition:
     """Return a definition that carries the function itself; for callers that use it many times (``map``)."""
-    data, by_value = dumps(fn)
-    return Definition(pickle.dumps(("value", data), 4), functions.display_name(fn), by_value)
+    keeps: list[Any] = []
+    data, by_value = dumps(fn, None, keeps)
+    return Definition(pickle.dumps(("value", data), 4), functions.display_name(fn), by_value, keeps)
 
 
 def encode(fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], definition: Definition | None = None) -> Encoded:
@@ -243,8 +262,8 @@ def encode(fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str
     if definition is None:
         definition = _definitions.get(id(fn)) or define(fn)
     if definition is None:
-        payload, by_value = dumps((fn, args, kwargs))
-        return Encoded(None, _bulk(payload), payload, by_value)
+        payload, by_value, parcel = _dumps_call((fn, args, kwargs))
+        return _encoded(None, 0, payload, by_value, parcel)
     if not args and not kwargs:
         return Encoded(definition, wire.PLAIN, b"", definition.by_value)
     for value in args:
@@ -253,13 +272,30 @@ def encode(fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str
     else:
         if not kwargs:
             payload = pickle.dumps((args, None), PROTOCOL)
-            return Encoded(definition, wire.PLAIN | _bulk(payload), payload, definition.by_value)
-    payload, by_value = dumps((args, kwargs))
-    return Encoded(definition, _bulk(payload), payload, definition.by_value or by_value)
+            if len(payload) <= wire.INLINE:
+                return Encoded(definition, wire.PLAIN, payload, definition.by_value)
+            return _encoded(definition, wire.PLAIN, payload, definition.by_value, None)
+    payload, by_value, parcel = _dumps_call((args, kwargs))
+    return _encoded(definition, 0, payload, definition.by_value or by_value, parcel)
 
 
-def _bulk(payload: bytes) -> int:
-    return wire.IN_BULK if len(payload) > wire.INLINE else 0
+def _dumps_call(value: Any) -> tuple[bytes, str | None, arena.Parcel]:
+    parcel = arena.Parcel()
+    try:
+        return *dumps(value, parcel), parcel
+    except BaseException:
+        parcel.discard()  # its task may keep the exception, and the traceback this frame
+        raise
+
+
+def _encoded(definition: Definition | None, flags: int, payload: bytes, by_value: str | None, parcel: arena.Parcel | None) -> Encoded:
+    if len(payload) <= wire.INLINE and (parcel is None or parcel.empty):
+        return Encoded(definition, flags, payload, by_value)
+    if len(payload) > wire.CROSSOVER or (parcel is not None and not parcel.empty):
+        parcel = parcel or arena.Parcel()
+        payload, more = parcel.pack(payload)
+        return Encoded(definition, flags | more | wire.IN_BULK, payload, by_value, None if parcel.empty else parcel)
+    return Encoded(definition, flags | wire.IN_BULK, payload, by_value)
 
 
 _context: Context | None = None
@@ -329,8 +365,19 @@ def is_trivial(payload: bytes | bytearray) -> bool:
     return len(payload) < 65536 and b"\x93" not in payload and not _extensions
 
 
-def decode(payload: bytes | bytearray) -> Any:
+def decode(payload: bytes | bytearray | arena.Delivery) -> Any:
     """Unpickle a result. Raises whatever that raises."""
+    if isinstance(payload, arena.Delivery):
+        data, buffers = payload.data, payload.buffers
+        payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
+        try:
+            return _ResultUnpickler(io.BytesIO(data), buffers=buffers).load()
+        except BaseException as error:
+            # The exception may be kept for long; what the frames of its traceback look at must not be.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            data = buffers = None  # type: ignore[assignment] # nor as long as the traceback of a failure
     if is_trivial(payload):
         return pickle.loads(payload)
     return _ResultUnpickler(io.BytesIO(payload)).load()

@@ -302,6 +302,7 @@ class Pool(Actions):
         self._answer_launch(None)
         for process in list(self.processes.values()):
             process.process.close()
+            process.parcels.close()
         self.processes.clear()
         self.starter.end()
         self._end_nursery()

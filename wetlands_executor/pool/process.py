@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from wetlands_executor.pool import spawn
+from wetlands_executor.pool.arena import BadBlock, Delivery, Results
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.payload import Context, Definition, Encoded
 from wetlands_executor.pool.ports import Port
@@ -83,7 +84,7 @@ class Frame(NamedTuple):
 
     kind: int
     number: int
-    payload: bytes | bytearray
+    payload: Any  # bytes; a ``Delivery`` if the kind is VALUE_IN_BLOCKS
     duration: int
 
 
@@ -103,6 +104,7 @@ class WorkerProcess:
         foreign: its bytecode is not ours.
         exited, results_ended: the process has ended; nothing more will come through its results pipe.
         arrived: bytes read from its results pipe.
+        parcels: what goes and comes in shared memory.
         streams: its stdout and stderr on their way to the host's.
         printed: something came through a stream or a log record since the last result.
         records: its log records on their way (only the counters are used).
@@ -112,7 +114,7 @@ class WorkerProcess:
         stopping: it was told to end, or killed on purpose.
     """
 
-    def __init__(self, worker: int, index: int, process: spawn.Process, port: Port, nonce: int) -> None:
+    def __init__(self, worker: int, index: int, process: spawn.Process, port: Port, nonce: int, parcels: Results | None = None) -> None:
         self.worker = worker
         self.index = index
         self.process = process
@@ -132,6 +134,7 @@ class WorkerProcess:
         self.exited = False
         self.results_ended = False
         self.arrived = 0
+        self.parcels = parcels if parcels is not None else Results(-1, None)
         self.streams: tuple[OutputStream, ...] = ()
         self.records = OutputStream("log")
         self.printed = False
@@ -195,6 +198,9 @@ class WorkerProcess:
                 self.send_record(wire.DEFINITION, definition.number, definition.data)
             if call.watched & wire.NAMED:
                 self.send_record(wire.NAME, call.number, call.task.name.encode())
+            if encoded.parcel is not None:
+                call.watched = call.watched & ~wire.KEPT | encoded.parcel.send(self.parcels.incarnation)
+                self.parcels.used = True
             if encoded.flags & wire.IN_BULK:
                 self.send_record(wire.PAYLOAD, call.number, encoded.payload)
             frames.append(call.frame())
@@ -282,6 +288,8 @@ class WorkerProcess:
         call = self.calls.pop(number, None)
         if call is not None:
             call.process = None
+            if call.encoded.parcel is not None:
+                call.encoded.parcel.take_back()
             found.append(call)
 
     def current_calls(self) -> list[Call]:
@@ -295,6 +303,12 @@ class WorkerProcess:
             board.words[wire.CANCEL_WORD] = call.number
         else:
             self._inbox.append(wire.CALL.pack(wire.CANCEL, 0, 0, 0, 0, call.number).ljust(wire.FRAME, b"\0"))
+            self.flush()
+
+    def ask_to_trim(self) -> None:
+        """Let the worker give the memory of its free blocks back, between two calls."""
+        if self.ready and not self.stopping:
+            self._inbox.append(wire.CALL.pack(wire.TRIM, 0, 0, 0, 0, 0).ljust(wire.FRAME, b"\0"))
             self.flush()
 
     def interrupt(self, call: Call, number: int) -> None:
@@ -354,6 +368,8 @@ class WorkerProcess:
                 break
             if its_pid == pid:  # else a child that a task forked speaks: it is not believed
                 frames.append(Frame(kind, number, data[position + head : end], duration))
+                if kind == wire.VALUE_IN_BLOCKS:
+                    frames[-1] = self._adopt(frames[-1])
             position = end
         self._buffer = data[position:]
         return frames
@@ -389,7 +405,16 @@ class WorkerProcess:
             return [], False
         if target is None:
             return [Frame(TOO_LARGE, number, b"%d" % length, duration)], False
-        return [Frame(kind, number, target, duration)], False
+        frame = Frame(kind, number, target, duration)
+        return [self._adopt(frame) if kind == wire.VALUE_IN_BLOCKS else frame], False
+
+    def _adopt(self, frame: Frame) -> Frame:
+        """Take the blocks of a result over at once, whatever becomes of the frame."""
+        assert not isinstance(frame.payload, Delivery)
+        try:
+            return frame._replace(payload=self.parcels.adopt(frame.payload))
+        except BadBlock as error:
+            raise BadFrame(str(error)) from error
 
     def keep_tail(self, data: bytes) -> None:
         """Remember the last bytes of stderr."""

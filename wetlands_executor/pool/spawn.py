@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,9 @@ THREADS = WINDOWS or os.environ.get("WETLANDS_EXECUTOR_THREADS") == "1"
 #: Use only what every platform has. Read once: the two worlds do not mix in one process.
 PLAIN = WINDOWS or not sys.platform.startswith("linux") or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1" or THREADS
 
+
+#: Bytes of a file for shared memory, of which only touched pages exist (``worker/arena.py``).
+FILE = 1 << 44
 
 # The host's descriptors of all pools, from their making to their closing. A forked child of the host must close every one of them: it would
 # keep workers alive (life pipes), and hide ends of pipes. Guarded by the GIL (single operations).
@@ -63,6 +67,28 @@ def close_all() -> None:
         process.disinherit()
 
 
+def memory_file() -> int:
+    """Return a sparse file of ``FILE`` bytes without a name, in memory where the system can do that. Raises OSError."""
+    with making:
+        if PLAIN:
+            fd, path = tempfile.mkstemp(prefix="wetlands-memory-")
+            os.unlink(path)
+        else:
+            fd = os.memfd_create("wetlands-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        own(fd)
+        try:
+            os.ftruncate(fd, FILE if not PLAIN else FILE >> 4)
+            if not PLAIN:
+                import fcntl
+
+                # Nobody can make a mapping of it end early, which would be a SIGBUS for the others.
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        except OSError:
+            close_quietly(fd)
+            raise
+    return fd
+
+
 class Process:
     """A started worker process and the host's ends of its pipes.
 
@@ -73,6 +99,7 @@ class Process:
         life: writing end that is never written to; its closing ends the process tree.
         take_back: second, non-blocking open of the inbox's reading end, -1 where there is none.
         exit: a descriptor that becomes readable when the process has ended.
+        memory: the file of its large results, -1 where there is none.
         board: the page that is shared with the worker (see ``worker/board.py``), or None.
     """
 
@@ -81,11 +108,11 @@ class Process:
     #: True if it was forked by a nursery (``nursery.py``), which has imported the preload and holds the sources.
     forked = False
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, arena: int = -1) -> None:
         self._prepare()
         try:
             with making:
-                self._start(list(argv), dict(env), cwd)
+                self._start(list(argv), dict(env), cwd, arena)
         except BaseException:
             if self._popen is not None:
                 self._popen.kill()
@@ -107,8 +134,8 @@ class Process:
         self._close.callback(close_quietly, write)
         return read, write
 
-    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None) -> None:
-        passed, outputs = self._make_pipes()
+    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:
+        passed, outputs = self._make_pipes(arena)
         self._popen = start(argv, env, cwd, passed, *outputs)
         self.pid = self._popen.pid
         self._let_go()
@@ -116,7 +143,7 @@ class Process:
         own(self.exit)
         self._open.add(self.exit)
 
-    def _make_pipes(self) -> tuple[list[int], tuple[int, int]]:
+    def _make_pipes(self, arena: int) -> tuple[list[int], tuple[int, int]]:
         """Make both ends of everything; return what the worker gets, in the order of ``STAGE0``, and its stdout and stderr."""
         inbox_child, self.inbox = self._pipe()
         bulk_child, self.bulk = self._pipe()
@@ -132,19 +159,23 @@ class Process:
                 own(self.take_back)
                 self._close.callback(close_quietly, self.take_back)
             board_child = self._share_board()
+        self.memory = -1
+        if arena >= 0:
+            with contextlib.suppress(OSError):  # a limit of file sizes: results go through the pipe
+                self.memory = memory_file()
+                self._close.callback(close_quietly, self.memory)
         if not WINDOWS:
             for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
                 os.set_blocking(fd, False)
-        passed = [inbox_child, bulk_child, results_child, life_child, board_child]
-        self._theirs = [*passed, stdout_child, stderr_child]
-        return passed, (stdout_child, stderr_child)
+        self._theirs = [inbox_child, bulk_child, results_child, life_child, board_child, stdout_child, stderr_child]
+        return [*self._theirs[:5], arena, self.memory], (stdout_child, stderr_child)
 
     def _let_go(self) -> None:
         """Close the worker's ends. Only the host's are kept for ``close``: the numbers of the others may be somebody else's soon."""
         for fd in self._theirs:
             close_quietly(fd)
         self._close.pop_all()
-        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back}
+        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back, self.memory}
 
     def _share_board(self) -> int:
         fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC)

@@ -131,6 +131,15 @@ class Channel:
             view = view[os.write(self.results, view[:_MAX_IOV]) :]
 
 
+def identity(fd: int) -> Any:
+    """Return what tells a file from any other; None if it is closed."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def move_up(fd: int) -> int:
     """Return the same pipe under a high number, out of the way of tasks that close ranges of low ones; ``fd`` itself if that fails."""
     try:

@@ -26,7 +26,7 @@ from time import monotonic_ns
 from . import board as boards
 from . import stdio, wire
 from .calls import dumps, dumps_error, dumps_result, loads, loads_rich
-from .channel import Channel, ChannelLost, move_up
+from .channel import Channel, ChannelLost, identity, move_up
 from .context import RemoteTaskHandle
 from .progress import Progress
 
@@ -58,6 +58,13 @@ class Runner:
         self.channel = Channel(*map(move_up, fds[:3]))
         self.board = boards.attach(fds[4])
         self.life = fds[3]
+        #: Files of large arguments and results, -1 where there are none; what they were; what serves them, from the first use on;
+        #: whether arguments and results travel in them (else arrays of ``share()`` only).
+        self.shared = [move_up(fd) if fd >= 0 else fd for fd in fds[5:7]]
+        self._identities = [identity(fd) for fd in self.shared]
+        self.parcels: Any = None
+        self.carries = False
+        self.config: Dict[str, Any] = {}
         self.pid = os.getpid()
         self.progress = Progress(self.channel, self.board)
         self.functions: Dict[int, Any] = {}
@@ -78,8 +85,9 @@ class Runner:
         """Read the configuration, say hello, prepare; True if the worker may take calls."""
         channel = self.channel
         _kind, _ident, data = channel.read_record()
-        config = loads(data)
+        self.config = config = loads(data)
         channel.nonce = config["nonce"]
+        self.carries = config["carries"] and self.shared[1] >= 0
         channel.by_value = config["magic"] == _magic()
         self.context = config["context"]
         channel.send(wire.HELLO, 0, dumps(_describe(), 4))
@@ -142,7 +150,9 @@ class Runner:
                 return
             kind, flags, length, function_id, context, item = unpack(frame)
             if kind != wire.RUN:
-                continue  # an order to cancel a call that has ended meanwhile
+                if kind == wire.TRIM and self.parcels is not None:
+                    self.parcels.trim()
+                continue  # or an order to cancel a call that has ended meanwhile
             start = monotonic_ns()
             words[wire.STARTED_NS] = start
             words[wire.TAKEN] = item
@@ -170,10 +180,13 @@ class Runner:
                 if context != self.context:
                     self._read_until(wire.CONTEXT, context)
                 payload: Any
+                load = loads if flags & wire.PLAIN else loads_rich
                 if flags & wire.NAMED:
                     self.name = self._read_until(wire.NAME, item).decode()
                 if flags & wire.IN_BULK:
                     payload = self._read_until(wire.PAYLOAD, item)
+                    if flags & wire.BLOCKS:
+                        payload, load = self.use_parcels().receive(payload, flags)
                 else:
                     payload = frame[wire.CALL.size : wire.CALL.size + length]
                 args: Any = ()
@@ -184,13 +197,13 @@ class Runner:
                         function = self._define(function_id)
                     self.interruptible = item
                     if payload:
-                        args, kwargs = (loads if flags & wire.PLAIN else loads_rich)(payload)
+                        args, kwargs = load(payload)
                     where = self.task_positions[function_id]
                 else:
                     self.interruptible = item
-                    function, args, kwargs = loads_rich(payload)
+                    function, args, kwargs = load(payload)
                     where = _position_of_task(function)
-                payload = None
+                payload = load = None  # type: ignore[assignment]
                 self._call = (function, args, kwargs)
                 if flags & wire.WATCHED:
                     self.board.words[wire.STARTED_NS] = monotonic_ns()
@@ -206,8 +219,14 @@ class Runner:
                 if value is None:
                     self.interruptible = 0
                     return wire.NONE, b""
-                payload = dumps_result(value, self.channel.by_value)
+                raws: Any = [] if self.carries else None
+                payload = dumps_result(value, self.channel.by_value, raws)
                 self.interruptible = 0
+                if raws or (raws is not None and len(payload) > wire.CROSSOVER):
+                    value = function = None
+                    self._call = (None, (), None)
+                    outcome: Tuple[int, bytes] = self.use_parcels().send(payload, raws)
+                    return outcome
                 return wire.VALUE, payload
             except ChannelLost:
                 raise
@@ -217,6 +236,14 @@ class Runner:
         except KeyboardInterrupt as error:  # Race: the signal came between the call's end and the line that forbids it
             self.interruptible = 0
             return self._failure(error, item)
+
+    def use_parcels(self) -> Any:
+        """Return what serves the files of large arguments and results."""
+        if self.parcels is None:
+            from .parcels import Parcels
+
+            self.parcels = Parcels(self.shared, self._identities, self.config["incarnation"], self.config["arena_limit"])
+        return self.parcels
 
     def _failure(self, error: BaseException, item: int) -> Tuple[int, bytes]:
         if self.acknowledged == item or (self.interrupted == item and isinstance(error, KeyboardInterrupt)):
@@ -320,7 +347,7 @@ class Runner:
 
     def after_fork_in_child(self) -> None:
         """Leave the pipes to the parent: a child must neither answer nor keep them open."""
-        for fd in (self.channel.inbox, self.channel.bulk, self.channel.results, self.life):
+        for fd in (self.channel.inbox, self.channel.bulk, self.channel.results, self.life, *self.shared):
             if fd >= 0:
                 try:
                     os.close(fd)

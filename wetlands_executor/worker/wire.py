@@ -27,12 +27,15 @@ INLINE = FRAME - CALL.size
 # Kinds of inbox frames.
 RUN = 1
 CANCEL = 2  # only where there is no board
+TRIM = 16  # give the memory of free blocks back
 
 # Flags of a call frame.
 IN_BULK = 1  # the payload is a record in the bulk pipe
 PLAIN = 2  # the payload holds no function, class or instance of the user's: any Unpickler will do
 WATCHED = 4  # tell when the call begins
 NAMED = 8  # the task's name is a record in the bulk pipe
+BLOCKS = 64  # the payload begins with a list of blocks in shared memory
+KEPT = 128  # the blocks stay the host's (the call may be run again): the worker takes copies
 
 #: kind, length, id
 RECORD = struct.Struct("<BxxxQQ")
@@ -61,6 +64,17 @@ UPDATE = 10  # progress: in the payload, or on the board if the payload is empty
 OUTPUT = 11  # a named output
 LOG = 12  # a log record
 PRINTED = 13  # output of ``sys.stdout`` (first byte 1) or ``sys.stderr`` (2), where the order of different pipes cannot be known
+
+VALUE_IN_BLOCKS = 32  # as VALUE; the payload begins with a list of blocks
+
+#: Before a payload with blocks: how many entries follow; 1 if the first is the pickle itself.
+LIST = struct.Struct("<II")
+#: slot, place, offset in the file, capacity, first byte, number of bytes
+BLOCK = struct.Struct("<IIQQQQ")
+#: Places of a block: the file of arguments, the worker's file of results, behind the pickle in the payload itself.
+ARGUMENTS, RESULTS, FOLLOWING = 0, 1, 2
+#: Bytes from which a buffer, or a pickle, travels in a block; measured: below, the pipe is faster.
+CROSSOVER = 1 << 17
 
 #: Bytes of the board, and what its 64-bit words mean.
 BOARD = 4096

@@ -1,0 +1,254 @@
+"""What tasks do with arrays and buffers. Imported by workers of every Python; those without numpy call what does not need it."""
+
+from __future__ import annotations
+
+import array
+import gc
+import hashlib
+import os
+import pickle
+import signal
+import time
+
+from tests.contract.workload import attend
+
+kept: list = []
+
+
+class Buffers:
+    """An object with several out-of-band buffers, without numpy."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def __reduce_ex__(self, protocol):
+        return Buffers, tuple(pickle.PickleBuffer(part) for part in self.parts)
+
+
+def digest(value):
+    return hashlib.sha256(value).hexdigest()
+
+
+def describe(value):
+    """Return type, content hash and whether it can be written."""
+    view = memoryview(value)
+    return type(value).__name__, digest(view), not view.readonly
+
+
+def describe_parts(value):
+    return [describe(part)[1:] for part in value.parts]
+
+
+def overwrite_parts(value):
+    for part in value.parts:
+        view = memoryview(part)
+        view[:] = bytes(len(view))
+    return value
+
+
+def make_buffers(count, size):
+    return Buffers(*(bytearray([number % 256]) * size for number in range(count)))
+
+
+def make_bytes(kind, size):
+    return {"bytes": bytes, "bytearray": bytearray, "str": lambda size: "ä" * size, "array": lambda size: array.array("d", bytes(size // 8 * 8))}[kind](size)
+
+
+def same(value):
+    return value
+
+
+def add_one(value):
+    value += 1
+    return value
+
+
+def add_one_silently(value):
+    value += 1
+    return float(value.sum())
+
+
+def total(value):
+    return float(value.sum())
+
+
+def twice(value):
+    return value * 2
+
+
+def tail(value):
+    return value[len(value) // 4 :]
+
+
+def little(value):
+    return value[: 40_000]
+
+
+def both(value):
+    return value, value[1:]
+
+
+def pair(value):
+    return [value, value]
+
+
+def keep(value):
+    kept.append(value)
+    return value
+
+
+def keep_quietly(value):
+    kept.append(value)
+
+
+def kept_total():
+    return float(kept[-1].sum())
+
+
+def drop():
+    kept.clear()
+    gc.collect()
+
+
+def flags(value):
+    return value.flags.c_contiguous, value.flags.f_contiguous, value.flags.writeable, value.dtype.str, value.shape
+
+
+def wait_with(value, address):
+    attend(address, "waiting")
+    return float(value.sum())
+
+
+def crash_after_writing(value, path):
+    """Overwrite the argument and die, at the first try only."""
+    before = float(value.sum())
+    value[:] = -1
+    if not os.path.exists(path):
+        with open(path, "w"):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+    return before
+
+
+def raise_after_writing(value, path):
+    before = float(value.sum())
+    value[:] = -1
+    if not os.path.exists(path):
+        with open(path, "w"):
+            pass
+        raise ValueError("the first try")
+    return before
+
+
+class BadToLoad:
+    """Unpickling raises, after its buffer has arrived."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def __reduce_ex__(self, protocol):
+        return refuse, (pickle.PickleBuffer(self.part),)
+
+
+def refuse(part):
+    raise ValueError("not to be unpickled")
+
+
+def make_bad(size):
+    return BadToLoad(bytearray(size))
+
+
+def fork_and_write(value):
+    """Write in a forked child and in its parent; return whether each saw only its own, and the array."""
+    before = float(value[0])
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            value += 100
+            time.sleep(0.1)  # the parent writes, ends its task and gives the block away meanwhile
+            os.write(write, b"y" if float(value[0]) == before + 100 and float(value[-1]) == float(value[0]) else b"n")
+            del value
+            gc.collect()
+        finally:
+            os._exit(0)
+    os.close(write)
+    value += 1
+    kept.append((read, pid))
+    return value
+
+
+def forked_child_saw():
+    read, pid = kept.pop()
+    said = os.read(read, 1)
+    os.close(read)
+    os.waitpid(pid, 0)
+    return said
+
+
+def resident(kind="arguments"):
+    """Return the bytes of the worker's own file of results."""
+    from _wetlands_worker import context
+
+    return os.fstat(context._runner.shared[1]).st_blocks * 512
+
+
+def send_false_blocks(which, size):
+    """Send what is no result, with a list of blocks that cannot be true, as a broken worker would."""
+    from _wetlands_worker import context, wire
+
+    runner = context._runner
+    slot, place, offset, capacity, start, length = {
+        "slot": (1 << 20, wire.RESULTS, 1 << 26, 1 << 17, 0, 1 << 17),
+        "not filled": (0, wire.RESULTS, 1 << 26, 1 << 17, 0, 1 << 17),
+        "before the first": (0, wire.RESULTS, 0, 1 << 17, 0, 1 << 17),
+        "behind the last": (0, wire.RESULTS, 1 << 50, 1 << 17, 0, 1 << 17),
+        "longer than it is": (0, wire.RESULTS, 1 << 26, 1 << 17, 0, 1 << 18),
+        "over the edge": (0, wire.RESULTS, (1 << 27) - (1 << 17), 1 << 18, 0, 1 << 18),
+        "somebody else's": (0, wire.ARGUMENTS, 0, 0, 0, 1 << 17),
+        "no such argument": (9999, wire.ARGUMENTS, 0, 0, 0, 1 << 17),
+        "place": (0, 7, 0, 0, 0, 1),
+        "following": (0, wire.FOLLOWING, 0, 0, 0, 1 << 40),
+    }[which]
+    entry = wire.BLOCK.pack(slot, place, offset, capacity, start, length)
+    runner.channel.send(wire.VALUE_IN_BLOCKS, runner.item, wire.LIST.pack(size, 0) + entry + b"N.")
+    time.sleep(60)
+
+
+def set_item(value, index, item):
+    value[index] = item
+
+
+def get_item(value, index):
+    return value[index]
+
+
+def limit_address_space(extra):
+    """Let this process map only ``extra`` bytes more than it has."""
+    import resource
+
+    with open("/proc/self/statm") as stream:
+        used = int(stream.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + extra, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def close_descriptors():
+    """Close what looks like somebody's descriptors, and open others."""
+    from _wetlands_worker import context
+
+    fds = context._runner.shared
+    for fd in fds:
+        os.close(fd)
+    for fd in fds:
+        other = os.open(os.devnull, os.O_RDWR)
+        if other != fd:
+            os.dup2(other, fd)
+
+
+def forget_ctypes():
+    """Be an interpreter that was built without ctypes."""
+    import sys
+
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("ctypes", "_ctypes")]:
+        del sys.modules[name]
+    sys.modules["_ctypes"] = None

@@ -1,0 +1,454 @@
+"""Large buffers on the host: the file of arguments, parcels on their way to workers, results that came in blocks.
+
+``worker/arena.py`` explains blocks and owner words; here is who gives which block to whom, and when. The way of an argument:
+
+1. ``Parcel.take`` copies it into a block in the thread that submits: the caller may change it at once.
+2. ``Parcel.send`` names the worker's incarnation in the block's word, before the frame leaves. ``take_back`` undoes it for a call that the
+   worker had not started; a parcel that is dropped before it was sent frees its blocks.
+3. The worker frees it, or hands it back with a result. After its death ``Arena.reclaim`` frees what it had.
+
+A call with retries keeps its blocks (``kept``), and workers take copies: a second try sees what the first saw.
+
+Any thread enters: submitting ones, the I/O thread, decoders, finalizers. What a worker says about blocks is checked before it is believed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from wetlands_executor.pool import spawn
+from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    import pickle
+    from collections.abc import Callable
+
+    from wetlands_executor.worker.arena import Blocks, Region
+
+#: Seconds without a large buffer after which the memory of free blocks goes back to the system.
+IDLE = 10.0
+
+#: Owner words of workers; unique in this process, below the numbers of shared arrays.
+incarnations = itertools.count(16)
+
+_FREE, _HOST = 0, 1
+#: Where the second table of words is in a file (``worker/arena.py``, which is not imported before it is needed).
+LEASES = 4 * 65536
+
+
+def _limit() -> int | None:
+    text = os.environ.get("WETLANDS_EXECUTOR_ARENA", "")
+    return int(text) if text.isdigit() else None
+
+
+#: Bytes that each file may take (variable WETLANDS_EXECUTOR_ARENA); None is what the system has; 0 switches blocks off.
+LIMIT = _limit()
+
+
+class BadBlock(ValueError):  # noqa: N818 - like BadFrame, it never leaves the pool
+    """A worker's list of blocks cannot be true."""
+
+
+class Arena:
+    """The file of arguments of this process. Lives as long as a worker, a parcel or a view needs it.
+
+    Attributes:
+        fd: the file; workers inherit it.
+        carries: False where the file serves ``share()`` only, and arguments go through the pipe.
+        idle: the memory of free blocks has gone back, and nothing was sent since.
+    """
+
+    def __init__(self) -> None:
+        self.carries = not spawn.PLAIN and LIMIT != 0
+        self.fd = spawn.memory_file()
+        self.pid = os.getpid()
+        self.idle = False
+        self._region: Region | None = None
+        self._blocks: Blocks | None = None
+        self._tried = False
+        self._token: list[int] = []
+        #: Living workers by incarnation, for their leases.
+        self.workers: weakref.WeakValueDictionary[int, Results] = weakref.WeakValueDictionary()
+        #: Slot -> address of shared arrays; slots of those that only workers look at.
+        self.shares: dict[int, int] = {}
+        self._lingering: set[int] = set()
+
+    def blocks(self) -> Blocks | None:
+        """Return the allocator; None where the file cannot be mapped."""
+        if not self._tried:
+            with spawn.making:
+                if not self._tried:
+                    self._map()
+                    self._tried = True
+        return self._blocks
+
+    def _map(self) -> None:
+        try:
+            from wetlands_executor.worker import arena
+        except (ImportError, AttributeError):
+            return  # an interpreter without ctypes, or a C library without these calls
+        try:
+            region = arena.Region(self.fd)
+        except MemoryError:
+            return  # the address space is limited
+        self._blocks = arena.Blocks(region, arena.HOST, LIMIT or None)
+        self._region = region
+
+    def store(self, raw: memoryview, token: list[int]) -> int:
+        """Copy bytes into a block; return its slot, -1 if there is no room."""
+        blocks = self.blocks()
+        if blocks is None:
+            return -1
+        from wetlands_executor.worker import arena
+
+        self.idle = False
+        if self._lingering:
+            self.free_lingering()
+        slot = blocks.claim(raw.nbytes, token)
+        if slot >= 0:
+            try:
+                arena.copy(blocks.region.address(*blocks.table[slot]), arena.address_of(raw), raw.nbytes)
+            except MemoryError:
+                blocks.free(slot)
+                return -1
+        return slot
+
+    def reclaim(self, incarnation: int) -> int:
+        """Free what a dead worker had; return how many blocks that were. Order: after it was reaped and its results were read."""
+        self.workers.pop(incarnation, None)
+        blocks = self._blocks
+        if blocks is None:
+            return 0
+        self.free_lingering()
+        words = blocks.region.words
+        found = 0
+        for slot in range(len(blocks.table)):
+            if words[slot] == incarnation:
+                words[slot] = _FREE
+                found += 1
+        return found
+
+    def take(self, slot: int, incarnation: int, start: int, length: int) -> memoryview:
+        """Return a view of a block that a worker hands back. Raises BadBlock."""
+        blocks = self._blocks
+        if blocks is None or slot >= len(blocks.table):
+            raise BadBlock(f"argument block {slot} does not exist")
+        offset, capacity = blocks.table[slot]
+        words = blocks.region.words
+        # The worker says that it is the host's now; that it was this worker's before is seen by its having no claim here.
+        if words[slot] not in (_HOST, incarnation) or start + length > capacity:
+            raise BadBlock(f"argument block {slot} of worker {words[slot]}, bytes {start} to {start + length} of {capacity}")
+        if blocks.claims.setdefault(slot, self._token) is not self._token or slot in blocks.region.live:
+            raise BadBlock(f"argument block {slot} is not the worker's")
+        words[slot] = _HOST
+        return blocks.region.view(slot, offset, capacity, start, length, self.free, True)
+
+    def free(self, slot: int) -> None:
+        """Free a block of the host; in finalizers too."""
+        blocks = self._blocks
+        assert blocks is not None
+        if self.idle:
+            blocks.region.punch(*blocks.table[slot])
+            blocks.touched.pop(slot, None)
+        blocks.free(slot)
+
+    def trim(self) -> int:
+        """Give the memory of free blocks back; return how many blocks are in use."""
+        self.free_lingering()
+        self.idle = True
+        return self._blocks.trim() if self._blocks is not None else 0
+
+    def free_shared(self, slot: int) -> None:
+        """The last view of a shared array on this host is gone; in a finalizer."""
+        forget_shared(self.shares.pop(slot))
+        self._lingering.add(slot)
+        self.free_lingering()
+
+    def free_lingering(self) -> None:
+        """Free the shared arrays that nobody looks at any more. Any thread; each is freed once."""
+        for slot in list(self._lingering):
+            if not any(results.leases(slot) for results in list(self.workers.values())):
+                try:
+                    self._lingering.remove(slot)
+                except KeyError:
+                    continue  # another thread, or a finalizer within this loop
+                self.free(slot)
+
+    def in_use(self) -> dict[int, int]:
+        """Return slot -> owner word of the blocks that are not free."""
+        blocks = self._blocks
+        if blocks is None:
+            return {}
+        return {slot: blocks.region.words[slot] for slot in range(len(blocks.table)) if blocks.region.words[slot] != _FREE}
+
+    def __del__(self) -> None:
+        if self.fd >= 0 and self.pid == os.getpid():
+            spawn.close_quietly(self.fd)
+
+
+def _forget_nothing(_address: int) -> None:
+    pass
+
+
+#: Takes the address of a shared array that nobody here looks at any more; ``shared`` puts its own function here.
+forget_shared: Callable[[int], None] = _forget_nothing
+
+
+#: The arena of this process, while anybody holds it. Guarded by ``spawn.making``.
+_current: weakref.ref[Arena] | None = None
+
+
+def current() -> Arena | None:
+    """Return the arena of this process, made if there is none; None where no file without a name can be made."""
+    global _current  # one per process: every worker inherits the same file
+    arena = _current() if _current is not None else None
+    if arena is not None and arena.pid == os.getpid():
+        return arena
+    with spawn.making:
+        arena = _current() if _current is not None else None
+        if arena is None or arena.pid != os.getpid():
+            if spawn.WINDOWS:
+                return None
+            try:
+                arena = Arena()
+            except OSError:
+                return None
+            _current = weakref.ref(arena)
+    return arena
+
+
+class Parcel:
+    """The blocks of one call, from its pickling to its dispatch.
+
+    Attributes:
+        kept: the call may be run again: the blocks stay the host's until it is over.
+        keeps: shared arrays that the call refers to.
+    """
+
+    __slots__ = ("__weakref__", "_arena", "_held", "_slots", "_token", "keeps", "kept")
+
+    def __init__(self) -> None:
+        self._arena: Arena | None = None
+        self._slots: list[tuple[int, int]] = []
+        self._token: list[int] = []
+        self._held = True
+        self.kept = False
+        self.keeps: list[Any] = []
+
+    @property
+    def empty(self) -> bool:
+        """True if nothing has to be said or kept."""
+        return not self._slots and not self.keeps
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        """Be a ``buffer_callback``: copy a large buffer into a block. True leaves it in the pickle."""
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous: pickle says so itself
+            return True
+        return raw.nbytes < wire.CROSSOVER or not self._store(raw)
+
+    def _store(self, raw: memoryview) -> bool:
+        arena = self._arena
+        if arena is None:
+            arena = self._arena = current()
+        if arena is None or not arena.carries:
+            return False
+        slot = arena.store(raw, self._token)
+        if slot < 0:
+            return False
+        self._slots.append((slot, raw.nbytes))
+        return True
+
+    def pack(self, data: bytes) -> tuple[bytes, int]:
+        """Return (payload, flags) of the call: its list of blocks before the pickle, which may be in a block itself."""
+        first = len(data) > wire.CROSSOVER and self._store(memoryview(data))
+        if not self._slots:
+            return data, 0
+        if first:
+            self._slots.insert(0, self._slots.pop())
+            data = b""
+        assert self._arena is not None
+        blocks = self._arena.blocks()
+        assert blocks is not None
+        entries = [wire.BLOCK.pack(slot, wire.ARGUMENTS, *blocks.table[slot], 0, length) for slot, length in self._slots]
+        return b"".join((wire.LIST.pack(len(entries), first), *entries, data)), wire.BLOCKS
+
+    def send(self, incarnation: int) -> int:
+        """Give the blocks to a worker; return further flags of the frame. I/O thread. Order: before the frame leaves."""
+        if self.kept:
+            return wire.KEPT
+        if self._slots and self._held:
+            assert self._arena is not None
+            blocks = self._arena.blocks()
+            assert blocks is not None
+            self._held = False
+            for slot, _length in self._slots:
+                blocks.region.words[slot] = incarnation
+                blocks.claims.pop(slot, None)
+        return 0
+
+    def take_back(self) -> None:
+        """Take the blocks back from a worker that has not seen them. I/O thread."""
+        if self._slots and not self._held:
+            assert self._arena is not None
+            blocks = self._arena.blocks()
+            assert blocks is not None
+            for slot, _length in self._slots:
+                blocks.claims[slot] = self._token
+                blocks.region.words[slot] = _HOST
+            self._held = True
+
+    def __del__(self) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Free the blocks that were not sent."""
+        arena = self._arena
+        if arena is not None and self._held and arena.pid == os.getpid():
+            blocks = arena.blocks()
+            if blocks is not None:
+                for slot in self._token:
+                    if blocks.claims.get(slot) is self._token:
+                        arena.free(slot)
+        self._arena = None
+        self._slots = []
+
+
+class Delivery:
+    """A result that came in blocks: the pickle, and views of its buffers that free them."""
+
+    __slots__ = ("buffers", "data")
+
+    def __init__(self, data: Any, buffers: list[Any]) -> None:
+        self.data = data
+        self.buffers = buffers
+
+
+class _ResultFile:
+    """A worker's file of results as it is mapped here; kept by its views when the worker is gone.
+
+    Attributes:
+        places: (offset, capacity) of the blocks that were seen, by slot.
+        idle: the worker was asked to give memory back, or is gone: what is freed now goes back at once.
+    """
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.places: dict[int, tuple[int, int]] = {}
+        self.idle = False
+
+    def free(self, slot: int) -> None:
+        """Give a block back to the worker; in finalizers. Order: its memory first, before the worker may take the block again."""
+        if self.idle:
+            self.region.punch(*self.places[slot])
+        self.region.words[slot] = _FREE
+
+
+class Results:
+    """The host's side of one worker's file of results.
+
+    Attributes:
+        incarnation: owner word of the worker in the file of arguments.
+        used: a large buffer went one way or the other since it was last looked at. Set by the I/O thread.
+    """
+
+    def __init__(self, fd: int, arena: Arena | None) -> None:
+        self.fd = fd
+        self.arena = arena
+        self.incarnation = next(incarnations)
+        self.used = False
+        self._file: _ResultFile | None = None
+        if arena is not None and fd >= 0:
+            arena.workers[self.incarnation] = self
+
+    def leases(self, slot: int) -> bool:
+        """Return True if the worker looks at a shared array. Any thread: by descriptor, which may be closed meanwhile: then it is dead."""
+        try:
+            return self.fd >= 0 and any(os.pread(self.fd, 4, LEASES + 4 * slot))
+        except OSError:
+            return False
+
+    def adopt(self, payload: bytes | bytearray) -> Delivery:
+        """Take over the blocks of a result. I/O thread.
+
+        Raises:
+            BadBlock: what the list says cannot be true.
+        """
+        self.used = True
+        size = len(payload)
+        if size < wire.LIST.size:
+            raise BadBlock("no list")
+        count, first = wire.LIST.unpack_from(payload)
+        entries = [wire.LIST.size + index * wire.BLOCK.size for index in range(min(count, size))]
+        rest = wire.LIST.size + count * wire.BLOCK.size
+        found = [wire.BLOCK.unpack_from(payload, entry) for entry in entries] if rest <= size else []
+        following = sum(length for _, place, _, _, _, length in found if place == wire.FOLLOWING)
+        if not found or rest + following > size:
+            raise BadBlock(f"{count} blocks in {size} bytes")
+        position = size - following
+        view = memoryview(payload)
+        data: Any = view[rest:position]
+        buffers: list[Any] = []
+        for slot, place, offset, capacity, start, length in found:
+            if place == wire.FOLLOWING:
+                buffers.append(bytearray(view[position : position + length]))
+                position += length
+            elif place == wire.RESULTS:
+                buffers.append(self._take(slot, offset, capacity, length))
+            elif place == wire.ARGUMENTS and self.arena is not None:
+                buffers.append(self.arena.take(slot, self.incarnation, start, length))
+            else:
+                raise BadBlock(f"place {place}")
+        if first:
+            data = buffers.pop(0)
+        return Delivery(data, buffers)
+
+    def _take(self, slot: int, offset: int, capacity: int, length: int) -> Any:
+        from wetlands_executor.worker import arena
+
+        if self.fd < 0 or slot >= arena.SLOTS or not arena.is_place(offset, capacity) or not 0 < length <= capacity:
+            raise BadBlock(f"result block {slot}: {length} of {capacity} bytes at {offset}")
+        try:
+            file = self._file
+            if file is None:
+                file = self._file = _ResultFile(arena.Region(self.fd))
+            region = file.region
+            if file.places.setdefault(slot, (offset, capacity)) != (offset, capacity):
+                raise BadBlock(f"result block {slot} has moved")
+            if region.words[slot] != _HOST or slot in region.live:
+                raise BadBlock(f"result block {slot} is not the host's")
+            file.idle = False
+            return region.view(slot, offset, capacity, 0, length, file.free, True)
+        except MemoryError:  # the address space is limited: read it
+            target = bytearray(length)
+            done = 0
+            while done < length:
+                got = os.preadv(self.fd, [memoryview(target)[done : done + (1 << 30)]], offset + done)
+                if not got:
+                    raise BadBlock("the file of results ended early") from None
+                done += got
+            os.pwrite(self.fd, b"\0\0\0\0", 4 * slot)
+            return target
+
+    def rest(self) -> bool:
+        """Nothing has travelled for a while. Return True if the worker should give memory back too."""
+        if self._file is None:
+            return False
+        self._file.idle = True
+        return True
+
+    def close(self) -> None:
+        """The worker is gone: what is still looked at goes with its last view."""
+        if self._file is not None:
+            self._file.idle = True
+        self._file = None
+        self.fd = -1
+        arena, self.arena = self.arena, None
+        if arena is not None:
+            arena.workers.pop(self.incarnation, None)
+            if not arena.workers:
+                arena.trim()  # no pool is left that would do it later

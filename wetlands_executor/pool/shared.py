@@ -1,0 +1,138 @@
+"""``share()``: one array for many tasks, with one copy in all, or as memory that both sides write.
+
+A shared array lies in a block of the file of arguments that is given to nobody: its word holds a number of its own, and the pickler of calls
+(``payload.CallPickler``) sends a reference to it and to its views. A worker that looks at it says so by a *lease*, a word in its own file
+of results that only it writes.
+
+The block is freed when the last view on the host is gone (calls under way hold one) and no living worker has a lease. Leases are looked at
+when the host's last view dies, when a worker dies, and when a block is needed. *Invariant:* a worker takes its lease while it unpickles a
+call, and the host holds the array until that call is over; so there is no moment at which neither of them holds it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from typing import Any
+
+from wetlands_executor.pool import arena as arenas
+from wetlands_executor.worker import sharing
+
+_numbers = itertools.count()
+
+#: address -> (arena, slot, length, writable) of the shared arrays of this process that somebody here looks at.
+_shares: dict[int, tuple[arenas.Arena, int, int, bool]] = {}
+
+
+def share(array: Any, writable: bool = False) -> Any:
+    """Copy an array into shared memory, so that it travels to tasks as a reference.
+
+    Args:
+        array: a numpy array of any shape, order and dtype without Python objects; or any object with the buffer protocol, contiguous.
+        writable: True lets tasks and this process write to the same memory (nothing but your own care keeps them from doing it at the
+            same time); False makes it read-only everywhere.
+
+    Returns:
+        A numpy array, or for other objects a memoryview, over the shared memory. It, and views of it, can be passed to any task of any
+        executor of this process, as an argument, inside containers or in a closure. Its memory is freed when neither this process nor a
+        worker looks at it any more. Other pickles (``ProcessPoolExecutor``, files) copy a numpy array as usual.
+
+    Raises:
+        TypeError: ``array`` has no buffer, or holds Python objects.
+        BufferError: a buffer that is not contiguous (numpy arrays may be anything).
+        OSError: ``writable`` where memory cannot be shared (Windows, an interpreter without ctypes).
+        MemoryError: ``writable`` and there is not enough memory.
+    """
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(array, numpy.ndarray):
+        if array.dtype.hasobject:
+            raise TypeError(f"an array of dtype {array.dtype} holds Python objects, which exist in one process only")
+        order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+        view = _new_block(array.nbytes, writable)
+        shared = numpy.ndarray(array.shape, array.dtype, view, 0, None, order)
+        numpy.copyto(shared, array, casting="no")
+        if not writable:
+            shared = numpy.ndarray(array.shape, array.dtype, view.toreadonly(), 0, None, order)
+        return shared
+    source = memoryview(array)
+    if not source.contiguous:
+        raise BufferError("the buffer is not contiguous: copy it first")
+    view = _new_block(source.nbytes, writable)
+    view[:] = source.cast("B") if source.nbytes else b""
+    if source.nbytes and source.format in sharing.FORMATS:
+        kind: Any = source.format
+        view = view.cast(kind, source.shape or ())
+    return view if writable else view.toreadonly()
+
+
+def _new_block(count: int, writable: bool) -> memoryview:
+    """Return a view of a new shared block; of private memory where that cannot be had and nobody would notice."""
+    arena = arenas.current()
+    blocks = arena.blocks() if arena is not None else None
+    if arena is None or blocks is None:
+        if writable:
+            raise OSError("memory cannot be shared with workers here; share() without writable=True works with copies")
+        return memoryview(bytearray(count))
+    from wetlands_executor.worker.arena import SHARED
+
+    arena.free_lingering()
+    arena.idle = False
+    token: list[int] = []
+    slot = blocks.claim(max(count, 1), token)
+    if slot < 0:
+        if writable:
+            raise MemoryError(f"no room for a shared array of {count:,} bytes")
+        return memoryview(bytearray(count))
+    try:
+        offset, capacity = blocks.table[slot]
+        view = blocks.region.view(slot, offset, capacity, 0, max(count, 1), arena.free_shared, False)
+    except BaseException:
+        blocks.release(token)
+        raise
+    blocks.region.words[slot] = SHARED | (next(_numbers) & (SHARED - 1))
+    address = blocks.region.address(offset, capacity)
+    _shares[address] = (arena, slot, max(count, 1), writable)
+    arena.shares[slot] = address
+    return view[:count]
+
+
+def any_shared() -> bool:
+    """Return True if there is a shared array at all."""
+    return bool(_shares)
+
+
+def reduce(obj: Any) -> Any:
+    """Return how a shared array, or a view of one, is pickled for a worker; None if the object is no such thing."""
+    if type(obj) is memoryview:
+        if not obj.contiguous or obj.format not in sharing.FORMATS or not obj.nbytes:
+            return None
+        from wetlands_executor.worker.arena import address_of
+
+        address = address_of(obj)
+        layout: tuple[Any, ...] = (obj.format, obj.shape)
+        readonly = obj.readonly
+    else:
+        numpy = sys.modules.get("numpy")
+        if numpy is None or type(obj) is not numpy.ndarray or not obj.nbytes:
+            return None
+        address = obj.__array_interface__["data"][0]
+        layout = (obj.dtype, obj.shape, obj.strides)
+        readonly = not obj.flags.writeable
+    for start, (arena, slot, length, writable) in list(_shares.items()):
+        if start <= address < start + length:
+            blocks = arena.blocks()
+            assert blocks is not None
+            place = (slot, blocks.region.words[slot], *blocks.table[slot], length)
+            return sharing.attach, (place, address - start, writable and not readonly, *layout)
+    return None
+
+
+def forget(address: int) -> None:
+    """The last view of a shared array on this host is gone."""
+    _shares.pop(address, None)
+
+
+arenas.forget_shared = forget
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_shares.clear)

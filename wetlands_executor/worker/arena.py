@@ -1,0 +1,453 @@
+"""Shared memory for large buffers: a sparse file without a name, its blocks, and one word per block that says whose it is.
+
+Both sides import this module, and only when the first large buffer travels (``ctypes`` costs a worker 10 ms). It owns the mapping of such a
+file, views of blocks with finalizers, the choice of free blocks, and the guard for forks. Who gives blocks to whom is the business of
+``parcels.py`` (worker) and ``pool/arena.py`` (host).
+
+There are two kinds of file. *Arguments*: one per host process, every worker has it; only the host allocates. *Results*: one per worker; only
+that worker allocates. So no two processes ever compete for a free block, and a plain store is enough to change an owner:
+
+* the allocator takes a block whose word is ``FREE`` and fills it;
+* before the message leaves, the word names the receiver, and the sender never looks at the block again;
+* the receiver maps it, and may write to it, for nobody else has it. When its last view dies, the finalizer stores ``FREE``.
+
+If a worker dies, the host frees the words that name it, after the process was reaped. *Invariant:* a block has one owner, and only the owner
+writes its word (the allocator if it is free).
+
+A forked child has the same mapping. It must not free what its parent uses, nor see what becomes of it: its finalizers do nothing (the pid
+differs), and blocks that were in use at the fork become private copies at the same addresses, while the parent waits.
+
+Any thread enters here, and the garbage collector. There are no locks but the one that guards growth.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import sys
+from _thread import RLock
+from _weakref import ref as weak_reference
+from _weakrefset import WeakSet
+
+from .board import fence
+from .room import room
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional, Tuple
+
+#: Owner words of blocks: nobody, the host, the worker (in its results). Greater numbers are incarnations, or arrays of ``share()``.
+FREE, HOST, WORKER = 0, 1, 2
+#: From this word on it is the number of a shared array.
+SHARED = 1 << 31
+#: Blocks of one file at most.
+SLOTS = 65536
+#: Bytes before the first block: a word per block; in a file of results also a word per block of the arguments: 1 while this worker looks
+#: at a shared array there.
+HEADER = 2 * 4 * SLOTS
+#: Bytes of the file. Only touched pages exist.
+SIZE = 1 << 44
+#: Blocks of up to half of this share a mapping of this size; greater ones have one of their own.
+SEGMENT = 1 << 26
+#: Bytes of the smallest block.
+SMALLEST = 1 << 17
+#: Free blocks that are looked at before a new one is made, if there is room.
+_LOOK = 32
+
+_HUGE = 1 << 21
+
+_serial = itertools.count()
+
+_pid = os.getpid
+_libc: Any = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_FAILED = ctypes.c_void_p(-1).value
+_READ_WRITE, _MAP_SHARED, _MAP_PRIVATE = 3, 1, 2
+_MAP_ANONYMOUS = 0x20 if sys.platform.startswith("linux") else 0x1000
+_MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000 if sys.platform.startswith("linux") else 0x40
+_REMOVE, _HUGEPAGE, _DONTDUMP = 9, 14, 16
+
+# These release the GIL, which a slice assignment between memoryviews does not.
+_move: Any = ctypes.memmove
+
+
+class _Buffer(ctypes.Structure):
+    """``Py_buffer``."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p), ("obj", ctypes.c_void_p), ("len", ctypes.c_ssize_t), ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int), ("ndim", ctypes.c_int), ("format", ctypes.c_void_p), ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p), ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p), ("reserve", ctypes.c_void_p * 4),
+    )  # fmt: skip
+
+
+_get_buffer: Any = ctypes.pythonapi.PyObject_GetBuffer
+_get_buffer.argtypes = [ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int]
+_release_buffer: Any = ctypes.pythonapi.PyBuffer_Release
+_release_buffer.argtypes = [ctypes.POINTER(_Buffer)]
+
+
+def address_of(view: memoryview) -> int:
+    """Return where the bytes of a contiguous view are, for as long as the view is alive. Read-only ones too, which ctypes refuses."""
+    buffer = _Buffer()
+    _get_buffer(view, ctypes.byref(buffer), 0)
+    address: int = buffer.buf or 0
+    _release_buffer(ctypes.byref(buffer))
+    return address
+
+
+def copy(target: int, source: int, count: int) -> None:
+    """Copy bytes between two addresses, without the GIL."""
+    _move(target, source, count)
+
+
+class _Extent:
+    """A mapped part of the file; unmapped with its last block."""
+
+    def __init__(self, fd: int, offset: int, length: int, huge: bool) -> None:
+        self.offset = offset
+        self.length = length
+        self.address: int = _libc.mmap(None, length, _READ_WRITE, _MAP_SHARED, fd, offset)
+        if self.address == _FAILED:
+            self.address = 0
+            raise MemoryError("mmap: " + os.strerror(ctypes.get_errno()))
+        if sys.platform.startswith("linux"):
+            _libc.madvise(self.address, length, _DONTDUMP)
+            if huge:
+                _libc.madvise(self.address, length, _HUGEPAGE)
+
+    def __del__(self, unmap: Any = _libc.munmap) -> None:
+        if self.address:
+            unmap(self.address, self.length)
+
+    def make_private(self, parts: List[Tuple[int, int]]) -> None:
+        """Replace the mapping by private memory with a copy of these (address, length). In a forked child."""
+        spare = _libc.mmap(None, self.length, _READ_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0)
+        if spare == _FAILED:
+            os._exit(70)  # it would write to its parent's memory
+        for address, length in parts:
+            _move(spare + address - self.address, address, length)
+        if _libc.mmap(self.address, self.length, _READ_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED, -1, 0) == _FAILED:
+            os._exit(70)
+        for address, length in parts:
+            _move(address, spare + address - self.address, length)
+        _libc.munmap(spare, self.length)
+
+
+class Root(weak_reference):  # type: ignore[type-arg] # 3.8 has no subscript for it
+    """Watches the object that all views of a block hang on; calls ``free(slot)`` when it dies."""
+
+    __slots__ = ("address", "extent", "free", "key", "number", "offset", "own", "slot", "used")
+
+    if TYPE_CHECKING:
+        number: int
+        key: Any  # in ``Region.live``
+        slot: int  # the same number; -1: its death frees nothing
+        own: bool  # the block belongs to this process alone
+        offset: int
+        used: int
+        address: int
+        extent: _Extent
+        free: Callable[[int], object]
+
+
+#: All regions of this process, for its forks.
+_regions: WeakSet[Region] = WeakSet()
+
+
+class Region:
+    """One mapped file.
+
+    Attributes:
+        fd: the file; whoever made the region closes it.
+        size: its bytes.
+        words: owner words by slot.
+        leases: second table of words, see ``HEADER``.
+        live: slot -> root of the views in this process; where others look at the block too, (slot, serial number) -> root.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.size = os.fstat(fd).st_size
+        self.pid = os.getpid()
+        self.cut_off = False
+        self._header = _Extent(fd, 0, HEADER, False)
+        words = ctypes.c_uint32 * SLOTS
+        self.words: Any = words.from_address(self._header.address)
+        self.leases: Any = words.from_address(self._header.address + 4 * SLOTS)
+        self.live: Dict[Any, Root] = {}
+        self._extents: Dict[int, _Extent] = {}
+        self._types: Dict[int, Any] = {}
+        _regions.add(self)
+
+    def extent(self, offset: int, capacity: int) -> _Extent:
+        """Return the mapping that a block is in; made when it is first asked for. Raises MemoryError."""
+        alone = capacity > SEGMENT // 2
+        start, length = (offset, capacity) if alone else (offset & -SEGMENT, SEGMENT)
+        found = self._extents.get(start)
+        if found is None:
+            found = self._extents.setdefault(start, _Extent(self.fd, start, length, alone))
+        return found
+
+    def address(self, offset: int, capacity: int) -> int:
+        """Return where a block is in this process. Raises MemoryError if it cannot be mapped."""
+        extent = self.extent(offset, capacity)
+        return extent.address + offset - extent.offset
+
+    def view(self, slot: int, offset: int, capacity: int, start: int, count: int, free: Callable[[int], object], own: bool) -> memoryview:
+        """Return a writable view of ``count`` bytes of a block from ``start`` on.
+
+        Args:
+            slot: its number.
+            offset: where it begins in the file.
+            capacity: its bytes.
+            start: first byte that is wanted.
+            count: bytes that are wanted.
+            free: called with the slot when the last view is gone; in any thread, from the garbage collector.
+            own: False if others look at the block too.
+
+        Raises:
+            MemoryError: it cannot be mapped (a limit of the address space).
+        """
+        extent = self.extent(offset, capacity)
+        kind = self._types.get(capacity) or self._types.setdefault(capacity, ctypes.c_char * capacity)
+        root = kind.from_address(extent.address + offset - extent.offset)
+        root.extent = extent
+        watch = Root(root, self._dead)
+        watch.number = watch.slot = slot
+        watch.offset, watch.used, watch.free, watch.own = offset, start + count, free, own
+        watch.address, watch.extent = extent.address + offset - extent.offset, extent
+        watch.key = slot if own else (slot, next(_serial))
+        self.live[watch.key] = watch
+        return memoryview(root).cast("B")[start : start + count]
+
+    def _dead(self, root: Root, pid: Callable[[], int] = _pid) -> None:
+        slot = root.slot
+        if slot >= 0 and pid() == self.pid:
+            self.live.pop(root.key, None)
+            fence()
+            root.free(slot)
+
+    def find(self, address: int) -> Optional[Root]:
+        """Return the root of the block in use that an address is in."""
+        for root in list(self.live.values()):
+            if root.address <= address < root.address + root.used:
+                return root
+        return None
+
+    def punch(self, offset: int, capacity: int) -> None:
+        """Give the pages of a free block back to the system."""
+        if sys.platform.startswith("linux"):
+            _libc.madvise(self.address(offset, capacity), capacity, _REMOVE)
+
+    def resident(self) -> int:
+        """Return the bytes of memory that the file takes."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def make_private(self) -> None:
+        """Cut the blocks in use off from the file. In a forked child; once, a child of that child is cut off already."""
+        if self.cut_off:
+            return
+        self.cut_off = True
+        parts: Dict[int, Tuple[_Extent, List[Tuple[int, int]]]] = {}
+        for root in list(self.live.values()):
+            parts.setdefault(root.extent.address, (root.extent, []))[1].append((root.address, root.used))
+        for extent, inside in parts.values():
+            extent.make_private(inside)
+
+
+def is_place(offset: int, capacity: int) -> bool:
+    """Return True if an allocator could have put a block there."""
+    if offset < SEGMENT or capacity < SMALLEST or (offset | capacity) % 4096 or offset + capacity > SIZE:
+        return False
+    return capacity > SEGMENT // 2 or offset % SEGMENT + capacity <= SEGMENT
+
+
+def size_class(count: int) -> int:
+    """Return the capacity of a block for ``count`` bytes: four classes per octave. What is not touched costs no memory."""
+    size = SMALLEST
+    while size < count:
+        size *= 2
+    for quarter in (5, 6, 7):
+        if size > SMALLEST and count <= size // 8 * quarter:
+            return size // 8 * quarter
+    return size
+
+
+class Blocks:
+    """The allocator of a region; in the one process that allocates there.
+
+    *Race:* threads may ask at the same time, a signal handler may raise or ask again between any two steps, and finalizers free blocks.
+    So a claim is one step in C (``setdefault`` of the slot), and what it claimed is looked at once more afterwards.
+
+    Attributes:
+        claims: slot -> token (a list, told from others by identity) of who holds the block here. A slot in it is not free, whatever its word says.
+        table: (offset, capacity) by slot.
+        limit: bytes that the file may take; None leaves it to ``room()``.
+    """
+
+    def __init__(self, region: Region, mine: int, limit: Optional[int]) -> None:
+        self.region = region
+        self.mine = mine
+        self.limit = limit
+        self.claims: Dict[int, Any] = {}
+        self.table: List[Tuple[int, int]] = []
+        self.touched: Dict[int, int] = {}
+        self._by_class: Dict[int, List[int]] = {}
+        self._cursor = 0
+        # Guards growth: `table` and `_ends`. RLock, because a signal handler may ask for a block while its thread is inside.
+        self._lock = RLock()
+        self._growing = False
+        #: End of the last extent, next place in the segment that is being filled, end of that segment; replaced whole.
+        self._ends = (SEGMENT, SEGMENT, SEGMENT)
+        self._allowance = 0
+
+    def claim(self, count: int, token: List[int]) -> int:
+        """Return the slot of a block for ``count`` bytes, now this process's; -1 if there is none.
+
+        Args:
+            count: bytes.
+            token: who claims; the slot is appended. It may hold slots that were not claimed after all (an exception came from a signal
+                handler): ``release`` knows.
+        """
+        size = size_class(count)
+        slots = self._by_class.get(size)
+        if slots:
+            found = self._first_free(slots[: -_LOOK - 1 : -1], count, token)
+            if found < 0 and len(slots) > _LOOK:
+                self._cursor = cursor = (self._cursor + _LOOK) % len(slots)
+                found = self._first_free(slots[cursor : cursor + _LOOK], count, token)
+            if found >= 0:
+                return found
+        found = self._grow(size, count, token)
+        if found < 0 and slots and len(slots) > 2 * _LOOK:
+            found = self._first_free(list(slots), count, token)
+        return found
+
+    def _first_free(self, slots: List[int], count: int, token: Any) -> int:
+        words, claims = self.region.words, self.claims
+        for slot in slots:
+            if words[slot] != FREE or slot in claims:
+                continue
+            token.append(slot)
+            if claims.setdefault(slot, token) is token:
+                if words[slot] == FREE and self._afford(count - self.touched.get(slot, 0)):
+                    words[slot] = self.mine
+                    self.touched[slot] = max(count, self.touched.get(slot, 0))
+                    return slot
+                del claims[slot]
+            token.pop()
+        return -1
+
+    def _grow(self, size: int, count: int, token: Any) -> int:
+        with self._lock:
+            if self._growing or len(self.table) >= SLOTS or not self._afford(count):
+                return -1
+            self._growing = True
+            try:
+                end, place, filled = self._ends
+                if size > SEGMENT // 2:
+                    place, self._ends = end, ((end + size + _HUGE - 1) & -_HUGE, place, filled)
+                elif place + size <= filled:
+                    self._ends = (end, place + size, filled)
+                else:
+                    place = (end + SEGMENT - 1) & -SEGMENT
+                    self._ends = (place + SEGMENT, place + size, place + SEGMENT)
+                if self._ends[0] > self.region.size:
+                    return -1
+                slot = len(self.table)
+                token.append(slot)
+                self.claims[slot] = token
+                self.region.words[slot] = self.mine
+                self.touched[slot] = count
+                self.table.append((place, size))
+                self._by_class.setdefault(size, []).append(slot)
+                return slot
+            finally:
+                self._growing = False
+
+    def _afford(self, growth: int) -> bool:
+        """Return True if the file may take that many bytes more."""
+        if growth <= 0:
+            return True
+        if growth > self._allowance:
+            left = room()
+            if self.limit is not None:
+                left = min(left, self.limit - self.region.resident())
+            # Not asked again for every block: other processes take memory too, so at most a sixteenth is granted at once.
+            self._allowance = left if left < growth else max(growth, left // 16)
+            if growth > left:
+                return False
+        self._allowance -= growth
+        return True
+
+    def free(self, slot: int) -> None:
+        """Make a block that this process holds free. Order: the word first; the claim still keeps others away."""
+        self.region.words[slot] = FREE
+        self.claims.pop(slot, None)
+
+    def release(self, token: List[int]) -> None:
+        """Free all that was claimed under a token and is still held here."""
+        for slot in token:
+            if self.claims.get(slot) is token:
+                self.free(slot)
+
+    def trim(self) -> int:
+        """Give the memory of free blocks back; return how many blocks are still in use."""
+        token: List[int] = []
+        words, claims = self.region.words, self.claims
+        busy = 0
+        self._allowance = 0
+        for slot in list(self.touched):
+            if words[slot] != FREE or slot in claims or claims.setdefault(slot, token) is not token:
+                busy += 1
+                continue
+            try:
+                if words[slot] == FREE:
+                    self.touched.pop(slot, None)
+                    self.region.punch(*self.table[slot])
+                else:
+                    busy += 1
+            finally:
+                del claims[slot]
+        return busy
+
+
+# --- forks
+
+_meeting: Optional[Tuple[int, int]] = None
+
+
+def _before_fork() -> None:
+    global _meeting  # used between the three hooks of one fork, which the interpreter runs one fork at a time
+    _meeting = None
+    if any(region.live and region.pid == os.getpid() for region in list(_regions)):
+        try:
+            _meeting = os.pipe()
+        except OSError:
+            pass  # no descriptor left: the child copies without its parent waiting
+
+
+def _after_fork_in_parent() -> None:
+    if _meeting is not None:
+        read, write = _meeting
+        os.close(write)
+        os.read(read, 1)  # also at an end if the child dies
+        os.close(read)
+
+
+def _after_fork_in_child() -> None:
+    for region in list(_regions):
+        region.make_private()
+    if _meeting is not None:
+        read, write = _meeting
+        os.close(read)
+        os.close(write)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

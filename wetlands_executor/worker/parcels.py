@@ -1,0 +1,287 @@
+"""The worker's half of shared memory: arguments that came in blocks, results that leave in them. Imported with the first large buffer.
+
+What comes in blocks belongs to this worker: views of it are given to the unpickler and are freed by their finalizers. What leaves is copied
+into a block of the worker's own file, with one exception: an argument that the task returns (the only buffer in its block, and nobody else
+here looks at it) is handed back in its block.
+
+Where the files cannot be mapped (no ``ctypes``, a limit of the address space), arguments are read from the file into memory, with the same
+meaning for the task, and results go through the pipe.
+
+Runs on the main thread, outside user code; finalizers of views run anywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+
+from . import wire
+from .calls import RichUnpickler, loads
+from .channel import ChannelLost, identity
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Callable, List, Optional, Tuple
+
+    from .arena import Blocks, Region, Root
+
+
+FREE, HOST = 0, 1  # as in ``arena``, which may not be importable
+
+
+class Parcels:
+    """Both files of this worker, mapped when they are first needed.
+
+    Args:
+        fds: files of arguments and of results.
+        identities: of these files at the start: a task may have closed them and opened others.
+        me: owner word of this incarnation.
+        limit: bytes that the results may take; None is what the system has.
+    """
+
+    def __init__(self, fds: List[int], identities: List[Any], me: int, limit: Optional[int]) -> None:
+        self.me = me
+        self.limit = limit
+        self._fds = fds
+        self._identities = identities
+        self._arguments: Optional[Region] = None
+        self._results: Optional[Region] = None
+        self._blocks: Optional[Blocks] = None
+        self._tried = False
+
+    def arguments(self) -> Optional[Region]:
+        """Return the mapped file of arguments; None if it cannot be mapped."""
+        self._map()
+        return self._arguments
+
+    def results(self) -> Optional[Region]:
+        """Return the mapped file of results; None if it cannot be mapped."""
+        self._map()
+        return self._results
+
+    def _map(self) -> None:
+        if self._tried:
+            return
+        self._tried = True
+        try:
+            from . import arena
+
+            if [identity(fd) for fd in self._fds] != self._identities:
+                return
+            arguments = arena.Region(self._fds[0])
+            results = arena.Region(self._fds[1])
+        except (ImportError, AttributeError, MemoryError, OSError):
+            return  # no ctypes in this interpreter, or a limit of the address space: read and written through descriptors
+        self._arguments = arguments
+        self._results = results
+        self._blocks = arena.Blocks(results, arena.WORKER, self.limit)
+
+    # --- arguments
+
+    def receive(self, payload: Any, flags: int) -> Tuple[Any, Callable[[Any], Any]]:
+        """Take what a call's list of blocks says; return (pickle, function that unpickles it).
+
+        Guarantee: from here on every block is freed when its last view is gone, whatever happens to the call.
+        """
+        count, first = wire.LIST.unpack_from(payload)
+        views = []
+        position = wire.LIST.size
+        for _ in range(count):
+            slot, _place, offset, capacity, _start, length = wire.BLOCK.unpack_from(payload, position)
+            position += wire.BLOCK.size
+            views.append(self._open(slot, offset, capacity, length, bool(flags & wire.KEPT)))
+        data = views.pop(0) if first else memoryview(payload)[position:]
+        if flags & wire.PLAIN:
+            return data, loads
+
+        def load(data: Any) -> Any:
+            buffers, views[:] = list(views), ()
+            return RichUnpickler(io.BytesIO(data), buffers=buffers).load()
+
+        return data, load
+
+    def _open(self, slot: int, offset: int, capacity: int, length: int, kept: bool) -> Any:
+        region = self.arguments()
+        if region is not None:
+            try:
+                view = region.view(slot, offset, capacity, 0, length, _nothing if kept else self._free, not kept)
+            except MemoryError:
+                pass  # the address space is limited: read it
+            else:
+                return bytearray(view) if kept else view
+        target = self._read(offset, length)
+        if not kept:
+            os.pwrite(self._fds[0], b"\0\0\0\0", 4 * slot)
+        return target
+
+    def _read(self, offset: int, length: int) -> bytearray:
+        fd = self._fds[0]
+        if identity(fd) != self._identities[0]:
+            raise ChannelLost("the task has closed descriptors that it did not open")
+        target = bytearray(length)
+        view = memoryview(target)
+        done = 0
+        while done < length:
+            got = os.preadv(fd, [view[done : done + (1 << 30)]], offset + done)
+            if not got:
+                raise OSError("a block of shared memory ended early")
+            done += got
+        return target
+
+    def _free(self, slot: int) -> None:
+        words = self._arguments.words  # type: ignore[union-attr]
+        if words[slot] == self.me:
+            words[slot] = FREE
+
+    def attach(self, place: Tuple[int, int, int, int, int], writable: bool) -> Any:
+        """Return a view of a shared array's block, and take a lease of it; a copy where it cannot be mapped.
+
+        Raises:
+            MemoryError: it cannot be mapped, and a copy would not do.
+        """
+        slot, word, offset, capacity, length = place
+        region, results = self.arguments(), self.results()
+        if region is not None and results is not None:
+            try:
+                view = region.view(slot, offset, capacity, 0, length, self._end_lease, False)
+            except MemoryError:
+                pass
+            else:
+                results.leases[slot] = 1
+                if region.words[slot] != word:
+                    raise RuntimeError("the shared array does not exist any more")
+                return view
+        if writable:
+            raise MemoryError("shared memory cannot be mapped into this worker (a limit of its address space, or no ctypes)")
+        return memoryview(self._read(offset, length))
+
+    def _end_lease(self, slot: int) -> None:
+        region, results = self._arguments, self._results
+        assert region is not None
+        assert results is not None
+        if not _looked_at(region, slot):
+            results.leases[slot] = 0
+            # Race: another call may have attached it in between; the host holds it as long as that call runs.
+            if _looked_at(region, slot):
+                results.leases[slot] = 1
+
+    # --- results
+
+    def send(self, data: bytes, raws: List[Any]) -> Tuple[int, bytes]:
+        """Put a result into blocks; return (kind of result frame, payload).
+
+        Args:
+            data: the pickle.
+            raws: its out-of-band buffers, contiguous; the list is emptied. *Order:* nobody else holds the result any more: what is still
+                looked at after this list has let go is copied.
+        """
+        region = self.arguments()
+        back: List[Optional[Root]] = []
+        words: Any = ()
+        entries: List[bytes] = []
+        following: List[Any] = []
+        first = 0
+        claimed: List[int] = []
+        try:
+            if len(data) > wire.CROSSOVER:
+                entry = self._store(memoryview(data), claimed)
+                if entry is not None:
+                    entries.append(entry)
+                    first = 1
+            if not raws and not first:
+                return wire.VALUE, data
+            words = region.words if region is not None else ()
+            back = self._candidates(region, raws) if region is not None and region.live else [None] * len(raws)
+            places = [(_address(raw), raw.nbytes) if root is not None else (0, 0) for raw, root in zip(raws, back)]  # noqa: B905 - Python 3.8
+            for root in back:
+                if root is not None:
+                    root.slot = -1  # its death does not free the block any more
+            rest = [raw if root is None else None for raw, root in zip(raws, back)]  # noqa: B905 - Python 3.8
+            raws.clear()
+            raw: Any = None
+            for index, root in enumerate(back):
+                raw, rest[index] = rest[index], None
+                if root is not None:
+                    address, length = places[index]
+                    assert region is not None
+                    alive = root()
+                    if alive is None:
+                        # Nobody looks: the block leaves as it is.
+                        region.live.pop(root.number, None)
+                        entries.append(wire.BLOCK.pack(root.number, wire.ARGUMENTS, root.offset, 0, address - root.address, length))
+                        continue
+                    root.slot = root.number
+                    back[index] = None
+                    raw = memoryview(alive).cast("B")[address - root.address : address - root.address + length]
+                    del alive
+                entry = self._store(raw, claimed)
+                if entry is None:
+                    entry = wire.BLOCK.pack(0, wire.FOLLOWING, 0, 0, 0, raw.nbytes)
+                    following.append(bytes(raw))
+                entries.append(entry)
+                raw = None
+            payload = b"".join([wire.LIST.pack(len(entries), first), *entries, b"" if first else data, *following])
+            for root in back:
+                if root is not None:
+                    words[root.number] = HOST
+            for slot in claimed:
+                self._results.words[slot] = HOST  # type: ignore[union-attr]
+                self._blocks.claims.pop(slot, None)  # type: ignore[union-attr]
+            claimed, back = [], []
+        finally:  # something is left if the memory was not enough for the payload
+            if claimed:
+                self._blocks.release(claimed)  # type: ignore[union-attr]
+            for root in back:
+                if root is not None:
+                    root.slot = root.number
+                    if root() is None:
+                        words[root.number] = FREE
+        return wire.VALUE_IN_BLOCKS, payload
+
+    def _candidates(self, region: Region, raws: List[Any]) -> List[Optional[Root]]:
+        """Return for each buffer the argument's block that might be handed back with it: it holds no other one, and at least half of it."""
+        found: List[Optional[Root]] = [region.find(_address(raw)) if raw.nbytes else None for raw in raws]
+        return [
+            root if root is not None and root.slot >= 0 and found.count(root) == 1 and 2 * raw.nbytes >= root.used and root.own else None
+            for raw, root in zip(raws, found)  # noqa: B905 - Python 3.8
+        ]
+
+    def _store(self, raw: Any, claimed: List[int]) -> Optional[bytes]:
+        """Copy bytes into a block of the results; None if there is no room."""
+        self._map()
+        blocks = self._blocks
+        if blocks is None:
+            return None
+        from . import arena
+
+        slot = blocks.claim(raw.nbytes, claimed)
+        if slot < 0:
+            return None
+        offset, capacity = blocks.table[slot]
+        try:
+            arena.copy(blocks.region.address(offset, capacity), arena.address_of(raw), raw.nbytes)
+        except MemoryError:
+            claimed.remove(slot)
+            blocks.free(slot)
+            return None
+        return wire.BLOCK.pack(slot, wire.RESULTS, offset, capacity, 0, raw.nbytes)
+
+    def trim(self) -> None:
+        """Give the memory of free blocks back; the host asks for it when it has been idle."""
+        if self._blocks is not None:
+            self._blocks.trim()
+
+
+def _address(raw: Any) -> int:
+    from . import arena
+
+    return arena.address_of(raw)
+
+
+def _looked_at(region: Region, slot: int) -> bool:
+    return any(root.number == slot for root in list(region.live.values()))
+
+
+def _nothing(_slot: int) -> None:
+    """Free nothing: the block stays the host's."""
+
