@@ -99,7 +99,7 @@ class NurseryProcess(spawn.Process):
         self.err = bytearray()
         super().__init__(argv, env, cwd)
 
-    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:
+    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:  # noqa: ARG002 - its workers get that
         life_child, self.life = self._pipe()
         self.stdout, stdout_child = self._pipe()
         self.stderr, stderr_child = self._pipe()
