@@ -5,9 +5,9 @@ Owns no state of the calls; that is in ``pool/``. Entered by any thread.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
+import sys
 import time
 import warnings
 import weakref
@@ -22,8 +22,9 @@ from wetlands_executor.environment import Environment
 from wetlands_executor.errors import TasksFailed
 from wetlands_executor.events import Callback, Dispatch, make_listener
 from wetlands_executor.options import CallOptions, OptionsView, RetryOn
-from wetlands_executor.pool import bulk, functions, payload
+from wetlands_executor.pool import bulk, functions, payload, spawn
 from wetlands_executor.pool import pool as pool_module
+from wetlands_executor.pool.nursery import Nursery
 from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.pool import Pool
 from wetlands_executor.remote import RemoteModule
@@ -62,6 +63,9 @@ class CondaEnvExecutor(Executor):
         worker_env: variables for the workers, or a function of the worker's index that returns them; called once per index, now.
         cwd: working folder of the workers; None is this process's.
         preload: modules that every worker imports before its first task.
+        share_preload: let one process of the environment import them, and make every worker a fork of it: they start at once and share that
+            memory. Linux only; elsewhere a warning says that workers start separately. While the modules are imported, numerical libraries
+            are limited to one thread, unless ``worker_env`` sets their variables.
         worker_timeout: seconds without any message from a busy worker after which it counts as hung and is replaced; None is no limit.
         task_timeout: seconds that one task may run, from its function's start; None is no limit.
         cancel_grace: seconds between the request to stop a running task, its interruption, and the end of its worker; None leaves it at
@@ -86,6 +90,7 @@ class CondaEnvExecutor(Executor):
         worker_env: WorkerEnv = None,
         cwd: str | os.PathLike[str] | None = None,
         preload: Sequence[str] = (),
+        share_preload: bool = False,
         worker_timeout: float | None = None,
         task_timeout: float | None = None,
         start_timeout: float = 60.0,
@@ -93,6 +98,8 @@ class CondaEnvExecutor(Executor):
         activate: bool | Sequence[str] = True,
     ) -> None:
         _check_arguments(max_workers, initializer, max_tasks_per_child, preload)
+        if share_preload and not preload:
+            raise ValueError("share_preload=True needs preload: name the modules that the workers are to share, preload=['numpy', ...]")
         for key, value in (("worker_timeout", worker_timeout), ("task_timeout", task_timeout), ("cancel_grace", cancel_grace)):
             _check_seconds(key, value)
         _check_seconds("start_timeout", start_timeout)
@@ -105,10 +112,16 @@ class CondaEnvExecutor(Executor):
         self._max_workers: int = max_workers if max_workers is not None else _processors()
         variables = [_variables(worker_env, index) for index in range(self._max_workers)]
         peer = Peer(self._environment.python)
+        folder = os.fspath(cwd) if cwd is not None else None
+        nursery = None
+        if share_preload and spawn.can_fork_workers():
+            nursery = Nursery(partial(_launch_nursery, self._environment, activate, folder, variables), preload, start_timeout)
+        elif share_preload:
+            warnings.warn("share_preload=True works on Linux only: each worker imports its preload for itself here", stacklevel=2)
         keeps: list[Any] = []
         first = initializer and payload.dumps((initializer, tuple(initargs)), None, keeps, peer=peer)
         self._pool = Pool(
-            partial(_launch, self._environment, activate, os.fspath(cwd) if cwd is not None else None, variables),
+            partial(_launch, self._environment, activate, folder, variables),
             self._max_workers,
             tasks_per_worker=max_tasks_per_child,
             preload=preload,
@@ -119,6 +132,7 @@ class CondaEnvExecutor(Executor):
             cancel_grace=cancel_grace,
             what=_describe(self._environment),
             peer=peer,
+            nursery=nursery,
         )
         self._pool.keeps = keeps
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
@@ -520,6 +534,8 @@ class CondaEnvExecutor(Executor):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Shut down without blocking the event loop."""
+        import asyncio
+
         await asyncio.to_thread(self.__exit__, exc_type, exc, tb)
 
     def _repr_html_(self) -> str:
@@ -568,6 +584,19 @@ def _launch(
     environment: Environment, activate: bool | Sequence[str], cwd: str | None, variables: list[dict[str, str]], index: int
 ) -> tuple[Sequence[str], Mapping[str, str], str | None]:
     spec = environment.launch_spec(activate=activate, cwd=cwd, worker_env=variables[index])
+    return spec.argv, spec.env, spec.cwd
+
+
+#: How many threads numerical libraries start when they are loaded, or at their first call.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def _launch_nursery(
+    environment: Environment, activate: bool | Sequence[str], cwd: str | None, variables: list[dict[str, str]]
+) -> tuple[Sequence[str], Mapping[str, str], str | None]:
+    """Return how to start the process that imports the preload: with the variables that are the same for all workers."""
+    common = {name: value for name, value in variables[0].items() if all(each.get(name) == value for each in variables)}
+    spec = environment.launch_spec(activate=activate, cwd=cwd, worker_env={**dict.fromkeys(THREAD_VARIABLES, "1"), **common})
     return spec.argv, spec.env, spec.cwd
 
 

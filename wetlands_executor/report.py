@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from wetlands_executor.pool.delivery import Latch
 from wetlands_executor.task import Task
 
@@ -55,6 +53,8 @@ def workers(pool: Pool) -> list[WorkerInfo]:
 
 
 def _worker(process: WorkerProcess) -> WorkerInfo:
+    import psutil  # as long as half of the standard library's pools to import, and only those who look need it
+
     calls = process.current_calls()
     running = [call for call in calls if process.is_running(call)]
     state = "stopping" if process.stopping else "starting" if not process.ready else "busy" if calls else "idle"

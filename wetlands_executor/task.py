@@ -13,7 +13,6 @@ for ever (seen with an alarm that raises). Settling therefore stores the state w
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import threading
@@ -32,6 +31,7 @@ from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.events import Callback, Dispatch, Listener, TaskEvent, TaskEventType, make_listener
 
 if TYPE_CHECKING:
+    import asyncio  # a tenth of the time of importing this package, and who awaits has it already
     from types import TracebackType
 
     from typing_extensions import Self
@@ -511,6 +511,8 @@ class Task(Future[T]):
 
     async def events(self) -> AsyncIterator[TaskEvent]:
         """Yield what happens from now on, up to the terminal event; a finished task yields its terminal event."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         waiting: deque[tuple[TaskEvent, dict[Any, Any]]] = deque()
         arrived = asyncio.Event()
@@ -542,6 +544,8 @@ class Task(Future[T]):
         return self._wait_in_loop().__await__()
 
     async def _wait_in_loop(self) -> T:
+        import asyncio
+
         loop = asyncio.get_running_loop()
         if not self._is_done():
             waiter = loop.create_future()
@@ -574,6 +578,8 @@ class Task(Future[T]):
 
     async def __aexit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         """As ``__exit__``, without blocking the event loop."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         self._ask_to_cancel()

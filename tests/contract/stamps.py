@@ -10,7 +10,7 @@ import pytest
 
 from tests import interpreters, leaks
 from tests.contract.meeting import DEADLINE, Meeting
-from wetlands_executor import CondaEnvExecutor
+from tests.sharing import CondaEnvExecutor
 
 STAMPS = ("thread", "process", "conda")
 ALL_STAMPS = (*STAMPS, "conda-other")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.contract.meeting import Meeting
-from wetlands_executor import CondaEnvExecutor
+from tests.sharing import CondaEnvExecutor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

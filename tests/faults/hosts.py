@@ -9,15 +9,18 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
+import warnings
 from concurrent.futures import CancelledError, as_completed, wait
 
 from tests.contract.meeting import Meeting
 from tests.contract.workload import attend
 from tests.faults import work
 from tests.faults.observe import DEADLINE, pids
-from wetlands_executor import CondaEnvExecutor, WorkerCrashed
+from tests.sharing import CondaEnvExecutor
+from wetlands_executor import WorkerCrashed
 
 
 def say(*words):
@@ -556,6 +559,73 @@ def smoke():
         assert executor.submit(work.flood, 3000).result(DEADLINE) == 3000
         executor.submit(work.leave_subprocess).result(DEADLINE)
     say("well")
+
+
+# -------------------------------------------------------------------------------------------------------- a shared preload
+
+
+def _nursery(executor):
+    while (process := executor._pool.nursery._process) is None:
+        time.sleep(0.001)  # it is being started by another thread
+    return process.pid
+
+
+def shared(what):
+    """Have a nursery and two workers, and say who they are."""
+    if what == "preload":
+        os.environ["PYTHONPATH"] = ""
+        folder = tempfile.mkdtemp(prefix="wlt-host")
+        with open(f"{folder}/sleepy.py", "w") as file:
+            file.write("import ctypes\nctypes.PyDLL(None).sleep(60)\n")
+        sys.path.insert(0, folder)
+        executor = CondaEnvExecutor(max_workers=2, preload=["sleepy"], share_preload=True)
+        executor.launch(wait=False)
+        say(_nursery(executor))
+        sys.stdin.readline()
+    with Meeting() as meeting:
+        executor = CondaEnvExecutor(max_workers=2, preload=["json"], share_preload=True).launch()
+        guests = []
+        if what != "idle":
+            for _ in range(2):
+                if what == "c":
+                    executor.submit(work.hold_gil, 60, meeting.address)
+                else:
+                    executor.submit(work.leave_stubborn_subprocess, meeting.address)
+            guests = [meeting.next() for _ in range(2)]
+        say(_nursery(executor), *pids(executor), *(guest.label for guest in guests if guest.label))
+        sys.stdin.readline()
+
+
+def shared_spawning():
+    executor = CondaEnvExecutor(max_workers=8, preload=["json"], share_preload=True)
+    executor.launch(wait=False)
+    say(_nursery(executor))
+    sys.stdin.readline()
+
+
+def shared_forked():
+    """Fork at many moments of a start; the child keeps nothing."""
+    worst = 0
+    for turn in range(20):
+        before = set(os.listdir("/proc/self/fd"))
+        executor = CondaEnvExecutor(max_workers=4, preload=["json"], share_preload=True)
+        executor.launch(wait=False)
+        time.sleep(turn * 0.008)  # the moment of the fork is the point
+        worst = max(worst, _in_child(lambda before=before: _count_new(before)))
+        assert executor.submit(pow, 2, 3).result(DEADLINE) == 8
+        executor.shutdown()
+    say(worst)
+    say("well")
+
+
+def shared_elsewhere():
+    """Where there is nothing to fork workers with, a warning says so and they start separately."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        executor = CondaEnvExecutor(max_workers=1, preload=["json"], share_preload=True)
+    say(len(caught), "Linux" in str(caught[0].message))
+    with executor:
+        say(executor.submit(pow, 2, 3).result(DEADLINE))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults import work
 from tests.faults.observe import DEADLINE, gone, lines
+from tests.sharing import SHARED
 from wetlands_executor import WetlandsExecutorError, WorkerStartError
 
 PYENV = Path(os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv"))) / "versions"
@@ -119,6 +120,7 @@ def test_interpreter_that_breaks_while_others_work(make, interpreter, meeting):
     assert executor.submit(work.pid).result(DEADLINE) == first
 
 
+@pytest.mark.skipif(SHARED, reason="what forks the workers is there already, and needs no interpreter any more")
 def test_last_worker_dies_and_cannot_be_replaced(make, interpreter):
     interpreter.does(WORKING)
     executor = make(env=str(interpreter.path), max_workers=1)

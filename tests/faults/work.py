@@ -571,3 +571,50 @@ def die_soon(path):
         os._exit(4)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+# ------------------------------------------------------------------------------------------------------- a shared preload
+
+
+def environment(seconds):
+    """Return (pid, variables) after a while in which other workers take other calls."""
+    time.sleep(seconds)
+    return os.getpid(), dict(os.environ)
+
+
+def draw():
+    """Return numbers of the generators that a fork copies."""
+    import random
+
+    import numpy as np
+
+    return random.random(), float(np.random.rand()), float(np.random.default_rng().random())
+
+
+def log_and_print(number):
+    import logging
+
+    logging.getLogger("work").warning("logged %d", number)
+    print("printed %d" % number)
+
+
+class Thing:
+    """Something to finalize."""
+
+
+_kept = []
+
+
+def register_hooks(path):
+    """Register what has to happen when this process ends; return its pid."""
+    import atexit
+    import weakref
+
+    atexit.register(append, path, "task hook %d" % os.getpid())
+    _kept.append(Thing())
+    weakref.finalize(_kept[-1], append, path, "task finalizer %d" % os.getpid())
+    return os.getpid()
+
+
+def sleep_deep(seconds):
+    time.sleep(seconds)

@@ -18,6 +18,7 @@ from wetlands_executor.pool import arena, bundle, payload, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.arrivals import Arrivals
 from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.nursery import NurseryFailed, Said
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.worker import wire
 
@@ -44,23 +45,38 @@ class Actions(Arrivals):
 
     def _start_worker(self, action: st.StartWorker) -> None:
         self._starts[action.worker] = action.index
-        self.starter.put(partial(self._spawn, action.worker, action.index))
+        asked = 0 if self.nursery is None else self.nursery.failures
+        self.starter.put(partial(self._spawn, action.worker, action.index, asked))
 
-    def _spawn(self, worker: int, index: int) -> None:
+    def _spawn(self, worker: int, index: int, asked: int) -> None:
         """Start a process; on the starter thread, because activation runs a shell and exec takes a millisecond."""
         try:
             argv, env, cwd = self._launch(index)
             memory = arena.current()
-            process: spawn.Process | BaseException = spawn.Process(argv, env, cwd, memory.fd if memory is not None else -1)
+            shared = memory.fd if memory is not None else -1
+            process: spawn.Process | BaseException
+            if self.nursery is None:
+                process = spawn.Process(argv, env, cwd, shared)
+            else:
+                compiled = self.peer.surely_same
+                process = self.nursery.fork(env, cwd, shared, asked=asked, wanted=lambda: worker not in self._abandoned, compiled=compiled)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is why the worker cannot start
             process = error
             memory = None
+        if self.nursery is not None:
+            for said in self.nursery.take_said():
+                self.post(partial(self._on_said, said))
         self.post(partial(self._spawned, worker, index, process, memory))
 
     def _spawned(self, worker: int, index: int, process: spawn.Process | BaseException, memory: arena.Arena | None) -> None:
         self._starts.pop(worker, None)
         if isinstance(process, BaseException):
             self._abandoned.discard(worker)
+            if isinstance(process, NurseryFailed):
+                cause = payload.decode_error(process.failure, trusted_only=True) if process.failure is not None else None
+                self._reasons[worker] = self._start_error(process.reason, process.tail, cause)
+                self._feed(st.WorkerExited(worker, (), final=process.final))
+                return
             self._reasons[worker] = self._start_error(f"{type(process).__name__}: {process}", "", process)
             transient = isinstance(process, (BlockingIOError, MemoryError)) or getattr(process, "errno", None) in (11, 12, 23, 24)
             self._feed(st.WorkerExited(worker, (), final=not transient))
@@ -74,7 +90,8 @@ class Actions(Arrivals):
             port.add_reader(fd, ports.OUTPUT, partial(self._on_output, mine, fd, stream))
         port.add_reader(process.results, ports.RESULTS, partial(self._on_results, mine))
         port.add_reader(process.exit, ports.EXIT, partial(self._on_exit, mine))
-        mine.send_raw(bundle.source())
+        if not process.forked:
+            mine.send_raw(bundle.source(self.peer.surely_same))
         mine.send_record(wire.CONFIG, 0, self._config(mine))
         mine.flush()
         self._set_timer(self._start_timeout, partial(self._check_started, mine))
@@ -82,6 +99,28 @@ class Actions(Arrivals):
             self._abandoned.discard(worker)
             mine.stopping = True
             mine.kill()
+
+    def _end_nursery(self) -> None:
+        """Runs when the workers are gone and the starter thread has ended."""
+        if self.nursery is not None:
+            self.nursery.end(STOP_GRACE)
+
+    def _on_said(self, said: Said) -> None:
+        """Pass on what a preload that is shared has said, once for all workers."""
+        for name, data in (("stdout", said.stdout), ("stderr", said.stderr)):
+            stream = OutputStream(name)
+            self._put_text(stream, stream.splitter.feed(data) + stream.splitter.finish())
+        for record in said.records:
+            self._log(OutputStream("log"), pickle.loads(record), -1, said.pid, None)
+        for module, count in said.threads:
+            LOGGER.warning(
+                "wetlands_executor: the import of %s in %s has started %d threads in native code, and workers are forked from that process. "
+                "That is safe only if the library says so. Numerical libraries start none if OMP_NUM_THREADS and its like are 1, as they are "
+                "unless worker_env sets them",
+                module,
+                self.what,
+                count,
+            )
 
     def _config(self, process: WorkerProcess) -> bytes:
         context = payload.current_context()
@@ -94,7 +133,7 @@ class Actions(Arrivals):
                 "surroundings": context.data,
                 "context": context.number,
                 "authkey": bytes(multiprocessing.current_process().authkey),
-                "preload": self._preload,
+                "preload": [] if process.process.forked else self._preload,
                 "initializer": data,
                 "initializer_code": code if bytecode else None,
                 "version": python_version(),
@@ -180,6 +219,8 @@ class Actions(Arrivals):
         process = self.processes.get(action.worker)
         if process is None:
             self._abandoned.add(action.worker)  # it is being started
+            if self.nursery is not None and self._abandoned.issuperset(self._starts):
+                self.nursery.give_up()  # Order: after the worker was marked; see `Nursery._begin`
         else:
             process.stopping = True
             process.kill()

@@ -32,6 +32,8 @@ LOGGER = logging.getLogger("concurrent.futures")
 
 #: Seconds that a worker with a closed results pipe may take to end by itself.
 CLOSED_GRACE = 1.0
+#: Seconds that a nursery may take to tell how a worker has ended.
+STATUS_GRACE = 1.0
 #: Seconds to wait for the rest of a dead worker's results where pipes are read by threads.
 DRAIN_GRACE = 2.0
 
@@ -378,23 +380,32 @@ class Arrivals(Limits):
         self._put_text(stream, stream.splitter.feed(bytes(data[1:])), call.task if call is not None else None)
 
     def _on_log(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
-        fields = pickle.loads(data)
+        process.note_printed(call.number if call is not None else 0)
+        self._log(process.records, pickle.loads(data), process.index, process.process.pid, call)
+
+    def _log(self, stream: OutputStream, fields: dict[str, Any], index: int, pid: int, call: Call | None) -> None:
         fields.update(
             environment=self.what,
-            worker_index=process.index,
-            worker_pid=process.process.pid,
+            worker_index=index,
+            worker_pid=pid,
             task_id=call.task.id if call is not None else "",
             task_name=call.task.name if call is not None else "",
         )
-        process.records.enqueued += 1
-        process.note_printed(call.number if call is not None else 0)
-        self.output.put(partial(_handle_record, process.records, fields))
+        stream.enqueued += 1
+        self.output.put(partial(_handle_record, stream, fields))
 
-    def _on_exit(self, process: WorkerProcess) -> None:
+    def _on_exit(self, process: WorkerProcess, late: bool = False) -> None:
         """The process has ended: take what it still sent, then bury it."""
         assert self._port is not None
-        process.exited = True
+        if self.processes.get(process.worker) is not process or process.exited:
+            return
         self._port.remove(process.process.exit)
+        if not late and not process.process.ended():
+            # Its nursery is about to tell how it ended. If that is stopped, the death is certified without.
+            self._port.add_reader(process.process.exit, ports.EXIT, partial(self._on_exit, process))
+            self._set_timer(STATUS_GRACE, partial(self._on_exit, process, True))
+            return
+        process.exited = True
         process.process.kill_tree()  # children that hold its pipes open
         if not process.results_ended and isinstance(self._port, ports.ThreadPort):
             self._set_timer(DRAIN_GRACE, partial(self._bury_late, process))
@@ -466,10 +477,10 @@ class Arrivals(Limits):
         process.process.close()
         process.calls.clear()  # timers may keep the process for a while, and a call keeps its arguments
 
-    def _certify(self, process: WorkerProcess, code: int) -> bool:
+    def _certify(self, process: WorkerProcess, code: int | None) -> bool:
         """Keep the reason of this death for the tasks that it concerns; return True if another try to start would meet it again."""
         name = spawn.signal_name(code)
-        how = f"by {name}" if name else f"with exit code {code}"
+        how = f"by {name}" if name else "in an unknown way (what had forked it was gone)" if code is None else f"with exit code {code}"
         tail = process.stderr_tail()
         said = f"; the last lines of its stderr:\n{tail}" if tail else ""
         self._stacks = process.stacks()

@@ -26,6 +26,7 @@ from wetlands_executor.pool import state as st
 from wetlands_executor.pool.delivery import Decoders, Latch, SerialThread
 from wetlands_executor.pool.ledger import Ledger
 from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.nursery import Nursery
 from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.worker import wire
@@ -67,6 +68,7 @@ class PoolCore:
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``.
         what: how messages call the environment.
         peer: the Python of the workers; None is one like this.
+        nursery: what forks the workers (``share_preload``); None if each is started by itself.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class PoolCore:
         cancel_grace: float | None,
         what: str,
         peer: Peer | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
         self._launch = launch
+        self.nursery = nursery
         self._preload = list(preload)
         self._initializer = initializer
         #: Shared arrays that the initializer refers to.

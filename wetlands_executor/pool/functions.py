@@ -28,11 +28,30 @@ class Reference(NamedTuple):
     file: str | None
 
 
+def _installation_paths() -> list[str]:
+    """Return what ``sysconfig.get_paths`` says, without its reading of the build's configuration, a third of the time of a first submit."""
+    keys = ("stdlib", "platstdlib", "purelib", "platlib")
+    values = {
+        "base": sys.prefix,
+        "installed_base": sys.base_prefix,
+        "platbase": sys.exec_prefix,
+        "installed_platbase": sys.base_exec_prefix,
+        "platlibdir": getattr(sys, "platlibdir", "lib"),
+        "py_version_short": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "implementation_lower": "python",
+        "abi_thread": "t" if "t" in getattr(sys, "abiflags", "") else "",
+    }
+    try:
+        paths = {key: path.format(**values) for key, path in sysconfig.get_paths(expand=False).items() if key in keys}
+    except (KeyError, ValueError):  # a scheme of a distribution that needs more
+        paths = sysconfig.get_paths()
+    return [paths[key] for key in keys if key in paths]
+
+
 @functools.cache
 def _environment_folders() -> tuple[str, ...]:
     """Return the folders of the host's standard library and installed packages."""
-    paths = sysconfig.get_paths()
-    found = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib") if key in paths}
+    found = set(_installation_paths())
     found.update(getattr(site, "PREFIXES", ()) and site.getsitepackages())
     found.add(site.getusersitepackages())
     base = os.path.dirname(os.__file__)

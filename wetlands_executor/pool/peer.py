@@ -50,6 +50,14 @@ class Peer:
         return self._ask()[0] != MAGIC
 
     @property
+    def surely_same(self) -> bool:
+        """True if its bytecode is ours, as far as that is known without asking: it is this interpreter, or has answered already."""
+        known = self._known
+        if known is not None:
+            return known[0] == MAGIC
+        return self._python is None or os.path.realpath(self._python) == os.path.realpath(sys.executable or "")
+
+    @property
     def version(self) -> str:
         """Its Python version, for messages."""
         return self._ask()[1]

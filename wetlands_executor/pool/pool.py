@@ -65,6 +65,7 @@ class Pool(Actions):
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``.
         what: how messages call the environment.
         peer: the Python of the workers; None is one like this.
+        nursery: what forks the workers (``share_preload``); None if each is started by itself.
     """
 
     def submit(self, encoded: payload.Encoded, task: Any) -> Call:
@@ -284,6 +285,8 @@ class Pool(Actions):
         for task in [*self.unstarted, *self.dependents]:
             task._cancel_at_gate()
         self.post(partial(self._terminate, kill))
+        if self.nursery is not None:
+            self.nursery.kill()
 
     def _terminate(self, kill: bool) -> None:
         if not kill:
@@ -329,6 +332,7 @@ class Pool(Actions):
             process.parcels.close()
         self.processes.clear()
         self.starter.end()
+        self._end_nursery()
         self.ended = True
         self._sweep()
         self.workers_gone.set()
@@ -360,6 +364,8 @@ class Pool(Actions):
         self.refusing = True
         self.broken = failure = BrokenProcessPool(f"the pool of {self.what} failed: {type(error).__name__}: {error}")
         failure.__cause__ = error
+        if self.nursery is not None:
+            self.nursery.kill()
         calls: dict[Any, None] = dict.fromkeys(self._state._take_waiting())
         for process in self.processes.values():
             process.absorb()

@@ -54,6 +54,11 @@ def disown(*fds: int) -> None:
     _owned.difference_update(fds)
 
 
+def register(process: Process) -> None:
+    """Note a process that a forked child has to let go of."""
+    _processes.add(process)
+
+
 def close_all() -> None:
     """Close the descriptors of all pools, and let go of their processes; in a forked child."""
     for fd in list(_owned):
@@ -100,11 +105,11 @@ class Process:
 
     _popen: subprocess.Popen[bytes] | None = None
 
+    #: True if it was forked by a nursery (``nursery.py``), which has imported the preload and holds the sources.
+    forked = False
+
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, arena: int = -1) -> None:
-        self._close = contextlib.ExitStack()
-        self.board: Board | None = None
-        self._map: mmap.mmap | None = None
-        self._open: set[int] = set()
+        self._prepare()
         try:
             with making:
                 self._start(list(argv), dict(env), cwd, arena)
@@ -114,7 +119,13 @@ class Process:
                 self._popen.wait()
             self.close()
             raise
-        _processes.add(self)
+        register(self)
+
+    def _prepare(self) -> None:
+        self._close = contextlib.ExitStack()
+        self.board: Board | None = None
+        self._map: mmap.mmap | None = None
+        self._open: set[int] = set()
 
     def _pipe(self) -> tuple[int, int]:
         read, write = os.pipe()
@@ -124,6 +135,16 @@ class Process:
         return read, write
 
     def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:
+        passed, outputs = self._make_pipes(arena)
+        self._popen = start(argv, env, cwd, passed, *outputs)
+        self.pid = self._popen.pid
+        self._let_go()
+        self.exit = watch_exit(self._popen)
+        own(self.exit)
+        self._open.add(self.exit)
+
+    def _make_pipes(self, arena: int) -> tuple[list[int], tuple[int, int]]:
+        """Make both ends of everything; return what the worker gets, in the order of ``STAGE0``, and its stdout and stderr."""
         inbox_child, self.inbox = self._pipe()
         bulk_child, self.bulk = self._pipe()
         self.results, results_child = self._pipe()
@@ -146,20 +167,15 @@ class Process:
         if not WINDOWS:
             for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
                 os.set_blocking(fd, False)
-        passed = [inbox_child, bulk_child, results_child, life_child, board_child, arena, self.memory]
-        self._popen = _popen(argv, env, cwd, passed, stdout_child, stderr_child)
-        self.pid = self._popen.pid
-        for fd in (inbox_child, bulk_child, results_child, life_child, stdout_child, stderr_child, board_child):
-            close_quietly(fd)
-        self._forget_closed({inbox_child, bulk_child, results_child, life_child, stdout_child, stderr_child, board_child})
-        self.exit = _watch_exit(self._popen)
-        own(self.exit)
-        self._open.add(self.exit)
+        self._theirs = [inbox_child, bulk_child, results_child, life_child, board_child, stdout_child, stderr_child]
+        return [*self._theirs[:5], arena, self.memory], (stdout_child, stderr_child)
 
-    def _forget_closed(self, closed: set[int]) -> None:
-        """Keep only the host's ends for ``close``: the numbers of the others may be somebody else's by now."""
+    def _let_go(self) -> None:
+        """Close the worker's ends. Only the host's are kept for ``close``: the numbers of the others may be somebody else's soon."""
+        for fd in self._theirs:
+            close_quietly(fd)
         self._close.pop_all()
-        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back, self.memory} - closed
+        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back, self.memory}
 
     def _share_board(self) -> int:
         fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC)
@@ -224,11 +240,26 @@ class Process:
         with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
             self._popen.send_signal(number)
 
-    def reap(self) -> int:
-        """Collect the process, which has ended; return its exit code, negative for a signal."""
+    def ended(self) -> bool:
+        """Return True when ``exit`` has told all; False if ``exit`` is another descriptor from now on, which tells the rest."""
+        return True
+
+    def reap(self) -> int | None:
+        """Collect the process, which has ended; return its exit code, negative for a signal, None if nobody knows."""
         self.kill_tree()
         assert self._popen is not None
         return self._popen.wait()
+
+
+def can_fork_workers() -> bool:
+    """Return True if workers may be forked by a nursery: Linux with pidfds, which tell the end of a process that is not a child of this one."""
+    if PLAIN or not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:  # a kernel before 5.3, or a sandbox that forbids it
+        return False
+    return True
 
 
 def stack_signal() -> int | None:
@@ -248,9 +279,10 @@ def signal_name(code: int | None) -> str | None:
         return f"signal {-code}"
 
 
-def _popen(
+def start(
     argv: list[str], env: dict[str, str], cwd: str | None, passed: list[int], stdout: int, stderr: int
 ) -> subprocess.Popen[bytes]:
+    """Start an interpreter with ``STAGE0``, which gets the numbers of ``passed``."""
     if WINDOWS:
         return _popen_windows(argv, env, cwd, passed, stdout, stderr)
     numbers = ",".join(map(str, passed))
@@ -321,7 +353,7 @@ def _tie_to_job(process: subprocess.Popen[bytes]) -> None:  # pragma: no cover -
     process._wetlands_job = job  # type: ignore[attr-defined] # the handle stays open as long as the host lives
 
 
-def _watch_exit(process: subprocess.Popen[bytes]) -> int:
+def watch_exit(process: subprocess.Popen[bytes]) -> int:
     """Return a descriptor that becomes readable when the process has ended, without reaping it where that is possible."""
     if not PLAIN and hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):  # a kernel before 5.3, or a sandbox that forbids it
@@ -344,7 +376,7 @@ def _watch_exit(process: subprocess.Popen[bytes]) -> int:
 
 
 def close_quietly(fd: int) -> None:
-    """Close a descriptor of ours if there is one."""
+    """Disown and close a descriptor; -1 is none."""
     if fd >= 0:
         disown(fd)
         with contextlib.suppress(OSError):

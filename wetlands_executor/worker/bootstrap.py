@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from types import ModuleType
+    from types import CodeType, ModuleType
     from typing import Any, Dict, List, Optional
 
 #: Name of the shipped package inside a worker. Not ``wetlands_executor``: a real one may be installed in the environment.
@@ -23,8 +23,9 @@ _spec_type: Any = type(sys.__spec__)
 class BundleFinder:
     """Import modules of the shipped package from their sources, without importlib's Python half (which costs 5 ms)."""
 
-    def __init__(self, sources: Dict[str, str]) -> None:
+    def __init__(self, sources: Dict[str, str], code: Dict[str, CodeType]) -> None:
         self.sources = sources
+        self.code = code
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Find the package and its modules."""
@@ -41,11 +42,14 @@ class BundleFinder:
         """Let the import system make the module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Compile and execute a module's source."""
+        """Execute a module's code, from its source if the host has sent nothing else."""
         spec: Any = module.__spec__
-        source = self.get_source(module.__name__)
+        code = self.code.get(module.__name__.rpartition(".")[2])
+        source = "" if code is not None else self.get_source(module.__name__)
         if source:
-            exec(compile(source, str(spec.origin), "exec", dont_inherit=True), module.__dict__)
+            code = compile(source, str(spec.origin), "exec", dont_inherit=True)
+        if code is not None:
+            exec(code, module.__dict__)
 
     def get_source(self, name: str) -> Optional[str]:
         """Give ``linecache`` the lines for a traceback."""
@@ -96,13 +100,18 @@ def tie_to_host(life: int) -> None:
     _thread.start_new_thread(wait_for_end, ())
 
 
-def main(fds: List[int], sources: Dict[str, str]) -> None:
+def main(fds: List[int], sources: Dict[str, str], code: Dict[str, CodeType]) -> None:
     """Become a worker; does not return."""
     tie_to_host(fds[3])
     for fd in fds:
         if fd >= 0:
             os.set_inheritable(fd, False)  # commands that a task starts must not keep the pipes open
-    sys.meta_path.insert(0, BundleFinder(sources))
+    sys.meta_path.insert(0, BundleFinder(sources, code))
     from _wetlands_worker import runner  # type: ignore[import-not-found]
 
-    runner.main(fds)
+    forked = fds[0] < 0
+    if forked:  # the host asks for a nursery; what returns is a worker that it has forked
+        from _wetlands_worker import nursery
+
+        fds = nursery.serve(fds, tie_to_host)
+    runner.main(fds, forked)

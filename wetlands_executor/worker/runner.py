@@ -87,7 +87,7 @@ class Runner:
 
     # --- start
 
-    def start(self) -> bool:
+    def start(self, forked: bool) -> bool:
         """Read the configuration, say hello, prepare; True if the worker may take calls."""
         channel = self.channel
         _kind, _ident, data = channel.read_record()
@@ -99,17 +99,14 @@ class Runner:
         self.carries = config["carries"] and self.shared[1] >= 0
         self.context = config["context"]
         channel.send(wire.HELLO, 0, dumps(_describe(), 4))
-        from . import imports, records
+        from . import imports
 
         if config["print_frames"]:
             stdio.send_frames(self)
-        self._use_context(config["surroundings"])
-        imports.use_authkey(config["authkey"])
-        sys.meta_path.insert(0, imports.LastResort())
-        if "logging" in sys.modules:
-            records.install(sys.modules["logging"], self)
+        if forked:
+            self._use_context(config["surroundings"])  # the nursery has done the rest
         else:
-            sys.meta_path.insert(0, records.LoggingFinder(self))
+            surround(config, self)
         for name in config["preload"]:
             try:
                 imports.import_named(name)
@@ -459,6 +456,19 @@ def _run_coroutine(value: Any) -> Any:
     return asyncio.run(value)
 
 
+def surround(config: Dict[str, Any], runner: Any) -> None:
+    """Make user code find what it finds in every worker: the host's project folders, its key, our stand-ins, its logging."""
+    from . import imports, records
+
+    Runner._use_context(config["surroundings"])
+    imports.use_authkey(config["authkey"])
+    sys.meta_path.insert(0, imports.LastResort())
+    if "logging" in sys.modules:
+        records.install(sys.modules["logging"], runner)
+    else:
+        sys.meta_path.insert(0, records.LoggingFinder(runner))
+
+
 def _magic() -> str:
     """Return what decides whether bytecode may travel: implementation and magic number."""
     import _frozen_importlib_external as external  # importlib.util costs 5 ms
@@ -478,7 +488,7 @@ def _describe() -> Dict[str, Any]:
     }
 
 
-def _watch_for_faults() -> None:
+def watch_for_faults() -> None:
     """Let crashes, and the host's question where a hung call stands, print the Python stacks to stderr."""
     import faulthandler
 
@@ -493,10 +503,11 @@ def _watch_for_faults() -> None:
         pass  # no usable stderr: the crash will be described by its signal alone
 
 
-def main(fds: List[int]) -> None:
-    """Be a worker until the inbox ends; does not return."""
-    stdio.install()
-    _watch_for_faults()
+def main(fds: List[int], forked: bool = False) -> None:
+    """Be a worker until the inbox ends; does not return. ``forked``: from a nursery, which has set up the process."""
+    if not forked:
+        stdio.install()
+        watch_for_faults()
     runner = Runner(fds)
     set_signal(SIGINT, runner._handler)
     if hasattr(os, "register_at_fork"):
@@ -506,7 +517,7 @@ def main(fds: List[int]) -> None:
     context._runner = runner
     code = 0
     try:
-        if runner.start():
+        if runner.start(forked):
             runner.loop()
         else:
             code = wire.EXIT_START_FAILED

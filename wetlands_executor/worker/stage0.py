@@ -2,8 +2,8 @@
 
 They have to parse on every Python there is, so that an interpreter that is too old can say so itself. They take the current folder off
 ``sys.path`` before anything is imported that a file there could shadow, read the bundle (names and sources, separated by NUL) from the
-bulk pipe and hand over to ``bootstrap.main``. Arguments: the numbers of inbox, bulk, results, life pipe, board, and the files
-of large arguments and results (-1 where there are none), separated by commas
+bulk pipe, with compiled code if there is some for this very interpreter, and hand over to ``bootstrap.main``. Arguments: the numbers of
+inbox, bulk, results, life pipe, board, and the files of large arguments and results (-1 where there are none), separated by commas
 (on Windows: handles).
 """
 
@@ -29,7 +29,17 @@ def take(n):
     return b
 parts = take(int.from_bytes(take(8), 'little')).decode('utf-8').split('\\0')
 sources = dict(zip(parts[::2], parts[1::2]))
+code = {}
+data = take(int.from_bytes(take(8), 'little'))
+if data:
+    import marshal
+    import _frozen_importlib_external as external
+    magic, _, data = data.partition(b'\\0')
+    if magic == ('%s-%s' % (sys.implementation.name, external.MAGIC_NUMBER.hex())).encode():
+        code = marshal.loads(data)
+if 'bootstrap' not in code:
+    code['bootstrap'] = compile(sources['bootstrap'], '<wetlands_executor>/bootstrap.py', 'exec', dont_inherit=True)
 space = {'__name__': '_wetlands_worker.bootstrap'}
-exec(compile(sources['bootstrap'], '<wetlands_executor>/bootstrap.py', 'exec', dont_inherit=True), space)
-space['main'](fds, sources)
+exec(code['bootstrap'], space)
+space['main'](fds, sources, code)
 """

@@ -100,6 +100,15 @@ def install() -> None:
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = _ours = streams  # type: ignore[misc]
 
 
+def adopt(stdout: int, stderr: int) -> None:
+    """Put other pipes behind descriptors 1 and 2; the streams over them, which modules may have kept, stay the same objects."""
+    for fd, new in ((1, stdout), (2, stderr)):
+        os.dup2(new, fd)
+        os.close(_kept[fd])
+        _kept[fd] = os.dup(fd)
+        os.close(new)
+
+
 def finish_task() -> None:
     """Hand over what a task has left in the buffers, so that its lines precede its result. Never raises."""
     global _ours

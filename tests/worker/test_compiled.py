@@ -1,0 +1,106 @@
+"""The bundle's compiled code: sent to an interpreter that is known to be like this one, checked there, and never sent to another."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.worker.conftest import DEADLINE
+from wetlands_executor import CondaEnvExecutor
+from wetlands_executor.pool import bundle, payload
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Says whether the worker got code, and from where its functions come.
+PROGRAM = """
+import sys
+from wetlands_executor import CondaEnvExecutor
+from wetlands_executor.pool import bundle
+
+def look():
+    runner = sys.modules["_wetlands_worker.runner"]
+    import linecache
+    lines = linecache.getlines(runner.Runner.loop.__code__.co_filename, runner.__dict__)
+    return runner.Runner.loop.__code__.co_filename, bool(lines)
+
+for share in (False, True):
+    with CondaEnvExecutor(max_workers=1, preload=["json"], share_preload=share) as executor:
+        print(executor.submit(abs, -2).result(), *executor.submit(look).result())
+print(len(bundle.source()) < len(bundle.source(True)))
+"""
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What was sent to workers as their bundle."""
+    found: list[bytes] = []
+    source = bundle.source
+
+    def tap(compiled: bool = False) -> bytes:
+        found.append(source(compiled))
+        return found[-1]
+
+    monkeypatch.setattr(bundle, "source", tap)
+    return found
+
+
+def code_of(data: bytes) -> bytes:
+    """Return the second section of a bundle."""
+    length = int.from_bytes(data[:8], "little")
+    assert int.from_bytes(data[8 + length : 16 + length], "little") == len(data) - length - 16
+    return data[16 + length :]
+
+
+def run(cache: Path, **variables: str) -> list[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment.update(PYTHONPATH=str(ROOT), PYTHONPYCACHEPREFIX=str(cache), **variables)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_same_python_gets_code(tmp_path: Path) -> None:
+    """From Python's own cache; it works like the source, and a traceback finds its lines."""
+    for _ in range(2):  # the first time fills the cache
+        own, shared, more = run(tmp_path)
+        assert (own, shared) == (f"2 {ROOT}/wetlands_executor/worker/runner.py True",) * 2
+        assert more == "True"
+
+
+def test_without_a_cache_sources_are_sent(tmp_path: Path) -> None:
+    own, shared, more = run(tmp_path, PYTHONDONTWRITEBYTECODE="1")
+    assert (own, shared) == ("2 <wetlands_executor>/runner.py True",) * 2
+    assert more == "False"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_another_python_never_gets_code(python, is_same: bool, sent: list[bytes], share: bool) -> None:
+    """Neither its first worker, of which nothing is known, nor the ones after it, which are known to be different."""
+    with CondaEnvExecutor(str(python.path), max_workers=1, max_tasks_per_child=1, preload=["json"], share_preload=share) as executor:
+        for _ in range(3):
+            assert executor.submit("platform:python_version").result(DEADLINE).startswith(python.minor)
+    assert sent
+    if is_same:
+        return
+    assert not any(code_of(data) for data in sent)
+
+
+def test_code_for_another_python_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter was replaced by another version since it was looked at: it notices, and compiles the sources."""
+    data = bundle.source()
+    for blob in (b"cpython-00000000\0not marshalled", b"no separator", b"\0"):
+        bad = data[: -len(code_of(data)) - 8] + len(blob).to_bytes(8, "little") + blob
+        monkeypatch.setattr(bundle, "source", lambda compiled=False, bad=bad: bad)
+        with CondaEnvExecutor(max_workers=1) as executor:
+            assert executor.submit(abs, -2).result(DEADLINE) == 2
+
+
+def test_magic_is_the_one_that_decides_for_functions() -> None:
+    """One rule for what may travel as bytecode."""
+    assert f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}" == payload.MAGIC

@@ -1,0 +1,463 @@
+"""The nursery of a pool, seen from the host: one process of the environment that has imported the preload and forks the workers.
+
+Sixteen workers that import numpy and scipy each for themselves take sixteen times the memory and the time. With ``share_preload=True`` one
+process imports them, and every worker is a fork of it that shares its pages. The other half of the conversation is ``worker/nursery.py``.
+
+::
+
+    starter thread                      nursery                            worker
+    Popen ------ sources, config -----> imports the preload
+         <------ ready, or why not ----
+    request + descriptors (SCM_RIGHTS) -> fork ---------------------------> setsid, lifeline, pipes, variables
+         <------ pid ------------------                                    hello, ready: as every worker
+    exit (pidfd) is readable <------------------------------------------- ends
+    status pipe <------ how it ended -- waitid, leaves the zombie
+    closes the status pipe -----------> reaps
+
+*The worker is the nursery's child, not ours.* Its end is seen through a pidfd, how it ended comes through its status pipe. The nursery
+reaps it only when the host has closed that pipe, so that its number cannot become somebody else's while the host may still signal it.
+When the nursery is killed, its workers go on, nobody can tell any more how they end, and the next start makes a new nursery.
+
+Threads: everything that starts or asks runs on the pool's starter thread and may block, with a deadline. ``kill`` and ``give_up`` may be
+called by any thread; ``end`` by the I/O thread, at the very end. A ``ForkedProcess`` belongs to the I/O thread, like every process.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import multiprocessing
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from wetlands_executor.pool import bundle, payload, spawn
+from wetlands_executor.worker import wire
+
+#: Seconds that a nursery may take to fork: it does nothing else.
+FORK_TIMEOUT = 20.0
+#: Seconds that a nursery whose socket is at its end may take to end itself.
+CLOSED_GRACE = 1.0
+#: Bytes of stderr that are kept for an error.
+TAIL = 16384
+#: Tries to fork a worker when one nursery after another is lost, and to start a nursery for workers that were asked for together.
+TRIES = 3
+
+_LENGTH = struct.Struct("<Q")
+#: ``pidfd_send_signal``: the whole process group (Linux 6.9).
+_TO_GROUP = 4
+
+Launch = Callable[[], tuple[Sequence[str], Mapping[str, str], "str | None"]]
+
+
+class NurseryFailed(Exception):  # noqa: N818 - never leaves the pool: a WorkerStartError is made of it
+    """No worker can be forked.
+
+    Attributes:
+        reason: what happened.
+        tail: the last lines of the nursery's stderr.
+        failure: the pickled exception of the preload, or None.
+        final: another try would meet it again.
+    """
+
+    def __init__(self, reason: str, tail: str = "", failure: bytes | None = None, final: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.tail = tail
+        self.failure = failure
+        self.final = final
+
+
+class _Lost(Exception):  # noqa: N818 - see above
+    """The nursery is gone; another one may do better."""
+
+
+class Said(NamedTuple):
+    """What came out of a nursery while it imported: bytes of its two streams, packed log records, and libraries with threads."""
+
+    pid: int
+    stdout: bytes
+    stderr: bytes
+    records: list[bytes]
+    threads: list[tuple[str, int]]
+
+
+class NurseryProcess(spawn.Process):
+    """The process of a nursery: a socket, a lifeline and two streams."""
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
+        # Guards the process's number between its collection and a kill from another thread; held for one call into the kernel.
+        self._collecting = threading.RLock()
+        self.out = bytearray()
+        self.err = bytearray()
+        super().__init__(argv, env, cwd)
+
+    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:  # noqa: ARG002 - its workers get that
+        life_child, self.life = self._pipe()
+        self.stdout, stdout_child = self._pipe()
+        self.stderr, stderr_child = self._pipe()
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket, socket_child = mine.detach(), theirs.detach()
+        spawn.own(self.socket, socket_child)
+        self._open = {self.life, self.stdout, self.stderr, self.socket, socket_child}
+        for fd in (self.socket, self.stdout, self.stderr):
+            os.set_blocking(fd, False)
+        # Order of STAGE0: inbox, bulk, results, life, board. Without an inbox it becomes a nursery, and what it reads from is a socket.
+        passed = [-1, socket_child, -1, life_child, -1]
+        self._popen = spawn.start(argv, env, cwd, passed, stdout_child, stderr_child)
+        self.pid = self._popen.pid
+        for fd in (life_child, stdout_child, stderr_child):
+            spawn.close_quietly(fd)
+        self._close.pop_all()
+        self.close_fd(socket_child)
+        self.exit = spawn.watch_exit(self._popen)
+        spawn.own(self.exit)
+        self._open.add(self.exit)
+
+    def listen(self) -> None:
+        """Take what it has printed."""
+        for fd, kept in ((self.stdout, self.out), (self.stderr, self.err)):
+            if fd in self._open:
+                with contextlib.suppress(BlockingIOError):
+                    while data := os.read(fd, 65536):
+                        kept += data
+                        if kept is self.err and len(kept) > 2 * TAIL:
+                            del kept[:-TAIL]
+
+    def ask(self, data: bytes, deadline: float, fds: Sequence[int] = ()) -> bytes:
+        """Send a record, with descriptors; return the answer, reading meanwhile what the process prints.
+
+        Raises:
+            TimeoutError: there is none at the deadline (of the monotonic clock).
+            _Lost: the process has closed its end.
+        """
+        waiting = memoryview(data)
+        answer = bytearray()
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN | select.POLLOUT)
+        poll.register(self.stdout, select.POLLIN)
+        poll.register(self.stderr, select.POLLIN)
+        poll.register(self.exit, select.POLLIN)
+        while len(answer) < _LENGTH.size or len(answer) < _LENGTH.size + _LENGTH.unpack_from(answer)[0]:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            events = poll.poll(left * 1000)
+            if self.exit in dict(events) and not dict(events).get(self.socket, 0) & select.POLLIN:
+                raise _Lost  # although a child of it may hold the socket open
+            for fd, event in events:
+                if fd == self.exit:
+                    continue
+                if fd != self.socket:
+                    self.listen()
+                    if not event & select.POLLIN:
+                        poll.unregister(fd)  # closed by the process
+                    continue
+                try:
+                    if event & select.POLLOUT and waiting:
+                        waiting = waiting[self._send(waiting, fds) :]
+                        fds = ()
+                        if not waiting:
+                            poll.modify(self.socket, select.POLLIN)
+                    if event & ~select.POLLOUT:
+                        got = os.read(self.socket, 65536)
+                        if not got:
+                            raise _Lost
+                        answer += got
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    raise _Lost from error
+        return bytes(answer[_LENGTH.size :])
+
+    def _send(self, data: memoryview, fds: Sequence[int]) -> int:
+        if not fds:
+            return os.write(self.socket, data)
+        line = socket.socket(fileno=self.socket)
+        try:
+            return line.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+        finally:
+            line.detach()
+
+    def how_it_ended(self, timeout: float) -> int | None:
+        """Wait for the end, make it the end of its children too, collect it; return the exit code."""
+        poll = select.poll()
+        poll.register(self.exit, select.POLLIN)
+        if not poll.poll(timeout * 1000):
+            self.kill_tree()
+            poll.poll()
+        self.listen()
+        return self.reap()
+
+    def kill_tree(self) -> None:
+        """End the process and its children (not its workers), at once. Any thread."""
+        with self._collecting:
+            super().kill_tree()
+
+    def reap(self) -> int | None:
+        """Collect the process, which has ended."""
+        with self._collecting:
+            return super().reap()
+
+    def disinherit(self) -> None:
+        """Forget the process in a forked child."""
+        self._collecting = threading.RLock()  # another thread of the parent may have held it
+        super().disinherit()
+
+    def tail(self) -> str:
+        """Return the last lines of its stderr."""
+        return self.err[-TAIL:].decode("utf-8", "replace").strip()
+
+
+class Nursery:
+    """Starts workers of a pool by forking them; starts, and replaces, the process that does it.
+
+    Args:
+        launch: returns (argv, environment, working folder) of that process.
+        preload: modules that it imports.
+        start_timeout: seconds that it may take for that.
+    """
+
+    def __init__(self, launch: Launch, preload: Sequence[str], start_timeout: float) -> None:
+        self._launch = launch
+        self._preload = list(preload)
+        self._start_timeout = start_timeout
+        self._process: NurseryProcess | None = None
+        self._ready = False
+        self._env: Mapping[str, str] = {}
+        self._said: list[Said] = []
+        #: Number of starts that have failed. Written by the starter thread.
+        self.failures = 0
+        self._failure: NurseryFailed | None = None
+
+    def fork(
+        self, env: Mapping[str, str], cwd: str | None, arena: int, *, asked: int, wanted: Callable[[], bool], compiled: bool = False
+    ) -> ForkedProcess:
+        """Return a new worker process; starter thread.
+
+        Args:
+            env: its complete variables.
+            cwd: its working folder; None is the host's.
+            arena: the host's file of large arguments, -1 if there is none.
+            asked: ``failures`` when it was asked for. Those that were asked for together share a failure that is final, or the last of
+                several: they would wait for the same preload again and again.
+            wanted: False once nobody wants the worker any more.
+            compiled: the interpreter is known to be like this one; see ``bundle.source``.
+
+        Raises:
+            NurseryFailed: it cannot be had.
+        """
+        for _ in range(TRIES):
+            failure = self._failure
+            if failure is not None and self.failures - asked >= (1 if failure.final else TRIES):
+                raise failure
+            if not wanted():
+                raise NurseryFailed("it is not wanted any more")
+            try:
+                process = self._process or self._begin(wanted, compiled)
+                changes = {name: env.get(name) for name in {*env, *self._env} if env.get(name) != self._env.get(name)}
+                return ForkedProcess(process, changes, cwd or os.getcwd(), arena)
+            except _Lost:
+                self._bury()
+            except TimeoutError:
+                process.kill_tree()
+                self._bury()
+        raise NurseryFailed("the process that forks the workers was lost, again and again")
+
+    def _begin(self, wanted: Callable[[], bool], compiled: bool) -> NurseryProcess:
+        """Start the process and wait until it has imported the preload."""
+        deadline = time.monotonic() + self._start_timeout
+        argv, env, cwd = self._launch()
+        self._ready = False
+        self._env = env
+        process = NurseryProcess(argv, env, cwd)
+        self._process = process
+        if not wanted():
+            process.kill_tree()  # Race: `give_up` looked before there was anything to end
+        context = payload.current_context()
+        config = {
+            "preload": self._preload,
+            "surroundings": context.data,
+            "authkey": bytes(multiprocessing.current_process().authkey),
+            "magic": payload.MAGIC,
+        }
+        try:
+            answer: dict[str, Any] = pickle.loads(process.ask(bundle.source(compiled) + _record(config), deadline))
+        except TimeoutError:
+            process.kill_tree()
+            raise self._fail(f"its preload was not ready within {self._start_timeout:g} s (start_timeout)", final=True) from None
+        except _Lost:
+            raise self._fail(None) from None
+        process.listen()
+        said = Said(process.pid, bytes(process.out), b"", answer["records"], answer["threads"])
+        process.out.clear()
+        if answer["failure"] is not None:
+            self._said.append(said)
+            raise self._fail(None, answer["failure"])
+        self._said.append(said._replace(stderr=bytes(process.err)))
+        process.err.clear()
+        self._ready = True
+        return process
+
+    def _fail(self, reason: str | None, failure: bytes | None = None, final: bool = False) -> NurseryFailed:
+        process = self._process
+        assert process is not None
+        code = process.how_it_ended(CLOSED_GRACE)
+        name = spawn.signal_name(code)
+        how = f"by {name}" if name else f"with exit code {code}"
+        final = final or failure is not None or code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED)
+        self._failure = NurseryFailed(
+            reason or f"the process that imports the preload for all workers ended {how} before it was ready", process.tail(), failure, final
+        )
+        self._said.append(Said(process.pid, bytes(process.out), b"", [], []))
+        self._process = None
+        process.close()
+        self.failures += 1
+        return self._failure
+
+    def _bury(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.how_it_ended(CLOSED_GRACE)
+            process.close()
+
+    def take_said(self) -> list[Said]:
+        """Return what has been said since the last time; starter thread."""
+        process = self._process
+        if process is not None and self._ready:
+            process.listen()
+            if process.out or process.err:
+                self._said.append(Said(process.pid, bytes(process.out), bytes(process.err), [], []))
+                process.out.clear()
+                process.err.clear()
+        said, self._said = self._said, []
+        return said
+
+    def give_up(self) -> None:
+        """End a preload for which nobody waits any more. Any thread."""
+        if not self._ready:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process now, with what its preload has started; its workers go on. Any thread."""
+        process = self._process
+        if process is not None:
+            process.kill_tree()
+
+    def end(self, grace: float) -> None:
+        """Let the process end (exit hooks of the preload run), within ``grace`` seconds. The starter thread has ended."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.close_fd(process.socket)
+            process.how_it_ended(grace)
+            process.close()
+
+
+class ForkedProcess(spawn.Process):
+    """A worker that a nursery has forked. To the rest of the pool it is a process like any other."""
+
+    forked = True
+
+    def __init__(self, nursery: NurseryProcess, changes: Mapping[str, str | None], cwd: str, arena: int) -> None:
+        self._prepare()
+        self._status: int | None = None
+        self._told = False
+        self._pidfd = -1
+        try:
+            with spawn.making:
+                passed, outputs = self._make_pipes(arena)
+                self._status_fd, status_child = self._pipe()
+                os.set_blocking(self._status_fd, False)
+                self._theirs.append(status_child)
+                spawn.own(*self._theirs)
+                spawn.register(self)
+            request = _record({"env": changes, "cwd": cwd, "passed": [fd >= 0 for fd in passed]})
+            given = [fd for fd in (*passed, *outputs, status_child) if fd >= 0]
+            # Outside `making`, for which a thread that forks the host waits.
+            answer = nursery.ask(request, time.monotonic() + FORK_TIMEOUT, given)
+            pid = int(_LENGTH.unpack(answer)[0])
+            if pid >> 32:
+                raise OSError(pid & 0xFFFFFFFF, f"{os.strerror(pid & 0xFFFFFFFF)} (when a worker was forked)")
+            with spawn.making:
+                self._let_go()
+                self._open.add(self._status_fd)
+                self.pid = pid
+                # The nursery cannot have reaped it: it keeps the zombie as long as our end of the status pipe is open.
+                self.exit = self._pidfd = os.pidfd_open(pid)
+                spawn.own(self._pidfd)
+                self._open.add(self._pidfd)
+        except BaseException as error:
+            self.close()  # its lifeline included: if it is there, it ends
+            if isinstance(error, ProcessLookupError):
+                raise _Lost from error  # the nursery has died with it
+            raise
+
+    def ended(self) -> bool:
+        """Return True if how it ended is known, or never will be; else ``exit`` is the status pipe from now on."""
+        if self._hear() or self.exit == self._status_fd:
+            return True
+        self.exit = self._status_fd
+        return False
+
+    def _hear(self) -> bool:
+        """Read how it ended; True if that is known, or the nursery is gone."""
+        if not self._told and self._status_fd in self._open:
+            try:
+                data = os.read(self._status_fd, 4)
+            except BlockingIOError:
+                return False
+            self._told = True
+            if len(data) == 4:
+                self._status = int.from_bytes(data, "little", signed=True)
+        return True
+
+    def kill_tree(self) -> None:
+        """End the process and its process group, at once."""
+        if self._pidfd not in self._open:
+            return
+        self.send_signal(signal.SIGKILL)  # Race: a new fork does not lead a group yet
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL, None, _TO_GROUP)
+        except ProcessLookupError:
+            return
+        except OSError:
+            # An older kernel: by number. That is the group's own while the process lives, and as long as the nursery keeps the zombie.
+            kept = self._status_fd in self._open and not (self._hear() and self._status is None)
+            if kept or not _is_over(self._pidfd):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask the process to end (SIGTERM)."""
+        self.send_signal(signal.SIGTERM)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the worker process itself."""
+        if self._pidfd in self._open:
+            with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def reap(self) -> int | None:
+        """Let the nursery collect the process, which has ended; return how it ended, None if the nursery was gone."""
+        self.kill_tree()
+        self._hear()
+        self.close_fd(self._status_fd)
+        return self._status
+
+
+def _is_over(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _record(content: dict[str, Any]) -> bytes:
+    data = pickle.dumps(content, 4)
+    return _LENGTH.pack(len(data)) + data
