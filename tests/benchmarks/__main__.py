@@ -23,7 +23,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--systems", nargs="*", metavar="SYSTEM", help="default: all that are installed; floors always run")
     parser.add_argument("--json", metavar="FILE", help="write every value of every run")
     parser.add_argument("--plot", metavar="FILE", help="draw a picture (.svg or .png); needs matplotlib")
-    parser.add_argument("--load", nargs="*", metavar="FILE", default=[], help="begin with the figures of earlier runs; later ones replace them case by case")
+    parser.add_argument("--load", nargs="*", metavar="FILE", default=[], help="begin with the figures of earlier runs; later ones replace them")
     parser.add_argument("--only-load", action="store_true", help="measure nothing: report and draw what --load names")
     parser.add_argument("--markdown", action="store_true", help="print a table for a page as well")
     parser.add_argument("--quick", action="store_true", help="tiny counts and one run: shows that the program works, and nothing else")

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from . import functions
-from .model import Bound, Case, faster
+from .model import Bound, Case
 from .systems import Pool
 
 PRELOAD = ("numpy", "scipy.ndimage")

@@ -61,17 +61,17 @@ def clock() -> int:
 
 def import_numeric() -> None:
     """Import what ``preload`` imports; for systems that have an initializer instead."""
-    import numpy  # noqa: F401
+    import numpy as np  # noqa: F401
     import scipy.ndimage  # noqa: F401
 
 
 def use_numeric(value: float) -> float:
     """Use both packages, so that what they load lazily is loaded everywhere; slow enough that every worker of a pool gets one."""
-    import numpy
+    import numpy as np
     import scipy.ndimage
 
     time.sleep(0.05)
-    return float(scipy.ndimage.gaussian_filter(numpy.full((8, 8), value), 1).sum())
+    return float(scipy.ndimage.gaussian_filter(np.full((8, 8), value), 1).sum())
 
 
 def time_writes(count: int) -> float:

@@ -5,7 +5,7 @@ The JSON: ``machine`` (what it ran on), ``cases`` (name -> what ``runs.run_case`
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import platform
 import statistics
@@ -18,7 +18,7 @@ from .model import Bound, Case
 def machine() -> dict[str, Any]:
     """Return what a reader has to know about where the figures come from; nothing that names the machine."""
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

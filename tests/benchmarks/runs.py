@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from typing_extensions import Self
 
 from .model import Case
 from .systems import SYSTEMS
@@ -47,10 +48,9 @@ class Driver:
     def __init__(self, case: Case, system: str) -> None:
         self._mark = uuid.uuid4().hex
         self.left_behind: list[str] = []
-        reading, writing = os.pipe()
-        self._answers = reading
         self._received = b""
         self._output = tempfile.TemporaryFile()
+        self._answers, writing = os.pipe()
         environment = {**os.environ, MARK: self._mark, "PYTHONPATH": str(ROOT), "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_USAGE_STATS_ENABLED": "0"}
         try:
             self._process = subprocess.Popen(
@@ -61,7 +61,7 @@ class Driver:
         finally:
             os.close(writing)
 
-    def __enter__(self) -> Driver:
+    def __enter__(self) -> Self:
         return self
 
     def opened(self) -> None:
