@@ -5,6 +5,7 @@ One file per concern::
     functions.py   what is called; the same for everybody
     systems.py     the executors that are compared, each behind the same few methods
     floors.py      what no executor can go below: a pipe, a bare Future, a copy of memory
+    held.py        holds all workers of a pool at a known place
     model.py       Case, Bound
     cases_*.py     the cases; ``registry.py`` lists these files
     driver.py      the process that one system runs in

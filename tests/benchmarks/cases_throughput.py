@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import gc
-import os
-import tempfile
 import time
 import tracemalloc
 from typing import Any
 
 from . import floors, functions
+from .held import Held
 from .model import Bound, Case, faster
 
 
 def no_ops(pool: Any, count: int) -> dict[str, float]:
     """Seconds for ``count`` calls, submitted at once and waited for."""
     start = time.perf_counter()
-    pool.many(functions.same, range(count))
+    pool.many(functions.nothing, [()] * count)
     return {"time": time.perf_counter() - start}
 
 
@@ -27,38 +26,20 @@ def worker_counts(system: Any, count: int) -> dict[str, float]:
     for named, workers in {2: 2, 8: 8, 32: 32}.items() if count > 1000 else {2: 1, 8: 2, 32: 3}.items():
         pool = system.open(workers)
         try:
-            pool.many(functions.nap, [0.01] * (4 * workers))
-            pool.many(functions.same, range(count // 10))
+            pool.many(functions.nap, [(0.01,)] * (4 * workers))
+            pool.many(functions.nothing, [()] * (count // 10))
             start = time.perf_counter()
-            pool.many(functions.same, range(count))
+            pool.many(functions.nothing, [()] * count)
             found[f"workers_{named}"] = time.perf_counter() - start
         finally:
             pool.close()
     return found
 
 
-class _Held:
-    """Calls that hold all workers of a pool until ``release``."""
-
-    def __init__(self, pool: Any, workers: int) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="wetlands-benchmark-")
-        self._paths = [os.path.join(self._folder.name, str(number)) for number in range(workers)]
-        for path in self._paths:
-            os.mkfifo(path)
-        self._handles = [pool.submit(functions.hold, path) for path in self._paths]
-        # Returns when the worker has opened its end: from here on it is held.
-        self._ends = [os.open(path, os.O_WRONLY) for path in self._paths]
-
-    def release(self) -> None:
-        for end in self._ends:
-            os.close(end)
-        self._folder.cleanup()
-
-
 def queued(pool: Any, count: int) -> dict[str, float]:
     """Submit ``count`` calls while all workers are held: seconds and bytes of one; then let them run: seconds of all."""
     submit, get, nothing = pool.submit, pool.get, functions.nothing
-    held = _Held(pool, 2)
+    held = Held(pool, 2)
     before = floors.resident()
     start = time.perf_counter()
     handles = [submit(nothing) for _ in range(count)]
@@ -72,7 +53,7 @@ def queued(pool: Any, count: int) -> dict[str, float]:
     handles.clear()
     gc.collect()
     few = max(1, count // 20)
-    held = _Held(pool, 2)
+    held = Held(pool, 2)
     tracemalloc.start()
     traced = tracemalloc.get_traced_memory()[0]
     handles = [submit(nothing) for _ in range(few)]

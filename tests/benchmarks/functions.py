@@ -65,13 +65,13 @@ def import_numeric() -> None:
     import scipy.ndimage  # noqa: F401
 
 
-def use_numeric(value: float) -> float:
-    """Use both packages, so that what they load lazily is loaded everywhere; slow enough that every worker of a pool gets one."""
+def use_numeric(path: str) -> None:
+    """Use both packages, so that what they load lazily is loaded, then hold the worker."""
     import numpy as np
     import scipy.ndimage
 
-    time.sleep(0.05)
-    return float(scipy.ndimage.gaussian_filter(np.full((8, 8), value), 1).sum())
+    scipy.ndimage.gaussian_filter(np.ones((8, 8)), 1)
+    hold(path)
 
 
 def time_writes(count: int) -> float:

@@ -7,7 +7,7 @@ What a pool can do (``System.abilities``):
 
 * ``call``: ``get(submit(fn, *args))`` makes one call and waits for its result;
 * ``submit``: the same, and ``submit`` returns before the call has ended;
-* ``many``: ``many(fn, items)`` makes one call per item and waits for all; submits them one by one unless the package has its own way;
+* ``many``: ``many(fn, calls)`` makes one call per tuple of arguments and waits for all; submits them one by one unless the package has its own way;
 * ``map``: ``map(fn, items)`` returns all results, in the way that the package has for that;
 * ``futures``: handles are ``concurrent.futures.Future``, and ``executor`` is an ``Executor``;
 * ``start``: time from the constructor to the first result means something (no server that is already there).
@@ -37,9 +37,9 @@ class Pool:
 
     get = staticmethod(operator.methodcaller("result"))
 
-    def many(self, fn: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
+    def many(self, fn: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
         submit, get = self.submit, self.get
-        return [get(handle) for handle in [submit(fn, item) for item in items]]
+        return [get(handle) for handle in [submit(fn, *args) for args in calls]]
 
     def map(self, fn: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
         return list(self.executor.map(fn, items, **self.map_options))
@@ -180,10 +180,11 @@ class _Joblib(Pool):
 
     get = staticmethod(lambda value: value)
 
-    def many(self, fn: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
-        return (self.shared or self.make())(self.delayed(fn)(item) for item in items)
+    def many(self, fn: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+        return (self.shared or self.make())(self.delayed(fn)(*args) for args in calls)
 
-    map = many
+    def map(self, fn: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
+        return (self.shared or self.make())(self.delayed(fn)(item) for item in items)
 
     def close(self) -> None:
         if self.shared is not None:
@@ -265,10 +266,11 @@ class _Ray(Pool):
             remote = self.remotes[fn] = self.ray.remote(fn)
         return remote.remote(*args)
 
-    def many(self, fn: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
-        return self.get([self.submit(fn, item) for item in items])
+    def many(self, fn: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+        return self.get([self.submit(fn, *args) for args in calls])
 
-    map = many
+    def map(self, fn: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
+        return self.get([self.submit(fn, item) for item in items])
 
     def close(self) -> None:
         self.ray.shutdown()
