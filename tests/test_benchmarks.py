@@ -94,6 +94,16 @@ def test_figures_are_written_for_people() -> None:
     assert [report.number(value, "bytes") for value in (600.4, 5_400_000)] == ["600 B", "5.4 MB"]
 
 
+def test_the_pages_have_a_place_for_the_figures() -> None:
+    for page, mark in (("benchmarks.md", "figures"), ("where-the-time-goes.md", "steps")):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        filled = report.fill(text, mark, iter(["| new |"]))
+        assert "| new |" in filled
+        assert report.fill(filled, mark, iter(["| newer |"])) == filled.replace("| new |", "| newer |")
+    with pytest.raises(ValueError, match="no place for figures"):
+        report.fill("nothing", "figures", iter(()))
+
+
 def test_the_picture_is_drawn_from_the_json(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run("--cases", "no-ops", "--systems", "ours", "ppe-fork", output=tmp_path / "found.json")

@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from . import chart, report, runs
 from .registry import cases
 from .systems import SYSTEMS
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def _arguments() -> argparse.Namespace:
@@ -25,7 +28,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--plot", metavar="FILE", help="draw a picture (.svg or .png); needs matplotlib")
     parser.add_argument("--load", nargs="*", metavar="FILE", default=[], help="begin with the figures of earlier runs; later ones replace them")
     parser.add_argument("--only-load", action="store_true", help="measure nothing: report and draw what --load names")
-    parser.add_argument("--markdown", action="store_true", help="print a table for a page as well")
+    parser.add_argument("--docs", action="store_true", help="write the figures, the picture and the steps into the pages in docs/")
     parser.add_argument("--quick", action="store_true", help="tiny counts and one run: shows that the program works, and nothing else")
     parser.add_argument("--repeats", type=int, help="runs of each system, instead of each case's own number")
     parser.add_argument("--limit", type=float, help="seconds that one run may take, instead of each case's own number")
@@ -56,6 +59,8 @@ def main() -> int:
     for path in arguments.load:
         loaded = json.loads(Path(path).read_text(encoding="utf-8"))
         results["cases"].update(loaded["cases"])
+        if "steps" in loaded:
+            results["steps"] = loaded["steps"]
         if arguments.only_load:
             results.update(machine=loaded["machine"], quick=loaded["quick"])
     wanted = [] if arguments.only_load else list(cases()) if arguments.cases is None else arguments.cases
@@ -81,16 +86,32 @@ def main() -> int:
     if arguments.only_load:
         for name, result in results["cases"].items():
             print("\n".join(report.table(name, result)) + "\n")
+    results["cases"] = {name: results["cases"][name] for name in cases() if name in results["cases"]}
     if arguments.json:
         _write(results, arguments.json)
     if verdicts := list(report.summary(results)):
         print("Targets" + (" (of a quick run, which says nothing about speed)" if results["quick"] else ""))
         print("\n".join(verdicts), flush=True)
-    if arguments.markdown:
-        print("\n" + "\n".join(report.markdown(results)))
+    if arguments.docs:
+        _fill_pages(results)
     if arguments.plot:
         chart.draw(results, arguments.plot)
     return 0
+
+
+def _fill_pages(results: dict[str, Any]) -> None:
+    if results["cases"]:
+        _fill("benchmarks.md", "figures", report.markdown(results))
+        chart.draw(results, str(DOCS / "benchmarks.png"))
+    if "steps" in results:
+        from . import steps
+
+        _fill("where-the-time-goes.md", "steps", steps.lines(results["steps"]))
+
+
+def _fill(page: str, mark: str, lines: Iterator[str]) -> None:
+    path = DOCS / page
+    path.write_text(report.fill(path.read_text(encoding="utf-8"), mark, lines), encoding="utf-8")
 
 
 def _write(results: dict[str, Any], path: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .model import Bound, Case
+from .systems import SYSTEMS
 
 
 def machine() -> dict[str, Any]:
@@ -114,21 +115,65 @@ def summary(results: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{name:18s} {verdict(bound, units)}"
 
 
+#: Columns of the table on the page: title -> systems, the package's defaults first.
+COLUMNS = {
+    "PPE spawn": ("ppe-spawn", "ppe-spawn-64", "ppe-forkserver"),
+    "PPE fork": ("ppe-fork",),
+    "Pool": ("pool-fork", "pool-spawn"),
+    "loky": ("loky", "loky-64"),
+    "pebble": ("pebble", "pebble-64"),
+    "joblib": ("joblib", "joblib-reused"),
+    "mpire": ("mpire", "mpire-alive"),
+    "executorlib": ("executorlib", "executorlib-block"),
+    "dask": ("dask", "dask-64"),
+    "ray": ("ray", "ray-actors"),
+    "floor": ("pipe", "ideal", "threads", "Future()"),
+}
+
+
 def markdown(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a table of all cases for a page: first figure of each, as ratios to ours."""
-    yield "| case | ours | peers, as multiples of ours |"
-    yield "|---|---|---|"
+    """Yield the figures for a page: a table of the first figure of each case, versions, failures, targets."""
+    where = results["machine"]
+    loads = [load for result in results["cases"].values() for load in result["load"]]
+    yield f"Measured on {where['date']} with Python {where['python']} on {where['system']}, {where['cores']} cores. The machine's load, these runs"
+    yield f"included, was {min(loads):.1f} to {max(loads):.1f}; where it is far above the number of cores, other programs ran too."
+    yield ""
+    yield f"| case | ours | {' | '.join(COLUMNS)} |"
+    yield "|---|---|" + "---|" * len(COLUMNS)
     for result in results["cases"].values():
         figure, unit = next(iter(result["figures"].items()))
-        ours = result["systems"].get("ours", {}).get("figures", {}).get(figure)
-        if not ours or not statistics.median(ours):
-            continue
-        base = statistics.median(ours)
-        others = [
-            (statistics.median(entry["figures"][figure]) / base, entry["title"])
-            for key, entry in result["systems"].items()
-            if key != "ours" and entry["figures"].get(figure)
-        ]
-        listed = ", ".join(f"{title} {ratio:.2g}" if ratio < 100 else f"{title} {ratio:.0f}" for ratio, title in sorted(others))
-        failed = [f"{entry['title']}: {entry['error']}" for entry in result["systems"].values() if entry["error"]]
-        yield f"| {result['title']} | {number(base, unit)} | {listed}{'; failed: ' + '; '.join(failed) if failed else ''} |"
+        medians = {name: statistics.median(entry["figures"][figure]) for name, entry in result["systems"].items() if entry["figures"].get(figure)}
+        if medians.get("ours"):
+            cells = [" / ".join(_cell(name, medians, result["systems"]) for name in names if name in result["systems"]) for names in COLUMNS.values()]
+            yield f"| {result['title']} | {number(medians['ours'], unit)} | {' | '.join(cells)} |"
+    yield ""
+    yield "Multiples of ours: 2 is twice as long. Two in one cell: defaults / what is recommended (Pool: fork / spawn; executorlib: a process per call /"
+    yield "block allocation; ray: remote functions / actors). PPE is `ProcessPoolExecutor`. An x stands for a failure, or a run longer than the limit."
+    yield ""
+    entries = [(case, name, entry) for case, result in results["cases"].items() for name, entry in result["systems"].items()]
+    if failures := [f"- {case}: {entry['title']}: {entry['error']}" for case, _name, entry in entries if entry["error"]]:
+        yield from (*failures, "")
+    if versions := {SYSTEMS[name].package: entry["version"] for _case, name, entry in entries if entry["version"]}:
+        yield "Versions: " + ", ".join(f"{package} {version}" for package, version in versions.items()) + "."
+        yield ""
+    yield "The targets of the project, and what this run showed:"
+    yield ""
+    yield "```text"
+    yield from summary(results)
+    yield "```"
+
+
+def _cell(name: str, medians: Mapping[str, float], systems: Mapping[str, Any]) -> str:
+    if name not in medians:
+        return "x" if systems[name]["error"] else ""
+    ratio = medians[name] / medians["ours"]
+    return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.2g}"
+
+
+def fill(page: str, mark: str, lines: Iterator[str]) -> str:
+    """Return a page with these lines between ``<!-- mark -->`` and ``<!-- end of mark -->``."""
+    before, begin, rest = page.partition(f"<!-- {mark} -->\n")
+    _old, end, after = rest.partition(f"<!-- end of {mark} -->")
+    if not begin or not end:
+        raise ValueError(f"the page has no place for {mark}")
+    return before + begin + "\n" + "\n".join(lines) + "\n\n" + end + after

@@ -176,6 +176,7 @@ def run_case(
     limit = limit or case.limit
     names = chosen(case, wanted)
     found: dict[str, dict[str, Any]] = {name: _entry(name) for name in names}
+    load = [_load()]
     with contextlib.ExitStack() as stack:
         drivers: dict[str, Driver] = {}
         for number in range(rounds):
@@ -211,8 +212,13 @@ def run_case(
             found[name]["left_behind"] = driver.left_behind
     return {
         "title": case.title, "note": case.note, "count": count, "workers": case.workers, "pinned": case.pinned, "figures": dict(case.figures),
-        "systems": found,
+        "systems": found, "load": [*load, _load()],
     }  # fmt: skip
+
+
+def _load() -> float:
+    """Return how many threads of the whole machine wanted to run in the last minute; what is measured is among them."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def _entry(name: str) -> dict[str, Any]:
