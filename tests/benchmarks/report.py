@@ -147,8 +147,8 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
             cells = [" / ".join(_cell(name, medians, result["systems"]) for name in names if name in result["systems"]) for names in COLUMNS.values()]
             yield f"| {result['title']} | {number(medians['ours'], unit)} | {' | '.join(cells)} |"
     yield ""
-    yield "Multiples of ours: 2 is twice as long. Two in one cell: defaults / what is recommended (Pool: fork / spawn; executorlib: a process per call /"
-    yield "block allocation; ray: remote functions / actors). PPE is `ProcessPoolExecutor`. An x stands for a failure, or a run longer than the limit."
+    yield "Multiples of ours: 2 is twice as long. Two in one cell: defaults / what is recommended (Pool: fork / spawn; executorlib: process per"
+    yield "call / block allocation; ray: remote functions / actors). PPE is `ProcessPoolExecutor`. x: a failure, or a run longer than the limit."
     yield ""
     entries = [(case, name, entry) for case, result in results["cases"].items() for name, entry in result["systems"].items()]
     if failures := [f"- {case}: {entry['title']}: {entry['error']}" for case, _name, entry in entries if entry["error"]]:
