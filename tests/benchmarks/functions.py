@@ -6,7 +6,6 @@ Nothing heavy is imported here: workers that import this module when they start 
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 
@@ -48,6 +47,8 @@ def hold(path: str) -> None:
 def await_death(path: str) -> None:
     """Tell the pid through a named pipe, then wait to be killed. Who is run again after that dies at once: the cause persists."""
     if os.path.exists(path + ".again"):
+        import signal
+
         os.kill(os.getpid(), signal.SIGKILL)
     with open(path, "w") as stream:
         stream.write(str(os.getpid()))
