@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,9 +51,13 @@ class Driver:
         self._mark = uuid.uuid4().hex
         self.left_behind: list[str] = []
         self._received = b""
+        self._seen: dict[int, psutil.Process] = {}
         self._output = tempfile.TemporaryFile()
+        # What the packages write to disk or /dev/shm and leave there when they are killed. A short name: ray makes sockets in it.
+        self._folder = tempfile.TemporaryDirectory(prefix="wb-", ignore_cleanup_errors=True)
         self._answers, writing = os.pipe()
-        environment = {**os.environ, MARK: self._mark, "PYTHONPATH": str(ROOT), "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+        folders = dict.fromkeys(("JOBLIB_TEMP_FOLDER", "RAY_TMPDIR", "DASK_TEMPORARY_DIRECTORY"), self._folder.name)
+        environment = {**os.environ, **folders, MARK: self._mark, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}.driver", str(writing), case.name, system],
@@ -67,11 +73,14 @@ class Driver:
     def opened(self) -> None:
         """Wait until the pool is open."""
         self._answer(OPENING)
+        self._descendants()
 
     def run(self, count: int, limit: float) -> dict[str, float]:
         """Measure once."""
         self._order(f"run {count}")
-        return dict(self._answer(limit)["figures"])
+        figures = dict(self._answer(limit)["figures"])
+        self._descendants()
+        return figures
 
     def close(self) -> None:
         """Let it close its pool and end, and note what it leaves behind."""
@@ -105,13 +114,28 @@ class Driver:
             self._process.stdin.close()
         os.close(self._answers)
         self._output.close()
+        self._folder.cleanup()
+        for path in _named_memory({self._process.pid, *self._seen}):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _descendants(self) -> list[psutil.Process]:
-        """Return every process that carries our mark, children of children and those that were given away included."""
-        found = []
+        """Return every living process that this driver has started, itself or through others.
+
+        Those that were given away (a daemon's parent has ended) still carry our mark, unless they have renamed themselves, which overwrites it:
+        so descendants are also remembered from the times before.
+        """
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                self._seen[process.pid] = process
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                if process.pid != self._process.pid and process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
+                if process.pid != self._process.pid and process.environ().get(MARK) == self._mark:
+                    self._seen[process.pid] = process
+        found = []
+        for process in self._seen.values():
+            with contextlib.suppress(psutil.Error):
+                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 
@@ -143,6 +167,14 @@ class Driver:
         self._output.seek(0)
         lines = self._output.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1][:300] if lines else "it said nothing"
+
+
+def _named_memory(pids: set[int]) -> list[Path]:
+    """Return what processes have put into /dev/shm under names with their pids (loky's semaphores, joblib's folders)."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        return []
+    return [path for path in memory.iterdir() if any(word.isdigit() and int(word) in pids for word in re.split("[-_]", path.name))]
 
 
 def _describe(process: psutil.Process) -> str:
