@@ -97,7 +97,7 @@ class Driver:
     def __exit__(self, *_: object) -> None:
         if self._output.closed:
             return
-        for _round in range(5):  # what is killed may have started something in the meantime
+        for attempt in range(5):  # what is killed may have started something in the meantime
             found = self._descendants()
             if self._process.poll() is None:
                 found.append(psutil.Process(self._process.pid))
@@ -105,7 +105,9 @@ class Driver:
                 break
             for process in found:
                 with contextlib.suppress(psutil.Error):
-                    process.send_signal(signal.SIGKILL)
+                    # A resource tracker ends when the others have, and removes their semaphores before that.
+                    if attempt or not any("resource_tracker" in word for word in process.cmdline()):
+                        process.send_signal(signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
             psutil.wait_procs(found, 5)
