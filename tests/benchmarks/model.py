@@ -95,7 +95,7 @@ class Case:
     others: Mapping[str, Callable[[int], dict[str, float]]] = field(default_factory=dict)
     pinned: bool = False
     repeats: int = 5
-    limit: float = 60.0
+    limit: float = 30.0
     fresh: bool = False
     bounds: tuple[Bound, ...] = ()
     note: str = ""
