@@ -76,11 +76,13 @@ CASES = [
     Case(
         "queued", "100,000 calls queued behind held workers, then run", queued, 100_000, 100,
         figures={"time": "s", "submit": "s", "drain": "s", "traced": "bytes", "rss": "bytes"},
-        systems=("ours", "ppe-spawn", "ppe-fork", "pool-spawn", "loky", "pebble"), others={"Future()": floors.futures},
+        systems=("ours", "ppe-spawn", "ppe-fork", "pool-spawn", "loky", "pebble"),
+        others={"Future()": floors.futures, "Future(), dropped": floors.dropped_futures},
         fresh=True, repeats=3, limit=120,
         bounds=(
             faster(10, "ppe-spawn", "ppe-fork", text="submit and run: 10x faster than ProcessPoolExecutor"),
-            Bound("a submit costs at most 2x creating a stdlib Future()", 2.0, "submit", ("Future()",)),
+            Bound("a submit costs at most 2x creating a stdlib Future(), both kept", 2.0, "submit", ("Future()",)),
+            Bound("a submit costs at most 2x creating a stdlib Future() that is dropped at once", 2.0, "submit", ("Future(), dropped",)),
             Bound("a pending task takes at most 1 KB (tracemalloc)", 1024, "traced", stretch=600),
             Bound("a pending task takes at most 1 KB (resident memory)", 1024, "rss", stretch=600),
         ),

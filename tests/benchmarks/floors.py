@@ -56,6 +56,18 @@ def futures(count: int) -> dict[str, float]:
     return {"submit": submit, "rss": rss, "traced": traced / few}
 
 
+def dropped_futures(count: int) -> dict[str, float]:
+    """Seconds of one ``concurrent.futures.Future()`` that is dropped at once, best of ten batches: no work for the garbage collector."""
+    batch = max(1, count // 10)
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        for _future in range(batch):
+            Future()
+        times.append(time.perf_counter() - start)
+    return {"submit": min(times) / batch}
+
+
 def copy(size: int, repeats: int = 5) -> float:
     """Return the seconds of one copy of ``size`` bytes into memory that has been written before (a hot ``memcpy``)."""
     source, target = memoryview(bytearray(b"x" * size)), memoryview(bytearray(size))

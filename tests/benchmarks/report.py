@@ -136,7 +136,9 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
     where = results["machine"]
     loads = [load for result in results["cases"].values() for load in result["load"]]
     yield f"Measured on {where['date']} with Python {where['python']} on {where['system']}, {where['cores']} cores. The machine's load, these runs"
-    yield f"included, was {min(loads):.1f} to {max(loads):.1f}; where it is far above the number of cores, other programs ran too."
+    yield f"included, was {min(loads):.1f} to {max(loads):.1f}; far above the number of cores means that other programs ran too. Runs of each system:"
+    runs = [len(values) for result in results["cases"].values() for figures in figures_of(result).values() for values in figures.values()]
+    yield f"{min(runs)} to {max(runs)}, after one that does not count."
     yield ""
     yield f"| case | ours | {' | '.join(COLUMNS)} |"
     yield "|---|---|" + "---|" * len(COLUMNS)
