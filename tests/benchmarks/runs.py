@@ -73,13 +73,13 @@ class Driver:
     def opened(self) -> None:
         """Wait until the pool is open."""
         self._answer(OPENING)
-        self._descendants()
+        self._remember()
 
     def run(self, count: int, limit: float) -> dict[str, float]:
         """Measure once."""
         self._order(f"run {count}")
         figures = dict(self._answer(limit)["figures"])
-        self._descendants()
+        self._remember()
         return figures
 
     def close(self) -> None:
@@ -121,15 +121,19 @@ class Driver:
             with contextlib.suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+    def _remember(self) -> None:
+        """Note the descendants, while they can be told by their parents."""
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                self._seen[process.pid] = process
+
     def _descendants(self) -> list[psutil.Process]:
         """Return every living process that this driver has started, itself or through others.
 
         Those that were given away (a daemon's parent has ended) still carry our mark, unless they have renamed themselves, which overwrites it:
-        so descendants are also remembered from the times before.
+        these are remembered from the times before.
         """
-        with contextlib.suppress(psutil.Error):
-            for process in psutil.Process(self._process.pid).children(recursive=True):
-                self._seen[process.pid] = process
+        self._remember()
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if process.pid != self._process.pid and process.environ().get(MARK) == self._mark:
