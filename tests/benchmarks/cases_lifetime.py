@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -10,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -106,7 +108,10 @@ def preloaded(way: str) -> Callable[[int], dict[str, float]]:
 def _memory(processes: Iterable[psutil.Process]) -> tuple[float, float, float]:
     pss = uss = rss = 0
     for process in processes:
-        found = process.memory_full_info()
+        try:
+            found = process.memory_full_info()
+        except psutil.NoSuchProcess:  # a package that ends its processes when they have nothing to do
+            continue
         pss, uss, rss = pss + getattr(found, "pss", 0), uss + found.uss, rss + found.rss
     return float(pss), float(uss), float(rss)
 
@@ -156,18 +161,18 @@ def idle(pool: Any, count: int) -> dict[str, float]:
     before = _switches(pids)
     time.sleep(count)
     after = _switches(pids)
-    return {"switches": sum(after.values()) - sum(before.values()), "uss": _memory(children)[1] / 2}
+    return {"switches": sum(after.values()) - sum(before[thread] for thread in after if thread in before), "uss": _memory(children)[1] / 2}
 
 
 def _switches(pids: Iterable[int]) -> dict[tuple[int, int], int]:
     """Return the context switches of each thread but this one, which has to wake up to count them."""
     found: dict[tuple[int, int], int] = {}
     me = (os.getpid(), threading.get_native_id())
-    for pid in pids:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            if (pid, int(thread)) != me:
-                with open(f"/proc/{pid}/task/{thread}/status", encoding="ascii") as stream:
-                    found[pid, int(thread)] = sum(int(line.split()[1]) for line in stream if "ctxt_switches" in line)
+    for path in (path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/status")):
+        thread = (int(path.parts[2]), int(path.parts[4]))
+        if thread != me:
+            with contextlib.suppress(OSError):  # it has ended
+                found[thread] = sum(int(line.split()[1]) for line in path.read_text(encoding="ascii").splitlines() if "ctxt_switches" in line)
     return found
 
 

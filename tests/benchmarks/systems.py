@@ -58,7 +58,8 @@ class System:
         package: distribution that it needs; empty for the standard library and for ours.
         open: workers -> Pool.
         abilities: see the module's text.
-        busy: its processes work while it is idle: they are started for each run and ended after it, so that they do not disturb the others.
+        busy: its processes work while it is idle (more than 50 context switches a second in the case ``idle``): they are started for each run and
+            ended after it, so that they do not disturb the others.
     """
 
     name: str
@@ -301,10 +302,10 @@ SYSTEMS: dict[str, System] = {
         System("pebble-64", "pebble, chunksize=64", "pebble", lambda workers: _Pebble(workers, chunksize=64), _MAP),
         System("joblib", "joblib", "joblib", lambda workers: _Joblib(workers, False), frozenset(("call", "many", "map"))),
         System("joblib-reused", "joblib, with Parallel()", "joblib", lambda workers: _Joblib(workers, True), frozenset(("call", "many", "map"))),
-        System("mpire", "mpire", "mpire", lambda workers: _Mpire(workers, False), _HANDLES),
-        System("mpire-alive", "mpire, keep_alive", "mpire", lambda workers: _Mpire(workers, True), _MAP),
-        System("executorlib", "executorlib", "executorlib", _executorlib(False), _ALL),
-        System("executorlib-block", "executorlib, block_allocation", "executorlib", _executorlib(True), _ALL),
+        System("mpire", "mpire", "mpire", lambda workers: _Mpire(workers, False), _HANDLES, busy=True),
+        System("mpire-alive", "mpire, keep_alive", "mpire", lambda workers: _Mpire(workers, True), _MAP, busy=True),
+        System("executorlib", "executorlib", "executorlib", _executorlib(False), _ALL, busy=True),
+        System("executorlib-block", "executorlib, block_allocation", "executorlib", _executorlib(True), _ALL, busy=True),
         System("dask", "dask.distributed, one thread a process", "distributed", lambda workers: _Dask(workers), _HANDLES, busy=True),
         System("dask-64", "dask.distributed, batch_size=64", "distributed", lambda workers: _Dask(workers, batch_size=64), _MAP, busy=True),
         System("ray", "ray, remote functions", "ray", lambda workers: _Ray(workers, False), _HANDLES, busy=True),
