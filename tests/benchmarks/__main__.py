@@ -58,13 +58,16 @@ def main() -> int:
         _list()
         return 0
     results: dict[str, Any] = {"machine": report.machine(), "quick": arguments.quick, "cases": {}}
+    sessions = 0 if arguments.only_load else 1
     for path in arguments.load:
         loaded = json.loads(Path(path).read_text(encoding="utf-8"))
         results["cases"].update(loaded["cases"])
+        sessions += loaded["machine"].get("sessions", 1) if loaded["cases"] else 0
         if "steps" in loaded:
             results["steps"] = loaded["steps"]
         if arguments.only_load:
             results.update(machine=loaded["machine"], quick=loaded["quick"])
+    results["machine"]["sessions"] = sessions  # ratios within a case are always of one session
     wanted = [] if arguments.only_load else list(cases()) if arguments.cases is None else arguments.cases
     where = results["machine"]
     print(f"Python {where['python']}, {where['system']}, {where['cores']} cores, load {where['load']}, {where['date']}\n", flush=True)

@@ -39,7 +39,7 @@ def draw(results: Mapping[str, Any], path: str) -> None:
         axis.set_axis_off()
     where = results["machine"]
     figure.suptitle(
-        "Time as a multiple of CondaEnvExecutor's, to the right slower than it, to the left faster. Medians of interleaved runs in one session; "
+        "Time as a multiple of CondaEnvExecutor's, to the right slower than it, to the left faster. Medians of interleaved runs; "
         f"Python {where['python']}, {where['system']}, {where['cores']} cores",
         fontsize=9,
     )

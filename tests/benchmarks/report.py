@@ -138,7 +138,10 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
     yield f"Measured on {where['date']} with Python {where['python']} on {where['system']}, {where['cores']} cores. The machine's load, these runs"
     yield f"included, was {min(loads):.1f} to {max(loads):.1f}; far above the number of cores means that other programs ran too. Runs of each system:"
     runs = [len(values) for result in results["cases"].values() for figures in figures_of(result).values() for values in figures.values()]
-    yield f"{min(runs)} to {max(runs)}, after one that does not count."
+    yield f"{min(runs)} to {max(runs)}, after one that does not count, in {where['sessions']} session(s)."
+    if max(loads) > 2 * where["cores"] or max(runs) < 3:
+        yield ""
+        yield "**The machine was busy with other work, or there were too few runs: read no more than orders of magnitude out of these figures.**"
     yield ""
     yield f"| case | ours | {' | '.join(COLUMNS)} |"
     yield "|---|---|" + "---|" * len(COLUMNS)
