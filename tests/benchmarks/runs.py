@@ -56,7 +56,7 @@ class Driver:
         # What the packages write to disk or /dev/shm and leave there when they are killed. A short name: ray makes sockets in it.
         self._folder = tempfile.TemporaryDirectory(prefix="wb-", ignore_cleanup_errors=True)
         self._answers, writing = os.pipe()
-        folders = dict.fromkeys(("JOBLIB_TEMP_FOLDER", "RAY_TMPDIR", "DASK_TEMPORARY_DIRECTORY"), self._folder.name)
+        folders = dict.fromkeys(("TMPDIR", "JOBLIB_TEMP_FOLDER", "RAY_TMPDIR", "DASK_TEMPORARY_DIRECTORY"), self._folder.name)
         environment = {**os.environ, **folders, MARK: self._mark, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
         try:
             self._process = subprocess.Popen(
