@@ -1,4 +1,7 @@
-"""What the benchmarks call. Imported by every executor's workers alike."""
+"""What the benchmarks call: the same functions for every system, imported by its workers under this name.
+
+Nothing heavy is imported here: workers that import this module when they start would pay for it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,69 @@ import time
 
 
 def nothing() -> None:
-    pass
+    """Return at once."""
 
 
 def same(value):
     return value
+
+
+def length(data: bytes) -> int:
+    return len(data)
+
+
+def nap(seconds: float) -> None:
+    """Hold a worker without a processor."""
+    time.sleep(seconds)
+
+
+def spin(seconds: float) -> None:
+    """Hold a worker and a processor, for a time and not for a number of steps: it is the same on a slow machine."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def work(kind: str, seconds: float) -> None:
+    """Nap or spin."""
+    (nap if kind == "nap" else spin)(seconds)
+
+
+def hold(path: str) -> None:
+    """Hold a worker until somebody has opened this named pipe for writing and closed it."""
+    with open(path, "rb") as stream:
+        stream.read()
+
+
+def await_death(path: str) -> None:
+    """Tell the pid through a named pipe, then wait to be killed. Who is run again after that dies at once: the cause persists."""
+    if os.path.exists(path + ".again"):
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+    with open(path, "w") as stream:
+        stream.write(str(os.getpid()))
+    time.sleep(600)
+
+
+def clock() -> int:
+    """Return when the function ran, in nanoseconds on the clock that all processes share."""
+    return time.monotonic_ns()
+
+
+def import_numeric() -> None:
+    """Import what ``preload`` imports; for systems that have an initializer instead."""
+    import numpy as np  # noqa: F401
+    import scipy.ndimage  # noqa: F401
+
+
+def use_numeric(path: str) -> None:
+    """Use both packages, so that what they load lazily is loaded, then hold the worker."""
+    import numpy as np
+    import scipy.ndimage
+
+    scipy.ndimage.gaussian_filter(np.ones((8, 8)), 1)
+    hold(path)
 
 
 def time_writes(count: int) -> float:
@@ -29,6 +90,7 @@ def time_writes(count: int) -> float:
 
 
 def time_updates(count: int, task=None) -> float:
+    """Return the seconds of one progress report."""
     start = time.perf_counter()
     for number in range(count):
         task.update("busy", current=number, maximum=count)
