@@ -95,3 +95,35 @@ def time_updates(count: int, task=None) -> float:
     for number in range(count):
         task.update("busy", current=number, maximum=count)
     return (time.perf_counter() - start) / count
+
+
+def touch(array):
+    """Read one element of each page."""
+    return float(array[:: 4096 // array.itemsize].sum())
+
+
+def total(array):
+    return float(array.sum())
+
+
+def write(array):
+    """Write all, in place."""
+    array += 1
+
+
+_given = {}
+
+
+def give(count):
+    """Return an array that was there before."""
+    import numpy as np
+
+    if count not in _given:
+        _given[count] = np.arange(float(count))
+    return _given[count]
+
+
+def back(array):
+    """Return the argument, written in full."""
+    array += 1
+    return array

@@ -15,6 +15,7 @@ MODULES = (
     "cases_asyncio",
     "cases_lifetime",
     "cases_tasks",
+    "cases_arrays",
 )
 
 

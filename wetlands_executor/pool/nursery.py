@@ -39,6 +39,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wetlands_executor.pool import bundle, payload, spawn
+from wetlands_executor.pool.peer import VERSION
 from wetlands_executor.worker import wire
 
 #: Seconds that a nursery may take to fork: it does nothing else.
@@ -286,7 +287,8 @@ class Nursery:
             "preload": self._preload,
             "surroundings": context.data,
             "authkey": bytes(multiprocessing.current_process().authkey),
-            "magic": payload.MAGIC,
+            "magic": payload.MAGIC if payload.PORTABLE else None,
+            "version": VERSION,
         }
         try:
             answer: dict[str, Any] = pickle.loads(process.ask(bundle.source(compiled) + _record(config), deadline))

@@ -23,7 +23,7 @@ from _signal import signal as set_signal
 from _socket import CMSG_SPACE, socket
 from errno import EMFILE
 
-from . import imports, runner, stdio, wire
+from . import calls, imports, runner, stdio, wire
 from .calls import dumps, dumps_error, loads
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -286,7 +286,9 @@ def _preload(config: Dict[str, Any]) -> Dict[str, Any]:
     runner.surround(config, herald)
     failure = None
     threads: List[Tuple[str, int]] = []
-    by_value = config["magic"] == runner._magic()
+    by_value = config["magic"] in (None, runner._magic())
+    if not by_value:
+        calls.use_sources(config["version"])
     started: Dict[str, List[Any]] = {}
     for name in config["preload"]:
         before, natives = _python_threads(), _native_threads()
