@@ -11,6 +11,7 @@ thread), except for payloads in which ``is_trivial`` finds no name of a class or
 from __future__ import annotations
 
 import builtins
+import collections
 import copyreg
 import hashlib
 import importlib.util
@@ -24,14 +25,14 @@ import types
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import _RemoteTraceback
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ExecutionException
-from wetlands_executor.pool import functions
-from wetlands_executor.worker import imports, namespaces, wire
+from wetlands_executor.pool import functions, versions
+from wetlands_executor.worker import imports, namespaces, renames, wire
 
 PROTOCOL = 5
 #: What has to be the same on both sides for code by value: implementation and magic number of the bytecode (PEP 3147).
@@ -112,10 +113,24 @@ _token_count = itertools.count(1)
 _nested = threading.local()
 
 
+# How structured dtypes are pickled, once numpy is loaded; for our own pickles, not for the program's.
+_numpy_reducers: dict[type, Any] = {}
+
+
+def _learn_numpy() -> None:
+    kind = renames.structured_dtype_class()
+    if kind is not None:
+        _numpy_reducers[kind] = renames.reduce_dtype
+
+
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle, with references that name the project's files and one namespace per module."""
 
+    dispatch_table: ClassVar[Any] = collections.ChainMap(_numpy_reducers, *cloudpickle.Pickler.dispatch_table.maps)
+
     def __init__(self, file: io.BytesIO) -> None:
+        if "numpy" in sys.modules and not _numpy_reducers:
+            _learn_numpy()
         super().__init__(file, protocol=PROTOCOL)
         self.by_value: str | None = None
         self._spaces: dict[int, _Space] = {}
@@ -317,7 +332,14 @@ class _ResultUnpickler(pickle.Unpickler):
             if module == "_wetlands_worker.cloudpickle":
                 return getattr(_cp, name)
             module = "wetlands_executor.worker" + module[len("_wetlands_worker") :]
-        return super().find_class(module, name)
+        self.modules.add(module)
+        try:
+            return renames.find(module, name, super().find_class)
+        except (ImportError, AttributeError) as error:
+            versions.note_name(error, module, name)
+            raise
+
+    modules: Any = frozenset()
 
 
 # Classes that were given a number (copyreg.add_extension) are named without that opcode; hardly anybody has any.
@@ -333,7 +355,13 @@ def decode(payload: bytes | bytearray) -> Any:
     """Unpickle a result. Raises whatever that raises."""
     if is_trivial(payload):
         return pickle.loads(payload)
-    return _ResultUnpickler(io.BytesIO(payload)).load()
+    unpickler = _ResultUnpickler(io.BytesIO(payload))
+    unpickler.modules = set()
+    try:
+        return unpickler.load()
+    except Exception as error:
+        versions.note_packages(error, unpickler.modules)
+        raise
 
 
 class _BuiltinErrors(pickle.Unpickler):
@@ -363,6 +391,7 @@ def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False) -> B
             message,
             lines.splitlines(),
         )
+    lines += versions.explain_argument(error)
     make_cause: Any = _RemoteTraceback
     error.__cause__ = make_cause(f'\n"""\n{lines}"""')
     return error
@@ -389,14 +418,12 @@ def _rebuild(whole: bytes | None, parts: bytes | None, load: Callable[[bytes], A
     return None
 
 
-def undecodable(error: BaseException, what: str) -> BaseException:
-    """Return the exception for a result that the host cannot unpickle."""
-    if isinstance(error, ImportError):
-        wrapped: BaseException = type(error)(
-            f"{error}. The result of {what} needs a package that this process lacks: install it here, or return builtin types",
-            name=error.name,
-            path=error.path,
-        )
-        wrapped.__cause__ = error
-        return wrapped
-    return error
+def undecodable(error: BaseException, what: str, prefix: str = "") -> BaseException:
+    """Return the exception for a result that the host cannot unpickle.
+
+    Args:
+        error: what unpickling raised.
+        what: name of the task.
+        prefix: of the environment that sent it, if it is known.
+    """
+    return versions.explain_result(error, what, prefix)

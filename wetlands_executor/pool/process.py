@@ -65,6 +65,12 @@ class Call(Item):
         self.task = task
         self.process: WorkerProcess | None = None
 
+    @property
+    def prefix(self) -> str:
+        """The prefix of the environment that it was sent to; empty if that is not known."""
+        hello = self.process.hello if self.process is not None else None
+        return str(hello["prefix"]) if hello else ""
+
     def frame(self) -> bytes:
         """Return the inbox frame of this call."""
         encoded = self.encoded

@@ -32,6 +32,17 @@ def cloudpickle_module() -> Any:
     return importlib.import_module(_HERE + ".cloudpickle")
 
 
+_find: Any = None
+
+
+def _load_find() -> Any:
+    """Return ``renames.find``; a worker that only sees builtin types never compiles that module."""
+    global _find  # a cache
+    from . import renames
+
+    _find = renames.find
+    return _find
+
 
 class RichUnpickler(Unpickler):
     """Unpickler that maps the host's names of cloudpickle and of this package to what was shipped."""
@@ -42,12 +53,28 @@ class RichUnpickler(Unpickler):
             return getattr(cloudpickle_module(), name)
         if module.startswith(_HOST_NAME) and _HERE != _HOST_NAME:
             module = _HERE + module[len(_HOST_NAME) :]
-        return super().find_class(module, name)
+        self.modules.add(module)
+        try:
+            return (_find or _load_find())(module, name, super().find_class)
+        except (ImportError, AttributeError) as error:
+            from . import lacking
+
+            raise lacking.told(error, module, name) from None
+
+    modules: Any = frozenset()
 
 
 def loads_rich(data: Any) -> Any:
     """Unpickle what may hold functions, classes or instances of the user's."""
-    return RichUnpickler(io.BytesIO(data)).load()
+    unpickler = RichUnpickler(io.BytesIO(data))
+    unpickler.modules = set()
+    try:
+        return unpickler.load()
+    except Exception as error:
+        from . import lacking
+
+        lacking.add_versions(error, unpickler.modules)
+        raise
 
 
 def dumps_result(value: Any, by_value: bool) -> bytes:
@@ -60,6 +87,8 @@ def dumps_result(value: Any, by_value: bool) -> bytes:
     Raises:
         Exception: whatever the value's own reduction raises.
     """
+    if "numpy" in sys.modules and not _prepared:
+        _prepare_numpy()
     try:
         return dumps(value, 5)
     except (PicklingError, AttributeError, TypeError) as error:
@@ -77,6 +106,22 @@ def dumps_result(value: Any, by_value: bool) -> bytes:
         return data
 
 
+_prepared = False
+
+
+def _prepare_numpy() -> None:
+    """Let aligned structured dtypes be pickled in the form that every version of numpy reads."""
+    global _prepared  # runs before a result of numpy's can exist; twice does no harm
+    from . import renames
+
+    kind = renames.structured_dtype_class()
+    if kind is not None:
+        import copyreg
+
+        copyreg.pickle(kind, renames.reduce_dtype)
+        _prepared = True
+
+
 def _is_local(error: BaseException) -> bool:
     text = str(error)
     return "local object" in text or "not found as" in text or "not the same object" in text or "attribute lookup" in text
@@ -88,6 +133,10 @@ def dumps_error(error: BaseException, by_value: bool) -> bytes:
     Returns bytes of a tuple: (qualified type name, message, formatted traceback, pickled exception or None, pickled parts or None); the
     parts (class, args, attributes) serve exceptions whose ``__init__`` does not accept its own ``args``.
     """
+    if isinstance(error, ModuleNotFoundError):
+        from . import lacking
+
+        lacking.name_places(error)
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ in (None, "builtins") else "%s.%s" % (kind.__module__, kind.__qualname__)
     try:
