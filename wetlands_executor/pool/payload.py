@@ -285,6 +285,7 @@ def current_context() -> Context:
     global _context  # a cache of one entry; replaced whole, so a race costs a second equal object
     context = _context
     if context is None or context.seen[0] != sys.path or context.seen[1] != len(functions.extra_roots) or _levels_may_differ():
+        functions.note_editable_installs()
         seen = (list(sys.path), len(functions.extra_roots))
         paths = list(functions.project_paths())
         paths += [root for root in functions.extra_roots if root not in paths]
