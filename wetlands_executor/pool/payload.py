@@ -113,24 +113,24 @@ _token_count = itertools.count(1)
 _nested = threading.local()
 
 
-# How structured dtypes are pickled, once numpy is loaded; for our own pickles, not for the program's.
-_numpy_reducers: dict[type, Any] = {}
+# How a few classes are pickled, once their modules are loaded; for our own pickles, not for the program's.
+_reducers: dict[Any, Any] = {}
+_all_reducers = False
 
 
-def _learn_numpy() -> None:
-    kind = renames.structured_dtype_class()
-    if kind is not None:
-        _numpy_reducers[kind] = renames.reduce_dtype
+def _learn_reducers() -> None:
+    global _all_reducers  # twice does no harm
+    _all_reducers = renames.reducers(_reducers)
 
 
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle, with references that name the project's files and one namespace per module."""
 
-    dispatch_table: ClassVar[Any] = collections.ChainMap(_numpy_reducers, *cloudpickle.Pickler.dispatch_table.maps)
+    dispatch_table: ClassVar[Any] = collections.ChainMap(_reducers, *cloudpickle.Pickler.dispatch_table.maps)
 
     def __init__(self, file: io.BytesIO) -> None:
-        if "numpy" in sys.modules and not _numpy_reducers:
-            _learn_numpy()
+        if not _all_reducers and not renames.REDUCED.isdisjoint(sys.modules):
+            _learn_reducers()
         super().__init__(file, protocol=PROTOCOL)
         self.by_value: str | None = None
         self._spaces: dict[int, _Space] = {}
@@ -142,7 +142,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if reference is None or _cp._is_registered_pickle_by_value(sys.modules[reference.module]):
                 return self._dynamic_function_reduce(obj)
             return self._by_reference(reference)
-        if isinstance(obj, type):
+        if issubclass(type(obj), type):  # isinstance would take list[int] for a class on Python 3.10
             if obj.__module__ == "builtins" or obj in _cp._BUILTIN_TYPE_NAMES or obj in (type(None), type(...), type(NotImplemented)):
                 return _cp._class_reduce(obj)
             reference = functions.reference_to(obj)
@@ -419,12 +419,13 @@ def _rebuild(whole: bytes | None, parts: bytes | None, load: Callable[[bytes], A
     return None
 
 
-def undecodable(error: BaseException, what: str, prefix: str = "") -> BaseException:
+def undecodable(error: BaseException, what: str, prefix: str = "", python: str = "") -> BaseException:
     """Return the exception for a result that the host cannot unpickle.
 
     Args:
         error: what unpickling raised.
         what: name of the task.
         prefix: of the environment that sent it, if it is known.
+        python: version of that environment's Python, if it is known.
     """
-    return versions.explain_result(error, what, prefix)
+    return versions.explain_result(error, what, prefix, python)

@@ -66,10 +66,10 @@ class Call(Item):
         self.process: WorkerProcess | None = None
 
     @property
-    def prefix(self) -> str:
-        """The prefix of the environment that it was sent to; empty if that is not known."""
+    def sender(self) -> tuple[str, str]:
+        """Who answers it: prefix of the environment and version of its Python; empty if that is not known."""
         hello = self.process.hello if self.process is not None else None
-        return str(hello["prefix"]) if hello else ""
+        return (str(hello["prefix"]), str(hello["version"])) if hello else ("", "")
 
     def frame(self) -> bytes:
         """Return the inbox frame of this call."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import glob
 import importlib.metadata
 import os
+import pickle
+import platform
 import re
 import sys
 from collections.abc import Iterable
@@ -72,13 +74,14 @@ def note_name(error: BaseException, module: str, name: str) -> None:
     error.__dict__[_NAME] = (module, name)
 
 
-def explain_result(error: BaseException, what: str, prefix: str) -> BaseException:
+def explain_result(error: BaseException, what: str, prefix: str, python: str) -> BaseException:
     """Return the exception for a result that this process cannot read, with both versions if they differ.
 
     Args:
         error: what unpickling raised.
         what: name of the task.
         prefix: of the environment that sent it; empty if it is not known.
+        python: version of its Python; empty if it is not known.
     """
     named: dict[str, str] = _take(error, lacking.VERSIONS, {})
     module, name = _take(error, _NAME, ("", ""))
@@ -87,32 +90,35 @@ def explain_result(error: BaseException, what: str, prefix: str) -> BaseExceptio
         there = version_there(package, prefix)
         has = f" (the environment has {package} {there})" if there else ""
         if not version_here(package) and package not in sys.modules:
-            text = f"the result of {what} needs a package that this process lacks, {package}{has}: install it here, or return builtin types or arrays"
-            return _again(error, f"{error}. {text[0].upper()}{text[1:]}")
+            text = f"The result of {what} needs a package that this process lacks, {package}{has}: install it here, or return builtin types or arrays"
+            return _again(error, f"{error}. {text}")
     differences = _differences({package: (version_here(package), version_there(package, prefix)) for package in named})
-    remedy = lacking.remedy_for(module, name)
-    if isinstance(error, (ImportError, AttributeError)) or differences:
+    if not differences and isinstance(error, _OF_VERSIONS):
+        differences = _differences({"Python": (platform.python_version(), python)})
+    if differences or isinstance(error, (ImportError, AttributeError)):
         reason = f"; {differences}" if differences else ""
-        return _again(error, f"{error}. The result of {what} cannot be rebuilt in this process{reason}. {_capital(remedy) or _REMEDY}")
+        remedy = _capital(lacking.remedy_for(module, name)) or _remedy(differences)
+        return _again(error, f"{error}. The result of {what} cannot be rebuilt in this process{reason}. {remedy}")
     return error
 
 
 def explain_argument(error: BaseException) -> str:
     """Add the versions here to an error about an argument that a worker could not read; return what was added, for the traceback."""
-    there = _take(error, lacking.VERSIONS, {})
-    lacked = _take(error, lacking.LACKED, "")
-    if not isinstance(there, dict):
-        return ""
+    there: dict[str, str] = _take(error, lacking.VERSIONS, {})
+    lacked: str = _take(error, lacking.LACKED, "")
+    python = there.pop("Python", "")
     versions = {package: (version_here(package), version) for package, version in there.items()}
     if lacked and version_here(lacked):
         versions.setdefault(lacked, (version_here(lacked), "none"))
     elif not lacked and isinstance(error, ImportError):
         return ""  # a module of the user's that imports something that is not there: its message says all
     differences = _differences(versions)
+    if not differences and python and isinstance(error, _OF_VERSIONS):
+        differences = _differences({"Python": (platform.python_version(), python)})
     if not differences:
         return ""
-    added = f"An argument could not be rebuilt in the worker; {differences}" + ("" if lacked else f". {_REMEDY}")
-    if len(error.args) >= 1 and isinstance(error.args[0], str):
+    added = f"An argument could not be rebuilt in the worker; {differences}" + ("" if lacked else f". {_remedy(differences)}")
+    if error.args and isinstance(error.args[0], str):
         error.args = (f"{error.args[0]}. {added}", *error.args[1:])
         if isinstance(error, ImportError):
             error.msg = error.args[0]
@@ -121,14 +127,22 @@ def explain_argument(error: BaseException) -> str:
     return f"\n{added}\n"
 
 
+#: What a difference between versions looks like when data are read; other errors of unpickling speak for themselves.
+_OF_VERSIONS = (TypeError, AttributeError, ImportError, NameError, pickle.UnpicklingError)
+
+
 def _differences(versions: dict[str, tuple[str, str]]) -> str:
-    """Return "pandas is 3.0 here and 2.2 in the worker's environment" for the packages of which this is so."""
+    """Return "pandas is 3.0 in this process and 2.2 in the worker's environment" for what differs; of Python the minor version counts."""
     found = [
-        f"{package} is {here} in this process and {there} in the worker's environment"
-        for package, (here, there) in versions.items()
-        if here and there and here != there
+        f"{name} is {here} in this process and {there} in the worker's environment"
+        for name, (here, there) in versions.items()
+        if here and there and (here.split(".")[:2] != there.split(".")[:2] if name == "Python" else here != there)
     ]
     return ", ".join(found)
+
+
+def _remedy(differences: str) -> str:
+    return "Pass builtin types" if differences.startswith("Python") else _REMEDY
 
 
 def _take(error: BaseException, name: str, default: Any) -> Any:

@@ -87,8 +87,8 @@ def dumps_result(value: Any, by_value: bool) -> bytes:
     Raises:
         Exception: whatever the value's own reduction raises.
     """
-    if "numpy" in sys.modules and not _prepared:
-        _prepare_numpy()
+    if ("numpy" in sys.modules or "statistics" in sys.modules) and not _prepared:
+        _prepare()
     try:
         return dumps(value, 5)
     except (PicklingError, AttributeError, TypeError) as error:
@@ -109,17 +109,14 @@ def dumps_result(value: Any, by_value: bool) -> bytes:
 _prepared = False
 
 
-def _prepare_numpy() -> None:
-    """Let aligned structured dtypes be pickled in the form that every version of numpy reads."""
-    global _prepared  # runs before a result of numpy's can exist; twice does no harm
+def _prepare() -> None:
+    """Let a few classes be pickled in the form that every version reads."""
+    global _prepared  # twice does no harm
+    import copyreg
+
     from . import renames
 
-    kind = renames.structured_dtype_class()
-    if kind is not None:
-        import copyreg
-
-        copyreg.pickle(kind, renames.reduce_dtype)
-        _prepared = True
+    _prepared = renames.reducers(copyreg.dispatch_table)
 
 
 def _is_local(error: BaseException) -> bool:

@@ -34,7 +34,7 @@ def told(error: BaseException, module: str, name: str) -> BaseException:
         return error
     else:
         version = version_of(package)
-        owner = "%s %s" % (package, version) if version else "Python" if is_standard(package) else package
+        owner = "Python" if is_standard(package) else "%s %s" % (package, version) if version else package
         text = "an argument needs %s.%s, which %s of %s does not have" % (module, name, owner, here)
         remedy = remedy or "give both sides the same version of %s, or pass builtin types or arrays" % ("Python" if owner == "Python" else package)
         kind = type(error) if type(error) in (AttributeError, ImportError, ModuleNotFoundError) else ImportError
@@ -67,9 +67,9 @@ def add_versions(error: BaseException, modules: Iterable[str]) -> None:
     packages = {module.partition(".")[0] for module in modules}
     found: Dict[str, str] = {name: version_of(name) for name in sorted(packages) if not is_standard(name)}
     found = {name: version for name, version in found.items() if version}
+    found["Python"] = sys.version.split()[0]
     try:
-        if found:
-            setattr(error, VERSIONS, found)
+        setattr(error, VERSIONS, found)
     except Exception:  # noqa: BLE001 - an exception class of the user's may refuse attributes: then the host adds nothing
         pass
 

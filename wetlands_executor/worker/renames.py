@@ -41,7 +41,8 @@ MODULES: Dict[str, Tuple[str, ...]] = {
 NAMES: Dict[Tuple[str, str], Tuple[Tuple[str, str], ...]] = {
     ("numpy.lib.polynomial", "RankWarning"): (("numpy.exceptions", "RankWarning"), ("numpy", "RankWarning")),
     ("numpy", "RankWarning"): (("numpy.exceptions", "RankWarning"),),
-    # Exceptions that older Pythons lack: the backport, or the class that code for both would catch.
+    # Exceptions that older Pythons lack: the older name, the backport, or the class that code for both would catch.
+    ("re", "PatternError"): (("re", "error"),),
     ("builtins", "ExceptionGroup"): (("exceptiongroup", "ExceptionGroup"),),
     ("builtins", "BaseExceptionGroup"): (("exceptiongroup", "BaseExceptionGroup"),),
     ("builtins", "EncodingWarning"): (("builtins", "Warning"),),
@@ -190,7 +191,8 @@ def _named_tuple(name: str) -> Any:
     return made
 
 
-# --- structured dtypes: numpy 2 pickles flags that numpy 1 cannot read, and the other way round the alignment is lost
+# --- what is pickled in a form of our own, because the forms of two versions differ
+# Structured dtypes: numpy 2 pickles flags that numpy 1 cannot read, and the other way round the alignment is lost.
 
 
 def reduce_dtype(dtype: Any) -> Any:
@@ -207,6 +209,29 @@ def reduce_dtype(dtype: Any) -> Any:
     if any(len(field) > 2 for field in fields):
         spec["titles"] = [field[2] if len(field) > 2 else None for field in fields]
     return _dtype_class(), (spec, True)
+
+
+def reduce_normal_dist(value: Any) -> Any:
+    """Reduce a ``statistics.NormalDist`` to its arguments: its state has two forms, and reading one as the other gives wrong numbers."""
+    return type(value), (value.mean, value.stdev)
+
+
+def reducers(known: Dict[Any, Any]) -> bool:
+    """Add classes to a table of reductions, as far as their modules are loaded; return True if nothing more can come.
+
+    What is added makes pickles that every version reads, with plain ``pickle`` too.
+    """
+    kind = structured_dtype_class()
+    if kind is not None:
+        known[kind] = reduce_dtype
+    normal = getattr(sys.modules.get("statistics"), "NormalDist", None)
+    if normal is not None:
+        known[normal] = reduce_normal_dist
+    return kind is not None and normal is not None
+
+
+#: Modules whose objects ``reducers`` is about.
+REDUCED = frozenset(("numpy", "statistics"))
 
 
 def _dtype_class() -> Any:
