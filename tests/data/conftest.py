@@ -10,6 +10,15 @@ import pytest
 from tests.data.environments import Environments
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the large packages out unless they are asked for."""
+    if "heavy" not in (config.getoption("-m") or ""):
+        skip = pytest.mark.skip(reason="large packages: pytest -m heavy tests/data")
+        for item in items:
+            if item.get_closest_marker("heavy"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environments]:
     """A maker of virtual environments with given packages."""

@@ -115,12 +115,6 @@ _nested = threading.local()
 
 # How a few classes are pickled, once their modules are loaded; for our own pickles, not for the program's.
 _reducers: dict[Any, Any] = {}
-_all_reducers = False
-
-
-def _learn_reducers() -> None:
-    global _all_reducers  # twice does no harm
-    _all_reducers = renames.reducers(_reducers)
 
 
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -129,8 +123,10 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     dispatch_table: ClassVar[Any] = collections.ChainMap(_reducers, *cloudpickle.Pickler.dispatch_table.maps)
 
     def __init__(self, file: io.BytesIO) -> None:
-        if not _all_reducers and not renames.REDUCED.isdisjoint(sys.modules):
-            _learn_reducers()
+        for name in renames.pending:
+            if name in sys.modules:
+                renames.learn_reducers(_reducers)
+                break
         super().__init__(file, protocol=PROTOCOL)
         self.by_value: str | None = None
         self._spaces: dict[int, _Space] = {}
@@ -392,7 +388,8 @@ def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False) -> B
             message,
             lines.splitlines(),
         )
-    lines += versions.explain_argument(error)
+    error, added = versions.explain_argument(error)
+    lines += added
     make_cause: Any = _RemoteTraceback
     error.__cause__ = make_cause(f'\n"""\n{lines}"""')
     return error

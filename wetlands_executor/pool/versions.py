@@ -102,8 +102,12 @@ def explain_result(error: BaseException, what: str, prefix: str, python: str) ->
     return error
 
 
-def explain_argument(error: BaseException) -> str:
-    """Add the versions here to an error about an argument that a worker could not read; return what was added, for the traceback."""
+def explain_argument(error: BaseException) -> tuple[BaseException, str]:
+    """Add the versions here to an error about an argument that a worker could not read.
+
+    Returns:
+        The error, and what was added, for the traceback: empty if nothing was.
+    """
     there: dict[str, str] = _take(error, lacking.VERSIONS, {})
     lacked: str = _take(error, lacking.LACKED, "")
     python = there.pop("Python", "")
@@ -111,20 +115,20 @@ def explain_argument(error: BaseException) -> str:
     if lacked and version_here(lacked):
         versions.setdefault(lacked, (version_here(lacked), "none"))
     elif not lacked and isinstance(error, ImportError):
-        return ""  # a module of the user's that imports something that is not there: its message says all
+        return error, ""  # a module of the user's that imports something that is not there: its message says all
     differences = _differences(versions)
     if not differences and python and isinstance(error, _OF_VERSIONS):
         differences = _differences({"Python": (platform.python_version(), python)})
     if not differences:
-        return ""
+        return error, ""
     added = f"An argument could not be rebuilt in the worker; {differences}" + ("" if lacked else f". {_remedy(differences)}")
     if error.args and isinstance(error.args[0], str):
         error.args = (f"{error.args[0]}. {added}", *error.args[1:])
         if isinstance(error, ImportError):
             error.msg = error.args[0]
-    elif hasattr(error, "add_note"):
-        error.add_note(added)
-    return f"\n{added}\n"
+    else:
+        error = _again(error, f"{error}. {added}")
+    return error, f"\n{added}\n"
 
 
 #: What a difference between versions looks like when data are read; other errors of unpickling speak for themselves.

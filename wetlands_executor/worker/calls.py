@@ -77,6 +77,21 @@ def loads_rich(data: Any) -> Any:
         raise
 
 
+_modules_seen = 0
+
+
+def _learn_reducers() -> None:
+    """Modules have been imported since the last result: let a few classes of theirs be pickled in the form that every version reads."""
+    global _modules_seen  # twice does no harm
+    _modules_seen = len(sys.modules)
+    if "numpy" in sys.modules or "statistics" in sys.modules:
+        import copyreg
+
+        from . import renames
+
+        renames.learn_reducers(copyreg.dispatch_table)
+
+
 def dumps_result(value: Any, by_value: bool) -> bytes:
     """Pickle a result; what plain pickle cannot do, cloudpickle tries.
 
@@ -87,8 +102,8 @@ def dumps_result(value: Any, by_value: bool) -> bytes:
     Raises:
         Exception: whatever the value's own reduction raises.
     """
-    if ("numpy" in sys.modules or "statistics" in sys.modules) and not _prepared:
-        _prepare()
+    if len(sys.modules) != _modules_seen:
+        _learn_reducers()
     try:
         return dumps(value, 5)
     except (PicklingError, AttributeError, TypeError) as error:
@@ -104,19 +119,6 @@ def dumps_result(value: Any, by_value: bool) -> bytes:
         except (PicklingError, AttributeError, TypeError):
             raise error from None
         return data
-
-
-_prepared = False
-
-
-def _prepare() -> None:
-    """Let a few classes be pickled in the form that every version reads."""
-    global _prepared  # twice does no harm
-    import copyreg
-
-    from . import renames
-
-    _prepared = renames.reducers(copyreg.dispatch_table)
 
 
 def _is_local(error: BaseException) -> bool:

@@ -42,6 +42,8 @@ NAMES: Dict[Tuple[str, str], Tuple[Tuple[str, str], ...]] = {
     ("numpy.lib.polynomial", "RankWarning"): (("numpy.exceptions", "RankWarning"), ("numpy", "RankWarning")),
     ("numpy", "RankWarning"): (("numpy.exceptions", "RankWarning"),),
     # Exceptions that older Pythons lack: the older name, the backport, or the class that code for both would catch.
+    ("pandas._libs.tslibs.nattype", "_nat_unpickle"): (("pandas._libs.tslibs.nattype", "__nat_unpickle"),),
+    ("pandas._libs.tslibs.nattype", "__nat_unpickle"): (("pandas._libs.tslibs.nattype", "_nat_unpickle"),),
     ("re", "PatternError"): (("re", "error"),),
     ("builtins", "ExceptionGroup"): (("exceptiongroup", "ExceptionGroup"),),
     ("builtins", "BaseExceptionGroup"): (("exceptiongroup", "BaseExceptionGroup"),),
@@ -216,33 +218,56 @@ def reduce_normal_dist(value: Any) -> Any:
     return type(value), (value.mean, value.stdev)
 
 
-def reducers(known: Dict[Any, Any]) -> bool:
-    """Add classes to a table of reductions, as far as their modules are loaded; return True if nothing more can come.
-
-    What is added makes pickles that every version reads, with plain ``pickle`` too.
-    """
-    kind = structured_dtype_class()
-    if kind is not None:
-        known[kind] = reduce_dtype
-    normal = getattr(sys.modules.get("statistics"), "NormalDist", None)
-    if normal is not None:
-        known[normal] = reduce_normal_dist
-    return kind is not None and normal is not None
+def reduce_coordinates(matrix: Any) -> Any:
+    """Reduce a sparse matrix in coordinates to its parts: older versions of scipy keep them under other names, and miss them later."""
+    if matrix.ndim != 2:
+        return matrix.__reduce_ex__(4)
+    return type(matrix), ((matrix.data, (matrix.row, matrix.col)), matrix.shape)
 
 
-#: Modules whose objects ``reducers`` is about.
-REDUCED = frozenset(("numpy", "statistics"))
+def reduce_keys(matrix: Any) -> Any:
+    """Reduce a sparse matrix that is a dictionary, in some versions by inheritance and in others not."""
+    if matrix.ndim != 2:
+        return matrix.__reduce_ex__(4)
+    return type(matrix), (matrix.tocoo(),)
+
+
+def _numpy_reducers(numpy: Any) -> Dict[Any, Any]:
+    return {type(numpy.dtype("V1")): reduce_dtype}
+
+
+def _statistics_reducers(statistics: Any) -> Dict[Any, Any]:
+    return {statistics.NormalDist: reduce_normal_dist}
+
+
+def _sparse_reducers(sparse: Any) -> Dict[Any, Any]:
+    reductions = (("coo_matrix", reduce_coordinates), ("coo_array", reduce_coordinates), ("dok_matrix", reduce_keys), ("dok_array", reduce_keys))
+    return {getattr(sparse, name): reduction for name, reduction in reductions if hasattr(sparse, name)}
+
+
+#: Module -> (a name that it has when its import is complete, its reductions by class).
+_REDUCERS: Dict[str, Tuple[str, Any]] = {
+    "numpy": ("random", _numpy_reducers),
+    "statistics": ("NormalDist", _statistics_reducers),
+    "scipy.sparse": ("linalg", _sparse_reducers),
+}
+#: Those whose reductions have not been asked for yet, in this process.
+pending: List[str] = list(_REDUCERS)
+
+
+def learn_reducers(known: Dict[Any, Any]) -> None:
+    """Add reductions of classes whose modules are loaded by now. What is added makes pickles that every version reads, plain ones too."""
+    for name in list(pending):
+        last, make = _REDUCERS[name]
+        module = sys.modules.get(name)
+        if module is not None and hasattr(module, last):
+            known.update(make(module))
+            if name in pending:  # Race: another thread has done the same
+                pending.remove(name)
 
 
 def _dtype_class() -> Any:
     return sys.modules["numpy"].dtype
-
-
-def structured_dtype_class() -> Any:
-    """Return the class of structured dtypes if numpy is loaded (completely), else None."""
-    numpy = sys.modules.get("numpy")
-    make = getattr(numpy, "dtype", None)
-    return type(make("V1")) if make is not None and hasattr(numpy, "random") else None
 
 
 # --- random numbers: numpy 2 pickles objects where numpy 1 expects names
