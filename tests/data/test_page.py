@@ -55,7 +55,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "`list[int]`, `int \\| str`": ("list[[]int]", "int | str"),
     "functions and methods by name": ("functions",),
     "exceptions with attributes, notes and causes": (
-        "exceptions", "exception *", "*Error", "queue.Empty", "asyncio errors", "concurrent.futures errors", "socket.timeout", "re.error", "classes of warnings",
+        "exceptions", "exception *", "*Error", "queue.Empty", "asyncio errors", "concurrent.futures errors", "socket.timeout", "re.error",
+        "classes of warnings",
         "raises an *", "raises Own", "raises OSError", "raises Unicode*", "raises JSON*", "raises Called*",
     ),
     "exceptions that the older Python lacks": ("EncodingWarning", "PythonFinalizationError"),
