@@ -63,7 +63,8 @@ def test_heavy(
             continue
         assert not outcome.startswith("differs"), f"{direction}: {outcome}"
         assert not name.startswith(("PIL", "scipy.sparse", "pandas as")), f"{direction}: {outcome}"
-        assert not (name.startswith("pandas") and same_pandas), f"{direction}: {outcome}"
+        # pandas 2.3 gave its own strings a state that 2.2 cannot read.
+        assert not (name.startswith("pandas") and same_pandas and name != "pandas string"), f"{direction}: {outcome}"
         assert pair[0] != pair[1], f"{direction}: {outcome}"
         lacks = re.search(r"needs a package that this process lacks, pytz \(the environment has pytz [\d.]+\)", outcome)
         assert lacks or re.search(r" is \d[\w.]* in this process and (\d[\w.]*|none) in the worker's environment", outcome), f"{direction}: {outcome}"

@@ -71,7 +71,7 @@ def note_packages(error: BaseException, modules: Iterable[str]) -> None:
 
 def note_name(error: BaseException, module: str, name: str) -> None:
     """Keep which name of a result is not here."""
-    error.__dict__[_NAME] = (module, name)
+    setattr(error, _NAME, (module, name))
 
 
 def explain_result(error: BaseException, what: str, prefix: str, python: str) -> BaseException:
@@ -150,7 +150,10 @@ def _remedy(differences: str) -> str:
 
 
 def _take(error: BaseException, name: str, default: Any) -> Any:
-    return error.__dict__.pop(name, default) if hasattr(error, "__dict__") else default
+    try:
+        return error.__dict__.pop(name, default)
+    except Exception:  # noqa: BLE001 - an exception class of the user's may hide its attributes
+        return default
 
 
 def _capital(text: str) -> str:
