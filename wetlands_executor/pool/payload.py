@@ -34,6 +34,8 @@ from wetlands_executor.errors import ExecutionException
 from wetlands_executor.pool import functions, versions
 from wetlands_executor.worker import imports, namespaces, renames, wire
 
+LOGGER = logging.getLogger("concurrent.futures")
+
 PROTOCOL = 5
 #: What has to be the same on both sides for code by value: implementation and magic number of the bytecode (PEP 3147).
 MAGIC = f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}"
@@ -388,8 +390,11 @@ def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False) -> B
             message,
             lines.splitlines(),
         )
-    error, added = versions.explain_argument(error)
-    lines += added
+    try:
+        error, added = versions.explain_argument(error)
+        lines += added
+    except Exception:  # its __str__ is the user's code
+        LOGGER.debug("wetlands_executor: nothing could be added to %s", name, exc_info=True)
     make_cause: Any = _RemoteTraceback
     error.__cause__ = make_cause(f'\n"""\n{lines}"""')
     return error
