@@ -83,10 +83,12 @@ def import_named(module: str) -> Any:
     """Import a module by its dotted name; an error says which environment looked where."""
     import importlib
 
-    from .renames import module_here
+    if module.startswith("numpy"):
+        from .renames import module_here
 
+        module = module_here(module)
     try:
-        return importlib.import_module(module_here(module))
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         from .lacking import name_places
 
