@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_demo(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -82,6 +83,31 @@ def _demo(arguments: argparse.Namespace) -> int:
     workers = command.default_workers() if arguments.workers is None else arguments.workers
     cache = arguments.cache.absolute() if arguments.cache else None
     return command.run_demo(arguments.out, workers, cache, refresh=arguments.refresh)
+
+
+def _add_doctor(commands: Any) -> None:
+    """Describe ``doctor``."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "doctor",
+        help="examine an environment: does a worker start, how fast is it, which data can be exchanged",
+        description="Starts one worker in an environment and reports what it is, what activation does, how long start and calls take, which "
+        "versions of numpy and pandas meet, what the machine offers, and what to do about whatever is wrong.",
+        epilog="Exit codes: 0 a worker can be started (there may be warnings), 1 it cannot, 2 wrong arguments or no such environment.",
+    )
+    parser.add_argument("env", metavar="ENV", help="a name, or the path of an environment, a project or an interpreter")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines of text")
+    parser.add_argument("--start-timeout", type=float, default=60.0, metavar="S", help="seconds that the worker may take (default: %(default)s)")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    """Run ``doctor``."""
+    from wetlands_executor.doctor import show
+
+    if not arguments.start_timeout > 0:
+        sys.stderr.write("wetlands-executor doctor: --start-timeout must be greater than 0 seconds\n")
+        return 2
+    return show.run(arguments.env, as_json=arguments.json, start_timeout=arguments.start_timeout)
 
 
 def _workers(text: str) -> int:

@@ -17,7 +17,7 @@ PACKAGE = "wetlands_executor"
 
 #: From top to bottom. A module imports from its own layer and from those below; one that is named nowhere stands with the executor.
 LAYERS = (
-    ("__main__", "cli", "demo"),
+    ("__main__", "cli", "demo", "doctor"),
     ("observe", "integrations"),
     ("__init__",),
     ("executor",),

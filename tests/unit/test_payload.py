@@ -67,7 +67,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty project folder; what is imported from it is forgotten again."""
     before = set(sys.modules)
     monkeypatch.setattr(functions, "extra_roots", {})
-    monkeypatch.setattr(payload, "_context", None)  # it would be taken for that of as many other roots
+    monkeypatch.setattr(payload, "_context", None)  # it knows the number of roots, not which
     yield tmp_path
     for name in set(sys.modules) - before:
         del sys.modules[name]

@@ -67,7 +67,7 @@ def activation(
     """
     host = _platform.normalized(os.environ if environ is None else environ)
     base = host if env.kind == "current" else _before_scripts(env, host)
-    scripts = _scripts(env)
+    scripts = activation_scripts(env)
     lines = tuple(extra_lines)
     if not scripts and not lines:
         return base
@@ -179,7 +179,7 @@ def _variables(file: str, member: str | None, label: str) -> dict[str, str | Non
     return result
 
 
-def _scripts(env: Environment) -> list[str]:
+def activation_scripts(env: Environment) -> list[str]:
     """Return the activation scripts of an environment, in the order in which conda sources them."""
     if env.kind not in ("conda", "pixi"):
         return []

@@ -236,7 +236,7 @@ class Arrivals(Limits):
     def _take_several(self, process: WorkerProcess, part: Part, outcomes: list[tuple[int, Any]], duration: int) -> int:
         """Take outcomes that came together, all of calls that have returned normally; return their number."""
         series = part.series
-        series.foreign = process.foreign
+        series.foreign, series.sender = process.foreign, part.sender
         count = len(outcomes)
         series.note(duration, count)
         first = part.advance(count)
@@ -249,7 +249,7 @@ class Arrivals(Limits):
     def _take_one(self, process: WorkerProcess, part: Part, kind: int, data: Any, duration: int) -> int:
         """Take the outcome of one of several calls; return 1 if it has returned normally."""
         series = part.series
-        series.foreign = process.foreign
+        series.foreign, series.sender = process.foreign, part.sender
         series.note(duration)
         place = part.advance()
         if kind == wire.ERROR:

@@ -190,6 +190,7 @@ class Series:
         self.parts: dict[Part, None] = {}
         #: Its workers run another Python: code that comes back is source, or nothing that is accepted.
         self.foreign = False
+        self.sender: tuple[str, str] = ("", "")
         #: Nobody will take results any more.
         self.closed = False
 
@@ -414,7 +415,7 @@ def _value(entry: tuple[int, Any], series: Series) -> Any:
         try:
             return payload.decode(data, series.foreign)
         except BaseException as failure:
-            error = payload.undecodable(failure, series.label.name)
+            error = payload.undecodable(failure, series.label.name, *series.sender)
             if error is failure:
                 raise
             raise error from failure

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import os
 import site
 import sys
@@ -109,6 +110,50 @@ def _project_root(module: types.ModuleType, file: str) -> str | None:
 extra_roots: dict[str, None] = {}
 
 
+def note_editable_installs() -> None:
+    """Make the folders known that the import hooks of editable installs serve, so that a worker, which lacks the hooks, finds them too.
+
+    setuptools writes a module ``__editable___NAME_finder`` with the tables ``MAPPING`` and ``NAMESPACES``. What an install puts on ``sys.path``
+    through a ``.pth`` file needs nothing of this.
+    """
+    for finder in list(sys.meta_path):
+        module = sys.modules.get(getattr(finder, "__module__", None) or "")
+        if module is None or not module.__name__.startswith("__editable__"):
+            continue
+        mapping, namespaces = getattr(module, "MAPPING", None), getattr(module, "NAMESPACES", None)
+        for name, path in mapping.items() if isinstance(mapping, dict) else ():
+            _note_package(name, path)
+        for name, paths in namespaces.items() if isinstance(namespaces, dict) else ():
+            for path in paths:
+                _note_package(name, path)
+
+
+def _note_package(name: str, path: str) -> None:
+    """Note the folder above a package, if importing its name from there finds it."""
+    parts, pieces = name.split("."), os.path.abspath(path).split(os.sep)
+    if pieces[-len(parts) :] == parts:
+        _note_root(os.sep.join(pieces[: -len(parts)]) or os.sep)
+
+
+def _note_root(root: str) -> None:
+    if root not in extra_roots and root not in project_paths() and not belongs_to_environment(root):
+        extra_roots[root] = None
+
+
+@functools.lru_cache(maxsize=256)
+def _note_target(package: str) -> None:
+    """Make the folder of a module known that was named as text, if only an import hook of this process finds it. Nothing is imported."""
+    module = sys.modules.get(package)
+    try:
+        spec = module.__spec__ if module is not None else importlib.util.find_spec(package)
+    except (ImportError, ValueError, AttributeError):
+        return  # it need not be here: the worker looks in its own environment
+    for path in (spec.submodule_search_locations or ()) if spec is not None else ():
+        _note_package(package, path)
+    if spec is not None and spec.origin and not spec.submodule_search_locations and spec.has_location:
+        _note_package(package, os.path.splitext(spec.origin)[0])
+
+
 def reference_to(obj: Any) -> Reference | None:
     """Return how another process can import ``obj``, or None if it has to travel by value.
 
@@ -182,6 +227,7 @@ def definition_of_module(where: str, qualname: str = "") -> DefinitionTuple:
         return ("file", path, hashlib.sha256(source).hexdigest(), source, qualname)
     if not all(part.isidentifier() for part in where.split(".")):
         raise ValueError(f"{where!r} is neither a dotted module name nor a file that ends in .py")
+    _note_target(where.partition(".")[0])
     return ("reference", where, qualname, None)
 
 

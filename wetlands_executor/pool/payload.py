@@ -12,6 +12,7 @@ thread), except for payloads in which ``is_trivial`` finds no name of a class or
 from __future__ import annotations
 
 import builtins
+import collections
 import copyreg
 import hashlib
 import io
@@ -26,16 +27,18 @@ import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import _RemoteTraceback
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ExecutionException
-from wetlands_executor.pool import arena, functions, shared
+from wetlands_executor.pool import arena, functions, shared, versions
 from wetlands_executor.pool.peer import MAGIC as MAGIC
 from wetlands_executor.pool.peer import Peer
-from wetlands_executor.worker import imports, namespaces, wire
+from wetlands_executor.worker import imports, namespaces, renames, wire
+
+LOGGER = logging.getLogger("concurrent.futures")
 
 PROTOCOL = 5
 #: A switch for tests: False lets bytecode travel as if there were one Python version only.
@@ -143,6 +146,10 @@ _token_count = itertools.count(1)
 _nested = threading.local()
 
 
+# How a few classes are pickled, once their modules are loaded; for our own pickles, not for the program's.
+_reducers: dict[Any, Any] = {}
+
+
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle, with references that name the project's files and one namespace per module.
 
@@ -154,6 +161,8 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         by_name: raise ``reductions.ByValue`` instead of sending code.
     """
 
+    dispatch_table: ClassVar[Any] = collections.ChainMap(_reducers, *cloudpickle.Pickler.dispatch_table.maps)
+
     def __init__(
         self,
         file: io.BytesIO,
@@ -163,6 +172,10 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         peer: Peer | None = None,
         by_name: bool = False,
     ) -> None:
+        for name in renames.pending:
+            if name in sys.modules:
+                renames.learn_reducers(_reducers)
+                break
         super().__init__(file, protocol=PROTOCOL, buffer_callback=parcel.take if parcel is not None else None)
         #: Takes shared arrays that are referred to; None: they are copied.
         self.keeps = keeps if parcel is None else parcel.keeps
@@ -446,6 +459,7 @@ def current_context() -> Context:
     global _context  # a cache of one entry; replaced whole, so a race costs a second equal object
     context = _context
     if context is None or context.seen[0] != sys.path or context.seen[1] != len(functions.extra_roots) or _levels_may_differ():
+        functions.note_editable_installs()
         seen = (list(sys.path), len(functions.extra_roots))
         paths = list(functions.project_paths())
         paths += [root for root in functions.extra_roots if root not in paths]
@@ -493,7 +507,14 @@ class _ResultUnpickler(pickle.Unpickler):
             if module == "_wetlands_worker.cloudpickle":
                 return getattr(_cp, name)
             module = "wetlands_executor.worker" + module[len("_wetlands_worker") :]
-        return super().find_class(module, name)
+        self.modules.add(module)
+        try:
+            return renames.find(module, name, super().find_class)
+        except (ImportError, AttributeError) as error:
+            versions.note_name(error, module, name)
+            raise
+
+    modules: Any = frozenset()
 
 
 class _ForeignUnpickler(_ResultUnpickler):
@@ -527,7 +548,7 @@ def decode(payload: bytes | bytearray | arena.Delivery, foreign: bool = False) -
         data, buffers = payload.data, payload.buffers
         payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
         try:
-            return unpickler(io.BytesIO(data), buffers=buffers).load()
+            return _load(unpickler(io.BytesIO(data), buffers=buffers))
         except BaseException as error:
             # The exception may be kept for long; what the frames of its traceback look at must not be.
             traceback.clear_frames(error.__traceback__)
@@ -536,7 +557,16 @@ def decode(payload: bytes | bytearray | arena.Delivery, foreign: bool = False) -
             data = buffers = None  # type: ignore[assignment] # nor as long as the traceback of a failure
     if is_trivial(payload):
         return pickle.loads(payload)
-    return unpickler(io.BytesIO(payload)).load()
+    return _load(unpickler(io.BytesIO(payload)))
+
+
+def _load(unpickler: _ResultUnpickler) -> Any:
+    unpickler.modules = set()
+    try:
+        return unpickler.load()
+    except Exception as error:
+        versions.note_packages(error, unpickler.modules)
+        raise
 
 
 class _BuiltinErrors(pickle.Unpickler):
@@ -567,6 +597,11 @@ def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False, fore
             message,
             lines.splitlines(),
         )
+    try:
+        error, added = versions.explain_argument(error)
+        lines += added
+    except Exception:  # its __str__ is the user's code
+        LOGGER.debug("wetlands_executor: nothing could be added to %s", name, exc_info=True)
     make_cause: Any = _RemoteTraceback
     error.__cause__ = make_cause(f'\n"""\n{lines}"""')
     return error
@@ -593,14 +628,13 @@ def _rebuild(whole: bytes | None, parts: bytes | None, load: Callable[[bytes], A
     return None
 
 
-def undecodable(error: BaseException, what: str) -> BaseException:
-    """Return the exception for a result that the host cannot unpickle."""
-    if isinstance(error, ImportError):
-        wrapped: BaseException = type(error)(
-            f"{error}. The result of {what} needs a package that this process lacks: install it here, or return builtin types",
-            name=error.name,
-            path=error.path,
-        )
-        wrapped.__cause__ = error
-        return wrapped
-    return error
+def undecodable(error: BaseException, what: str, prefix: str = "", python: str = "") -> BaseException:
+    """Return the exception for a result that the host cannot unpickle.
+
+    Args:
+        error: what unpickling raised.
+        what: name of the task.
+        prefix: of the environment that sent it, if it is known.
+        python: version of that environment's Python, if it is known.
+    """
+    return versions.explain_result(error, what, prefix, python)

@@ -67,6 +67,12 @@ class Call(Item):
         self.task = task
         self.process: WorkerProcess | None = None
 
+    @property
+    def sender(self) -> tuple[str, str]:
+        """Who answers it: prefix of the environment and version of its Python; empty if that is not known."""
+        hello = self.process.hello if self.process is not None else None
+        return (str(hello["prefix"]), str(hello["version"])) if hello else ("", "")
+
     def frame(self) -> bytes:
         """Return the inbox frame of this call."""
         encoded = self.encoded

@@ -177,5 +177,5 @@ def _decode_and_settle(call: Call, kind: int, data: bytes | bytearray) -> None:
         else:
             value, error = payload.decode(data, _is_foreign(call)), None
     except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is this task's failure and nobody else's
-        value, error = None, payload.undecodable(failure, str(call.task.name))
+        value, error = None, payload.undecodable(failure, str(call.task.name), *call.sender)
     call.task._settle(value, error)

@@ -7,6 +7,7 @@ that the host has shipped (the environment's own copy, if any, is never touched)
 from __future__ import annotations
 
 import io
+import sys
 
 from . import wire
 
@@ -43,6 +44,17 @@ def cloudpickle_module() -> Any:
 
     return importlib.import_module("cloudpickle.cloudpickle" if _HERE + "." == _HOST_NAME else _HERE + ".cloudpickle")
 
+_find: Any = None
+
+
+def _load_find() -> Any:
+    """Return ``renames.find``; a worker that only sees builtin types never compiles that module."""
+    global _find  # a cache
+    from . import renames
+
+    _find = renames.find
+    return _find
+
 
 class RichUnpickler(Unpickler):
     """Unpickler that maps the host's names of cloudpickle and of this package to what was shipped."""
@@ -60,12 +72,43 @@ class RichUnpickler(Unpickler):
             module = "%s.%s" % (_HERE, rest)
         if module == "cloudpickle.cloudpickle" or module == "cloudpickle":
             return getattr(cloudpickle_module(), name)
-        return super().find_class(module, name)
+        self.modules.add(module)
+        try:
+            return (_find or _load_find())(module, name, super().find_class)
+        except (ImportError, AttributeError) as error:
+            from . import lacking
+
+            raise lacking.told(error, module, name) from None
+
+    modules: Any = frozenset()
 
 
-def loads_rich(data: Any) -> Any:
-    """Unpickle what may hold functions, classes or instances of the user's."""
-    return RichUnpickler(io.BytesIO(data)).load()
+def loads_rich(data: Any, buffers: Any = None) -> Any:
+    """Unpickle what may hold functions, classes or instances of the user's; ``buffers`` came beside it (PEP 574)."""
+    unpickler = RichUnpickler(io.BytesIO(data), buffers=buffers)
+    unpickler.modules = set()
+    try:
+        return unpickler.load()
+    except Exception as error:
+        from . import lacking
+
+        lacking.add_versions(error, unpickler.modules)
+        raise
+
+
+_modules_seen = 0
+
+
+def _learn_reducers() -> None:
+    """Modules have been imported since the last result: let a few classes of theirs be pickled in the form that every version reads."""
+    global _modules_seen  # twice does no harm
+    _modules_seen = len(sys.modules)
+    if "numpy" in sys.modules or "statistics" in sys.modules:
+        import copyreg
+
+        from . import renames
+
+        renames.learn_reducers(copyreg.dispatch_table)
 
 
 #: Types whose pickles hold no buffer that could travel by itself.
@@ -83,6 +126,8 @@ def dumps_result(value: Any, by_value: bool, raws: Any = None) -> bytes:
     Raises:
         Exception: whatever the value's own reduction raises.
     """
+    if len(sys.modules) != _modules_seen:
+        _learn_reducers()
     take = None if raws is None or type(value) in _SCALARS else _taker(raws)
     try:
         return dumps(value, 5, buffer_callback=take) if take is not None else dumps(value, 5)
@@ -122,6 +167,10 @@ def dumps_error(error: BaseException, by_value: bool) -> bytes:
     Returns bytes of a tuple: (qualified type name, message, formatted traceback, pickled exception or None, pickled parts or None); the
     parts (class, args, attributes) serve exceptions whose ``__init__`` does not accept its own ``args``.
     """
+    if isinstance(error, ModuleNotFoundError):
+        from . import lacking
+
+        lacking.name_places(error)
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ in (None, "builtins") else "%s.%s" % (kind.__module__, kind.__qualname__)
     try:

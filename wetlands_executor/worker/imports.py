@@ -64,6 +64,10 @@ def fetch(module: str, qualname: str, file: Optional[str] = None) -> Any:
     """
     if module.startswith("wetlands_executor.worker."):
         module = __name__.rpartition(".")[0] + module[len("wetlands_executor.worker") :]  # ours: the shipped copy
+    if file is None and module.startswith("numpy"):
+        from . import renames
+
+        return renames.find(module, qualname, lambda where, what: _attribute(import_named(where), what, where))
     found = import_named(module)
     if file is not None:
         here = getattr(found, "__file__", None)
@@ -79,16 +83,16 @@ def import_named(module: str) -> Any:
     """Import a module by its dotted name; an error says which environment looked where."""
     import importlib
 
+    if module.startswith("numpy"):
+        from .renames import module_here
+
+        module = module_here(module)
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
-            raise ModuleNotFoundError(
-                "No module named %r in the environment %s (Python %s); looked in: %s"
-                % (error.name, sys.prefix, sys.version.split()[0], ", ".join(p for p in sys.path if p)),
-                name=error.name,
-                path=error.path,
-            ) from None
+        from .lacking import name_places
+
+        name_places(error)
         raise
 
 

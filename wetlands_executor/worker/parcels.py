@@ -12,11 +12,10 @@ Runs on the main thread, outside user code; finalizers of views run anywhere.
 
 from __future__ import annotations
 
-import io
 import os
 
 from . import wire
-from .calls import RichUnpickler, loads
+from .calls import loads, loads_rich
 from .channel import ChannelLost, identity
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -96,7 +95,7 @@ class Parcels:
 
         def load(data: Any) -> Any:
             buffers, views[:] = list(views), ()
-            return RichUnpickler(io.BytesIO(data), buffers=buffers).load()
+            return loads_rich(data, buffers)
 
         return data, load
 

@@ -1,0 +1,1 @@
+"""Data that travels between different versions of Python, numpy and other packages."""
