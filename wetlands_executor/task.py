@@ -27,6 +27,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from wetlands_executor import bells
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.events import Callback, Dispatch, Listener, TaskEvent, TaskEventType, make_listener
 
@@ -287,6 +288,14 @@ class Task(Future[T]):
         """Sleep until the state is final. A lock of its own per sleeper: cheaper than a condition, and an interrupt leaves nothing locked."""
         if self._pool is not None and self._pool.forked:
             raise RuntimeError("this task belongs to the process that forked this one; only that process can wait for it")
+        if timeout is None:
+            bell = bells.mine()
+            if bell is not None:
+                try:
+                    self._listen_to(bell)
+                finally:
+                    bell.busy = False
+                return
         lock = threading.Lock()
         lock.acquire()
         sleepers: deque[Any] | None = self.__dict__.get("_sleepers")
@@ -303,6 +312,14 @@ class Task(Future[T]):
             except ValueError:
                 pass  # settled in this very moment
             raise WaitTimeout
+
+    def _listen_to(self, bell: bells.Bell) -> None:
+        sleepers: deque[Any] | None = self.__dict__.get("_sleepers")
+        if sleepers is None:
+            sleepers = self.__dict__.setdefault("_sleepers", deque())
+        sleepers.append(bell)
+        while not self._is_done():
+            bell.wait()
 
     @property
     def value(self) -> T:
