@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 
 from wetlands_executor.pool import spawn
 
 _ONE = (1).to_bytes(8, "little")
+_THERE = not spawn.PLAIN and hasattr(os, "eventfd")
 _local = threading.local()
+_bells: weakref.WeakSet[Bell] = weakref.WeakSet()
 
 
 class Bell:
@@ -26,13 +29,14 @@ class Bell:
         busy: the thread waits, and a signal handler that interrupts it and waits as well must not take its ring.
     """
 
-    __slots__ = ("_fd", "busy")
+    __slots__ = ("__weakref__", "_fd", "busy")
 
     def __init__(self) -> None:
         with spawn.making:
             self._fd = os.eventfd(0, os.EFD_CLOEXEC)
             spawn.own(self._fd)
         self.busy = False
+        _bells.add(self)
 
     def wait(self) -> None:
         """Sleep until it rings."""
@@ -42,6 +46,10 @@ class Bell:
         """Ring; named as for a lock."""
         os.write(self._fd, _ONE)
 
+    def disinherit(self) -> None:
+        """Forget the descriptor, which a forked child has closed."""
+        self._fd = -1
+
     def __del__(self) -> None:
         """Close the descriptor when neither the thread nor anybody who could ring knows it any more."""
         spawn.close_quietly(self._fd)
@@ -49,10 +57,10 @@ class Bell:
 
 def mine() -> Bell | None:
     """Return the bell of this thread, marked busy; None if it is in use, or there are none here."""
-    if spawn.PLAIN or not hasattr(os, "eventfd"):
+    if not _THERE:
         return None
     bell: Bell | None = getattr(_local, "bell", None)
-    if bell is None or bell_of_parent(bell):
+    if bell is None:
         try:
             bell = _local.bell = Bell()
         except OSError:  # no descriptors left: a lock will do
@@ -63,6 +71,12 @@ def mine() -> Bell | None:
     return bell
 
 
-def bell_of_parent(bell: Bell) -> bool:
-    """Return True in a forked child, which has closed the descriptors of its parent."""
-    return False
+def _after_fork_in_child() -> None:
+    global _local  # those of the parent's threads
+    _local = threading.local()
+    for bell in list(_bells):
+        bell.disinherit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -176,6 +176,13 @@ class CondaEnvExecutor(Executor):
         task = Task._of(pool)
         if options is not None:
             task._options = options
+        elif not kwargs:
+            encoded = payload.encode_at_once(fn, args, definition)
+            if encoded is not None:  # the way of most calls: nothing of the user's runs, nothing can fail
+                pool.ledger.submitted(task)
+                task._label = encoded.definition
+                pool.submit(encoded, task)
+                return task
         if definition is None and type(fn) is str:
             definition = payload.define(fn)
         if (options is not None and not options.start) or dependencies.among(args, kwargs):

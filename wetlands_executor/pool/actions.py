@@ -94,7 +94,7 @@ class Actions(Arrivals):
             mine.send_raw(bundle.source(self.peer.surely_same))
         mine.send_record(wire.CONFIG, 0, self._config(mine))
         mine.flush()
-        self._set_timer(self._start_timeout, partial(self._check_started, mine))
+        mine.start_timer = self._set_timer(self._start_timeout, partial(self._check_started, mine))
         if worker in self._abandoned:
             self._abandoned.discard(worker)
             mine.stopping = True

@@ -103,10 +103,12 @@ class Arrivals(Limits):
             process.kill()
             return
         if frames:
-            # Race: since `wait` has returned, the worker may have printed more and sent more results, which have just been read.
-            assert self._port is not None
-            for callback in self._port.printed():
-                callback()
+            if len(frames) > 1:
+                # Race: since `wait` has returned, the worker may have printed more and sent more results, which have just been read. The
+                # first frame was there then, and what was printed before it too.
+                assert self._port is not None
+                for callback in self._port.printed():
+                    callback()
             self._take(process, frames)
             frames = []
         if ended:
@@ -195,7 +197,7 @@ class Arrivals(Limits):
             else:
                 self._on_message(process, kind, data)
         if settled:
-            self.ledger.completed_many(settled)
+            self.ledger.returned(settled)
         if several:
             self.ledger.count(several, 0)
         process.finished += len(finished) + several
@@ -230,7 +232,7 @@ class Arrivals(Limits):
         process.finished += 1
         call.process = None
         if task._finish(value, time.time(), process.process.pid, duration / 1e6):
-            self.ledger.completed_many((task,))
+            self.ledger.returned((task,))
         return True
 
     def _take_several(self, process: WorkerProcess, part: Part, outcomes: list[tuple[int, Any]], duration: int) -> int:
@@ -325,6 +327,9 @@ class Arrivals(Limits):
             self.peer.learn(hello)
         elif kind == wire.READY:
             process.ready = True
+            if process.start_timer is not None:
+                self._stop_timer(process.start_timer)
+                process.start_timer = None
             self._release_output(process)
             self._feed(st.WorkerReady(process.worker))
             self._check_launched()
@@ -430,6 +435,8 @@ class Arrivals(Limits):
             # A submitting thread is inside; what it writes has to be seen before the end.
             self._set_timer(0.005, partial(self._bury_late, process))
             return
+        if process.start_timer is not None:
+            self._stop_timer(process.start_timer)
         code = process.process.reap()
         for fd, stream in zip((process.process.stdout, process.process.stderr), process.streams, strict=True):
             if not stream.paused:

@@ -39,6 +39,8 @@ LOGGER = logging.getLogger("concurrent.futures")
 #: Pools of this process, for its forks and for the interpreter's exit.
 live_pools: weakref.WeakSet[PoolCore] = weakref.WeakSet()
 
+#: When, on the monotonic clock; a number that makes each unique; what.
+Timer: TypeAlias = tuple[float, int, Callable[[], object]]
 Launch: TypeAlias = Callable[[int], tuple[Sequence[str], Mapping[str, str], str | None]]
 
 
@@ -121,7 +123,7 @@ class PoolCore:
         self._reasons: dict[int, BaseException] = {}
         self._replies: dict[st.Item, list[Callable[[bool], object]]] = {}
         self._launch_waiters: list[tuple[threading.Lock, list[BaseException]]] = []
-        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._timers: list[Timer] = []
         self._timer_ids = itertools.count()
         self._run_limit = 0
         self.ended = False
@@ -224,15 +226,19 @@ class PoolCore:
     def _run(self, port: ports.Port) -> None:
         self._port = port
         try:
+            # A short call goes through here once, with cold caches: what need not be done is not even called.
+            state, posted, wait = self._state, self._posted, port.wait
             while True:
-                if self._state.status is not st.Status.CLOSED:
+                if posted and state.status is not st.Status.CLOSED:
                     self._drain_posted()  # what comes after the end is refused by `_sweep`
-                if self._state.status is st.Status.CLOSED and not self.processes and not self._starts:
+                if state.status is st.Status.CLOSED and not self.processes and not self._starts:
                     break
-                self._publish()
-                for callback in port.wait(self._until_timer(), self._posted):
+                if self._changed:
+                    self._publish()
+                for callback in wait(self._until_timer() if self._timers else None, posted):
                     callback()
-                self._fire_timers()
+                if self._timers:
+                    self._fire_timers()
         except BaseException as error:  # a bug of ours: nobody may wait for ever because of it
             LOGGER.critical("wetlands_executor: the pool's I/O thread failed; this is a bug, please report it", exc_info=True)
             self._fail_everything(error)
@@ -261,8 +267,6 @@ class PoolCore:
 
     def _publish(self) -> None:
         """Tell the submitting threads what they may do. Order: after this, `_posted` is looked at once more before the thread sleeps."""
-        if not self._changed:
-            return
         self._changed = False
         state = self._state
         if state.waiting_count or state.status is not st.Status.OPEN or state.credit == 1 or state.tasks_per_worker is not None:
@@ -299,8 +303,16 @@ class PoolCore:
     def _until_timer(self) -> float | None:
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
 
-    def _set_timer(self, delay: float, job: Callable[[], object]) -> None:
-        heapq.heappush(self._timers, (time.monotonic() + delay, next(self._timer_ids), job))
+    def _set_timer(self, delay: float, job: Callable[[], object]) -> Timer:
+        timer = (time.monotonic() + delay, next(self._timer_ids), job)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def _stop_timer(self, timer: Timer) -> None:
+        """Forget a timer, if it has not fired: what it holds is let go, and the thread need not wake up for it."""
+        if timer in self._timers:
+            self._timers.remove(timer)
+            heapq.heapify(self._timers)
 
     def _fire_timers(self) -> None:
         if self._timers:

@@ -66,20 +66,21 @@ class Ledger:
         with self._lock:
             self.total += count
 
-    def completed_many(self, tasks: Sequence[Task[Any]]) -> None:
+    def returned(self, tasks: Sequence[Task[Any]]) -> None:
         """Count tasks that have returned normally."""
         with self._lock:
             self._recent.extend(map(weakref.ref, tasks))
-        self.count(len(tasks), 0)
+            self.completed += len(tasks)
+            sleepers, self._sleepers = (self._sleepers, []) if self._sleepers and self.active == 0 else ([], self._sleepers)
+        for lock in sleepers:
+            lock.release()
 
     def count(self, completed: int, cancelled: int) -> None:
         """Count calls that have returned normally, or were cancelled."""
         with self._lock:
             self.completed += completed
             self.cancelled += cancelled
-            sleepers = self._sleepers if self._sleepers and self.active == 0 else []
-            if sleepers:
-                self._sleepers = []
+            sleepers, self._sleepers = (self._sleepers, []) if self._sleepers and self.active == 0 else ([], self._sleepers)
         for lock in sleepers:
             lock.release()
 

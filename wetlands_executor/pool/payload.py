@@ -61,7 +61,7 @@ class Definition:
         keep: the function, so that its ``id`` stays its own; or the shared arrays in it.
     """
 
-    __slots__ = ("__weakref__", "by_value", "bytecode", "data", "keep", "name", "number", "rewritten")
+    __slots__ = ("__weakref__", "bare", "by_value", "bytecode", "data", "keep", "name", "number", "rewritten")
 
     def __init__(self, data: bytes, name: str, by_value: str | None = None, keep: Any = None, *, bytecode: bool = False) -> None:
         self.number = next(_ids)
@@ -70,6 +70,8 @@ class Definition:
         self.by_value = by_value
         self.bytecode = bytecode
         self.rewritten = False
+        #: The call without arguments, once there was one.
+        self.bare: DefinedCall | None = None
         self.keep = keep
 
 
@@ -114,6 +116,13 @@ class Encoded:
         self.by_value = by_value
         self.bytecode = bytecode
         self.parcel = parcel
+
+
+class DefinedCall(Encoded):
+    """An ``Encoded`` whose definition is known."""
+
+    __slots__ = ()
+    definition: Definition
 
 
 #: Types whose objects are made or pickled differently in other Python versions.
@@ -413,6 +422,26 @@ def encode(
     if not args and not kwargs:
         return Encoded(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
     return encode_defined(definition, args, kwargs, peer)
+
+
+def encode_at_once(fn: Any, args: tuple[Any, ...], definition: Definition | None) -> DefinedCall | None:
+    """Pickle a call of a known function with a few scalars; None if it is not as simple as that."""
+    if definition is None:
+        definition = _definitions.get(id(fn))
+        if definition is None or definition.rewritten:
+            return None
+    if not args:
+        bare = definition.bare
+        if bare is None:
+            bare = definition.bare = DefinedCall(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
+        return bare
+    for value in args:
+        if type(value) not in SCALARS:
+            return None
+    payload = pickle.dumps((args, None), PROTOCOL)
+    if len(payload) > wire.INLINE:
+        return None
+    return DefinedCall(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
 
 
 def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, peer: Peer | None = None) -> Encoded:

@@ -97,6 +97,10 @@ class PollPort:
         else:
             ready = self._poll.poll(None if timeout is None else timeout * 1000)
         self.sleeping = False
+        if len(ready) == 1:
+            reader = self._readers.get(ready[0][0])
+            if reader is not None and ready[0][0] not in self._writers:
+                return [reader[1]]
         found: list[tuple[int, Callback]] = []
         for fd, _mask in ready:
             if fd == self._wake_read:

@@ -119,6 +119,7 @@ class WorkerProcess:
         printed: something came through a stream or a log record that may be of a call whose outcome has not come yet.
         printed_until: the last call of which it may be, as on the board; None if unknown.
         records: its log records on their way (only the counters are used).
+        start_timer: ends it if it is not ready in time; None once it is.
         proven: the state has heard of a call that it has finished.
         last_heard: when something came from it, on the monotonic clock; kept up to date only under ``worker_timeout``.
         stacks_from: position in its stderr at which it was asked for its stacks.
@@ -152,6 +153,7 @@ class WorkerProcess:
         self.printed = False
         self.printed_until: int | None = None
         self.proven = False
+        self.start_timer: Any = None
         self.last_heard = 0.0
         self.silence_watched = False
         self.stderr_total = 0
