@@ -11,10 +11,9 @@ import os
 import threading
 import weakref
 
-from wetlands_executor.pool import spawn
-
 _ONE = (1).to_bytes(8, "little")
-_THERE = not spawn.PLAIN and hasattr(os, "eventfd")
+#: Linux has them from Python 3.10 on. Tests of what other systems do switch them off, as in ``pool/spawn.py``.
+_THERE = hasattr(os, "eventfd") and os.environ.get("WETLANDS_EXECUTOR_PLAIN") != "1"
 _local = threading.local()
 _bells: weakref.WeakSet[Bell] = weakref.WeakSet()
 
@@ -32,9 +31,7 @@ class Bell:
     __slots__ = ("__weakref__", "_fd", "busy")
 
     def __init__(self) -> None:
-        with spawn.making:
-            self._fd = os.eventfd(0, os.EFD_CLOEXEC)
-            spawn.own(self._fd)
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC)
         self.busy = False
         _bells.add(self)
 
@@ -46,13 +43,15 @@ class Bell:
         """Ring; named as for a lock."""
         os.write(self._fd, _ONE)
 
-    def disinherit(self) -> None:
-        """Forget the descriptor, which a forked child has closed."""
-        self._fd = -1
+    def close(self) -> None:
+        """Close the descriptor."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __del__(self) -> None:
-        """Close the descriptor when neither the thread nor anybody who could ring knows it any more."""
-        spawn.close_quietly(self._fd)
+        """Close it when neither the thread nor anybody who could ring knows it any more."""
+        self.close()
 
 
 def mine() -> Bell | None:
@@ -72,10 +71,10 @@ def mine() -> Bell | None:
 
 
 def _after_fork_in_child() -> None:
-    global _local  # those of the parent's threads
+    global _local  # the threads of the parent are not here, and its bells are not to be rung from here
     _local = threading.local()
     for bell in list(_bells):
-        bell.disinherit()
+        bell.close()
 
 
 if hasattr(os, "register_at_fork"):

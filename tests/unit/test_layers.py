@@ -22,7 +22,7 @@ LAYERS = (
     ("__init__",),
     ("executor",),
     ("pool",),
-    ("task", "events", "notebook"),
+    ("task", "events", "notebook", "bells"),
     ("environment",),
     ("worker",),
     ("errors",),
