@@ -41,13 +41,19 @@ class Bell:
 
     def release(self) -> None:
         """Ring; named as for a lock."""
-        os.write(self._fd, _ONE)
+        try:
+            os.write(self._fd, _ONE)
+        except OSError:
+            pass  # the program has closed descriptors that it did not open; whoever waits there has met that already
 
     def close(self) -> None:
         """Close the descriptor."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # as above
 
     def __del__(self) -> None:
         """Close it when neither the thread nor anybody who could ring knows it any more."""
@@ -68,6 +74,11 @@ def mine() -> Bell | None:
         return None
     bell.busy = True
     return bell
+
+
+def forget() -> None:
+    """Let this thread have another bell the next time."""
+    _local.bell = None
 
 
 def _after_fork_in_child() -> None:

@@ -292,10 +292,11 @@ class Task(Future[T]):
             bell = bells.mine()
             if bell is not None:
                 try:
-                    self._listen_to(bell)
+                    return self._listen_to(bell)
+                except OSError:
+                    bells.forget()  # somebody has closed its descriptor; a lock cannot be closed
                 finally:
                     bell.busy = False
-                return
         lock = threading.Lock()
         lock.acquire()
         sleepers: deque[Any] | None = self.__dict__.get("_sleepers")
@@ -303,7 +304,7 @@ class Task(Future[T]):
             sleepers = self.__dict__.setdefault("_sleepers", deque())
         sleepers.append(lock)
         if self._is_done():
-            return
+            return None
         if timeout is None:
             lock.acquire()
         elif not lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX)) and not self._is_done():
@@ -312,6 +313,7 @@ class Task(Future[T]):
             except ValueError:
                 pass  # settled in this very moment
             raise WaitTimeout
+        return None
 
     def _listen_to(self, bell: bells.Bell) -> None:
         sleepers: deque[Any] | None = self.__dict__.get("_sleepers")
