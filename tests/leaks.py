@@ -246,29 +246,36 @@ def _compare(before: Snapshot) -> Leaks:
             thread for thread in now.threads - before.threads if thread.is_alive() and not isinstance(thread, threading._DummyThread)
         },
         fds={fd for fd in now.fds - before.fds if fd[0] not in allowed_fds} if _PROC else set(now.fds - before.fds),
-        shm={name for name in now.shm - before.shm if not _is_somebody_elses(name)},
+        shm=_ours_of(now.shm - before.shm),
         memfds=set(now.memfds - before.memfds),
         temps=set(now.temps - before.temps),
     )
 
 
-def _is_somebody_elses(segment: str) -> bool:
-    """Say whether a segment belongs to another session on this machine: a process that is not ours maps it.
+def _ours_of(segments: set[str]) -> set[str]:
+    """Leave out the segments of other sessions on this machine: those that a process maps which is not ours.
 
     Named semaphores are ours only while one of our processes maps them: those of a session that was killed stay until somebody tidies up.
     """
-    path = f"{_SHM}/{segment}".encode()
+    if not segments:
+        return set()
     ours = descendants() | {os.getpid()}
-    if segment.startswith("sem."):
-        return not any(_maps(pid, path) for pid in ours)
-    return any(_maps(pid, path) and not _is_marked(pid) for pid in _system_pids() - ours)
+    # Each map is read once: another session may have made thousands of names.
+    mine = b"".join(_maps(pid) for pid in ours)
+    theirs = b"".join(_maps(pid) for pid in _system_pids() - ours if not _is_marked(pid))
+    found = set()
+    for segment in segments:
+        path = f"{_SHM}/{segment}".encode()
+        if path in mine if segment.startswith("sem.") else path not in theirs:
+            found.add(segment)
+    return found
 
 
-def _maps(pid: int, path: bytes) -> bool:
+def _maps(pid: int) -> bytes:
     try:
-        return path in Path(f"/proc/{pid}/maps").read_bytes()
+        return Path(f"/proc/{pid}/maps").read_bytes()
     except OSError:
-        return False
+        return b""
 
 
 def since(before: Snapshot, grace: float = GRACE, settle: float = SETTLE) -> Leaks:

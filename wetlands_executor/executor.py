@@ -490,6 +490,8 @@ class CondaEnvExecutor(Executor):
             cancel_futures: cancel what has not started.
         """
         self._pool.shutdown(cancel_pending=cancel_futures)
+        # Its registry keeps the pool, and with it failed tasks, their tracebacks and all that those look at, as long as the executor lives.
+        self._finalizer.detach()
         if wait:
             self._pool.join()
 

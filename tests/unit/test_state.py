@@ -26,6 +26,7 @@ from wetlands_executor.pool.state import (
     KillWorker,
     LaunchRequested,
     Lost,
+    ManyCancelsRequested,
     PoolClosed,
     PoolState,
     Recall,
@@ -745,3 +746,109 @@ def test_a_failed_start_is_told_to_whoever_waits_for_all_workers() -> None:
     actions = talk.say(WorkerExited(2, [], final=True))
     assert actions[0] == StartFailed([], 2)
     assert isinstance(actions[1], SetRestartTimer)
+
+
+# --- items that stand for many
+
+
+class Source(Named):
+    """Stands for so many items, and gives them away one by one."""
+
+    __slots__ = ("rest",)
+    many = True
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(name)
+        self.rest = [Named(f"{name}{number}") for number in range(count)]
+
+    @property
+    def left(self) -> int:
+        return len(self.rest)
+
+    @property
+    def exhausted(self) -> bool:
+        return not self.rest
+
+    def split(self) -> Item | None:
+        return self.rest.pop(0) if self.rest else None
+
+
+def names(actions: list[Action]) -> list[list[str]]:
+    return [[item.name for item in action.items] for action in actions if isinstance(action, Dispatch)]  # type: ignore[attr-defined]
+
+
+def test_one_item_that_stands_for_many_starts_as_many_workers_as_it_can_use() -> None:
+    talk = Talk(3)
+    assert talk.say(Submitted([Source("a", 2)])) == [StartWorker(1, 0), StartWorker(2, 1)]
+
+
+def test_parts_are_dealt_to_all_workers_up_to_the_credit() -> None:
+    talk = Talk(2, credit=64)
+    talk.say(LaunchRequested())
+    talk.say(WorkerReady(1))
+    talk.say(WorkerReady(2))
+    source = Source("a", 200)
+    first, second = names(talk.say(Submitted([source])))
+    assert len(first) == len(second) == 64
+    assert source.place is not None, "what is left waits"
+    assert talk.state.waiting_count == 1
+    talk.state.check_invariants()
+
+
+def test_parts_keep_their_place_in_the_queue() -> None:
+    """What was submitted before comes before all parts, what was submitted after comes behind all of them."""
+    talk = Talk(1, credit=1)
+    before, running = items("br")
+    talk.say(Submitted([running]))
+    talk.say(WorkerReady(1))
+    after = Named("z")
+    talk.say(Submitted([before]))
+    talk.say(Submitted([Source("a", 2)]))
+    talk.say(Submitted([after]))
+    order, now = [], running
+    for _ in range(4):
+        (action,) = talk.say(ItemsFinished(1, [now]))
+        assert isinstance(action, Dispatch)
+        (now,) = action.items  # type: ignore[assignment]
+        order.append(now.name)
+    assert order == ["b", "a0", "a1", "z"]
+    assert talk.state.waiting_count == 0
+
+
+def test_the_rest_of_something_older_goes_first() -> None:
+    talk = Talk(1, credit=1)
+    running, young, rest = items("ryo")
+    talk.say(Submitted([running]))
+    talk.say(WorkerReady(1))
+    talk.say(Submitted([young]))
+    talk.say(Submitted([rest], front=True))
+    assert talk.say(ItemsFinished(1, [running])) == [Dispatch(1, [rest])]
+
+
+def test_a_source_that_has_been_emptied_is_passed_over() -> None:
+    talk = Talk(1, credit=1)
+    (running,) = items("r")
+    talk.say(Submitted([running]))
+    talk.say(WorkerReady(1))
+    source, other = Source("a", 1), Named("z")
+    talk.say(Submitted([source]))
+    talk.say(Submitted([other]))
+    source.rest.clear()
+    assert talk.say(ItemsFinished(1, [running])) == [Dispatch(1, [other])]
+    assert talk.state.waiting_count == 0
+
+
+def test_many_cancels_ask_each_worker_once() -> None:
+    """However many of its items are meant."""
+    talk = Talk(1, credit=64)
+    a, b, c, d = items("abcd")
+    talk.say(Submitted([a, b, c]))
+    talk.say(WorkerReady(1))
+    source = Source("s", 500)
+    talk.say(Submitted([source, d]))
+    said = talk.say(ManyCancelsRequested([source, b, c]))
+    assert [action for action in said if isinstance(action, Recall)] == [Recall(1)]
+    assert Cancelled([source]) in said
+    given = [item for item in talk.state.slots[0].held if item is not a]
+    answers = talk.say(Recalled(1, given))
+    assert {item.name for item in items_of(answers)} == {"b", "c"}  # type: ignore[attr-defined]
