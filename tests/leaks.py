@@ -159,6 +159,9 @@ def _allowed() -> tuple[set[int], set[int]]:
             value = getattr(owner, attribute, None)
             if isinstance(value, int):
                 kind.add(value)
+    bells = sys.modules.get("wetlands_executor.bells")
+    if bells is not None:  # one descriptor for each thread that has ever waited, as long as the thread lives
+        fds.update(bell._fd for bell in list(bells._bells))
     return pids, fds
 
 
@@ -247,9 +250,16 @@ def _compare(before: Snapshot) -> Leaks:
         },
         fds={fd for fd in now.fds - before.fds if fd[0] not in allowed_fds} if _PROC else set(now.fds - before.fds),
         shm=_ours_of(now.shm - before.shm),
-        memfds=set(now.memfds - before.memfds),
+        memfds={area for area in now.memfds - before.memfds if not _is_in_use(area)},
         temps=set(now.temps - before.temps),
     )
+
+
+def _is_in_use(area: str) -> bool:
+    """Say whether a mapping is of the shared memory of pools that live on: those of a session share one file, and any of them may make it grow."""
+    arena = sys.modules.get("wetlands_executor.pool.arena")
+    found = arena._current() if arena is not None and arena._current is not None else None
+    return found is not None and bool(found.workers) and f"inode {os.fstat(found.fd).st_ino} " in area
 
 
 def _ours_of(segments: set[str]) -> set[str]:

@@ -367,6 +367,8 @@ def _describe(value, outer):
         return [kind, int(value.value) if isinstance(value.value, int) else str(value.value)]
     if type(value).__module__ in ("typing", "types") and hasattr(value, "__origin__") or kind == "UnionType":
         origin = str(getattr(value, "__origin__", "")).replace("typing.", "")
+        if kind == "UnionType":
+            origin = "Union"  # what it is before Python 3.10; both are equal from then on
         return ["typing", origin, [_describe(each, outer) for each in getattr(value, "__args__", ())]]
     if type(value).__module__ == "typing":
         return ["typing", str(value)]

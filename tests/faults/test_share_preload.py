@@ -226,7 +226,7 @@ def test_a_worker_after_the_other(shared):
         else:
             assert executor.submit(pow, 2, turn).result(DEADLINE) == 2**turn
         fds.append(len(os.listdir(f"/proc/{parent}/fd")))
-    assert nursery_of(executor) == parent
+        assert nursery_of(executor) == parent
     assert until(lambda: len(children_of(parent)) <= 2), "zombies stay"
     assert max(fds[20:]) <= max(fds[:20]) + 2
 

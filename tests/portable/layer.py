@@ -36,11 +36,12 @@ def attempt(function, *args):
 def load_package(bundle):
     """Make ``_wetlands_worker`` importable."""
     with open(bundle, "rb") as stream:
-        parts = stream.read()[8:].decode().split("\0")
+        length = int.from_bytes(stream.read(8), "little")
+        parts = stream.read(length).decode().split("\0")
     sources = dict(zip(parts[::2], parts[1::2]))
     module = types.ModuleType("bootstrap")
     exec(sources["bootstrap"], module.__dict__)
-    sys.meta_path.insert(0, module.BundleFinder(sources))
+    sys.meta_path.insert(0, module.BundleFinder(sources, {}))
 
 
 def load_cases():

@@ -147,6 +147,13 @@ class Arena:
         words[slot] = _HOST
         return blocks.region.view(slot, offset, capacity, start, length, self.free, True)
 
+    def refuse(self, slot: int, incarnation: int) -> None:
+        """Free a block that a worker hands back and nobody here takes."""
+        blocks = self._blocks
+        if blocks is not None and slot < len(blocks.table) and slot not in blocks.region.live and blocks.region.words[slot] in (_HOST, incarnation):
+            blocks.region.words[slot] = _HOST
+            self.free(slot)
+
     def free(self, slot: int) -> None:
         """Free a block of the host; in finalizers too."""
         blocks = self._blocks
@@ -434,6 +441,19 @@ class Results:
                 done += got
             os.pwrite(self.fd, b"\0\0\0\0", 4 * slot)
             return target
+
+    def refuse(self, payload: bytes | bytearray) -> int:
+        """Let go of the blocks of a result that does not fit into this process; return its size in bytes."""
+        count, _first = wire.LIST.unpack_from(payload)
+        total = 0
+        for index in range(count):
+            slot, place, _offset, _capacity, _start, length = wire.BLOCK.unpack_from(payload, wire.LIST.size + index * wire.BLOCK.size)
+            total += length
+            if place == wire.RESULTS and self.fd >= 0 and (self._file is None or slot not in self._file.region.live):
+                os.pwrite(self.fd, b"\0\0\0\0", 4 * slot)
+            elif place == wire.ARGUMENTS and self.arena is not None:
+                self.arena.refuse(slot, self.incarnation)
+        return total
 
     def rest(self) -> bool:
         """Nothing has travelled for a while. Return True if the worker should give memory back too."""

@@ -37,6 +37,9 @@ STATUS_GRACE = 1.0
 #: Seconds to wait for the rest of a dead worker's results where pipes are read by threads.
 DRAIN_GRACE = 2.0
 
+#: Reads of 64 KB that empty a pipe of any size that Linux gives to an ordinary user. A child that has survived could fill it for ever.
+PIPE_READS = 17
+
 _OUTCOMES = frozenset((wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.VALUE_IN_BLOCKS, TOO_LARGE))
 _PLAIN_OUTCOMES = frozenset((wire.VALUE, wire.NONE))
 
@@ -439,13 +442,16 @@ class Arrivals(Limits):
             self._stop_timer(process.start_timer)
         code = process.process.reap()
         for fd, stream in zip((process.process.stdout, process.process.stderr), process.streams, strict=True):
-            if not stream.paused:
-                while data := port.read(fd, 65536):
-                    if stream.name == "stderr":
-                        process.keep_tail(data)
-                        if not process.ready:
-                            continue
-                    self._put_text(stream, stream.splitter.feed(data))
+            # Also if reading had paused: what is left in the pipe is little, and nobody will come back for it.
+            for _ in range(PIPE_READS):
+                data = port.read(fd, 65536)
+                if not data:
+                    break
+                if stream.name == "stderr":
+                    process.keep_tail(data)
+                    if not process.ready:
+                        continue
+                self._put_text(stream, stream.splitter.feed(data))
             self._put_text(stream, stream.splitter.finish())
         self._absorb(process)
         self._take_survivors(process)  # Order: what this makes the state send to the dead process is taken back with the rest

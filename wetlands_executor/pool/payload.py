@@ -543,7 +543,12 @@ class _ResultUnpickler(pickle.Unpickler):
             versions.note_name(error, module, name)
             raise
 
-    modules: Any = frozenset()
+    #: Modules that the stream has named, for the message if it cannot be read.
+    modules: set[str]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.modules = set()
 
 
 class _ForeignUnpickler(_ResultUnpickler):
@@ -590,7 +595,6 @@ def decode(payload: bytes | bytearray | arena.Delivery, foreign: bool = False) -
 
 
 def _load(unpickler: _ResultUnpickler) -> Any:
-    unpickler.modules = set()
     try:
         return unpickler.load()
     except Exception as error:

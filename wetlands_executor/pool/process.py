@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 from wetlands_executor.pool import spawn
-from wetlands_executor.pool.arena import BadBlock, Delivery, Results
+from wetlands_executor.pool.arena import BadBlock, Results
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.payload import Context, Definition, Encoded
 from wetlands_executor.pool.ports import Port
@@ -416,7 +416,7 @@ class WorkerProcess:
                 break
             if its_pid == pid:  # else a child that a task forked speaks: it is not believed
                 if kind == wire.VALUE_IN_BLOCKS:
-                    append((kind, number, self._adopt(data[position + head : end]), duration))
+                    append(self._adopt(number, data[position + head : end], duration))
                 else:
                     append((kind, number, data[position + head : end], duration))
             position = end
@@ -454,14 +454,16 @@ class WorkerProcess:
             return [], False
         if target is None:
             return [(TOO_LARGE, number, b"%d" % length, duration)], False
-        return [(kind, number, self._adopt(target) if kind == wire.VALUE_IN_BLOCKS else target, duration)], False
+        return [self._adopt(number, target, duration) if kind == wire.VALUE_IN_BLOCKS else (kind, number, target, duration)], False
 
-    def _adopt(self, data: bytes | bytearray) -> Delivery:
+    def _adopt(self, number: int, data: bytes | bytearray, duration: int) -> RawFrame:
         """Take the blocks of a result over at once, whatever becomes of the frame."""
         try:
-            return self.parcels.adopt(data)
+            return wire.VALUE_IN_BLOCKS, number, self.parcels.adopt(data), duration
         except BadBlock as error:
             raise BadFrame(str(error)) from error
+        except MemoryError:
+            return TOO_LARGE, number, b"%d" % self.parcels.refuse(data), duration
 
     def keep_tail(self, data: bytes) -> None:
         """Remember the last bytes of stderr."""

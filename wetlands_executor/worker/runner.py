@@ -229,7 +229,7 @@ class Runner:
                     from .injection import with_handle
 
                     args, kwargs = with_handle(where, args, None, RemoteTaskHandle(item))
-                    box = [function(*args, **kwargs)]
+                    box = [function(*args, **kwargs) if kwargs else function(*args)]
                 else:
                     value = function(*args)
                     if type(value) in _SIMPLE:
