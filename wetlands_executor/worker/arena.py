@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import mmap
 import os
 import sys
 from _thread import RLock
@@ -106,23 +107,27 @@ def copy(target: int, source: int, count: int) -> None:
 
 
 class _Extent:
-    """A mapped part of the file; unmapped with its last block."""
+    """A mapped part of the file; unmapped with its last block.
+
+    *Race:* the collector runs the finalizers of a circle of garbage in any order, and those of blocks, or of the user's objects that hold views, must
+    still find the memory there. So no finalizer unmaps it: an ``mmap`` object has reserved the addresses, and gives them back when it is
+    itself taken apart, which comes after all finalizers.
+    """
 
     def __init__(self, fd: int, offset: int, length: int, huge: bool) -> None:
         self.offset = offset
         self.length = length
-        self.address: int = _libc.mmap(None, length, _READ_WRITE, _MAP_SHARED, fd, offset)
-        if self.address == _FAILED:
-            self.address = 0
+        try:
+            self._owner = mmap.mmap(-1, length, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE)
+        except OSError as error:
+            raise MemoryError("mmap: %s" % error) from None
+        self.address: int = ctypes.addressof(ctypes.c_char.from_buffer(self._owner))
+        if _libc.mmap(self.address, length, _READ_WRITE, _MAP_SHARED | _MAP_FIXED, fd, offset) == _FAILED:
             raise MemoryError("mmap: " + os.strerror(ctypes.get_errno()))
         if sys.platform.startswith("linux"):
             _libc.madvise(self.address, length, _DONTDUMP)
             if huge:
                 _libc.madvise(self.address, length, _HUGEPAGE)
-
-    def __del__(self, unmap: Any = _libc.munmap) -> None:
-        if self.address:
-            unmap(self.address, self.length)
 
     def make_private(self, parts: List[Tuple[int, int]]) -> None:
         """Replace the mapping by private memory with a copy of these (address, length). In a forked child."""
