@@ -256,3 +256,10 @@ def forget_ctypes():
     for name in [name for name in sys.modules if name.partition(".")[0] in ("ctypes", "_ctypes")]:
         del sys.modules[name]
     sys.modules["_ctypes"] = None
+
+
+def bare_buffer(size):
+    """Return memory that is nothing else."""
+    import pickle
+
+    return pickle.PickleBuffer(bytearray(b"x" * size))
