@@ -220,7 +220,7 @@ class PoolState:
         self.launching = False
         self.broken_worker = 0
         self._drop_unstarted = False
-        # Waiting items that stand for many; some may have been cancelled or emptied since.
+        # Waiting items that stand for many.
         self._bulks: dict[Item, None] = {}
         self._cancelling: set[Item] = set()
         # Items whose worker is to be ended -> whether they may be run again.
@@ -530,6 +530,7 @@ class PoolState:
         if place is WAITING:
             item.place = None
             self.waiting_count -= 1
+            self._bulks.pop(item, None)
             if not self.waiting_count:
                 self._clear_queues()
             out.append(Cancelled([item]))
@@ -661,6 +662,8 @@ class PoolState:
                     queue.popleft()
                     taken += 1
                     item.place = None
+                    if item.many:
+                        self._bulks.pop(item, None)
         self.waiting_count -= taken
         return found
 
@@ -675,6 +678,7 @@ class PoolState:
     def _clear_queues(self) -> None:
         for queue in self.queues.values():
             queue.clear()
+        self._bulks.clear()
 
     def _schedule(self, out: list[Action]) -> None:
         """Give waiting items to workers: one to each idle worker first, then up to the credit; start workers if that is not enough."""
@@ -696,13 +700,7 @@ class PoolState:
 
     def _wanted(self) -> int:
         """Return how many workers what waits could use."""
-        wanted = self.waiting_count
-        for item in list(self._bulks):
-            if item.place is WAITING:
-                wanted += item.left - 1
-            else:
-                del self._bulks[item]
-        return wanted
+        return self.waiting_count + sum(item.left - 1 for item in self._bulks)
 
     def _urgent_waits(self) -> bool:
         """Return True if something urgent waits: then nothing is given out ahead, so that the first worker that becomes free takes it."""
@@ -800,6 +798,7 @@ class PoolState:
     def check_invariants(self) -> None:
         """Raise AssertionError if the fields contradict each other."""
         assert self.waiting_count == sum(item.place is WAITING for queue in self.queues.values() for item in queue)
+        assert set(self._bulks) == {item for queue in self.queues.values() for item in queue if item.many and item.place is WAITING}
         assert self.starting == sum(slot.phase is Phase.STARTING for slot in self.slots)
         assert self.ready == sum(slot.phase is Phase.READY for slot in self.slots)
         assert set(self.by_worker.values()) == {slot for slot in self.slots if slot.phase is not Phase.EMPTY}
