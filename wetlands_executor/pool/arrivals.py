@@ -106,12 +106,11 @@ class Arrivals(Limits):
             process.kill()
             return
         if frames:
-            if len(frames) > 1:
-                # Race: since `wait` has returned, the worker may have printed more and sent more results, which have just been read. The
-                # first frame was there then, and what was printed before it too.
-                assert self._port is not None
-                for callback in self._port.printed():
-                    callback()
+            # Race: since `wait` has looked at the output, the worker may have printed more and sent the results that have just been read. (Even
+            # if `wait` has named both: it looks at one descriptor after the other, and the worker goes on meanwhile.)
+            assert self._port is not None
+            for callback in self._port.printed():
+                callback()
             self._take(process, frames)
             frames = []
         if ended:
