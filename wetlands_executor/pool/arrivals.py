@@ -270,7 +270,9 @@ class Arrivals(Limits):
 
     def _end_call(self, process: WorkerProcess, frame: Frame) -> Call | None:
         """Deal with the outcome of a call; return it if it is finished, None if that is still to be found out."""
-        call = process.calls.pop(frame.number, None) or self._find_unrecorded(process, frame.number)
+        if frame.number not in process.calls and not self._has_recorded(process, frame):
+            return None
+        call = process.calls.pop(frame.number, None)
         if call is None:
             return None
         task = call.task
@@ -309,14 +311,21 @@ class Arrivals(Limits):
         else:
             task._settle(None, error)
 
-    def _find_unrecorded(self, process: WorkerProcess, number: int, take: bool = True) -> Call | None:
-        """Return (and take out) a call whose result came before the submitting thread, inside the lane, could finish the step that records it."""
-        for _ in range(1000):
-            if process.lane.acquire(timeout=0.001):
-                process.lane.release()
-                self._absorb(process)
-                break
-        return process.calls.pop(number, None) if take else process.calls.get(number)
+    def _has_recorded(self, process: WorkerProcess, frame: Frame) -> bool:
+        """Let the thread inside the lane finish the step that records what it has sent: its result came before. False: it needs longer.
+
+        Race: the collector may run finalizers within that step, and they may wait for this very thread. The frame is then taken up again later.
+        """
+        if process.lane.acquire(timeout=0.005):
+            process.lane.release()
+            self._absorb(process)
+            return True
+        self._set_timer(0.001, partial(self._take_later, process, frame))
+        return False
+
+    def _take_later(self, process: WorkerProcess, frame: Frame) -> None:
+        if self.processes.get(process.worker) is process:
+            self._take(process, [tuple(frame)])
 
     def _on_message(self, process: WorkerProcess, kind: int, data: bytes | bytearray) -> None:
         if kind == wire.LOG:
@@ -349,8 +358,8 @@ class Arrivals(Limits):
 
     def _on_report(self, process: WorkerProcess, frame: Frame) -> None:
         """Take what a running call says of itself."""
-        if frame.number not in process.calls:
-            self._find_unrecorded(process, frame.number, take=False)
+        if frame.number not in process.calls and not self._has_recorded(process, frame):
+            return
         call = process.calls.get(frame.number)
         if frame.kind == wire.LOG:
             self._on_log(process, call, frame.payload)
