@@ -1,7 +1,8 @@
 """A host with one worker of each Python: runs every case of ``cases.py`` there and some journeys back, and writes what went wrong.
 
 ``python hosts.py REPORT MINOR=PYTHON ...`` with this project and its dependencies on PYTHONPATH. All bytes that pass the pool's
-pipes are recorded on the way: ``tap`` looks for bytecode among them. With the variable PORTABLE=0, code travels as it is.
+pipes, and all that goes through shared memory, are recorded on the way: ``tap`` looks for bytecode among them. With the variable
+PORTABLE=0, code travels as it is.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import types
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEADLINE = 60
 
-#: (direction, descriptor) -> the bytes that passed there.
+#: (direction, descriptor, or "memory") -> the bytes that passed there.
 passed: dict = {}
 
 
@@ -42,12 +43,36 @@ def tap() -> None:
 
     os.read, os.write, os.readv = reading, writing, reading_into
 
+    from wetlands_executor.pool import arena
+
+    store, take, take_back = arena.Arena.store, arena.Results._take, arena.Arena.take
+
+    def storing(self, raw, token):
+        passed.setdefault(("out", "memory"), bytearray()).extend(raw)
+        return store(self, raw, token)
+
+    def recorded(original):
+        def taking(self, *args):
+            view = original(self, *args)
+            passed.setdefault(("in", "memory"), bytearray()).extend(view)
+            return view
+
+        return taking
+
+    arena.Arena.store, arena.Results._take, arena.Arena.take = storing, recorded(take), recorded(take_back)
+
 
 def bytecode_among(direction: str, codes: list, shipped: bytes) -> list:
     """Return what of bytecode passed in a direction: the reduction of a code object, or the instructions of one that is known."""
     data = b"".join(data.replace(shipped, b"") for (way, _fd), data in list(passed.items()) if way == direction)
     found = [word.decode() for word in (b"CodeType", b"marshal") if word in data]
     return found + [code.co_name for code in codes if len(code.co_code) >= 16 and code.co_code in data]
+
+
+def in_memory() -> dict:
+    """Return how much went through shared memory, and whether code objects were in it. (Sources of ``main`` travel, so it must not say the word.)"""
+    found = {way: bytes(passed.get((way, "memory"), b"")) for way in ("in", "out")}
+    return {way: {"bytes": len(data), "bytecode": b"CodeType" in data} for way, data in found.items()}
 
 
 def load_cases() -> tuple:
@@ -234,6 +259,13 @@ def journey_features_of_the_future(executor):
     assert executor.submit(space["f"], 1).result(DEADLINE) == (1, {"x": "Missing", "return": "Nothing"})
 
 
+def journey_large_code_goes_through_shared_memory(executor):
+    text = "x" * 300_000
+    assert executor.submit(lambda: len(text)).result(DEADLINE) == 300_000
+    back = executor.submit(lambda: lambda: len(text)).result(DEADLINE)
+    assert back() == 300_000
+
+
 def journey_what_cannot_travel_says_why(executor):
     space: dict = {}
     exec("def made_by_exec(): return 1", space)
@@ -262,6 +294,8 @@ def main(report: str, *workers: str) -> None:
                 executor.launch()
                 executor.submit(cases["a_closure"][1]()[0], 1).exception(DEADLINE)
                 executor.submit(cases["a_class"][1]()[0], 1).exception(DEADLINE)
+                text = "x" * 300_000
+                executor.submit(lambda: len(text)).exception(DEADLINE)
                 executor.submit(f"{HERE}/made_there.py:make", 5).exception(DEADLINE)
                 cases_here, journeys_here = {}, {}
             else:
@@ -288,7 +322,7 @@ def main(report: str, *workers: str) -> None:
                     failed[name] = traceback.format_exc()
         found = {way: bytecode_among(way, codes, bundle.source()) for way in ("in", "out")}
         with open(f"{report}-{minor}.json", "w") as stream:
-            json.dump({"failed": failed, "bytecode": found, "count": len(cases_here) + len(journeys_here)}, stream)
+            json.dump({"failed": failed, "bytecode": found, "memory": in_memory(), "count": len(cases_here) + len(journeys_here)}, stream)
 
 
 if __name__ == "__main__":

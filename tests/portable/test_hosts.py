@@ -42,7 +42,7 @@ def skip_if_absent(*minors: str) -> None:
 @pytest.mark.parametrize("worker", interpreters.MINORS)
 @pytest.mark.parametrize("host", HOSTS)
 def test_every_case_from_a_host_to_a_worker(host: str, worker: str, reports: Path) -> None:
-    """There and back, between equal versions too; no bytecode passes the pipes where the versions differ."""
+    """There and back, between equal versions too; no bytecode passes the pipes or shared memory where the versions differ."""
     skip_if_absent(host, worker)
     report = reports / f"{host}-{worker}.json"
     if not report.exists():
@@ -52,6 +52,8 @@ def test_every_case_from_a_host_to_a_worker(host: str, worker: str, reports: Pat
     if lines:
         pytest.fail("\n".join(lines), pytrace=False)
     assert found["count"] > 70
+    assert found["memory"]["out"]["bytes"] > 300_000, "nothing went through shared memory"
+    assert found["memory"]["in"]["bytes"] > 300_000
     if host != worker:
         assert found["bytecode"] == {"in": [], "out": []}
     else:
@@ -68,6 +70,7 @@ def test_the_tap_finds_bytecode_when_code_travels_as_it_is(run_host: Run, tmp_pa
     done = run_host(host, str(HERE / "hosts.py"), str(tmp_path / "off"), f"{others[0].minor}={others[0].path}", PORTABLE="0")
     report = tmp_path / f"off-{others[0].minor}.json"
     assert report.exists(), done.stderr
+    assert json.loads(report.read_text())["memory"]["out"]["bytecode"], "in shared memory, too"
     found = json.loads(report.read_text())["bytecode"]
     assert {"CodeType", "f"} <= set(found["out"]), "the reduction, and the instructions of the function themselves"
     assert "CodeType" in found["in"]
