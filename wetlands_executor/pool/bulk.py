@@ -246,9 +246,19 @@ class Series:
         if not self._waiting:
             return None
         first, end = self._waiting[0]
-        most = min(end - first, self._size())
+        count = self._run_of_equals(first, min(end - first, self._size()))
+        try:
+            part = self._part(first, count)
+        except MemoryError as error:
+            self._drop_waiting(1)
+            self.fail(first, error)
+            return None
+        self._drop_waiting(count)
+        self.parts[part] = None
+        return part
+
+    def _part(self, first: int, count: int) -> Part:
         entry = self._arguments[first]
-        count = self._run_of_equals(first, most)
         if count == 1 and isinstance(entry, tuple) and sum(len(value) for value in entry if type(value) in _SIZED) > wire.CROSSOVER:
             entry = payload.encode_defined(self.definition, entry)  # immutable, so it could wait until here
         if isinstance(entry, tuple):
@@ -256,22 +266,22 @@ class Series:
             flags = wire.MANY | wire.PLAIN
         elif count == 1:
             assert entry is not None
-            part = Part(self, first, 1, entry)
+            return Part(self, first, 1, entry)
         else:
             chosen: list[bytes] = [one.payload for one in self._arguments[first : first + count]]  # type: ignore[union-attr]
             data = b"".join((struct.pack(f"<{count + 1}I", count, *map(len, chosen)), *chosen))
             flags = wire.MANY
-        if count > 1 or isinstance(entry, tuple):
-            flags |= wire.IN_BULK if len(data) > wire.INLINE else 0
-            part = Part(self, first, count, payload.Encoded(self.definition, flags, data, self.definition.by_value, self.definition.bytecode))
-        count = part.count
+        flags |= wire.IN_BULK if len(data) > wire.INLINE else 0
+        return Part(self, first, count, payload.Encoded(self.definition, flags, data, self.definition.by_value, self.definition.bytecode))
+
+    def _drop_waiting(self, count: int) -> None:
+        """Take the first ``count`` calls from those that wait."""
+        first, end = self._waiting[0]
         if first + count == end:
             self._waiting.popleft()
         else:
             self._waiting[0] = (first + count, end)
         self.left -= count
-        self.parts[part] = None
-        return part
 
     def _run_of_equals(self, first: int, most: int) -> int:
         """Return how many calls from ``first`` on can travel together: of one kind, and not too large; at least one."""
