@@ -25,30 +25,31 @@ class Bell:
     whether it was for that, and wait again.
 
     Attributes:
+        fd: the descriptor; -1 when it is closed.
         busy: the thread waits, and a signal handler that interrupts it and waits as well must not take its ring.
     """
 
-    __slots__ = ("__weakref__", "_fd", "busy")
+    __slots__ = ("__weakref__", "busy", "fd")
 
     def __init__(self) -> None:
-        self._fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC)
         self.busy = False
         _bells.add(self)
 
     def wait(self) -> None:
         """Sleep until it rings."""
-        os.read(self._fd, 8)
+        os.read(self.fd, 8)
 
     def release(self) -> None:
         """Ring; named as for a lock."""
         try:
-            os.write(self._fd, _ONE)
+            os.write(self.fd, _ONE)
         except OSError:
             pass  # the program has closed descriptors that it did not open; whoever waits there has met that already
 
     def close(self) -> None:
         """Close the descriptor."""
-        fd, self._fd = self._fd, -1
+        fd, self.fd = self.fd, -1
         if fd >= 0:
             try:
                 os.close(fd)

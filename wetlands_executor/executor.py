@@ -405,6 +405,8 @@ class CondaEnvExecutor(Executor):
         Raises:
             TasksFailed: some have failed; it lists their names.
         """
+        if self._pool.started:
+            self._pool.post(self._pool.catch_up)
         done = self._pool.ledger.wait(timeout)
         failed = self.get_failed() if raise_on_error else []
         if failed:

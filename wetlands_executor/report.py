@@ -49,6 +49,8 @@ class WorkerInfo:
 
 def workers(pool: Pool) -> list[WorkerInfo]:
     """Return what the workers do, by index."""
+    if any(process.sent_directly for process in list(pool.processes.values())):
+        _under_way(pool)  # some may have finished, and nobody has looked
     return sorted((_worker(process) for process in list(pool.processes.values())), key=lambda info: info.index)
 
 
@@ -80,6 +82,7 @@ def _under_way(pool: Pool) -> tuple[list[Call], list[Call]]:
         done = Latch()
 
         def look() -> None:
+            pool.catch_up()
             found.append(_look(pool))
             done.set()
 

@@ -138,6 +138,7 @@ class Task(Future[T]):
     _number: int
     #: Among the pool's total; a task that was never started is not.
     _counted = False
+    _told = False
     _seen_running = False
     _started_told = False
     _escalating = False
@@ -167,6 +168,7 @@ class Task(Future[T]):
         found = self.__dict__.get("_lazy_condition")
         if found is None:
             found = self.__dict__.setdefault("_lazy_condition", TaskCondition())
+            self._attend()
         if found is _SETTLED:
             # Nobody had asked for the condition before the end: from now on the state is final for whoever holds it.
             self._state = self._final or self._state
@@ -212,7 +214,16 @@ class Task(Future[T]):
         return TaskStatus.RUNNING if self.running() else TaskStatus.PENDING
 
     def _is_done(self) -> bool:
-        return self._final is not None or self._state in _DONE
+        if self._final is not None or self._state in _DONE:
+            return True
+        self._attend()
+        return False
+
+    def _attend(self) -> None:
+        """Order: whoever looks at the state, or wants to be told of it, calls this. See ``pool/return_lane.py`` for why."""
+        call, pool = self._call, self._pool
+        if call is not None and call.quiet and pool is not None:
+            pool.attend(call)
 
     def _is_cancelled(self) -> bool:
         return (self._final or self._state) in _CANCELLED
@@ -227,7 +238,9 @@ class Task(Future[T]):
 
     def running(self) -> bool:
         """Return True if a worker has taken the call and has not finished it."""
-        state = self._final or self._state
+        if self._is_done():
+            return False
+        state = self._state
         if state == RUNNING:
             return True
         call = self._call
@@ -252,12 +265,12 @@ class Task(Future[T]):
             BaseException: whatever the call raised.
         """
         try:
-            if not self._is_done():
+            if self._final is None and self._state not in _DONE:
                 self._sleep(timeout)
-            if self._is_cancelled():
-                raise CancelledError
             if self._exception is not None:
                 raise self._exception
+            if (self._final or self._state) in _CANCELLED:
+                raise CancelledError
             return self._result  # type: ignore[return-value]
         finally:
             # Break the reference cycle with the exception's traceback, as the standard library does.
@@ -265,7 +278,7 @@ class Task(Future[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, None if it returned; wait for it if need be. Arguments and errors as in ``result``."""
-        if not self._is_done():
+        if self._final is None and self._state not in _DONE:
             self._sleep(timeout)
         if self._is_cancelled():
             raise CancelledError
@@ -280,14 +293,21 @@ class Task(Future[T]):
         Raises:
             TimeoutError: it has not finished in time (it goes on).
         """
-        if not self._is_done():
+        if self._final is None and self._state not in _DONE:
             self._sleep(timeout)
         return self
 
     def _sleep(self, timeout: float | None) -> None:
         """Sleep until the state is final. A lock of its own per sleeper: cheaper than a condition, and an interrupt leaves nothing locked."""
-        if self._pool is not None and self._pool.forked:
+        pool, call = self._pool, self._call
+        if pool is not None and pool.forked:
             raise RuntimeError("this task belongs to the process that forked this one; only that process can wait for it")
+        process = call.process if call is not None else None
+        lane = process.return_lane if process is not None else None
+        if lane is not None and call is not None and process is not None and lane.wait(process, call, self, timeout):
+            return None
+        if pool is not None and pool.ended:
+            pool.take_departures()
         if timeout is None:
             bell = bells.mine()
             if bell is not None:
@@ -314,6 +334,10 @@ class Task(Future[T]):
                 pass  # settled in this very moment
             raise WaitTimeout
         return None
+
+    def _add_sleeper(self, lock: Any) -> None:
+        """Release ``lock`` when the task is settled; by whoever settles tasks."""
+        self.__dict__.setdefault("_sleepers", deque()).append(lock)
 
     def _listen_to(self, bell: bells.Bell) -> None:
         sleepers: deque[Any] | None = self.__dict__.get("_sleepers")
@@ -373,6 +397,7 @@ class Task(Future[T]):
     @property
     def finished_at(self) -> float | None:
         """When the task reached its final state, as ``time.time()``; None before."""
+        self._attend()
         return self._finished_at
 
     @property
@@ -751,6 +776,48 @@ class Task(Future[T]):
             _release(fields["_sleepers"])
         self._tell(fields, condition)
         return True
+
+    def _settle_quietly(self, value: Any, pid: int, duration: float) -> bool:
+        """Settle with a result, in the thread that waits for it, and tell nobody; for the return lane. Arguments as for ``_finish``.
+
+        It may be interrupted after each call, and is done again then by another thread, with the same arguments.
+
+        Returns:
+            True if somebody has to be told (``_tell_late``).
+        """
+        fields = self.__dict__
+        fields["_finished_at"] = time.time()
+        fields["_worker_pid"] = pid
+        fields["_duration"] = duration
+        fields["_result"] = value
+        fields["_final"] = FINISHED
+        fields["_call"] = None
+        pool = self._pool
+        condition = fields.setdefault("_lazy_condition", _SETTLED)
+        if condition is not _SETTLED:
+            return True
+        fields["_state"] = FINISHED
+        return (
+            "_sleepers" in fields
+            or "_lazy_callbacks" in fields
+            or "_hooks" in fields
+            or "_listeners" in fields
+            or "_streams" in fields
+            or (pool is not None and bool(pool.listeners))
+        )
+
+    def _tell_late(self) -> None:
+        """Tell everybody who wants to know of an end that was settled quietly; once. On the I/O thread."""
+        if self._told:
+            return
+        self._told = True
+        fields = self.__dict__
+        condition = fields.setdefault("_lazy_condition", _SETTLED)
+        if condition is _SETTLED:
+            fields["_state"] = FINISHED
+        if "_sleepers" in fields:
+            _release(fields["_sleepers"])
+        self._tell(fields, condition)
 
     def _settle_cancelled(self) -> None:
         """Make the task cancelled, as far as anybody can tell, at once."""

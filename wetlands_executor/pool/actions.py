@@ -20,6 +20,7 @@ from wetlands_executor.pool.arrivals import Arrivals
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.nursery import NurseryFailed, Said
 from wetlands_executor.pool.process import Call, WorkerProcess
+from wetlands_executor.pool.return_lane import lane_of
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ class Actions(Arrivals):
         assert self._port is not None
         mine = self.processes[worker] = WorkerProcess(worker, index, process, self._port, nonce, arena.Results(process.memory, memory))
         mine.streams = (OutputStream("stdout"), OutputStream("stderr"))
+        if self.worker_timeout is None:
+            mine.return_lane = lane_of(process, self.departures)
+            mine.on_answer = partial(self.take_answer, mine)
         port = self._port
         for fd, stream in zip((process.stdout, process.stderr), mine.streams, strict=True):
             port.add_reader(fd, ports.OUTPUT, partial(self._on_output, mine, fd, stream))

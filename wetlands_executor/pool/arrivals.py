@@ -53,10 +53,13 @@ class Arrivals(Limits):
 
     def _on_output(self, process: WorkerProcess, fd: int, stream: OutputStream) -> None:
         assert self._port is not None
+        process.reading = True  # Order: before the bytes are gone from the pipe, where a submitter on the return lane looks for them
         data = self._port.read(fd, 65536)
+        if data is not None:
+            process.note_printed()
+        process.reading = False
         if data is None:
             return
-        process.note_printed()
         if not data:
             self._port.remove(fd)
             self._put_text(stream, stream.splitter.finish())
@@ -230,12 +233,60 @@ class Arrivals(Limits):
         except Exception:  # noqa: BLE001 - the long way will meet it again, and settle the task with it
             return False
         # Race: from here on a thread may write the next call to the worker. Nothing below looks at the worker any more.
-        sent.popleft()
+        try:
+            sent.popleft()
+        except IndexError:  # the answer came on the board as well, and its submitter has taken it
+            return True
+        call.known = True
         process.finished += 1
-        call.process = None
         if task._finish(value, time.time(), process.process.pid, duration / 1e6):
             self.ledger.returned((task,))
+        lane = process.return_lane
+        if lane is not None and lane.caller is call:
+            lane.bell.release()
+        call.process = None
         return True
+
+    def take_answer(self, process: WorkerProcess) -> None:
+        """Take an answer from the board whose call the state knows, if there is one; see ``return_lane.py``."""
+        lane, port = process.return_lane, self._port
+        if lane is None or port is None or self.processes.get(process.worker) is not process:
+            return
+        self._absorb(process)
+        frame = lane.answer()
+        if frame[1] in process.calls:
+            for callback in port.printed():
+                callback()
+            self._take(process, [frame])
+
+    def catch_up(self) -> None:
+        """Learn of all that submitting threads have sent, and of the answers that nobody has looked at."""
+        self._feed(None)
+        for process in list(self.processes.values()):
+            self.take_answer(process)
+
+    def take_departures(self) -> None:
+        """Finish what submitters have left on the return lanes. I/O thread; when that has ended, anybody's."""
+        departures = self.departures
+        first, departures.first = departures.first, None  # no call in between: nothing is added meanwhile
+        while first is not None:
+            call, process, found, first = first
+            self._absorb(process)
+            if call.known:
+                self.take_answer(process)
+            elif found is not None:
+                # It had taken the token, and was interrupted before all was done.
+                value, duration = found
+                if call.task._final is None:
+                    call.task._settle_quietly(value, process.process.pid, duration)
+                self.ledger.returned_one(call.task)
+                self.tell(call.task)
+                call.process = None
+
+    @staticmethod
+    def tell(task: Task[Any]) -> None:
+        """Tell everybody of the end of a task that its submitter has settled."""
+        task._tell_late()
 
     def _take_several(self, process: WorkerProcess, part: Part, outcomes: list[tuple[int, Any]], duration: int) -> int:
         """Take outcomes that came together, all of calls that have returned normally; return their number."""
@@ -462,6 +513,7 @@ class Arrivals(Limits):
                 self._put_text(stream, stream.splitter.feed(data))
             self._put_text(stream, stream.splitter.finish())
         self._absorb(process)
+        self.take_answer(process)
         self._take_survivors(process)  # Order: what this makes the state send to the dead process is taken back with the rest
         unstarted = process.take_back()
         final = self._certify(process, code)
@@ -494,8 +546,11 @@ class Arrivals(Limits):
         assert self._port is not None
         for fd in process.process.fds():
             self._port.remove(fd)
+        if process.return_lane is not None:
+            self._port.remove(process.return_lane.bell.fd)
         process.parcels.close()
         process.process.close()
+        process.return_lane = process.on_answer = None
         process.calls.clear()  # timers may keep the process for a while, and a call keeps its arguments
 
     def _certify(self, process: WorkerProcess, code: int | None) -> bool:

@@ -29,6 +29,7 @@ from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.nursery import Nursery
 from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.process import Call, WorkerProcess
+from wetlands_executor.pool.return_lane import Departures
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class PoolCore:
         self.callbacks = SerialThread("wetlands-callbacks")
         self.ledger = Ledger(self.callbacks)
         self._backlog_lock = threading.Lock()
+        self.departures = Departures()
         #: Listeners to all tasks; replaced whole.
         self.listeners: tuple[Listener, ...] = ()
         # Tasks that were not started yet, and those that wait for others.
@@ -199,7 +201,7 @@ class PoolCore:
     def _is_known(self, call: Call) -> bool:
         """Return True if the call has not finished. Order: what submitting threads have sent is absorbed first, else it would look finished."""
         if call.place is None:
-            self._feed(None)
+            self.catch_up()
         return call.place is not None
 
     def _kill_call(self, call: Call) -> None:
@@ -225,6 +227,8 @@ class PoolCore:
 
     def _run(self, port: ports.Port) -> None:
         self._port = port
+        self.departures.wake = port.urgent
+        port.on_departure = self.take_departures
         try:
             # A short call goes through here once, with cold caches: what need not be done is not even called.
             state, posted, wait = self._state, self._posted, port.wait
@@ -275,7 +279,7 @@ class PoolCore:
         else:
             lanes = tuple(self.processes[slot.worker] for slot in reversed(state.idle) if slot.worker in self.processes)
             for process in lanes:
-                process.lane_open = True
+                process.open_lane()
             self.lanes = lanes
         self.hungry = bool(self.lanes) or state.can_act
 
@@ -343,4 +347,12 @@ class PoolCore:
         raise NotImplementedError
 
     def _resume(self, stream: OutputStream) -> None:
+        raise NotImplementedError
+
+    def catch_up(self) -> None:
+        """Learn of all that was sent directly, and of its answers."""
+        raise NotImplementedError
+
+    def take_departures(self) -> None:
+        """Finish what submitters have left on the return lanes."""
         raise NotImplementedError

@@ -75,6 +75,18 @@ class Ledger:
         for lock in sleepers:
             lock.release()
 
+    def returned_one(self, task: Task[Any]) -> None:
+        """Count a task that has returned normally, once: whoever was interrupted may have come thus far or not."""
+        with self._lock:
+            if task._counted:
+                # No call stands between these lines: both are done, or neither.
+                task._counted = False
+                self.completed += 1
+                self._recent.append(weakref.ref(task))
+            sleepers, self._sleepers = (self._sleepers, []) if self._sleepers and self.active == 0 else ([], self._sleepers)
+        for lock in sleepers:
+            lock.release()
+
     def count(self, completed: int, cancelled: int) -> None:
         """Count calls that have returned normally, or were cancelled."""
         with self._lock:

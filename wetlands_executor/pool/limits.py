@@ -51,6 +51,7 @@ class Limits(Settling):
         if process is None or self.processes.get(process.worker) is not process:
             return
         self._on_results(process)
+        self.take_answer(process)
         if call.number in process.calls and process.is_running(call):
             what = f"The task {call.task.name!r} ran longer than its limit of {limit:g} s"
             self._end_hung(process, call, partial(TaskTimeoutError, what))
@@ -61,6 +62,7 @@ class Limits(Settling):
         if limit is None or self.processes.get(process.worker) is not process:
             return
         self._on_results(process)
+        self.take_answer(process)
         running = [call for call in process.calls.values() if process.is_running(call)]
         if not running and not process.calls:
             return

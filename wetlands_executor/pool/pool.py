@@ -74,8 +74,14 @@ class Pool(Actions):
         task._call = call
         if not self._posted and not call.priority:
             for process in self.lanes:
-                if not process.sent_directly and process.knows(call) and process.send_directly(call, call.frame()):
-                    return call
+                if not process.sent_directly and process.knows(call):
+                    lane = process.return_lane
+                    if lane is not None and lane.expected and not call.watched:
+                        lane.expect(call)
+                    if process.send_directly(call, call.frame()):
+                        return call
+                    if call.awaited and lane is not None:
+                        lane.expect_no_more(call)
         if self._port is None:
             self._ensure_thread()  # Order: before the call is queued, so that a failure (no descriptors, no threads) is this caller's alone
         self._posted.append(call)
@@ -111,6 +117,15 @@ class Pool(Actions):
         self.post(cancel)
         if threading.current_thread() is not self._thread and not self.forked:
             done.wait(PATIENCE)
+
+    def attend(self, call: Call) -> None:
+        """Somebody wants to be told of a call that was sent quietly. Any thread."""
+        call.quiet = False
+        process = call.process
+        lane = process.return_lane if process is not None else None
+        if lane is not None and process is not None:
+            lane.expected = False
+            self.post(partial(self.take_answer, process))
 
     def watch(self, call: Call) -> None:
         """Let the worker tell when this call begins, although it was not asked to when the call was submitted. Any thread."""
@@ -224,6 +239,7 @@ class Pool(Actions):
     def _end_run(self, limit: int, seconds: float) -> None:
         if limit != self._run_limit:
             return  # lifted or replaced meanwhile
+        self.catch_up()
         error = f"the run was limited to {seconds:g} s (set_timeout)"
         for task in list(self.dependents):
             if task._gate:
@@ -311,7 +327,7 @@ class Pool(Actions):
         """Ask every running call to stop: by its flag, or by a signal to its worker."""
 
         def ask() -> None:
-            self._feed(None)
+            self.catch_up()
             for process in self.processes.values():
                 for call in list(process.calls.values()):
                     if process.is_running(call):
@@ -334,6 +350,8 @@ class Pool(Actions):
         self.starter.end()
         self._end_nursery()
         self.ended = True
+        self.departures.wake = -1
+        self.take_departures()
         self._sweep()
         self.workers_gone.set()
         self._port = EndedPort()  # type: ignore[assignment] # nobody waits there any more; what is posted now runs in its caller

@@ -11,12 +11,14 @@ import contextlib
 import os
 import queue
 import select
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sized
 from typing import Any
 
 from wetlands_executor.pool import spawn
+from wetlands_executor.pool.return_lane import LEFT_COUNT
 
 Callback = Callable[[], None]
 
@@ -42,11 +44,23 @@ class PollPort:
         # Written by the I/O thread only: True from before it looks for posted events until it is awake again. Who posts and sees False
         # need not wake it. A flag that the wakers clear could be left wrong by an interrupt between the write and the store.
         self.sleeping = False
+        #: What to call when somebody has added ``LEFT_COUNT`` to the counter of ``urgent``.
+        self.on_departure: Callback | None = None
+
+    @property
+    def urgent(self) -> int:
+        """An eventfd that wakes this port, for those who have no time for ``wake``; -1 if there is none."""
+        return self._wake_write if self._epoll is not None and self._wake_write == self._wake_read else -1
 
     def add_reader(self, fd: int, rank: int, callback: Callback) -> None:
         """Call ``callback`` from ``wait`` whenever ``fd`` can be read (its end included)."""
         self._readers[fd] = (rank, callback)
         self._poll.register(fd, select.POLLIN)
+
+    def add_bell(self, fd: int, rank: int, callback: Callback) -> None:
+        """Call ``callback`` from ``wait`` once for each time that the eventfd is written to, whoever reads it."""
+        self._readers[fd] = (rank, callback)
+        self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def want_write(self, fd: int, callback: Callback | None) -> None:
         """Call ``callback`` when ``fd`` can be written; None ends that."""
@@ -105,7 +119,9 @@ class PollPort:
         for fd, _mask in ready:
             if fd == self._wake_read:
                 with contextlib.suppress(BlockingIOError):
-                    os.read(fd, 8 if self._wake_write == fd else 65536)
+                    count = os.read(fd, 8 if self._wake_write == fd else 65536)
+                    if self.on_departure is not None and int.from_bytes(count, sys.byteorder) >= LEFT_COUNT:
+                        found.append((RESULTS, self.on_departure))
                 continue
             reader = self._readers.get(fd)
             if reader is not None:
@@ -173,6 +189,8 @@ class ThreadPort:
         self._writers: dict[int, queue.SimpleQueue[bytes | None]] = {}
         self._failed: set[int] = set()
         self.sleeping = False
+        self.urgent = -1
+        self.on_departure: Callback | None = None
 
     def add_reader(self, fd: int, rank: int, callback: Callback) -> None:
         """Start a thread that reads ahead, at most 16 chunks."""
@@ -180,6 +198,10 @@ class ThreadPort:
         chunks = self._chunks[fd] = deque()
         room = self._room[fd] = threading.Semaphore(16)
         threading.Thread(target=self._pump_in, args=(fd, chunks, room), name=f"wetlands-read-{fd}", daemon=True).start()
+
+    def add_bell(self, fd: int, rank: int, callback: Callback) -> None:
+        """Nobody has a bell where threads read."""
+        raise NotImplementedError
 
     def _pump_in(self, fd: int, chunks: deque[bytes], room: threading.Semaphore) -> None:
         copy = os.dup(fd)  # the number may be closed and used again while this thread waits in read

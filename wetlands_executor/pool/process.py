@@ -13,14 +13,15 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.arena import BadBlock, Results
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.payload import Context, Definition, Encoded
-from wetlands_executor.pool.ports import Port
+from wetlands_executor.pool.ports import RESULTS, Port
+from wetlands_executor.pool.return_lane import ReturnLane
 from wetlands_executor.pool.state import Item
 from wetlands_executor.worker import wire
 
@@ -46,10 +47,13 @@ class Call(Item):
         process: the worker that it was sent to, None while it waits.
         deciding: it has failed, and a decoder thread is finding out whether it is run again.
         backlog: frames of this call that wait for one before them to be unpickled; None if there is no such one.
+        known: the I/O thread has taken it into its books; False as long as only those know of it who have sent it directly.
+        awaited: the worker may have been told that somebody waits for its answer on the board.
+        quiet: its answer may come without anybody being told; see ``return_lane.py``.
         watched: further flags of the frame: ``wire.WATCHED`` if the worker has to tell when it begins, ``wire.NAMED`` if it gets a name.
     """
 
-    __slots__ = ("backlog", "context", "deciding", "encoded", "number", "process", "task", "watched")
+    __slots__ = ("awaited", "backlog", "context", "deciding", "encoded", "known", "number", "process", "quiet", "task", "watched")
     #: It is a part of a map: several calls, each answered by itself (see ``bulk.py``).
     several = False
 
@@ -59,6 +63,9 @@ class Call(Item):
         self.tries = 0
         self.asks = False
         self.watched = 0
+        self.known = False
+        self.awaited = False
+        self.quiet = False
         self.deciding = False
         self.backlog: deque[Frame] | None = None
         self.number = number
@@ -125,6 +132,9 @@ class WorkerProcess:
         stacks_from: position in its stderr at which it was asked for its stacks.
         failure: why it cannot start (payload of START_FAILED or INITIALIZER_FAILED), else None.
         stopping: it was told to end, or killed on purpose.
+        reading: what it has printed is just being read, and ``printed`` will follow.
+        return_lane: where submitters take answers themselves, or None.
+        on_answer: what the I/O thread does when an answer lies on the board for it.
     """
 
     def __init__(self, worker: int, index: int, process: spawn.Process, port: Port, nonce: int, parcels: Results | None = None) -> None:
@@ -151,6 +161,9 @@ class WorkerProcess:
         self.streams: tuple[OutputStream, ...] = ()
         self.records = OutputStream("log")
         self.printed = False
+        self.reading = False
+        self.return_lane: ReturnLane | None = None
+        self.on_answer: Callable[[], None] | None = None
         self.printed_until: int | None = None
         self.proven = False
         self.start_timer: Any = None
@@ -204,6 +217,7 @@ class WorkerProcess:
         frames = []
         for call in calls:
             call.process = self
+            call.known = True
             mine[call.number] = call
             if not self.knows(call):
                 self._send_records(call)
@@ -271,15 +285,34 @@ class WorkerProcess:
     def absorb(self) -> list[Call]:
         """Return the calls that submitting threads have written since the last time, now counted among ``calls``.
 
-        Invariant: the lane is open only while the state has the slot idle; it is opened by ``Pool._publish`` and nowhere else.
+        Invariant: the lane is open only while the state has the slot idle; it is opened by ``open_lane``, for ``Pool._publish``, and nowhere else.
         """
         self.lane_open = False
         found = []
-        while self.sent_directly:
-            call, _count = self.sent_directly.popleft()
+        sent, lane = self.sent_directly, self.return_lane
+        while sent:
+            try:
+                call, _count = sent.popleft()
+            except IndexError:  # its submitter has settled it in this very moment
+                break
+            call.known = True
             self.calls[call.number] = call
             found.append(call)
+            if lane is not None and (call.awaited or lane.caller is call):
+                # Race: the worker may have looked already whether somebody waits, and put the answer onto the board: both of us listen now.
+                call.task._add_sleeper(lane.bell)
+                if not lane.watched and self.on_answer is not None:
+                    lane.watched = True
+                    self.port.add_bell(lane.bell.fd, RESULTS, self.on_answer)
         return found
+
+    def open_lane(self) -> None:
+        """Let submitting threads write to the worker, which holds nothing, and take the answers themselves."""
+        lane = self.return_lane
+        if lane is not None and lane.watched:
+            lane.watched = False
+            self.port.remove(lane.bell.fd)
+        self.lane_open = True
 
     def take_back(self) -> list[Call]:
         """Return the calls that the worker has not started; they are no longer with it.

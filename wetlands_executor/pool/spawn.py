@@ -21,6 +21,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
+from wetlands_executor.bells import Bell
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.board import Board
 from wetlands_executor.worker.stage0 import STAGE0
@@ -101,6 +102,7 @@ class Process:
         exit: a descriptor that becomes readable when the process has ended.
         memory: the file of its large results, -1 where there is none.
         board: the page that is shared with the worker (see ``worker/board.py``), or None.
+        bell: what the worker rings when an answer lies on the board, or None. It is closed when nobody knows it any more.
     """
 
     _popen: subprocess.Popen[bytes] | None = None
@@ -124,6 +126,7 @@ class Process:
     def _prepare(self) -> None:
         self._close = contextlib.ExitStack()
         self.board: Board | None = None
+        self.bell: Bell | None = None
         self._map: mmap.mmap | None = None
         self._open: set[int] = set()
 
@@ -159,6 +162,8 @@ class Process:
                 own(self.take_back)
                 self._close.callback(close_quietly, self.take_back)
             board_child = self._share_board()
+            with contextlib.suppress(OSError, AttributeError):  # no eventfd: all answers go through the pipe
+                self.bell = Bell()
         self.memory = -1
         if arena >= 0:
             with contextlib.suppress(OSError):  # a limit of file sizes: results go through the pipe
@@ -168,7 +173,7 @@ class Process:
             for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
                 os.set_blocking(fd, False)
         self._theirs = [inbox_child, bulk_child, results_child, life_child, board_child, stdout_child, stderr_child]
-        return [*self._theirs[:5], arena, self.memory], (stdout_child, stderr_child)
+        return [*self._theirs[:5], arena, self.memory, -1 if self.bell is None else self.bell.fd], (stdout_child, stderr_child)
 
     def _let_go(self) -> None:
         """Close the worker's ends. Only the host's are kept for ``close``: the numbers of the others may be somebody else's soon."""
@@ -200,6 +205,7 @@ class Process:
         self._close.close()
         for fd in list(self._open):
             self.close_fd(fd)
+        self.bell = None
         self._close_board()
 
     def _close_board(self) -> None:

@@ -21,12 +21,13 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Tuple
 
-_WEAK = getattr(os, "uname", None) is None or os.uname().machine.lower() not in ("x86_64", "amd64", "i686", "i386")
+#: Processors that reorder stores.
+WEAK = getattr(os, "uname", None) is None or os.uname().machine.lower() not in ("x86_64", "amd64", "i686", "i386")
 
 
 def fence() -> None:
     """Order the stores and loads before this call before those after it."""
-    if _WEAK:
+    if WEAK:
         for _ in (1, 2):
             with allocate_lock():  # a fresh one: finalizers come here too, in the middle of anything
                 pass
@@ -45,7 +46,9 @@ class Board:
         self.words = memory.cast("Q")
         #: Outcomes that were not sent yet; see ``many.py``.
         self.lengths = memory[wire.UNSENT_LENGTHS : wire.UNSENT].cast("I")
-        self.outcomes = memory[wire.UNSENT :]
+        self.outcomes = memory[wire.UNSENT : wire.ANSWER_AT]
+        #: The payload of an answer that its submitter reads itself; see ``Runner._answer``.
+        self.answer = memory[wire.ANSWER_AT :]
         self.shared = shared
 
     def post(self, data: bytes) -> bool:
@@ -97,6 +100,7 @@ class Board:
         self.words.release()
         self.lengths.release()
         self.outcomes.release()
+        self.answer.release()
         self._bytes.release()
 
 

@@ -38,6 +38,8 @@ class Channel:
         # Whether code may travel as bytecode: both interpreters have the same magic number.
         self.by_value = True
         self._buffer = b""
+        #: Changes with every frame that is sent, whichever thread sends it.
+        self.sent = 0
         # Guards the results pipe: a frame larger than PIPE_BUF takes several writes. User code never runs while it is held.
         self._lock = allocate_lock()
 
@@ -89,6 +91,7 @@ class Channel:
         safe from the next task's crash.
         """
         # Guarantee: the pid is asked anew, so that a child that a task forked cannot pass for this worker.
+        self.sent += 1
         head = wire.RESULT.pack(len(payload), self.nonce, os.getpid(), kind, duration, item)
         try:
             with self._lock:

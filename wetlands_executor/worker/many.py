@@ -125,4 +125,4 @@ class Outbox:
 
 
 _TOGETHER = (wire.VALUE, wire.NONE)
-_LARGE = wire.BOARD - wire.UNSENT
+_LARGE = wire.ANSWER_AT - wire.UNSENT

@@ -3,8 +3,8 @@
 They have to parse on every Python there is, so that an interpreter that is too old can say so itself. They take the current folder off
 ``sys.path`` before anything is imported that a file there could shadow, read the bundle (names and sources, separated by NUL) from the
 bulk pipe, with compiled code if there is some for this very interpreter, and hand over to ``bootstrap.main``. Arguments: the numbers of
-inbox, bulk, results, life pipe, board, and the files of large arguments and results (-1 where there are none), separated by commas
-(on Windows: handles).
+inbox, bulk, results, life pipe, board, the files of large arguments and results, and the bell (-1 where there are none), separated by
+commas (on Windows: handles).
 """
 
 STAGE0 = """\

@@ -109,15 +109,19 @@ def adopt(stdout: int, stderr: int) -> None:
         os.close(new)
 
 
-def finish_task() -> None:
-    """Hand over what a task has left in the buffers, so that its lines precede its result. Never raises."""
+def finish_task() -> bool:
+    """Hand over what a task has left in the buffers, so that its lines precede its result. Never raises.
+
+    Returns:
+        False if the task has written nothing through the streams and left all as it was. What it has written below them is not known.
+    """
     global _ours
     out, err = _ours
     try:
         # Nearly always nothing was printed, and all is as it was: then this is all there is to do.
         same = sys.stdout is out and sys.stderr is err
         if same and not out.dirty and not err.dirty and get_inheritable(1) and get_inheritable(2):
-            return
+            return False
     except (OSError, AttributeError):
         pass  # the task has closed a descriptor, or taken a stream away
     for name, fd in (("stdout", 1), ("stderr", 2)):
@@ -136,6 +140,7 @@ def finish_task() -> None:
         setattr(sys, name, open_stream(fd))
     ours: Any = (sys.stdout, sys.stderr)
     _ours = ours
+    return True
 
 
 def _finish(stream: Any) -> bool:

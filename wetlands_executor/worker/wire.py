@@ -85,7 +85,7 @@ ARGUMENTS, RESULTS, FOLLOWING = 0, 1, 2
 CROSSOVER = 1 << 17
 
 #: Bytes of the board, and what its 64-bit words mean.
-BOARD = 4096 + 65536 + 512
+BOARD = 4096 + 65536 + 512 + 4096
 TAKEN = 0  # item that the worker has taken; written by the worker
 STARTED_NS = 1  # when, on the system's monotonic clock, in nanoseconds; written by the worker
 CANCEL_WORD = 2  # item to cancel; written by the host
@@ -94,11 +94,16 @@ BELL = 4  # 1 while an UPDATE frame that refers to the board is under way; set b
 UNSENT_FIRST = 6  # the first call of the unsent outcomes; written by the worker
 UNSENT_COUNT = 7  # number of unsent outcomes; written by the worker after the outcome itself
 SLOT = 5  # which of the two progress slots is the latest: its number, ever growing; written by the worker
+AWAITED = 256  # item whose submitter waits for its answer on the board; written by the host
+ANSWERED = 257  # item whose answer lies on the board; written by the worker after the answer itself
+ANSWER = 258  # kind of the outcome, length of its payload << 8, duration << 32; written by the worker
 #: The two progress slots: offset and size in bytes. Each: length of the payload (4 bytes), payload.
 SLOTS = ((64, 1984), (2112, 1984))
 #: Outcomes that have not been sent yet: lengths at the first offset (one 32-bit word each, 0 is None), pickles from the second on.
 UNSENT_LENGTHS, UNSENT = 4096, 4096 + 512
 UNSENT_MOST = 128
+#: Payload of the answer: offset and most bytes.
+ANSWER_AT, ANSWER_MOST = 4096 + 65536 + 512, 4096
 
 #: Exit codes of a worker that could not start for a reason that a second try would meet again.
 EXIT_TOO_OLD = 85

@@ -1,0 +1,237 @@
+r"""The return lane: the thread that has submitted a call takes the answer from the worker itself, and no other thread wakes up.
+
+The express lane (``pool.py``) spares a short call the way *to* the worker through the I/O thread; this is the way back. It is open for a call
+that was sent through the express lane and of which the state has not heard, while its submitter waits in ``result()``::
+
+    result()                                            worker
+      words[AWAITED] = number                             runs the call
+      sleeps on the bell  <--- bell --- answer on the board if AWAITED is its number and nothing went another way before it,
+      takes the token, settles                             else a frame through the results pipe, to the I/O thread, as ever
+
+1. *The token* is the entry of the call in ``WorkerProcess.sent_directly``. Who takes it (one step in C) settles the call, nobody else: the
+   waiting thread when it has seen the answer, or the I/O thread, which takes it (``absorb``) whenever it has to tell the state anything.
+2. If the I/O thread has the token, the state knows of the call, and the I/O thread settles it like any other. It then listens to the bell as
+   well, because the worker may have put the answer on the board; and it rings the bell when the call is settled.
+3. *Race:* an exception from a signal handler can end ``wait`` after every call that it makes. Whatever was done by then is undone or finished by
+   the I/O thread: the exception handler leaves a record with plain stores, and wakes that thread with its first call (``LEFT``). What was read
+   from the board is in the record. CPython looks for signals, and changes threads, after calls and at the start of functions and loops only;
+   a few lines here rely on that, each says so.
+4. *Expectation:* on one core the worker answers before ``result()`` is even called. So if the submitter of the last call has waited here, the
+   next one is awaited from the moment it is sent (``expect``). Then nobody is woken if nobody comes. That does no harm, because whoever wants to
+   know anything of such a *quiet* call lets the I/O thread take it over first: every look at the task (``Task._is_done``, ``_condition``), at the
+   pool (``catch_up``), and all news for the state. After such a look the lane expects nobody, until somebody comes again.
+5. Nothing is told from here: listeners, waiters of the standard library and callbacks concern the I/O thread (``Returns._tell``).
+
+Threads: ``wait`` is entered by any thread, by one at a time; everything else is the I/O thread's. Where there is no eventfd, or no shared board,
+there is no return lane.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from functools import partial
+from os import read
+from pickle import loads
+from typing import TYPE_CHECKING, Any
+
+from wetlands_executor.bells import Bell
+from wetlands_executor.errors import WaitTimeout
+from wetlands_executor.pool.payload import is_trivial
+from wetlands_executor.worker import board as boards
+from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.pool.process import Call, WorkerProcess
+    from wetlands_executor.pool.spawn import Process
+    from wetlands_executor.task import Task
+
+#: What is added to the counter of the port's own descriptor to say that somebody has left. Ordinary wake-ups add 1.
+LEFT_COUNT = 1 << 32
+LEFT = LEFT_COUNT.to_bytes(8, sys.byteorder)
+
+
+class Departures:
+    """Records of the waits of one pool that ended, or were given up, before their call was settled.
+
+    Attributes:
+        first: (call, its worker, what was found on the board or None, the record before this one); None if there is none. A chain of tuples,
+            because adding to it is one plain store, which nothing can interrupt.
+        wake: descriptor that wakes the I/O thread; -1 when that has ended.
+    """
+
+    __slots__ = ("first", "wake")
+
+    def __init__(self) -> None:
+        self.first: Any = None
+        self.wake = -1
+
+
+class ReturnLane:
+    """The return lane of one worker process.
+
+    Args:
+        board: what is shared with the worker.
+        bell: what the worker rings.
+        outputs: descriptors from which the I/O thread reads what tasks print.
+        departures: where a wait that is given up is recorded.
+
+    Attributes:
+        caller: the call whose submitter waits here; None if nobody does.
+        expected: the submitter of the last call has waited here.
+        watched: the I/O thread listens to the bell.
+    """
+
+    __slots__ = ("_answer", "_bell_ready", "_departures", "_found", "_outputs", "_words", "bell", "caller", "expected", "watched")
+
+    def __init__(self, board: boards.Board, bell: Bell, outputs: tuple[int, ...], departures: Departures) -> None:
+        self._words = board.words
+        self._answer = board.answer
+        self.bell = bell
+        self._bell_ready = select.poll()
+        self._bell_ready.register(bell.fd, select.POLLIN)
+        self._outputs = select.poll()
+        for fd in outputs:
+            self._outputs.register(fd, select.POLLIN)
+        self._departures = departures
+        self._found: Any = None
+        self.caller: Call | None = None
+        self.expected = False
+        self.watched = False
+
+    def expect(self, call: Call) -> None:
+        """Let the worker put the answer to this call, which is about to be sent, onto the board."""
+        try:
+            self._words[wire.AWAITED] = call.number
+        except ValueError:
+            return  # the process is gone
+        call.awaited = call.quiet = True
+
+    def expect_no_more(self, call: Call) -> None:
+        """The call was not sent after all; it goes another way."""
+        call.awaited = call.quiet = False
+        try:
+            self._words[wire.AWAITED] = 0
+        except ValueError:
+            pass  # the process is gone
+
+    def wait(self, process: WorkerProcess, call: Call, task: Task[Any], timeout: float | None) -> bool:
+        """Sleep until the call is settled, and settle it if that is left to this thread.
+
+        Args:
+            process: the worker that has the call.
+            call: what the worker answers.
+            task: its task.
+            timeout: seconds to wait; None waits without limit.
+
+        Returns:
+            True if the task is settled; False if this is no call for the return lane: then the caller has to wait in another way.
+
+        Raises:
+            WaitTimeout: the time is over.
+            BaseException: whatever a signal handler raises.
+        """
+        if call.watched or not process.proven or task._options is not None:
+            return False
+        number, sent, words, fd = call.number, process.sent_directly, self._words, self.bell.fd
+        pool: Any = task._pool
+        end = None if timeout is None else time.monotonic() + timeout
+        handed_over = False
+        try:
+            # Invariant: one thread at a time. No call stands between the look and the store, so nobody comes in between.
+            if self.caller is not None:
+                return False
+            self.caller = call
+            try:
+                # Order: we are seen in `caller`, then look at the token; the I/O thread takes the token, then looks at `caller`.
+                mine = sent[0][0] is call
+                if mine:
+                    words[wire.AWAITED] = number
+                    call.awaited = True
+            except (ValueError, IndexError):  # the process is gone, or the token
+                mine = False
+            if not mine:
+                self.caller = None
+                return False
+            self.expected = True
+            while task._final is None:
+                if end is not None and not self._bell_ready.poll(max(0.0, end - time.monotonic()) * 1000):
+                    raise WaitTimeout
+                read(fd, 8)
+                if handed_over:
+                    continue
+                data: Any = b""
+                try:
+                    if words[wire.ANSWERED] != number:
+                        continue  # rung for another reason
+                    if boards.WEAK:
+                        boards.fence()
+                    head = words[wire.ANSWER]
+                    size = head >> 8 & 0xFFFFFF
+                    if size:
+                        data = self._answer[:size].tobytes()
+                except ValueError:
+                    if not self._is_released():
+                        raise  # a signal handler has raised it
+                    head = 0  # the process is gone, and the I/O thread has the token
+                # What the call has printed must be out before it is settled. It is in its pipe, or the I/O thread is reading it now.
+                if not head or process.printed or process.reading or (data and not is_trivial(data)) or self._outputs.poll(0):
+                    handed_over = True
+                else:
+                    value = loads(data) if data else None
+                    self._found = (value, (head >> 32) / 1e6)
+                    try:
+                        process.finished += 1
+                        sent.popleft()
+                    except IndexError:  # the I/O thread was faster
+                        process.finished -= 1
+                        handed_over = True
+                if handed_over:
+                    departures = self._departures
+                    departures.first = (call, process, self._found, departures.first)
+                    if departures.wake >= 0:
+                        os.write(departures.wake, LEFT)
+                    continue
+                # From here on other threads may use the worker: nothing below looks at it, and the outcome is in `_found`.
+                if task._settle_quietly(value, process.process.pid, (head >> 32) / 1e6):
+                    pool.post(partial(pool.tell, task))
+                pool.ledger.returned_one(task)
+                call.process = None
+            self._found = None
+            self.caller = None
+            return True
+        except BaseException:
+            # Order: the record, with stores that nothing can interrupt; then the first call of this block, which wakes the I/O thread.
+            departures = self._departures
+            departures.first = (call, process, self._found, departures.first)
+            self._found = None
+            self.caller = None
+            try:
+                os.write(departures.wake, LEFT)
+            except OSError:  # the pool has ended
+                pool.post(pool.take_departures)
+            raise
+
+    def _is_released(self) -> bool:
+        try:
+            return self._answer.nbytes < 0
+        except ValueError:
+            return True
+
+    def answer(self) -> tuple[int, int, bytes, int]:
+        """Return what lies on the board, as a result frame: (kind, number, payload, duration)."""
+        words = self._words
+        number = words[wire.ANSWERED]
+        if boards.WEAK:
+            boards.fence()
+        head = words[wire.ANSWER]
+        return head & 0xFF, number, self._answer[: head >> 8 & 0xFFFFFF].tobytes(), head >> 32
+
+
+def lane_of(process: Process, departures: Departures) -> ReturnLane | None:
+    """Return the return lane of a new process; None if it cannot have one."""
+    if process.bell is None or process.board is None or departures.wake < 0:
+        return None
+    return ReturnLane(process.board, process.bell, (process.stdout, process.stderr), departures)
