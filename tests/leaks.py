@@ -161,7 +161,7 @@ def _allowed() -> tuple[set[int], set[int]]:
                 kind.add(value)
     bells = sys.modules.get("wetlands_executor.bells")
     if bells is not None:  # one descriptor for each thread that has ever waited, as long as the thread lives
-        fds.update(bell._fd for bell in list(bells._bells))
+        fds.update(bell.fd for bell in list(bells._bells) if isinstance(bell, bells.ThreadBell))
     return pids, fds
 
 

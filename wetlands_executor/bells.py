@@ -1,4 +1,4 @@
-"""Waking a thread that waits for a result: an eventfd of its own, where there is such a thing.
+"""Waking a thread that waits for a result: by an eventfd, where there is such a thing.
 
 Why not a lock: who releases a lock goes on with the interpreter lock in hand, and the thread that it has woken goes to sleep again until it
 gets that. Writing to a descriptor gives the interpreter lock away before the other one wakes up; that saves two changes of threads, a third
@@ -19,21 +19,19 @@ _bells: weakref.WeakSet[Bell] = weakref.WeakSet()
 
 
 class Bell:
-    """What one thread listens to, again and again.
+    """An eventfd that somebody listens to, again and again; closed when nobody knows it any more.
 
     *Race:* a thread that was interrupted while it waited may be rung for later, when it waits for something else. So who wakes up has to look
     whether it was for that, and wait again.
 
     Attributes:
         fd: the descriptor; -1 when it is closed.
-        busy: the thread waits, and a signal handler that interrupts it and waits as well must not take its ring.
     """
 
-    __slots__ = ("__weakref__", "busy", "fd")
+    __slots__ = ("__weakref__", "fd")
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self.busy = False
         _bells.add(self)
 
     def wait(self) -> None:
@@ -57,18 +55,32 @@ class Bell:
                 pass  # as above
 
     def __del__(self) -> None:
-        """Close it when neither the thread nor anybody who could ring knows it any more."""
+        """Close it when neither the listener nor anybody who could ring knows it any more."""
         self.close()
 
 
-def mine() -> Bell | None:
+class ThreadBell(Bell):
+    """What one thread listens to.
+
+    Attributes:
+        busy: the thread waits, and a signal handler that interrupts it and waits as well must not take its ring.
+    """
+
+    __slots__ = ("busy",)
+
+    def __init__(self) -> None:
+        self.busy = False
+        super().__init__()
+
+
+def mine() -> ThreadBell | None:
     """Return the bell of this thread, marked busy; None if it is in use, or there are none here."""
     if not _THERE:
         return None
-    bell: Bell | None = getattr(_local, "bell", None)
+    bell: ThreadBell | None = getattr(_local, "bell", None)
     if bell is None:
         try:
-            bell = _local.bell = Bell()
+            bell = _local.bell = ThreadBell()
         except OSError:  # no descriptors left: a lock will do
             return None
     if bell.busy:

@@ -165,6 +165,15 @@ class CondaEnvExecutor(Executor):
             BrokenProcessPool: an initializer has failed.
             TypeError, ValueError, FileNotFoundError: ``fn`` is no callable and no target.
         """
+        pool = self._pool
+        if not kwargs and not pool.refusing:
+            encoded = payload.encode_at_once(fn, args, None)
+            if encoded is not None:  # the way of most calls: nothing of the user's runs, nothing can fail
+                task = Task._of(pool)
+                task._label = encoded.definition
+                pool.ledger.submitted(task)
+                pool.submit(encoded, task)
+                return task
         return self._submit(fn, args, kwargs, None, None)
 
     def _submit(
@@ -178,7 +187,7 @@ class CondaEnvExecutor(Executor):
             task._options = options
         elif not kwargs:
             encoded = payload.encode_at_once(fn, args, definition)
-            if encoded is not None:  # the way of most calls: nothing of the user's runs, nothing can fail
+            if encoded is not None:  # as in `submit`, for calls of a `map`
                 pool.ledger.submitted(task)
                 task._label = encoded.definition
                 pool.submit(encoded, task)

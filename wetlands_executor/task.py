@@ -130,6 +130,7 @@ class Task(Future[T]):
     #: The final state, stored at once with the outcome. ``_state``, at which the standard library's waiters look, follows under their lock: they
     #: count the futures that are not done and are then told of each; a state that changed in between would be counted wrong.
     _final: str | None = None
+    _state = PENDING
     _result: T | None = None
     _exception: BaseException | None = None
     _pool: Pool | None = None
@@ -157,7 +158,6 @@ class Task(Future[T]):
 
     def __init__(self) -> None:
         # Not Future.__init__: it makes a Condition and two lists, which few tasks need and which cost three quarters of a submit.
-        self._state = PENDING
         self._number = next(_numbers)
         self._created_at = time.time()
 
@@ -299,13 +299,16 @@ class Task(Future[T]):
 
     def _sleep(self, timeout: float | None) -> None:
         """Sleep until the state is final. A lock of its own per sleeper: cheaper than a condition, and an interrupt leaves nothing locked."""
-        pool, call = self._pool, self._call
+        call = self._call
+        if call is not None:
+            process = call.process
+            if process is not None:
+                lane = process.return_lane
+                if lane is not None and lane.wait(process, call, self, timeout):
+                    return None
+        pool = self._pool
         if pool is not None and pool.forked:
             raise RuntimeError("this task belongs to the process that forked this one; only that process can wait for it")
-        process = call.process if call is not None else None
-        lane = process.return_lane if process is not None else None
-        if lane is not None and call is not None and process is not None and lane.wait(process, call, self, timeout):
-            return None
         if pool is not None and pool.ended:
             pool.take_departures()
         if timeout is None:
@@ -729,7 +732,6 @@ class Task(Future[T]):
     @classmethod
     def _of(cls, pool: Pool) -> Task[Any]:
         task = cls.__new__(cls)
-        task._state = PENDING
         task._pool = pool
         task._number = next(_numbers)
         task._created_at = time.time()

@@ -202,11 +202,10 @@ def _write(have: Any) -> Timed:
     pipe, process = have.process()
     process.process.inbox = pipe.write
     call = have.call()
-    frame = call.frame()
     process.lane_open = True
 
     def write() -> None:
-        assert process.send_directly(call, frame)
+        assert process.send_directly(call)
         process.sent_directly.clear()
 
     return in_batches(write, 200, pipe.drain)

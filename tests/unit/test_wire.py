@@ -395,14 +395,14 @@ def test_a_direct_frame_is_written_once_and_recorded(polled: Side) -> None:
     """One frame per lane; a second thread is refused until the first record is absorbed and the lane published again."""
     process = polled.process
     first, second = call(1), call(2)
-    assert not process.send_directly(first, first.frame())
+    assert not process.send_directly(first)
     process.lane_open = True
-    assert process.send_directly(first, first.frame())
-    assert not process.send_directly(second, second.frame())
+    assert process.send_directly(first)
+    assert not process.send_directly(second)
     assert process.absorb() == [first]
     assert process.calls == {1: first}
     process.lane_open = True
-    assert process.send_directly(second, second.frame())
+    assert process.send_directly(second)
     assert len(os.read(polled.pipes.its_inbox, 4096)) == 2 * wire.FRAME
 
 
@@ -416,7 +416,7 @@ def test_a_direct_frame_that_does_not_fit_leaves_no_record(polled: Side) -> None
             os.write(polled.pipes.inbox, made.frame())
     except BlockingIOError:
         pass
-    assert not process.send_directly(made, made.frame())
+    assert not process.send_directly(made)
     assert process.absorb() == []
 
 

@@ -161,7 +161,7 @@ class PoolCore:
                 call.watched |= wire.WATCHED
             if options.name is not None:
                 call.watched |= wire.NAMED
-        if self.listeners or self.task_timeout is not None or self.worker_timeout is not None or task._is_watched():
+        if self.listeners or self.task_timeout is not None or self.worker_timeout is not None or (task._gate is not None and task._is_watched()):
             call.watched |= wire.WATCHED
         return call
 
@@ -347,6 +347,10 @@ class PoolCore:
         raise NotImplementedError
 
     def _resume(self, stream: OutputStream) -> None:
+        raise NotImplementedError
+
+    def take_answer(self, process: WorkerProcess) -> None:
+        """Take an answer that lies on the board of a worker."""
         raise NotImplementedError
 
     def catch_up(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections import deque
@@ -19,96 +20,137 @@ REMEMBERED = 1000
 ErrorCallback = Callable[["Task[Any]", BaseException], object]
 
 
+class Tally:
+    """A number that any thread may raise by one in a single step in C, without a lock: ``tally.up()``.
+
+    Reading it raises it too, so the reads are counted.
+    """
+
+    __slots__ = ("_count", "_lock", "_more", "up")
+
+    def __init__(self) -> None:
+        self._count = itertools.count()
+        # Guards `_more`, and reading; held for a few steps of ours only. RLock: a finalizer may come in between.
+        self._lock = threading.RLock()
+        self._more = 0
+        self.up: Callable[[], int] = self._count.__next__
+
+    def add(self, number: int) -> None:
+        """Raise it by any number."""
+        with self._lock:
+            self._more += number
+
+    @property
+    def value(self) -> int:
+        """The number."""
+        with self._lock:
+            self._more -= 1
+            return self.up() + self._more + 1
+
+
 class Ledger:
     """Counts of tasks by what became of them."""
 
     def __init__(self, callbacks: SerialThread) -> None:
         self._callbacks = callbacks
-        # Guards all fields; nothing is called while it is held. RLock: a finalizer may settle a task from within.
-        self._lock = threading.RLock()
-        self.total = self.completed = self.failed = self.cancelled = 0
+        self._total, self._completed, self._failed, self._cancelled = Tally(), Tally(), Tally(), Tally()
         self._failures: deque[Task[Any]] = deque(maxlen=REMEMBERED)
         self._recent: deque[weakref.ref[Task[Any]]] = deque(maxlen=REMEMBERED)
-        self._sleepers: list[threading.Lock] = []
+        #: Locks of threads that wait until no task is active. Order: who counts an end counts first, and looks here then; who waits does the reverse.
+        self._sleepers: deque[threading.Lock] = deque()
         self.error_callback: ErrorCallback | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of tasks that were handed in."""
+        return self._total.value
+
+    @property
+    def completed(self) -> int:
+        """Number of tasks that have returned normally."""
+        return self._completed.value
+
+    @property
+    def failed(self) -> int:
+        """Number of tasks that have failed."""
+        return self._failed.value
+
+    @property
+    def cancelled(self) -> int:
+        """Number of tasks that were cancelled."""
+        return self._cancelled.value
+
+    @property
+    def active(self) -> int:
+        """Number of tasks that were handed in and have not finished."""
+        done = self.completed + self.failed + self.cancelled  # Order: first, so that it is never more than the total
+        return self.total - done
 
     def submitted(self, task: Task[Any]) -> None:
         """Count a task that was handed in."""
         task._counted = True
-        with self._lock:
-            self.total += 1
+        self._total.up()
+
+    def expect(self, count: int) -> None:
+        """Count calls that were handed in together."""
+        self._total.add(count)
 
     def finished(self, task: Task[Any]) -> None:
         """Count a task that has reached its final state, unless it was never started."""
         if not task._counted:
             return
         error = task._exception
-        with self._lock:
-            if error is not None:
-                self.failed += 1
-                self._failures.append(task)
-            elif task.cancelled():
-                self.cancelled += 1
-            else:
-                self.completed += 1
-            self._recent.append(weakref.ref(task))
-            sleepers = self._sleepers if self._sleepers and self.active == 0 else []
-            if sleepers:
-                self._sleepers = []
-        for lock in sleepers:
-            lock.release()
+        if error is not None:
+            self._failures.append(task)
+        self._recent.append(weakref.ref(task))
+        (self._failed if error is not None else self._cancelled if task.cancelled() else self._completed).up()
+        if self._sleepers:
+            self._wake()
         callback = self.error_callback
         if error is not None and callback is not None:
             self._callbacks.put(partial(callback, task, error))
 
-    def expect(self, count: int) -> None:
-        """Count calls that were handed in together."""
-        with self._lock:
-            self.total += count
-
     def returned(self, tasks: Sequence[Task[Any]]) -> None:
         """Count tasks that have returned normally."""
-        with self._lock:
-            self._recent.extend(map(weakref.ref, tasks))
-            self.completed += len(tasks)
-            sleepers, self._sleepers = (self._sleepers, []) if self._sleepers and self.active == 0 else ([], self._sleepers)
-        for lock in sleepers:
-            lock.release()
+        self._recent.extend(map(weakref.ref, tasks))
+        self._completed.add(len(tasks))
+        if self._sleepers:
+            self._wake()
 
     def returned_one(self, task: Task[Any]) -> None:
         """Count a task that has returned normally, once: whoever was interrupted may have come thus far or not."""
-        with self._lock:
-            if task._counted:
-                # No call stands between these lines: both are done, or neither.
-                task._counted = False
-                self.completed += 1
-                self._recent.append(weakref.ref(task))
-            sleepers, self._sleepers = (self._sleepers, []) if self._sleepers and self.active == 0 else ([], self._sleepers)
-        for lock in sleepers:
-            lock.release()
+        self._recent.append(weakref.ref(task))
+        if task._counted:
+            task._counted = False  # Order: no call stands between this and the next line, which is one step
+            self._completed.up()
+        if self._sleepers:
+            self._wake()
 
     def count(self, completed: int, cancelled: int) -> None:
         """Count calls that have returned normally, or were cancelled."""
-        with self._lock:
-            self.completed += completed
-            self.cancelled += cancelled
-            sleepers, self._sleepers = (self._sleepers, []) if self._sleepers and self.active == 0 else ([], self._sleepers)
-        for lock in sleepers:
-            lock.release()
+        self._completed.add(completed)
+        self._cancelled.add(cancelled)
+        if self._sleepers:
+            self._wake()
 
-    @property
-    def active(self) -> int:
-        """Number of tasks that were handed in and have not finished."""
-        return self.total - self.completed - self.failed - self.cancelled
+    def _wake(self) -> None:
+        """Let those go who wait until no task is active, if that is so."""
+        if self.active:
+            return
+        while self._sleepers:
+            try:
+                lock = self._sleepers.popleft()
+            except IndexError:
+                return
+            lock.release()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until no task is active; False if ``timeout`` seconds were over before."""
         lock = threading.Lock()
         lock.acquire()
-        with self._lock:
-            if self.active == 0:
-                return True
-            self._sleepers.append(lock)
+        self._sleepers.append(lock)
+        if self.active == 0:
+            return True
         if timeout is None:
             lock.acquire()
             return True
@@ -116,18 +158,15 @@ class Ledger:
 
     def failures(self) -> list[Task[Any]]:
         """Return the last failed tasks, oldest first."""
-        with self._lock:
-            return list(self._failures)
+        return list(self._failures.copy())
 
     def clear_failures(self) -> None:
         """Forget the failed tasks."""
-        with self._lock:
-            self._failures.clear()
+        self._failures.clear()
 
     def find(self, identifier: str) -> Task[Any] | None:
         """Return one of the last finished tasks, if somebody still holds it."""
-        with self._lock:
-            recent = list(self._recent) + [weakref.ref(task) for task in self._failures]
+        recent = [*self._recent.copy(), *map(weakref.ref, self._failures.copy())]
         for reference in recent:
             task = reference()
             if task is not None and task.id == identifier:

@@ -487,7 +487,7 @@ def current_context() -> Context:
     """Return the surroundings as they are now; the same object as long as nothing changed."""
     global _context  # a cache of one entry; replaced whole, so a race costs a second equal object
     context = _context
-    if context is None or context.seen[0] != sys.path or context.seen[1] != len(functions.extra_roots) or _levels_may_differ():
+    if context is None or context.seen != (sys.path, len(functions.extra_roots)) or _MARK not in getattr(logging.root, "_cache", ()):
         functions.note_editable_installs()
         seen = (list(sys.path), len(functions.extra_roots))
         paths = list(functions.project_paths())
@@ -501,15 +501,9 @@ def current_context() -> Context:
     return context
 
 
+#: ``Logger.setLevel`` clears the caches of all loggers (so that ``isEnabledFor`` asks anew); this mark in the root's cache goes with it.
 _MARK = "wetlands_executor"
 
-
-def _levels_may_differ() -> bool:
-    """Return True if a log level was set since they were last read.
-
-    ``Logger.setLevel`` clears the caches of all loggers (so that ``isEnabledFor`` asks anew); a mark in the root's cache goes with it.
-    """
-    return _MARK not in getattr(logging.root, "_cache", ())
 
 
 def _log_levels() -> dict[str, int]:

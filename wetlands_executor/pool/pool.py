@@ -74,14 +74,8 @@ class Pool(Actions):
         task._call = call
         if not self._posted and not call.priority:
             for process in self.lanes:
-                if not process.sent_directly and process.knows(call):
-                    lane = process.return_lane
-                    if lane is not None and lane.expected and not call.watched:
-                        lane.expect(call)
-                    if process.send_directly(call, call.frame()):
-                        return call
-                    if call.awaited and lane is not None:
-                        lane.expect_no_more(call)
+                if not process.sent_directly and process.knows(call) and process.send_directly(call):
+                    return call
         if self._port is None:
             self._ensure_thread()  # Order: before the call is queued, so that a failure (no descriptors, no threads) is this caller's alone
         self._posted.append(call)

@@ -14,6 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from os import write
 from typing import Any, NamedTuple, TypeAlias
 
 from wetlands_executor.pool import spawn
@@ -31,6 +32,8 @@ READ = 65536
 DIRECT = 262144
 #: Bytes of stderr that are kept for the error of a crash.
 TAIL = 16384
+#: Flags of calls that need more than their frame.
+_WITH_RECORDS = wire.IN_BULK | wire.NAMED
 #: A frame longer than this is no frame.
 LONGEST = 1 << 46
 
@@ -184,19 +187,25 @@ class WorkerProcess:
 
     # --- going out
 
-    def send_directly(self, call: Call, frame: bytes) -> bool:
+    def send_directly(self, call: Call) -> bool:
         """Write one frame from the submitting thread, to a worker that holds nothing; False if it cannot be done.
 
         Race: an exception from a signal handler may end this method between any two steps. The write and its record are therefore one step
         in C (``extend`` over ``zip`` over ``map``): either the frame is in the pipe and recorded, or neither.
         """
+        frame = call.frame()
+        sent, back = self.sent_directly, self.return_lane
         with self.lane:
-            if not self.lane_open or self.sent_directly:
+            if not self.lane_open or sent:
                 return False
             call.process = self
+            if back is not None and back.expected and not call.watched:
+                back.expect(call)
             try:
-                self.sent_directly.extend(zip((call,), map(os.write, (self.process.inbox,), (frame,)), strict=True))
+                sent.extend(zip((call,), map(write, (self.process.inbox,), (frame,))))  # noqa: B905 - not strict, which takes as long as the rest
             except OSError:
+                if call.awaited and back is not None:
+                    back.expect_no_more(call)
                 return False
         return True
 
@@ -246,12 +255,13 @@ class WorkerProcess:
     def knows(self, call: Call) -> bool:
         """Return True if the call fits into one frame for this worker, without records before it."""
         encoded = call.encoded
-        if call.context.number != self.sent_context or (encoded.flags | call.watched) & (wire.IN_BULK | wire.NAMED):
-            return False
-        if encoded.bytecode and self.foreign:
-            return False
         definition = encoded.definition
-        return definition is None or definition.number in self.known
+        return (
+            call.context.number == self.sent_context
+            and not (encoded.flags | call.watched) & _WITH_RECORDS
+            and (definition is None or definition.number in self.known)
+            and not (encoded.bytecode and self.foreign)
+        )
 
     def forget(self, definition: Definition) -> None:
         """Let the worker drop a function that will not be called again."""

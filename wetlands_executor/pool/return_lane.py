@@ -40,8 +40,8 @@ from typing import TYPE_CHECKING, Any
 from wetlands_executor.bells import Bell
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.pool.payload import is_trivial
-from wetlands_executor.worker import board as boards
-from wetlands_executor.worker import wire
+from wetlands_executor.worker.board import WEAK, Board, fence
+from wetlands_executor.worker.wire import ANSWER, ANSWERED, AWAITED
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.process import Call, WorkerProcess
@@ -86,7 +86,7 @@ class ReturnLane:
 
     __slots__ = ("_answer", "_bell_ready", "_departures", "_found", "_outputs", "_words", "bell", "caller", "expected", "watched")
 
-    def __init__(self, board: boards.Board, bell: Bell, outputs: tuple[int, ...], departures: Departures) -> None:
+    def __init__(self, board: Board, bell: Bell, outputs: tuple[int, ...], departures: Departures) -> None:
         self._words = board.words
         self._answer = board.answer
         self.bell = bell
@@ -104,7 +104,7 @@ class ReturnLane:
     def expect(self, call: Call) -> None:
         """Let the worker put the answer to this call, which is about to be sent, onto the board."""
         try:
-            self._words[wire.AWAITED] = call.number
+            self._words[AWAITED] = call.number
         except ValueError:
             return  # the process is gone
         call.awaited = call.quiet = True
@@ -113,7 +113,7 @@ class ReturnLane:
         """The call was not sent after all; it goes another way."""
         call.awaited = call.quiet = False
         try:
-            self._words[wire.AWAITED] = 0
+            self._words[AWAITED] = 0
         except ValueError:
             pass  # the process is gone
 
@@ -148,7 +148,7 @@ class ReturnLane:
                 # Order: we are seen in `caller`, then look at the token; the I/O thread takes the token, then looks at `caller`.
                 mine = sent[0][0] is call
                 if mine:
-                    words[wire.AWAITED] = number
+                    words[AWAITED] = number
                     call.awaited = True
             except (ValueError, IndexError):  # the process is gone, or the token
                 mine = False
@@ -164,11 +164,11 @@ class ReturnLane:
                     continue
                 data: Any = b""
                 try:
-                    if words[wire.ANSWERED] != number:
+                    if words[ANSWERED] != number:
                         continue  # rung for another reason
-                    if boards.WEAK:
-                        boards.fence()
-                    head = words[wire.ANSWER]
+                    if WEAK:
+                        fence()
+                    head = words[ANSWER]
                     size = head >> 8 & 0xFFFFFF
                     if size:
                         data = self._answer[:size].tobytes()
@@ -223,10 +223,10 @@ class ReturnLane:
     def answer(self) -> tuple[int, int, bytes, int]:
         """Return what lies on the board, as a result frame: (kind, number, payload, duration)."""
         words = self._words
-        number = words[wire.ANSWERED]
-        if boards.WEAK:
-            boards.fence()
-        head = words[wire.ANSWER]
+        number = words[ANSWERED]
+        if WEAK:
+            fence()
+        head = words[ANSWER]
         return head & 0xFF, number, self._answer[: head >> 8 & 0xFFFFFF].tobytes(), head >> 32
 
 
