@@ -31,6 +31,7 @@ class Bell:
     __slots__ = ("__weakref__", "fd")
 
     def __init__(self) -> None:
+        self.fd = -1
         self.fd = os.eventfd(0, os.EFD_CLOEXEC)
         _bells.add(self)
 
@@ -47,7 +48,8 @@ class Bell:
 
     def close(self) -> None:
         """Close the descriptor."""
-        fd, self.fd = self.fd, -1
+        fd = getattr(self, "fd", -1)  # a signal may have ended the making of it
+        self.fd = -1
         if fd >= 0:
             try:
                 os.close(fd)

@@ -171,7 +171,6 @@ class CondaEnvExecutor(Executor):
             if encoded is not None:  # the way of most calls: nothing of the user's runs, nothing can fail
                 task = Task._of(pool)
                 task._label = encoded.definition
-                pool.ledger.submitted(task)
                 pool.submit(encoded, task)
                 return task
         return self._submit(fn, args, kwargs, None, None)
@@ -188,7 +187,6 @@ class CondaEnvExecutor(Executor):
         elif not kwargs:
             encoded = payload.encode_at_once(fn, args, definition)
             if encoded is not None:  # as in `submit`, for calls of a `map`
-                pool.ledger.submitted(task)
                 task._label = encoded.definition
                 pool.submit(encoded, task)
                 return task
@@ -201,7 +199,6 @@ class CondaEnvExecutor(Executor):
             # The task keeps the executor alive until it is handed to the pool.
             dependencies.hold(task, partial(self._hand_in, task, fn, definition), args, kwargs)
             return task
-        pool.ledger.submitted(task)
         self._hand_in(task, fn, definition, args, kwargs)
         return task
 
@@ -214,8 +211,12 @@ class CondaEnvExecutor(Executor):
             if not callable(fn) and not isinstance(fn, str):
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'") from None
             task._label = functions.display_name(fn)
-            task._settle(None, error)
+            pool.ledger.refused(task, error)
             return
+        except BaseException as error:
+            if task._gate is not None:
+                task._settle(None, error)  # its user holds it already: Ctrl-C while it is started ends it too
+            raise
         task._label = encoded.definition or functions.display_name(fn)
         pool.submit(encoded, task)
 

@@ -149,5 +149,5 @@ class OptionsView(Executor):
                     task.cancel()
         if wait:
             for task in tasks:
-                if task._counted:  # what was never started never ends
+                if task._pool is None or task not in task._pool.unstarted:  # what was never started never ends
                     task.wait_for()

@@ -76,7 +76,7 @@ def _worker(process: WorkerProcess) -> WorkerInfo:
 
 def _under_way(pool: Pool) -> tuple[list[Call], list[Call]]:
     """Return the calls that run, and those that wait: before all, then in inboxes, then in the queue."""
-    if pool.started and not pool.ended:
+    if pool.started and not pool.ended and not pool.on_own_thread:
         # Between two steps of its own thread the pool's picture is whole; from here a call could be seen on its way from one list to the other.
         found: list[tuple[list[Call], list[Call]]] = []
         done = Latch()

@@ -234,7 +234,10 @@ class Struck(Exception):
 def _strike(_number, frame):
     """Raise into whatever runs, but not into the few lines that count the strikes."""
     if frame.f_code is not _storm.__code__:
-        raise Struck
+        raise _strikes_with[0]
+
+
+_strikes_with = [Struck]
 
 
 class _Critical(logging.Handler):
@@ -293,6 +296,67 @@ def struck_every_millisecond(count):
     for _ in range(200):
         assert executor.submit(abs, -5).result(10) == 5
     assert list(executor.map(abs, range(-200, 0))) == list(range(200, 0, -1))
+    executor.shutdown()
+    say("well")
+
+
+class StruckValue(Struck, ValueError):
+    pass
+
+
+class StruckIndex(Struck, IndexError):
+    pass
+
+
+class StruckTimeout(Struck, TimeoutError):
+    pass
+
+
+class StruckInterrupt(Struck, KeyboardInterrupt):
+    pass
+
+
+KINDS = {"struck": Struck, "value": StruckValue, "index": StruckIndex, "timeout": StruckTimeout, "interrupt": StruckInterrupt}
+
+
+def struck_in_result(count, kind):
+    """Wait for one call after the other while an exception of some kind hits the main thread every millisecond: each call keeps its result."""
+    logging.getLogger().addHandler(_Critical())
+    executor = CondaEnvExecutor(max_workers=1).launch()
+    for _ in range(3):
+        assert executor.submit(abs, -1).result(DEADLINE) == 1
+    pending, seen = [None], []
+
+    def calls(_number):
+        # One that was submitted and then struck is waited for again: it must still come to its end.
+        while counts["done"] < int(count):
+            if pending[0] is None:
+                pending[0] = executor.submit(abs, -counts["done"])
+            task, way = pending[0], counts["done"] % 16
+            if way == 3:
+                found = task.result(DEADLINE)
+            elif way == 7:
+                found = task.result() if task.done() else task.result()
+            elif way == 11:
+                task.add_done_callback(seen.append)
+                found = task.result()
+            else:
+                found = task.result()
+            if found != counts["done"]:
+                counts["wrong"] += 1
+            pending[0] = None
+            counts["done"] += 1
+        counts["wanted"] = 0
+
+    counts = {"wanted": 10**9, "calls": 0, "struck": 0, "timeouts": 0, "done": 0, "wrong": 0}
+    _strikes_with[0] = KINDS[kind]
+    _storm(calls, counts)
+    say("struck", counts["struck"])
+    assert executor.wait_all(DEADLINE)
+    progress = executor.get_progress()
+    say("done", counts["done"], "wrong", counts["wrong"], "timeouts", counts["timeouts"])
+    say("running", progress["running"], "queued", progress["queued"], "failed", progress["failed"])
+    assert [executor.submit(abs, -n).result(DEADLINE) for n in range(100)] == list(range(100))
     executor.shutdown()
     say("well")
 

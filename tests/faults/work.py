@@ -57,6 +57,10 @@ def make(cls, *args):
     return cls(*args)
 
 
+def same(value):
+    return value
+
+
 def ignore(value):
     """Take an argument and return nothing."""
 

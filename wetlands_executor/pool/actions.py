@@ -184,9 +184,9 @@ class Actions(Arrivals):
         if not process.close_lane():
             # A submitting thread is inside, perhaps interrupted by a signal: what it writes cannot be told from what was there.
             return st.Recalled(action.worker, ())
-        for call in process.absorb():
+        for event in self._absorbed(process):
             # Within an action: the state is between two events, and while it recalls this slot it only takes note.
-            self._state.handle(st.SentDirectly(process.worker, call))
+            self._state.handle(event)
         return st.Recalled(action.worker, process.take_back())
 
     def _send_cancel(self, action: st.SendCancel) -> None:

@@ -140,7 +140,7 @@ class Arrivals(Limits):
         # What submitting threads have sent: the calls are known at once, the state hears of them together with what has finished.
         sent: list[st.Event] = []
         if process.sent_directly:
-            sent = [st.SentDirectly(process.worker, call) for call in process.absorb()]
+            sent = self._absorbed(process)
             if len(frames) > 1 or frames[0][0] not in _OUTCOMES:
                 self._feed(None, sent)  # more may happen in between than one outcome
                 sent = []
@@ -222,7 +222,11 @@ class Arrivals(Limits):
         sent = process.sent_directly
         if len(sent) != 1 or process.calls or process.printed or not process.lane_open or kind not in _PLAIN_OUTCOMES:
             return False
-        call = sent[0][0]
+        try:
+            token = sent[0]
+        except IndexError:  # as below
+            return False
+        call = token[0]
         task = call.task
         if call.number != number or not process.proven or task._options is not None or task._verdict is not None or self.worker_timeout is not None:
             return False
@@ -234,13 +238,13 @@ class Arrivals(Limits):
             return False
         # Race: from here on a thread may write the next call to the worker. Nothing below looks at the worker any more.
         try:
-            sent.popleft()
-        except IndexError:  # the answer came on the board as well, and its submitter has taken it
+            sent.remove(token)
+        except ValueError:  # the answer came on the board as well, and its submitter has taken it
             return True
         call.known = True
         process.finished += 1
         if task._finish(value, time.time(), process.process.pid, duration / 1e6):
-            self.ledger.returned((task,))
+            self.ledger.returned_one(task)
         lane = process.return_lane
         if lane is not None and lane.caller is call:
             lane.bell.release()
@@ -268,20 +272,23 @@ class Arrivals(Limits):
     def take_departures(self) -> None:
         """Finish what submitters have left on the return lanes. I/O thread; when that has ended, anybody's."""
         departures = self.departures
-        first, departures.first = departures.first, None  # no call in between: nothing is added meanwhile
-        while first is not None:
-            call, process, found, first = first
-            self._absorb(process)
-            if call.known:
-                self.take_answer(process)
-            elif found is not None:
-                # It had taken the token, and was interrupted before all was done.
-                value, duration = found
-                if call.task._final is None:
-                    call.task._settle_quietly(value, process.process.pid, duration)
-                self.ledger.returned_one(call.task)
-                self.tell(call.task)
-                call.process = None
+        call, departures.first = departures.first, None  # nothing comes in between: what is added meanwhile stays
+        while call is not None:
+            following, call.after = call.after, None
+            call.departed = False  # Order: before we look. Whoever comes back meanwhile and leaves again adds it anew
+            process = call.process
+            if process is not None:
+                self._absorb(process)
+                if call.known:
+                    self.take_answer(process)
+                elif call.found is not None:
+                    # The submitter had taken the token, and was interrupted before all was done.
+                    value, duration = call.found
+                    if call.task._final is None:
+                        call.task._settle_quietly(value, process.process.pid, duration)
+                    self.ledger.returned_one(call.task)
+                    self.tell(call.task)
+            call = following
 
     @staticmethod
     def tell(task: Task[Any]) -> None:

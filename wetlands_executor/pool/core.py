@@ -249,7 +249,7 @@ class PoolCore:
         self._end(port)
 
     def _drain_posted(self) -> None:
-        posted = self._posted
+        posted, submitted = self._posted, self.ledger.submitted
         while posted:
             calls: list[Call] = []
             job: Call | Callable[[], object] | None = None
@@ -257,12 +257,21 @@ class PoolCore:
                 job = posted.popleft()
                 if not isinstance(job, Call):
                     break
+                if job.task._final is None:
+                    submitted(job.task)
                 calls.append(job)
                 job = None
             if calls:
                 self._feed(st.Submitted(calls))
             if job is not None and not isinstance(job, Call):
                 job()
+
+    def _absorbed(self, process: WorkerProcess) -> list[st.Event]:
+        """Take what submitting threads have written to a worker into the books; return the events for the state."""
+        calls = process.absorb()
+        for call in calls:
+            self.ledger.submitted(call.task)
+        return [st.SentDirectly(process.worker, call) for call in calls]
 
     def _absorb(self, process: WorkerProcess) -> None:
         """Tell the state what submitting threads have written to a worker."""
@@ -294,7 +303,7 @@ class PoolCore:
         queue: list[st.Event] = [*before]
         for process in self.processes.values():
             if process.sent_directly:
-                queue.extend(st.SentDirectly(process.worker, call) for call in process.absorb())
+                queue.extend(self._absorbed(process))
         if event is not None:
             queue.append(event)
         handle, perform = self._state.handle, self._PERFORM

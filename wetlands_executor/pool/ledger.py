@@ -54,6 +54,8 @@ class Ledger:
     def __init__(self, callbacks: SerialThread) -> None:
         self._callbacks = callbacks
         self._total, self._completed, self._failed, self._cancelled = Tally(), Tally(), Tally(), Tally()
+        # Those of which the beginning and the end are counted in one step, so that whoever is interrupted has counted both or none.
+        self._at_once, self._refused = Tally(), Tally()
         self._failures: deque[Task[Any]] = deque(maxlen=REMEMBERED)
         self._recent: deque[weakref.ref[Task[Any]]] = deque(maxlen=REMEMBERED)
         #: Locks of threads that wait until no task is active. Order: who counts an end counts first, and looks here then; who waits does the reverse.
@@ -63,17 +65,17 @@ class Ledger:
     @property
     def total(self) -> int:
         """Number of tasks that were handed in."""
-        return self._total.value
+        return self._total.value + self._at_once.value + self._refused.value
 
     @property
     def completed(self) -> int:
         """Number of tasks that have returned normally."""
-        return self._completed.value
+        return self._completed.value + self._at_once.value
 
     @property
     def failed(self) -> int:
         """Number of tasks that have failed."""
-        return self._failed.value
+        return self._failed.value + self._refused.value
 
     @property
     def cancelled(self) -> int:
@@ -83,13 +85,14 @@ class Ledger:
     @property
     def active(self) -> int:
         """Number of tasks that were handed in and have not finished."""
-        done = self.completed + self.failed + self.cancelled  # Order: first, so that it is never more than the total
-        return self.total - done
+        done = self._completed.value + self._failed.value + self._cancelled.value  # Order: first, so that it is never more than the total
+        return self._total.value - done
 
     def submitted(self, task: Task[Any]) -> None:
-        """Count a task that was handed in."""
-        task._counted = True
-        self._total.up()
+        """Count a task that was handed in, once. Not by its submitter, whom a signal may interrupt before the call is on its way."""
+        if not task._counted:
+            task._counted = True
+            self._total.up()
 
     def expect(self, count: int) -> None:
         """Count calls that were handed in together."""
@@ -106,8 +109,12 @@ class Ledger:
         (self._failed if error is not None else self._cancelled if task.cancelled() else self._completed).up()
         if self._sleepers:
             self._wake()
+        if error is not None:
+            self._tell_failure(task, error)
+
+    def _tell_failure(self, task: Task[Any], error: BaseException) -> None:
         callback = self.error_callback
-        if error is not None and callback is not None:
+        if callback is not None:
             self._callbacks.put(partial(callback, task, error))
 
     def returned(self, tasks: Sequence[Task[Any]]) -> None:
@@ -118,13 +125,22 @@ class Ledger:
             self._wake()
 
     def returned_one(self, task: Task[Any]) -> None:
-        """Count a task that has returned normally, once: whoever was interrupted may have come thus far or not."""
+        """Count a task that nobody has counted before, and that has returned normally; once, however often it is called."""
         self._recent.append(weakref.ref(task))
-        if task._counted:
-            task._counted = False  # Order: no call stands between this and the next line, which is one step
-            self._completed.up()
-        if self._sleepers:
-            self._wake()
+        if not task._counted:
+            task._counted = True  # Order: no call stands between this and the next line, which is one step
+            self._at_once.up()
+
+    def refused(self, task: Task[Any], error: BaseException) -> None:
+        """Count a task that has failed before it was handed in, and settle it."""
+        counted = task._counted
+        task._settle(None, error)
+        if not counted:
+            self._failures.append(task)
+            self._recent.append(weakref.ref(task))
+            task._counted = True  # as above
+            self._refused.up()
+            self._tell_failure(task, error)
 
     def count(self, completed: int, cancelled: int) -> None:
         """Count calls that have returned normally, or were cancelled."""
@@ -135,7 +151,7 @@ class Ledger:
 
     def _wake(self) -> None:
         """Let those go who wait until no task is active, if that is so."""
-        if self.active:
+        if self.active > 0:
             return
         while self._sleepers:
             try:
@@ -149,7 +165,7 @@ class Ledger:
         lock = threading.Lock()
         lock.acquire()
         self._sleepers.append(lock)
-        if self.active == 0:
+        if self.active <= 0:
             return True
         if timeout is None:
             lock.acquire()

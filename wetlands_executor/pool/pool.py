@@ -109,7 +109,7 @@ class Pool(Actions):
             done.set()
 
         self.post(cancel)
-        if threading.current_thread() is not self._thread and not self.forked:
+        if not self.on_own_thread and not self.forked:
             done.wait(PATIENCE)
 
     def attend(self, call: Call) -> None:
@@ -145,7 +145,7 @@ class Pool(Actions):
         """Take the call out of the queue, or ask it to stop; True if it will not run. Waits for the I/O thread to decide."""
         if self.forked:
             return False
-        if threading.current_thread() is self._thread:  # a finalizer that the garbage collector ran here
+        if self.on_own_thread:
             self.ask_to_cancel(call)
             return False
         answer: list[bool] = []
@@ -178,7 +178,7 @@ class Pool(Actions):
 
         if calls:
             self.post(cancel)
-            if threading.current_thread() is not self._thread and not self.forked:
+            if not self.on_own_thread and not self.forked:
                 done.wait(PATIENCE)
 
     def ask_to_cancel(self, call: Call) -> None:
@@ -251,6 +251,11 @@ class Pool(Actions):
                 else:
                     call.task._settle(None, TaskTimeoutError(error))
                     self._feed(st.CancelRequested(call))
+
+    @property
+    def on_own_thread(self) -> bool:
+        """True on the I/O thread: in a finalizer that the garbage collector runs there, which must not wait for that thread."""
+        return threading.current_thread() is self._thread
 
     @property
     def started(self) -> bool:

@@ -52,11 +52,28 @@ class Call(Item):
         backlog: frames of this call that wait for one before them to be unpickled; None if there is no such one.
         known: the I/O thread has taken it into its books; False as long as only those know of it who have sent it directly.
         awaited: the worker may have been told that somebody waits for its answer on the board.
+        departed, after: it is in the chain of those whose submitter has left the return lane; the next one of that chain.
+        found: what its submitter has read from the board, (value, duration), or None.
         quiet: its answer may come without anybody being told; see ``return_lane.py``.
         watched: further flags of the frame: ``wire.WATCHED`` if the worker has to tell when it begins, ``wire.NAMED`` if it gets a name.
     """
 
-    __slots__ = ("awaited", "backlog", "context", "deciding", "encoded", "known", "number", "process", "quiet", "task", "watched")
+    __slots__ = (
+        "after",
+        "awaited",
+        "backlog",
+        "context",
+        "deciding",
+        "departed",
+        "encoded",
+        "found",
+        "known",
+        "number",
+        "process",
+        "quiet",
+        "task",
+        "watched",
+    )
     #: It is a part of a map: several calls, each answered by itself (see ``bulk.py``).
     several = False
 
@@ -68,6 +85,9 @@ class Call(Item):
         self.watched = 0
         self.known = False
         self.awaited = False
+        self.departed = False
+        self.after: Call | None = None
+        self.found: tuple[Any, float] | None = None
         self.quiet = False
         self.deciding = False
         self.backlog: deque[Frame] | None = None

@@ -13,9 +13,10 @@ that was sent through the express lane and of which the state has not heard, whi
 2. If the I/O thread has the token, the state knows of the call, and the I/O thread settles it like any other. It then listens to the bell as
    well, because the worker may have put the answer on the board; and it rings the bell when the call is settled.
 3. *Race:* an exception from a signal handler can end ``wait`` after every call that it makes. Whatever was done by then is undone or finished by
-   the I/O thread: the exception handler leaves a record with plain stores, and wakes that thread with its first call (``LEFT``). What was read
-   from the board is in the record. CPython looks for signals, and changes threads, after calls and at the start of functions and loops only;
-   a few lines here rely on that, each says so.
+   the I/O thread: the exception handler leaves the call in a chain with plain stores, and wakes that thread with its first call (``LEFT``). What
+   was read from the board is kept with the call. CPython looks for signals, and changes threads, after calls and at the start of functions and
+   loops only, and collects garbage (which runs finalizers, and they may submit) when it makes containers; a few lines here rely on that there
+   is none of these between them, each says so.
 4. *Expectation:* on one core the worker answers before ``result()`` is even called. So if the submitter of the last call has waited here, the
    next one is awaited from the moment it is sent (``expect``). Then nobody is woken if nobody comes. That does no harm, because whoever wants to
    know anything of such a *quiet* call lets the I/O thread take it over first: every look at the task (``Task._is_done``, ``_condition``), at the
@@ -53,19 +54,22 @@ LEFT_COUNT = 1 << 32
 LEFT = LEFT_COUNT.to_bytes(8, sys.byteorder)
 
 
+#: Seconds that the system's clock for waiting can count at once.
+LONGEST = 1_000_000.0
+
+
 class Departures:
-    """Records of the waits of one pool that ended, or were given up, before their call was settled.
+    """The calls of one pool whose submitters have left before they were settled; a chain through ``Call.after``.
 
     Attributes:
-        first: (call, its worker, what was found on the board or None, the record before this one); None if there is none. A chain of tuples,
-            because adding to it is one plain store, which nothing can interrupt.
+        first: the last one that was added; None if there is none.
         wake: descriptor that wakes the I/O thread; -1 when that has ended.
     """
 
     __slots__ = ("first", "wake")
 
     def __init__(self) -> None:
-        self.first: Any = None
+        self.first: Call | None = None
         self.wake = -1
 
 
@@ -84,7 +88,7 @@ class ReturnLane:
         watched: the I/O thread listens to the bell.
     """
 
-    __slots__ = ("_answer", "_bell_ready", "_departures", "_found", "_outputs", "_words", "bell", "caller", "expected", "watched")
+    __slots__ = ("_answer", "_bell_ready", "_departures", "_outputs", "_words", "bell", "caller", "expected", "watched")
 
     def __init__(self, board: Board, bell: Bell, outputs: tuple[int, ...], departures: Departures) -> None:
         self._words = board.words
@@ -96,7 +100,6 @@ class ReturnLane:
         for fd in outputs:
             self._outputs.register(fd, select.POLLIN)
         self._departures = departures
-        self._found: Any = None
         self.caller: Call | None = None
         self.expected = False
         self.watched = False
@@ -138,6 +141,7 @@ class ReturnLane:
         number, sent, words, fd = call.number, process.sent_directly, self._words, self.bell.fd
         pool: Any = task._pool
         end = None if timeout is None else time.monotonic() + timeout
+        departures = self._departures
         handed_over = False
         try:
             # Invariant: one thread at a time. No call stands between the look and the store, so nobody comes in between.
@@ -146,7 +150,8 @@ class ReturnLane:
             self.caller = call
             try:
                 # Order: we are seen in `caller`, then look at the token; the I/O thread takes the token, then looks at `caller`.
-                mine = sent[0][0] is call
+                token = sent[0]
+                mine = token[0] is call
                 if mine:
                     words[AWAITED] = number
                     call.awaited = True
@@ -157,8 +162,12 @@ class ReturnLane:
                 return False
             self.expected = True
             while task._final is None:
-                if end is not None and not self._bell_ready.poll(max(0.0, end - time.monotonic()) * 1000):
-                    raise WaitTimeout
+                if end is not None:
+                    left = end - time.monotonic()
+                    if not self._bell_ready.poll(min(max(left, 0.0), LONGEST) * 1000):
+                        if left <= LONGEST:
+                            raise WaitTimeout
+                        continue
                 read(fd, 8)
                 if handed_over:
                     continue
@@ -176,37 +185,38 @@ class ReturnLane:
                     if not self._is_released():
                         raise  # a signal handler has raised it
                     head = 0  # the process is gone, and the I/O thread has the token
-                # What the call has printed must be out before it is settled. It is in its pipe, or the I/O thread is reading it now.
-                if not head or process.printed or process.reading or (data and not is_trivial(data)) or self._outputs.poll(0):
+                # What the call has printed must be out before it is settled. Order: the pipes first. If they are empty, the I/O thread has taken what
+                # was in them, and has set `reading` before, and `printed` after.
+                if not head or self._outputs.poll(0) or process.reading or process.printed or (data and not is_trivial(data)):
                     handed_over = True
                 else:
                     value = loads(data) if data else None
-                    self._found = (value, (head >> 32) / 1e6)
+                    call.found = (value, (head >> 32) / 1e6)
                     try:
-                        process.finished += 1
-                        sent.popleft()
-                    except IndexError:  # the I/O thread was faster
-                        process.finished -= 1
+                        sent.remove(token)  # not the first entry, whichever that may be by now
+                    except ValueError:  # the I/O thread was faster
                         handed_over = True
                 if handed_over:
-                    departures = self._departures
-                    departures.first = (call, process, self._found, departures.first)
+                    if not call.departed:
+                        call.departed = True
+                        call.after = departures.first
+                        departures.first = call
                     if departures.wake >= 0:
                         os.write(departures.wake, LEFT)
                     continue
-                # From here on other threads may use the worker: nothing below looks at it, and the outcome is in `_found`.
+                # From here on other threads may use the worker: nothing below looks at it, and the outcome is in `call.found`.
+                process.finished += 1
                 if task._settle_quietly(value, process.process.pid, (head >> 32) / 1e6):
                     pool.post(partial(pool.tell, task))
                 pool.ledger.returned_one(task)
-                call.process = None
-            self._found = None
             self.caller = None
             return True
         except BaseException:
-            # Order: the record, with stores that nothing can interrupt; then the first call of this block, which wakes the I/O thread.
-            departures = self._departures
-            departures.first = (call, process, self._found, departures.first)
-            self._found = None
+            # Order: into the chain, with stores that nothing can interrupt; then the first call of this block, which wakes the I/O thread.
+            if not call.departed:
+                call.departed = True
+                call.after = departures.first
+                departures.first = call
             self.caller = None
             try:
                 os.write(departures.wake, LEFT)

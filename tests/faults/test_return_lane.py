@@ -1,0 +1,366 @@
+"""The way back of a short call, on which its submitter takes the answer from the worker itself (``pool/return_lane.py``).
+
+A call whose answer nobody has looked at yet is *quiet*: each way to look at it must find the end, and nothing may get lost on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.contract.workload import attend
+from tests.faults import work
+from tests.faults.observe import DEADLINE, crash_of, gone, pids, until
+from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
+from wetlands_executor.worker import wire
+
+
+def quiet(executor: CondaEnvExecutor, function: Callable[..., Any] = pow, *args: Any) -> Task[Any]:
+    """Submit a call in the way that leaves its answer on the board, and return when it lies there; nothing has looked at the task."""
+    # After a call whose submitter has waited on the lane, the next one is expected there. The first calls go through the queue.
+    for _ in range(200):
+        assert executor.submit(pow, 2, 2).result() == 4
+        task = executor.submit(function, *(args or (2, 3)))
+        call = task._call
+        if call is not None and call.quiet:
+            break
+        task.result()
+    else:
+        pytest.fail("no call was sent quietly")
+    board = call.process.process.board
+    assert until(lambda: board.words[wire.ANSWERED] == call.number)
+    return task
+
+
+def by_polling(task: Task[Any]) -> bool:
+    return until(task.done)
+
+
+def by_status(task: Task[Any]) -> bool:
+    return until(lambda: task.status is TaskStatus.COMPLETED)
+
+
+def by_running(task: Task[Any]) -> bool:
+    return until(lambda: not task.running()) and until(task.done)
+
+
+def by_end(task: Task[Any]) -> bool:
+    return until(lambda: task.finished_at is not None)
+
+
+def by_wait(task: Task[Any]) -> bool:
+    return not concurrent.futures.wait([task], DEADLINE).not_done
+
+
+def by_as_completed(task: Task[Any]) -> bool:
+    return list(concurrent.futures.as_completed([task], DEADLINE)) == [task]
+
+
+def by_callback(task: Task[Any]) -> bool:
+    called = threading.Event()
+    task.add_done_callback(lambda _task: called.set())
+    return called.wait(DEADLINE)
+
+
+def by_listener(task: Task[Any]) -> bool:
+    seen: list[TaskEventType] = []
+    ended = threading.Event()
+
+    def listen(event: Any) -> None:
+        seen.append(event.type)
+        if event.type.is_terminal:
+            ended.set()
+
+    task.listen(listen)
+    return ended.wait(DEADLINE) and seen[-1] is TaskEventType.COMPLETION
+
+
+def by_await(task: Task[Any]) -> bool:
+    async def wait() -> Any:
+        return await asyncio.wait_for(task, DEADLINE)
+
+    return asyncio.run(wait()) == 8
+
+
+def by_events(task: Task[Any]) -> bool:
+    async def wait() -> list[TaskEventType]:
+        return [event.type async for event in task.events()]
+
+    return asyncio.run(asyncio.wait_for(wait(), DEADLINE))[-1] is TaskEventType.COMPLETION
+
+
+def by_cancel(task: Task[Any]) -> bool:
+    return task.cancel() is False and until(task.done)
+
+
+def by_kill(task: Task[Any]) -> bool:
+    task.kill()
+    return until(task.done)
+
+
+def by_result_elsewhere(task: Task[Any]) -> bool:
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(task.result(DEADLINE)))
+    thread.start()
+    thread.join(DEADLINE)
+    return found == [8]
+
+
+def by_exception(task: Task[Any]) -> bool:
+    return task.exception(DEADLINE) is None
+
+
+def by_wait_for(task: Task[Any]) -> bool:
+    return task.wait_for(DEADLINE).done()
+
+
+LOOKS = [
+    by_polling,
+    by_status,
+    by_running,
+    by_end,
+    by_wait,
+    by_as_completed,
+    by_callback,
+    by_listener,
+    by_await,
+    by_events,
+    by_cancel,
+    by_kill,
+    by_result_elsewhere,
+    by_exception,
+    by_wait_for,
+]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_look_at_a_quiet_task_finds_its_end(single, look):
+    task = quiet(single)
+    assert look(task)
+    assert task.result(DEADLINE) == 8
+    assert task.status is TaskStatus.COMPLETED
+    assert single.submit(pow, 2, 5).result(DEADLINE) == 32
+    assert single.wait_all(DEADLINE)
+
+
+def test_the_pool_finds_the_end_of_a_quiet_task(single):
+    """Whoever looks at the pool sees a worker that is idle, not one that is busy with a call that nobody has looked at."""
+    task = quiet(single)
+    assert [info.state for info in single.workers()] == ["idle"]
+    assert task._final is not None
+    task = quiet(single)
+    progress = single.get_progress()
+    assert (progress["running"], progress["queued"]) == (0, 0)
+    task = quiet(single)
+    assert single.wait_all(DEADLINE)
+    assert task._final is not None
+    task = quiet(single)
+    assert single.get_task(task.id) is task
+    single.set_timeout(0.05)
+    assert single.submit(pow, 2, 4).result(DEADLINE) == 16
+    single.set_timeout(None)
+    task = quiet(single)
+    single.shutdown()
+    assert task.result(0) == 8
+
+
+def test_a_limit_of_the_run_meets_no_quiet_task_that_has_ended(single):
+    task = quiet(single)
+    pid = single.workers()[0].pid
+    task = quiet(single)
+    single.set_timeout(0.02)
+    assert until(lambda: task._final is not None)
+    assert task.result(0) == 8
+    assert pids(single) == {pid}
+
+
+def test_nobody_looks_and_the_next_call_runs(single):
+    """The next call is given to the same worker, whoever has not looked at the one before."""
+    for _ in range(50):
+        forgotten = quiet(single)
+        assert single.submit(pow, 3, 3).result(DEADLINE) == 27
+        assert until(forgotten.done)
+    del forgotten
+    gc.collect()
+
+
+@pytest.mark.parametrize("end", ["kill", "shutdown", "terminate_workers", "kill_workers"])
+def test_a_worker_that_dies_after_a_quiet_answer_takes_nothing_along(make, end):
+    executor = make(max_workers=1)
+    task = quiet(executor)
+    (pid,) = [process.process.pid for process in executor._pool.processes.values()]
+    if end == "kill":
+        os.kill(pid, signal.SIGKILL)
+        assert until(lambda: task._final is not None)
+    else:
+        getattr(executor, end)()
+        executor.shutdown()
+    assert task.result(DEADLINE) == 8
+    assert gone([pid])
+
+
+def test_a_worker_that_dies_while_its_submitter_waits_on_the_lane(single):
+    for _ in range(3):
+        assert single.submit(pow, 2, 2).result() == 4
+        task = single.submit(work.strike, "segfault")
+        crash_of(task)
+        assert single.submit(pow, 2, 3).result(DEADLINE) == 8
+
+
+def test_a_time_out_leaves_the_call_to_others(single, meeting):
+    assert single.submit(pow, 2, 2).result() == 4
+    for _ in range(3):
+        assert single.submit(pow, 2, 2).result() == 4
+        task = single.submit(attend, meeting.address, "late")
+        guest = meeting.next()
+        with pytest.raises(TimeoutError):
+            task.result(0.01)
+        called = threading.Event()
+        task.add_done_callback(lambda _task, called=called: called.set())
+        guest.release()
+        assert called.wait(DEADLINE)
+        assert task.result(0) == "late"
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 1e-9, 1e12, float("inf")])
+def test_odd_time_outs(single, timeout):
+    for _ in range(3):
+        assert single.submit(pow, 2, 2).result() == 4
+    task = single.submit(pow, 2, 3)
+    try:
+        assert task.result(timeout) == 8
+    except TimeoutError:
+        assert timeout < 1
+    assert task.result(DEADLINE) == 8
+
+
+@pytest.mark.parametrize("way", ["print", "bytes", "command"])
+def test_lines_come_before_the_result(single, capfd, way):
+    """Also what is written below the streams, of which the worker knows nothing."""
+    function, args = {
+        "print": (work.say, ("a line",)),
+        "bytes": (work.write_bytes, (1, b"a line\n")),
+        "command": (work.subprocess_says, ("a line",)),
+    }[way]
+    single.submit(function, *args).result()
+    capfd.readouterr()
+    for _ in range(50):
+        single.submit(pow, 2, 2).result()
+        single.submit(pow, 2, 2).result()
+        single.submit(function, *args).result()
+        assert capfd.readouterr().out == "a line\n"
+
+
+@pytest.mark.parametrize("value", [None, 0, 147, -(2**70), 1.5, "\x93" * 10, b"x" * 4000, b"x" * 5000, b"x" * 100_000, (1, [2, {3}]), complex(1, 2)])
+def test_values(single, value):
+    for _ in range(20):
+        assert single.submit(pow, 2, 2).result() == 4
+        assert single.submit(work.same, value).result() == value
+
+
+def test_a_task_that_closes_all_descriptors(single):
+    """The bell goes with them, and answers find another way: the worker's pipes went too, so another worker."""
+    assert single.submit(pow, 2, 2).result() == 4
+    for _ in range(3):
+        task = single.submit(work.close_range, 3, 480)
+        task.exception(DEADLINE)
+        assert [single.submit(pow, 2, n).result(DEADLINE) for n in range(10)] == [2**n for n in range(10)]
+
+
+def test_a_forked_child_does_not_answer(single):
+    for _ in range(20):
+        assert single.submit(pow, 2, 2).result() == 4
+        assert single.submit(work.fork_and_return).result(DEADLINE)[0] == "parent"
+
+
+def test_threads_share_workers(executor):
+    """Each gets its own results, whether it waits on a lane or elsewhere, and nothing stays behind."""
+    errors: list[BaseException] = []
+
+    def run(seed: int) -> None:
+        try:
+            for number in range(seed * 10_000, seed * 10_000 + 600):
+                task = executor.submit(abs, -number)
+                way = number % 6
+                if way == 4:
+                    assert by_wait(task)
+                elif way == 5:
+                    assert by_polling(task)
+                assert task.result(DEADLINE if way % 2 else None) == number
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(1, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(90)
+    assert errors == []
+    assert not any(thread.is_alive() for thread in threads)
+    assert executor.wait_all(DEADLINE)
+    assert executor.get_progress()["completed"] == 3000
+
+
+def test_workers_are_killed_under_waiting_submitters(make, stress_rng):
+    """Every call ends: with its own result, or as the one that its worker was running."""
+    executor = make(max_workers=2).launch()
+    stop = threading.Event()
+    outcomes: list[tuple[int, Any]] = []
+
+    def run(seed: int) -> None:
+        number = seed << 32
+        while not stop.is_set():
+            number += 1
+            task = executor.submit(abs, -number)
+            error = task.exception()
+            outcomes.append((number, error if error is not None else task.result()))
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 4
+    kills = 0
+    while time.monotonic() < end:
+        before = len(outcomes)
+        assert until(lambda before=before: len(outcomes) > before + stress_rng.randrange(40))
+        for info in executor.workers()[:1]:
+            try:
+                os.kill(info.pid, signal.SIGKILL)
+                kills += 1
+            except ProcessLookupError:
+                continue
+    stop.set()
+    for thread in threads:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+    wrong = [(number, found) for number, found in outcomes if found != number and type(found).__name__ not in ("WorkerCrashed", "WorkerStartError")]
+    assert wrong == []
+    assert kills > 3
+    assert executor.wait_all(DEADLINE)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("struck", 100_000), ("value", 20_000), ("index", 20_000), ("timeout", 20_000), ("interrupt", 20_000)])
+def test_interrupted_at_every_step(host, kind, count):
+    """An exception a thousand times a second through a hundred thousand results."""
+    code, out, err = host("struck_in_result", count, kind).finish(100)
+    assert code == 0, (out, err)
+    found = out.splitlines()
+    assert found[1:] == [f"done {count} wrong 0 timeouts 0", "running 0 queued 0 failed 0", "well"], (out, err)
+    assert int(found[0].split()[1]) > 100, "it has to be struck"
+
+
+@pytest.mark.parametrize("world", [{}, {"WETLANDS_EXECUTOR_PLAIN": "1"}], ids=["lane", "plain"])
+def test_where_there_is_no_return_lane(host, world):
+    """The same program with the short way and without it."""
+    code, out, err = host("struck_in_result", 3_000, "struck", **world).finish(60)
+    assert code == 0, (out, err)
+    assert out.splitlines()[-1] == "well", (out, err)
