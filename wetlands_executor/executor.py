@@ -415,9 +415,7 @@ class CondaEnvExecutor(Executor):
         Raises:
             TasksFailed: some have failed; it lists their names.
         """
-        if self._pool.started:
-            self._pool.post(self._pool.catch_up)
-        done = self._pool.ledger.wait(timeout)
+        done = self._pool.wait_all(timeout)
         failed = self.get_failed() if raise_on_error else []
         if failed:
             names = [task.name for task in failed]

@@ -25,6 +25,7 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -251,6 +252,22 @@ class Pool(Actions):
                 else:
                     call.task._settle(None, TaskTimeoutError(error))
                     self._feed(st.CancelRequested(call))
+
+    def wait_all(self, timeout: float | None) -> bool:
+        """Wait until every task that was handed in has finished; False if ``timeout`` seconds were over before."""
+        end = None if timeout is None else time.monotonic() + timeout
+        if self.started and not self.ended and not self.on_own_thread and not self.forked:
+            # What was submitted is counted by the I/O thread. When that comes to this, it has counted all of it.
+            counted = Latch()
+
+            def count() -> None:
+                self.catch_up()
+                counted.set()
+
+            self.post(count)
+            if not counted.wait(timeout):
+                return False
+        return self.ledger.wait(None if end is None else end - time.monotonic())
 
     @property
     def on_own_thread(self) -> bool:
