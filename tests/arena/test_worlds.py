@@ -93,6 +93,18 @@ def test_a_worker_whose_address_space_is_limited(make, memory, extra):
     assert memory.is_free()
 
 
+def test_a_result_is_not_copied_where_memory_is_short(make, memory):
+    """There is room for the result and not for another one of its size."""
+    executor = make()
+    executor.submit(workload.limit_address_space, 1 << 24).result(DEADLINE)
+    for _ in range(3):
+        (part,) = executor.submit(workload.make_buffers, 1, 6_000_000).result(DEADLINE).parts
+        assert bytes(part) == bytes(6_000_000)
+    (part,) = next(executor.map(workload.make_buffers, [1], [6_000_000], timeout=DEADLINE)).parts
+    assert bytes(part) == bytes(6_000_000)
+    assert memory.is_free()
+
+
 def test_a_worker_without_ctypes(make, memory):
     executor = make(initializer=workload.forget_ctypes)
     parts = executor.submit(workload.same, Buffers(bytearray(b"ab" * 200_000))).result(DEADLINE).parts

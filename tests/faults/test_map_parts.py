@@ -17,6 +17,7 @@ import pytest
 
 from tests.faults import parts
 from wetlands_executor import CondaEnvExecutor, WorkerCrashed
+from wetlands_executor.pool.bulk import Series
 
 #: Enough calls that parts have grown to their full size long before the middle.
 MANY = 3000
@@ -35,6 +36,14 @@ def pool():
 
 def test_every_result_is_in_its_place(pool) -> None:
     assert list(pool.map(parts.square, range(MANY))) == [value * value for value in range(MANY)]
+
+
+def test_a_caller_that_is_woken_for_another_result_sleeps_again(pool, monkeypatch) -> None:
+    """It may go to sleep for the next one in the moment in which it is woken for the one before."""
+    monkeypatch.setattr(Series, "_look_for_caller", Series._wake)
+    pool.launch()
+    seconds = [0.3] + [0.0] * 20
+    assert list(pool.map(parts.pause, seconds)) == list(pool.map(parts.pause, seconds, timeout=30)) == [None] * 21
 
 
 def test_results_of_all_kinds_come_back_in_order(pool) -> None:

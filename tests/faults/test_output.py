@@ -13,7 +13,8 @@ import pytest
 
 from tests.contract.workload import attend
 from tests.faults import work
-from tests.faults.observe import DEADLINE, crash_of
+from tests.faults.observe import DEADLINE, crash_of, until
+from wetlands_executor.pool import arrivals
 
 
 class Recorder(io.StringIO):
@@ -193,6 +194,41 @@ def test_stream_that_blocks(single):
         assert task.result(DEADLINE) == 60_000
         text = out.getvalue()  # before the result means: now
     assert numbered(text) == list(range(60_000))
+
+
+def test_last_lines_come_before_the_result_while_reading_is_paused(single, meeting, monkeypatch):
+    """What is left of them fits into the pipe, so that the task can end."""
+    monkeypatch.setattr(arrivals, "OUTPUT_HIGH", 0)
+    monkeypatch.setattr(arrivals, "OUTPUT_LOW", 0)
+    out = Gate()
+    with contextlib.redirect_stdout(out):
+        task = single.submit(work.say_attend_and_flood, meeting.address, 500)
+        assert out.entered.wait(DEADLINE)
+        meeting.next().release()
+        assert until(lambda: single.workers()[0].state == "idle"), "its outcome has been read"
+        assert not task.done()
+        out.opened.set()
+        assert task.result(DEADLINE) == 500
+        text = out.getvalue()
+    assert numbered(text) == [-1, *range(500)]
+
+
+def test_reading_goes_on_if_all_was_written_in_the_moment_of_the_pause(single, monkeypatch):
+    """Nobody else would come back for what is printed after that."""
+
+    class Slow(int):
+        """Compares as the limit does, when what is under way has been written."""
+
+        def __lt__(self, count: int) -> bool:
+            (process,) = single._pool.processes.values()
+            return count > 0 and until(lambda: not process.streams[0].under_way)
+
+    monkeypatch.setattr(arrivals, "OUTPUT_HIGH", Slow(0))
+    out = Recorder()
+    with contextlib.redirect_stdout(out):
+        assert single.submit(work.flood, 20_000, 100).result(DEADLINE) == 20_000
+        text = out.getvalue()
+    assert numbered(text) == list(range(20_000))
 
 
 def test_stream_that_blocks_delays_no_other_task(executor, meeting):

@@ -161,6 +161,15 @@ def flood(count, width=50, stream="stdout"):
     return count
 
 
+def say_attend_and_flood(address, count):
+    """Print a line, wait for the test, print ``count`` more."""
+    from tests.contract.workload import attend
+
+    print("-1 before", flush=True)
+    attend(address)
+    return flood(count)
+
+
 def announce_and_flood(address):
     announce(address)
     flood(10**9)

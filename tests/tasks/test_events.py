@@ -16,6 +16,7 @@ from tests.contract.meeting import DEADLINE, Meeting
 from tests.tasks import workload
 from tests.tasks.recorder import Latch, Recorder
 from wetlands_executor import CondaEnvExecutor, TaskEvent, TaskEventType, TaskStatus
+from wetlands_executor.pool.process import WorkerProcess
 
 STARTED, UPDATE = TaskEventType.STARTED, TaskEventType.UPDATE
 COMPLETION, FAILURE, CANCELATION = TaskEventType.COMPLETION, TaskEventType.FAILURE, TaskEventType.CANCELATION
@@ -62,6 +63,40 @@ def test_started_comes_when_a_worker_took_it_not_before(single: CondaEnvExecutor
     meeting.next()
     recorder.wait(STARTED)
     assert task.running()
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["lane free", "thread inside the lane"])
+def test_started_comes_if_the_worker_took_it_at_that_moment(
+    single: CondaEnvExecutor, meeting: Meeting, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    """It has read the frame, which does not ask it to tell, and the board does not say so yet."""
+    refused = threading.Event()
+    close_lane = WorkerProcess.close_lane
+
+    def close_and_note(process: WorkerProcess) -> bool:
+        closed = close_lane(process)
+        if not closed:
+            refused.set()
+        return closed
+
+    monkeypatch.setattr(WorkerProcess, "close_lane", close_and_note)
+    monkeypatch.setattr(WorkerProcess, "is_running", lambda _process, _call: False)
+    task = single.submit(workload.attend, meeting.address, "in")
+    guest = meeting.next()
+    recorder = Recorder()
+    assert single._pool is not None
+    (process,) = single._pool.processes.values()
+    if inside:
+        with process.lane:
+            task.listen(recorder)
+            assert refused.wait(DEADLINE)
+    else:
+        task.listen(recorder)
+    recorder.wait(STARTED)
+    assert task.running(), "who hears that it has started finds it running"
+    guest.release()
+    recorder.wait_for_end()
+    assert recorder.types == [STARTED, COMPLETION]
 
 
 def test_a_listener_that_comes_while_the_task_runs_gets_started_first(single: CondaEnvExecutor, meeting: Meeting) -> None:

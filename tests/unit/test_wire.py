@@ -166,7 +166,7 @@ def test_kinds_are_distinct() -> None:
 
 
 def test_what_a_channel_sends_is_what_the_host_reads(side: Side) -> None:
-    """The worker's own writer, payloads around every limit."""
+    """The worker's own writer, payloads around every limit, whole and in pieces."""
     channel = Channel(side.pipes.its_inbox, side.pipes.its_bulk, side.pipes.its_results)
     channel.nonce = NONCE
     sizes = (0, 1, 3999, 4000, 4096, 65535, 65536, 70_000, DIRECT, DIRECT + 1, 1_000_000)
@@ -175,13 +175,14 @@ def test_what_a_channel_sends_is_what_the_host_reads(side: Side) -> None:
     def run() -> None:
         for kind, number, data in sent:
             channel.send(kind, number, data)
+            channel.send(kind, number, [data[:2], memoryview(data)[2:]])
         side.pipes.close_fd(side.pipes.its_results)
 
     thread = threading.Thread(target=run)
     thread.start()
     frames = side.read_until_end()
     thread.join()
-    assert plain(frames) == sent
+    assert plain(frames) == [frame for frame in sent for _ in range(2)]
 
 
 def test_frames_in_pieces_of_any_size(side: Side, stress_rng: random.Random) -> None:

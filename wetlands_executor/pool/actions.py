@@ -187,7 +187,13 @@ class Actions(Arrivals):
         for event in self._absorbed(process):
             # Within an action: the state is between two events, and while it recalls this slot it only takes note.
             self._state.handle(event)
-        return st.Recalled(action.worker, process.take_back())
+        back = process.take_back()
+        for call in [call for call in self._untold if call.process is process or call in back]:
+            self._untold.discard(call)
+            if call.process is process:
+                # Race: the worker was faster, even if it has not written to the board yet, and its frame does not ask it to tell.
+                self._begin_untold(call)
+        return st.Recalled(action.worker, back)
 
     def _send_cancel(self, action: st.SendCancel) -> None:
         process = self.processes[action.worker]

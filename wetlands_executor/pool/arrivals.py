@@ -21,7 +21,7 @@ from wetlands_executor.pool.limits import Limits
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.payload import is_trivial
 from wetlands_executor.pool.process import TOO_LARGE, BadFrame, Call, Frame, RawFrame, WorkerProcess
-from wetlands_executor.pool.settling import OUTPUT_HIGH
+from wetlands_executor.pool.settling import OUTPUT_HIGH, OUTPUT_LOW
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -77,6 +77,32 @@ class Arrivals(Limits):
             # The host's stream is slower than the worker prints. Not reading any more makes the worker's own write wait, as in a terminal.
             stream.paused = True
             self._port.remove(fd)
+            # Race: the output thread may have written all of it since, and seen nothing paused. It counts, then looks; here it is the other way
+            # round, so that one of both sees the other.
+            if stream.under_way < OUTPUT_LOW:
+                self._resume(stream)
+
+    def _read_output(self, process: WorkerProcess, frames: list[RawFrame]) -> None:
+        """Read what was printed before these frames were sent.
+
+        Race: since `wait` has looked at the output, the worker may have printed more and sent the results that have just been read. (Even if
+        `wait` has named both: it looks at one descriptor after the other, and the worker goes on meanwhile.)
+        """
+        assert self._port is not None
+        for callback in self._port.printed():
+            callback()
+        if any(frame[0] == wire.SEVERAL or frame[0] in _OUTCOMES for frame in frames):
+            self._read_paused(process)
+
+    def _read_paused(self, process: WorkerProcess) -> None:
+        """Read what waits in the pipes of streams that are paused. Order: what a task has printed is on its way before its outcome is.
+
+        The worker's last lines fit into the pipe, and its outcome overtakes them there. It prints no faster for it: this is one reading, which
+        takes what a pipe holds, for each outcome.
+        """
+        for fd, stream in zip((process.process.stdout, process.process.stderr), process.streams, strict=True):
+            if stream.paused:
+                self._on_output(process, fd, stream)
 
     def _printed_by(self, process: WorkerProcess) -> Task[Any] | None:
         """Return the task whose output has just been read, if it can be only one.
@@ -109,11 +135,7 @@ class Arrivals(Limits):
             process.kill()
             return
         if frames:
-            # Race: since `wait` has looked at the output, the worker may have printed more and sent the results that have just been read. (Even
-            # if `wait` has named both: it looks at one descriptor after the other, and the worker goes on meanwhile.)
-            assert self._port is not None
-            for callback in self._port.printed():
-                callback()
+            self._read_output(process, frames)
             self._take(process, frames)
             frames = []
         if ended:
@@ -253,14 +275,13 @@ class Arrivals(Limits):
 
     def take_answer(self, process: WorkerProcess) -> None:
         """Take an answer from the board whose call the state knows, if there is one; see ``return_lane.py``."""
-        lane, port = process.return_lane, self._port
-        if lane is None or port is None or self.processes.get(process.worker) is not process:
+        lane = process.return_lane
+        if lane is None or self.processes.get(process.worker) is not process:
             return
         self._absorb(process)
         frame = lane.answer()
         if frame[1] in process.calls:
-            for callback in port.printed():
-                callback()
+            self._read_output(process, [frame])
             self._take(process, [frame])
 
     def catch_up(self) -> None:

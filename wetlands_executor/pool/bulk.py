@@ -404,16 +404,19 @@ class Series:
     def _sleep(self, place: int, end: float | None) -> None:
         if self.pool.forked:
             raise RuntimeError("this map belongs to the process that forked this one; only that process can wait for it")
-        lock = threading.Lock()
-        lock.acquire()
         self._wanted = place
-        self._sleepers.append(lock)
-        if self._outcomes[place] is not None:
-            return
-        if end is None:
+        while self._outcomes[place] is None:
+            # Race: who stored the outcome before this one may have looked at `_wanted` before it changed, and wakes whoever sleeps by now. So it is
+            # looked at once more after each wake-up.
+            lock = threading.Lock()
             lock.acquire()
-        elif not lock.acquire(timeout=min(max(end - time.monotonic(), 0.0), threading.TIMEOUT_MAX)) and self._outcomes[place] is None:
-            raise WaitTimeout
+            self._sleepers.append(lock)
+            if self._outcomes[place] is not None:
+                return
+            if end is None:
+                lock.acquire()
+            elif not lock.acquire(timeout=min(max(end - time.monotonic(), 0.0), threading.TIMEOUT_MAX)) and self._outcomes[place] is None:
+                raise WaitTimeout
 
 
 def _value(entry: tuple[int, Any], series: Series) -> Any:

@@ -122,6 +122,8 @@ class PoolCore:
         self._abandoned: set[int] = set()
         self._starts: dict[int, int] = {}
         self._reasons: dict[int, BaseException] = {}
+        # Calls that are being recalled because their frame does not ask the worker to tell when they begin.
+        self._untold: set[Call] = set()
         self._replies: dict[st.Item, list[Callable[[bool], object]]] = {}
         self._launch_waiters: list[tuple[threading.Lock, list[BaseException]]] = []
         self._timers: list[Timer] = []

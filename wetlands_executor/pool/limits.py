@@ -38,6 +38,12 @@ class Limits(Settling):
             spent = 0.0 if since is None else time.monotonic() - since
             self._set_timer(limit - spent, partial(self._check_time, call, limit))
 
+    @staticmethod
+    def _begin_untold(call: Call) -> None:
+        """A worker has taken a call that it was not asked to announce. Order: who hears that it has started finds it running."""
+        call.task._seen_running = True
+        call.task._emit(TaskEventType.STARTED)
+
     def _watch_silence(self, process: WorkerProcess) -> None:
         """The worker gets something to do: from now on it must be heard."""
         process.last_heard = time.monotonic()

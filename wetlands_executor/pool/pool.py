@@ -32,7 +32,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.errors import TaskTimeoutError
-from wetlands_executor.events import TaskEventType
 from wetlands_executor.pool import payload, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.actions import Actions
@@ -51,6 +50,8 @@ LOGGER = logging.getLogger("concurrent.futures")
 
 #: Seconds that a cancellation of many calls is waited for at most.
 PATIENCE = 5.0
+#: Seconds after which a call that could not be recalled is looked at again.
+WATCH_AGAIN = 0.005
 
 
 class Pool(Actions):
@@ -124,19 +125,23 @@ class Pool(Actions):
 
     def watch(self, call: Call) -> None:
         """Let the worker tell when this call begins, although it was not asked to when the call was submitted. Any thread."""
+        self.post(partial(self._watch, call))
 
-        def watch() -> None:
-            call.watched |= wire.WATCHED
-            known = self._is_known(call)
-            process = call.process
-            if process is None or not known:
-                return
-            if process.is_running(call):
-                call.task._emit(TaskEventType.STARTED)
-            else:
-                self._feed(st.RecallRequested(call))
-
-        self.post(watch)
+    def _watch(self, call: Call) -> None:
+        call.watched |= wire.WATCHED
+        known = self._is_known(call)
+        process = call.process
+        if process is None or not known:
+            return
+        if self._state.credit == 1 or process.is_running(call):
+            self._begin_untold(call)  # what such a worker has is what it runs
+            return
+        self._untold.add(call)
+        self._feed(st.RecallRequested(call))
+        if call in self._untold:
+            # Race: a submitting thread was inside the lane, and nothing was taken back.
+            self._untold.discard(call)
+            self._set_timer(WATCH_AGAIN, partial(self._watch, call))
 
     def kill(self, call: Call) -> None:
         """End the worker that runs this call; cancel the call if it waits. Any thread."""

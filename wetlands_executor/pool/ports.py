@@ -32,6 +32,9 @@ class PollPort:
     def __init__(self) -> None:
         self._readers: dict[int, tuple[int, Callback]] = {}
         self._writers: dict[int, Callback] = {}
+        # Descriptors whose news are told once only; those of which ``printed`` has been told, and ``wait`` has not.
+        self._bells: set[int] = set()
+        self._rung: set[int] = set()
         with spawn.making:
             self._epoll = select.epoll() if hasattr(select, "epoll") and not spawn.PLAIN else None
             if self._epoll is not None:
@@ -60,6 +63,7 @@ class PollPort:
     def add_bell(self, fd: int, rank: int, callback: Callback) -> None:
         """Call ``callback`` from ``wait`` once for each time that the eventfd is written to, whoever reads it."""
         self._readers[fd] = (rank, callback)
+        self._bells.add(fd)
         self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def want_write(self, fd: int, callback: Callback | None) -> None:
@@ -79,6 +83,8 @@ class PollPort:
         if self._readers.pop(fd, None) is not None or self._writers.pop(fd, None) is not None:
             with contextlib.suppress(OSError, KeyError):
                 self._poll.unregister(fd)
+        self._bells.discard(fd)
+        self._rung.discard(fd)
 
     def read(self, fd: int, count: int) -> bytes | None:
         """Return what is there, up to ``count`` bytes: None if nothing is, b"" at the end."""
@@ -104,13 +110,16 @@ class PollPort:
     def wait(self, timeout: float | None, posted: Sized) -> list[Callback]:
         """Sleep until something happens or ``timeout`` seconds have passed; return what to call, in order. Does not sleep if ``posted``."""
         self.sleeping = True
-        if posted:
+        if posted or self._rung:
             timeout = 0
         if self._epoll is not None:
             ready = self._epoll.poll(-1 if timeout is None else timeout)
         else:
             ready = self._poll.poll(None if timeout is None else timeout * 1000)
         self.sleeping = False
+        if self._rung:
+            ready = [*ready, *((fd, select.POLLIN) for fd in self._rung)]
+            self._rung.clear()
         if len(ready) == 1:
             reader = self._readers.get(ready[0][0])
             if reader is not None and ready[0][0] not in self._writers:
@@ -137,6 +146,8 @@ class PollPort:
         """Return what to call for output that can be read now. For a reader of results: what was printed before them is there by now."""
         readers = self._readers
         ready = self._epoll.poll(0) if self._epoll is not None else self._poll.poll(0)
+        if ready and self._bells:
+            self._rung.update(fd for fd, _mask in ready if fd in self._bells)
         return [readers[fd][1] for fd, _mask in ready if fd in readers and readers[fd][0] == OUTPUT] if ready else []
 
     def wake(self) -> None:

@@ -89,22 +89,31 @@ class Channel:
 
         Order: the frame is in the pipe, which outlives this process, before the caller goes on. That is what makes a finished result
         safe from the next task's crash.
+
+        Args:
+            kind: of the frame.
+            item: the call that it is about, 0 for none.
+            payload: bytes, or a list of pieces that are to be joined.
+            duration: of the call, in microseconds.
         """
+        pieces = payload if type(payload) is list else None
+        length = len(payload) if pieces is None else sum(map(len, pieces))
         # Guarantee: the pid is asked anew, so that a child that a task forked cannot pass for this worker.
         self.sent += 1
-        head = wire.RESULT.pack(len(payload), self.nonce, os.getpid(), kind, duration, item)
+        head = wire.RESULT.pack(length, self.nonce, os.getpid(), kind, duration, item)
         try:
             with self._lock:
                 if self._identity and os.fstat(self.results).st_ino != self._identity:
                     raise ChannelLost("the task has closed descriptors that it did not open")
-                if len(payload) < 4000:
+                if length < 4000 and pieces is None:
                     data = head + payload
                     done = os.write(self.results, data)
                     while done < len(data):
                         done += os.write(self.results, data[done:])
                     return
                 self._write_all(head)
-                self._write_all(payload)
+                for piece in pieces or (payload,):
+                    self._write_all(piece)
         except OSError as error:
             raise ChannelLost(str(error)) from error
 

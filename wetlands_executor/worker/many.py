@@ -57,6 +57,7 @@ def make_calls(runner: Runner, item: int, function: Any, where: Any, data: Any, 
         if conclude(one):
             outcome, payload = wire.CANCELLED, b""
         start = outbox.put(one, outcome, payload, start)
+        payload = b""  # a large result must not live until the next call
     outbox.send()
 
 

@@ -166,8 +166,8 @@ class Parcels:
 
     # --- results
 
-    def send(self, data: bytes, raws: List[Any]) -> Tuple[int, bytes]:
-        """Put a result into blocks; return (kind of result frame, payload).
+    def send(self, data: bytes, raws: List[Any]) -> Tuple[int, Any]:
+        """Put a result into blocks; return (kind of result frame, payload). For what found no block, the payload is a list of pieces.
 
         Args:
             data: the pickle.
@@ -215,11 +215,14 @@ class Parcels:
                     del alive
                 entry = self._store(raw, claimed)
                 if entry is None:
+                    # Not copied, and not joined: there is no block for it because memory is short.
                     entry = wire.BLOCK.pack(0, wire.FOLLOWING, 0, 0, 0, raw.nbytes)
-                    following.append(bytes(raw))
+                    following.append(raw)
                 entries.append(entry)
                 raw = None
-            payload = b"".join([wire.LIST.pack(len(entries), first), *entries, b"" if first else data, *following])
+            payload: Any = b"".join([wire.LIST.pack(len(entries), first), *entries, b"" if first else data])
+            if following:
+                payload = [payload, *following]
             for root in back:
                 if root is not None:
                     words[root.number] = HOST
