@@ -84,6 +84,7 @@ class PartTask(Task[Any]):
     """What the pool settles when the calls of a part share one fate."""
 
     _part: Part
+    _counted = True  # its calls are, one by one
 
     def _finish(self, value: Any, now: float, pid: int, duration: float) -> bool:  # noqa: ARG002 - as in Task
         part = self._part
@@ -140,6 +141,7 @@ class BulkTask(Task[Any]):
     """What the pool settles when nothing of a series' rest will run."""
 
     _bulk: Bulk
+    _counted = True  # as above
 
     def _settle(self, value: Any, error: BaseException | None) -> None:  # noqa: ARG002 - as in Task
         series = self._bulk.series
