@@ -52,8 +52,8 @@ T = TypeVar("T")
 _DONE = frozenset((FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED))
 _CANCELLED = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED))
 
-#: Seconds after which a Future's condition that is locked by somebody is tried again, and the number of tries.
-_NOTIFY_DELAY, _NOTIFY_TRIES = 0.002, 50
+#: How often a Future's condition that is locked by somebody is tried again (``PoolCore.notify_later``).
+_NOTIFY_TRIES = 50
 
 
 class TaskStatus(Enum):
@@ -121,6 +121,40 @@ class TaskCondition(_RLock):  # type: ignore[misc] # its type has no public name
             self._full.notify_all()
 
 
+class _OnDemand:
+    """An attribute that is made when it is first asked for; from then on it stands in the object and nothing here is called for it."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
+
+    def __get__(self, task: Any, owner: Any) -> Any:
+        return self if task is None else self._make(task)
+
+
+def _make_condition(task: Task[Any]) -> TaskCondition:
+    fields = task.__dict__
+    found = fields.get("_lazy_condition")
+    if found is None:
+        found = fields.setdefault("_lazy_condition", TaskCondition())  # one step: all get the same one, or all see that it is settled
+        call = task._call
+        if call is not None and call.quiet:
+            task._attend()
+    if found is _SETTLED:
+        # Nobody had asked for the condition before the end: from now on the state is final for whoever holds it.
+        task._state = task._final or task._state
+        found = fields.setdefault("_late_condition", TaskCondition())
+    fields["_condition"] = found
+    return found  # type: ignore[no-any-return]
+
+
+def _make_waiters(task: Task[Any]) -> list[Any]:
+    return task.__dict__.setdefault("_waiters", [])  # type: ignore[no-any-return]
+
+
+def _make_callbacks(task: Task[Any]) -> deque[Any]:
+    return task.__dict__.setdefault("_done_callbacks", deque())  # type: ignore[no-any-return]
+
+
 class Task(Future[T]):
     """A call that runs, or will run, in a worker. A ``Future`` in every respect; a bare ``Task()`` is a plain one.
 
@@ -161,33 +195,11 @@ class Task(Future[T]):
         self._number = next(_numbers)
         self._created_at = time.time()
 
-    # --- what the standard library's helpers reach for, made on demand (dict.setdefault is one step)
+    # --- what the standard library's helpers reach for, made on demand
 
-    @property
-    def _condition(self) -> TaskCondition:  # type: ignore[override]
-        found = self.__dict__.get("_lazy_condition")
-        if found is None:
-            found = self.__dict__.setdefault("_lazy_condition", TaskCondition())
-            self._attend()
-        if found is _SETTLED:
-            # Nobody had asked for the condition before the end: from now on the state is final for whoever holds it.
-            self._state = self._final or self._state
-            found = self.__dict__.setdefault("_late_condition", TaskCondition())
-        return found  # type: ignore[no-any-return]
-
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
-        found = self.__dict__.get("_lazy_waiters")
-        if found is None:
-            found = self.__dict__.setdefault("_lazy_waiters", [])
-        return found  # type: ignore[no-any-return]
-
-    @property
-    def _done_callbacks(self) -> deque[Callable[[Any], object]]:
-        found = self.__dict__.get("_lazy_callbacks")
-        if found is None:
-            found = self.__dict__.setdefault("_lazy_callbacks", deque())
-        return found  # type: ignore[no-any-return]
+    _condition = _OnDemand(_make_condition)
+    _waiters = _OnDemand(_make_waiters)
+    _done_callbacks = _OnDemand(_make_callbacks)
 
     # --- reading
 
@@ -519,10 +531,10 @@ class Task(Future[T]):
         """Call ``fn(task)`` when the task has finished: on the executor's callback thread, or here and now if it has finished already."""
         entry = (fn,)
         callbacks = self._done_callbacks
-        callbacks.append(entry)  # type: ignore[arg-type]
+        callbacks.append(entry)
         if self._is_done():
             try:
-                callbacks.remove(entry)  # type: ignore[arg-type]
+                callbacks.remove(entry)
             except ValueError:
                 return  # the settling thread has it
             self._call_back(fn)
@@ -801,7 +813,7 @@ class Task(Future[T]):
         fields["_state"] = FINISHED
         return (
             "_sleepers" in fields
-            or "_lazy_callbacks" in fields
+            or "_done_callbacks" in fields
             or "_hooks" in fields
             or "_listeners" in fields
             or "_streams" in fields
@@ -853,10 +865,10 @@ class Task(Future[T]):
             self._run_hooks(fields["_hooks"])
         if condition is not _SETTLED:
             self._notify(condition, _NOTIFY_TRIES, [])
-        if "_lazy_callbacks" in fields:
+        if "_done_callbacks" in fields:
             self._invoke_callbacks()
 
-    def _notify(self, condition: TaskCondition, tries: int, told: list[Any]) -> None:
+    def _notify(self, condition: TaskCondition, tries: int, told: list[Any]) -> bool:
         """Make the state final for the standard library's waiters, and tell them; never block on their locks.
 
         Race: an exception from a signal handler can leave the condition of a Future, or that of a waiter's event, locked for ever. Both are only
@@ -866,17 +878,20 @@ class Task(Future[T]):
             condition: of this Future.
             tries: how often it may still be tried again.
             told: waiters that have been told.
+
+        Returns:
+            False if it is tried again.
         """
         pool = self._pool
         locked = condition.acquire(blocking=False)
         if not locked and tries and pool is not None:
-            pool.later(_NOTIFY_DELAY, partial(self._notify, condition, tries - 1, told))
-            return
+            pool.notify_later(partial(self._notify, condition, tries - 1, told))
+            return False
         left = False
         try:
             self._state = self._final or self._state
-            for waiter in list(self.__dict__.get("_lazy_waiters", ())):
-                if any(waiter is known for known in told):
+            for waiter in tuple(self.__dict__.get("_waiters", ())):
+                if told and any(waiter is known for known in told):
                     continue
                 if not _can_be_told(waiter):
                     left = True
@@ -894,7 +909,9 @@ class Task(Future[T]):
             if locked:
                 condition.release()
         if left and tries and pool is not None:
-            pool.later(_NOTIFY_DELAY, partial(self._notify, condition, tries - 1, told))
+            pool.notify_later(partial(self._notify, condition, tries - 1, told))
+            return False
+        return True
 
     def _invoke_callbacks(self) -> None:
         """Run the callbacks: bridges to an event loop here, those of users on the callback thread. Called by the standard library too."""
@@ -906,7 +923,7 @@ class Task(Future[T]):
             # A bare task, settled through the standard library's methods.
             self._emit(self._terminal_type())
             self._run_hooks(self.__dict__.get("_hooks", deque()))
-        callbacks: deque[tuple[Callable[[Any], object]]] | None = self.__dict__.get("_lazy_callbacks")
+        callbacks: deque[tuple[Callable[[Any], object]]] | None = self.__dict__.get("_done_callbacks")
         if not callbacks:
             return
         if pool is None:

@@ -72,8 +72,10 @@ def items(names: str) -> list[Item]:
 class Talk:
     """A conversation with a PoolState."""
 
-    def __init__(self, max_workers: int = 1, *, credit: int = 1, tasks_per_worker: int | None = None) -> None:
-        self.state = PoolState(max_workers, credit=credit, tasks_per_worker=tasks_per_worker)
+    def __init__(
+        self, max_workers: int = 1, *, credit: int = 1, most_credit: int | None = None, tasks_per_worker: int | None = None
+    ) -> None:
+        self.state = PoolState(max_workers, credit=credit, most_credit=most_credit, tasks_per_worker=tasks_per_worker)
 
     def say(self, event: Event) -> list[Action]:
         actions = self.state.handle(event)
@@ -173,6 +175,31 @@ def test_a_refill_waits_until_half_the_credit_is_used_up() -> None:
     talk.say(Submitted(many))
     assert talk.say(ItemsFinished(1, [many[0]])) == []
     assert talk.say(ItemsFinished(1, [many[1]])) == [Dispatch(1, many[4:6])]
+
+
+def test_the_credit_of_a_worker_that_runs_dry_grows() -> None:
+    """It finished half of what it had before the host came round: it gets twice as much, up to the most."""
+    talk = Talk(1, credit=4, most_credit=10).start(1)
+    many = items("abcdefghijklmnopqrstuvwxyz")
+    talk.say(Submitted(many))
+    assert talk.say(ItemsFinished(1, many[:2])) == [Dispatch(1, many[4:10])]
+    assert talk.say(ItemsFinished(1, many[2:6])) == [Dispatch(1, many[10:16])]
+    assert talk.state.slots[0].credit == 10
+
+
+def test_what_is_taken_back_ends_the_growth() -> None:
+    """Items that are wanted elsewhere were given out too far ahead."""
+    talk = Talk(2, credit=4, most_credit=64).start(1)
+    many = items("abcdefghijklmnop")
+    talk.say(Submitted(many))
+    talk.say(ItemsFinished(1, many[:4]))
+    slot = talk.state.slots[0]
+    assert slot.credit == 8
+    talk.say(WorkerReady(2))
+    while not slot.recalling:
+        other = list(talk.state.slots[1].held)
+        talk.say(ItemsFinished(2, other))
+    assert slot.credit == 4
 
 
 def test_a_short_queue_is_shared_among_the_workers() -> None:

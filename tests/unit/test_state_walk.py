@@ -137,7 +137,7 @@ class Shell:
         self.takes_back = credit > 1
         self.prompt = prompt  # a Recall is answered at once, as pool.py does it; else at some time later
         self.log = log
-        self.state = st.PoolState(max_workers, credit=credit, tasks_per_worker=quota)
+        self.state = st.PoolState(max_workers, credit=credit, most_credit=4 * credit if credit > 1 else None, tasks_per_worker=quota)
         self.jobs: list[Job] = []
         self.open: dict[Job, None] = {}
         self.waiting: dict[Job, None] = {}
@@ -217,7 +217,7 @@ class Shell:
                 refused.append(job)
             else:
                 worker.inbox.append(job)
-        assert len(worker.held) - len(worker.unheard) <= self.credit, "more items than the credit"
+        assert len(worker.held) - len(worker.unheard) <= self.state.most_credit, "more items than the credit"
         assert self.quota is None or worker.given <= self.quota, "more items than the quota"
         fresh = [(-job.priority, job.number) for job in action.items if not job.returned]
         assert fresh == sorted(fresh), "not in the order of priority and submission"
@@ -419,7 +419,7 @@ class Shell:
         needed = self.state.can_act or any(job.priority > 0 for job in jobs)
         before = len(self.log) if self.log is not None else 0
         if count == 1 and not needed:
-            busy = {worker.number for worker in self.workers.values() if worker.held and len(worker.held) * 2 >= self.credit}
+            busy = {worker.number for worker in self.workers.values() if worker.held and len(worker.held) * 2 >= self.state.by_worker[worker.number].credit}
             self.feed(st.Submitted(jobs), refill_only=busy)
             if self.log is not None:
                 self.log.insert(before, f"{jobs} posted without a wake-up\n")

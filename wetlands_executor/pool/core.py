@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("concurrent.futures")
 
+#: Seconds after which conditions that somebody has locked are tried again.
+NOTIFY_DELAY = 0.002
+#: Tries that may fail before the others are put off.
+NOTIFY_EARLY = 8
+
 #: Pools of this process, for its forks and for the interpreter's exit.
 live_pools: weakref.WeakSet[PoolCore] = weakref.WeakSet()
 
@@ -104,7 +109,13 @@ class PoolCore:
         self.peer = peer or Peer()
         self.max_workers = max_workers
         self.pid = os.getpid()
-        self._state = st.PoolState(max_workers, credit=st.CREDIT if spawn.can_take_back() else 1, tasks_per_worker=tasks_per_worker)
+        several = spawn.can_take_back()
+        self._state = st.PoolState(
+            max_workers,
+            credit=st.CREDIT if several else 1,
+            most_credit=st.MOST_CREDIT if several else 1,
+            tasks_per_worker=tasks_per_worker,
+        )
         self._posted: deque[Call | Callable[[], object]] = deque()
         self._port: ports.Port | None = None
         self._thread: threading.Thread | None = None
@@ -124,6 +135,8 @@ class PoolCore:
         self._reasons: dict[int, BaseException] = {}
         # Calls that are being recalled because their frame does not ask the worker to tell when they begin.
         self._untold: set[Call] = set()
+        self._notifications: deque[Callable[[], bool]] = deque()
+        self._notifying = False
         self._replies: dict[st.Item, list[Callable[[bool], object]]] = {}
         self._launch_waiters: list[tuple[threading.Lock, list[BaseException]]] = []
         self._timers: list[Timer] = []
@@ -199,6 +212,25 @@ class PoolCore:
     def later(self, delay: float, job: Callable[[], object]) -> None:
         """Run ``job`` on the I/O thread after ``delay`` seconds."""
         self.post(partial(self._set_timer, delay, job))
+
+    def notify_later(self, job: Callable[[], bool]) -> None:
+        """Run ``job`` on the I/O thread a little later, together with others. It returns False if it was too early, and has asked for another try.
+
+        Who waits for many tasks locks the conditions of all of them for some time, and all of them end meanwhile.
+        """
+        self._notifications.append(job)
+        if not self._notifying:
+            self._notifying = True
+            self.later(NOTIFY_DELAY, self._notify)
+
+    def _notify(self) -> None:
+        self._notifying = False  # Order: before they are taken; what is added from here on may set another timer
+        early = 0
+        for _ in range(len(self._notifications)):
+            if not self._notifications.popleft()():
+                early += 1
+                if early == NOTIFY_EARLY:
+                    break  # the others are locked by the same waiter, most likely; those that were tried stand behind them now
 
     def _is_known(self, call: Call) -> bool:
         """Return True if the call has not finished. Order: what submitting threads have sent is absorbed first, else it would look finished."""

@@ -242,14 +242,22 @@ class WorkerProcess:
     def send_calls(self, calls: Iterable[Call]) -> None:
         """Send calls, with the records that they refer to."""
         self.lane_open = False
-        mine = self.calls
+        mine, known, sent_context = self.calls, self.known, self.sent_context
         frames = []
         for call in calls:
             call.process = self
             call.known = True
             mine[call.number] = call
-            if not self.knows(call):
+            encoded = call.encoded
+            definition = encoded.definition
+            if (
+                (encoded.flags | call.watched) & _WITH_RECORDS
+                or definition is None
+                or definition.number not in known
+                or call.context.number != sent_context
+            ):
                 self._send_records(call)
+                sent_context = self.sent_context
             frames.append(call.frame())
         self._inbox.append(b"".join(frames))
         self.flush()

@@ -75,6 +75,7 @@ from wetlands_executor.pool.moves import (
 __all__ = [
     "CREDIT",
     "GIVEN_UP_DELAY",
+    "MOST_CREDIT",
     "RESTART_DELAYS",
     "START_TRIES",
     "WAITING",
@@ -123,6 +124,9 @@ __all__ = [
 
 #: Items that a slot may hold where they can be taken back. 64 keeps a worker busy for the 100 us that a refill takes.
 CREDIT = 64
+#: Items that it may hold if it finishes them faster than the host comes round: while a thread of the program computes, that takes 5 ms
+#: (``sys.getswitchinterval``). No more fit into a pipe of 64 KB.
+MOST_CREDIT = 512
 #: Seconds before the second, third, ... try to start a worker after one did not come up.
 RESTART_DELAYS = (0.05, 0.25)
 #: Tries after which a start that always fails is given up.
@@ -163,10 +167,11 @@ class Slot:
         worker: the incarnation, None if EMPTY.
         held: the items given to it and not finished, in the order of dispatch.
         quota: how many more items this incarnation may be given; None is no limit.
+        credit: how many it may hold now.
         productive: whether this incarnation has finished or run an item; a death after that is no failed start.
     """
 
-    __slots__ = ("held", "index", "phase", "productive", "quota", "recalling", "replace", "worker")
+    __slots__ = ("credit", "held", "index", "phase", "productive", "quota", "recalling", "replace", "worker")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -174,6 +179,7 @@ class Slot:
         self.phase = Phase.EMPTY
         self.held: dict[Item, None] = {}
         self.quota: int | None = None
+        self.credit = 0
         self.productive = False
         # Invariant: while a Recall is under way nothing is dispatched to the slot, so that its answer describes what it holds.
         self.recalling = False
@@ -187,12 +193,16 @@ class PoolState:
     Args:
         max_workers: number of slots.
         credit: items that a slot may hold; 1 where unstarted items cannot be taken back.
+        most_credit: what that grows to for a worker whose items are so short that it runs dry; None is no growth.
         tasks_per_worker: items after which an incarnation is replaced; None is no limit.
     """
 
-    def __init__(self, max_workers: int, *, credit: int = CREDIT, tasks_per_worker: int | None = None) -> None:
+    def __init__(
+        self, max_workers: int, *, credit: int = CREDIT, most_credit: int | None = None, tasks_per_worker: int | None = None
+    ) -> None:
         self.max_workers = max_workers
         self.credit = credit
+        self.most_credit = most_credit or credit
         self.tasks_per_worker = tasks_per_worker
         self.status = Status.OPEN
         self.broken = False
@@ -242,7 +252,7 @@ class PoolState:
         if not self.hold_starts and len(self.by_worker) < self.max_workers:
             return True
         # As long as half the credit is used, the next results come before the worker runs dry, and with them the refill.
-        return any(len(slot.held) * 2 < self.credit and self._room(slot) > 0 for slot in self.by_worker.values())
+        return any(len(slot.held) * 2 < slot.credit and self._room(slot) > 0 for slot in self.by_worker.values())
 
     # --- events
 
@@ -346,9 +356,12 @@ class PoolState:
                     self._cancelling.discard(item)
                     out.append(CancelAnswered(item, False))
         self._rest(slot, out)
+        if len(event.items) * 2 >= slot.credit and slot.credit < self.most_credit:
+            # It has finished half of all that it may hold before the host came round: it would run dry.
+            slot.credit = min(slot.credit * 2, self.most_credit)
         if self.waiting_count:
             # Order: refill when half the credit is used up, so that one write carries many frames.
-            if len(held) * 2 <= self.credit:
+            if len(held) * 2 <= slot.credit:
                 self._schedule(out)
         elif self.idle:
             self._balance(out)
@@ -634,7 +647,7 @@ class PoolState:
         """Return how many more items the slot may be given."""
         if slot.phase is not Phase.READY or slot.recalling:
             return 0
-        room = max(0, self.credit - len(slot.held))
+        room = max(0, slot.credit - len(slot.held))
         return room if slot.quota is None else max(0, min(room, slot.quota))
 
     def _give(self, slot: Slot, item: Item) -> None:
@@ -718,16 +731,31 @@ class PoolState:
         slots = [slot for slot in sorted(self.by_worker.values(), key=_load) if self._room(slot) > 0]
         rooms = [self._room(slot) for slot in slots]
         items = self._next_items(sum(rooms))
-        turns = [(slot, batches.setdefault(slot, [])) for slot in slots]
+        if len(slots) == 1:  # the usual case: one worker has used up half of what it had
+            self._give_all(slots[0], items, batches)
+            return
+        hands: list[list[Item]] = [[] for _ in slots]
         position = 0
         while position < len(items):
-            for turn, (slot, batch) in enumerate(turns):
+            for turn, hand in enumerate(hands):
                 if rooms[turn] and position < len(items):
                     rooms[turn] -= 1
-                    item = items[position]
+                    hand.append(items[position])
                     position += 1
-                    self._give(slot, item)
-                    batch.append(item)
+        for slot, hand in zip(slots, hands, strict=True):
+            self._give_all(slot, hand, batches)
+
+    def _give_all(self, slot: Slot, items: list[Item], batches: dict[Slot, list[Item]]) -> None:
+        """Let a worker hold these items, and note them for its dispatch."""
+        if not items:
+            return
+        for item in items:
+            item.place = slot
+        self.idle.pop(slot, None)
+        slot.held.update(dict.fromkeys(items))
+        if slot.quota is not None:
+            slot.quota -= len(items)
+        batches.setdefault(slot, []).extend(items)
 
     def _balance(self, out: list[Action]) -> None:
         """Nothing waits and a worker is idle: take back what another has not started."""
@@ -740,6 +768,7 @@ class PoolState:
     def _recall(self, slot: Slot, out: list[Action]) -> None:
         if not slot.recalling and slot.worker is not None:
             slot.recalling = True
+            slot.credit = self.credit  # what it was given ahead is wanted elsewhere
             self.idle.pop(slot, None)
             out.append(Recall(slot.worker))
 
@@ -753,6 +782,7 @@ class PoolState:
             self.next_worker += 1
             slot.phase = Phase.STARTING
             slot.quota = self.tasks_per_worker
+            slot.credit = self.credit
             self.by_worker[slot.worker] = slot
             self.starting += 1
             out.append(StartWorker(slot.worker, slot.index))
@@ -809,6 +839,7 @@ class PoolState:
         for slot in self.slots:
             assert all(item.place is slot for item in slot.held)
             assert len(slot.held) <= self.credit or self.credit > 1
+            assert self.credit <= slot.credit <= self.most_credit or slot.worker is None
             assert slot.phase is not Phase.EMPTY or not slot.held
         assert not (self.waiting_count and self.idle and not self.broken), "an idle worker while something waits"
         if self.status is Status.CLOSED:
