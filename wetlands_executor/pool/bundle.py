@@ -22,6 +22,7 @@ _MODULES = (
     "channel",
     "classes",
     "context",
+    "copying",
     "imports",
     "injection",
     "lacking",
