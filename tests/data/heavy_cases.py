@@ -1,4 +1,4 @@
-"""Values of scipy, pandas, PIL, xarray and torch that travel between versions; the same shape as ``numpy_cases``. Python 3.9 reads it."""
+"""Values of scipy, pandas, PIL and xarray that travel between versions; the same shape as ``numpy_cases``. Python 3.9 reads it."""
 
 import io
 import pickle
@@ -84,15 +84,6 @@ def _tree():
     return cKDTree(np.arange(12.0).reshape(6, 2))
 
 
-def _torch(make):
-    def wrapped():
-        import torch
-
-        return make(torch)
-
-    return wrapped
-
-
 CASES = {"scipy.sparse." + kind: _sparse(kind) for kind in (
     "csr_matrix", "csc_matrix", "coo_matrix", "bsr_matrix", "dia_matrix", "lil_matrix", "dok_matrix", "csr_array", "csc_array", "coo_array",
 )}  # fmt: skip
@@ -104,9 +95,6 @@ CASES.update(
         "xarray.DataArray": _array,
         "xarray.Dataset": lambda: _array().to_dataset(),
         "xarray with dates": lambda: _array().assign_coords(x=np.array(["2024-01-01", "2024-01-02"], "M8[ns]")),
-        "torch tensor": _torch(lambda torch: torch.arange(6.0).reshape(2, 3)),
-        "torch tensor, transposed": _torch(lambda torch: torch.arange(6).reshape(2, 3).t()),
-        "torch parameter": _torch(lambda torch: torch.nn.Parameter(torch.ones(3))),
         "pandas frame": _frame,
         "pandas frame, empty": lambda: pd.DataFrame(),
         "pandas frame of one dtype": lambda: pd.DataFrame(np.arange(6.0).reshape(2, 3), columns=list("abc")),
@@ -175,8 +163,6 @@ def _describe(value):
         return ["Image", value.mode, list(value.size), value.tobytes().hex()]
     if module == "xarray":
         return [kind, str(value.to_dict())]
-    if module == "torch":
-        return [kind, str(value.dtype), list(value.stride()), value.tolist()]
     if pd is not None and isinstance(value, pd.DataFrame):
         return [kind, [str(each) for each in value.dtypes], str(value.to_dict("split")), str(value.index.names), str(value.columns.names)]
     if pd is not None and isinstance(value, pd.Series):

@@ -1,4 +1,4 @@
-"""scipy, pandas, PIL, xarray and torch between different versions of each: ``pytest -m heavy tests/data`` (installs about 1 GB)."""
+"""scipy, pandas, PIL and xarray between different versions of each: ``pytest -m heavy tests/data`` (installs about 1 GB)."""
 
 from __future__ import annotations
 
@@ -55,8 +55,6 @@ def test_heavy(
     found = exchanged[pair]
     if isinstance(found, str):
         pytest.skip(found)
-    if name.startswith("torch"):
-        pytest.skip("the registry has no build of torch for the processor alone on this platform without an extra index")
     same_pandas = found["versions"]["host"].partition(".")[0] == found["versions"]["worker"].partition(".")[0]
     for direction, outcome in found[name].items():
         if outcome == "ok":

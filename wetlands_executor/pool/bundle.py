@@ -42,6 +42,7 @@ _MODULES = (
     "sharing",
     "sources",
     "stdio",
+    "tensors",
     "wire",
 )
 
