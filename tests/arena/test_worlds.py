@@ -34,8 +34,8 @@ def run() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a program of ``hosts``."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*args: object, **env: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-W", "error", "-m", "tests.arena.hosts", *map(str, args)]
+    def run(*args: object, start: str = "", **env: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-W", "error", *(("-c", start) if start else ("-m", "tests.arena.hosts")), *map(str, args)]
         variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", "OPENBLAS_NUM_THREADS": "1", **env}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         started.append(subprocess.Popen(command, cwd=ROOT, env=variables, text=True, start_new_session=True, **pipes))
@@ -66,6 +66,20 @@ def test_the_pipe_means_the_same(run, world):
 @pytest.mark.parametrize("world", ["plain", "threads", "switched off"])
 def test_share_where_arguments_take_the_pipe(run, world):
     finish(run("sharing", "memory", **WORLDS[world]))
+
+
+NO_MEMFD = {
+    "absent": "del os.memfd_create",
+    "refused": "def refuse(*_): raise PermissionError(1, 'not permitted')\nos.memfd_create = refuse",
+}
+
+
+@pytest.mark.parametrize("how", NO_MEMFD)
+@pytest.mark.parametrize("program", ["everything pipe", "sharing memory"])
+def test_without_files_in_memory(run, how, program):
+    """A Python that was built for an old C library; a sandbox."""
+    start = f"import os, runpy, sys\n{NO_MEMFD[how]}\nsys.argv[1:] = {program.split()}\nrunpy.run_module('tests.arena.hosts', run_name='__main__')"
+    finish(run(start=start))
 
 
 def test_beyond_the_limit_the_pipe_is_used(run):

@@ -1,4 +1,4 @@
-"""Values of scipy, pandas, PIL, xarray and torch that travel between versions; the same shape as ``numpy_cases``. Python 3.9 reads it."""
+"""Values of scipy, pandas, PIL and xarray that travel between versions; the same shape as ``numpy_cases``. Python 3.9 reads it."""
 
 import io
 import pickle
@@ -72,10 +72,14 @@ def _rotation():
     return Rotation.from_rotvec([[0.1, 0.2, 0.3], [1, 0, 0]])
 
 
-def _spline():
-    from scipy.interpolate import CubicSpline
+def _piecewise(kind):
+    def make():
+        import scipy.interpolate
 
-    return CubicSpline([0, 1, 2], [0, 1, 4])
+        kinds = {"PPoly": ([[1.0, 2], [3, 4]], [0, 1, 2]), "BPoly": ([[1.0, 2], [3, 4]], [0, 1, 2]), "CubicHermiteSpline": ([0, 1, 2], [0, 1, 4], [0, 2, 4])}
+        return getattr(scipy.interpolate, kind)(*kinds.get(kind, ([0, 1, 2], [0, 1, 4])), **({} if "Akima" in kind else {"extrapolate": False}))
+
+    return make
 
 
 def _tree():
@@ -84,19 +88,12 @@ def _tree():
     return cKDTree(np.arange(12.0).reshape(6, 2))
 
 
-def _torch(make):
-    def wrapped():
-        import torch
-
-        return make(torch)
-
-    return wrapped
-
-
 CASES = {"scipy.sparse." + kind: _sparse(kind) for kind in (
     "csr_matrix", "csc_matrix", "coo_matrix", "bsr_matrix", "dia_matrix", "lil_matrix", "dok_matrix", "csr_array", "csc_array", "coo_array",
 )}  # fmt: skip
-CASES.update({"scipy Rotation": _rotation, "scipy CubicSpline": _spline, "scipy cKDTree": _tree})
+CASES.update({"scipy Rotation": _rotation, "scipy cKDTree": _tree})
+PIECEWISE = ("PPoly", "BPoly", "CubicSpline", "CubicHermiteSpline", "PchipInterpolator", "Akima1DInterpolator")
+CASES.update({"scipy piecewise " + kind: _piecewise(kind) for kind in PIECEWISE})
 CASES.update({"PIL image " + mode: _image(mode) for mode in ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I", "F", "I;16")})
 CASES.update({"PIL image from " + format: _saved(format) for format in ("PNG", "TIFF", "JPEG")})
 CASES.update(
@@ -104,9 +101,6 @@ CASES.update(
         "xarray.DataArray": _array,
         "xarray.Dataset": lambda: _array().to_dataset(),
         "xarray with dates": lambda: _array().assign_coords(x=np.array(["2024-01-01", "2024-01-02"], "M8[ns]")),
-        "torch tensor": _torch(lambda torch: torch.arange(6.0).reshape(2, 3)),
-        "torch tensor, transposed": _torch(lambda torch: torch.arange(6).reshape(2, 3).t()),
-        "torch parameter": _torch(lambda torch: torch.nn.Parameter(torch.ones(3))),
         "pandas frame": _frame,
         "pandas frame, empty": lambda: pd.DataFrame(),
         "pandas frame of one dtype": lambda: pd.DataFrame(np.arange(6.0).reshape(2, 3), columns=list("abc")),
@@ -167,16 +161,14 @@ def _describe(value):
         return [kind, value.format, str(value.dtype), value.toarray().tolist(), type(value).__name__.endswith("array")]
     if kind == "Rotation":
         return [kind, np.round(value.as_matrix(), 12).tolist()]
-    if kind == "CubicSpline":
-        return [kind, np.round(value([0.5, 1.5]), 12).tolist()]
+    if kind in PIECEWISE:
+        return [kind, np.round(value([0.5, 1.5]), 12).tolist(), str(value.derivative()(0.5)), str(value(3.0)), value.axis, str(value.extrapolate)]
     if kind == "cKDTree":
         return [kind, value.data.tolist(), [int(each) for each in value.query([[2.1, 3.1]])[1]]]
     if module == "PIL":
         return ["Image", value.mode, list(value.size), value.tobytes().hex()]
     if module == "xarray":
         return [kind, str(value.to_dict())]
-    if module == "torch":
-        return [kind, str(value.dtype), list(value.stride()), value.tolist()]
     if pd is not None and isinstance(value, pd.DataFrame):
         return [kind, [str(each) for each in value.dtypes], str(value.to_dict("split")), str(value.index.names), str(value.columns.names)]
     if pd is not None and isinstance(value, pd.Series):

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.conftest import ROOT
-from tests.data import stdlib_cases, test_special, test_stdlib
+from tests.data import stdlib_cases, test_special, test_stdlib, torch_cases
 
 numpy_cases = pytest.importorskip("tests.data.numpy_cases", reason="numpy is not installed here", exc_type=ImportError)
 
@@ -69,17 +69,22 @@ ROWS: dict[str, tuple[str, ...]] = {
     "classes that this process lacks": ("test_a_result_of_a_class_that_is_not_here", "test_an_error_of_a_class_that_is_not_here"),
     "classes that the worker lacks": ("test_an_argument_of_a_class_that_is_not_there", "test_a_version_that_lacks_a_name"),
     "`scipy.sparse`": ("scipy.sparse.*",),
-    "other objects of scipy": ("scipy [!.]*",),
+    "piecewise polynomials of scipy": ("scipy piecewise *",),
+    "other objects of scipy": ("scipy Rotation", "scipy cKDTree"),
     "PIL images": ("PIL *",),
     "xarray": ("xarray*",),
     "pandas": ("pandas *",),
-    "torch tensors": ("torch *",),
+    "torch tensors of every dtype and layout": ("torch tensor*", *(f"torch {dtype}, *" for dtype in torch_cases.DTYPES)),
+    "torch parameters, modules, storages, dtypes": (
+        "torch parameter*", "torch module", "torch state *", "torch storage", "torch dtype, size*",
+    ),
 }  # fmt: skip
 
 IN_PYTHON = {*stdlib_cases.CASES, *stdlib_cases.RAISES}
 IN_NUMPY = {*numpy_cases.CASES, *numpy_cases.RAISES}
 SPECIAL = {name for name in vars(test_special) if name.startswith("test_")}
-EVERYTHING = IN_PYTHON | IN_NUMPY | set(heavy_cases.CASES) | SPECIAL
+HEAVY = {*heavy_cases.CASES, *torch_cases.CASES}
+EVERYTHING = IN_PYTHON | IN_NUMPY | HEAVY | SPECIAL
 #: Cases that do not arrive everywhere, or not as they are.
 EXCEPTIONS = {*test_numpy.IMPOSSIBLE, *test_stdlib.IMPOSSIBLE, *test_stdlib.APART}
 
@@ -104,7 +109,7 @@ def test_every_row_stands_for_cases() -> None:
 
 def test_every_case_stands_in_a_row() -> None:
     """What is tested is told."""
-    missing = (IN_PYTHON | IN_NUMPY | set(heavy_cases.CASES)) - set().union(*map(cases_of, ROWS))
+    missing = (IN_PYTHON | IN_NUMPY | HEAVY) - set().union(*map(cases_of, ROWS))
     assert not missing
 
 

@@ -45,7 +45,7 @@ def limits() -> dict[str, Any]:
 
 def mechanisms() -> dict[str, bool]:
     """Return which fast ways the pool has here: ``pidfd``, ``take_back`` (unstarted calls out of a worker's pipe), ``shared_board``."""
-    return {"pidfd": _has_pidfd(), "take_back": spawn.can_take_back(), "shared_board": not spawn.PLAIN and _has_memfd()}
+    return {"pidfd": _has_pidfd(), "take_back": spawn.can_take_back(), "shared_board": not spawn.PLAIN}
 
 
 def _limit(name: str) -> tuple[int | None, int | None]:

@@ -65,7 +65,7 @@ class Arena:
         self.fd = -1
         self.pid = os.getpid()
         self.fd = spawn.memory_file()
-        self.carries = not spawn.PLAIN and LIMIT != 0
+        self.carries = spawn.MEMFD and LIMIT != 0
         self.idle = False
         self._region: Region | None = None
         self._blocks: Blocks | None = None

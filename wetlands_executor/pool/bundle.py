@@ -22,6 +22,7 @@ _MODULES = (
     "channel",
     "classes",
     "context",
+    "copying",
     "imports",
     "injection",
     "lacking",
@@ -41,6 +42,7 @@ _MODULES = (
     "sharing",
     "sources",
     "stdio",
+    "tensors",
     "wire",
 )
 

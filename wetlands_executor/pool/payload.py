@@ -183,7 +183,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     ) -> None:
         for name in renames.pending:
             if name in sys.modules:
-                renames.learn_reducers(_reducers)
+                renames.learn_reducers(_reducers, _reducers)
                 break
         super().__init__(file, protocol=PROTOCOL, buffer_callback=parcel.take if parcel is not None else None)
         #: Takes shared arrays that are referred to; None: they are copied.

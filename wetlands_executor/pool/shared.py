@@ -51,7 +51,8 @@ def share(array: Any, writable: bool = False) -> Any:
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         view = _new_block(array.nbytes, writable)
         shared = numpy.ndarray(array.shape, array.dtype, view, 0, None, order)
-        numpy.copyto(shared, array, casting="no")
+        if not (array.flags.forc and array.nbytes and _copied(view, array.__array_interface__["data"][0])):
+            numpy.copyto(shared, array, casting="no")
         if not writable:
             shared = numpy.ndarray(array.shape, array.dtype, view.toreadonly(), 0, None, order)
         return shared
@@ -59,7 +60,8 @@ def share(array: Any, writable: bool = False) -> Any:
     if not source.contiguous:
         raise BufferError("the buffer is not contiguous: copy it first")
     view = _new_block(source.nbytes, writable)
-    view[:] = source.cast("B") if source.nbytes else b""
+    if source.nbytes and not _copied(view, source):
+        view[:] = source.cast("B")
     if source.nbytes and source.format in sharing.FORMATS:
         kind: Any = source.format
         view = view.cast(kind, source.shape or ())
@@ -95,6 +97,16 @@ def _new_block(count: int, writable: bool) -> memoryview:
     _shares[address] = (arena, slot, max(count, 1), writable)
     arena.shares[slot] = address
     return view[:count]
+
+
+def _copied(view: memoryview, source: Any) -> bool:
+    """Fill a view with what is at an address, or in another view, without the GIL; False where that cannot be done."""
+    try:
+        from wetlands_executor.worker import arena
+    except (ImportError, AttributeError):
+        return False
+    arena.copy(arena.address_of(view), source if isinstance(source, int) else arena.address_of(source), view.nbytes)
+    return True
 
 
 def any_shared() -> bool:

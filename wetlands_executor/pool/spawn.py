@@ -33,6 +33,19 @@ THREADS = WINDOWS or os.environ.get("WETLANDS_EXECUTOR_THREADS") == "1"
 PLAIN = WINDOWS or not sys.platform.startswith("linux") or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1" or THREADS
 
 
+
+def _has_memfd() -> bool:
+    try:
+        os.close(os.memfd_create("wetlands-probe", os.MFD_CLOEXEC))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+#: Files in memory that have no name. They are missing in a Python that was built for an old C library, and refused by some sandboxes; then
+#: unlinked temporary files take their place, and arrays go through the pipe, as elsewhere.
+MEMFD = not PLAIN and _has_memfd()
+
 #: Bytes of a file for shared memory, of which only touched pages exist (``worker/arena.py``).
 FILE = 1 << 44
 
@@ -68,18 +81,20 @@ def close_all() -> None:
         process.disinherit()
 
 
+def _temporary_file() -> int:
+    fd, path = tempfile.mkstemp(prefix="wetlands-memory-")
+    os.unlink(path)
+    return fd
+
+
 def memory_file() -> int:
     """Return a sparse file of ``FILE`` bytes without a name, in memory where the system can do that. Raises OSError."""
     with making:
-        if PLAIN:
-            fd, path = tempfile.mkstemp(prefix="wetlands-memory-")
-            os.unlink(path)
-        else:
-            fd = os.memfd_create("wetlands-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = os.memfd_create("wetlands-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING) if MEMFD else _temporary_file()
         own(fd)
         try:
-            os.ftruncate(fd, FILE if not PLAIN else FILE >> 4)
-            if not PLAIN:
+            os.ftruncate(fd, FILE if MEMFD else FILE >> 4)
+            if MEMFD:
                 import fcntl
 
                 # Nobody can make a mapping of it end early, which would be a SIGBUS for the others.
@@ -183,9 +198,11 @@ class Process:
         self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back, self.memory}
 
     def _share_board(self) -> int:
-        fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC)
+        fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC) if MEMFD else _temporary_file()
         self._close.callback(close_quietly, fd)
         os.ftruncate(fd, wire.BOARD)
+        if not MEMFD:
+            os.posix_fallocate(fd, 0, wire.BOARD)  # a full disk is an error here, and a SIGBUS later
         self._map = mmap.mmap(fd, wire.BOARD)
         self.board = Board(memoryview(self._map), True)
         return fd

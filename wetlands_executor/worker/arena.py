@@ -32,6 +32,7 @@ from _weakref import ref as weak_reference
 from _weakrefset import WeakSet
 
 from .board import fence
+from .copying import copy as copy  # arena's users copy into its blocks
 from .room import room
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -72,7 +73,6 @@ _MAP_ANONYMOUS = 0x20 if sys.platform.startswith("linux") else 0x1000
 _MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000 if sys.platform.startswith("linux") else 0x40
 _REMOVE, _HUGEPAGE, _DONTDUMP = 9, 14, 16
 
-# These release the GIL, which a slice assignment between memoryviews does not.
 _move: Any = ctypes.memmove
 
 
@@ -99,11 +99,6 @@ def address_of(view: memoryview) -> int:
     address: int = buffer.buf or 0
     _release_buffer(ctypes.byref(buffer))
     return address
-
-
-def copy(target: int, source: int, count: int) -> None:
-    """Copy bytes between two addresses, without the GIL."""
-    _move(target, source, count)
 
 
 class _Extent:

@@ -13,12 +13,12 @@ from . import wire
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Dict
 
 try:
-    from _pickle import PicklingError, Unpickler, dumps, loads
+    from _pickle import Pickler, PicklingError, Unpickler, dumps, loads
 except ImportError:  # another implementation than CPython
-    from pickle import PicklingError, Unpickler, dumps, loads
+    from pickle import Pickler, PicklingError, Unpickler, dumps, loads
 
 __all__ = ["PicklingError", "cloudpickle_module", "dumps", "dumps_error", "dumps_result", "loads", "loads_rich"]
 
@@ -98,17 +98,20 @@ def loads_rich(data: Any, buffers: Any = None) -> Any:
 
 _modules_seen = 0
 
+#: Reductions by class for results only, not for what tasks pickle themselves.
+own_reducers: Dict[Any, Any] = {}
+
 
 def _learn_reducers() -> None:
     """Modules have been imported since the last result: let a few classes of theirs be pickled in the form that every version reads."""
     global _modules_seen  # twice does no harm
     _modules_seen = len(sys.modules)
-    if "numpy" in sys.modules or "statistics" in sys.modules:
+    if "numpy" in sys.modules or "statistics" in sys.modules or "torch" in sys.modules:
         import copyreg
 
         from . import renames
 
-        renames.learn_reducers(copyreg.dispatch_table)
+        renames.learn_reducers(copyreg.dispatch_table, own_reducers)
 
 
 #: Types whose pickles hold no buffer that could travel by itself.
@@ -130,6 +133,8 @@ def dumps_result(value: Any, by_value: bool, raws: Any = None) -> bytes:
         _learn_reducers()
     take = None if raws is None or type(value) in _SCALARS else _taker(raws)
     try:
+        if own_reducers and type(value) not in _SCALARS:
+            return _dumps_with_own(value, take)
         return dumps(value, 5, buffer_callback=take) if take is not None else dumps(value, 5)
     except (PicklingError, AttributeError, TypeError) as error:
         if raws:
@@ -143,6 +148,16 @@ def dumps_result(value: Any, by_value: bool, raws: Any = None) -> bytes:
                 raise  # it says why the code of a function cannot travel
             raise error from None
         return data
+
+
+def _dumps_with_own(value: Any, take: Any) -> bytes:
+    import copyreg
+
+    stream = io.BytesIO()
+    pickler = Pickler(stream, 5, buffer_callback=take)
+    pickler.dispatch_table = {**copyreg.dispatch_table, **own_reducers}
+    pickler.dump(value)
+    return stream.getvalue()
 
 
 def _taker(raws: Any) -> Any:

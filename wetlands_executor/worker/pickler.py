@@ -12,7 +12,7 @@ from . import reductions
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
 
 def dumps_by_value(value: Any, theirs: str, buffer_callback: Any = None) -> bytes:
@@ -36,13 +36,17 @@ def _pickler() -> Any:
     global _pickler_class  # made once; a race makes an equal one
     if _pickler_class is not None:
         return _pickler_class
-    from .calls import cloudpickle_module
+    from collections import ChainMap
+
+    from .calls import cloudpickle_module, own_reducers
 
     cloudpickle = cloudpickle_module()
     function_type = type(reductions.reduce_code)
 
     class SourcePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
         """cloudpickle, except that generated classes are generated anew, and that code travels as source if it has to."""
+
+        dispatch_table: ClassVar[Any] = ChainMap(own_reducers, *cloudpickle.Pickler.dispatch_table.maps)
 
         def __init__(self, stream: Any, theirs: str, by_name: bool = False, buffer_callback: Any = None) -> None:
             super().__init__(stream, protocol=5, buffer_callback=buffer_callback)

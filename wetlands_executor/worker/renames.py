@@ -232,12 +232,28 @@ def reduce_keys(matrix: Any) -> Any:
     return type(matrix), (matrix.tocoo(),)
 
 
+def reduce_piecewise(value: Any) -> Any:
+    """Reduce a piecewise polynomial to its arguments: scipy 1.17 keeps them under other names, and an older one misses them when it is called."""
+    return type(value).construct_fast, (value.c, value.x, value.extrapolate, value.axis)
+
+
 def _numpy_reducers(numpy: Any) -> Dict[Any, Any]:
     return {type(numpy.dtype("V1")): reduce_dtype}
 
 
 def _statistics_reducers(statistics: Any) -> Dict[Any, Any]:
     return {statistics.NormalDist: reduce_normal_dist}
+
+
+def _interpolate_reducers(interpolate: Any) -> Dict[Any, Any]:
+    names = ("PPoly", "BPoly", "CubicSpline", "CubicHermiteSpline", "PchipInterpolator", "Akima1DInterpolator")
+    return {getattr(interpolate, name): reduce_piecewise for name in names if hasattr(interpolate, name)}
+
+
+def _torch_reducers(torch: Any) -> Dict[Any, Any]:
+    from . import tensors
+
+    return tensors.reducers(torch)
 
 
 def _sparse_reducers(sparse: Any) -> Dict[Any, Any]:
@@ -250,18 +266,27 @@ _REDUCERS: Dict[str, Tuple[str, Any]] = {
     "numpy": ("random", _numpy_reducers),
     "statistics": ("NormalDist", _statistics_reducers),
     "scipy.sparse": ("linalg", _sparse_reducers),
+    "scipy.interpolate": ("pade", _interpolate_reducers),
+    "torch": ("func", _torch_reducers),
 }
+#: Modules whose reductions make pickles that only this package reads.
+_PRIVATE = ("torch",)
 #: Those whose reductions have not been asked for yet, in this process.
 pending: List[str] = list(_REDUCERS)
 
 
-def learn_reducers(known: Dict[Any, Any]) -> None:
-    """Add reductions of classes whose modules are loaded by now. What is added makes pickles that every version reads, plain ones too."""
+def learn_reducers(known: Dict[Any, Any], private: Dict[Any, Any]) -> None:
+    """Add reductions of classes whose modules are loaded by now.
+
+    Args:
+        known: gets those that make pickles which every version reads, plain ones too.
+        private: gets those for pickles between a host and its worker only.
+    """
     for name in list(pending):
         last, make = _REDUCERS[name]
         module = sys.modules.get(name)
         if module is not None and hasattr(module, last):
-            known.update(make(module))
+            (private if name in _PRIVATE else known).update(make(module))
             if name in pending:  # Race: another thread has done the same
                 pending.remove(name)
 

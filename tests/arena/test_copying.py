@@ -1,0 +1,52 @@
+"""Copies with several threads: right at every size, with fewer threads than wanted, and never going on after an interrupt."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.arena import copies, workload
+from tests.contract.meeting import DEADLINE
+from tests.interpreters import MINORS
+from wetlands_executor.pool import bundle
+from wetlands_executor.worker import copying
+
+
+@pytest.mark.parametrize("check", copies.CHECKS, ids=lambda check: check.__name__)
+def test_here(check):
+    check(copying)
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_in_every_python(interpreters, minor):
+    found = [interpreter.path for interpreter in interpreters if interpreter.minor == minor]
+    if not found:
+        pytest.skip(f"no working Python {minor} on this machine")
+    folder = copying.__file__.rpartition("/")[0]
+    command = [found[0], "-I", "-B", "-W", "error", copies.__file__, folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.stdout == "well\n", done.stderr
+
+
+def test_on_both_sides(make, memory):
+    """Large enough that both copy with helpers, where there is more than one processor."""
+    np = pytest.importorskip("numpy")
+    value = np.arange(copying.CROSSOVER // 8 + 1234.0)
+    result = make().submit(workload.twice, value).result(DEADLINE)
+    assert (result == 2 * value).all()
+    del result
+    assert memory.is_free()
+
+
+def test_a_worker_starts_without_it():
+    """It is among what is sent, but nothing imports it, nor ``ctypes``, before the first large buffer."""
+    assert b"\0copying\0" in bundle.source()
+    program = (
+        "import sys\nfrom wetlands_executor import CondaEnvExecutor\n"
+        "with CondaEnvExecutor(max_workers=1) as executor:\n"
+        "    print(executor.submit(eval, '[name for name in __import__(\"sys\").modules if \"copying\" in name or name == \"ctypes\"]').result())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.stdout == "[]\n", done.stderr
