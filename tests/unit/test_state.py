@@ -189,17 +189,14 @@ def test_the_credit_of_a_worker_that_runs_dry_grows() -> None:
 
 def test_what_is_taken_back_ends_the_growth() -> None:
     """Items that are wanted elsewhere were given out too far ahead."""
-    talk = Talk(2, credit=4, most_credit=64).start(1)
-    many = items("abcdefghijklmnop")
-    talk.say(Submitted(many))
-    talk.say(ItemsFinished(1, many[:4]))
-    slot = talk.state.slots[0]
-    assert slot.credit == 8
-    talk.say(WorkerReady(2))
-    while not slot.recalling:
-        other = list(talk.state.slots[1].held)
-        talk.say(ItemsFinished(2, other))
-    assert slot.credit == 4
+    talk = Talk(2, credit=4, most_credit=64).start(1, 2)
+    talk.say(Submitted(items("abcdefghijklmnop")))
+    quick, slow = talk.state.slots
+    talk.say(ItemsFinished(1, list(quick.held)))
+    assert quick.credit == 8
+    while not quick.recalling:
+        talk.say(ItemsFinished(2, list(slow.held)))
+    assert quick.credit == 4
 
 
 def test_a_short_queue_is_shared_among_the_workers() -> None:

@@ -419,7 +419,8 @@ class Shell:
         needed = self.state.can_act or any(job.priority > 0 for job in jobs)
         before = len(self.log) if self.log is not None else 0
         if count == 1 and not needed:
-            busy = {worker.number for worker in self.workers.values() if worker.held and len(worker.held) * 2 >= self.state.by_worker[worker.number].credit}
+            credit = {number: slot.credit for number, slot in self.state.by_worker.items()}
+            busy = {worker.number for worker in self.workers.values() if worker.held and len(worker.held) * 2 >= credit[worker.number]}
             self.feed(st.Submitted(jobs), refill_only=busy)
             if self.log is not None:
                 self.log.insert(before, f"{jobs} posted without a wake-up\n")
