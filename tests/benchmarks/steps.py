@@ -57,7 +57,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     for where, label, value, _reason in found["steps"]:
         if value is not None:
             yield f"| {label} | {where} | {value:.2f} |"
-    for where in ("host, submitting thread", "worker", "host, I/O thread"):
+    for where in (_HOST, _WORKER, _IO):
         known = [value for place, label, value, _reason in found["steps"] if place == where and value is not None and not label.startswith("(")]
         yield f"| **sum** (without what is in brackets) | {where} | **{sum(known):.2f}** |"
     for where, label, value, reason in found["steps"]:
@@ -106,7 +106,7 @@ class _Pipe:
 # --- the steps
 
 _STEPS: list[tuple[str, str, Callable[[Any], Timed]]] = []
-_HOST, _IO, _WORKER, _KERNEL = "host, submitting thread", "host, I/O thread", "worker", "kernel"
+_HOST, _IO, _WORKER, _KERNEL = "host, submitting thread", "host, I/O thread (not in this round trip)", "worker", "kernel"
 
 
 def step(where: str, label: str) -> Callable[[Callable[[Any], Timed]], Callable[[Any], Timed]]:
@@ -163,26 +163,19 @@ def _make_task(have: Any) -> Timed:
 
 @step(_HOST, "encode a call without arguments")
 def _encode(have: Any) -> Timed:
-    encode, nothing, none = have.payload.encode, have.nothing, {}
-    return alone(lambda: encode(nothing, (), none))
+    encode, nothing = have.payload.encode_at_once, have.nothing
+    return alone(lambda: encode(nothing, (), None))
 
 
 @step(_HOST, "(encode a call with one int)")
 def _encode_int(have: Any) -> Timed:
-    encode, nothing, none = have.payload.encode, have.nothing, {}
-    return alone(lambda: encode(nothing, (1,), none))
+    encode, nothing = have.payload.encode_at_once, have.nothing
+    return alone(lambda: encode(nothing, (1,), None))
 
 
 @step(_HOST, "look whether sys.path or log levels have changed")
 def _context(have: Any) -> Timed:
     return alone(have.payload.current_context)
-
-
-@step(_HOST, "count the task as under way")
-def _ledger(have: Any) -> Timed:
-    ledger = type(have.pool.ledger)(have.pool.callbacks)
-    tasks = iter([have.Task._of(have.pool) for _ in range(200_000)])
-    return in_batches(lambda: ledger.submitted(next(tasks)), 1000, lambda: None)
 
 
 @step(_HOST, "make the call")
@@ -217,18 +210,37 @@ def _os_write(have: Any) -> Timed:
     return in_batches(lambda: os.write(pipe.write, frame), 200, pipe.drain)
 
 
-@step(_HOST, "get ready to sleep in result(): a lock of its own")
-def _sleeper(have: Any) -> Timed:
-    from collections import deque
+@step(_HOST, "sleep on the bell and wake up: it has rung")
+def _bell(have: Any) -> Timed:
+    bell = importlib.import_module("wetlands_executor.bells").Bell()
+    one = (1).to_bytes(8, sys.byteorder)
 
-    def prepare() -> None:
-        fields: dict[str, Any] = {}
-        lock = threading.Lock()
-        lock.acquire()
-        fields.setdefault("_sleepers", deque()).append(lock)
+    def once() -> None:
+        os.write(bell.fd, one)
+        os.read(bell.fd, 8)
 
-    assert hasattr(have.Task, "_sleep")
-    return alone(prepare)
+    both, ring = alone(once), in_batches(lambda: os.write(bell.fd, one), 200, lambda: None)
+    return lambda count: both(count) - ring(count)
+
+
+@step(_HOST, "look whether anything was printed")
+def _outputs(have: Any) -> Timed:
+    lane = next(iter(have.pool.processes.values())).return_lane
+    return alone(lambda: lane._outputs.poll(0))
+
+
+@step(_HOST, "settle the Task quietly, and count it")
+def _quietly(have: Any) -> Timed:
+    pool = have.pool
+    ledger = type(pool.ledger)(pool.callbacks)
+    tasks = iter([have.Task._of(pool) for _ in range(200_000)])
+
+    def once() -> None:
+        task = next(tasks)
+        task._settle_quietly(None, 1, 0.0)
+        ledger.returned_one(task)
+
+    return in_batches(once, 1000, lambda: None)
 
 
 @step(_WORKER, "read the frame")
@@ -260,7 +272,7 @@ def _board(have: Any) -> Timed:
 def _run(have: Any) -> Timed:
     runner, frame = have.runner, have.frame
     _kind, flags, length, function, context, item = have.wire.CALL.unpack_from(frame)
-    runner.functions[function] = have.nothing
+    runner.functions[function] = runner.bare[function] = have.nothing
     runner.task_positions[function] = None
     runner.context = context
     return alone(lambda: runner._run(frame, flags, length, function, context, item))
@@ -291,7 +303,22 @@ def _printed(have: Any) -> Timed:
     return lambda count: have.executor.submit(_time_finish_task, count).result() * 1000
 
 
-@step(_WORKER, "pack and write the result")
+@step(_WORKER, "put the answer onto the board and ring")
+def _answer(have: Any) -> Timed:
+    words, wire = have.runner.board.words, have.wire
+    bell = importlib.import_module("wetlands_executor.bells").Bell()
+    one = (1).to_bytes(8, sys.byteorder)
+
+    def once() -> None:
+        if words[wire.AWAITED] != 1:
+            words[wire.ANSWER] = wire.NONE | 10 << 32
+            words[wire.ANSWERED] = 1
+            os.write(bell.fd, one)
+
+    return alone(once)
+
+
+@step(_WORKER, "(pack and write the result, where nobody waits)")
 def _send(have: Any) -> Timed:
     channel = have.runner.channel
     return in_batches(lambda: channel.send(have.wire.NONE, 1, b"", 10), 200, have.results.drain)
@@ -425,10 +452,9 @@ def _steps(have: Any, count: int) -> list[tuple[str, str, float | None, str]]:
 #: (module, name in it, what is said of the moment before, and of the one after)
 _MOMENTS = (
     ("wetlands_executor.pool.pool", "Pool.submit", "Task made, call encoded", None),
-    ("wetlands_executor.task", "Task._sleep", "result() goes to sleep", None),
+    ("wetlands_executor.task", "Task._sleep", "result() waits on the return lane", None),
+    ("wetlands_executor.task", "Task._settle_quietly", "answer read", "Task settled"),
     ("wetlands_executor.pool.process", "WorkerProcess.read_results", "I/O thread awake", "result read and parsed"),
-    ("wetlands_executor.task", "Task._settle", "Task found", "Task settled, waiter woken"),
-    ("wetlands_executor.pool.core", "PoolCore._feed", "state is told", "state has decided"),
 )
 
 
