@@ -390,6 +390,8 @@ class CondaEnvExecutor(Executor):
         """Tell ``callback`` what happens to all tasks of this executor from now on; see ``Task.listen``."""
         pool = self._pool
         pool.listeners = (*pool.listeners, make_listener(callback, dispatch, once=False))
+        if pool.started:
+            pool.post(pool.catch_up)  # of what is under way it is told as well
         return self
 
     def remove_listener(self, callback: Callback) -> None:

@@ -13,6 +13,7 @@ for ever (seen with an alarm that raises). Settling therefore stores the state w
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import threading
@@ -136,10 +137,9 @@ def _make_condition(task: Task[Any]) -> TaskCondition:
     found = fields.get("_lazy_condition")
     if found is None:
         found = fields.setdefault("_lazy_condition", TaskCondition())  # one step: all get the same one, or all see that it is settled
-        call = task._call
-        if call is not None and call.quiet:
-            task._attend()
-    if found is _SETTLED:
+    if found is not _SETTLED:
+        task._attend()  # also if it was there: who has made it may have been interrupted here
+    else:
         # Nobody had asked for the condition before the end: from now on the state is final for whoever holds it.
         task._state = task._final or task._state
         found = fields.setdefault("_late_condition", TaskCondition())
@@ -328,7 +328,9 @@ class Task(Future[T]):
             if bell is not None:
                 try:
                     return self._listen_to(bell)
-                except OSError:
+                except OSError as error:
+                    if error.errno != errno.EBADF:
+                        raise  # a signal handler's: TimeoutError is one
                     bells.forget()  # somebody has closed its descriptor; a lock cannot be closed
                 finally:
                     bell.busy = False

@@ -252,6 +252,8 @@ class Arrivals(Limits):
         task = call.task
         if call.number != number or not process.proven or task._options is not None or task._verdict is not None or self.worker_timeout is not None:
             return False
+        if task._counted:
+            return False  # it waited for others, and was counted then: its end is to be counted alone
         if self._state.status is not st.Status.OPEN or self._state.waiting_count or not (kind == wire.NONE or is_trivial(data)):
             return False
         try:
@@ -281,11 +283,13 @@ class Arrivals(Limits):
         self._absorb(process)
         frame = lane.answer()
         if frame[1] in process.calls:
+            lane.forget_answer()  # a call that is run again has the same number
             self._read_output(process, [frame])
             self._take(process, [frame])
 
     def catch_up(self) -> None:
         """Learn of all that submitting threads have sent, and of the answers that nobody has looked at."""
+        self.take_departures()
         self._feed(None)
         for process in list(self.processes.values()):
             self.take_answer(process)
@@ -528,6 +532,7 @@ class Arrivals(Limits):
         if process.start_timer is not None:
             self._stop_timer(process.start_timer)
         code = process.process.reap()
+        process.reading = True  # for submitters on the return lane: what is read now comes before what the process has answered
         for fd, stream in zip((process.process.stdout, process.process.stderr), process.streams, strict=True):
             # Also if reading had paused: what is left in the pipe is little, and nobody will come back for it.
             for _ in range(PIPE_READS):

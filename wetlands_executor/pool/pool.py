@@ -116,12 +116,12 @@ class Pool(Actions):
 
     def attend(self, call: Call) -> None:
         """Somebody wants to be told of a call that was sent quietly. Any thread."""
-        call.quiet = False
         process = call.process
         lane = process.return_lane if process is not None else None
         if lane is not None and process is not None:
             lane.expected = False
             self.post(partial(self.take_answer, process))
+        call.quiet = False  # Order: last, so that who is interrupted before is followed by the next who looks
 
     def watch(self, call: Call) -> None:
         """Let the worker tell when this call begins, although it was not asked to when the call was submitted. Any thread."""
@@ -426,6 +426,7 @@ class Pool(Actions):
         self._port = EndedPort()  # type: ignore[assignment]
         self.refusing = True
         self.ended = True
+        self.departures.wake = -1
         self.lanes = ()
         self.processes = {}
         self._posted.clear()

@@ -61,7 +61,10 @@ class PollPort:
         self._poll.register(fd, select.POLLIN)
 
     def add_bell(self, fd: int, rank: int, callback: Callback) -> None:
-        """Call ``callback`` from ``wait`` once for each time that the eventfd is written to, whoever reads it."""
+        """Call ``callback`` from ``wait`` once for each time that the eventfd is written to, unless somebody reads it before ``wait`` comes round.
+
+        Whoever does that tells the I/O thread in another way, or writes to it once more.
+        """
         self._readers[fd] = (rank, callback)
         self._bells.add(fd)
         self._poll.register(fd, select.EPOLLIN | select.EPOLLET)

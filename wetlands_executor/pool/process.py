@@ -22,7 +22,7 @@ from wetlands_executor.pool.arena import BadBlock, Results
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.payload import Context, Definition, Encoded
 from wetlands_executor.pool.ports import RESULTS, Port
-from wetlands_executor.pool.return_lane import ReturnLane
+from wetlands_executor.pool.return_lane import ReturnLane, raised_elsewhere
 from wetlands_executor.pool.state import Item
 from wetlands_executor.worker import wire
 
@@ -219,11 +219,17 @@ class WorkerProcess:
             if not self.lane_open or sent:
                 return False
             call.process = self
-            if back is not None and back.expected and not call.watched:
+            if back is not None and back.expected and not call.watched and call.task._options is None:
                 back.expect(call)
+                if sent or not self.lane_open:
+                    # Race: a signal handler has come in between and has sent a call of its own, whose answer this one's would overwrite.
+                    call.awaited = call.quiet = False
+                    return False
             try:
                 sent.extend(zip((call,), map(write, (self.process.inbox,), (frame,))))  # noqa: B905 - not strict, which takes as long as the rest
-            except OSError:
+            except OSError as error:
+                if raised_elsewhere(error):
+                    raise  # a signal handler's, for example a TimeoutError, when the frame was out
                 if call.awaited and back is not None:
                     back.expect_no_more(call)
                 return False
@@ -243,8 +249,11 @@ class WorkerProcess:
         """Send calls, with the records that they refer to."""
         self.lane_open = False
         mine, known, sent_context = self.calls, self.known, self.sent_context
+        awaited = self.return_lane.awaited if self.return_lane is not None else 0
         frames = []
         for call in calls:
+            if call.number == awaited and self.return_lane is not None:
+                self.return_lane.expect_no_more(call)  # it was here before, in another try, and nobody listens to the bell now
             call.process = self
             call.known = True
             mine[call.number] = call

@@ -58,6 +58,11 @@ LEFT = LEFT_COUNT.to_bytes(8, sys.byteorder)
 LONGEST = 1_000_000.0
 
 
+def raised_elsewhere(error: BaseException) -> bool:
+    """Return True if an exception comes out of Python code that was called: a signal handler, behind a function of C that raises the same type."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is not None
+
+
 class Departures:
     """The calls of one pool whose submitters have left before they were settled; a chain through ``Call.after``.
 
@@ -136,13 +141,13 @@ class ReturnLane:
             WaitTimeout: the time is over.
             BaseException: whatever a signal handler raises.
         """
-        if call.watched or not process.proven or task._options is not None:
+        if call.watched or not process.proven or task._options is not None or task._counted:
             return False
         number, sent, words, fd = call.number, process.sent_directly, self._words, self.bell.fd
         pool: Any = task._pool
         end = None if timeout is None else time.monotonic() + timeout
         departures = self._departures
-        handed_over = False
+        handed_over = settled_here = False
         try:
             # Invariant: one thread at a time. No call stands between the look and the store, so nobody comes in between.
             if self.caller is not None:
@@ -154,13 +159,17 @@ class ReturnLane:
                 mine = token[0] is call
                 if mine:
                     words[AWAITED] = number
-                    call.awaited = True
+                    # Quiet: a signal handler of this thread may look at the task, and must not wait for what only this thread could take.
+                    call.awaited = call.quiet = True
+                    rung = words[ANSWERED] == number
             except (ValueError, IndexError):  # the process is gone, or the token
                 mine = False
             if not mine:
                 self.caller = None
                 return False
             self.expected = True
+            if rung:
+                self.bell.release()  # Race: who waited here before may have taken this ring for its own
             while task._final is None:
                 if end is not None:
                     left = end - time.monotonic()
@@ -194,8 +203,10 @@ class ReturnLane:
                     call.found = (value, (head >> 32) / 1e6)
                     try:
                         sent.remove(token)  # not the first entry, whichever that may be by now
-                    except ValueError:  # the I/O thread was faster
-                        handed_over = True
+                    except ValueError as error:
+                        if raised_elsewhere(error):
+                            raise
+                        handed_over = True  # the I/O thread was faster
                 if handed_over:
                     if not call.departed:
                         call.departed = True
@@ -205,11 +216,14 @@ class ReturnLane:
                         os.write(departures.wake, LEFT)
                     continue
                 # From here on other threads may use the worker: nothing below looks at it, and the outcome is in `call.found`.
+                settled_here = True
                 process.finished += 1
                 if task._settle_quietly(value, process.process.pid, (head >> 32) / 1e6):
                     pool.post(partial(pool.tell, task))
                 pool.ledger.returned_one(task)
             self.caller = None
+            if not settled_here:
+                self.bell.release()  # Race: the ring may have been for the next one who waits here, and it may not be here yet
             return True
         except BaseException:
             # Order: into the chain, with stores that nothing can interrupt; then the first call of this block, which wakes the I/O thread.
@@ -222,13 +236,23 @@ class ReturnLane:
                 os.write(departures.wake, LEFT)
             except OSError:  # the pool has ended
                 pool.post(pool.take_departures)
+            self.bell.release()  # as above
             raise
 
     def _is_released(self) -> bool:
         try:
-            return self._answer.nbytes < 0
+            return self._words.nbytes < 0  # released first
         except ValueError:
             return True
+
+    @property
+    def awaited(self) -> int:
+        """Number of the call whose answer the worker would put onto the board."""
+        return self._words[AWAITED]
+
+    def forget_answer(self) -> None:
+        """The answer on the board was taken by the I/O thread."""
+        self._words[ANSWERED] = 0
 
     def answer(self) -> tuple[int, int, bytes, int]:
         """Return what lies on the board, as a result frame: (kind, number, payload, duration)."""
