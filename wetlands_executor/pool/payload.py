@@ -254,6 +254,8 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if kind is types.CodeType:
                 self._note(obj.co_name)
             return _reductions().reduce_value(obj, self._names)
+        if kind is types.CodeType:
+            return _reductions().keep_file(obj)
         if self.keeps is not None and shared.any_shared():
             found = shared.reduce(obj)
             if found is not None:

@@ -41,7 +41,7 @@ def _pickler() -> Any:
     from .calls import cloudpickle_module, own_reducers
 
     cloudpickle = cloudpickle_module()
-    function_type = type(reductions.reduce_code)
+    function_type, code_type = type(reductions.reduce_code), type(reductions.reduce_code.__code__)
 
     class SourcePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
         """cloudpickle, except that generated classes are generated anew, and that code travels as source if it has to."""
@@ -74,7 +74,10 @@ def _pickler() -> Any:
                 found = reductions.reduce_decorated(obj)
                 if found is not None:
                     return found
-            found = reductions.reduce_value(obj, self.names) if self.names is not None else None
+            if self.names is not None:
+                found = reductions.reduce_value(obj, self.names)
+            else:
+                found = reductions.keep_file(obj) if kind is code_type else None
             return NotImplemented if found is None else found
 
         def reduce_class(self, obj: Any) -> Any:

@@ -101,6 +101,14 @@ class _Annotations:
 _PLAIN_TYPES = (int, str, float, bool, bytes, complex, list, tuple, dict, set, frozenset, object, type(None))
 
 
+def keep_file(code: CodeType) -> Any:
+    """Reduce code that travels as it is, with the name of its file: cloudpickle leaves that out from 3.1.3 on, and tracebacks would have no lines."""
+    from .calls import cloudpickle_module
+
+    kind, args = cloudpickle_module()._code_reduce(code)
+    return kind, tuple(code.co_filename if type(value) is str and value == "<dynamic-code>" else value for value in args)
+
+
 def pack_annotations(found: Any, names: Optional[Names]) -> Any:
     """Return what travels for annotations: those that the other side may be unable to make go with a text to fall back on."""
     if not found or names is None:
