@@ -364,3 +364,99 @@ def test_where_there_is_no_return_lane(host, world):
     code, out, err = host("struck_in_result", 3_000, "struck", **world).finish(60)
     assert code == 0, (out, err)
     assert out.splitlines()[-1] == "well", (out, err)
+
+
+@pytest.fixture
+def handler():
+    """Call a function in the main thread when SIGUSR1 comes: ``handler(function)``."""
+    before = signal.getsignal(signal.SIGUSR1)
+    yield lambda function: signal.signal(signal.SIGUSR1, lambda _number, _frame: function())
+    signal.signal(signal.SIGUSR1, before)
+
+
+def signal_me() -> None:
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_a_time_limit_by_a_signal_handler(single, meeting, handler, expected):
+    """TimeoutError is an OSError, which a closed descriptor raises too."""
+
+    class Limit(TimeoutError):
+        pass
+
+    def raise_limit():
+        raise Limit
+
+    handler(raise_limit)
+    if expected:
+        assert until(lambda: single.submit(pow, 2, 2).result() == 4 and next(iter(single._pool.processes.values())).return_lane.expected)
+    for _ in range(3):
+        task = single.submit(attend, meeting.address, "limited")
+        guest = meeting.next()
+        timer = threading.Timer(0.05, signal_me)
+        timer.start()
+        with pytest.raises(Limit):
+            task.result()
+        timer.join()
+        guest.release()
+        assert task.result(DEADLINE) == "limited"
+
+
+@pytest.mark.parametrize("look", [by_exception, by_polling, by_wait])
+def test_a_signal_handler_looks_at_the_task_that_its_thread_waits_for(single, meeting, handler, look):
+    for _ in range(5):
+        assert single.submit(pow, 2, 2).result() == 4
+        task = single.submit(attend, meeting.address, "looked at")
+        guest = meeting.next()
+        seen = []
+
+        def inspect(task=task, guest=guest, seen=seen):
+            guest.release()
+            seen.append(look(task))
+
+        handler(inspect)
+        timer = threading.Timer(0.02, signal_me)
+        timer.start()
+        assert task.result() == "looked at"
+        timer.join()
+        assert until(lambda: seen == [True])
+
+
+def test_a_listener_to_the_executor_hears_of_a_quiet_call(single):
+    task = quiet(single)
+    ended = threading.Event()
+    single.listen(lambda event: ended.set() if event.task is task and event.type.is_terminal else None)
+    assert ended.wait(DEADLINE)
+
+
+def test_what_waited_for_others_is_counted_once(executor):
+    for _ in range(100):
+        first = executor.submit(pow, 2, 3)
+        second = executor.submit(pow, first, 2)
+        assert second.result() == 64
+    assert executor.wait_all(DEADLINE)
+    progress = executor.get_progress()
+    assert (progress["completed"], progress["total"]) == (200, 200)
+
+
+def fail_twice(path):
+    """Fail until there are two lines in a file."""
+    with open(path, "a+", encoding="utf-8") as journal:
+        journal.write("tried\n")
+        journal.seek(0)
+        if len(journal.readlines()) < 3:
+            raise ValueError("not yet")
+    return "done"
+
+
+def test_retries_beside_calls_that_are_waited_for(executor, tmp_path):
+    """A try that comes back to a worker, where an answer to its number was awaited before."""
+    patient = executor.options(retries=2, retry_on=ValueError)
+    for number in range(60):
+        for _ in range(3):
+            assert executor.submit(pow, 2, 2).result() == 4
+        task = patient.submit(fail_twice, str(tmp_path / str(number)))
+        others = [executor.submit(pow, 2, n) for n in range(3)]
+        assert task.result(DEADLINE) == "done"
+        assert [other.result(DEADLINE) for other in others] == [1, 2, 4]
