@@ -778,22 +778,11 @@ class Task(Future[T]):
         """
         if self._final is not None:
             return False
-        fields = self.__dict__
-        fields["_worker_pid"] = pid
-        fields["_duration"] = duration
-        fields["_result"] = value
-        fields["_finished_at"] = now
-        fields["_final"] = FINISHED
-        fields["_call"] = None
-        condition = fields.setdefault("_lazy_condition", _SETTLED)
-        if condition is _SETTLED:
-            fields["_state"] = FINISHED
-        if "_sleepers" in fields:
-            _release(fields["_sleepers"])
-        self._tell(fields, condition)
+        if self._settle_quietly(value, now, pid, duration):
+            self._tell_late()
         return True
 
-    def _settle_quietly(self, value: Any, pid: int, duration: float) -> bool:
+    def _settle_quietly(self, value: Any, now: float, pid: int, duration: float) -> bool:
         """Settle with a result, in the thread that waits for it, and tell nobody; for the return lane. Arguments as for ``_finish``.
 
         It may be interrupted after each call, and is done again then by another thread, with the same arguments.
@@ -802,7 +791,7 @@ class Task(Future[T]):
             True if somebody has to be told (``_tell_late``).
         """
         fields = self.__dict__
-        fields["_finished_at"] = time.time()
+        fields["_finished_at"] = now
         fields["_worker_pid"] = pid
         fields["_duration"] = duration
         fields["_result"] = value

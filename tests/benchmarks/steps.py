@@ -237,7 +237,7 @@ def _quietly(have: Any) -> Timed:
 
     def once() -> None:
         task = next(tasks)
-        task._settle_quietly(None, 1, 0.0)
+        task._settle_quietly(None, 0.0, 1, 0.0)
         ledger.returned_one(task)
 
     return in_batches(once, 1000, lambda: None)

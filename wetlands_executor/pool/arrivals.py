@@ -310,7 +310,7 @@ class Arrivals(Limits):
                     # The submitter had taken the token, and was interrupted before all was done.
                     value, duration = call.found
                     if call.task._final is None:
-                        call.task._settle_quietly(value, process.process.pid, duration)
+                        call.task._settle_quietly(value, time.time(), process.process.pid, duration)
                     self.ledger.returned_one(call.task)
                     self.tell(call.task)
             call = following

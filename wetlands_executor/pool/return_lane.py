@@ -218,7 +218,7 @@ class ReturnLane:
                 # From here on other threads may use the worker: nothing below looks at it, and the outcome is in `call.found`.
                 settled_here = True
                 process.finished += 1
-                if task._settle_quietly(value, process.process.pid, (head >> 32) / 1e6):
+                if task._settle_quietly(value, time.time(), process.process.pid, (head >> 32) / 1e6):
                     pool.post(partial(pool.tell, task))
                 pool.ledger.returned_one(task)
             self.caller = None
