@@ -839,12 +839,12 @@ class Task(Future[T]):
         condition = fields.setdefault("_lazy_condition", _SETTLED)
         if condition is _SETTLED:
             self._state = self._final or self._state
+        pool = self._pool
+        if pool is not None:
+            pool.ledger.finished(self)  # Order: before anybody wakes up, who finds it counted then
         sleepers = fields.get("_sleepers")
         if sleepers:
             _release(sleepers)
-        pool = self._pool
-        if pool is not None:
-            pool.ledger.finished(self)
         self._tell(fields, condition)
 
     def _tell(self, fields: dict[str, Any], condition: Any) -> None:
