@@ -248,7 +248,7 @@ class WorkerProcess:
     def send_calls(self, calls: Iterable[Call]) -> None:
         """Send calls, with the records that they refer to."""
         self.lane_open = False
-        mine, known, sent_context = self.calls, self.known, self.sent_context
+        mine = self.calls
         awaited = self.return_lane.awaited if self.return_lane is not None else 0
         frames = []
         for call in calls:
@@ -257,16 +257,8 @@ class WorkerProcess:
             call.process = self
             call.known = True
             mine[call.number] = call
-            encoded = call.encoded
-            definition = encoded.definition
-            if (
-                (encoded.flags | call.watched) & _WITH_RECORDS
-                or definition is None
-                or definition.number not in known
-                or call.context.number != sent_context
-            ):
+            if not self.knows(call):
                 self._send_records(call)
-                sent_context = self.sent_context
             frames.append(call.frame())
         self._inbox.append(b"".join(frames))
         self.flush()
