@@ -41,6 +41,9 @@ LOGGER = logging.getLogger("concurrent.futures")
 NOTIFY_DELAY = 0.002
 #: Tries that may fail before the others are put off.
 NOTIFY_EARLY = 8
+#: Express lanes that are open at once. A thread that submits many short calls to many idle workers would wake each of them for one call, and
+#: the I/O thread for each answer; from the third call on they are handed out together. More lanes make nothing faster: one thread submits at a time.
+LANES = 2
 
 #: Pools of this process, for its forks and for the interpreter's exit.
 live_pools: weakref.WeakSet[PoolCore] = weakref.WeakSet()
@@ -320,7 +323,7 @@ class PoolCore:
             # Where an item cannot be taken back, or where they are counted, a second one at the same moment would do harm.
             self.lanes = ()
         else:
-            lanes = tuple(self.processes[slot.worker] for slot in reversed(state.idle) if slot.worker in self.processes)
+            lanes = tuple(self.processes[slot.worker] for slot in itertools.islice(reversed(state.idle), LANES) if slot.worker in self.processes)
             for process in lanes:
                 process.open_lane()
             self.lanes = lanes
