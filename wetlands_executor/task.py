@@ -716,13 +716,13 @@ class Task(Future[T]):
 
     def _next_attempt(self, call: Call | None) -> None:
         """Begin anew after a failure: status stays RUNNING, progress starts again."""
+        if call is not None:
+            self._call = call  # Order: before the number changes, at which a program may wait for the next try
         self._seen_running = True
         self._attempt += 1
         self._verdict = None
         self._snapshot = _NO_SNAPSHOT
         self.__dict__.pop("_outputs", None)
-        if call is not None:
-            self._call = call
 
     def _on_settled(self, hook: Callable[[Task[T]], object]) -> None:
         """Call ``hook(task)`` in the thread that settles, or now. For bridges of this library: it must not block nor run user code."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,11 +225,19 @@ def test_between_two_tries_the_task_runs(single: CondaEnvExecutor, meeting: Meet
     assert attempts == sorted(attempts)
 
 
-def between_two_tries(executor: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str, good: int = 99) -> tuple[Task[int], Guest, Task[object]]:
-    """Return a task whose first try has failed, and the call that has the only worker meanwhile."""
+def between_two_tries(
+    executor: CondaEnvExecutor,
+    meeting: Meeting,
+    journal: Path,
+    how: str,
+    good: int = 99,
+    at_first: Callable[[Task[int]], object] = lambda _task: None,
+) -> tuple[Task[int], Guest, Task[object]]:
+    """Return a task whose first try has failed, and the call that has the only worker meanwhile; ``at_first`` is called during the first try."""
     view = executor.options(retries=5, priority=-1, retry_on=(OSError, WorkerCrashed))
     task = view.submit(workload.meet_and_fail_until, meeting.address, journal, good, how)
     first = meeting.next()
+    at_first(task)
     blocking = executor.submit(workload.attend, meeting.address, "between")
     first.release()
     guest = meeting.next()
@@ -269,6 +278,32 @@ def test_cancelling_between_two_tries(single: CondaEnvExecutor, meeting: Meeting
     assert tries(journal) == 1
     recorder.wait_for_end()
     assert recorder.types[-1] is TaskEventType.CANCELATION
+
+
+@pytest.mark.parametrize("how", ["crash", "exception"])
+def test_a_cancellation_that_has_read_the_first_try_reaches_the_second(single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str) -> None:
+    """The race of ``Task.cancel`` with the new try, laid out in time: what it has read from the task belongs to the try before."""
+    read: list[Any] = []
+    task, guest, _blocking = between_two_tries(single, meeting, journal, how, at_first=lambda task: read.append(task._call))
+    assert read[0] is not None
+    assert read[0] is not task._call
+    assert single._pool.cancel(read[0]) is True
+    assert task.status is TaskStatus.CANCELED
+    guest.release()
+    assert tries(journal) == 1
+
+
+@pytest.mark.parametrize("how", ["crash", "exception"])
+def test_a_kill_that_has_read_the_first_try_ends_the_second(single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str) -> None:
+    """As above, and the second try runs."""
+    read: list[Any] = []
+    task, guest, blocking = between_two_tries(single, meeting, journal, how, at_first=lambda task: read.append(task._call))
+    guest.release()
+    assert blocking.result(DEADLINE) == "between"
+    meeting.next()
+    single._pool.kill(read[0])
+    assert task.wait_for(DEADLINE).status is TaskStatus.CANCELED
+    assert tries(journal) == 2
 
 
 @pytest.mark.parametrize("how", ["crash", "exception"])

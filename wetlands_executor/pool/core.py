@@ -241,8 +241,16 @@ class PoolCore:
             self.catch_up()
         return call.place is not None
 
+    @staticmethod
+    def _latest(call: Call) -> Call:
+        """Return the call of a task's present try. Race: who asks for something may have read the one of the try before, which is over."""
+        latest: Call | None = call.task._call
+        return call if latest is None else latest
+
     def _kill_call(self, call: Call) -> None:
+        call = self._latest(call)
         if self._is_known(call):
+            call.task._verdict = True  # once more: if a new try has begun meanwhile, it began without one
             self._feed(st.KillRequested(call))
 
     def _check_launched(self) -> None:

@@ -128,6 +128,7 @@ class Pool(Actions):
         self.post(partial(self._watch, call))
 
     def _watch(self, call: Call) -> None:
+        call = self._latest(call)
         call.watched |= wire.WATCHED
         known = self._is_known(call)
         process = call.process
@@ -167,6 +168,7 @@ class Pool(Actions):
         return answer[0]
 
     def _cancel(self, call: Call, reply: Callable[[bool], object]) -> None:
+        call = self._latest(call)
         if self.ended or not self._is_known(call):
             reply(call.task.cancelled())
             return
@@ -191,8 +193,9 @@ class Pool(Actions):
         """Take a call out of the queue, or ask it to stop, without waiting (for event loops)."""
 
         def cancel() -> None:
-            if self._is_known(call):
-                self._feed(st.CancelRequested(call))
+            latest = self._latest(call)
+            if self._is_known(latest):
+                self._feed(st.CancelRequested(latest))
 
         self.post(cancel)
 
