@@ -478,7 +478,7 @@ def _encoded(
     if len(payload) > wire.CROSSOVER or (parcel is not None and not parcel.empty):
         parcel = parcel or arena.Parcel()
         payload, more = parcel.pack(payload)
-        return Encoded(definition, flags | more | wire.IN_BULK, payload, by_value, bytecode, None if parcel.empty else parcel)
+        return Encoded(definition, flags | more, payload, by_value, bytecode, None if parcel.empty else parcel)
     return Encoded(definition, flags | wire.IN_BULK, payload, by_value, bytecode)
 
 
