@@ -357,12 +357,13 @@ class Parcel:
         self._slots = []
 
     def _free(self, arena: Arena, blocks: Blocks) -> None:
+        claims, words, token = blocks.claims, blocks.region.words, self._token
         for slot, _length in self._slots if self._offered else ():
             # Offered, and not sent. Race: if the worker has died since, the block is free, or somebody else's.
-            if slot not in blocks.claims and blocks.claims.setdefault(slot, self._token) is self._token and blocks.region.words[slot] != self._offered:
-                del blocks.claims[slot]
-        for slot in self._token:
-            if blocks.claims.get(slot) is self._token:
+            if slot not in claims and claims.setdefault(slot, token) is token and words[slot] != self._offered:
+                del claims[slot]
+        for slot in token:
+            if claims.get(slot) is token:
                 arena.free(slot)
 
 

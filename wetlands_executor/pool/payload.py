@@ -618,16 +618,18 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def decode_arrays(payload: bytes | bytearray | arena.Delivery) -> tuple[Any] | None:
     """Unpickle a result of plain containers, numbers and numpy's arrays, in a tuple; None if it is anything else. Runs no user code."""
-    delivered = isinstance(payload, arena.Delivery)
-    data, buffers = (payload.data, payload.buffers) if delivered else (payload, None)  # type: ignore[union-attr]
+    data: Any = payload
+    buffers = None
+    if isinstance(payload, arena.Delivery):
+        data, buffers = payload.data, payload.buffers
     if len(data) >= 65536 or _extensions:
         return None
     try:
         found = (_ArrayUnpickler(io.BytesIO(data), buffers=buffers).load(),)
     except Exception:  # noqa: BLE001 - whatever it is: where user code may run, it is unpickled once more
         return None
-    if delivered:
-        payload.data = payload.buffers = None  # type: ignore[union-attr] # views live as long as the value
+    if isinstance(payload, arena.Delivery):
+        payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
     return found
 
 

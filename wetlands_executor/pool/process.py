@@ -211,7 +211,8 @@ class WorkerProcess:
         """Write one frame from the submitting thread, to a worker that holds nothing; False if it cannot be done.
 
         Race: an exception from a signal handler may end this method between any two steps. The write and its record are therefore one step
-        in C (``extend`` over ``zip`` over ``map``): either the frame is in the pipe and recorded, or neither. The same step notes that its blocks are given.
+        in C (``extend`` over ``zip`` over ``map``): either the frame is in the pipe and recorded, or neither. The same step notes that its
+        blocks are given.
         """
         frame = call.frame()
         sent, back = self.sent_directly, self.return_lane
