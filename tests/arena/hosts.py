@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import gc
 import pickle
 import sys
 import threading
@@ -120,6 +121,62 @@ def limited():
             share(np.ones(10_000_000), writable=True)
         assert share(np.ones(2_000_000)).sum() == 2_000_000
     say("well")
+
+
+class Struck(BaseException):
+    """Like KeyboardInterrupt: an Exception while something is pickled would be the failure of its task, which the pool keeps."""
+
+
+def struck(count):
+    """Submit arrays and wait for them while an exception hits the main thread every millisecond; in the end no block is left."""
+    import _signal
+    import signal
+
+    import numpy as np
+
+    def strike(_number, frame):
+        if frame.f_code is not storm.__code__:
+            raise Struck
+
+    def call(number):
+        value = np.full(20_000 + number % 3 * 10_000, float(number))
+        assert executor.submit(*[(workload.total, value), (workload.nothing, value)][number % 2]).result(20) in (None, number * value.size)
+        if number % 10 == 0:
+            assert (executor.submit(workload.add_one, value).result(20) == number + 1).all()
+
+    def storm():
+        hits = 0
+        signal.signal(signal.SIGALRM, strike)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        for number in range(count):
+            try:
+                call(number)
+            except Struck:
+                hits += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, _signal.SIG_IGN)  # the function of C, which is not left by the last strike
+        return hits
+
+    count = int(count)
+    finalizers = []
+    sys.unraisablehook = finalizers.append  # in C: one in Python would be hit too
+    with CondaEnvExecutor(max_workers=1) as executor:
+        for number in range(10):
+            call(number)
+        pids = {info.pid for info in executor.workers()}
+        hits = storm()
+        for number in range(10):
+            call(number)
+        assert executor.wait_all(20)
+        assert {info.pid for info in executor.workers()} == pids, "the worker was not believed"
+        gc.collect()
+        memory = arena.current()
+        deadline = time.monotonic() + 5
+        # A strike that hits the finalizer of a parcel leaves its block, which nothing in Python can help; no other block is left.
+        while len(memory.in_use()) > len(finalizers) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(memory.in_use()) <= len(finalizers), (hits, len(finalizers), memory.in_use())
+    say("struck", hits, "well")
 
 
 def pickled_elsewhere():

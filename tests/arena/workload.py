@@ -76,6 +76,14 @@ def total(value):
     return float(value.sum())
 
 
+def sums(first, more, named):
+    return float(first.sum()), float(more[0].sum()), len(more[1]), float(named.sum())
+
+
+def nothing(_value):
+    """Look at nothing."""
+
+
 def twice(value):
     return value * 2
 

@@ -444,3 +444,31 @@ def test_our_own_errors_travel() -> None:
     found = travelled(WorkerCrashed("died", -9, "SIGKILL", "last words"))
     assert isinstance(found, WorkerCrashed)
     assert (found.exit_code, found.signal_name, found.stderr) == (-9, "SIGKILL", "last words")
+
+
+def test_arrays_of_numbers_are_pickled_as_ever():
+    """The short way makes the same bytes; it does not take what it does not know."""
+    np = pytest.importorskip("numpy")
+    matrix = np.arange(6.0).reshape(2, 3)
+    for value in (matrix, matrix.T, matrix[:, ::2], np.ones(3, complex), np.zeros(3, bool), np.array(5, "i2"), np.zeros((0, 3)), np.longdouble([1])):
+        encoded = payload.encode(importable, (value, 1, "x"), {})
+        assert encoded.payload == payload.dumps(((value, 1, "x"), None))[0]
+        assert not encoded.flags & wire.PLAIN
+    metadata = np.dtype("f8", metadata={"reader": fractions.Fraction})
+    for value in (np.array([fractions.Fraction(1)]), np.zeros(2, [("a", "f8")]), np.zeros(2, metadata), np.ma.zeros(2)):
+        encoded = payload.encode(importable, (value,), {})
+        assert encoded.payload == payload.dumps(((value,), {}))[0]
+
+
+def test_what_is_decoded_without_user_code():
+    np = pytest.importorskip("numpy")
+    plain = [np.arange(3.0), np.float64(2), [np.zeros((2, 2), "F"), {"a": np.datetime64("2020-01-01")}], np.array(["x"]), np.zeros(2, [("a", "f8")])]
+    for value in plain:
+        found = payload.decode_arrays(pickle.dumps(value, 5))
+        assert found is not None
+        assert repr(found[0]) == repr(value)
+    one = fractions.Fraction(1)
+    for value in (one, np.array([one]), [np.arange(3), fractions.Fraction], np.ma.zeros(2), print):
+        assert payload.decode_arrays(pickle.dumps(value, 5)) is None
+    assert payload.decode_arrays(b"no pickle") is None
+    assert payload.decode_arrays(pickle.dumps(np.zeros(9000), 5)) is None, "the I/O thread copies nothing that is large"

@@ -3,8 +3,9 @@
 ``worker/arena.py`` explains blocks and owner words; here is who gives which block to whom, and when. The way of an argument:
 
 1. ``Parcel.take`` copies it into a block in the thread that submits: the caller may change it at once.
-2. ``Parcel.send`` names the worker's incarnation in the block's word, before the frame leaves. ``take_back`` undoes it for a call that the
-   worker had not started; a parcel that is dropped before it was sent frees its blocks.
+2. ``Parcel.send`` names the worker's incarnation in the block's word, before the frame leaves; where a thread that submits writes the frame
+   itself, ``offer`` does. ``take_back`` undoes it for a call that the worker had not started; a parcel that is dropped before it was sent frees
+   its blocks.
 3. The worker frees it, or hands it back with a result. After its death ``Arena.reclaim`` frees what it had.
 
 A call with retries keeps its blocks (``kept``), and workers take copies: a second try sees what the first saw.
@@ -24,7 +25,7 @@ from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
     import pickle
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from wetlands_executor.worker.arena import Blocks, Region
 
@@ -98,8 +99,8 @@ class Arena:
         self._blocks = arena.Blocks(region, arena.HOST, LIMIT or None)
         self._region = region
 
-    def store(self, raw: memoryview, token: list[int]) -> int:
-        """Copy bytes into a block; return its slot, -1 if there is no room."""
+    def store(self, raw: memoryview, token: list[int], more: int) -> int:
+        """Copy bytes into a block that has room for ``more`` behind them; return its slot, -1 if there is no room."""
         blocks = self.blocks()
         if blocks is None:
             return -1
@@ -108,7 +109,7 @@ class Arena:
         self.idle = False
         if self._lingering:
             self.free_lingering()
-        slot = blocks.claim(raw.nbytes, token)
+        slot = blocks.claim(raw.nbytes + more, token)
         if slot >= 0:
             try:
                 arena.copy(blocks.region.address(*blocks.table[slot]), arena.address_of(raw), raw.nbytes)
@@ -236,13 +237,15 @@ class Parcel:
         keeps: shared arrays that the call refers to.
     """
 
-    __slots__ = ("__weakref__", "_arena", "_held", "_slots", "_token", "keeps", "kept")
+    __slots__ = ("__weakref__", "_arena", "_given", "_offered", "_slots", "_token", "keeps", "kept")
 
     def __init__(self) -> None:
         self._arena: Arena | None = None
         self._slots: list[tuple[int, int]] = []
         self._token: list[int] = []
-        self._held = True
+        # The worker that has the blocks, or was offered them; the first is a list so that it changes in one step with the write of a frame.
+        self._given: list[int] = []
+        self._offered = 0
         self.kept = False
         self.keeps: list[Any] = []
 
@@ -265,7 +268,7 @@ class Parcel:
             arena = self._arena = current()
         if arena is None or not arena.carries:
             return False
-        slot = arena.store(raw, self._token)
+        slot = arena.store(raw, self._token, 0 if self._slots else wire.TAIL)
         if slot < 0:
             return False
         self._slots.append((slot, raw.nbytes))
@@ -275,7 +278,7 @@ class Parcel:
         """Return (payload, flags) of the call: its list of blocks before the pickle, which may be in a block itself."""
         first = len(data) > wire.CROSSOVER and self._store(memoryview(data))
         if not self._slots:
-            return data, 0
+            return data, wire.IN_BULK
         if first:
             self._slots.insert(0, self._slots.pop())
             data = b""
@@ -283,32 +286,62 @@ class Parcel:
         blocks = self._arena.blocks()
         assert blocks is not None
         entries = [wire.BLOCK.pack(slot, wire.ARGUMENTS, *blocks.table[slot], 0, length) for slot, length in self._slots]
-        return b"".join((wire.LIST.pack(len(entries), first), *entries, data)), wire.BLOCKS
+        whole = b"".join((wire.LIST.pack(len(entries), first), *entries, data))
+        place = self._append(whole, blocks) if len(whole) <= wire.TAIL else None
+        return (whole, wire.BLOCKS | wire.IN_BULK) if place is None else (place, wire.BLOCKS)
+
+    def _append(self, whole: bytes, blocks: Blocks) -> bytes | None:
+        """Put the payload of the call behind the data of one of its blocks; return where it is, None if there is no room.
+
+        So that a frame is all that has to be sent. Nowhere else could it lie without being overwritten by another call.
+        """
+        from wetlands_executor.worker import arena
+
+        for slot, length in self._slots:
+            offset, capacity = blocks.table[slot]
+            if capacity - length >= len(whole):
+                arena.memmove(blocks.region.address(offset, capacity) + length, whole, len(whole))
+                return wire.BLOCK.pack(slot, wire.ARGUMENTS, offset, capacity, length, len(whole))
+        return None
 
     def send(self, incarnation: int) -> int:
         """Give the blocks to a worker; return further flags of the frame. I/O thread. Order: before the frame leaves."""
         if self.kept:
             return wire.KEPT
-        if self._slots and self._held:
-            assert self._arena is not None
-            blocks = self._arena.blocks()
-            assert blocks is not None
-            self._held = False
-            for slot, _length in self._slots:
-                blocks.region.words[slot] = incarnation
-                blocks.claims.pop(slot, None)
+        if not self._given:
+            self._name(incarnation)
+            self._given.append(incarnation)
         return 0
 
+    def offer(self, incarnation: int) -> Iterable[object]:
+        """Give the blocks to a worker, in a thread that submits; return what notes, in one step in C behind the write, that the frame has left.
+
+        *Race:* an exception from a signal handler may come before that. Then the parcel is dropped, and takes back what the worker never saw.
+        """
+        self._offered = incarnation
+        self._name(incarnation)
+        return map(self._given.append, (incarnation,))
+
+    def _name(self, incarnation: int) -> None:
+        for slot, _length in self._slots:
+            blocks = self._blocks()
+            blocks.region.words[slot] = incarnation
+            blocks.claims.pop(slot, None)
+
     def take_back(self) -> None:
-        """Take the blocks back from a worker that has not seen them. I/O thread."""
-        if self._slots and not self._held:
-            assert self._arena is not None
-            blocks = self._arena.blocks()
-            assert blocks is not None
+        """Take the blocks back from a worker that has not seen them. I/O thread, or the one that has offered them. Order: before its death."""
+        if not self.kept:
             for slot, _length in self._slots:
+                blocks = self._blocks()
                 blocks.claims[slot] = self._token
                 blocks.region.words[slot] = _HOST
-            self._held = True
+            self._given.clear()
+
+    def _blocks(self) -> Blocks:
+        assert self._arena is not None
+        blocks = self._arena.blocks()
+        assert blocks is not None
+        return blocks
 
     def __del__(self) -> None:
         self.discard()
@@ -316,14 +349,22 @@ class Parcel:
     def discard(self) -> None:
         """Free the blocks that were not sent."""
         arena = self._arena
-        if arena is not None and self._held and arena.pid == os.getpid():
+        if arena is not None and not self._given and arena.pid == os.getpid():
             blocks = arena.blocks()
             if blocks is not None:
-                for slot in self._token:
-                    if blocks.claims.get(slot) is self._token:
-                        arena.free(slot)
+                self._free(arena, blocks)
         self._arena = None
         self._slots = []
+
+    def _free(self, arena: Arena, blocks: Blocks) -> None:
+        claims, words, token = blocks.claims, blocks.region.words, self._token
+        for slot, _length in self._slots if self._offered else ():
+            # Offered, and not sent. Race: if the worker has died since, the block is free, or somebody else's.
+            if slot not in claims and claims.setdefault(slot, token) is token and words[slot] != self._offered:
+                del claims[slot]
+        for slot in token:
+            if claims.get(slot) is token:
+                arena.free(slot)
 
 
 class Delivery:

@@ -23,7 +23,7 @@ STACKS_GRACE = 0.2
 class Limits(Settling):
     """Ends calls whose time is over. Deadlines are judged after the pipe has been read: a result that is on its way counts."""
 
-    #: When a large buffer travelled last, on the monotonic clock; whether the timer for the end of that is set.
+    #: When a large buffer travelled last, on the monotonic clock; whether the timer for the end of that is set. The one is written by any thread.
     _blocks_at = 0.0
     _trim_set = False
 
@@ -90,12 +90,19 @@ class Limits(Settling):
             self._trim_set = True
             self._set_timer(arena.IDLE, self._trim)
 
+    def _note_block(self) -> bool:
+        """Note that a large buffer is about to travel past the I/O thread; False if that has to take it, in order to set the timer. Any thread."""
+        self._blocks_at = time.monotonic()
+        return self._trim_set
+
     def _trim(self) -> None:
+        self._trim_set = False  # Order: before the look. Who has noted a buffer since, and saw the timer set, is seen here.
         left = self._blocks_at + arena.IDLE - time.monotonic()
         if left > 0:
+            self._trim_set = True
             self._set_timer(left, self._trim)
             return
-        self._trim_set = False
+        self.catch_up()  # of what is under way past this thread it could not see the end
         in_use = 0
         for process in self.processes.values():
             memory = process.parcels.arena

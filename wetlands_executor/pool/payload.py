@@ -457,8 +457,36 @@ def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[s
             if len(payload) <= wire.INLINE:
                 return Encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
             return _encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode, None)
+    if not kwargs and _are_arrays(args):
+        payload, parcel = _dumps_arrays((args, None))
+        return _encoded(definition, 0, payload, definition.by_value, definition.bytecode, parcel)
     payload, by_value, bytecode, parcel = _dumps_call((args, kwargs or {}), peer)
     return _encoded(definition, 0, payload, definition.by_value or by_value, definition.bytecode or bytecode, parcel)
+
+
+def _are_arrays(args: tuple[Any, ...]) -> bool:
+    """Return True for scalars and numpy's arrays of numbers, of which ``pickle`` makes the same bytes as ``CallPickler``, in a fifth of the time."""
+    numpy: Any = sys.modules.get("numpy")
+    array = getattr(numpy, "ndarray", None)
+    if array is None or array in copyreg.dispatch_table or shared.any_shared():
+        return False
+    for value in args:
+        if type(value) is array:
+            dtype = value.dtype
+            if dtype.kind not in "biufc" or dtype.isbuiltin != 1 or dtype.metadata is not None:
+                return False
+        elif type(value) not in SCALARS:
+            return False
+    return True
+
+
+def _dumps_arrays(value: Any) -> tuple[bytes, arena.Parcel]:
+    parcel = arena.Parcel()
+    try:
+        return pickle.dumps(value, PROTOCOL, buffer_callback=parcel.take), parcel
+    except BaseException:
+        parcel.discard()  # as below
+        raise
 
 
 def _dumps_call(value: Any, peer: Peer | None) -> tuple[bytes, str | None, bool, arena.Parcel]:
@@ -478,7 +506,7 @@ def _encoded(
     if len(payload) > wire.CROSSOVER or (parcel is not None and not parcel.empty):
         parcel = parcel or arena.Parcel()
         payload, more = parcel.pack(payload)
-        return Encoded(definition, flags | more | wire.IN_BULK, payload, by_value, bytecode, None if parcel.empty else parcel)
+        return Encoded(definition, flags | more, payload, by_value, bytecode, None if parcel.empty else parcel)
     return Encoded(definition, flags | wire.IN_BULK, payload, by_value, bytecode)
 
 
@@ -564,6 +592,45 @@ _extensions: dict[Any, Any] = getattr(copyreg, "_inverted_registry", {})
 def is_trivial(payload: bytes | bytearray) -> bool:
     """Return True if unpickling cannot run user code: the stream is small and names no class or function (no STACK_GLOBAL opcode)."""
     return len(payload) < 65536 and b"\x93" not in payload and not _extensions
+
+
+#: What numpy's own pickles of arrays, numbers and dtypes name. None of it runs user code, and it is there at once if numpy is.
+_ARRAY_NAMES = frozenset(
+    [
+        *((f"numpy.{core}.numeric", "_frombuffer") for core in ("_core", "core")),
+        *((f"numpy.{core}.multiarray", name) for core in ("_core", "core") for name in ("_reconstruct", "scalar")),
+        ("numpy", "dtype"),
+        ("numpy", "ndarray"),
+    ]
+)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Knows what arrays of numbers need and nothing else: runs no user code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        # Not imported, which may have to wait, and not by attribute, which warns where numpy has renamed it.
+        found = vars(sys.modules[module]).get(name) if (module, name) in _ARRAY_NAMES and module in sys.modules else None
+        if found is None:
+            raise pickle.UnpicklingError(f"{module}.{name} is not looked up here")
+        return found
+
+
+def decode_arrays(payload: bytes | bytearray | arena.Delivery) -> tuple[Any] | None:
+    """Unpickle a result of plain containers, numbers and numpy's arrays, in a tuple; None if it is anything else. Runs no user code."""
+    data: Any = payload
+    buffers = None
+    if isinstance(payload, arena.Delivery):
+        data, buffers = payload.data, payload.buffers
+    if len(data) >= 65536 or _extensions:
+        return None
+    try:
+        found = (_ArrayUnpickler(io.BytesIO(data), buffers=buffers).load(),)
+    except Exception:  # noqa: BLE001 - whatever it is: where user code may run, it is unpickled once more
+        return None
+    if isinstance(payload, arena.Delivery):
+        payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
+    return found
 
 
 def decode(payload: bytes | bytearray | arena.Delivery, foreign: bool = False) -> Any:

@@ -74,7 +74,7 @@ class Pool(Actions):
         """Take a call; its task will be settled. The caller has checked that the pool still accepts."""
         call = self.make_call(encoded, payload.current_context(), task)
         task._call = call
-        if not self._posted and not call.priority:
+        if not self._posted and not call.priority and (encoded.parcel is None or self._note_block()):
             for process in self.lanes:
                 if not process.sent_directly and process.knows(call) and process.send_directly(call):
                     return call

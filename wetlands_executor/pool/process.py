@@ -202,8 +202,8 @@ class WorkerProcess:
         # may submit while the same thread is inside; held for one write that cannot block.
         self.lane = threading.RLock()
         self.lane_open = False
-        #: (call, bytes written), one entry per frame that a submitting thread wrote itself; absorbed by the I/O thread.
-        self.sent_directly: deque[tuple[Call, int]] = deque()
+        #: (call, bytes written, ...), one entry per frame that a submitting thread wrote itself; absorbed by the I/O thread.
+        self.sent_directly: deque[tuple[Any, ...]] = deque()
 
     # --- going out
 
@@ -211,27 +211,34 @@ class WorkerProcess:
         """Write one frame from the submitting thread, to a worker that holds nothing; False if it cannot be done.
 
         Race: an exception from a signal handler may end this method between any two steps. The write and its record are therefore one step
-        in C (``extend`` over ``zip`` over ``map``): either the frame is in the pipe and recorded, or neither.
+        in C (``extend`` over ``zip`` over ``map``): either the frame is in the pipe and recorded, or neither. The same step notes that its
+        blocks are given.
         """
         frame = call.frame()
         sent, back = self.sent_directly, self.return_lane
+        parcel = call.encoded.parcel
         with self.lane:
             if not self.lane_open or sent:
                 return False
             call.process = self
+            notes = () if parcel is None else (parcel.offer(self.parcels.incarnation),)
             if back is not None and back.expected and not call.watched and call.task._options is None:
                 back.expect(call)
                 if sent or not self.lane_open:
                     # Race: a signal handler has come in between and has sent a call of its own, whose answer this one's would overwrite.
                     call.awaited = call.quiet = False
+                    if parcel is not None:
+                        parcel.take_back()
                     return False
             try:
-                sent.extend(zip((call,), map(write, (self.process.inbox,), (frame,))))  # noqa: B905 - not strict, which takes as long as the rest
+                sent.extend(zip((call,), map(write, (self.process.inbox,), (frame,)), *notes))  # noqa: B905 - not strict, which takes as long as the rest
             except OSError as error:
                 if raised_elsewhere(error):
                     raise  # a signal handler's, for example a TimeoutError, when the frame was out
                 if call.awaited and back is not None:
                     back.expect_no_more(call)
+                if parcel is not None:
+                    parcel.take_back()
                 return False
         return True
 
@@ -259,6 +266,10 @@ class WorkerProcess:
             mine[call.number] = call
             if not self.knows(call):
                 self._send_records(call)
+            parcel = call.encoded.parcel
+            if parcel is not None:
+                call.watched = call.watched & ~wire.KEPT | parcel.send(self.parcels.incarnation)
+                self.parcels.used = True
             frames.append(call.frame())
         self._inbox.append(b"".join(frames))
         self.flush()
@@ -275,9 +286,6 @@ class WorkerProcess:
             self.send_record(wire.DEFINITION, definition.number, definition.data)
         if call.watched & wire.NAMED:
             self.send_record(wire.NAME, call.number, call.task.name.encode())
-        if encoded.parcel is not None:
-            call.watched = call.watched & ~wire.KEPT | encoded.parcel.send(self.parcels.incarnation)
-            self.parcels.used = True
         if encoded.flags & wire.IN_BULK:
             self.send_record(wire.PAYLOAD, call.number, encoded.payload)
 
@@ -290,6 +298,7 @@ class WorkerProcess:
             and not (encoded.flags | call.watched) & _WITH_RECORDS
             and (definition is None or definition.number in self.known)
             and not (encoded.bytecode and self.foreign)
+            and not (encoded.parcel is not None and encoded.parcel.kept)
         )
 
     def forget(self, definition: Definition) -> None:
@@ -331,7 +340,7 @@ class WorkerProcess:
         sent, lane = self.sent_directly, self.return_lane
         while sent:
             try:
-                call, _count = sent.popleft()
+                call = sent.popleft()[0]
             except IndexError:  # its submitter has settled it in this very moment
                 break
             call.known = True
@@ -388,7 +397,7 @@ class WorkerProcess:
 
     def current_calls(self) -> list[Call]:
         """Return what the worker was given and has not finished, oldest first. Any thread."""
-        return list(self.calls.values()) + [call for call, _count in list(self.sent_directly) if call.number not in self.calls]
+        return list(self.calls.values()) + [entry[0] for entry in list(self.sent_directly) if entry[0].number not in self.calls]
 
     def request_cancel(self, call: Call) -> None:
         """Make ``cancel_requested`` true in the worker."""

@@ -23,6 +23,7 @@ LOGGER = logging.getLogger("concurrent.futures")
 
 
 
+_VALUES = frozenset((wire.VALUE, wire.VALUE_IN_BLOCKS))
 #: Pieces of output under way at which reading from a worker's stream pauses, and goes on.
 OUTPUT_HIGH, OUTPUT_LOW = 256, 64
 
@@ -77,6 +78,8 @@ class Settling(PoolCore):
                 call.task._settle(None, error)
             else:
                 call.task._settle(value, None)
+        elif kind in _VALUES and (found := payload.decode_arrays(data)) is not None:
+            call.task._settle(found[0], None)  # a change of threads would take longer
         elif kind == TOO_LARGE:
             call.task._settle(None, MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process"))
         else:

@@ -73,7 +73,8 @@ _MAP_ANONYMOUS = 0x20 if sys.platform.startswith("linux") else 0x1000
 _MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000 if sys.platform.startswith("linux") else 0x40
 _REMOVE, _HUGEPAGE, _DONTDUMP = 9, 14, 16
 
-_move: Any = ctypes.memmove
+memmove: Any = ctypes.memmove
+string_at: Any = ctypes.string_at
 
 
 class _Buffer(ctypes.Structure):
@@ -130,11 +131,11 @@ class _Extent:
         if spare == _FAILED:
             os._exit(70)  # it would write to its parent's memory
         for address, length in parts:
-            _move(spare + address - self.address, address, length)
+            memmove(spare + address - self.address, address, length)
         if _libc.mmap(self.address, self.length, _READ_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED, -1, 0) == _FAILED:
             os._exit(70)
         for address, length in parts:
-            _move(address, spare + address - self.address, length)
+            memmove(address, spare + address - self.address, length)
         _libc.munmap(spare, self.length)
 
 

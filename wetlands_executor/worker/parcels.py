@@ -82,6 +82,8 @@ class Parcels:
 
         Guarantee: from here on every block is freed when its last view is gone, whatever happens to the call.
         """
+        if not flags & wire.IN_BULK:
+            payload = self._tail(payload)
         count, first = wire.LIST.unpack_from(payload)
         views = []
         position = wire.LIST.size
@@ -98,6 +100,19 @@ class Parcels:
             return loads_rich(data, buffers)
 
         return data, load
+
+    def _tail(self, place: bytes) -> Any:
+        """Return the payload that lies behind the data of one of its blocks."""
+        _slot, _place, offset, capacity, start, length = wire.BLOCK.unpack_from(place)
+        region = self.arguments()
+        if region is not None:
+            from . import arena
+
+            try:
+                return arena.string_at(region.address(offset, capacity) + start, length)
+            except MemoryError:
+                pass  # the address space is limited: read it
+        return self._read(offset + start, length)
 
     def _open(self, slot: int, offset: int, capacity: int, length: int, kept: bool) -> Any:
         region = self.arguments()

@@ -337,10 +337,10 @@ class Runner:
                     self.name = self._read_until(wire.NAME, item).decode()
                 if flags & wire.IN_BULK:
                     payload = self._read_until(wire.PAYLOAD, item)
-                    if flags & wire.BLOCKS:
-                        payload, load = self.use_parcels().receive(payload, flags)
                 else:
-                    payload = frame[wire.CALL.size : wire.CALL.size + length]
+                    payload = frame[HEAD : HEAD + length]
+                if flags & wire.BLOCKS:
+                    payload, load = self.use_parcels().receive(payload, flags)
                 kwargs: Any = None
                 if function_id:
                     function = self.functions.get(function_id)

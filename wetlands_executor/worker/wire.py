@@ -36,7 +36,7 @@ IN_BULK = 1  # the payload is a record in the bulk pipe
 PLAIN = 2  # the payload holds no function, class or instance of the user's: any Unpickler will do
 WATCHED = 4  # tell when the call begins
 NAMED = 8  # the task's name is a record in the bulk pipe
-BLOCKS = 64  # the payload begins with a list of blocks in shared memory
+BLOCKS = 64  # the payload begins with a list of blocks in shared memory; without IN_BULK, the frame has one entry, which says where that payload lies
 KEPT = 128  # the blocks stay the host's (the call may be run again): the worker takes copies
 MANY = 32  # arguments of several calls: PLAIN: one pickled list of tuples; else their number, their lengths, then one pickle each
 
@@ -81,6 +81,8 @@ LIST = struct.Struct("<II")
 BLOCK = struct.Struct("<IIQQQQ")
 #: Places of a block: the file of arguments, the worker's file of results, behind the pickle in the payload itself.
 ARGUMENTS, RESULTS, FOLLOWING = 0, 1, 2
+#: Bytes of a call's payload (its list of blocks and its pickle) that fit behind the data of a block.
+TAIL = 1024
 #: Bytes from which a buffer, or a pickle, travels in a block; measured: below, the pipe is faster.
 CROSSOVER = 1 << 17
 
