@@ -41,7 +41,7 @@ def load_package(bundle):
     sources = dict(zip(parts[::2], parts[1::2]))
     module = types.ModuleType("bootstrap")
     exec(sources["bootstrap"], module.__dict__)
-    sys.meta_path.insert(0, module.BundleFinder(sources, {}))
+    sys.meta_path.insert(0, module.BundleFinder(lambda: sources, lambda name: None))
 
 
 def load_cases():

@@ -12,7 +12,7 @@ import pytest
 
 from tests.worker.conftest import DEADLINE
 from wetlands_executor import CondaEnvExecutor
-from wetlands_executor.pool import bundle, payload
+from wetlands_executor.pool import bundle, payload, spawn
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,11 +72,85 @@ def test_the_same_python_gets_code(tmp_path: Path) -> None:
         assert more == "True"
 
 
-def test_without_a_cache_sources_are_sent(tmp_path: Path) -> None:
+def test_without_a_cache_the_host_compiles(tmp_path: Path) -> None:
+    """What every worker needs, and nothing is written; the lines of a traceback are found all the same."""
     own, shared, more = run(tmp_path, PYTHONDONTWRITEBYTECODE="1")
     assert (own, shared) == ("2 <wetlands_executor>/runner.py True",) * 2
-    assert more == "False"
+    assert more == "True"
     assert not list(tmp_path.iterdir())
+
+
+def test_an_outdated_cache_is_not_used(tmp_path: Path) -> None:
+    """Python's own rule: the cached code is of a source of this time and size."""
+    run(tmp_path)
+    cached = next(tmp_path.rglob("wetlands_executor/worker/runner.*.pyc"))
+    data = cached.read_bytes()
+    cached.write_bytes(data[:8] + bytes(4) + data[12:16] + b"no code")
+    for variables in ({"PYTHONDONTWRITEBYTECODE": "1"}, {}):
+        own, shared, _more = run(tmp_path, **variables)
+        assert own.startswith("2 ")
+        assert shared.startswith("2 ")
+    assert cached.read_bytes() == data
+
+
+#: Prints which modules of the bundle a worker has before its first result, and which are compiled for it without a cache.
+WHAT_A_START_IMPORTS = """
+from wetlands_executor import CondaEnvExecutor
+from wetlands_executor.pool import bundle
+
+with CondaEnvExecutor(max_workers=1) as executor:
+    expression = "[name[17:] for name in __import__('sys').modules if name.startswith('_wetlands_worker.')]"
+    print(sorted({"bootstrap", *executor.submit(eval, expression).result()} - {*bundle._FIRST}))
+"""
+
+
+def test_what_a_start_needs_is_compiled() -> None:
+    done = subprocess.run([sys.executable, "-c", WHAT_A_START_IMPORTS], capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
+#: Prints how the bundle came, and which of its files a worker can still write to.
+HOW_IT_CAME = """
+import os
+from wetlands_executor import CondaEnvExecutor
+from wetlands_executor.pool import spawn
+
+def look():
+    with open("/proc/self/maps") as maps:
+        mapped = any("wetlands-bundle" in line for line in maps)
+    links = ["/proc/self/fd/" + fd for fd in os.listdir("/proc/self/fd")]
+    return mapped, [os.path.basename(link) for link in links if os.path.lexists(link) and "bundle" in os.readlink(link)]
+
+if %r:
+    def refuse(fd, data):
+        raise OSError(27, "file too large")
+    spawn._fill = refuse
+for share in (False, True):
+    for _ in range(2):
+        with CondaEnvExecutor(max_workers=2, preload=["json"], share_preload=share) as executor:
+            mapped, fds = executor.submit(look).result()
+            print(mapped, *[executor.submit(attempt, int(fd)).result() for fd in fds])
+"""
+
+ATTEMPT = """
+def attempt(fd):
+    try:
+        os.pwrite(fd, b"x", 0)
+    except OSError as error:
+        return error.errno
+    return "written"
+"""
+
+
+@pytest.mark.skipif(not spawn.MEMFD, reason="files in memory are missing here")
+@pytest.mark.parametrize(("refused", "mapped"), [(False, "True"), (True, "False")])
+def test_the_bundle_is_a_file_that_nobody_can_write_to(refused: bool, mapped: str) -> None:
+    """And where it cannot be filled, it comes through the pipe."""
+    program = HOW_IT_CAME.replace("\nif %r", ATTEMPT + "\nif %r") % refused
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [mapped] * 4, done.stderr
+    assert "written" not in done.stdout
 
 
 @pytest.mark.parametrize("share", [False, True])
@@ -104,3 +178,9 @@ def test_code_for_another_python_is_not_read(monkeypatch: pytest.MonkeyPatch) ->
 def test_magic_is_the_one_that_decides_for_functions() -> None:
     """One rule for what may travel as bytecode."""
     assert f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}" == payload.MAGIC
+
+
+def test_a_start_does_not_look_for_distributions(python) -> None:
+    """Python 3.12 does that when finders are to look into their folders anew, and needs longer for it than for all the rest."""
+    with CondaEnvExecutor(str(python.path), max_workers=1) as executor:
+        assert not executor.submit(eval, "'importlib.metadata' in __import__('sys').modules").result(DEADLINE)

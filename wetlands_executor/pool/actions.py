@@ -51,15 +51,22 @@ class Actions(Arrivals):
 
     def _spawn(self, worker: int, index: int, asked: int) -> None:
         """Start a process; on the starter thread, because activation runs a shell and exec takes a millisecond."""
+        opening = b""
         try:
             argv, env, cwd = self._launch(index)
             memory = arena.current()
             shared = memory.fd if memory is not None else -1
             process: spawn.Process | BaseException
+            compiled = self.peer.surely_same
             if self.nursery is None:
                 process = spawn.Process(argv, env, cwd, shared)
+                try:
+                    opening = process.ship(bundle.source(compiled))
+                except BaseException:
+                    process.reap()
+                    process.close()
+                    raise
             else:
-                compiled = self.peer.surely_same
                 process = self.nursery.fork(env, cwd, shared, asked=asked, wanted=lambda: worker not in self._abandoned, compiled=compiled)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is why the worker cannot start
             process = error
@@ -67,9 +74,9 @@ class Actions(Arrivals):
         if self.nursery is not None:
             for said in self.nursery.take_said():
                 self.post(partial(self._on_said, said))
-        self.post(partial(self._spawned, worker, index, process, memory))
+        self.post(partial(self._spawned, worker, index, process, memory, opening))
 
-    def _spawned(self, worker: int, index: int, process: spawn.Process | BaseException, memory: arena.Arena | None) -> None:
+    def _spawned(self, worker: int, index: int, process: spawn.Process | BaseException, memory: arena.Arena | None, opening: bytes) -> None:
         self._starts.pop(worker, None)
         if isinstance(process, BaseException):
             self._abandoned.discard(worker)
@@ -94,8 +101,8 @@ class Actions(Arrivals):
             port.add_reader(fd, ports.OUTPUT, partial(self._on_output, mine, fd, stream))
         port.add_reader(process.results, ports.RESULTS, partial(self._on_results, mine))
         port.add_reader(process.exit, ports.EXIT, partial(self._on_exit, mine))
-        if not process.forked:
-            mine.send_raw(bundle.source(self.peer.surely_same))
+        if opening:
+            mine.send_raw(opening)
         mine.send_record(wire.CONFIG, 0, self._config(mine))
         mine.flush()
         mine.start_timer = self._set_timer(self._start_timeout, partial(self._check_started, mine))

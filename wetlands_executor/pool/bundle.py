@@ -10,7 +10,6 @@ import marshal
 import os
 import sys
 from importlib import resources
-from types import CodeType
 
 from cloudpickle import cloudpickle
 
@@ -47,12 +46,16 @@ _MODULES = (
 )
 
 
+#: What every worker imports before its first result.
+_FIRST = ("bootstrap", "runner", "wire", "board", "calls", "stdio", "channel", "context", "progress", "imports", "records", "injection")
+
+
 @functools.cache
 def source(compiled: bool = False) -> bytes:
     """Return the bundle (see ``worker/stage0.py``), in two sections, each behind its length (8 bytes, little endian).
 
     The first has names and sources in turn, separated by NUL. The second is empty, or has code objects: implementation and magic number, a
-    NUL, a marshalled dict.
+    NUL, "name:length" of each, separated by spaces, a NUL, and each marshalled by itself, so that a worker reads only what it imports.
 
     Args:
         compiled: add the code objects, which save the worker half of its start. Only for an interpreter that is known to be like this one:
@@ -74,31 +77,50 @@ def _sources() -> bytes:
 
 
 def _code() -> bytes:
-    """Return what Python's own cache of compiled modules has for the bundle; b"" if it is switched off and empty.
+    """Return what Python's own cache of compiled modules has for the bundle.
 
-    Without the cache nothing is gained: compiling here takes as long as in the worker.
+    What it has not, because it is switched off and empty, is compiled here if every worker needs it: once, and while the interpreter of the
+    first worker starts, so that it is ready sooner than if the worker did it.
     """
     found = {}
-    for name in _MODULES:
-        code = _cached(f"wetlands_executor.worker.{name}")
-        if code is None:
-            return b""
-        found[name] = code
-    code = _cached("cloudpickle.cloudpickle")
-    if code is not None:
-        found["cloudpickle"] = code
+    for name in (*_MODULES, "cloudpickle"):
+        module = "cloudpickle.cloudpickle" if name == "cloudpickle" else f"wetlands_executor.worker.{name}"
+        code = _cached(module)
+        if code is None and name in _FIRST:
+            text = (resources.files("wetlands_executor.worker") / f"{name}.py").read_text(encoding="utf-8")
+            code = marshal.dumps(compile(text, f"<wetlands_executor>/{name}.py", "exec", dont_inherit=True))
+        if code is not None:
+            found[name] = code
     magic = f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}"
-    return magic.encode() + b"\0" + marshal.dumps(found)
+    index = " ".join(f"{name}:{len(code)}" for name, code in found.items())
+    return b"\0".join((magic.encode(), index.encode(), b"".join(found.values())))
 
 
-def _cached(name: str) -> CodeType | None:
-    """Return a module's code object; the first time in the life of an installation it is compiled for that, and kept by Python."""
+def _cached(name: str) -> bytes | None:
+    """Return a module's marshalled code; the first time in the life of an installation it is compiled for that, and kept by Python."""
     spec = importlib.util.find_spec(name)
     if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader) or spec.cached is None:
         return None
-    if sys.dont_write_bytecode and not os.path.exists(spec.cached):
-        return None
+    found = _read(spec.cached, str(spec.origin))
+    if found is not None or sys.dont_write_bytecode:
+        return found
     try:
-        return spec.loader.get_code(name)
+        return marshal.dumps(spec.loader.get_code(name))
     except (ImportError, OSError, SyntaxError):
         return None
+
+
+def _read(cached: str, path: str) -> bytes | None:
+    """Return the code in a file of Python's cache (PEP 552) without decoding it, which takes ten times as long; None if that needs a look.
+
+    It has to be of the source as it is now, by time and size, and to know it by its present path.
+    """
+    try:
+        with open(cached, "rb") as stream:
+            data = stream.read()
+        status = os.stat(path)
+    except OSError:
+        return None
+    head = importlib.util.MAGIC_NUMBER + bytes(4)
+    head += (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")
+    return data[16:] if data.startswith(head) and os.fsencode(path) in data else None

@@ -111,12 +111,13 @@ class NurseryProcess(spawn.Process):
         for fd in (self.socket, self.stdout, self.stderr):
             os.set_blocking(fd, False)
         # Order of STAGE0: inbox, bulk, results, life, board. Without an inbox it becomes a nursery, and what it reads from is a socket.
-        passed = [-1, socket_child, -1, life_child, -1]
+        passed = [-1, socket_child, -1, life_child, -1, -1, -1, -1, self._make_bundle()]
         self._popen = spawn.start(argv, env, cwd, passed, stdout_child, stderr_child)
         self.pid = self._popen.pid
         for fd in (life_child, stdout_child, stderr_child):
             spawn.close_quietly(fd)
         self._close.pop_all()
+        self._open.add(self._bundle)
         self.close_fd(socket_child)
         self.exit = spawn.watch_exit(self._popen)
         spawn.own(self.exit)
@@ -291,7 +292,7 @@ class Nursery:
             "version": VERSION,
         }
         try:
-            answer: dict[str, Any] = pickle.loads(process.ask(bundle.source(compiled) + _record(config), deadline))
+            answer: dict[str, Any] = pickle.loads(process.ask(process.ship(bundle.source(compiled)) + _record(config), deadline))
         except TimeoutError:
             process.kill_tree()
             raise self._fail(f"its preload was not ready within {self._start_timeout:g} s (start_timeout)", final=True) from None

@@ -105,6 +105,16 @@ def memory_file() -> int:
     return fd
 
 
+def _fill(fd: int, data: bytes) -> None:
+    """Write a file of ``Process._make_bundle`` for good: nobody can change it any more. Raises OSError."""
+    import fcntl
+
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
+
+
 class Process:
     """A started worker process and the host's ends of its pipes.
 
@@ -144,6 +154,7 @@ class Process:
         self.bell: Bell | None = None
         self._map: mmap.mmap | None = None
         self._open: set[int] = set()
+        self._bundle = -1
 
     def _pipe(self) -> tuple[int, int]:
         read, write = os.pipe()
@@ -154,7 +165,7 @@ class Process:
 
     def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:
         passed, outputs = self._make_pipes(arena)
-        self._popen = start(argv, env, cwd, passed, *outputs)
+        self._popen = start(argv, env, cwd, [*passed, self._make_bundle()], *outputs)
         self.pid = self._popen.pid
         self._let_go()
         self.exit = watch_exit(self._popen)
@@ -190,12 +201,38 @@ class Process:
         self._theirs = [inbox_child, bulk_child, results_child, life_child, board_child, stdout_child, stderr_child]
         return [*self._theirs[:5], arena, self.memory, -1 if self.bell is None else self.bell.fd], (stdout_child, stderr_child)
 
+    def _make_bundle(self) -> int:
+        """Make the file in which it will find its bundle; -1 where there are none, or no descriptor is left: then its pipe takes it."""
+        if MEMFD:
+            with contextlib.suppress(OSError):
+                self._bundle = os.memfd_create("wetlands-bundle", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+                own(self._bundle)
+                self._close.callback(close_quietly, self._bundle)
+        return self._bundle
+
+    def ship(self, data: bytes) -> bytes:
+        """Put the bundle where it is looked for; return what has to go through its pipe first.
+
+        Once, and after the start: the interpreter needs longer for its own start than the host for the bundle.
+        """
+        fd, self._bundle = self._bundle, -1
+        if fd >= 0:
+            try:
+                _fill(fd, data)
+            except OSError:
+                pass  # a limit of file sizes, or of memory: it does not look there unless it is told so
+            else:
+                return bytes(8)
+            finally:
+                self.close_fd(fd)
+        return len(data).to_bytes(8, "little") + data
+
     def _let_go(self) -> None:
         """Close the worker's ends. Only the host's are kept for ``close``: the numbers of the others may be somebody else's soon."""
         for fd in self._theirs:
             close_quietly(fd)
         self._close.pop_all()
-        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back, self.memory}
+        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back, self.memory, self._bundle}
 
     def _share_board(self) -> int:
         fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC) if MEMFD else _temporary_file()

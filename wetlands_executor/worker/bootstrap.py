@@ -12,7 +12,7 @@ import sys
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from types import CodeType, ModuleType
-    from typing import Any, Dict, List, Optional
+    from typing import Any, Callable, Dict, List, Optional
 
 #: Name of the shipped package inside a worker. Not ``wetlands_executor``: a real one may be installed in the environment.
 PACKAGE = "_wetlands_worker"
@@ -21,11 +21,23 @@ _spec_type: Any = type(sys.__spec__)
 
 
 class BundleFinder:
-    """Import modules of the shipped package from their sources, without importlib's Python half (which costs 5 ms)."""
+    """Import modules of the shipped package, without importlib's Python half (which costs 5 ms).
 
-    def __init__(self, sources: Dict[str, str], code: Dict[str, CodeType]) -> None:
-        self.sources = sources
-        self.code = code
+    Args:
+        sources: returns name -> source. Called when one is needed: decoding them takes as long as the import of several modules.
+        find: returns the code object of a module, None if the host has sent its source only.
+    """
+
+    def __init__(self, sources: Callable[[], Dict[str, str]], find: Callable[[str], Optional[CodeType]]) -> None:
+        self._sources = sources
+        self._texts: Dict[str, str] = {}
+        self.find = find
+
+    @property
+    def sources(self) -> Dict[str, str]:
+        """All sources."""
+        self._texts = self._texts or self._sources()
+        return self._texts
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Find the package and its modules."""
@@ -34,9 +46,12 @@ class BundleFinder:
             spec.submodule_search_locations = []
             return spec
         package, _, module = name.rpartition(".")
-        if package == PACKAGE and module in self.sources:
-            return _spec_type(name, self, origin="<wetlands_executor>/%s.py" % module)
-        return None
+        if package != PACKAGE:
+            return None
+        code = self.find(module)
+        if code is None and module not in self.sources:
+            return None
+        return _spec_type(name, self, origin="<wetlands_executor>/%s.py" % module, loader_state=code)
 
     def create_module(self, spec: Any) -> None:
         """Let the import system make the module."""
@@ -44,7 +59,7 @@ class BundleFinder:
     def exec_module(self, module: ModuleType) -> None:
         """Execute a module's code, from its source if the host has sent nothing else."""
         spec: Any = module.__spec__
-        code = self.code.get(module.__name__.rpartition(".")[2])
+        code, spec.loader_state = spec.loader_state, None
         source = "" if code is not None else self.get_source(module.__name__)
         if source:
             code = compile(source, str(spec.origin), "exec", dont_inherit=True)
@@ -100,13 +115,13 @@ def tie_to_host(life: int) -> None:
     _thread.start_new_thread(wait_for_end, ())
 
 
-def main(fds: List[int], sources: Dict[str, str], code: Dict[str, CodeType]) -> None:
+def main(fds: List[int], sources: Callable[[], Dict[str, str]], find: Callable[[str], Optional[CodeType]]) -> None:
     """Become a worker; does not return."""
     tie_to_host(fds[3])
     for fd in fds:
         if fd >= 0:
             os.set_inheritable(fd, False)  # commands that a task starts must not keep the pipes open
-    sys.meta_path.insert(0, BundleFinder(sources, code))
+    sys.meta_path.insert(0, BundleFinder(sources, find))
     from _wetlands_worker import runner  # type: ignore[import-not-found]
 
     forked = fds[0] < 0

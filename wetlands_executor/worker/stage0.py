@@ -1,10 +1,12 @@
 """The first lines that a fresh interpreter executes: what the host passes with ``-c``.
 
 They have to parse on every Python there is, so that an interpreter that is too old can say so itself. They take the current folder off
-``sys.path`` before anything is imported that a file there could shadow, read the bundle (names and sources, separated by NUL) from the
-bulk pipe, with compiled code if there is some for this very interpreter, and hand over to ``bootstrap.main``. Arguments: the numbers of
-inbox, bulk, results, life pipe, board, the files of large arguments and results, and the bell (-1 where there are none), separated by
-commas (on Windows: handles).
+``sys.path`` before anything is imported that a file there could shadow, find the bundle, with compiled code if there is some for this very
+interpreter, and hand over to ``bootstrap.main``. Arguments: the numbers of inbox, bulk, results, life pipe, board, the files of large
+arguments and results, the bell, and the file of the bundle (-1 where there are none), separated by commas (on Windows: handles).
+
+The bulk pipe says how long the bundle is, and it follows; or 0, and it is in its file by now. Of it
+(``pool/bundle.py``) only what is imported is decoded.
 """
 
 STAGE0 = """\
@@ -27,19 +29,35 @@ def take(n):
         if not c: os._exit(87)
         b += c
     return b
-parts = take(int.from_bytes(take(8), 'little')).decode('utf-8').split('\\0')
-sources = dict(zip(parts[::2], parts[1::2]))
+size = int.from_bytes(take(8), 'little')
+if size:
+    data = take(size)
+else:
+    import mmap
+    data = mmap.mmap(fds[8], 0, access=mmap.ACCESS_READ)
+for fd in fds[8:]:
+    if fd >= 0: os.close(fd)
+end = 8 + int.from_bytes(data[:8], 'little')
+def sources():
+    parts = data[8:end].decode('utf-8').split('\\0')
+    return dict(zip(parts[::2], parts[1::2]))
 code = {}
-data = take(int.from_bytes(take(8), 'little'))
-if data:
-    import marshal
+at = end + 8
+if at < len(data):
     import _frozen_importlib_external as external
-    magic, _, data = data.partition(b'\\0')
-    if magic == ('%s-%s' % (sys.implementation.name, external.MAGIC_NUMBER.hex())).encode():
-        code = marshal.loads(data)
-if 'bootstrap' not in code:
-    code['bootstrap'] = compile(sources['bootstrap'], '<wetlands_executor>/bootstrap.py', 'exec', dont_inherit=True)
+    magic = ('%s-%s\\0' % (sys.implementation.name, external.MAGIC_NUMBER.hex())).encode()
+    if data[at:at + len(magic)] == magic:
+        import marshal
+        at += len(magic)
+        first = data.find(b'\\0', at) + 1
+        for line in data[at:first - 1].decode().split():
+            name, _, length = line.partition(':')
+            code[name] = (first, first + int(length))
+            first += int(length)
+def find(name):
+    first, last = code.get(name, (0, 0))
+    return marshal.loads(data[first:last]) if first else None
 space = {'__name__': '_wetlands_worker.bootstrap'}
-exec(code['bootstrap'], space)
-space['main'](fds, sources, code)
+exec(find('bootstrap') or compile(sources()['bootstrap'], '<wetlands_executor>/bootstrap.py', 'exec', dont_inherit=True), space)
+space['main'](fds[:8], sources, find)
 """
