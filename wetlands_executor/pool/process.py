@@ -33,7 +33,7 @@ DIRECT = 262144
 #: Bytes of stderr that are kept for the error of a crash.
 TAIL = 16384
 #: Flags of calls that need more than their frame.
-_WITH_RECORDS = wire.IN_BULK | wire.NAMED
+_WITH_RECORDS = wire.IN_BULK | wire.NAMED | wire.BLOCKS
 #: A frame longer than this is no frame.
 LONGEST = 1 << 46
 
