@@ -839,6 +839,52 @@ def test_parts_keep_their_place_in_the_queue() -> None:
     assert talk.state.waiting_count == 0
 
 
+class Heavy(Source):
+    """Of its parts a worker may hold two; before the first has been made nobody knows."""
+
+    __slots__ = ()
+
+    @property
+    def ahead(self) -> int:
+        return 2 if len(self.rest) < 20 else 64
+
+
+def test_a_worker_holds_few_heavy_parts() -> None:
+    talk = Talk(2, credit=64)
+    talk.say(LaunchRequested())
+    talk.say(WorkerReady(1))
+    talk.say(WorkerReady(2))
+    source = Heavy("a", 20)
+    held = {action.worker: action.items for action in talk.say(Submitted([source])) if isinstance(action, Dispatch)}
+    assert [len(items) for items in held.values()] == [2, 2]
+    number = 4
+    while number < 20:
+        for worker, (first, second) in held.items():
+            (action,) = talk.say(ItemsFinished(worker, [first]))
+            assert isinstance(action, Dispatch)
+            assert action.worker == worker
+            held[worker] = [second, *action.items]
+            assert len(held[worker]) == 2
+            number += 1
+    assert source.place is None
+
+
+def test_heavy_parts_wait_behind_others_and_before_others() -> None:
+    """They hold up neither: what is light is given out ahead as far as the heavy ones, and what is behind those stays behind them."""
+    talk = Talk(1, credit=64)
+    talk.say(LaunchRequested())
+    talk.say(WorkerReady(1))
+    light = items("bcdef")
+    source, behind = Heavy("a", 3), items("xyz")
+    running = Named("r")
+    assert names(talk.say(Submitted([running]))) == [["r"]]
+    assert names(talk.say(Submitted([*light, source, *behind]))) == [["b", "c", "d", "e", "f"]]
+    assert names(talk.say(ItemsFinished(1, [running, *light[:3]]))) == []
+    assert names(talk.say(ItemsFinished(1, [light[3]]))) == [["a0"]]
+    talk.state.check_invariants()
+    assert names(talk.say(ItemsFinished(1, [light[4]]))) == [["a1"]]
+
+
 def test_the_rest_of_something_older_goes_first() -> None:
     talk = Talk(1, credit=1)
     running, young, rest = items("ryo")

@@ -118,6 +118,29 @@ class Arena:
                 return -1
         return slot
 
+    def store_all(self, pieces: list[bytes], size: int, token: list[int]) -> int:
+        """Copy pieces into one block, one behind the other; return its slot, -1 if there is no room.
+
+        Args:
+            pieces: bytes.
+            size: of all of them together.
+            token: as for ``Blocks.claim``.
+        """
+        blocks = self.blocks()
+        if blocks is None:
+            return -1
+        self.idle = False
+        if self._lingering:
+            self.free_lingering()
+        slot = blocks.claim(size, token)
+        if slot >= 0:
+            try:
+                blocks.region.gather(*blocks.table[slot], pieces, size)
+            except MemoryError:
+                blocks.free(slot)
+                return -1
+        return slot
+
     def reclaim(self, incarnation: int) -> int:
         """Free what a dead worker had; return how many blocks that were. Order: after it was reaped and its results were read."""
         self.workers.pop(incarnation, None)
@@ -273,6 +296,17 @@ class Parcel:
             return False
         self._slots.append((slot, raw.nbytes))
         return True
+
+    def put_all(self, pieces: list[bytes], size: int) -> bytes:
+        """Copy pieces into one block; return its list, which goes before the payload; empty if there is no room."""
+        arena = self._arena = current()
+        slot = arena.store_all(pieces, size, self._token) if arena is not None and arena.carries else -1
+        if slot < 0:
+            return b""
+        self._slots.append((slot, size))
+        blocks = arena.blocks()  # type: ignore[union-attr]
+        assert blocks is not None
+        return wire.LIST.pack(1, 0) + wire.BLOCK.pack(slot, wire.ARGUMENTS, *blocks.table[slot], 0, size)
 
     def pack(self, data: bytes) -> tuple[bytes, int]:
         """Return (payload, flags) of the call: its list of blocks before the pickle, which may be in a block itself."""

@@ -325,7 +325,8 @@ class Arrivals(Limits):
         series = part.series
         series.foreign, series.sender = process.foreign, part.sender
         count = len(outcomes)
-        series.note(duration, count)
+        if duration:  # else nobody knows: they lay on the board of a worker that has died
+            series.note(duration, count)
         first = part.advance(count)
         if process.printed:
             self._after_output(process, part, partial(series.store_many, first, outcomes))

@@ -22,20 +22,23 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.errors import WaitTimeout
-from wetlands_executor.pool import payload
+from wetlands_executor.pool import packing, payload
+from wetlands_executor.pool.moves import ANY, Item
 from wetlands_executor.pool.process import TOO_LARGE, Call
 from wetlands_executor.task import Task
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
-    from wetlands_executor.pool.moves import Item
     from wetlands_executor.pool.pool import Pool
 
 #: What one part is expected to take, in seconds: long against the 20 us that handing it over costs, short against what anybody notices.
 PART_SECONDS = 0.001
-#: Calls in one part, and bytes of their arguments, at most.
+#: Calls in one part, and bytes of their arguments that go through the pipe, at most.
 PART_CALLS, PART_BYTES = 64, 65536
-#: After each call the longest duration seen lately counts for less by this factor: parts grow slowly and shrink at once.
+#: Bytes of arguments that are copied for one worker ahead of time, unless two parts have more; and parts, while no duration is known.
+AHEAD_BYTES, AHEAD_FIRST = 4 << 20, 4
+#: After each call those before it count for less by this factor in the mean duration. It is of some tens of calls: fewer, and one that the system
+#: has interrupted would make parts small for no good reason; more, and they would be too large for too long where calls become long.
 FADING = 0.97
 #: Not on the wire: a failure, as a settled Task; a value that was unpickled already.
 SETTLED, DECODED = 250, 251
@@ -132,6 +135,11 @@ class Bulk(Call):
         """Number of calls that wait."""
         return self.series.left
 
+    @property
+    def ahead(self) -> int:
+        """How many parts a worker may hold."""
+        return self.series.ahead()
+
     def split(self) -> Item | None:
         """Return the next part."""
         return self.series.next_part()
@@ -183,8 +191,10 @@ class Series:
         # Places of the calls that no worker has: (first, behind the last). I/O thread only, once the series was submitted.
         self._waiting: deque[tuple[int, int]] = deque()
         self.bulk = Bulk(self)
-        # Longest duration of one call lately, in microseconds; None if none has ended.
+        # Mean duration of a call lately, in microseconds; None if none has ended.
         self._pace: float | None = None
+        # Bytes of the last part.
+        self._weight = 0
         # The caller sleeps until the outcome at `_wanted` is there.
         self._wanted = 0
         self._sleepers: deque[Any] = deque()
@@ -248,9 +258,11 @@ class Series:
         if not self._waiting:
             return None
         first, end = self._waiting[0]
-        count = self._run_of_equals(first, min(end - first, self._size()))
+        count, large = min(end - first, self._size()), 0
+        if not self._small:
+            count, large = packing.fitting(self._arguments[first : first + count], PART_BYTES)
         try:
-            part = self._part(first, count)
+            part = self._part(first, count, large)
         except MemoryError as error:
             self._drop_waiting(1)
             self.fail(first, error)
@@ -259,22 +271,32 @@ class Series:
         self.parts[part] = None
         return part
 
-    def _part(self, first: int, count: int) -> Part:
-        entry = self._arguments[first]
-        if count == 1 and isinstance(entry, tuple) and sum(len(value) for value in entry if type(value) in _SIZED) > wire.CROSSOVER:
-            entry = payload.encode_defined(self.definition, entry)  # immutable, so it could wait until here
-        if isinstance(entry, tuple):
-            data = pickle.dumps(self._arguments[first : first + count], payload.PROTOCOL)
+    def _part(self, first: int, count: int, large: int) -> Part:
+        """Return the part of these calls, which have so many bytes of large arguments."""
+        definition = self.definition
+        entries = self._arguments[first : first + count]
+        entry = entries[0]
+        parcel = None
+        packed = packing.pack(entries) if large >= packing.CROSSOVER and (count > 1 or isinstance(entry, tuple)) else None
+        if packed is None and count == 1 and isinstance(entry, tuple) and _bytes_in(entry) > wire.CROSSOVER:
+            entry = payload.encode_defined(definition, entry)  # immutable, so it could wait until here
+        if packed is not None:
+            data, parcel = packed
+            flags = wire.MANY | wire.BLOCKS
+        elif isinstance(entry, tuple):
+            data = pickle.dumps(entries, payload.PROTOCOL)
             flags = wire.MANY | wire.PLAIN
         elif count == 1:
             assert entry is not None
+            self._weight = len(entry.payload)
             return Part(self, first, 1, entry)
         else:
-            chosen: list[bytes] = [one.payload for one in self._arguments[first : first + count]]  # type: ignore[union-attr]
+            chosen: list[bytes] = [one.payload for one in entries]  # type: ignore[union-attr]
             data = b"".join((struct.pack(f"<{count + 1}I", count, *map(len, chosen)), *chosen))
             flags = wire.MANY
+        self._weight = len(data) + large
         flags |= wire.IN_BULK if len(data) > wire.INLINE else 0
-        return Part(self, first, count, payload.Encoded(self.definition, flags, data, self.definition.by_value, self.definition.bytecode))
+        return Part(self, first, count, payload.Encoded(definition, flags, data, definition.by_value, definition.bytecode, parcel))
 
     def _drop_waiting(self, count: int) -> None:
         """Take the first ``count`` calls from those that wait."""
@@ -285,31 +307,19 @@ class Series:
             self._waiting[0] = (first + count, end)
         self.left -= count
 
-    def _run_of_equals(self, first: int, most: int) -> int:
-        """Return how many calls from ``first`` on can travel together: of one kind, and not too large; at least one."""
-        if self._small:
-            return most
-        arguments = self._arguments
-        raw = isinstance(arguments[first], tuple)
-        total = count = 0
-        for entry in arguments[first : first + most]:
-            if isinstance(entry, tuple):
-                size = sum(len(value) for value in entry if type(value) in _SIZED)
-            elif entry is None or entry.parcel is not None:
-                size = PART_BYTES + 1  # it has more than bytes, and goes alone
-            else:
-                size = len(entry.payload)
-            total += size
-            if count and (isinstance(entry, tuple) is not raw or total > PART_BYTES):
-                break
-            count += 1
-        return count
-
     def _size(self) -> int:
         if self._pace is None:
             return 1
         share = -(-self.left // (2 * self.pool.max_workers))  # so that all workers come to the end together
         return max(1, min(PART_CALLS, share, int(PART_SECONDS * 1e6 / max(self._pace, 1.0))))
+
+    def ahead(self) -> int:
+        """Return how many parts a worker may hold. Fewer than otherwise if they are large: what waits with a worker is a copy."""
+        if self._pace is None:
+            return AHEAD_FIRST
+        if self._weight < PART_BYTES:
+            return ANY
+        return max(2, min(PART_CALLS, AHEAD_BYTES // self._weight))
 
     def give_back(self, part: Part, first: int) -> None:
         """Put the calls of a part from place ``first`` on in front of those that wait."""
@@ -330,9 +340,9 @@ class Series:
     # --- back (I/O thread; the output thread for what comes behind printed lines)
 
     def note(self, duration: int, count: int = 1) -> None:
-        """Learn from the duration of a call, in microseconds; of ``count`` calls it is the longest."""
+        """Learn from the duration of a call, in microseconds; of ``count`` calls it is the mean."""
         pace = self._pace
-        self._pace = duration if pace is None or duration > pace else max(pace * FADING**count, float(duration))
+        self._pace = float(duration) if pace is None else duration + (pace - duration) * FADING**count
 
     def store(self, place: int, kind: int, data: Any) -> None:
         """Keep an outcome, and wake the caller if it waits for this one."""
@@ -419,6 +429,10 @@ class Series:
                 lock.acquire()
             elif not lock.acquire(timeout=min(max(end - time.monotonic(), 0.0), threading.TIMEOUT_MAX)) and self._outcomes[place] is None:
                 raise WaitTimeout
+
+
+def _bytes_in(args: tuple[Any, ...]) -> int:
+    return sum(len(value) for value in args if type(value) in _SIZED)
 
 
 def _value(entry: tuple[int, Any], series: Series) -> Any:

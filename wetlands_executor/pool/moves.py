@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
+#: No limit of items.
+ANY = 1 << 30
+
 
 class Item:
     """Base of what is scheduled.
@@ -29,6 +32,11 @@ class Item:
     def left(self) -> int:
         """How many an item that stands for many still stands for."""
         return 0
+
+    @property
+    def ahead(self) -> int:
+        """How many parts of an item that stands for many a worker may hold, with what else it holds."""
+        return ANY
 
     @property
     def exhausted(self) -> bool:

@@ -13,6 +13,7 @@ import queue
 import select
 import sys
 import threading
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Sized
 from typing import Any
@@ -211,7 +212,7 @@ class ThreadPort:
         self._readers[fd] = (rank, callback)
         chunks = self._chunks[fd] = deque()
         room = self._room[fd] = threading.Semaphore(16)
-        threading.Thread(target=self._pump_in, args=(fd, chunks, room), name=f"wetlands-read-{fd}", daemon=True).start()
+        start_new_thread(self._pump_in, (fd, chunks, room))
 
     def add_bell(self, fd: int, rank: int, callback: Callback) -> None:
         """Nobody has a bell where threads read."""
@@ -279,7 +280,8 @@ class ThreadPort:
         writer = self._writers.get(fd)
         if writer is None:
             writer = self._writers[fd] = queue.SimpleQueue()
-            threading.Thread(target=self._pump_out, args=(fd, os.dup(fd), writer), name=f"wetlands-write-{fd}", daemon=True).start()
+            # Race: ``Thread.start`` would wait for the new thread, in which the collector may run a finalizer that waits for this one.
+            start_new_thread(self._pump_out, (fd, os.dup(fd), writer))
         writer.put(bytes(data))
         return len(data)
 

@@ -34,6 +34,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from wetlands_executor.pool.moves import (
+    ANY,
     Action,
     Broken,
     CancelAnswered,
@@ -658,8 +659,15 @@ class PoolState:
         if slot.quota is not None:
             slot.quota -= 1
 
-    def _next_items(self, count: int) -> list[Item]:
-        """Take up to ``count`` of the items that wait, oldest first; an item that stands for many gives parts of itself."""
+    def _ahead(self) -> int:
+        """Return how many items a worker may hold if it gets what comes next."""
+        return next((item.ahead for queue in self.queues.values() for item in queue if item.place is WAITING), ANY)
+
+    def _next_items(self, count: int, ahead: int = 0) -> list[Item]:
+        """Take up to ``count`` of the items that wait, oldest first; an item that stands for many gives parts of itself.
+
+        An item of which workers may hold fewer than ``ahead`` is left where it is: ``count`` was made for others.
+        """
         found: list[Item] = []
         taken = 0
         for queue in self.queues.values():
@@ -668,6 +676,9 @@ class PoolState:
                 if item.place is not WAITING:
                     queue.popleft()
                     continue
+                if item.ahead < ahead:
+                    count = 0
+                    break
                 part = item.split() if item.many else item
                 if part is not None:
                     found.append(part)
@@ -728,9 +739,10 @@ class PoolState:
         """
         if self.starting:
             return
-        slots = [slot for slot in sorted(self.by_worker.values(), key=_load) if self._room(slot) > 0]
-        rooms = [self._room(slot) for slot in slots]
-        items = self._next_items(sum(rooms))
+        ahead = self._ahead()
+        slots = [slot for slot in sorted(self.by_worker.values(), key=_load) if self._room(slot) > 0 and len(slot.held) < ahead]
+        rooms = [min(self._room(slot), ahead - len(slot.held)) for slot in slots]
+        items = self._next_items(sum(rooms), ahead)
         if len(slots) == 1:  # the usual case: one worker has used up half of what it had
             self._give_all(slots[0], items, batches)
             return

@@ -57,6 +57,8 @@ SMALLEST = 1 << 17
 #: Free blocks that are looked at before a new one is made, if there is room.
 _LOOK = 32
 
+#: Bytes up to which pieces are gathered without letting other threads run: to get the GIL back for each piece would take longer.
+_GIL_KEPT = 1 << 20
 _HUGE = 1 << 21
 
 _serial = itertools.count()
@@ -93,7 +95,7 @@ _release_buffer: Any = ctypes.pythonapi.PyBuffer_Release
 _release_buffer.argtypes = [ctypes.POINTER(_Buffer)]
 
 
-def address_of(view: memoryview) -> int:
+def address_of(view: Any) -> int:
     """Return where the bytes of a contiguous view are, for as long as the view is alive. Read-only ones too, which ctypes refuses."""
     buffer = _Buffer()
     _get_buffer(view, ctypes.byref(buffer), 0)
@@ -215,8 +217,7 @@ class Region:
             MemoryError: it cannot be mapped (a limit of the address space).
         """
         extent = self.extent(offset, capacity)
-        kind = self._types.get(capacity) or self._types.setdefault(capacity, ctypes.c_char * capacity)
-        root = kind.from_address(extent.address + offset - extent.offset)
+        root = self._type(capacity).from_address(extent.address + offset - extent.offset)
         root.extent = extent
         watch = Root(root, self._dead)
         watch.number = watch.slot = slot
@@ -232,6 +233,23 @@ class Region:
             self.live.pop(root.key, None)
             fence()
             root.free(slot)
+
+    def gather(self, offset: int, capacity: int, pieces: List[bytes], size: int) -> None:
+        """Copy pieces into a block that this process holds, one behind the other; ``size`` is the sum of their lengths. Raises MemoryError."""
+        target = self.address(offset, capacity)
+        if size > _GIL_KEPT:
+            for piece in pieces:
+                copy(target, address_of(piece), len(piece))
+                target += len(piece)
+            return
+        view = memoryview(self._type(capacity).from_address(target)).cast("B")
+        end = 0
+        for piece in pieces:
+            start, end = end, end + len(piece)
+            view[start:end] = piece
+
+    def _type(self, capacity: int) -> Any:
+        return self._types.get(capacity) or self._types.setdefault(capacity, ctypes.c_char * capacity)
 
     def find(self, address: int) -> Optional[Root]:
         """Return the root of the block in use that an address is in."""

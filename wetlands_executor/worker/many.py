@@ -6,6 +6,9 @@ of the frame, after ``SOON``, or when the board is full. *Order:* the pickle, it
 then the count is set to 0. So the host may find outcomes twice, and knows them by their place; it never misses one.
 
 A payload of outcomes: their number, their lengths (0: the call returned None), then the pickles.
+
+Large bytes and strings among the arguments lie in one block of shared memory for all calls (``Packed``). Each is copied out of it when its
+call begins, so that no more of them exist here than one call has.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from __future__ import annotations
 from time import monotonic_ns
 
 from . import wire
-from .calls import loads
+from .calls import loads, loads_rich
+from .channel import ChannelLost
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 SOON = 1000000
 
 
-def make_calls(runner: Runner, item: int, function: Any, where: Any, data: Any, plain: int, failure: Any) -> None:
+def make_calls(runner: Runner, item: int, function: Any, where: Any, data: Any, flags: int, failure: Any) -> None:
     """Make the calls of a frame. Where the host does not want the rest any more it is left out, which one more frame says.
 
     Args:
@@ -34,12 +38,25 @@ def make_calls(runner: Runner, item: int, function: Any, where: Any, data: Any, 
         function: what is called.
         where: position of its parameter ``task``, None if it has none.
         data: the arguments of all calls.
-        plain: the arguments are one pickled list.
+        flags: of the frame.
         failure: what every call raises, because the function cannot be had; else None.
     """
     board, conclude, run_one = runner.board, runner.conclude, runner.run_one
     words = board.words
-    arguments = loads(data) if plain else _slices(data)
+    load: Any = _load
+    arguments: Any = ()
+    if flags & wire.BLOCKS:
+        try:
+            packed = Packed(runner, data)
+        except ChannelLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - the block could be neither mapped nor read: no call can have its arguments
+            failure = error
+            arguments = _entries(data)
+        else:
+            load, arguments = packed.load, packed.entries
+    else:
+        arguments = loads(data) if flags & wire.PLAIN else _slices(data)
     outbox = Outbox(runner, item)
     place = 0
     start = monotonic_ns()
@@ -53,7 +70,7 @@ def make_calls(runner: Runner, item: int, function: Any, where: Any, data: Any, 
         words[wire.STARTED_NS] = start
         words[wire.TAKEN] = one
         runner.item = one
-        outcome, payload = run_one(function, where, args, one) if failure is None else runner.failure(failure, one)
+        outcome, payload = run_one(function, where, args, one, load) if failure is None else runner.failure(failure, one)
         if conclude(one):
             outcome, payload = wire.CANCELLED, b""
         start = outbox.put(one, outcome, payload, start)
@@ -69,6 +86,47 @@ def _slices(data: Any) -> Any:
         start += length
 
 
+def _load(data: Any) -> Any:
+    """Return the arguments of a call that were pickled by themselves."""
+    return loads_rich(data)[0]
+
+
+def _entries(data: Any) -> Any:
+    """Return what stands for the arguments of each call in a payload with a block."""
+    return loads(memoryview(data)[wire.LIST.size + wire.BLOCK.size :])
+
+
+class Packed:
+    """The arguments of calls of which the large ones are in a block.
+
+    Attributes:
+        entries: one per call: the tuple of its arguments; its pickle; or a list, of which ``load`` makes the arguments. In it a tuple stands for
+            a large value: where it begins and ends in the block, and what it is (see ``wire``).
+    """
+
+    def __init__(self, runner: Runner, data: Any) -> None:
+        self.entries = _entries(data)
+        self._view = runner.use_parcels().receive_packed(data)
+        self._size = len(self._view)
+
+    def load(self, entry: Any) -> Any:
+        """Return the arguments of a call. *Order:* the block is free before the last call that has something in it begins."""
+        if type(entry) is bytes:
+            return _load(entry)
+        found: Any = []
+        end = kind = 0
+        for value in entry:
+            if type(value) is tuple:
+                start, end, kind = value
+                piece = self._view[start:end]
+                value = bytes(piece) if kind == wire.BYTES else str(piece, "utf-8", "surrogatepass") if kind == wire.TEXT else loads_rich(piece)
+                del piece
+            found.append(value)
+        if end == self._size:
+            self._view = None
+        return found[0][0] if kind == wire.PICKLE else tuple(found)
+
+
 class Outbox:
     """Outcomes of one frame of many on their way to the host."""
 
@@ -81,7 +139,7 @@ class Outbox:
         self._outcomes = board.outcomes
         self._count = 0
         self._size = 0
-        self._longest = 0
+        self._spent = 0
         self._first = 0
         self._sent = monotonic_ns()
 
@@ -107,8 +165,7 @@ class Outbox:
             self._words[wire.UNSENT_FIRST] = one
         self._words[wire.UNSENT_COUNT] = self._count = count + 1
         self._size = end
-        if now - start > self._longest:
-            self._longest = now - start
+        self._spent += now - start
         if now - self._sent > SOON:
             self.send()
         return now
@@ -119,9 +176,9 @@ class Outbox:
         if not count:
             return
         data = b"".join((count.to_bytes(4, "little"), self._lengths[:count], self._outcomes[: self._size]))
-        self._channel.send(wire.SEVERAL, self._first, data, min(self._longest // 1000, 0xFFFFFFFF))
+        self._channel.send(wire.SEVERAL, self._first, data, min(self._spent // (1000 * count), 0xFFFFFFFF))
         self._words[wire.UNSENT_COUNT] = 0
-        self._count = self._size = self._longest = 0
+        self._count = self._size = self._spent = 0
         self._sent = monotonic_ns()
 
 

@@ -114,6 +114,11 @@ class Parcels:
                 pass  # the address space is limited: read it
         return self._read(offset + start, length)
 
+    def receive_packed(self, payload: Any) -> Any:
+        """Return what is in the only block of a call of many (see ``many.py``). The same guarantee."""
+        slot, _place, offset, capacity, _start, length = wire.BLOCK.unpack_from(payload, wire.LIST.size)
+        return self._open(slot, offset, capacity, length, False)
+
     def _open(self, slot: int, offset: int, capacity: int, length: int, kept: bool) -> Any:
         region = self.arguments()
         if region is not None:

@@ -260,15 +260,15 @@ class Runner:
             failure = error
         from .many import make_calls
 
-        make_calls(self, item, function, self.task_positions.get(function_id), data, flags & wire.PLAIN, failure)
+        make_calls(self, item, function, self.task_positions.get(function_id), data, flags, failure)
 
-    def run_one(self, function: Any, where: Any, args: Any, item: int) -> Tuple[int, bytes]:
-        """Make one of many calls; ``args`` is a tuple, or a pickle. As ``_run``."""
+    def run_one(self, function: Any, where: Any, args: Any, item: int, load: Any) -> Tuple[int, bytes]:
+        """Make one of many calls; ``args`` is a tuple, or what ``load`` makes one of. As ``_run``."""
         try:
             try:
                 self.interruptible = item
                 if type(args) is not tuple:
-                    args = loads_rich(args)[0]
+                    args = load(args)
                 kwargs: Any = None
                 self._call = (function, args, None)
                 if where is not None:

@@ -39,6 +39,8 @@ NAMED = 8  # the task's name is a record in the bulk pipe
 BLOCKS = 64  # the payload begins with a list of blocks in shared memory; without IN_BULK, the frame has one entry, which says where that payload lies
 KEPT = 128  # the blocks stay the host's (the call may be run again): the worker takes copies
 MANY = 32  # arguments of several calls: PLAIN: one pickled list of tuples; else their number, their lengths, then one pickle each
+#: MANY and BLOCKS: after the list of one block, a pickled list with an entry per call (see ``many.py``). What a large value in it is:
+BYTES, TEXT, PICKLE = 0, 1, 2
 
 #: Numbers of items have 40 bits. Above them stands the place of a call within a frame of many, from 1.
 NUMBER_BITS = 40
