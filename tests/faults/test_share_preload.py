@@ -507,6 +507,25 @@ def test_numbers_stay_the_same_after_a_change_of_hosts_paths(shared, module, mon
     assert executor.submit("came_later:__name__.upper").result(DEADLINE) == "CAME_LATER"
 
 
+def test_half_used_numbers_are_not_shared(shared, module):
+    """A generator of normal numbers makes two at once, and keeps the second: that is the same in all forks if nobody throws it away."""
+    pytest.importorskip("numpy")
+    module("draws", "import numpy\nnumpy.random.seed(3)\nfirst = numpy.random.standard_normal()\n")
+    executor = shared(1, ["draws"], max_tasks_per_child=1)
+    found = {executor.submit("numpy.random:standard_normal").result(DEADLINE) for _ in range(4)}
+    assert len(found) == 4
+
+
+def test_another_generator_of_the_preload_is_left_alone(shared, module):
+    """It cannot be seeded again; the workers start all the same."""
+    np = pytest.importorskip("numpy")
+    if not hasattr(np.random, "set_bit_generator"):
+        pytest.skip("this numpy has one generator only")
+    module("others", "import numpy\nnumpy.random.set_bit_generator(numpy.random.PCG64(3))\n")
+    executor = shared(1, ["others"], max_tasks_per_child=1)
+    assert {executor.submit("numpy.random:randint", 7, 8).result(DEADLINE) for _ in range(2)} == {7}
+
+
 def test_random_is_not_touched_in_the_host(shared):
     random.seed(7)
     expected = random.Random(7).random()

@@ -361,6 +361,7 @@ def _prepare_forks() -> bool:
 
     from . import context, injection  # noqa: F401
 
+    _reseed()  # what that makes once is made here, for all
     collecting = gc.isenabled()
     gc.disable()
     if hasattr(gc, "freeze"):
@@ -396,10 +397,13 @@ def _forget_exit_hooks() -> None:
 
 
 def _reseed() -> None:
-    """Give numpy's global generator a state of its own; ``random`` reseeds itself when a process forks."""
+    """Give numpy's global generator a state of its own; ``random`` reseeds itself when a process forks.
+
+    The whole state is random. To have it made from a seed writes to twice as many pages, and each is copied in every fork.
+    """
     numbers = sys.modules.get("numpy.random")
     if numbers is not None:
         try:
-            numbers.seed()
-        except TypeError:
+            numbers.set_state(("MT19937", memoryview(os.urandom(4 * 624)).cast("I"), 624))
+        except (TypeError, ValueError):
             pass  # the preload has put another bit generator in its place, which cannot be seeded again
