@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import threading
@@ -12,6 +13,7 @@ import pytest
 from tests.arena import workload
 from tests.contract.meeting import DEADLINE
 from tests.faults import work
+from tests.faults.observe import until
 from tests.interpreters import MINORS
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.pool import arena, bulk, packing
@@ -137,6 +139,24 @@ def test_closing_the_iterator_frees_the_rest(make, memory, meeting):
     assert executor.wait_all(DEADLINE)
     del outcomes
     assert memory.is_free()
+
+
+def test_a_cancelled_part_frees_its_block_at_once(make, memory, meeting):
+    """Not when the collector comes round, which may be never."""
+    executor = make(1)
+    gc.collect()
+    gc.disable()
+    try:
+        outcomes = executor.map(workload.wait_at, [_of(number, 500_000) for number in range(60)], [meeting.address] * 60, [1] * 60)
+        assert next(outcomes) == 0
+        meeting.next()
+        outcomes.close()
+        meeting.open()
+        assert executor.wait_all(DEADLINE)
+        del outcomes
+        assert until(lambda: not memory.in_use, 10)
+    finally:
+        gc.enable()
 
 
 def test_what_is_copied_ahead_is_little(make, memory, meeting):

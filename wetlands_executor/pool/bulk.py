@@ -109,6 +109,8 @@ class PartTask(Task[Any]):
         while not part.complete:
             part.series.store(part.advance(), wire.CANCELLED, None)
         part.series.after(0, left)
+        if part.encoded.parcel is not None:
+            part.encoded.parcel.discard()  # part and task refer to each other: without the collector the block would stay
 
 
 class Bulk(Call):

@@ -181,7 +181,8 @@ class Pool(Actions):
 
         def cancel() -> None:
             self._feed(None)
-            self._feed(st.ManyCancelsRequested([call for call in calls if call.place is not None]))
+            latest = [self._latest(call) for call in calls]
+            self._feed(st.ManyCancelsRequested([call for call in latest if call.place is not None]))
             done.set()
 
         if calls:

@@ -6,7 +6,9 @@ interpreter, and hand over to ``bootstrap.main``. Arguments: the numbers of inbo
 arguments and results, the bell, and the file of the bundle (-1 where there are none), separated by commas (on Windows: handles).
 
 The bulk pipe says how long the bundle is, and it follows; or 0, and it is in its file by now. Of it
-(``pool/bundle.py``) only what is imported is decoded.
+(``pool/bundle.py``) only what is imported is decoded. It is mapped privately: many kernels map no sealed file in any other way.
+
+What is called later keeps what it needs in its own defaults: these lines run in ``__main__``, whose variables become those of the user's script.
 """
 
 STAGE0 = """\
@@ -34,11 +36,11 @@ if size:
     data = take(size)
 else:
     import mmap
-    data = mmap.mmap(fds[8], 0, access=mmap.ACCESS_READ)
+    data = mmap.mmap(fds[8], 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
 for fd in fds[8:]:
     if fd >= 0: os.close(fd)
 end = 8 + int.from_bytes(data[:8], 'little')
-def sources():
+def sources(data=data, end=end):
     parts = data[8:end].decode('utf-8').split('\\0')
     return dict(zip(parts[::2], parts[1::2]))
 code = {}
@@ -47,14 +49,14 @@ if at < len(data):
     import _frozen_importlib_external as external
     magic = ('%s-%s\\0' % (sys.implementation.name, external.MAGIC_NUMBER.hex())).encode()
     if data[at:at + len(magic)] == magic:
-        import marshal
         at += len(magic)
         first = data.find(b'\\0', at) + 1
         for line in data[at:first - 1].decode().split():
             name, _, length = line.partition(':')
             code[name] = (first, first + int(length))
             first += int(length)
-def find(name):
+def find(name, data=data, code=code):
+    import marshal
     first, last = code.get(name, (0, 0))
     return marshal.loads(data[first:last]) if first else None
 space = {'__name__': '_wetlands_worker.bootstrap'}
