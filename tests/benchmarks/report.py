@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -156,7 +157,7 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
     yield "call / block allocation; ray: remote functions / actors). PPE is `ProcessPoolExecutor`. x: a failure, or a run longer than the limit."
     yield ""
     entries = [(case, name, entry) for case, result in results["cases"].items() for name, entry in result["systems"].items()]
-    if failures := [f"- {case}: {entry['title']}: {entry['error']}" for case, _name, entry in entries if entry["error"]]:
+    if failures := [f"- {case}: {entry['title']}: {_gist(entry['error'])}" for case, _name, entry in entries if entry["error"]]:
         yield from (*failures, "")
     if versions := {SYSTEMS[name].package: entry["version"] for _case, name, entry in entries if entry["version"]}:
         yield "Versions: " + ", ".join(f"{package} {version}" for package, version in versions.items()) + "."
@@ -166,6 +167,11 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
     yield "```text"
     yield from summary(results)
     yield "```"
+
+
+def _gist(error: str) -> str:
+    """Return the last line of an error, which says what it is; those before it name files of this machine."""
+    return re.sub("\x1b\\[[0-9;]*m", "", error.strip().splitlines()[-1])
 
 
 def _cell(name: str, medians: Mapping[str, float], systems: Mapping[str, Any]) -> str:
