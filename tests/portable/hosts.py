@@ -45,11 +45,20 @@ def tap() -> None:
 
     from wetlands_executor.pool import arena
 
-    store, take, take_back = arena.Arena.store, arena.Results._take, arena.Arena.take
+    store, store_all, append = arena.Arena.store, arena.Arena.store_all, arena.Parcel._append
+    take, take_back = arena.Results._take, arena.Arena.take
 
-    def storing(self, raw, token):
+    def storing(self, raw, token, more):
         passed.setdefault(("out", "memory"), bytearray()).extend(raw)
-        return store(self, raw, token)
+        return store(self, raw, token, more)
+
+    def storing_all(self, pieces, size, token):
+        passed.setdefault(("out", "memory"), bytearray()).extend(b"".join(pieces))
+        return store_all(self, pieces, size, token)
+
+    def appending(self, whole, blocks):
+        passed.setdefault(("out", "memory"), bytearray()).extend(whole)
+        return append(self, whole, blocks)
 
     def recorded(original):
         def taking(self, *args):
@@ -59,7 +68,8 @@ def tap() -> None:
 
         return taking
 
-    arena.Arena.store, arena.Results._take, arena.Arena.take = storing, recorded(take), recorded(take_back)
+    arena.Arena.store, arena.Arena.store_all, arena.Parcel._append = storing, storing_all, appending
+    arena.Results._take, arena.Arena.take = recorded(take), recorded(take_back)
 
 
 def bytecode_among(direction: str, codes: list, shipped: bytes) -> list:
