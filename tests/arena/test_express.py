@@ -15,7 +15,7 @@ import pytest
 
 from tests.arena import workload
 from tests.contract.meeting import DEADLINE
-from tests.faults.observe import until
+from tests.faults.observe import kill_first, until
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.pool import arena
 
@@ -143,12 +143,7 @@ def test_kills_under_waiting_submitters(make, memory):
     while time.monotonic() < end:
         before = sum(right)
         assert until(lambda before=before: sum(right) > before + 20)
-        for info in executor.workers()[:1]:
-            try:
-                os.kill(info.pid, signal.SIGKILL)
-                kills += 1
-            except ProcessLookupError:
-                continue
+        kills += kill_first(executor)
     stop.set()
     for thread in threads:
         thread.join(DEADLINE)

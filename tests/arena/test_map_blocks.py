@@ -14,7 +14,6 @@ from tests.arena import workload
 from tests.contract.meeting import DEADLINE
 from tests.faults import work
 from tests.faults.observe import until
-from tests.interpreters import MINORS
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.pool import arena, bulk, packing
 
@@ -129,15 +128,18 @@ def test_random_kills_tear_nothing(make, memory, stress_rng):
     assert memory.is_free()
 
 
-def test_closing_the_iterator_frees_the_rest(make, memory, meeting):
-    executor = make(2)
-    outcomes = executor.map(workload.wait_at, [_of(number, 100_000) for number in range(500)], [meeting.address] * 500, [40] * 500)
+def close_in_between(executor, meeting, count, size, place):
+    """Close the iterator of a map of large bytes when the first result was taken and the call at ``place`` waits; wait for its end."""
+    outcomes = executor.map(workload.wait_at, [_of(number, size) for number in range(count)], [meeting.address] * count, [place] * count)
     assert next(outcomes) == 0
     meeting.next()
     outcomes.close()
     meeting.open()
     assert executor.wait_all(DEADLINE)
-    del outcomes
+
+
+def test_closing_the_iterator_frees_the_rest(make, memory, meeting):
+    close_in_between(make(2), meeting, 500, 100_000, place=40)
     assert memory.is_free()
 
 
@@ -147,13 +149,7 @@ def test_a_cancelled_part_frees_its_block_at_once(make, memory, meeting):
     gc.collect()
     gc.disable()
     try:
-        outcomes = executor.map(workload.wait_at, [_of(number, 500_000) for number in range(60)], [meeting.address] * 60, [1] * 60)
-        assert next(outcomes) == 0
-        meeting.next()
-        outcomes.close()
-        meeting.open()
-        assert executor.wait_all(DEADLINE)
-        del outcomes
+        close_in_between(executor, meeting, 60, 500_000, place=1)
         assert until(lambda: not memory.in_use, 10)
     finally:
         gc.enable()
@@ -196,12 +192,8 @@ def test_others_are_served_while_a_large_map_waits(make, meeting):
     assert [task.result(DEADLINE)[0] for task in before] == list(range(200))
 
 
-@pytest.mark.parametrize("minor", MINORS)
-def test_in_every_python(make, memory, interpreters, minor):
-    found = [interpreter.path for interpreter in interpreters if interpreter.minor == minor]
-    if not found:
-        pytest.skip(f"no working Python {minor} on this machine")
-    executor = make(env=found[0])
+def test_in_every_python(make, memory, anypython):
+    executor = make(env=anypython.path)
     values = [*VALUES, *map(_of, range(100), itertools.repeat(50_000)), *VALUES[::-1]]
     assert list(executor.map(workload.two, values, values[::-1], timeout=DEADLINE)) == list(zip(values, values[::-1], strict=True))
     executor.shutdown()

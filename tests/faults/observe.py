@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -26,6 +28,17 @@ def pids(executor: CondaEnvExecutor) -> set[int]:
 def gone(processes: Iterable[int], timeout: float = DEADLINE) -> bool:
     """Wait until none of these processes runs; True if so."""
     return not leaks.wait_for_exit(processes, timeout)
+
+
+def kill_first(executor: CondaEnvExecutor) -> bool:
+    """Kill the first worker; False if there is none, or it has just ended."""
+    for info in executor.workers()[:1]:
+        try:
+            os.kill(info.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
+    return False
 
 
 def until(condition: Callable[[], object], timeout: float = DEADLINE) -> bool:

@@ -19,7 +19,7 @@ import pytest
 
 from tests.contract.workload import attend
 from tests.faults import work
-from tests.faults.observe import DEADLINE, crash_of, gone, pids, until
+from tests.faults.observe import DEADLINE, crash_of, gone, kill_first, pids, until
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
 from wetlands_executor.worker import wire
 
@@ -332,12 +332,7 @@ def test_workers_are_killed_under_waiting_submitters(make, stress_rng):
     while time.monotonic() < end:
         before = len(outcomes)
         assert until(lambda before=before: len(outcomes) > before + stress_rng.randrange(40))
-        for info in executor.workers()[:1]:
-            try:
-                os.kill(info.pid, signal.SIGKILL)
-                kills += 1
-            except ProcessLookupError:
-                continue
+        kills += kill_first(executor)
     stop.set()
     for thread in threads:
         thread.join(DEADLINE)

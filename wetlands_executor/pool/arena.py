@@ -101,22 +101,13 @@ class Arena:
 
     def store(self, raw: memoryview, token: list[int], more: int) -> int:
         """Copy bytes into a block that has room for ``more`` behind them; return its slot, -1 if there is no room."""
-        blocks = self.blocks()
-        if blocks is None:
-            return -1
-        from wetlands_executor.worker import arena
 
-        self.idle = False
-        if self._lingering:
-            self.free_lingering()
-        slot = blocks.claim(raw.nbytes + more, token)
-        if slot >= 0:
-            try:
-                arena.copy(blocks.region.address(*blocks.table[slot]), arena.address_of(raw), raw.nbytes)
-            except MemoryError:
-                blocks.free(slot)
-                return -1
-        return slot
+        def fill(region: Region, offset: int, capacity: int) -> None:
+            from wetlands_executor.worker import arena
+
+            arena.copy(region.address(offset, capacity), arena.address_of(raw), raw.nbytes)
+
+        return self._fill(raw.nbytes + more, token, fill)
 
     def store_all(self, pieces: list[bytes], size: int, token: list[int]) -> int:
         """Copy pieces into one block, one behind the other; return its slot, -1 if there is no room.
@@ -126,6 +117,10 @@ class Arena:
             size: of all of them together.
             token: as for ``Blocks.claim``.
         """
+        return self._fill(size, token, lambda region, offset, capacity: region.gather(offset, capacity, pieces, size))
+
+    def _fill(self, size: int, token: list[int], fill: Callable[[Region, int, int], None]) -> int:
+        """Claim a block of ``size`` bytes and let ``fill(region, offset, capacity)`` write to it; return its slot, -1 if there is no room."""
         blocks = self.blocks()
         if blocks is None:
             return -1
@@ -135,7 +130,7 @@ class Arena:
         slot = blocks.claim(size, token)
         if slot >= 0:
             try:
-                blocks.region.gather(*blocks.table[slot], pieces, size)
+                fill(blocks.region, *blocks.table[slot])
             except MemoryError:
                 blocks.free(slot)
                 return -1
@@ -304,9 +299,7 @@ class Parcel:
         if slot < 0:
             return b""
         self._slots.append((slot, size))
-        blocks = arena.blocks()  # type: ignore[union-attr]
-        assert blocks is not None
-        return wire.LIST.pack(1, 0) + wire.BLOCK.pack(slot, wire.ARGUMENTS, *blocks.table[slot], 0, size)
+        return wire.LIST.pack(1, 0) + self._entries(self._blocks())[0]
 
     def pack(self, data: bytes) -> tuple[bytes, int]:
         """Return (payload, flags) of the call: its list of blocks before the pickle, which may be in a block itself."""
@@ -316,13 +309,14 @@ class Parcel:
         if first:
             self._slots.insert(0, self._slots.pop())
             data = b""
-        assert self._arena is not None
-        blocks = self._arena.blocks()
-        assert blocks is not None
-        entries = [wire.BLOCK.pack(slot, wire.ARGUMENTS, *blocks.table[slot], 0, length) for slot, length in self._slots]
+        blocks = self._blocks()
+        entries = self._entries(blocks)
         whole = b"".join((wire.LIST.pack(len(entries), first), *entries, data))
         place = self._append(whole, blocks) if len(whole) <= wire.TAIL else None
         return (whole, wire.BLOCKS | wire.IN_BULK) if place is None else (place, wire.BLOCKS)
+
+    def _entries(self, blocks: Blocks) -> list[bytes]:
+        return [wire.BLOCK.pack(slot, wire.ARGUMENTS, *blocks.table[slot], 0, length) for slot, length in self._slots]
 
     def _append(self, whole: bytes, blocks: Blocks) -> bytes | None:
         """Put the payload of the call behind the data of one of its blocks; return where it is, None if there is no room.
