@@ -21,6 +21,7 @@ from tests.contract.workload import attend
 from tests.faults import work
 from tests.faults.observe import DEADLINE, crash_of, gone, kill_first, pids, until
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
+from wetlands_executor.pool import return_lane
 from wetlands_executor.worker import wire
 
 
@@ -455,3 +456,22 @@ def test_retries_beside_calls_that_are_waited_for(executor, tmp_path):
         others = [executor.submit(pow, 2, n) for n in range(3)]
         assert task.result(DEADLINE) == "done"
         assert [other.result(DEADLINE) for other in others] == [1, 2, 4]
+
+
+def test_who_wakes_up_after_the_end_leaves_nothing_behind(single, meeting, monkeypatch):
+    """An ended executor may be kept for long, and a call that it still knew kept its arguments."""
+    first = single.submit(attend, meeting.address, "first")  # so that the worker knows the function
+    meeting.next().release()
+    assert first.result(DEADLINE) == "first"
+    pool = single._pool
+    (process,) = pool.processes.values()
+    task = single.submit(attend, meeting.address, "held")
+    meeting.next()
+    monkeypatch.setattr(return_lane, "read", lambda fd, count: (os.read(fd, count), pool.finished.wait(DEADLINE))[0])
+    waiter = threading.Thread(target=task.exception)
+    waiter.start()
+    assert until(lambda: process.return_lane.caller is not None)
+    single.kill_workers()
+    waiter.join(DEADLINE)
+    assert not waiter.is_alive()
+    assert pool.departures.first is None

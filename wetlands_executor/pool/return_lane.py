@@ -212,8 +212,12 @@ class ReturnLane:
                         call.departed = True
                         call.after = departures.first
                         departures.first = call
-                    if departures.wake >= 0:
+                    try:
                         os.write(departures.wake, LEFT)
+                    except OSError as error:
+                        if raised_elsewhere(error):
+                            raise
+                        pool.post(pool.take_departures)  # the pool has ended, and nobody would look at the chain again
                     continue
                 # From here on other threads may use the worker: nothing below looks at it, and the outcome is in `call.found`.
                 settled_here = True
