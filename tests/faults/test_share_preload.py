@@ -228,7 +228,8 @@ def test_a_worker_after_the_other(shared):
         fds.append(len(os.listdir(f"/proc/{parent}/fd")))
         assert nursery_of(executor) == parent
     assert until(lambda: len(children_of(parent)) <= 2), "zombies stay"
-    assert max(fds[20:]) <= max(fds[:20]) + 2
+    # Race: while it forks, it holds the descriptors of that worker too; looked at in that moment they are not left over.
+    assert until(lambda: len(os.listdir(f"/proc/{parent}/fd")) <= min(fds) + 2), f"descriptors stay: {fds}"
 
 
 def test_nursery_is_killed(shared, meeting):
