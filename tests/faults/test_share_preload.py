@@ -18,7 +18,7 @@ from tests.contract.workload import attend
 from tests.faults import work
 from tests.faults.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, lines, pids, until
 from wetlands_executor import CondaEnvExecutor, TaskTimeoutError, WorkerCrashed, WorkerStartError
-from wetlands_executor.pool import arrivals, nursery
+from wetlands_executor.pool import arrivals, nursery, payload
 
 
 @pytest.fixture
@@ -58,6 +58,14 @@ def parent_of(pid: int) -> int:
 
 def children_of(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def parent_of_me() -> int:
+    return os.getppid()
+
+
+def level_of(name: str) -> int:
+    return logging.getLogger(name).level
 
 
 # ---------------------------------------------------------------------------------------------------------- what is shared
@@ -423,6 +431,33 @@ def test_end_during_the_preload(shared, module, tmp_path, end):
         executor.shutdown()
     assert time.monotonic() - began < 5
     assert task.cancelled()
+
+
+def test_interrupted_nursery_goes_on(shared):
+    executor = shared().launch()
+    os.kill(nursery_of(executor), signal.SIGINT)  # the rehearsal of a worker has put that one's handler in its place for a while
+    crash_of(executor.submit(os.kill, executor.submit(os.getpid).result(DEADLINE), signal.SIGKILL))
+    assert executor.submit(parent_of_me).result(DEADLINE) == nursery_of(executor)
+
+
+def test_surroundings_that_fit_into_no_pipe(shared, monkeypatch, tmp_path):
+    """A nursery rehearses with pipes that nobody else reads; it must not wait for somebody who does."""
+    folders = [tmp_path / ("folder" * 30 + str(number)) for number in range(400)]
+    for folder in folders:
+        folder.mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, *map(str, folders)])
+    assert len(payload.current_context().data) > 65536
+    executor = shared()
+    assert executor.submit(len, "12").result(DEADLINE) == 2
+    assert executor.submit(parent_of_me).result(DEADLINE) == nursery_of(executor)
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_levels_that_the_preload_sets_stand(make, module, caplog, shares):
+    name = module("quiet", "import logging\nlogging.getLogger('quiet.one').setLevel(17)\n")
+    with caplog.at_level(logging.ERROR, logger="quiet.one"):
+        executor = make(1, preload=[name], share_preload=shares)
+        assert executor.submit(level_of, "quiet.one").result(DEADLINE) == 17
 
 
 def test_not_a_python(shared, tmp_path):

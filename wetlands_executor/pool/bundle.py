@@ -34,6 +34,7 @@ _MODULES = (
     "progress",
     "records",
     "reductions",
+    "rehearsal",
     "renames",
     "room",
     "runner",

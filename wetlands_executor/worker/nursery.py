@@ -89,13 +89,14 @@ def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
     stdio.install()
     runner.watch_for_faults()
     set_signal(SIGINT, _ignore)  # a Ctrl-C that reaches this process is none of its business
-    answer = _preload(loads(_receive(line)[0]))
+    config = loads(_receive(line)[0])
+    answer = _preload(config)
     stdio.finish_task()
     stdio.flush_buffered()
     line.sendall(_packed(answer))
     if answer["failure"] is not None:
         sys.exit(wire.EXIT_START_FAILED)
-    collecting = _prepare_forks()
+    collecting = _prepare_forks(config)
     worker = Nursery(line, fds[3], tie_to_host, bool(answer["threads"])).loop()
     if collecting:
         gc.enable()
@@ -354,16 +355,17 @@ def _refuse_threads(started: Dict[str, List[Any]], by_value: bool) -> Optional[b
 # --- before and after the fork
 
 
-def _prepare_forks() -> bool:
-    """Import what every worker needs, and keep the collector from writing to the pages that are shared; return whether it was at work."""
-    import fcntl  # noqa: F401
+def _prepare_forks(config: Dict[str, Any]) -> bool:
+    """Do once what every worker needs, and keep the collector from writing to the pages that are shared; return whether it was at work."""
     import mmap  # noqa: F401
 
-    from . import context, injection  # noqa: F401
+    from . import rehearsal
 
-    _reseed()  # what that makes once is made here, for all
     collecting = gc.isenabled()
     gc.disable()
+    for _ in range(rehearsal.TIMES):
+        _reseed()
+    rehearsal.rehearse(config["surroundings"], config["version"])
     if hasattr(gc, "freeze"):
         gc.freeze()  # without a collection before, which takes as long as many a fork
     return collecting

@@ -55,6 +55,12 @@ _COROUTINE = type(_probe)
 _probe.close()
 
 
+#: The host's project folders and levels of loggers as last received.
+_surroundings = b""
+#: What this interpreter says of itself; made once.
+_description: Dict[str, Any] = {}
+
+
 class Runner:
     """Everything that a worker knows: its channel, its functions, the call that runs.
 
@@ -423,6 +429,10 @@ class Runner:
     def _use_context(data: bytes) -> None:
         from . import imports, records
 
+        global _surroundings  # a fact about this process
+        if data == _surroundings:
+            return  # a fork: the nursery has them, and what the preload has changed since stands, as in a worker that imports it itself
+        _surroundings = bytes(data)
         paths, levels = loads(data)
         imports.use_project_paths(paths)
         records.use_levels(levels)
@@ -532,8 +542,13 @@ def _magic() -> str:
 
 
 def _describe() -> Dict[str, Any]:
+    if not _description:  # forks have that of their nursery
+        _description.update(_describe_interpreter())
+    return {**_description, "pid": os.getpid()}
+
+
+def _describe_interpreter() -> Dict[str, Any]:
     return {
-        "pid": os.getpid(),
         "version": sys.version.split()[0],
         "version_info": tuple(sys.version_info[:3]),
         "implementation": sys.implementation.name,
