@@ -168,18 +168,20 @@ class ReturnLane:
                 self.caller = None
                 return False
             self.expected = True
-            if rung:
-                self.bell.release()  # Race: who waited here before may have taken this ring for its own
             while task._final is None:
-                if end is not None:
-                    left = end - time.monotonic()
-                    if not self._bell_ready.poll(min(max(left, 0.0), LONGEST) * 1000):
-                        if left <= LONGEST:
-                            raise WaitTimeout
+                if rung:
+                    # It lies there already. Its ring is left alone, which saves two system calls: whoever sleeps here next wakes up once for nothing.
+                    rung = False
+                else:
+                    if end is not None:
+                        left = end - time.monotonic()
+                        if not self._bell_ready.poll(min(max(left, 0.0), LONGEST) * 1000):
+                            if left <= LONGEST:
+                                raise WaitTimeout
+                            continue
+                    read(fd, 8)
+                    if handed_over:
                         continue
-                read(fd, 8)
-                if handed_over:
-                    continue
                 data: Any = b""
                 try:
                     if words[ANSWERED] != number:
