@@ -2,7 +2,7 @@
 
 Python finishes much of a function only when it runs: it counts calls, specializes instructions, fills caches, and as long as it has not
 done so, it writes to the names that the code looks up. In a fork each of these writes copies a page of 4 KB. What the nursery has done, all
-workers share: with numpy and scipy they own 0.3 MB less each (CPython 3.11 to 3.13), for 4 ms of the nursery.
+workers share: with numpy and scipy they own 0.3 MB less each (CPython 3.11), for about 5 ms of the nursery.
 
 Nothing here is needed for anything to be right. The runner is a real one, over pipes that nobody else has.
 """
