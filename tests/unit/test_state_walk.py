@@ -740,6 +740,11 @@ def test_walks_as_the_real_shell_takes_them(stress_rng: random.Random, credit: i
     walks(WALKS // 8, stress_rng, credit=credit, max_workers=max_workers, prompt=True)
 
 
+def test_whoever_was_to_decide_about_starts_is_ended_by_a_shutdown() -> None:
+    """What is submitted after that, by a thread that was faster than the shutdown, waited for ever."""
+    play(343843603, credit=1, max_workers=3, prompt=True)
+
+
 def test_the_same_seed_takes_the_same_walk() -> None:
     """A failure can be repeated."""
     stories = []

@@ -471,8 +471,9 @@ class PoolState:
                 self.replacements += 1  # it died unexpectedly: it is replaced, whether or not something waits
             if not productive:
                 self._failed_start(event, out)
-            elif not self.by_worker and self.failures >= START_TRIES:
-                # Starting more was given up while others worked; now there is no other.
+            elif not self.by_worker and (self.failures >= START_TRIES or (self.hold_starts and not self.timer_set)):
+                # Starting more was given up while others worked; now there is no other. Or it was left to a worker that was starting, and that one
+                # was ended by a shutdown before it could decide anything.
                 self.hold_starts = False
                 self.failures = 0
             self._replace(out)
