@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from tests import dispositions, leaks  # noqa: E402
 from tests import interpreters as _interpreters  # noqa: E402 - needs the path above
-from tests import leaks  # noqa: E402
 from tests.summary import summary_lines  # noqa: E402
 
 #: Seconds after a test's own time-out at which the whole session is given up: the time-out's signal did not reach the main thread.
@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register our marker, mark our processes, and give the session a temporary folder that nobody else writes to."""
     config.addinivalue_line("markers", "leaks_ok(reason): this test leaves processes, threads, descriptors or memory behind on purpose")
     config.addinivalue_line("markers", "stamps(*names): the kinds of executor that a contract test is stamped over")
+    dispositions.restore()
     leaks.mark_session()
     config.stash[_stderr_copy] = os.dup(2)
     # Other sessions on this machine leave and remove `wetlands*` files at any moment; pytest's own folders stay where people look for them.

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.data import heavy_cases
 from tests.data.environments import HOST, CannotMake, Environments
+
+pytest.importorskip("numpy", reason="numpy is not installed here, and names the cases")
+
+from tests.data import heavy_cases
 
 pytestmark = [pytest.mark.heavy, pytest.mark.registry, pytest.mark.timeout(900)]
 

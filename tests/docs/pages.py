@@ -13,11 +13,13 @@ snippet begins and ends. So a traceback names the line of the page, and each sni
 
 from __future__ import annotations
 
+import builtins
 import difflib
 import fnmatch
 import importlib.metadata
 import importlib.util
 import re
+import symtable
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -109,6 +111,22 @@ def snippets(page: Path) -> list[Snippet]:
             found[-1].output = "\n".join(body)
         number = end + 1
     return found
+
+
+def unbound(part: Snippet) -> set[str]:
+    """Return the names that a snippet reads although it neither imports nor binds them anywhere, and that are not built in."""
+    table = symtable.symtable("\n".join(part.code) + "\n", str(part), "exec")
+    bound = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    known = bound | set(dir(builtins)) | {"__name__", "__file__"}
+    missing: set[str] = set()
+    scopes = [table]
+    while scopes:
+        scope = scopes.pop()
+        scopes += scope.get_children()
+        for symbol in scope.get_symbols():
+            if symbol.is_referenced() and (symbol.is_global() or scope is table) and symbol.get_name() not in known:
+                missing.add(symbol.get_name())
+    return missing
 
 
 def script(parts: list[Snippet], substitutions: dict[str, str]) -> str:

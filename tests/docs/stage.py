@@ -23,11 +23,6 @@ SUBSTITUTIONS: dict[str, dict[str, str]] = {
     "gui.md": {"tkinter.Tk()": "tkinter.Tcl()", "root.mainloop()": "root.mainloop(-1)"},
 }
 
-#: Of a page: lines that run before its first snippet, for names that its text explains.
-PROLOGUES: dict[str, str] = {
-    "environments.md": "import types; other = types.SimpleNamespace(prefix='./.venv')",
-}
-
 #: Of a page: files in its folder whose content does not matter to the reader.
 FILES: dict[str, dict[str, str]] = {
     "README.md": {

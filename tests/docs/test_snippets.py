@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,7 @@ def run_page(page: Path, folder: Path) -> dict[int, str]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(part.code) + "\n", encoding="utf-8")
     source = pages.script(parts, stage.SUBSTITUTIONS.get(page.name, {}))
-    # The prologue goes where the page's first line is: that is a heading, never a snippet.
-    (work / "page.py").write_text(stage.PROLOGUES.get(page.name, "") + source, encoding="utf-8")
+    (work / "page.py").write_text(source, encoding="utf-8")
     # Bytes, because a text pipe would take a progress bar's \r for a line's end.
     done = subprocess.run([sys.executable, "page.py"], cwd=work, env=variables, capture_output=True, timeout=LIMIT, check=False)
     printed, errors = done.stdout.decode(), done.stderr.decode()
@@ -68,11 +68,70 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
-def test_every_page_can_be_found() -> None:
-    """The table of contents links to all pages."""
-    folder = pages.ROOT / "docs"
-    listed = set(pages.links(folder / "index.md"))
-    assert {page.name for page in folder.glob("*.md")} - {"index.md"} <= listed
+@pytest.mark.parametrize("contents", ["README.md", "docs/index.md"])
+def test_every_page_can_be_found(contents: str) -> None:
+    """The README and the table of contents link to all pages."""
+    page = pages.ROOT / contents
+    listed = {(page.parent / target.partition("#")[0]).resolve() for target in pages.links(page)}
+    assert {*(pages.ROOT / "docs").glob("*.md"), pages.ROOT / "CHANGELOG.md"} - {page} <= listed
+
+
+_FIRST = next(part for part in pages.snippets(pages.ROOT / "README.md"))
+
+
+def _as_file(folder: Path, code: str) -> tuple[list[str], str]:
+    (folder / "first.py").write_text(code, encoding="utf-8")
+    return [sys.executable, "first.py"], ""
+
+
+@pytest.mark.parametrize(
+    "paste",
+    [_as_file, lambda _, code: ([sys.executable, "-"], code), lambda _, code: ([sys.executable, "-c", code], "")],
+    ids=["file", "standard input", "-c"],
+)
+def test_the_first_snippet_of_the_readme_needs_nothing_but_the_package(
+    tmp_path: Path, paste: Callable[[Path, str], tuple[list[str], str]]
+) -> None:
+    """A reader pastes it in any folder: no environment, no other file, and no home folder with settings."""
+    assert _FIRST.title is None
+    assert not _FIRST.requires
+    assert _FIRST.output
+    command, text = paste(tmp_path, "\n".join(_FIRST.code) + "\n")
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(
+        command, input=text, cwd=tmp_path, env=stage.variables(home), capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not pages.difference(_FIRST.output, done.stdout)
+    assert {path.name for path in tmp_path.iterdir()} <= {"home", "first.py"}
+    assert not any(home.iterdir())
+
+
+def _firsts() -> list[pages.Snippet]:
+    """Return of each page the first snippet, and the first one that is run."""
+    found = {}
+    for _, parts in _ALL:
+        for part in [*parts[:1], *[part for part in parts if part.title is None][:1]]:
+            found[str(part)] = part
+    return list(found.values())
+
+
+@pytest.mark.parametrize("part", _firsts(), ids=str)
+def test_a_first_snippet_carries_its_imports(part: pages.Snippet) -> None:
+    """Each name that it uses is bound in it: the reader of a page may begin there."""
+    assert not pages.unbound(part), f"{part} uses what it neither imports nor defines"
+
+
+def test_names_that_a_snippet_lacks_are_found() -> None:
+    """By example: what is imported, assigned, an argument, a builtin or a loop's variable is there."""
+
+    def lacks(code: str) -> set[str]:
+        return pages.unbound(pages.Snippet("p.md", 1, code.splitlines(), None, ()))
+
+    assert lacks("with CondaEnvExecutor() as e:\n    e.submit(print, np.ones(3))") == {"CondaEnvExecutor", "np"}
+    assert not lacks("import a.b, c as d\ndef f(x, *y, **z): return a, d, x, y, z, f\nfor i in []: print(i, [j for j in i])")
+    assert not lacks("from m import g\ntry: g()\nexcept OSError as error: print(error)\nprint(__name__, lambda q: q)")
 
 
 def test_output_with_dots_is_compared() -> None:
