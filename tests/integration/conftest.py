@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what builds programs, unless it is asked for."""
+    if "frozen" not in (config.getoption("-m") or ""):
+        skip = pytest.mark.skip(reason="builds programs with PyInstaller: pytest -m frozen tests/integration")
+        for item in items:
+            if item.get_closest_marker("frozen"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def conda_prefix_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
     """``make_conda_prefix(dst, *, python=None, activate_scripts=None, env_vars=None, state=None) -> Path``.

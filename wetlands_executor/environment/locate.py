@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from wetlands_executor.environment import _platform
+from wetlands_executor.environment import _platform, frozen
 from wetlands_executor.environment.layout import Layout, describe
 from wetlands_executor.environment.places import Places
 from wetlands_executor.errors import EnvironmentNotFoundError
@@ -40,12 +40,11 @@ def locate(what: object) -> Layout:
 
 
 def current() -> Layout:
-    """Return the environment of this very interpreter."""
-    if not sys.executable:  # embedded in another program
-        raise EnvironmentNotFoundError(
-            "this program has no interpreter of its own (sys.executable is empty): name one"
-        )
-    return Layout(None, Path(sys.prefix), Path(sys.executable), "current")
+    """Return the environment of this very interpreter; in a program that is none, of the one it has chosen."""
+    python = frozen.interpreter()
+    if python != sys.executable:
+        return by_path(python)
+    return Layout(None, Path(sys.prefix), Path(python), "current")
 
 
 def by_path(path: str) -> Layout:

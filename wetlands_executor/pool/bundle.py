@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import importlib.machinery
 import importlib.util
-import inspect
 import marshal
 import os
 import sys
 from importlib import resources
 
-from cloudpickle import cloudpickle
+from wetlands_executor.environment import frozen
 
 _MODULES = (
     "arena",
@@ -69,12 +68,29 @@ def source(compiled: bool = False) -> bytes:
 
 @functools.cache
 def _sources() -> bytes:
-    folder = resources.files("wetlands_executor.worker")
     parts: list[str] = []
     for name in _MODULES:
-        parts += [name, (folder / f"{name}.py").read_text(encoding="utf-8")]
-    parts += ["cloudpickle", inspect.getsource(cloudpickle)]
+        parts += [name, _source("wetlands_executor.worker", name)]
+    parts += ["cloudpickle", _source("cloudpickle", "cloudpickle")]
     return "\0".join(parts).encode()
+
+
+def _source(package: str, name: str) -> str:
+    """Return the source of a module, which lies beside it as package data in a frozen program too.
+
+    Raises:
+        FileNotFoundError: the program was frozen without it.
+    """
+    try:
+        return (resources.files(package) / f"{name}.py").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if not frozen.is_frozen():
+            raise
+        raise FileNotFoundError(
+            f"this program was frozen without {package}/{name}.py, which workers need as source. PyInstaller "
+            "collects it by the hook of wetlands_executor, if that is installed (and not only on PYTHONPATH) where the "
+            "program is made; for other tools, add the .py files of wetlands_executor.worker and cloudpickle as package data"
+        ) from None
 
 
 def _code() -> bytes:
@@ -88,7 +104,7 @@ def _code() -> bytes:
         module = "cloudpickle.cloudpickle" if name == "cloudpickle" else f"wetlands_executor.worker.{name}"
         code = _cached(module)
         if code is None and name in _FIRST:
-            text = (resources.files("wetlands_executor.worker") / f"{name}.py").read_text(encoding="utf-8")
+            text = _source("wetlands_executor.worker", name)
             code = marshal.dumps(compile(text, f"<wetlands_executor>/{name}.py", "exec", dont_inherit=True))
         if code is not None:
             found[name] = code

@@ -17,6 +17,8 @@ import sysconfig
 import types
 from typing import Any, NamedTuple
 
+from wetlands_executor.environment import frozen
+
 #: ("reference", module, qualname, file or None) | ("file", path, digest, source, qualname); see ``worker/imports.py``
 DefinitionTuple = tuple[Any, ...]
 
@@ -63,6 +65,8 @@ def _environment_folders() -> tuple[str, ...]:
 @functools.lru_cache(maxsize=4096)
 def belongs_to_environment(path: str) -> bool:
     """Return True if a file or folder is part of the host's interpreter or of its installed packages."""
+    if frozen.in_bundle(path):
+        return True
     if any(part in ("site-packages", "dist-packages") for part in path.replace("\\", "/").split("/")):
         return True
     if path.endswith(".zip") and os.path.basename(path).startswith("python"):
@@ -176,6 +180,8 @@ def reference_to(obj: Any) -> Reference | None:
         found = getattr(found, part, None)
     if found is not obj:
         return None
+    if frozen.is_private(name):
+        return None  # no other environment has a module of this frozen program
     file = getattr(module, "__file__", None)
     if not isinstance(file, str) and name.partition(".")[0] not in sys.stdlib_module_names:
         origin = getattr(getattr(module, "__spec__", None), "origin", None)

@@ -127,6 +127,12 @@ def _of_file(code: CodeType, space: Optional[Dict[str, Any]]) -> Piece:
                 "it has no source (it was made by exec, eval, python -c or at a prompt that keeps none: %s)" % filename,
                 "Write it into a file, a notebook cell or a module",
             )
+        if getattr(sys, "frozen", False):
+            raise NoSource(
+                "this frozen program was made without its source file %s" % filename,
+                'Collect the source of its module (PyInstaller: module_collection_mode={"module": "pyz+py"} in the spec'
+                " file; that of the main script cannot be collected, so put the function into a module)",
+            )
         raise NoSource("its source file %s cannot be read" % filename, "Let it be where it was when the function was defined")
     if filename.startswith("<") and filename.endswith(">"):
         raise NoSource(
