@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from wetlands_executor.environment import _platform
+from wetlands_executor.environment import _platform, frozen
 from wetlands_executor.environment.shell import variables_after
 from wetlands_executor.errors import ActivationError
 
@@ -65,7 +65,7 @@ def activation(
     Raises:
         ActivationError: a file cannot be read, or a script or line failed; the message names it and holds what it wrote.
     """
-    host = _platform.normalized(os.environ if environ is None else environ)
+    host = frozen.without_bundle(_platform.normalized(os.environ if environ is None else environ))
     base = host if env.kind == "current" else _before_scripts(env, host)
     scripts = activation_scripts(env)
     lines = tuple(extra_lines)

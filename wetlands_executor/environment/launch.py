@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wetlands_executor.environment import _platform
+from wetlands_executor.environment import _platform, frozen
 from wetlands_executor.environment.activate import activation, without_leaks
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def variables(environment: Environment, activate: bool | Sequence[str]) -> dict[
     lines = checked_lines(activate)
     if lines is not None:
         return activation(environment, lines)
-    host = _platform.normalized(os.environ)
+    host = frozen.without_bundle(_platform.normalized(os.environ))
     return host if environment.kind == "current" else without_leaks(host)
 
 
