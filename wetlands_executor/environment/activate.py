@@ -4,8 +4,8 @@ Owns the order of conda's activation (conda/activate.py) and the cache of its on
 
 The order: the host's own activation is taken off; PATH and CONDA_* of the new prefix are put on; ``etc/conda/env_vars.d/*.json``;
 ``conda-meta/state``, which overrides; ``etc/conda/activate.d/*`` sorted by name and then the caller's lines, in one shell.
-Without a script or a line no process is started. Not done: the host's ``deactivate.d`` scripts are not run, so what its own
-activation scripts have exported stays.
+Without a script or a line no process is started. The host's ``deactivate.d`` scripts are not run: what its own activation has
+left is found by name and by value (``inherited.TABLE``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from wetlands_executor.environment import _platform, frozen
+from wetlands_executor.environment.inherited import without_leaks
 from wetlands_executor.environment.shell import variables_after
 from wetlands_executor.errors import ActivationError
 
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
 
     from wetlands_executor.environment.environment import Environment
 
-# What leads another interpreter astray, and what says that another environment is active. CONDA_EXE, CONDA_PYTHON_EXE, MAMBA_*,
-# PIXI_HOME and the like say where the manager is and stay.
-_LEAKS: Final = re.compile(
-    r"PYTHONHOME|PYTHONPATH|PYTHONEXECUTABLE|__PYVENV_LAUNCHER__|VIRTUAL_ENV|VIRTUAL_ENV_PROMPT"
-    r"|CONDA_PREFIX(_\d+)?|CONDA_DEFAULT_ENV|CONDA_PROMPT_MODIFIER|CONDA_SHLVL|CONDA_STACKED_\d+|__CONDA_SHLVL_\d+_.*"
-    r"|PIXI_(PROJECT|WORKSPACE|ENVIRONMENT)_.*|PIXI_IN_SHELL|PIXI_PROMPT"
-)
 _UNSET: Final = "***unset***"
 
 #: Answers of the shell that are kept; a program that alternates between more than these pays a few milliseconds each time.
@@ -41,11 +35,6 @@ _Key = tuple[object, ...]
 # Guards the cache's order and content only. The shell runs outside it: two first callers may both run one.
 _cache_lock = threading.Lock()
 _cache: OrderedDict[_Key, dict[str, str]] = OrderedDict()
-
-
-def without_leaks(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return variables without what belongs to the host's interpreter or its active environment; PATH is not touched."""
-    return {name: value for name, value in environ.items() if not _LEAKS.fullmatch(name)}
 
 
 def activation(
@@ -96,7 +85,7 @@ def forget() -> None:
 def _before_scripts(env: Environment, host: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of an environment as they are before its scripts run."""
     prefix = str(env.prefix)
-    result = without_leaks(host)
+    result = without_leaks(host, prefix)
     if env.kind == "venv":
         first = _platform.venv_path_dirs(prefix)
         result["VIRTUAL_ENV"] = prefix

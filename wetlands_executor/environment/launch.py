@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wetlands_executor.environment import _platform, frozen
-from wetlands_executor.environment.activate import activation, without_leaks
+from wetlands_executor.environment.activate import activation
+from wetlands_executor.environment.inherited import without_leaks
 
 if TYPE_CHECKING:
     from wetlands_executor.environment.environment import Environment
@@ -24,7 +26,8 @@ class LaunchSpec:
     """All that starting an interpreter of an environment takes.
 
     Attributes:
-        argv: the interpreter's path; whoever starts it appends arguments of its own.
+        argv: the interpreter's path, and for this very environment the options of this interpreter (-O, -W, -X, ...); the caller
+            appends arguments of its own.
         env: the complete variables of the process.
         cwd: absolute path of its folder; None stands for that of the host at the time.
         environment: whose interpreter it is.
@@ -47,7 +50,19 @@ def launch_spec(
     own = checked_variables(worker_env, "worker_env")
     env = variables(environment, activate)
     env.update(own)
-    return LaunchSpec((str(environment.python),), env, folder, environment)
+    return LaunchSpec((str(environment.python), *own_options(environment)), env, folder, environment)
+
+
+def own_options(environment: Environment) -> list[str]:
+    """Return the options with which this interpreter was started, if the environment is its own: none for another.
+
+    As ``multiprocessing`` does it for its children; the standard library has this function for that purpose, under a private name.
+    The flags of a frozen program are its boot loader's, and say nothing of the interpreter that it names.
+    """
+    if environment.kind != "current" or frozen.is_frozen():
+        return []
+    options: Callable[[], list[str]] = getattr(subprocess, "_args_from_interpreter_flags", list)
+    return options()
 
 
 def variables(environment: Environment, activate: bool | Sequence[str]) -> dict[str, str]:
@@ -61,7 +76,7 @@ def variables(environment: Environment, activate: bool | Sequence[str]) -> dict[
     if lines is not None:
         return activation(environment, lines)
     host = frozen.without_bundle(_platform.normalized(os.environ))
-    return host if environment.kind == "current" else without_leaks(host)
+    return host if environment.kind == "current" else without_leaks(host, str(environment.prefix))
 
 
 def checked_lines(activate: bool | Sequence[str]) -> tuple[str, ...] | None:
