@@ -1,0 +1,1 @@
+"""The soak: several executors under mixed work and harm at once, for as long as is asked for; ``python -m tests.soak --help``."""
