@@ -37,7 +37,8 @@ print(done.returncode, done.stdout, end="")
 def run(trap: str, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a shell that ignores the signals whose names are given."""
     line = f"trap '' {trap}; exec \"$@\""
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    variables["PYTHONPATH"] = str(ROOT)
     return subprocess.run(
         ["sh", "-c", line, "sh", *command], cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100
     )

@@ -112,7 +112,7 @@ def hold(address, value=None):
         line.settimeout(PATIENCE)
         try:
             line.connect(address)
-            line.sendall(f"{os.getpid()}\n{value}\n".encode())
+            line.sendall(f"{os.getpid()}\n{str(value)[:10]!r}\n".encode())
             line.recv(1)
         except (ConnectionError, FileNotFoundError):
             pass
