@@ -134,3 +134,17 @@ class TasksFailed(WetlandsExecutorError, RuntimeError):  # noqa: N818 - the publ
     def __init__(self, message: str, names: list[str] | None = None) -> None:
         super().__init__(message)
         self.names = list(names or ())
+
+
+def describe(error: BaseException, most: int | None = None) -> str:
+    """Return the type and the message of an exception in one text, at most ``most`` characters of the message. Raises nothing ordinary.
+
+    The message is what the exception's own class makes of it: user code, which may raise or return a text of a class of its own.
+    """
+    try:
+        text = str.__str__(str(error))
+    except Exception as failure:  # noqa: BLE001 - __str__ is the user's code
+        text = f"<its __str__ raised {type(failure).__name__}>"
+    if most is not None and len(text) > most:
+        text = f"{text[:most]}... ({len(text):,} characters)"
+    return f"{type(error).__name__}: {text}"

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from wetlands_executor import dependencies, report, results
+from wetlands_executor import seconds as seconds_of
 from wetlands_executor.environment import Environment
 from wetlands_executor.errors import TasksFailed
 from wetlands_executor.events import Callback, Dispatch, make_listener
@@ -69,7 +70,7 @@ class CondaEnvExecutor(Executor):
         task_timeout: seconds that one task may run, from its function's start; None is no limit.
         cancel_grace: seconds between the request to stop a running task, its interruption, and the end of its worker; None leaves it at
             the request.
-        start_timeout: seconds that a worker may take to be ready, preload and initializer included.
+        start_timeout: seconds that a worker may take to be ready, preload and initializer included; None is no limit.
         activate: False leaves the environment's activation out; a sequence gives shell lines to run after its scripts.
 
     Raises:
@@ -92,16 +93,17 @@ class CondaEnvExecutor(Executor):
         share_preload: bool = False,
         worker_timeout: float | None = None,
         task_timeout: float | None = None,
-        start_timeout: float = 60.0,
+        start_timeout: float | None = 60.0,
         cancel_grace: float | None = None,
         activate: bool | Sequence[str] = True,
     ) -> None:
         _check_arguments(max_workers, initializer, max_tasks_per_child, preload)
         if share_preload and not preload:
             raise ValueError("share_preload=True needs preload: name the modules that the workers are to share, preload=['numpy', ...]")
-        for key, value in (("worker_timeout", worker_timeout), ("task_timeout", task_timeout), ("cancel_grace", cancel_grace)):
-            _check_seconds(key, value)
-        _check_seconds("start_timeout", start_timeout)
+        worker_timeout = seconds_of.limit("worker_timeout", worker_timeout)
+        task_timeout = seconds_of.limit("task_timeout", task_timeout)
+        cancel_grace = seconds_of.limit("cancel_grace", cancel_grace)
+        start_timeout = seconds_of.limit("start_timeout", start_timeout)
         if mp_context is not None and getattr(mp_context, "get_start_method", lambda: "")() == "fork":
             warnings.warn(
                 "mp_context has no meaning for CondaEnvExecutor: its workers are new processes of another interpreter, never forks",
@@ -274,6 +276,7 @@ class CondaEnvExecutor(Executor):
             raise ValueError("buffersize must be None or > 0")
         if self._pool.refusing:
             self._refuse()
+        timeout = seconds_of.wait("timeout", timeout)
         end = None if timeout is None else timeout + time.monotonic()
         definition = self._definition_for_many(fn)
         items: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905 - the shortest ends it, as in the standard library
@@ -417,7 +420,7 @@ class CondaEnvExecutor(Executor):
         Raises:
             TasksFailed: some have failed; it lists their names.
         """
-        done = self._pool.wait_all(timeout)
+        done = self._pool.wait_all(seconds_of.wait("timeout", timeout))
         failed = self.get_failed() if raise_on_error else []
         if failed:
             names = [task.name for task in failed]
@@ -441,8 +444,7 @@ class CondaEnvExecutor(Executor):
 
     def set_timeout(self, seconds: float | None) -> None:
         """Limit the whole run: what has not finished ``seconds`` from now fails with ``TaskTimeoutError``; None lifts the limit."""
-        _check_seconds("seconds", seconds)
-        self._pool.limit_run(seconds)
+        self._pool.limit_run(seconds_of.limit("seconds", seconds))
 
     def get_progress(self) -> dict[str, Any]:
         """Return counts, workers, tasks under way (at most 1000) and the last errors, of builtin types, ready for JSON."""
@@ -566,11 +568,6 @@ class CondaEnvExecutor(Executor):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {_describe(self._environment)}, {self.worker_count} of {self._max_workers} workers>"
-
-
-def _check_seconds(key: str, value: Any) -> None:
-    if value is not None and not value > 0:
-        raise ValueError(f"{key} must be greater than 0 seconds, not {value!r}")
 
 
 def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: Any, preload: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from wetlands_executor import seconds
 from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ class CallOptions:
         """Check the values."""
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a string, not {self.name!r}")
+        if self.name is not None:
+            object.__setattr__(self, "name", str.__str__(self.name))  # of a subclass, encoding and comparing may do anything
         for key in ("timeout", "cancel_grace"):
-            value = getattr(self, key)
-            if value is not None and not value > 0:
-                raise ValueError(f"{key} must be greater than 0 seconds, not {value!r}")
+            object.__setattr__(self, key, seconds.limit(key, getattr(self, key)))  # what is checked is what is used
         for key in ("retries", "priority"):
             if isinstance(getattr(self, key), bool) or not isinstance(getattr(self, key), int):
                 raise TypeError(f"{key} must be an integer, not {getattr(self, key)!r}")

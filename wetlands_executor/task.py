@@ -28,8 +28,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from wetlands_executor import bells
-from wetlands_executor.errors import WaitTimeout
+from wetlands_executor import bells, seconds
+from wetlands_executor.errors import WaitTimeout, describe
 from wetlands_executor.events import Callback, Dispatch, Listener, TaskEvent, TaskEventType, make_listener
 
 if TYPE_CHECKING:
@@ -311,6 +311,8 @@ class Task(Future[T]):
 
     def _sleep(self, timeout: float | None) -> None:
         """Sleep until the state is final. A lock of its own per sleeper: cheaper than a condition, and an interrupt leaves nothing locked."""
+        if timeout is not None:
+            timeout = seconds.wait("timeout", timeout)
         call = self._call
         if call is not None:
             process = call.process
@@ -384,7 +386,7 @@ class Task(Future[T]):
     def error(self) -> str | None:
         """What went wrong, in one line; None unless FAILED."""
         error = self._exception
-        return None if error is None else f"{type(error).__name__}: {error}"
+        return None if error is None else describe(error)
 
     @property
     def traceback(self) -> list[str] | None:
@@ -393,7 +395,7 @@ class Task(Future[T]):
         if error is None:
             return None
         cause = getattr(error.__cause__, "tb", None)
-        text = cause.strip().strip('"').strip() if isinstance(cause, str) else f"{type(error).__name__}: {error}"
+        text = cause.strip().strip('"').strip() if isinstance(cause, str) else describe(error)
         return text.splitlines()
 
     @property
@@ -621,7 +623,7 @@ class Task(Future[T]):
             raise asyncio.CancelledError(f"task {self.name!r} was cancelled")
         if isinstance(self._exception, StopIteration):
             # An exception of this type cannot leave a coroutine; asyncio's own futures hang on it (python/cpython#112182).
-            raise RuntimeError(f"the task raised StopIteration: {self._exception}") from self._exception
+            raise RuntimeError(f"the task raised {describe(self._exception)}") from self._exception
         return self.result(0)
 
     def __enter__(self) -> Self:
@@ -739,7 +741,7 @@ class Task(Future[T]):
                 hook = hooks.popleft()
             except IndexError:
                 return  # the other of two threads has it
-            hook(self)
+            _try_to_tell(hook, self)
 
     # --- settling
 
@@ -840,22 +842,27 @@ class Task(Future[T]):
         if condition is _SETTLED:
             self._state = self._final or self._state
         pool = self._pool
-        if pool is not None:
-            pool.ledger.finished(self)  # Order: before anybody wakes up, who finds it counted then
-        sleepers = fields.get("_sleepers")
-        if sleepers:
-            _release(sleepers)
-        self._tell(fields, condition)
+        try:
+            if pool is not None:
+                pool.ledger.finished(self)  # Order: before anybody wakes up, who finds it counted then
+        finally:
+            sleepers = fields.get("_sleepers")
+            if sleepers:
+                _release(sleepers)
+            self._tell(fields, condition)
 
     def _tell(self, fields: dict[str, Any], condition: Any) -> None:
-        """Tell everybody else who wants to know the end. Order: listeners, then bridges, the standard library's waiters, callbacks."""
+        """Tell everybody else who wants to know the end. Order: listeners, then bridges, the standard library's waiters, callbacks.
+
+        Guarantee: what goes wrong on the way to one of them keeps nothing from the others, nor ends the thread that settles.
+        """
         pool = self._pool
         if "_listeners" in fields or "_streams" in fields or (pool is not None and pool.listeners):
-            self._emit(self._terminal_type())
+            _try_to_tell(self._emit, self._terminal_type())
         if "_hooks" in fields:
             self._run_hooks(fields["_hooks"])
         if condition is not _SETTLED:
-            self._notify(condition, _NOTIFY_TRIES, [])
+            _try_to_tell(self._notify, condition, _NOTIFY_TRIES, [])
         if "_done_callbacks" in fields:
             self._invoke_callbacks()
 
@@ -954,6 +961,13 @@ class Task(Future[T]):
         elif status is TaskStatus.FAILED:
             words += f" raised {type(self._exception).__name__}"
         return words + ">"
+
+
+def _try_to_tell(tell: Callable[..., object], *args: Any) -> None:
+    try:
+        tell(*args)
+    except Exception:
+        LOGGER.exception("wetlands_executor: the end of a task could not be told by %r", tell)
 
 
 def _can_be_told(waiter: Any) -> bool:

@@ -25,7 +25,7 @@ LAYERS = (
     ("task", "events", "notebook", "bells"),
     ("environment",),
     ("worker",),
-    ("errors",),
+    ("errors", "seconds"),
 )
 EXECUTOR_LAYER = 3
 

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from wetlands_executor.pool import arena, bundle, payload, ports, spawn
+from wetlands_executor.pool import arena, bundle, payload, plain, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.arrivals import Arrivals
 from wetlands_executor.pool.lines import OutputStream
@@ -105,7 +105,8 @@ class Actions(Arrivals):
             mine.send_raw(opening)
         mine.send_record(wire.CONFIG, 0, self._config(mine))
         mine.flush()
-        mine.start_timer = self._set_timer(self._start_timeout, partial(self._check_started, mine))
+        if self._start_timeout is not None:
+            self._set_process_timer(mine, self._start_timeout, partial(self._check_started, mine))
         if worker in self._abandoned:
             self._abandoned.discard(worker)
             mine.stopping = True
@@ -122,7 +123,7 @@ class Actions(Arrivals):
             stream = OutputStream(name)
             self._put_text(stream, stream.splitter.feed(data) + stream.splitter.finish())
         for record in said.records:
-            self._log(OutputStream("log"), pickle.loads(record), -1, said.pid, None)
+            self._log(OutputStream("log"), plain.read_record(record), -1, said.pid, None)
         for module, count in said.threads:
             LOGGER.warning(
                 "wetlands_executor: the import of %s in %s has started %d threads in native code, and workers are forked from that process. "
@@ -210,7 +211,7 @@ class Actions(Arrivals):
         grace = options.cancel_grace if options is not None and options.cancel_grace is not None else self.cancel_grace
         if grace is not None and not call.task._escalating:
             call.task._escalating = True
-            self._set_timer(grace, partial(self._escalate, call, grace))
+            self._set_call_timer(call, grace, partial(self._escalate, call, grace))
 
     def _escalate(self, call: Call, grace: float) -> None:
         """The call has not stopped at the request: interrupt it, and if that does not help, end its worker."""
@@ -219,7 +220,7 @@ class Actions(Arrivals):
             return
         call.task._interrupted = True
         process.interrupt(call, signal.SIGINT)
-        self._set_timer(grace, partial(self._end_escalation, call))
+        self._set_call_timer(call, grace, partial(self._end_escalation, call))
 
     def _end_escalation(self, call: Call) -> None:
         process = call.process
@@ -230,7 +231,7 @@ class Actions(Arrivals):
     def _stop_worker(self, action: st.StopWorker) -> None:
         process = self.processes[action.worker]
         process.stop()
-        self._set_timer(STOP_GRACE, partial(self._kill_if_alive, process))
+        self._set_process_timer(process, STOP_GRACE, partial(self._kill_if_alive, process))
 
     def _kill_worker(self, action: st.KillWorker) -> None:
         process = self.processes.get(action.worker)
@@ -268,6 +269,7 @@ class Actions(Arrivals):
 
     def _lost(self, action: st.Lost) -> st.Event | None:
         call: Call = action.item  # type: ignore[assignment]
+        self._stop_call_timers(call)
         if call.several:
             return self._lose_part(call, action.worker)  # type: ignore[arg-type]
         self._lose_call(call, action)
@@ -316,6 +318,7 @@ class Actions(Arrivals):
     def _retried(self, action: st.Retried) -> None:
         call: Call = action.item  # type: ignore[assignment]
         call.process = None
+        self._stop_call_timers(call)
         call.task._next_attempt(None)
 
     def _start_failed(self, action: st.StartFailed) -> None:

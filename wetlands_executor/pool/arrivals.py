@@ -14,13 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.errors import WorkerCrashed
-from wetlands_executor.pool import payload, ports, spawn
+from wetlands_executor.pool import payload, plain, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.bulk import outcomes_of
 from wetlands_executor.pool.limits import Limits
 from wetlands_executor.pool.lines import OutputStream
-from wetlands_executor.pool.payload import is_trivial
-from wetlands_executor.pool.process import TOO_LARGE, BadFrame, Call, Frame, RawFrame, WorkerProcess
+from wetlands_executor.pool.plain import BadFrame, NotPlain, is_trivial
+from wetlands_executor.pool.process import TOO_LARGE, Call, Frame, RawFrame, WorkerProcess
 from wetlands_executor.pool.settling import OUTPUT_HIGH, OUTPUT_LOW
 from wetlands_executor.worker import wire
 
@@ -40,6 +40,7 @@ DRAIN_GRACE = 2.0
 #: Reads of 64 KB that empty a pipe of any size that Linux gives to an ordinary user. A child that has survived could fill it for ever.
 PIPE_READS = 17
 
+_HELLO: dict[str, tuple[type, ...]] = {"magic": (str,), "version": (str,), "prefix": (str,), "pid": (int,)}
 _OUTCOMES = frozenset((wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.VALUE_IN_BLOCKS, TOO_LARGE))
 _PLAIN_OUTCOMES = frozenset((wire.VALUE, wire.NONE))
 
@@ -129,22 +130,22 @@ class Arrivals(Limits):
     def _on_results(self, process: WorkerProcess) -> None:
         try:
             frames, ended = process.read_results()
+            if frames:
+                self._read_output(process, frames)
+                self._take(process, frames)
+                frames = []
         except BadFrame as error:
             process.keep_tail(b"wetlands_executor: the worker sent what is no frame (%s)\n" % str(error).encode())
             self._close_results(process)
             process.kill()
             return
-        if frames:
-            self._read_output(process, frames)
-            self._take(process, frames)
-            frames = []
         if ended:
             self._close_results(process)
             if process.exited:
                 self._bury(process)
             else:
                 # It has closed its pipes, or is about to end. If it lives on, nothing can be heard from it any more.
-                self._set_timer(CLOSED_GRACE, partial(self._kill_if_alive, process))
+                self._set_process_timer(process, CLOSED_GRACE, partial(self._kill_if_alive, process))
 
     def _kill_if_alive(self, process: WorkerProcess) -> None:
         if self.processes.get(process.worker) is process:
@@ -201,18 +202,16 @@ class Arrivals(Limits):
                     and not call.deciding
                     and (kind == wire.NONE or is_trivial(data))
                 ):
-                    del calls[number]
-                    finished.append(call)
                     try:
                         value = None if kind == wire.NONE else pickle.loads(data)
-                    except Exception as error:  # noqa: BLE001 - only its own task is harmed
-                        task._worker_pid = pid
-                        task._duration = duration / 1e6
-                        task._settle(None, error)
+                    except Exception:  # noqa: BLE001, S110 - the long way meets it again, where what is wrong with it can be looked into
+                        pass
+                    else:
+                        del calls[number]
+                        finished.append(call)
+                        if task._finish(value, now, pid, duration / 1e6):
+                            settled.append(task)
                         continue
-                    if task._finish(value, now, pid, duration / 1e6):
-                        settled.append(task)
-                    continue
             if kind in _OUTCOMES:
                 ended = self._end_call(process, Frame(kind, number, data, duration))
                 if process.printed and process.has_printed_all(number):
@@ -229,6 +228,9 @@ class Arrivals(Limits):
             self.ledger.count(several, 0)
         process.finished += len(finished) + several
         process.proven = process.proven or bool(finished)
+        if self._timed:
+            for item in finished:
+                self._stop_call_timers(item)  # type: ignore[arg-type]
         if process.parcels.used:
             self._note_blocks(process)
         if finished or sent:
@@ -417,14 +419,12 @@ class Arrivals(Limits):
         elif kind == wire.PRINTED:
             self._on_printed(process, None, data)
         elif kind == wire.HELLO:
-            process.hello = hello = pickle.loads(data)
+            process.hello = hello = plain.read_shape(data, _HELLO)
             process.foreign = hello["magic"] != payload.MAGIC
             self.peer.learn(hello)
         elif kind == wire.READY:
             process.ready = True
-            if process.start_timer is not None:
-                self._stop_timer(process.start_timer)
-                process.start_timer = None
+            self._stop_process_timers(process)  # the time that it had to become ready
             self._release_output(process)
             self._feed(st.WorkerReady(process.worker))
             self._check_launched()
@@ -456,10 +456,18 @@ class Arrivals(Limits):
         elif frame.kind == wire.UPDATE:
             self._on_progress(process, call, frame.payload)
         elif frame.kind == wire.OUTPUT:
-            if call.backlog is None and payload.is_trivial(frame.payload):
-                call.task._report_outputs(pickle.loads(frame.payload))
-            else:
-                self._decode(call, frame)
+            self._on_outputs(call, frame)
+
+    def _on_outputs(self, call: Call, frame: Frame) -> None:
+        if call.backlog is None and is_trivial(frame.payload):
+            try:
+                new = pickle.loads(frame.payload)
+            except Exception:  # noqa: BLE001 - it is met again where what is wrong with it can be looked into
+                new = None
+            if type(new) is dict:
+                call.task._report_outputs(new)
+                return
+        self._decode(call, frame)
 
     @staticmethod
     def _on_progress(process: WorkerProcess, call: Call, data: bytes | bytearray) -> None:
@@ -468,7 +476,7 @@ class Arrivals(Limits):
         if not data and board is not None:
             data = board.read()
         if data:
-            number, message, current, maximum = pickle.loads(data)
+            number, message, current, maximum = plain.read_progress(data)
             if number == call.number:
                 call.task._report(message, current, maximum)
 
@@ -481,7 +489,7 @@ class Arrivals(Limits):
 
     def _on_log(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
         process.note_printed(call.number if call is not None else 0)
-        self._log(process.records, pickle.loads(data), process.index, process.process.pid, call)
+        self._log(process.records, plain.read_record(data), process.index, process.process.pid, call)
 
     def _log(self, stream: OutputStream, fields: dict[str, Any], index: int, pid: int, call: Call | None) -> None:
         fields.update(
@@ -530,8 +538,6 @@ class Arrivals(Limits):
             # A submitting thread is inside; what it writes has to be seen before the end.
             self._set_timer(0.005, partial(self._bury_late, process))
             return
-        if process.start_timer is not None:
-            self._stop_timer(process.start_timer)
         code = process.process.reap()
         process.reading = True  # for submitters on the return lane: what is read now comes before what the process has answered
         for fd, stream in zip((process.process.stdout, process.process.stderr), process.streams, strict=True):
@@ -585,7 +591,8 @@ class Arrivals(Limits):
         process.parcels.close()
         process.process.close()
         process.return_lane = process.on_answer = None
-        process.calls.clear()  # timers may keep the process for a while, and a call keeps its arguments
+        process.calls.clear()
+        self._stop_process_timers(process)
 
     def _certify(self, process: WorkerProcess, code: int | None) -> bool:
         """Keep the reason of this death for the tasks that it concerns; return True if another try to start would meet it again."""
@@ -610,7 +617,11 @@ class Arrivals(Limits):
 
 def _is_interrupt(data: bytes | bytearray) -> bool:
     """Return True if a failure is the KeyboardInterrupt that the host has sent (a worker without a board cannot tell that itself)."""
-    return bool(pickle.loads(data)[0] == "KeyboardInterrupt")
+    try:
+        found = plain.read(data)
+    except NotPlain:
+        return False
+    return type(found) is tuple and found[:1] == ("KeyboardInterrupt",)
 
 
 def _handle_record(records: OutputStream, fields: dict[str, Any]) -> None:

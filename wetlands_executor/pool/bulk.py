@@ -382,7 +382,7 @@ class Series:
         task._label = self.label
         task._counted = True
         self.store(place, SETTLED, task)
-        self.pool.run_user_code(lambda: task._settle(None, payload.decode_error(data, foreign=self.foreign)))
+        self.pool.run_user_code(lambda: task._settle(None, payload.decode_error(data, foreign=self.foreign)))  # which raises nothing
 
     def after(self, completed: int, cancelled: int) -> None:
         """Count outcomes."""

@@ -7,7 +7,6 @@ See ``pool.py`` for the whole picture.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import os
@@ -30,6 +29,7 @@ from wetlands_executor.pool.nursery import Nursery
 from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.pool.return_lane import Departures
+from wetlands_executor.pool.timers import Timer, Timers
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ LANES = 2
 #: Pools of this process, for its forks and for the interpreter's exit.
 live_pools: weakref.WeakSet[PoolCore] = weakref.WeakSet()
 
-#: When, on the monotonic clock; a number that makes each unique; what.
-Timer: TypeAlias = tuple[float, int, Callable[[], object]]
 Launch: TypeAlias = Callable[[int], tuple[Sequence[str], Mapping[str, str], str | None]]
 
 
@@ -90,7 +88,7 @@ class PoolCore:
         tasks_per_worker: int | None,
         preload: Sequence[str],
         initializer: tuple[bytes, str | None, bool] | None,
-        start_timeout: float,
+        start_timeout: float | None,
         worker_timeout: float | None,
         task_timeout: float | None,
         cancel_grace: float | None,
@@ -136,15 +134,16 @@ class PoolCore:
         self._abandoned: set[int] = set()
         self._starts: dict[int, int] = {}
         self._reasons: dict[int, BaseException] = {}
+        # Calls with timers of their own.
+        self._timed: dict[Call, None] = {}
         # Calls that are being recalled because their frame does not ask the worker to tell when they begin.
         self._untold: set[Call] = set()
         self._notifications: deque[Callable[[], bool]] = deque()
         self._notifying = False
         self._replies: dict[st.Item, list[Callable[[bool], object]]] = {}
         self._launch_waiters: list[tuple[threading.Lock, list[BaseException]]] = []
-        self._timers: list[Timer] = []
-        self._timer_ids = itertools.count()
-        self._run_limit = 0
+        self._timers = Timers()
+        self._run_limit: Timer | None = None
         self.ended = False
         self.workers_gone = Latch()
         self.finished = Latch()
@@ -276,7 +275,7 @@ class PoolCore:
         port.on_departure = self.take_departures
         try:
             # A short call goes through here once, with cold caches: what need not be done is not even called.
-            state, posted, wait = self._state, self._posted, port.wait
+            state, posted, wait, timers = self._state, self._posted, port.wait, self._timers.heap
             while True:
                 if posted and state.status is not st.Status.CLOSED:
                     self._drain_posted()  # what comes after the end is refused by `_sweep`
@@ -284,9 +283,9 @@ class PoolCore:
                     break
                 if self._changed:
                     self._publish()
-                for callback in wait(self._until_timer() if self._timers else None, posted):
+                for callback in wait(self._timers.until_next() if timers else None, posted):
                     callback()
-                if self._timers:
+                if timers:
                     self._fire_timers()
         except BaseException as error:  # a bug of ours: nobody may wait for ever because of it
             LOGGER.critical("wetlands_executor: the pool's I/O thread failed; this is a bug, please report it", exc_info=True)
@@ -358,25 +357,37 @@ class PoolCore:
                 if answer is not None:
                     queue.append(answer)
 
-    def _until_timer(self) -> float | None:
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
-
     def _set_timer(self, delay: float, job: Callable[[], object]) -> Timer:
-        timer = (time.monotonic() + delay, next(self._timer_ids), job)
-        heapq.heappush(self._timers, timer)
-        return timer
+        return self._timers.set(delay, job)
 
-    def _stop_timer(self, timer: Timer) -> None:
-        """Forget a timer, if it has not fired: what it holds is let go, and the thread need not wake up for it."""
-        if timer in self._timers:
-            self._timers.remove(timer)
-            heapq.heapify(self._timers)
+    def _set_call_timer(self, call: Call, delay: float, job: Callable[[], object]) -> None:
+        """Run ``job`` after ``delay`` seconds, unless the call has ended by then: a limit keeps nothing alive."""
+        if call.timers is None:
+            call.timers = []
+            self._timed[call] = None
+        call.timers.append(self._timers.set(delay, job))
+
+    def _set_process_timer(self, process: WorkerProcess, delay: float, job: Callable[[], object]) -> None:
+        """Run ``job`` after ``delay`` seconds, unless the process has ended by then."""
+        process.timers = [timer for timer in process.timers if timer.job is not None]
+        process.timers.append(self._timers.set(delay, job))
+
+    def _stop_process_timers(self, process: WorkerProcess) -> None:
+        timers, process.timers = process.timers, []
+        for timer in timers:
+            self._timers.stop(timer)
+
+    def _stop_call_timers(self, call: Call) -> None:
+        """The call has ended, or is with no worker any more."""
+        timers, call.timers = call.timers, None
+        self._timed.pop(call, None)
+        for timer in timers or ():
+            self._timers.stop(timer)
 
     def _fire_timers(self) -> None:
-        if self._timers:
-            now = time.monotonic()
-            while self._timers and self._timers[0][0] <= now:
-                heapq.heappop(self._timers)[2]()
+        now = time.monotonic()
+        while (job := self._timers.take_due(now)) is not None:
+            job()
 
     def _start_error(self, reason: str, tail: str, cause: BaseException | None = None) -> BaseException:
         said = f"; its stderr:\n{tail}" if tail else ""

@@ -36,7 +36,7 @@ class Limits(Settling):
         if limit is not None:
             since = process.running_since(call)
             spent = 0.0 if since is None else time.monotonic() - since
-            self._set_timer(limit - spent, partial(self._check_time, call, limit))
+            self._set_call_timer(call, limit - spent, partial(self._check_time, call, limit))
 
     @staticmethod
     def _begin_untold(call: Call) -> None:
@@ -49,7 +49,7 @@ class Limits(Settling):
         process.last_heard = time.monotonic()
         if self.worker_timeout is not None and not process.silence_watched:
             process.silence_watched = True
-            self._set_timer(self.worker_timeout, partial(self._check_silence, process))
+            self._set_process_timer(process, self.worker_timeout, partial(self._check_silence, process))
 
     def _check_time(self, call: Call, limit: float) -> None:
         """The time of a call is over, unless its result is on the way."""
@@ -76,7 +76,7 @@ class Limits(Settling):
         if left > 0 or not running:
             left = max(left, limit / 10)
             process.silence_watched = True
-            self._set_timer(left, partial(self._check_silence, process))
+            self._set_process_timer(process, left, partial(self._check_silence, process))
             return
         call = running[0]
         what = f"The worker process {process.process.pid} of {self.what} gave no sign of life for {limit:g} s (worker_timeout) in {call.task.name!r}"
@@ -119,7 +119,7 @@ class Limits(Settling):
         """Let the worker print its stacks, then end it."""
         call.task._verdict = verdict
         delay = STACKS_GRACE if process.ask_for_stacks() else 0.0
-        self._set_timer(delay, partial(self._kill_hung, process, call))
+        self._set_call_timer(call, delay, partial(self._kill_hung, process, call))
 
     def _kill_hung(self, process: WorkerProcess, call: Call) -> None:
         if self.processes.get(process.worker) is process and call.number in process.calls:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import math
 import multiprocessing
 import os
 import pickle
@@ -38,8 +39,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from wetlands_executor.pool import bundle, payload, spawn
+from wetlands_executor.pool import bundle, payload, plain, spawn
 from wetlands_executor.pool.peer import VERSION
+from wetlands_executor.seconds import LONGEST
 from wetlands_executor.worker import wire
 
 #: Seconds that a nursery may take to fork: it does nothing else.
@@ -52,6 +54,7 @@ TAIL = 16384
 TRIES = 3
 
 _LENGTH = struct.Struct("<Q")
+_ANSWER: dict[str, tuple[type, ...]] = {"records": (list,), "threads": (list,), "failure": (bytes, type(None))}
 #: ``pidfd_send_signal``: the whole process group (Linux 6.9).
 _TO_GROUP = 4
 
@@ -151,7 +154,7 @@ class NurseryProcess(spawn.Process):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            events = poll.poll(left * 1000)
+            events = poll.poll(min(left, LONGEST) * 1000)
             if self.exit in dict(events) and not dict(events).get(self.socket, 0) & select.POLLIN:
                 raise _Lost  # although a child of it may hold the socket open
             for fd, event in events:
@@ -227,10 +230,10 @@ class Nursery:
         start_timeout: seconds that it may take for that.
     """
 
-    def __init__(self, launch: Launch, preload: Sequence[str], start_timeout: float) -> None:
+    def __init__(self, launch: Launch, preload: Sequence[str], start_timeout: float | None) -> None:
         self._launch = launch
         self._preload = list(preload)
-        self._start_timeout = start_timeout
+        self._start_timeout = start_timeout if start_timeout is not None else math.inf
         self._process: NurseryProcess | None = None
         self._ready = False
         self._env: Mapping[str, str] = {}
@@ -292,10 +295,13 @@ class Nursery:
             "version": VERSION,
         }
         try:
-            answer: dict[str, Any] = pickle.loads(process.ask(process.ship(bundle.source(compiled)) + _record(config), deadline))
+            answer = plain.read_shape(process.ask(process.ship(bundle.source(compiled)) + _record(config), deadline), _ANSWER)
         except TimeoutError:
             process.kill_tree()
             raise self._fail(f"its preload was not ready within {self._start_timeout:g} s (start_timeout)", final=True) from None
+        except plain.NotPlain as error:
+            process.kill_tree()
+            raise self._fail(f"the process that imports the preload for all workers sent what it never sends ({error})", final=True) from error
         except _Lost:
             raise self._fail(None) from None
         process.listen()

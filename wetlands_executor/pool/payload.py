@@ -33,9 +33,10 @@ import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ExecutionException
-from wetlands_executor.pool import arena, functions, shared, versions
+from wetlands_executor.pool import arena, functions, plain, shared, versions
 from wetlands_executor.pool.peer import MAGIC as MAGIC
 from wetlands_executor.pool.peer import Peer
+from wetlands_executor.pool.plain import is_trivial as is_trivial
 from wetlands_executor.worker import imports, namespaces, renames, wire
 
 LOGGER = logging.getLogger("concurrent.futures")
@@ -585,15 +586,6 @@ class _ForeignUnpickler(_ResultUnpickler):
         return super().find_class(module, name)
 
 
-# Classes that were given a number (copyreg.add_extension) are named without that opcode; hardly anybody has any.
-_extensions: dict[Any, Any] = getattr(copyreg, "_inverted_registry", {})
-
-
-def is_trivial(payload: bytes | bytearray) -> bool:
-    """Return True if unpickling cannot run user code: the stream is small and names no class or function (no STACK_GLOBAL opcode)."""
-    return len(payload) < 65536 and b"\x93" not in payload and not _extensions
-
-
 #: What numpy's own pickles of arrays, numbers and dtypes name. None of it runs user code, and it is there at once if numpy is.
 _ARRAY_NAMES = frozenset(
     [
@@ -625,7 +617,7 @@ def decode_arrays(payload: bytes | bytearray | arena.Delivery) -> tuple[Any] | N
     buffers = None
     if isinstance(payload, arena.Delivery):
         data, buffers = payload.data, payload.buffers
-    if len(data) >= 65536 or b"numpy" not in data or _extensions:
+    if len(data) >= plain.MOST_BYTES or b"numpy" not in data or not plain.is_array(data):
         return None
     try:
         found = (_ArrayUnpickler(io.BytesIO(data), buffers=buffers).load(),)
@@ -679,34 +671,47 @@ class _BuiltinErrors(pickle.Unpickler):
 
 
 def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False, foreign: bool = False) -> BaseException:
-    """Rebuild a remote exception: the original type where the host can, else ``ExecutionException``. Raises nothing of its own.
+    """Rebuild a remote exception: the original type where the host can, else ``ExecutionException``. Raises nothing.
 
     Args:
         payload: what ``dumps_error`` of the worker made.
         trusted_only: rebuild builtin exceptions only, so that no user code runs (for the I/O thread).
         foreign: as for ``decode``.
     """
-    name, message, lines, whole, parts = pickle.loads(payload)
-    error = _rebuild(whole, parts, (lambda data: _BuiltinErrors(io.BytesIO(data)).load()) if trusted_only else partial(decode, foreign=foreign))
+    try:
+        name, message, lines, whole, parts = plain.read(payload)
+        described = type(name) is type(message) is type(lines) is str
+    except (plain.NotPlain, TypeError, ValueError) as failure:
+        return ExecutionException(f"the function raised an exception, and what the worker has sent of it cannot be read ({failure})")
+    if not described:
+        return ExecutionException("the function raised an exception, and what the worker has sent of it is no description")
+    added = ""
+    error = _rebuild(whole, parts, _load_builtin if trusted_only else partial(decode, foreign=foreign))
     if error is None:
         error = ExecutionException(
-            f"the function raised {name}: {message} (an exception that cannot be rebuilt in this process; "
-            "its lines are in .traceback)",
+            f"the function raised {name}: {message} (an exception that cannot be rebuilt in this process; its lines are in .traceback)",
             name,
             message,
             lines.splitlines(),
         )
     try:
         error, added = versions.explain_argument(error)
-        lines += added
-    except Exception:  # its __str__ is the user's code
+    except BaseException:  # its __str__ and its attributes are the user's code
         LOGGER.debug("wetlands_executor: nothing could be added to %s", name, exc_info=True)
     make_cause: Any = _RemoteTraceback
-    error.__cause__ = make_cause(f'\n"""\n{lines}"""')
+    _FIELDS["__cause__"].__set__(error, make_cause(f'\n"""\n{lines}{added}"""'))
     return error
 
 
-def _rebuild(whole: bytes | None, parts: bytes | None, load: Callable[[bytes], Any]) -> BaseException | None:
+def _load_builtin(data: bytes) -> Any:
+    return _BuiltinErrors(io.BytesIO(data)).load()
+
+
+#: The fields of every exception, past a ``__setattr__`` or a property of its class that refuses.
+_FIELDS: Any = vars(BaseException)
+
+
+def _rebuild(whole: Any, parts: Any, load: Callable[[bytes], Any]) -> BaseException | None:
     if whole is not None:
         try:
             error = load(whole)
@@ -719,8 +724,8 @@ def _rebuild(whole: bytes | None, parts: bytes | None, load: Callable[[bytes], A
             kind, args, attributes = load(parts)
             error = kind.__new__(kind, *args)
             if isinstance(error, BaseException):
-                error.args = args
-                error.__dict__.update(attributes)
+                _FIELDS["args"].__set__(error, args)
+                _FIELDS["__dict__"].__get__(error).update(attributes)
                 return error
         except BaseException:  # noqa: BLE001, S110 - as above
             pass
@@ -728,7 +733,7 @@ def _rebuild(whole: bytes | None, parts: bytes | None, load: Callable[[bytes], A
 
 
 def undecodable(error: BaseException, what: str, prefix: str = "", python: str = "") -> BaseException:
-    """Return the exception for a result that the host cannot unpickle.
+    """Return the exception for a result that the host cannot unpickle. Raises nothing.
 
     Args:
         error: what unpickling raised.
@@ -736,4 +741,8 @@ def undecodable(error: BaseException, what: str, prefix: str = "", python: str =
         prefix: of the environment that sent it, if it is known.
         python: version of that environment's Python, if it is known.
     """
-    return versions.explain_result(error, what, prefix, python)
+    try:
+        return versions.explain_result(error, what, prefix, python)
+    except BaseException:  # its __str__ and its attributes are the user's code
+        LOGGER.debug("wetlands_executor: nothing could be added to what unpickling has raised", exc_info=True)
+        return error

@@ -236,13 +236,11 @@ class Pool(Actions):
         self.post(partial(self._limit_run, seconds))
 
     def _limit_run(self, seconds: float | None) -> None:
-        self._run_limit += 1
-        if seconds is not None:
-            self._set_timer(seconds, partial(self._end_run, self._run_limit, seconds))
+        if self._run_limit is not None:
+            self._timers.stop(self._run_limit)
+        self._run_limit = None if seconds is None else self._set_timer(seconds, partial(self._end_run, seconds))
 
-    def _end_run(self, limit: int, seconds: float) -> None:
-        if limit != self._run_limit:
-            return  # lifted or replaced meanwhile
+    def _end_run(self, seconds: float) -> None:
         self.catch_up()
         error = f"the run was limited to {seconds:g} s (set_timeout)"
         for task in list(self.dependents):
@@ -367,6 +365,8 @@ class Pool(Actions):
         """Deliver what is under way and let everybody go who waits. Runs last on the I/O thread."""
         self.lanes = ()
         self.keeps = []
+        self._timers.clear()
+        self._timed.clear()
         self._answer_launch(None)
         for process in list(self.processes.values()):
             process.process.close()

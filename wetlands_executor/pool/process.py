@@ -21,9 +21,11 @@ from wetlands_executor.pool import spawn
 from wetlands_executor.pool.arena import BadBlock, Results
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.payload import Context, Definition, Encoded
+from wetlands_executor.pool.plain import BadFrame
 from wetlands_executor.pool.ports import RESULTS, Port
 from wetlands_executor.pool.return_lane import ReturnLane, raised_elsewhere
 from wetlands_executor.pool.state import Item
+from wetlands_executor.pool.timers import Timer
 from wetlands_executor.worker import wire
 
 #: Bytes read from a results pipe at once: many small results per wake-up.
@@ -55,6 +57,7 @@ class Call(Item):
         departed, after: it is in the chain of those whose submitter has left the return lane; the next one of that chain.
         found: what its submitter has read from the board, (value, duration), or None.
         quiet: its answer may come without anybody being told; see ``return_lane.py``.
+        timers: its limits that have not been reached; None if it has none.
         watched: further flags of the frame: ``wire.WATCHED`` if the worker has to tell when it begins, ``wire.NAMED`` if it gets a name.
     """
 
@@ -72,6 +75,7 @@ class Call(Item):
         "process",
         "quiet",
         "task",
+        "timers",
         "watched",
     )
     #: It is a part of a map: several calls, each answered by itself (see ``bulk.py``).
@@ -90,6 +94,7 @@ class Call(Item):
         self.found: tuple[Any, float] | None = None
         self.quiet = False
         self.deciding = False
+        self.timers: list[Timer] | None = None
         self.backlog: deque[Frame] | None = None
         self.number = number
         self.encoded = encoded
@@ -128,10 +133,6 @@ class Frame(NamedTuple):
 RawFrame: TypeAlias = tuple[int, int, Any, int]
 
 
-class BadFrame(Exception):  # noqa: N818 - never leaves the pool
-    """What came through the results pipe is no frame: the process is out of step and must go."""
-
-
 class WorkerProcess:
     """One incarnation.
 
@@ -149,7 +150,7 @@ class WorkerProcess:
         printed: something came through a stream or a log record that may be of a call whose outcome has not come yet.
         printed_until: the last call of which it may be, as on the board; None if unknown.
         records: its log records on their way (only the counters are used).
-        start_timer: ends it if it is not ready in time; None once it is.
+        timers: those that concern it, stopped when it has ended.
         proven: the state has heard of a call that it has finished.
         last_heard: when something came from it, on the monotonic clock; kept up to date only under ``worker_timeout``.
         stacks_from: position in its stderr at which it was asked for its stacks.
@@ -189,7 +190,7 @@ class WorkerProcess:
         self.on_answer: Callable[[], None] | None = None
         self.printed_until: int | None = None
         self.proven = False
-        self.start_timer: Any = None
+        self.timers: list[Timer] = []
         self.last_heard = 0.0
         self.silence_watched = False
         self.stderr_total = 0
@@ -285,7 +286,7 @@ class WorkerProcess:
             self.known.add(definition.number)
             self.send_record(wire.DEFINITION, definition.number, definition.data)
         if call.watched & wire.NAMED:
-            self.send_record(wire.NAME, call.number, call.task.name.encode())
+            self.send_record(wire.NAME, call.number, call.task.name.encode("utf-8", "surrogatepass"))
         if encoded.flags & wire.IN_BULK:
             self.send_record(wire.PAYLOAD, call.number, encoded.payload)
 

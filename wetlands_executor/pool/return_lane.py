@@ -40,7 +40,8 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.bells import Bell
 from wetlands_executor.errors import WaitTimeout
-from wetlands_executor.pool.payload import is_trivial
+from wetlands_executor.pool.plain import is_trivial
+from wetlands_executor.seconds import LONGEST
 from wetlands_executor.worker.board import WEAK, Board, fence
 from wetlands_executor.worker.wire import ANSWER, ANSWERED, AWAITED
 
@@ -52,10 +53,6 @@ if TYPE_CHECKING:
 #: What is added to the counter of the port's own descriptor to say that somebody has left. Ordinary wake-ups add 1.
 LEFT_COUNT = 1 << 32
 LEFT = LEFT_COUNT.to_bytes(8, sys.byteorder)
-
-
-#: Seconds that the system's clock for waiting can count at once.
-LONGEST = 1_000_000.0
 
 
 def raised_elsewhere(error: BaseException) -> bool:

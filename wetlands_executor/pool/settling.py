@@ -13,6 +13,7 @@ from wetlands_executor.pool import payload
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.core import PoolCore
 from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.plain import is_trivial
 from wetlands_executor.pool.process import TOO_LARGE, Call, Frame, WorkerProcess
 from wetlands_executor.worker import wire
 
@@ -71,11 +72,11 @@ class Settling(PoolCore):
             call.task._settle(None, None)
         elif kind == wire.CANCELLED:
             call.task._settle_cancelled()
-        elif kind == wire.VALUE and payload.is_trivial(data):
+        elif kind == wire.VALUE and is_trivial(data):
             try:
                 value = pickle.loads(data)
-            except Exception as error:  # noqa: BLE001 - only its own task is harmed
-                call.task._settle(None, error)
+            except Exception:  # noqa: BLE001 - it is met again where what is wrong with it can be looked into
+                self._decode(call, frame)
             else:
                 call.task._settle(value, None)
         elif kind in _VALUES and (found := payload.decode_arrays(data)) is not None:
@@ -114,12 +115,7 @@ class Settling(PoolCore):
                     return
                 frame = call.backlog.popleft()
             if frame.kind == wire.OUTPUT:
-                try:
-                    new = payload.decode(frame.payload, _is_foreign(call))
-                except BaseException:
-                    LOGGER.exception("wetlands_executor: an output of task %r cannot be unpickled here", call.task.name)
-                else:
-                    call.task._report_outputs(new)
+                self._decode_output(call, frame)
             elif frame.kind == wire.NONE:
                 call.task._settle(None, None)
             elif frame.kind == wire.CANCELLED:
@@ -128,6 +124,16 @@ class Settling(PoolCore):
                 self._decide(call, payload.decode_error(frame.payload, foreign=_is_foreign(call)))
             else:
                 _decode_and_settle(call, frame.kind, frame.payload)
+
+    @staticmethod
+    def _decode_output(call: Call, frame: Frame) -> None:
+        try:
+            new = payload.decode(frame.payload, _is_foreign(call))
+            if not isinstance(new, dict):
+                raise TypeError(f"a {type(new).__name__} came instead of a dict of outputs")
+            call.task._report_outputs(new)
+        except BaseException:  # unpickling is user code: the outcome, which comes behind this, must be settled all the same
+            LOGGER.exception("wetlands_executor: an output of task %r cannot be unpickled here", call.task.name)
 
     def _may_run_again(self, task: Task[Any]) -> bool:
         options = task._options
@@ -139,18 +145,20 @@ class Settling(PoolCore):
         asked = call.asks and call.place is None  # its worker died: the state has reserved a place
         try:
             again = call.task._options.retries_error(error)
-        except Exception:
+        except BaseException:  # user code, and no thread of its own: SystemExit there ends nothing either
             LOGGER.exception("wetlands_executor: exception in retry_on of task %r", call.task.name)
-        if again:
-            self.post(partial(self._run_again, call, error, asked))
-        else:
-            call.task._settle(None, error)
-            self.post(partial(self._finish_decided, call, asked))
+        finally:
+            if again:
+                self.post(partial(self._run_again, call, error, asked))
+            else:
+                call.task._settle(None, error)
+                self.post(partial(self._finish_decided, call, asked))
 
     def _finish_decided(self, call: Call, asked: bool) -> None:
         if asked:
             self._feed(st.Released())
         process = call.process
+        self._stop_call_timers(call)
         if call.place is not None and process is not None and process.worker in self.processes:
             self._feed(st.ItemsFinished(process.worker, [call]))
 
@@ -173,12 +181,19 @@ def _is_foreign(call: Call) -> bool:
 
 
 def _decode_and_settle(call: Call, kind: int, data: bytes | bytearray) -> None:
-    """Unpickle and settle; on a decoder thread, or wherever user code may run."""
+    """Unpickle and settle; on a decoder thread, or wherever user code may run.
+
+    Guarantee: whatever goes wrong is the failure of this task, which is settled in any case.
+    """
+    value: Any = None
+    error: BaseException | None = None
     try:
         if kind == wire.ERROR:
-            value, error = None, payload.decode_error(data, foreign=_is_foreign(call))
+            error = payload.decode_error(data, foreign=_is_foreign(call))
         else:
-            value, error = payload.decode(data, _is_foreign(call)), None
+            value = payload.decode(data, _is_foreign(call))
     except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is this task's failure and nobody else's
-        value, error = None, payload.undecodable(failure, str(call.task.name), *call.sender)
-    call.task._settle(value, error)
+        error = failure
+        error = payload.undecodable(failure, str(call.task.name), *call.sender)
+    finally:
+        call.task._settle(value, error)

@@ -176,21 +176,41 @@ def _taker(raws: Any) -> Any:
     return take
 
 
+def text_of(value: Any) -> str:
+    """Return ``str(value)`` as an exact ``str``: a subclass could not be read by the host, which does not have the class."""
+    try:
+        return str.__str__(str(value))
+    except Exception as error:  # noqa: BLE001 - __str__ is the user's code
+        return "<its __str__ raised %s>" % type(error).__name__
+
+
+def repr_of(value: Any) -> str:
+    """Return ``repr(value)`` as an exact ``str``."""
+    try:
+        return str.__str__(repr(value))
+    except Exception as error:  # noqa: BLE001 - __repr__ is the user's code
+        return "<%s object, its __repr__ raised %s>" % (type(value).__name__, type(error).__name__)
+
+
 def dumps_error(error: BaseException, by_value: bool) -> bytes:
     """Pickle an exception so that the host can rebuild it, or at least say what it was. Never raises an ordinary exception.
 
     Returns bytes of a tuple: (qualified type name, message, formatted traceback, pickled exception or None, pickled parts or None); the
     parts (class, args, attributes) serve exceptions whose ``__init__`` does not accept its own ``args``.
     """
-    if isinstance(error, ModuleNotFoundError):
-        from . import lacking
-
-        lacking.name_places(error)
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in (None, "builtins") else "%s.%s" % (kind.__module__, kind.__qualname__)
+    name = vars(type)["__name__"].__get__(kind)
     try:
-        message = str(error)
-    except BaseException as second:  # noqa: BLE001 - __str__ is the user's code
+        if isinstance(error, ModuleNotFoundError):
+            from . import lacking
+
+            lacking.name_places(error)
+        name = str.__str__(kind.__qualname__ if kind.__module__ in (None, "builtins") else "%s.%s" % (kind.__module__, kind.__qualname__))
+    except Exception:  # noqa: BLE001 - its class may hide its attributes
+        pass
+    try:
+        message = text_of(error)
+    except BaseException as second:  # noqa: BLE001 - SystemExit, or an alarm that has come in between
         message = "<its __str__ raised %s>" % type(second).__name__
     try:
         import traceback  # only when something failed: it costs 4 ms of a start
@@ -204,10 +224,13 @@ def dumps_error(error: BaseException, by_value: bool) -> bytes:
     except BaseException:  # noqa: BLE001 - the user's __reduce__; the parts below and the text remain
         pass
     try:
-        parts = dumps_result((kind, error.args, getattr(error, "__dict__", None) or {}), by_value)
+        # Past a property of its class that refuses, or is not what its name says.
+        fields = vars(BaseException)
+        if whole is None or _custom_init(kind):
+            parts = dumps_result((kind, fields["args"].__get__(error), fields["__dict__"].__get__(error)), by_value)
     except BaseException:  # noqa: BLE001 - as above
         pass
-    return dumps((name, message, lines, whole, parts if whole is None or _custom_init(kind) else None), 5)
+    return dumps((name, message, lines, whole, parts), 5)
 
 
 def _custom_init(kind: Any) -> bool:

@@ -112,13 +112,13 @@ def _number(value: Any, name: str) -> Any:
     if value is None or type(value) in (int, float):
         return value
     try:
-        return operator.index(value)
+        return int.__int__(operator.index(value))  # of an exact type, as below
     except TypeError:
         pass
     try:
         if isinstance(value, (str, bytes, bytearray)):
             raise TypeError
-        return float(value)
+        return float.__float__(float(value))
     except (TypeError, ValueError):
         raise TypeError("%s must be a real number, not %r" % (name, value)) from None
 

@@ -6,7 +6,7 @@ from _thread import allocate_lock
 
 from . import wire
 from .board import Board
-from .calls import dumps, dumps_result
+from .calls import dumps, dumps_result, text_of
 from .channel import Channel
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -44,7 +44,7 @@ class Progress:
                 self.item = item
                 self._message = self._current = self._maximum = None
             if message is not None:
-                self._message = message if type(message) is str else str(message)
+                self._message = message if type(message) is str else text_of(message)
             if current is not None:
                 self._current = current
             if maximum is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .runner import Runner
 
 _levels: Dict[str, int] = {}
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = frozenset((str, int, float, bool, type(None)))
 _SKIPPED = frozenset(("msg", "args", "exc_info", "exc_text", "stack_info", "message"))
 
 
@@ -88,26 +88,49 @@ _formatter: Optional[Any] = None
 
 
 def _pack(logging: Any, record: Any) -> bytes:
-    """Return the record as builtin types: the message is formatted here, where its arguments are."""
-    from .calls import dumps
+    """Return the record as exact builtin types, which any host can read: the message is formatted here, where its arguments are."""
+    from .calls import dumps, repr_of, text_of
 
     global _formatter
     if _formatter is None:
         _formatter = logging.Formatter()
     try:
-        message = record.getMessage()
+        message = text_of(record.getMessage())
     except Exception as error:  # noqa: BLE001 - the arguments do not fit the format: logging would print that and go on
-        message = "%s %r (could not be formatted: %s)" % (record.msg, record.args, error)
+        message = "%s %s (could not be formatted: %s)" % (text_of(record.msg), repr_of(record.args), text_of(error))
     fields: Dict[str, Any] = {}
     for key, value in record.__dict__.items():
         if key not in _SKIPPED:
-            fields[key] = value if isinstance(value, _PLAIN) else repr(value)
+            fields[key if type(key) is str else text_of(key)] = value if type(value) in _PLAIN else _as_plain(value)
     fields["msg"] = message
     fields["args"] = None
-    if record.exc_info:
-        fields["exc_text"] = _formatter.formatException(record.exc_info)
-    elif record.exc_text:
-        fields["exc_text"] = record.exc_text
+    try:
+        if record.exc_info:
+            fields["exc_text"] = _formatter.formatException(record.exc_info)
+        elif record.exc_text:
+            fields["exc_text"] = text_of(record.exc_text)
+    except Exception as error:  # noqa: BLE001 - __str__ and __repr__ of an exception are the user's code
+        fields["exc_text"] = "(the traceback could not be formatted: %s)" % type(error).__name__
     if record.stack_info:
-        fields["stack_info"] = str(record.stack_info)
+        fields["stack_info"] = text_of(record.stack_info)
     return dumps(fields, 4)
+
+
+def _as_plain(value: Any) -> Any:
+    """Return a value of a record as a builtin type: numbers and text as what they derive from (numpy.float64 is a float), the rest as its repr."""
+    from .calls import repr_of
+
+    try:
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, int):
+            return int.__int__(value)
+        if isinstance(value, float):
+            return float.__float__(value)
+        if type(value).__module__ == "numpy":  # its other scalars derive from none of them
+            found = value.item()
+            if type(found) in _PLAIN:
+                return found
+    except Exception:  # noqa: BLE001 - a class may hide what it is, and an array has many items
+        pass
+    return repr_of(value)

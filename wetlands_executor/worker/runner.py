@@ -340,7 +340,7 @@ class Runner:
                 payload: Any
                 load = loads if flags & wire.PLAIN else loads_rich
                 if flags & wire.NAMED:
-                    self.name = self._read_until(wire.NAME, item).decode()
+                    self.name = self._read_until(wire.NAME, item).decode("utf-8", "surrogatepass")
                 if flags & wire.IN_BULK:
                     payload = self._read_until(wire.PAYLOAD, item)
                 else:

@@ -1,0 +1,158 @@
+"""Reading what a worker has sent where no code of its may run: exact builtin types and nothing else.
+
+A pickle is a program. What the I/O thread reads must therefore be looked at before it is loaded: ``is_plain`` walks over its
+instructions and accepts those that make None, bools, numbers, text, bytes and containers of them. No instruction that names a class,
+a function, an extension code, a persistent object or a buffer is accepted, nor one that writes to a numbered place of the memo (which
+allocates as much as its number says). Pickles that a worker makes of such values have none of these.
+
+Owns no state. Entered by any thread.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+from typing import Any
+
+__all__ = ["MOST_BYTES", "BadFrame", "NotPlain", "is_array", "is_plain", "is_trivial", "read", "read_progress", "read_record", "read_shape"]
+
+#: Bytes from which a result is not read by the I/O thread: it would take too long there.
+MOST_BYTES = 65536
+#: Instructions of a result that are looked at before a decoder thread gets it.
+MOST_STEPS = 400
+
+
+class BadFrame(Exception):  # noqa: N818 - never leaves the pool
+    """What came through the results pipe is no frame, or says what no worker says: the process is out of step and must go."""
+
+
+class NotPlain(BadFrame):
+    """What a worker has sent is no pickle of builtin types, or of others than were to be sent."""
+
+
+# Classes that were given a number (copyreg.add_extension) are named without an instruction that could be seen.
+_extensions: dict[Any, Any] = getattr(copyreg, "_inverted_registry", {})
+
+
+def _sizes() -> list[int]:
+    """Return by instruction: how many bytes it has; minus the bytes of a length that says how many follow; 0 if it is refused."""
+    found = [0] * 256
+    for code in b".N\x88\x89]})\x8f(t\x85\x86\x87aesu\x90\x91\x94\x30\x31":
+        found[code] = 1
+    for codes, size in ((b"\x80Kh", 2), (b"M", 3), (b"Jj", 5), (b"G\x95", 9), (b"\x8cC\x8a", -1), (b"XB\x8b", -4), (b"\x8d\x8e\x96", -8)):
+        for code in codes:
+            found[code] = size
+    return found
+
+
+_SIZES = _sizes()
+#: The same with what pickles of arrays need besides: names, calls, states, buffers that came beside the pickle.
+_ARRAY_SIZES = [1 if code in b"\x93Rb\x97\x98" else size for code, size in enumerate(_SIZES)]
+_STOP = ord(".")
+
+
+def is_plain(data: bytes | bytearray | memoryview, steps: int | None = None, sizes: list[int] = _SIZES) -> bool:
+    """Return True if unpickling ``data`` makes builtin types only, and allocates no more than a few times its length.
+
+    Args:
+        data: the pickle.
+        steps: instructions after which the answer is False; None is no limit.
+        sizes: of the instructions that are accepted; see ``_sizes``.
+    """
+    position, end = 0, len(data)
+    left = end if steps is None else steps
+    while position < end and left:
+        left -= 1
+        code = data[position]
+        size = sizes[code]
+        if size > 0:
+            position += size
+            if code == _STOP:
+                return position == end
+        elif size:
+            start = position + 1 - size
+            position = start + int.from_bytes(data[position + 1 : start], "little")
+        else:
+            return False
+    return False
+
+
+def is_trivial(payload: bytes | bytearray) -> bool:
+    """Return True if ``pickle.loads(payload)`` can run no user code, makes builtin types only, and is quick.
+
+    Most results name nothing (STACK_GLOBAL) and have neither a line's end, without which the older instructions that name something
+    cannot be complete, nor the code of LONG_BINPUT: then it is known without a look at each instruction.
+    """
+    if len(payload) >= MOST_BYTES or b"\x93" in payload or _extensions:
+        return False
+    return (b"\n" not in payload and b"r" not in payload) or is_plain(payload, MOST_STEPS)
+
+
+def is_array(data: bytes | bytearray | memoryview) -> bool:
+    """Return True for a short pickle whose instructions are those of arrays. The names in it are left to the reader."""
+    return is_plain(data, MOST_STEPS, _ARRAY_SIZES)
+
+
+def read(data: bytes | bytearray | memoryview) -> Any:
+    """Unpickle exact builtin types.
+
+    Raises:
+        NotPlain: the data are anything else, or no pickle.
+    """
+    if not is_plain(data):
+        raise NotPlain("it names what is not of a builtin type, or is no pickle")
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        raise NotPlain(f"{type(error).__name__}: {error}") from error
+
+
+def read_shape(data: bytes | bytearray, shape: dict[str, tuple[type, ...]]) -> dict[str, Any]:
+    """Unpickle a dict with text as keys.
+
+    Args:
+        data: the pickle.
+        shape: keys that must be there, and the types that their values may have.
+
+    Raises:
+        NotPlain: it is none.
+    """
+    found = read(data)
+    if type(found) is not dict or not all(type(key) is str for key in found):
+        raise NotPlain("it is no dict of names")
+    for key, types in shape.items():
+        if type(found.get(key)) not in types:
+            raise NotPlain(f"its {key!r} is a {type(found.get(key)).__name__}")
+    return found
+
+
+_RECORD: dict[str, tuple[type, ...]] = {"name": (str,), "msg": (str,), "levelno": (int,), "levelname": (str,), "created": (float, int)}
+_VALUES = frozenset((str, int, float, bool, type(None)))
+
+
+def read_record(data: bytes | bytearray) -> dict[str, Any]:
+    """Return the fields of a log record.
+
+    Raises:
+        NotPlain: they are no such.
+    """
+    fields = read_shape(data, _RECORD)
+    if not all(type(value) in _VALUES for value in fields.values()):
+        raise NotPlain("a value of the log record is neither text nor a number")
+    return fields
+
+
+def read_progress(data: bytes | bytearray) -> tuple[int, str | None, float | None, float | None]:
+    """Return (item, message, current, maximum) of a report.
+
+    Raises:
+        NotPlain: it is none.
+    """
+    found = read(data)
+    if type(found) is not tuple or len(found) != 4:
+        raise NotPlain("it is no report of progress")
+    number, message, current, maximum = found
+    numbers = (int, float, type(None))
+    if type(number) is not int or type(message) not in (str, type(None)) or type(current) not in numbers or type(maximum) not in numbers:
+        raise NotPlain("its parts are no report of progress")
+    return found
