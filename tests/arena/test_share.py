@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import gc
 import os
 import pickle
+import re
 import signal
 
 import pytest
@@ -17,6 +19,7 @@ from wetlands_executor import WorkerCrashed, share
 from wetlands_executor.worker.arena import SHARED
 
 np = pytest.importorskip("numpy")
+classes = pytest.importorskip("tests.arena.classes")
 
 
 @pytest.mark.parametrize("writable", [False, True])
@@ -108,10 +111,106 @@ def test_buffers_without_numpy(make, memory):
     assert isinstance(executor.submit(workload.set_item, numbers, 3, 1.0).exception(DEADLINE), TypeError)
 
 
-@pytest.mark.parametrize("value", ["text", 5, [1, 2], np.array([object()])])
-def test_what_cannot_be_shared(value):
-    with pytest.raises(TypeError):
+def _memmap(folder):
+    return np.memmap(folder / "file", "f8", "w+", shape=(3, 4))
+
+
+@pytest.mark.parametrize("value", [
+    "text", 5, [1, 2], np.array([object()]), np.zeros(2, [("a", "O"), ("b", "f8")]), (ctypes.py_object * 2)(1, 2),
+    np.ma.array([1.0, 2.0], mask=[0, 1]), np.ma.array([1, 2]), np.char.array(["a", "b"]), _memmap, np.zeros(3).view(classes.Unit),
+    memoryview(np.arange(3, dtype=">i4")), memoryview(np.zeros(2, "f2")), memoryview(np.zeros(2, [("a", "i4")])),
+], ids=repr)  # fmt: skip
+def test_what_cannot_be_shared(value, tmp_path):
+    """What would lose its mask, its class, its state or the meaning of its bytes is refused, and named."""
+    value = value(tmp_path) if callable(value) else value
+    kind = type(value)
+    named = value.dtype if kind is np.ndarray else value.format if kind is memoryview else kind.__name__
+    with pytest.raises(TypeError, match=re.escape(str(named))):
         share(value)
+
+
+@pytest.mark.parametrize("writable", [False, True])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(6.0).reshape(2, 3).view(np.matrix),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)).view(np.matrix),
+        np.rec.array([(1, "a"), (2, "b")], dtype=[("n", "i4"), ("s", "U3")]),
+        np.rec.array(np.arange(5)),
+    ],
+    ids=lambda value: f"{type(value).__name__}{value.shape}",
+)
+def test_classes_that_are_kept(make, memory, value, writable):
+    """As a reference: the task looks at the same memory, in an array of the same class."""
+    executor = make()
+    shared = share(value, writable=writable)
+    assert (type(shared), shared.dtype, shared.flags.writeable) == (type(value), value.dtype, writable)
+    assert (shared == value).all()
+    for one in (shared, shared[:1], shared.T):
+        assert executor.submit(classes.described, one).result(DEADLINE) == classes.described(one)
+    if writable:
+        executor.submit(classes.clear, shared).result(DEADLINE)
+        assert not shared.tobytes().strip(b"\0")
+    del shared, one
+    executor.submit(workload.drop).result(DEADLINE)
+    assert memory.is_free()
+
+
+def test_subclasses_over_shared_memory_are_copied_with_their_state(make, memory):
+    shared = share(np.arange(4.0))
+    masked = np.ma.array(shared, mask=[0, 0, 1, 0], copy=False)
+    found = make().submit(workload.same, masked).result(DEADLINE)
+    assert type(found) is np.ma.MaskedArray
+    assert found.tolist() == [0.0, 1.0, None, 3.0]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (ctypes.c_int * 3)(1, -2, 3),
+        (ctypes.c_ulong * 2)(5, 6),
+        (ctypes.c_double * 2 * 2)((1, 2), (3, 4)),
+        (ctypes.c_bool * 2)(True, False),
+        memoryview(np.arange(6).reshape(2, 3)),
+        memoryview(np.arange(6).reshape(2, 3).T),
+        memoryview(np.asfortranarray(np.arange(24.0).reshape(2, 3, 4))),
+        memoryview(np.array(3.5)),
+        memoryview(np.zeros((0, 3))),
+    ],
+    ids=lambda value: f"{memoryview(value).format}{memoryview(value).shape}",
+)
+def test_buffers_keep_their_numbers_and_their_order(make, value):
+    executor = make()
+    shared = share(value)
+    expected = np.asarray(value).tolist()
+    if shared.nbytes:
+        assert (shared.shape, shared.tolist()) == (memoryview(value).shape, expected)
+        assert executor.submit(memoryview.tolist, shared).result(DEADLINE) == expected
+
+
+def test_a_view_in_the_order_of_fortran(make, memory):
+    """Its shape says how to read it, and the reference has to as well."""
+    shared = share(np.asfortranarray(np.arange(6.0).reshape(2, 3)), writable=True)
+    view = memoryview(shared)
+    assert view.f_contiguous
+    assert "memoryview" in str(make().submit(memoryview.tolist, view).exception(DEADLINE))
+    del shared, view
+    assert memory.is_free()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["masked", "masked hard", "matrix", "recarray", "chararray", "memmap", "unit", "objects", "structured", "dates", "big-endian", "steps"],
+)
+def test_large_arrays_of_other_classes_travel_with_their_state(make, name, tmp_path):
+    """As arguments, as results, and in containers; without ``share``."""
+    value = classes.large(name, str(tmp_path / "file"))
+    executor = make()
+    expected = classes.described(value)
+    assert executor.submit(classes.described, value).result(DEADLINE) == expected
+    assert classes.described(executor.submit(classes.large, name, str(tmp_path / "other")).result(DEADLINE)) == expected
+    (found,) = executor.submit(workload.same, {"a": value}).result(DEADLINE).values()
+    assert classes.described(found) == expected
 
 
 def test_a_lease_keeps_it(make, memory):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import random
 import sys
+import threading
+from collections.abc import Callable
 
 import pytest
 
+from wetlands_executor.pool import lines
 from wetlands_executor.pool.lines import LONGEST_LINE, LineSplitter, OutputStream
 
 
@@ -97,3 +102,176 @@ def test_a_host_without_a_stream_is_no_error(monkeypatch: pytest.MonkeyPatch, br
     monkeypatch.setattr(sys, "stderr", target)
     stream.write("nobody hears this\n")
     assert stream.under_way == 0
+
+
+CHUNK = "before\ncaf\u00e9 \u2603\nafter\n"
+
+
+def written(stream: object, text: str = CHUNK, name: str = "stdout") -> None:
+    """Write a text as a pool does, to an object that stands in ``sys.stdout``."""
+    output = OutputStream(name)
+    output.enqueued = 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, name, stream)
+        output.write(text)
+    assert output.under_way == 0
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+@pytest.mark.parametrize("line_buffering", [False, True])
+@pytest.mark.parametrize(
+    ("encoding", "errors", "expected"),
+    [
+        ("ascii", "strict", "caf\\xe9 \\u2603"),
+        ("latin-1", "strict", "caf\u00e9 \\u2603"),
+        ("cp1252", "strict", "caf\u00e9 \\u2603"),
+        ("latin-1", "replace", "caf\u00e9 ?"),
+        ("utf-8", "strict", "caf\u00e9 \u2603"),
+        ("utf-16", "strict", "caf\u00e9 \u2603"),
+        ("shift_jis", "strict", "caf\\xe9 \\u2603"),
+    ],
+)
+def test_what_the_stream_cannot_encode_is_escaped(name: str, line_buffering: bool, encoding: str, errors: str, expected: str) -> None:
+    """All lines arrive, in order; what the stream can encode stays as it is."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding, errors, newline="\n", line_buffering=line_buffering)
+    written(stream, name=name)
+    assert raw.getvalue().decode(encoding) == f"before\n{expected}\nafter\n"
+
+
+class Console:
+    """A stream of a user's: no encoding, no flush, no buffer; it refuses what ``refuses`` says."""
+
+    def __init__(self, refuses: Callable[[str], BaseException | None]) -> None:
+        self.refuses = refuses
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        """Take all or nothing."""
+        error = self.refuses(text)
+        if error is not None:
+            raise error
+        self.text += text
+
+
+def _refuse_foreign(text: str) -> BaseException | None:
+    try:
+        text.encode("ascii")
+    except UnicodeEncodeError as error:
+        return error
+    return None
+
+
+def test_an_object_that_says_no_encoding() -> None:
+    """It is asked line by line when it has refused a text."""
+    console = Console(_refuse_foreign)
+    written(console)
+    assert console.text == "before\ncaf\\xe9 \\u2603\nafter\n"
+
+
+@pytest.mark.parametrize("encoding", [None, 5, "no such encoding"])
+def test_an_object_whose_encoding_means_nothing(encoding: object) -> None:
+    """It takes any text."""
+    stream = io.StringIO()
+    console = Console(lambda _text: None)
+    console.encoding = encoding  # type: ignore[attr-defined]
+    written(stream)
+    written(console)
+    assert stream.getvalue() == console.text == CHUNK
+
+
+def test_one_line_that_is_refused_costs_no_other(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is said, once for many."""
+    monkeypatch.setattr(lines, "_told", set())
+    console = Console(lambda text: ValueError("embedded null character") if "\0" in text else None)
+    for _ in range(3):
+        written(console, "one\ntwo \0\nthree\n")
+    assert console.text == "one\nthree\n" * 3
+    (record,) = caplog.records
+    assert "sys.stdout (Console) has refused lines" in record.getMessage()
+    assert "embedded null character" in record.getMessage()
+
+
+@pytest.mark.parametrize("kind", [OSError, BrokenPipeError, RuntimeError, SystemExit, KeyboardInterrupt])
+def test_a_stream_that_always_raises(kind: type[BaseException], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said once per kind, and nothing escapes."""
+    monkeypatch.setattr(lines, "_told", set())
+    for _ in range(5):
+        written(Console(lambda _text: kind("no")), "one\ntwo\n")
+    assert len(caplog.records) == 1
+
+
+def test_a_handler_that_raises_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure of the stream cannot be told; nothing escapes all the same."""
+    monkeypatch.setattr(lines, "_told", set())
+
+    def refuse(*_args: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(lines.LOGGER, "handle", refuse)
+    written(Console(lambda _text: RuntimeError("no")))
+
+
+def test_a_stream_that_takes_a_part_at_a_time() -> None:
+    """As the ``io`` module says it: ``write`` returns how many characters it has taken."""
+
+    class Short(io.StringIO):
+        def write(self, text: str) -> int:
+            return super().write(text[:7])
+
+    stream = Short()
+    written(stream)
+    assert stream.getvalue() == CHUNK
+
+
+@pytest.mark.parametrize("answer", [None, True, 0, -1, 10**6, "text"])
+def test_a_stream_whose_answer_means_nothing(answer: object) -> None:
+    """The text is written once."""
+
+    class Odd(io.StringIO):
+        def write(self, text: str) -> object:  # type: ignore[override]
+            super().write(text)
+            return answer
+
+    stream = Odd()
+    written(stream)
+    assert stream.getvalue() == CHUNK
+
+
+@pytest.mark.parametrize("line_buffering", [False, True])
+def test_a_descriptor_in_non_blocking_mode(line_buffering: bool) -> None:
+    """Another program may have done that to a terminal. The writer waits until it takes more; not a byte is lost."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    text = "".join(f"{number} \u2603 {'x' * 90}\n" for number in range(5000))
+    found = []
+
+    def drain() -> None:
+        with open(read, "rb") as file:
+            found.append(file.read())
+
+    reader = threading.Thread(target=drain)
+    with open(write, "w", encoding="utf-8", buffering=1 if line_buffering else -1) as stream:
+        threading.Timer(0.1, reader.start).start()  # by then the pipe is full
+        for start in range(0, len(text), 60_000):
+            written(stream, text[start : start + 60_000])
+    reader.join()
+    assert found == [text.encode()]
+
+
+def test_nul_and_carriage_returns_are_kept() -> None:
+    """They are characters like any other."""
+    stream = io.StringIO(newline="")
+    written(stream, "a\0b\r\nc\r")
+    assert stream.getvalue() == "a\0b\r\nc\r"
+
+
+def test_no_stream_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program may even delete the name."""
+    output = OutputStream("stdout")
+    output.enqueued = 1
+    with contextlib.ExitStack() as restored:
+        restored.callback(setattr, sys, "stdout", sys.stdout)
+        del sys.stdout
+        output.write("to nobody\n")
+    assert output.under_way == 0

@@ -197,5 +197,8 @@ class Decoders:
 def _run_job(job: Job) -> None:
     try:
         job()
-    except BaseException:  # user code: SystemExit or KeyboardInterrupt there must not end the thread that others wait for
-        LOGGER.exception("wetlands_executor: exception in %r", job)
+    except BaseException:  # noqa: BLE001 - user code: SystemExit or KeyboardInterrupt there must not end the thread that others wait for
+        try:
+            LOGGER.exception("wetlands_executor: exception in %r", job)
+        except BaseException:  # noqa: BLE001, S110 - a log handler is user code too; there is no other way to tell
+            pass

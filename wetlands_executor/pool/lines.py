@@ -2,11 +2,19 @@
 
 Bytes come in on the I/O thread; text goes out on the output thread, because a stream of the host may block or be the user's own object.
 ``enqueued`` is written by the I/O thread and ``written`` by the output thread: they are equal when nothing is under way.
+
+A stream of the host may refuse text: it cannot encode a character, it is a descriptor in non-blocking
+mode, it is the user's own object and raises. What one line meets must not cost the lines beside it:
+a refused text is written again line by line, with escapes for what cannot be encoded. A failure that
+remains is logged once per kind; the lines that it concerns are dropped.
 """
 
 from __future__ import annotations
 
 import codecs
+import logging
+import os
+import select
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -16,7 +24,11 @@ if TYPE_CHECKING:
 
 #: Characters after which a line that never ends is passed on anyway.
 LONGEST_LINE = 65536
+#: Characters that are written at once to a non-blocking descriptor: as bytes they fit into the
+#: buffer of a text stream (8,192 bytes), which keeps what the descriptor does not take.
+PIECE = 2048
 
+LOGGER = logging.getLogger("concurrent.futures")
 
 _printing = threading.local()
 
@@ -81,12 +93,115 @@ class OutputStream:
         """Write to the host's stream; runs on the output thread."""
         _printing.task = task
         try:
-            stream = getattr(sys, self.name)
+            stream = getattr(sys, self.name, None)
             if stream is not None:  # None under pythonw
-                stream.write(text)
-                stream.flush()
-        except (OSError, ValueError):
-            pass  # the host closed its own stream; there is nobody to tell
+                _write(stream, text)
+                _flush(stream)
+        except BaseException as error:  # noqa: BLE001 - the user's stream may raise anything, SystemExit too
+            _tell_once(self.name, error)
         finally:
             _printing.task = None
             self.written += 1
+
+
+def _write(stream: Any, text: str) -> None:
+    """Write a text of several lines to a stream of the host. Raises what the stream raises for good."""
+    if not text.isascii():
+        text = _encodable(text, getattr(stream, "encoding", None), getattr(stream, "errors", None))
+    if len(text) > PIECE and _is_nonblocking(stream):
+        for start in range(0, len(text), PIECE):
+            _write_all(stream, text[start : start + PIECE])
+            _flush(stream)
+        return
+    try:
+        _write_all(stream, text)
+    except OSError:
+        raise  # the descriptor below takes nothing: the next line would meet that too
+    except Exception as error:
+        if getattr(stream, "closed", False):
+            raise
+        failure: Exception | None = None if isinstance(error, UnicodeError) else error
+        for line in text.splitlines(keepends=True):
+            failure = _write_escaped(stream, line) or failure
+        if failure is not None:
+            raise failure from None
+
+
+def _write_escaped(stream: Any, line: str) -> Exception | None:
+    """Write one line of a refused text, in ASCII if it is refused as it is; return what was raised."""
+    try:
+        _write_all(stream, line)
+    except UnicodeError:
+        try:
+            _write_all(stream, line.encode("ascii", "backslashreplace").decode())
+        except Exception as error:  # noqa: BLE001 - the user's stream; the lines after this one are tried all the same
+            return error
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+    return None
+
+
+def _write_all(stream: Any, text: str) -> None:
+    """Write a text to a stream, which may take only a part of it at a time."""
+    while text:
+        try:
+            done = stream.write(text)
+        except BlockingIOError:
+            _flush(stream)  # a line-buffered stream: it has the text, and could not hand it on
+            return
+        if type(done) is not int or not 0 < done < len(text):
+            return  # as the io module says it; an object of the user's may return anything
+        text = text[done:]
+
+
+def _flush(stream: Any) -> None:
+    """Flush a stream, if it can be flushed. Waits for a descriptor in non-blocking mode."""
+    flush = getattr(stream, "flush", None)
+    while flush is not None:
+        try:
+            flush()
+        except BlockingIOError:
+            poll = select.poll()  # no select(): its numbers end at 1,024
+            poll.register(stream.fileno(), select.POLLOUT)
+            poll.poll()
+        else:
+            return
+
+
+def _is_nonblocking(stream: Any) -> bool:
+    """Return True if the descriptor below a stream is non-blocking; another program may have done that to a terminal."""
+    try:
+        return not os.get_blocking(stream.fileno())
+    except Exception:  # noqa: BLE001 - there is none, or the user's object says nonsense
+        return False
+
+
+def _encodable(text: str, encoding: Any, errors: Any) -> str:
+    """Return the text with escapes in the place of characters that a stream with this encoding cannot take."""
+    try:
+        text.encode(encoding, errors if isinstance(errors, str) else "strict")
+    except UnicodeError:
+        return text.encode(encoding, "backslashreplace").decode(encoding, "backslashreplace")
+    except (LookupError, TypeError):
+        pass  # an object without an encoding (StringIO), or with one that Python does not know
+    return text
+
+
+#: Failures that were told: name of the stream, and the types of the stream and of its exception.
+_told: set[tuple[str, type, type]] = set()
+
+
+def _tell_once(name: str, error: BaseException) -> None:
+    """Log that lines of workers are lost. Once per kind: it may happen to each of a million lines."""
+    stream = getattr(sys, name, None)
+    kind = (name, type(stream), type(error))
+    if kind in _told:
+        return
+    _told.add(kind)
+    try:
+        LOGGER.warning(
+            "wetlands_executor: sys.%s (%s) has refused lines that workers printed, which are lost: %s: %s. This is said once",
+            name, type(stream).__name__, type(error).__name__, error,
+        )  # fmt: skip
+    except Exception:  # noqa: BLE001, S110 - the handler may write to the very stream that fails; there is no other way to tell
+        pass

@@ -29,43 +29,77 @@ def share(array: Any, writable: bool = False) -> Any:
     """Copy an array into shared memory, so that it travels to tasks as a reference.
 
     Args:
-        array: a numpy array of any shape, order and dtype without Python objects; or any object with the buffer protocol, contiguous.
+        array: a numpy array (``ndarray``, ``matrix`` or ``recarray``) of any shape, order and dtype
+            without Python objects; or any object with the buffer protocol, contiguous, whose format is
+            one that ``memoryview.cast`` knows.
         writable: True lets tasks and this process write to the same memory (nothing but your own care keeps them from doing it at the
             same time); False makes it read-only everywhere.
 
     Returns:
-        A numpy array, or for other objects a memoryview, over the shared memory. It, and views of it, can be passed to any task of any
-        executor of this process, as an argument, inside containers or in a closure. Its memory is freed when neither this process nor a
-        worker looks at it any more. Other pickles (``ProcessPoolExecutor``, files) copy a numpy array as usual.
+        A numpy array of the same class, or for other objects a memoryview, over the shared memory.
+        It, and views of it, can be passed to any task of any executor of this process, as an argument,
+        inside containers or in a closure. Its memory is freed when neither this process nor a worker
+        looks at it any more. Other pickles (``ProcessPoolExecutor``, files) copy a numpy array as usual.
 
     Raises:
-        TypeError: ``array`` has no buffer, or holds Python objects.
+        TypeError: ``array`` has no buffer, or holds Python objects, or is of a class or format that
+            would be lost (a masked array's mask is no part of its buffer).
         BufferError: a buffer that is not contiguous (numpy arrays may be anything).
         OSError: ``writable`` where memory cannot be shared (Windows, an interpreter without ctypes).
         MemoryError: ``writable`` and there is not enough memory.
     """
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(array, numpy.ndarray):
-        if array.dtype.hasobject:
-            raise TypeError(f"an array of dtype {array.dtype} holds Python objects, which exist in one process only")
-        order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-        view = _new_block(array.nbytes, writable)
-        shared = numpy.ndarray(array.shape, array.dtype, view, 0, None, order)
-        if not (array.flags.forc and array.nbytes and _copied(view, array.__array_interface__["data"][0])):
-            numpy.copyto(shared, array, casting="no")
-        if not writable:
-            shared = numpy.ndarray(array.shape, array.dtype, view.toreadonly(), 0, None, order)
-        return shared
+        return _share_array(numpy, array, writable)
     source = memoryview(array)
     if not source.contiguous:
         raise BufferError("the buffer is not contiguous: copy it first")
+    kind = sharing.native_format(source.format, source.itemsize)
+    if kind is None:
+        raise TypeError(
+            f"{type(array).__name__} has a buffer of format {source.format!r}, which a memoryview cannot be cast to: "
+            "share a numpy array of it, or its bytes"
+        )
+    if not source.c_contiguous:
+        source = memoryview(source.tobytes())  # in the order of C; a view of bytes has no other
     view = _new_block(source.nbytes, writable)
-    if source.nbytes and not _copied(view, source):
-        view[:] = source.cast("B")
-    if source.nbytes and source.format in sharing.FORMATS:
-        kind: Any = source.format
-        view = view.cast(kind, source.shape or ())
+    if source.nbytes:
+        if not _copied(view, source):
+            view[:] = source.cast("B")
+        view = view.cast(kind, memoryview(array).shape or ())  # type: ignore[call-overload]
     return view if writable else view.toreadonly()
+
+
+def _share_array(numpy: Any, array: Any, writable: bool) -> Any:
+    """Return a numpy array over shared memory with the content, the layout and the class of ``array``."""
+    kind = type(array)
+    name = _class_name(numpy, kind)
+    if name is None:
+        raise TypeError(
+            f"an array of class {kind.__module__}.{kind.__qualname__} may hold more than its buffer, "
+            "which is all that can be shared: share the plain arrays that it is made of "
+            "(numpy.asarray(...), .data and .mask of a masked array) and make it of them in the task"
+        )
+    if array.dtype.hasobject:
+        raise TypeError(f"an array of dtype {array.dtype} holds Python objects, which exist in one process only")
+    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    view = _new_block(array.nbytes, writable)
+    shared = numpy.ndarray(array.shape, array.dtype, view, 0, None, order)
+    if not (array.flags.forc and array.nbytes and _copied(view, array.__array_interface__["data"][0])):
+        numpy.copyto(shared, array, casting="no")
+    if not writable:
+        shared = numpy.ndarray(array.shape, array.dtype, view.toreadonly(), 0, None, order)
+    return shared.view(kind) if name else shared
+
+
+def _class_name(numpy: Any, kind: Any) -> str | None:
+    """Return "" for plain arrays, the name of a class of numpy that adds nothing to the buffer, None for all others."""
+    if kind is numpy.ndarray:
+        return ""
+    for name in sharing.CLASSES:
+        if kind is getattr(numpy, name, None):
+            return name
+    return None
 
 
 def _new_block(count: int, writable: bool) -> memoryview:
@@ -117,7 +151,7 @@ def any_shared() -> bool:
 def reduce(obj: Any) -> Any:
     """Return how a shared array, or a view of one, is pickled for a worker; None if the object is no such thing."""
     if type(obj) is memoryview:
-        if not obj.contiguous or obj.format not in sharing.FORMATS or not obj.nbytes:
+        if not obj.c_contiguous or obj.format not in sharing.FORMATS or not obj.nbytes:
             return None
         from wetlands_executor.worker.arena import address_of
 
@@ -126,10 +160,13 @@ def reduce(obj: Any) -> Any:
         readonly = obj.readonly
     else:
         numpy = sys.modules.get("numpy")
-        if numpy is None or type(obj) is not numpy.ndarray or not obj.nbytes:
+        if numpy is None or not isinstance(obj, numpy.ndarray) or not obj.nbytes:
             return None
+        name = _class_name(numpy, type(obj))
+        if name is None:
+            return None  # it is pickled as its class says
         address = obj.__array_interface__["data"][0]
-        layout = (obj.dtype, obj.shape, obj.strides)
+        layout = (obj.dtype, obj.shape, obj.strides, name)
         readonly = not obj.flags.writeable
     for start, (arena, slot, length, writable) in list(_shares.items()):
         if start <= address < start + length:

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Tuple
+    from typing import Any, Optional, Tuple
 
 #: Formats of buffers that a view of bytes can be cast to.
 FORMATS = frozenset("BbchHiIlLqQnNfd?")
+#: Classes of numpy beside ``ndarray`` whose arrays hold nothing but their buffer.
+CLASSES = ("matrix", "recarray")
+
+
+def native_format(name: str, size: int) -> Optional[str]:
+    """Return the format of ``FORMATS`` that means the same; None if there is none.
+
+    Args:
+        name: of a buffer. ``ctypes`` and others say the order of bytes, also where it is this machine's.
+        size: bytes of an item.
+    """
+    if name in FORMATS:
+        return name
+    order, kind = name[:1], name[1:]
+    if order in "@=<" if sys.byteorder == "little" else order in "@=>!":
+        for kinds in ("bhilqn", "BHILQN", "fd", "?", "c"):
+            if kind and kind in kinds:
+                for native in kinds:
+                    if memoryview(bytes(8)).cast(native).itemsize == size:  # type: ignore[call-overload]
+                        return native
+    return None
 
 
 def attach(place: Tuple[int, int, int, int, int], start: int, writable: bool, *layout: Any) -> Any:
@@ -19,7 +41,7 @@ def attach(place: Tuple[int, int, int, int, int], start: int, writable: bool, *l
         place: slot, owner word, offset, capacity and length of its block.
         start: first byte in the block.
         writable: False makes it read-only.
-        layout: (dtype, shape, strides) of a numpy array, or (format, shape) of a memoryview.
+        layout: (dtype, shape, strides, name of its class if it is no plain array) of a numpy array, or (format, shape) of a memoryview.
     """
     from . import context
 
@@ -29,9 +51,11 @@ def attach(place: Tuple[int, int, int, int, int], start: int, writable: bool, *l
     view = runner.use_parcels().attach(place, writable)
     if not writable:
         view = view.toreadonly()
-    if len(layout) == 3:
-        dtype, shape, strides = layout
-        return importlib.import_module("numpy").ndarray(shape, dtype, view, start, strides)
+    if len(layout) == 4:
+        dtype, shape, strides, name = layout
+        numpy = importlib.import_module("numpy")
+        array = numpy.ndarray(shape, dtype, view, start, strides)
+        return array.view(getattr(numpy, name)) if name else array
     kind, shape = layout
     count = memoryview(bytes(8)).cast(kind).itemsize
     for size in shape:
