@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 #: Oldest version that a worker supports, and one beyond the newest that we look for.
-FIRST_MINOR, END_MINOR = 8, 15
+FIRST_MINOR, END_MINOR = 8, 16
 #: Every version that the tests ask for by name.
 MINORS = tuple(f"3.{minor}" for minor in range(FIRST_MINOR, END_MINOR))
 

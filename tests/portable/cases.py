@@ -1058,6 +1058,194 @@ except TypeError:
     pass
 
 
+# --- quoted annotations: they are objects of typing, and hold bytecode in some versions
+
+
+class Tree:
+    left: typing.Optional["Tree"] = None
+    both: "typing.Tuple[Tree, Tree]"
+
+
+Leaf = typing.TypeVar("Leaf", bound="Tree")
+Chosen = typing.TypeVar("Chosen", "Tree", int)
+
+
+@case("quoted annotations")
+def quoted_in_a_signature():
+    def f(a: typing.Optional["Tree"] = None, *rest: typing.Union["Tree", int], **more: typing.Dict[str, "Tree"]) -> "typing.List[Tree]":
+        return a, rest, more
+
+    def g(call: typing.Callable[["Tree"], "Tree"], kind: typing.Type["Tree"], n: typing.Iterator[typing.Tuple["Tree", ...]] = ()):
+        return call(1), kind, n
+
+    return lambda: (f(1, 2, x=3), g(lambda x: x + 1, 5), sorted(f.__annotations__), sorted(g.__annotations__)), ()
+
+
+@case("quoted annotations")
+def quoted_in_a_class():
+    return lambda given: (Tree.left, type(given) is Tree, list(Tree.__annotations__), str(Tree.__annotations__["left"].__args__[0])), (Tree(),)
+
+
+@case("quoted annotations")
+def quoted_in_a_dataclass():
+    @dataclasses.dataclass
+    class Node:
+        value: int
+        next: typing.Optional["Node"] = None
+        shared: typing.ClassVar[typing.Optional["Node"]] = None
+        factor: dataclasses.InitVar["int"] = 2
+        nodes: typing.List["Node"] = dataclasses.field(default_factory=list)
+
+        def __post_init__(self, factor):
+            self.value *= factor
+
+        def total(self: "Node") -> "int":
+            return self.value + (self.next.total() if self.next else 0)
+
+    return lambda given: (given.total(), Node(1), [f.name for f in dataclasses.fields(Node)], Node.shared), (Node(1, Node(2)),)
+
+
+class Entry(typing.TypedDict):
+    parent: typing.Optional["Entry"]
+    children: "typing.List[Entry]"
+
+
+class Step(typing.NamedTuple):
+    before: typing.Optional["Step"] = None
+    size: "int" = 1
+
+
+class Walks(typing.Protocol):
+    def walk(self, other: typing.Optional["Walks"]) -> "Walks": ...
+
+
+class Box(typing.Generic[Leaf]):
+    inner: typing.Optional["Box[Leaf]"] = None
+
+    def put(self, leaf: Leaf, other: "typing.Optional[Box[int]]" = None) -> "Box[Leaf]":
+        self.leaf = leaf
+        return self
+
+
+@case("quoted annotations")
+def quoted_in_what_typing_makes():
+    def f(given):
+        return Entry(parent=None, children=[]), sorted(Entry.__annotations__), given, Step(Step()), Step._fields, issubclass(Walks, typing.Generic)
+
+    return f, (Step(),)
+
+
+@case("quoted annotations")
+def quoted_bounds_of_type_variables():
+    def f(x: Leaf, y: Chosen) -> Leaf:
+        return x
+
+    text = lambda v: getattr(v, "__forward_arg__", v)
+    return lambda: (f(1, 2), Leaf.__name__, text(Leaf.__bound__), [str(text(c)) for c in Chosen.__constraints__], Box().put(3).leaf), ()
+
+
+@case("quoted annotations")
+def quoted_types_as_values():
+    given = typing.Optional["Tree"], typing.List["Tree"], typing.ForwardRef("Tree"), typing.Dict[str, typing.List["Tree"]]
+    return lambda *kinds: ([k.__args__[-1] is type(None) for k in kinds[:1]], kinds[1].__args__[0].__forward_arg__, kinds[2].__forward_arg__,
+                           kinds[3].__args__[1].__args__[0] == typing.ForwardRef("Tree")), given
+
+
+@case("quoted annotations")
+def quoted_types_that_were_evaluated():
+    typing.get_type_hints(Tree)
+    return lambda: (typing.get_type_hints(Tree, {"Tree": int, "typing": typing})["left"].__args__[0].__name__ != ""), ()
+
+
+if hasattr(typing, "Annotated"):
+
+    @case("quoted annotations")
+    def quoted_below_a_remark():
+        def f(x: typing.Annotated[typing.Optional["Tree"], "remark"], y: typing.Annotated["Tree", Base(1)] = 2) -> typing.Literal["Tree"]:
+            return x, y
+
+        class C:
+            x: typing.Annotated["C", Base(2)] = None
+            y: "typing.Annotated[C, 5]" = 3
+
+        return lambda: (f(1), sorted(f.__annotations__), C.x, C.y, list(C.__annotations__)), ()
+
+
+if hasattr(typing, "ParamSpec"):
+    P = typing.ParamSpec("P")
+
+    @case("typing")
+    def parameters_of_functions():
+        def decorate(f: typing.Callable[P, T]) -> typing.Callable[P, T]:
+            @functools.wraps(f)
+            def g(*args: P.args, **kwargs: P.kwargs) -> T:
+                return f(*args, **kwargs)
+
+            return g
+
+        class Job(typing.Generic[P, T]):
+            def __init__(self, f: typing.Callable[P, T]):
+                self.f = f
+
+        @decorate
+        def h(x: int) -> int:
+            return x + 1
+
+        return lambda given: (h(1), Job(h).f(2), P.__name__, given.__name__), (P,)
+
+
+if hasattr(typing, "TypeVarTuple"):
+    Ts = typing.TypeVarTuple("Ts")
+
+    @case("typing")
+    def forms_that_are_young():
+        def f(self: typing.Self, *args: typing.Unpack[Ts]) -> typing.Never:
+            return args
+
+        class Options(typing.TypedDict):
+            x: typing.NotRequired[Base]
+            y: typing.Required["Base"]
+
+        class C:
+            def m(self, other: typing.Annotated[Base, Base(1)]) -> typing.Self:
+                return 5
+
+        return lambda: (f(1, 2), Options(y=1), sorted(Options.__annotations__), C().m(1), Ts.__name__), ()
+
+
+if hasattr(functools, "Placeholder"):
+
+    @case("decorators")
+    def partials_with_gaps():
+        gap = functools.Placeholder
+
+        class C:
+            def f(self, a, b, c=0):
+                return a, b, c
+
+            g = functools.partialmethod(f, gap, 2, c=3)
+
+        f = functools.partial(lambda a, b, c, d=0: (a, b, c, d), gap, "b", d=4)
+        return lambda given: (given(1, 3), f(1, 3), functools.partial(f, 1)(3), C().g(1), C.g(C(), 1)), (f,)
+
+
+@case("decorators")
+def partial_methods():
+    class C:
+        def f(self, a, b=0, *rest):
+            return a, b, rest
+
+        @classmethod
+        def make(cls, a, b):
+            return cls.__name__, a, b
+
+        g = functools.partialmethod(f, 1, 2)
+        h = functools.partialmethod(make, 1)
+        i = functools.partialmethod(lambda self, x: x, 5)
+
+    return lambda: (C().g(3), C.h(2), C().h(2), C().i(), C.g(C(), 4)), ()
+
+
 @case("defined in the worker")
 def what_a_function_defines():
     def f():

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import code
 import contextlib
+import doctest
 import functools
+import importlib
 import importlib.util
 import linecache
 import os
 import py_compile
+import runpy
 import sys
 import textwrap
 import types
@@ -183,7 +188,8 @@ def test_a_prompt(run_host: Run) -> None:
         class C:
             def get(self): return f(40)
 
-        with CondaEnvExecutor(os.environ["WORKER"], max_workers=1) as ex: one, two = ex.submit(f, 1), ex.submit(lambda: f(C().get()))
+        import math; g = lambda x: math.floor(x)
+        with CondaEnvExecutor(os.environ["WORKER"], max_workers=1) as ex: one, two = ex.submit(f, 1), ex.submit(lambda: f(C().get()) + g(0.5))
 
         print("RESULT", one.exception() or two.result())
 
@@ -206,10 +212,118 @@ def test_a_notebooks_cells(there: CondaEnvExecutor) -> None:
     assert there.submit(space["h"]).result(DEADLINE) == 2  # type: ignore[arg-type]
 
 
+IMPORTS = """\
+import math, operator
+def f(x):
+    return math.floor(x)
+class C:
+    def get(self, math=" a "): return math.strip(), operator.add(1, 1), [operator.neg(i) for i in (1,)]
+g = lambda x: (math.ceil(x), [lambda: math.trunc(x)][0]())
+import json; h = lambda: json.dumps(1)
+"""
+
+
+def check_imports(there: CondaEnvExecutor, space: dict[str, object]) -> None:
+    """Run what ``IMPORTS`` defines."""
+    f, g, h, kind = (space[name] for name in ("f", "g", "h", "C"))
+    assert there.submit(f, 1.5).result(DEADLINE) == 1  # type: ignore[arg-type]
+    assert there.submit(g, 1.5).result(DEADLINE) == (2, 1)  # type: ignore[arg-type]
+    assert there.submit(h).result(DEADLINE) == "1"  # type: ignore[arg-type]
+    assert there.submit(lambda: kind().get()).result(DEADLINE) == ("a", 2, [-1])  # type: ignore[operator]
+
+
+def remember(name: str, source: str) -> None:
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+
+
+@pytest.mark.parametrize("way", ["whole", "each statement", "two and two", "each at a prompt", "from the third on", "in a function"])
+def test_what_was_compiled_together(way: str, there: CondaEnvExecutor) -> None:
+    """IPython and prompts compile each statement alone, Spyder the lines between two marks, ``%timeit`` a function around them.
+
+    From Python 3.11 on, the code depends on which modules are imported by the same compilation.
+    """
+    name = f"<cells of {way}>"
+    remember(name, IMPORTS)
+    space: dict[str, object] = {"__name__": "__main__"}
+    body = ast.parse(IMPORTS).body
+    parts: list[tuple[list[ast.stmt], str]] = {
+        "whole": [(body, "exec")],
+        "each statement": [([node], "exec") for node in body],
+        "two and two": [(body[i : i + 2], "exec") for i in range(0, len(body), 2)],
+        "each at a prompt": [([node], "single") for node in body],
+        "from the third on": [(body[:2], "exec"), (body[2:], "exec")],
+        "in a function": [(body, "function")],
+    }[way]
+    for nodes, mode in parts:
+        if mode == "function":
+            tree = ast.parse("def inner(): pass")
+            tree.body[0].body = [ast.parse("global math, operator, json, f, g, h, C").body[0], *nodes]  # type: ignore[attr-defined]
+            exec(compile(ast.fix_missing_locations(tree), name, "exec", dont_inherit=True), space)
+            space["inner"]()  # type: ignore[operator]
+        else:
+            tree = ast.Interactive(nodes) if mode == "single" else ast.Module(nodes, [])  # type: ignore[assignment]
+            exec(compile(tree, name, mode, dont_inherit=True), space)
+    check_imports(there, space)
+
+
+def test_the_cells_of_an_editor(there: CondaEnvExecutor, tmp_path: Path) -> None:
+    """Spyder compiles one cell of a file, in its place by empty lines before it, under the name of the file."""
+    path = tmp_path / "cells.py"
+    path.write_text("# %%\nimport operator\n# %%\n" + IMPORTS.replace("math, operator", "math"))
+    space: dict[str, object] = {"__name__": "__main__"}
+    exec(compile("\nimport operator\n", str(path), "exec", dont_inherit=True), space)
+    exec(compile("\n" * 3 + IMPORTS.replace("math, operator", "math"), str(path), "exec", dont_inherit=True), space)
+    check_imports(there, space)
+
+
+def test_an_interactive_console(there: CondaEnvExecutor) -> None:
+    """``code.interact`` keeps no source: it says so. One that keeps its inputs, as ``doctest`` does, is served."""
+    console = code.InteractiveConsole({"__name__": "__main__"}, filename="<console of a test>")
+    console.push("import math; f = lambda x: math.floor(x)")
+    error = there.submit(console.locals["f"], 1.5).exception(DEADLINE)  # type: ignore[arg-type]
+    assert "no source" in str(error)
+    remember("<console of a test>", "import math; f = lambda x: math.floor(x)\n")
+    assert there.submit(console.locals["f"], 1.5).result(DEADLINE) == 1  # type: ignore[arg-type]
+
+
+def test_a_doctest(there: CondaEnvExecutor) -> None:
+    """Each example is compiled alone, as at a prompt."""
+    text = ">>> import math\n>>> def f(x):\n...     return math.floor(x)\n>>> there.submit(f, 1.5).result()\n1\n"
+    text += ">>> import math; g = lambda x: math.ceil(x)\n>>> there.submit(lambda: g(1.5)).result()\n2\n"
+    test = doctest.DocTestParser().get_doctest(text, {"there": there, "__name__": "__main__"}, "a page", None, None)
+    runner = doctest.DocTestRunner(verbose=False)
+    said: list[str] = []
+    runner.run(test, out=said.append)
+    assert not said
+
+
+def test_a_script_that_another_runs(there: CondaEnvExecutor, tmp_path: Path) -> None:
+    """By ``runpy``, or by ``exec`` of its compiled text."""
+    path = tmp_path / "run.py"
+    path.write_text(IMPORTS)
+    check_imports(there, runpy.run_path(str(path), run_name="__main__"))
+    space: dict[str, object] = {"__name__": "__main__"}
+    exec(compile(path.read_text(), path, "exec", dont_inherit=True), space)
+    check_imports(there, space)
+
+
+def test_other_code_in_the_same_place(there: CondaEnvExecutor) -> None:
+    """Whatever imports are tried, only the very code is taken."""
+    space: dict[str, object] = {"__name__": "__main__"}
+    for number, other in enumerate(["math.floor(x, 1)", "math.ceil(x)", "math.floor(y)", "math.floor", "floor(x)", "operator.floor(x)"]):
+        name = f"<other {number}>"
+        exec(compile("def f(x):\n    return math.floor(x)\n", name, "exec", dont_inherit=True), space)
+        remember(name, f"import math, operator\ndef f(x):\n    return {other}\n")
+        assert "is not that of this function" in str(there.submit(space["f"], 1).exception(DEADLINE))  # type: ignore[arg-type]
+        remember(name, f"def f(x):\n    return {other}\n")
+        assert "is not that of this function" in str(there.submit(space["f"], 1).exception(DEADLINE))  # type: ignore[arg-type]
+
+
 def test_ipython(there: CondaEnvExecutor, other: Interpreter) -> None:
     """A real shell: magics, several statements in a cell, a function that is defined again."""
     shell_module = pytest.importorskip("IPython.core.interactiveshell")
-    shell = shell_module.InteractiveShell.instance()
+    quiet = importlib.import_module("traitlets.config").Config({"HistoryManager": {"enabled": False}})
+    shell = shell_module.InteractiveShell.instance(config=quiet)
     shell.push({"there": there})
     shell.run_cell("%time 1\nk = 5\ndef f(x):\n    return x + k\nclass C:\n    def get(self): return f(1)\n")
     shell.run_cell("a = there.submit(f, 1).result(); b = there.submit(lambda: C().get()).result()")

@@ -21,6 +21,7 @@ _MODULES = (
     "classes",
     "context",
     "copying",
+    "forms",
     "imports",
     "injection",
     "lacking",
@@ -42,6 +43,8 @@ _MODULES = (
     "sources",
     "stdio",
     "tensors",
+    "texts",
+    "variants",
     "wire",
 )
 

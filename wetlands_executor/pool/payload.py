@@ -210,8 +210,10 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._names = _reductions().Names(peer.version, self._dumps_by_name) if PORTABLE and peer.foreign else False
         return self._names
 
-    def explain(self, error: TypeError) -> None:
+    def explain(self, error: TypeError | pickle.PicklingError) -> None:
         """Raise a better error if what could not be pickled belongs to code that was on its way to another Python."""
+        if self._names and self._names.annotated:
+            self._names.blame(error, lambda value: CallPickler(io.BytesIO(), peer=self._peer).dump(value))
         if self._names and self.by_value is not None and str(error).startswith(("cannot pickle", "can't pickle")):
             raise _reductions().refusal(
                 self.by_value,
@@ -247,7 +249,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             name = obj.__func__.__name__
             if getattr(obj.__self__, name, None) == obj:  # by name, as pickle does it: the function itself may have no name of its own
                 return getattr, (obj.__self__, name)
-        if kind.__module__ in ("functools", "typing") and functions.reference_to(obj) is None:
+        if kind.__module__ in ("functools", "typing", "annotationlib") and functions.reference_to(obj) is None:
             found = _reductions().reduce_decorated(obj)
             if found is not None:
                 return found
@@ -293,7 +295,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _dynamic_function_reduce(self, func: Any) -> Any:
         """Reduce a function by value, with its globals as entries that the worker may or may not need."""
-        newargs, (attributes, slots) = self._function_getnewargs(func), _cp._function_getstate(func)
+        newargs, (attributes, slots) = self._function_getnewargs(func), _reductions().function_state(func)
         if self._foreign():
             newargs, attributes, slots = _reductions().reduce_function(func, self._names, newargs, (attributes, slots), functions.display_name(func))
         code, base, function_name, defaults, closure = newargs
@@ -358,7 +360,7 @@ def dumps(
         pickler = CallPickler(stream, parcel, keeps, peer=peer)
         try:
             pickler.dump(value)
-        except TypeError as error:
+        except (TypeError, pickle.PicklingError) as error:
             pickler.explain(error)
             raise
         return stream.getvalue(), pickler.by_value, pickler.bytecode

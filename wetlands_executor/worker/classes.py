@@ -117,7 +117,7 @@ def _generate_dataclass(cls: Any, parameters: Dict[str, Any], fields: Dict[str, 
         return  # it came again, perhaps with other attributes; what was generated stands
     options_known = dataclasses.field.__kwdefaults__ or {}
     makers = dataclasses.dataclass.__kwdefaults__ or {}
-    own = vars(cls).get("__annotations__", {})
+    own = cls.__annotations__ if sys.version_info >= (3, 14) else vars(cls).get("__annotations__", {})
     # Kinds of fields are told by annotations, and strings among them by looking into a module that may not be here.
     kinds = {"field": object, "class variable": typing.ClassVar, "init-only": dataclasses.InitVar}
     cls.__annotations__ = {name: kinds[kind] for name, (kind, _options) in fields.items()}

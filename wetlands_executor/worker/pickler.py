@@ -7,6 +7,7 @@ cloudpickle, with the rules of ``reductions.py`` for classes, and for code if th
 from __future__ import annotations
 
 import io
+from pickle import PicklingError
 
 from . import reductions
 
@@ -24,7 +25,13 @@ def dumps_by_value(value: Any, theirs: str, buffer_callback: Any = None) -> byte
         buffer_callback: takes large buffers (PEP 574); None leaves them in the pickle.
     """
     with io.BytesIO() as stream:
-        _pickler()(stream, theirs, buffer_callback=buffer_callback).dump(value)
+        pickler = _pickler()(stream, theirs, buffer_callback=buffer_callback)
+        try:
+            pickler.dump(value)
+        except (PicklingError, TypeError) as error:
+            if pickler.names is not None:
+                pickler.names.blame(error, lambda part: _pickler()(io.BytesIO(), theirs).dump(part))
+            raise
         return stream.getvalue()
 
 
@@ -70,7 +77,7 @@ def _pickler() -> Any:
                 if self.by_name:
                     raise reductions.ByValue
                 return reductions.reduce_dispatcher(obj) or self.reduce_function(obj)
-            if kind.__module__ in ("functools", "typing") and cloudpickle._lookup_module_and_qualname(obj) is None:
+            if kind.__module__ in ("functools", "typing", "annotationlib") and cloudpickle._lookup_module_and_qualname(obj) is None:
                 found = reductions.reduce_decorated(obj)
                 if found is not None:
                     return found
@@ -96,7 +103,7 @@ def _pickler() -> Any:
             return reductions.reduce_class(obj, self.names)
 
         def reduce_function(self, obj: Any) -> Any:
-            made, (attributes, slots) = self._function_getnewargs(obj), cloudpickle._function_getstate(obj)
+            made, (attributes, slots) = self._function_getnewargs(obj), reductions.function_state(obj)
             if self.names is not None:
                 made, attributes, slots = reductions.reduce_function(obj, self.names, made, (attributes, slots), obj.__qualname__)
             made = made[:4] + (self.cells.of(obj, made[4]),)

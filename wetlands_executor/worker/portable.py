@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
+TOP_LEVEL_AWAIT = 0x2000  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT; notebooks have ``await`` outside functions
 # Guards the trees of all units while a node is moved for a moment; only the compiler runs meanwhile.
 _marking = allocate_lock()
 
@@ -29,7 +30,7 @@ _UNITS: Dict[Tuple[Any, ...], Unit] = {}
 #: id of a code object -> the statement that it was compiled from here (which keeps the object and so its id)
 ORIGINS: Dict[int, Unit] = {}
 #: Names under which too much else is compiled for lines to be kept for tracebacks.
-_COMMON = ("<string>", "<stdin>", "<unknown>", "<>")
+_COMMON = ("<string>", "<stdin>", "<unknown>", "<>", "<timed exec>", "<timed eval>", "<magic-timeit>")
 
 
 class Unit:
@@ -54,7 +55,13 @@ class Unit:
         self._tree: Any = None
         self._counts: Optional[Dict[Tuple[str, int], int]] = None
         self._marks: Dict[Tuple[str, int, int], Any] = {}
-        self.codes = list(walk(compile_quietly("\n" * (first - 1) + text, filename, self._flags)))
+        source = "\n" * (first - 1) + text
+        try:
+            whole = compile_quietly(source, filename, self._flags)
+        except SyntaxError:
+            self._flags |= TOP_LEVEL_AWAIT
+            whole = compile_quietly(source, filename, self._flags)
+        self.codes = list(walk(whole))
 
     def find(self, name: str, line: int, freevars: Tuple[str, ...], ordinal: int) -> Optional[CodeType]:
         """Return the code object of the ``ordinal``-th function of that name that begins in that line, or None."""

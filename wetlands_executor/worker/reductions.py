@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pickle import PicklingError
 
-from . import classes, portable
+from . import classes, forms, portable
 from .sources import NoSource, locate
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -46,13 +46,32 @@ class Names:
     Attributes:
         theirs: version of the Python that receives.
         dumps: pickles what names only importable things; raises ``ByValue`` for all else.
+        annotated: (function or class, annotated name, annotation) of what goes by value, for messages.
     """
 
-    __slots__ = ("dumps", "theirs")
+    __slots__ = ("annotated", "dumps", "theirs")
 
     def __init__(self, theirs: str, dumps: Callable[[Any], bytes]) -> None:
         self.theirs = theirs
         self.dumps = dumps
+        self.annotated: List[Tuple[str, str, Any]] = []
+
+    def blame(self, error: Exception, trial: Callable[[Any], Any]) -> None:
+        """Raise a better error if an annotation is what cannot be pickled.
+
+        Args:
+            error: what pickling has raised.
+            trial: pickles one value as the whole was to be.
+        """
+        for what, name, value in self.annotated:
+            try:
+                trial(value)
+            except Exception as found:  # noqa: BLE001 - whatever it is: the annotation is at fault
+                where = "the annotation of %r in %s" % (name, what)
+                if isinstance(found, PicklingError):
+                    raise PicklingError("%s: %s" % (where, found)) from error
+                remedy = "Leave that annotation out, or write it in quotes"
+                raise refusal(where, self, "it cannot be pickled (%s)" % found, remedy) from error
 
 
 class ByValue(Exception):  # noqa: N818 - a signal between two picklers
@@ -109,8 +128,14 @@ def keep_file(code: CodeType) -> Any:
     return kind, tuple(code.co_filename if type(value) is str and value == "<dynamic-code>" else value for value in args)
 
 
-def pack_annotations(found: Any, names: Optional[Names]) -> Any:
-    """Return what travels for annotations: those that the other side may be unable to make go with a text to fall back on."""
+def pack_annotations(found: Any, names: Optional[Names], what: str) -> Any:
+    """Return what travels for annotations: those that the other side may be unable to make go with a text to fall back on.
+
+    Args:
+        found: the annotations by name.
+        names: where they go; None is a Python like this one.
+        what: the function or class, for messages.
+    """
     if not found or names is None:
         return found or {}
     entries: List[Tuple[str, Any, Optional[bytes]]] = []
@@ -121,6 +146,7 @@ def pack_annotations(found: Any, names: Optional[Names]) -> Any:
         try:
             entries.append((name, _text(value), names.dumps(value)))
         except ByValue:
+            names.annotated.append((what, name, value))
             entries.append((name, value, None))
         except Exception:  # noqa: BLE001 - user code, or nothing that can be pickled: the text remains
             entries.append((name, _text(value), None))
@@ -148,7 +174,7 @@ def reduce_function(function: Any, names: Names, newargs: Tuple[Any, ...], state
     except NoSource as error:
         raise refusal(what, names, error.reason, error.remedy) from None
     attributes, slots = state
-    slots["__annotations__"] = pack_annotations(slots.get("__annotations__"), names)
+    slots["__annotations__"] = pack_annotations(slots.get("__annotations__"), names, what)
     code, base, *rest = newargs
     if piece.unit is None:
         slots["__globals__"] = {}
@@ -163,6 +189,8 @@ def reduce_function(function: Any, names: Names, newargs: Tuple[Any, ...], state
 def reduce_value(obj: Any, names: Names) -> Any:
     """Reduce what exists, or is pickled, differently in other versions; None for everything else."""
     kind = type(obj)
+    if kind.__module__ == "typing" and kind.__name__ == "Union":  # both ways to write one, since Python 3.14
+        return portable.make_union, (obj.__args__,)
     if kind.__module__ == "types" or kind.__name__ == "_CallableGenericAlias":
         if kind.__name__ == "UnionType":
             return portable.make_union, (obj.__args__,)
@@ -176,6 +204,9 @@ def reduce_value(obj: Any, names: Names) -> Any:
 def reduce_decorated(obj: Any) -> Any:
     """Reduce what ``functools`` and ``typing`` make and no name leads to; None for everything else. Serves equal versions too."""
     kind = type(obj)
+    found = forms.reduce_form(obj)
+    if found is not None:
+        return found
     if kind.__module__ == "typing" and kind.__name__ == "NewType":
         return portable.make_newtype, (obj.__name__, obj.__supertype__, obj.__module__)
     if kind.__module__ != "functools":
@@ -214,6 +245,8 @@ _OWN_OF_A_VERSION = (
 
 def builtin_type(name: str) -> Any:
     """Reduce a type of the module ``types``."""
+    if name == "UnionType" and sys.version_info >= (3, 14):  # typing.Union is this very class, and has arguments elsewhere
+        return forms.make_union_type, ()
     return portable.builtin_type, (name,)
 
 
@@ -242,7 +275,7 @@ def reduce_class(cls: Any, names: Optional[Names]) -> Any:
     members = {name: value for name, value in members.items() if name not in _OWN_OF_A_VERSION and not _is_slot(value, cls)}
     if "_is_protocol" in space:
         members = {name: value for name, value in members.items() if not _made_by(value, ("typing", "typing_extensions"))}
-    members["__annotations__"] = pack_annotations(_annotations_of(cls), names)
+    members["__annotations__"] = pack_annotations(_annotations_of(cls), names, cls.__qualname__)
     if not _annotations_of(cls):
         del members["__annotations__"]
     dataclass = _dataclass(cls, members) if "__dataclass_params__" in space else None
@@ -252,14 +285,42 @@ def reduce_class(cls: Any, names: Optional[Names]) -> Any:
 
 def _annotations_of(cls: Any) -> Any:
     if sys.version_info >= (3, 14):
-        try:
-            return dict(cls.__annotations__)
-        except NameError:
-            import importlib
-
-            library = importlib.import_module("annotationlib")
-            return library.get_annotations(cls, format=library.Format.STRING)
+        return evaluated_annotations(cls)
     return vars(cls).get("__annotations__")
+
+
+def evaluated_annotations(obj: Any) -> Dict[str, Any]:
+    """Return the annotations of a function or class of Python 3.14 and newer, which are evaluated only now (PEP 649).
+
+    A name that does not exist, or not yet, becomes a ``ForwardRef``: so does what stands below ``if TYPE_CHECKING``.
+    """
+    import importlib
+
+    library = importlib.import_module("annotationlib")
+    for form in (library.Format.VALUE, library.Format.FORWARDREF):
+        try:
+            return dict(library.get_annotations(obj, format=form))
+        except Exception:  # noqa: BLE001 - evaluating is user code
+            continue
+    return dict(library.get_annotations(obj, format=library.Format.STRING))
+
+
+def function_state(function: Any) -> Tuple[Any, Any]:
+    """Return what cloudpickle's ``_function_getstate`` does, also if an annotation cannot be evaluated."""
+    from .calls import cloudpickle_module
+
+    cloudpickle = cloudpickle_module()
+    if sys.version_info >= (3, 14):
+        try:
+            function.__annotations__  # noqa: B018 - evaluates them
+        except Exception:  # noqa: BLE001 - user code
+            bare = type(function)(function.__code__, function.__globals__, function.__name__, None, function.__closure__)
+            attributes, slots = cloudpickle._function_getstate(bare)
+            for name in ("__qualname__", "__kwdefaults__", "__defaults__", "__module__", "__doc__"):
+                slots[name] = getattr(function, name)
+            slots["__annotations__"] = evaluated_annotations(function)
+            return {**attributes, **vars(function)}, slots
+    return cloudpickle._function_getstate(function)  # type: ignore[no-any-return]
 
 
 def _slots(cls: Any) -> Any:
@@ -309,6 +370,8 @@ def _dataclass(cls: Any, members: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[
         members.pop(name, None)
     for name in ("__dataclass_params__", "__dataclass_fields__", "__match_args__"):
         members.pop(name, None)
+    if type(members.get("__doc__")).__name__ == "_AutoDocstring":  # Python 3.15 makes the text when it is asked for
+        del members["__doc__"]
     for name in _GENERATED:
         if name in members and (cls.__dataclass_params__.eq if members[name] is None else _is_generated(members[name])):
             del members[name]
@@ -345,7 +408,7 @@ def _reduce_namedtuple(cls: Any, tracker: str, names: Optional[Names]) -> Any:
     members["__qualname__"] = cls.__qualname__
     found = _annotations_of(cls)
     if found:
-        members["__annotations__"] = pack_annotations(found, names)
+        members["__annotations__"] = pack_annotations(found, names, cls.__qualname__)
     defaults = tuple(cls._field_defaults.values())
     arguments = (cls.__name__, cls._fields, defaults, cls.__module__, tracker)
     return classes.make_namedtuple, arguments, members, None, None, classes.set_attributes
@@ -365,7 +428,7 @@ def _reduce_typed_dict(cls: Any, tracker: str, names: Optional[Names]) -> Any:
     members: Dict[str, Any] = {name: sorted(vars(cls)[name]) for name in keys if name in vars(cls)}
     members.update({name: vars(cls)[name] for name in ("__module__", "__doc__", "__total__") if name in vars(cls)})
     members["__qualname__"] = cls.__qualname__
-    members["__annotations__"] = pack_annotations(_annotations_of(cls), names)
+    members["__annotations__"] = pack_annotations(_annotations_of(cls), names, cls.__qualname__)
     return classes.make_typed_dict, (cls.__name__, bool(cls.__total__), tracker), members, None, None, classes.set_typed_dict
 
 

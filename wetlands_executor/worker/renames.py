@@ -44,6 +44,7 @@ NAMES: Dict[Tuple[str, str], Tuple[Tuple[str, str], ...]] = {
     # Exceptions that older Pythons lack: the older name, the backport, or the class that code for both would catch.
     ("pandas._libs.tslibs.nattype", "_nat_unpickle"): (("pandas._libs.tslibs.nattype", "__nat_unpickle"),),
     ("pandas._libs.tslibs.nattype", "__nat_unpickle"): (("pandas._libs.tslibs.nattype", "_nat_unpickle"),),
+    ("annotationlib", "ForwardRef"): (("typing", "ForwardRef"),),
     ("re", "PatternError"): (("re", "error"),),
     ("builtins", "ExceptionGroup"): (("exceptiongroup", "ExceptionGroup"),),
     ("builtins", "BaseExceptionGroup"): (("exceptiongroup", "BaseExceptionGroup"),),
@@ -63,9 +64,16 @@ RESULTS: Dict[str, str] = {
     "UniqueInverseResult": "values inverse_indices",
 }
 
+#: Special forms of ``typing`` that are younger than Python 3.8: code needs them for remarks only.
+FORMS = (
+    "Annotated", "Concatenate", "LiteralString", "Never", "NotRequired", "ReadOnly", "Required", "Self", "TypeAlias", "TypeGuard", "TypeIs",
+    "Unpack",
+)  # fmt: skip
+
 #: What cannot be cured, and what to do: a word of the name -> the remedy.
 REMEDIES: Dict[str, str] = {
     "stringdtype": "the dtype of strings of variable width exists since numpy 2: send array.astype(str) or array.astype(object)",
+    "templatelib": "template strings exist since Python 3.14: send the text, or its strings and values",
     "GenericAlias": "types like list[int] exist since Python 3.9",
     "zoneinfo": "zoneinfo exists since Python 3.9: install backports.zoneinfo there, or send datetime.timezone objects",
     "ExceptionGroup": "groups of exceptions exist since Python 3.11: install the package exceptiongroup there",
@@ -100,6 +108,10 @@ def find(module: str, name: str, original: Find) -> Any:
                 continue
         if name in RESULTS and module.startswith("numpy."):
             return _named_tuple(name)
+        if module == "typing" and name in FORMS:
+            from . import forms
+
+            return forms.absent_form(name)
         raise
 
 

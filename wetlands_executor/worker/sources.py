@@ -1,9 +1,10 @@
 """Code for another Python, the sending half: a code object as the source of its statement, verified to be the code that runs.
 
 1. Where the source is: in the statement that the code was received in, if it came from another Python itself; else what ``linecache``
-   knows of its file (files, notebook cells, prompts with a history), as it was read before and as it is now.
-2. That is compiled again. If the very code object that runs is in the result, the source is true. pytest changes the code of test modules:
-   then the module is rewritten once more, and compared.
+   knows of its file (files, notebook cells, prompts with a history), as it was read before and as it is now (``texts.py``).
+2. That is compiled again. If the very code object that runs is in the result, the source is true. A statement may have been compiled alone,
+   or with others than the file has (``variants.py``). pytest changes the code of test modules: then the module is rewritten once more, and
+   compared.
 3. The top-level statement around the code's first line is cut out; ``portable.py`` compiles it on the other side. Functions of the standard
    library are only named.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import sys
 import weakref
 
-from . import portable
+from . import portable, texts, variants
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -100,28 +101,19 @@ def _piece(whole: portable.Unit, unit: portable.Unit, plain: CodeType) -> Option
 
 
 def _of_file(code: CodeType, space: Optional[Dict[str, Any]]) -> Piece:
-    import linecache
-
     filename = code.co_filename
     features = _features(code)
-    seen: List[str] = []
-    for fresh in (False, True):
-        if fresh:
-            linecache.checkcache(filename)
-        text = "".join(linecache.getlines(filename, space))
-        if not text or text in seen:
-            continue
-        seen.append(text)
-        try:
-            whole = _whole(filename, text, features)
-        except (SyntaxError, ValueError):
-            continue
-        plain = code if code in whole.codes else _of_rewritten(whole, code, space) or _of_cache(whole, code)
-        unit = _unit_around(whole, code.co_firstlineno) if plain is not None else None
-        piece = _piece(whole, unit, plain) if unit is not None and plain is not None else None
+    known = False
+    for text in texts.known(code, space):
+        known = True
+        piece = _of_text(text, features, code, space)
         if piece is not None:
             return piece
-    if not seen:
+    for text in texts.of_ipython(code):
+        piece = _of_text(text, features, code, space)
+        if piece is not None:
+            return piece
+    if not known:
         if filename.startswith("<"):
             raise NoSource(
                 "it has no source (it was made by exec, eval, python -c or at a prompt that keeps none: %s)" % filename,
@@ -146,6 +138,34 @@ def _of_file(code: CodeType, space: Optional[Dict[str, Any]]) -> Piece:
     )
 
 
+def _of_text(text: str, features: Tuple[str, ...], code: CodeType, space: Optional[Dict[str, Any]]) -> Optional[Piece]:
+    """Return where in a text the code stands; None if the text does not give this very code."""
+    filename = code.co_filename
+    try:
+        unit = _unit_around(filename, text, features, code.co_firstlineno)
+    except (SyntaxError, ValueError):
+        return None
+    if unit is None:
+        return None
+    try:
+        whole = _whole(filename, text, features)
+    except (SyntaxError, ValueError):  # ``from __future__`` behind another statement of a cell
+        whole = None
+    if whole is not None:
+        plain = code if code in whole.codes else _of_rewritten(whole, code, space) or _of_cache(whole, code)
+        if plain is not None:
+            return _piece(whole, unit, plain)
+    source = "\n" * (unit.first - 1) + unit.text
+    try:
+        for codes in variants.codes_of(source, filename, features, code):
+            plain = _counterpart(unit, code, codes)
+            if plain is not None:
+                return _piece(unit, unit, plain)
+    except (SyntaxError, ValueError):
+        pass  # it stands in the place of the function, and is something else
+    return None
+
+
 def _whole(filename: str, text: str, features: Tuple[str, ...]) -> portable.Unit:
     """Return a whole file, compiled.
 
@@ -168,21 +188,21 @@ def _features(code: CodeType) -> Tuple[str, ...]:
     return tuple(name for name in optional if code.co_flags & getattr(__future__, name).compiler_flag)
 
 
-def _unit_around(whole: portable.Unit, line: int) -> Optional[portable.Unit]:
-    """Return the top-level statement around a line."""
-    for first, last in _groups_of(whole):
+def _unit_around(filename: str, text: str, features: Tuple[str, ...], line: int) -> Optional[portable.Unit]:
+    """Return the top-level statement around a line. Raises SyntaxError, ValueError: the text is none of Python."""
+    for first, last in _groups_of(filename, text, features):
         if first <= line <= last:
-            return portable.unit_of(whole.filename, first, "\n".join(whole.text.split("\n")[first - 1 : last]), whole.features)
+            return portable.unit_of(filename, first, "\n".join(text.split("\n")[first - 1 : last]), features)
     return None
 
 
-def _groups_of(whole: portable.Unit) -> List[Tuple[int, int]]:
+def _groups_of(filename: str, text: str, features: Tuple[str, ...]) -> List[Tuple[int, int]]:
     """Return (first line, last line) of the top-level statements of a file; those that share a line are one."""
-    key = (whole.filename, whole.text, whole.features)
+    key = (filename, text, features)
     groups = _GROUPS.get(key)
     if groups is None:
         groups = []
-        tree = portable.compile_quietly(whole.text, whole.filename, portable.flags_of(whole.features) | portable.ONLY_AST)
+        tree = portable.compile_quietly(text, filename, portable.flags_of(features) | portable.ONLY_AST)
         for node in tree.body:
             first = min([node.lineno] + [each.lineno for each in getattr(node, "decorator_list", ())])
             if groups and first <= groups[-1][1]:
