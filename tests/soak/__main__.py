@@ -21,7 +21,7 @@ from typing import Any
 
 from tests import dispositions, interpreters, leaks
 from tests.soak import calls, data, harm, host
-from tests.soak.counts import Counts, growth
+from tests.soak.counts import Counts, growth, keep_memory_comparable
 from tests.soak.ledger import LIMIT, Kitchen, Ledger, Violation
 from wetlands_executor import CondaEnvExecutor
 
@@ -115,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{name:18} {(function.__doc__ or '').splitlines()[0]}")
         return 0
     dispositions.restore()
+    keep_memory_comparable()
     leaks.mark_session()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     rounds = options.rounds or max(3, round(options.seconds / 10))

@@ -16,6 +16,8 @@ from tests.soak.ledger import Kitchen, Violation
 from wetlands_executor import share
 
 HAS_NUMPY = importlib.util.find_spec("numpy") is not None
+if HAS_NUMPY:
+    import numpy as np  # here, so that what it costs is there before the first count
 
 
 class Sink(io.RawIOBase):
@@ -87,8 +89,6 @@ def blobs(kitchen: Kitchen) -> None:
 
 def arrays(kitchen: Kitchen) -> None:
     """Arrays, masked arrays, shared ones; an argument is the task's own, a result the host's."""
-    import numpy as np
-
     rng = kitchen.rng
     executor = kitchen.executor("plain", "preloaded")
     size = rng.choice([3, 1000, 20_000, 500_000])
