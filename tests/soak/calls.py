@@ -146,7 +146,9 @@ async def _awaited(kitchen: Kitchen, executor: Any, folder: str) -> None:
     found = await asyncio.wait_for(asyncio.gather(*(kitchen.submit(executor, work.add, n, 1) for n in numbers)), LIMIT)
     kitchen.same(found, [n + 1 for n in numbers], "tasks that are awaited together")
     types = [event.type.value async for event in kitchen.submit(executor, work.quiet_progress, 3).events()]
-    kitchen.same((types[0], types[-1]), ("started", "completion"), "the events of a task")
+    # A task that has ended before it is listened to has its last event only.
+    if types.count("completion") != 1 or types[-1] != "completion" or "started" in types[1:]:
+        raise Violation(f"the events of a task: {types}")
     waiter = asyncio.ensure_future(_await(kitchen.submit(executor, work.hold_politely, "/nonexistent/socket")))
     await asyncio.sleep(rng.random() * 0.05)
     waiter.cancel()
