@@ -6,12 +6,13 @@ launches it, ``cancel`` and shutdown cancel it. So both can never happen.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 from typing import Any
 
+from wetlands_executor import threads
 from wetlands_executor.errors import DependencyFailed
 from wetlands_executor.task import Task
 
@@ -70,15 +71,11 @@ def _wait(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dict[
     wanted = {value: None for value in (*args, *kwargs.values()) if isinstance(value, Task)}
     task._gate = deque((partial(hand_in, args, kwargs),))
     pool.reserve(task)
-    # Counts down the dependencies; the lock makes "the last one" unique.
-    lock = threading.Lock()
-    left = [len(wanted)]
+    # Counts down the dependencies. One step for each, without a lock: they end on any thread, in finalizers too.
+    left = list(range(len(wanted)))
 
     def ready(_dependency: Task[Any]) -> None:
-        with lock:
-            left[0] -= 1
-            last = left[0] == 0
-        if last:
+        if left.pop() == 0:
             # Pickling is user code: not on the thread that has settled the dependency.
             pool.run_user_code(partial(_launch, task, hand_in, args, kwargs))
 
@@ -96,6 +93,8 @@ def _launch(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dic
     gate = task._gate
     assert pool is not None
     assert gate is not None
+    threads.decide(task)
+    threads.holding.add(get_ident())
     try:
         try:
             gate.pop()
@@ -115,6 +114,8 @@ def _launch(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dic
                 return
         hand_in(tuple(_value(arg) for arg in args), {key: _value(arg) for key, arg in kwargs.items()})
     finally:
+        threads.holding.discard(get_ident())
+        threads.deciding.pop(get_ident(), None)
         pool.release(task)
 
 

@@ -9,14 +9,13 @@ Under a flood, updates that a listener has not seen yet are merged into one, so 
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.delivery import SerialThread
@@ -69,6 +68,15 @@ class TaskEvent:
     attempt: int = 1
 
 
+#: Updates of one task that wait: one, or a few for a moment.
+_Waiting: TypeAlias = "deque[tuple[TaskEvent, dict[Any, Any]]]"
+
+
+def _merged(first: tuple[TaskEvent, dict[Any, Any]], second: tuple[TaskEvent, dict[Any, Any]]) -> tuple[TaskEvent, dict[Any, Any]]:
+    """Return the newer event with the outputs of both."""
+    return second[0], {**first[1], **second[1]}
+
+
 class Listener:
     """A callback that wants events.
 
@@ -85,9 +93,9 @@ class Listener:
         #: Nothing is delivered any more, not even what is on its way.
         self.removed = False
         self._dispatch = dispatch
-        # Guards `_updates`: updates that wait for the callback thread, at most one per task.
-        self._lock = threading.Lock()
-        self._updates: dict[Task[Any], tuple[TaskEvent, dict[Any, Any]]] = {}
+        # Updates that wait for the callback thread. No lock: there the collector may run a finalizer, which may wait for a task, and
+        # the I/O thread, which brings updates, must not wait for that.
+        self._updates: dict[Task[Any], _Waiting] = {}
 
     def give(self, event: TaskEvent, thread: SerialThread | None) -> None:
         """Deliver an event; updates that were not seen yet are merged."""
@@ -99,20 +107,43 @@ class Listener:
         if thread is None:
             self._call(event)
         elif event.type is TaskEventType.UPDATE:
-            with self._lock:
-                waiting = self._updates.get(event.task)
-                outputs = {} if waiting is None else waiting[1]
-                outputs.update(event.outputs)
-                self._updates[event.task] = event, outputs
-            if waiting is None:
-                thread.put(partial(self._call_update, event.task))
+            self._add_update(event, thread)
         else:
             thread.put(partial(self._call, event))
 
+    def _add_update(self, event: TaskEvent, thread: SerialThread) -> None:
+        """Merge an update with the one of its task that waits, if there is one. Each is in one place at a time, taken by one thread."""
+        entry = event, dict(event.outputs)
+        while True:
+            mine: _Waiting = deque()
+            waiting = self._updates.setdefault(event.task, mine)
+            if waiting is mine:
+                thread.put(partial(self._call_update, event.task))
+            else:
+                try:
+                    entry = _merged(waiting.pop(), entry)
+                except IndexError:
+                    pass  # just taken
+            waiting.append(entry)
+            if self._updates.get(event.task) is waiting:
+                return
+            # Race: the callback thread has taken all that waited; what was added too late for that waits anew.
+            try:
+                entry = waiting.pop()
+            except IndexError:
+                return  # it was not too late
+
     def _call_update(self, task: Task[Any]) -> None:
-        with self._lock:
-            event, outputs = self._updates.pop(task)
-        self._call(replace(event, outputs=MappingProxyType(outputs)))
+        waiting = self._updates.pop(task)
+        entry: tuple[TaskEvent, dict[Any, Any]] | None = None
+        while waiting:
+            try:
+                found = waiting.popleft()
+            except IndexError:
+                break  # the thread that had added it has taken it back
+            entry = found if entry is None else _merged(entry, found)
+        if entry is not None:
+            self._call(replace(entry[0], outputs=MappingProxyType(entry[1])))
 
     def _call(self, event: TaskEvent) -> None:
         if self.removed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -156,6 +155,8 @@ def is_responsive(pool: Pool) -> bool:
                 return False
     if not pool.started or pool.ended:
         return True
-    answered = threading.Event()
+    if pool.on_own_thread:
+        return True
+    answered = Latch()
     pool.post(answered.set)
     return answered.wait(ANSWER)

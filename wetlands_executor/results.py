@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from wetlands_executor import threads
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.task import Task, remaining
 
@@ -75,6 +76,7 @@ def _as_they_come(pending: deque[Task[T]], more: Iterator[Task[T]], end: float |
         add(task)
     try:
         while waiting:
+            threads.check()
             try:
                 left = remaining(end)
                 task = finished.get(timeout=None if left is None else max(left, 0.0))

@@ -21,14 +21,24 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from concurrent.futures._base import (
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    PENDING,
+    RUNNING,
+    _AllCompletedWaiter,
+    _AsCompletedWaiter,
+    _FirstCompletedWaiter,
+)
 from dataclasses import replace
 from enum import Enum
 from functools import partial
+from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from wetlands_executor import bells, seconds
+from wetlands_executor import bells, seconds, threads
 from wetlands_executor.errors import WaitTimeout, describe
 from wetlands_executor.events import Callback, Dispatch, Listener, TaskEvent, TaskEventType, make_listener
 
@@ -52,6 +62,8 @@ T = TypeVar("T")
 
 _DONE = frozenset((FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED))
 _CANCELLED = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED))
+#: What ``concurrent.futures.wait`` and ``as_completed`` leave with a Future. Their fields are the same from CPython 3.10 to 3.15.
+_WAITERS = frozenset((_AllCompletedWaiter, _AsCompletedWaiter, _FirstCompletedWaiter))
 
 #: How often a Future's condition that is locked by somebody is tried again (``PoolCore.notify_later``).
 _NOTIFY_TRIES = 50
@@ -132,6 +144,15 @@ class _OnDemand:
         return self if task is None else self._make(task)
 
 
+class Waiters(list[Any]):
+    """The standard library's waiters of one Future: ``wait`` and ``as_completed`` add theirs before they sleep."""
+
+    def append(self, waiter: Any) -> None:
+        """Add one. Raises RuntimeError on a thread that must not wait."""
+        threads.check()
+        super().append(waiter)
+
+
 def _make_condition(task: Task[Any]) -> TaskCondition:
     fields = task.__dict__
     found = fields.get("_lazy_condition")
@@ -148,7 +169,7 @@ def _make_condition(task: Task[Any]) -> TaskCondition:
 
 
 def _make_waiters(task: Task[Any]) -> list[Any]:
-    return task.__dict__.setdefault("_waiters", [])  # type: ignore[no-any-return]
+    return task.__dict__.setdefault("_waiters", Waiters())  # type: ignore[no-any-return]
 
 
 def _make_callbacks(task: Task[Any]) -> deque[Any]:
@@ -311,6 +332,8 @@ class Task(Future[T]):
 
     def _sleep(self, timeout: float | None) -> None:
         """Sleep until the state is final. A lock of its own per sleeper: cheaper than a condition, and an interrupt leaves nothing locked."""
+        if get_ident() in threads.serving or threads.starting:
+            threads.check(self)
         if timeout is not None:
             timeout = seconds.wait("timeout", timeout)
         call = self._call
@@ -576,6 +599,8 @@ class Task(Future[T]):
         """Yield what happens from now on, up to the terminal event; a finished task yields its terminal event."""
         import asyncio
 
+        if not self._is_done():
+            threads.check(self)
         loop = asyncio.get_running_loop()
         waiting: deque[tuple[TaskEvent, dict[Any, Any]]] = deque()
         arrived = asyncio.Event()
@@ -611,6 +636,7 @@ class Task(Future[T]):
 
         loop = asyncio.get_running_loop()
         if not self._is_done():
+            threads.check(self)
             waiter = loop.create_future()
             self._on_settled(lambda _task: _post_to_loop(loop, _wake_waiter, waiter))
             try:
@@ -646,6 +672,8 @@ class Task(Future[T]):
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         self._ask_to_cancel()
+        if not self._is_done():
+            threads.check(self)
         self._on_settled(lambda _task: _post_to_loop(loop, _wake_waiter, waiter))
         await waiter
 
@@ -862,7 +890,11 @@ class Task(Future[T]):
         if "_hooks" in fields:
             self._run_hooks(fields["_hooks"])
         if condition is not _SETTLED:
-            _try_to_tell(self._notify, condition, _NOTIFY_TRIES, [])
+            if pool is None or not pool.started or threads.kind_of_this() is not None:
+                _try_to_tell(self._notify, condition, _NOTIFY_TRIES, [])
+            else:
+                # It takes locks, and an exception from a signal handler could leave them locked.
+                pool.post(partial(_try_to_tell, self._notify, condition, _NOTIFY_TRIES, []))
         if "_done_callbacks" in fields:
             self._invoke_callbacks()
 
@@ -891,16 +923,10 @@ class Task(Future[T]):
             for waiter in tuple(self.__dict__.get("_waiters", ())):
                 if told and any(waiter is known for known in told):
                     continue
-                if not _can_be_told(waiter):
+                if not self._tell_waiter(waiter):
                     left = True
                     continue
                 told.append(waiter)
-                if self._state in _CANCELLED:
-                    waiter.add_cancelled(self)
-                elif self._exception is not None:
-                    waiter.add_exception(self)
-                else:
-                    waiter.add_result(self)
             if locked:
                 condition.notify_all()
         finally:
@@ -909,6 +935,39 @@ class Task(Future[T]):
         if left and tries and pool is not None:
             pool.notify_later(partial(self._notify, condition, tries - 1, told))
             return False
+        return True
+
+    def _tell_waiter(self, waiter: Any) -> bool:
+        """Tell a waiter of the standard library, as its ``add_result`` and the like would; False if one of its locks is locked.
+
+        Race: those methods take two locks, and would wait for ever for one that an interrupted waiter has left locked.
+        """
+        kind = type(waiter)
+        failed = self._exception is not None and self._state not in _CANCELLED
+        if kind not in _WAITERS:  # of another library, which has its own locks, or none
+            (waiter.add_exception if failed else waiter.add_cancelled if self._state in _CANCELLED else waiter.add_result)(self)
+            return True
+        event = waiter.event
+        lock = getattr(waiter, "lock", None)
+        if lock is not None and not lock.acquire(blocking=False):
+            return False
+        try:
+            if not event._cond.acquire(blocking=False):
+                return False
+            try:
+                waiter.finished_futures.append(self)
+                wakes = True
+                if kind is _AllCompletedWaiter and not (failed and waiter.stop_on_exception):
+                    waiter.num_pending_calls -= 1
+                    wakes = not waiter.num_pending_calls
+                if wakes:
+                    event._flag = True
+                    event._cond.notify_all()
+            finally:
+                event._cond.release()
+        finally:
+            if lock is not None:
+                lock.release()
         return True
 
     def _invoke_callbacks(self) -> None:
@@ -968,17 +1027,6 @@ def _try_to_tell(tell: Callable[..., object], *args: Any) -> None:
         tell(*args)
     except Exception:
         LOGGER.exception("wetlands_executor: the end of a task could not be told by %r", tell)
-
-
-def _can_be_told(waiter: Any) -> bool:
-    """Return False if the event of a standard library waiter is locked, which its ``set`` would wait for."""
-    condition = getattr(getattr(waiter, "event", None), "_cond", None)
-    if condition is None:
-        return True
-    if not condition.acquire(blocking=False):
-        return False
-    condition.release()
-    return True
 
 
 def _release(sleepers: deque[Any]) -> None:

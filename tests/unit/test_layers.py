@@ -22,7 +22,7 @@ LAYERS = (
     ("__init__",),
     ("executor",),
     ("pool",),
-    ("task", "events", "notebook", "bells"),
+    ("task", "events", "notebook", "bells", "threads"),
     ("environment",),
     ("worker",),
     ("errors", "seconds"),

@@ -13,8 +13,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from wetlands_executor.environment import _platform, frozen
@@ -32,9 +30,9 @@ _UNSET: Final = "***unset***"
 #: Answers of the shell that are kept; a program that alternates between more than these pays a few milliseconds each time.
 CACHE_SIZE: Final = 32
 _Key = tuple[object, ...]
-# Guards the cache's order and content only. The shell runs outside it: two first callers may both run one.
-_cache_lock = threading.Lock()
-_cache: OrderedDict[_Key, dict[str, str]] = OrderedDict()
+# Least recently used first. No lock, which an exception from a signal handler could leave locked for the thread that starts workers: each
+# step here is harmless if another thread comes in between. Two first callers may both run the shell.
+_cache: dict[_Key, dict[str, str]] = {}
 
 
 def activation(
@@ -64,22 +62,21 @@ def activation(
     # Race: a script that changes between this look and its run is cached under the older look, which the next call does not
     # match.
     key = (env, lines, tuple(map(_fingerprint, scripts)), frozenset(base.items()), _cwd() if lines else "")
-    with _cache_lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return dict(_cache[key])
-    result = variables_after(env.label, str(env.python), scripts, lines, base, timeout)
-    with _cache_lock:
-        _cache[key] = dict(result)
-        while len(_cache) > CACHE_SIZE:
-            _cache.popitem(last=False)
-    return result
+    found = _cache.pop(key, None)
+    if found is None:
+        found = variables_after(env.label, str(env.python), scripts, lines, base, timeout)
+    _cache[key] = found
+    while len(_cache) > CACHE_SIZE:
+        try:
+            _cache.pop(next(iter(_cache)), None)
+        except (RuntimeError, StopIteration):
+            pass  # another thread has changed it in between
+    return dict(found)
 
 
 def forget() -> None:
     """Empty the cache, for scripts that depend on more than themselves and the variables."""
-    with _cache_lock:
-        _cache.clear()
+    _cache.clear()
 
 
 def _before_scripts(env: Environment, host: Mapping[str, str]) -> dict[str, str]:

@@ -125,7 +125,8 @@ class Actions(Arrivals):
         for record in said.records:
             self._log(OutputStream("log"), plain.read_record(record), -1, said.pid, None)
         for module, count in said.threads:
-            LOGGER.warning(
+            warn = partial(
+                LOGGER.warning,
                 "wetlands_executor: the import of %s in %s has started %d threads in native code, and workers are forked from that process. "
                 "That is safe only if the library says so. Numerical libraries start none if OMP_NUM_THREADS and its like are 1, as they are "
                 "unless worker_env sets them",
@@ -133,6 +134,7 @@ class Actions(Arrivals):
                 self.what,
                 count,
             )
+            self.output.put(warn)  # handlers take locks, which the program may hold, or have left locked
 
     def _config(self, process: WorkerProcess) -> bytes:
         context = payload.current_context()

@@ -20,6 +20,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from wetlands_executor import threads
 from wetlands_executor.pool import spawn
 from wetlands_executor.worker import wire
 
@@ -68,9 +69,8 @@ class Arena:
         self.fd = spawn.memory_file()
         self.carries = spawn.MEMFD and LIMIT != 0
         self.idle = False
-        self._region: Region | None = None
-        self._blocks: Blocks | None = None
-        self._tried = False
+        # The allocator, under the key 0, or None where the file cannot be mapped; written once, by `setdefault`.
+        self._mapped: dict[int, Blocks | None] = {}
         self._token: list[int] = []
         #: Living workers by incarnation, for their leases.
         self.workers: weakref.WeakValueDictionary[int, Results] = weakref.WeakValueDictionary()
@@ -80,24 +80,32 @@ class Arena:
 
     def blocks(self) -> Blocks | None:
         """Return the allocator; None where the file cannot be mapped."""
-        if not self._tried:
-            with spawn.making:
-                if not self._tried:
-                    self._map()
-                    self._tried = True
-        return self._blocks
+        try:
+            return self._mapped[0]
+        except KeyError:
+            pass
+        try:
+            # Apart, because the first import of a module is under a lock that a pool's threads need as well.
+            made = threads.apart(self._map)
+        except RuntimeError:  # no thread can be started any more
+            made = self._map()
+        return self._mapped.setdefault(0, made)  # if another thread was faster, what was made here is unmapped again
 
-    def _map(self) -> None:
+    def _map(self) -> Blocks | None:
         try:
             from wetlands_executor.worker import arena
         except (ImportError, AttributeError):
-            return  # an interpreter without ctypes, or a C library without these calls
+            return None  # an interpreter without ctypes, or a C library without these calls
         try:
             region = arena.Region(self.fd)
         except MemoryError:
-            return  # the address space is limited
-        self._blocks = arena.Blocks(region, arena.HOST, LIMIT or None)
-        self._region = region
+            return None  # the address space is limited
+        return arena.Blocks(region, arena.HOST, LIMIT or None)
+
+    @property
+    def _blocks(self) -> Blocks | None:
+        """The allocator if it has been needed."""
+        return self._mapped.get(0)
 
     def store(self, raw: memoryview, token: list[int], more: int) -> int:
         """Copy bytes into a block that has room for ``more`` behind them; return its slot, -1 if there is no room."""
@@ -224,27 +232,31 @@ def _forget_nothing(_address: int) -> None:
 forget_shared: Callable[[int], None] = _forget_nothing
 
 
-#: The arena of this process, while anybody holds it. Guarded by ``spawn.making``.
-_current: weakref.ref[Arena] | None = None
+#: Number -> arena of this process, while anything holds it; the one with the highest number counts. Each is added in one step.
+_arenas: dict[int, weakref.ref[Arena]] = {}
 
 
 def current() -> Arena | None:
     """Return the arena of this process, made if there is none; None where no file without a name can be made."""
-    global _current  # one per process: every worker inherits the same file
-    arena = _current() if _current is not None else None
-    if arena is not None and arena.pid == os.getpid():
-        return arena
-    with spawn.making:
-        arena = _current() if _current is not None else None
-        if arena is None or arena.pid != os.getpid():
-            if spawn.WINDOWS:
-                return None
+    made: Arena | None = None
+    while True:
+        last = max(_arenas, default=-1)
+        reference = _arenas.get(last)
+        arena = reference() if reference is not None else None
+        if arena is not None and arena.pid == os.getpid():
+            return arena
+        if spawn.WINDOWS:
+            return None
+        if made is None:
             try:
-                arena = Arena()
-            except OSError:
+                # Apart, because a lock is held meanwhile, for which threads wait that start workers or fork the host.
+                made = threads.apart(Arena)
+            except (OSError, RuntimeError):  # RuntimeError: no thread can be started any more
                 return None
-            _current = weakref.ref(arena)
-    return arena
+        mine = weakref.ref(made)
+        if _arenas.setdefault(last + 1, mine) is mine:  # else another thread was faster
+            _arenas.pop(last, None)
+            return made
 
 
 class Parcel:

@@ -402,8 +402,7 @@ class Arrivals(Limits):
 
         Race: the collector may run finalizers within that step, and they may wait for this very thread. The frame is then taken up again later.
         """
-        if process.lane.acquire(timeout=0.005):
-            process.lane.release()
+        if process.wait_for_lane():
             self._absorb(process)
             return True
         self._set_timer(0.001, partial(self._take_later, process, frame))
@@ -459,7 +458,7 @@ class Arrivals(Limits):
             self._on_outputs(call, frame)
 
     def _on_outputs(self, call: Call, frame: Frame) -> None:
-        if call.backlog is None and is_trivial(frame.payload):
+        if (call.backlog is None or not call.backlog.busy) and is_trivial(frame.payload):
             try:
                 new = pickle.loads(frame.payload)
             except Exception:  # noqa: BLE001 - it is met again where what is wrong with it can be looked into

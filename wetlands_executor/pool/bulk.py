@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
+from wetlands_executor import threads
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.pool import packing, payload
 from wetlands_executor.pool.moves import ANY, Item
@@ -418,6 +419,7 @@ class Series:
     def _sleep(self, place: int, end: float | None) -> None:
         if self.pool.forked:
             raise RuntimeError("this map belongs to the process that forked this one; only that process can wait for it")
+        threads.check()
         self._wanted = place
         while self._outcomes[place] is None:
             # Race: who stored the outcome before this one may have looked at `_wanted` before it changed, and wakes whoever sleeps by now. So it is

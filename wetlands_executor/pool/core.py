@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from wetlands_executor import threads
 from wetlands_executor.errors import WorkerStartError
 from wetlands_executor.events import Listener
 from wetlands_executor.pool import payload, ports, spawn
@@ -49,6 +50,14 @@ LANES = 2
 live_pools: weakref.WeakSet[PoolCore] = weakref.WeakSet()
 
 Launch: TypeAlias = Callable[[int], tuple[Sequence[str], Mapping[str, str], str | None]]
+
+
+class Start:
+    """An attempt to start the I/O thread: how it went, for the thread that has asked for it."""
+
+    def __init__(self) -> None:
+        self.done = Latch()
+        self.error: BaseException | None = None
 
 
 class EndedPort:
@@ -120,8 +129,10 @@ class PoolCore:
         self._posted: deque[Call | Callable[[], object]] = deque()
         self._port: ports.Port | None = None
         self._thread: threading.Thread | None = None
-        # Guards the start of the I/O thread and of the end (`_refusing`); nothing else happens while it is held.
-        self._lock = threading.RLock()
+        # What has become of the I/O thread, under the key 0: the attempt that has started it, or None if the pool has ended without
+        # one; empty before. Written once, with `setdefault`: one step, so that of threads, signal handlers and finalizers that come
+        # at the same time one decides.
+        self._fate: dict[int, Start | None] = {}
         self.refusing = False
         self.broken: BaseException | None = None
         # The state was told something since it was last published.
@@ -147,12 +158,12 @@ class PoolCore:
         self.ended = False
         self.workers_gone = Latch()
         self.finished = Latch()
-        self.starter = SerialThread("wetlands-start")
-        self.output = SerialThread("wetlands-output")
-        self.decoders = Decoders("wetlands-decode")
-        self.callbacks = SerialThread("wetlands-callbacks")
+        self.starter = SerialThread("wetlands-start", threads.START)
+        self.output = SerialThread("wetlands-output", threads.OUTPUT)
+        self.decoders = Decoders("wetlands-decode", self._watch_decoders)
+        self._decoders_watched = False
+        self.callbacks = SerialThread("wetlands-callbacks", threads.CALLBACKS)
         self.ledger = Ledger(self.callbacks)
-        self._backlog_lock = threading.Lock()
         self.departures = Departures()
         #: Listeners to all tasks; replaced whole.
         self.listeners: tuple[Listener, ...] = ()
@@ -193,23 +204,52 @@ class PoolCore:
         port = self._port
         if port is None:
             self._ensure_thread()
+            if self._fate.get(0, self) is None:
+                self._end_unused()  # its end may have been interrupted
         else:
             port.wake()
         if self.ended:
             self._sweep()
 
     def _ensure_thread(self) -> None:
-        with self._lock:
-            if self._thread is None and not self.ended:
-                port = ports.new_port()
-                thread = threading.Thread(target=self._run, args=(port,), name="wetlands-io", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:
-                    port.close()
-                    raise
-                self._thread = thread
-                self._port = port
+        """Start the I/O thread if that has not happened; raise why it cannot be started.
+
+        Race: signal handlers and finalizers may come in at any step and call this as well. Each starts a thread, and the threads decide
+        which of them serves.
+        """
+        if not self._fate:
+            start = Start()
+            threads.start(self._begin, (start,), "wetlands-io", threads.IO)
+            start.done.wait()
+            if start.error is not None:
+                raise start.error
+
+    def _begin(self, start: Start) -> None:
+        """Run on a new thread: be the I/O thread, if there is none."""
+        if self._fate.setdefault(0, start) is not start:
+            start.done.set()
+            return
+        try:
+            port = ports.new_port()
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that has asked
+            start.error = error
+            self._fate.clear()
+            self._refuse_posted(error)
+            start.done.set()
+            return
+        self._thread = threading.current_thread()
+        self._port = port
+        start.done.set()
+        self._run(port)
+
+    def _refuse_posted(self, error: BaseException) -> None:
+        """Fail the calls that came while the I/O thread was being started, which has failed."""
+        for _ in range(len(self._posted)):
+            entry = self._posted.popleft()
+            if isinstance(entry, Call):
+                entry.task._settle(None, error)
+            else:
+                self._posted.append(entry)  # the next start takes it up
 
     def later(self, delay: float, job: Callable[[], object]) -> None:
         """Run ``job`` on the I/O thread after ``delay`` seconds."""
@@ -270,7 +310,6 @@ class PoolCore:
         return self.pid != os.getpid()
 
     def _run(self, port: ports.Port) -> None:
-        self._port = port
         self.departures.wake = port.urgent
         port.on_departure = self.take_departures
         try:
@@ -405,6 +444,9 @@ class PoolCore:
     def _sweep(self) -> None:
         raise NotImplementedError
 
+    def _end_unused(self) -> bool:
+        raise NotImplementedError
+
     def _fail_everything(self, error: BaseException) -> None:
         raise NotImplementedError
 
@@ -412,6 +454,9 @@ class PoolCore:
         raise NotImplementedError
 
     def _resume(self, stream: OutputStream) -> None:
+        raise NotImplementedError
+
+    def _watch_decoders(self) -> None:
         raise NotImplementedError
 
     def take_answer(self, process: WorkerProcess) -> None:

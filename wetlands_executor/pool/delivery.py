@@ -15,6 +15,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+from wetlands_executor import threads
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -62,136 +65,212 @@ class Latch:
 
 
 class SerialThread:
-    """Runs jobs one after another on a thread of its own."""
+    """Runs jobs one after another on a thread of its own.
 
-    def __init__(self, name: str) -> None:
+    No locks: user threads enter, which signal handlers interrupt and where finalizers run. A job is put in one step, and of those who start the
+    thread at the same time one is served.
+
+    Args:
+        name: of the thread.
+        kind: what it does, a constant of ``threads``.
+    """
+
+    def __init__(self, name: str, kind: str) -> None:
         self._name = name
-        self._jobs: deque[Job] = deque()
-        # Guards `_thread` and `_ended`; no job runs while it is held. RLock: a finalizer may post from within.
-        self._lock = threading.RLock()
-        self._work = threading.Semaphore(0)
-        self._thread: threading.Thread | None = None
+        self._kind = kind
+        # Each entry holds one job, which is taken by exactly one thread; None is the end.
+        self._jobs: SimpleQueue[list[Job] | None] = SimpleQueue()
+        # Not empty once a thread was started; noted in one step with the start.
+        self._starts: list[object] = []
+        # The thread that serves, under the key 0; written once, by `setdefault`.
+        self._serving: dict[int, threading.Thread] = {}
         self._ended = False
+        self._gone = Latch()
 
     def put(self, job: Job) -> None:
         """Run ``job`` after those that were put before; in the caller if no thread can be had any more (interpreter exit)."""
-        with self._lock:
-            if not self._ended:
-                if self._thread is None:
-                    thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                    try:
-                        thread.start()
-                    except RuntimeError:  # "can't start new thread": out of threads, or the interpreter is going down
-                        _run_job(job)
-                        return
-                    self._thread = thread
-                self._jobs.append(job)
-                self._work.release()
-                return
-        _run_job(job)
+        entry = [job]
+        self._jobs.put(entry)
+        if not self._starts and not self._ended:
+            try:
+                threads.start(self._run, (), self._name, self._kind, self._starts.append)
+            except RuntimeError:  # "can't start new thread": out of threads, or the interpreter is going down
+                _run_entry(entry)
+        if self._ended:
+            _run_entry(entry)  # Race: the thread may have ended without seeing it
 
     def _run(self) -> None:
+        mine = threading.current_thread()
+        if self._serving.setdefault(0, mine) is not mine:
+            return  # another one was started at the same time
+        while (entry := self._jobs.get()) is not None:
+            _run_entry(entry)
+            del entry  # it holds a task and its result
+        self._drain()
+        self._gone.set()
+
+    def _drain(self) -> None:
+        """Run what was put before the threads that put it knew of the end."""
         while True:
-            self._work.acquire()
-            if not self._jobs:
+            try:
+                entry = self._jobs.get_nowait()
+            except Empty:
                 return
-            _run_job(self._jobs.popleft())
+            if entry is not None:
+                _run_entry(entry)
 
     def end(self) -> None:
-        """Run what was put, then end the thread; waits, unless called from that thread. Later jobs run in their caller."""
-        with self._lock:
-            first = not self._ended
-            self._ended = True
-            thread = self._thread
-        if thread is not None:
-            if first:
-                self._work.release()
-            if thread is not threading.current_thread():
-                thread.join()
+        """Run what was put, then end the thread; waits, unless called from that thread. Later jobs run in their caller. I/O thread."""
+        self._ended = True
+        self._jobs.put(None)
+        if not self._starts:
+            self._drain()
+            return
+        if self._serving.get(0) is threading.current_thread():
+            return
+        self._gone.wait()
+        _join(self._serving.get(0))
+
+    @property
+    def started(self) -> bool:
+        """True if there is, or was, anything to run."""
+        return bool(self._starts) or not self._jobs.empty()
 
     @property
     def ident(self) -> int | None:
         """The thread's identifier, None before it was started."""
-        return self._thread.ident if self._thread is not None else None
+        thread = self._serving.get(0)
+        return thread.ident if thread is not None else None
 
 
 class Decoders:
-    """Runs jobs on as many threads as it takes for none to wait long behind a stuck one."""
+    """Runs jobs on as many threads as it takes for none to wait long behind a stuck one.
 
-    def __init__(self, name: str) -> None:
+    No locks, as above. ``put`` is anybody's, ``check`` and ``end`` are the I/O thread's, which alone starts threads.
+
+    Args:
+        name: of the threads.
+        overtaken: called on a decoder thread if a job may wait behind one that has just begun: ``check`` should be called.
+    """
+
+    def __init__(self, name: str, overtaken: Callable[[], object]) -> None:
         self._name = name
-        # Guards all fields below; no job runs while it is held.
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._jobs: deque[Job] = deque()
-        self._threads = 0
-        self._waiting = 0
-        self._running: dict[int, float] = {}
+        self._overtaken = overtaken
+        self._jobs: SimpleQueue[list[Job] | None] = SimpleQueue()
+        # One entry for each thread that waits for a job, at most one thread in the long run. Who puts a job takes the entry.
+        self._idle: deque[None] = deque()
+        self._threads: set[_Decoder] = set()
         self._ended = False
 
-    def put(self, job: Job) -> float | None:
-        """Run ``job`` on a thread; return the seconds after which ``check`` should be called, None if it need not be."""
-        with self._lock:
-            if not self._ended:
-                self._jobs.append(job)
-                if self._waiting >= len(self._jobs):
-                    self._changed.notify()
-                    return None
-                if self._threads == 0:
-                    if self._start_locked():
-                        return None
-                    self._jobs.pop()
-                else:
-                    return PATIENCE
-        _run_job(job)
-        return None
+    def put(self, job: Job) -> bool:
+        """Run ``job`` on a thread; return True if ``check`` has to be called for that."""
+        entry = [job]
+        self._jobs.put(entry)
+        if self._ended:
+            _run_entry(entry)  # Race: the threads may have ended without seeing it
+            return False
+        try:
+            self._idle.pop()
+        except IndexError:
+            return True
+        return False
 
     def check(self) -> float | None:
-        """Start another thread if all are stuck; return when to look again, None if nothing waits."""
-        with self._lock:
-            if not self._jobs or self._waiting:
-                return None
-            newest = max(self._running.values(), default=0.0)
-            if time.monotonic() - newest >= PATIENCE and self._threads < MOST_DECODERS:
-                self._start_locked()
-            return PATIENCE
+        """Start another thread if all are stuck; return the seconds after which to look again, None if nothing waits."""
+        if self._jobs.empty() or self._idle or self._ended:
+            return None
+        begun = [decoder.begun for decoder in self._threads.copy()]
+        if not begun or (time.monotonic() - max(begun) >= PATIENCE and len(begun) < MOST_DECODERS):
+            decoder = _Decoder()
+            self._threads.add(decoder)
+            try:
+                threads.start(self._run, (decoder,), self._name, threads.DECODE)
+            except RuntimeError:
+                self._threads.discard(decoder)
+                if not self._threads:
+                    self._drain()  # better here than never
+                    return None
+        return PATIENCE
 
-    def _start_locked(self) -> bool:
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+    def _run(self, mine: _Decoder) -> None:
+        mine.thread = threading.current_thread()
+        while (entry := self._next(mine)) is not None:
+            mine.begun = time.monotonic()
+            _run_entry(entry)
+            threads.deciding.pop(threading.get_ident(), None)
+            threads.holding.discard(threading.get_ident())
+            del entry  # it holds a task and its result
+        self._threads.discard(mine)
+        mine.gone.set()
+
+    def _next(self, mine: _Decoder) -> list[Job] | None:
+        """Return the next job; None if this thread is to end."""
         try:
-            thread.start()
-        except RuntimeError:
-            return False
-        self._threads += 1
-        return True
+            return self._jobs.get_nowait()
+        except Empty:
+            if self._idle:
+                return None  # one spare thread is enough; those that a stuck job called in go again
+        mine.begun = 0.0
+        self._idle.append(None)
+        entry = self._jobs.get()
+        try:
+            self._idle.pop()
+        except IndexError:
+            pass  # the thread that has put a job took it
+        if not self._jobs.empty():
+            self._overtaken()  # Race: a thread that has put another job may take this one to be waiting still
+        return entry
 
-    def _run(self) -> None:
-        ident = threading.get_ident()
+    def _drain(self) -> None:
         while True:
-            with self._lock:
-                self._running.pop(ident, None)
-                while not self._jobs:
-                    if self._ended or self._waiting:
-                        # One spare thread is enough; those that a stuck job called in go again.
-                        self._threads -= 1
-                        self._changed.notify_all()
-                        return
-                    self._waiting += 1
-                    self._changed.wait()
-                    self._waiting -= 1
-                job = self._jobs.popleft()
-                self._running[ident] = time.monotonic()
-            _run_job(job)
-            del job  # it holds a task and its result
+            try:
+                entry = self._jobs.get_nowait()
+            except Empty:
+                return
+            if entry is not None:
+                _run_entry(entry)
 
     def end(self) -> None:
-        """Run what was put, then end the threads; waits, unless called from one of them."""
-        with self._lock:
-            self._ended = True
-            self._changed.notify_all()
-            own = 1 if threading.get_ident() in self._running else 0
-            while self._threads > own:
-                self._changed.wait()
+        """Run what was put, then end the threads; waits, unless called from one of them. Later jobs run in their caller. I/O thread."""
+        self._ended = True
+        decoders = self._threads.copy()
+        for _ in decoders:
+            self._jobs.put(None)
+        for decoder in decoders:
+            if decoder.thread is not threading.current_thread():
+                decoder.gone.wait()
+                _join(decoder.thread)
+        self._drain()
+
+
+class _Decoder:
+    """One thread of ``Decoders``.
+
+    Attributes:
+        thread: it, once it runs.
+        begun: when it was started or has begun its job, on the monotonic clock; 0 between two jobs.
+        gone: set when it has nothing left to do.
+    """
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+        self.begun = time.monotonic()
+        self.gone = Latch()
+
+
+def _join(thread: threading.Thread | None) -> None:
+    """Wait until a thread that has nothing left to do is gone."""
+    if isinstance(thread, threads.PoolThread):
+        thread.join()
+
+
+def _run_entry(entry: list[Job]) -> None:
+    """Run the job of an entry if no other thread has taken it."""
+    try:
+        job = entry.pop()
+    except IndexError:
+        return
+    _run_job(job)
 
 
 def _run_job(job: Job) -> None:

@@ -21,31 +21,22 @@ ErrorCallback = Callable[["Task[Any]", BaseException], object]
 
 
 class Tally:
-    """A number that any thread may raise by one in a single step in C, without a lock: ``tally.up()``.
+    """A number that any thread may raise in a single step in C, without a lock: ``tally.up()``."""
 
-    Reading it raises it too, so the reads are counted.
-    """
-
-    __slots__ = ("_count", "_lock", "_more", "up")
+    __slots__ = ("_count", "up")
 
     def __init__(self) -> None:
         self._count = itertools.count()
-        # Guards `_more`, and reading; held for a few steps of ours only. RLock: a finalizer may come in between.
-        self._lock = threading.RLock()
-        self._more = 0
         self.up: Callable[[], int] = self._count.__next__
 
     def add(self, number: int) -> None:
         """Raise it by any number."""
-        with self._lock:
-            self._more += number
+        next(itertools.islice(self._count, number, number), None)  # one step: a slice that begins at its end only counts
 
     @property
     def value(self) -> int:
         """The number."""
-        with self._lock:
-            self._more -= 1
-            return self.up() + self._more + 1
+        return int(repr(self._count)[6:-1])  # "count(7)": to look at it in any other way would be to count
 
 
 class Ledger:

@@ -31,6 +31,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wetlands_executor import threads
 from wetlands_executor.errors import TaskTimeoutError
 from wetlands_executor.pool import payload, ports, spawn
 from wetlands_executor.pool import state as st
@@ -207,7 +208,8 @@ class Pool(Actions):
             for process in self.processes.values():
                 process.forget(definition)
 
-        self.post(forget)
+        if self.started:
+            self.post(forget)
 
     def reserve(self, task: Task[Any]) -> None:
         """Keep the pool open for a task whose dependencies are not ready."""
@@ -233,7 +235,8 @@ class Pool(Actions):
 
     def limit_run(self, seconds: float | None) -> None:
         """End all tasks that have not finished ``seconds`` from now; None lifts the limit."""
-        self.post(partial(self._limit_run, seconds))
+        if self.started or seconds is not None:
+            self.post(partial(self._limit_run, seconds))
 
     def _limit_run(self, seconds: float | None) -> None:
         if self._run_limit is not None:
@@ -263,7 +266,8 @@ class Pool(Actions):
     def wait_all(self, timeout: float | None) -> bool:
         """Wait until every task that was handed in has finished; False if ``timeout`` seconds were over before."""
         end = None if timeout is None else time.monotonic() + timeout
-        if self.started and not self.ended and not self.on_own_thread and not self.forked:
+        threads.check(among=self)
+        if self.started and not self.ended and not self.forked:
             # What was submitted is counted by the I/O thread. When that comes to this, it has counted all of it.
             counted = Latch()
 
@@ -278,13 +282,16 @@ class Pool(Actions):
 
     @property
     def on_own_thread(self) -> bool:
-        """True on the I/O thread: in a finalizer that the garbage collector runs there, which must not wait for that thread."""
-        return threading.current_thread() is self._thread
+        """True on an I/O thread: in a finalizer that the garbage collector runs there, which must not wait for that thread.
+
+        That of another pool counts too: two of them could wait for each other.
+        """
+        return threads.must_not_wait()
 
     @property
     def started(self) -> bool:
-        """True once the I/O thread runs."""
-        return self._thread is not None
+        """True once the I/O thread runs, or is being started."""
+        return bool(self._fate)
 
     def launch(self, wait: bool) -> None:
         """Start all workers; raise why if none can be started."""
@@ -302,6 +309,8 @@ class Pool(Actions):
             self._feed(st.LaunchRequested())
             self._check_launched()
 
+        if wait:
+            threads.check()
         self.post(begin)
         if wait:
             lock.acquire()
@@ -316,18 +325,39 @@ class Pool(Actions):
         if cancel_pending:
             for task in list(self.dependents):
                 task._cancel_at_gate()
-        self.post(partial(self._feed, st.ShutdownRequested(cancel_pending)))
+        if not self._end_unused():
+            self.post(partial(self._feed, st.ShutdownRequested(cancel_pending)))
+
+    def _end_unused(self) -> bool:
+        """End a pool that has nothing to end, without starting anything; False if it has been used.
+
+        Threads that are started at interpreter exit only to end harm others: before CPython 3.12.3 they make `threading` forget to wait
+        for the program's own threads.
+        """
+        if not self._fate and not self.callbacks.started and not self._posted:
+            self._fate.setdefault(0, None)
+        if self._fate.get(0, self) is not None:
+            return False
+        # Again and again, if it comes to that: whoever did it before may have been interrupted.
+        self.ended = True
+        self._port = EndedPort()  # type: ignore[assignment]
+        self.keeps = []
+        self._sweep()
+        self.workers_gone.set()
+        self.finished.set()
+        return True
 
     def terminate(self, *, kill: bool) -> None:
         """End all workers now: running calls are lost, the others cancelled."""
         self.refusing = True
         for task in [*self.unstarted, *self.dependents]:
             task._cancel_at_gate()
-        self.post(partial(self._terminate, kill))
-        if self.nursery is not None:
-            self.nursery.kill()
+        if not self._end_unused():
+            self.post(partial(self._terminate, kill))
 
     def _terminate(self, kill: bool) -> None:
+        if self.nursery is not None:
+            self.nursery.kill()
         if not kill:
             for process in self.processes.values():
                 process.process.terminate()
@@ -335,15 +365,20 @@ class Pool(Actions):
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all workers are gone and everything was delivered; True if so. Not from a thread that delivers."""
-        thread = self._thread
-        if thread is None or thread is threading.current_thread() or self.forked:
+        if not self._fate or self.forked:
             return True
-        current = threading.get_ident()
-        if current in (self.output.ident, self.callbacks.ident) or threading.current_thread().name == "wetlands-decode":
-            return self.workers_gone.wait(timeout)  # delivery waits for this very thread
+        kind = threads.kind_of_this()
+        if kind is not None and not self.finished.is_set():
+            threads.check()
+            if threading.get_ident() in threads.holding:
+                raise RuntimeError("the executor cannot end before this function (retry_on, or the pickling of a call) has returned")
+            if kind == threads.DECODE or threading.get_ident() == self.callbacks.ident:
+                return self.workers_gone.wait(timeout)  # delivery waits for this very thread
         if not self.finished.wait(timeout):
             return False
-        thread.join()  # it has nothing left to do; an interrupt here harms nobody
+        thread = self._thread
+        if isinstance(thread, threads.PoolThread) and thread is not threading.current_thread():
+            thread.join()  # it has nothing left to do; an interrupt here harms nobody
         return True
 
     def ask_running(self, signal_number: int | None) -> None:
@@ -428,6 +463,7 @@ class Pool(Actions):
     def after_fork_in_child(self) -> None:
         """Let go of everything: the pool belongs to the parent (``spawn`` closes the descriptors)."""
         self._port = EndedPort()  # type: ignore[assignment]
+        self._fate = {0: None}
         self.refusing = True
         self.ended = True
         self.departures.wake = -1

@@ -11,10 +11,11 @@ pipe, a time limit, shutdown) only kills.
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import repeat
 from os import write
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
 from wetlands_executor.pool import spawn
@@ -34,6 +35,8 @@ READ = 65536
 DIRECT = 262144
 #: Bytes of stderr that are kept for the error of a crash.
 TAIL = 16384
+#: Seconds that a submitting thread may be inside the lane before the I/O thread does something else first. It writes one frame there.
+LANE_PATIENCE = 0.005
 #: Flags of calls that need more than their frame.
 _WITH_RECORDS = wire.IN_BULK | wire.NAMED
 #: A frame longer than this is no frame.
@@ -51,7 +54,7 @@ class Call(Item):
         task: who gets the outcome.
         process: the worker that it was sent to, None while it waits.
         deciding: it has failed, and a decoder thread is finding out whether it is run again.
-        backlog: frames of this call that wait for one before them to be unpickled; None if there is no such one.
+        backlog: ``Backlog`` of the frames of this call that are unpickled one after another; None as long as there was none.
         known: the I/O thread has taken it into its books; False as long as only those know of it who have sent it directly.
         awaited: the worker may have been told that somebody waits for its answer on the board.
         departed, after: it is in the chain of those whose submitter has left the return lane; the next one of that chain.
@@ -95,7 +98,7 @@ class Call(Item):
         self.quiet = False
         self.deciding = False
         self.timers: list[Timer] | None = None
-        self.backlog: deque[Frame] | None = None
+        self.backlog: Any = None
         self.number = number
         self.encoded = encoded
         self.context = context
@@ -199,49 +202,65 @@ class WorkerProcess:
         self._bulk: deque[bytes | memoryview] = deque()
         self._buffer = b""
         self._large: tuple[int, int, bytearray | None, int, int, int] | None = None
-        # Guards the number `process.inbox` against being closed while a submitting thread writes to it. RLock, because a signal handler
-        # may submit while the same thread is inside; held for one write that cannot block.
-        self.lane = threading.RLock()
         self.lane_open = False
-        #: (call, bytes written, ...), one entry per frame that a submitting thread wrote itself; absorbed by the I/O thread.
+        #: (call, ..., bytes written, ...), one entry per frame that a submitting thread wrote itself; absorbed by the I/O thread.
         self.sent_directly: deque[tuple[Any, ...]] = deque()
+        # The key of the lane: the number of the inbox, in here unless a submitting thread is writing to it or the I/O thread has closed the
+        # lane. So that number is not closed during a write. No lock: on CPython 3.14 an exception from a signal handler could leave it locked.
+        self._lane_key: SimpleQueue[int] = SimpleQueue()
+        self._lane_key.put(process.inbox)
+        self._lane_closed = False
+        # What `send_directly` is made of; each step raises, and changes nothing, if it must not go on. `_lane_empty`: ValueError if a call was
+        # sent that is not absorbed (an empty deque is equal to an empty deque only). `_take_key`: Empty if the key is not there.
+        self._lane_empty = map([deque[Any]()].index, repeat(self.sent_directly))
+        self._take_key = iter(self._lane_key.get_nowait, None)
+        self._give_key = map(self._lane_key.put, repeat(process.inbox))
 
     # --- going out
 
     def send_directly(self, call: Call) -> bool:
         """Write one frame from the submitting thread, to a worker that holds nothing; False if it cannot be done.
 
-        Race: an exception from a signal handler may end this method between any two steps. The write and its record are therefore one step
-        in C (``extend`` over ``zip`` over ``map``): either the frame is in the pipe and recorded, or neither. The same step notes that its
-        blocks are given.
+        Race: an exception from a signal handler may end this method between any two steps, and other threads may come in there. So this is
+        one step in C (``extend`` over ``zip`` over ``map``): nothing else was sent, the key is taken, the frame written, the key given back,
+        all of it recorded. Either the frame is in the pipe and recorded, or neither. The same step notes that its blocks are given. Only the
+        write lets other threads run. In it no signal handler runs: writing to a pipe that does not block is not interrupted.
         """
         frame = call.frame()
         sent, back = self.sent_directly, self.return_lane
         parcel = call.encoded.parcel
-        with self.lane:
-            if not self.lane_open or sent:
-                return False
-            call.process = self
-            notes = () if parcel is None else (parcel.offer(self.parcels.incarnation),)
-            if back is not None and back.expected and not call.watched and call.task._options is None:
-                back.expect(call)
-                if sent or not self.lane_open:
-                    # Race: a signal handler has come in between and has sent a call of its own, whose answer this one's would overwrite.
-                    call.awaited = call.quiet = False
-                    if parcel is not None:
-                        parcel.take_back()
-                    return False
-            try:
-                sent.extend(zip((call,), map(write, (self.process.inbox,), (frame,)), *notes))  # noqa: B905 - not strict, which takes as long as the rest
-            except OSError as error:
-                if raised_elsewhere(error):
-                    raise  # a signal handler's, for example a TimeoutError, when the frame was out
-                if call.awaited and back is not None:
-                    back.expect_no_more(call)
-                if parcel is not None:
-                    parcel.take_back()
-                return False
+        if not self.lane_open or sent:
+            return False
+        call.process = self
+        notes = () if parcel is None else (parcel.offer(self.parcels.incarnation),)
+        if back is not None and back.expected and not call.watched and call.task._options is None:
+            back.expect(call)
+            if sent or not self.lane_open:
+                # Race: another thread or a signal handler has sent a call meanwhile, whose answer this one's would overwrite.
+                return self._refuse_directly(call)
+        try:
+            sent.extend(zip((call,), self._lane_empty, map(write, self._take_key, (frame,)), self._give_key, *notes))  # noqa: B905 - not strict, which takes as long as the rest
+        except OSError as error:
+            trace = error.__traceback__
+            if trace is not None and trace.tb_next is not None:
+                raise  # a signal handler's, for example a TimeoutError, when the frame was out
+            self._lane_key.put(self.process.inbox)  # Order: the first call of this block, before which no signal handler runs
+            if call.awaited and back is not None:
+                back.expect_no_more(call)
+            return self._refuse_directly(call)
+        except (ValueError, Empty) as error:
+            if raised_elsewhere(error):
+                raise  # as above
+            return self._refuse_directly(call)  # Race: another thread was faster
         return True
+
+    @staticmethod
+    def _refuse_directly(call: Call) -> bool:
+        """Undo what ``send_directly`` has done for a call that it has not sent; return False."""
+        call.awaited = call.quiet = False
+        if call.encoded.parcel is not None:
+            call.encoded.parcel.take_back()
+        return False
 
     def send_record(self, kind: int, number: int, payload: bytes) -> None:
         """Queue a record for the bulk pipe."""
@@ -361,6 +380,9 @@ class WorkerProcess:
         if lane is not None and lane.watched:
             lane.watched = False
             self.port.remove(lane.bell.fd)
+        if self._lane_closed:
+            self._lane_closed = False
+            self._lane_key.put(self.process.inbox)
         self.lane_open = True
 
     def take_back(self) -> list[Call]:
@@ -555,12 +577,25 @@ class WorkerProcess:
     # --- the end
 
     def close_lane(self) -> bool:
-        """End the express lane; False if another thread is inside right now and the descriptors must stay open a little longer."""
+        """Close the express lane; False if another thread is inside right now and the descriptors must stay open a little longer."""
         self.lane_open = False
-        if not self.lane.acquire(timeout=0.005):
-            return False
-        self.lane.release()
-        # From here on no thread writes: who enters the lane later finds it closed.
+        if not self._lane_closed:
+            try:
+                self._lane_key.get(timeout=LANE_PATIENCE)
+            except Empty:
+                return False
+            # From here on no thread writes: who comes later finds no key.
+            self._lane_closed = True
+        return True
+
+    def wait_for_lane(self) -> bool:
+        """Let a thread that is inside the lane finish the step that records what it has sent; False if it needs longer."""
+        if not self._lane_closed:
+            try:
+                key = self._lane_key.get(timeout=LANE_PATIENCE)
+            except Empty:
+                return False
+            self._lane_key.put(key)
         return True
 
     def stop(self) -> None:

@@ -7,8 +7,10 @@ import pickle
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from wetlands_executor import threads
 from wetlands_executor.pool import payload
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.core import PoolCore
@@ -27,6 +29,36 @@ LOGGER = logging.getLogger("concurrent.futures")
 _VALUES = frozenset((wire.VALUE, wire.VALUE_IN_BLOCKS))
 #: Pieces of output under way at which reading from a worker's stream pauses, and goes on.
 OUTPUT_HIGH, OUTPUT_LOW = 256, 64
+
+
+class Backlog:
+    """Frames of one call that wait to be unpickled, in order.
+
+    No lock: on a decoder thread the collector may run a finalizer, which may wait for a task, and the I/O thread must not wait for that.
+
+    Attributes:
+        frames: those that no decoder has taken.
+        turn: holds one entry if no decoder works on this call.
+    """
+
+    __slots__ = ("frames", "turn")
+
+    def __init__(self) -> None:
+        self.frames: deque[Frame] = deque()
+        self.turn: deque[None] = deque((None,))
+
+    @property
+    def busy(self) -> bool:
+        """True if frames wait or are being unpickled."""
+        return bool(self.frames) or not self.turn
+
+    def take_turn(self) -> bool:
+        """Return True if the caller has to see that a decoder works on this call."""
+        try:
+            self.turn.pop()
+        except IndexError:
+            return False
+        return True
 
 
 class Settling(PoolCore):
@@ -66,7 +98,7 @@ class Settling(PoolCore):
 
     def _settle(self, call: Call, frame: Frame) -> None:
         kind, data = frame.kind, frame.payload
-        if call.backlog is not None or call.deciding:
+        if call.deciding or (call.backlog is not None and call.backlog.busy):
             self._decode(call, frame)
         elif kind == wire.NONE:
             call.task._settle(None, None)
@@ -88,32 +120,44 @@ class Settling(PoolCore):
 
     def _decode(self, call: Call, frame: Frame) -> None:
         """Unpickle on a decoder thread. Order: frames of one call one after another, those of different calls side by side."""
-        with self._backlog_lock:
-            if call.backlog is not None:
-                call.backlog.append(frame)
-                return
-            call.backlog = deque((frame,))
-        self.run_user_code(partial(self._work_off, call))
+        backlog = call.backlog
+        if backlog is None:
+            backlog = call.backlog = Backlog()
+        backlog.frames.append(frame)
+        if backlog.take_turn():
+            self.run_user_code(partial(self._work_off, call, backlog))
 
     def run_user_code(self, job: Callable[[], object]) -> None:
         """Run ``job`` on a decoder thread. Any thread."""
-        delay = self.decoders.put(job)
-        if delay is not None:
-            self.post(partial(self._set_timer, delay, self._check_decoders))
+        if self.decoders.put(job):
+            if self._thread is not None and self._thread.ident == get_ident():
+                self._check_decoders(due=False)
+            else:
+                self._watch_decoders()
 
-    def _check_decoders(self) -> None:
+    def _watch_decoders(self) -> None:
+        self.post(partial(self._check_decoders, due=False))
+
+    def _check_decoders(self, *, due: bool) -> None:
+        """Start a decoder if one is needed. I/O thread. ``due``: the timer of an earlier look has fired; there is one at a time."""
+        if due:
+            self._decoders_watched = False
         delay = self.decoders.check()
-        if delay is not None:
-            self._set_timer(delay, self._check_decoders)
+        if delay is not None and not self._decoders_watched:
+            self._decoders_watched = True
+            self._set_timer(delay, partial(self._check_decoders, due=True))
 
-    def _work_off(self, call: Call) -> None:
-        """Runs on a decoder thread."""
+    def _work_off(self, call: Call, backlog: Backlog) -> None:
+        """Runs on a decoder thread, on one at a time for each call."""
+        threads.decide(call.task)
         while True:
-            with self._backlog_lock:
-                if not call.backlog:
-                    call.backlog = None
-                    return
-                frame = call.backlog.popleft()
+            try:
+                frame = backlog.frames.popleft()
+            except IndexError:
+                backlog.turn.append(None)
+                if backlog.frames and backlog.take_turn():  # Race: one was added before the turn was given back
+                    continue
+                return
             if frame.kind == wire.OUTPUT:
                 self._decode_output(call, frame)
             elif frame.kind == wire.NONE:
@@ -141,6 +185,8 @@ class Settling(PoolCore):
 
     def _decide(self, call: Call, error: BaseException) -> None:
         """Find out whether a failed call is run again; ``retry_on`` may be user code. Runs on a decoder thread."""
+        threads.decide(call.task)
+        threads.holding.add(get_ident())
         again = False
         asked = call.asks and call.place is None  # its worker died: the state has reserved a place
         try:
@@ -148,6 +194,7 @@ class Settling(PoolCore):
         except BaseException:  # user code, and no thread of its own: SystemExit there ends nothing either
             LOGGER.exception("wetlands_executor: exception in retry_on of task %r", call.task.name)
         finally:
+            threads.holding.discard(get_ident())
             if again:
                 self.post(partial(self._run_again, call, error, asked))
             else:

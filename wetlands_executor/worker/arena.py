@@ -17,7 +17,7 @@ writes its word (the allocator if it is free).
 A forked child has the same mapping. It must not free what its parent uses, nor see what becomes of it: its finalizers do nothing (the pid
 differs), and blocks that were in use at the fork become private copies at the same addresses, while the parent waits.
 
-Any thread enters here, and the garbage collector. There are no locks but the one that guards growth.
+Any thread enters here, and the garbage collector. There are no locks: an exception from a signal handler could leave one locked for ever.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import itertools
 import mmap
 import os
 import sys
-from _thread import RLock
 from _weakref import ref as weak_reference
 from _weakrefset import WeakSet
 
@@ -314,15 +313,13 @@ class Blocks:
         self.mine = mine
         self.limit = limit
         self.claims: Dict[int, Any] = {}
-        self.table: List[Tuple[int, int]] = []
+        self.table: Dict[int, Tuple[int, int]] = {}
         self.touched: Dict[int, int] = {}
         self._by_class: Dict[int, List[int]] = {}
         self._cursor = 0
-        # Guards growth: `table` and `_ends`. RLock, because a signal handler may ask for a block while its thread is inside.
-        self._lock = RLock()
-        self._growing = False
-        #: End of the last extent, next place in the segment that is being filled, end of that segment; replaced whole.
-        self._ends = (SEGMENT, SEGMENT, SEGMENT)
+        # By slot: (offset, capacity), and then the end of the last extent, the next place in the segment that is being filled, the end of that
+        # segment. The next slot belongs to the thread that adds its entry first, in one step (`setdefault`).
+        self._growth: Dict[int, Tuple[Tuple[int, int], Tuple[int, int, int]]] = {}
         self._allowance = 0
 
     def claim(self, count: int, token: List[int]) -> int:
@@ -363,31 +360,35 @@ class Blocks:
         return -1
 
     def _grow(self, size: int, count: int, token: Any) -> int:
-        with self._lock:
-            if self._growing or len(self.table) >= SLOTS or not self._afford(count):
+        if not self._afford(count):
+            return -1
+        growth = self._growth
+        while len(growth) < SLOTS:
+            slot = len(growth)
+            end, place, filled = (SEGMENT, SEGMENT, SEGMENT)
+            if slot:
+                last, (end, place, filled) = growth[slot - 1]
+                self.table.setdefault(slot - 1, last)  # its maker may have been interrupted; the table has no gaps
+            if size > SEGMENT // 2:
+                place, ends = end, ((end + size + _HUGE - 1) & -_HUGE, place, filled)
+            elif place + size <= filled:
+                ends = (end, place + size, filled)
+            else:
+                place = (end + SEGMENT - 1) & -SEGMENT
+                ends = (place + SEGMENT, place + size, place + SEGMENT)
+            if ends[0] > self.region.size:
                 return -1
-            self._growing = True
-            try:
-                end, place, filled = self._ends
-                if size > SEGMENT // 2:
-                    place, self._ends = end, ((end + size + _HUGE - 1) & -_HUGE, place, filled)
-                elif place + size <= filled:
-                    self._ends = (end, place + size, filled)
-                else:
-                    place = (end + SEGMENT - 1) & -SEGMENT
-                    self._ends = (place + SEGMENT, place + size, place + SEGMENT)
-                if self._ends[0] > self.region.size:
-                    return -1
-                slot = len(self.table)
-                token.append(slot)
+            entry = ((place, size), ends)
+            token.append(slot)
+            if growth.setdefault(slot, entry) is entry:
                 self.claims[slot] = token
                 self.region.words[slot] = self.mine
                 self.touched[slot] = count
-                self.table.append((place, size))
+                self.table.setdefault(slot, entry[0])
                 self._by_class.setdefault(size, []).append(slot)
                 return slot
-            finally:
-                self._growing = False
+            token.pop()  # another thread, or a signal handler, was faster
+        return -1
 
     def _afford(self, growth: int) -> bool:
         """Return True if the file may take that many bytes more."""

@@ -1,0 +1,217 @@
+"""The threads of the pools: how any thread may start one, and which of them must not wait for a task.
+
+*Starting.* A thread of a pool is started from wherever it is needed first: by a user's main thread, which a signal handler may
+interrupt, or within a finalizer. ``threading.Thread.start`` takes locks of the standard library and waits for the new thread;
+an exception on the main thread can leave such a lock locked for ever (seen on CPython 3.14, where a handler can run between
+the return of ``__enter__`` and the first step of a ``with`` block). So ``start`` makes a bare thread in one step of C code, and
+that thread, which never runs signal handlers, starts the real one. Two re-entries may both start a thread: which of them serves
+is decided by these threads themselves, in one step (see their targets).
+
+*Waiting.* The garbage collector runs finalizers on any thread, those of a pool included. A finalizer that waits for a task on
+a thread without which no task ends would wait for ever, and all tasks with it. ``check`` refuses that.
+
+Any thread enters.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from _thread import get_ident, start_new_thread
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+#: What a thread of a pool does, as error messages say it. Threads of these kinds never wait for a task.
+IO, OUTPUT, START = "feeds the workers", "writes what tasks print", "starts the workers"
+#: User code runs on these, which may wait for any task but the one that it is about.
+DECODE, CALLBACKS = "unpickles results", "runs callbacks"
+
+#: Identifier of each thread of a pool -> what it does.
+serving: dict[int, str] = {}
+#: One entry for each thread that was started and is not yet in ``serving``.
+starting: set[object] = set()
+#: Identifier of a decoder thread -> the task whose outcome it is finding out.
+deciding: dict[int, Any] = {}
+#: Identifiers of decoder threads without which their pool cannot close: a call may be handed in, or run again, when they return.
+holding: set[int] = set()
+
+_NEVER = frozenset((IO, OUTPUT, START))
+
+
+class PoolThread(threading.Thread):
+    """A daemon thread of a pool.
+
+    Args:
+        target: what it runs.
+        args: arguments of the target.
+        name: its name.
+        kind: what it does, one of the constants above.
+        token: its entry in ``starting``, if it has one.
+    """
+
+    def __init__(self, target: Callable[..., object], args: tuple[Any, ...], name: str, kind: str, token: object = None) -> None:
+        super().__init__(name=name, daemon=True)
+        self.kind = kind
+        self._serve: Callable[..., object] | None = target
+        self._serve_args = args
+        self._entry = token
+
+    def run(self) -> None:
+        """Serve."""
+        target, args = self._serve, self._serve_args
+        self._serve = None
+        self._serve_args = ()
+        if target is not None:
+            _serve(target, args, self.kind, self._entry)
+
+
+def _serve(target: Callable[..., object], args: tuple[Any, ...], kind: str, token: object) -> None:
+    ident = get_ident()
+    serving[ident] = kind
+    starting.discard(token)
+    try:
+        target(*args)
+    finally:
+        serving.pop(ident, None)
+
+
+def start(
+    target: Callable[..., object], args: tuple[Any, ...], name: str, kind: str, note: Callable[[object], object] | None = None
+) -> None:
+    """Start a thread of a pool. Any thread, signal handler or finalizer; does not wait for it.
+
+    Args:
+        target: what it runs.
+        args: arguments of the target.
+        name: its name.
+        kind: what it does, one of the constants above.
+        note: called in the same step, with something true, if the thread has been started; a function in C.
+
+    Raises:
+        RuntimeError: no thread can be started (a limit of the system, or the interpreter is going down).
+    """
+    token = object()
+    entry = (token, target, args, name, kind)
+    try:
+        # One step: the thread is noted if, and only if, it is started. `deque` of length 0 only consumes.
+        started = map(start_new_thread, (_begin,), (entry,))
+        deque(zip(map(starting.add, (token,)), started if note is None else map(note, started)), 0)  # noqa: B905 - one of each
+    except RuntimeError:
+        starting.discard(token)
+        raise
+
+
+def _begin(token: object, target: Callable[..., object], args: tuple[Any, ...], name: str, kind: str) -> None:
+    """Start the real thread. Runs on a bare thread, which no signal handler interrupts."""
+    serving[get_ident()] = kind
+    try:
+        PoolThread(target, args, name, kind, token).start()
+    except RuntimeError:  # no second thread: this one serves
+        _serve(target, args, kind, token)
+    finally:
+        serving.pop(get_ident(), None)
+
+
+def kind_of_this() -> str | None:
+    """Return what this thread does for a pool; None if it is a thread of the program."""
+    kind = serving.get(get_ident())
+    if kind is None and starting:
+        # Race: the collector may run a finalizer before a new thread has said in `serving` who it is. Its first frame says it.
+        frame = sys._getframe()
+        while frame.f_back is not None:
+            frame = frame.f_back
+        if frame.f_code is _begin.__code__:
+            return str(frame.f_locals["kind"])
+        thread = frame.f_locals.get("self")
+        if isinstance(thread, PoolThread):
+            return thread.kind
+    return kind
+
+
+def must_not_wait() -> bool:
+    """Return True on a thread without which no task ends."""
+    return kind_of_this() in _NEVER
+
+
+def decide(task: Any) -> None:
+    """Note that this thread, if it is a decoder, is finding out the outcome of a task."""
+    ident = get_ident()
+    if serving.get(ident) == DECODE:
+        deciding[ident] = task
+
+
+def check(task: Any = None, among: Any = None) -> None:
+    """Refuse to wait on this thread if that would stop a pool.
+
+    Args:
+        task: what is waited for; None if that is more than one task.
+        among: a pool all of whose tasks are waited for.
+
+    Raises:
+        RuntimeError: it would; says why.
+    """
+    kind = kind_of_this()
+    if kind is None:
+        return
+    if kind in _NEVER:
+        raise RuntimeError(
+            f"this thread ({threading.current_thread().name}) {kind} and must not wait for a task: what waits here is most likely a "
+            "finalizer (__del__, weakref.finalize) that the garbage collector has run on it; let it submit or cancel, not wait"
+        )
+    own = deciding.get(get_ident())
+    if own is not None and (own is task or (own._pool is among and own._final is None)):
+        raise RuntimeError(f"the outcome of the task {own.name!r} is being found out by this very thread, which must not wait for it")
+
+
+class Call:
+    """A function call on a thread of its own, whose caller waits for the outcome. The call goes on if the wait is interrupted.
+
+    Args:
+        function: what to call.
+    """
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def run(self) -> None:
+        """Call, and let the waiting thread go."""
+        try:
+            self._value = self._function()
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
+            self._error = error
+        finally:
+            self._done.release()
+
+    def outcome(self) -> Any:
+        """Wait for the end of the call; return its value, or raise its exception."""
+        self._done.acquire()
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._value
+        finally:
+            self = None  # type: ignore[assignment] # no cycle with the traceback
+
+
+def apart(function: Callable[[], Any]) -> Any:
+    """Call a function that takes locks which other threads need, where no signal handler can interrupt it.
+
+    Args:
+        function: it must not wait for a task.
+
+    Returns:
+        What it returns; whatever it raises is raised.
+
+    Raises:
+        RuntimeError: no thread can be started.
+    """
+    if get_ident() in serving:
+        return function()
+    call = Call(function)
+    start(call.run, (), "wetlands-apart", START)
+    return call.outcome()
