@@ -20,7 +20,7 @@ if HAS_NUMPY:
     import numpy as np  # here, so that what it costs is there before the first count
 
 
-class Sink(io.RawIOBase):
+class Sink:
     """Bytes of the host's streams; any thread."""
 
     def __init__(self) -> None:
@@ -29,16 +29,11 @@ class Sink(io.RawIOBase):
         self._lines: list[str] = []
         self._rest = b""
 
-    def writable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def write(self, data: Any) -> int:
+    def add(self, data: bytes) -> None:
         """Take bytes."""
         with self._lock:
-            *lines, self._rest = (self._rest + bytes(data)).split(b"\n")
+            *lines, self._rest = (self._rest + data).split(b"\n")
             self._lines += [line.decode("utf-8", "replace") for line in lines]
-        return len(bytes(data))
 
     def take(self, token: str) -> list[str]:
         """Return the lines with this token in them, and keep them no more."""
@@ -46,6 +41,19 @@ class Sink(io.RawIOBase):
             found = [line for line in self._lines if token in line]
             self._lines = [line for line in self._lines if token not in line]
         return found
+
+
+class Raw(io.RawIOBase):
+    """The way of one stream into the sink: a text stream closes what it writes to when it is collected."""
+
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Take bytes."""
+        SINK.add(bytes(data))
+        return len(data)
 
 
 class Records(logging.Handler):
@@ -73,7 +81,7 @@ ENCODINGS = ("utf-8", "ascii", "latin-1")
 
 def stream(encoding: str) -> io.TextIOWrapper:
     """Return a text stream into the sink, as strict as a terminal's."""
-    return io.TextIOWrapper(SINK, encoding=encoding, errors="strict", newline="\n", write_through=True)  # type: ignore[type-var]
+    return io.TextIOWrapper(Raw(), encoding=encoding, errors="strict", newline="\n", write_through=True)  # type: ignore[type-var]
 
 
 def blobs(kitchen: Kitchen) -> None:
@@ -150,7 +158,9 @@ def output(kitchen: Kitchen) -> None:
     found = SINK.take(text)
     numbers = [int(line.split()[1]) for line in found if line.split()[1] != "err"]
     if numbers != list(range(count)) or len(found) != count + 1:
-        raise Violation(f"of {count} lines and one on stderr {len(found)} have arrived: {found[:3]} ...")
+        threading.Event().wait(2)  # a violation is to say whether the rest comes too late or never
+        late = len(SINK.take(text))
+        raise Violation(f"of {count} lines and one on stderr {len(found)} have come before the end, {late} later: {found[:3]} ...")
 
 
 def census(kitchen: Kitchen) -> None:
