@@ -7,8 +7,11 @@ only while a call of the same ingredient holds it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -183,7 +186,38 @@ def endings(kitchen: Kitchen) -> None:
         executor.shutdown()
 
 
+def finalizers(kitchen: Kitchen) -> None:
+    """Objects whose finalizers submit and cancel, on whatever thread the collector runs, the pool's own included."""
+    executor = kitchen.executor("plain", "second", "quiet")
+    late: list[Task[Any]] = []
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            task = executor.submit(abs, -1)
+            if len(late) % 3 == 0:
+                task.cancel()
+            late.append(task)
+
+    count = 20
+    for number in range(count):
+        Cycle()
+        kitchen.value(kitchen.submit(executor, work.add, number, 1), number + 1)
+    deadline = time.monotonic() + LIMIT
+    while len(late) < count and time.monotonic() < deadline:
+        gc.collect()  # returns at once while another thread collects, and that thread's end is announced by nothing
+        threading.Event().wait(0.01)
+    kitchen.same(len(late), count, "objects that were finalized")
+    for task in late:
+        kitchen.end(task)
+        if not task.cancelled():
+            kitchen.value(task, 1)
+    late.clear()
+
+
 INGREDIENTS = {
     function.__name__: function
-    for function in (crashes, kills, cancellations, races, limits, interrupts, forks, alarms, vandals, endings)
+    for function in (crashes, kills, cancellations, races, limits, interrupts, forks, alarms, vandals, endings, finalizers)
 }
