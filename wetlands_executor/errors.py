@@ -15,6 +15,7 @@ __all__ = [
     "DependencyFailed",
     "EnvironmentNotFoundError",
     "ExecutionException",
+    "ScriptExit",
     "TaskTimeoutError",
     "TasksFailed",
     "WetlandsExecutorError",
@@ -86,6 +87,24 @@ class ExecutionException(WetlandsExecutorError):  # noqa: N818 - the public name
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the attributes when the error travels on to another process."""
         return type(self), (self.args[0], self.type_name, self.exception, self.traceback)
+
+
+class ScriptExit(ExecutionException):
+    """A script ended with an exit code other than 0; 0 and None complete its task.
+
+    Attributes:
+        code: the exit code; 1 if the script called ``sys.exit`` with a text, which is the last line of ``stderr`` then.
+        stderr: the last lines that the script wrote to ``sys.stderr``, newest last.
+    """
+
+    def __init__(self, message: str, code: int = 1, stderr: str = "", traceback: list[str] | None = None) -> None:
+        super().__init__(message, "SystemExit", str(code), traceback)
+        self.code = code
+        self.stderr = stderr
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the attributes when the error travels on to another process."""
+        return type(self), (self.args[0], self.code, self.stderr, self.traceback)
 
 
 class WorkerUnresponsive(WetlandsExecutorError, BrokenProcessPool):  # noqa: N818 - the public name, see the API

@@ -632,3 +632,115 @@ def register_hooks(path):
 
 def sleep_deep(seconds):
     time.sleep(seconds)
+
+
+# --------------------------------------------------------------------------------------------------------------- alarms
+
+
+class Alarm(Exception):
+    """Raised by the handlers below."""
+
+
+def raise_alarm(_number, _frame):
+    raise Alarm("of another task")
+
+
+_SIGNALS = {"ITIMER_REAL": "SIGALRM", "ITIMER_VIRTUAL": "SIGVTALRM", "ITIMER_PROF": "SIGPROF"}
+
+
+def leave_timer(name, interval):
+    signal.signal(getattr(signal, _SIGNALS[name]), raise_alarm)
+    signal.setitimer(getattr(signal, name), interval, interval)
+
+
+def burn(seconds):
+    """Use the processor, so that timers of its time go on as well."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return "burnt"
+
+
+def leave_alarm(raises):
+    if raises:
+        signal.signal(signal.SIGALRM, raise_alarm)
+    signal.alarm(1)
+
+
+def leave_watchdog(seconds):
+    import faulthandler
+
+    faulthandler.dump_traceback_later(seconds, exit=True)
+
+
+def leave_alarm_or_burn(seconds):
+    if not seconds:
+        return burn(0.15)
+    signal.signal(signal.SIGALRM, raise_alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    return "left"
+
+
+def be_interrupted_by_alarm():
+    signal.signal(signal.SIGALRM, raise_alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    return burn(60)
+
+
+_ticks = []
+
+
+def count_ticks():
+    signal.signal(signal.SIGALRM, lambda _number, _frame: _ticks.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+
+
+def ticks():
+    return len(_ticks)
+
+
+_thread_errors = []
+_go = threading.Event()
+
+
+def leave_thread_that_sets_alarm():
+    def late():
+        _go.wait(30)
+        try:
+            signal.alarm(1)
+        except RuntimeError as error:
+            _thread_errors.append(str(error))
+
+    _thread_errors.append(threading.Thread(target=late))
+    _thread_errors[0].start()
+
+
+def error_of_that_thread():
+    _go.set()
+    _thread_errors.pop(0).join()
+    return _thread_errors.pop()
+
+
+def leave_thread_that_raises(way):
+    import ctypes
+
+    main = threading.main_thread().ident
+    signal.signal(signal.SIGUSR1, raise_alarm)
+
+    def late():
+        for _ in range(100):
+            time.sleep(0.002)
+            if way == "signals":
+                signal.pthread_kill(main, signal.SIGUSR1)
+            else:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(main), ctypes.py_object(Alarm))
+
+    threading.Thread(target=late).start()
+
+
+def install_handler(name):
+    signal.signal(getattr(signal, name), raise_alarm)
+
+
+def has_handler(name):
+    return signal.getsignal(getattr(signal, name)) is raise_alarm

@@ -19,7 +19,7 @@ import pytest
 from tests.interpreters import Interpreter
 from tests.worker import workload
 from tests.worker.conftest import DEADLINE
-from wetlands_executor import CondaEnvExecutor, ExecutionException, WorkerCrashed, current_task
+from wetlands_executor import CondaEnvExecutor, ExecutionException, ScriptExit, WorkerCrashed, current_task
 
 Write = Callable[[str, str], Path]
 
@@ -122,10 +122,11 @@ def test_scripts(executor: CondaEnvExecutor, write: Write, capsys: pytest.Captur
     path = write("script_of_test.py", "import sys, helper_of_script\nprint(__name__, sys.argv[1:], helper_of_script.VALUE)\n")
     assert executor.submit_script(path, ["a", "b"]).result(DEADLINE) is None
     assert capsys.readouterr().out == "__main__ ['a', 'b'] from the helper\n"
-    leaves = write("leaves.py", "import sys\nsys.exit(4)\n")
-    with pytest.raises(SystemExit) as caught:
+    leaves = write("leaves.py", "import sys\nprint('why', file=sys.stderr)\nsys.exit(4)\n")
+    with pytest.raises(ScriptExit) as caught:
         executor.submit_script(leaves).result(DEADLINE)
-    assert caught.value.code == 4
+    assert (caught.value.code, caught.value.stderr) == (4, "why")
+    assert executor.submit_script(write("ends.py", "import sys\nsys.exit()\n")).result(DEADLINE) is None
 
 
 def test_modules(executor: CondaEnvExecutor, write: Write) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from wetlands_executor.pool import arena, bundle, payload, plain, ports, spawn
+from wetlands_executor.pool import arena, bundle, functions, payload, plain, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.arrivals import Arrivals
 from wetlands_executor.pool.lines import OutputStream
@@ -151,6 +151,7 @@ class Actions(Arrivals):
                 "initializer": data,
                 "initializer_code": code if bytecode else None,
                 "version": python_version(),
+                "argv": functions.arguments_of_host(),
                 "print_frames": spawn.THREADS,
                 "carries": process.parcels.arena is not None and process.parcels.arena.carries,
                 "incarnation": process.parcels.incarnation,

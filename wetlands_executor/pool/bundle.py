@@ -13,6 +13,7 @@ from importlib import resources
 from wetlands_executor.environment import frozen
 
 _MODULES = (
+    "alarms",
     "arena",
     "board",
     "bootstrap",
@@ -44,13 +45,17 @@ _MODULES = (
     "stdio",
     "tensors",
     "texts",
+    "threads",
     "variants",
     "wire",
 )
 
 
 #: What every worker imports before its first result.
-_FIRST = ("bootstrap", "runner", "wire", "board", "calls", "stdio", "channel", "context", "progress", "imports", "records", "injection")
+_FIRST = (
+    *("bootstrap", "runner", "wire", "board", "calls", "stdio", "channel", "context", "progress", "imports", "records", "injection"),
+    *("threads", "alarms"),
+)
 
 
 @functools.cache

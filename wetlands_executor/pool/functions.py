@@ -51,6 +51,11 @@ def _installation_paths() -> list[str]:
     return [paths[key] for key in keys if key in paths]
 
 
+def arguments_of_host() -> list[str]:
+    """Return ``sys.argv`` for the workers, as text only; programs that embed Python may have none."""
+    return [value for value in getattr(sys, "argv", None) or () if type(value) is str]
+
+
 @functools.cache
 def _environment_folders() -> tuple[str, ...]:
     """Return the folders of the host's standard library and installed packages."""

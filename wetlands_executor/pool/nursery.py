@@ -39,7 +39,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from wetlands_executor.pool import bundle, payload, plain, spawn
+from wetlands_executor.pool import bundle, functions, payload, plain, spawn
 from wetlands_executor.pool.peer import VERSION
 from wetlands_executor.seconds import LONGEST
 from wetlands_executor.worker import wire
@@ -293,6 +293,7 @@ class Nursery:
             "authkey": bytes(multiprocessing.current_process().authkey),
             "magic": payload.MAGIC if payload.PORTABLE else None,
             "version": VERSION,
+            "argv": functions.arguments_of_host(),
         }
         try:
             answer = plain.read_shape(process.ask(process.ship(bundle.source(compiled)) + _record(config), deadline), _ANSWER)

@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
-from wetlands_executor.errors import ExecutionException
+from wetlands_executor.errors import ExecutionException, ScriptExit
 from wetlands_executor.pool import arena, functions, plain, shared, versions
 from wetlands_executor.pool.peer import MAGIC as MAGIC
 from wetlands_executor.pool.peer import Peer
@@ -562,6 +562,8 @@ class _ResultUnpickler(pickle.Unpickler):
         if module.startswith("_wetlands_worker"):
             if module == "_wetlands_worker.cloudpickle":
                 return getattr(_cp, name)
+            if (module, name) == ("_wetlands_worker.scripts", "ScriptExit"):
+                return ScriptExit
             module = "wetlands_executor.worker" + module[len("_wetlands_worker") :]
         self.modules.add(module)
         try:
@@ -696,6 +698,8 @@ def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False, fore
             message,
             lines.splitlines(),
         )
+    if isinstance(error, ScriptExit):
+        error.traceback = lines.splitlines()
     try:
         error, added = versions.explain_argument(error)
     except BaseException:  # its __str__ and its attributes are the user's code

@@ -72,7 +72,10 @@ class Channel:
             have = b"".join(parts)
             self._buffer = have[count:]
             return have[:count]
-        target = bytearray(count)
+        try:
+            target = bytearray(count)
+        except MemoryError:
+            raise ChannelLost("a record of %d bytes does not fit into the memory of this process" % count) from None
         view = memoryview(target)
         view[: len(have)] = have
         done = len(have)

@@ -26,18 +26,22 @@ INFO = 20
 class RemoteTaskHandle:
     """The running function's view of its task. Inert outside a worker, and after the call has ended.
 
+    A handle belongs to one call and may be given to any thread, also to those that C code has started.
+
     Attributes:
         id: the task's identifier on the host; empty outside a worker.
     """
 
-    def __init__(self, item: int = 0) -> None:
+    def __init__(self, item: int = 0, serial: int = 0) -> None:
         self._item = item
+        #: Of the call (see ``threads``): a retry has the same item.
+        self._serial = serial
         place = item >> wire.NUMBER_BITS  # among the calls of a map that came together
         self.id = ("%d.%d" % (item & wire.NUMBER, place) if place else str(item)) if item else ""
 
     def _live(self) -> Optional[Runner]:
         runner = _runner
-        return runner if runner is not None and self._item and runner.item == self._item else None
+        return runner if runner is not None and self._item and runner.item == self._item and runner.serial == self._serial else None
 
     @property
     def name(self) -> str:
@@ -65,7 +69,7 @@ class RemoteTaskHandle:
         """Acknowledge the cancellation: when the function returns now (or raises), the task is cancelled, not completed."""
         runner = self._live()
         if runner is not None:
-            runner.acknowledged = self._item
+            runner.acknowledged = self._serial
 
     def update(self, message: Optional[str] = None, *, current: Any = None, maximum: Any = None) -> None:
         """Report progress. Cheap: reports that nobody has seen yet are replaced, the last one always arrives.
@@ -77,7 +81,7 @@ class RemoteTaskHandle:
         """
         runner = self._live()
         if runner is not None:
-            runner.progress.update(self._item, message, _number(current, "current"), _number(maximum, "maximum"))
+            runner.progress.update(self, message, _number(current, "current"), _number(maximum, "maximum"))
 
     def set_progress(self, fraction: float) -> None:
         """Report progress as a fraction of 1."""
@@ -95,13 +99,22 @@ class RemoteTaskHandle:
         """
         runner = self._live()
         if runner is not None:
-            runner.progress.output(self._item, dict(key) if isinstance(key, dict) else {key: value})
+            runner.progress.output(self, dict(key) if isinstance(key, dict) else {key: value})
 
     def log(self, message: str, level: int = INFO) -> None:
-        """Log under the name ``wetlands_executor.task``; handled on the host like every log record."""
+        """Log under the name ``wetlands_executor.task``; handled on the host like every log record.
+
+        After the end of the call the record belongs to no task.
+        """
         import logging
 
-        logging.getLogger("wetlands_executor.task").log(level, message)
+        write = logging.getLogger("wetlands_executor.task").log
+        if _runner is None or not self._serial:
+            write(level, message)
+        else:
+            from .threads import Inheriting
+
+            Inheriting(write, self._serial, thread=False)(level, message)  # of this call, whichever thread holds the handle
 
     def __repr__(self) -> str:
         return "<RemoteTaskHandle %s>" % (self.id or "(inert)")
@@ -124,11 +137,22 @@ def _number(value: Any, name: str) -> Any:
 
 
 def current_task() -> RemoteTaskHandle:
-    """Return the handle of the running task, also many calls deep and in threads; outside a worker an inert one."""
+    """Return the handle of the running task, also many calls deep and in the threads that it has started; outside a worker an inert one.
+
+    In a thread that a call has left behind it is inert after the end of that call, whatever runs in the worker then.
+    """
     shipped = sys.modules.get("_wetlands_worker.context")
     if shipped is not None and shipped.__dict__ is not globals():
         return shipped.current_task()  # type: ignore[no-any-return]
-    return RemoteTaskHandle(_runner.item if _runner is not None else 0)
+    runner = _runner
+    if runner is None:
+        return RemoteTaskHandle()
+    from .threads import item_here
+
+    serial = runner.serial
+    item = item_here(runner)
+    # Race: in a thread that was left behind the next call may begin between these lines; it does not get the handle of that one.
+    return RemoteTaskHandle(item, serial) if item and runner.serial == serial else RemoteTaskHandle()
 
 
 # The same class under both names in a worker that has the real package: an annotation may name either.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
-from . import wire
+from . import alarms, threads, wire
 from .calls import loads, loads_rich
 from .channel import ChannelLost
 
@@ -43,6 +43,7 @@ def make_calls(runner: Runner, item: int, function: Any, where: Any, data: Any, 
     """
     board, conclude, run_one = runner.board, runner.conclude, runner.run_one
     words = board.words
+    set_call, armed = threads.CALL.set, alarms.armed
     load: Any = _load
     arguments: Any = ()
     if flags & wire.BLOCKS:
@@ -69,8 +70,17 @@ def make_calls(runner: Runner, item: int, function: Any, where: Any, data: Any, 
         one = item | place << wire.NUMBER_BITS
         words[wire.STARTED_NS] = start
         words[wire.TAKEN] = one
+        runner.serial = serial = runner.serial + 1
+        set_call(serial)
         runner.item = one
-        outcome, payload = run_one(function, where, args, one, load) if failure is None else runner.failure(failure, one)
+        try:
+            outcome, payload = run_one(function, where, args, one, load) if failure is None else runner.failure(failure, one)
+            if armed:
+                alarms.clear()
+        except ChannelLost:
+            raise
+        except BaseException as error:  # noqa: BLE001 - Race: as in ``Runner.loop``
+            outcome, payload = runner.fail_late(error, one)
         if conclude(one):
             outcome, payload = wire.CANCELLED, b""
         start = outbox.put(one, outcome, payload, start)

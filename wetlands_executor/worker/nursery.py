@@ -62,6 +62,18 @@ class Herald:
         real = _current()
         return 0 if real is None else int(real.item)
 
+    @property
+    def serial(self) -> int:
+        """Of the running call."""
+        real = _current()
+        return 0 if real is None else int(real.serial)
+
+    @property
+    def thread(self) -> int:
+        """The main thread."""
+        real = _current()
+        return 0 if real is None else int(real.thread)
+
     def send(self, kind: int, item: int, payload: Any = b"") -> None:
         """Keep a record."""
         if kind == wire.LOG:

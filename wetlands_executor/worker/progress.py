@@ -13,6 +13,8 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional
 
+    from .context import RemoteTaskHandle
+
 #: Reports that do not fit into a slot of the board go by a frame of their own.
 _FITS = wire.SLOTS[0][1] - 4
 
@@ -37,9 +39,12 @@ class Progress:
         # The last report has gone by a frame with its payload, and not only to the board.
         self._sent = False
 
-    def update(self, item: int, message: Optional[str], current: Any, maximum: Any) -> None:
+    def update(self, handle: RemoteTaskHandle, message: Optional[str], current: Any, maximum: Any) -> None:
         """Report; what is None stays as it was."""
+        item = handle._item
         with self._lock:
+            if handle._live() is None:
+                return  # Race: the call has ended since this thread looked, and the fields below may be the next call's
             if item != self.item:
                 self.item = item
                 self._message = self._current = self._maximum = None
@@ -56,11 +61,14 @@ class Progress:
             elif self._board.post(data):
                 self._channel.send(wire.UPDATE, item)
 
-    def output(self, item: int, values: Dict[Any, Any]) -> None:
+    def output(self, handle: RemoteTaskHandle, values: Dict[Any, Any]) -> None:
         """Send named outputs; an unpicklable value raises here. Order: what was reported before arrives before."""
         data = dumps_result(values, self._channel.by_value)
-        if self.item == item and not self._sent:
-            with self._lock:
+        item = handle._item
+        with self._lock:
+            if handle._live() is None:
+                return  # Race: as in `update`
+            if self.item == item and not self._sent:
                 self._sent = True
                 self._channel.send(wire.UPDATE, item, self._last)
         self._channel.send(wire.OUTPUT, item, data)

@@ -69,13 +69,14 @@ class LoggingFinder:
 
 def install(logging: Any, runner: Runner) -> None:
     """Put our handler on the root logger."""
+    from .threads import item_here
 
     class HostHandler(logging.Handler):  # type: ignore[misc]
         """Sends records to the host."""
 
         def emit(self, record: Any) -> None:
             try:
-                runner.channel.send(wire.LOG, runner.item, _pack(logging, record))
+                runner.channel.send(wire.LOG, item_here(runner), _pack(logging, record))
             except OSError:
                 pass  # the host is gone; this process is about to be
 

@@ -21,10 +21,11 @@ import sys
 # The C half of ``signal``: the Python half makes enums of everything, which costs 3 ms of a start and 2 us of every call.
 from _signal import SIGINT, default_int_handler, getsignal
 from _signal import signal as set_signal
+from _thread import get_ident
 from time import monotonic_ns
 
+from . import alarms, calls, stdio, threads, wire
 from . import board as boards
-from . import calls, stdio, wire
 from .calls import PicklingError, dumps, dumps_error, dumps_result, loads, loads_rich
 from .channel import HIGH, Channel, ChannelLost, identity, move_up
 from .context import RemoteTaskHandle
@@ -66,8 +67,10 @@ class Runner:
 
     Attributes:
         item: the running call; 0 between calls. Read by threads of the task.
+        serial: of the running call, or of the last one; see ``threads``.
+        thread: the main thread.
         interruptible: the item that a SIGINT may interrupt now; 0 is none.
-        acknowledged: the item whose function has called ``task.cancel()``.
+        acknowledged: the serial of the call whose function has called ``task.cancel()``.
         interrupted: the item that the host has interrupted.
     """
 
@@ -88,6 +91,9 @@ class Runner:
         self.config: Dict[str, Any] = {}
         self.pid = os.getpid()
         self.progress = Progress(self.channel, self.board)
+        self.thread = get_ident()
+        self.serial = 0
+        threads.CALL.set(0)  # in a fork, something else may have been left there
         self.functions: Dict[int, Any] = {}
         #: Those of them that get no handle.
         self.bare: Dict[int, Any] = {}
@@ -122,6 +128,7 @@ class Runner:
         channel.send(wire.HELLO, 0, dumps(_describe(), 4))
         from . import imports
 
+        _use_arguments(config)
         if config["print_frames"]:
             stdio.send_frames(self)
         if forked:
@@ -169,8 +176,22 @@ class Runner:
     # --- the loop
 
     def loop(self) -> None:
-        """Serve frames until the inbox ends."""
+        """Serve frames until the inbox ends.
+
+        Guarantee: whatever is raised here outside a call (by a signal handler that a task has left, or in this thread by another one) ends the
+        process. Nothing can be said then of what has been read, and of what has been written.
+        """
+        try:
+            self._serve()
+        except (ChannelLost, SystemExit):
+            raise
+        except BaseException as error:
+            raise ChannelLost("%s was raised between two calls" % describe(error)) from error
+
+    def _serve(self) -> None:
         channel = self.channel
+        set_call = threads.CALL.set
+        armed = alarms.armed
         next_frame, unpack = channel.next_frame, wire.CALL.unpack_from
         words = self.board.words
         while True:
@@ -188,9 +209,18 @@ class Runner:
             start = monotonic_ns()
             words[STARTED_NS] = start
             words[TAKEN] = item
+            self.serial = serial = self.serial + 1
+            set_call(serial)
             self.item = item
             sent = channel.sent
-            outcome, payload = self._run(frame, flags, length, function_id, context, item)
+            try:
+                outcome, payload = self._run(frame, flags, length, function_id, context, item)
+                if armed:
+                    alarms.clear()
+            except ChannelLost:
+                raise
+            except BaseException as error:  # noqa: BLE001 - Race: a signal came between the call's end and the lines that end its right to raise
+                outcome, payload = self.fail_late(error, item)
             frame = b""
             self._answer(outcome, payload, item, start, sent)
             payload = b""  # a large result must not live until the next call
@@ -246,13 +276,22 @@ class Runner:
         self._call = _NO_CALL
         self.name = ""
         self.printed = stdio.finish_task()
-        return self.acknowledged == item
+        return self.acknowledged == self.serial
+
+    def fail_late(self, error: BaseException, item: int) -> Tuple[int, bytes]:
+        """Return the outcome of a call of which a signal handler has raised something at its very end."""
+        self.interruptible = 0
+        alarms.clear()
+        return self.failure(error, item)
 
     def _run_many(self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int) -> None:
         """Find the function and the arguments of a frame of many, and make the calls."""
         self.board.words[wire.TAKEN] = item | 1 << wire.NUMBER_BITS
         failure: Any = None
         function: Any = None
+        self.serial += 1
+        threads.CALL.set(self.serial)
+        self.item = item | 1 << wire.NUMBER_BITS  # importing the function is the first call's business
         if context != self.context:
             self._read_until(wire.CONTEXT, context)
         data: Any = self._read_until(wire.PAYLOAD, item) if flags & wire.IN_BULK else frame[wire.CALL.size : wire.CALL.size + length]
@@ -271,33 +310,29 @@ class Runner:
     def run_one(self, function: Any, where: Any, args: Any, item: int, load: Any) -> Tuple[int, bytes]:
         """Make one of many calls; ``args`` is a tuple, or what ``load`` makes one of. As ``_run``."""
         try:
-            try:
-                self.interruptible = item
-                if type(args) is not tuple:
-                    args = load(args)
-                kwargs: Any = None
-                self._call = (function, args, None)
-                if where is not None:
-                    from .injection import with_handle
+            self.interruptible = item
+            if type(args) is not tuple:
+                args = load(args)
+            kwargs: Any = None
+            self._call = (function, args, None)
+            if where is not None:
+                from .injection import with_handle
 
-                    args, kwargs = with_handle(where, args, None, RemoteTaskHandle(item))
-                    box = [function(*args, **kwargs) if kwargs else function(*args)]
-                else:
-                    value = function(*args)
-                    if type(value) in _SIMPLE:
-                        payload = dumps(value, 5)
-                        self.interruptible = 0
-                        return wire.VALUE, payload
-                    box = [value]
-                    value = None
-                args = kwargs = None
-                return self._outcome_of(box)
-            except ChannelLost:
-                raise
-            except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
-                self.interruptible = 0
-                return self.failure(error, item)
-        except KeyboardInterrupt as error:  # Race: the signal came between the call's end and the line that forbids it
+                args, kwargs = with_handle(where, args, None, RemoteTaskHandle(item, self.serial))
+                box = [function(*args, **kwargs) if kwargs else function(*args)]
+            else:
+                value = function(*args)
+                if type(value) in _SIMPLE:
+                    payload = dumps(value, 5)
+                    self.interruptible = 0
+                    return wire.VALUE, payload
+                box = [value]
+                value = None
+            args = kwargs = None
+            return self._outcome_of(box)
+        except ChannelLost:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
             self.interruptible = 0
             return self.failure(error, item)
 
@@ -324,60 +359,59 @@ class Runner:
         return wire.VALUE, payload
 
     def _run(self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int) -> Tuple[int, bytes]:
-        """Make the call of a frame; return (kind of result frame, payload). Only the channel's end escapes."""
-        try:
-            try:
-                function = self.bare.get(function_id)
-                args: Any = ()
-                if function is not None and flags == PLAIN and context == self.context:  # the way of most calls
-                    self.interruptible = item
-                    if length:
-                        args = loads(frame[HEAD : HEAD + length])[0]
-                    self._call = (function, args, None)
-                    return self._outcome_of([function(*args)])
-                if context != self.context:
-                    self._read_until(wire.CONTEXT, context)
-                payload: Any
-                load = loads if flags & wire.PLAIN else loads_rich
-                if flags & wire.NAMED:
-                    self.name = self._read_until(wire.NAME, item).decode("utf-8", "surrogatepass")
-                if flags & wire.IN_BULK:
-                    payload = self._read_until(wire.PAYLOAD, item)
-                else:
-                    payload = frame[HEAD : HEAD + length]
-                if flags & wire.BLOCKS:
-                    payload, load = self.use_parcels().receive(payload, flags)
-                kwargs: Any = None
-                if function_id:
-                    function = self.functions.get(function_id)
-                    if function is None:
-                        function = self._define(function_id)
-                    self.interruptible = item
-                    if payload:
-                        args, kwargs = load(payload)
-                    where = self.task_positions[function_id]
-                else:
-                    self.interruptible = item
-                    function, args, kwargs = load(payload)
-                    where = _position_of_task(function)
-                payload = load = None  # type: ignore[assignment]
-                self._call = (function, args, kwargs)
-                if flags & wire.WATCHED:
-                    self.board.words[wire.STARTED_NS] = monotonic_ns()
-                    self.channel.send(wire.STARTED, item)
-                if where is not None:
-                    from .injection import with_handle
+        """Make the call of a frame; return (kind of result frame, payload).
 
-                    args, kwargs = with_handle(where, args, kwargs, RemoteTaskHandle(item))
-                box = [function(*args, **kwargs) if kwargs else function(*args)]
-                args = kwargs = None
-                return self._outcome_of(box)
-            except ChannelLost:
-                raise
-            except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
-                self.interruptible = 0
-                return self.failure(error, item)
-        except KeyboardInterrupt as error:  # Race: the signal came between the call's end and the line that forbids it
+        What escapes is the channel's end, or was raised by a signal handler at the very end of the call.
+        """
+        try:
+            function = self.bare.get(function_id)
+            args: Any = ()
+            if function is not None and flags == PLAIN and context == self.context:  # the way of most calls
+                self.interruptible = item
+                if length:
+                    args = loads(frame[HEAD : HEAD + length])[0]
+                self._call = (function, args, None)
+                return self._outcome_of([function(*args)])
+            if context != self.context:
+                self._read_until(wire.CONTEXT, context)
+            payload: Any
+            load = loads if flags & wire.PLAIN else loads_rich
+            if flags & wire.NAMED:
+                self.name = self._read_until(wire.NAME, item).decode("utf-8", "surrogatepass")
+            if flags & wire.IN_BULK:
+                payload = self._read_until(wire.PAYLOAD, item)
+            else:
+                payload = frame[HEAD : HEAD + length]
+            if flags & wire.BLOCKS:
+                payload, load = self.use_parcels().receive(payload, flags)
+            kwargs: Any = None
+            if function_id:
+                function = self.functions.get(function_id)
+                if function is None:
+                    function = self._define(function_id)
+                self.interruptible = item
+                if payload:
+                    args, kwargs = load(payload)
+                where = self.task_positions[function_id]
+            else:
+                self.interruptible = item
+                function, args, kwargs = load(payload)
+                where = _position_of_task(function)
+            payload = load = None  # type: ignore[assignment]
+            self._call = (function, args, kwargs)
+            if flags & wire.WATCHED:
+                self.board.words[wire.STARTED_NS] = monotonic_ns()
+                self.channel.send(wire.STARTED, item)
+            if where is not None:
+                from .injection import with_handle
+
+                args, kwargs = with_handle(where, args, kwargs, RemoteTaskHandle(item, self.serial))
+            box = [function(*args, **kwargs) if kwargs else function(*args)]
+            args = kwargs = None
+            return self._outcome_of(box)
+        except ChannelLost:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
             self.interruptible = 0
             return self.failure(error, item)
 
@@ -391,8 +425,10 @@ class Runner:
 
     def failure(self, error: BaseException, item: int) -> Tuple[int, bytes]:
         """Return (kind of result frame, payload) of a call that has raised."""
-        if self.acknowledged == item or (self.interrupted == item and isinstance(error, KeyboardInterrupt)):
+        if self.acknowledged == self.serial or (self.interrupted == item and isinstance(error, KeyboardInterrupt)):
             return wire.CANCELLED, b""
+        if isinstance(error, SystemExit):
+            stdio.renew_stdin()  # exit() has closed it
         return wire.ERROR, dumps_error(error, self.channel.by_value)
 
     def _define(self, function_id: int) -> Any:
@@ -411,7 +447,19 @@ class Runner:
         return function
 
     def _read_until(self, kind: int, ident: int) -> Any:
-        """Read records up to the one that is asked for; what belongs to frames that the host took back is dropped."""
+        """Read records up to the one that is asked for; what belongs to frames that the host took back is dropped.
+
+        Guarantee: whatever is raised meanwhile (by a signal handler, or because memory is short) is the end of this worker. A record that
+        was read in part, or whose content is lost, would be missed by the calls that follow.
+        """
+        try:
+            return self._read_records(kind, ident)
+        except ChannelLost:
+            raise
+        except BaseException as error:
+            raise ChannelLost("%s was raised while it read what belongs to a call" % describe(error)) from error
+
+    def _read_records(self, kind: int, ident: int) -> Any:
         while True:
             got, number, data = self.channel.read_record()
             if got == wire.DEFINITION:
@@ -499,6 +547,7 @@ class Runner:
     def after_fork_in_child(self) -> None:
         """Leave the pipes to the parent: a child must neither answer nor keep them open."""
         self.forked = True
+        self.item = 0  # its handles are inert: a report would go to the pipes of the parent
         for fd in (self.channel.inbox, self.channel.bulk, self.channel.results, self.life, self.bell, *self.shared):
             if fd >= 0:
                 try:
@@ -507,6 +556,15 @@ class Runner:
                     pass  # the task closed it before
         if getsignal(SIGINT) == self._handler:
             set_signal(SIGINT, default_int_handler)
+
+
+def describe(error: BaseException) -> str:
+    """Return the type and the text of an exception for a message."""
+    try:
+        text = str(error)
+    except BaseException as second:  # noqa: BLE001 - __str__ is the user's code
+        text = "its __str__ raised %s" % type(second).__name__
+    return "%s (%s)" % (type(error).__name__, text) if text else type(error).__name__
 
 
 def _position_of_task(function: Any) -> Any:
@@ -521,10 +579,19 @@ def _run_coroutine(value: Any) -> Any:
     return asyncio.run(value)
 
 
+def _use_arguments(config: Dict[str, Any]) -> None:
+    """Give tasks the arguments of the host's program; those of this process say how it was started."""
+    if "argv" in config:
+        sys.argv = list(config["argv"])
+
+
 def surround(config: Dict[str, Any], runner: Any) -> None:
     """Make user code find what it finds in every worker: the host's project folders, its key, our stand-ins, its logging."""
     from . import imports, records
 
+    threads.install()
+    alarms.install()
+    _use_arguments(config)
     Runner._use_context(config["surroundings"])
     imports.use_authkey(config["authkey"])
     sys.meta_path.insert(0, imports.LastResort())
@@ -573,6 +640,18 @@ def watch_for_faults() -> None:
         pass  # no usable stderr: the crash will be described by its signal alone
 
 
+def _give_up(reason: str) -> None:
+    """End this process, which is of no use any more, at once: exit hooks and threads of tasks could take for ever."""
+    try:
+        alarms.clear()
+        stdio.flush_buffered()
+        os.write(2, b"wetlands_executor: this worker ends, because it has lost its way to the host: %s\n" % reason.encode("utf-8", "replace"))
+    except OSError:
+        pass  # the task has closed descriptor 2
+    finally:
+        os._exit(wire.EXIT_CHANNEL_LOST)
+
+
 def main(fds: List[int], forked: bool = False) -> None:
     """Be a worker until the inbox ends; does not return. ``forked``: from a nursery, which has set up the process."""
     if not forked:
@@ -592,12 +671,9 @@ def main(fds: List[int], forked: bool = False) -> None:
         else:
             code = wire.EXIT_START_FAILED
     except ChannelLost as lost:
-        # The host is gone, or the task has closed descriptors that it did not open: nothing can be answered any more.
+        # The host is gone, or nothing can be answered any more.
         code = wire.EXIT_CHANNEL_LOST
         if str(lost):
-            try:
-                os.write(2, b"wetlands_executor: the worker lost its pipes: %s\n" % str(lost).encode())
-            except OSError:
-                pass  # descriptor 2 went the same way
+            _give_up(str(lost))
     stdio.flush_buffered()
     sys.exit(code)

@@ -9,23 +9,69 @@ if TYPE_CHECKING:
     from typing import Any, Callable, List, Sequence, Tuple, Union
 
 
+#: Lines of a script's stderr that go with its exit code.
+LINES = 20
+
+
+class ScriptExit(Exception):  # noqa: N818 - the host knows it as the public exception of this name
+    """A script has ended with an exit code other than 0."""
+
+    def __init__(self, message: str, code: int, stderr: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.stderr = stderr
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return type(self), (self.args[0], self.code, self.stderr)
+
+
 def run_script(path: str, run_name: str, *args: Any) -> None:
-    """Run a file as ``python path args...`` would, inside this worker; ``sys.argv`` and ``sys.path[0]`` are set for its duration."""
+    """Run a file as ``python path args...`` would, inside this worker; ``sys.argv`` and ``sys.path[0]`` are set for its duration.
+
+    Raises:
+        ScriptExit: it has ended with another exit code than 0.
+    """
     import os
     import runpy
+
+    from . import stdio
 
     argv, main = sys.argv, sys.modules.get("__main__")
     sys.argv = [path] + [str(arg) for arg in args]
     folder = os.path.dirname(path)
     sys.path.insert(0, folder)
+    said = stdio.remember_stderr()
     try:
         runpy.run_path(path, run_name=run_name)
+    except SystemExit as error:
+        code = _exit_code(error)
+        if code:
+            stderr = "".join(said)[-65536:].rstrip()
+            lines = "\n".join(stderr.splitlines()[-LINES:])
+            message = "the script %s ended with exit code %d%s" % (path, code, "; the last lines of its stderr:\n" + lines if lines else "")
+            raise ScriptExit(message, code, lines) from error
     finally:
+        stdio.forget_stderr(said)
+        stdio.renew_stdin()
         sys.argv = argv
         if main is not None:
             sys.modules["__main__"] = main
         if folder in sys.path:
             sys.path.remove(folder)
+
+
+def _exit_code(error: SystemExit) -> int:
+    """Return what the process would have ended with; as Python does, print to stderr what is neither an integer nor None."""
+    code = error.code
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return int(code)
+    try:
+        print(code, file=sys.stderr)
+    except Exception as second:  # noqa: BLE001 - its __str__ is the script's code, and so may be sys.stderr
+        sys.stderr.write("(the exit code could not be printed: %s)\n" % type(second).__name__)
+    return 1
 
 
 def process_chunk(function: Union[Callable[..., Any], Tuple[Any, ...]], chunk: Sequence[Tuple[Any, ...]]) -> List[Any]:

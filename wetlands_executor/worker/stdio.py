@@ -24,10 +24,14 @@ class TaskStream(io.TextIOWrapper):
     """Text stream over descriptor 1 or 2 that knows whether something waits in its buffer."""
 
     dirty = False
+    #: Takes what is written, while a script runs whose last lines may be asked for.
+    copy: Any = None
 
     def write(self, text: str) -> int:
         """Write text; a line's end flushes."""
         self.dirty = True
+        if self.copy is not None:
+            self.copy.append(text)
         return super().write(text)
 
     def close(self) -> None:
@@ -59,7 +63,9 @@ class FrameWriter(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Send the bytes."""
         assert _runner is not None
-        _runner.channel.send(wire.PRINTED, _runner.item, bytes((self._fd,)) + bytes(data))
+        from .threads import item_here
+
+        _runner.channel.send(wire.PRINTED, item_here(_runner), bytes((self._fd,)) + bytes(data))
         return len(data)
 
 
@@ -98,6 +104,30 @@ def install() -> None:
     global _ours
     streams: Any = (open_stream(1), open_stream(2))
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = _ours = streams  # type: ignore[misc]
+
+
+def remember_stderr() -> Any:
+    """Return what takes a copy of the text that is written to ``sys.stderr`` from now on: the last pieces of it."""
+    from collections import deque
+
+    said: Any = deque(maxlen=400)
+    if type(sys.stderr) is TaskStream:
+        sys.stderr.copy = said
+    return said
+
+
+def forget_stderr(said: Any) -> None:
+    """End that copy."""
+    for stream in (sys.stderr, _ours[1]):
+        if type(stream) is TaskStream and stream.copy is said:
+            stream.copy = None
+
+
+def renew_stdin() -> None:
+    """Open standard input again if it was closed: ``exit()`` and ``quit()`` do that."""
+    stdin = sys.stdin
+    if stdin is not None and stdin.closed:
+        sys.stdin = open(os.devnull, encoding="utf-8")
 
 
 def adopt(stdout: int, stderr: int) -> None:

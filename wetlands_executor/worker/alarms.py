@@ -1,0 +1,74 @@
+"""Alarms that a task has set: they end with its call, so that none goes off in a later one, or between two.
+
+Owns which of them were set by calls. Not concerned are those that an initializer has set, and threads that wait (``threading.Timer``).
+"""
+
+from __future__ import annotations
+
+import _signal
+import sys
+
+from .threads import serial_here
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Set
+
+#: Alarms that calls have set and that may be running: numbers of interval timers; ``WATCHDOG``.
+armed: Set[int] = set()
+#: ``faulthandler.dump_traceback_later``, which may end the process.
+WATCHDOG = -1
+#: The number of the timer is the first argument.
+_FIRST_ARGUMENT = -2
+_REAL = getattr(_signal, "ITIMER_REAL", 0)
+_TIMERS = frozenset(getattr(_signal, name) for name in dir(_signal) if name.startswith("ITIMER_"))
+_set_timer = getattr(_signal, "setitimer", None)
+
+
+def _noting(function: Any, kind: int) -> Any:
+    """Return ``function``, which sets an alarm of that kind, with a note of it."""
+
+    def set_alarm(*args: Any, **kwargs: Any) -> Any:
+        from . import context
+
+        runner = context._runner
+        serial = serial_here(runner) if runner is not None else 0
+        if runner is not None and serial:
+            if serial != runner.serial or not runner.item:
+                raise RuntimeError("%s() in a thread whose task has ended: it would interrupt another task" % function.__name__)
+            armed.add(kind if kind != _FIRST_ARGUMENT else args[0] if args and type(args[0]) is int else _REAL)
+        return function(*args, **kwargs)
+
+    set_alarm.__name__, set_alarm.__qualname__, set_alarm.__doc__ = function.__name__, function.__qualname__, function.__doc__
+    set_alarm._wetlands_alarm = True  # type: ignore[attr-defined]
+    return set_alarm
+
+
+def install() -> None:
+    """Take note of alarms from now on. Once per process."""
+    for name, kind in (("setitimer", _FIRST_ARGUMENT), ("alarm", _REAL)):
+        function = getattr(_signal, name, None)
+        if function is not None and not hasattr(function, "_wetlands_alarm"):
+            noting = _noting(function, kind)
+            setattr(_signal, name, noting)
+            module = sys.modules.get("signal")
+            if module is not None and getattr(module, name, None) is function:
+                setattr(module, name, noting)
+    module = sys.modules.get("faulthandler")
+    function = getattr(module, "dump_traceback_later", None)
+    if function is not None and not hasattr(function, "_wetlands_alarm"):
+        module.dump_traceback_later = _noting(function, WATCHDOG)  # type: ignore[union-attr]
+
+
+def clear() -> None:
+    """Stop what calls have set. What a signal handler raises meanwhile is dropped: the call that it was meant for has ended."""
+    while armed:
+        try:
+            for kind in tuple(armed):
+                if kind == WATCHDOG:
+                    sys.modules["faulthandler"].cancel_dump_traceback_later()
+                elif kind in _TIMERS:
+                    _set_timer(kind, 0)  # type: ignore[misc]
+                armed.discard(kind)
+        except BaseException:  # noqa: BLE001 - see above
+            pass

@@ -1,0 +1,170 @@
+"""Which call a thread works for: threads, pools of threads and copied contexts inherit it from the code that starts them.
+
+The running call of the main thread is a context variable, so that ``asyncio`` tasks and ``contextvars.copy_context`` take it along. Python
+gives a new thread an empty context; therefore ``_thread.start_new_thread`` (which ``threading`` uses) passes it on here. A pool of threads
+may outlive the call that has made it. What is handed to one belongs to the call that hands it over, not to the call that started the thread.
+
+A call is known by its *serial*: a number that no other call of this process has. The number of its item will not do, because a retry has
+the same. Entered by any thread of a task; nothing here takes a lock.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+from _contextvars import ContextVar  # the Python half only re-exports it
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict
+
+    from .runner import Runner
+
+#: Serial of the call that the code in this context works for; 0 in a context in which nothing has set it.
+CALL: ContextVar[int] = ContextVar("_wetlands_call", default=0)
+#: The same by thread, for code in a thread that runs in an empty context (``Context().run``, greenlets).
+_local = _thread._local()
+
+
+def serial_here(runner: Runner) -> int:
+    """Return the serial of the call that the calling code works for; 0 is none.
+
+    A thread that C code has started is not known to belong to any call.
+    """
+    serial = CALL.get() or getattr(_local, "serial", 0)
+    if not serial and _thread.get_ident() == runner.thread:
+        return runner.serial
+    return serial
+
+
+def item_here(runner: Runner) -> int:
+    """Return the running item if the calling code works for it, else 0."""
+    item = runner.item
+    # Order: the item first. Between two calls it is 0, and the serial changes only then.
+    return item if item and serial_here(runner) == runner.serial else 0
+
+
+class Inheriting:
+    """A callable that works for the call of those who made this object, on whichever thread it runs."""
+
+    __slots__ = ("_function", "_serial", "_thread")
+
+    def __init__(self, function: Callable[..., Any], serial: int, thread: bool) -> None:
+        self._function = function
+        self._serial = serial
+        self._thread = thread
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        if self._thread:
+            _local.serial = self._serial  # the thread is its own: there is nothing to put back
+            CALL.set(self._serial)
+            return self._function(*args, **kwargs)
+        token = CALL.set(self._serial)
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            CALL.reset(token)
+
+    def __repr__(self) -> str:
+        return repr(self._function)
+
+
+def inherit(function: Any, thread: bool = False) -> Any:
+    """Return what calls ``function`` for the call that the calling code works for; ``function`` itself if there is none.
+
+    Args:
+        function: what another thread will call.
+        thread: a new thread will call it, and nothing else after it.
+    """
+    from . import context
+
+    runner = context._runner
+    serial = serial_here(runner) if runner is not None else 0
+    return Inheriting(function, serial, thread) if serial and callable(function) else function
+
+
+def _passing_on(start: Any) -> Any:
+    def start_thread(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return start(inherit(function, thread=True), *args, **kwargs)
+
+    start_thread.__name__ = start_thread.__qualname__ = start.__name__
+    start_thread.__doc__ = start.__doc__
+    start_thread._wetlands_start = start  # type: ignore[attr-defined]
+    return start_thread
+
+
+def _pass_on_in_threading() -> None:
+    """Let what starts threads pass the call on: in ``_thread``, and in ``threading`` if that has taken the functions over already."""
+    threading = sys.modules.get("threading")
+    for name in ("start_new_thread", "start_new", "start_joinable_thread"):
+        start = getattr(_thread, name, None)
+        if start is None:
+            continue
+        if not hasattr(start, "_wetlands_start"):
+            start = _passing_on(start)
+            setattr(_thread, name, start)
+        if threading is not None and getattr(threading, "_" + name, None) is start._wetlands_start:
+            setattr(threading, "_" + name, start)
+
+
+def _hand_over(pool: Any, *names: str) -> None:
+    """Let methods of a class of pools hand the function, their first argument, over together with the call."""
+
+    def handing(method: Any) -> Any:
+        def hand_over(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if args:
+                return method(self, inherit(args[0]), *args[1:], **kwargs)
+            if "func" in kwargs:  # as ``multiprocessing`` names it; an executor takes it by position only
+                kwargs["func"] = inherit(kwargs["func"])
+            return method(self, **kwargs)
+
+        hand_over.__name__, hand_over.__qualname__, hand_over.__doc__ = method.__name__, method.__qualname__, method.__doc__
+        return hand_over
+
+    for name in names:
+        method = getattr(pool, name, None)
+        if method is not None:
+            setattr(pool, name, handing(method))
+
+
+#: What is done to a module when it is imported.
+_AFTER: Dict[str, Callable[[Any], None]] = {
+    "concurrent.futures.thread": lambda module: _hand_over(module.ThreadPoolExecutor, "submit"),
+    "multiprocessing.pool": lambda module: _hand_over(module.ThreadPool, "apply_async", "_map_async", "imap", "imap_unordered"),
+}
+
+
+class PoolFinder:
+    """Adds to the modules of pools of threads when they are first imported, because importing them now would cost milliseconds of a start."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Find the real module, and add to its execution."""
+        add = _AFTER.get(name)
+        if add is None:
+            return None
+        import _frozen_importlib_external as external
+
+        spec = external.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                run(module)
+                add(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+    def invalidate_caches(self) -> None:
+        """Nothing is cached; importlib asks every finder."""
+
+
+def install() -> None:
+    """Let threads and pools of threads inherit the call from now on. Once per process."""
+    _pass_on_in_threading()
+    for name, add in _AFTER.items():
+        module = sys.modules.get(name)
+        if module is not None:
+            add(module)
+    sys.meta_path.insert(0, PoolFinder())
