@@ -42,6 +42,8 @@ class Progress:
     def update(self, handle: RemoteTaskHandle, message: Optional[str], current: Any, maximum: Any) -> None:
         """Report; what is None stays as it was."""
         item = handle._item
+        if message is not None and type(message) is not str:
+            message = text_of(message)  # user code: not under the lock
         with self._lock:
             if handle._live() is None:
                 return  # Race: the call has ended since this thread looked, and the fields below may be the next call's
@@ -49,7 +51,7 @@ class Progress:
                 self.item = item
                 self._message = self._current = self._maximum = None
             if message is not None:
-                self._message = message if type(message) is str else text_of(message)
+                self._message = message
             if current is not None:
                 self._current = current
             if maximum is not None:
