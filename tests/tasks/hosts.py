@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+import signal
 import sys
 import threading
-import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.tasks import workload
@@ -64,6 +68,20 @@ def many(count: str) -> None:
         print(grown, seen[0], progress["completed"], len(progress["tasks"]))
 
 
+@contextlib.contextmanager
+def attentive_sleep() -> Iterator[Callable[[float], object]]:
+    """Give a ``time.sleep`` that a signal ends even if it has come just before the sleep began: CPython looks for it after the sleep then."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write)
+    try:
+        yield lambda seconds: select.select([read], [], [], seconds)
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(read)
+        os.close(write)
+
+
 def interrupted(kind: str, path: str, seconds: str) -> None:
     """Block in ``with`` until Ctrl-C; print what became of the tasks."""
     executor.INTERRUPT_AFTER = float(seconds)
@@ -78,8 +96,9 @@ def interrupted(kind: str, path: str, seconds: str) -> None:
             running.start()
             queued = ex.submit(workload.note, path, "queued ran")
             assert ready.wait(30)
-            print("ready", flush=True)
-            time.sleep(60)
+            with attentive_sleep() as sleep:
+                print("ready", flush=True)
+                sleep(60)
     except KeyboardInterrupt:
         assert running is not None
         assert queued is not None
