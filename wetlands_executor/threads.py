@@ -15,6 +15,7 @@ Any thread enters.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from _thread import get_ident, start_new_thread
@@ -215,3 +216,13 @@ def apart(function: Callable[[], Any]) -> Any:
     call = Call(function)
     start(call.run, (), "wetlands-apart", START)
     return call.outcome()
+
+
+def _after_fork_in_child() -> None:
+    """Forget the parent's threads: they are not here, and the child's own may get their identifiers."""
+    for known in (serving, starting, deciding, holding):
+        known.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

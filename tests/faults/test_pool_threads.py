@@ -446,3 +446,36 @@ def test_bare_threads_are_gone(single):
     end = time.monotonic() + DEADLINE
     while _count() > threading.active_count() + 1:
         assert time.monotonic() < end
+
+
+@pytest.mark.parametrize("place", [*PLACES, "callbacks"])
+def test_a_forked_child_may_wait_on_all_its_threads(tmp_path, place):
+    """Also one that was forked on a thread of the pool; and new threads may get the identifiers of the parent's."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys, threading, warnings\n"
+        "from wetlands_executor import CondaEnvExecutor\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "def child():\n"
+        "    with CondaEnvExecutor(max_workers=1) as executor:\n"
+        "        found = [executor.submit(pow, 2, 3).result(30)]\n"
+        "        threads = [threading.Thread(target=lambda: found.append(executor.submit(pow, 2, 3).result(30))) for _ in range(8)]\n"
+        "        for thread in threads: thread.start()\n"
+        "        for thread in threads: thread.join()\n"
+        "    return found == [8] * 9\n"
+        "codes, done = [], threading.Event()\n"
+        "def fork():\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        os._exit(0 if child() else 3)\n"
+        "    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+        "    done.set()\n"
+        "with CondaEnvExecutor(max_workers=1) as executor:\n"
+        "    executor.submit(pow, 2, 3).result(30)\n"
+        "    pool = executor._pool\n"
+        f"    {{'io': pool.post, 'output': pool.output.put, 'start': pool.starter.put, 'callbacks': pool.callbacks.put}}[{place!r}](fork)\n"
+        "    done.wait(60)\n"
+        "print(codes)\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, "[0]\n"), done.stderr
