@@ -96,10 +96,17 @@ def spawning():
 # ------------------------------------------------------------------------------------------------------------------- forks
 
 
+def fork():
+    """Fork this process, which has threads. From CPython 3.15 on the warning of that comes before the fork, and is an error here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def _in_child(function):
     """Run ``function`` in a forked child; return its exit code."""
     sys.stdout.flush()
-    child = os.fork()
+    child = fork()
     if child == 0:
         signal.alarm(15)
         code = 70
@@ -214,7 +221,7 @@ def fork_and_be_killed(when):
             executor.submit(work.hold_gil, 60, meeting.address)
             executor.submit(work.spin, meeting.address)
             meeting.next(), meeting.next()
-        child = os.fork()
+        child = fork()
         if child == 0:
             os.close(1), os.close(0)
             time.sleep(60)

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from _thread import _count
-from concurrent.futures import as_completed, wait
+from concurrent.futures import CancelledError, as_completed, wait
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,39 @@ def test_a_signal_handler_submits_at_any_step_of_the_first_submit(stress_rng):
                     executor.submit(pow, 2, 3).result(DEADLINE)  # the handler runs between two steps of this thread
                 assert [task.result(DEADLINE) for task in tasks] == [8, 8]
                 assert pool_threads().count("wetlands-io") == 1
+            assert pool_threads() == []
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("act", ["map", "launch", "listen", "shutdown", "kill_workers"])
+def test_a_signal_handler_acts_at_any_step_of_the_first_submit(stress_rng, act):
+    acts = {
+        "map": lambda executor: list(executor.map(abs, [-1, -2])),
+        "launch": lambda executor: executor.launch(),
+        "listen": lambda executor: executor.listen(lambda event: None),
+        "shutdown": lambda executor: executor.shutdown(wait=False),
+        "kill_workers": lambda executor: executor.kill_workers(),
+    }
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        for _ in range(20):
+            executor = CondaEnvExecutor(max_workers=1)
+            done: list[object] = []
+            signal.signal(signal.SIGALRM, lambda *_, executor=executor, done=done: done.append(acts[act](executor)))
+            signal.setitimer(signal.ITIMER_REAL, stress_rng.uniform(0.00002, 0.001))
+            try:
+                task = executor.submit(pow, 2, 3)
+                found = task.exception(DEADLINE) or task.result(DEADLINE)
+            except (RuntimeError, CancelledError) as error:
+                found = error
+            assert found == 8 or (act in ("shutdown", "kill_workers") and isinstance(found, (RuntimeError, CancelledError))), found
+            end = time.monotonic() + DEADLINE
+            while not done:
+                assert time.monotonic() < end
+                time.sleep(0.001)  # the handler runs between two steps of this thread
+            executor.shutdown()
             assert pool_threads() == []
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
