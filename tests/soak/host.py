@@ -77,6 +77,8 @@ def main(seconds: float, seed: int) -> int:
         if executor.submit(work.add, 1, 1).result(LIMIT) != 2:
             print("the executor is of no use after the interrupts", flush=True)
             return 1
+    # The interpreter gives signals back their default on its way out; the soak may still send some.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if left := leaks.descendants():
         leaks.wait_for_exit(left, LIMIT)
     names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
