@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.soak import work
 from tests.soak.ledger import LIMIT, Kitchen, Violation
-from wetlands_executor import DependencyFailed, Task, TaskStatus
+from wetlands_executor import DependencyFailed, ScriptExit, Task, TaskStatus
 
 
 def values(kitchen: Kitchen) -> None:
@@ -135,7 +135,11 @@ def scripts(kitchen: Kitchen) -> None:
     path = os.path.join(kitchen.folder, f"{uuid.uuid4().hex}.py")
     with open(path, "w", encoding="utf-8") as file:
         file.write("import sys\nassert __name__ == '__main__'\nif sys.argv[1] == 'raise':\n    raise ValueError('of a script')\n")
+        file.write("if sys.argv[1] == 'exit':\n    sys.exit(int(sys.argv[2]))\n")
     executor = kitchen.executor()
+    kitchen.value(kitchen.track(executor.submit_script(path, ["exit", "0"])), None)
+    left = kitchen.fails(kitchen.track(executor.submit_script(path, ["exit", "3"])), ScriptExit)
+    kitchen.same(getattr(left, "code", None), 3, "the exit code of a script")
     kitchen.value(kitchen.track(executor.submit_script(path, ["well"])), None)
     kitchen.fails(kitchen.track(executor.submit_script(path, ["raise"])), ValueError, "of a script")
 
