@@ -13,8 +13,13 @@ from threading import get_ident
 from typing import Any
 
 from wetlands_executor import threads
-from wetlands_executor.errors import DependencyFailed
+from wetlands_executor.errors import DependencyFailed, describe
 from wetlands_executor.task import Task
+
+#: Characters of the message of a failed task that those quote which depend on it.
+QUOTED = 2000
+#: Attribute of a DependencyFailed: name of the task that has failed first, and what is quoted of its failure.
+_ROOT = "_wetlands_root"
 
 HandIn = Callable[[tuple[Any, ...], dict[str, Any]], None]
 
@@ -108,15 +113,31 @@ def _launch(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dic
                 return
             error = value._exception
             if error is not None:
-                failure = DependencyFailed(f"the task {value.name!r}, an argument of {task.name!r}, failed: {type(error).__name__}: {error}")
-                failure.__cause__ = error
-                task._settle(None, failure)
+                task._settle(None, _failure(task, value, error))
                 return
         hand_in(tuple(_value(arg) for arg in args), {key: _value(arg) for key, arg in kwargs.items()})
     finally:
         threads.holding.discard(get_ident())
         threads.deciding.pop(get_ident(), None)
         pool.release(task)
+
+
+def _failure(task: Task[Any], dependency: Task[Any], error: BaseException) -> DependencyFailed:
+    """Return what a task fails with whose dependency has failed; its cause is the failure of that.
+
+    In a chain of such tasks each names the one before it and the first one, and quotes a bounded part of what that has failed with, not
+    the messages of all between: they would grow with the square of the chain's length.
+    """
+    said = f"the task {dependency.name!r}, an argument of {task.name!r}, failed"
+    root = vars(error).get(_ROOT) if type(error) is DependencyFailed else None
+    if root is None:
+        root = dependency.name, describe(error, QUOTED)
+    else:
+        said += f" because {root[0]!r}, on which it depends, failed"
+    failure = DependencyFailed(f"{said}: {root[1]}")
+    vars(failure)[_ROOT] = root
+    failure.__cause__ = error
+    return failure
 
 
 def _value(arg: Any) -> Any:

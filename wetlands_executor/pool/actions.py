@@ -10,10 +10,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from wetlands_executor.errors import describe
 from wetlands_executor.pool import arena, bundle, functions, payload, plain, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.arrivals import Arrivals
@@ -37,9 +37,9 @@ KILL_AGAIN = 0.005
 class Actions(Arrivals):
     """Performs the actions of ``PoolState``."""
 
-    def _hand_over(self, job: Callable[[], object]) -> None:
-        """Run ``job`` after the lines of the process that has just died."""
-        if any(stream.under_way for stream in self._last_streams):
+    def _hand_over(self, report: st.DeathReport, job: Callable[[], object]) -> None:
+        """Run ``job`` after the lines of the process that has died."""
+        if any(stream.under_way for stream in report.streams):
             self.output.put(job)
         else:
             job()
@@ -78,16 +78,21 @@ class Actions(Arrivals):
 
     def _spawned(self, worker: int, index: int, process: spawn.Process | BaseException, memory: arena.Arena | None, opening: bytes) -> None:
         self._starts.pop(worker, None)
+        if self._state.status is st.Status.CLOSED and not isinstance(process, BaseException):
+            process.kill_tree()  # the pool has failed meanwhile
+            process.reap()
+            process.close()
+            return
         if isinstance(process, BaseException):
             self._abandoned.discard(worker)
             if isinstance(process, NurseryFailed):
                 cause = payload.decode_error(process.failure, trusted_only=True) if process.failure is not None else None
-                self._reasons[worker] = self._start_error(process.reason, process.tail, cause)
-                self._feed(st.WorkerExited(worker, (), final=process.final))
+                error = self._start_error(process.reason, process.tail, cause)
+                self._feed(st.WorkerExited(worker, (), process.final, st.DeathReport(error)))
                 return
-            self._reasons[worker] = self._start_error(f"{type(process).__name__}: {process}", "", process)
+            error = self._start_error(describe(process), "", process)
             transient = isinstance(process, (BlockingIOError, MemoryError)) or getattr(process, "errno", None) in (11, 12, 23, 24)
-            self._feed(st.WorkerExited(worker, (), final=not transient))
+            self._feed(st.WorkerExited(worker, (), not transient, st.DeathReport(error)))
             return
         nonce = secrets.randbits(32)
         assert self._port is not None
@@ -161,8 +166,8 @@ class Actions(Arrivals):
         )
 
     def _check_started(self, process: WorkerProcess) -> None:
-        if not process.ready and self.processes.get(process.worker) is process and process.worker not in self._reasons:
-            self._reasons[process.worker] = self._start_error(
+        if not process.ready and self.processes.get(process.worker) is process and process.reason is None:
+            process.reason = self._start_error(
                 f"it was not ready within {self._start_timeout:g} s (start_timeout)", process.stderr_tail()
             )
             process.kill()
@@ -170,17 +175,42 @@ class Actions(Arrivals):
     def _dispatch(self, action: st.Dispatch) -> st.Event | None:
         process = self.processes[action.worker]
         calls: list[Call] = list(action.items)  # type: ignore[arg-type]
-        refused = None
+        refused: list[st.Item] = []
         if process.foreign:
-            refused = [call for call in calls if call.encoded.bytecode]
-            for call in refused:
-                call.task._settle(None, self._code_error(process, call))
+            refused += [call for call in calls if call.encoded.bytecode]
+            for call in calls:
+                if call.encoded.bytecode:
+                    call.task._settle(None, self._code_error(process, call))
             calls = [call for call in calls if not call.encoded.bytecode]
         if calls:
             if self.worker_timeout is not None and not process.calls:
                 self._watch_silence(process)
-            process.send_calls(calls)
+            for call, error in process.send_calls(calls):
+                call.task._settle(None, error)
+                refused.append(call)
         return st.ItemsFinished(action.worker, refused) if refused else None
+
+    def _recover(self, action: st.Action, error: Exception) -> st.Event | None:
+        """An action has failed, which is a bug: let its worker go; return the answer for which the state waits."""
+        worker = getattr(action, "worker", None)
+        process = self.processes.get(worker) if worker is not None else None
+        if process is not None:
+            self.post(partial(self._fault, process, error))  # Order: when the state has come to rest
+        else:
+            self._log_bug(error, action)
+        if isinstance(action, st.Dispatch) and process is None:
+            for item in action.items:
+                item.task._settle(None, error)  # type: ignore[attr-defined]
+            return st.ItemsFinished(action.worker, action.items)
+        if isinstance(action, st.StartWorker):
+            return st.WorkerExited(action.worker, (), True, st.DeathReport(self._start_error(describe(error), "", error)))
+        if isinstance(action, st.Recall):
+            return st.Recalled(action.worker, ())
+        if isinstance(action, st.KillIfRunning):
+            return st.KillAnswered(action.worker, action.item, False)
+        for item in st.items_of([action]):
+            item.task._settle(None, error)  # type: ignore[attr-defined] # if it has not been settled
+        return None
 
     def _code_error(self, process: WorkerProcess, call: Call) -> BaseException:
         theirs = (process.hello or {}).get("version", "another version")
@@ -274,21 +304,21 @@ class Actions(Arrivals):
         call: Call = action.item  # type: ignore[assignment]
         self._stop_call_timers(call)
         if call.several:
-            return self._lose_part(call, action.worker)  # type: ignore[arg-type]
-        self._lose_call(call, action)
+            return self._lose_part(call, _report(action))  # type: ignore[arg-type]
+        self._lose_call(call, _report(action))
         return None
 
-    def _lose_part(self, part: Part, worker: int) -> st.Event | None:
+    def _lose_part(self, part: Part, report: st.DeathReport) -> st.Event | None:
         """One of several calls is lost; the rest waits again, before what is younger. The state keeps a place until that is done."""
         self.post(partial(self._feed, st.Released()))
         series, process, verdict = part.series, part.process, part.task._verdict
         if verdict is not None:
-            error = None if verdict is True else self._with_stacks(verdict)
-            self._hand_over(part.task._settle_cancelled if error is None else partial(part.task._settle, None, error))
+            error = None if verdict is True else self._with_stacks(verdict, report.stacks)
+            self._hand_over(report, part.task._settle_cancelled if error is None else partial(part.task._settle, None, error))
             return None
         begun = process.begun(part) if process is not None else None
         if begun is None or begun > part.received:
-            self._hand_over(partial(series.fail, part.advance(), self._reasons[worker]))
+            self._hand_over(report, partial(series.fail, part.advance(), report.error))
         if series.closed:
             part.task._settle_cancelled()
         if part.complete:
@@ -296,7 +326,7 @@ class Actions(Arrivals):
         series.give_back(part, part.first + part.received)
         return st.Submitted([series.bulk], front=True) if series.bulk.place is None else None
 
-    def _lose_call(self, call: Call, action: st.Lost) -> None:
+    def _lose_call(self, call: Call, report: st.DeathReport) -> None:
         task = call.task
         if call.deciding:
             return  # its outcome is known; a decoder thread is dealing with it
@@ -307,16 +337,16 @@ class Actions(Arrivals):
             task._duration = 0.0 if since is None else time.monotonic() - since
         verdict = task._verdict
         if call.asks and verdict is not True and self._may_run_again(task):
-            error = self._reasons[action.worker] if verdict is None else self._with_stacks(verdict)
+            error = report.error if verdict is None else self._with_stacks(verdict, report.stacks)
             self.run_user_code(partial(self._decide, call, error))
             return
         if call.asks:
             self.post(partial(self._feed, st.Released()))
         if verdict is True:
-            self._hand_over(task._settle_cancelled)
+            self._hand_over(report, task._settle_cancelled)
             return
-        error = self._reasons[action.worker] if verdict is None else self._with_stacks(verdict)
-        self._hand_over(partial(task._settle, None, error))
+        error = report.error if verdict is None else self._with_stacks(verdict, report.stacks)
+        self._hand_over(report, partial(task._settle, None, error))
 
     def _retried(self, action: st.Retried) -> None:
         call: Call = action.item  # type: ignore[assignment]
@@ -325,13 +355,13 @@ class Actions(Arrivals):
         call.task._next_attempt(None)
 
     def _start_failed(self, action: st.StartFailed) -> None:
-        error = self._reasons[action.worker]
+        error = _report(action).error
         for call in action.items:
             call.task._settle(None, _copy_error(error))  # type: ignore[attr-defined]
         self._answer_launch(error)
 
     def _broken(self, action: st.Broken) -> None:
-        error = self._reasons.get(action.worker) or BrokenProcessPool("the initializer of a worker failed; the pool is not usable any more")
+        error = _report(action).error
         self.broken = error
         self.refusing = True  # Order: before the tasks fail, so that whoever sees that cannot submit any more
         for call in action.items:
@@ -361,6 +391,11 @@ class Actions(Arrivals):
         st.SetRestartTimer: _set_restart_timer,
         st.PoolClosed: _closed,
     }
+
+
+def _report(action: st.Lost | st.StartFailed | st.Broken) -> st.DeathReport:
+    assert action.report is not None  # every death that this file tells the state has one
+    return action.report
 
 
 def _copy_error(error: BaseException) -> BaseException:

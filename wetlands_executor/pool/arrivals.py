@@ -9,18 +9,19 @@ from __future__ import annotations
 import logging
 import pickle
 import time
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor.errors import WorkerCrashed
+from wetlands_executor.errors import WorkerCrashed, describe
 from wetlands_executor.pool import payload, plain, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.bulk import outcomes_of
 from wetlands_executor.pool.limits import Limits
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.plain import BadFrame, NotPlain, is_trivial
-from wetlands_executor.pool.process import TOO_LARGE, Call, Frame, RawFrame, WorkerProcess
+from wetlands_executor.pool.process import GARBAGE, TOO_LARGE, Call, Frame, RawFrame, WorkerProcess
 from wetlands_executor.pool.settling import OUTPUT_HIGH, OUTPUT_LOW
 from wetlands_executor.worker import wire
 
@@ -41,16 +42,14 @@ DRAIN_GRACE = 2.0
 PIPE_READS = 17
 
 _HELLO: dict[str, tuple[type, ...]] = {"magic": (str,), "version": (str,), "prefix": (str,), "pid": (int,)}
+_OF_STARTS = frozenset((wire.HELLO, wire.READY, wire.START_FAILED, wire.INITIALIZER_FAILED))
+_REPORTS = frozenset((wire.STARTED, wire.UPDATE, wire.OUTPUT))
 _OUTCOMES = frozenset((wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.VALUE_IN_BLOCKS, TOO_LARGE))
 _PLAIN_OUTCOMES = frozenset((wire.VALUE, wire.NONE))
 
 
 class Arrivals(Limits):
     """The handlers of a pool's incoming events."""
-
-    #: Streams and stacks of the process that was buried last, for the tasks that are lost with it.
-    _last_streams: tuple[OutputStream, ...] = ()
-    _stacks = ""
 
     def _on_output(self, process: WorkerProcess, fd: int, stream: OutputStream) -> None:
         assert self._port is not None
@@ -128,17 +127,11 @@ class Arrivals(Limits):
                     self._port.add_reader(fd, ports.OUTPUT, partial(self._on_output, process, fd, stream))
 
     def _on_results(self, process: WorkerProcess) -> None:
-        try:
-            frames, ended = process.read_results()
-            if frames:
-                self._read_output(process, frames)
-                self._take(process, frames)
-                frames = []
-        except BadFrame as error:
-            process.keep_tail(b"wetlands_executor: the worker sent what is no frame (%s)\n" % str(error).encode())
-            self._close_results(process)
-            process.kill()
-            return
+        frames, ended = process.read_results()
+        if frames:
+            self._read_output(process, frames)
+            self._take(process, frames)
+            frames = []
         if ended:
             self._close_results(process)
             if process.exited:
@@ -169,29 +162,53 @@ class Arrivals(Limits):
                 sent = []
         finished: list[st.Item] = []
         settled: list[Task[Any]] = []
+        if self.worker_timeout is not None:
+            process.last_heard = time.monotonic()
+        several = [0]
+        rest = iter(frames)
+        while True:
+            try:
+                self._take_each(process, rest, finished, settled, several)
+                break
+            except Exception as error:  # noqa: BLE001 - one frame: those behind it are taken all the same
+                self._fault(process, error)
+        if settled:
+            self.ledger.returned(settled)
+        if several[0]:
+            self.ledger.count(several[0], 0)
+        process.finished += len(finished) + several[0]
+        process.proven = process.proven or bool(finished)
+        if self._timed:
+            for item in finished:
+                self._stop_call_timers(item)  # type: ignore[arg-type]
+        if process.parcels.used:
+            self._note_blocks(process)
+        if finished or sent:
+            self._feed(st.ItemsFinished(process.worker, finished) if finished else None, sent)
+
+    def _take_each(
+        self, process: WorkerProcess, frames: Iterator[RawFrame], finished: list[st.Item], settled: list[Task[Any]], several: list[int]
+    ) -> None:
+        """Take frames; add to the lists what has finished, which tasks have been settled with a result, and how many calls of parts."""
         calls = process.calls
         pid = process.process.pid
         now = time.time()
-        if self.worker_timeout is not None:
-            process.last_heard = time.monotonic()
-        several = 0
+        suspected = bool(process.suspicion)
         for frame in frames:
+            if suspected:
+                suspected = self._judge(process, frame)
             kind, number, data, duration = frame
             if number > wire.NUMBER and (kind == wire.SEVERAL or kind in _OUTCOMES):
                 part = calls.get(number & wire.NUMBER)
                 if part is not None and part.several:
-                    before = part.received  # type: ignore[attr-defined]
-                    if kind == wire.SEVERAL:
-                        several += self._take_several(process, part, outcomes_of(data), duration)  # type: ignore[arg-type]
-                    else:
-                        several += self._take_one(process, part, kind, data, duration)  # type: ignore[arg-type]
-                    if process.printed and process.has_printed_all(number, part.received - before):  # type: ignore[attr-defined]
-                        process.printed = False
+                    several[0] += self._take_of_part(process, part, frame)  # type: ignore[arg-type]
                     if part.complete:  # type: ignore[attr-defined]
                         del calls[part.number]
                         finished.append(part)
                 continue
             call = calls.get(number)
+            if call is not None and call is not next(iter(calls.values())) and not process.may_say(kind in _OUTCOMES, number):
+                raise BadFrame(f"kind {kind} of a call that is not due")
             if kind in _PLAIN_OUTCOMES and call is not None and not process.printed:
                 # The short way: nothing to wait for, nothing to ask, no user code.
                 task = call.task
@@ -200,6 +217,7 @@ class Arrivals(Limits):
                     and task._verdict is None
                     and call.backlog is None
                     and not call.deciding
+                    and not call.several
                     and (kind == wire.NONE or is_trivial(data))
                 ):
                     try:
@@ -222,19 +240,6 @@ class Arrivals(Limits):
                 self._on_report(process, Frame(kind, number & wire.NUMBER, data, duration))
             else:
                 self._on_message(process, kind, data)
-        if settled:
-            self.ledger.returned(settled)
-        if several:
-            self.ledger.count(several, 0)
-        process.finished += len(finished) + several
-        process.proven = process.proven or bool(finished)
-        if self._timed:
-            for item in finished:
-                self._stop_call_timers(item)  # type: ignore[arg-type]
-        if process.parcels.used:
-            self._note_blocks(process)
-        if finished or sent:
-            self._feed(st.ItemsFinished(process.worker, finished) if finished else None, sent)
 
     def _take_round_trip(self, process: WorkerProcess, frame: RawFrame) -> bool:
         """Settle the only call of a worker that was idle before it; False if it is not as simple as that.
@@ -303,30 +308,138 @@ class Arrivals(Limits):
         while call is not None:
             following, call.after = call.after, None
             call.departed = False  # Order: before we look. Whoever comes back meanwhile and leaves again adds it anew
-            process = call.process
-            if process is not None:
-                self._absorb(process)
-                if call.known:
-                    self.take_answer(process)
-                elif call.found is not None:
-                    # The submitter had taken the token, and was interrupted before all was done.
-                    value, duration = call.found
-                    if call.task._final is None:
-                        call.task._settle_quietly(value, time.time(), process.process.pid, duration)
-                    self.ledger.returned_one(call.task)
-                    self.tell(call.task)
+            try:
+                self._take_departed(call)
+            except Exception as error:  # noqa: BLE001 - the others of the chain are taken all the same
+                self._contain(error, partial(self._take_departed, call))
             call = following
+
+    def _take_departed(self, call: Call) -> None:
+        process = call.process
+        if process is not None:
+            self._absorb(process)
+            if call.known:
+                self.take_answer(process)
+            elif call.found is not None:
+                # The submitter had taken the token, and was interrupted before all was done.
+                value, duration = call.found
+                if call.task._final is None:
+                    call.task._settle_quietly(value, time.time(), process.process.pid, duration)
+                self.ledger.returned_one(call.task)
+                self.tell(call.task)
+
+    def _fault(self, process: WorkerProcess, error: Exception) -> None:
+        """Note that something that came from a worker, or was done for it, has failed."""
+        if isinstance(error, BadFrame):
+            self._distrust(process, str(error))
+        else:
+            self._log_bug(error, f"the handling of what the worker process {process.process.pid} has sent")
+            self._distrust(process, describe(error))
+
+    def _distrust(self, process: WorkerProcess, why: str) -> None:
+        """Let a worker go that has sent what no worker sends, and find out which call has most likely done it."""
+        if process.exited:
+            return
+        if not process.ready:
+            process.reason = self._start_error(f"it sent what no worker sends ({why})", process.stderr_tail())
+            process.kill()
+            return
+        if not process.suspicion:
+            # Order: what the worker has sent since is looked at first; see `_judge`.
+            self.post(partial(self._blame, process))
+        process.suspicion = (
+            f"The worker process {process.process.pid} of {self.what} was ended, because while it ran this task something was sent to this "
+            f"process, or could not be handled here, that no worker sends ({why})"
+        )
+
+    def _judge(self, process: WorkerProcess, frame: RawFrame) -> bool:
+        """Return True if the first frame since may be of the call that is to blame: an outcome is. The call fails, whatever the outcome.
+
+        An outcome that is not awaited comes from a call that had said before that it had ended: then no other is to blame.
+        """
+        if frame[0] != wire.SEVERAL and frame[0] not in _OUTCOMES:
+            return True
+        call = process.calls.get(frame[1] & wire.NUMBER)
+        if call is not None:
+            oldest = next(iter(process.calls.values()))
+            if oldest is not call and not (process.garbled and process.has_taken(call.number)):
+                return True  # this one is not due
+            if not oldest.several:
+                oldest.task._verdict = partial(_crash, process.suspicion)
+            if oldest is not call:
+                self._end_blamed(process, oldest)  # its outcome was lost in what was no frame
+        process.suspicion = ""
+        process.garbled = False
+        self.post(partial(self._feed, st.RetireRequested(process.worker)))
+        return False
+
+    def _blame(self, process: WorkerProcess) -> None:
+        """The pipe has been read, and no call has ended since: the one that runs is to blame, and ends with its worker."""
+        if self.processes.get(process.worker) is not process:
+            return
+        self._on_results(process)
+        self._absorb(process)
+        message, process.suspicion, process.garbled = process.suspicion, "", False
+        if not message or self.processes.get(process.worker) is not process or process.exited:
+            return
+        call = next(iter(process.calls.values()), None)
+        running = process.taken()
+        if call is not None and call.several and (running is None or running == call.number):
+            process.reason = WorkerCrashed(message)
+            process.kill()
+            return
+        self._feed(st.RetireRequested(process.worker))
+        if call is None or (running is not None and running not in process.calls):
+            return  # what it runs had said that it had ended; what it holds is not begun, and is taken back
+        call.task._verdict = partial(_crash, message)
+        if running is None or running == call.number:
+            self._feed(st.KillRequested(call, retry=True))
+            self._set_process_timer(process, CLOSED_GRACE, partial(self._end_blamed, process, call))
+        else:
+            self._end_blamed(process, call)
+
+    def _end_blamed(self, process: WorkerProcess, call: Call) -> None:
+        """The call that was blamed has no outcome yet. If the worker does not run it (any more), that was lost in what was no frame."""
+        if self.processes.get(process.worker) is not process or call.number not in process.calls:
+            return
+        if call.several or process.is_running(call):
+            if process.reason is None:
+                process.reason = WorkerCrashed(f"The worker process {process.process.pid} of {self.what} was ended: outcomes of its were lost")
+            process.kill()
+            return
+        del process.calls[call.number]
+        self._convict(process, call)
+        if not call.deciding:
+            self._feed(st.ItemsFinished(process.worker, [call]))
 
     @staticmethod
     def tell(task: Task[Any]) -> None:
         """Tell everybody of the end of a task that its submitter has settled."""
         task._tell_late()
 
+    def _take_of_part(self, process: WorkerProcess, part: Part, frame: RawFrame) -> int:
+        """Take one outcome of several calls, or several; return how many have returned normally."""
+        kind, number, data, duration = frame
+        before = part.received
+        if (number >> wire.NUMBER_BITS) - 1 != before or part.complete:
+            raise BadFrame(f"the outcome of call {number >> wire.NUMBER_BITS} of {part.count}, where that of call {before + 1} is due")
+        if part is not next(iter(process.calls.values())) and not process.is_due(part.number):
+            raise BadFrame(f"kind {kind} of calls that are not due")
+        if kind == wire.SEVERAL:
+            count = self._take_several(process, part, outcomes_of(data), duration)
+        else:
+            count = self._take_one(process, part, kind, data, duration)
+        if process.printed and process.has_printed_all(number, part.received - before):
+            process.printed = False
+        return count
+
     def _take_several(self, process: WorkerProcess, part: Part, outcomes: list[tuple[int, Any]], duration: int) -> int:
         """Take outcomes that came together, all of calls that have returned normally; return their number."""
         series = part.series
         series.foreign, series.sender = process.foreign, part.sender
         count = len(outcomes)
+        if not 0 < count <= part.count - part.received:
+            raise BadFrame(f"{count} outcomes of {part.count - part.received} calls")
         if duration:  # else nobody knows: they lay on the board of a worker that has died
             series.note(duration, count)
         first = part.advance(count)
@@ -358,9 +471,12 @@ class Arrivals(Limits):
         """Deal with the outcome of a call; return it if it is finished, None if that is still to be found out."""
         if frame.number not in process.calls and not self._has_recorded(process, frame):
             return None
-        call = process.calls.pop(frame.number, None)
+        call = process.calls.get(frame.number)
         if call is None:
             return None
+        if call.several and frame.kind != wire.CANCELLED and call.count - call.received != 1:  # type: ignore[attr-defined]
+            raise BadFrame(f"kind {frame.kind} of several calls")
+        del process.calls[frame.number]
         task = call.task
         task._worker_pid = process.process.pid
         task._duration = frame.duration / 1e6
@@ -378,17 +494,17 @@ class Arrivals(Limits):
         self._deliver(process, call, frame)
         return call
 
-    def _with_stacks(self, verdict: Any) -> BaseException:
-        error: BaseException = verdict(self._stacks)
-        if self._stacks:
-            error.args = (f"{error.args[0]}; its Python stacks at that moment:\n{self._stacks}", *error.args[1:])
+    @staticmethod
+    def _with_stacks(verdict: Any, stacks: str) -> BaseException:
+        error: BaseException = verdict(stacks)
+        if stacks:
+            error.args = (f"{error.args[0]}; its Python stacks at that moment:\n{stacks}", *error.args[1:])
         return error
 
     def _convict(self, process: WorkerProcess, call: Call) -> None:
         """Give a call the verdict on it, or let it be decided whether it is run again."""
         task = call.task
-        self._stacks = process.stacks()
-        error = self._with_stacks(task._verdict)
+        error = self._with_stacks(task._verdict, process.stacks())
         if self._may_run_again(task):
             call.deciding = True
             call.tries = 0
@@ -412,11 +528,16 @@ class Arrivals(Limits):
         if self.processes.get(process.worker) is process:
             self._take(process, [tuple(frame)])
 
-    def _on_message(self, process: WorkerProcess, kind: int, data: bytes | bytearray) -> None:
+    def _on_message(self, process: WorkerProcess, kind: int, data: Any) -> None:
         if kind == wire.LOG:
             self._on_log(process, None, data)
         elif kind == wire.PRINTED:
             self._on_printed(process, None, data)
+        elif kind == GARBAGE:
+            process.garbled = True
+            raise BadFrame(data)
+        elif process.ready or kind not in _OF_STARTS or (kind == wire.HELLO) is not (process.hello is None):
+            raise BadFrame(f"kind {kind}, which is not due")
         elif kind == wire.HELLO:
             process.hello = hello = plain.read_shape(data, _HELLO)
             process.foreign = hello["magic"] != payload.MAGIC
@@ -429,15 +550,16 @@ class Arrivals(Limits):
             self._check_launched()
         elif kind == wire.START_FAILED:
             process.failure = data
-        elif kind == wire.INITIALIZER_FAILED:
-            cause = payload.decode_error(data, trusted_only=True)
-            error = BrokenProcessPool(
-                f"The initializer raised {type(cause).__name__}: {cause}; the pool of {self.what} is not usable any more"
-            )
-            error.__cause__ = cause
-            self._reasons[process.worker] = error
-            self._release_output(process)
-            self._feed(st.InitializerFailed(process.worker))
+        else:
+            self._on_initializer_failed(process, data)
+
+    def _on_initializer_failed(self, process: WorkerProcess, data: bytes | bytearray) -> None:
+        cause = payload.decode_error(data, trusted_only=True)
+        error = BrokenProcessPool(f"The initializer raised {describe(cause)}; the pool of {self.what} is not usable any more")
+        error.__cause__ = cause
+        process.reason = error
+        self._release_output(process)
+        self._feed(st.InitializerFailed(process.worker, st.DeathReport(error)))
 
     def _on_report(self, process: WorkerProcess, frame: Frame) -> None:
         """Take what a running call says of itself."""
@@ -448,6 +570,8 @@ class Arrivals(Limits):
             self._on_log(process, call, frame.payload)
         elif frame.kind == wire.PRINTED:
             self._on_printed(process, call, frame.payload)
+        elif frame.kind not in _REPORTS:
+            raise BadFrame(f"kind {frame.kind}")
         if call is None:
             return
         if frame.kind == wire.STARTED:
@@ -480,6 +604,8 @@ class Arrivals(Limits):
                 call.task._report(message, current, maximum)
 
     def _on_printed(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
+        if not data or data[0] not in (1, 2):
+            raise BadFrame("output of no stream")
         stream = process.streams[data[0] - 1]
         process.note_printed(call.number if call is not None else 0)
         if stream.name == "stderr":
@@ -513,6 +639,14 @@ class Arrivals(Limits):
             self._set_timer(STATUS_GRACE, partial(self._on_exit, process, True))
             return
         process.exited = True
+        try:
+            self._drain(process)
+        except Exception as error:  # noqa: BLE001 - what it has left cannot be read: it is dead all the same
+            self._log_bug(error, self._drain)
+            self._bury(process)
+
+    def _drain(self, process: WorkerProcess) -> None:
+        """Take what a process that has ended has sent, then bury it."""
         process.process.kill_tree()  # children that hold its pipes open
         if not process.results_ended and isinstance(self._port, ports.ThreadPort):
             self._set_timer(DRAIN_GRACE, partial(self._bury_late, process))
@@ -537,10 +671,44 @@ class Arrivals(Limits):
             # A submitting thread is inside; what it writes has to be seen before the end.
             self._set_timer(0.005, partial(self._bury_late, process))
             return
+        try:
+            self._bury_closed(process)
+        except Exception as error:  # noqa: BLE001
+            self._bury_anyway(process, error)
+
+    def _bury_closed(self, process: WorkerProcess) -> None:
         code = process.process.reap()
         process.reading = True  # for submitters on the return lane: what is read now comes before what the process has answered
+        for last in (self._take_last_output, self._absorb, self.take_answer, self._take_survivors):
+            # Order: what these make the state send to the dead process is taken back with the rest.
+            try:
+                last(process)
+            except Exception as failure:  # noqa: BLE001 - what it has left cannot be read: it is dead all the same
+                if not isinstance(failure, BadFrame):
+                    self._log_bug(failure, last)
+        unstarted = process.take_back()
+        error, final = self._certify(process, code)
+        report = st.DeathReport(error, process.stacks(), (*process.streams, process.records))
+        if process.parcels.arena is not None:
+            process.parcels.arena.reclaim(process.parcels.incarnation)
+        del self.processes[process.worker]
+        self._feed(st.WorkerExited(process.worker, unstarted, final, report))
+        self._close_process(process)
+
+    def _bury_anyway(self, process: WorkerProcess, error: Exception) -> None:
+        """Its burial has failed, which is a bug: its calls must not wait for it all the same."""
+        self._log_bug(error, self._bury)
+        self.processes.pop(process.worker, None)
+        what = f"The worker process {process.process.pid} of {self.what}"
+        reason = WorkerCrashed(f"{what} has ended, and that could not be dealt with ({describe(error)})")
+        self._feed(st.WorkerExited(process.worker, (), False, st.DeathReport(reason)))
+        self._close_process(process)
+
+    def _take_last_output(self, process: WorkerProcess) -> None:
+        port = self._port
+        assert port is not None
         for fd, stream in zip((process.process.stdout, process.process.stderr), process.streams, strict=True):
-            # Also if reading had paused: what is left in the pipe is little, and nobody will come back for it.
+            # Also if reading had paused: what is left in the pipe is little, and is read by nothing else.
             for _ in range(PIPE_READS):
                 data = port.read(fd, 65536)
                 if not data:
@@ -551,18 +719,6 @@ class Arrivals(Limits):
                         continue
                 self._put_text(stream, stream.splitter.feed(data))
             self._put_text(stream, stream.splitter.finish())
-        self._absorb(process)
-        self.take_answer(process)
-        self._take_survivors(process)  # Order: what this makes the state send to the dead process is taken back with the rest
-        unstarted = process.take_back()
-        final = self._certify(process, code)
-        self._last_streams = (*process.streams, process.records)
-        if process.parcels.arena is not None:
-            process.parcels.arena.reclaim(process.parcels.incarnation)
-        del self.processes[process.worker]
-        self._feed(st.WorkerExited(process.worker, unstarted, final))
-        self._reasons.pop(process.worker, None)
-        self._close_process(process)
 
     def _take_survivors(self, process: WorkerProcess) -> None:
         """Take the outcomes that the dead process had put onto the board, and not yet sent."""
@@ -593,25 +749,26 @@ class Arrivals(Limits):
         process.calls.clear()
         self._stop_process_timers(process)
 
-    def _certify(self, process: WorkerProcess, code: int | None) -> bool:
-        """Keep the reason of this death for the tasks that it concerns; return True if another try to start would meet it again."""
+    def _certify(self, process: WorkerProcess, code: int | None) -> tuple[BaseException, bool]:
+        """Return the reason of this death, and True if another try to start would meet it again."""
         name = spawn.signal_name(code)
         how = f"by {name}" if name else "in an unknown way (what had forked it was gone)" if code is None else f"with exit code {code}"
         tail = process.stderr_tail()
         said = f"; the last lines of its stderr:\n{tail}" if tail else ""
-        self._stacks = process.stacks()
         if process.ready:
-            if process.worker not in self._reasons:
-                message = f"The worker process {process.process.pid} of {self.what} was ended {how} while it ran this task{said}"
-                self._reasons[process.worker] = WorkerCrashed(message, code, name, tail)
-            return False
-        final = code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED) or process.failure is not None
-        if process.worker not in self._reasons:
-            cause = payload.decode_error(process.failure, trusted_only=True) if process.failure is not None else None
-            self._reasons[process.worker] = self._start_error(f"its process ended {how} before it was ready", tail, cause)
-        else:
-            final = True
-        return final
+            if process.reason is not None:
+                return process.reason, False
+            message = f"The worker process {process.process.pid} of {self.what} was ended {how} while it ran this task{said}"
+            return WorkerCrashed(message, code, name, tail), False
+        if process.reason is not None:
+            return process.reason, True
+        cause = payload.decode_error(process.failure, trusted_only=True) if process.failure is not None else None
+        error = self._start_error(f"its process ended {how} before it was ready", tail, cause)
+        return error, code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED) or cause is not None
+
+
+def _crash(message: str, stacks: str) -> BaseException:  # noqa: ARG001 - they are added by `_with_stacks`
+    return WorkerCrashed(message)
 
 
 def _is_interrupt(data: bytes | bytearray) -> bool:

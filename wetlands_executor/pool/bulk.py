@@ -25,6 +25,7 @@ from wetlands_executor import threads
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.pool import packing, payload
 from wetlands_executor.pool.moves import ANY, Item
+from wetlands_executor.pool.plain import BadFrame
 from wetlands_executor.pool.process import TOO_LARGE, Call
 from wetlands_executor.task import Task
 from wetlands_executor.worker import wire
@@ -474,11 +475,19 @@ def collect(
 
 
 def outcomes_of(data: bytes | bytearray | memoryview) -> list[tuple[int, Any]]:
-    """Return the outcomes in the payload of a frame of several (see ``worker/many.py``)."""
+    """Return the outcomes in the payload of a frame of several (see ``worker/many.py``).
+
+    Raises:
+        BadFrame: it is none.
+    """
     count = int.from_bytes(data[:4], "little")
-    lengths = struct.unpack_from(f"<{count}I", data, 4)
-    found: list[tuple[int, Any]] = []
     start = 4 + 4 * count
+    if start > len(data):
+        raise BadFrame(f"{count} outcomes in {len(data)} bytes")
+    lengths = struct.unpack_from(f"<{count}I", data, 4)
+    if start + sum(lengths) != len(data):
+        raise BadFrame(f"outcomes of {sum(lengths)} bytes in {len(data)}")
+    found: list[tuple[int, Any]] = []
     for length in lengths:
         if length:
             found.append((wire.VALUE, data[start : start + length]))

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -144,7 +144,6 @@ class PoolCore:
         self.processes: dict[int, WorkerProcess] = {}
         self._abandoned: set[int] = set()
         self._starts: dict[int, int] = {}
-        self._reasons: dict[int, BaseException] = {}
         # Calls with timers of their own.
         self._timed: dict[Call, None] = {}
         # Calls that are being recalled because their frame does not ask the worker to tell when they begin.
@@ -313,41 +312,88 @@ class PoolCore:
         self.departures.wake = port.urgent
         port.on_departure = self.take_departures
         try:
-            # A short call goes through here once, with cold caches: what need not be done is not even called.
-            state, posted, wait, timers = self._state, self._posted, port.wait, self._timers.heap
-            while True:
-                if posted and state.status is not st.Status.CLOSED:
-                    self._drain_posted()  # what comes after the end is refused by `_sweep`
-                if state.status is st.Status.CLOSED and not self.processes and not self._starts:
-                    break
-                if self._changed:
-                    self._publish()
-                for callback in wait(self._timers.until_next() if timers else None, posted):
-                    callback()
-                if timers:
-                    self._fire_timers()
-        except BaseException as error:  # a bug of ours: nobody may wait for ever because of it
+            self._serve(port)
+        except BaseException as error:  # a bug of ours: no thread may wait for ever because of it
             LOGGER.critical("wetlands_executor: the pool's I/O thread failed; this is a bug, please report it", exc_info=True)
             self._fail_everything(error)
         self._end(port)
 
+    def _serve(self, port: ports.Port) -> None:
+        """Do what comes, until the pool is closed.
+
+        Guarantee: what fails while the news of one worker are handled costs that worker and the call that it runs; a timer, a job or an
+        action that fails costs its worker or its caller (``_contain``). The guards stand outside the loops, where they cost nothing.
+        """
+        # A short call goes through here once, with cold caches: what need not be done is not even called.
+        state, posted, wait, timers = self._state, self._posted, port.wait, self._timers.heap
+        doing: Any = None
+        batch: Iterator[Callable[[], object]] = iter(())
+        while True:
+            try:
+                for doing in batch:  # the rest, after one that has failed: most news are told again, but not those of bells
+                    doing()
+                doing = None
+                while True:
+                    if posted and state.status is not st.Status.CLOSED:
+                        self._drain_posted()  # what comes after the end is refused by `_sweep`
+                    if state.status is st.Status.CLOSED and not self.processes and not self._starts:
+                        return
+                    if self._changed:
+                        self._publish()
+                    batch = iter(wait(self._timers.until_next() if timers else None, posted))
+                    for doing in batch:
+                        doing()
+                    doing = None
+                    if timers:
+                        self._fire_timers()
+            except Exception as error:
+                if doing is None:
+                    raise
+                self._contain(error, doing)
+
     def _drain_posted(self) -> None:
         posted, submitted = self._posted, self.ledger.submitted
+        job: Call | Callable[[], object] | None
         while posted:
             calls: list[Call] = []
-            job: Call | Callable[[], object] | None = None
-            while posted:
-                job = posted.popleft()
-                if not isinstance(job, Call):
-                    break
-                if job.task._final is None:
-                    submitted(job.task)
-                calls.append(job)
-                job = None
-            if calls:
-                self._feed(st.Submitted(calls))
-            if job is not None and not isinstance(job, Call):
-                job()
+            job = None
+            try:
+                while posted:
+                    job = posted.popleft()
+                    if not isinstance(job, Call):
+                        break
+                    calls.append(job)
+                    if job.task._final is None:
+                        submitted(job.task)
+                    job = None
+                if calls:
+                    self._feed(st.Submitted(calls))
+                if job is not None and not isinstance(job, Call):
+                    job()
+            except Exception as error:
+                for call in calls:
+                    if call.place is None:
+                        call.task._settle(None, error)  # the state has not heard of it, and no other list has it
+                if job is None:
+                    raise
+                self._contain(error, job)
+
+    def _contain(self, error: Exception, doing: Any) -> None:
+        """Let what has failed cost the worker that it was done for, and its running call; or nothing but what was to be done.
+
+        Args:
+            error: what was raised.
+            doing: what was being done: a callback, a timer, a job, an action.
+        """
+        process = _concerned(doing)
+        if process is not None and self.processes.get(process.worker) is process:
+            self._fault(process, error)
+        else:
+            self._log_bug(error, doing)
+
+    def _log_bug(self, error: BaseException, what: object) -> None:
+        """Log a failure of this package. On the output thread: handlers are user code, and take locks."""
+        self.output.put(partial(LOGGER.critical, "wetlands_executor: %r failed; this is a bug, please report it", what, exc_info=error))
 
     def _absorbed(self, process: WorkerProcess) -> list[st.Event]:
         """Take what submitting threads have written to a worker into the books; return the events for the state."""
@@ -390,9 +436,27 @@ class PoolCore:
         if event is not None:
             queue.append(event)
         handle, perform = self._state.handle, self._PERFORM
-        for this in queue:  # answers are appended while it runs
-            for action in handle(this):
-                answer = perform[type(action)](self, action)
+        events = iter(queue)  # answers are appended while it runs
+        actions: Iterator[st.Action] = iter(())
+        action: st.Action | None = None
+        while True:
+            try:
+                for action in actions:  # the rest, after one that has failed
+                    answer = perform[type(action)](self, action)
+                    if answer is not None:
+                        queue.append(answer)
+                for this in events:
+                    action = None
+                    actions = iter(handle(this))
+                    for action in actions:
+                        answer = perform[type(action)](self, action)
+                        if answer is not None:
+                            queue.append(answer)
+                return
+            except Exception as error:
+                if action is None:
+                    raise  # the state itself: what it says can be relied on no more
+                answer = self._recover(action, error)
                 if answer is not None:
                     queue.append(answer)
 
@@ -426,7 +490,10 @@ class PoolCore:
     def _fire_timers(self) -> None:
         now = time.monotonic()
         while (job := self._timers.take_due(now)) is not None:
-            job()
+            try:
+                job()
+            except Exception as error:  # noqa: BLE001 - a bug of ours, in one timer: the others fire all the same
+                self._contain(error, job)
 
     def _start_error(self, reason: str, tail: str, cause: BaseException | None = None) -> BaseException:
         said = f"; its stderr:\n{tail}" if tail else ""
@@ -453,6 +520,12 @@ class PoolCore:
     def _on_results(self, process: WorkerProcess) -> None:
         raise NotImplementedError
 
+    def _fault(self, process: WorkerProcess, error: Exception) -> None:
+        raise NotImplementedError
+
+    def _recover(self, action: st.Action, error: Exception) -> st.Event | None:
+        raise NotImplementedError
+
     def _resume(self, stream: OutputStream) -> None:
         raise NotImplementedError
 
@@ -470,3 +543,20 @@ class PoolCore:
     def take_departures(self) -> None:
         """Finish what submitters have left on the return lanes."""
         raise NotImplementedError
+
+
+def _concerned(doing: Any) -> WorkerProcess | None:
+    """Return the worker for which something is done: the one that a bound method or a ``partial`` has, or that has the call that it has."""
+    while isinstance(doing, partial):
+        for value in doing.args:
+            if isinstance(value, Call):
+                value = value.process
+            if isinstance(value, WorkerProcess):
+                return value
+            if isinstance(value, partial):
+                found = _concerned(value)
+                if found is not None:
+                    return found
+        doing = doing.func
+    owner = getattr(doing, "__self__", None)
+    return owner if isinstance(owner, WorkerProcess) else None

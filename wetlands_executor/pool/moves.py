@@ -54,6 +54,21 @@ class Item:
         self.asks = False
 
 
+@dataclass(frozen=True, slots=True)
+class DeathReport:
+    """How a worker has ended, or why it could not be started.
+
+    Attributes:
+        error: what its running items fail with; of a start, what those fail with that waited for it.
+        stacks: its Python stacks, if it was asked for them; else empty.
+        streams: what it has printed and is still on its way: its items fail after that.
+    """
+
+    error: BaseException
+    stacks: str = ""
+    streams: tuple[Any, ...] = ()
+
+
 # --- events: what happened
 
 
@@ -111,16 +126,30 @@ class WorkerExited:
 
     Attributes:
         final: the start failed for a reason that the next try would meet again.
+        report: why; passed on to those whom it concerns.
     """
 
     worker: int
     unstarted: Sequence[Item]
     final: bool = False
+    report: DeathReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class InitializerFailed:
-    """The initializer raised in this incarnation: by the contract of the standard library the pool is broken."""
+    """The initializer raised in this incarnation: by the contract of the standard library the pool is broken.
+
+    Attributes:
+        report: what it raised, for all items from now on.
+    """
+
+    worker: int
+    report: DeathReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetireRequested:
+    """The incarnation is not to be trusted any more: it is given nothing, and ends after what it runs."""
 
     worker: int
 
@@ -203,6 +232,7 @@ Event = Union[
     Recalled,
     WorkerExited,
     InitializerFailed,
+    RetireRequested,
     CancelRequested,
     ManyCancelsRequested,
     RecallRequested,
@@ -292,6 +322,7 @@ class Lost:
 
     item: Item
     worker: int
+    report: DeathReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +339,7 @@ class StartFailed:
 
     items: Sequence[Item]
     worker: int
+    report: DeathReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +348,7 @@ class Broken:
 
     items: Sequence[Item]
     worker: int
+    report: DeathReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

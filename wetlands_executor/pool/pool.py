@@ -32,7 +32,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import threads
-from wetlands_executor.errors import TaskTimeoutError
+from wetlands_executor.errors import TaskTimeoutError, describe
 from wetlands_executor.pool import payload, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.actions import Actions
@@ -49,6 +49,8 @@ LOGGER = logging.getLogger("concurrent.futures")
 
 
 
+#: How often a submitting thread that is inside a lane is waited for when the pool has failed.
+LANE_TRIES = 200
 #: Seconds that a cancellation of many calls is waited for at most.
 PATIENCE = 5.0
 #: Seconds after which a call that could not be recalled is looked at again.
@@ -107,9 +109,11 @@ class Pool(Actions):
         done = Latch()
 
         def cancel() -> None:
-            series.closed = True
-            self._feed(st.ManyCancelsRequested([call for call in (series.bulk, *series.parts) if call.place is not None]))
-            done.set()
+            try:
+                series.closed = True
+                self._feed(st.ManyCancelsRequested([call for call in (series.bulk, *series.parts) if call.place is not None]))
+            finally:
+                done.set()
 
         self.post(cancel)
         if not self.on_own_thread and not self.forked:
@@ -169,8 +173,13 @@ class Pool(Actions):
         return answer[0]
 
     def _cancel(self, call: Call, reply: Callable[[bool], object]) -> None:
-        call = self._latest(call)
-        if self.ended or not self._is_known(call):
+        try:
+            call = self._latest(call)
+            known = not self.ended and self._is_known(call)
+        except BaseException:
+            reply(False)
+            raise
+        if not known:
             reply(call.task.cancelled())
             return
         self._replies.setdefault(call, []).append(reply)
@@ -181,10 +190,12 @@ class Pool(Actions):
         done = Latch()
 
         def cancel() -> None:
-            self._feed(None)
-            latest = [self._latest(call) for call in calls]
-            self._feed(st.ManyCancelsRequested([call for call in latest if call.place is not None]))
-            done.set()
+            try:
+                self._feed(None)
+                latest = [self._latest(call) for call in calls]
+                self._feed(st.ManyCancelsRequested([call for call in latest if call.place is not None]))
+            finally:
+                done.set()
 
         if calls:
             self.post(cancel)
@@ -272,8 +283,10 @@ class Pool(Actions):
             counted = Latch()
 
             def count() -> None:
-                self.catch_up()
-                counted.set()
+                try:
+                    self.catch_up()
+                finally:
+                    counted.set()
 
             self.post(count)
             if not counted.wait(timeout):
@@ -440,25 +453,42 @@ class Pool(Actions):
     def _fail_everything(self, error: BaseException) -> None:
         """After a bug in this file: kill all workers and fail every task that is known, so that nobody waits for ever."""
         self.refusing = True
-        self.broken = failure = BrokenProcessPool(f"the pool of {self.what} failed: {type(error).__name__}: {error}")
+        self.broken = failure = BrokenProcessPool(f"the pool of {self.what} failed: {describe(error)}")
         failure.__cause__ = error
+        self.lanes = ()  # Order: first. A thread that is inside a lane is waited for below, and no other enters one
+        calls: dict[Any, None] = {}
         if self.nursery is not None:
-            self.nursery.kill()
-        calls: dict[Any, None] = dict.fromkeys(self._state._take_waiting())
-        for process in self.processes.values():
-            process.absorb()
+            self._try(self.nursery.kill)
+        for process in list(self.processes.values()):
+            self._try(process.kill)
+            for _ in range(LANE_TRIES):  # each waits a little; a thread inside writes one frame
+                if process.close_lane():
+                    break
+            self._try(process.absorb)
             calls.update(dict.fromkeys(process.calls.values()))
-            process.kill()
-            process.process.reap()
+            self._try(process.process.reap)
+        self._try(self.take_departures)
+        for queue in self._state.queues.values():
+            calls.update(dict.fromkeys(queue))
         for slot in self._state.slots:
             calls.update(dict.fromkeys(slot.held))
+        calls.update(dict.fromkeys(self._untold))
+        calls.update(dict.fromkeys(self._timed))
         for call in calls:
-            call.task._settle(None, failure)
-        for replies in self._replies.values():
+            self._try(call.task._settle, None, failure)
+        for replies in list(self._replies.values()):
             for reply in replies:
-                reply(False)
+                self._try(reply, False)
         self._replies.clear()
         self._state.status = st.Status.CLOSED
+
+    @staticmethod
+    def _try(job: Callable[..., object], *args: Any) -> None:
+        """Do one of several things that must all be tried, after a failure that may have harmed any of them."""
+        try:
+            job(*args)
+        except Exception:
+            LOGGER.critical("wetlands_executor: %r failed as well", job, exc_info=True)
 
     def after_fork_in_child(self) -> None:
         """Let go of everything: the pool belongs to the parent (``spawn`` closes the descriptors)."""

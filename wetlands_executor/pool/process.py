@@ -11,6 +11,7 @@ pipe, a time limit, shutdown) only kills.
 from __future__ import annotations
 
 import os
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import repeat
@@ -19,15 +20,15 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
 from wetlands_executor.pool import spawn
-from wetlands_executor.pool.arena import BadBlock, Results
+from wetlands_executor.pool.arena import Results
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.payload import Context, Definition, Encoded
-from wetlands_executor.pool.plain import BadFrame
 from wetlands_executor.pool.ports import RESULTS, Port
 from wetlands_executor.pool.return_lane import ReturnLane, raised_elsewhere
 from wetlands_executor.pool.state import Item
 from wetlands_executor.pool.timers import Timer
 from wetlands_executor.worker import wire
+from wetlands_executor.worker.room import room
 
 #: Bytes read from a results pipe at once: many small results per wake-up.
 READ = 65536
@@ -41,7 +42,11 @@ LANE_PATIENCE = 0.005
 _WITH_RECORDS = wire.IN_BULK | wire.NAMED
 #: A frame longer than this is no frame.
 LONGEST = 1 << 46
-
+#: Bytes of a result that are there without a question.
+SURE = 64 << 20
+#: Where a frame's header has its nonce and its pid.
+MARK = 8
+_MARK = struct.Struct("<II")
 
 
 class Call(Item):
@@ -158,6 +163,10 @@ class WorkerProcess:
         last_heard: when something came from it, on the monotonic clock; kept up to date only under ``worker_timeout``.
         stacks_from: position in its stderr at which it was asked for its stacks.
         failure: why it cannot start (payload of START_FAILED or INITIALIZER_FAILED), else None.
+        reason: why it was killed, if not for the sake of one call: what its calls fail with, or those that wait for it to start.
+        garbled: among that were bytes that are no frame, with which an outcome may have been lost.
+        suspicion: it has sent what no worker sends, or that could not be handled: what the call fails with that is to blame for it.
+        crowded: it may have been given calls in another order than that of ``calls``, until those have ended.
         stopping: it was told to end, or killed on purpose.
         reading: what it has printed is just being read, and ``printed`` will follow.
         return_lane: where submitters take answers themselves, or None.
@@ -202,6 +211,10 @@ class WorkerProcess:
         self._bulk: deque[bytes | memoryview] = deque()
         self._buffer = b""
         self._large: tuple[int, int, bytearray | None, int, int, int] | None = None
+        self.reason: BaseException | None = None
+        self.suspicion = ""
+        self.garbled = False
+        self.crowded = False
         self.lane_open = False
         #: (call, ..., bytes written, ...), one entry per frame that a submitting thread wrote itself; absorbed by the I/O thread.
         self.sent_directly: deque[tuple[Any, ...]] = deque()
@@ -272,27 +285,34 @@ class WorkerProcess:
         """Queue bytes for the bulk pipe."""
         self._bulk.append(data)
 
-    def send_calls(self, calls: Iterable[Call]) -> None:
-        """Send calls, with the records that they refer to."""
+    def send_calls(self, calls: Iterable[Call]) -> list[tuple[Call, Exception]]:
+        """Send calls, with the records that they refer to; return those that cannot be sent, and why."""
         self.lane_open = False
         mine = self.calls
         awaited = self.return_lane.awaited if self.return_lane is not None else 0
         frames = []
+        failed = []
         for call in calls:
             if call.number == awaited and self.return_lane is not None:
                 self.return_lane.expect_no_more(call)  # it was here before, in another try, and nobody listens to the bell now
             call.process = self
             call.known = True
             mine[call.number] = call
-            if not self.knows(call):
-                self._send_records(call)
-            parcel = call.encoded.parcel
-            if parcel is not None:
-                call.watched = call.watched & ~wire.KEPT | parcel.send(self.parcels.incarnation)
-                self.parcels.used = True
-            frames.append(call.frame())
-        self._inbox.append(b"".join(frames))
+            try:
+                if not self.knows(call):
+                    self._send_records(call)
+                parcel = call.encoded.parcel
+                if parcel is not None:
+                    call.watched = call.watched & ~wire.KEPT | parcel.send(self.parcels.incarnation)
+                    self.parcels.used = True
+                frames.append(call.frame())
+            except Exception as error:  # noqa: BLE001 - one call; records of it that are on the way are skipped by the worker
+                del mine[call.number]
+                failed.append((call, error))
+        if frames:
+            self._inbox.append(b"".join(frames))
         self.flush()
+        return failed
 
     def _send_records(self, call: Call) -> None:
         """Queue what a call refers to and the worker does not know yet."""
@@ -364,6 +384,7 @@ class WorkerProcess:
             except IndexError:  # its submitter has settled it in this very moment
                 break
             call.known = True
+            self.crowded = bool(self.calls)  # Race: the other frames may have been written after this one
             self.calls[call.number] = call
             found.append(call)
             if lane is not None and (call.awaited or lane.caller is call):
@@ -490,7 +511,7 @@ class WorkerProcess:
     # --- coming in
 
     def read_results(self) -> tuple[list[RawFrame], bool]:
-        """Read what is there, once; return (frames, whether the pipe is at its end). Raises BadFrame."""
+        """Read what is there, once; return (frames, whether the pipe is at its end). What is no frame comes as GARBAGE."""
         fd = self.process.results
         if self._large is not None:
             return self._read_large(fd)
@@ -506,13 +527,22 @@ class WorkerProcess:
     def _parse(self, data: bytes) -> list[RawFrame]:
         frames: list[RawFrame] = []
         position, size, head = 0, len(data), wire.RESULT.size
+        last = -1
         pid, nonce = self.process.pid, self.nonce
         unpack, append = wire.RESULT.unpack_from, frames.append
         while size - position >= head:
             length, its_nonce, its_pid, kind, duration, number = unpack(data, position)
             if its_nonce != nonce or length > LONGEST:
-                raise BadFrame(f"nonce {its_nonce:#x}, length {length}")
+                append((GARBAGE, 0, f"nonce {its_nonce:#x}, length {length}", 0))
+                at = self._other_header(data, last, position)
+                # Without another header: the last bytes may be the first of one.
+                position, last = at if at >= 0 else max(position + 1, size - MARK - _MARK.size + 1), position
+                continue
             end = position + head + length
+            if (length >= head or its_pid != pid) and (at := data.find(self._mark(), position + MARK + 1, end + MARK + _MARK.size - 1)) >= 0:
+                append((GARBAGE, 0, f"a frame within a frame of kind {kind}", 0))
+                position, last = at - MARK, position
+                continue
             if end > size:
                 if length > DIRECT:
                     self._begin_large(kind if its_pid == pid else 0, number, length, data[position + head :], duration)
@@ -523,33 +553,64 @@ class WorkerProcess:
                     append(self._adopt(number, data[position + head : end], duration))
                 else:
                     append((kind, number, data[position + head : end], duration))
-            position = end
+            position, last = end, position
+        if position < size and self._large is None and (at := self._other_header(data, last, position)) >= 0:
+            # What is left over does not wait for its end: it is not what it seems.
+            append((GARBAGE, 0, "a frame within a frame", 0))
+            return frames + self._parse(data[at:])
         self._buffer = data[position:]
         return frames
 
+    def _mark(self) -> bytes:
+        """Return what a frame's header has from its byte ``MARK`` on, and hardly anything else: nonce and pid.
+
+        Guarantee: a frame that says that it is longer than it is, or that was cut, or bytes that are no frame, cost no frame behind them.
+        """
+        return _MARK.pack(self.nonce, self.process.pid)
+
+    def _other_header(self, data: bytes, last: int, position: int) -> int:
+        """Return where the next frame begins if not at ``position``; -1 if there is none.
+
+        What was taken for a frame at ``last`` may have been cut, and have its end from the header of the next one.
+        """
+        mark = self._mark()
+        at = data.find(mark, last + 1 + MARK, position + MARK + _MARK.size - 1)
+        if at < 0:
+            at = data.find(mark, position + 1 + MARK)
+        return at - MARK if at >= 0 else -1
+
     def _begin_large(self, kind: int, number: int, length: int, first: bytes, duration: int) -> None:
+        target: bytearray | None = None
         try:
-            target: bytearray | None = bytearray(length)
+            # The buffer is filled with zeros at once: what does not fit would be the end of this process, not an error.
+            if length < SURE or length < room():
+                target = bytearray(length)
+                target[: len(first)] = first
         except (MemoryError, OverflowError):
-            target = None  # the host cannot hold it: it is read and dropped, and its own task is told
-        if target is not None:
-            target[: len(first)] = first
+            target = None  # it is read and dropped, and its own task is told
         self._large = (kind, number, target, len(first), length, duration)
 
     def _read_large(self, fd: int) -> tuple[list[RawFrame], bool]:
         assert self._large is not None
         kind, number, target, done, length, duration = self._large
+        chunk: bytes | None = None
         if target is not None:
             got = self.port.read_into(fd, memoryview(target)[done:length])
         else:
-            dropped = self.port.read(fd, min(READ, length - done))
-            got = None if dropped is None else len(dropped)
+            chunk = self.port.read(fd, min(READ, length - done))
+            got = None if chunk is None else len(chunk)
         if got is None:
             return [], False
         if got == 0:
             return [], True
-        done += got
         self.arrived += got
+        if got < READ:  # not a full pipe: what comes here may be a frame of its own
+            chunk = chunk if target is None else bytes(target[max(0, done - MARK - _MARK.size) : done + got])
+            at = chunk.find(self._mark()) if chunk is not None else -1
+            if at >= MARK and chunk is not None:
+                self._large = None
+                return [(GARBAGE, 0, f"a frame within a frame of kind {kind}", 0), *self._parse(chunk[at - MARK :])], False
+        done += got
         if done < length:
             self._large = (kind, number, target, done, length, duration)
             return [], False
@@ -563,11 +624,43 @@ class WorkerProcess:
     def _adopt(self, number: int, data: bytes | bytearray, duration: int) -> RawFrame:
         """Take the blocks of a result over at once, whatever becomes of the frame."""
         try:
-            return wire.VALUE_IN_BLOCKS, number, self.parcels.adopt(data), duration
-        except BadBlock as error:
-            raise BadFrame(str(error)) from error
-        except MemoryError:
-            return TOO_LARGE, number, b"%d" % self.parcels.refuse(data), duration
+            try:
+                return wire.VALUE_IN_BLOCKS, number, self.parcels.adopt(data), duration
+            except MemoryError:
+                return TOO_LARGE, number, b"%d" % self.parcels.refuse(data), duration
+        except Exception as error:  # noqa: BLE001 - mostly BadBlock: the list of blocks is what the worker says, and may say anything
+            return GARBAGE, 0, f"{type(error).__name__}: {error}", 0
+
+    def is_due(self, number: int) -> bool:
+        """Return True if the outcome of this call may come now, though there is an older call: outcomes come in order, but for two ways."""
+        if self.crowded:
+            return True
+        lane = self.return_lane
+        return lane is not None and lane.answer()[1] == next(iter(self.calls)) != number
+
+    def may_say(self, ended: bool, number: int) -> bool:
+        """Return True if the worker may say that a call which is not its oldest has ended, or may report something of it."""
+        return self.is_due(number) if ended else self.has_taken(number)
+
+    def taken(self) -> int | None:
+        """Return the number of the call that the worker has taken last, as it says; None if unknown."""
+        board = self.process.board
+        try:
+            return None if board is None else board.words[wire.TAKEN] & wire.NUMBER
+        except ValueError:
+            return None
+
+    def has_taken(self, number: int) -> bool:
+        """Return True if the worker may speak of this call, which is not the oldest that it has: it has taken it, or a later one."""
+        taken = self.taken()
+        if self.crowded or taken is None:
+            return True
+        for one in self.calls:
+            if one == number:
+                return taken in self.calls
+            if one == taken:
+                return False
+        return True  # it is of no call that is known
 
     def keep_tail(self, data: bytes) -> None:
         """Remember the last bytes of stderr."""
@@ -634,5 +727,5 @@ class WorkerProcess:
         return self.tail.decode("utf-8", "replace").strip()
 
 
-#: Not on the wire: a result that was too large for the host's memory.
-TOO_LARGE = 255
+#: Kinds that are not on the wire, which has none below 0: a result that was too large for the host's memory; what is no frame.
+TOO_LARGE, GARBAGE = -1, -2

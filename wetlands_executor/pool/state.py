@@ -40,6 +40,7 @@ from wetlands_executor.pool.moves import (
     CancelAnswered,
     Cancelled,
     CancelRequested,
+    DeathReport,
     Dispatch,
     Event,
     InitializerFailed,
@@ -59,6 +60,7 @@ from wetlands_executor.pool.moves import (
     Released,
     Reserved,
     RestartDue,
+    RetireRequested,
     Retried,
     SendCancel,
     SentDirectly,
@@ -85,6 +87,7 @@ __all__ = [
     "CancelAnswered",
     "CancelRequested",
     "Cancelled",
+    "DeathReport",
     "Dispatch",
     "Event",
     "InitializerFailed",
@@ -106,6 +109,7 @@ __all__ = [
     "Released",
     "Reserved",
     "RestartDue",
+    "RetireRequested",
     "Retried",
     "SendCancel",
     "SentDirectly",
@@ -172,7 +176,7 @@ class Slot:
         productive: whether this incarnation has finished or run an item; a death after that is no failed start.
     """
 
-    __slots__ = ("credit", "held", "index", "phase", "productive", "quota", "recalling", "replace", "worker")
+    __slots__ = ("credit", "held", "index", "phase", "productive", "quota", "recalling", "replace", "retiring", "worker")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -186,6 +190,8 @@ class Slot:
         self.recalling = False
         # The process is killed for the sake of one item: the slot gets another one.
         self.replace = False
+        # The process is given nothing more, and stops when it holds nothing.
+        self.retiring = False
 
 
 class PoolState:
@@ -230,6 +236,7 @@ class PoolState:
         # All workers were asked for: those that fail to start are tried again although nothing waits for them.
         self.launching = False
         self.broken_worker = 0
+        self.broken_report: DeathReport | None = None
         self._drop_unstarted = False
         # Waiting items that stand for many.
         self._bulks: dict[Item, None] = {}
@@ -308,7 +315,7 @@ class PoolState:
         """Settle what arrived after the end (the executor refuses it; this is the race between both)."""
         items = self._take_waiting()
         if items:
-            out.append(Broken(items, self.broken_worker) if self.broken else Cancelled(items))
+            out.append(Broken(items, self.broken_worker, self.broken_report) if self.broken else Cancelled(items))
 
     def _sent_directly(self, event: SentDirectly, out: list[Action]) -> None:
         slot = self.by_worker[event.worker]
@@ -393,7 +400,7 @@ class PoolState:
         """Note that a slot with nothing to do is idle, or stop it if it has done its share."""
         if slot.held or slot.recalling or slot.phase is not Phase.READY:
             return
-        if slot.quota is not None and slot.quota <= 0:
+        if slot.retiring or (slot.quota is not None and slot.quota <= 0):
             self._stop(slot, out)
         else:
             self.idle[slot] = None
@@ -422,7 +429,7 @@ class PoolState:
             self._queue_of(item).appendleft(item)
         self.waiting_count += len(back)
         if dropped:
-            out.append(Broken(dropped, self.broken_worker) if self.broken else Cancelled(dropped))
+            out.append(Broken(dropped, self.broken_worker, self.broken_report) if self.broken else Cancelled(dropped))
         out.extend(answers)  # Order: who hears that an item is cancelled finds it cancelled
 
     @property
@@ -456,7 +463,7 @@ class PoolState:
                 out.append(Retried(item, event.worker))
             else:
                 self.reserved += item.asks
-                out.append(Lost(item, event.worker))
+                out.append(Lost(item, event.worker, event.report))
         productive = slot.productive or bool(lost) or phase in (Phase.STOPPING, Phase.DYING)
         slot.held.clear()
         slot.worker = None
@@ -464,6 +471,7 @@ class PoolState:
         slot.quota = None
         slot.productive = False
         replace, slot.replace = slot.replace, False
+        slot.retiring = False
         if self.terminated or self.broken:
             self._refuse(out)
         else:
@@ -500,10 +508,10 @@ class PoolState:
             # Nobody is left who could do it. The next item that is submitted is a reason to try again.
             self.hold_starts = False
             self.failures = 0
-            out.append(StartFailed(self._take_waiting(), event.worker))
+            out.append(StartFailed(self._take_waiting(), event.worker, event.report))
             return
         # Others do the work meanwhile; whoever waits for all workers is told, and it is tried again later.
-        out.append(StartFailed([], event.worker))
+        out.append(StartFailed([], event.worker, event.report))
         if not self.timer_set:
             self.timer_set = True
             out.append(SetRestartTimer(GIVEN_UP_DELAY))
@@ -528,7 +536,8 @@ class PoolState:
             return
         self.broken = True
         self.broken_worker = event.worker
-        out.append(Broken(self._take_waiting(), event.worker))
+        self.broken_report = event.report
+        out.append(Broken(self._take_waiting(), event.worker, event.report))
         self.status = Status.DRAINING if self.status is Status.OPEN else self.status
         self._drop_unstarted = True
         for other in list(self.by_worker.values()):
@@ -538,6 +547,16 @@ class PoolState:
                 self._stop(other, out)
             elif other.phase is Phase.STARTING:
                 self._kill(other, out)
+
+    def _retire_requested(self, event: RetireRequested, out: list[Action]) -> None:
+        slot = self.by_worker.get(event.worker)
+        if slot is None or slot.phase is not Phase.READY or slot.retiring:
+            return
+        slot.retiring = slot.replace = True
+        self.idle.pop(slot, None)
+        if slot.held and self.credit > 1:
+            self._recall(slot, out)
+        self._rest(slot, out)
 
     def _cancel_requested(self, event: CancelRequested, out: list[Action]) -> None:
         item = event.item
@@ -647,7 +666,7 @@ class PoolState:
 
     def _room(self, slot: Slot) -> int:
         """Return how many more items the slot may be given."""
-        if slot.phase is not Phase.READY or slot.recalling:
+        if slot.phase is not Phase.READY or slot.recalling or slot.retiring:
             return 0
         room = max(0, slot.credit - len(slot.held))
         return room if slot.quota is None else max(0, min(room, slot.quota))
@@ -868,6 +887,7 @@ class PoolState:
         Recalled: _recalled,
         WorkerExited: _worker_exited,
         InitializerFailed: _initializer_failed,
+        RetireRequested: _retire_requested,
         CancelRequested: _cancel_requested,
         ManyCancelsRequested: _many_cancels_requested,
         RecallRequested: _recall_requested,
