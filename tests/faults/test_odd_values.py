@@ -194,3 +194,17 @@ def test_what_has_ended_is_let_go_of_whatever_its_limits(make: Callable[..., Con
 
     assert until(gone)
     assert len(executor._pool._timers) <= 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
+def test_blocks_of_arguments_that_do_not_fit_into_the_worker_are_free_again(single: CondaEnvExecutor) -> None:
+    from wetlands_executor.pool import arena
+
+    single.submit(odd.limit_address_space, 40 << 20).result(DEADLINE)
+    large = [bytearray(64 << 20), bytearray(1 << 20)]
+    for arguments in (large, large[::-1], [bytes(large[0])]):
+        assert isinstance(single.submit(odd.size, *arguments).exception(DEADLINE), MemoryError)
+    assert single.submit(odd.size, bytes(500_000)).result(DEADLINE) == 500_000
+    memory = arena.current()
+    if memory is not None:
+        assert until(lambda: not memory.in_use()), memory.in_use()

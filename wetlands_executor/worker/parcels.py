@@ -87,10 +87,16 @@ class Parcels:
         count, first = wire.LIST.unpack_from(payload)
         views = []
         position = wire.LIST.size
-        for _ in range(count):
+        for left in range(count, 0, -1):
             slot, _place, offset, capacity, _start, length = wire.BLOCK.unpack_from(payload, position)
+            try:
+                views.append(self._open(slot, offset, capacity, length, bool(flags & wire.KEPT)))
+            except MemoryError:
+                if not flags & wire.KEPT:
+                    for index in range(left):  # this one, and those that nobody will open now
+                        self._give_back(wire.BLOCK.unpack_from(payload, position + index * wire.BLOCK.size)[0])
+                raise
             position += wire.BLOCK.size
-            views.append(self._open(slot, offset, capacity, length, bool(flags & wire.KEPT)))
         data = views.pop(0) if first else memoryview(payload)[position:]
         if flags & wire.PLAIN:
             return data, loads
@@ -117,7 +123,11 @@ class Parcels:
     def receive_packed(self, payload: Any) -> Any:
         """Return what is in the only block of a call of many (see ``many.py``). The same guarantee."""
         slot, _place, offset, capacity, _start, length = wire.BLOCK.unpack_from(payload, wire.LIST.size)
-        return self._open(slot, offset, capacity, length, False)
+        try:
+            return self._open(slot, offset, capacity, length, False)
+        except MemoryError:
+            self._give_back(slot)
+            raise
 
     def _open(self, slot: int, offset: int, capacity: int, length: int, kept: bool) -> Any:
         region = self.arguments()
@@ -130,8 +140,12 @@ class Parcels:
                 return bytearray(view) if kept else view
         target = self._read(offset, length)
         if not kept:
-            os.pwrite(self._fds[0], b"\0\0\0\0", 4 * slot)
+            self._give_back(slot)
         return target
+
+    def _give_back(self, slot: int) -> None:
+        """Free a block that is not looked at through the mapping. The file is the one that ``_read`` has just looked at."""
+        os.pwrite(self._fds[0], b"\0\0\0\0", 4 * slot)
 
     def _read(self, offset: int, length: int) -> bytearray:
         fd = self._fds[0]
