@@ -8,6 +8,7 @@ of a short round trip. Threads: ``mine`` and ``wait`` are the waiting thread's, 
 from __future__ import annotations
 
 import os
+import select
 import threading
 import weakref
 
@@ -33,6 +34,12 @@ class Bell:
     def __init__(self) -> None:
         self.fd = -1
         self.fd = os.eventfd(0, os.EFD_CLOEXEC)
+        if self.fd < 3:
+            # The host's own standard streams are closed: what C code prints must not ring.
+            import fcntl
+
+            low, self.fd = self.fd, fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.close(low)
         _bells.add(self)
 
     def wait(self) -> None:
@@ -59,6 +66,43 @@ class Bell:
     def __del__(self) -> None:
         """Close it when neither the listener nor anybody who could ring knows it any more."""
         self.close()
+
+
+class WorkerBell(Bell):
+    """What a worker rings. Its tasks have the descriptor too: flags and counter are what they make of them."""
+
+    __slots__ = ()
+
+    def release(self) -> None:
+        """Ring. Never blocks: a counter that a task has filled rings already."""
+        if not self.is_full():
+            super().release()
+
+    def is_full(self) -> bool:
+        """Return True if a write would block."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        try:
+            return not poll.poll(0)
+        except (OSError, ValueError):
+            return False  # closed
+
+    def relieve(self) -> None:
+        """Empty a counter that a task has filled, in which the worker may be stuck; ring for those who sleep."""
+        if self.is_full():
+            self.empty()
+            self.release()
+
+    def empty(self) -> None:
+        """Take all rings. Never blocks, whatever a task has made of the descriptor."""
+        try:
+            os.preadv(self.fd, [bytearray(8)], -1, os.RWF_NOWAIT)
+        except OSError:
+            pass  # there is none, or a thread that waits was faster, or the descriptor is closed
+
+    def make_blocking(self) -> None:
+        """Let ``wait`` wait again, after a task has made the descriptor non-blocking."""
+        os.set_blocking(self.fd, True)
 
 
 class ThreadBell(Bell):

@@ -100,7 +100,7 @@ class Actions(Arrivals):
         mine.streams = (OutputStream("stdout"), OutputStream("stderr"))
         if self.worker_timeout is None:
             mine.return_lane = lane_of(process, self.departures)
-            mine.on_answer = partial(self.take_answer, mine)
+            mine.on_answer = partial(self._on_bell, mine)
         port = self._port
         for fd, stream in zip((process.stdout, process.stderr), mine.streams, strict=True):
             port.add_reader(fd, ports.OUTPUT, partial(self._on_output, mine, fd, stream))

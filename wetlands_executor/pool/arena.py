@@ -100,7 +100,8 @@ class Arena:
             region = arena.Region(self.fd)
         except MemoryError:
             return None  # the address space is limited
-        return arena.Blocks(region, arena.HOST, LIMIT or None)
+        reserve = None if spawn.MEMFD else spawn.reserve
+        return arena.Blocks(region, arena.HOST, LIMIT or None, reserve)
 
     @property
     def _blocks(self) -> Blocks | None:

@@ -282,6 +282,16 @@ class Arrivals(Limits):
         call.process = None
         return True
 
+    def _on_bell(self, process: WorkerProcess) -> None:
+        """The worker has rung while no submitter waits for it."""
+        lane = process.return_lane
+        if lane is not None:
+            if lane.caller is None:
+                lane.take_rings()
+            else:
+                lane.bell.relieve()  # that thread takes them, and must not miss one
+        self.take_answer(process)
+
     def take_answer(self, process: WorkerProcess) -> None:
         """Take an answer from the board whose call the state knows, if there is one; see ``return_lane.py``."""
         lane = process.return_lane

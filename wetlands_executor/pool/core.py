@@ -532,6 +532,9 @@ class PoolCore:
     def _watch_decoders(self) -> None:
         raise NotImplementedError
 
+    def _on_bell(self, process: WorkerProcess) -> None:
+        raise NotImplementedError
+
     def take_answer(self, process: WorkerProcess) -> None:
         """Take an answer that lies on the board of a worker."""
         raise NotImplementedError

@@ -84,7 +84,12 @@ def belongs_to_environment(path: str) -> bool:
 
 def project_paths() -> tuple[str, ...]:
     """Return the entries of ``sys.path`` that belong to no environment, absolute, in order: the user's own code."""
-    return _project_paths(tuple(entry for entry in sys.path if isinstance(entry, str)), os.getcwd())
+    entries = tuple(entry for entry in sys.path if isinstance(entry, str))
+    try:
+        folder = os.getcwd()
+    except OSError:  # it was removed: what is named relative to it is not there either
+        return _project_paths(tuple(filter(os.path.isabs, entries)), os.sep)
+    return _project_paths(entries, folder)
 
 
 @functools.lru_cache(maxsize=16)

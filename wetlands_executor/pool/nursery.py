@@ -108,7 +108,8 @@ class NurseryProcess(spawn.Process):
         self.stdout, stdout_child = self._pipe()
         self.stderr, stderr_child = self._pipe()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket, socket_child = mine.detach(), theirs.detach()
+        self.socket = spawn.above_standard(mine.detach())
+        socket_child = spawn.above_standard(theirs.detach())
         spawn.own(self.socket, socket_child)
         self._open = {self.life, self.stdout, self.stderr, self.socket, socket_child}
         for fd in (self.socket, self.stdout, self.stderr):
@@ -268,7 +269,7 @@ class Nursery:
             try:
                 process = self._process or self._begin(wanted, compiled)
                 changes = {name: env.get(name) for name in {*env, *self._env} if env.get(name) != self._env.get(name)}
-                return ForkedProcess(process, changes, cwd or os.getcwd(), arena)
+                return ForkedProcess(process, changes, cwd or _here(), arena)
             except _Lost:
                 self._bury()
             except TimeoutError:
@@ -460,6 +461,14 @@ class ForkedProcess(spawn.Process):
         self._hear()
         self.close_fd(self._status_fd)
         return self._status
+
+
+def _here() -> str:
+    """Return the host's working folder; "" if it was removed: then a fork stays where its nursery is."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def _is_over(pidfd: int) -> bool:

@@ -183,9 +183,9 @@ def _rank(entry: tuple[int, Callback]) -> int:
 
 def _wake_pair() -> tuple[int, int]:
     if hasattr(os, "eventfd") and not spawn.PLAIN:
-        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        fd = spawn.above_standard(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         return fd, fd
-    read, write = os.pipe()
+    read, write = spawn.pipe()
     os.set_blocking(read, False)
     os.set_blocking(write, False)
     return read, write

@@ -289,12 +289,17 @@ class WorkerProcess:
         """Send calls, with the records that they refer to; return those that cannot be sent, and why."""
         self.lane_open = False
         mine = self.calls
-        awaited = self.return_lane.awaited if self.return_lane is not None else 0
+        lane = self.return_lane
+        awaited = 0
+        if lane is not None:
+            awaited = lane.awaited
+            if lane.ring_left:
+                lane.take_rings()
         frames = []
         failed = []
         for call in calls:
-            if call.number == awaited and self.return_lane is not None:
-                self.return_lane.expect_no_more(call)  # it was here before, in another try, and nobody listens to the bell now
+            if call.number == awaited and lane is not None:
+                lane.expect_no_more(call)  # it was here before, in another try, and nobody listens to the bell now
             call.process = self
             call.known = True
             mine[call.number] = call
@@ -401,6 +406,7 @@ class WorkerProcess:
         if lane is not None and lane.watched:
             lane.watched = False
             self.port.remove(lane.bell.fd)
+            lane.take_rings()  # Race: an answer may have been taken in another way, before its ring
         if self._lane_closed:
             self._lane_closed = False
             self._lane_key.put(self.process.inbox)
@@ -696,6 +702,8 @@ class WorkerProcess:
         self.stopping = True
         self.lane_open = False
         self.port.remove(self.process.inbox)
+        if self.return_lane is not None:
+            self.return_lane.take_rings()
         if self.close_lane():
             self.process.close_fd(self.process.inbox)
         else:

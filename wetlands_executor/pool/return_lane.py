@@ -38,7 +38,7 @@ from os import read
 from pickle import loads
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor.bells import Bell
+from wetlands_executor.bells import WorkerBell
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.pool.plain import is_trivial
 from wetlands_executor.seconds import LONGEST
@@ -88,11 +88,24 @@ class ReturnLane:
         caller: the call whose submitter waits here; None if nobody does.
         expected: the submitter of the last call has waited here.
         watched: the I/O thread listens to the bell.
+        ring_left: there may be a ring that no thread has read. It does no harm, but a task that writes to
+            the counter, or the worker behind it, may have to wait until a thread of the host reads.
     """
 
-    __slots__ = ("_answer", "_bell_ready", "_departures", "_outputs", "_words", "bell", "caller", "expected", "watched")
+    __slots__ = (
+        "_answer",
+        "_bell_ready",
+        "_departures",
+        "_outputs",
+        "_words",
+        "bell",
+        "caller",
+        "expected",
+        "ring_left",
+        "watched",
+    )
 
-    def __init__(self, board: Board, bell: Bell, outputs: tuple[int, ...], departures: Departures) -> None:
+    def __init__(self, board: Board, bell: WorkerBell, outputs: tuple[int, ...], departures: Departures) -> None:
         self._words = board.words
         self._answer = board.answer
         self.bell = bell
@@ -105,6 +118,7 @@ class ReturnLane:
         self.caller: Call | None = None
         self.expected = False
         self.watched = False
+        self.ring_left = False
 
     def expect(self, call: Call) -> None:
         """Let the worker put the answer to this call, which is about to be sent, onto the board."""
@@ -169,6 +183,7 @@ class ReturnLane:
                 if rung:
                     # It lies there already. Its ring is left alone, which saves two system calls: whoever sleeps here next wakes up once for nothing.
                     rung = False
+                    self.ring_left = True
                 else:
                     if end is not None:
                         left = end - time.monotonic()
@@ -176,7 +191,13 @@ class ReturnLane:
                             if left <= LONGEST:
                                 raise WaitTimeout
                             continue
-                    read(fd, 8)
+                    try:
+                        read(fd, 8)
+                    except BlockingIOError as error:
+                        if raised_elsewhere(error):
+                            raise
+                        self.bell.make_blocking()  # a task has changed the descriptor, which it has as well
+                        continue
                     if handed_over:
                         continue
                 data: Any = b""
@@ -226,6 +247,7 @@ class ReturnLane:
                 pool.ledger.returned_one(task)
             self.caller = None
             if not settled_here:
+                self.ring_left = True
                 self.bell.release()  # Race: the ring may have been for the next one who waits here, and it may not be here yet
             return True
         except BaseException:
@@ -235,12 +257,20 @@ class ReturnLane:
                 call.after = departures.first
                 departures.first = call
             self.caller = None
+            self.ring_left = True
             try:
                 os.write(departures.wake, LEFT)
             except OSError:  # the pool has ended
                 pool.post(pool.take_departures)
             self.bell.release()  # as above
             raise
+
+    def take_rings(self) -> None:
+        """Empty the counter. I/O thread; it rings again for a submitter that may sleep."""
+        self.ring_left = False
+        self.bell.empty()
+        if self.caller is not None:
+            self.bell.release()
 
     def _is_released(self) -> bool:
         try:

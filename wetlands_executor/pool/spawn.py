@@ -21,9 +21,9 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
-from wetlands_executor.bells import Bell
+from wetlands_executor.bells import WorkerBell
 from wetlands_executor.worker import wire
-from wetlands_executor.worker.board import Board
+from wetlands_executor.worker.board import Board, map_file
 from wetlands_executor.worker.stage0 import STAGE0
 
 WINDOWS = sys.platform == "win32"
@@ -48,6 +48,8 @@ MEMFD = not PLAIN and _has_memfd()
 
 #: Bytes of a file for shared memory, of which only touched pages exist (``worker/arena.py``).
 FILE = 1 << 44
+#: Bytes of the tables of words at its beginning; ``worker.arena.HEADER``.
+HEADER = 2 * 4 * 65536
 
 # The host's descriptors of all pools, from their making to their closing. A forked child of the host must close every one of them: it would
 # keep workers alive (life pipes), and hide ends of pipes. Guarded by the GIL (single operations).
@@ -81,28 +83,102 @@ def close_all() -> None:
         process.disinherit()
 
 
+def above_standard(fd: int) -> int:
+    """Return the same open file under a number above 2.
+
+    A host whose own standard streams are closed gets these numbers for the next files that are opened. What
+    C code in it prints would go into the pipe of a worker, and a worker's own streams would replace it.
+    """
+    if fd > 2 or WINDOWS:
+        return fd
+    import fcntl
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
+def pipe() -> tuple[int, int]:
+    """Make a pipe under numbers above 2; return its reading and its writing end."""
+    read, write = os.pipe()
+    if read > 2 and write > 2:
+        return read, write
+    try:
+        read = above_standard(read)
+    except OSError:
+        os.close(write)
+        raise
+    try:
+        return read, above_standard(write)
+    except OSError:
+        os.close(read)
+        raise
+
+
 def _temporary_file() -> int:
     fd, path = tempfile.mkstemp(prefix="wetlands-memory-")
     os.unlink(path)
-    return fd
+    return above_standard(fd)
+
+
+def _memory(name: str) -> int:
+    return above_standard(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+
+
+def _seal_size(fd: int) -> None:
+    """Let no process make a mapping of a file in memory end early, which would be a SIGBUS for the others."""
+    import fcntl
+
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
 
 
 def memory_file() -> int:
     """Return a sparse file of ``FILE`` bytes without a name, in memory where the system can do that. Raises OSError."""
     with making:
-        fd = os.memfd_create("wetlands-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING) if MEMFD else _temporary_file()
+        fd = _memory("wetlands-arena") if MEMFD else _temporary_file()
         own(fd)
         try:
             os.ftruncate(fd, FILE if MEMFD else FILE >> 4)
             if MEMFD:
-                import fcntl
-
-                # Nobody can make a mapping of it end early, which would be a SIGBUS for the others.
-                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+                _seal_size(fd)
+            else:
+                reserve(fd, 0, HEADER)
+            os.lseek(fd, 0, os.SEEK_END)  # see `for_worker`
         except OSError:
             close_quietly(fd)
             raise
     return fd
+
+
+def for_worker(fd: int) -> int:
+    """Return another open of a memory file, for a worker to inherit.
+
+    Guarantee: a task that writes to each descriptor that it finds does not reach the tables and blocks, which it
+    shares with other workers. What is written goes to the end of the file (also by ``pwrite``, and after a
+    ``lseek``), and the seal against growth refuses it there. The offset and the flags are this worker's alone.
+    Where there is no /proc, it is the host's open of the file, whose offset is at the end.
+    """
+    try:
+        mine = above_standard(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
+        os.lseek(mine, 0, os.SEEK_END)
+    except OSError:
+        mine = above_standard(os.dup(fd))
+    return mine
+
+
+def reserve(fd: int, offset: int, count: int) -> None:
+    """Let the file system take these bytes of a file now. Raises OSError.
+
+    A full disk is an error here; in a mapping it is a SIGBUS, which ends the process.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, offset, count)
+        return
+    zeros = memoryview(bytes(min(count, 1 << 20)))  # macOS
+    while count > 0:
+        done = os.pwrite(fd, zeros[:count], offset)
+        offset, count = offset + done, count - done
 
 
 def _fill(fd: int, data: bytes) -> None:
@@ -151,13 +227,13 @@ class Process:
     def _prepare(self) -> None:
         self._close = contextlib.ExitStack()
         self.board: Board | None = None
-        self.bell: Bell | None = None
+        self.bell: WorkerBell | None = None
         self._map: mmap.mmap | None = None
         self._open: set[int] = set()
         self._bundle = -1
 
     def _pipe(self) -> tuple[int, int]:
-        read, write = os.pipe()
+        read, write = pipe()
         own(read, write)
         self._close.callback(close_quietly, read)
         self._close.callback(close_quietly, write)
@@ -184,30 +260,37 @@ class Process:
         board_child = -1
         if not PLAIN:
             with contextlib.suppress(OSError):  # no /proc: the worker holds one item at a time, as elsewhere
-                self.take_back = os.open(f"/proc/self/fd/{inbox_child}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                again = os.open(f"/proc/self/fd/{inbox_child}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self.take_back = above_standard(again)
                 own(self.take_back)
                 self._close.callback(close_quietly, self.take_back)
             board_child = self._share_board()
             with contextlib.suppress(OSError, AttributeError):  # no eventfd: all answers go through the pipe
-                self.bell = Bell()
+                self.bell = WorkerBell()
         self.memory = -1
+        files = [-1, -1]
         if arena >= 0:
+            files[0] = self._close_later(for_worker(arena))
             with contextlib.suppress(OSError):  # a limit of file sizes: results go through the pipe
-                self.memory = memory_file()
-                self._close.callback(close_quietly, self.memory)
+                self.memory = self._close_later(memory_file())
+                files[1] = self._close_later(for_worker(self.memory))
         if not WINDOWS:
             for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
                 os.set_blocking(fd, False)
-        self._theirs = [inbox_child, bulk_child, results_child, life_child, board_child, stdout_child, stderr_child]
-        return [*self._theirs[:5], arena, self.memory, -1 if self.bell is None else self.bell.fd], (stdout_child, stderr_child)
+        passed = [inbox_child, bulk_child, results_child, life_child, board_child, *files]
+        self._theirs = [*passed, stdout_child, stderr_child]
+        return [*passed, -1 if self.bell is None else self.bell.fd], (stdout_child, stderr_child)
+
+    def _close_later(self, fd: int) -> int:
+        own(fd)
+        self._close.callback(close_quietly, fd)
+        return fd
 
     def _make_bundle(self) -> int:
         """Make the file in which it will find its bundle; -1 where there are none, or no descriptor is left: then its pipe takes it."""
         if MEMFD:
             with contextlib.suppress(OSError):
-                self._bundle = os.memfd_create("wetlands-bundle", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-                own(self._bundle)
-                self._close.callback(close_quietly, self._bundle)
+                self._bundle = self._close_later(_memory("wetlands-bundle"))
         return self._bundle
 
     def ship(self, data: bytes) -> bytes:
@@ -235,12 +318,13 @@ class Process:
         self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back, self.memory, self._bundle}
 
     def _share_board(self) -> int:
-        fd = os.memfd_create("wetlands-board", os.MFD_CLOEXEC) if MEMFD else _temporary_file()
-        self._close.callback(close_quietly, fd)
+        fd = self._close_later(_memory("wetlands-board") if MEMFD else _temporary_file())
         os.ftruncate(fd, wire.BOARD)
-        if not MEMFD:
-            os.posix_fallocate(fd, 0, wire.BOARD)  # a full disk is an error here, and a SIGBUS later
-        self._map = mmap.mmap(fd, wire.BOARD)
+        if MEMFD:
+            _seal_size(fd)
+        else:
+            reserve(fd, 0, wire.BOARD)
+        self._map = map_file(fd, wire.BOARD)
         self.board = Board(memoryview(self._map), True)
         return fd
 
@@ -266,7 +350,7 @@ class Process:
         if self.board is not None:
             self.board.release()
         if self._map is not None:
-            self._map.close()  # it has a descriptor of its own
+            self._map.close()
             self._map = None
 
     def disinherit(self) -> None:
@@ -418,7 +502,7 @@ def watch_exit(process: subprocess.Popen[bytes]) -> int:
     if not PLAIN and hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):  # a kernel before 5.3, or a sandbox that forbids it
             return os.pidfd_open(process.pid)
-    read, write = os.pipe()
+    read, write = pipe()
 
     def wait() -> None:
         try:

@@ -306,12 +306,21 @@ class Blocks:
         claims: slot -> token (a list, told from others by identity) of who holds the block here. A slot in it is not free, whatever its word says.
         table: (offset, capacity) by slot.
         limit: bytes that the file may take; None leaves it to ``room()``.
+        reserve: takes the space of a block (fd, offset, bytes) from the file system, or raises OSError; None
+            where the file is in memory.
     """
 
-    def __init__(self, region: Region, mine: int, limit: Optional[int]) -> None:
+    def __init__(
+        self,
+        region: Region,
+        mine: int,
+        limit: Optional[int],
+        reserve: Optional[Callable[[int, int, int], None]] = None,
+    ) -> None:
         self.region = region
         self.mine = mine
         self.limit = limit
+        self.reserve = reserve
         self.claims: Dict[int, Any] = {}
         self.table: Dict[int, Tuple[int, int]] = {}
         self.touched: Dict[int, int] = {}
@@ -330,6 +339,18 @@ class Blocks:
             token: who claims; the slot is appended. It may hold slots that were not claimed after all (an exception came from a signal
                 handler): ``release`` knows.
         """
+        slot = self._claim(count, token)
+        if slot >= 0 and self.reserve is not None:
+            try:
+                self.reserve(self.region.fd, self.table[slot][0], count)
+            except OSError:  # a full disk, a quota
+                self.touched.pop(slot, None)
+                self.region.punch(*self.table[slot])
+                self.free(slot)
+                return -1
+        return slot
+
+    def _claim(self, count: int, token: List[int]) -> int:
         size = size_class(count)
         slots = self._by_class.get(size)
         if slots:

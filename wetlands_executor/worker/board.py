@@ -19,7 +19,7 @@ from . import wire
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Tuple
+    from typing import Any, Tuple
 
 #: Processors that reorder stores.
 WEAK = getattr(os, "uname", None) is None or os.uname().machine.lower() not in ("x86_64", "amd64", "i686", "i386")
@@ -108,8 +108,39 @@ def attach(fd: int) -> Board:
     """Return the worker's end; ``fd`` is closed. -1: memory cannot be shared."""
     if fd < 0:
         return Board(memoryview(bytearray(wire.BOARD)), False)
-    import mmap
-
-    shared = mmap.mmap(fd, wire.BOARD)
+    shared = map_file(fd, wire.BOARD)
     os.close(fd)
     return Board(memoryview(shared), True)
+
+
+def map_file(fd: int, length: int) -> Any:
+    """Return a mapping of the first bytes of a file that keeps no descriptor of it.
+
+    Guarantee: a task that writes to each descriptor that it finds does not reach what it shares with the host.
+    Before Python 3.13 an ``mmap`` object always has a descriptor of its own; the null device takes its place.
+    """
+    import mmap
+
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, length, trackfd=False)
+    copy = os.dup(fd)
+    os.close(copy)  # the next number, which `mmap` is about to take
+    shared = mmap.mmap(fd, length)
+    try:
+        if os.path.sameopenfile(copy, fd):
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, copy, False)
+            os.close(null)
+    except OSError:
+        pass  # another thread has opened files, or there is no null device here: the descriptor stays
+    return shared
+
+
+def free_word(fd: int, slot: int) -> None:
+    """Make a block free whose file cannot be mapped as a whole: its word is 0. To a worker's open of it nothing can be written."""
+    try:
+        table = map_file(fd, 4 * (slot + 1))
+    except (OSError, ValueError):
+        return  # not even that: the host takes the block when this process has ended
+    table[4 * slot : 4 * slot + 4] = bytes(4)
+    table.close()

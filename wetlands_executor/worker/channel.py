@@ -55,6 +55,30 @@ class Channel:
         except OSError as error:
             raise ChannelLost(str(error)) from error
 
+    # Guarantee: a task that has made our pipes non-blocking (the flag belongs to the open file, a command that it has started can
+    # do that as well) harms no later call. Who meets it makes the pipe block again.
+
+    def _read_bulk(self, count: int) -> bytes:
+        while True:
+            try:
+                return os.read(self.bulk, count)
+            except BlockingIOError:
+                os.set_blocking(self.bulk, True)
+
+    def _readinto_bulk(self, view: memoryview) -> int:
+        while True:
+            try:
+                return readinto(self.bulk, view)
+            except BlockingIOError:
+                os.set_blocking(self.bulk, True)
+
+    def _write(self, data: Any) -> int:
+        while True:
+            try:
+                return os.write(self.results, data)
+            except BlockingIOError:
+                os.set_blocking(self.results, True)
+
     def _read(self, count: int) -> Any:
         have = self._buffer
         if len(have) >= count:
@@ -64,7 +88,7 @@ class Channel:
             parts = [have]
             size = len(have)
             while size < count:
-                part = os.read(self.bulk, 65536)
+                part = self._read_bulk(65536)
                 if not part:
                     raise ChannelLost
                 parts.append(part)
@@ -81,7 +105,7 @@ class Channel:
         done = len(have)
         self._buffer = b""
         while done < count:
-            got = readinto(self.bulk, view[done:])
+            got = self._readinto_bulk(view[done:])
             if not got:
                 raise ChannelLost
             done += got
@@ -110,9 +134,12 @@ class Channel:
                     raise ChannelLost("the task has closed descriptors that it did not open")
                 if length < 4000 and pieces is None:
                     data = head + payload
-                    done = os.write(self.results, data)
+                    try:
+                        done = os.write(self.results, data)
+                    except BlockingIOError:
+                        done = 0
                     while done < len(data):
-                        done += os.write(self.results, data[done:])
+                        done += self._write(data[done:])
                     return
                 self._write_all(head)
                 for piece in pieces or (payload,):
@@ -124,6 +151,9 @@ class Channel:
         """Return the next frame of the inbox, b"" at its end. Blocks."""
         try:
             frame = os.read(self.inbox, wire.FRAME)
+        except BlockingIOError:
+            os.set_blocking(self.inbox, True)
+            return self.next_frame()
         except OSError as error:
             raise ChannelLost(str(error)) from error
         if frame and len(frame) != wire.FRAME:
@@ -146,7 +176,7 @@ class Channel:
         if view.format != "B":
             view = view.cast("B")
         while view:
-            view = view[os.write(self.results, view[:_MAX_IOV]) :]
+            view = view[self._write(view[:_MAX_IOV]) :]
 
 
 def identity(fd: int) -> Any:

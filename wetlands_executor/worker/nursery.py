@@ -243,7 +243,8 @@ class Nursery:
             else:
                 os.environ[name] = value
         try:
-            os.chdir(request["cwd"])
+            if request["cwd"]:
+                os.chdir(request["cwd"])
         except OSError as error:
             sys.stderr.write("wetlands_executor: the worker cannot go to its folder: %s\n" % error)
             sys.stderr.flush()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 
 from . import wire
+from .board import free_word
 from .calls import loads, loads_rich
 from .channel import ChannelLost, identity
 
@@ -145,7 +146,7 @@ class Parcels:
 
     def _give_back(self, slot: int) -> None:
         """Free a block that is not looked at through the mapping. The file is the one that ``_read`` has just looked at."""
-        os.pwrite(self._fds[0], b"\0\0\0\0", 4 * slot)
+        free_word(self._fds[0], slot)
 
     def _read(self, offset: int, length: int) -> bytearray:
         fd = self._fds[0]

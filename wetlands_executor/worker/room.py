@@ -24,6 +24,9 @@ def room(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
     if "MemAvailable:" not in memory:
         return UNKNOWN
     found = [(memory["MemTotal:"], memory["MemAvailable:"])]
+    if _text(os.path.join(proc, "sys", "vm", "overcommit_memory")).strip() == "2" and "CommitLimit:" in memory:
+        # The system promises no more than it has: a page beyond that would be a SIGBUS.
+        found.append((memory["CommitLimit:"], memory["CommitLimit:"] - memory["Committed_AS:"]))
     found += _group_limits(os.path.join(proc, "self", "cgroup"), groups)
     return min(left - min(max(total // RESERVE_SHARE, RESERVE_LEAST), RESERVE_MOST) for total, left in found)
 

@@ -77,7 +77,8 @@ class Runner:
     def __init__(self, fds: List[int]) -> None:
         self.channel = Channel(*map(move_up, fds[:3]))
         self.board = boards.attach(fds[4])
-        self.life = fds[3]
+        # Elsewhere a thread reads it under its old number (``bootstrap.tie_to_host``).
+        self.life = move_up(fds[3]) if fds[3] >= 0 and sys.platform.startswith("linux") else fds[3]
         #: Files of large arguments and results, -1 where there are none; what they were; what serves them, from the first use on;
         #: whether arguments and results travel in them (else arrays of ``share()`` only).
         self.shared = [move_up(fd) if fd >= 0 else fd for fd in fds[5:7]]
@@ -256,11 +257,23 @@ class Runner:
             words[ANSWERED] = item
             try:
                 write(self.bell, _ONE)
+            except BlockingIOError:
+                self._ring_again()
+                return
             except OSError:
                 self.bell = -1  # the task has closed it; if somebody has seen the answer all the same, the frame will concern nobody
             else:
                 return
         self.channel.send(outcome, item, payload, duration)
+
+    def _ring_again(self) -> None:
+        """Ring although the task has filled the counter, and has made it non-blocking; it is blocking afterwards."""
+        try:
+            os.read(self.bell, 8)
+        except BlockingIOError:
+            pass  # the host has read it meanwhile
+        os.set_blocking(self.bell, True)
+        write(self.bell, _ONE)
 
     def conclude(self, item: int) -> bool:
         """Clear up after a call: what it printed and reported goes before its outcome. Return True if it has acknowledged its cancellation."""

@@ -45,6 +45,18 @@ class TaskStream(io.TextIOWrapper):
         return super().detach()
 
 
+class PipeWriter(io.FileIO):
+    """Descriptor 1 or 2, which a task or a command that it has started may have made non-blocking."""
+
+    def write(self, data: Any) -> int:
+        """Write what fits; wait while nothing does."""
+        done: Any = super().write(data)
+        while done is None:
+            os.set_blocking(self.fileno(), True)
+            done = super().write(data)
+        return int(done)
+
+
 class FrameWriter(io.RawIOBase):
     """Sends what is written as frames of the results pipe, among the results."""
 
@@ -82,7 +94,7 @@ def send_frames(runner: Runner) -> None:
 
 def open_stream(fd: int) -> TaskStream:
     """Return a line-buffered text stream over ``fd`` that does not close it."""
-    raw: Any = io.FileIO(fd, "w", closefd=False) if _runner is None else FrameWriter(fd)
+    raw: Any = PipeWriter(fd, "w", closefd=False) if _runner is None else FrameWriter(fd)
     stream = TaskStream(io.BufferedWriter(raw, 8192), encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
     stream.mode = "w"  # type: ignore[misc]
     return stream

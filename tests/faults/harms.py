@@ -1,0 +1,139 @@
+"""What tasks do to the descriptors of their process, by accident: only that task, or its worker, may be harmed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+BELL = "eventfd"
+FILES = "/memfd:wetlands"
+
+
+def descriptors():
+    """Return number -> what it is, of all that are open."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink("/proc/self/fd/" + name)
+        except OSError:
+            pass  # the folder itself
+    return found
+
+
+def _for_each(act, what="", first=0):
+    done = 0
+    for fd, name in descriptors().items():
+        if what in name and fd >= first:
+            try:
+                act(fd)
+            except (OSError, ValueError):
+                continue
+            done += 1
+    return done
+
+
+def set_nonblocking():
+    """Make every descriptor non-blocking, as a command does with its standard streams."""
+    return _for_each(lambda fd: os.set_blocking(fd, False))
+
+
+def fill_counters():
+    """Fill every eventfd, so that the next write to it blocks."""
+    return _for_each(lambda fd: os.write(fd, (2**64 - 2).to_bytes(8, "little")), BELL)
+
+
+def fill_and_set_nonblocking():
+    """Both."""
+    return set_nonblocking() and fill_counters()
+
+
+def drain_counters():
+    """Take the rings that are there."""
+    set_nonblocking()
+    return _for_each(lambda fd: os.read(fd, 8), BELL)
+
+
+def change_flags():
+    """Set each flag of an open file that there is, and the smallest pipes."""
+    done = 0
+    for flags in (os.O_APPEND, os.O_DIRECT, os.O_NONBLOCK | os.O_DIRECT | os.O_ASYNC):
+        done += _for_each(lambda fd, flags=flags: fcntl.fcntl(fd, fcntl.F_SETFL, flags), first=3)
+    _for_each(lambda fd: fcntl.fcntl(fd, 1031, 4096))  # F_SETPIPE_SZ
+    return done
+
+
+def close_all():
+    """As a daemon does it."""
+    os.closerange(3, 4096)
+
+
+def cover_all():
+    """Put the null device in the place of every descriptor."""
+    null = os.open(os.devnull, os.O_RDWR)
+    _for_each(lambda fd: os.dup2(null, fd), first=3)
+
+
+def fork_a_daemon():
+    """Leave a child that closes everything."""
+    if os.fork() == 0:
+        os.setsid()
+        os.closerange(0, 4096)
+        os._exit(0)
+
+
+def write_zeros():
+    """Write zeros to every file in memory, in each way that there is; return what took them."""
+    found = []
+    zeros = bytes(1 << 16)
+
+    def attempt(fd, act):
+        try:
+            act(fd)
+        except OSError:
+            return
+        found.append((act.__name__, descriptors()[fd]))
+
+    def write(fd):
+        os.write(fd, zeros)
+
+    def write_at_the_start(fd):
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.write(fd, zeros)
+
+    def pwrite(fd):
+        os.pwrite(fd, zeros, 0)
+
+    def truncate(fd):
+        os.ftruncate(fd, 4096)
+
+    def sendfile(fd):
+        with open("/dev/zero", "rb") as source:
+            os.lseek(fd, 0, os.SEEK_SET)
+            os.sendfile(fd, source.fileno(), None, len(zeros))
+
+    def splice(fd):
+        read, end = os.pipe()
+        os.write(end, zeros[:4096])
+        os.lseek(fd, 0, os.SEEK_SET)
+        try:
+            os.splice(read, fd, 4096)
+        finally:
+            os.close(read)
+            os.close(end)
+
+    acts = [write, write_at_the_start, pwrite, truncate, sendfile]
+    if hasattr(os, "splice"):
+        acts.append(splice)
+    for fd, name in descriptors().items():
+        if FILES in name:
+            for act in acts:
+                attempt(fd, act)
+    return found
+
+
+def hold_and_sum(array, address):
+    """Wait with an array; return its sum after that."""
+    from tests.contract.workload import attend
+
+    attend(address)
+    return float(sum(array[:: len(array) // 7]))
