@@ -293,7 +293,8 @@ class WorkerProcess:
         awaited = 0
         if lane is not None:
             awaited = lane.awaited
-            if lane.ring_left:
+            # Race: a ring of an answer that nothing has looked at yet stays: the I/O thread would not wake up for it.
+            if lane.ring_left and not lane.watched and not self.sent_directly:
                 lane.take_rings()
         frames = []
         failed = []
@@ -406,7 +407,8 @@ class WorkerProcess:
         if lane is not None and lane.watched:
             lane.watched = False
             self.port.remove(lane.bell.fd)
-            lane.take_rings()  # Race: an answer may have been taken in another way, before its ring
+            if not self.sent_directly:
+                lane.take_rings()  # Race: an answer may have been taken in another way, before its ring
         if self._lane_closed:
             self._lane_closed = False
             self._lane_key.put(self.process.inbox)
@@ -703,7 +705,7 @@ class WorkerProcess:
         self.lane_open = False
         self.port.remove(self.process.inbox)
         if self.return_lane is not None:
-            self.return_lane.take_rings()
+            self.return_lane.bell.relieve()
         if self.close_lane():
             self.process.close_fd(self.process.inbox)
         else:

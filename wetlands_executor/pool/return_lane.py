@@ -266,7 +266,10 @@ class ReturnLane:
             raise
 
     def take_rings(self) -> None:
-        """Empty the counter. I/O thread; it rings again for a submitter that may sleep."""
+        """Empty the counter; ring again for a submitter that may sleep.
+
+        I/O thread. Order: it looks at the answer afterwards, or there is no call that may have one.
+        """
         self.ring_left = False
         self.bell.empty()
         if self.caller is not None:

@@ -123,11 +123,15 @@ def map_file(fd: int, length: int) -> Any:
 
     if sys.version_info >= (3, 13):
         return mmap.mmap(fd, length, trackfd=False)
-    copy = os.dup(fd)
-    os.close(copy)  # the next number, which `mmap` is about to take
+    copy = -1
+    try:
+        copy = os.dup(fd)
+        os.close(copy)  # the next number, which `mmap` is about to take
+    except OSError:
+        pass  # no descriptor left
     shared = mmap.mmap(fd, length)
     try:
-        if os.path.sameopenfile(copy, fd):
+        if copy >= 0 and os.path.sameopenfile(copy, fd):
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, copy, False)
             os.close(null)
