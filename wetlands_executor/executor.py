@@ -120,13 +120,16 @@ class CondaEnvExecutor(Executor):
         elif share_preload:
             warnings.warn("share_preload=True works on Linux only: each worker imports its preload for itself here", stacklevel=2)
         keeps: list[Any] = []
-        first = initializer and payload.dumps((initializer, tuple(initargs)), None, keeps, peer=peer)
+        first = needs = None
+        if initializer:
+            data, pickler = payload.dump((initializer, tuple(initargs)), None, keeps, peer=peer)
+            first, needs = (data, pickler.by_value, pickler.bytecode), tuple(pickler.needs.values())
         self._pool = Pool(
             partial(_launch, self._environment, activate, folder, variables),
             self._max_workers,
             tasks_per_worker=max_tasks_per_child,
             preload=preload,
-            initializer=first or None,
+            initializer=first,
             start_timeout=start_timeout,
             worker_timeout=worker_timeout,
             task_timeout=task_timeout,
@@ -136,6 +139,7 @@ class CondaEnvExecutor(Executor):
             nursery=nursery,
         )
         self._pool.keeps = keeps
+        self._pool.needs = needs or ()
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
         self._finalizer = weakref.finalize(self, self._pool.shutdown)
         self._finalizer.atexit = False
@@ -221,6 +225,8 @@ class CondaEnvExecutor(Executor):
             raise
         task._label = encoded.definition or functions.display_name(fn)
         pool.submit(encoded, task)
+        if encoded.by_value is not None and pool.peer.record is not None:
+            pool.tidy(pool.peer.record)
 
     def _refuse(self) -> None:
         pool = self._pool

@@ -145,6 +145,7 @@ class Actions(Arrivals):
         context = payload.current_context()
         process.sent_context = context.number
         data, code, bytecode = self._initializer or (None, None, False)
+        process.pieces.update((piece.owner, piece.number) for piece in self.needs)
         return pickle.dumps(
             {
                 "nonce": process.nonce,
@@ -154,6 +155,7 @@ class Actions(Arrivals):
                 "authkey": bytes(multiprocessing.current_process().authkey),
                 "preload": [] if process.process.forked else self._preload,
                 "initializer": data,
+                "pieces": [(piece.number, piece.data) for piece in self.needs],
                 "initializer_code": code if bytecode else None,
                 "version": python_version(),
                 "argv": functions.arguments_of_host(),

@@ -29,6 +29,7 @@ _MODULES = (
     "many",
     "namespaces",
     "nursery",
+    "objects",
     "parcels",
     "pickler",
     "portable",

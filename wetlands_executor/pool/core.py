@@ -34,6 +34,7 @@ from wetlands_executor.pool.timers import Timer, Timers
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
+    from wetlands_executor.pool.identity import Piece
     from wetlands_executor.task import Task
 
 LOGGER = logging.getLogger("concurrent.futures")
@@ -111,6 +112,8 @@ class PoolCore:
         self._initializer = initializer
         #: Shared arrays that the initializer refers to.
         self.keeps: list[Any] = []
+        #: Large objects that it needs.
+        self.needs: tuple[Piece, ...] = ()
         self._start_timeout = start_timeout
         self.worker_timeout = worker_timeout
         self.task_timeout = task_timeout

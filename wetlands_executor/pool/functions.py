@@ -210,6 +210,18 @@ def reference_to(obj: Any) -> Reference | None:
     return Reference(name, qualname, os.path.abspath(file))
 
 
+def is_importable(module: types.ModuleType) -> bool:
+    """Return True if another process finds this module by its name, as far as that is known here."""
+    name = module.__name__
+    if name in ("__main__", "__mp_main__") or sys.modules.get(name) is not module:
+        return False
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str):
+        origin = getattr(getattr(module, "__spec__", None), "origin", None)
+        return name.partition(".")[0] in sys.stdlib_module_names or origin in ("built-in", "frozen")
+    return belongs_to_environment(os.path.abspath(file)) or _project_root(module, file) is not None
+
+
 def is_rewritten(reference: Reference) -> bool:
     """Return True for what stands in a test module whose asserts pytest has rewritten.
 

@@ -49,7 +49,7 @@ def fitting(entries: list[Any], piped: int) -> tuple[int, int]:
                     size += len(value)
                     if len(value) >= LARGE:
                         in_block += len(value)
-        elif entry.parcel is not None:
+        elif entry.parcel is not None or entry.needs:
             size = piped + 1  # it has more than bytes, and goes alone
         else:
             size = len(entry.payload)

@@ -14,20 +14,17 @@ from __future__ import annotations
 import builtins
 import collections
 import copyreg
-import hashlib
 import io
 import itertools
 import logging
 import pickle
 import sys
-import threading
 import traceback
 import types
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import _RemoteTraceback
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cloudpickle
 from cloudpickle import cloudpickle as _cp
@@ -37,7 +34,10 @@ from wetlands_executor.pool import arena, functions, plain, shared, versions
 from wetlands_executor.pool.peer import MAGIC as MAGIC
 from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.plain import is_trivial as is_trivial
-from wetlands_executor.worker import imports, namespaces, renames, wire
+from wetlands_executor.worker import imports, namespaces, objects, renames, wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.pool.identity import Epoch, Piece, Record
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -60,11 +60,14 @@ class Definition:
         bytecode: its code travels as it is, for workers of this very Python only.
         rewritten: it stands in a test module that pytest has changed; see ``functions.is_rewritten``.
         keep: the function, so that its ``id`` stays its own; or the shared arrays in it.
+        needs: large objects that it refers to, which a worker has to have before.
     """
 
-    __slots__ = ("__weakref__", "bare", "by_value", "bytecode", "data", "keep", "name", "number", "rewritten")
+    __slots__ = ("__weakref__", "bare", "by_value", "bytecode", "data", "keep", "name", "needs", "number", "rewritten")
 
-    def __init__(self, data: bytes, name: str, by_value: str | None = None, keep: Any = None, *, bytecode: bool = False) -> None:
+    def __init__(
+        self, data: bytes, name: str, by_value: str | None = None, keep: Any = None, *, bytecode: bool = False, needs: Sequence[Piece] = ()
+    ) -> None:
         self.number = next(_ids)
         self.name = name
         self.data = data
@@ -74,6 +77,7 @@ class Definition:
         #: The call without arguments, once there was one.
         self.bare: DefinedCall | None = None
         self.keep = keep
+        self.needs = needs
 
 
 class Context:
@@ -101,6 +105,8 @@ class Encoded:
     """
 
     __slots__ = ("by_value", "bytecode", "definition", "flags", "parcel", "payload")
+    #: Large objects that the payload refers to, which a worker has to have before.
+    needs: Sequence[Piece] = ()
 
     def __init__(
         self,
@@ -119,6 +125,13 @@ class Encoded:
         self.parcel = parcel
 
 
+class NeedyCall(Encoded):
+    """An ``Encoded`` whose payload refers to objects of the host's namespaces. ``epoch``: see ``identity.Epoch``."""
+
+    __slots__ = ("epoch", "needs")
+    epoch: Epoch
+
+
 class DefinedCall(Encoded):
     """An ``Encoded`` whose definition is known."""
 
@@ -128,6 +141,13 @@ class DefinedCall(Encoded):
 
 #: Types whose objects are made or pickled differently in other Python versions.
 _VARYING = frozenset({types.CodeType, types.GenericAlias, types.UnionType, type(Callable[[], None])})
+
+
+def _spaces() -> Any:
+    """Return what pickles functions and classes by value, imported when the first of them is met."""
+    from wetlands_executor.pool import spaces
+
+    return spaces
 
 
 def _reductions() -> Any:
@@ -148,12 +168,6 @@ class _Space:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return namespaces.share, (self.name, self.base)
-
-
-# Tokens of functions and classes: an object that was defined anew is another object. Guarded by the GIL (single operations).
-_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-_token_count = itertools.count(1)
-_nested = threading.local()
 
 
 # How a few classes are pickled, once their modules are loaded; for our own pickles, not for the program's.
@@ -187,13 +201,15 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
                 renames.learn_reducers(_reducers, _reducers)
                 break
         super().__init__(file, protocol=PROTOCOL, buffer_callback=parcel.take if parcel is not None else None)
+        #: number -> a large object that the stream refers to.
+        self.needs: dict[int, Piece] = {}
+        self._record: Record | None = None
         #: Takes shared arrays that are referred to; None: they are copied.
         self.keeps = keeps if parcel is None else parcel.keeps
         self.by_value: str | None = None
         self._spaces: dict[int, _Space] = {}
         self._peer = peer
         self._by_name = by_name
-        self._cells: Any = None
         # Who reads it, once something was met that depends on it; False is a Python like this one.
         self._names: Any = None if peer is not None else False
 
@@ -241,7 +257,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             reference = functions.reference_to(obj)
             if reference is None or self._wants_value(reference):
                 self._note(functions.display_name(obj))
-                return _reductions().reduce_dispatcher(obj) or self._dynamic_function_reduce(obj)
+                return self._function_by_value(obj)
             return self._by_reference(reference)
         if issubclass(kind, type):
             return self._reduce_class(obj)
@@ -264,6 +280,10 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if found is not None:
                 self.keeps.append(obj)
                 return found
+        if kind is object or getattr(obj, "__dict__", None) == {}:
+            found = _spaces().reduce_sentinel(obj, self.record)
+            if found is not None:
+                return found
         return super().reducer_override(obj)
 
     def _reduce_class(self, obj: Any) -> Any:
@@ -280,7 +300,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         reference = functions.reference_to(obj)
         if reference is None or self._wants_value(reference):
             self._note(obj.__qualname__)
-            return _reductions().reduce_class(obj, self._foreign() or None)
+            return self._class_by_value(obj)
         return self._by_reference(reference)
 
     def _wants_value(self, reference: functions.Reference) -> bool:
@@ -293,25 +313,23 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return NotImplemented
         return imports.fetch, tuple(reference)
 
-    def _dynamic_function_reduce(self, func: Any) -> Any:
-        """Reduce a function by value, with its globals as entries that the worker may or may not need."""
-        newargs, (attributes, slots) = self._function_getnewargs(func), _reductions().function_state(func)
-        if self._foreign():
-            newargs, attributes, slots = _reductions().reduce_function(func, self._names, newargs, (attributes, slots), functions.display_name(func))
-        code, base, function_name, defaults, closure = newargs
-        if self._cells is None:
-            self._cells = _reductions().Cells()
-        closure = self._cells.of(func, closure)
-        name = _space_name(func.__globals__)
-        if not isinstance(base, dict):
-            name = None
-        if name is not None:
-            space = self._spaces.get(id(func.__globals__))
-            if space is None:
-                space = self._spaces[id(func.__globals__)] = _Space(name, dict(base))
-            base = space
-        entries = [(key, *_entry(value, name is not None, self.keeps, self._peer)) for key, value in slots.pop("__globals__").items()]
-        return _cp._make_function, (code, base, function_name, defaults, closure), (attributes, slots, name, entries), None, None, namespaces.restore
+    def _function_by_value(self, obj: Any) -> Any:
+        """Reduce a function or class by value to a stream of its own, in which everything has its identity."""
+        found = _spaces().current(obj, self.keeps, self._peer, self.record)
+        for piece in found.needs:
+            self.needs[piece.number] = piece
+        self._foreign()
+        return objects.load, (found.data,)
+
+    _class_by_value = _function_by_value
+
+    @property
+    def record(self) -> Record:
+        """The objects that the readers know by number."""
+        found = self._record
+        if found is None:
+            found = self._record = _spaces().record_of(self._peer)
+        return found
 
 
 def _space_name(space: Mapping[str, Any]) -> str | None:
@@ -319,30 +337,6 @@ def _space_name(space: Mapping[str, Any]) -> str | None:
     name = space.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None
     return name if module is not None and module.__dict__ is space else None
-
-
-def _entry(value: Any, spaced: bool, keeps: list[Any] | None, peer: Peer | None = None) -> tuple[Any, Any, bytes | None]:
-    """Return (token, value, pickled value or None) of one global of a function by value."""
-    if not spaced:
-        return None, value, None
-    if type(value) in SCALARS and not (type(value) in (str, bytes) and len(value) > 256):
-        return (type(value).__name__, repr(value)), value, None
-    if isinstance(value, types.ModuleType):
-        return ("module", value.__name__), value, None
-    if isinstance(value, (types.FunctionType, type)):
-        token = _tokens.get(value)
-        if token is None:
-            token = _tokens.setdefault(value, f"object-{next(_token_count)}")
-        return token, value, None
-    active = _nested.__dict__.setdefault("active", set())
-    if id(value) in active:  # it refers to itself through a function: the stream's own memo has to close the circle
-        return None, value, None
-    active.add(id(value))
-    try:
-        data, _by_value, _bytecode = dumps(value, None, keeps, peer=peer)
-    finally:
-        active.discard(id(value))
-    return hashlib.sha256(data).hexdigest(), None, data
 
 
 def dumps(
@@ -356,14 +350,23 @@ def dumps(
         keeps: takes shared arrays, where there is no parcel; has to live as long as the bytes are used.
         peer: the Python of the workers; None is one like this.
     """
+    data, pickler = dump(value, parcel, keeps, peer=peer)
+    return data, pickler.by_value, pickler.bytecode
+
+
+def dump(
+    value: Any, parcel: arena.Parcel | None = None, keeps: list[Any] | None = None, *, peer: Peer | None = None, record: Record | None = None
+) -> tuple[bytes, CallPickler]:
+    """Pickle as ``dumps``; return the bytes and what the pickler has found out. ``record``: the one to use if there is no peer."""
     with io.BytesIO() as stream:
         pickler = CallPickler(stream, parcel, keeps, peer=peer)
+        pickler._record = record
         try:
             pickler.dump(value)
         except (TypeError, pickle.PicklingError) as error:
             pickler.explain(error)
             raise
-        return stream.getvalue(), pickler.by_value, pickler.bytecode
+        return stream.getvalue(), pickler
 
 
 # Definitions of importable functions, by id; the Definition keeps the function, and so its id. Guarded by the GIL.
@@ -405,8 +408,10 @@ def wants_value(definition: Definition, peer: Peer | None) -> bool:
 def define_by_value(fn: Callable[..., Any], peer: Peer | None = None) -> Definition:
     """Return a definition that carries the function itself; for callers that use it many times (``map``)."""
     keeps: list[Any] = []
-    data, by_value, bytecode = dumps(fn, None, keeps, peer=peer)
-    return Definition(pickle.dumps(("value", data), 4), functions.display_name(fn), by_value, keeps, bytecode=bytecode)
+    data, pickler = dump(fn, None, keeps, peer=peer)
+    name, needs = functions.display_name(fn), tuple(pickler.needs.values())
+    keeps.append(pickler.record.epoch)
+    return Definition(pickle.dumps(("value", data), 4), name, pickler.by_value, keeps, bytecode=pickler.bytecode, needs=needs)
 
 
 def encode(
@@ -418,12 +423,14 @@ def encode(
 ) -> Encoded:
     """Pickle a call for workers of ``peer``. Raises whatever the pickling of its parts raises."""
     if definition is None:
-        definition = _definitions.get(id(fn)) or define(fn)
+        definition = _definitions.get(id(fn))
+        if definition is None and peer is not None and peer.record is not None:
+            definition = _spaces().definition_of(fn, peer)
+        definition = definition or define(fn)
     if definition is not None and definition.rewritten and wants_value(definition, peer):
         definition = None
     if definition is None:
-        payload, by_value, bytecode, parcel = _dumps_call((fn, args, kwargs), peer)
-        return _encoded(None, 0, payload, by_value, bytecode, parcel)
+        return _encode_call(None, (fn, args, kwargs), peer)
     if not args and not kwargs:
         return Encoded(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
     return encode_defined(definition, args, kwargs, peer)
@@ -463,8 +470,7 @@ def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[s
     if not kwargs and _are_arrays(args):
         payload, parcel = _dumps_arrays((args, None))
         return _encoded(definition, 0, payload, definition.by_value, definition.bytecode, parcel)
-    payload, by_value, bytecode, parcel = _dumps_call((args, kwargs or {}), peer)
-    return _encoded(definition, 0, payload, definition.by_value or by_value, definition.bytecode or bytecode, parcel)
+    return _encode_call(definition, (args, kwargs or {}), peer)
 
 
 def _are_arrays(args: tuple[Any, ...]) -> bool:
@@ -492,13 +498,23 @@ def _dumps_arrays(value: Any) -> tuple[bytes, arena.Parcel]:
         raise
 
 
-def _dumps_call(value: Any, peer: Peer | None) -> tuple[bytes, str | None, bool, arena.Parcel]:
+def _encode_call(definition: Definition | None, value: Any, peer: Peer | None) -> Encoded:
     parcel = arena.Parcel()
     try:
-        return *dumps(value, parcel, peer=peer), parcel
+        payload, pickler = dump(value, parcel, peer=peer)
     except BaseException:
         parcel.discard()  # its task may keep the exception, and the traceback this frame
         raise
+    by_value, bytecode = pickler.by_value, pickler.bytecode
+    if definition is not None:
+        by_value, bytecode = definition.by_value or by_value, definition.bytecode or bytecode
+    encoded = _encoded(definition, 0, payload, by_value, bytecode, parcel)
+    if pickler._record is None:
+        return encoded
+    needy = NeedyCall(definition, encoded.flags, encoded.payload, by_value, bytecode, encoded.parcel)
+    needy.needs = tuple(pickler.needs.values())
+    needy.epoch = pickler.record.epoch
+    return needy
 
 
 def _encoded(

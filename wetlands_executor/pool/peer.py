@@ -34,15 +34,23 @@ class Peer:
         python: path of its interpreter; None is this one.
     """
 
-    __slots__ = ("_known", "_python")
+    __slots__ = ("_known", "_made", "_python", "record")
 
     def __init__(self, python: str | os.PathLike[str] | None = None) -> None:
         self._python = os.fspath(python) if python is not None else None
         self._known: tuple[str, str] | None = None
+        #: The objects that its workers know by number (``identity.Record``), from the first function by value on.
+        self.record: Any = None
+        self._made: dict[str, Any] = {}
 
     def learn(self, hello: Mapping[str, Any]) -> None:
         """Believe what a worker says of itself. I/O thread."""
         self._known = (str(hello["magic"]), str(hello["version"]))
+
+    def keep_record(self, made: Any) -> Any:
+        """Return the record; ``made`` if there is none. Two threads that come with one each get the same, without a lock."""
+        self.record = found = self._made.setdefault("record", made)
+        return found
 
     @property
     def foreign(self) -> bool:

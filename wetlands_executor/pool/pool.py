@@ -43,6 +43,7 @@ from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.bulk import Bulk, Series
+    from wetlands_executor.pool.identity import Record
     from wetlands_executor.task import Task
 
 LOGGER = logging.getLogger("concurrent.futures")
@@ -221,6 +222,24 @@ class Pool(Actions):
 
         if self.started:
             self.post(forget)
+
+    def tidy(self, record: Record) -> None:
+        """Let all workers drop what the host has dropped of its namespaces, once that is worth a message."""
+        if not record.restless:
+            return
+        numbers = record.take_dropped()
+        if numbers:
+            self.post(partial(self._forget_objects, numbers))
+        while record.retired:
+            try:
+                self.forget(record.retired.popleft())
+            except IndexError:  # another thread was faster
+                break
+
+    def _forget_objects(self, numbers: list[int]) -> None:
+        for process in self.processes.values():
+            if process.ready:
+                process.forget_objects(numbers)
 
     def reserve(self, task: Task[Any]) -> None:
         """Keep the pool open for a task whose dependencies are not ready."""

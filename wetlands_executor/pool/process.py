@@ -11,13 +11,14 @@ pipe, a time limit, shutdown) only kills.
 from __future__ import annotations
 
 import os
+import pickle
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import repeat
 from os import write
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.arena import Results
@@ -29,6 +30,9 @@ from wetlands_executor.pool.state import Item
 from wetlands_executor.pool.timers import Timer
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.room import room
+
+if TYPE_CHECKING:
+    from wetlands_executor.pool.identity import Piece
 
 #: Bytes read from a results pipe at once: many small results per wake-up.
 READ = 65536
@@ -187,6 +191,8 @@ class WorkerProcess:
         self.tail = b""
         self.held_back = b""
         self.known: set[int] = set()
+        #: Number of a large object -> the piece that it was given last.
+        self.pieces: dict[int, int] = {}
         self.sent_context = 0
         self.finished = 0
         self.foreign = False
@@ -327,6 +333,13 @@ class WorkerProcess:
             self.send_record(wire.CONTEXT, context.number, context.data)
             self.sent_context = context.number
         definition = encoded.definition
+        needs = encoded.needs
+        if definition is not None and definition.needs:
+            needs = (*definition.needs, *needs)
+        for piece in needs:
+            if self.pieces.get(piece.owner) != piece.number:
+                self.pieces[piece.owner] = piece.number
+                self.send_record(wire.PIECE, piece.number, piece.data)
         if definition is not None and definition.number not in self.known:
             self.known.add(definition.number)
             self.send_record(wire.DEFINITION, definition.number, definition.data)
@@ -342,10 +355,15 @@ class WorkerProcess:
         return (
             call.context.number == self.sent_context
             and not (encoded.flags | call.watched) & _WITH_RECORDS
-            and (definition is None or definition.number in self.known)
+            and (definition is None or (definition.number in self.known and (not definition.needs or self._has(definition.needs))))
             and not (encoded.bytecode and self.foreign)
+            and (not encoded.needs or self._has(encoded.needs))
             and not (encoded.parcel is not None and encoded.parcel.kept)
         )
+
+    def _has(self, needs: Iterable[Piece]) -> bool:
+        """Return True if the worker has these contents when it has made all calls that it was given."""
+        return all(self.pieces.get(piece.owner) == piece.number for piece in needs)
 
     def forget(self, definition: Definition) -> None:
         """Let the worker drop a function that will not be called again."""
@@ -353,6 +371,13 @@ class WorkerProcess:
             self.known.discard(definition.number)
             self.send_record(wire.FORGET, definition.number, b"")
             self.flush()
+
+    def forget_objects(self, numbers: list[int]) -> None:
+        """Let the worker drop objects of the host's namespaces that the host has dropped."""
+        for number in numbers:
+            self.pieces.pop(number, None)
+        self.send_record(wire.FORGET, 0, pickle.dumps(numbers, 4))
+        self.flush()
 
     def flush(self) -> None:
         """Write what fits; ask to be called again for the rest."""

@@ -80,6 +80,10 @@ class RichUnpickler(Unpickler):
 
             raise lacking.told(error, module, name) from None
 
+    def persistent_load(self, pid: Any) -> Any:
+        """Return what stands for an object of a namespace: the stream has made it, or found it, already (see ``objects``)."""
+        return pid
+
     modules: Any = frozenset()
 
 

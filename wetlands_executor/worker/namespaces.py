@@ -39,25 +39,31 @@ def share(name: str, base: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def restore(function: Any, state: Tuple[Any, ...]) -> None:
-    """Set the state of a function that was just made: its attributes, and the globals that the host has changed.
+    """Set the state of a function that was just made, or found: what the host has changed of it, and of the globals that it uses.
 
     Args:
         function: what ``_make_function`` of cloudpickle made.
-        state: (attributes, slots, namespace name or None, [(global's name, token, value or None, pickled value or None), ...]).
+        state: (attributes, slots, namespace name or None, (its number, version, variables), (global's name, token, value, ...)); each of the
+            variables that it closes over is (name, number of its cell, version, content), without content if it is not bound.
     """
-    attributes, slots, name, entries = state
-    from . import calls
+    attributes, slots, name, (number, version, variables), entries = state
+    from . import objects
     from .calls import cloudpickle_module
 
-    if name is None:
-        slots["__globals__"] = {key: (value if packed is None else calls.loads_rich(packed)) for key, _t, value, packed in entries}
-    else:
+    if objects.VERSIONS.get(number) != version:
         slots["__globals__"] = {}
-        space = function.__globals__
-        tokens = TOKENS[name]
-        for key, token, value, packed in entries:
-            if token is not None and tokens.get(key) == token and key in space:
-                continue
-            tokens[key] = token
-            space[key] = value if packed is None else calls.loads_rich(packed)
-    cloudpickle_module()._function_setstate(function, (attributes, slots))
+        cloudpickle_module()._function_setstate(function, (attributes, slots))
+        objects.set_version(number, version)
+    for cell, variable in zip(function.__closure__ or (), variables):  # noqa: B905 - no strict before 3.10
+        objects.finish(cell, variable[1:])
+    space = function.__globals__
+    tokens = {} if name is None else TOKENS[name]
+    steps = iter(entries)
+    for key, token, value in zip(steps, steps, steps):  # noqa: B905 - no strict before 3.10
+        if token is not None and tokens.get(key) == token and key in space:
+            continue
+        changed = key in tokens
+        tokens[key] = token
+        space[key] = value
+        if changed and name is not None:
+            objects.note_change()

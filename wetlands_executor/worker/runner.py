@@ -36,7 +36,7 @@ from .wire import ANSWER, ANSWER_MOST, ANSWERED, AWAITED, CANCELLED, MANY, NONE,
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Tuple
+    from typing import Any, Dict, List, Set, Tuple
 
 
 async def _coroutine() -> None:
@@ -99,6 +99,8 @@ class Runner:
         #: Those of them that get no handle.
         self.bare: Dict[int, Any] = {}
         self.definitions: Dict[int, bytes] = {}
+        #: Numbers of those that hold the function itself.
+        self.by_value: Set[int] = set()
         #: id of a defined function's number -> where its parameter ``task`` stands
         self.task_positions: Dict[int, Any] = {}
         self.context = 0
@@ -154,6 +156,10 @@ class Runner:
                 "a module that the worker can import" % (code, sys.version.split()[0])
             )
             return self._fail(wire.START_FAILED, error, "initializer")
+        if self.config["pieces"]:
+            from . import objects
+
+            objects.PIECES.update(self.config["pieces"])
         try:
             function, args = loads_rich(payload)
             value = function(*args)
@@ -452,7 +458,10 @@ class Runner:
             definition = self.definitions[function_id]
         from . import imports
 
-        function = imports.resolve(loads(definition))
+        found = loads(definition)
+        function = imports.resolve(found)
+        if found[0] == "value":
+            self.by_value.add(function_id)
         self.task_positions[function_id] = where = _position_of_task(function)
         self.functions[function_id] = function
         if where is None:
@@ -480,11 +489,32 @@ class Runner:
             elif got == wire.CONTEXT:
                 self._use_context(data)
                 self.context = number
-            elif got == wire.FORGET:
+            elif got == wire.PIECE:
+                from . import objects
+
+                objects.receive(number, bytes(data))
+            elif got == wire.FORGET and number:
                 for table in (self.functions, self.bare, self.definitions, self.task_positions):
                     table.pop(number, None)
+            elif got == wire.FORGET:
+                from . import objects
+
+                objects.forget(loads(data))
             if got == kind and number == ident:
                 return data
+
+    def drop_stale(self) -> None:
+        """Let functions by value be read again when they are called: what they refer to has been changed."""
+        for number in self.by_value:
+            self.functions.pop(number, None)
+            self.bare.pop(number, None)
+        self.by_value.clear()
+
+    def read_piece(self, number: int) -> None:
+        """Read records up to a piece that a stream refers to. A signal does not interrupt that: the pipe would be out of step."""
+        interruptible, self.interruptible = self.interruptible, 0
+        self._read_until(wire.PIECE, number)
+        self.interruptible = interruptible
 
     @staticmethod
     def _use_context(data: bytes) -> None:

@@ -56,6 +56,7 @@ PAYLOAD = 4
 CONTEXT = 5
 FORGET = 6
 NAME = 7
+PIECE = 8  # content of a large object; FORGET with number 0 names objects and pieces in its payload
 
 #: length of the payload, nonce of the incarnation, pid of the writer, kind, microseconds that the call took, item
 RESULT = struct.Struct("<QIIBxxxIQ")

@@ -1,0 +1,559 @@
+"""Functions and classes by value as bytes: what they reach is named by number, so that it is one object in a worker's namespace.
+
+``SpacePickler`` writes one function or class with all that it needs, in a stream of its own. ``payload.CallPickler``, which writes calls,
+puts such streams into its own; arguments beside them are copies, as ever. Which objects have numbers, and whether their content has
+changed, is ``identity``'s business; ``worker/objects.py`` and ``worker/namespaces.py`` are the other end. Entered by any thread that submits.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import io
+import itertools
+import logging
+import pickle
+import subprocess
+import threading
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
+from typing import Any
+
+from cloudpickle import cloudpickle as _cp
+
+from wetlands_executor.pool import functions, identity, payload, shared, watching
+from wetlands_executor.pool.identity import Mark, Stand
+from wetlands_executor.worker import classes, namespaces, objects, sharing
+
+#: Neither numbered nor looked into: scalars, and what is named or written as code.
+_ATOMS: frozenset[Any] = frozenset({
+    *identity.SCALARS, tuple, frozenset, types.CodeType, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, type(...),
+    type(NotImplemented), range, slice, Stand, payload._Space, property, staticmethod, classmethod, types.MethodType,
+    types.MappingProxyType, types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
+    pickle.PickleBuffer,
+})  # fmt: skip
+_BUILTINS: dict[Any, int] = {
+    list: objects.LIST,
+    dict: objects.DICT,
+    set: objects.SET,
+    bytearray: objects.BYTEARRAY,
+    object: objects.OBJECT,
+    types.CellType: objects.CELL,
+}
+#: Classes of the standard library whose reductions hold nothing but their elements.
+_TRANSPARENT: frozenset[Any] = frozenset({OrderedDict, defaultdict, deque, Counter, functools.partial})
+#: What belongs to this process.
+_HERE_ONLY = (concurrent.futures.Future, concurrent.futures.Executor, threading.Thread, subprocess.Popen)
+_active = threading.local()
+
+
+class SpacePickler(payload.CallPickler):
+    """Pickles one function or class by value.
+
+    Args:
+        file: where the bytes go.
+        record: the objects that the pool's workers know.
+        keeps: takes shared arrays that are referred to.
+        peer: the Python that reads it; None is one like this.
+    """
+
+    def __init__(self, file: io.BytesIO, record: identity.Record, keeps: list[Any] | None, peer: Any) -> None:
+        super().__init__(file, None, keeps, peer=peer)
+        self._record = record
+        # id -> the stand-in of an object of this stream, which keeps the object; or of one that is written as it is.
+        self._stands: dict[int, Stand] = {}
+        self._plain: dict[int, Any] = {}
+        self._at: Mark | None = None
+        #: What has to be as it is for the stream to be right another time; None if that cannot be told.
+        self.checks: list[tuple[Any, ...]] | None = []
+
+    def _check(self, *check: Any) -> None:
+        if self.checks is not None:
+            self.checks.append(check)
+
+    def dump(self, obj: Any) -> None:
+        """Write the object; an error names the global that could not be pickled, and the function that uses it."""
+        try:
+            super().dump(obj)
+        except (TypeError, pickle.PicklingError, AttributeError, RuntimeError, NotImplementedError) as error:
+            self._explain(error)
+            raise
+
+    def _explain(self, error: BaseException) -> None:
+        """Raise an error that says which global it was."""
+        at = self._at
+        if at is None or getattr(error, "explained", False) or type(error).__module__ not in ("builtins", "_pickle", "pickle"):
+            return
+        reason = str(error)
+        try:
+            if isinstance(error, (TypeError, pickle.PicklingError)):
+                self.explain(error)
+        except pickle.PicklingError as other:
+            reason = str(other)
+        found = pickle.PicklingError(
+            f"the {at.kind} {at.name!r}, which {at.function} uses, cannot be sent to a worker: {reason}. Make it inside the function, or "
+            f"once per worker with an initializer that sets it, or put {at.function} into a module that the worker can import"
+        )
+        found.explained = True  # type: ignore[attr-defined]
+        raise found from error
+
+    def forget(self) -> None:
+        """Let go of the objects of the stream, without waiting for the collector."""
+        self._stands.clear()
+        self._plain.clear()
+        self._at = None
+
+    # --- which objects have numbers
+
+    def persistent_id(self, obj: Any) -> Any:
+        """Return the stand-in of an object that has a number; None for everything else. Called for each object of the stream."""
+        stand = self._stands.get(id(obj))
+        if stand is not None:
+            return stand
+        kind = type(obj)
+        if kind is Mark:
+            self._at = obj
+            return obj.name
+        if kind in _ATOMS or id(obj) in self._plain or isinstance(obj, type):
+            return None
+        return self._stand(obj, kind)
+
+    def _stand(self, obj: Any, kind: Any) -> Stand | None:
+        """Return the stand-in of an object, made if its type has any."""
+        found = self._stands.get(id(obj))
+        if found is not None:
+            return found
+        reduction: Any
+        if kind in _BUILTINS:
+            known = self.record.of(obj)
+            reduction = self._reduce_builtin
+        elif self._is_other(obj, kind):
+            return None
+        else:
+            known = self.record.of(obj)
+            reduction = self._reduce_instance(obj, kind)
+            if reduction is None:
+                return None
+            if type(reduction) is bytes:
+                if known.shape is not None and known.shape != reduction:
+                    known = self.record.renew(obj)
+                known.shape = reduction
+                self.checks = None
+                reduction = (objects.whole, (known.number, reduction))
+        stand = self._stands[id(obj)] = Stand(obj, known.number, reduction)
+        return stand
+
+    def _is_other(self, obj: Any, kind: Any) -> bool:
+        """Return True for what travels by rules of its own."""
+        return (
+            kind.__module__ in ("typing", "types", "enum", "wetlands_executor.worker.reductions", "annotationlib")
+            or kind in payload._VARYING
+            or kind.__name__ in ("singledispatchmethod", "cached_property")
+            or isinstance(obj, (types.GenericAlias, logging.Logger))
+        )
+
+    def _plainly(self, obj: Any) -> Any:
+        """Mark a container that was made for this stream only."""
+        self._plain[id(obj)] = obj
+        return obj
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce stand-ins; functions and classes by value; the rest as in calls."""
+        if type(obj) is Stand:
+            reduction = obj.reduction
+            if not isinstance(reduction, tuple):
+                reduction = obj.reduction = reduction(obj)
+            return reduction
+        return super().reducer_override(obj)
+
+    # --- containers and instances
+
+    def _reduce_builtin(self, stand: Stand) -> Any:
+        obj, kind = stand.obj, type(stand.obj)
+        begin = (objects.begin, (stand.number, _BUILTINS[kind]))
+        if kind is object:
+            found = reduce_sentinel(obj, self.record)
+            return begin if found is None else found
+        content = watching.content_of(obj)
+        version = self._version(content)
+        self._check(watching.CONTENT, self.record.of(obj), version)
+        return *begin, (stand.number, version, content) if type(content) is bytes else (stand.number, version, *content), None, None, objects.finish
+
+    def _version(self, content: Any) -> int:
+        return identity.digest(content if type(content) is bytes else tuple(map(self._part, content)))
+
+    def _part(self, value: Any) -> Any:
+        """Return what stands for one element in the version of its container."""
+        kind = type(value)
+        if kind in (str, bytes):
+            return value if len(value) < identity.BYTES else self.record.of(value).number
+        if kind in identity.SCALARS:
+            return value
+        if kind is tuple:
+            return ("t", *map(self._part, value))
+        if kind in _ATOMS or kind in _BUILTINS or isinstance(value, type):
+            return ("o", self.record.of(value).number)
+        stand = self._stand(value, kind)
+        return ("o", stand.number if stand is not None else self.record.of(value).number)
+
+    def _reduce_instance(self, obj: Any, kind: Any) -> Any:
+        """Return the reduction of an instance, what makes it, its pickle if nothing in it has a number, or None if it goes by name."""
+        if isinstance(obj, _HERE_ONLY):
+            raise pickle.PicklingError(f"a {kind.__qualname__} belongs to this process")
+        if kind in identity.PER_PROCESS or isinstance(obj, threading.local):
+            return self._reduce_anew(obj, kind)
+        found = reduce_sentinel(obj, self.record)
+        if found is not None:
+            return found
+        if kind is functools.partial:
+            found = payload._reductions().reduce_decorated(obj)
+            if found is not None:
+                return self._numbered(obj, found)
+        if kind in _TRANSPARENT or identity.has_plain_state(kind):
+            return self._reduce_parts
+        active = _active.__dict__.setdefault("ids", set())
+        if id(obj) in active:
+            return None  # it refers to itself through a function: the stream's own memo has to close the circle
+        active.add(id(obj))
+        try:
+            reduced = super().reducer_override(obj)
+            if reduced is NotImplemented and id(obj) not in self._plain:
+                data, pickler = payload.dump(obj, None, self.keeps, peer=self._peer, record=self.record)
+            else:
+                return self._numbered(obj, reduced)
+        finally:
+            active.discard(id(obj))
+        self._take(pickler)
+        return data
+
+    def _numbered(self, obj: Any, reduced: Any) -> Any:
+        """Return a reduction that makes an object once per worker; None for what has a reduction of another form."""
+        if not isinstance(reduced, tuple) or len(reduced) != 2:
+            return None
+        function, args = reduced
+        if function is sharing.attach:
+            return reduced  # a view is made anew for each call, so that its memory is not held longer
+        for part in args:
+            if type(part) is dict:
+                self._plainly(part)
+        return objects.make, (self.record.of(obj).number, function, args)
+
+    def _take(self, pickler: payload.CallPickler) -> None:
+        """Take over what another stream within this one has found out."""
+        self.needs.update(pickler.needs)
+        if pickler.by_value is not None:
+            self._foreign()
+            self.by_value = self.by_value or pickler.by_value
+
+    def _reduce_anew(self, obj: Any, kind: Any) -> Any:
+        number = self.record.of(obj).number
+        if kind is identity.LOCK:
+            return objects.make, (number, objects.lock, ())
+        if kind is identity.RLOCK:
+            return objects.make, (number, objects.rlock, ())
+        if kind in identity.SYNCHRONIZERS:
+            return objects.make, (number, objects.synchronizer, (kind.__name__, identity.SYNCHRONIZERS[kind](obj)))
+        if kind in identity.QUEUES:
+            return objects.make, (number, objects.queue, (kind.__name__, (obj.maxsize,) if hasattr(obj, "maxsize") else ()))
+        if isinstance(obj, threading.local):
+            return objects.make, (number, objects.local, (kind,))
+        if kind in identity.WEAK_DICTIONARIES:
+            return objects.make, (number, objects.weak_dictionary, (kind.__name__,))
+        return objects.make, (number, objects.context_variable, (obj.name, identity.default_of(obj)))
+
+    def _reduce_parts(self, stand: Stand) -> Any:
+        """Reduce an instance to its class and its elements."""
+        obj, kind = stand.obj, type(stand.obj)
+        state = watching.state_of(obj)
+        function, args, attributes, slots, other, elements, entries = state
+        _refuse_locks(kind, attributes)
+        if other is not None:
+            self._plainly(other[0])
+        for found in (attributes, slots, elements, entries):
+            for value in found or ():
+                self._part(value)
+        version = watching.version_of_state(state, self.record)
+        self._check(watching.CONTENT, self.record.of(obj), version)
+        made = objects.make, (stand.number, function, args)
+        groups = [found or () for found in (other, attributes, slots, elements, entries)]
+        counts = tuple(-1 if found is None else len(found) for found in (other, attributes, slots, elements, entries))
+        # In one tuple: each level of nesting takes from the depth that can be pickled.
+        return *made, (stand.number, version, counts, *itertools.chain.from_iterable(groups)), None, None, objects.set_state
+
+    # --- globals, closures, defaults
+
+    def _root(self, value: Any) -> None:
+        """Prepare a value that a function or class reaches directly: a large one becomes a piece, a tuple gets a number."""
+        kind = type(value)
+        if kind in (int, bool, type(None), complex) or isinstance(value, (type, types.ModuleType, types.FunctionType)) or id(value) in self._stands:
+            return
+        if kind is float and value == value:
+            return
+        if kind in (str, bytes) and len(value) < identity.BYTES:
+            return
+        if shared.any_shared() and shared.reduce(value) is not None:
+            return
+        if kind is not float and self._as_piece(value):
+            return
+        if kind is float or (kind in (tuple, frozenset) and value):
+            number = self.record.of(value).number
+            content = repr(value) if kind is float else self._plainly(list(value))
+            self._stands[id(value)] = Stand(value, number, (objects.constant, (number, kind.__name__, content)))
+        return
+
+    def _as_piece(self, value: Any) -> bool:
+        """Let a large value travel as a piece; False if it is small."""
+        record = self.record
+        known = record.of(value)
+        active = _active.__dict__.setdefault("ids", set())
+        if id(value) in active or type(value) in identity.PER_PROCESS or isinstance(value, _HERE_ONLY):
+            return False
+        large, fingerprint = identity.measure(value, record)
+        piece = known.piece
+        if piece is not None and (piece.fingerprint != fingerprint or not large):
+            record.drop_piece(known)
+            if type(value) not in _BUILTINS:
+                known = record.renew(value)
+            piece = None
+        if piece is None:
+            if not large:
+                return False
+            active.add(id(value))
+            try:
+                keeps: list[Any] = []
+                data, pickler = dump(value, keeps, self._peer, record)
+            finally:
+                active.discard(id(value))
+            known = record.of(value)
+            piece = known.piece = identity.Piece(known.number, data, fingerprint, pickler.needs, pickler.by_value, keeps)
+        self.needs[piece.number] = piece
+        self.needs.update(piece.needs)
+        if piece.by_value is not None:
+            self._foreign()
+            self.by_value = self.by_value or piece.by_value
+        self._check(watching.PIECE, known, piece)
+        self._stands[id(value)] = Stand(value, known.number, (objects.large, (known.number, piece.number)))
+        return True
+
+    # --- functions and classes
+
+    def _function_by_value(self, func: Any) -> Any:
+        """Reduce a function by value, with its globals as entries that the worker may or may not need."""
+        dispatcher = payload._reductions().reduce_dispatcher(func)
+        if dispatcher is not None:
+            return self._reduce_dispatcher(func, dispatcher)
+        what = functions.display_name(func)
+        newargs, (attributes, slots) = self._function_getnewargs(func), payload._reductions().function_state(func)
+        if self._foreign():
+            newargs, attributes, slots = payload._reductions().reduce_function(func, self._names, newargs, (attributes, slots), what)
+        code, base, function_name, defaults, _fresh = newargs
+        record = self.record
+        cells = func.__closure__ or ()
+        known = record.of(func)
+        space = payload._space_name(func.__globals__) if isinstance(base, dict) else None
+        if space is not None:
+            base = self._spaces.get(id(func.__globals__))
+            if base is None:
+                base = self._spaces[id(func.__globals__)] = payload._Space(space, self._plainly(dict(_base_of(func))))
+        elif isinstance(base, dict):
+            self._plainly(base)
+        entries = self._entries(slots.pop("__globals__"), func, what, space)
+        slots["__closure__"] = None
+        for value in itertools.chain(func.__defaults__ or (), (func.__kwdefaults__ or {}).values(), attributes.values()):
+            self._root(value)
+        for value in itertools.chain(func.__defaults__ or (), (func.__kwdefaults__ or {}).values(), attributes.values()):
+            self._part(value)
+        version = watching.version_of_function(func, record)
+        plain = func.__defaults__ is None and not func.__kwdefaults__ and not func.__dict__
+        self._check(watching.FUNCTION, known, version, func.__code__, plain)
+        for container in (slots, attributes, slots.get("__kwdefaults__"), slots.get("_cloudpickle_submodules"), slots.get("__annotations__")):
+            self._plainly(container)
+        closure = tuple(Stand(cell, 0, (objects.begin, (record.of(cell).number, objects.CELL))) for cell in cells) if cells else None
+        state = (attributes, slots, space, (known.number, version, self._cells_of(func, what)), entries)
+        made = objects.make, (known.number, _cp._make_function, (code, base, function_name, defaults, closure))
+        return *made, state, None, None, namespaces.restore
+
+    def _cells_of(self, func: Any, what: str) -> tuple[Any, ...]:
+        """Return (mark, number, version, content) of each variable that a function closes over."""
+        found = []
+        for name, cell in zip(func.__code__.co_freevars, func.__closure__ or ()):  # noqa: B905 - of equal length
+            content = watching.content_of(cell)
+            self._at = Mark(name, "variable", what)
+            for value in content:
+                self._root(value)
+            known, version = self.record.of(cell), self._version(content)
+            self._check(watching.CONTENT, known, version)
+            found.append((Mark(name, "variable", what), known.number, version, *content))
+        return tuple(found)
+
+    def _entries(self, used: dict[str, Any], func: Any, what: str, space: str | None) -> tuple[Any, ...]:
+        """Return mark, token, value of each global that a function uses, one after the other."""
+        found: list[Any] = []
+        for key, value in used.items():
+            mark = Mark(key, "global", what)
+            self._at = mark
+            self._root(value)
+            token = None if space is None else self._token(value)
+            self._check(watching.GLOBAL, func.__globals__, key, watching.binding(value, self.record))
+            found += (mark, token, value)
+        for key in _cp._extract_code_globals(func.__code__):
+            if key not in func.__globals__:
+                self._check(watching.ABSENT, func.__globals__, key)
+        return tuple(found)
+
+    def _token(self, value: Any) -> Any:
+        """Return what differs if a global has been bound to another object, or if its object has changed."""
+        kind = type(value)
+        if kind in identity.SCALARS and id(value) not in self._stands:
+            return (kind.__name__, repr(value))
+        if isinstance(value, types.ModuleType):
+            return ("module", value.__name__)
+        stand = self._stands.get(id(value))
+        part = ("o", stand.number) if stand is not None else self._part(value)
+        stand = self._stands.get(id(value))
+        if stand is None:
+            return part
+        if callable(stand.reduction):
+            active = _active.__dict__.setdefault("ids", set())
+            if id(value) not in active:
+                active.add(id(value))
+                try:
+                    stand.reduction = stand.reduction(stand)
+                finally:
+                    active.discard(id(value))
+        if isinstance(stand.reduction, tuple):
+            state = stand.reduction[2] if len(stand.reduction) > 2 else stand.reduction[1]
+            return (part, state[1] if len(state) > 1 and type(state[1]) is int else 0)
+        return part
+
+    def _reduce_dispatcher(self, func: Any, reduced: Any) -> Any:
+        """Reduce a function that ``functools.singledispatch`` has made, or an early ``typing.NewType``."""
+        maker, args, *rest = reduced
+        known = self.record.of(func)
+        self.checks = None
+        made = objects.make, (known.number, maker, args)
+        if not rest:
+            return made
+        original, registered = rest[0]
+        registered = tuple(registered)
+        version = self._version((original, *itertools.chain.from_iterable(registered)))
+        return *made, (known.number, version, rest[-1], (original, registered)), None, None, objects.set_once
+
+    def _class_by_value(self, cls: Any) -> Any:
+        maker, args, state, _, _, setter = payload._reductions().reduce_class(cls, self._foreign() or None)
+        self._at = Mark(cls.__qualname__, "class", cls.__qualname__)
+        if setter is classes.set_class:
+            what = cls.__qualname__
+            state = ({Mark(name, "attribute", what): value for name, value in state[0].items()}, state[1])
+        for found in (args, state):
+            self._plain_parts(found)
+        members = {name: value for name, value in vars(cls).items() if name not in watching.NOT_STATE}
+        for name, value in members.items():
+            self._at = Mark(name, "attribute", cls.__qualname__)
+            self._root(value)
+            self._part(value)
+        version = watching.version_of_class(cls, self.record)
+        self._check(watching.CLASS, self.record.of(cls), version)
+        return maker, args, (self.record.of(cls).number, version, setter, state), None, None, objects.set_once
+
+    def _plain_parts(self, found: Any, depth: int = 0) -> None:
+        """Mark the containers that the reduction of a class is made of; what an attribute holds is not among them."""
+        if type(found) in (list, dict):
+            self._plainly(found)
+            if depth > 0 and type(found) is dict:
+                return
+            depth += 1
+        if type(found) in (tuple, list):
+            for part in found:
+                self._plain_parts(part, depth)
+
+
+def _base_of(func: Any) -> dict[str, Any]:
+    """Return the entries with which a function's namespace begins in a worker."""
+    return {key: func.__globals__[key] for key in ("__package__", "__name__", "__path__", "__file__") if key in func.__globals__}
+
+
+def _is_importable(module: types.ModuleType) -> bool:
+    """Return True for a module that a worker imports, rather than one of which functions travel by value."""
+    return functions.is_importable(module) and not _cp._is_registered_pickle_by_value(module)
+
+
+def _refuse_locks(kind: Any, state: Any) -> None:
+    """Refuse an object of an installed library that holds a lock: it would hardly be what it was with a new one."""
+    if not isinstance(state, dict) or kind.__module__ in ("queue", "threading"):
+        return
+    for value in state.values():
+        if isinstance(value, identity.PER_PROCESS):
+            reference = functions.reference_to(kind)
+            if reference is not None and reference.file is None:
+                raise pickle.PicklingError(f"cannot pickle {type(value).__qualname__!r} object, which a {kind.__qualname__} holds")
+            return
+
+
+def dump(obj: Any, keeps: list[Any] | None, peer: Any, record: identity.Record) -> tuple[bytes, SpacePickler]:
+    """Pickle a function or class by value, or a large value that one reaches."""
+    with io.BytesIO() as stream:
+        pickler = SpacePickler(stream, record, keeps, peer)
+        try:
+            pickler.dump(obj)
+        finally:
+            pickler.forget()
+        return stream.getvalue(), pickler
+
+
+def record_of(peer: Any) -> identity.Record:
+    """Return the record of a pool; a new one for what is pickled for no pool."""
+    if peer is None:
+        return identity.Record()
+    found: identity.Record = peer.record or peer.keep_record(identity.Record())
+    return found
+
+
+def reduce_sentinel(obj: Any, record: identity.Record) -> Any:
+    """Reduce an argument that holds nothing, and so is nothing but its identity; None for everything else."""
+    if not identity.is_stateless(obj):
+        return None
+    number = identity.note_sentinel(record.of(obj))
+    names = identity.names_of(obj, _is_importable)
+    if names:
+        return objects.named, (number, names)
+    if type(obj) is object:
+        return objects.begin, (number, objects.OBJECT)
+    if getattr(obj, "__dict__", None):
+        return None
+    function, args, *_ = obj.__reduce_ex__(4)
+    return objects.sentinel, (number, function, args)
+
+
+def current(obj: Any, keeps: list[Any] | None, peer: Any, record: identity.Record) -> watching.Watched:
+    """Return a function or class by value as it is pickled, which is as the last time if nothing has changed since."""
+    key = id(obj)
+    found: watching.Watched | None = record.functions.get(key)
+    if found is not None:
+        if found.is_current(obj, record):
+            return found
+        record.retire(key)
+    own: list[Any] = []
+    record.restless = True
+    data, pickler = dump(obj, own if keeps is not None else None, peer, record)
+    if keeps is not None:
+        keeps.extend(own)
+    made = watching.Watched(record.of(obj), data, pickler.checks or [], tuple(pickler.needs.values()))
+    made.by_value, made.bytecode = pickler.by_value, pickler.bytecode
+    if pickler.checks is not None and not own and peer is not None:
+        record.functions[key] = made
+    return made
+
+
+def definition_of(fn: Any, peer: Any) -> payload.Definition | None:
+    """Return the number of a function by value that is submitted again as it was; None for everything else."""
+    record: identity.Record = peer.record
+    found: watching.Watched | None = record.functions.get(id(fn))
+    if found is None or not found.is_current(fn, record):
+        return None
+    made = found.definition
+    if made is None:
+        data = pickle.dumps(("value", found.data), 4)
+        made = payload.Definition(data, functions.display_name(fn), found.by_value, bytecode=found.bytecode, needs=found.needs)
+        found.definition = made
+    return made  # type: ignore[no-any-return]

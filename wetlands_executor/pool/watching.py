@@ -1,0 +1,178 @@
+"""Whether a function by value, and all that it reaches, is as it was when it was pickled last.
+
+A walk over what the pickler has met: bindings are compared by identity, contents of small containers by their versions, large objects by
+their fingerprints. As long as it finds no change, the function has a number like an importable one, and a submit pickles only its arguments.
+
+Invariant: a worker that has been given another content of something in between, by a call of another function that was pickled at another
+time, reads the definition again before it calls the function (``Runner.drop_stale``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import types
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from wetlands_executor.pool import identity
+from wetlands_executor.pool.identity import Known, Piece, Record
+
+#: Kinds of checks: (kind, ...) each.
+GLOBAL, ABSENT, CELL, FUNCTION, CONTENT, CLASS, PIECE = range(7)
+_NOTHING = object()
+#: Attributes of a class that are no state of its own.
+NOT_STATE = ("__dict__", "__weakref__", "_abc_impl", "__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__")
+
+
+class Watched:
+    """A function or class by value as it was pickled last.
+
+    Attributes:
+        data: its stream.
+        checks: what has to be as it was.
+        needs, by_value, bytecode: of the stream; see ``payload.Definition``.
+        definition: made when it is submitted again.
+    """
+
+    __slots__ = ("by_value", "bytecode", "checks", "data", "definition", "known", "needs")
+
+    def __init__(self, known: Known, data: bytes, checks: list[tuple[Any, ...]], needs: tuple[Piece, ...]) -> None:
+        self.known = known
+        self.data = data
+        self.checks = checks
+        self.needs = needs
+        self.by_value: str | None = None
+        self.bytecode = False
+        self.definition: Any = None
+
+    def is_current(self, obj: Any, record: Record) -> bool:
+        """Return True if nothing has changed since. Runs user code only where an instance says itself what its state is."""
+        return self.known.get() is obj and all(_holds(check, record) for check in self.checks)
+
+
+def _holds(check: tuple[Any, ...], record: Record) -> bool:
+    kind = check[0]
+    if kind == GLOBAL:
+        _, space, key, expected = check
+        return _is_bound(space.get(key, _NOTHING), expected, record)
+    if kind == ABSENT:
+        return check[2] not in check[1]
+    known: Known = check[1]
+    version: Any = check[2]
+    obj = known.get()
+    if obj is None or record.known.get(known.key) is not known:
+        return False
+    if kind == PIECE:
+        return known.piece is version and version is not None and identity.measure(obj, record) == (True, version.fingerprint)
+    if kind == FUNCTION:
+        code, plain = check[3:]
+        if obj.__code__ is not code:
+            return False
+        if obj.__defaults__ is None and not obj.__kwdefaults__ and not obj.__dict__:
+            return bool(plain)
+        found = version_of_function(obj, record)
+    elif kind == CLASS:
+        found = version_of_class(obj, record)
+    else:
+        found = version_of(obj, record)
+    return bool(found == version)
+
+
+def binding(value: Any, record: Record) -> Any:
+    """Return what a name is bound to, for ``GLOBAL``: a scalar itself, the number of everything else."""
+    if type(value) in identity.SCALARS and not (type(value) in (str, bytes) and len(value) > 256):
+        return (value,)
+    return record.of(value).number
+
+
+def _is_bound(value: Any, expected: Any, record: Record) -> bool:
+    if type(expected) is tuple:
+        kept = expected[0]
+        return value is kept or (type(value) is type(kept) and value == kept)
+    known = record.known.get(id(value))
+    return known is not None and known.number == expected and known.get() is value
+
+
+def part(value: Any, record: Record) -> Any:
+    """Return what stands for one element in the version of its container."""
+    kind = type(value)
+    if kind in (str, bytes):
+        return value if len(value) < identity.BYTES else record.of(value).number
+    if kind in identity.SCALARS:
+        return value
+    if kind is tuple:
+        return ("t", *(part(each, record) for each in value))
+    return ("o", record.of(value).number)
+
+
+def version(content: Iterable[Any], record: Record) -> int:
+    """Return the version of a content: equal for equal elements."""
+    if type(content) is bytes:
+        return identity.digest(content)
+    return identity.digest(tuple([part(each, record) for each in content]))
+
+
+def content_of(obj: Any) -> Any:
+    """Return the elements of a builtin container, or of a cell."""
+    kind = type(obj)
+    if kind is dict:
+        return tuple(itertools.chain.from_iterable(list(obj.items())))
+    if kind is types.CellType:
+        try:
+            return (obj.cell_contents,)
+        except ValueError:
+            return ()
+    return bytes(obj) if kind is bytearray else tuple(obj)
+
+
+def state_of(obj: Any) -> tuple[Any, ...]:
+    """Return (function, arguments, attributes, slots, other state, list items, dict items) of an instance; see ``objects.set_state``."""
+    kind = type(obj)
+    if kind is Counter:
+        function, args, state, listitems, dictitems = Counter, (), vars(obj) or None, None, iter(obj.items())
+    else:
+        function, args, state, listitems, dictitems = (*obj.__reduce_ex__(4), None, None, None)[:5]
+    attributes = slots = other = None
+    if state is not None and hasattr(kind, "__setstate__"):
+        other = (state,)
+    elif state is not None:
+        named, slotted = state if type(state) is tuple and len(state) == 2 else (state, None)
+        attributes = None if named is None else tuple(itertools.chain.from_iterable(list(named.items())))
+        slots = None if slotted is None else tuple(itertools.chain.from_iterable(list(slotted.items())))
+    elements = None if listitems is None else tuple(listitems)
+    entries = None if dictitems is None else tuple(itertools.chain.from_iterable(list(dictitems)))
+    return function, args, attributes, slots, other, elements, entries
+
+
+def version_of_state(state: tuple[Any, ...], record: Record) -> int:
+    """Return the version of what ``state_of`` gives."""
+    _function, _args, attributes, slots, other, elements, entries = state
+    inner: Any = None
+    if other is not None:
+        inner = itertools.chain.from_iterable(other[0].items()) if type(other[0]) is dict else other
+    return identity.digest(
+        tuple([None if found is None else tuple([part(each, record) for each in found]) for found in (inner, attributes, slots, elements, entries)])
+    )
+
+
+def version_of(obj: Any, record: Record) -> int:
+    """Return the version of a container or instance as it is now."""
+    if type(obj) in BUILTINS:
+        return version(content_of(obj), record)
+    return version_of_state(state_of(obj), record)
+
+
+BUILTINS = (list, dict, set, bytearray, types.CellType)
+
+
+def version_of_function(func: Any, record: Record) -> int:
+    """Return the version of a function's defaults and attributes."""
+    kwdefaults = func.__kwdefaults__ or {}
+    parts = (func.__defaults__, *itertools.chain.from_iterable(kwdefaults.items()), "", *itertools.chain.from_iterable(func.__dict__.items()))
+    return version((*parts, func.__doc__, func.__name__, func.__qualname__), record)
+
+
+def version_of_class(cls: Any, record: Record) -> int:
+    """Return the version of a class's attributes."""
+    return version(itertools.chain.from_iterable((name, value) for name, value in list(vars(cls).items()) if name not in NOT_STATE), record)
