@@ -147,7 +147,7 @@ class CondaEnvExecutor(Executor):
     # --- submitting
 
     @overload
-    def submit(self, fn: str, /, *args: Any, **kwargs: Any) -> Task[Any]: ...
+    def submit(self, fn: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> Task[Any]: ...
 
     @overload
     def submit(self, fn: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
@@ -155,7 +155,7 @@ class CondaEnvExecutor(Executor):
     @overload
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]: ...
 
-    def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Task[Any]:
+    def submit(self, fn: Callable[..., Any] | str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> Task[Any]:
         """Schedule ``fn(*args, **kwargs)`` in a worker; every keyword goes to the function.
 
         Args:
@@ -187,6 +187,8 @@ class CondaEnvExecutor(Executor):
         pool = self._pool
         if pool.refusing:
             self._refuse()
+        if not callable(fn) and definition is None and type(fn) is not str:
+            fn = functions.target_of(fn)
         task = Task._of(pool)
         if options is not None:
             task._options = options
@@ -238,7 +240,7 @@ class CondaEnvExecutor(Executor):
 
     def map(  # the standard library's signature differs by version
         self,
-        fn: Callable[..., T] | str,
+        fn: Callable[..., T] | str | os.PathLike[str],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
@@ -304,7 +306,7 @@ class CondaEnvExecutor(Executor):
         if chunksize == 1:
             tasks = (self._submit(fn, args, {}, definition, options) for args in items)
         else:
-            what = functions.definition_of_target(fn) if isinstance(fn, str) else fn
+            what = fn if callable(fn) else functions.definition_of_target(functions.target_of(fn))
             tasks = (self._submit(scripts.process_chunk, (what, chunk), {}, None, options) for chunk in results.chunks(items, chunksize))
         if keep is not None:
             tasks = (keep(task) for task in tasks)
@@ -313,6 +315,7 @@ class CondaEnvExecutor(Executor):
 
     def _definition_for_many(self, fn: Any) -> payload.Definition | None:
         """Pickle a function that travels by value once for a whole ``map``; None if it goes with each call."""
+        fn = fn if callable(fn) else functions.target_of(fn)
         if callable(fn) or isinstance(fn, str):
             found = payload.define(fn)
             if found is None or payload.wants_value(found, self._pool.peer):
@@ -322,7 +325,7 @@ class CondaEnvExecutor(Executor):
             return found
         raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
 
-    def map_tasks(self, fn: Callable[..., T] | str, *iterables: Iterable[Any]) -> list[Task[T]]:
+    def map_tasks(self, fn: Callable[..., T] | str | os.PathLike[str], *iterables: Iterable[Any]) -> list[Task[T]]:
         """Submit ``fn(*items)`` for the items of the iterables, zipped; return the tasks."""
         return self._map_tasks(fn, iterables, None)
 
@@ -356,7 +359,7 @@ class CondaEnvExecutor(Executor):
         task._label = os.fspath(path)
         return task
 
-    def import_module(self, where: str) -> RemoteModule:
+    def import_module(self, where: str | os.PathLike[str]) -> RemoteModule:
         """Return a stand-in for a module of the environment; this process never imports it.
 
         Args:
@@ -366,6 +369,7 @@ class CondaEnvExecutor(Executor):
             An object whose functions can be called (``proxy.segment(image)`` waits for the result), submitted
             (``proxy.segment.submit(image)``) and mapped (``proxy.segment.map(images)``); other attributes are fetched.
         """
+        where = os.fspath(where)
         functions.definition_of_module(where)
         return RemoteModule(self, where)
 

@@ -159,6 +159,7 @@ class Actions(Arrivals):
                 "initializer_code": code if bytecode else None,
                 "version": python_version(),
                 "argv": functions.arguments_of_host(),
+                "main": functions.main_of_host(),
                 "print_frames": spawn.THREADS,
                 "carries": process.parcels.arena is not None and process.parcels.arena.carries,
                 "incarnation": process.parcels.incarnation,

@@ -26,6 +26,7 @@ _MODULES = (
     "imports",
     "injection",
     "lacking",
+    "mainmodule",
     "many",
     "namespaces",
     "nursery",
@@ -55,7 +56,7 @@ _MODULES = (
 #: What every worker imports before its first result.
 _FIRST = (
     *("bootstrap", "runner", "wire", "board", "calls", "stdio", "channel", "context", "progress", "imports", "records", "injection"),
-    *("threads", "alarms"),
+    *("threads", "alarms", "mainmodule"),
 )
 
 

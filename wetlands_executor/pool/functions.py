@@ -56,6 +56,15 @@ def arguments_of_host() -> list[str]:
     return [value for value in getattr(sys, "argv", None) or () if type(value) is str]
 
 
+def main_of_host() -> tuple[str, str | None, str | None]:
+    """Return this Python's prefix, the file of the program if it has one, and the module's name if it was started with ``python -m``."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    found = os.path.abspath(file) if type(file) is str else None
+    return sys.prefix, found, name if type(name) is str and found is not None else None
+
+
 @functools.cache
 def _environment_folders() -> tuple[str, ...]:
     """Return the folders of the host's standard library and installed packages."""
@@ -228,6 +237,18 @@ def is_rewritten(reference: Reference) -> bool:
     Such a module hardly imports in another environment, which has no pytest; a Python of another version gets its functions as source.
     """
     return reference.file is not None and type(vars(sys.modules[reference.module]).get("__loader__")).__name__ == "AssertionRewritingHook"
+
+
+def target_of(fn: Any) -> str:
+    """Return the text of a target that was given as text or as a path (``Path("model.py:predict")``).
+
+    Raises:
+        TypeError: it is neither, and nothing that can be called.
+    """
+    target = os.fspath(fn) if isinstance(fn, (str, os.PathLike)) else None
+    if not isinstance(target, str):
+        raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
+    return target
 
 
 def definition_of_target(target: str) -> DefinitionTuple:

@@ -295,6 +295,7 @@ class Nursery:
             "magic": payload.MAGIC if payload.PORTABLE else None,
             "version": VERSION,
             "argv": functions.arguments_of_host(),
+            "main": functions.main_of_host(),
         }
         try:
             answer = plain.read_shape(process.ask(process.ship(bundle.source(compiled)) + _record(config), deadline), _ANSWER)

@@ -67,3 +67,6 @@ def restore(function: Any, state: Tuple[Any, ...]) -> None:
         space[key] = value
         if changed and name is not None:
             objects.note_change()
+    from .mainmodule import remember
+
+    remember(function)

@@ -273,6 +273,8 @@ def reduce_class(cls: Any, names: Optional[Names]) -> Any:
     if isinstance(space.get("__dict__"), property):
         first["__dict__"] = space["__dict__"]
     members = {name: value for name, value in members.items() if name not in _OWN_OF_A_VERSION and not _is_slot(value, cls)}
+    if names is None and "__firstlineno__" in space:
+        members["__firstlineno__"] = space["__firstlineno__"]  # ``inspect.getsource`` goes by it
     if "_is_protocol" in space:
         members = {name: value for name, value in members.items() if not _made_by(value, ("typing", "typing_extensions"))}
     members["__annotations__"] = pack_annotations(_annotations_of(cls), names, cls.__qualname__)

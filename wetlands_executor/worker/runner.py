@@ -131,7 +131,7 @@ class Runner:
         channel.send(wire.HELLO, 0, dumps(_describe(), 4))
         from . import imports
 
-        _use_arguments(config)
+        _use_program(config)
         if config["print_frames"]:
             stdio.send_frames(self)
         if forked:
@@ -622,10 +622,13 @@ def _run_coroutine(value: Any) -> Any:
     return asyncio.run(value)
 
 
-def _use_arguments(config: Dict[str, Any]) -> None:
-    """Give tasks the arguments of the host's program; those of this process say how it was started."""
+def _use_program(config: Dict[str, Any]) -> None:
+    """Give tasks the arguments and the ``__main__`` of the host's program; those of this process say how it was started."""
     if "argv" in config:
+        from . import mainmodule
+
         sys.argv = list(config["argv"])
+        mainmodule.install(config)
 
 
 def surround(config: Dict[str, Any], runner: Any) -> None:
@@ -634,7 +637,7 @@ def surround(config: Dict[str, Any], runner: Any) -> None:
 
     threads.install()
     alarms.install()
-    _use_arguments(config)
+    _use_program(config)
     Runner._use_context(config["surroundings"])
     imports.use_authkey(config["authkey"])
     sys.meta_path.insert(0, imports.LastResort())

@@ -32,17 +32,17 @@ def run_script(path: str, run_name: str, *args: Any) -> None:
         ScriptExit: it has ended with another exit code than 0.
     """
     import os
-    import runpy
 
     from . import stdio
 
-    argv, main = sys.argv, sys.modules.get("__main__")
+    argv = sys.argv
+    modules = {name: sys.modules.get(name) for name in (run_name, "__main__", "__mp_main__")}
     sys.argv = [path] + [str(arg) for arg in args]
     folder = os.path.dirname(path)
     sys.path.insert(0, folder)
     said = stdio.remember_stderr()
     try:
-        runpy.run_path(path, run_name=run_name)
+        _run_file(path, run_name)
     except SystemExit as error:
         code = _exit_code(error)
         if code:
@@ -54,10 +54,32 @@ def run_script(path: str, run_name: str, *args: Any) -> None:
         stdio.forget_stderr(said)
         stdio.renew_stdin()
         sys.argv = argv
-        if main is not None:
-            sys.modules["__main__"] = main
+        for name, module in modules.items():
+            if module is not None:
+                sys.modules[name] = module
+            elif name != "__mp_main__":
+                sys.modules.pop(name, None)
+        if modules["__mp_main__"] is None and "__mp_main__" in sys.modules:
+            sys.modules["__mp_main__"] = sys.modules["__main__"]
         if folder in sys.path:
             sys.path.remove(folder)
+
+
+def _run_file(path: str, run_name: str) -> None:
+    """As ``runpy.run_path``; but its module is known before it runs, so that it is ``__mp_main__`` for ``multiprocessing`` as well."""
+    with open(path, "rb") as stream:
+        source = stream.read()
+    if b"\0" in source:  # compiled, or an archive
+        import runpy
+
+        runpy.run_path(path, run_name=run_name)
+        return
+    module = type(sys)(run_name)
+    module.__dict__.update(__file__=path, __cached__=None, __package__="", __builtins__=__builtins__)
+    sys.modules[run_name] = module
+    if run_name == "__main__" and "multiprocessing" in sys.modules:  # else it does so itself when it is imported
+        sys.modules["__mp_main__"] = module
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
 
 
 def _exit_code(error: SystemExit) -> int:

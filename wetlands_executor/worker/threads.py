@@ -128,8 +128,15 @@ def _hand_over(pool: Any, *names: str) -> None:
             setattr(pool, name, handing(method))
 
 
+def _adjust_spawn(module: Any) -> None:
+    from .mainmodule import adjust_spawn
+
+    adjust_spawn(module)
+
+
 #: What is done to a module when it is imported.
 _AFTER: Dict[str, Callable[[Any], None]] = {
+    "multiprocessing.spawn": _adjust_spawn,
     "concurrent.futures.thread": lambda module: _hand_over(module.ThreadPoolExecutor, "submit"),
     "multiprocessing.pool": lambda module: _hand_over(module.ThreadPool, "apply_async", "_map_async", "imap", "imap_unordered"),
 }
