@@ -57,7 +57,8 @@ class CondaEnvExecutor(Executor):
             this environment.
         max_workers: number of worker processes; None is the number of processors, as in the standard library.
         mp_context: accepted for compatibility and without meaning: workers are never forks of this process.
-        initializer: called in every worker before its first task. If it raises, the pool is broken, as in the standard library.
+        initializer: called in every worker before its first task: a callable, or ``"model.py:load"``. If it raises, the pool is broken,
+            as in the standard library.
         initargs: its arguments.
         max_tasks_per_child: tasks after which a worker is replaced; None is no limit.
         worker_env: variables for the workers, or a function of the worker's index that returns them; called once per index, now.
@@ -83,7 +84,7 @@ class CondaEnvExecutor(Executor):
         env: str | os.PathLike[str] | Environment | None = None,
         max_workers: int | None = None,
         mp_context: Any = None,
-        initializer: Callable[..., object] | None = None,
+        initializer: Callable[..., object] | str | os.PathLike[str] | None = None,
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
@@ -120,6 +121,8 @@ class CondaEnvExecutor(Executor):
         elif share_preload:
             warnings.warn("share_preload=True works on Linux only: each worker imports its preload for itself here", stacklevel=2)
         keeps: list[Any] = []
+        if initializer is not None and not callable(initializer):
+            initializer = partial(scripts.call_target, functions.definition_of_target(functions.target_of(initializer)))
         first = needs = None
         if initializer:
             data, pickler = payload.dump((initializer, tuple(initargs)), None, keeps, peer=peer)
@@ -586,7 +589,7 @@ def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: An
             raise TypeError(f"max_workers must be an integer or None, not {max_workers!r}")
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-    if initializer is not None and not callable(initializer):
+    if initializer is not None and not callable(initializer) and not isinstance(initializer, (str, os.PathLike)):
         raise TypeError("initializer must be a callable")
     if max_tasks_per_child is not None:
         if not isinstance(max_tasks_per_child, int):

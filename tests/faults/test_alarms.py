@@ -9,9 +9,17 @@ import pytest
 from tests.faults import work
 from tests.faults.observe import DEADLINE
 from wetlands_executor import WorkerCrashed
+from wetlands_executor.pool import arena
 
 LARGE = b"x" * 3_000_000
 TIMERS = ["ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"]
+
+
+@pytest.fixture
+def pipes_only(monkeypatch):
+    """Let large arguments go through the pipe."""
+    if arena.current() is not None:
+        monkeypatch.setattr(arena.current(), "carries", False)
 
 
 def check_others(executor):
@@ -24,10 +32,11 @@ def check_others(executor):
     assert executor.submit(work.burn, 0.3).result(DEADLINE) == "burnt"
 
 
-@pytest.mark.parametrize("carries", ["", "0"])
+@pytest.mark.parametrize("carries", [True, False])
 @pytest.mark.parametrize("timer", TIMERS)
-def test_an_interval_timer_ends_with_its_call(make, monkeypatch, timer, carries):
-    monkeypatch.setenv("WETLANDS_EXECUTOR_ARENA", carries)
+def test_an_interval_timer_ends_with_its_call(make, request, timer, carries):
+    if not carries:
+        request.getfixturevalue("pipes_only")
     executor = make(max_workers=1)
     pid = executor.submit(work.pid).result(DEADLINE)
     executor.submit(work.leave_timer, timer, 0.005).exception(DEADLINE)  # it may hit its own call
@@ -72,9 +81,8 @@ def test_a_thread_that_was_left_behind_cannot_set_one(single):
 
 
 @pytest.mark.parametrize("way", ["signals", "exceptions"])
-def test_a_thread_that_goes_on_raising_in_the_main_thread(make, monkeypatch, way):
+def test_a_thread_that_goes_on_raising_in_the_main_thread(make, pipes_only, way):
     """It hits the worker between calls, while it reads arguments, while it answers. What hangs or fails is at most what it hits."""
-    monkeypatch.setenv("WETLANDS_EXECUTOR_ARENA", "0")
     executor = make(max_workers=1)
     pid = executor.submit(work.pid).result(DEADLINE)
     for _ in range(3):
@@ -87,10 +95,9 @@ def test_a_thread_that_goes_on_raising_in_the_main_thread(make, monkeypatch, way
     assert executor.submit(work.pid).result(DEADLINE) != pid
 
 
-def test_an_argument_that_does_not_fit_into_the_memory_of_the_worker(make, monkeypatch):
+def test_an_argument_that_does_not_fit_into_the_memory_of_the_worker(make, pipes_only):
     """What is left of it in the pipe is not taken for what follows."""
     pytest.importorskip("resource")
-    monkeypatch.setenv("WETLANDS_EXECUTOR_ARENA", "0")
     executor = make(max_workers=1)
     executor.submit(work.limit_memory, 100 << 20).result(DEADLINE)
     queued = [executor.submit(len, data) for data in (b"\1" * (400 << 20), b"a" * 500, b"b" * 70_000, LARGE)]

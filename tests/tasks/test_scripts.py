@@ -45,8 +45,8 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_success(shared: CondaEnvExecutor, write: Write, name: str) -> None:
-    task = shared.submit_script(write(GOOD[name]))
+def test_success(single: CondaEnvExecutor, write: Write, name: str) -> None:
+    task = single.submit_script(write(GOOD[name]))
     assert task.exception(DEADLINE) is None
     assert task.status is TaskStatus.COMPLETED
     assert task.result() is None
@@ -71,9 +71,9 @@ def test_success(shared: CondaEnvExecutor, write: Write, name: str) -> None:
         ("exec('raise SystemExit(6)')", 6, ""),
     ],
 )
-def test_failure(shared: CondaEnvExecutor, write: Write, text: str, code: int, last: str) -> None:
+def test_failure(single: CondaEnvExecutor, write: Write, text: str, code: int, last: str) -> None:
     path = write(text)
-    task = shared.submit_script(path)
+    task = single.submit_script(path)
     error = task.exception(DEADLINE)
     assert isinstance(error, ScriptExit)
     assert isinstance(error, ExecutionException)
@@ -87,22 +87,22 @@ def test_failure(shared: CondaEnvExecutor, write: Write, text: str, code: int, l
         assert (type(again), str(again), again.code, again.stderr) == (ScriptExit, str(error), error.code, error.stderr)
 
 
-def test_only_the_last_lines_are_kept(shared: CondaEnvExecutor, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    task = shared.submit_script(write("import sys\nfor i in range(1000): print('line', i, file=sys.stderr)\nsys.exit(1)"))
+def test_only_the_last_lines_are_kept(single: CondaEnvExecutor, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    task = single.submit_script(write("import sys\nfor i in range(1000): print('line', i, file=sys.stderr)\nsys.exit(1)"))
     error = task.exception(DEADLINE)
     assert isinstance(error, ScriptExit)
     lines = error.stderr.splitlines()
     assert 10 <= len(lines) < 100
     assert lines[-1] == "line 999"
     assert capsys.readouterr().err.count("line") == 1000
-    error = shared.submit_script(write("import sys\nsys.exit(1)")).exception(DEADLINE)
+    error = single.submit_script(write("import sys\nsys.exit(1)")).exception(DEADLINE)
     assert isinstance(error, ScriptExit)
     assert error.stderr == ""
 
 
-def test_a_value_that_cannot_be_printed(shared: CondaEnvExecutor, write: Write) -> None:
+def test_a_value_that_cannot_be_printed(single: CondaEnvExecutor, write: Write) -> None:
     text = "class Bad:\n    def __str__(self): raise ValueError('unprintable')\nraise SystemExit(Bad())"
-    error = shared.submit_script(write(text)).exception(DEADLINE)
+    error = single.submit_script(write(text)).exception(DEADLINE)
     assert isinstance(error, ScriptExit)
     assert error.code == 1
 

@@ -127,14 +127,33 @@ def _attribute(module: Any, qualname: str, where: str) -> Any:
 
 
 def module_of_file(path: str, digest: str, source: bytes) -> Any:
-    """Return the module that this content makes; an edited file makes a new one."""
+    """Return the module of a file; an edited file makes a new one.
+
+    Guarantee: one file is one module here, by whichever name or path it is reached, and it never takes the place of another module.
+    """
     module = _FILES.get((path, digest))
     if module is not None:
         return module
+    real = _real(path)
+    module = _FILES.get((real, digest))
+    if module is None:
+        module = _loaded(real) or _make_module(path, real, source)
+        for key in [key for key in _FILES if _real(key[0]) == real]:
+            del _FILES[key]  # an older content of the same file: nothing will ask for it under its digest again
+        _FILES[real, digest] = module
+    _FILES[path, digest] = module
+    return module
+
+
+def _make_module(path: str, real: str, source: bytes) -> Any:
     folder, base = os.path.split(path)
+    name = _name_for(real, os.path.splitext(base)[0])
     if folder not in sys.path:
-        sys.path.insert(0, folder)  # as for a script: its neighbours can be imported
-    name = _name_for(path, os.path.splitext(base)[0])
+        # Its neighbours can be imported, as those of a script. But they stand behind the standard library, and behind everything if this
+        # very file has the name of another module.
+        sys.path.insert(len(sys.path) if name.startswith(_PRIVATE) else _behind_stdlib(), folder)
+    if not any(isinstance(finder, FileFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, FileFinder())
     module = type(sys)(name)
     module.__file__ = path
     module.__dict__["__cached__"] = None
@@ -149,30 +168,106 @@ def module_of_file(path: str, digest: str, source: bytes) -> Any:
         else:
             sys.modules[name] = previous
         raise
-    for key in [key for key in _FILES if key[0] == path]:
-        del _FILES[key]  # an older content of the same file: nothing will ask for it under its digest again
-    _FILES[path, digest] = module
     import linecache
 
     linecache.checkcache(path)
     return module
 
 
-def _name_for(path: str, stem: str) -> str:
+def _loaded(real: str) -> Any:
+    """Return the module that an import has made of this file, if the file has not changed since."""
+    if any(_real(path) == real for path, _digest in _FILES):
+        return None  # known with another content
+    stem = os.path.splitext(os.path.basename(real))[0]
+    for name, module in list(sys.modules.items()):
+        if name.rpartition(".")[2] not in (stem, os.path.basename(os.path.dirname(real))) or name in ("__main__", "__mp_main__"):
+            continue
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and _real(file) == real and not _has_changed(module, real):
+            return module
+    return None
+
+
+def _has_changed(module: Any, real: str) -> bool:
+    """Return True if the compiled file of an imported module says that its source was another one."""
+    try:
+        with open(module.__cached__, "rb") as stream:
+            head = stream.read(16)
+        status = os.stat(real)
+    except (AttributeError, TypeError, OSError):
+        return False  # there is none: nobody knows
+    if len(head) < 16 or head[4:8] != bytes(4):
+        return False  # it goes by a hash
+    made = int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little")
+    return made != (int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
+
+
+_PRIVATE = "_wetlands_file_"
+
+
+def _name_for(real: str, stem: str) -> str:
     """Return the stem if ``import stem`` would mean this very file, or nothing; else a private name."""
+    import hashlib
     import importlib.util
 
+    private = "%s%s_%s" % (_PRIVATE, stem, hashlib.sha256(os.fsencode(real)).hexdigest()[:8])
     loaded = sys.modules.get(stem)
     if loaded is not None:
         same = getattr(loaded, "__file__", None)
-        return stem if same and _real(same) == _real(path) else "_wetlands_file_" + stem
+        return stem if same and _real(same) == real else private
     try:
         spec = importlib.util.find_spec(stem) if stem.isidentifier() else None
     except (ImportError, ValueError):
         spec = None
-    if spec is None or (spec.origin and _real(spec.origin) == _real(path)):
+    if spec is None or (spec.origin and _real(spec.origin) == real):
         return stem
-    return "_wetlands_file_" + stem
+    return private
+
+
+def _behind_stdlib() -> int:
+    """Return the place in ``sys.path`` behind the standard library."""
+    base = os.path.dirname(os.__file__)
+    found = [i for i, path in enumerate(sys.path) if (path + os.sep).startswith(base + os.sep) and "-packages" not in path]
+    return found[-1] + 1 if found else 0
+
+
+class FileFinder:
+    """Gives the module of a file that was a target to those who import it by another name (``import package.model``)."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Find the module if the import means the same file."""
+        stem = name.rpartition(".")[2]
+        for file, _digest in list(_FILES):
+            if os.path.basename(file) == stem + ".py":
+                import _frozen_importlib_external as external
+
+                spec = external.PathFinder.find_spec(name, path)
+                if spec is None or not spec.origin:
+                    return None
+                for (known, _digest), module in list(_FILES.items()):
+                    if known == _real(spec.origin):
+                        loader: Any = FileLoader(module)
+                        spec.loader = loader
+                        return spec
+                return None
+        return None
+
+    def invalidate_caches(self) -> None:
+        """Nothing is cached; importlib asks every finder."""
+
+
+class FileLoader:
+    """Loads a module that exists."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def create_module(self, spec: Any) -> Any:
+        """Return it."""
+        return self.module
+
+    def exec_module(self, module: Any) -> None:
+        """It has been executed."""
 
 
 class LastResort:

@@ -96,6 +96,13 @@ def _exit_code(error: SystemExit) -> int:
     return 1
 
 
+def call_target(definition: Tuple[Any, ...], *args: Any) -> Any:
+    """Call the function that a definition names: an initializer that was given as text."""
+    from . import imports
+
+    return imports.resolve(definition)(*args)
+
+
 def process_chunk(function: Union[Callable[..., Any], Tuple[Any, ...]], chunk: Sequence[Tuple[Any, ...]]) -> List[Any]:
     """Return the results of ``function`` (or of the one that a definition names) for each tuple of arguments in ``chunk``."""
     if isinstance(function, tuple):
