@@ -116,6 +116,9 @@ def _launch(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dic
                 task._settle(None, _failure(task, value, error))
                 return
         hand_in(tuple(_value(arg) for arg in args), {key: _value(arg) for key, arg in kwargs.items()})
+    except BaseException as error:
+        task._settle(None, error)  # unless it is settled: whatever goes wrong here, it does not stay open
+        raise
     finally:
         threads.holding.discard(get_ident())
         threads.deciding.pop(get_ident(), None)

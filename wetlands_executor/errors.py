@@ -7,6 +7,7 @@ may raise these. Classes that the standard library's users already catch keep th
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import TimeoutError as _FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 
@@ -156,13 +157,17 @@ class TasksFailed(WetlandsExecutorError, RuntimeError):  # noqa: N818 - the publ
 
 
 def describe(error: BaseException, most: int | None = None) -> str:
-    """Return the type and the message of an exception in one text, at most ``most`` characters of the message. Raises nothing ordinary.
+    """Return the type and the message of an exception in one text, at most ``most`` characters of the message.
+
+    Raises nothing but a KeyboardInterrupt on the main thread, which is the user's.
 
     The message is what the exception's own class makes of it: user code, which may raise or return a text of a class of its own.
     """
     try:
         text = str.__str__(str(error))
-    except Exception as failure:  # noqa: BLE001 - __str__ is the user's code
+    except BaseException as failure:  # __str__ is the user's code, and SystemExit in it ends nothing
+        if isinstance(failure, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
         text = f"<its __str__ raised {type(failure).__name__}>"
     if most is not None and len(text) > most:
         text = f"{text[:most]}... ({len(text):,} characters)"

@@ -49,6 +49,8 @@ _SIZES = _sizes()
 #: The same with what pickles of arrays need besides: names, calls, states, buffers that came beside the pickle.
 _ARRAY_SIZES = [1 if code in b"\x93Rb\x97\x98" else size for code, size in enumerate(_SIZES)]
 _STOP = ord(".")
+#: How protocol 5 begins; where its first value stands; SHORT_BINUNICODE and SHORT_BINBYTES.
+_ONE_FRAME, _AT, _SHORT = b"\x80\x05\x95", 11, frozenset(b"\x8cC")
 
 
 def is_plain(data: bytes | bytearray | memoryview, steps: int | None = None, sizes: list[int] = _SIZES) -> bool:
@@ -85,7 +87,11 @@ def is_trivial(payload: bytes | bytearray) -> bool:
     """
     if len(payload) >= MOST_BYTES or b"\x93" in payload or _extensions:
         return False
-    return (b"\n" not in payload and b"r" not in payload) or is_plain(payload, MOST_STEPS)
+    if b"\n" not in payload and b"r" not in payload:
+        return True
+    if payload.startswith(_ONE_FRAME) and len(payload) > _AT + 1 and payload[_AT] in _SHORT and payload[_AT + 1] + _AT + 4 == len(payload):
+        return True  # one short text, and two bytes behind it
+    return is_plain(payload, MOST_STEPS)
 
 
 def is_array(data: bytes | bytearray | memoryview) -> bool:

@@ -435,9 +435,8 @@ class Pool(Actions):
         self._timers.clear()
         self._timed.clear()
         self._answer_launch(None)
-        for process in list(self.processes.values()):
-            process.process.close()
-            process.parcels.close()
+        for process in list(self.processes.values()):  # after a failure only: others are closed when they have ended
+            self._try(self._close_process, process)
         self.processes.clear()
         self.starter.end()
         self._end_nursery()
