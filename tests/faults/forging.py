@@ -99,6 +99,14 @@ def forge(kind, payload, shape, address=None):
     return "forged"
 
 
+def attend_and_forge(address, kind, payload, shape):
+    """Wait until the test says so, then write one forged frame, and return."""
+    from tests.contract import workload
+
+    workload.attend(address, "forging")
+    return forge(kind, payload, shape)
+
+
 def forge_and_sleep(kind, payload, shape, seconds):
     """Write one forged frame, and go on for some time."""
     _write(SHAPES[shape](kind, PAYLOADS[payload]))

@@ -370,8 +370,10 @@ class Arrivals(Limits):
         if frame[0] != wire.SEVERAL and frame[0] not in _OUTCOMES:
             return True
         call = process.calls.get(frame[1] & wire.NUMBER)
-        if call is not None:
-            oldest = next(iter(process.calls.values()))
+        oldest = next(iter(process.calls.values()), None)
+        if call is None and oldest is not None and frame[1] & wire.NUMBER > oldest.number:
+            return True  # of a call that is younger than all that have ended
+        if call is not None and oldest is not None:
             if oldest is not call and not (process.garbled and process.has_taken(call.number)):
                 return True  # this one is not due
             if not oldest.several:
