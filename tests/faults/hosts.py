@@ -543,7 +543,7 @@ def no_descriptors(folder):
     """Submit with 0, 1, 2, ... descriptors left, each time with a new executor; say what happened, and recover."""
     logging.getLogger().addHandler(_Critical())
     resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
-    for free in range(26):
+    for free in range(29):
         before = set(os.listdir("/proc/self/fd"))
         journal = f"{folder}/{free}"
         executor = CondaEnvExecutor(max_workers=1)

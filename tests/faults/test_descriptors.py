@@ -82,7 +82,7 @@ def test_host_without_descriptors(host, tmp_path):
         assert rest == (["1", "2"] if kind == "NoneType" else ["2"]), line
         kinds.add(kind)
     assert {"WorkerStartError", "NoneType"} <= kinds <= {"raised", "OSError", "WorkerStartError", "NoneType"}
-    assert number == 25
+    assert number == 28
 
 
 def test_worker_dies_when_there_are_no_descriptors(host):

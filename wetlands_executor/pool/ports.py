@@ -42,7 +42,13 @@ class PollPort:
                 spawn.own(self._epoll.fileno())
         self._poll: Any = self._epoll or select.poll()
         with spawn.making:
-            self._wake_read, self._wake_write = _wake_pair()
+            try:
+                self._wake_read, self._wake_write = _wake_pair()
+            except OSError:  # no descriptor left; the error may keep this object, and with it the other one
+                if self._epoll is not None:
+                    spawn.disown(self._epoll.fileno())
+                    self._epoll.close()
+                raise
             spawn.own(*self.fds())
         self._poll.register(self._wake_read, select.POLLIN)
         # Written by the I/O thread only: True from before it looks for posted events until it is awake again. Who posts and sees False
