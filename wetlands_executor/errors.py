@@ -54,7 +54,8 @@ class WorkerCrashed(WetlandsExecutorError, BrokenProcessPool):  # noqa: N818 - t
     """The worker process that ran this task died.
 
     Attributes:
-        exit_code: what the process returned, or minus the number of the signal that ended it (as in ``subprocess``).
+        exit_code: what the process returned, or minus the number of the signal that ended it (as in ``subprocess``); None if the status
+            is lost, for example because this program ignores SIGCHLD. That of the wrapper, if the interpreter is one.
         signal_name: for example ``"SIGKILL"``; None if it was not ended by a signal.
         stderr: the last lines that the process wrote to its standard error (faulthandler's stack included), newest last.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import time
 import warnings
 import weakref
@@ -113,8 +114,8 @@ class CondaEnvExecutor(Executor):
         self._environment = Environment.find(env)
         self._max_workers: int = max_workers if max_workers is not None else _processors()
         variables = [_variables(worker_env, index) for index in range(self._max_workers)]
-        peer = Peer(self._environment.python)
         folder = os.fspath(cwd) if cwd is not None else None
+        peer = Peer(self._environment.python, partial(_launch, self._environment, activate, folder, variables, 0))
         nursery = None
         if share_preload and spawn.can_fork_workers():
             nursery = Nursery(partial(_launch_nursery, self._environment, activate, folder, variables), preload, start_timeout)
@@ -125,7 +126,7 @@ class CondaEnvExecutor(Executor):
             initializer = partial(scripts.call_target, functions.definition_of_target(functions.target_of(initializer)))
         first = needs = None
         if initializer:
-            data, pickler = payload.dump((initializer, tuple(initargs)), None, keeps, peer=peer)
+            data, pickler = _pickled_initializer((initializer, tuple(initargs)), keeps, peer)
             first, needs = (data, pickler.by_value, pickler.bytecode), tuple(pickler.needs.values())
         self._pool = Pool(
             partial(_launch, self._environment, activate, folder, variables),
@@ -143,6 +144,7 @@ class CondaEnvExecutor(Executor):
         )
         self._pool.keeps = keeps
         self._pool.needs = needs or ()
+        peer.hear = weakref.WeakMethod(self._pool.hear_hello)
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
         self._finalizer = weakref.finalize(self, self._pool.shutdown)
         self._finalizer.atexit = False
@@ -598,6 +600,16 @@ def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: An
             raise ValueError("max_tasks_per_child must be >= 1")
     if isinstance(preload, str):
         raise TypeError(f"preload must be a sequence of module names, not the string {preload!r}: write preload=[{preload!r}]")
+
+
+def _pickled_initializer(call: tuple[Any, ...], keeps: list[Any], peer: Peer) -> tuple[bytes, payload.CallPickler]:
+    try:
+        return payload.dump(call, None, keeps, peer=peer)
+    except pickle.PicklingError:
+        if not peer.silent:
+            raise
+        # It has no source, which would be right for any version. As it is it may be; else the worker says so.
+        return payload.dump(call, None, keeps)
 
 
 def _processors() -> int:

@@ -17,8 +17,8 @@ import pytest
 from tests.contract.workload import attend
 from tests.faults import work
 from tests.faults.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, lines, pids, until
-from wetlands_executor import CondaEnvExecutor, TaskTimeoutError, WorkerCrashed, WorkerStartError
-from wetlands_executor.pool import arrivals, nursery, payload
+from wetlands_executor import CondaEnvExecutor, TaskTimeoutError, WorkerCrashed, WorkerStartError, children
+from wetlands_executor.pool import arrivals, payload
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def test_children_of_an_orphan_die_with_it(shared, meeting):
 
 def test_children_die_also_where_the_kernel_is_older(shared, meeting, monkeypatch):
     """Without signals to a group by pidfd the number serves, which the nursery keeps taken."""
-    monkeypatch.setattr(nursery, "_TO_GROUP", 1 << 30)
+    monkeypatch.setattr(children, "TO_GROUP", 1 << 30)
     executor = shared(1)
     task = executor.submit(work.leave_stubborn_subprocess, meeting.address)
     guest = meeting.next()

@@ -394,9 +394,98 @@ def test_missing_command_names_command_and_environment(prefix: Path) -> None:
 def test_interrupted_activation_leaves_no_shell(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(prefix, "a.sh", "exec sleep 600")
 
-    def interrupted(process: object, seconds: float) -> None:
+    def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shell._platform, "wait", interrupted)
+    monkeypatch.setattr(shell._platform, "_listen", interrupted)
     with pytest.raises(KeyboardInterrupt):
         activation(Environment.find(prefix))
+
+
+# ------------------------------------------------------------------------------------- folders, lengths, startup files
+
+
+def test_no_temporary_folder(prefix: Path, any_shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", refuse)
+    monkeypatch.setattr("tempfile._get_default_tempdir", refuse)
+    script(prefix, "a.sh", "export A=1")
+    assert activation(Environment.find(prefix), ["export B=2"])["B"] == "2"
+
+
+def test_much_output_does_not_fill_a_pipe(prefix: Path, any_shell: str) -> None:
+    script(prefix, "a.sh", "i=0; while [ $i -lt 20000 ]; do echo 'a line of noise'; i=$((i+1)); done; export A=1")
+    assert activation(Environment.find(prefix))["A"] == "1"
+    script(prefix, "b.sh", "echo the last words >&2; exit 7")
+    with pytest.raises(ActivationError, match="exit code 7(.|\n)*the last words"):
+        activation(Environment.find(prefix))
+
+
+@pytest.mark.parametrize("size", [99_000, 101_000, 131_072, 3_000_000])
+def test_long_lines(tmp_path: Path, any_shell: str, size: int) -> None:
+    environment = Environment.find(fakes.venv(tmp_path / "v"))
+    lines = [f": '{'x' * 1000}'" for _ in range(size // 1000)]
+    assert activation(environment, [*lines, "export A='1'"])["A"] == "1"
+    with pytest.raises(ActivationError, match="the extra lines"):
+        activation(environment, [*lines, "false"])
+    assert activation(environment, [f"export A=${{#B}} B='{'y' * size}' && B= && export A=2"])["A"] == "2"
+
+
+def test_exit_status_that_the_program_throws_away(prefix: Path, any_shell: str) -> None:
+    script(prefix, "a.sh", "export A=1")
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert activation(Environment.find(prefix))["A"] == "1"
+        script(prefix, "b.sh", "exit 3")
+        with pytest.raises(ActivationError, match=r"b\.sh. ended the shell (with exit code 3|in an unknown way)"):
+            activation(Environment.find(prefix))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+MODULE = 'module() { export LOADED="$2"; export PATH="/module/$2:$PATH"; }\n'
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize("way", ["BASH_ENV", "exported", "MODULESHOME", "LMOD_PKG"])
+def test_module(prefix: Path, tmp_path: Path, way: str) -> None:
+    script(prefix, "a.sh", "export A=1")
+    host = {"PATH": SYSTEM_PATH}
+    if way == "exported":
+        host["BASH_FUNC_module%%"] = MODULE.removeprefix("module").strip()
+    else:
+        file = tmp_path / "init" / "bash"
+        file.parent.mkdir()
+        file.write_text("export PATH=/first:$PATH; export NEW=1; export CONDA_PREFIX=/wrong\n" + MODULE)
+        host[way] = str(file if way == "BASH_ENV" else tmp_path)
+    environment = Environment.find(prefix)
+    env = activation(environment, ["module load cuda/12"], host)
+    assert env["LOADED"] == "cuda/12"
+    assert env["PATH"] == f"/module/cuda/12:{prefix}/bin:{SYSTEM_PATH}"
+    assert (env["CONDA_PREFIX"], env["A"], env.get("NEW")) == (str(prefix), "1", None if way == "exported" else "1")
+    if way == "BASH_ENV":
+        assert env["BASH_ENV"] == host["BASH_ENV"]
+        file.write_text(MODULE.replace("LOADED", "AGAIN"))
+        assert activation(environment, ["module load cuda/12"], host)["AGAIN"] == "cuda/12"
+        file.write_text("echo why >&2; exit 4")
+        with pytest.raises(ActivationError, match="the startup file.*exit code 4(.|\n)*why"):
+            activation(environment, ["true"], host)
+        assert activation(environment, environ=host)["A"] == "1"  # no lines, no startup file
+
+
+def test_names_of_declared_variables(prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    declare(prefix, a={"lower": "1", "GIVEN": "x"}, state={"env_vars": {"Mixed": "2"}})
+    environment = Environment.find(prefix)
+    env = activation(environment, environ={})
+    assert (env["LOWER"], env["MIXED"], env["GIVEN"]) == ("1", "2", "x")
+    settings = tmp_path / "home" / ".condarc"
+    settings.write_text("envvars_force_uppercase: false  # why\n")
+    env = activation(environment, environ={})
+    assert (env["lower"], env["Mixed"], env["GIVEN"]) == ("1", "2", "x")
+    assert "LOWER" not in env
+    (prefix / ".condarc").write_text("envvars_force_uppercase: true\n")
+    assert activation(environment, environ={})["LOWER"] == "1"
+    monkeypatch.setenv("CONDA_ENVVARS_FORCE_UPPERCASE", "false")
+    assert activation(environment, environ={})["lower"] == "1"

@@ -343,3 +343,79 @@ def test_windows_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert _platform.venv_path_dirs("P") == [os.path.join("P", "Scripts")]
     assert [word for word in ("a", "C:x", "a\\b", "a/b", "a b") if _platform.has_separator(word)] == ["C:x", "a\\b", "a/b"]
     assert _platform.normalized({"Path": "x"}) == {"PATH": "x"}
+
+
+# --------------------------------------------------------------------------------------------- mamba, pixi, virtual ones
+
+
+@pytest.mark.parametrize(
+    "file",
+    [".mambarc", ".mamba/.mambarc", ".mamba/mambarc", ".mamba/mambarc.d/x.yml", ".config/mamba/.mambarc", ".config/mamba/mambarc"],
+)
+def test_settings_of_mamba(home: Path, tmp_path: Path, file: str) -> None:
+    prefix = fakes.conda(tmp_path / "shared" / "x")
+    write(home / file, f"envs_dirs:\n  - {tmp_path}/shared\n")
+    assert Environment.find("x").prefix == prefix
+
+
+@pytest.mark.parametrize("file", ["conda/.condarc", "conda/condarc.d/a.yaml", "mamba/.mambarc", "mamba/mambarc.d/a.yml"])
+def test_settings_below_xdg_config_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    prefix = fakes.conda(tmp_path / "shared" / "x")
+    write(tmp_path / "settings" / file, f"envs_dirs: [{tmp_path}/shared]\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    assert Environment.find("x").prefix == prefix
+
+
+def test_mambarc_of_a_variable_and_of_a_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = fakes.conda(tmp_path / "a" / "x"), fakes.conda(tmp_path / "b" / "y")
+    monkeypatch.setenv("MAMBARC", str(write(tmp_path / "my.yml", f"envs_dirs: [{tmp_path}/a]\n")))
+    write(tmp_path / "root" / ".mambarc", f"envs_dirs: [{tmp_path}/b]\n")
+    monkeypatch.setenv("MAMBA_ROOT_PREFIX", str(tmp_path / "root"))
+    assert [Environment.find(name).prefix for name in ("x", "y")] == [first, second]
+
+
+def test_default_root_of_mamba_below_xdg_data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = fakes.conda(tmp_path / "data" / "mamba" / "envs" / "x")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert Environment.find("x") == Environment("x", prefix, prefix / "bin" / "python", "conda")
+
+
+@pytest.mark.parametrize("record", ["pixi", "python-3.12.1-h1_0.json"])
+def test_a_prefix_without_a_history(tmp_path: Path, record: str) -> None:
+    project = tmp_path / "proj"
+    write(project / "pixi.toml", "[workspace]\n")
+    prefix = fakes.conda(project / ".pixi" / "envs" / "default")
+    (prefix / "conda-meta" / "history").unlink()
+    write(prefix / "conda-meta" / record, "{}")
+    expected = Environment("proj", prefix, prefix / "bin" / "python", "pixi")
+    assert Environment.find(project) == Environment.find(prefix) == Environment.find(prefix / "bin" / "python") == expected
+
+
+def test_an_empty_conda_meta_is_no_environment(tmp_path: Path) -> None:
+    (tmp_path / "x" / "conda-meta").mkdir(parents=True)
+    assert "no Python environment" in failure(tmp_path / "x")
+
+
+@pytest.mark.parametrize("where", ["home/.pixi", "elsewhere"])
+def test_global_environments_of_pixi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    prefix = fakes.conda(tmp_path / where / "envs" / "ipython")
+    if where == "elsewhere":
+        monkeypatch.setenv("PIXI_HOME", str(tmp_path / where))
+    expected = Environment("ipython", prefix, prefix / "bin" / "python", "pixi")
+    assert Environment.find("ipython") == Environment.find(prefix) == expected
+    assert Environment.list() == [expected]
+
+
+def test_a_home_folder_that_is_a_pixi_project(home: Path) -> None:
+    write(home / "pixi.toml", "[workspace]\n")
+    prefix = fakes.conda(home / ".pixi" / "envs" / "default")
+    assert Environment.find(home).name == "home"
+    assert Environment.find(prefix).name == "home"
+
+
+def test_a_virtual_environment_in_a_folder_of_environments(home: Path, tmp_path: Path) -> None:
+    prefix = fakes.venv(home / "miniforge3" / "envs" / "mine")
+    expected = Environment("mine", prefix, prefix / "bin" / "python", "venv")
+    assert Environment.find("mine") == Environment.find(prefix) == expected
+    assert expected in Environment.list()
+    assert "'mine'" in failure("mime")

@@ -25,7 +25,7 @@ LAYERS = (
     ("task", "events", "notebook", "bells", "threads"),
     ("environment",),
     ("worker",),
-    ("errors", "seconds"),
+    ("errors", "seconds", "children"),
 )
 EXECUTOR_LAYER = 3
 

@@ -16,11 +16,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Final
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from wetlands_executor import children
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 WINDOWS: bool = os.name == "nt"
 
@@ -31,6 +34,10 @@ SHELL_STARTUP: Final = frozenset({"BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS"})
 
 # Seconds; poll() takes a C int of milliseconds.
 _LONGEST_WAIT: Final = 2_000_000.0
+# Bytes; Linux refuses a single argument of 128 KB (MAX_ARG_STRLEN).
+_LONGEST_ARGUMENT: Final = 100_000
+# Bytes of stderr that are kept.
+_TAIL: Final = 65536
 # Writes the variables of its own process, each ended by NUL. For the platforms whose `env` may not know `-0`.
 _DUMP: Final = (
     "import os,sys\n"
@@ -38,6 +45,22 @@ _DUMP: Final = (
     "if d is None: d={k.encode('utf-8','surrogatepass'):v.encode('utf-8','surrogatepass') for k,v in os.environ.items()}\n"
     "sys.stdout.buffer.write(b''.join(k+b'='+v+b'\\0' for k,v in d.items()))\n"
 )
+
+
+class Finished(NamedTuple):
+    """What came of a process.
+
+    Attributes:
+        code: its exit code, negative for a signal; None if that is lost (``children.WHY_LOST``).
+        ended: False if it did not end in time, and was killed.
+        out: what it has written to its standard output.
+        err: the last of what it has written to its standard error.
+    """
+
+    code: int | None
+    ended: bool
+    out: bytes
+    err: bytes
 
 
 def script_suffix() -> str:
@@ -134,7 +157,7 @@ def parse_dump(dump: bytes) -> dict[str, str]:
     return {os.fsdecode(name): os.fsdecode(value) for name, value in pairs}
 
 
-def shell_program(python: str, scripts: Sequence[str], lines: str, token: str) -> str:
+def shell_program(python: str, scripts: Sequence[str], lines: str, token: str, startup: str = "") -> str:
     """Return the text that runs scripts and lines in one POSIX shell and then writes the variables.
 
     Standard output is kept on descriptor 9 and closed for the scripts, so that only our own marks and the dump reach it: a mark
@@ -146,6 +169,7 @@ def shell_program(python: str, scripts: Sequence[str], lines: str, token: str) -
         scripts: absolute paths, in order.
         lines: further shell text, or empty.
         token: a word that no script can know.
+        startup: the host's BASH_ENV, for bash; it may define functions that the lines call, such as ``module``.
     """
     env = shutil.which("env") if sys.platform == "linux" else None
     dump = f"{shlex.quote(env)} -0" if env else f"{shlex.quote(python)} -I -S -c {shlex.quote(_DUMP)}"
@@ -156,10 +180,31 @@ def shell_program(python: str, scripts: Sequence[str], lines: str, token: str) -
     for number, script in enumerate(scripts):
         text += [f"{mark} {number} >&9", f". {shlex.quote(script)} 9>&-"]
     if lines:
+        text += _with_functions(lines, startup, mark)
         # Not `eval ... || exit`: on the left of `||` a `set -e` of the user would have no effect.
         text += [f"{mark} lines >&9", f"eval {shlex.quote(lines)} 9>&-", "case $? in 0) ;; *) exit ;; esac"]
     text += [f"{mark} dump >&9", f"{dump} >&9 || exit", f"command printf '\\n%s end\\n' {token} >&9", "exit 0"]
     return "\n".join(text) + "\n"
+
+
+def _with_functions(lines: str, startup: str, mark: str) -> list[str]:
+    """Return the text that defines the functions on which the lines may count, as in a script or a login shell of the host.
+
+    A startup file may set variables as well, and put its own folders before the environment's (BASH_ENV is often ``~/.bashrc``). So what
+    was exported before it is restored after it; what is new stays.
+    """
+    sourced = []
+    if startup:
+        sourced.append((f"[ -r {shlex.quote(startup)} ]", shlex.quote(startup)))
+    if re.search(r"(^|[\s;&|({])(module|ml)(\s|$)", lines):
+        absent = "! command -v module >/dev/null 2>&1"
+        sourced += [(f'{absent} && [ -n "${name}" ] && [ -r "${name}/init/bash" ]', f'"${name}/init/bash"') for name in ("LMOD_PKG", "MODULESHOME")]
+        sourced.append((f"{absent} && [ -r /etc/profile ]", "/etc/profile"))
+    if not sourced:
+        return []
+    text = [f"{mark} startup >&9", "wetlands_exported=$(export -p)"]
+    text += [f"if {condition}; then . {path} 9>&-; fi" for condition, path in sourced]
+    return [*text, 'set +eu; eval "$wetlands_exported" 2>/dev/null; unset wetlands_exported']
 
 
 def batch_program(folder: str, python: str, scripts: Sequence[str], lines: str, token: str) -> str:
@@ -186,35 +231,184 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-@contextmanager
-def shell_process(
-    python: str, scripts: Sequence[str], lines: str, token: str, env: Mapping[str, str], out: IO[bytes], err: IO[bytes]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the shell that runs the scripts, in a process group of its own; whatever is left of the group dies on an error."""
-    with tempfile.TemporaryDirectory(prefix="wetlands-") if WINDOWS else _no_folder() as folder:
-        if sys.platform == "win32":
+def run_shell(
+    python: str, scripts: Sequence[str], lines: str, token: str, env: Mapping[str, str], seconds: float, answered: re.Pattern[bytes]
+) -> Finished:
+    """Run scripts and lines in one shell, in a process group of its own; see ``run_to_end``. Raises OSError if it cannot be started."""
+    if sys.platform == "win32":
+        with tempfile.TemporaryDirectory(prefix="wetlands-") as folder:
             program = os.path.join(folder, "activate.bat")
             _write(program, batch_program(folder, python, scripts, lines, token))
             argv = [os.environ.get("COMSPEC", "cmd.exe"), "/d", "/q", "/c", program]
-            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-            process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, creationflags=flags)
-        else:
-            # The host's bash, not the environment's: a broken one there must not keep us from saying so.
-            bash = shutil.which("bash")
-            shell = bash or shutil.which("sh") or "/bin/sh"
-            argv = [shell, *(("--noprofile", "--norc") if bash else ()), "-c", shell_program(python, scripts, lines, token)]
-            process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
-        try:
-            yield process
-        except BaseException:  # also KeyboardInterrupt: nobody else knows of this process
+            return run_to_end(argv, env, seconds, answered)
+    # The host's bash, not the environment's: a broken one there must not keep us from saying so.
+    bash = shutil.which("bash")
+    shell = [bash or shutil.which("sh") or "/bin/sh", *(("--noprofile", "--norc") if bash else ())]
+    text = shell_program(python, scripts, lines, token, env.get("BASH_ENV", "") if bash else "")
+    passed = {name: value for name, value in env.items() if name not in SHELL_STARTUP}
+    if len(os.fsencode(text)) < _LONGEST_ARGUMENT:
+        return run_to_end([*shell, "-c", text], passed, seconds, answered)
+    read, write = os.pipe()
+    try:
+        return run_to_end([*shell, f"/dev/fd/{read}"], passed, seconds, answered, feed=(read, write, os.fsencode(text)))
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def run_to_end(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    seconds: float,
+    answered: re.Pattern[bytes],
+    *,
+    cwd: str | None = None,
+    linger: float | None = None,
+    feed: tuple[int, int, bytes] | None = None,
+) -> Finished:
+    """Run a process in a process group of its own until it ends, and read what it writes. Needs no file.
+
+    Waits for the process and not for the end of its output: a daemon that it leaves behind may keep the pipes open. If it does not end in
+    time, or ends without the answer, its whole group is killed.
+
+    Args:
+        argv: the command.
+        env: its variables.
+        seconds: how long it may take.
+        answered: what its output holds if all went well.
+        cwd: its folder; None is that of this process.
+        linger: seconds that it may take to end after it has answered; None is as long as all of it.
+        feed: a pipe (reading end, writing end) that it inherits, and what is written to it.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    if sys.platform == "win32":
+        return _run_with_files(argv, env, seconds, answered, cwd)
+    process = subprocess.Popen(
+        argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        bufsize=0, pass_fds=(feed[0],) if feed else (),
+    )  # fmt: skip
+    pidfd = -1
+    try:
+        if hasattr(os, "pidfd_open"):
+            with suppress(OSError):  # an old kernel, a sandbox; or it has ended, and the kernel has collected it
+                pidfd = os.pidfd_open(process.pid)
+        ended, out, err = _listen(process, pidfd, seconds, answered, linger, feed)
+        if not ended or not answered.search(out):
             kill_group(process)
-            process.wait()
+        code = children.collect(process, pidfd)
+        return Finished(code, ended, out, err)
+    except BaseException:  # also KeyboardInterrupt: no other code knows of this process
+        kill_group(process)
+        children.collect(process, pidfd)
+        raise
+    finally:
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        if pidfd >= 0:
+            os.close(pidfd)
+
+
+def _listen(
+    process: subprocess.Popen[bytes],
+    pidfd: int,
+    seconds: float,
+    answered: re.Pattern[bytes],
+    linger: float | None,
+    feed: tuple[int, int, bytes] | None,
+) -> tuple[bool, bytes, bytes]:
+    """Return whether a process has ended in time, and what it has written: all of stdout, the end of stderr."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = process.stdout.fileno(), process.stderr.fileno()
+    found = {out: bytearray(), err: bytearray()}
+    poll = select.poll()
+    for fd in (out, err):
+        os.set_blocking(fd, False)
+        poll.register(fd, select.POLLIN)
+    if pidfd >= 0:
+        poll.register(pidfd, select.POLLIN)
+    waiting = memoryview(feed[2]) if feed else memoryview(b"")
+    if feed:
+        os.set_blocking(feed[1], False)
+        poll.register(feed[1], select.POLLOUT)
+    deadline = time.monotonic() + seconds
+    quick = linger is None
+    ended = False
+    while not ended:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        for fd, event in poll.poll(min(left, _LONGEST_WAIT) * 1000):
+            if fd == pidfd:
+                ended = True
+            elif feed and fd == feed[1]:
+                try:
+                    waiting = waiting[os.write(fd, waiting) :] if not event & select.POLLERR else waiting[:0]
+                except BlockingIOError:
+                    continue
+                if not waiting:
+                    poll.unregister(fd)  # the program says itself when it is at its end
+            elif not _take(fd, found[fd]):
+                poll.unregister(fd)
+                if fd == out and pidfd < 0:
+                    ended = _wait(process, deadline)
+                    if not ended:
+                        deadline = 0.0
+        del found[err][:-_TAIL]
+        if not quick and linger is not None and answered.search(found[out]):
+            quick = True
+            deadline = min(deadline, time.monotonic() + linger)
+    for fd, data in found.items():
+        _take(fd, data)
+    return ended, bytes(found[out]), bytes(found[err])
+
+
+def _take(fd: int, data: bytearray) -> bool:
+    """Read what is there; False at the end."""
+    try:
+        while part := os.read(fd, 65536):
+            data += part
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _wait(process: subprocess.Popen[bytes], deadline: float) -> bool:
+    """Wait for the end of a process that has closed its output; True if it came in time. Where there is no pidfd."""
+    try:
+        process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _run_with_files(
+    argv: Sequence[str], env: Mapping[str, str], seconds: float, answered: re.Pattern[bytes], cwd: str | None
+) -> Finished:  # pragma: no cover - never run here
+    """Do what ``run_to_end`` does, where pipes cannot be polled."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        flags = 0
+        if sys.platform == "win32":
+            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        process = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err, creationflags=flags)
+        ended = True
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            ended = False
+        except BaseException:
+            kill_group(process)
             raise
-
-
-@contextmanager
-def _no_folder() -> Iterator[str]:
-    yield ""
+        out.seek(0)
+        data = out.read()
+        if not ended or not answered.search(data):
+            kill_group(process)
+        code = process.wait()
+        err.seek(0)
+        return Finished(code, ended, data, err.read()[-_TAIL:])
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -228,28 +422,3 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):  # macOS refuses where only zombies are left
             pass
-
-
-def wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
-    """Wait for the end of a process; return its exit code, or None when the time is over.
-
-    Waits for the process and not for the end of its output: a daemon that a script leaves behind may keep the files open.
-    """
-    if sys.platform == "linux" and hasattr(os, "pidfd_open"):
-        try:
-            descriptor = os.pidfd_open(process.pid)
-        except OSError:  # an old kernel, or no descriptor left: the wait below serves
-            pass
-        else:
-            try:
-                poll = select.poll()
-                poll.register(descriptor, select.POLLIN)
-                if not poll.poll(min(max(0.0, seconds), _LONGEST_WAIT) * 1000):
-                    return None
-            finally:
-                os.close(descriptor)
-            return process.wait()
-    try:
-        return process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return None

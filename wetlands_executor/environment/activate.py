@@ -16,6 +16,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from wetlands_executor.environment import _platform, frozen
+from wetlands_executor.environment.condarc import forces_upper_case
 from wetlands_executor.environment.inherited import without_leaks
 from wetlands_executor.environment.shell import variables_after
 from wetlands_executor.errors import ActivationError
@@ -61,7 +62,9 @@ def activation(
     # The key holds all that the answer depends on. The JSON files are in it by their effect on `base`.
     # Race: a script that changes between this look and its run is cached under the older look, which the next call does not
     # match.
-    key = (env, lines, tuple(map(_fingerprint, scripts)), frozenset(base.items()), _cwd() if lines else "")
+    startup = base.get("BASH_ENV", "") if lines else ""
+    files = (*scripts, *([startup] if os.path.isfile(startup) else ()))
+    key = (env, lines, tuple(map(_fingerprint, files)), frozenset(base.items()), _cwd() if lines else "")
     found = _cache.pop(key, None)
     if found is None:
         found = variables_after(env.label, str(env.python), scripts, lines, base, timeout)
@@ -137,11 +140,13 @@ def _declared(prefix: str, label: str) -> dict[str, str | None]:
     state = os.path.join(prefix, "conda-meta", "state")
     if os.path.exists(state):
         declared.update(_variables(state, "env_vars", label))
-    return declared
+    if all(name == name.upper() for name in declared) or (not _platform.WINDOWS and not forces_upper_case(prefix)):
+        return declared
+    return {name.upper(): value for name, value in declared.items()}
 
 
 def _variables(file: str, member: str | None, label: str) -> dict[str, str | None]:
-    """Return the variables of one JSON file; conda writes every name in capitals, whatever the file says."""
+    """Return the variables of one JSON file."""
     try:
         with open(file, encoding="utf-8") as stream:
             content = json.load(stream)
@@ -154,7 +159,7 @@ def _variables(file: str, member: str | None, label: str) -> dict[str, str | Non
             text = None if value is None else str(value)
             if not name or "=" in name or "\0" in name or (text and "\0" in text):
                 raise ValueError(f"{name!r} is no variable that a process can have")
-            result[name.upper()] = text
+            result[name] = text
     except (
         OSError,
         ValueError,

@@ -1,7 +1,7 @@
-"""The ``envs_dirs`` of conda's settings files, read without a YAML library.
+"""What conda's and mamba's settings files say of environments, read without a YAML library.
 
-Owns the search path of ``.condarc`` and the little of YAML that a list of folders needs: block lists, flow lists, one string,
-quotes and comments. Anything it does not understand counts as not being there; nothing here raises.
+Owns the search path of ``.condarc`` and ``.mambarc`` and the little of YAML that a list of folders and a switch need: block lists, flow
+lists, one string, quotes and comments. Anything it does not understand counts as not being there; nothing here raises.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # conda calls the setting by both names.
 _KEY: Final = re.compile(r"""(?P<quote>["']?)(?:envs_dirs|envs_path)(?P=quote)[ \t]*:(?:[ \t]+(?P<rest>.*))?$""")
+_UPPER: Final = re.compile(r"""(?P<quote>["']?)envvars_force_uppercase(?P=quote)[ \t]*:[ \t]+(?P<rest>.+)$""")
+_FALSE: Final = frozenset({"false", "no", "off", "n", "0"})
 _ITEM: Final = re.compile(r"[ \t]*-(?:[ \t]+(?P<rest>.*))?$")
 _ESCAPES: Final = {
     "n": "\n",
@@ -41,32 +43,41 @@ def expand(path: str) -> str:
 def settings_files(roots: Iterable[str]) -> list[str]:
     """Return the settings files that exist, the most important first.
 
-    The order is conda's (conda/base/constants.py, ``SEARCH_PATH``), from its end: ``$CONDARC``, the active prefix, the user's
-    home, ``~/.conda``, ``~/.config/conda``, the root prefixes, the machine.
+    The order is mamba's (libmamba/src/api/configuration.cpp), from its end: ``$MAMBARC``, the user's ``.mambarc``, and then conda's
+    (conda/base/constants.py, ``SEARCH_PATH``): ``$CONDARC``, the active prefix, the user's home, ``~/.conda``, ``~/.config/conda``, the
+    root prefixes, the machine. Conda itself does not read mamba's.
 
     Args:
         roots: root prefixes of conda installations.
     """
     home = os.path.expanduser("~")
-    folders = list(_platform.system_condarcs()) + list(roots)
-    xdg = os.environ.get("XDG_CONFIG_HOME", "")
-    if xdg:
-        folders.append(os.path.join(xdg, "conda"))
-    folders += [os.path.join(home, ".config", "conda"), os.path.join(home, ".conda")]
+    settings = os.environ.get("XDG_CONFIG_HOME", "")
+    config = os.path.join(home, ".config")
+    folders = [*_platform.system_condarcs(), *roots]
     files: list[str] = []
     for folder in folders:
-        files += _files_in(folder)
+        files += [*_files_in(folder, "conda"), os.path.join(folder, ".mambarc")]
+    for folder in (*([os.path.join(settings, "conda")] if settings else ()), os.path.join(config, "conda"), os.path.join(home, ".conda")):
+        files += _files_in(folder, "conda")
     files.append(os.path.join(home, ".condarc"))
-    if os.environ.get("CONDA_PREFIX"):
-        files += _files_in(os.environ["CONDA_PREFIX"])
+    active = os.environ.get("CONDA_PREFIX", "")
+    if active:
+        files += _files_in(active, "conda")
     if os.environ.get("CONDARC"):
         files.append(expand(os.environ["CONDARC"]))
+    for folder in (os.path.join(settings or config, "mamba"), os.path.join(home, ".mamba")):
+        files += _files_in(folder, "mamba")
+    files.append(os.path.join(home, ".mambarc"))
+    if active:
+        files.append(os.path.join(active, ".mambarc"))
+    if os.environ.get("MAMBARC"):
+        files.append(expand(os.environ["MAMBARC"]))
     return list(dict.fromkeys(file for file in reversed(files) if os.path.isfile(file)))
 
 
-def _files_in(folder: str) -> list[str]:
-    files = [os.path.join(folder, ".condarc"), os.path.join(folder, "condarc")]
-    more = os.path.join(folder, "condarc.d")
+def _files_in(folder: str, manager: str) -> list[str]:
+    files = [os.path.join(folder, f".{manager}rc"), os.path.join(folder, f"{manager}rc")]
+    more = os.path.join(folder, f"{manager}rc.d")
     try:
         files += sorted(os.path.join(more, name) for name in os.listdir(more) if name.endswith((".yml", ".yaml")))
     except OSError:  # no such folder, or not ours to read
@@ -74,14 +85,35 @@ def _files_in(folder: str) -> list[str]:
     return files
 
 
+def forces_upper_case(prefix: str) -> bool:
+    """Return what ``envvars_force_uppercase`` says: True unless a settings file, the most important first, says otherwise.
+
+    Args:
+        prefix: of the environment that is activated; its own settings count, as they would after ``conda activate``.
+    """
+    value = os.environ.get("CONDA_ENVVARS_FORCE_UPPERCASE", "")
+    if value:
+        return value.strip().lower() not in _FALSE
+    roots = [os.environ.get("MAMBA_ROOT_PREFIX", ""), os.path.dirname(os.path.dirname(os.environ.get("CONDA_EXE", "")))]
+    for file in [*_files_in(prefix, "conda"), *settings_files(filter(None, roots))]:
+        for line in _text_of(file).splitlines():
+            match = _UPPER.match(line)
+            if match is not None:
+                return _scalar(match["rest"].strip()).lower() not in _FALSE
+    return True
+
+
 def envs_dirs(file: str) -> list[str]:
     """Return the folders of environments that one settings file names, expanded; none if it cannot be read."""
+    return [expand(folder) for folder in parse_envs_dirs(_text_of(file))]
+
+
+def _text_of(file: str) -> str:
     try:
         with open(file, encoding="utf-8-sig", errors="replace") as stream:
-            text = stream.read()
+            return stream.read()
     except OSError:
-        return []
-    return [expand(folder) for folder in parse_envs_dirs(text)]
+        return ""
 
 
 def parse_envs_dirs(text: str) -> list[str]:

@@ -33,8 +33,23 @@ class Layout(NamedTuple):
 
 
 def is_conda_prefix(folder: str) -> bool:
-    """Tell whether a folder is a conda environment: ``conda-meta/history`` is a file."""
-    return os.path.isfile(os.path.join(folder, "conda-meta", "history"))
+    """Tell whether a folder is a conda environment.
+
+    For conda itself ``conda-meta/history`` decides. Pixi, and what else uses its library, does not always write that file: it has a record
+    of each installed package in ``conda-meta``, or ``conda-meta/pixi``.
+    """
+    meta = os.path.join(folder, "conda-meta")
+    if os.path.isfile(os.path.join(meta, "history")):
+        return True
+    try:
+        return any(name == "pixi" or name.endswith(".json") for name in os.listdir(meta))
+    except OSError:  # no such folder, or not ours to read
+        return False
+
+
+def is_environment(folder: str) -> bool:
+    """Tell whether a folder can have a name in a folder of environments: a conda environment, or a virtual one that lies there."""
+    return is_conda_prefix(folder) or is_venv(folder)
 
 
 def is_venv(folder: str) -> bool:
@@ -53,6 +68,19 @@ def is_pixi_project(folder: str) -> bool:
         return False
 
 
+def pixi_global_folder() -> str:
+    """Return the folder of the environments of ``pixi global``: ``$PIXI_HOME/envs``, else ``~/.pixi/envs``."""
+    home = os.environ.get("PIXI_HOME", "") or os.path.join("~", ".pixi")
+    return os.path.join(os.path.abspath(os.path.expanduser(os.path.expandvars(home))), "envs")
+
+
+def is_pixi_global(folder: str) -> bool:
+    """Tell whether a folder holds the environments of ``pixi global``; the home folder may be a project as well, which has them then."""
+    if os.path.normcase(os.path.realpath(folder)) != os.path.normcase(os.path.realpath(pixi_global_folder())):
+        return False
+    return os.path.basename(os.path.dirname(folder)) != ".pixi" or not is_pixi_project(os.path.dirname(os.path.dirname(folder)))
+
+
 def interpreter_of(prefix: str) -> str | None:
     """Return the interpreter of a prefix, or None if it has none that can be started."""
     return next((path for path in _platform.interpreters(prefix) if _platform.is_executable(path)), None)
@@ -68,10 +96,13 @@ def looks_like_root(prefix: str) -> bool:
 def conda_name(prefix: str, is_root: Callable[[str], bool]) -> tuple[str, Kind]:
     """Return the name of a conda prefix, and whether conda or pixi made it.
 
-    Pixi's are called as pixi itself calls them: ``project`` for its default environment, ``project:name`` for another.
+    Pixi's are called as pixi itself calls them: ``project`` for its default environment, ``project:name`` for another, and ``name`` for
+    those of ``pixi global``.
     """
     folder, name = os.path.split(prefix)
     envs, dot_pixi = os.path.basename(folder), os.path.dirname(folder)
+    if is_pixi_global(folder):
+        return name, "pixi"
     if envs == "envs" and os.path.basename(dot_pixi) == ".pixi":
         project = os.path.basename(os.path.dirname(dot_pixi))
         return (project if name == "default" else f"{project}:{name}"), "pixi"

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from wetlands_executor.environment import _platform
 from wetlands_executor.environment.condarc import envs_dirs, expand, settings_files
-from wetlands_executor.environment.layout import conda_name, interpreter_of, is_conda_prefix, looks_like_root
+from wetlands_executor.environment.layout import (
+    conda_name,
+    interpreter_of,
+    is_conda_prefix,
+    is_environment,
+    looks_like_root,
+    pixi_global_folder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,13 +47,16 @@ class Places:
         self.common = list(_unique(Place(root, "usual place") for root in _platform.common_roots()))
         self.environments_txt = os.path.join(home, ".conda", "environments.txt")
         self.listed = [Place(prefix, self.environments_txt) for prefix in _listed(self.environments_txt)]
-        mamba = [os.path.join(home, "micromamba"), os.path.join(home, ".local", "share", "mamba")]
+        shared = os.environ.get("XDG_DATA_HOME", "")
+        mamba = [os.path.join(home, "micromamba"), *([os.path.join(shared, "mamba")] if shared else ())]
+        mamba.append(os.path.join(home, ".local", "share", "mamba"))
         all_roots = [place.folder for place in (*self.roots, *self.common)]
         folders = [*_envs_dirs_of_variables(), *_envs_dirs_of_settings([*all_roots, *mamba])]
         folders += [Place(os.path.join(root, "envs"), source) for root, source in self.roots]
         folders += [Place(folder, "conda's default") for folder in _platform.user_envs_dirs()]
         folders += [Place(os.path.join(root, "envs"), "mamba's default") for root in mamba]
         folders += [Place(os.path.join(root, "envs"), source) for root, source in self.common]
+        folders.append(Place(pixi_global_folder(), "pixi global"))
         self.folders = list(_unique(folders))
         self._folder_paths = {place.folder for place in self.folders}
         self.common += [Place(root, "mamba's default") for root in mamba]
@@ -65,7 +75,7 @@ class Places:
             return self._bases()
         found = [os.path.join(folder, name) for folder, _ in self.folders]
         found += [prefix for prefix, _ in self.listed if conda_name(prefix, self.is_root)[0] == name]
-        return _distinct(prefix for prefix in found if is_conda_prefix(prefix))
+        return _distinct(prefix for prefix in found if is_environment(prefix))
 
     def _bases(self) -> list[str]:
         """Return the root prefixes; those that variables name count alone, as ``base`` is that of the conda in use."""
@@ -77,16 +87,17 @@ class Places:
         return []
 
     def all_prefixes(self) -> list[str]:
-        """Return every conda prefix that has an interpreter, each once."""
+        """Return every environment with a name that has an interpreter, each once."""
         found = [place.folder for place in (*self.roots, *self.common)]
         for folder, _ in self.folders:
             found += [os.path.join(folder, name) for name in _names_in(folder)]
         found += [place.folder for place in self.listed]
-        return _distinct(prefix for prefix in found if is_conda_prefix(prefix) and interpreter_of(prefix))
+        return _distinct(prefix for prefix in found if is_environment(prefix) and interpreter_of(prefix))
 
     def names(self) -> list[str]:
         """Return every name that can be found, for suggestions."""
-        return sorted({conda_name(prefix, self.is_root)[0] for prefix in self.all_prefixes()})
+        found = self.all_prefixes()
+        return sorted({conda_name(prefix, self.is_root)[0] if is_conda_prefix(prefix) else os.path.basename(prefix) for prefix in found})
 
     def searched(self, name: str) -> list[Place]:
         """Return where ``named`` has looked, for the error."""

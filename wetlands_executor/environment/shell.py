@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import secrets
-import tempfile
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from wetlands_executor import children
 from wetlands_executor.environment import _platform
 from wetlands_executor.errors import ActivationError
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 #: Characters of a script's output that go into an error; what matters is nearly always at its end.
 OUTPUT_TAIL = 4000
+_STARTUP_NAME = "the startup file of the shell (BASH_ENV, or /etc/profile for `module`)"
 _LINES_NAME = "the extra lines of `activate=`"
 
 
 class _Answer(NamedTuple):
     """What the shell wrote to the private descriptor."""
 
-    last_step: str | None  # the number of a script, "lines" or "dump"; None: it never got to the first
+    last_step: str | None  # the number of a script, "startup", "lines" or "dump"; None: it never got to the first
     dump: bytes | None  # None: missing or cut short
 
 
@@ -47,28 +48,20 @@ def variables_after(
         ActivationError: a script or line ended the shell, failed to let it end in time, or hid its variables.
     """
     token = f"wetlands-{secrets.token_hex(16)}"
-    environ = {name: value for name, value in base.items() if name not in _platform.SHELL_STARTUP}
-    # Files instead of pipes: a daemon that a script leaves behind inherits them, and a pipe would not end before it does.
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        try:
-            with _platform.shell_process(python, scripts, "\n".join(lines), token, environ, out, err) as process:
-                code = _platform.wait(process, timeout)
-                answer = _read(out, token)
-                if code is None:
-                    step = _step_name(answer, scripts)
-                    raise ActivationError(f"activating {label}: {step} did not end within {timeout:g} s{_output(err)}")
-                if code != 0 or answer.dump is None:
-                    raise ActivationError(f"activating {label}: {_fault(answer, scripts, code)}{_output(err)}")
-        except OSError as error:
-            raise ActivationError(f"activating {label}: the shell could not be started: {error}") from error
+    try:
+        done = _platform.run_shell(python, scripts, "\n".join(lines), token, base, timeout, re.compile(token.encode() + rb" end\r?\n"))
+    except OSError as error:
+        raise ActivationError(f"activating {label}: the shell could not be started: {error}") from error
+    answer = _read(done.out, token)
+    if not done.ended:
+        step = _step_name(answer, scripts)
+        raise ActivationError(f"activating {label}: {step} did not end within {timeout:g} s{_output(done.err)}")
+    if done.code not in (0, None) or answer.dump is None:
+        raise ActivationError(f"activating {label}: {_fault(answer, scripts, done.code)}{_output(done.err)}")
     return _merged(base, answer.dump)
 
 
-def _read(out: IO[bytes], token: str) -> _Answer:
-    # The file's offset is shared with the shell's descriptor; it may still be alive when the time is over, which then ends in an
-    # error.
-    out.seek(0)
-    data = out.read()
+def _read(data: bytes, token: str) -> _Answer:
     word = re.escape(token.encode())
     marks = list(re.finditer(word + rb" (\w+)\r?\n", data))
     steps = [mark for mark in marks if mark[1] != b"end"]
@@ -85,25 +78,26 @@ def _step_name(answer: _Answer, scripts: Sequence[str]) -> str:
         return "the shell"
     if answer.last_step.isdigit():
         return f"the script {scripts[int(answer.last_step)]!r}"
-    return _LINES_NAME if answer.last_step == "lines" else "reading the variables back"
+    return {"lines": _LINES_NAME, "startup": _STARTUP_NAME}.get(answer.last_step, "reading the variables back")
 
 
-def _fault(answer: _Answer, scripts: Sequence[str], code: int) -> str:
+def _fault(answer: _Answer, scripts: Sequence[str], code: int | None) -> str:
     """Say what went wrong when the shell ended without an answer, or with an exit code other than 0."""
-    how = f"with exit code {code}" if code >= 0 else f"by signal {-code}"
+    how = f"in an unknown way ({children.WHY_LOST})" if code is None else f"with exit code {code}" if code >= 0 else f"by signal {-code}"
     step = answer.last_step
     if step is not None and step.isdigit():
         return f"{_step_name(answer, scripts)} ended the shell {how}; an activation script may not call `exit`, conda sources it"
     if step == "lines":
         return f"{_LINES_NAME} failed or ended the shell {how}; write `|| true` behind a command that may fail"
+    if step == "startup":
+        return f"{_STARTUP_NAME} ended the shell {how}"
     if step == "dump":
         return f"its variables could not be read back, the shell ended {how}; did a script set a trap or break LD_LIBRARY_PATH?"
     return f"the shell ended {how} before the first script"
 
 
-def _output(err: IO[bytes]) -> str:
-    err.seek(0)
-    text = err.read().decode("utf-8", "replace").strip()
+def _output(err: bytes) -> str:
+    text = err.decode("utf-8", "replace").strip()
     if not text:
         return "\nIt wrote nothing to its standard error."
     return f"\nIt wrote:\n{text[-OUTPUT_TAIL:]}"

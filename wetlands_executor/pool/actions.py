@@ -84,6 +84,7 @@ class Actions(Arrivals):
             process.close()
             return
         if isinstance(process, BaseException):
+            self._answer_hello()
             self._abandoned.discard(worker)
             if isinstance(process, NurseryFailed):
                 cause = payload.decode_error(process.failure, trusted_only=True) if process.failure is not None else None
@@ -217,10 +218,14 @@ class Actions(Arrivals):
 
     def _code_error(self, process: WorkerProcess, call: Call) -> BaseException:
         theirs = (process.hello or {}).get("version", "another version")
+        before = self.peer.replaced
+        if before is not None:
+            why = f"{self.what} had Python {before} when it was, and its interpreter has been replaced since: its worker is Python {theirs}"
+        else:
+            why = f"{self.what} did not tell its version when it was asked; its worker is Python {theirs}"
         return pickle.PicklingError(
-            f"{call.encoded.by_value} was pickled as bytecode, because {self.what} did not tell its version when it was asked; this process runs "
-            f"Python {python_version()}, its worker Python {theirs}, and bytecode is never sent across. Submit it again, or put it into a "
-            'module or file that the worker can import (submit("file.py:function", ...))'
+            f"{call.encoded.by_value} was pickled as bytecode of Python {python_version()}, because {why}. Bytecode is never sent across. Submit "
+            'it again, or put it into a module or file that the worker can import (submit("file.py:function", ...))'
         )
 
     def _recall(self, action: st.Recall) -> st.Event:

@@ -552,8 +552,14 @@ class Arrivals(Limits):
             raise BadFrame(f"kind {kind}, which is not due")
         elif kind == wire.HELLO:
             process.hello = hello = plain.read_shape(data, _HELLO)
+            process.process.meet(process.sender)
+            inner = process.process.exit_of_python()
+            if inner >= 0:
+                assert self._port is not None
+                self._port.add_reader(inner, ports.EXIT, partial(self._on_python_gone, process, inner))
             process.foreign = hello["magic"] != payload.MAGIC
             self.peer.learn(hello)
+            self._answer_hello()
         elif kind == wire.READY:
             process.ready = True
             self._stop_process_timers(process)  # the time that it had to become ready
@@ -639,6 +645,12 @@ class Arrivals(Limits):
         stream.enqueued += 1
         self.output.put(partial(_handle_record, stream, fields))
 
+    def _on_python_gone(self, process: WorkerProcess, fd: int) -> None:
+        """The Python behind a wrapper has ended. Its pipes say nothing of that: the wrapper has them too, and may go on for ever."""
+        assert self._port is not None
+        self._port.remove(fd)
+        self._set_timer(CLOSED_GRACE, partial(self._kill_if_alive, process))
+
     def _on_exit(self, process: WorkerProcess, late: bool = False) -> None:
         """The process has ended: take what it still sent, then bury it."""
         assert self._port is not None
@@ -647,6 +659,7 @@ class Arrivals(Limits):
         self._port.remove(process.process.exit)
         if not late and not process.process.ended():
             # Its nursery is about to tell how it ended. If that is stopped, the death is certified without.
+            self._port.remove(process.process.exit)
             self._port.add_reader(process.process.exit, ports.EXIT, partial(self._on_exit, process))
             self._set_timer(STATUS_GRACE, partial(self._on_exit, process, True))
             return
@@ -705,6 +718,8 @@ class Arrivals(Limits):
             process.parcels.arena.reclaim(process.parcels.incarnation)
         del self.processes[process.worker]
         self._feed(st.WorkerExited(process.worker, unstarted, final, report))
+        if process.hello is None:
+            self._answer_hello()
         self._close_process(process)
 
     def _bury_anyway(self, process: WorkerProcess, error: Exception) -> None:
@@ -714,6 +729,8 @@ class Arrivals(Limits):
         what = f"The worker process {process.process.pid} of {self.what}"
         reason = WorkerCrashed(f"{what} has ended, and that could not be dealt with ({describe(error)})")
         self._feed(st.WorkerExited(process.worker, (), False, st.DeathReport(reason)))
+        if process.hello is None:
+            self._answer_hello()
         self._close_process(process)
 
     def _take_last_output(self, process: WorkerProcess) -> None:
@@ -764,7 +781,7 @@ class Arrivals(Limits):
     def _certify(self, process: WorkerProcess, code: int | None) -> tuple[BaseException, bool]:
         """Return the reason of this death, and True if another try to start would meet it again."""
         name = spawn.signal_name(code)
-        how = f"by {name}" if name else "in an unknown way (what had forked it was gone)" if code is None else f"with exit code {code}"
+        how = spawn.describe_end(code, process.process.why_lost)
         tail = process.stderr_tail()
         said = f"; the last lines of its stderr:\n{tail}" if tail else ""
         if process.ready:

@@ -36,6 +36,7 @@ _MODULES = (
     "portable",
     "progress",
     "records",
+    "raised",
     "reductions",
     "rehearsal",
     "renames",

@@ -120,6 +120,8 @@ class PoolCore:
         self.cancel_grace = cancel_grace
         self.what = what
         self.peer = peer or Peer()
+        #: Threads that pickle code and wait for a worker to say which Python it is. I/O thread.
+        self._hello_waiters: list[Latch] = []
         self.max_workers = max_workers
         self.pid = os.getpid()
         several = spawn.can_take_back()
@@ -305,6 +307,12 @@ class PoolCore:
             if error is not None:
                 errors.append(error)
             lock.release()
+
+    def _answer_hello(self) -> None:
+        """Let the threads go that wait for a worker's first word: it was said, or will not be."""
+        waiters, self._hello_waiters = self._hello_waiters, []
+        for latch in waiters:
+            latch.set()
 
     @property
     def forked(self) -> bool:

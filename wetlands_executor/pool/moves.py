@@ -94,7 +94,13 @@ class SentDirectly:
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequested:
-    """Start all workers now."""
+    """Start workers now.
+
+    Attributes:
+        count: see that there are at least so many, but give up at the first failure; None starts all, and replaces those that fail.
+    """
+
+    count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from wetlands_executor import children
 from wetlands_executor.pool import bundle, functions, payload, plain, spawn
 from wetlands_executor.pool.peer import VERSION
 from wetlands_executor.seconds import LONGEST
@@ -54,9 +55,7 @@ TAIL = 16384
 TRIES = 3
 
 _LENGTH = struct.Struct("<Q")
-_ANSWER: dict[str, tuple[type, ...]] = {"records": (list,), "threads": (list,), "failure": (bytes, type(None))}
-#: ``pidfd_send_signal``: the whole process group (Linux 6.9).
-_TO_GROUP = 4
+_ANSWER: dict[str, tuple[type, ...]] = {"records": (list,), "threads": (list,), "failure": (bytes, type(None)), "pid": (int,)}
 
 Launch = Callable[[], tuple[Sequence[str], Mapping[str, str], "str | None"]]
 
@@ -123,9 +122,7 @@ class NurseryProcess(spawn.Process):
         self._close.pop_all()
         self._open.add(self._bundle)
         self.close_fd(socket_child)
-        self.exit = spawn.watch_exit(self._popen)
-        spawn.own(self.exit)
-        self._open.add(self.exit)
+        self._watch()
 
     def listen(self) -> None:
         """Take what it has printed."""
@@ -201,6 +198,11 @@ class NurseryProcess(spawn.Process):
             poll.poll()
         self.listen()
         return self.reap()
+
+    def meet(self, claimed: int) -> None:
+        """Learn which process the Python is."""
+        with self._collecting:
+            super().meet(claimed)
 
     def kill_tree(self) -> None:
         """End the process and its children (not its workers), at once. Any thread."""
@@ -307,6 +309,7 @@ class Nursery:
             raise self._fail(f"the process that imports the preload for all workers sent what it never sends ({error})", final=True) from error
         except _Lost:
             raise self._fail(None) from None
+        process.meet(answer["pid"])
         process.listen()
         said = Said(process.pid, bytes(process.out), b"", answer["records"], answer["threads"])
         process.out.clear()
@@ -322,8 +325,7 @@ class Nursery:
         process = self._process
         assert process is not None
         code = process.how_it_ended(CLOSED_GRACE)
-        name = spawn.signal_name(code)
-        how = f"by {name}" if name else f"with exit code {code}"
+        how = spawn.describe_end(code, process.why_lost)
         final = final or failure is not None or code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED)
         self._failure = NurseryFailed(
             reason or f"the process that imports the preload for all workers ended {how} before it was ready", process.tail(), failure, final
@@ -376,12 +378,12 @@ class ForkedProcess(spawn.Process):
     """A worker that a nursery has forked. To the rest of the pool it is a process like any other."""
 
     forked = True
+    why_lost = "what had forked it was gone"
 
     def __init__(self, nursery: NurseryProcess, changes: Mapping[str, str | None], cwd: str, arena: int) -> None:
         self._prepare()
         self._status: int | None = None
         self._told = False
-        self._pidfd = -1
         try:
             with spawn.making:
                 passed, outputs = self._make_pipes(arena)
@@ -405,11 +407,15 @@ class ForkedProcess(spawn.Process):
                 self.exit = self._pidfd = os.pidfd_open(pid)
                 spawn.own(self._pidfd)
                 self._open.add(self._pidfd)
+                self._met = True
         except BaseException as error:
             self.close()  # its lifeline included: if it is there, it ends
             if isinstance(error, ProcessLookupError):
                 raise _Lost from error  # the nursery has died with it
             raise
+
+    def meet(self, claimed: int) -> None:
+        """Do nothing: the nursery has said the number."""
 
     def ended(self) -> bool:
         """Return True if how it ended is known, or never will be; else ``exit`` is the status pipe from now on."""
@@ -432,17 +438,17 @@ class ForkedProcess(spawn.Process):
 
     def kill_tree(self) -> None:
         """End the process and its process group, at once."""
-        if self._pidfd not in self._open:
+        if self._pidfd < 0 or self._pidfd not in self._open:
             return
         self.send_signal(signal.SIGKILL)  # Race: a new fork does not lead a group yet
         try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL, None, _TO_GROUP)
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL, None, children.TO_GROUP)
         except ProcessLookupError:
             return
         except OSError:
             # An older kernel: by number. That is the group's own while the process lives, and as long as the nursery keeps the zombie.
             kept = self._status_fd in self._open and not (self._hear() and self._status is None)
-            if kept or not _is_over(self._pidfd):
+            if kept or not children.is_over(self._pidfd):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.pid, signal.SIGKILL)
 
@@ -452,7 +458,7 @@ class ForkedProcess(spawn.Process):
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the worker process itself."""
-        if self._pidfd in self._open:
+        if self._pidfd >= 0 and self._pidfd in self._open:
             with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
@@ -470,12 +476,6 @@ def _here() -> str:
         return os.getcwd()
     except OSError:
         return ""
-
-
-def _is_over(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _record(content: dict[str, Any]) -> bytes:

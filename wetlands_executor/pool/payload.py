@@ -34,7 +34,7 @@ from wetlands_executor.pool import arena, functions, plain, shared, versions
 from wetlands_executor.pool.peer import MAGIC as MAGIC
 from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.plain import is_trivial as is_trivial
-from wetlands_executor.worker import imports, namespaces, objects, renames, wire
+from wetlands_executor.worker import imports, namespaces, objects, raised, renames, wire
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.identity import Epoch, Piece, Record
@@ -706,7 +706,7 @@ def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False, fore
     if not described:
         return ExecutionException("the function raised an exception, and what the worker has sent of it is no description")
     added = ""
-    error = _rebuild(whole, parts, _load_builtin if trusted_only else partial(decode, foreign=foreign))
+    error = _rebuild(message, whole, parts, _load_builtin if trusted_only else partial(decode, foreign=foreign))
     if error is None:
         error = ExecutionException(
             f"the function raised {name}: {message} (an exception that cannot be rebuilt in this process; its lines are in .traceback)",
@@ -733,25 +733,34 @@ def _load_builtin(data: bytes) -> Any:
 _FIELDS: Any = vars(BaseException)
 
 
-def _rebuild(whole: Any, parts: Any, load: Callable[[bytes], Any]) -> BaseException | None:
+def _rebuild(message: str, whole: Any, parts: Any, load: Callable[[bytes], Any]) -> BaseException | None:
+    """Return the exception; of the two ways to it the one that keeps its message, if only one does."""
+    first = None
     if whole is not None:
         try:
             error = load(whole)
             if isinstance(error, BaseException):
-                return error
+                if parts is None or _says(error, message):
+                    return error
+                first = error
         except BaseException:  # noqa: BLE001, S110 - user code: an __init__ with another signature, a module that the host lacks
             pass
     if parts is not None:
         try:
-            kind, args, attributes = load(parts)
-            error = kind.__new__(kind, *args)
-            if isinstance(error, BaseException):
-                _FIELDS["args"].__set__(error, args)
-                _FIELDS["__dict__"].__get__(error).update(attributes)
-                return error
+            error = raised.made_of(load(parts))
         except BaseException:  # noqa: BLE001, S110 - as above
             pass
-    return None
+        else:
+            if first is None or _says(error, message):
+                return error
+    return first
+
+
+def _says(error: BaseException, message: str) -> bool:
+    try:
+        return str(error) == message
+    except BaseException:  # noqa: BLE001 - its __str__ is the user's code
+        return False
 
 
 def undecodable(error: BaseException, what: str, prefix: str = "", python: str = "") -> BaseException:

@@ -1,30 +1,36 @@
 """What a pool knows of the Python in which its workers run, before one has said so: whether code may travel there as bytecode.
 
 Asked by threads that submit, and only when something by value is to be pickled: calls of importable functions never get here. The
-interpreter is started once for its answer (about 10 ms), unless it is this very one or a worker has said hello already.
+interpreter is started once for its answer (about 10 ms), as a worker is started, unless it is this very one or a worker has said hello
+already. If it does not answer, the thread waits for the hello of a worker.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
-import subprocess
 import sys
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from wetlands_executor.environment import question
+from wetlands_executor.errors import WetlandsExecutorError
 
 #: What has to be the same on both sides for bytecode to travel: implementation and magic number (PEP 3147).
 MAGIC = f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}"
 #: Version of this Python, for messages.
 VERSION = sys.version.split()[0]
+#: Of an interpreter that has not answered, before there is a pool whose workers could: its source is right for any.
+UNKNOWN = ("", "of an unknown version")
 
-_QUESTION = (
-    "import sys, _frozen_importlib_external as e\n"
-    "sys.stdout.write('%s-%s %s' % (sys.implementation.name, e.MAGIC_NUMBER.hex(), sys.version.split()[0]))"
-)
-#: Seconds that an interpreter may take to answer; one that takes longer will fail to start as a worker, too.
-PATIENCE = 30.0
+#: Says how a worker is started: argument vector, variables, folder.
+Launch = Callable[[], "tuple[Sequence[str], Mapping[str, str], str | None]"]
+#: Answers that are kept, by how the interpreter was started and what its file was.
+CACHE_SIZE = 256
+
+# Changed by single operations only, without a lock that an interrupted thread could leave locked. Two threads may ask the same interpreter.
+_cache: dict[Any, tuple[str, str]] = {}
 
 
 class Peer:
@@ -32,20 +38,35 @@ class Peer:
 
     Args:
         python: path of its interpreter; None is this one.
+        launch: how workers are started; None: by ``python`` alone, with the variables of this process.
+
+    Attributes:
+        hear: waits until a worker has said hello, or none can be started; the pool sets it. None before there is a pool.
+        silent: it was asked and did not answer.
+        replaced: version that the interpreter had when it was asked, or when an earlier worker said hello, if it has another now.
     """
 
-    __slots__ = ("_known", "_made", "_python", "record")
+    __slots__ = ("_cached", "_known", "_launch", "_made", "_python", "hear", "record", "replaced", "silent")
 
-    def __init__(self, python: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, python: str | os.PathLike[str] | None = None, launch: Launch | None = None) -> None:
         self._python = os.fspath(python) if python is not None else None
+        self._launch = launch
         self._known: tuple[str, str] | None = None
         #: The objects that its workers know by number (``identity.Record``), from the first function by value on.
         self.record: Any = None
         self._made: dict[str, Any] = {}
+        self._cached: Any = None
+        self.silent = False
+        self.hear: weakref.WeakMethod[Callable[[], None]] | None = None
+        self.replaced: str | None = None
 
     def learn(self, hello: Mapping[str, Any]) -> None:
         """Believe what a worker says of itself. I/O thread."""
-        self._known = (str(hello["magic"]), str(hello["version"]))
+        new = (str(hello["magic"]), str(hello["version"]))
+        known, self._known = self._known, new
+        if known is not None and known != new:
+            self.replaced = known[1]
+            _cache.pop(self._cached, None)
 
     def keep_record(self, made: Any) -> Any:
         """Return the record; ``made`` if there is none. Two threads that come with one each get the same, without a lock."""
@@ -54,7 +75,7 @@ class Peer:
 
     @property
     def foreign(self) -> bool:
-        """True if its bytecode is not ours. The first question may start a process."""
+        """True if its bytecode is not ours, or if that cannot be known. The first question may start a process."""
         return self._ask()[0] != MAGIC
 
     @property
@@ -63,36 +84,50 @@ class Peer:
         known = self._known
         if known is not None:
             return known[0] == MAGIC
-        return self._python is None or os.path.realpath(self._python) == os.path.realpath(sys.executable or "")
+        return self._is_this()
 
     @property
     def version(self) -> str:
         """Its Python version, for messages."""
         return self._ask()[1]
 
+    def _is_this(self) -> bool:
+        return self._python is None or os.path.realpath(self._python) == os.path.realpath(sys.executable or "")
+
     def _ask(self) -> tuple[str, str]:
         known = self._known
-        if known is None:
-            known = (MAGIC, VERSION)
-            if self._python is not None:
-                try:
-                    if os.path.realpath(self._python) != os.path.realpath(sys.executable or ""):
-                        status = os.stat(self._python)
-                        known = _answer(self._python, status.st_mtime_ns, status.st_size)
-                except (OSError, subprocess.SubprocessError, ValueError):
-                    # It does not work: that is for the start of the worker to say, in its own words. If it works after all and is another
-                    # Python, what was pickled as bytecode is refused before it is sent.
-                    pass
-            if self._known is None:
-                self._known = known
-        return known
+        if known is not None:
+            return known
+        known = (MAGIC, VERSION) if self._is_this() else None if self.silent else self._answer()
+        self.silent = known is None
+        if known is None and self.hear is not None:
+            # It needs something that only a worker's start has, or does not work at all. A worker says either.
+            hear = self.hear()
+            if hear is not None:
+                hear()
+            # Still nothing: no worker can be started. That is for the start of the next one to say, in its own words. If it works after all
+            # and is another Python, what was pickled as bytecode is refused before it is sent.
+            known = self._known or (MAGIC, VERSION)
+        elif known is None:
+            return UNKNOWN
+        if self._known is None:
+            self._known = known
+        return self._known
 
-
-@functools.lru_cache(maxsize=256)
-def _answer(python: str, _changed: int, _size: int) -> tuple[str, str]:
-    """Return (implementation and magic number, version) of an interpreter; asked anew when its file has changed."""
-    done = subprocess.run(
-        [python, "-I", "-S", "-c", _QUESTION], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=True
-    )
-    magic, version = done.stdout.split()
-    return magic, version
+    def _answer(self) -> tuple[str, str] | None:
+        assert self._python is not None
+        try:
+            argv, env, cwd = self._launch() if self._launch is not None else ((self._python,), os.environ, None)
+            status = os.stat(argv[0])
+            key = (tuple(argv), frozenset(env.items()), cwd, os.path.realpath(argv[0]), status.st_mtime_ns, status.st_size)
+            found = _cache.get(key)
+            if found is None:
+                found = question.ask(argv, env, cwd)
+        except (OSError, TypeError, ValueError, WetlandsExecutorError):  # the start of a worker will meet it again, and say what it is
+            return None
+        if found is not None:
+            self._cached = key
+            if len(_cache) >= CACHE_SIZE:
+                _cache.clear()
+            _cache[key] = found
+        return found

@@ -349,6 +349,24 @@ class Pool(Actions):
             if errors:
                 raise errors[0]
 
+    def hear_hello(self) -> None:
+        """Start a worker if there is none, and wait until one has said hello or has failed to start. Any thread that may pickle."""
+        if self.forked or self.refusing or self.on_own_thread:
+            return
+        said = Latch()
+
+        def begin() -> None:
+            if self.ended:
+                said.set()
+                return
+            self._hello_waiters.append(said)
+            self._feed(st.LaunchRequested(1))
+            if not self._starts and all(process.hello is not None for process in self.processes.values()):
+                self._answer_hello()  # none is being started: it was given up lately, or the pool ends
+
+        self.post(begin)
+        said.wait(self._start_timeout)
+
     def shutdown(self, *, cancel_pending: bool = False) -> None:
         """Accept nothing more and end when everything is done. Does not wait: a finalizer may call it."""
         self.refusing = True
@@ -435,6 +453,7 @@ class Pool(Actions):
         self._timers.clear()
         self._timed.clear()
         self._answer_launch(None)
+        self._answer_hello()
         for process in list(self.processes.values()):  # after a failure only: others are closed when they have ended
             self._try(self._close_process, process)
         self.processes.clear()

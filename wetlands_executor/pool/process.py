@@ -174,6 +174,7 @@ class WorkerProcess:
         stopping: it was told to end, or killed on purpose.
         reading: what it has printed is just being read, and ``printed`` will follow.
         return_lane: where submitters take answers themselves, or None.
+        sender: number under which the Python knows itself; every frame has it.
         on_answer: what the I/O thread does when an answer lies on the board for it.
     """
 
@@ -183,6 +184,7 @@ class WorkerProcess:
         self.process = process
         self.port = port
         self.nonce = nonce
+        self.sender = process.pid
         self.calls: dict[int, Call] = {}
         self.hello: dict[str, Any] | None = None
         self.ready = False
@@ -561,7 +563,7 @@ class WorkerProcess:
         frames: list[RawFrame] = []
         position, size, head = 0, len(data), wire.RESULT.size
         last = -1
-        pid, nonce = self.process.pid, self.nonce
+        pid, nonce = self.sender, self.nonce
         unpack, append = wire.RESULT.unpack_from, frames.append
         while size - position >= head:
             length, its_nonce, its_pid, kind, duration, number = unpack(data, position)
@@ -586,6 +588,11 @@ class WorkerProcess:
                     append(self._adopt(number, data[position + head : end], duration))
                 else:
                     append((kind, number, data[position + head : end], duration))
+            elif kind == wire.HELLO and self.hello is None and not frames and not self.process.forked:
+                # The interpreter is a wrapper whose child is the Python. It proves that by the nonce, which is told to it alone, and by being
+                # the first: no code of the user's has run before.
+                self.sender = pid = its_pid
+                append((kind, number, data[position + head : end], duration))
             position, last = end, position
         if position < size and self._large is None and (at := self._other_header(data, last, position)) >= 0:
             # What is left over does not wait for its end: it is not what it seems.
@@ -599,7 +606,7 @@ class WorkerProcess:
 
         Guarantee: a frame that says that it is longer than it is, or that was cut, or bytes that are no frame, cost no frame behind them.
         """
-        return _MARK.pack(self.nonce, self.process.pid)
+        return _MARK.pack(self.nonce, self.sender)
 
     def _other_header(self, data: bytes, last: int, position: int) -> int:
         """Return where the next frame begins if not at ``position``; -1 if there is none.

@@ -21,6 +21,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
+from wetlands_executor import children
 from wetlands_executor.bells import WorkerBell
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.board import Board, map_file
@@ -195,7 +196,7 @@ class Process:
     """A started worker process and the host's ends of its pipes.
 
     Attributes:
-        pid: the process, and on POSIX its session and process group too.
+        pid: the Python. It leads a session and a process group of its own on POSIX, unless it is the child of a wrapper, which leads both.
         inbox, bulk: writing ends, non-blocking.
         results, stdout, stderr: reading ends, non-blocking.
         life: writing end that is never written to; its closing ends the process tree.
@@ -207,6 +208,11 @@ class Process:
     """
 
     _popen: subprocess.Popen[bytes] | None = None
+
+    _pidfd = -1
+
+    #: Why ``reap`` may not know how the process has ended.
+    why_lost = children.WHY_LOST
 
     #: True if it was forked by a nursery (``nursery.py``), which has imported the preload and holds the sources.
     forked = False
@@ -231,6 +237,9 @@ class Process:
         self._map: mmap.mmap | None = None
         self._open: set[int] = set()
         self._bundle = -1
+        #: The Python, if a wrapper has started it; and whether that is known, because the Python has said its number.
+        self._wrapped: children.WrappedPython | None = None
+        self._met = False
 
     def _pipe(self) -> tuple[int, int]:
         read, write = pipe()
@@ -244,9 +253,16 @@ class Process:
         self._popen = start(argv, env, cwd, [*passed, self._make_bundle()], *outputs)
         self.pid = self._popen.pid
         self._let_go()
-        self.exit = watch_exit(self._popen)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Make what tells the end of the process."""
+        assert self._popen is not None
+        self.exit, is_pidfd = watch_exit(self._popen)
         own(self.exit)
         self._open.add(self.exit)
+        if is_pidfd and hasattr(signal, "pidfd_send_signal"):
+            self._pidfd = self.exit
 
     def _make_pipes(self, arena: int) -> tuple[list[int], tuple[int, int]]:
         """Make both ends of everything; return what the worker gets, in the order of ``STAGE0``, and its stdout and stderr."""
@@ -340,6 +356,7 @@ class Process:
 
     def close(self) -> None:
         """Close all that is left. The process itself is not touched."""
+        self._wrapped = None  # Order: before its descriptor's number can become another one's
         self._close.close()
         for fd in list(self._open):
             self.close_fd(fd)
@@ -355,44 +372,104 @@ class Process:
 
     def disinherit(self) -> None:
         """Forget the process, which belongs to the parent of this forked one; the descriptors are closed already."""
+        self._wrapped = None
         self._open.clear()
         self._close_board()
         if self._popen is not None:
             self._popen.returncode = 0  # else its finalizer would warn of a process that still runs
+
+    def meet(self, claimed: int) -> None:
+        """Learn from the Python itself which process it is: this one, or the child of this one, which is a wrapper then.
+
+        An interpreter may be a script that runs Python as its child. Signals concern the Python, the exit is the wrapper's.
+
+        Args:
+            claimed: the number that the Python says; it has proven to be ours by the nonce, which only it was told.
+        """
+        assert self._popen is not None
+        self._met = True
+        if claimed == self._popen.pid:
+            return
+        with making:
+            self._wrapped = found = children.find_wrapped(claimed, self._popen.pid)
+            if found is not None:
+                self.pid = found.pid
+                if found.fd >= 0:
+                    own(found.fd)
+                    self._open.add(found.fd)
+
+    def exit_of_python(self) -> int:
+        """Return the descriptor that tells the end of a Python behind a wrapper, -1 where there is none. The wrapper may go on after it."""
+        wrapped = self._wrapped
+        return -1 if wrapped is None or THREADS else wrapped.fd
 
     def kill_tree(self) -> None:
         """End the process and all that it started in its process group, at once. Harmless when they are gone."""
         assert self._popen is not None
         if self._popen.returncode is not None:
             return
+        others = [] if self._wrapped is None else [self._wrapped]
+        if not self._met and not WINDOWS:
+            # Before the Python has said who it is: it may be there all the same, below a wrapper and in a session of its own.
+            others = children.in_other_groups(self._popen.pid)
         if WINDOWS:
-            self._popen.kill()
-            return
+            self._popen.kill()  # a launcher's child is in its job, and ends with it
+        else:
+            self._kill_group()
+        for other in others:
+            other.kill()
+            if other is not self._wrapped and other.fd >= 0:
+                os.close(other.fd)
+
+    def _kill_group(self) -> None:
+        assert self._popen is not None
+        if self._pidfd >= 0 and self._pidfd in self._open:
+            try:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL, None, children.TO_GROUP)
+            except ProcessLookupError:
+                return
+            except OSError:
+                # A kernel before 6.9. The group's number stays taken until the leader is collected: by `reap`, after this, unless the
+                # program ignores SIGCHLD.
+                if children.is_over(self._pidfd) and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+                    return
+            else:
+                return
         # Race: the group's number stays taken until the leader is reaped, and only `reap` does that, after this.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self._popen.pid, signal.SIGKILL)
 
     def terminate(self) -> None:
         """Ask the process to end (SIGTERM)."""
-        assert self._popen is not None
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            self._popen.terminate()
+        self.send_signal(signal.SIGTERM)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the worker process itself."""
+        """Send a signal to the Python itself."""
         assert self._popen is not None
+        if self._wrapped is not None:
+            self._wrapped.send_signal(number)
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
-            self._popen.send_signal(number)
+            if self._pidfd >= 0 and self._pidfd in self._open:
+                signal.pidfd_send_signal(self._pidfd, number)  # `Popen.send_signal` collects a process that has ended, before `reap`
+            else:
+                self._popen.send_signal(number)
 
     def ended(self) -> bool:
         """Return True when ``exit`` has told all; False if ``exit`` is another descriptor from now on, which tells the rest."""
-        return True
+        wrapped = self._wrapped
+        if wrapped is None or wrapped.fd < 0 or THREADS or self.exit == wrapped.fd or wrapped.has_ended():
+            return True
+        # The wrapper has ended before the Python, which may still write to memory that it shares with others.
+        wrapped.kill()
+        self.exit = wrapped.fd
+        return False
 
     def reap(self) -> int | None:
-        """Collect the process, which has ended; return its exit code, negative for a signal, None if nobody knows."""
+        """Collect the process, which has ended; return its exit code, negative for a signal, None if that is lost."""
         self.kill_tree()
         assert self._popen is not None
-        return self._popen.wait()
+        return children.collect(self._popen, self._pidfd)
 
 
 def can_fork_workers() -> bool:
@@ -421,6 +498,13 @@ def signal_name(code: int | None) -> str | None:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
+
+
+def describe_end(code: int | None, why_lost: str) -> str:
+    """Return how a process has ended, for the sentence "it ended ..."."""
+    if code is None:
+        return f"in an unknown way ({why_lost})"
+    return f"by {signal_name(code)}" if code < 0 else f"with exit code {code}"
 
 
 def start(
@@ -497,11 +581,14 @@ def _tie_to_job(process: subprocess.Popen[bytes]) -> None:  # pragma: no cover -
     process._wetlands_job = job  # type: ignore[attr-defined] # the handle stays open as long as the host lives
 
 
-def watch_exit(process: subprocess.Popen[bytes]) -> int:
-    """Return a descriptor that becomes readable when the process has ended, without reaping it where that is possible."""
+def watch_exit(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
+    """Return a descriptor that becomes readable when the process has ended, and whether it is a pidfd.
+
+    The process is not collected, where that is possible.
+    """
     if not PLAIN and hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):  # a kernel before 5.3, or a sandbox that forbids it
-            return os.pidfd_open(process.pid)
+            return os.pidfd_open(process.pid), True
     read, write = pipe()
 
     def wait() -> None:
@@ -509,14 +596,14 @@ def watch_exit(process: subprocess.Popen[bytes]) -> int:
             if hasattr(os, "waitid"):
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             else:
-                process.wait()
+                children.collect(process)
         except ChildProcessError:
-            pass  # reaped by somebody else: it has ended all the same
+            pass  # the program's own SIGCHLD handler has collected it, or ignores the signal: it has ended all the same
         finally:
             os.close(write)
 
     threading.Thread(target=wait, name=f"wetlands-exit-{process.pid}", daemon=True).start()
-    return read
+    return read, False
 
 
 def close_quietly(fd: int) -> None:

@@ -327,8 +327,11 @@ class PoolState:
 
     def _launch(self, event: LaunchRequested, out: list[Action]) -> None:
         if self.status is Status.OPEN and not self.broken:
-            self.launching = True
-            self.replacements = self.max_workers - len(self.by_worker)
+            if event.count is None:
+                self.launching = True
+                self.replacements = self.max_workers - len(self.by_worker)
+            else:
+                self.replacements = max(self.replacements, event.count - len(self.by_worker))
             self._replace(out)
 
     def _worker_ready(self, event: WorkerReady, out: list[Action]) -> None:

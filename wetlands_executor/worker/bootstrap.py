@@ -89,7 +89,9 @@ def tie_to_host(life: int) -> None:
         if not sys.platform.startswith("linux"):
             raise ImportError
         os.set_blocking(life, False)
-        fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp() if os.getpgrp() == os.getpid() else os.getpid())
+        # The group is this worker's alone: the host starts each in a session of its own, of which a wrapper may be the leader.
+        # In a container with processes of its own that group may have no number (0).
+        fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp() or os.getpid())
         fcntl.fcntl(life, set_signal, 9)
         fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
         # Race: the host may have died before the lines above; then nothing will signal any more, but the pipe is at its end.
@@ -107,17 +109,27 @@ def tie_to_host(life: int) -> None:
         try:
             os.read(life, 1)
         finally:
-            if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
-                os.killpg(os.getpid(), 9)
+            if hasattr(os, "killpg"):
+                os.killpg(os.getpgrp(), 9)
             os._exit(87)
 
     os.set_blocking(life, True)
     _thread.start_new_thread(wait_for_end, ())
 
 
+def expect_children() -> None:
+    """Let commands that a task runs have an exit status, although the host ignores SIGCHLD: the kernel passes that on to every program."""
+    import _signal
+
+    number = getattr(_signal, "SIGCHLD", None)
+    if number is not None and _signal.getsignal(number) == _signal.SIG_IGN:
+        _signal.signal(number, _signal.SIG_DFL)
+
+
 def main(fds: List[int], sources: Callable[[], Dict[str, str]], find: Callable[[str], Optional[CodeType]]) -> None:
     """Become a worker; does not return."""
     tie_to_host(fds[3])
+    expect_children()
     for fd in fds:
         if fd >= 0:
             os.set_inheritable(fd, False)  # commands that a task starts must not keep the pipes open

@@ -200,7 +200,7 @@ def dumps_error(error: BaseException, by_value: bool) -> bytes:
     """Pickle an exception so that the host can rebuild it, or at least say what it was. Never raises an ordinary exception.
 
     Returns bytes of a tuple: (qualified type name, message, formatted traceback, pickled exception or None, pickled parts or None); the
-    parts (class, args, attributes) serve exceptions whose ``__init__`` does not accept its own ``args``.
+    parts (see ``raised``) serve exceptions that pickle does not rebuild, or not as they were.
     """
     kind = type(error)
     name = vars(type)["__name__"].__get__(kind)
@@ -228,17 +228,30 @@ def dumps_error(error: BaseException, by_value: bool) -> bytes:
     except BaseException:  # noqa: BLE001 - the user's __reduce__; the parts below and the text remain
         pass
     try:
-        # Past a property of its class that refuses, or is not what its name says.
-        fields = vars(BaseException)
-        if whole is None or _custom_init(kind):
-            parts = dumps_result((kind, fields["args"].__get__(error), fields["__dict__"].__get__(error)), by_value)
+        if whole is None or not _is_plain(error):
+            from . import raised
+
+            parts = dumps_result(raised.parts_of(error), by_value)
     except BaseException:  # noqa: BLE001 - as above
         pass
     return dumps((name, message, lines, whole, parts), 5)
 
 
-def _custom_init(kind: Any) -> bool:
-    return kind.__init__ is not BaseException.__init__ and kind.__module__ != "builtins"
+def _is_plain(error: BaseException) -> bool:
+    """Tell whether pickle rebuilds an exception as it was: its class makes, fills and reduces its instances as a builtin one does."""
+    kind = type(error)
+    for base in kind.__mro__:
+        names = vars(base)
+        if base.__module__ == "builtins":
+            return not hasattr(error, "exceptions")
+        if not _OWN_WAYS.isdisjoint(names):
+            return False
+    return False
+
+
+_OWN_WAYS = frozenset(
+    ("__init__", "__new__", "__setattr__", "__getattribute__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__slots__", "args")
+)
 
 
 def trim(tb: Any) -> Any:

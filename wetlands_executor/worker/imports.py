@@ -23,8 +23,23 @@ _FILES: Dict[Tuple[str, str], Any] = {}
 _PROJECT: List[str] = []
 
 
+def native(text: str) -> str:
+    """Return a path, argument or variable of the host as this interpreter itself would name it.
+
+    The host has decoded its bytes as UTF-8. In a Python whose file system encoding is ASCII (``LC_ALL=C`` without UTF-8 mode) the same
+    bytes are another str, and the host's could not be encoded.
+    """
+    if sys.platform == "win32" or text.isascii():
+        return text
+    try:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    except UnicodeError:
+        return text  # no bytes could have been decoded to it
+
+
 def use_project_paths(paths: Sequence[str]) -> None:
     """Append the host's project folders to ``sys.path`` (replacing those that were received before), behind the environment's own."""
+    paths = [native(path) for path in paths]
     new = [path for path in paths if path not in _PROJECT and path not in sys.path]
     for path in _PROJECT:
         if path not in paths and path in sys.path:
@@ -86,7 +101,7 @@ def fetch(module: str, qualname: str, file: Optional[str] = None) -> Any:
     found = import_named(module)
     if file is not None:
         here = getattr(found, "__file__", None)
-        if here is None or _real(here) != _real(file):
+        if here is None or _real(here) != _real(native(file)):
             raise ImportError(
                 "module %r is %s on the host, but %s in the environment %s: refusing to run a different function. Rename the module, or "
                 'name the file: submit("%s:%s", ...)' % (module, file, here or "built in", sys.prefix, file, qualname)
@@ -131,6 +146,7 @@ def module_of_file(path: str, digest: str, source: bytes) -> Any:
 
     Guarantee: one file is one module here, by whichever name or path it is reached, and it never takes the place of another module.
     """
+    path = native(path)
     module = _FILES.get((path, digest))
     if module is not None:
         return module

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sys
 
+from .imports import native
+
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional
@@ -37,6 +39,8 @@ class Host:
 def install(config: Dict[str, Any]) -> None:
     """Make ``__main__`` stand for the host's; ``config`` has "main": (prefix, file or None, name or None for ``python -m``)."""
     Host.prefix, Host.file, name = config["main"]
+    if Host.file is not None:
+        Host.file = native(Host.file)
     Host.main = main = sys.modules["__main__"]
     Host.importable = None
     if Host.file is not None:

@@ -239,12 +239,12 @@ class Nursery:
         stdio.adopt(stdout, stderr)
         for name, value in request["env"].items():
             if value is None:
-                os.environ.pop(name, None)
+                os.environ.pop(imports.native(name), None)
             else:
-                os.environ[name] = value
+                os.environ[imports.native(name)] = imports.native(value)
         try:
             if request["cwd"]:
-                os.chdir(request["cwd"])
+                os.chdir(imports.native(request["cwd"]))
         except OSError as error:
             sys.stderr.write("wetlands_executor: the worker cannot go to its folder: %s\n" % error)
             sys.stderr.flush()
@@ -320,7 +320,7 @@ def _preload(config: Dict[str, Any]) -> Dict[str, Any]:
     gc.set_threshold(*thresholds)
     if failure is None:
         failure = _refuse_threads(started, by_value)
-    return {"failure": failure, "records": herald.kept, "threads": threads}
+    return {"failure": failure, "records": herald.kept, "threads": threads, "pid": os.getpid()}
 
 
 def _describe(error: BaseException, reason: str, by_value: bool) -> bytes:

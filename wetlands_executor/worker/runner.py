@@ -626,8 +626,9 @@ def _use_program(config: Dict[str, Any]) -> None:
     """Give tasks the arguments and the ``__main__`` of the host's program; those of this process say how it was started."""
     if "argv" in config:
         from . import mainmodule
+        from .imports import native
 
-        sys.argv = list(config["argv"])
+        sys.argv = [native(arg) for arg in config["argv"]]
         mainmodule.install(config)
 
 

@@ -34,10 +34,12 @@ def run_script(path: str, run_name: str, *args: Any) -> None:
     import os
 
     from . import stdio
+    from .imports import native
 
+    path = native(path)
     argv = sys.argv
     modules = {name: sys.modules.get(name) for name in (run_name, "__main__", "__mp_main__")}
-    sys.argv = [path] + [str(arg) for arg in args]
+    sys.argv = [path] + [native(str(arg)) for arg in args]
     folder = os.path.dirname(path)
     sys.path.insert(0, folder)
     said = stdio.remember_stderr()
