@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from tests import interpreters
 from tests.faults import raisers
 from tests.faults.observe import DEADLINE
-from tests.sharing import CondaEnvExecutor
 
 
-@pytest.fixture(scope="module", params=["here", interpreters.find()[0], interpreters.find()[-1]], ids=lambda what: getattr(what, "minor", what))
-def executor(request: pytest.FixtureRequest) -> Iterator[CondaEnvExecutor]:
-    with CondaEnvExecutor(None if request.param == "here" else request.param.path, max_workers=1) as executor:
-        yield executor
-
-
-@pytest.mark.parametrize("name", list(raisers.MAKERS))
-def test_it_arrives_as_it_was(executor: CondaEnvExecutor, name: str) -> None:
-    if "group" in name and executor.submit(eval, "__import__('sys').version_info < (3, 11)").result(DEADLINE):
-        pytest.skip("no groups there")
-    with pytest.raises(BaseException) as here:
-        raisers.throw(name)
-    task = executor.submit(raisers.throw, name)
-    there = task.exception(DEADLINE)
-    assert type(there) is type(here.value)
-    assert raisers.picture(there) == raisers.picture(here.value)
-    assert "raisers.py" in str(there.__cause__)
-    if name == "slots":
-        assert (there.code, there.hidden()) == (1, "hidden")
-    with pytest.raises(type(here.value)) as again:
-        task.result(DEADLINE)
-    assert again.value is there
+@pytest.mark.parametrize("python", ["here", interpreters.find()[0], interpreters.find()[-1]], ids=lambda what: getattr(what, "minor", what))
+def test_it_arrives_as_it_was(make, python) -> None:
+    executor = make(env=None if python == "here" else python.path, max_workers=1)
+    groups = executor.submit(eval, "__import__('sys').version_info >= (3, 11)").result(DEADLINE)
+    for name in raisers.MAKERS:
+        if "group" in name and not groups:
+            continue
+        with pytest.raises(BaseException) as here:
+            raisers.throw(name)
+        task = executor.submit(raisers.throw, name)
+        there = task.exception(DEADLINE)
+        assert type(there) is type(here.value), name
+        assert raisers.picture(there) == raisers.picture(here.value)
+        assert "raisers.py" in str(there.__cause__)
+        if name == "slots":
+            assert (there.code, there.hidden()) == (1, "hidden")
+        with pytest.raises(type(here.value)) as again:
+            task.result(DEADLINE)
+        assert again.value is there
 
 
 def test_groups_are_tested() -> None:

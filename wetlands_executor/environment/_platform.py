@@ -382,6 +382,8 @@ def _wait(process: subprocess.Popen[bytes], deadline: float) -> bool:
         process.wait(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         return False
+    if process.returncode == 0 and signal.getsignal(signal.SIGCHLD) not in (signal.SIG_DFL, None):
+        process.returncode = children.LOST  # `Popen.wait` says 0 as well if the status was thrown away
     return True
 
 
