@@ -12,17 +12,30 @@ import contextlib
 import dataclasses
 import enum
 import functools
+import linecache
+import sys
 import typing
 
 CASES = {}
+#: Case -> the first version whose syntax it is; older ones refuse it.
+SINCE = {}
 
 
-def case(row):
+def case(row, since=(3, 8)):
     def add(function):
         CASES[function.__name__] = (row, function)
+        SINCE[function.__name__] = since
         return function
 
     return add
+
+
+def write(name, text):
+    """Execute a text that this file cannot have, because older versions could not read it; return what it has defined."""
+    filename = "<text of the case %s>" % name
+    linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
+    exec(compile(text, filename, "exec", dont_inherit=True), globals())
+    return globals()
 
 
 OFFSET = 40
@@ -1246,6 +1259,206 @@ def partial_methods():
     return lambda: (C().g(3), C.h(2), C().h(2), C().i(), C.g(C(), 4)), ()
 
 
+@case("annotations")
+def annotations_of_local_variables():
+    kind, other, k = int, str, 5
+
+    def f(v: kind):
+        x: kind = 1
+        y: other
+
+        def g(z: other) -> kind:
+            return z, x, k
+
+        class C:
+            a: other = 3
+
+            def m(self, q: kind):
+                b: other = q
+                return b, k
+
+        f.attribute: kind = 2
+        return v, g(2), C.a, C().m(4)
+
+    class D:
+        def m(self, v: other):
+            x: kind = 2
+            return v, x, k
+
+        a: kind = 3
+
+    return lambda h=(lambda v: (v, k)): (f(0), D().m(3), D.a, h(1)), ()
+
+
+@case("annotations")
+def annotations_of_local_variables_from_the_future():
+    text = """from __future__ import annotations
+def make():
+    kind, k = int, 5
+    def f(v: kind):
+        x: kind = 1
+        def g(z: kind) -> kind:
+            return z, x, k
+        return v, g(2)
+    return f
+"""
+    return write("future", text)["make"](), (3,)
+
+
+if sys.version_info >= (3, 9):
+
+    @case("annotations")
+    def annotations_that_are_young():
+        def f():
+            def g(x: list[int], y: dict[str, tuple[int, ...]] = 5) -> set[int]:
+                return x, y
+
+            @dataclasses.dataclass
+            class C:
+                x: list[int]
+                y: typing.ClassVar[typing.List[int]] = 7
+
+            return g(1), C(2).x, [each.name for each in dataclasses.fields(C)]
+
+        return f, ()
+
+
+if sys.version_info >= (3, 10):
+
+    @case("annotations")
+    def unions_within_a_function():
+        def f():
+            def g(x: int | None, *y: str | int) -> Point | None:
+                return x, y
+
+            @dataclasses.dataclass
+            class C:
+                x: int | None = 3
+
+            return g(1, 2), C().x
+
+        return f, ()
+
+
+if sys.version_info >= (3, 12):
+
+    @case("typing", since=(3, 12))
+    def type_parameters():
+        text = """
+def first[T](xs: list[T]) -> T:
+    return xs[0]
+class Heap[T: (int, str)]:
+    items: list[T]
+    def __init__(self): self.items = []
+    def push(self, x: T) -> "Heap[T]":
+        self.items.append(x)
+        return self
+class IntHeap(Heap[int]): pass
+def closing[T](x: T):
+    return lambda y: (T.__name__, x, y)
+"""
+        made = write("parameters", text)
+        first, heap, sub, closing = (made[name] for name in ("first", "Heap", "IntHeap", "closing"))
+        inner = closing(1)
+        return lambda: (first([1, 2]), heap[int]().push(1).items, sub().push(2).items, inner(2)), ()
+
+    @case("typing")
+    def aliases_of_types():
+        text = """
+type Json = str | dict[str, Json] | list[Json]
+type Rows = list[Cells]
+type Cells = list[Rows] | int
+type Plain = int
+def f(x: Json, y: Rows = 2) -> Plain: return x, y, Json is not None, Rows is not None
+"""
+        return write("aliases", text)["f"], (1,)
+
+
+if sys.version_info >= (3, 13):
+
+    @case("typing")
+    def parameters_with_defaults():
+        made = typing.TypeVar("made", default=int, infer_variance=True)
+        return lambda x: (typing.cast(made, x), made.__name__), (1,)
+
+
+if sys.version_info >= (3, 14):
+
+    @case("annotations")
+    def annotations_that_are_evaluated_late():
+        text = """
+if typing.TYPE_CHECKING:
+    from nowhere import Nothing
+def of_a_function(x: Nothing, *y: list[Later]) -> Nothing | int:
+    return x, y
+@functools.wraps(of_a_function)
+def wrapped(*args): return of_a_function(*args)
+class Later:
+    me: Later
+    other: Nothing
+    def m(self, x: Later) -> Nothing: return x
+@dataclasses.dataclass
+class Chain:
+    x: int
+    next: Chain | None = None
+    other: Nothing = 3
+    def total(self) -> Nothing: return self.x + (self.next.total() if self.next else 0)
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    x: int
+    next: Slotted | None = None
+    other: list[Nothing] = ()
+class Keys(typing.TypedDict):
+    a: typing.NotRequired[Keys]
+    b: Nothing
+class Fields(typing.NamedTuple):
+    a: Nothing
+    b: Fields | None = None
+class Walks(typing.Protocol):
+    def walk(self, x: Nothing) -> Walks: ...
+def all_of_them(given):
+    parts = Chain(1, Chain(2)).total(), Slotted(1), Keys(a=1), Fields(1), [f.name for f in dataclasses.fields(Chain)]
+    return of_a_function(1, 2), wrapped(3), wrapped.__name__, Later().m(1), parts, given, issubclass(Walks, typing.Generic)
+"""
+        made = write("late", text)
+        return made["all_of_them"], (made["Chain"](5),)
+
+    @case("annotations")
+    def annotations_within_a_function_that_are_evaluated_late():
+        text = """
+if typing.TYPE_CHECKING:
+    from nowhere import Nothing
+def f():
+    from typing import TYPE_CHECKING, ClassVar
+    if TYPE_CHECKING:
+        from nowhere import Never
+    @dataclasses.dataclass
+    class Node:
+        x: int
+        next: Node | None = None
+        other: Nothing | None = 7
+        shared: ClassVar[int] = 5
+        def m(self, q: Node, *r: Never) -> Tree: return q.x
+    def g(x: Later, y: Nothing, z: Never, a: Node = 1) -> list[Later]: return x
+    class Later: pass
+    class Tree:
+        kids: list[Tree]
+        def add(self, t: Tree) -> Tree: return 3
+    return g(1, 2, 3), Node(1, Node(2)).m(Node(4)), [k.name for k in dataclasses.fields(Node)], Tree().add(1), Node.shared
+"""
+        return write("late within", text)["f"], ()
+
+    @case("functions", since=(3, 14))
+    def template_strings():
+        text = """
+def f(name):
+    made = t"hello {name!r:>5} {name}"
+    return made.strings, [(each.value, each.conversion, each.format_spec) for each in made.interpolations], other.strings
+other = t"a {1 + 1} b"
+"""
+        return write("templates", text)["f"], ("x",)
+
+
 @case("defined in the worker")
 def what_a_function_defines():
     def f():
@@ -1260,6 +1473,24 @@ def what_a_function_defines():
         N = collections.namedtuple("N", "a")
         E = enum.Enum("E", "X Y")
         return Local().get(), D(1) == D(1), N(1), E.X.name
+
+    return f, ()
+
+
+LIMIT = 7
+
+
+@case("defined in the worker")
+def a_class_whose_body_uses_globals():
+    def f():
+        class C(Base):
+            limit = LIMIT
+            table = [LIMIT for _ in range(2)]
+
+            class D:
+                inner = LIMIT + 1
+
+        return C.limit, C.table, C.D.inner
 
     return f, ()
 

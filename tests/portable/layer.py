@@ -50,7 +50,7 @@ def load_cases():
     main = sys.modules["__main__"].__dict__
     with open(path, encoding="utf-8") as stream:
         exec(compile(stream.read(), path, "exec", dont_inherit=True), main)
-    return main["CASES"]
+    return main["CASES"], main["SINCE"]
 
 
 def send(target):
@@ -58,13 +58,14 @@ def send(target):
 
     calls.use_sources(sys.version.split()[0])
     found = {}
-    for name, (_row, make) in load_cases().items():
+    cases, since = load_cases()
+    for name, (_row, make) in cases.items():
         call = attempt(make)
         if isinstance(call, str):
-            found[name] = (call, None)
+            found[name] = (call, None, since[name])
             continue
         data = attempt(pickler.dumps_by_value, call, "another")
-        found[name] = (data, attempt(run, *call))
+        found[name] = (data, attempt(run, *call), since[name])
     with open(target, "wb") as stream:
         pickle.dump(found, stream)
 
@@ -93,12 +94,14 @@ def _receive(given, report):
     with open(given, "rb") as stream:
         found = pickle.load(stream)
     results = {}
-    for name, (data, expected) in found.items():
+    for name, (data, expected, since) in found.items():
         if isinstance(data, str):
             results[name] = ("cannot be sent", data, expected)
             continue
         call = attempt(calls.loads_rich, data)
         got = call if isinstance(call, str) else attempt(run, *call)
+        if sys.version_info < since:
+            expected = got if "cannot run in Python" in got else "a refusal"
         if got != expected:
             results[name] = ("differs", got, expected)
     with open(report, "w") as stream:

@@ -141,6 +141,24 @@ def test_code_given_on_the_command_line(run_host: Run) -> None:
     assert "RESULT 2" in new.stdout, new
 
 
+def test_an_annotation_that_cannot_travel(there: CondaEnvExecutor) -> None:
+    """The error names it, and the function that has it."""
+    space: dict[str, object] = {"__name__": "__main__"}
+    exec("class Made:\n    def method(self): return 1\n", space)
+
+    def annotated(x: object = None) -> None: ...
+
+    annotated.__annotations__ = {"x": space["Made"], "y": int}
+    text = refused(there, annotated, "the annotation of 'x' in", "annotated", "method", "no source")
+    assert "'y'" not in text
+
+    class Held(type(space["Made"])):  # type: ignore[misc]
+        """Its classes hold what nothing can pickle."""
+
+    annotated.__annotations__ = {"y": int, "x": Held("Other", (), {"frame": sys._getframe()})}
+    refused(there, annotated, "the annotation of 'x' in", "annotated", "cannot be pickled", "Leave that annotation out")
+
+
 # --- bytecode is refused
 
 

@@ -14,6 +14,7 @@ from wetlands_executor.environment import frozen
 
 _MODULES = (
     "alarms",
+    "annotated",
     "arena",
     "board",
     "bootstrap",

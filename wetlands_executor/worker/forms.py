@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import sys
 
+from . import portable
+
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Tuple
@@ -43,7 +45,7 @@ def reduce_form(obj: Any) -> Any:
     if name == "TypeAliasType":
         if _is_importable(obj):
             return None
-        return make_type_alias, (obj.__name__, obj.__value__, obj.__type_params__)
+        return make_type_alias, (obj.__name__, _unrolled(obj.__value__, obj), obj.__type_params__)
     if name == "partialmethod" and type(obj).__module__ == "functools":
         return make_partialmethod, (obj.func, _without_slots(obj.args), dict(obj.keywords))
     if name == "partial" and any(map(_is_slot, obj.args)):
@@ -78,6 +80,41 @@ def _reduce_parameter(obj: Any) -> Any:
     constraints = tuple(getattr(obj, "__constraints__", ()) or ())
     tracker = cloudpickle_module()._get_or_create_tracker_id(obj)
     return make_parameter, (type(obj).__name__, obj.__name__, constraints, options, tracker)
+
+
+def _unrolled(value: Any, alias: Any) -> Any:
+    """Return the value of an alias with names in place of itself: ``type Json = str | list[Json]``."""
+    import typing
+
+    origin: Any = getattr(value, "__origin__", None)
+    named: Any = value if type(value).__name__ == "TypeAliasType" else origin
+    if type(named).__name__ == "TypeAliasType" and _reaches(named, alias, set()):
+        return typing.ForwardRef(named.__name__)
+    args = _args_of(value)
+    parts = tuple(_unrolled(each, alias) for each in args)
+    if all(new is old for new, old in zip(parts, args)):  # noqa: B905 - no strict before 3.10
+        return value
+    if hasattr(value, "copy_with"):
+        return value.copy_with(parts)
+    return (portable.make_union(parts) if origin is None or origin is typing.Union else portable.make_alias(origin, parts))
+
+
+def _args_of(value: Any) -> Tuple[Any, ...]:
+    args = getattr(value, "__args__", ())
+    return args if isinstance(args, tuple) else ()  # a class has the descriptor of its instances
+
+
+def _reaches(value: Any, alias: Any, seen: Any) -> bool:
+    """Return True if the value of an alias holds another one, or itself."""
+    if value is alias:
+        return True
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
+    inner = [getattr(value, "__origin__", None), *_args_of(value)]
+    if type(value).__name__ == "TypeAliasType":
+        inner.append(value.__value__)
+    return any(_reaches(each, alias, seen) for each in inner if each is not None)
 
 
 def _is_no_default(value: Any) -> bool:

@@ -41,27 +41,46 @@ class Unit:
         text: its lines, whole.
         first: number of its first line.
         features: names of the optional ``__future__`` features that were in force.
+        missing: global names that only annotations have, and that do not exist where it comes from. None: it comes from a Python that
+            evaluates annotations when this one does.
     """
 
-    __slots__ = ("_counts", "_flags", "_marks", "_tree", "codes", "features", "filename", "first", "last", "text")
+    __slots__ = ("_adapted", "_counts", "_flags", "_marks", "_tree", "codes", "features", "filename", "first", "last", "missing", "text")
 
-    def __init__(self, filename: str, first: int, text: str, features: Tuple[str, ...]) -> None:
+    def __init__(
+        self, filename: str, first: int, text: str, features: Tuple[str, ...], missing: Optional[Tuple[str, ...]] = None
+    ) -> None:
         self.filename = filename
         self.first = first
         self.text = text
         self.last = first + text.count("\n")
         self.features = features
+        self.missing = missing
         self._flags = flags_of(features)
         self._tree: Any = None
         self._counts: Optional[Dict[Tuple[str, int], int]] = None
         self._marks: Dict[Tuple[str, int, int], Any] = {}
-        source = "\n" * (first - 1) + text
+        self._adapted: Dict[Tuple[Any, ...], Any] = {}
+        source: Any = self._source() if missing is None else self._fresh()
         try:
             whole = compile_quietly(source, filename, self._flags)
         except SyntaxError:
             self._flags |= TOP_LEVEL_AWAIT
             whole = compile_quietly(source, filename, self._flags)
         self.codes = list(walk(whole))
+
+    def _source(self) -> str:
+        return "\n" * (self.first - 1) + self.text
+
+    def _fresh(self) -> Any:
+        """Return a tree of its own for the caller."""
+        source = self._source()
+        tree = compile_quietly(source, self.filename, self._flags | ONLY_AST)
+        if self.missing is not None:
+            from . import annotated
+
+            annotated.delay(tree, source, self.missing)
+        return tree
 
     def find(self, name: str, line: int, freevars: Tuple[str, ...], ordinal: int) -> Optional[CodeType]:
         """Return the code object of the ``ordinal``-th function of that name that begins in that line, or None."""
@@ -74,6 +93,28 @@ class Unit:
             return found[0]
         marked = self._marked(name, line, ordinal)
         return next((code for code in found if marked is not None and same_shape(code, marked)), None)
+
+    def adapt(self, name: str, line: int, freevars: Tuple[str, ...], ordinal: int) -> Optional[CodeType]:
+        """Return the code of a function that has other free variables in this version; None if that is not due to annotations.
+
+        Whether the names in an annotation that is never evaluated are variables of the function differs between versions.
+        """
+        key = (name, line, freevars, ordinal)
+        if key not in self._adapted:
+            from . import annotated
+
+            tree = self._fresh()
+            nodes = [node for node in _functions(tree) if getattr(node, "name", "<lambda>") == name and _head(node).lineno == line]
+            if ordinal >= len(nodes):
+                return None
+            late = "annotations" in self.features
+            annotated.as_texts(tree, self._source(), every=late)
+            annotated.refer_to(nodes[ordinal], freevars)
+            flags = self._flags & ~flags_of(("annotations",)) if late else self._flags
+            codes = list(walk(compile_quietly(tree, self.filename, flags)))
+            found = [c for c in codes if c.co_name == name and c.co_firstlineno == line and c.co_freevars == freevars]
+            self._adapted[key] = found[0] if len(found) == 1 else None
+        return self._adapted[key]  # type: ignore[no-any-return]
 
     def count(self, name: str, line: int) -> int:
         """Return how many functions of that name begin in that line."""
@@ -90,7 +131,7 @@ class Unit:
     def _parsed(self) -> Any:
         tree = self._tree
         if tree is None:
-            tree = self._tree = compile_quietly("\n" * (self.first - 1) + self.text, self.filename, self._flags | ONLY_AST)
+            tree = self._tree = self._fresh()
         return tree
 
     def _marked(self, name: str, line: int, ordinal: int) -> Any:
@@ -184,12 +225,14 @@ def compile_quietly(source: Any, filename: str, flags: int) -> Any:
         return compile(source, filename, "exec", flags, True)
 
 
-def unit_of(filename: str, first: int, text: str, features: Tuple[str, ...]) -> Unit:
+def unit_of(
+    filename: str, first: int, text: str, features: Tuple[str, ...], missing: Optional[Tuple[str, ...]] = None
+) -> Unit:
     """Return the compiled statement; compiled once per process. Raises SyntaxError."""
-    key = (filename, first, text, features)
+    key = (filename, first, text, features, missing)
     unit = _UNITS.get(key)
     if unit is None:
-        unit = _UNITS.setdefault(key, Unit(filename, first, text, features))
+        unit = _UNITS.setdefault(key, Unit(filename, first, text, features, missing))
     return unit
 
 
@@ -197,7 +240,16 @@ def unit_of(filename: str, first: int, text: str, features: Tuple[str, ...]) -> 
 
 
 def rebuild_code(
-    filename: str, first: int, text: str, features: Tuple[str, ...], name: str, line: int, freevars: Tuple[str, ...], ordinal: int, theirs: str
+    filename: str,
+    first: int,
+    text: str,
+    features: Tuple[str, ...],
+    name: str,
+    line: int,
+    freevars: Tuple[str, ...],
+    ordinal: int,
+    theirs: str,
+    missing: Tuple[str, ...] = (),
 ) -> CodeType:
     """Return the code object of a function that another Python has sent as source.
 
@@ -211,24 +263,35 @@ def rebuild_code(
         freevars: its free variables.
         ordinal: its place among the functions of that name in that line.
         theirs: version of the Python that sent it.
+        missing: global names that only annotations have, and that do not exist there.
 
     Raises:
         PicklingError: the source is none for this Python.
     """
+    # From Python 3.14 on annotations are evaluated late, or never: what they name need not exist when the function is made.
+    # Before 3.10, one that is a union cannot be evaluated at all.
+    newer = _minor(theirs) >= 14 if sys.version_info >= (3, 10) else _minor(theirs) >= 9
+    late = sys.version_info < (3, 14) and newer and "annotations" not in features
     try:
-        unit = unit_of(filename, first, text, features)
+        unit = unit_of(filename, first, text, features, missing if late else None)
     except (SyntaxError, ValueError) as error:
         raise refusal(
             name, theirs, "its source (%s, line %d) is no Python %s: %s" % (filename, getattr(error, "lineno", 0) or line, _version(), error),
             "Write it without that syntax, or use an environment whose Python is at least as new",
         ) from None
-    code = unit.find(name, line, freevars, ordinal)
+    code = unit.find(name, line, freevars, ordinal) or unit.adapt(name, line, freevars, ordinal)
     if code is None:
         raise refusal(name, theirs, "Python %s compiles its source (%s, line %d) to other functions" % (_version(), filename, line), "")
     if ORIGINS.get(id(code)) is None:
-        ORIGINS.update((id(each), unit) for each in unit.codes)
+        ORIGINS.update((id(each), unit) for each in [code, *walk(code), *unit.codes])
         _show_lines(unit)
     return code
+
+
+def _minor(version: str) -> int:
+    """Return the second number of a version of Python."""
+    second = version.split(".")[1] if "." in version else ""
+    return int(second) if second.isdigit() else 0
 
 
 def refusal(name: str, theirs: str, reason: str, remedy: str) -> PicklingError:

@@ -16,7 +16,7 @@ from .sources import NoSource, locate
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from types import CodeType
-    from typing import Any, Callable, Dict, List, Optional, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 
 class Cells:
@@ -47,14 +47,16 @@ class Names:
         theirs: version of the Python that receives.
         dumps: pickles what names only importable things; raises ``ByValue`` for all else.
         annotated: (function or class, annotated name, annotation) of what goes by value, for messages.
+        missing: code -> the global names of annotations in it that do not exist.
     """
 
-    __slots__ = ("annotated", "dumps", "theirs")
+    __slots__ = ("annotated", "dumps", "missing", "theirs")
 
     def __init__(self, theirs: str, dumps: Callable[[Any], bytes]) -> None:
         self.theirs = theirs
         self.dumps = dumps
         self.annotated: List[Tuple[str, str, Any]] = []
+        self.missing: Dict[Any, Tuple[str, ...]] = {}
 
     def blame(self, error: Exception, trial: Callable[[Any], Any]) -> None:
         """Raise a better error if an annotation is what cannot be pickled.
@@ -94,7 +96,24 @@ def reduce_code(code: CodeType, names: Names) -> Any:
         piece = locate(code)
     except NoSource as error:
         raise refusal(code.co_name, names, error.reason, error.remedy) from None
-    return (portable.stdlib_code if piece.unit is None else portable.rebuild_code), piece.arguments + (sys.version.split()[0],)
+    arguments = piece.arguments + (sys.version.split()[0],)
+    if piece.unit is None:
+        return portable.stdlib_code, arguments
+    missing = names.missing.get(code)
+    return portable.rebuild_code, arguments + ((missing,) if missing else ())
+
+
+def _missing_names(function: Any) -> Tuple[str, ...]:
+    """Return the global names of annotations within a function that do not exist: Python 3.14 evaluates those late, or never."""
+    import builtins
+
+    found: Dict[str, None] = {}
+    for code in portable.walk(function.__code__):
+        if code.co_name == "__annotate__":
+            for name in code.co_names:
+                if name not in function.__globals__ and not hasattr(builtins, name):
+                    found[name] = None
+    return tuple(found)
 
 
 class _Globals:
@@ -173,6 +192,10 @@ def reduce_function(function: Any, names: Names, newargs: Tuple[Any, ...], state
         piece = locate(function.__code__, function.__globals__)
     except NoSource as error:
         raise refusal(what, names, error.reason, error.remedy) from None
+    if sys.version_info >= (3, 14):
+        missing = _missing_names(function)
+        if missing:
+            names.missing[function.__code__] = missing
     attributes, slots = state
     slots["__annotations__"] = pack_annotations(slots.get("__annotations__"), names, what)
     code, base, *rest = newargs
@@ -181,7 +204,7 @@ def reduce_function(function: Any, names: Names, newargs: Tuple[Any, ...], state
         slots["_cloudpickle_submodules"] = []
         base = _Globals(function.__globals__["__name__"])
     elif piece.plain is not code:
-        used = cloudpickle_module()._extract_code_globals(piece.plain)
+        used = {*cloudpickle_module()._extract_code_globals(piece.plain), *names_of_classes(piece.plain)}
         slots["__globals__"] = {name: value for name, value in slots["__globals__"].items() if name in used}
     return (code, base, *rest), attributes, slots
 
@@ -321,8 +344,31 @@ def function_state(function: Any) -> Tuple[Any, Any]:
             for name in ("__qualname__", "__kwdefaults__", "__defaults__", "__module__", "__doc__"):
                 slots[name] = getattr(function, name)
             slots["__annotations__"] = evaluated_annotations(function)
-            return {**attributes, **vars(function)}, slots
-    return cloudpickle._function_getstate(function)  # type: ignore[no-any-return]
+            return _with_names_of_classes(function, ({**attributes, **vars(function)}, slots))
+    return _with_names_of_classes(function, cloudpickle._function_getstate(function))
+
+
+def _with_names_of_classes(function: Any, state: Tuple[Any, Any]) -> Tuple[Any, Any]:
+    """Add the globals that only the bodies of classes within a function use: cloudpickle does not look for those."""
+    space = function.__globals__
+    for name in names_of_classes(function.__code__):
+        if name in space:
+            state[1]["__globals__"].setdefault(name, space[name])
+    return state
+
+
+def names_of_classes(code: CodeType) -> Set[str]:
+    """Return the names that the bodies of classes within a code object look up."""
+    found: Set[str] = set()
+    for each in code.co_consts:
+        if isinstance(each, type(code)):
+            found |= names_of_classes(each)
+            # The body of a class has no fast locals (inspect.CO_OPTIMIZED); its annotations are functions since Python 3.14.
+            if not each.co_flags & 1 or each.co_name == "__annotate__" or each.co_name.startswith("<generic"):
+                import dis
+
+                found.update(step.argval for step in dis.get_instructions(each) if step.opname in ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
+    return found
 
 
 def _slots(cls: Any) -> Any:

@@ -91,7 +91,7 @@ def _piece(whole: portable.Unit, unit: portable.Unit, plain: CodeType) -> Option
         return None
     name, line, freevars = code.co_name, code.co_firstlineno, code.co_freevars
     for ordinal in range(unit.count(name, line)):
-        found = unit.find(name, line, freevars, ordinal)
+        found = unit.find(name, line, freevars, ordinal) or unit.adapt(name, line, freevars, ordinal)
         if found is not None and (found is code or portable.same_shape(found, code)):
             return Piece(unit, found, (unit.filename, unit.first, unit.text, unit.features, name, line, freevars, ordinal))
     return None
