@@ -13,6 +13,9 @@ import dataclasses
 import enum
 import functools
 import linecache
+import math
+import os
+import re
 import sys
 import typing
 
@@ -115,6 +118,11 @@ def lambdas_as_defaults():
         return g(x), h(x)
 
     return f, (3,)
+
+
+@case("functions")
+def functions_that_were_moved_or_renamed():
+    return lambda f, g, h: (f(4, 6), g("a", "b"), g("a", "ab").end(), h("/a/../b"), math.isqrt(9)), (math.gcd, re.match, os.path.normpath)
 
 
 @case("closures")

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import json
 import linecache
+import math
 import os
 import pickle
 import sys
@@ -238,6 +239,12 @@ def journey_maps_and_targets(executor):
     assert list(executor.map(lambda x: x + counter, range(5), chunksize=2, timeout=DEADLINE)) == [3, 4, 5, 6, 7]
     made = executor.submit(f"{HERE}/made_there.py:make", 5).result(DEADLINE)
     assert made(2) == 7
+
+
+def journey_functions_that_were_moved(executor):
+    """Python 3.15 has them in a module ``math.integer``."""
+    assert executor.submit(math.gcd, 4, 6).result(DEADLINE) == 2
+    assert list(executor.map(math.factorial, range(4), timeout=DEADLINE)) == [1, 1, 2, 6]
 
 
 def journey_outputs(executor):

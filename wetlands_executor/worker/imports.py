@@ -98,7 +98,19 @@ def fetch(module: str, qualname: str, file: Optional[str] = None) -> Any:
         from . import renames
 
         return renames.find(module, qualname, lambda where, what: _attribute(import_named(where), what, where))
-    found = import_named(module)
+    try:
+        found = import_named(module)
+        if file is None:
+            return _attribute(found, qualname, module)
+    except (ImportError, AttributeError):
+        from . import renames
+
+        for other in renames.others(module, qualname) if file is None else ():
+            try:
+                return _attribute(import_named(other[0]), other[1], other[0])
+            except (ImportError, AttributeError):
+                continue  # the error of the name that was asked for says more
+        raise
     if file is not None:
         here = getattr(found, "__file__", None)
         if here is None or _real(here) != _real(native(file)):

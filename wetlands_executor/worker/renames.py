@@ -27,6 +27,14 @@ MODULES: Dict[str, Tuple[str, ...]] = {
     "sre_compile": ("re._compiler",),
     "sre_constants": ("re._constants",),
     "sre_parse": ("re._parser",),
+    "_asyncio": ("asyncio",),
+    "_ctypes": ("ctypes",),
+    "_py_warnings": ("warnings",),  # 3.14
+    "annotationlib": ("inspect", "typing"),
+    "genericpath": ("posixpath", "ntpath"),
+    "math.integer": ("math",),  # 3.15
+    "profiling.tracing": ("cProfile",),
+    "zipfile._path": ("zipfile",),
     "zoneinfo": ("backports.zoneinfo",),
     "zoneinfo._common": ("backports.zoneinfo._common",),
     "numpy.linalg.linalg": ("numpy.linalg._linalg",),
@@ -44,7 +52,10 @@ NAMES: Dict[Tuple[str, str], Tuple[Tuple[str, str], ...]] = {
     # Exceptions that older Pythons lack: the older name, the backport, or the class that code for both would catch.
     ("pandas._libs.tslibs.nattype", "_nat_unpickle"): (("pandas._libs.tslibs.nattype", "__nat_unpickle"),),
     ("pandas._libs.tslibs.nattype", "__nat_unpickle"): (("pandas._libs.tslibs.nattype", "_nat_unpickle"),),
-    ("annotationlib", "ForwardRef"): (("typing", "ForwardRef"),),
+    ("re", "prefixmatch"): (("re", "match"),),  # 3.15
+    ("posix", "_path_normpath"): (("posixpath", "normpath"),),
+    ("enum", "EnumType"): (("enum", "EnumMeta"),),
+    ("_thread", "lock"): (("_thread", "LockType"),),
     ("re", "PatternError"): (("re", "error"),),
     ("builtins", "ExceptionGroup"): (("exceptiongroup", "ExceptionGroup"),),
     ("builtins", "BaseExceptionGroup"): (("exceptiongroup", "BaseExceptionGroup"),),
