@@ -67,6 +67,10 @@ class Arena:
         self.fd = -1
         self.pid = os.getpid()
         self.fd = spawn.memory_file()
+        # Race: not by `__del__`. While that runs, a thread that starts a worker may still get the arena from its weak
+        # reference, and would pass on a descriptor that is closed, or is another file by then. A finalizer of weakref
+        # runs when no weak reference leads here any more.
+        weakref.finalize(self, _close_file, self.fd, self.pid).atexit = False
         self.carries = spawn.MEMFD and LIMIT != 0
         self.idle = False
         # The allocator, under the key 0, or None where the file cannot be mapped; written once, by `setdefault`.
@@ -220,9 +224,10 @@ class Arena:
             return {}
         return {slot: blocks.region.words[slot] for slot in range(len(blocks.table)) if blocks.region.words[slot] != _FREE}
 
-    def __del__(self) -> None:
-        if self.fd >= 0 and self.pid == os.getpid():
-            spawn.close_quietly(self.fd)
+
+def _close_file(fd: int, pid: int) -> None:
+    if pid == os.getpid():
+        spawn.close_quietly(fd)
 
 
 def _forget_nothing(_address: int) -> None:

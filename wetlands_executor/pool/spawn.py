@@ -161,10 +161,15 @@ def for_worker(fd: int) -> int:
     Where there is no /proc, it is the host's open of the file, whose offset is at the end.
     """
     try:
-        mine = above_standard(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
-        os.lseek(mine, 0, os.SEEK_END)
+        opened = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
     except OSError:
-        mine = above_standard(os.dup(fd))
+        return above_standard(os.dup(fd))
+    mine = above_standard(opened)
+    try:
+        os.lseek(mine, 0, os.SEEK_END)
+    except BaseException:
+        os.close(mine)
+        raise
     return mine
 
 
