@@ -276,9 +276,15 @@ def journey_features_of_the_future(executor):
     assert executor.submit(space["f"], 1).result(DEADLINE) == (1, {"x": "Missing", "return": "Nothing"})
 
 
+def call(pair):
+    """Call one part of an argument with the other."""
+    return pair[0](pair[1])
+
+
 def journey_large_code_goes_through_shared_memory(executor):
     text = "x" * 300_000
     assert executor.submit(lambda: len(text)).result(DEADLINE) == 300_000
+    assert executor.submit(call, (lambda given: len(given), text)).result(DEADLINE) == 300_000
     back = executor.submit(lambda: lambda: len(text)).result(DEADLINE)
     assert back() == 300_000
 
@@ -313,6 +319,7 @@ def main(report: str, *workers: str) -> None:
                 executor.submit(cases["a_class"][1]()[0], 1).exception(DEADLINE)
                 text = "x" * 300_000
                 executor.submit(lambda: len(text)).exception(DEADLINE)
+                executor.submit(call, (lambda given: len(given), text)).exception(DEADLINE)
                 executor.submit(f"{HERE}/made_there.py:make", 5).exception(DEADLINE)
                 cases_here, journeys_here = {}, {}
             else:
