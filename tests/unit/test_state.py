@@ -741,6 +741,38 @@ def test_an_urgent_item_overtakes_what_is_in_an_inbox() -> None:
     assert talk.say(ItemsFinished(1, [a])) == [Dispatch(1, [c, b])]
 
 
+@pytest.mark.parametrize(("ahead", "new"), [(-1, 0), (-2, -1), (-5, 3), (0, 7)])
+def test_priorities_are_compared_with_each_other_and_not_with_zero(ahead: int, new: int) -> None:
+    talk = Talk(1, credit=4).start(1)
+    a, b, c, d = items("abcd")
+    a.priority = b.priority = c.priority = ahead
+    d.priority = new
+    talk.say(Submitted([a, b, c]))
+    assert talk.say(Submitted([d])) == [Recall(1)]
+    assert talk.say(Recalled(1, [b, c])) == []
+    assert talk.say(ItemsFinished(1, [a])) == [Dispatch(1, [d, b, c])]
+
+
+def test_a_lower_item_does_not_run_while_a_higher_one_waits_in_an_inbox() -> None:
+    """The higher one was given out ahead; it is taken back, so that the first worker that becomes free runs it."""
+    talk = Talk(2, credit=4).start(1, 2)
+    a, b, c, d = items("abcd")
+    d.priority = -1
+    assert talk.say(Submitted([a, b, c])) == [Dispatch(2, [a]), Dispatch(1, [b, c])]
+    assert talk.say(Submitted([d])) == [Recall(1)]
+    assert talk.say(Recalled(1, [c])) == []
+    assert talk.say(ItemsFinished(2, [a])) == [Dispatch(2, [c]), Dispatch(1, [d])]
+
+
+def test_items_of_one_priority_are_given_out_ahead_whatever_it_is() -> None:
+    talk = Talk(1, credit=4).start(1)
+    found = items("abc")
+    for item in found:
+        item.priority = -3
+    assert talk.say(Submitted(found)) == [Dispatch(1, found)]
+    assert talk.say(Submitted(items("d"))) == [Recall(1)]
+
+
 def test_a_pool_waits_for_items_that_were_announced() -> None:
     """Their dependencies are not ready; the workers are kept for them."""
     talk = Talk(1)

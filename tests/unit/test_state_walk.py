@@ -187,6 +187,7 @@ class Shell:
                     queue.append(answer)
             self.state.check_invariants()
             self._check_order()
+        self._check_priorities()
         self._check_nobody_is_forgotten()
 
     def _start(self, action: st.StartWorker) -> None:
@@ -386,6 +387,15 @@ class Shell:
                 assert not job.returned, f"new items are dispatched while {job}, which came back, waits"
                 assert job.number > last.number, f"{last} is dispatched before {job}"
 
+    def _check_priorities(self) -> None:
+        """What waits, waits for nothing of another priority that a worker holds without having started it."""
+        priorities = {job.priority for job in self.waiting}
+        for worker in self.workers.values():
+            if self.waiting and self.takes_back and not (worker.recall or worker.done or worker.unheard):
+                behind = list(worker.inbox)[worker.current is None :]
+                for job in behind:
+                    assert priorities == {job.priority}, f"{job} was given out ahead while priorities {priorities} wait"
+
     def _check_nobody_is_forgotten(self) -> None:
         idle = [worker.number for worker in self.workers.values() if worker.idle]
         if self.waiting:
@@ -416,7 +426,7 @@ class Shell:
             jobs.append(job)
             self.open[job] = None
             self.waiting[job] = None
-        needed = self.state.can_act or any(job.priority > 0 for job in jobs)
+        needed = self.state.can_act or any(job.priority for job in jobs)
         before = len(self.log) if self.log is not None else 0
         if count == 1 and not needed:
             credit = {number: slot.credit for number, slot in self.state.by_worker.items()}
@@ -738,6 +748,12 @@ def test_walks_of_any_kind_keep_all_promises(stress_rng: random.Random) -> None:
 def test_walks_as_the_real_shell_takes_them(stress_rng: random.Random, credit: int, max_workers: int) -> None:
     """Recalls answered at once, with the credit of a system that can take items back, and of one that cannot."""
     walks(WALKS // 8, stress_rng, credit=credit, max_workers=max_workers, prompt=True)
+
+
+@pytest.mark.parametrize("priorities", [(-1, 0), (-3, -2), (0, 1), (-2, -1, 0, 1, 2)], ids=str)
+def test_walks_with_priorities(stress_rng: random.Random, priorities: tuple[int, ...]) -> None:
+    """Recalls answered at once, where items can be taken back."""
+    walks(WALKS // 8, stress_rng, priorities=priorities, credit=64, prompt=True)
 
 
 def test_whoever_was_to_decide_about_starts_is_ended_by_a_shutdown() -> None:

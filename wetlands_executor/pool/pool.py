@@ -85,7 +85,7 @@ class Pool(Actions):
         if self._port is None:
             self._ensure_thread()  # Order: before the call is queued, so that a failure (no descriptors, no threads) is this caller's alone
         self._posted.append(call)
-        if self.hungry or call.priority > 0:
+        if self.hungry or call.priority:
             self._wake()
         elif self.ended:
             self._sweep()

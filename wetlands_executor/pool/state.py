@@ -28,6 +28,7 @@ a crash would cost items that never ran.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -259,6 +260,8 @@ class PoolState:
             return True
         if not self.hold_starts and len(self.by_worker) < self.max_workers:
             return True
+        if len(self.queues) > 1 and any(_holds_other_ahead(slot, [0]) for slot in self.by_worker.values()):
+            return True
         # As long as half the credit is used, the next results come before the worker runs dry, and with them the refill.
         return any(len(slot.held) * 2 < slot.credit and self._room(slot) > 0 for slot in self.by_worker.values())
 
@@ -267,34 +270,24 @@ class PoolState:
     def _submitted(self, event: Submitted, out: list[Action]) -> None:
         if event.front:
             self._append_left(event.items)
-            ahead = False
         else:
-            ahead = self._append(event.items)
+            self._append(event.items)
         if self.broken or self.status is Status.CLOSED or self.terminated:
             self._refuse(out)
             return
         self._schedule(out)
-        if ahead and self.waiting_count and self.credit > 1:
-            # Something more urgent than what was given out ahead of time: take that back, so that the order is that of the priorities.
-            for slot in list(self.by_worker.values()):
-                if len(slot.held) > 1:
-                    self._recall(slot, out)
 
-    def _append(self, items: Sequence[Item]) -> bool:
-        """Queue new items; return True if one is more urgent than ordinary ones."""
-        ahead = False
+    def _append(self, items: Sequence[Item]) -> None:
         plain = self.queues[0]
         for item in items:
             item.place = WAITING
             if item.many:
                 self._bulks[item] = None
-            if not item.priority:
+            if item.priority:
+                self._queue_of(item).append(item)
+            else:
                 plain.append(item)
-                continue
-            ahead = ahead or item.priority > 0
-            self._queue_of(item).append(item)
         self.waiting_count += len(items)
-        return ahead
 
     def _append_left(self, items: Sequence[Item]) -> None:
         for item in reversed(items):
@@ -392,7 +385,7 @@ class PoolState:
             out.append(CancelAnswered(item, False))
         self._ask_to_kill(slot, out)
         self._rest(slot, out)
-        self._schedule(out)
+        self._schedule(out, recall=False)
         if event.items or slot in self.idle:
             # An empty answer of a busy worker must not make it be asked again at once: its results are still on the way.
             self._balance(out)
@@ -727,8 +720,14 @@ class PoolState:
             queue.clear()
         self._bulks.clear()
 
-    def _schedule(self, out: list[Action]) -> None:
-        """Give waiting items to workers: one to each idle worker first, then up to the credit; start workers if that is not enough."""
+    def _schedule(self, out: list[Action], *, recall: bool = True) -> None:
+        """Give waiting items to workers: one to each idle worker first, then up to the credit; start workers if that is not enough.
+
+        Args:
+            out: takes the actions.
+            recall: take back what was given out ahead of items that wait now. False after the answer to a recall: what
+                a slot holds then is on its way back as results, and asking again at once would go on for ever.
+        """
         if not self.waiting_count or self.broken:
             return
         batches: dict[Slot, list[Item]] = {}
@@ -741,19 +740,29 @@ class PoolState:
             batches[slot] = items
         if self.waiting_count:
             self._start(self._wanted(), out)
-            if self.credit > 1 and not self._urgent_waits():
-                self._fill(batches, out)
+            if self.credit > 1:
+                self._give_ahead(batches, out, recall)
         out.extend(Dispatch(_worker(slot), items) for slot, items in batches.items() if items)
+
+    def _give_ahead(self, batches: dict[Slot, list[Item]], out: list[Action], recall: bool) -> None:
+        """Let busy workers hold what waits, if all that waits and all that they hold ahead is of one priority.
+
+        A lower item that was given out ahead would run before a higher one that waits. A higher one could wait behind
+        what runs on its worker, while another worker that becomes free runs a lower one.
+        """
+        if len(self.queues) > 1:
+            waiting = [priority for priority, queue in self.queues.items() if any(item.place is WAITING for item in queue)]
+            mixed = [slot for slot in self.by_worker.values() if _holds_other_ahead(slot, waiting)]
+            if recall:
+                for slot in mixed:
+                    self._recall(slot, out)
+            if mixed or len(waiting) > 1:
+                return
+        self._fill(batches, out)
 
     def _wanted(self) -> int:
         """Return how many workers what waits could use."""
         return self.waiting_count + sum(item.left - 1 for item in self._bulks)
-
-    def _urgent_waits(self) -> bool:
-        """Return True if something urgent waits: then nothing is given out ahead, so that the first worker that becomes free takes it."""
-        if len(self.queues) == 1:
-            return False
-        return any(item.place is WAITING for priority, queue in self.queues.items() if priority > 0 for item in queue)
 
     def _fill(self, batches: dict[Slot, list[Item]], out: list[Action]) -> None:
         """Deal what waits to workers with room, one each in turn, so that items start about in their order.
@@ -902,6 +911,12 @@ class PoolState:
         TerminateRequested: _terminate_requested,
         RestartDue: _restart_due,
     }
+
+
+def _holds_other_ahead(slot: Slot, priorities: Sequence[int]) -> bool:
+    """Return True if behind its first item the slot holds one whose priority is not the only one of ``priorities``."""
+    ahead = itertools.islice(slot.held, 1, None)
+    return any(len(priorities) > 1 or item.priority != priorities[0] for item in ahead)
 
 
 def _load(slot: Slot) -> int:
