@@ -251,6 +251,7 @@ class CondaEnvExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
         ordered: bool = True,
+        return_exceptions: bool = False,
     ) -> Iterator[T]:
         """Return an iterator of ``fn(*items)`` for the items of the iterables, zipped.
 
@@ -261,13 +262,15 @@ class CondaEnvExecutor(Executor):
             chunksize: items that travel as one task (an error concerns the whole task then, as in the standard library).
             buffersize: items submitted whose results have not been taken; the iterables are read as needed (Python 3.14's meaning).
             ordered: False yields the results as they come.
+            return_exceptions: True yields the exception of a failed call in its place, as ``asyncio.gather`` does, and
+                cancels nothing. Each item is a call of its own then, whatever ``chunksize`` says.
 
         Raises:
             TimeoutError: from the iterator, when the time is over.
             ValueError: ``chunksize`` or ``buffersize`` below 1.
         """
         arguments: dict[str, Any] = {"timeout": timeout, "chunksize": chunksize, "buffersize": buffersize, "ordered": ordered}
-        return self._map(fn, iterables, None, None, **arguments)
+        return self._map(fn, iterables, None, None, return_exceptions=return_exceptions, **arguments)
 
     def _map(
         self,
@@ -280,9 +283,12 @@ class CondaEnvExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
         ordered: bool = True,
+        return_exceptions: bool = False,
     ) -> Iterator[Any]:
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if return_exceptions:
+            chunksize = 1
         if buffersize is not None and not isinstance(buffersize, int):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
@@ -306,7 +312,7 @@ class CondaEnvExecutor(Executor):
             series, calls = bulk.collect(self._pool, definition, items, dependencies.among)
             if series is not None:
                 series.submit()
-                return series.results(end, forget)
+                return series.results(end, forget, return_exceptions)
             items = iter(calls)
         if chunksize == 1:
             tasks = (self._submit(fn, args, {}, definition, options) for args in items)
@@ -315,7 +321,8 @@ class CondaEnvExecutor(Executor):
             tasks = (self._submit(scripts.process_chunk, (what, chunk), {}, None, options) for chunk in results.chunks(items, chunksize))
         if keep is not None:
             tasks = (keep(task) for task in tasks)
-        found = results.iterate(tasks, end, buffersize, ordered, forget)
+        take = results.outcome_of if return_exceptions else results.result_of
+        found = results.iterate(tasks, end, buffersize, ordered, forget, take)
         return found if chunksize == 1 else results.flatten(found)
 
     def _definition_for_many(self, fn: Any) -> payload.Definition | None:
@@ -434,7 +441,10 @@ class CondaEnvExecutor(Executor):
 
         Raises:
             TasksFailed: some have failed; it lists their names.
+            TypeError: ``timeout`` is True or False.
         """
+        if isinstance(timeout, bool):
+            raise TypeError(f"wait_all({timeout}): timeout is a number of seconds; write wait_all(raise_on_error={timeout})")
         done = self._pool.wait_all(seconds_of.wait("timeout", timeout))
         failed = self.get_failed() if raise_on_error else []
         if failed:
@@ -489,6 +499,15 @@ class CondaEnvExecutor(Executor):
     def worker_count(self) -> int:
         """Number of worker processes that are alive now."""
         return len(self._pool.processes)
+
+    @property
+    def task_timeout(self) -> float | None:
+        """Seconds that one task may run, from its function's start; None is no limit. Setting it concerns tasks submitted from then on."""
+        return self._pool.task_timeout
+
+    @task_timeout.setter
+    def task_timeout(self, seconds: float | None) -> None:
+        self._pool.task_timeout = seconds_of.limit("task_timeout", seconds)
 
     def launch(self, wait: bool = True) -> Self:
         """Start all workers now.

@@ -6,6 +6,7 @@ import itertools
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wetlands_executor import threads
@@ -37,7 +38,12 @@ def flatten(lists: Iterator[Any]) -> Iterator[Any]:
 
 
 def iterate(
-    tasks: Iterator[Task[T]], end: float | None, buffersize: int | None, ordered: bool, done: Callable[[], object] | None
+    tasks: Iterator[Task[T]],
+    end: float | None,
+    buffersize: int | None,
+    ordered: bool,
+    done: Callable[[], object] | None,
+    take: Callable[[Task[T], float | None], T],
 ) -> Iterator[T]:
     """Submit now (all, or ``buffersize``), and return an iterator of the results.
 
@@ -47,15 +53,22 @@ def iterate(
         buffersize: tasks under way at most; None reads all of them now.
         ordered: False yields results as they come.
         done: called when no task will be submitted or waited for any more.
+        take: ``result_of`` or ``outcome_of``.
     """
     first = deque(tasks if buffersize is None else itertools.islice(tasks, buffersize))
-    return (_in_order if ordered else _as_they_come)(first, tasks, end, done)
+    return (_in_order if ordered else _as_they_come)(first, tasks, end, done, take)
 
 
-def _in_order(pending: deque[Task[T]], more: Iterator[Task[T]], end: float | None, done: Callable[[], object] | None) -> Iterator[T]:
+def _in_order(
+    pending: deque[Task[T]],
+    more: Iterator[Task[T]],
+    end: float | None,
+    done: Callable[[], object] | None,
+    take: Callable[[Task[T], float | None], T],
+) -> Iterator[T]:
     try:
         while pending:
-            taken = [_take(pending.popleft(), end)]
+            taken = [take(pending.popleft(), end)]
             pending.extend(itertools.islice(more, 1))
             yield taken.pop()  # while the caller has it, nobody else does
     finally:
@@ -64,7 +77,13 @@ def _in_order(pending: deque[Task[T]], more: Iterator[Task[T]], end: float | Non
             done()
 
 
-def _as_they_come(pending: deque[Task[T]], more: Iterator[Task[T]], end: float | None, done: Callable[[], object] | None) -> Iterator[T]:
+def _as_they_come(
+    pending: deque[Task[T]],
+    more: Iterator[Task[T]],
+    end: float | None,
+    done: Callable[[], object] | None,
+    take: Callable[[Task[T], float | None], T],
+) -> Iterator[T]:
     finished: queue.SimpleQueue[Task[T]] = queue.SimpleQueue()
     waiting: dict[Task[T], None] = {}
 
@@ -85,7 +104,7 @@ def _as_they_come(pending: deque[Task[T]], more: Iterator[Task[T]], end: float |
             del waiting[task]
             for another in itertools.islice(more, 1):
                 add(another)
-            yield _take(task, end)
+            yield take(task, end)
             del task
     finally:
         _drop(waiting)
@@ -93,7 +112,22 @@ def _as_they_come(pending: deque[Task[T]], more: Iterator[Task[T]], end: float |
             done()
 
 
-def _take(task: Task[T], end: float | None) -> T:
+def outcome_of(task: Task[Any], end: float | None) -> Any:
+    """Return a result, or the exception of a task that has failed or was cancelled; a task whose time is over is cancelled."""
+    try:
+        task.wait_for(remaining(end))
+        if task.cancelled():
+            return CancelledError()
+        error = task.exception()
+        return task.result() if error is None else error
+    except BaseException:
+        _drop([task])
+        raise
+    finally:
+        del task
+
+
+def result_of(task: Task[T], end: float | None) -> T:
     """Return a result; a task whose time is over is cancelled, as in the standard library."""
     try:
         return task.result(remaining(end))

@@ -392,12 +392,13 @@ class Series:
 
     # --- the caller
 
-    def results(self, end: float | None, done: Callable[[], object] | None) -> Iterator[Any]:
+    def results(self, end: float | None, done: Callable[[], object] | None, return_exceptions: bool = False) -> Iterator[Any]:
         """Yield the results in order.
 
         Args:
             end: when the time is over, on the monotonic clock; None is never.
             done: called when no call will run any more.
+            return_exceptions: yield the exception of a failed call in its place, and go on.
         """
         outcomes = self._outcomes
         try:
@@ -408,7 +409,7 @@ class Series:
                     entry = outcomes[place]
                     assert entry is not None
                 outcomes[place] = None
-                taken = [_value(entry, self)]
+                taken = [_value(entry, self, return_exceptions)]
                 del entry
                 yield taken.pop()  # while the caller has it, nobody else does
         finally:
@@ -440,26 +441,36 @@ def _bytes_in(args: tuple[Any, ...]) -> int:
     return sum(len(value) for value in args if type(value) in _SIZED)
 
 
-def _value(entry: tuple[int, Any], series: Series) -> Any:
-    """Return what a call returned, or raise what it raised."""
+def _value(entry: tuple[int, Any], series: Series, return_exceptions: bool) -> Any:
+    """Return what a call returned; raise, or return, what it raised."""
     kind, data = entry
     if kind == wire.NONE:
         return None
+    if kind == DECODED:
+        return data
     if kind in (wire.VALUE, wire.VALUE_IN_BLOCKS):
         try:
             return payload.decode(data, series.foreign)
         except BaseException as failure:
             error = payload.undecodable(failure, series.label.name, *series.sender)
-            if error is failure:
-                raise
-            raise error from failure
-    if kind == DECODED:
-        return data
+            if error is failure and (not return_exceptions or isinstance(error, KeyboardInterrupt)):
+                raise  # the interrupt may be this thread's own
+            if not return_exceptions:
+                raise error from failure
+            error.__cause__ = None if error is failure else failure
+            return error
     if kind == SETTLED:
-        return data.result()
+        error = None if data.cancelled() else data.exception()
+        if error is None or not return_exceptions:
+            return CancelledError() if return_exceptions and data.cancelled() else data.result()
+        return error
     if kind == TOO_LARGE:
-        raise MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process")
-    raise CancelledError
+        error = MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process")
+    else:
+        error = CancelledError()
+    if return_exceptions:
+        return error
+    raise error
 
 
 def collect(
