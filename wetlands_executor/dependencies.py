@@ -109,7 +109,8 @@ def _launch(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dic
             if not isinstance(value, Task):
                 continue
             if value.cancelled():
-                task._settle_cancelled()
+                words = (f"the task {value.name!r}, an argument, was cancelled", *value._cancel_words())
+                task._settle_cancelled(": ".join(words))
                 return
             error = value._exception
             if error is not None:

@@ -29,10 +29,11 @@ from wetlands_executor.pool.nursery import Nursery
 from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.pool import Pool
 from wetlands_executor.remote import RemoteModule
-from wetlands_executor.task import Task
+from wetlands_executor.task import Task, post_to_loop, wake_waiter
 from wetlands_executor.worker import scripts
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
     from types import TracebackType
 
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WorkerEnv = Mapping[str, str] | Callable[[int], Mapping[str, str]] | None
-
-#: Seconds that a running call has after a Ctrl-C: to see the request, then to be interrupted before it is killed.
-INTERRUPT_AFTER = 5.0
 
 
 class CondaEnvExecutor(Executor):
@@ -450,7 +448,7 @@ class CondaEnvExecutor(Executor):
         if failed:
             names = [task.name for task in failed]
             shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-            raise TasksFailed(f"{len(names)} tasks failed: {shown}", names) from failed[0]._exception
+            raise TasksFailed(f"{len(names)} task{'s' if len(names) > 1 else ''} failed: {shown}", names) from failed[0]._exception
         return done
 
     def get_failed(self) -> list[Task[Any]]:
@@ -524,75 +522,111 @@ class CondaEnvExecutor(Executor):
         self._pool.launch(wait)
         return self
 
+    async def launch_async(self) -> Self:
+        """As ``launch``, without blocking the event loop: start all workers, and return when they are ready."""
+        import asyncio
+
+        if self._pool.refusing:
+            self._refuse()
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        self._pool.launch_then(partial(post_to_loop, loop, _answer, ready))
+        await ready
+        return self
+
     def workers(self) -> list[WorkerInfo]:
         """Return what the workers do at this moment, by index."""
         return report.workers(self._pool)
 
     # --- the end
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None) -> None:
         """Accept nothing more; end the workers when what was submitted is done.
 
         Args:
             wait: return when they are gone and all callbacks have run.
             cancel_futures: cancel what has not started.
+            timeout: seconds after which what has not finished is ended as after a Ctrl-C: what has not started is
+                cancelled, what runs is asked to stop, interrupted 5 s later, and killed after 5 s more. None lets
+                everything finish. With ``wait=False`` it happens in the background.
+
+        Raises:
+            TypeError, ValueError: ``timeout`` is no number of seconds.
         """
-        self._pool.shutdown(cancel_pending=cancel_futures)
+        timeout = seconds_of.wait("timeout", timeout)
+        pool = self._pool
+        pool.shutdown(cancel_pending=cancel_futures)
+        if timeout is not None:
+            pool.wind_down_later(timeout, f"the executor was shut down, and its timeout of {timeout:g} s was over")
         # Its registry keeps the pool, and with it failed tasks, their tracebacks and all that those look at, as long as the executor lives.
         self._finalizer.detach()
         if wait:
-            self._pool.join()
+            pool.join()
 
     def terminate_workers(self) -> None:
         """End all workers now (SIGTERM, then SIGKILL): running tasks fail with BrokenProcessPool, queued ones are cancelled."""
-        self._pool.terminate(kill=False)
+        self._pool.terminate(kill=False, why="by terminate_workers()")
 
     def kill_workers(self) -> None:
         """End all workers now (SIGKILL): running tasks fail with BrokenProcessPool, queued ones are cancelled."""
-        self._pool.terminate(kill=True)
+        self._pool.terminate(kill=True, why="by kill_workers()")
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Shut down and wait. After Ctrl-C or SystemExit: cancel what is queued, and see that what runs comes to an end."""
         if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
-            self._interrupt()
+            self._interrupt(exc_type)
             return
         try:
             self.shutdown(wait=True)
-        except (KeyboardInterrupt, SystemExit):
-            self._interrupt()
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._interrupt(type(error))
             raise
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, why: type[BaseException]) -> None:
         """Ask, interrupt after 5 s, kill after 5 more; a second Ctrl-C kills at once."""
-        import signal
-
         pool = self._pool
         try:
-            pool.shutdown(cancel_pending=True)
-            pool.ask_running(None)
-            if not pool.join(INTERRUPT_AFTER):
-                pool.ask_running(signal.SIGINT)
-                if not pool.join(INTERRUPT_AFTER):
-                    pool.terminate(kill=True)
-                    pool.join()
+            pool.wind_down(f"the executor was shut down by {why.__name__}")
+            self._finalizer.detach()
+            pool.join()
         except KeyboardInterrupt:
-            pool.terminate(kill=True)
+            pool.terminate(kill=True, why="by a second KeyboardInterrupt")
             pool.join()
             raise
 
     async def __aenter__(self) -> Self:
-        """Enter; the same as ``with``."""
+        """Enter; nothing is started."""
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Shut down without blocking the event loop."""
+        """As ``__exit__``, without blocking the event loop. The cancellation of the block counts as a Ctrl-C, a second one as a second."""
         import asyncio
 
-        await asyncio.to_thread(self.__exit__, exc_type, exc, tb)
+        pool = self._pool
+        if exc_type is not None and (issubclass(exc_type, (KeyboardInterrupt, SystemExit)) or _is_cancellation(exc_type)):
+            pool.wind_down(f"the executor was shut down by {exc_type.__name__}")
+        else:
+            pool.shutdown()
+        self._finalizer.detach()
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        pool.when_finished(partial(post_to_loop, loop, wake_waiter, ended))
+        cancelled = 0
+        while not ended.done():
+            try:
+                await asyncio.wait((ended,))
+            except asyncio.CancelledError:
+                cancelled += 1
+                if cancelled == 1 and pool.end_reason is None:
+                    pool.wind_down("the executor was shut down by CancelledError")
+                else:
+                    pool.terminate(kill=True, why="by a second cancellation")
+        if cancelled:
+            raise asyncio.CancelledError
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
@@ -602,6 +636,26 @@ class CondaEnvExecutor(Executor):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {_describe(self._environment)}, {self.worker_count} of {self._max_workers} workers>"
+
+
+def _answer(ready: asyncio.Future[None], error: BaseException | None) -> None:
+    if ready.done():
+        return  # its awaiter was cancelled
+    if error is None:
+        ready.set_result(None)
+    else:
+        ready.set_exception(error)
+
+
+def _is_cancellation(kind: type[BaseException]) -> bool:
+    """Return True if the running asyncio task was cancelled. An awaited Task that was cancelled raises the same exception."""
+    import asyncio
+
+    if not issubclass(kind, asyncio.CancelledError):
+        return False
+    current = asyncio.current_task()
+    cancelling = getattr(current, "cancelling", None)  # Python 3.11
+    return cancelling is None or cancelling() > 0
 
 
 def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: Any, preload: Sequence[str]) -> None:

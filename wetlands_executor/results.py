@@ -117,7 +117,7 @@ def outcome_of(task: Task[Any], end: float | None) -> Any:
     try:
         task.wait_for(remaining(end))
         if task.cancelled():
-            return CancelledError()
+            return CancelledError(*task._cancel_words())
         error = task.exception()
         return task.result() if error is None else error
     except BaseException:

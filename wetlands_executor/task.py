@@ -200,6 +200,8 @@ class Task(Future[T]):
     _escalating = False
     _interrupted = False
     _cancel_asked = False
+    #: Why the task was cancelled, if not because its program asked for that.
+    _cancel_reason: str | None = None
     _worker_pid: int | None = None
     _duration = 0.0
     _finished_at: float | None = None
@@ -303,7 +305,7 @@ class Task(Future[T]):
             if self._exception is not None:
                 raise self._exception
             if (self._final or self._state) in _CANCELLED:
-                raise CancelledError
+                raise CancelledError(*self._cancel_words())
             return self._result  # type: ignore[return-value]
         finally:
             # Break the reference cycle with the exception's traceback, as the standard library does.
@@ -314,8 +316,11 @@ class Task(Future[T]):
         if self._final is None and self._state not in _DONE:
             self._sleep(timeout)
         if self._is_cancelled():
-            raise CancelledError
+            raise CancelledError(*self._cancel_words())
         return self._exception
+
+    def _cancel_words(self) -> tuple[str, ...]:
+        return () if self._cancel_reason is None else (self._cancel_reason,)
 
     def wait_for(self, timeout: float | None = None) -> Self:
         """Wait until the task has finished, however; return it.
@@ -407,7 +412,9 @@ class Task(Future[T]):
 
     @property
     def error(self) -> str | None:
-        """What went wrong, in one line; None unless FAILED."""
+        """What went wrong, in one line, if the task has FAILED; why it was CANCELED, if its program did not ask for that; else None."""
+        if self._is_cancelled():
+            return self._cancel_reason
         error = self._exception
         return None if error is None else describe(error)
 
@@ -514,6 +521,7 @@ class Task(Future[T]):
         """Cancel the task by all means: if it runs, the process that runs it is ended (and replaced). The task becomes CANCELED."""
         self._cancel_asked = True
         if not self._cancel_at_gate() and self._pool is not None and self._call is not None:
+            self._cancel_reason = "its worker was killed by Task.kill()"
             self._verdict = True
             self._pool.kill(self._call)
 
@@ -542,7 +550,7 @@ class Task(Future[T]):
         if not self._cancel_at_gate() and self._pool is not None and self._call is not None:
             self._pool.ask_to_cancel(self._call)
 
-    def _cancel_at_gate(self) -> bool:
+    def _cancel_at_gate(self, reason: str | None = None) -> bool:
         """Cancel a task that was never handed to the pool; False if it was."""
         gate = self._gate
         if gate is None:
@@ -551,7 +559,7 @@ class Task(Future[T]):
             gate.pop()
         except IndexError:
             return False
-        self._settle_cancelled()
+        self._settle_cancelled(reason)
         return True
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
@@ -605,7 +613,7 @@ class Task(Future[T]):
         waiting: deque[tuple[TaskEvent, dict[Any, Any]]] = deque()
         arrived = asyncio.Event()
         # Updates that the loop has not taken are merged, as for listeners.
-        stream = Listener(lambda event: _post_to_loop(loop, _arrive, waiting, arrived, event), None, once=True)
+        stream = Listener(lambda event: post_to_loop(loop, _arrive, waiting, arrived, event), None, once=True)
         streams: deque[Listener] = self.__dict__.setdefault("_streams", deque())
         streams.append(stream)
         try:
@@ -638,7 +646,7 @@ class Task(Future[T]):
         if not self._is_done():
             threads.check(self)
             waiter = loop.create_future()
-            self._on_settled(lambda _task: _post_to_loop(loop, _wake_waiter, waiter))
+            self._on_settled(lambda _task: post_to_loop(loop, wake_waiter, waiter))
             try:
                 await waiter
             except asyncio.CancelledError:
@@ -646,7 +654,7 @@ class Task(Future[T]):
                     self._ask_to_cancel()
                 raise
         if self._is_cancelled():
-            raise asyncio.CancelledError(f"task {self.name!r} was cancelled")
+            raise asyncio.CancelledError(": ".join((f"task {self.name!r} was cancelled", *self._cancel_words())))
         if isinstance(self._exception, StopIteration):
             # An exception of this type cannot leave a coroutine; asyncio's own futures hang on it (python/cpython#112182).
             raise RuntimeError(f"the task raised {describe(self._exception)}") from self._exception
@@ -674,7 +682,7 @@ class Task(Future[T]):
         self._ask_to_cancel()
         if not self._is_done():
             threads.check(self)
-        self._on_settled(lambda _task: _post_to_loop(loop, _wake_waiter, waiter))
+        self._on_settled(lambda _task: post_to_loop(loop, wake_waiter, waiter))
         await waiter
 
     def __reduce__(self) -> Any:
@@ -854,10 +862,16 @@ class Task(Future[T]):
             _release(fields["_sleepers"])
         self._tell(fields, condition)
 
-    def _settle_cancelled(self) -> None:
-        """Make the task cancelled, as far as anybody can tell, at once."""
+    def _settle_cancelled(self, reason: str | None = None) -> None:
+        """Make the task cancelled, as far as anybody can tell, at once.
+
+        Args:
+            reason: why, if its program did not ask for that; for ``error`` and the message of ``CancelledError``.
+        """
         if self._final is not None:
             return
+        if reason is not None:
+            self._cancel_reason = reason
         self._finished_at = time.time()
         self._final = CANCELLED_AND_NOTIFIED
         self._call = None
@@ -1052,14 +1066,16 @@ def _is_bridge(fn: Callable[[Any], object]) -> bool:
     return getattr(fn, "__module__", None) == "asyncio.futures" and getattr(fn, "__name__", "") == "_call_set_state"
 
 
-def _post_to_loop(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *args: Any) -> None:
+def post_to_loop(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *args: Any) -> None:
+    """Call ``fn(*args)`` in an event loop soon; from any thread. Nothing happens if the loop is closed."""
     try:
         loop.call_soon_threadsafe(fn, *args)
     except RuntimeError:
         pass  # the loop is closed: nobody waits there any more
 
 
-def _wake_waiter(waiter: asyncio.Future[None]) -> None:
+def wake_waiter(waiter: asyncio.Future[None]) -> None:
+    """End the wait for a future of this loop; in the loop."""
     if not waiter.done():
         waiter.set_result(None)
 

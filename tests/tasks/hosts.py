@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.tasks import workload
-from wetlands_executor import CondaEnvExecutor, TaskEvent, executor
+from wetlands_executor import CondaEnvExecutor, TaskEvent
+from wetlands_executor.pool import pool
 
 
 def rss() -> int:
@@ -84,7 +85,7 @@ def attentive_sleep() -> Iterator[Callable[[float], object]]:
 
 def interrupted(kind: str, path: str, seconds: str) -> None:
     """Block in ``with`` until Ctrl-C; print what became of the tasks."""
-    executor.INTERRUPT_AFTER = float(seconds)
+    pool.INTERRUPT_AFTER = float(seconds)
     calls: dict[str, Any] = {"cooperative": workload.cooperate_by_update, "sleeping": workload.sleep_on, "stubborn": workload.stubborn}
     running = queued = None
     ready = threading.Event()

@@ -260,6 +260,7 @@ class Actions(Arrivals):
         if process is None or self.processes.get(process.worker) is not process or call.number not in process.calls:
             return
         call.task._interrupted = True
+        call.task._cancel_reason = f"it did not stop within {grace:g} s of the request (cancel_grace): it was interrupted"
         process.interrupt(call, signal.SIGINT)
         self._set_call_timer(call, grace, partial(self._end_escalation, call))
 
@@ -267,6 +268,7 @@ class Actions(Arrivals):
         process = call.process
         if process is not None and self.processes.get(process.worker) is process and call.number in process.calls:
             call.task._verdict = True
+            call.task._cancel_reason = "it did not stop at the request nor at the interrupt (cancel_grace): its worker was ended"
             self._kill_call(call)
 
     def _stop_worker(self, action: st.StopWorker) -> None:
@@ -302,7 +304,8 @@ class Actions(Arrivals):
 
     def _cancelled(self, action: st.Cancelled) -> None:
         for call in action.items:
-            call.task._settle_cancelled()  # type: ignore[attr-defined]
+            task = call.task  # type: ignore[attr-defined]
+            task._settle_cancelled(None if task._cancel_asked else self.end_reason)
 
     def _cancel_answered(self, action: st.CancelAnswered) -> None:
         for reply in self._replies.pop(action.item, ()):

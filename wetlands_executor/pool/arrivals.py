@@ -787,7 +787,8 @@ class Arrivals(Limits):
         if process.ready:
             if process.reason is not None:
                 return process.reason, False
-            message = f"The worker process {process.process.pid} of {self.what} was ended {how} while it ran this task{said}"
+            why = f"{self.kill_reason}. " if self.kill_reason is not None else ""
+            message = f"{why}The worker process {process.process.pid} of {self.what} was ended {how} while it ran this task{said}"
             return WorkerCrashed(message, code, name, tail), False
         if process.reason is not None:
             return process.reason, True

@@ -105,7 +105,7 @@ class PartTask(Task[Any]):
         while not part.complete:
             part.series.fail(part.advance(), error)
 
-    def _settle_cancelled(self) -> None:
+    def _settle_cancelled(self, reason: str | None = None) -> None:  # noqa: ARG002 - a map tells it from its pool
         part = self._part
         left = part.count - part.received
         while not part.complete:
@@ -160,7 +160,7 @@ class BulkTask(Task[Any]):
         for place in series.take_rest():
             series.fail(place, error)
 
-    def _settle_cancelled(self) -> None:
+    def _settle_cancelled(self, reason: str | None = None) -> None:  # noqa: ARG002 - a map tells it from its pool
         series = self._bulk.series
         rest = series.take_rest()
         for place in rest:
@@ -459,18 +459,21 @@ def _value(entry: tuple[int, Any], series: Series, return_exceptions: bool) -> A
                 raise error from failure
             error.__cause__ = None if error is failure else failure
             return error
+    failed: BaseException
     if kind == SETTLED:
-        error = None if data.cancelled() else data.exception()
-        if error is None or not return_exceptions:
-            return CancelledError() if return_exceptions and data.cancelled() else data.result()
-        return error
+        if not return_exceptions:
+            return data.result()
+        if data.cancelled():
+            return CancelledError(*data._cancel_words())
+        return data.result() if data.exception() is None else data.exception()
     if kind == TOO_LARGE:
-        error = MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process")
+        failed = MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process")
     else:
-        error = CancelledError()
+        reason = series.pool.end_reason
+        failed = CancelledError() if reason is None else CancelledError(reason)
     if return_exceptions:
-        return error
-    raise error
+        return failed
+    raise failed
 
 
 def collect(

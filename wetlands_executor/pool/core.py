@@ -140,6 +140,12 @@ class PoolCore:
         self._fate: dict[int, Start | None] = {}
         self.refusing = False
         self.broken: BaseException | None = None
+        #: Why what has not started is cancelled, once the pool is ended that way.
+        self.end_reason: str | None = None
+        #: Why all workers were ended at once, for the tasks that ran; None if they were not.
+        self.kill_reason: str | None = None
+        #: Called when the pool has ended and everything was delivered; see `when_finished`.
+        self._when_finished: deque[Callable[[], object]] = deque()
         # The state was told something since it was last published.
         self._changed = True
         #: Idle workers to which a submitting thread may write; replaced whole by the I/O thread.
@@ -156,7 +162,7 @@ class PoolCore:
         self._notifications: deque[Callable[[], bool]] = deque()
         self._notifying = False
         self._replies: dict[st.Item, list[Callable[[bool], object]]] = {}
-        self._launch_waiters: list[tuple[threading.Lock, list[BaseException]]] = []
+        self._launch_waiters: list[Callable[[BaseException | None], object]] = []
         self._timers = Timers()
         self._run_limit: Timer | None = None
         self.ended = False
@@ -303,10 +309,8 @@ class PoolCore:
 
     def _answer_launch(self, error: BaseException | None) -> None:
         waiters, self._launch_waiters = self._launch_waiters, []
-        for lock, errors in waiters:
-            if error is not None:
-                errors.append(error)
-            lock.release()
+        for answer in waiters:
+            answer(error)
 
     def _answer_hello(self) -> None:
         """Let the threads go that wait for a worker's first word: it was said, or will not be."""

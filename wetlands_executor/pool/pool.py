@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -52,6 +53,8 @@ LOGGER = logging.getLogger("concurrent.futures")
 
 #: How often a submitting thread that is inside a lane is waited for when the pool has failed.
 LANE_TRIES = 200
+#: Seconds that a running call has, when its pool is to end soon: to see the request, then to end at the interrupt.
+INTERRUPT_AFTER = 5.0
 #: Seconds that a cancellation of many calls is waited for at most.
 PATIENCE = 5.0
 #: Seconds after which a call that could not be recalled is looked at again.
@@ -327,23 +330,18 @@ class Pool(Actions):
 
     def launch(self, wait: bool) -> None:
         """Start all workers; raise why if none can be started."""
-        if self.forked:
-            raise RuntimeError("this executor belongs to the process that forked this one: make a new one here")
         lock = threading.Lock()
         lock.acquire()
         errors: list[BaseException] = []
 
-        def begin() -> None:
-            if self._state.status is not st.Status.OPEN:
-                lock.release()
-                return
-            self._launch_waiters.append((lock, errors))
-            self._feed(st.LaunchRequested())
-            self._check_launched()
+        def answer(error: BaseException | None) -> None:
+            if error is not None:
+                errors.append(error)
+            lock.release()
 
         if wait:
             threads.check()
-        self.post(begin)
+        self.launch_then(answer)
         if wait:
             lock.acquire()
             if errors:
@@ -367,14 +365,41 @@ class Pool(Actions):
         self.post(begin)
         said.wait(self._start_timeout)
 
-    def shutdown(self, *, cancel_pending: bool = False) -> None:
-        """Accept nothing more and end when everything is done. Does not wait: a finalizer may call it."""
+    def launch_then(self, answer: Callable[[BaseException | None], object]) -> None:
+        """Start all workers. Does not wait; any thread.
+
+        Args:
+            answer: called on the I/O thread when all are ready, or with the reason why none can be started; must neither
+                block nor run user code.
+        """
+        if self.forked:
+            raise RuntimeError("this executor belongs to the process that forked this one: make a new one here")
+
+        def begin() -> None:
+            if self._state.status is not st.Status.OPEN:
+                answer(None)
+                return
+            self._launch_waiters.append(answer)
+            self._feed(st.LaunchRequested())
+            self._check_launched()
+
+        self.post(begin)
+
+    def shutdown(self, *, cancel_pending: bool = False, reason: str = "the executor was shut down") -> None:
+        """Accept nothing more and end when everything is done. Does not wait: a finalizer may call it.
+
+        Args:
+            cancel_pending: cancel what has not started.
+            reason: why, for tasks that are cancelled.
+        """
         self.refusing = True
+        if cancel_pending and self.end_reason is None:
+            self.end_reason = reason
         for task in list(self.unstarted):
-            task._cancel_at_gate()
+            task._cancel_at_gate(f"{reason} before the task was started")
         if cancel_pending:
             for task in list(self.dependents):
-                task._cancel_at_gate()
+                task._cancel_at_gate(reason)
         if not self._end_unused():
             self.post(partial(self._feed, st.ShutdownRequested(cancel_pending)))
 
@@ -395,13 +420,55 @@ class Pool(Actions):
         self._sweep()
         self.workers_gone.set()
         self.finished.set()
+        self._run_when_finished()
         return True
 
-    def terminate(self, *, kill: bool) -> None:
-        """End all workers now: running calls are lost, the others cancelled."""
+    def wind_down(self, reason: str) -> None:
+        """End soon. Does not wait; any thread.
+
+        What has not started is cancelled; what runs is asked to stop, interrupted after ``INTERRUPT_AFTER`` seconds, and
+        its worker is ended after as many more.
+
+        Args:
+            reason: why, for tasks that are cancelled.
+        """
+        self.shutdown(cancel_pending=True, reason=reason)
+        if self.started and not self.ended:
+            self.ask_running(None)
+            self.later(INTERRUPT_AFTER, partial(self.ask_running, signal.SIGINT))
+            self.later(2 * INTERRUPT_AFTER, partial(self.terminate, kill=True, why=f"because {reason}"))
+
+    def wind_down_later(self, seconds: float, reason: str) -> None:
+        """Call ``wind_down`` after ``seconds``, unless the pool has ended by then. Any thread."""
+        if self.started and not self.ended:
+            self.later(max(seconds, 0.0), partial(self.wind_down, reason))
+
+    def when_finished(self, job: Callable[[], object]) -> None:
+        """Call ``job``, which must neither block nor run user code, when the pool has ended and everything was delivered; now if it has."""
+        self._when_finished.append(job)
+        if self.finished.is_set() or not self.started or self.forked:
+            self._run_when_finished()
+
+    def _run_when_finished(self) -> None:
+        while self._when_finished:
+            try:
+                job = self._when_finished.popleft()
+            except IndexError:
+                return  # another thread has it
+            job()
+
+    def terminate(self, *, kill: bool, why: str) -> None:
+        """End all workers now: running calls are lost, the others cancelled.
+
+        Args:
+            kill: at once; else SIGTERM comes first.
+            why: for the tasks that it costs; continues "its worker was killed".
+        """
         self.refusing = True
+        self.kill_reason = self.kill_reason or f"its worker was killed {why}"
+        reason = self.end_reason = self.end_reason or f"the workers of its executor were killed {why}"
         for task in [*self.unstarted, *self.dependents]:
-            task._cancel_at_gate()
+            task._cancel_at_gate(reason)
         if not self._end_unused():
             self.post(partial(self._terminate, kill))
 
@@ -470,6 +537,7 @@ class Pool(Actions):
         self.decoders.end()
         self.callbacks.end()
         self.finished.set()
+        self._run_when_finished()
 
     def _sweep(self) -> None:
         """Deal with what was posted too late; any thread. Each entry is taken by exactly one."""
