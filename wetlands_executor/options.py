@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from wetlands_executor import seconds
-from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
+from wetlands_executor import seconds as seconds_of
+from wetlands_executor.errors import TaskTimeoutError, WaitTimeout, WorkerCrashed, WorkerUnresponsive
+from wetlands_executor.task import Task
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
 
     from wetlands_executor.executor import CondaEnvExecutor
-    from wetlands_executor.task import Task
+
+T = TypeVar("T")
+
+#: Seconds that the running calls of a view have after their cancellation until they are killed.
+KILL_AFTER = 10.0
 
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None
 
@@ -49,7 +55,7 @@ class CallOptions:
         if self.name is not None:
             object.__setattr__(self, "name", str.__str__(self.name))  # of a subclass, encoding and comparing may do anything
         for key in ("timeout", "cancel_grace"):
-            object.__setattr__(self, key, seconds.limit(key, getattr(self, key)))  # what is checked is what is used
+            object.__setattr__(self, key, seconds_of.limit(key, getattr(self, key)))  # what is checked is what is used
         for key in ("retries", "priority"):
             if isinstance(getattr(self, key), bool) or not isinstance(getattr(self, key), int):
                 raise TypeError(f"{key} must be an integer, not {getattr(self, key)!r}")
@@ -105,12 +111,30 @@ class OptionsView(Executor):
         }
         return OptionsView(self._executor, replace(self._options, **{key: value for key, value in given.items() if value is not _KEEP}))
 
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Task[Any]:
+    @overload
+    def submit(self, fn: str, /, *args: Any, **kwargs: Any) -> Task[Any]: ...
+
+    @overload
+    def submit(self, fn: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
+
+    @overload
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]: ...
+
+    def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Task[Any]:
         """As ``CondaEnvExecutor.submit``, with the options of this view."""
         self._refuse_if_closed()
         return self._keep(self._executor._submit(fn, args, kwargs, None, self._options))
 
-    def map(self, fn: Any, *iterables: Iterable[Any], **arguments: Any) -> Iterator[Any]:
+    def map(  # the standard library's signature differs by version
+        self,
+        fn: Callable[..., T] | str,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+    ) -> Iterator[T]:
         """As ``CondaEnvExecutor.map``, with the options of this view.
 
         Raises:
@@ -119,9 +143,19 @@ class OptionsView(Executor):
         self._refuse_if_closed()
         if not self._options.start:
             raise ValueError("map with start=False would wait for tasks that nobody can start; use map_tasks")
-        return self._executor._map(fn, iterables, self._options, self._keep, **arguments)
+        return self._executor._map(
+            fn,
+            iterables,
+            self._options,
+            self._keep,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+        )
 
-    def map_tasks(self, fn: Any, *iterables: Iterable[Any]) -> list[Task[Any]]:
+    def map_tasks(self, fn: Callable[..., T] | str, *iterables: Iterable[Any]) -> list[Task[T]]:
         """As ``CondaEnvExecutor.map_tasks``, with the options of this view."""
         self._refuse_if_closed()
         return [self._keep(task) for task in self._executor._map_tasks(fn, iterables, self._options)]
@@ -140,15 +174,42 @@ class OptionsView(Executor):
         task._on_settled(self._tasks.discard)
         return task
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End this view, not the pool: accept nothing more, and wait for what was submitted through it."""
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None) -> None:
+        """End this view, not the pool: accept nothing more, and wait for what was submitted through it.
+
+        Args:
+            wait: return when all of it has finished.
+            cancel_futures: cancel what has not started.
+            timeout: seconds after which, of what was submitted through this view, the rest is cancelled or asked to stop,
+                and killed after 10 s more; None lets it finish. Without ``wait`` it has no meaning.
+
+        Raises:
+            TypeError, ValueError: ``timeout`` is no number of seconds.
+        """
+        timeout = seconds_of.wait("timeout", timeout)
         self._closed = True
-        tasks = list(self._tasks)
+        tasks = [task for task in self._tasks if task._pool is None or task not in task._pool.unstarted]
         if cancel_futures:
-            for task in tasks:
+            for task in list(self._tasks):
                 if not task.running():
                     task.cancel()
-        if wait:
+        if not wait:
+            return
+        steps: list[tuple[float | None, Callable[[Task[Any]], object] | None]] = [(None, None)]
+        if timeout is not None:
+            steps = [(timeout, Task.cancel), (KILL_AFTER, Task.kill), (None, None)]
+        for seconds, act in steps:
+            end = None if seconds is None else time.monotonic() + seconds
+            tasks = [task for task in tasks if not _has_finished(task, end)]
             for task in tasks:
-                if task._pool is None or task not in task._pool.unstarted:  # what was never started never ends
-                    task.wait_for()
+                if act is not None:
+                    act(task)
+
+
+def _has_finished(task: Task[Any], end: float | None) -> bool:
+    """Wait for a task until ``end`` on the monotonic clock; None waits without limit."""
+    try:
+        task.wait_for(None if end is None else end - time.monotonic())
+    except WaitTimeout:
+        return False
+    return True

@@ -120,5 +120,46 @@ def exiting(path: str) -> None:
         sys.exit(7)
 
 
+def interrupted_async(kind: str, path: str, seconds: str, how: str) -> None:
+    """Block in ``async with`` until a signal; print what became of the tasks.
+
+    Args:
+        kind: what runs.
+        path: what it writes to.
+        seconds: between the request, the interrupt, and the end of the worker.
+        how: "inside" the block, or while it "ends"; "handler" cancels the block at SIGTERM.
+    """
+    import asyncio
+    import signal
+
+    pool.INTERRUPT_AFTER = float(seconds)
+    calls: dict[str, Any] = {"cooperative": workload.cooperate_by_update, "sleeping": workload.sleep_on, "stubborn": workload.stubborn}
+    tasks: list[Any] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        if how == "handler":
+            current = asyncio.current_task()
+            assert current is not None
+            loop.add_signal_handler(signal.SIGTERM, current.cancel)
+        async with CondaEnvExecutor(max_workers=1) as ex:
+            args = () if kind == "cooperative" else ("/nowhere", "running", path)
+            running = ex.options(start=False).submit(calls[kind], *args)
+            running.listen(lambda event: loop.call_soon_threadsafe(ready.set))
+            running.start()
+            tasks.extend((running, ex.submit(workload.note, path, "queued ran")))
+            await ready.wait()
+            print("ready", flush=True)
+            if how != "ends":
+                await asyncio.sleep(60)
+
+    try:
+        asyncio.run(main())
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        print("left", *(task.status.value for task in tasks), type(error).__name__, flush=True)
+        print(tasks[1].error, flush=True)
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

@@ -305,7 +305,7 @@ class Actions(Arrivals):
     def _cancelled(self, action: st.Cancelled) -> None:
         for call in action.items:
             task = call.task  # type: ignore[attr-defined]
-            task._settle_cancelled(None if task._cancel_asked else self.end_reason)
+            task._settle_cancelled(self.reason_of_cancel(task))
 
     def _cancel_answered(self, action: st.CancelAnswered) -> None:
         for reply in self._replies.pop(action.item, ()):

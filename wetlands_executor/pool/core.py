@@ -318,6 +318,10 @@ class PoolCore:
         for latch in waiters:
             latch.set()
 
+    def reason_of_cancel(self, task: Task[Any]) -> str | None:
+        """Return why a task is cancelled, if its program has not asked for that: its pool is being ended."""
+        return None if task._cancel_asked else self.end_reason
+
     @property
     def forked(self) -> bool:
         """True in a child that the host has forked: the pool belongs to the parent."""

@@ -103,7 +103,7 @@ class Settling(PoolCore):
         elif kind == wire.NONE:
             call.task._settle(None, None)
         elif kind == wire.CANCELLED:
-            call.task._settle_cancelled()
+            call.task._settle_cancelled(self.reason_of_cancel(call.task))
         elif kind == wire.VALUE and is_trivial(data):
             try:
                 value = pickle.loads(data)
@@ -163,7 +163,7 @@ class Settling(PoolCore):
             elif frame.kind == wire.NONE:
                 call.task._settle(None, None)
             elif frame.kind == wire.CANCELLED:
-                call.task._settle_cancelled()
+                call.task._settle_cancelled(self.reason_of_cancel(call.task))
             elif call.deciding:
                 self._decide(call, payload.decode_error(frame.payload, foreign=_is_foreign(call)))
             else:
@@ -212,7 +212,7 @@ class Settling(PoolCore):
     def _run_again(self, call: Call, error: BaseException, asked: bool) -> None:
         task = call.task
         if task._cancel_asked:
-            task._settle_cancelled()
+            task._settle_cancelled(self.reason_of_cancel(task))
         elif self._state.status is st.Status.CLOSED or self._state.terminated or self._state.broken:
             task._settle(None, error)
         else:
