@@ -41,3 +41,22 @@ assert seen == [True] * 30, seen
 def test_finalizers_find_the_memory_there() -> None:
     done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", PROGRAM], capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_an_arena_whose_file_is_being_closed_is_not_found(monkeypatch):
+    """A worker that starts at that moment would get the number of a closed file, or of another one."""
+    from wetlands_executor.pool import arena, spawn
+
+    monkeypatch.setattr(arena, "_arenas", {})
+    dying = arena.current()
+    fd, found, close = dying.fd, [], spawn.close_quietly
+
+    def closing(number):
+        if number == fd and not found:
+            found.append(arena.current())
+        close(number)
+
+    monkeypatch.setattr(spawn, "close_quietly", closing)
+    del dying
+    assert len(found) == 1
+    assert found[0].fd != fd
