@@ -73,6 +73,11 @@ class Peer:
         self.record = found = self._made.setdefault("record", made)
         return found
 
+    def drop_record(self) -> None:
+        """Let go of the record: the pool has ended, and its executor may be kept for long."""
+        self.record = None
+        self._made.pop("record", None)
+
     @property
     def foreign(self) -> bool:
         """True if its bytecode is not ours, or if that cannot be known. The first question may start a process."""

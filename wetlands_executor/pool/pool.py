@@ -417,6 +417,7 @@ class Pool(Actions):
         self.ended = True
         self._port = EndedPort()  # type: ignore[assignment]
         self.keeps = []
+        self.peer.drop_record()
         self._sweep()
         self.workers_gone.set()
         self.finished.set()
@@ -517,6 +518,7 @@ class Pool(Actions):
         """Deliver what is under way and let everybody go who waits. Runs last on the I/O thread."""
         self.lanes = ()
         self.keeps = []
+        self.peer.drop_record()
         self._timers.clear()
         self._timed.clear()
         self._answer_launch(None)
