@@ -12,9 +12,13 @@ import pytest
 from tests import interpreters
 from tests.portable.conftest import Run
 
+#: Seconds: the first test waits for all versions, on a busy machine too.
+pytestmark = pytest.mark.timeout(400)
 HERE = Path(__file__).parent
 #: Versions that a host may have.
 HOSTS = tuple(minor for minor in interpreters.MINORS if int(minor.partition(".")[2]) >= 10)
+
+
 @pytest.fixture(scope="session")
 def reports(run_host: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Let every host run with all workers; return the folder with a report per pair."""

@@ -17,6 +17,8 @@ from tests import interpreters
 from tests.portable.pages import kinds_of_the_page
 from wetlands_executor.pool import bundle
 
+#: Seconds: the first test waits for all versions, on a busy machine too.
+pytestmark = pytest.mark.timeout(400)
 HERE = Path(__file__).parent
 #: Seconds that one process may take for all its cases.
 DEADLINE = 60
