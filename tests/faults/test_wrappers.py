@@ -72,7 +72,8 @@ def test_a_worker_behind_a_wrapper_is_like_any_other(make, tmp_path, kind, optio
     assert gone([pid])
 
     assert crash_of(executor.submit(os._exit, 3)).exit_code == 3
-    crash_of(executor.submit(eval, "__import__('os').kill(__import__('os').getpid(), 9)"))
+    crash = crash_of(executor.submit(eval, "__import__('os').kill(__import__('os').getpid(), 9)"))
+    assert "SIGKILL" in str(crash)  # the wrapper's own end, or its exit code of 128 + 9
     pid = executor.submit("os:getpid").result(DEADLINE)
     executor.shutdown()
     assert gone([pid])

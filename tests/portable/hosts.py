@@ -5,6 +5,7 @@ pipes, and all that goes through shared memory, are recorded on the way: ``tap``
 PORTABLE=0, code travels as it is.
 """
 
+import ast
 import asyncio
 import dataclasses
 import json
@@ -265,6 +266,18 @@ def journey_cells_of_a_notebook(executor):
     error = executor.submit(globals()["run_cell"]).exception(DEADLINE)
     assert isinstance(error, ZeroDivisionError), error
     assert "return helper_of_cell(self) / 0" in str(error.__cause__)
+
+
+def journey_statements_that_were_compiled_alone(executor):
+    """As IPython does it: each release of Python compiles a call of an imported module's function in its own way then."""
+    name = "<statements>"
+    source = "import math\ndef f(x): return math.floor(x)\ng = lambda x: math.ceil(x) + f(x)\n"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    space = {"__name__": "__main__"}
+    for node in ast.parse(source).body:
+        exec(compile(ast.Module([node], []), name, "exec", dont_inherit=True), space)
+    assert executor.submit(space["f"], 1.5).result(DEADLINE) == 1
+    assert executor.submit(space["g"], 1.5).result(DEADLINE) == 3
 
 
 def journey_features_of_the_future(executor):

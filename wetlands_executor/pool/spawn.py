@@ -509,7 +509,11 @@ def describe_end(code: int | None, why_lost: str) -> str:
     """Return how a process has ended, for the sentence "it ended ..."."""
     if code is None:
         return f"in an unknown way ({why_lost})"
-    return f"by {signal_name(code)}" if code < 0 else f"with exit code {code}"
+    if code < 0:
+        return f"by {signal_name(code)}"
+    # A wrapper that is a shell ends so when its Python was ended by a signal.
+    name = signal_name(128 - code) if 128 < code < 128 + signal.NSIG else None
+    return f"with exit code {code}" + (f" (a shell's for a program that {name} has ended)" if name else "")
 
 
 def start(

@@ -11,6 +11,8 @@ together with imports of just those names, gives the very same code, then it is 
 
 from __future__ import annotations
 
+import sys
+
 from . import portable
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -76,7 +78,8 @@ def _collect(code: CodeType, plain: Set[str], methods: Set[str]) -> None:
         if operation == "LOAD_METHOD" and name is not None:  # until Python 3.11
             methods.add(name)
         elif operation == "LOAD_ATTR" and name is not None:
-            by_method = dis.opmap.get("LOAD_METHOD") is None and (instruction.arg or 0) & 1
+            # Not asked of ``dis.opmap``: Python 3.12 lists LOAD_METHOD there, and never writes it.
+            by_method = sys.version_info >= (3, 12) and (instruction.arg or 0) & 1
             (methods if by_method else plain).add(name)
         name = None
         if operation.startswith("LOAD_") and operation not in ("LOAD_CONST", "LOAD_ATTR"):
