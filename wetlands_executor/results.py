@@ -95,7 +95,9 @@ def _as_they_come(
         add(task)
     try:
         while waiting:
-            threads.check()
+            if threads.kind_of_this() is not None:
+                for task in tuple(waiting):
+                    threads.check(task)
             try:
                 left = remaining(end)
                 task = finished.get(timeout=None if left is None else max(left, 0.0))

@@ -18,6 +18,7 @@ import itertools
 import logging
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
@@ -145,11 +146,19 @@ class _OnDemand:
 
 
 class Waiters(list[Any]):
-    """The standard library's waiters of one Future: ``wait`` and ``as_completed`` add theirs before they sleep."""
+    """The standard library's waiters of one Future: ``wait`` and ``as_completed`` add theirs before they sleep.
+
+    Args:
+        task: that Future.
+    """
+
+    def __init__(self, task: Task[Any]) -> None:
+        super().__init__()
+        self._task = weakref.ref(task)
 
     def append(self, waiter: Any) -> None:
         """Add one. Raises RuntimeError on a thread that must not wait."""
-        threads.check()
+        threads.check(self._task())
         super().append(waiter)
 
 
@@ -169,7 +178,7 @@ def _make_condition(task: Task[Any]) -> TaskCondition:
 
 
 def _make_waiters(task: Task[Any]) -> list[Any]:
-    return task.__dict__.setdefault("_waiters", Waiters())  # type: ignore[no-any-return]
+    return task.__dict__.setdefault("_waiters", Waiters(task))  # type: ignore[no-any-return]
 
 
 def _make_callbacks(task: Task[Any]) -> deque[Any]:
@@ -1093,3 +1102,19 @@ def _arrive(waiting: deque[tuple[TaskEvent, dict[Any, Any]]], arrived: asyncio.E
 def remaining(end: float | None) -> float | None:
     """Return the seconds until ``end`` on the monotonic clock; None if there is no end."""
     return None if end is None else end - time.monotonic()
+
+
+def needed(what: object) -> set[object]:
+    """Return what must end before ``what`` can: it, and if it is a task that waits for others, those and what they wait for."""
+    found = {what}
+    left = [what]
+    while left:
+        gate = getattr(left.pop(), "_gate", None)
+        try:
+            *_, args, kwargs = gate[0].args  # type: ignore[index] # as `dependencies` holds them
+        except (TypeError, IndexError):
+            continue  # it waits for none, or for none any more
+        new = {value for value in (*args, *kwargs.values()) if isinstance(value, Task)} - found
+        found |= new
+        left.extend(new)
+    return found

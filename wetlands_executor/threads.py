@@ -8,7 +8,8 @@ that thread, which never runs signal handlers, starts the real one. Two re-entri
 is decided by these threads themselves, in one step (see their targets).
 
 *Waiting.* The garbage collector runs finalizers on any thread, those of a pool included. A finalizer that waits for a task on
-a thread without which no task ends would wait for ever, and all tasks with it. ``check`` refuses that.
+a thread without which no task ends would wait for ever, and all tasks with it. ``check`` refuses that. The output thread also runs
+code of the program, which may wait while it is called for that: see ``writing``.
 
 Any thread enters.
 """
@@ -23,7 +24,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-#: What a thread of a pool does, as error messages say it. Threads of these kinds never wait for a task.
+#: What a thread of a pool does, as error messages say it. Threads of these kinds never wait for a
+#: task, the output thread but for ``writing``.
 IO, OUTPUT, START = "feeds the workers", "writes what tasks print", "starts the workers"
 #: User code runs on these, which may wait for any task but the one that it is about.
 DECODE, CALLBACKS = "unpickles results", "runs callbacks"
@@ -36,6 +38,12 @@ starting: set[object] = set()
 deciding: dict[int, Any] = {}
 #: Identifiers of decoder threads without which their pool cannot close: a call may be handed in, or run again, when they return.
 holding: set[int] = set()
+#: Identifier of an output thread that is inside a stream or a log handler of the program -> what
+#: lets it wait: it makes its pool hold back behind lines neither what is waited for (None: all) nor
+#: what that depends on.
+writing: dict[int, Callable[[Any], object]] = {}
+#: What is waited for if that is the end of no task.
+NO_TASK = object()
 
 _NEVER = frozenset((IO, OUTPUT, START))
 
@@ -132,7 +140,7 @@ def kind_of_this() -> str | None:
 
 def must_not_wait() -> bool:
     """Return True on a thread without which no task ends."""
-    return kind_of_this() in _NEVER
+    return kind_of_this() in _NEVER and get_ident() not in writing
 
 
 def decide(task: Any) -> None:
@@ -146,7 +154,7 @@ def check(task: Any = None, among: Any = None) -> None:
     """Refuse to wait on this thread if that would stop a pool.
 
     Args:
-        task: what is waited for; None if that is more than one task.
+        task: what is waited for, a task, a map or the end of a pool; None if that is more than one task.
         among: a pool all of whose tasks are waited for.
 
     Raises:
@@ -154,6 +162,9 @@ def check(task: Any = None, among: Any = None) -> None:
     """
     kind = kind_of_this()
     if kind is None:
+        return
+    if kind == OUTPUT and (pass_outcomes := writing.get(get_ident())) is not None:
+        pass_outcomes(task if among is None else among)
         return
     if kind in _NEVER:
         raise RuntimeError(
@@ -220,7 +231,7 @@ def apart(function: Callable[[], Any]) -> Any:
 
 def _after_fork_in_child() -> None:
     """Forget the parent's threads: they are not here, and the child's own may get their identifiers."""
-    for known in (serving, starting, deciding, holding):
+    for known in (serving, starting, deciding, holding, writing):
         known.clear()
 
 

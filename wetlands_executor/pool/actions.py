@@ -37,10 +37,10 @@ KILL_AGAIN = 0.005
 class Actions(Arrivals):
     """Performs the actions of ``PoolState``."""
 
-    def _hand_over(self, report: st.DeathReport, job: Callable[[], object]) -> None:
-        """Run ``job`` after the lines of the process that has died."""
+    def _hand_over(self, report: st.DeathReport, job: Callable[[], object], call: Call) -> None:
+        """Run ``job``, which tells of ``call``, after the lines of the process that has died."""
         if any(stream.under_way for stream in report.streams):
-            self.output.put(job)
+            self._run_after_lines(job, call)
         else:
             job()
 
@@ -140,7 +140,7 @@ class Actions(Arrivals):
                 self.what,
                 count,
             )
-            self.output.put(warn)  # handlers take locks, which the program may hold, or have left locked
+            self.put_foreign(warn)  # handlers take locks, which the program may hold, or have left locked
 
     def _config(self, process: WorkerProcess) -> bytes:
         context = payload.current_context()
@@ -325,11 +325,11 @@ class Actions(Arrivals):
         series, process, verdict = part.series, part.process, part.task._verdict
         if verdict is not None:
             error = None if verdict is True else self._with_stacks(verdict, report.stacks)
-            self._hand_over(report, part.task._settle_cancelled if error is None else partial(part.task._settle, None, error))
+            self._hand_over(report, part.task._settle_cancelled if error is None else partial(part.task._settle, None, error), part)
             return None
         begun = process.begun(part) if process is not None else None
         if begun is None or begun > part.received:
-            self._hand_over(report, partial(series.fail, part.advance(), report.error))
+            self._hand_over(report, partial(series.fail, part.advance(), report.error), part)
         if series.closed:
             part.task._settle_cancelled()
         if part.complete:
@@ -354,10 +354,10 @@ class Actions(Arrivals):
         if call.asks:
             self.post(partial(self._feed, st.Released()))
         if verdict is True:
-            self._hand_over(report, task._settle_cancelled)
+            self._hand_over(report, task._settle_cancelled, call)
             return
         error = report.error if verdict is None else self._with_stacks(verdict, report.stacks)
-        self._hand_over(report, partial(task._settle, None, error))
+        self._hand_over(report, partial(task._settle, None, error), call)
 
     def _retried(self, action: st.Retried) -> None:
         call: Call = action.item  # type: ignore[assignment]

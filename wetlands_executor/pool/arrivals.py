@@ -73,7 +73,7 @@ class Arrivals(Limits):
                 process.held_back += data
                 return
         self._put_text(stream, stream.splitter.feed(data), self._printed_by(process))
-        if stream.under_way > OUTPUT_HIGH and not stream.paused:
+        if stream.under_way > OUTPUT_HIGH and not stream.paused and not self.awaited:
             # The host's stream is slower than the worker prints. Not reading any more makes the worker's own write wait, as in a terminal.
             stream.paused = True
             self._port.remove(fd)
@@ -125,6 +125,13 @@ class Arrivals(Limits):
                     stream.paused = False
                     assert self._port is not None
                     self._port.add_reader(fd, ports.OUTPUT, partial(self._on_output, process, fd, stream))
+
+    def _resume_all(self) -> None:
+        """Read on although the host's streams take less: the output thread waits for a task, whose worker may wait in its own write."""
+        for process in list(self.processes.values()):
+            for stream in process.streams:
+                if stream.paused:
+                    self._resume(stream)
 
     def _on_results(self, process: WorkerProcess) -> None:
         frames, ended = process.read_results()
@@ -643,7 +650,7 @@ class Arrivals(Limits):
             task_name=call.task.name if call is not None else "",
         )
         stream.enqueued += 1
-        self.output.put(partial(_handle_record, stream, fields))
+        self.put_foreign(partial(_handle_record, stream, fields))
 
     def _on_python_gone(self, process: WorkerProcess, fd: int) -> None:
         """The Python behind a wrapper has ended. Its pipes say nothing of that: the wrapper has them too, and may go on for ever."""

@@ -421,7 +421,7 @@ class Series:
     def _sleep(self, place: int, end: float | None) -> None:
         if self.pool.forked:
             raise RuntimeError("this map belongs to the process that forked this one; only that process can wait for it")
-        threads.check()
+        threads.check(self)
         self._wanted = place
         while self._outcomes[place] is None:
             # Race: who stored the outcome before this one may have looked at `_wanted` before it changed, and wakes whoever sleeps by now. So it is

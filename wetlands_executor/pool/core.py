@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -170,6 +170,10 @@ class PoolCore:
         self.finished = Latch()
         self.starter = SerialThread("wetlands-start", threads.START)
         self.output = SerialThread("wetlands-output", threads.OUTPUT)
+        # What the program's stream or log handler, which the output thread is inside of, has waited for. That thread replaces it whole.
+        self.awaited: Container[object] = frozenset()
+        # Jobs of outcomes that wait on the output thread behind lines. The I/O thread takes out those that have been run.
+        self._behind_lines: deque[list[Callable[[], object]]] = deque()
         self.decoders = Decoders("wetlands-decode", self._watch_decoders)
         self._decoders_watched = False
         self.callbacks = SerialThread("wetlands-callbacks", threads.CALLBACKS)
@@ -202,6 +206,22 @@ class PoolCore:
         if self.listeners or self.task_timeout is not None or self.worker_timeout is not None or (task._gate is not None and task._is_watched()):
             call.watched |= wire.WATCHED
         return call
+
+    def put_foreign(self, job: Callable[[], object]) -> None:
+        """Run ``job`` on the output thread. It enters a stream or log handlers of the program, which may wait for tasks."""
+        self.output.put(partial(self._run_foreign, job))
+
+    def _run_foreign(self, job: Callable[[], object]) -> None:
+        ident = threading.get_ident()
+        if ident in threads.writing:
+            job()  # at the end of the pool, put by what this very thread is inside of
+            return
+        threads.writing[ident] = self._pass_outcomes
+        try:
+            job()
+        finally:
+            threads.writing.pop(ident, None)
+            self.awaited = frozenset()
 
     def post(self, job: Callable[[], object]) -> None:
         """Run ``job`` on the I/O thread; on this one if that has ended. In a forked child of the host, nothing happens."""
@@ -412,7 +432,7 @@ class PoolCore:
 
     def _log_bug(self, error: BaseException, what: object) -> None:
         """Log a failure of this package. On the output thread: handlers are user code, and take locks."""
-        self.output.put(partial(LOGGER.critical, "wetlands_executor: %r failed; this is a bug, please report it", what, exc_info=error))
+        self.put_foreign(partial(LOGGER.critical, "wetlands_executor: %r failed; this is a bug, please report it", what, exc_info=error))
 
     def _absorbed(self, process: WorkerProcess) -> list[st.Event]:
         """Take what submitting threads have written to a worker into the books; return the events for the state."""
@@ -546,6 +566,12 @@ class PoolCore:
         raise NotImplementedError
 
     def _resume(self, stream: OutputStream) -> None:
+        raise NotImplementedError
+
+    def _resume_all(self) -> None:
+        raise NotImplementedError
+
+    def _pass_outcomes(self, what: Any) -> None:
         raise NotImplementedError
 
     def _watch_decoders(self) -> None:

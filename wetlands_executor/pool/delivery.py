@@ -87,24 +87,29 @@ class SerialThread:
         self._ended = False
         self._gone = Latch()
 
-    def put(self, job: Job) -> None:
-        """Run ``job`` after those that were put before; in the caller if no thread can be had any more (interpreter exit)."""
+    def put(self, job: Job) -> list[Job]:
+        """Run ``job`` after those that were put before; in the caller if no thread can be had any more (interpreter exit).
+
+        Returns:
+            Its entry, for ``run_entry``: another thread may run the job before its turn. The entry is empty when the job has been taken.
+        """
         entry = [job]
         self._jobs.put(entry)
         if not self._starts and not self._ended:
             try:
                 threads.start(self._run, (), self._name, self._kind, self._starts.append)
             except RuntimeError:  # "can't start new thread": out of threads, or the interpreter is going down
-                _run_entry(entry)
+                run_entry(entry)
         if self._ended:
-            _run_entry(entry)  # Race: the thread may have ended without seeing it
+            run_entry(entry)  # Race: the thread may have ended without seeing it
+        return entry
 
     def _run(self) -> None:
         mine = threading.current_thread()
         if self._serving.setdefault(0, mine) is not mine:
             return  # another one was started at the same time
         while (entry := self._jobs.get()) is not None:
-            _run_entry(entry)
+            run_entry(entry)
             del entry  # it holds a task and its result
         self._drain()
         self._gone.set()
@@ -117,7 +122,7 @@ class SerialThread:
             except Empty:
                 return
             if entry is not None:
-                _run_entry(entry)
+                run_entry(entry)
 
     def end(self) -> None:
         """Run what was put, then end the thread; waits, unless called from that thread. Later jobs run in their caller. I/O thread."""
@@ -167,7 +172,7 @@ class Decoders:
         entry = [job]
         self._jobs.put(entry)
         if self._ended:
-            _run_entry(entry)  # Race: the threads may have ended without seeing it
+            run_entry(entry)  # Race: the threads may have ended without seeing it
             return False
         try:
             self._idle.pop()
@@ -196,7 +201,7 @@ class Decoders:
         mine.thread = threading.current_thread()
         while (entry := self._next(mine)) is not None:
             mine.begun = time.monotonic()
-            _run_entry(entry)
+            run_entry(entry)
             threads.deciding.pop(threading.get_ident(), None)
             threads.holding.discard(threading.get_ident())
             del entry  # it holds a task and its result
@@ -228,7 +233,7 @@ class Decoders:
             except Empty:
                 return
             if entry is not None:
-                _run_entry(entry)
+                run_entry(entry)
 
     def end(self) -> None:
         """Run what was put, then end the threads; waits, unless called from one of them. Later jobs run in their caller. I/O thread."""
@@ -264,7 +269,7 @@ def _join(thread: threading.Thread | None) -> None:
         thread.join()
 
 
-def _run_entry(entry: list[Job]) -> None:
+def run_entry(entry: list[Job]) -> None:
     """Run the job of an entry if no other thread has taken it."""
     try:
         job = entry.pop()

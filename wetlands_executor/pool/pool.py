@@ -340,7 +340,7 @@ class Pool(Actions):
             lock.release()
 
         if wait:
-            threads.check()
+            threads.check(threads.NO_TASK)
         self.launch_then(answer)
         if wait:
             lock.acquire()
@@ -487,10 +487,10 @@ class Pool(Actions):
             return True
         kind = threads.kind_of_this()
         if kind is not None and not self.finished.is_set():
-            threads.check()
+            threads.check(self)
             if threading.get_ident() in threads.holding:
                 raise RuntimeError("the executor cannot end before this function (retry_on, or the pickling of a call) has returned")
-            if kind == threads.DECODE or threading.get_ident() == self.callbacks.ident:
+            if kind == threads.DECODE or threading.get_ident() in (self.callbacks.ident, self.output.ident):
                 return self.workers_gone.wait(timeout)  # delivery waits for this very thread
         if not self.finished.wait(timeout):
             return False

@@ -8,19 +8,18 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wetlands_executor import threads
 from wetlands_executor.pool import payload
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.core import PoolCore
+from wetlands_executor.pool.delivery import run_entry
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.plain import is_trivial
 from wetlands_executor.pool.process import TOO_LARGE, Call, Frame, WorkerProcess
+from wetlands_executor.task import Task, needed
 from wetlands_executor.worker import wire
-
-if TYPE_CHECKING:
-    from wetlands_executor.task import Task
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -29,6 +28,34 @@ LOGGER = logging.getLogger("concurrent.futures")
 _VALUES = frozenset((wire.VALUE, wire.VALUE_IN_BLOCKS))
 #: Pieces of output under way at which reading from a worker's stream pauses, and goes on.
 OUTPUT_HIGH, OUTPUT_LOW = 256, 64
+
+
+class _Everything:
+    """Contains all."""
+
+    def __contains__(self, what: object) -> bool:
+        return True
+
+
+EVERYTHING = _Everything()
+
+
+class Outcome:
+    """A job behind lines, to be called once.
+
+    Attributes:
+        of: the task or the map that it tells of.
+    """
+
+    __slots__ = ("_job", "of")
+
+    def __init__(self, job: Callable[[], object], of: object) -> None:
+        self._job = job
+        self.of = of
+
+    def __call__(self) -> None:
+        """Run the job."""
+        self._job()
 
 
 class Backlog:
@@ -67,7 +94,7 @@ class Settling(PoolCore):
     def _put_text(self, stream: OutputStream, text: str, task: Task[Any] | None = None) -> None:
         if text:
             stream.enqueued += 1
-            self.output.put(partial(self._write_text, stream, text, task))
+            self.put_foreign(partial(self._write_text, stream, text, task))
 
     def _write_text(self, stream: OutputStream, text: str, task: Task[Any] | None) -> None:
         """Runs on the output thread."""
@@ -92,9 +119,46 @@ class Settling(PoolCore):
                 self._put_text(stream, stream.splitter.finish(), call.task)
             waits = waits or stream.under_way > 0
         if waits:
-            self.output.put(job)
+            self._run_after_lines(job, call)
         else:
             job()
+
+    def _run_after_lines(self, job: Callable[[], object], call: Call) -> None:
+        """Run ``job``, which tells of ``call``, when all lines that have come are written. I/O thread."""
+        outcome = Outcome(job, call.series if call.several else call.task)  # type: ignore[attr-defined]
+        if outcome.of in self.awaited:
+            job()
+            return
+        behind = self._behind_lines
+        while behind and not behind[0]:
+            behind.popleft()
+        entry = self.output.put(outcome)
+        behind.append(entry)
+        if outcome.of in self.awaited:  # Race: the output thread may have looked before this entry was there. One of the two runs it
+            run_entry(entry)
+
+    def _pass_outcomes(self, what: Any) -> None:
+        """Let outcomes overtake lines until the program's stream or log handler, which is about to wait for ``what``, has returned.
+
+        What it waits for may be behind lines which only this thread can write: those of the task itself, or of one that it depends on. Its
+        worker may also wait in a write of its own. Output thread.
+        """
+        before = self.awaited
+        if what is None or what is self:
+            self.awaited = EVERYTHING
+        elif isinstance(before, frozenset):
+            # Another pool may hold tasks that wait for some of this one.
+            found = map(needed, what.dependents.copy()) if isinstance(what, PoolCore) else (needed(what),)
+            self.awaited = before.union((threads.NO_TASK,), *found)
+        if not before:
+            self.post(self._resume_all)
+        for entry in self._behind_lines.copy():
+            try:
+                due = entry[0].of in self.awaited  # type: ignore[attr-defined]
+            except IndexError:
+                continue  # it has been run
+            if due:
+                run_entry(entry)
 
     def _settle(self, call: Call, frame: Frame) -> None:
         kind, data = frame.kind, frame.payload
