@@ -448,6 +448,10 @@ LOCKS = {
     "pool/spawn.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
     "pool/nursery.py: RLock": "taken by threads of the pool",
     "pool/ports.py: Semaphore": "taken by threads of the pool",
+    **dict.fromkeys(
+        [f"pool/identity.py: {kind}" for kind in ("RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")],
+        "types of what a program may send to a worker; one RLock is made for its type, and not taken",
+    ),
     "pool/spawn.py: with making": "as above",
     "pool/ports.py: with spawn.making": "by the I/O thread",
     "pool/nursery.py: with spawn.making": "by the thread that starts workers",
