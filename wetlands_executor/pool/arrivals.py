@@ -238,7 +238,10 @@ class Arrivals(Limits):
                             settled.append(task)
                         continue
             if kind in _OUTCOMES:
-                ended = self._end_call(process, Frame(kind, number, data, duration))
+                outcome = Frame(kind, number, data, duration)
+                if number not in calls and not self._has_recorded(process, outcome):
+                    continue  # Order: `printed` stays. What the call has printed is dealt with when its outcome is looked at again.
+                ended = self._end_call(process, outcome)
                 if process.printed and process.has_printed_all(number):
                     process.printed = False
                 if ended is not None:
@@ -488,8 +491,6 @@ class Arrivals(Limits):
 
     def _end_call(self, process: WorkerProcess, frame: Frame) -> Call | None:
         """Deal with the outcome of a call; return it if it is finished, None if that is still to be found out."""
-        if frame.number not in process.calls and not self._has_recorded(process, frame):
-            return None
         call = process.calls.get(frame.number)
         if call is None:
             return None
