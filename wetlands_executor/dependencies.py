@@ -12,7 +12,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any
 
-from wetlands_executor import threads
+from wetlands_executor import arguments, threads
 from wetlands_executor.errors import DependencyFailed, describe
 from wetlands_executor.task import Task
 
@@ -105,6 +105,7 @@ def _launch(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dic
             gate.pop()
         except IndexError:
             return  # cancelled meanwhile
+        task._input = arguments.of_values(args, kwargs)  # for a failure; one that is handed in has it in its call
         for value in (*args, *kwargs.values()):
             if not isinstance(value, Task):
                 continue
@@ -116,6 +117,7 @@ def _launch(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dic
             if error is not None:
                 task._settle(None, _failure(task, value, error))
                 return
+        task._input = None
         hand_in(tuple(_value(arg) for arg in args), {key: _value(arg) for key, arg in kwargs.items()})
     except BaseException as error:
         task._settle(None, error)  # unless it is settled: whatever goes wrong here, it does not stay open
@@ -132,12 +134,14 @@ def _failure(task: Task[Any], dependency: Task[Any], error: BaseException) -> De
     In a chain of such tasks each names the one before it and the first one, and quotes a bounded part of what that has failed with, not
     the messages of all between: they would grow with the square of the chain's length.
     """
-    said = f"the task {dependency.name!r}, an argument of {task.name!r}, failed"
+    said = f"the task {dependency.name!r}, an argument of {task._call_text()}, failed"
     root = vars(error).get(_ROOT) if type(error) is DependencyFailed else None
     if root is None:
-        root = dependency.name, describe(error, QUOTED)
+        root = dependency._call_text(), describe(error, QUOTED)
+        if dependency.arguments:
+            said += f" (the call was {root[0]})"
     else:
-        said += f" because {root[0]!r}, on which it depends, failed"
+        said += f" because {root[0]}, on which it depends, failed"
     failure = DependencyFailed(f"{said}: {root[1]}")
     vars(failure)[_ROOT] = root
     failure.__cause__ = error

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import TimeoutError as _FutureTimeoutError
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
+from typing import Any
 
 __all__ = [
     "ActivationError",
@@ -173,3 +174,54 @@ def describe(error: BaseException, most: int | None = None) -> str:
     if most is not None and len(text) > most:
         text = f"{text[:most]}... ({len(text):,} characters)"
     return f"{type(error).__name__}: {text}"
+
+
+#: What stands in messages before what the worker has printed.
+OF_STDERR = "; the last lines of its stderr:\n"
+OF_STACKS = "; its Python stacks at that moment:\n"
+#: Attribute of an exception that this library has made in the place of the function's own.
+_MADE = "_wetlands_made"
+
+
+def mark_made(error: ExecutionException) -> ExecutionException:
+    """Mark an exception as one to whose message the call may be added, and return it."""
+    vars(error)[_MADE] = True
+    return error
+
+
+def wants_call(error: BaseException) -> bool:
+    """Return True for a failure of one call, whose text is to name it."""
+    return type(error) in _OURS or type(_CAUSE.__get__(error)) is _RemoteTraceback
+
+
+def with_call(error: BaseException, what: str) -> BaseException:
+    """Return the exception of a failed task, which says what was called with which arguments.
+
+    An exception that the function has raised keeps its type and its message: there the text is the first
+    line of the traceback in the worker, which is its cause. One that this library has made is copied with
+    a longer message, because several tasks may fail with the same one.
+
+    Args:
+        error: what the task has failed with.
+        what: name and arguments, ``measure('scan_0003.tif', 4)``.
+    """
+    kind = type(error)
+    cause = _CAUSE.__get__(error)
+    if kind in _OURS or (isinstance(error, ExecutionException) and vars(error).get(_MADE)):
+        reduced: Any = error.__reduce__()
+        make, arguments = reduced
+        message = arguments[0]
+        at = min((found for mark in (OF_STDERR, OF_STACKS) if (found := message.find(mark)) >= 0), default=len(message))
+        copy: BaseException = make(f"{message[:at]}; the call was {what}{message[at:]}", *arguments[1:])
+        _CAUSE.__set__(copy, cause)
+        error = copy
+    if type(cause) is _RemoteTraceback and cause.tb.startswith(_OPENING) and CALLED not in cause.tb:
+        cause.tb = f"{_OPENING}{CALLED}{what}\n{cause.tb[len(_OPENING) :]}"
+    return error
+
+
+_OURS = (WorkerCrashed, WorkerUnresponsive, TaskTimeoutError)
+_CAUSE: Any = vars(BaseException)["__cause__"]
+_OPENING = '\n"""\n'
+#: How the line begins that names the call in a traceback.
+CALLED = "The call was "

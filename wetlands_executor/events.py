@@ -4,6 +4,8 @@ A ``Listener`` is called on the executor's callback thread, in order, or through
 Bridges of this library (streams of ``async for``) are called in the thread where it happens; they only post to a loop.
 
 Under a flood, updates that a listener has not seen yet are merged into one, so that nothing grows: the newest values, all new output keys.
+With a ``dispatch``, which only puts an event into the queue of another thread, an update counts as seen when the callback has returned
+there: per listener at most one is under way. A terminal event does not wait for that; it carries the outputs of the update that waits.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from enum import Enum
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from wetlands_executor.errors import describe
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.delivery import SerialThread
@@ -64,7 +68,7 @@ class TaskEvent:
     message: str | None = None
     current: float | None = None
     maximum: float | None = None
-    outputs: Mapping[Any, Any] = field(default_factory=lambda: _NOTHING)
+    outputs: Mapping[Any, Any] = field(default_factory=lambda: _NOTHING, hash=False)  # a mapping has no hash
     attempt: int = 1
 
 
@@ -96,9 +100,14 @@ class Listener:
         # Updates that wait for the callback thread. No lock: there the collector may run a finalizer, which may wait for a task, and
         # the I/O thread, which brings updates, must not wait for that.
         self._updates: dict[Task[Any], _Waiting] = {}
+        #: Callback thread only: an update was dispatched and is not handled yet; the tasks whose updates wait for that.
+        self._under_way = False
+        self._held: dict[Task[Any], None] = {}
 
     def give(self, event: TaskEvent, thread: SerialThread | None) -> None:
         """Deliver an event; updates that were not seen yet are merged."""
+        if self.removed:
+            return
         if event.type.is_terminal and self.terminal is not None:
             try:
                 self.terminal.pop()
@@ -109,7 +118,7 @@ class Listener:
         elif event.type is TaskEventType.UPDATE:
             self._add_update(event, thread)
         else:
-            thread.put(partial(self._call, event))
+            thread.put(partial(self._call_in_order, event))
 
     def _add_update(self, event: TaskEvent, thread: SerialThread) -> None:
         """Merge an update with the one of its task that waits, if there is one. Each is in one place at a time, taken by one thread."""
@@ -118,7 +127,7 @@ class Listener:
             mine: _Waiting = deque()
             waiting = self._updates.setdefault(event.task, mine)
             if waiting is mine:
-                thread.put(partial(self._call_update, event.task))
+                thread.put(partial(self._call_update, event.task, thread))
             else:
                 try:
                     entry = _merged(waiting.pop(), entry)
@@ -133,8 +142,39 @@ class Listener:
             except IndexError:
                 return  # it was not too late
 
-    def _call_update(self, task: Task[Any]) -> None:
-        waiting = self._updates.pop(task)
+    def _call_update(self, task: Task[Any], thread: SerialThread) -> None:
+        if self._under_way and not self.removed:
+            self._held[task] = None
+            return
+        entry = self._take_update(task)
+        if entry is not None:
+            event = replace(entry[0], outputs=MappingProxyType(entry[1]))
+            if self._dispatch is None:
+                self._call(event)
+            else:
+                self._under_way = True
+                self._call(event, partial(thread.put, partial(self._send_next, thread)))
+
+    def _send_next(self, thread: SerialThread) -> None:
+        """The update that was under way has been handled, or dropped: send the one that has waited longest. Callback thread."""
+        self._under_way = False
+        task = next(iter(self._held), None)
+        if task is not None:
+            self._held.pop(task, None)
+            self._call_update(task, thread)
+
+    def _call_in_order(self, event: TaskEvent) -> None:
+        """Deliver an event that is no update. Callback thread."""
+        if event.type.is_terminal and event.task in self._held:
+            self._held.pop(event.task, None)
+            entry = self._take_update(event.task)
+            if entry is not None:
+                event = replace(event, outputs=MappingProxyType({**entry[1], **event.outputs}))
+        self._call(event, _nothing if self._dispatch is not None else None)
+
+    def _take_update(self, task: Task[Any]) -> tuple[TaskEvent, dict[Any, Any]] | None:
+        """Return what waits of a task, as one."""
+        waiting: _Waiting = self._updates.pop(task, deque())
         entry: tuple[TaskEvent, dict[Any, Any]] | None = None
         while waiting:
             try:
@@ -142,19 +182,108 @@ class Listener:
             except IndexError:
                 break  # the thread that had added it has taken it back
             entry = found if entry is None else _merged(entry, found)
-        if entry is not None:
-            self._call(replace(entry[0], outputs=MappingProxyType(entry[1])))
+        return entry
 
-    def _call(self, event: TaskEvent) -> None:
+    def _call(self, event: TaskEvent, handled: Callable[[], object] | None = None) -> None:
         if self.removed:
             return
+        dispatched = _Dispatched(self, handled or _nothing) if self._dispatch is not None else None
         try:
             if self._dispatch is not None:
-                self._dispatch(self.callback, event)
+                self._dispatch(dispatched, event)  # type: ignore[arg-type]
             else:
                 self.callback(event)
-        except Exception:
-            LOGGER.exception("wetlands_executor: exception in a listener of task %r", event.task.name)
+        except Exception as error:
+            if dispatched is not None:
+                dispatched.tell()
+            if is_gone(error):
+                self.give_up(error, event.task)
+            else:
+                LOGGER.exception("wetlands_executor: exception in a listener of task %r", event.task.name)
+
+    def give_up(self, error: BaseException, task: Task[Any]) -> None:
+        """Remove the listener, because what it tells does not exist any more. Any thread; said once."""
+        if self.removed:
+            return
+        self.removed = True
+        LOGGER.warning(
+            "wetlands_executor: a listener of task %r is removed, because what it tells is gone (%s)", task.name, describe(error, 200)
+        )
+        self.callback = self._dispatch = _nothing  # the window that they hold need not wait for the end of the task
+        self._updates, self._held = {}, {}  # replaced, not changed: the callback thread may look at them
+
+
+class _Dispatched:
+    """What ``dispatch`` gets in the place of the callback: it notices when the callback has returned.
+
+    If it goes without having been called, the event was dropped, which is as good. Equal to the callback, and has its attributes.
+    """
+
+    __slots__ = ("_callback", "_handled", "_listener")
+
+    def __init__(self, listener: Listener, handled: Callable[[], object]) -> None:
+        self._listener = listener
+        self._callback = listener.callback
+        # One entry; who pops it tells. The garbage collector may run ``__del__`` on any thread.
+        self._handled = deque((handled,))
+
+    def __call__(self, event: TaskEvent) -> None:
+        try:
+            if not self._listener.removed:
+                self._callback(event)
+        except Exception as error:
+            if not is_gone(error):
+                raise  # as without this wrapper: the toolkit tells
+            self._listener.give_up(error, event.task)
+        finally:
+            self.tell()
+
+    def tell(self) -> None:
+        """Say, once, that the event has been handled."""
+        try:
+            self._handled.pop()()
+        except IndexError:
+            pass  # it was called twice
+
+    def __del__(self) -> None:
+        self.tell()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_callback":  # of a copy that is being made
+            raise AttributeError(name)
+        return getattr(self._callback, name)
+
+    def __eq__(self, other: object) -> bool:
+        return self._callback == (other._callback if isinstance(other, _Dispatched) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._callback)
+
+
+def _nothing(*_args: object) -> None:
+    """Do nothing."""
+
+
+#: How toolkits say that a window, an application or an event loop does not exist any more.
+_GONE = ("deleted", "destroyed", "is closed", "invalid command name")
+
+
+def is_gone(error: BaseException) -> bool:
+    """Return True if a listener has failed because what it tells does not exist any more, so that it will always fail.
+
+    That is any ReferenceError, and a RuntimeError or ``tkinter.TclError`` whose message says so: Qt's "wrapped C/C++ object of type QLabel
+    has been deleted" and "Internal C++ object already deleted", Tk's "application has been destroyed" and "invalid command name", asyncio's
+    "Event loop is closed"; and trio's ``RunFinishedError``.
+    """
+    if isinstance(error, ReferenceError):
+        return True
+    name = type(error).__name__
+    if name == "RunFinishedError" and isinstance(error, RuntimeError):
+        return True
+    if not isinstance(error, RuntimeError) and (name != "TclError" or type(error).__module__ not in ("_tkinter", "tkinter")):
+        return False
+    message = describe(error).lower()
+    return any(words in message for words in _GONE)
 
 
 def make_listener(callback: Callback, dispatch: Dispatch | None, *, once: bool) -> Listener:

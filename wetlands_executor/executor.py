@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from wetlands_executor import dependencies, report, results
+from wetlands_executor import arguments, dependencies, report, results
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.environment import Environment
 from wetlands_executor.errors import TasksFailed
@@ -185,7 +185,13 @@ class CondaEnvExecutor(Executor):
         return self._submit(fn, args, kwargs, None, None)
 
     def _submit(
-        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], definition: payload.Definition | None, options: CallOptions | None
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        definition: payload.Definition | None,
+        options: CallOptions | None,
+        place: int | None = None,
     ) -> Task[Any]:
         pool = self._pool
         if pool.refusing:
@@ -193,6 +199,10 @@ class CondaEnvExecutor(Executor):
         if not callable(fn) and definition is None and type(fn) is not str:
             fn = functions.target_of(fn)
         task = Task._of(pool)
+        if place is not None:
+            task._place = place
+        if fn is scripts.run_script:
+            task._hidden = 2
         if options is not None:
             task._options = options
         elif not kwargs:
@@ -222,6 +232,7 @@ class CondaEnvExecutor(Executor):
             if not callable(fn) and not isinstance(fn, str):
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'") from None
             task._label = functions.display_name(fn)
+            task._input = arguments.of_values(args[task._hidden :], kwargs)
             pool.ledger.refused(task, error)
             return
         except BaseException as error:
@@ -336,14 +347,15 @@ class CondaEnvExecutor(Executor):
         raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
 
     def map_tasks(self, fn: Callable[..., T] | str | os.PathLike[str], *iterables: Iterable[Any]) -> list[Task[T]]:
-        """Submit ``fn(*items)`` for the items of the iterables, zipped; return the tasks."""
+        """Submit ``fn(*items)`` for the items of the iterables, zipped; return the tasks, named ``fn[0]``, ``fn[1]``, ..."""
         return self._map_tasks(fn, iterables, None)
 
     def _map_tasks(self, fn: Any, iterables: tuple[Iterable[Any], ...], options: CallOptions | None) -> list[Task[Any]]:
         if self._pool.refusing:
             self._refuse()
         definition = self._definition_for_many(fn)
-        return [self._submit(fn, args, {}, definition, options) for args in zip(*iterables)]  # noqa: B905 - as in map
+        calls = enumerate(zip(*iterables))  # noqa: B905 - as in map
+        return [self._submit(fn, args, {}, definition, options, place) for place, args in calls]
 
     def submit_script(self, path: str | os.PathLike[str], args: Sequence[str] = (), run_name: str = "__main__") -> Task[None]:
         """Run a file in a worker as ``python path args...`` would.
@@ -412,7 +424,8 @@ class CondaEnvExecutor(Executor):
     def listen(self, callback: Callback, dispatch: Dispatch | None = None) -> Self:
         """Tell ``callback`` what happens to all tasks of this executor from now on; see ``Task.listen``."""
         pool = self._pool
-        pool.listeners = (*pool.listeners, make_listener(callback, dispatch, once=False))
+        kept = (listener for listener in pool.listeners if not listener.removed)  # those of windows that are gone
+        pool.listeners = (*kept, make_listener(callback, dispatch, once=False))
         if pool.started:
             pool.post(pool.catch_up)  # of what is under way it is told as well
         return self

@@ -39,8 +39,8 @@ from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from wetlands_executor import bells, seconds, threads
-from wetlands_executor.errors import WaitTimeout, describe
+from wetlands_executor import arguments, bells, seconds, threads
+from wetlands_executor.errors import CALLED, WaitTimeout, describe, wants_call, with_call
 from wetlands_executor.events import Callback, Dispatch, Listener, TaskEvent, TaskEventType, make_listener
 
 if TYPE_CHECKING:
@@ -219,6 +219,12 @@ class Task(Future[T]):
     _options: CallOptions | None = None
     #: Why the worker of this task was killed, if on its behalf: True for a cancellation, else what makes its error of the worker's stacks.
     _verdict: Callable[[str], BaseException] | bool | None = None
+    #: Arguments that the library has put before the user's.
+    _hidden = 0
+    #: Its place among the tasks of one ``map_tasks``.
+    _place: int | None = None
+    #: What tells the arguments once the task has failed: their text, or a short pickle.
+    _input: str | bytes | None = None
     #: Not started yet, or waiting for dependencies: holds one function; who pops it decides what becomes of the task.
     _gate: deque[Callable[[], object]] | None = None
 
@@ -242,11 +248,46 @@ class Task(Future[T]):
 
     @property
     def name(self) -> str:
-        """What was called: ``mod.func``, ``Class.method``, ``<lambda>``, or the target string."""
+        """What was called: ``mod.func``, ``Class.method``, ``<lambda>``, or the target string.
+
+        Tasks of one ``map_tasks`` have their place behind it, ``mod.func[3]``, unless a name was given by ``options``.
+        """
         if self._options is not None and self._options.name is not None:
             return self._options.name
         label = self._label
-        return label if isinstance(label, str) else label.name
+        name = label if isinstance(label, str) else label.name
+        return name if self._place is None else f"{name}[{self._place}]"
+
+    @property
+    def arguments(self) -> str:
+        """The arguments as a short text for messages, ``('scan_0003.tif', 4, channel=2)``: at most about 400 characters.
+
+        Values of builtin types are shown, cut where they are long; of an array its shape and type, of anything else the name of its class.
+        No ``__repr__`` of yours runs. Kept of a task that has failed; empty for one that has returned or was cancelled.
+        """
+        found = self._input
+        if found is None:
+            found = self._find_input()
+        return found if isinstance(found, str) else arguments.of_pickle(found, self._hidden)
+
+    def _find_input(self) -> str | bytes:
+        """Return what tells the arguments: their text, or a pickle of at most ``arguments.KEPT`` bytes."""
+        gate = self._gate
+        if gate:
+            try:
+                *_, args, kwargs = gate[0].args  # type: ignore[attr-defined] # a partial, see ``dependencies``
+                return arguments.of_values(args, kwargs)
+            except Exception:  # noqa: BLE001, S110 - taken by another thread at this moment
+                pass
+        call = self._call
+        if call is None:
+            return ""
+        encoded = call.encoded
+        return "" if call.several or call.many else encoded.payload if encoded.summary is None else encoded.summary
+
+    def _call_text(self) -> str:
+        """Return what was called and with what, for messages."""
+        return self.name + self.arguments
 
     @property
     def status(self) -> TaskStatus:
@@ -435,7 +476,8 @@ class Task(Future[T]):
             return None
         cause = getattr(error.__cause__, "tb", None)
         text = cause.strip().strip('"').strip() if isinstance(cause, str) else describe(error)
-        return text.splitlines()
+        lines = text.splitlines()
+        return lines[1:] if len(lines) > 1 and lines[0].startswith(CALLED) else lines
 
     @property
     def created_at(self) -> float:
@@ -803,13 +845,24 @@ class Task(Future[T]):
         if self._final is not None:
             return
         if error is not None:
-            self._exception = error
+            self._exception = self._explained(error)
         else:
             self._result = value
         self._finished_at = time.time()
         self._final = FINISHED
         self._call = None
         self._wake()
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """Return the failure with the call in it, and keep what tells the arguments. Runs no code of the user's."""
+        try:
+            if self._input is None:
+                self._input = self._find_input()
+            # Thousands may fail with the same broken pool, in a moment: then no text is made until it is asked for.
+            return with_call(error, self._call_text()) if wants_call(error) else error
+        except Exception:
+            LOGGER.debug("wetlands_executor: the call could not be added to its failure", exc_info=True)
+            return error
 
     def _finish(self, value: Any, now: float, pid: int, duration: float) -> bool:
         """Settle with a result: what ``_settle`` does, in fewer steps, for the many short tasks. The caller tells the ledger.

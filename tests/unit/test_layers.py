@@ -25,7 +25,7 @@ LAYERS = (
     ("task", "events", "notebook", "bells", "threads"),
     ("environment",),
     ("worker",),
-    ("errors", "seconds", "children"),
+    ("errors", "seconds", "children", "arguments"),
 )
 EXECUTOR_LAYER = 3
 

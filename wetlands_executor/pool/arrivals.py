@@ -14,12 +14,12 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor.errors import WorkerCrashed, describe
+from wetlands_executor.errors import OF_STACKS, OF_STDERR, WorkerCrashed, describe
 from wetlands_executor.pool import payload, plain, ports, spawn
 from wetlands_executor.pool import state as st
 from wetlands_executor.pool.bulk import outcomes_of
 from wetlands_executor.pool.limits import Limits
-from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.lines import OutputStream, without_stacks
 from wetlands_executor.pool.plain import BadFrame, NotPlain, is_trivial
 from wetlands_executor.pool.process import GARBAGE, TOO_LARGE, Call, Frame, RawFrame, WorkerProcess
 from wetlands_executor.pool.settling import OUTPUT_HIGH, OUTPUT_LOW
@@ -31,8 +31,15 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("concurrent.futures")
 
+#: For the stacks of calls that hang. It has a handler that does nothing: a program that has configured
+#: no logging would else get them on its stderr (``logging.lastResort``).
+STACKS_LOGGER = logging.getLogger("concurrent.futures.wetlands_executor")
+STACKS_LOGGER.addHandler(logging.NullHandler())
+
 #: Seconds that a worker with a closed results pipe may take to end by itself.
 CLOSED_GRACE = 1.0
+#: Seconds after which a worker that was asked for its stacks, and has gone on, has printed them.
+STACKS_PRINTED = 1.0
 #: Seconds that a nursery may take to tell how a worker has ended.
 STATUS_GRACE = 1.0
 #: Seconds to wait for the rest of a dead worker's results where pipes are read by threads.
@@ -72,7 +79,7 @@ class Arrivals(Limits):
                 # What is said before the worker is ready is part of the error if it fails to start, and is not said twice.
                 process.held_back += data
                 return
-        self._put_text(stream, stream.splitter.feed(data), self._printed_by(process))
+        self._put_text(stream, _said(process, stream, stream.splitter.feed(data)), self._printed_by(process))
         if stream.under_way > OUTPUT_HIGH and not stream.paused and not self.awaited:
             # The host's stream is slower than the worker prints. Not reading any more makes the worker's own write wait, as in a terminal.
             stream.paused = True
@@ -514,17 +521,20 @@ class Arrivals(Limits):
         self._deliver(process, call, frame)
         return call
 
-    @staticmethod
-    def _with_stacks(verdict: Any, stacks: str) -> BaseException:
+    def _with_stacks(self, verdict: Any, stacks: str) -> BaseException:
         error: BaseException = verdict(stacks)
         if stacks:
-            error.args = (f"{error.args[0]}; its Python stacks at that moment:\n{stacks}", *error.args[1:])
+            # Handlers take locks and are user code: not on this thread.
+            self.output.put(partial(STACKS_LOGGER.warning, "wetlands_executor: %s%s%s", error.args[0], OF_STACKS, stacks))
+            error.args = (f"{error.args[0]}{OF_STACKS}{stacks}", *error.args[1:])
         return error
 
     def _convict(self, process: WorkerProcess, call: Call) -> None:
         """Give a call the verdict on it, or let it be decided whether it is run again."""
         task = call.task
         error = self._with_stacks(task._verdict, process.stacks())
+        # It has ended by itself, so the worker goes on: what it prints from some time on is not what it was asked for.
+        self._set_process_timer(process, STACKS_PRINTED, partial(self._forget_stacks, process))
         if self._may_run_again(task):
             call.deciding = True
             call.tries = 0
@@ -532,6 +542,10 @@ class Arrivals(Limits):
             self.run_user_code(partial(self._decide, call, error))
         else:
             task._settle(None, error)
+
+    def _forget_stacks(self, process: WorkerProcess) -> None:
+        if self.processes.get(process.worker) is process and not process.exited:
+            process.stacks_from = None
 
     def _has_recorded(self, process: WorkerProcess, frame: Frame) -> bool:
         """Let the thread inside the lane finish the step that records what it has sent: its result came before. False: it needs longer.
@@ -754,8 +768,8 @@ class Arrivals(Limits):
                     process.keep_tail(data)
                     if not process.ready:
                         continue
-                self._put_text(stream, stream.splitter.feed(data))
-            self._put_text(stream, stream.splitter.finish())
+                self._put_text(stream, _said(process, stream, stream.splitter.feed(data)))
+            self._put_text(stream, _said(process, stream, stream.splitter.finish()))
 
     def _take_survivors(self, process: WorkerProcess) -> None:
         """Take the outcomes that the dead process had put onto the board, and not yet sent."""
@@ -791,7 +805,7 @@ class Arrivals(Limits):
         name = spawn.signal_name(code)
         how = spawn.describe_end(code, process.process.why_lost)
         tail = process.stderr_tail()
-        said = f"; the last lines of its stderr:\n{tail}" if tail else ""
+        said = f"{OF_STDERR}{tail}" if tail else ""
         if process.ready:
             if process.reason is not None:
                 return process.reason, False
@@ -803,6 +817,11 @@ class Arrivals(Limits):
         cause = payload.decode_error(process.failure, trusted_only=True) if process.failure is not None else None
         error = self._start_error(f"its process ended {how} before it was ready", tail, cause)
         return error, code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED) or cause is not None
+
+
+def _said(process: WorkerProcess, stream: OutputStream, text: str) -> str:
+    """Return what the worker itself has said: the stacks that it was asked for are part of an exception, and not said twice."""
+    return without_stacks(text) if text and process.stacks_from is not None and stream.name == "stderr" else text
 
 
 def _crash(message: str, stacks: str) -> BaseException:  # noqa: ARG001 - they are added by `_with_stacks`

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor import threads
+from wetlands_executor import arguments, threads
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.pool import packing, payload
 from wetlands_executor.pool.moves import ANY, Item
@@ -226,7 +226,8 @@ class Series:
                     entry = payload.encode_defined(self.definition, args, None, self.pool.peer)
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the call's
                     self.failures[len(self._arguments)] = error
-                    entry = None
+                    entry = payload.PackedCall(None, 0, b"", None)  # never sent: only for the message
+                    entry.summary = arguments.of_values(args)
             self._arguments.append(entry)
 
     def submit(self) -> None:
@@ -236,7 +237,8 @@ class Series:
         self._outcomes = [None] * count
         first = 0
         for place, error in self.failures.items():
-            self._outcomes[place] = (SETTLED, self._failed(error))
+            self._outcomes[place] = (SETTLED, self._failed(error, place))
+            self._arguments[place] = None
             if first < place:
                 self._waiting.append((first, place))
             first = place + 1
@@ -247,11 +249,21 @@ class Series:
         if self.left:
             self.pool.submit_bulk(self.bulk)
 
-    def _failed(self, error: BaseException | None) -> Task[Any]:
-        """Return a Task that has failed, for the pool's record of failures and for the caller."""
+    def _task_for(self, place: int) -> Task[Any]:
+        """Return the Task of a call that has failed, for the pool's record of failures and for the caller. Order: before its arguments go."""
         task = Task._of(self.pool)
         task._label = self.label
+        task._place = place
         task._counted = True
+        entry = self._arguments[place]
+        if isinstance(entry, tuple):
+            task._input = arguments.of_values(entry)
+        elif entry is not None:
+            task._input = entry.payload if entry.summary is None else entry.summary
+        return task
+
+    def _failed(self, error: BaseException | None, place: int) -> Task[Any]:
+        task = self._task_for(place)
         task._settle(None, error)
         return task
 
@@ -376,13 +388,11 @@ class Series:
 
     def fail(self, place: int, error: BaseException | None) -> None:
         """Let one call fail in this process."""
-        self.store(place, SETTLED, self._failed(error))
+        self.store(place, SETTLED, self._failed(error, place))
 
     def failed_remotely(self, place: int, data: Any) -> None:
         """Let one call fail as the worker said. The exception is rebuilt where user code may run."""
-        task = Task._of(self.pool)
-        task._label = self.label
-        task._counted = True
+        task = self._task_for(place)
         self.store(place, SETTLED, task)
         self.pool.run_user_code(lambda: task._settle(None, payload.decode_error(data, foreign=self.foreign)))  # which raises nothing
 
@@ -409,7 +419,7 @@ class Series:
                     entry = outcomes[place]
                     assert entry is not None
                 outcomes[place] = None
-                taken = [_value(entry, self, return_exceptions)]
+                taken = [_value(entry, self, place, return_exceptions)]
                 del entry
                 yield taken.pop()  # while the caller has it, nobody else does
         finally:
@@ -441,7 +451,7 @@ def _bytes_in(args: tuple[Any, ...]) -> int:
     return sum(len(value) for value in args if type(value) in _SIZED)
 
 
-def _value(entry: tuple[int, Any], series: Series, return_exceptions: bool) -> Any:
+def _value(entry: tuple[int, Any], series: Series, place: int, return_exceptions: bool) -> Any:
     """Return what a call returned; raise, or return, what it raised."""
     kind, data = entry
     if kind == wire.NONE:
@@ -452,12 +462,13 @@ def _value(entry: tuple[int, Any], series: Series, return_exceptions: bool) -> A
         try:
             return payload.decode(data, series.foreign)
         except BaseException as failure:
-            error = payload.undecodable(failure, series.label.name, *series.sender)
+            error = payload.undecodable(failure, f"{series.label.name}[{place}]", *series.sender)
             if error is failure and (not return_exceptions or isinstance(error, KeyboardInterrupt)):
                 raise  # the interrupt may be this thread's own
             if not return_exceptions:
                 raise error from failure
-            error.__cause__ = None if error is failure else failure
+            if error is not failure:
+                error.__cause__ = failure
             return error
     failed: BaseException
     if kind == SETTLED:
@@ -467,7 +478,7 @@ def _value(entry: tuple[int, Any], series: Series, return_exceptions: bool) -> A
             return CancelledError(*data._cancel_words())
         return data.result() if data.exception() is None else data.exception()
     if kind == TOO_LARGE:
-        failed = MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process")
+        failed = MemoryError(f"the result of {series.label.name}[{place}] has {int(data):,} bytes, which do not fit into this process")
     else:
         reason = series.pool.end_reason
         failed = CancelledError() if reason is None else CancelledError(reason)

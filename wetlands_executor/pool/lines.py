@@ -14,6 +14,7 @@ from __future__ import annotations
 import codecs
 import logging
 import os
+import re
 import select
 import sys
 import threading
@@ -67,6 +68,18 @@ class LineSplitter:
     def pending(self) -> bool:
         """True if a line has begun and not ended."""
         return bool(self._rest)
+
+
+#: A line of what faulthandler prints when it is asked for the stacks, from Python 3.8 to 3.15.
+_OF_STACKS = re.compile(
+    r"(Current thread|Thread|Stack).*\(most recent call first\):|  File \".*|  Binary file \".*|  \.\.\.|  <.*>|Current thread's C stack trace.*"
+)
+
+
+def without_stacks(text: str) -> str:
+    """Return whole lines without those of stacks; empty lines, which part threads, go with them."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if line.strip() and _OF_STACKS.match(line) is None)
 
 
 class OutputStream:

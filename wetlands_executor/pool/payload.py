@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
-from wetlands_executor.errors import ExecutionException, ScriptExit
+from wetlands_executor import arguments
+from wetlands_executor.errors import ExecutionException, ScriptExit, describe, mark_made
 from wetlands_executor.pool import arena, functions, plain, shared, versions
 from wetlands_executor.pool.peer import MAGIC as MAGIC
 from wetlands_executor.pool.peer import Peer
@@ -107,6 +108,8 @@ class Encoded:
     __slots__ = ("by_value", "bytecode", "definition", "flags", "parcel", "payload")
     #: Large objects that the payload refers to, which a worker has to have before.
     needs: Sequence[Piece] = ()
+    #: What tells the arguments if the payload does not: a short pickle, or the text itself.
+    summary: bytes | str | None = None
 
     def __init__(
         self,
@@ -125,10 +128,16 @@ class Encoded:
         self.parcel = parcel
 
 
+class PackedCall(Encoded):
+    """An ``Encoded`` whose payload is long, or in shared memory."""
+
+    __slots__ = ("summary",)
+
+
 class NeedyCall(Encoded):
     """An ``Encoded`` whose payload refers to objects of the host's namespaces. ``epoch``: see ``identity.Epoch``."""
 
-    __slots__ = ("epoch", "needs")
+    __slots__ = ("epoch", "needs", "summary")
     epoch: Epoch
 
 
@@ -466,10 +475,10 @@ def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[s
             payload = pickle.dumps((args, None), PROTOCOL)
             if len(payload) <= wire.INLINE:
                 return Encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
-            return _encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode, None)
+            return _encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode, None, (args, None))
     if not kwargs and _are_arrays(args):
         payload, parcel = _dumps_arrays((args, None))
-        return _encoded(definition, 0, payload, definition.by_value, definition.bytecode, parcel)
+        return _encoded(definition, 0, payload, definition.by_value, definition.bytecode, parcel, (args, None))
     return _encode_call(definition, (args, kwargs or {}), peer)
 
 
@@ -508,25 +517,38 @@ def _encode_call(definition: Definition | None, value: Any, peer: Peer | None) -
     by_value, bytecode = pickler.by_value, pickler.bytecode
     if definition is not None:
         by_value, bytecode = definition.by_value or by_value, definition.bytecode or bytecode
-    encoded = _encoded(definition, 0, payload, by_value, bytecode, parcel)
+    encoded = _encoded(definition, 0, payload, by_value, bytecode, parcel, value)
     if pickler._record is None:
         return encoded
     needy = NeedyCall(definition, encoded.flags, encoded.payload, by_value, bytecode, encoded.parcel)
     needy.needs = tuple(pickler.needs.values())
+    needy.summary = encoded.summary
     needy.epoch = pickler.record.epoch
     return needy
 
 
 def _encoded(
-    definition: Definition | None, flags: int, payload: bytes, by_value: str | None, bytecode: bool, parcel: arena.Parcel | None
+    definition: Definition | None,
+    flags: int,
+    payload: bytes,
+    by_value: str | None,
+    bytecode: bool,
+    parcel: arena.Parcel | None,
+    value: tuple[Any, ...],
 ) -> Encoded:
-    if len(payload) <= wire.INLINE and (parcel is None or parcel.empty):
-        return Encoded(definition, flags, payload, by_value, bytecode)
-    if len(payload) > wire.CROSSOVER or (parcel is not None and not parcel.empty):
+    """Return the call with this payload, the pickle of ``value``."""
+    packed = len(payload) > wire.CROSSOVER or (parcel is not None and not parcel.empty)
+    if not packed and len(payload) <= arguments.KEPT:
+        return Encoded(definition, flags if len(payload) <= wire.INLINE else flags | wire.IN_BULK, payload, by_value, bytecode)
+    # Its text is made now only if it is cheaper than to keep what tells it.
+    summary = payload if len(payload) <= arguments.KEPT else arguments.of_values(value[-2], value[-1])
+    more = wire.IN_BULK
+    if packed:
         parcel = parcel or arena.Parcel()
         payload, more = parcel.pack(payload)
-        return Encoded(definition, flags | more, payload, by_value, bytecode, None if parcel.empty else parcel)
-    return Encoded(definition, flags | wire.IN_BULK, payload, by_value, bytecode)
+    found = PackedCall(definition, flags | more, payload, by_value, bytecode, None if parcel is None or parcel.empty else parcel)
+    found.summary = summary
+    return found
 
 
 _context: Context | None = None
@@ -702,17 +724,20 @@ def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False, fore
         name, message, lines, whole, parts = plain.read(payload)
         described = type(name) is type(message) is type(lines) is str
     except (plain.NotPlain, TypeError, ValueError) as failure:
-        return ExecutionException(f"the function raised an exception, and what the worker has sent of it cannot be read ({failure})")
+        return mark_made(ExecutionException(f"the function raised an exception, and what the worker has sent of it cannot be read ({failure})"))
     if not described:
-        return ExecutionException("the function raised an exception, and what the worker has sent of it is no description")
+        return mark_made(ExecutionException("the function raised an exception, and what the worker has sent of it is no description"))
     added = ""
     error = _rebuild(message, whole, parts, _load_builtin if trusted_only else partial(decode, foreign=foreign))
     if error is None:
-        error = ExecutionException(
-            f"the function raised {name}: {message} (an exception that cannot be rebuilt in this process; its lines are in .traceback)",
-            name,
-            message,
-            lines.splitlines(),
+        error = mark_made(
+            ExecutionException(
+                f"the function raised {name}: {message} (an exception that cannot be rebuilt in this process: its traceback is in .traceback. "
+                "To have it here, raise one whose class both sides can import, with arguments that can be pickled)",
+                name,
+                message,
+                lines.splitlines(),
+            )
         )
     if isinstance(error, ScriptExit):
         error.traceback = lines.splitlines()
@@ -773,7 +798,12 @@ def undecodable(error: BaseException, what: str, prefix: str = "", python: str =
         python: version of that environment's Python, if it is known.
     """
     try:
-        return versions.explain_result(error, what, prefix, python)
+        error = versions.explain_result(error, what, prefix, python)
     except BaseException:  # its __str__ and its attributes are the user's code
         LOGGER.debug("wetlands_executor: nothing could be added to what unpickling has raised", exc_info=True)
-        return error
+    if _FIELDS["__cause__"].__get__(error) is None and not isinstance(error, KeyboardInterrupt):  # that may be of this thread's user
+        # The exception is the one of the user's class; what it is about stands in the traceback.
+        make_cause: Any = _RemoteTraceback
+        told = f"The result of {what} cannot be rebuilt in this process: {describe(error, 500)}"
+        _FIELDS["__cause__"].__set__(error, make_cause(f'\n"""\n{told}. {versions.RESULT_REMEDY}\n"""'))
+    return error

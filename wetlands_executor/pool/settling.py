@@ -178,7 +178,8 @@ class Settling(PoolCore):
         elif kind in _VALUES and (found := payload.decode_arrays(data)) is not None:
             call.task._settle(found[0], None)  # a change of threads would take longer
         elif kind == TOO_LARGE:
-            call.task._settle(None, MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process"))
+            what = f"the result of {call.task._call_text()} has {int(data):,} bytes, which do not fit into this process"
+            call.task._settle(None, MemoryError(what))
         else:
             self._decode(call, frame)
 
@@ -241,7 +242,11 @@ class Settling(PoolCore):
                 raise TypeError(f"a {type(new).__name__} came instead of a dict of outputs")
             call.task._report_outputs(new)
         except BaseException:  # unpickling is user code: the outcome, which comes behind this, must be settled all the same
-            LOGGER.exception("wetlands_executor: an output of task %r cannot be unpickled here", call.task.name)
+            LOGGER.exception(
+                "wetlands_executor: an output of task %s cannot be rebuilt in this process, and is missing. "
+                "Report builtin types or numpy arrays, or what both sides can import in the same version",
+                call.task._call_text(),
+            )
 
     def _may_run_again(self, task: Task[Any]) -> bool:
         options = task._options
@@ -305,6 +310,6 @@ def _decode_and_settle(call: Call, kind: int, data: bytes | bytearray) -> None:
             value = payload.decode(data, _is_foreign(call))
     except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is this task's failure and nobody else's
         error = failure
-        error = payload.undecodable(failure, str(call.task.name), *call.sender)
+        error = payload.undecodable(failure, call.task._call_text(), *call.sender)
     finally:
         call.task._settle(value, error)

@@ -30,6 +30,7 @@ _DISTRIBUTIONS = {
 #: Attribute of an error: the name that a result asked for.
 _NAME = "_wetlands_name"
 _REMEDY = "Give both sides the same version, or pass numpy arrays or builtin types (for a table: frame.to_dict() or frame.to_records())"
+RESULT_REMEDY = "Return builtin types or numpy arrays (for a table: frame.to_dict() or frame.to_records()), or give both sides the same version"
 
 
 def version_here(package: str) -> str:
@@ -97,7 +98,7 @@ def explain_result(error: BaseException, what: str, prefix: str, python: str) ->
         differences = _differences({"Python": (platform.python_version(), python)})
     if differences or isinstance(error, (ImportError, AttributeError)):
         reason = f"; {differences}" if differences else ""
-        remedy = _capital(lacking.remedy_for(module, name)) or _remedy(differences)
+        remedy = _capital(lacking.remedy_for(module, name)) or RESULT_REMEDY
         return _again(error, f"{error}. The result of {what} cannot be rebuilt in this process{reason}. {remedy}")
     return error
 
