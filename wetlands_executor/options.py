@@ -112,7 +112,7 @@ class OptionsView(Executor):
         return OptionsView(self._executor, replace(self._options, **{key: value for key, value in given.items() if value is not _KEEP}))
 
     @overload
-    def submit(self, fn: str, /, *args: Any, **kwargs: Any) -> Task[Any]: ...
+    def submit(self, fn: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> Task[Any]: ...
 
     @overload
     def submit(self, fn: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
@@ -120,14 +120,14 @@ class OptionsView(Executor):
     @overload
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]: ...
 
-    def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Task[Any]:
+    def submit(self, fn: Callable[..., Any] | str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> Task[Any]:
         """As ``CondaEnvExecutor.submit``, with the options of this view."""
         self._refuse_if_closed()
         return self._keep(self._executor._submit(fn, args, kwargs, None, self._options))
 
     def map(  # the standard library's signature differs by version
         self,
-        fn: Callable[..., T] | str,
+        fn: Callable[..., T] | str | os.PathLike[str],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
@@ -155,7 +155,7 @@ class OptionsView(Executor):
             return_exceptions=return_exceptions,
         )
 
-    def map_tasks(self, fn: Callable[..., T] | str, *iterables: Iterable[Any]) -> list[Task[T]]:
+    def map_tasks(self, fn: Callable[..., T] | str | os.PathLike[str], *iterables: Iterable[Any]) -> list[Task[T]]:
         """As ``CondaEnvExecutor.map_tasks``, with the options of this view."""
         self._refuse_if_closed()
         return [self._keep(task) for task in self._executor._map_tasks(fn, iterables, self._options)]
