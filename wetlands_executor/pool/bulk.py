@@ -253,7 +253,6 @@ class Series:
         """Return the Task of a call that has failed, for the pool's record of failures and for the caller. Order: before its arguments go."""
         task = Task._of(self.pool)
         task._label = self.label
-        task._place = place
         task._counted = True
         entry = self._arguments[place]
         if isinstance(entry, tuple):
