@@ -197,7 +197,8 @@ class OptionsView(Executor):
             return
         steps: list[tuple[float | None, Callable[[Task[Any]], object] | None]] = [(None, None)]
         if timeout is not None:
-            steps = [(timeout, Task.cancel), (KILL_AFTER, Task.kill), (None, None)]
+            reason = f"its view of the executor was shut down, and the timeout of {timeout:g} s was over: its worker was killed"
+            steps = [(timeout, Task.cancel), (KILL_AFTER, lambda task: task._kill(reason)), (None, None)]
         for seconds, act in steps:
             end = None if seconds is None else time.monotonic() + seconds
             tasks = [task for task in tasks if not _has_finished(task, end)]

@@ -570,9 +570,12 @@ class Task(Future[T]):
 
     def kill(self) -> None:
         """Cancel the task by all means: if it runs, the process that runs it is ended (and replaced). The task becomes CANCELED."""
+        self._kill("its worker was killed by Task.kill()")
+
+    def _kill(self, reason: str) -> None:
         self._cancel_asked = True
         if not self._cancel_at_gate() and self._pool is not None and self._call is not None:
-            self._cancel_reason = "its worker was killed by Task.kill()"
+            self._cancel_reason = reason
             self._verdict = True
             self._pool.kill(self._call)
 

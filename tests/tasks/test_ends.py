@@ -95,6 +95,19 @@ def test_a_view_with_a_timeout_ends_its_own_tasks_only(make: Callable[..., Conda
     other.result(DEADLINE)
 
 
+def test_a_view_says_why_it_killed_a_task(make: Callable[..., CondaEnvExecutor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wetlands_executor.options.KILL_AFTER", 0.1)
+    view = make(1).options(name="view")
+    task = view.submit(time.sleep, 60)
+    started = threading.Event()
+    task.listen(lambda _: started.set())
+    assert started.wait(DEADLINE)
+    view.shutdown(timeout=0.1)
+    assert task.status is CANCELED
+    assert task.error is not None
+    assert "view of the executor was shut down" in task.error
+
+
 # --- reasons
 
 

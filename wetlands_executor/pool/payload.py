@@ -235,16 +235,19 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._names = _reductions().Names(peer.version, self._dumps_by_name) if PORTABLE and peer.foreign else False
         return self._names
 
-    def explain(self, error: TypeError | pickle.PicklingError) -> None:
-        """Raise a better error if what could not be pickled belongs to code that was on its way to another Python."""
+    def explain(self, error: TypeError | pickle.PicklingError, named: bool = False) -> None:
+        """Raise a better error if what could not be pickled belongs to code that was on its way to another Python.
+
+        Args:
+            error: what pickling has raised.
+            named: the caller says which value of which function it was.
+        """
         if self._names and self._names.annotated:
             self._names.blame(error, lambda value: CallPickler(io.BytesIO(), peer=self._peer).dump(value))
-        if self._names and self.by_value is not None and str(error).startswith(("cannot pickle", "can't pickle")):
-            raise _reductions().refusal(
-                self.by_value,
-                self._names,
-                f"what it needs cannot be pickled ({error}: an object whose code is C)",
-                "Make that object inside the function",
+        if not named and self._names and self.by_value is not None and str(error).startswith(("cannot pickle", "can't pickle")):
+            raise pickle.PicklingError(
+                f"{self.by_value} cannot be sent to a worker: what it needs, or an argument, cannot be pickled ({error}). Make that object "
+                "inside the function, or once per worker with an initializer"
             ) from error
 
     def _dumps_by_name(self, obj: Any) -> bytes:

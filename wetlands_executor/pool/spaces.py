@@ -87,7 +87,7 @@ class SpacePickler(payload.CallPickler):
         reason = str(error)
         try:
             if isinstance(error, (TypeError, pickle.PicklingError)):
-                self.explain(error)
+                self.explain(error, named=True)
         except pickle.PicklingError as other:
             reason = str(other)
         found = pickle.PicklingError(
