@@ -105,7 +105,7 @@ def _launch(task: Task[Any], hand_in: HandIn, args: tuple[Any, ...], kwargs: dic
             gate.pop()
         except IndexError:
             return  # cancelled meanwhile
-        task._input = arguments.of_values(args, kwargs)  # for a failure; one that is handed in has it in its call
+        task._input = arguments.of_values(args[task._hidden :], kwargs)  # for a failure; one that is handed in has it in its call
         for value in (*args, *kwargs.values()):
             if not isinstance(value, Task):
                 continue

@@ -191,7 +191,8 @@ def mark_made(error: ExecutionException) -> ExecutionException:
 
 def wants_call(error: BaseException) -> bool:
     """Return True for a failure of one call, whose text is to name it."""
-    return type(error) in _OURS or type(_CAUSE.__get__(error)) is _RemoteTraceback
+    cause = _CAUSE.__get__(error)
+    return type(error) in _OURS or type(cause) is _RemoteTraceback or (type(error) is MemoryError and cause is None)
 
 
 def with_call(error: BaseException, what: str) -> BaseException:
@@ -207,10 +208,10 @@ def with_call(error: BaseException, what: str) -> BaseException:
     """
     kind = type(error)
     cause = _CAUSE.__get__(error)
-    if kind in _OURS or (isinstance(error, ExecutionException) and vars(error).get(_MADE)):
+    if kind in _OURS or (kind is MemoryError and cause is None) or (isinstance(error, ExecutionException) and vars(error).get(_MADE)):
         reduced: Any = error.__reduce__()
         make, arguments = reduced
-        message = arguments[0]
+        message = str(arguments[0]) if arguments else "there is not enough memory"
         at = min((found for mark in (OF_STDERR, OF_STACKS) if (found := message.find(mark)) >= 0), default=len(message))
         copy: BaseException = make(f"{message[:at]}; the call was {what}{message[at:]}", *arguments[1:])
         _CAUSE.__set__(copy, cause)

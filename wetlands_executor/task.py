@@ -276,7 +276,7 @@ class Task(Future[T]):
         if gate:
             try:
                 *_, args, kwargs = gate[0].args  # type: ignore[attr-defined] # a partial, see ``dependencies``
-                return arguments.of_values(args, kwargs)
+                return arguments.of_values(args[self._hidden :], kwargs)
             except Exception:  # noqa: BLE001, S110 - taken by another thread at this moment
                 pass
         call = self._call

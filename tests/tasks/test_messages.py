@@ -244,3 +244,28 @@ def test_stacks_go_to_the_library_s_logger(single: CondaEnvExecutor, caplog: pyt
     (record,) = [record for record in caplog.records if "most recent call first" in record.getMessage()]
     assert record.name == "concurrent.futures.wetlands_executor"
     assert "in hang" in record.getMessage()
+
+
+def test_what_does_not_fit_into_this_process_is_named(single: CondaEnvExecutor) -> None:
+    """A failure that no function has raised: the pool itself gives it to the task."""
+    task = single.options(start=False).submit(complain, "scan_3.tif")
+    task._settle(None, MemoryError("the result has 10 bytes, which do not fit into this process"))
+    assert "complain('scan_3.tif')" in str(task.exception(DEADLINE))
+
+
+def test_the_arguments_of_a_script_are_its_own(single: CondaEnvExecutor, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text("import sys\nsys.exit(3)\n")
+    task = single.submit_script(path, ["scan_3.tif"])
+    assert task.exception(DEADLINE) is not None
+    assert task.arguments == "('scan_3.tif')"
+
+
+def raise_memory_error(_name: str) -> None:
+    raise MemoryError("mine")
+
+
+def test_a_memory_error_of_the_function_is_as_it_was(single: CondaEnvExecutor) -> None:
+    error = single.submit(raise_memory_error, "scan_3.tif").exception(DEADLINE)
+    assert (type(error), str(error)) == (MemoryError, "mine")
+    assert "raise_memory_error('scan_3.tif')" in str(error.__cause__)  # type: ignore[union-attr]

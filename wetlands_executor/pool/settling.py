@@ -178,8 +178,7 @@ class Settling(PoolCore):
         elif kind in _VALUES and (found := payload.decode_arrays(data)) is not None:
             call.task._settle(found[0], None)  # a change of threads would take longer
         elif kind == TOO_LARGE:
-            what = f"the result of {call.task._call_text()} has {int(data):,} bytes, which do not fit into this process"
-            call.task._settle(None, MemoryError(what))
+            call.task._settle(None, MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process"))
         else:
             self._decode(call, frame)
 
