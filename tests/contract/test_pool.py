@@ -109,7 +109,7 @@ def test_a_number_in_the_place_of_the_environment_is_explained(stamp: Stamp) -> 
 
 def test_an_initializer_has_to_be_callable(stamp: Stamp) -> None:
     with pytest.raises(TypeError, match="initializer must be a callable"):
-        stamp.make(1, initializer="no function")
+        stamp.make(1, initializer=3)
 
 
 @pytest.mark.stamps(*REPLACING)

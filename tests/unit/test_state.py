@@ -623,13 +623,21 @@ def test_terminate_cancels_what_comes_back_from_an_inbox() -> None:
     assert talk.say(WorkerExited(1, [b])) == [Cancelled([b]), Lost(a, 1), PoolClosed()]
 
 
-def test_an_item_that_arrives_after_the_end_is_cancelled() -> None:
+def test_an_item_that_arrives_after_the_end_is_refused() -> None:
     """The executor refuses it; this is the race between both."""
     talk = Talk(1)
     (a,) = items("a")
     talk.say(ShutdownRequested())
-    assert talk.say(Submitted([a])) == [Cancelled([a])]
+    assert talk.say(Submitted([a])) == [Cancelled([a], refused=True)]
     assert a.place is None
+
+
+def test_an_item_that_arrives_after_a_termination_is_cancelled() -> None:
+    """As what was queued is."""
+    talk = Talk(1)
+    (a,) = items("a")
+    talk.say(TerminateRequested())
+    assert talk.say(Submitted([a])) == [Cancelled([a])]
 
 
 def test_a_restart_timer_may_ring_after_the_end() -> None:

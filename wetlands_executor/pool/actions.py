@@ -305,6 +305,9 @@ class Actions(Arrivals):
     def _cancelled(self, action: st.Cancelled) -> None:
         for call in action.items:
             task = call.task  # type: ignore[attr-defined]
+            if action.refused and not task._cancel_asked:
+                task._settle(None, self._refusal())  # its caller learns here what submit() would have said
+                continue
             task._settle_cancelled(self.reason_of_cancel(task))
 
     def _cancel_answered(self, action: st.CancelAnswered) -> None:

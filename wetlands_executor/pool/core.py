@@ -568,6 +568,9 @@ class PoolCore:
     def _resume(self, stream: OutputStream) -> None:
         raise NotImplementedError
 
+    def _refusal(self) -> RuntimeError:
+        raise NotImplementedError
+
     def _resume_all(self) -> None:
         raise NotImplementedError
 

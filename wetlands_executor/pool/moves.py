@@ -309,9 +309,15 @@ class KillIfRunning:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """These items will never run; settle them as cancelled."""
+    """These items will never run; settle them as cancelled.
+
+    Attributes:
+        items: they.
+        refused: they have come after the end of the pool, which nothing has broken off: submit() would have raised a moment later.
+    """
 
     items: Sequence[Item]
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

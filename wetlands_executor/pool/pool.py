@@ -550,12 +550,15 @@ class Pool(Actions):
                 return
             if isinstance(late, Call):
                 # Race: submit() had looked before the end had begun. Its caller learns here what it would have learned there.
-                late.task._settle(None, RuntimeError(refusal()))
+                late.task._settle(None, self._refusal())
                 continue
             try:
                 late()
             except Exception:  # a bug of ours; the others who wait must get their answers all the same
                 LOGGER.critical("wetlands_executor: %r failed at the end of the pool; this is a bug, please report it", late, exc_info=True)
+
+    def _refusal(self) -> RuntimeError:
+        return RuntimeError(refusal())
 
     def _fail_everything(self, error: BaseException) -> None:
         """After a bug in this file: kill all workers and fail every task that is known, so that nobody waits for ever."""

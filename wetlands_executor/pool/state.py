@@ -308,7 +308,8 @@ class PoolState:
         """Settle what arrived after the end (the executor refuses it; this is the race between both)."""
         items = self._take_waiting()
         if items:
-            out.append(Broken(items, self.broken_worker, self.broken_report) if self.broken else Cancelled(items))
+            refused = Cancelled(items, refused=not self.terminated)
+            out.append(Broken(items, self.broken_worker, self.broken_report) if self.broken else refused)
 
     def _sent_directly(self, event: SentDirectly, out: list[Action]) -> None:
         slot = self.by_worker[event.worker]
