@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,28 @@ def test_a_file_of_a_package(folder: Path, monkeypatch: pytest.MonkeyPatch, orde
     (folder / "pkg" / "mod.py").write_text("X = []\ndef add():\n    X.append(1)\n    return len(X)\n")
     with CondaEnvExecutor(max_workers=1) as executor:
         assert [executor.submit(target).result(DEADLINE) for target in order] == [1, 2]
+
+
+def test_relative_imports_of_a_file(folder: Path) -> None:
+    """A file that lies in a package finds its neighbours as it does when the package is imported; another package of that name does not."""
+    for where, value in ("one", 1), ("two", 2):
+        inner = folder / where / "parcels" / "inner"
+        inner.mkdir(parents=True)
+        (inner.parent / "__init__.py").write_text("")
+        (inner.parent / "values.py").write_text(f"VALUE = {value}\n")
+        (inner / "__init__.py").write_text("")
+        (inner / "near.py").write_text(f"NEAR = {value}\n")
+        (inner / "use.py").write_text("from ..values import VALUE\nfrom . import near\ndef use():\n    return VALUE, near.NEAR\n")
+    (folder / "one" / "parcels" / "inner" / "__init__.py").write_text("from . import user\n")
+    (folder / "one" / "parcels" / "inner" / "user.py").write_text("from .use import use\nLOADED = []\ndef loaded(): return list(LOADED)\n")
+    with CondaEnvExecutor(max_workers=1) as executor:
+        assert executor.submit("one/parcels/inner/use.py:use").result(DEADLINE) == (1, 1)
+        executor.submit("one/parcels/inner/user.py:LOADED.append", 5).result(DEADLINE)
+        assert executor.submit("one/parcels/inner/user.py:loaded").result(DEADLINE) == [5]
+        assert executor.submit(lambda: sys.modules["parcels.inner.user"].LOADED).result(DEADLINE) == [5]  # type: ignore[attr-defined]
+        with pytest.raises(ImportError, match="relative import"):
+            executor.submit("two/parcels/inner/use.py:use").result(DEADLINE)
+        assert executor.submit("one/parcels/inner/use.py:use").result(DEADLINE) == (1, 1)
 
 
 def test_a_changed_file_is_a_new_module(folder: Path) -> None:

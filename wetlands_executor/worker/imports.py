@@ -185,6 +185,13 @@ def _make_module(path: str, real: str, source: bytes) -> Any:
     module = type(sys)(name)
     module.__file__ = path
     module.__dict__["__cached__"] = None
+    if b"from ." in source and _imports_relatively(source):
+        package = _package_of(os.path.dirname(real))
+        if package is not None:
+            known = sys.modules.get(package if base == "__init__.py" else "%s.%s" % (package, os.path.splitext(base)[0]))
+            if known is not None and _real(getattr(known, "__file__", None) or "") == real:
+                return known  # the package imports it
+            module.__package__ = package
     previous = sys.modules.get(name)
     sys.modules[name] = module  # dataclasses and pickle look the module up while it runs
     try:
@@ -200,6 +207,35 @@ def _make_module(path: str, real: str, source: bytes) -> Any:
 
     linecache.checkcache(path)
     return module
+
+
+def _imports_relatively(source: bytes) -> bool:
+    import re
+
+    return re.search(rb"^\s*from \.", source, re.MULTILINE) is not None
+
+
+def _package_of(folder: str) -> Optional[str]:
+    """Return the dotted name of the package that a folder is, imported, for the relative imports of a file in it; None if it is none.
+
+    Its root is looked for behind everything else; a package of that name that lies elsewhere is never taken for it.
+    """
+    names: List[str] = []
+    root = folder
+    while os.path.isfile(os.path.join(root, "__init__.py")) and os.path.basename(root).isidentifier():
+        root, name = os.path.split(root)
+        names.insert(0, name)
+    if not names:
+        return None
+    if root not in sys.path:
+        sys.path.append(root)
+        _list_folders_anew()
+    try:
+        package = import_named(".".join(names))
+    except ImportError:
+        return None  # it lacks something, or another module has the name; the relative import says the rest
+    file = getattr(package, "__file__", None)
+    return package.__name__ if file and _real(file) == _real(os.path.join(folder, "__init__.py")) else None
 
 
 def _loaded(real: str) -> Any:
