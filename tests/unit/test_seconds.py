@@ -93,7 +93,7 @@ def test_the_options_check_their_limits_and_keep_what_was_checked() -> None:
         assert type(kept) is float
     with pytest.raises(TypeError, match="seconds must be a number of seconds"):
         executor.set_timeout("5")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="timeout must be a number of seconds, not True"):
+    with pytest.raises(TypeError, match="timeout is a number of seconds; write wait_all"):
         executor.wait_all(True)
     with pytest.raises(TypeError, match="timeout must be a number of seconds"):
         executor.map(abs, [1], timeout="5")  # type: ignore[arg-type]
