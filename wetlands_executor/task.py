@@ -1123,7 +1123,10 @@ def _run_all(task: Task[Any], callbacks: deque[tuple[Callable[[Any], object]]]) 
             (fn,) = callbacks.popleft()
         except IndexError:
             return
-        task._call_back(fn)
+        try:
+            task._call_back(fn)
+        except BaseException:  # noqa: BLE001 - user code: SystemExit or KeyboardInterrupt in one callback must not skip the ones behind it
+            LOGGER.exception("exception calling callback for %r", task)
 
 
 def _is_bridge(fn: Callable[[Any], object]) -> bool:

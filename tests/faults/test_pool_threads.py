@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -73,6 +74,27 @@ def test_a_signal_handler_submits_at_any_step_of_the_first_submit(stress_rng):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_handler_submits_code_while_the_first_submit_of_code_imports_what_pickles_it():
+    program = """
+        import signal, sys, threading
+        from wetlands_executor import CondaEnvExecutor
+
+        main, tasks = threading.main_thread().ident, []
+
+        def interrupt(event, args):
+            if event == "import" and args[0] == "wetlands_executor.pool.watching":
+                signal.pthread_kill(main, signal.SIGUSR1)
+
+        with CondaEnvExecutor(max_workers=1) as executor:
+            signal.signal(signal.SIGUSR1, lambda *_: tasks.append(executor.submit(lambda: 7)))
+            sys.addaudithook(interrupt)
+            first = executor.submit(lambda: 5)
+            print(first.result(30), [task.result(30) for task in tasks])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("5 [7]\n", "")
 
 
 @pytest.mark.parametrize("act", ["map", "launch", "listen", "shutdown", "kill_workers"])

@@ -578,6 +578,87 @@ def a_hook_for_subclasses():
 
 
 @case("classes")
+def a_registry_filled_by_a_metaclass():
+    class Meta(type):
+        made = []
+        count = 0
+
+        def __new__(meta, name, bases, space):
+            found = super().__new__(meta, name, bases, space)
+            meta.made.append(name)
+            found.label = name.lower()
+            return found
+
+        def __init__(cls, name, bases, space):
+            super().__init__(name, bases, space)
+            Meta.count += 1
+
+    class One(metaclass=Meta):
+        pass
+
+    class Two(One):
+        pass
+
+    def f():
+        before = list(Meta.made), Meta.count, Two.label, type(Two) is Meta
+
+        class Three(Two):
+            pass
+
+        return before, Meta.made[:3], Meta.count, Three.label
+
+    return f, ()
+
+
+@case("classes")
+def a_registry_filled_by_a_metaclass_on_top_of_another():
+    class Meta(abc.ABCMeta):
+        made = []
+
+        def __new__(meta, name, bases, space, **options):
+            found = super().__new__(meta, name, bases, space, **options)
+            Meta.made.append(name)
+            return found
+
+    class Shape(metaclass=Meta):
+        @abc.abstractmethod
+        def area(self):
+            """Return it."""
+
+    class Square(Shape):
+        def area(self):
+            return 4
+
+    def f():
+        return list(Meta.made), Square().area(), isinstance(Square(), Shape), sorted(Shape.__abstractmethods__)
+
+    return f, ()
+
+
+@case("classes")
+def a_registry_filled_below_a_generic_class():
+    kind = typing.TypeVar("kind")
+
+    class Box(typing.Generic[kind]):
+        made = []
+
+        def __init_subclass__(cls, **kwargs):
+            super().__init_subclass__(**kwargs)
+            Box.made.append(cls.__name__)
+
+    class IntBox(Box[int]):
+        pass
+
+    class AnyBox(Box[kind]):
+        pass
+
+    def f():
+        return list(Box.made), IntBox.__orig_bases__ == (Box[int],), AnyBox.__parameters__ == (kind,), type(AnyBox[int]()) is AnyBox
+
+    return f, ()
+
+
+@case("classes")
 def arguments_of_a_class_statement():
     class Tagged:
         def __init_subclass__(cls, *, tag, **kwargs):

@@ -183,6 +183,23 @@ def _quiet(executor: CondaEnvExecutor, task: object) -> None:
     assert last.wait(DEADLINE)
 
 
+def test_a_callback_that_exits_skips_none_behind_it(single: CondaEnvExecutor, meeting: Meeting) -> None:
+    task = single.submit(workload.attend, meeting.address, "in")
+    called: list[int] = []
+    last = threading.Event()
+
+    def leave(_task: object) -> None:
+        called.append(1)
+        raise SystemExit(3)
+
+    task.add_done_callback(leave)
+    task.add_done_callback(lambda _task: called.append(2))
+    task.add_done_callback(lambda _task: last.set())
+    meeting.next().release()
+    assert last.wait(DEADLINE)
+    assert called == [1, 2]
+
+
 def test_listening_races_with_the_end_and_the_terminal_event_comes_once(single: CondaEnvExecutor) -> None:
     recorders = []
     for _ in range(300):

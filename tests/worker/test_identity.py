@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.util
 import itertools
@@ -227,6 +228,14 @@ def test_executors_tasks_and_threads_are_named(same: CondaEnvExecutor) -> None:
         error = same.submit(function).exception(DEADLINE)
         assert isinstance(error, pickle.PicklingError)
         assert f"{name!r}" in str(error)
+
+
+def test_a_library_of_ctypes_is_named(same: CondaEnvExecutor) -> None:
+    """What the program has declared of its functions cannot be seen, and without it they return wrong numbers."""
+    library = ctypes.CDLL(None)
+    error = same.submit(lambda: library.getpid()).exception(DEADLINE)
+    assert isinstance(error, pickle.PicklingError)
+    assert [word for word in ("'library'", "CDLL", "initializer") if word not in str(error)] == []
 
 
 # --- large globals

@@ -14,6 +14,7 @@ from __future__ import annotations
 import builtins
 import collections
 import copyreg
+import importlib
 import io
 import itertools
 import logging
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
-from wetlands_executor import arguments
+from wetlands_executor import arguments, threads
 from wetlands_executor.errors import ExecutionException, ScriptExit, describe, mark_made
 from wetlands_executor.pool import arena, functions, plain, shared, versions
 from wetlands_executor.pool.peer import MAGIC as MAGIC
@@ -152,18 +153,34 @@ class DefinedCall(Encoded):
 _VARYING = frozenset({types.CodeType, types.GenericAlias, types.UnionType, type(Callable[[], None])})
 
 
+#: Modules that ``_import_late`` has imported.
+_late: dict[str, Any] = {}
+
+
+def _import_late(name: str) -> Any:
+    """Import a module of ours in the middle of a call.
+
+    Race: a signal handler or a finalizer that submits meanwhile would find the module half made, since a thread does not wait for an import of
+    its own. So another thread imports it, which any re-entry of this one waits for.
+    """
+    load = partial(importlib.import_module, name)
+    try:
+        found = threads.apart(load)
+    except RuntimeError:  # no thread can be started
+        found = load()
+    return _late.setdefault(name, found)
+
+
 def _spaces() -> Any:
     """Return what pickles functions and classes by value, imported when the first of them is met."""
-    from wetlands_executor.pool import spaces
-
-    return spaces
+    name = "wetlands_executor.pool.spaces"
+    return _late.get(name) or _import_late(name)
 
 
 def _reductions() -> Any:
     """Return the rules for code and classes by value, imported when the first of them is met: many programs send none."""
-    from wetlands_executor.worker import reductions
-
-    return reductions
+    name = "wetlands_executor.worker.reductions"
+    return _late.get(name) or _import_late(name)
 
 
 class _Space:

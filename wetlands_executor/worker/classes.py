@@ -49,12 +49,16 @@ def make_class(meta: Any, name: str, bases: Tuple[Any, ...], namespace: Dict[str
     import types
 
     keys = {sys.intern(key): value for key, value in namespace.items()}
-    hooks = _hooks_of(bases)
+    resolved = types.resolve_bases(bases)
+    hooks = _hooks_of(resolved)
     quiet: Any = classmethod(_nothing)  # type: ignore[arg-type]
     try:
         for base, _hook in hooks:
             type.__setattr__(base, "__init_subclass__", quiet)
-        made = types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(keys))
+        if meta in _RECEIVED:
+            made = _make_silently(meta, name, bases, resolved, keys)
+        else:
+            made = types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(keys))
     finally:
         for base, hook in hooks:
             type.__setattr__(base, "__init_subclass__", hook)
@@ -69,6 +73,21 @@ def _hooks_of(bases: Sequence[Any]) -> List[Tuple[Any, Any]]:
     lines = [base.__mro__ for base in bases if isinstance(base, type)]
     every = {base: None for line in lines for base in line if base in _RECEIVED and "__init_subclass__" in vars(base)}
     return [(base, vars(base)["__init_subclass__"]) for base in every]
+
+
+def _make_silently(meta: Any, name: str, bases: Tuple[Any, ...], resolved: Tuple[Any, ...], keys: Dict[str, Any]) -> Any:
+    """Return a new class of a received metaclass, whose ``__new__`` and ``__init__`` have run where the class was written.
+
+    What they set comes with the attributes, and what they register (in a list, in a counter) comes with that object.
+    """
+    native = next(kind for kind in meta.__mro__ if kind not in _RECEIVED)
+    space = dict(native.__prepare__(name, resolved))
+    space.update(keys)
+    if resolved is not bases:
+        space["__orig_bases__"] = bases
+    made = native.__new__(meta, name, resolved, space)
+    native.__init__(made, name, resolved, space)
+    return made
 
 
 def _nothing(_cls: Any, **_given: Any) -> None:
