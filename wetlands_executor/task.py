@@ -1125,7 +1125,7 @@ def _run_all(task: Task[Any], callbacks: deque[tuple[Callable[[Any], object]]]) 
             return
         try:
             task._call_back(fn)
-        except BaseException:  # noqa: BLE001 - user code: SystemExit or KeyboardInterrupt in one callback must not skip the ones behind it
+        except BaseException:  # user code: SystemExit in one callback must not skip the ones behind it
             LOGGER.exception("exception calling callback for %r", task)
 
 
