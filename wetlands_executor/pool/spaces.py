@@ -199,7 +199,7 @@ class SpacePickler(payload.CallPickler):
 
     def _reduce_instance(self, obj: Any, kind: Any) -> Any:
         """Return the reduction of an instance, what makes it, its pickle if nothing in it has a number, or None if it goes by name."""
-        if isinstance(obj, _HERE_ONLY) or isinstance(obj, getattr(sys.modules.get("ctypes"), "CDLL", ())):
+        if isinstance(obj, (_HERE_ONLY, getattr(sys.modules.get("ctypes"), "CDLL", ()))):
             raise pickle.PicklingError(f"a {kind.__qualname__} belongs to this process")
         if kind in identity.PER_PROCESS or isinstance(obj, threading.local):
             return self._reduce_anew(obj, kind)
