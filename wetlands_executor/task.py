@@ -18,7 +18,6 @@ import itertools
 import logging
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
@@ -146,20 +145,15 @@ class _OnDemand:
 
 
 class Waiters(list[Any]):
-    """The standard library's waiters of one Future: ``wait`` and ``as_completed`` add theirs before they sleep.
+    """The standard library's waiters of one Future: ``wait`` and ``as_completed`` add theirs before they sleep."""
 
-    Args:
-        task: that Future.
-    """
-
-    def __init__(self, task: Task[Any]) -> None:
-        super().__init__()
-        self._task = weakref.ref(task)
+    __slots__ = ()
 
     def append(self, waiter: Any) -> None:
         """Add one. Raises RuntimeError on a thread that must not wait."""
-        threads.check(self._task())
-        super().append(waiter)
+        if get_ident() in threads.serving or threads.starting:
+            threads.check()
+        list.append(self, waiter)
 
 
 def _make_condition(task: Task[Any]) -> TaskCondition:
@@ -178,7 +172,9 @@ def _make_condition(task: Task[Any]) -> TaskCondition:
 
 
 def _make_waiters(task: Task[Any]) -> list[Any]:
-    return task.__dict__.setdefault("_waiters", Waiters(task))  # type: ignore[no-any-return]
+    if get_ident() in threads.serving or threads.starting:
+        threads.check(task)
+    return task.__dict__.setdefault("_waiters", Waiters())  # type: ignore[no-any-return]
 
 
 def _make_callbacks(task: Task[Any]) -> deque[Any]:
@@ -969,7 +965,7 @@ class Task(Future[T]):
         if "_hooks" in fields:
             self._run_hooks(fields["_hooks"])
         if condition is not _SETTLED:
-            if pool is None or not pool.started or threads.kind_of_this() is not None:
+            if get_ident() in threads.serving or pool is None or not pool.started or threads.kind_of_this() is not None:
                 _try_to_tell(self._notify, condition, _NOTIFY_TRIES, [])
             else:
                 # It takes locks, and an exception from a signal handler could leave them locked.
@@ -1022,6 +1018,17 @@ class Task(Future[T]):
         Race: those methods take two locks, and would wait for ever for one that an interrupted waiter has left locked.
         """
         kind = type(waiter)
+        if kind is _AllCompletedWaiter and self._exception is None and waiter.num_pending_calls > 1:
+            # Not the last one, as a rule: it wakes up no thread, so one lock is enough.
+            if not waiter.lock.acquire(False):
+                return False
+            try:
+                if waiter.num_pending_calls > 1:
+                    waiter.finished_futures.append(self)
+                    waiter.num_pending_calls -= 1
+                    return True
+            finally:
+                waiter.lock.release()
         failed = self._exception is not None and self._state not in _CANCELLED
         if kind not in _WAITERS:  # of another library, which has its own locks, or none
             (waiter.add_exception if failed else waiter.add_cancelled if self._state in _CANCELLED else waiter.add_result)(self)

@@ -709,8 +709,8 @@ def decode(payload: bytes | bytearray | arena.Delivery, foreign: bool = False) -
             raise
         finally:
             data = buffers = None  # type: ignore[assignment] # nor as long as the traceback of a failure
-    if is_trivial(payload):
-        return pickle.loads(payload)
+    if b"\x93" not in payload and len(payload) < 65536 and not plain.extensions:
+        return pickle.loads(payload)  # it names nothing (STACK_GLOBAL), so nothing of the versions concerns it
     return _load(unpickler(io.BytesIO(payload)))
 
 

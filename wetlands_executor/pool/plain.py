@@ -31,7 +31,7 @@ class NotPlain(BadFrame):
 
 
 # Classes that were given a number (copyreg.add_extension) are named without an instruction that could be seen.
-_extensions: dict[Any, Any] = getattr(copyreg, "_inverted_registry", {})
+extensions: dict[Any, Any] = getattr(copyreg, "_inverted_registry", {})
 
 
 def _sizes() -> list[int]:
@@ -85,7 +85,7 @@ def is_trivial(payload: bytes | bytearray) -> bool:
     Most results name nothing (STACK_GLOBAL) and have neither a line's end, without which the older instructions that name something
     cannot be complete, nor the code of LONG_BINPUT: then it is known without a look at each instruction.
     """
-    if len(payload) >= MOST_BYTES or b"\x93" in payload or _extensions:
+    if len(payload) >= MOST_BYTES or b"\x93" in payload or extensions:
         return False
     if b"\n" not in payload and b"r" not in payload:
         return True
