@@ -208,6 +208,8 @@ class Arrivals(Limits):
         pid = process.process.pid
         now = time.time()
         suspected = bool(process.suspicion)
+        due = iter(list(calls.values()))  # what is expected next, as a rule: the oldest
+        expected = next(due, None)
         for frame in frames:
             if suspected:
                 suspected = self._judge(process, frame)
@@ -221,8 +223,11 @@ class Arrivals(Limits):
                         finished.append(part)
                 continue
             call = calls.get(number)
-            if call is not None and call is not next(iter(calls.values())) and not process.may_say(kind in _OUTCOMES, number):
-                raise BadFrame(f"kind {kind} of a call that is not due")
+            if call is not None:
+                if call is expected:
+                    expected = next(due, None)
+                elif call is not next(iter(calls.values())) and not process.may_say(kind in _OUTCOMES, number):
+                    raise BadFrame(f"kind {kind} of a call that is not due")
             if kind in _PLAIN_OUTCOMES and call is not None and not process.printed:
                 # The short way: nothing to wait for, nothing to ask, no user code.
                 task = call.task

@@ -455,9 +455,7 @@ def _value(entry: tuple[int, Any], series: Series, place: int, return_exceptions
     kind, data = entry
     if kind == wire.NONE:
         return None
-    if kind == DECODED:
-        return data
-    if kind in (wire.VALUE, wire.VALUE_IN_BLOCKS):
+    if kind == wire.VALUE or kind == wire.VALUE_IN_BLOCKS:
         try:
             return payload.decode(data, series.foreign)
         except BaseException as failure:
@@ -469,6 +467,8 @@ def _value(entry: tuple[int, Any], series: Series, place: int, return_exceptions
             if error is not failure:
                 error.__cause__ = failure
             return error
+    if kind == DECODED:
+        return data
     failed: BaseException
     if kind == SETTLED:
         if not return_exceptions:

@@ -697,6 +697,8 @@ def decode(payload: bytes | bytearray | arena.Delivery, foreign: bool = False) -
         payload: what the worker has sent.
         foreign: its bytecode is not ours, and is refused.
     """
+    if type(payload) is bytes and b"\x93" not in payload and len(payload) < 65536 and not plain.extensions:
+        return pickle.loads(payload)  # it names nothing (STACK_GLOBAL), so nothing of the versions concerns it
     unpickler = _ForeignUnpickler if foreign and PORTABLE else _ResultUnpickler
     if isinstance(payload, arena.Delivery):
         data, buffers = payload.data, payload.buffers
@@ -709,8 +711,6 @@ def decode(payload: bytes | bytearray | arena.Delivery, foreign: bool = False) -
             raise
         finally:
             data = buffers = None  # type: ignore[assignment] # nor as long as the traceback of a failure
-    if b"\x93" not in payload and len(payload) < 65536 and not plain.extensions:
-        return pickle.loads(payload)  # it names nothing (STACK_GLOBAL), so nothing of the versions concerns it
     return _load(unpickler(io.BytesIO(payload)))
 
 
