@@ -404,8 +404,27 @@ class Arrivals(Limits):
                 self._end_blamed(process, oldest)  # its outcome was lost in what was no frame
         process.suspicion = ""
         process.garbled = False
-        self.post(partial(self._feed, st.RetireRequested(process.worker)))
+        self.post(partial(self._retire, process))
         return False
+
+    def _retire(self, process: WorkerProcess) -> None:
+        """Let a worker stop after what it runs; it gets nothing more."""
+        self._feed(st.RetireRequested(process.worker))
+        if self.processes.get(process.worker) is process:
+            self._set_process_timer(process, CLOSED_GRACE, partial(self._end_retired, process))
+
+    def _end_retired(self, process: WorkerProcess) -> None:
+        """End a worker that was to stop and runs nothing of what it holds: an outcome was lost in what was no frame, and will not come."""
+        if self.processes.get(process.worker) is not process:
+            return
+        self._on_results(process)
+        self.take_answer(process)
+        if self.processes.get(process.worker) is not process or not process.calls:
+            return
+        if any(process.is_running(call) for call in process.calls.values()):
+            self._set_process_timer(process, CLOSED_GRACE, partial(self._end_retired, process))
+        else:
+            process.kill()
 
     def _blame(self, process: WorkerProcess) -> None:
         """The pipe has been read, and no call has ended since: the one that runs is to blame, and ends with its worker."""
@@ -422,7 +441,7 @@ class Arrivals(Limits):
             process.reason = WorkerCrashed(message)
             process.kill()
             return
-        self._feed(st.RetireRequested(process.worker))
+        self._retire(process)
         if call is None or (running is not None and running not in process.calls):
             return  # what it runs had said that it had ended; what it holds is not begun, and is taken back
         call.task._verdict = partial(_crash, message)
@@ -560,10 +579,12 @@ class Arrivals(Limits):
         if process.wait_for_lane():
             self._absorb(process)
             return True
+        process.deferred += 1  # Race: outcomes of calls that are sent meanwhile may be read before this one is taken up again
         self._set_timer(0.001, partial(self._take_later, process, frame))
         return False
 
     def _take_later(self, process: WorkerProcess, frame: Frame) -> None:
+        process.deferred -= 1
         if self.processes.get(process.worker) is process:
             self._take(process, [tuple(frame)])
 

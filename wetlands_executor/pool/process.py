@@ -205,6 +205,8 @@ class WorkerProcess:
         self.streams: tuple[OutputStream, ...] = ()
         self.records = OutputStream("log")
         self.printed = False
+        #: Outcomes that came before their calls were recorded, and are taken up again a little later. Those behind them come first.
+        self.deferred = 0
         self.reading = False
         self.return_lane: ReturnLane | None = None
         self.on_answer: Callable[[], None] | None = None
@@ -673,7 +675,7 @@ class WorkerProcess:
 
     def is_due(self, number: int) -> bool:
         """Return True if the outcome of this call may come now, though there is an older call: outcomes come in order, but for two ways."""
-        if self.crowded:
+        if self.crowded or self.deferred:
             return True
         lane = self.return_lane
         return lane is not None and lane.answer()[1] == next(iter(self.calls)) != number
@@ -693,7 +695,7 @@ class WorkerProcess:
     def has_taken(self, number: int) -> bool:
         """Return True if the worker may speak of this call, which is not the oldest that it has: it has taken it, or a later one."""
         taken = self.taken()
-        if self.crowded or taken is None:
+        if self.crowded or self.deferred or taken is None:
             return True
         for one in self.calls:
             if one == number:
