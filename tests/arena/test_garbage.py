@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 from tests.contract.meeting import DEADLINE
 
@@ -50,13 +51,16 @@ def test_an_arena_whose_file_is_being_closed_is_not_found(monkeypatch):
     monkeypatch.setattr(arena, "_arenas", {})
     dying = arena.current()
     fd, found, close = dying.fd, [], spawn.close_quietly
+    closed = threading.Event()
 
     def closing(number):
         if number == fd and not found:
             found.append(arena.current())
+            closed.set()
         close(number)
 
     monkeypatch.setattr(spawn, "close_quietly", closing)
     del dying
+    assert closed.wait(30), "the thread on which it was made may hold it for a moment more, and no longer"
     assert len(found) == 1
     assert found[0].fd != fd

@@ -22,6 +22,7 @@ import pytest
 import wetlands_executor
 from tests.contract.workload import attend
 from wetlands_executor import CondaEnvExecutor, Task
+from wetlands_executor.pool import spaces as spaces  # the first submit of code imports it, on a thread of its own
 from wetlands_executor.threads import PoolThread
 
 #: Seconds after which a wait of these tests has failed.

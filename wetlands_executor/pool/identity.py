@@ -347,6 +347,8 @@ def is_stateless(obj: Any) -> bool:
         return True
     if not kind.__flags__ & _OF_PYTHON or not has_plain_state(kind):
         return False
+    if hasattr(kind, "__setstate__") or getattr(kind, "__getstate__", None) is not getattr(object, "__getstate__", None):
+        return False  # it says itself what it holds: BytesIO and StringIO, which are made like classes of Python from 3.13 on
     if isinstance(obj, (dict, list, set, tuple, str, bytes, int, float, BaseException)):
         return False
     if any(vars(base).get("__slots__") for base in kind.__mro__):
