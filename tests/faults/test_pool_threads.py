@@ -22,8 +22,9 @@ import pytest
 import wetlands_executor
 from tests.contract.workload import attend
 from wetlands_executor import CondaEnvExecutor, Task
-from wetlands_executor.pool import spaces as spaces  # the first submit of code imports it, on a thread of its own
+from wetlands_executor.pool import spaces as spaces  # the first submit of code imports these, on a thread of its own
 from wetlands_executor.threads import PoolThread
+from wetlands_executor.worker import reductions as reductions
 
 #: Seconds after which a wait of these tests has failed.
 DEADLINE = 30

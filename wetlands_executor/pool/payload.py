@@ -163,6 +163,9 @@ def _import_late(name: str) -> Any:
     Race: a signal handler or a finalizer that submits meanwhile would find the module half made, since a thread does not wait for an import of
     its own. So another thread imports it, which any re-entry of this one waits for.
     """
+    known = sys.modules.get(name)
+    if known is not None and not getattr(known.__spec__, "_initializing", False):
+        return _late.setdefault(name, known)
     load = partial(importlib.import_module, name)
     try:
         found = threads.apart(load)

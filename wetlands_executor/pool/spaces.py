@@ -24,6 +24,7 @@ from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.pool import functions, identity, payload, shared, watching
 from wetlands_executor.pool.identity import Mark, Stand
+from wetlands_executor.task import Task
 from wetlands_executor.worker import classes, namespaces, objects, sharing
 
 #: Neither numbered nor looked into: scalars, and what is named or written as code.
@@ -46,6 +47,10 @@ _TRANSPARENT: frozenset[Any] = frozenset({OrderedDict, defaultdict, deque, Count
 #: What belongs to this process.
 _HERE_ONLY = (concurrent.futures.Future, concurrent.futures.Executor, threading.Thread, subprocess.Popen)
 _active = threading.local()
+
+
+class NestedTaskError(pickle.PicklingError, TypeError):
+    """A Task stands in a closure or a global. It cannot be pickled, and is a TypeError wherever it stands but as an argument."""
 
 
 class SpacePickler(payload.CallPickler):
@@ -83,7 +88,7 @@ class SpacePickler(payload.CallPickler):
     def _explain(self, error: BaseException) -> None:
         """Raise an error that says which global it was."""
         at = self._at
-        if at is None or getattr(error, "explained", False) or type(error).__module__ not in ("builtins", "_pickle", "pickle"):
+        if at is None or getattr(error, "explained", False) or type(error).__module__ not in ("builtins", "_pickle", "pickle", __name__):
             return
         reason = str(error)
         try:
@@ -91,7 +96,7 @@ class SpacePickler(payload.CallPickler):
                 self.explain(error, named=True)
         except pickle.PicklingError as other:
             reason = str(other)
-        found = pickle.PicklingError(
+        found = (NestedTaskError if isinstance(error, NestedTaskError) else pickle.PicklingError)(
             f"the {at.kind} {at.name!r}, which {at.function} uses, cannot be sent to a worker: {reason}. Make it inside the function, or "
             f"once per worker with an initializer that sets it, or put {at.function} into a module that the worker can import"
         )
@@ -200,7 +205,8 @@ class SpacePickler(payload.CallPickler):
     def _reduce_instance(self, obj: Any, kind: Any) -> Any:
         """Return the reduction of an instance, what makes it, its pickle if nothing in it has a number, or None if it goes by name."""
         if isinstance(obj, (_HERE_ONLY, getattr(sys.modules.get("ctypes"), "CDLL", ()))):
-            raise pickle.PicklingError(f"a {kind.__qualname__} belongs to this process")
+            error = NestedTaskError if isinstance(obj, Task) else pickle.PicklingError
+            raise error(f"a {kind.__qualname__} belongs to this process")
         if kind in identity.PER_PROCESS or isinstance(obj, threading.local):
             return self._reduce_anew(obj, kind)
         found = reduce_sentinel(obj, self.record)
