@@ -164,8 +164,8 @@ class Ledger:
         return lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
 
     def failures(self) -> list[Task[Any]]:
-        """Return the last failed tasks, oldest first."""
-        return list(self._failures.copy())
+        """Return the last failed tasks in the order in which they were made. Decoder threads may settle two of them the other way round."""
+        return sorted(self._failures.copy(), key=lambda task: task._number)
 
     def clear_failures(self) -> None:
         """Forget the failed tasks."""
