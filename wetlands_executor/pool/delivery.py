@@ -111,25 +111,15 @@ class SerialThread:
         while (entry := self._jobs.get()) is not None:
             run_entry(entry)
             del entry  # it holds a task and its result
-        self._drain()
+        drain(self._jobs)
         self._gone.set()
-
-    def _drain(self) -> None:
-        """Run what was put before the threads that put it knew of the end."""
-        while True:
-            try:
-                entry = self._jobs.get_nowait()
-            except Empty:
-                return
-            if entry is not None:
-                run_entry(entry)
 
     def end(self) -> None:
         """Run what was put, then end the thread; waits, unless called from that thread. Later jobs run in their caller. I/O thread."""
         self._ended = True
         self._jobs.put(None)
         if not self._starts:
-            self._drain()
+            drain(self._jobs)
             return
         if self._serving.get(0) is threading.current_thread():
             return
@@ -193,7 +183,7 @@ class Decoders:
             except RuntimeError:
                 self._threads.discard(decoder)
                 if not self._threads:
-                    self._drain()  # better here than never
+                    drain(self._jobs)  # better here than never
                     return None
         return PATIENCE
 
@@ -226,15 +216,6 @@ class Decoders:
             self._overtaken()  # Race: a thread that has put another job may take this one to be waiting still
         return entry
 
-    def _drain(self) -> None:
-        while True:
-            try:
-                entry = self._jobs.get_nowait()
-            except Empty:
-                return
-            if entry is not None:
-                run_entry(entry)
-
     def end(self) -> None:
         """Run what was put, then end the threads; waits, unless called from one of them. Later jobs run in their caller. I/O thread."""
         self._ended = True
@@ -245,7 +226,7 @@ class Decoders:
             if decoder.thread is not threading.current_thread():
                 decoder.gone.wait()
                 _join(decoder.thread)
-        self._drain()
+        drain(self._jobs)
 
 
 class _Decoder:
@@ -267,6 +248,17 @@ def _join(thread: threading.Thread | None) -> None:
     """Wait until a thread that has nothing left to do is gone."""
     if isinstance(thread, threads.PoolThread):
         thread.join()
+
+
+def drain(jobs: SimpleQueue[list[Job] | None]) -> None:
+    """Run what was put before the threads that put it knew of the end."""
+    while True:
+        try:
+            entry = jobs.get_nowait()
+        except Empty:
+            return
+        if entry is not None:
+            run_entry(entry)
 
 
 def run_entry(entry: list[Job]) -> None:

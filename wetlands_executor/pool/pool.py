@@ -413,7 +413,7 @@ class Pool(Actions):
             self._fate.setdefault(0, None)
         if self._fate.get(0, self) is not None:
             return False
-        # Again and again, if it comes to that: whoever did it before may have been interrupted.
+        # Repeated on each call: an exception from a signal handler may have interrupted the call before.
         self.ended = True
         self._port = EndedPort()  # type: ignore[assignment]
         self.keeps = []
@@ -496,7 +496,7 @@ class Pool(Actions):
             return False
         thread = self._thread
         if isinstance(thread, threads.PoolThread) and thread is not threading.current_thread():
-            thread.join()  # it has nothing left to do; an interrupt here harms nobody
+            thread.join()  # it has nothing left to do; an interrupt here does no harm
         return True
 
     def ask_running(self, signal_number: int | None) -> None:
