@@ -761,6 +761,12 @@ def test_whoever_was_to_decide_about_starts_is_ended_by_a_shutdown() -> None:
     play(343843603, credit=1, max_workers=3, prompt=True)
 
 
+@pytest.mark.parametrize("seed", [1137147611, 3876093560])
+def test_priorities_are_kept_after_an_answer_to_a_recall(seed: int) -> None:
+    """The first asked again what had just been answered; the second left a higher item behind what ran, while a lower one waited."""
+    play(seed)
+
+
 def test_the_same_seed_takes_the_same_walk() -> None:
     """A failure can be repeated."""
     stories = []

@@ -177,7 +177,7 @@ class Slot:
         productive: whether this incarnation has finished or run an item; a death after that is no failed start.
     """
 
-    __slots__ = ("credit", "held", "index", "phase", "productive", "quota", "recalling", "replace", "retiring", "worker")
+    __slots__ = ("credit", "held", "index", "phase", "productive", "quota", "recalling", "replace", "retiring", "taken", "worker")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -189,6 +189,8 @@ class Slot:
         self.productive = False
         # Invariant: while a Recall is under way nothing is dispatched to the slot, so that its answer describes what it holds.
         self.recalling = False
+        # How many of the first items in `held` its last answer to a Recall has left there: the worker has taken them.
+        self.taken = 0
         # The process is killed for the sake of one item: the slot gets another one.
         self.replace = False
         # The process is given nothing more, and stops when it holds nothing.
@@ -260,7 +262,7 @@ class PoolState:
             return True
         if not self.hold_starts and len(self.by_worker) < self.max_workers:
             return True
-        if len(self.queues) > 1 and any(_holds_other_ahead(slot, [0]) for slot in self.by_worker.values()):
+        if len(self.queues) > 1 and self._mixed(self._waiting_priorities() | {0}):
             return True
         # As long as half the credit is used, the next results come before the worker runs dry, and with them the refill.
         return any(len(slot.held) * 2 < slot.credit and self._room(slot) > 0 for slot in self.by_worker.values())
@@ -350,6 +352,7 @@ class PoolState:
         for item in event.items:
             del held[item]
             item.place = None
+        slot.taken = max(0, slot.taken - len(event.items))
         if self._killing:
             for item in event.items:
                 self._killing.pop(item, None)
@@ -379,6 +382,7 @@ class PoolState:
             return
         slot.recalling = False
         self._take_back(slot, event.items, out)
+        slot.taken = len(slot.held)
         for item in [item for item in self._cancelling if item.place is slot]:
             # It was not among what came back: the worker has taken it.
             self._cancelling.discard(item)
@@ -386,7 +390,7 @@ class PoolState:
             out.append(CancelAnswered(item, False))
         self._ask_to_kill(slot, out)
         self._rest(slot, out)
-        self._schedule(out, recall=False)
+        self._schedule(out)
         if event.items or slot in self.idle:
             # An empty answer of a busy worker must not make it be asked again at once: its results are still on the way.
             self._balance(out)
@@ -467,6 +471,7 @@ class PoolState:
         slot.phase = Phase.EMPTY
         slot.quota = None
         slot.productive = False
+        slot.taken = 0
         replace, slot.replace = slot.replace, False
         slot.retiring = False
         if self.terminated or self.broken:
@@ -721,14 +726,8 @@ class PoolState:
             queue.clear()
         self._bulks.clear()
 
-    def _schedule(self, out: list[Action], *, recall: bool = True) -> None:
-        """Give waiting items to workers: one to each idle worker first, then up to the credit; start workers if that is not enough.
-
-        Args:
-            out: takes the actions.
-            recall: take back what was given out ahead of items that wait now. False after the answer to a recall: what
-                a slot holds then is on its way back as results, and asking again at once would go on for ever.
-        """
+    def _schedule(self, out: list[Action]) -> None:
+        """Give waiting items to workers: one to each idle worker first, then up to the credit; start workers if that is not enough."""
         if not self.waiting_count or self.broken:
             return
         batches: dict[Slot, list[Item]] = {}
@@ -742,24 +741,34 @@ class PoolState:
         if self.waiting_count:
             self._start(self._wanted(), out)
             if self.credit > 1:
-                self._give_ahead(batches, out, recall)
+                self._give_ahead(batches, out)
         out.extend(Dispatch(_worker(slot), items) for slot, items in batches.items() if items)
 
-    def _give_ahead(self, batches: dict[Slot, list[Item]], out: list[Action], recall: bool) -> None:
+    def _give_ahead(self, batches: dict[Slot, list[Item]], out: list[Action]) -> None:
         """Let busy workers hold what waits, if all that waits and all that they hold ahead is of one priority.
 
         A lower item that was given out ahead would run before a higher one that waits. A higher one could wait behind
         what runs on its worker, while another worker that becomes free runs a lower one.
         """
         if len(self.queues) > 1:
-            waiting = [priority for priority, queue in self.queues.items() if any(item.place is WAITING for item in queue)]
-            mixed = [slot for slot in self.by_worker.values() if _holds_other_ahead(slot, waiting)]
-            if recall:
-                for slot in mixed:
-                    self._recall(slot, out)
+            waiting = self._waiting_priorities()
+            mixed = self._mixed(waiting)
+            for slot in mixed:
+                self._recall(slot, out)
             if mixed or len(waiting) > 1:
                 return
         self._fill(batches, out)
+
+    def _waiting_priorities(self) -> set[int]:
+        return {priority for priority, queue in self.queues.items() if any(item.place is WAITING for item in queue)}
+
+    def _mixed(self, priorities: set[int]) -> list[Slot]:
+        """Return the slots that were given ahead an item whose priority is not the only one of ``priorities``.
+
+        What a worker had taken when it answered a recall is not counted: its results are on the way, and to ask for it again
+        at once would go on until they arrive.
+        """
+        return [slot for slot in self.by_worker.values() if _holds_other_ahead(slot, priorities)]
 
     def _wanted(self) -> int:
         """Return how many workers what waits could use."""
@@ -914,10 +923,9 @@ class PoolState:
     }
 
 
-def _holds_other_ahead(slot: Slot, priorities: Sequence[int]) -> bool:
-    """Return True if behind its first item the slot holds one whose priority is not the only one of ``priorities``."""
-    ahead = itertools.islice(slot.held, 1, None)
-    return any(len(priorities) > 1 or item.priority != priorities[0] for item in ahead)
+def _holds_other_ahead(slot: Slot, priorities: set[int]) -> bool:
+    ahead = itertools.islice(slot.held, max(1, slot.taken), None)
+    return any(len(priorities) > 1 or item.priority not in priorities for item in ahead)
 
 
 def _load(slot: Slot) -> int:
