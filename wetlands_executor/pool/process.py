@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.arena import Results
+from wetlands_executor.pool.call import GARBAGE as GARBAGE
+from wetlands_executor.pool.call import TOO_LARGE as TOO_LARGE
+from wetlands_executor.pool.call import Call as Call
 from wetlands_executor.pool.lines import OutputStream
-from wetlands_executor.pool.payload import Context, Definition, Encoded
+from wetlands_executor.pool.payload import Definition
 from wetlands_executor.pool.ports import RESULTS, Port
 from wetlands_executor.pool.return_lane import ReturnLane, raised_elsewhere
-from wetlands_executor.pool.state import Item
 from wetlands_executor.pool.timers import Timer
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.room import room
@@ -51,86 +53,6 @@ SURE = 64 << 20
 #: Where a frame's header has its nonce and its pid.
 MARK = 8
 _MARK = struct.Struct("<II")
-
-
-class Call(Item):
-    """An item with what the shell needs: its number on the wire, its bytes, its Task.
-
-    Attributes:
-        number: unique in this host process.
-        encoded: definition, flags and payload.
-        context: the project folders that it needs.
-        task: who gets the outcome.
-        process: the worker that it was sent to, None while it waits.
-        deciding: it has failed, and a decoder thread is finding out whether it is run again.
-        backlog: ``Backlog`` of the frames of this call that are unpickled one after another; None as long as there was none.
-        known: the I/O thread has taken it into its books; False as long as only those know of it who have sent it directly.
-        awaited: the worker may have been told that somebody waits for its answer on the board.
-        departed, after: it is in the chain of those whose submitter has left the return lane; the next one of that chain.
-        found: what its submitter has read from the board, (value, duration), or None.
-        quiet: its answer may come without anybody being told; see ``return_lane.py``.
-        timers: its limits that have not been reached; None if it has none.
-        watched: further flags of the frame: ``wire.WATCHED`` if the worker has to tell when it begins, ``wire.NAMED`` if it gets a name.
-    """
-
-    __slots__ = (
-        "after",
-        "awaited",
-        "backlog",
-        "context",
-        "deciding",
-        "departed",
-        "encoded",
-        "found",
-        "known",
-        "number",
-        "process",
-        "quiet",
-        "task",
-        "timers",
-        "watched",
-    )
-    #: It is a part of a map: several calls, each answered by itself (see ``bulk.py``).
-    several = False
-
-    def __init__(self, number: int, encoded: Encoded, context: Context, task: Any) -> None:
-        self.place = None
-        self.priority = 0
-        self.tries = 0
-        self.asks = False
-        self.watched = 0
-        self.known = False
-        self.awaited = False
-        self.departed = False
-        self.after: Call | None = None
-        self.found: tuple[Any, float] | None = None
-        self.quiet = False
-        self.deciding = False
-        self.timers: list[Timer] | None = None
-        self.backlog: Any = None
-        self.number = number
-        self.encoded = encoded
-        self.context = context
-        self.task = task
-        self.process: WorkerProcess | None = None
-
-    @property
-    def sender(self) -> tuple[str, str]:
-        """Who answers it: prefix of the environment and version of its Python; empty if that is not known."""
-        hello = self.process.hello if self.process is not None else None
-        return (str(hello["prefix"]), str(hello["version"])) if hello else ("", "")
-
-    def frame(self) -> bytes:
-        """Return the inbox frame of this call."""
-        encoded = self.encoded
-        definition = encoded.definition
-        payload = encoded.payload
-        flags = encoded.flags
-        if flags & wire.IN_BULK:
-            payload = b""
-        return wire.CALL_FRAME.pack(
-            wire.RUN, flags | self.watched, len(payload), 0 if definition is None else definition.number, self.context.number, self.number, payload
-        )
 
 
 class Frame(NamedTuple):
@@ -769,7 +691,3 @@ class WorkerProcess:
     def stderr_tail(self) -> str:
         """Return the last lines that the process wrote to stderr."""
         return self.tail.decode("utf-8", "replace").strip()
-
-
-#: Kinds that are not on the wire, which has none below 0: a result that was too large for the host's memory; what is no frame.
-TOO_LARGE, GARBAGE = -1, -2
