@@ -30,8 +30,20 @@ from wetlands_executor.worker import reductions as reductions
 DEADLINE = 30
 
 
+#: Threads of executors that lived before the test: fixtures of other modules keep theirs for the whole session.
+_others: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def other_threads():
+    _others.update(threading.enumerate())
+    yield
+    _others.clear()
+
+
 def pool_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if isinstance(thread, PoolThread)]
+    """Return the names of the pool threads that the test has started and that are alive."""
+    return [thread.name for thread in set(threading.enumerate()) - _others if isinstance(thread, PoolThread)]
 
 
 # ------------------------------------------------------------------------------------------------------------------- starting
