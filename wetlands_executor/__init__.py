@@ -16,7 +16,7 @@ from wetlands_executor.errors import (
 )
 from wetlands_executor.events import TaskEvent, TaskEventType
 from wetlands_executor.executor import CondaEnvExecutor
-from wetlands_executor.options import CallOptions
+from wetlands_executor.futures.options import CallOptions
 from wetlands_executor.pool.lines import printing_task
 from wetlands_executor.pool.shared import share
 from wetlands_executor.report import WorkerInfo

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from wetlands_executor.errors import describe
 
 if TYPE_CHECKING:
-    from wetlands_executor.pool.delivery import SerialThread
+    from wetlands_executor.futures.home import SerialQueue
     from wetlands_executor.task import Task
 
 LOGGER = logging.getLogger("concurrent.futures")
@@ -104,7 +104,7 @@ class Listener:
         self._under_way = False
         self._held: dict[Task[Any], None] = {}
 
-    def give(self, event: TaskEvent, thread: SerialThread | None) -> None:
+    def give(self, event: TaskEvent, thread: SerialQueue | None) -> None:
         """Deliver an event; updates that were not seen yet are merged."""
         if self.removed:
             return
@@ -120,7 +120,7 @@ class Listener:
         else:
             thread.put(partial(self._call_in_order, event))
 
-    def _add_update(self, event: TaskEvent, thread: SerialThread) -> None:
+    def _add_update(self, event: TaskEvent, thread: SerialQueue) -> None:
         """Merge an update with the one of its task that waits, if there is one. Each is in one place at a time, taken by one thread."""
         entry = event, dict(event.outputs)
         while True:
@@ -142,7 +142,7 @@ class Listener:
             except IndexError:
                 return  # it was not too late
 
-    def _call_update(self, task: Task[Any], thread: SerialThread) -> None:
+    def _call_update(self, task: Task[Any], thread: SerialQueue) -> None:
         if self._under_way and not self.removed:
             self._held[task] = None
             return
@@ -155,7 +155,7 @@ class Listener:
                 self._under_way = True
                 self._call(event, partial(thread.put, partial(self._send_next, thread)))
 
-    def _send_next(self, thread: SerialThread) -> None:
+    def _send_next(self, thread: SerialQueue) -> None:
         """The update that was under way has been handled, or dropped: send the one that has waited longest. Callback thread."""
         self._under_way = False
         task = next(iter(self._held), None)

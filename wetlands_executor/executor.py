@@ -22,7 +22,8 @@ from wetlands_executor import seconds as seconds_of
 from wetlands_executor.environment import Environment
 from wetlands_executor.errors import TasksFailed
 from wetlands_executor.events import Callback, Dispatch, make_listener
-from wetlands_executor.options import CallOptions, OptionsView, RetryOn
+from wetlands_executor.futures.options import CallOptions, RetryOn
+from wetlands_executor.options import OptionsView
 from wetlands_executor.pool import bulk, functions, payload, spawn
 from wetlands_executor.pool import pool as pool_module
 from wetlands_executor.pool.nursery import Nursery

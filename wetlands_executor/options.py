@@ -1,15 +1,16 @@
-"""Options of a call, and the view of an executor that applies them: ``executor.options(timeout=60, retries=2)``."""
+"""The view of an executor that applies options to calls: ``executor.options(timeout=60, retries=2)``."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from wetlands_executor import seconds as seconds_of
-from wetlands_executor.errors import TaskTimeoutError, WaitTimeout, WorkerCrashed, WorkerUnresponsive
+from wetlands_executor.errors import WaitTimeout
+from wetlands_executor.futures.options import CallOptions, RetryOn
 from wetlands_executor.task import Task
 
 if TYPE_CHECKING:
@@ -22,57 +23,6 @@ T = TypeVar("T")
 
 #: Seconds that the running calls of a view have after their cancellation until they are killed.
 KILL_AFTER = 10.0
-
-RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None
-
-
-@dataclass(frozen=True, slots=True)
-class CallOptions:
-    """How calls are made.
-
-    Attributes:
-        name: of the tasks; None derives it from the function.
-        start: False makes tasks that wait for ``start()``.
-        timeout: seconds that one run of the function may take, from its start; None is the executor's ``task_timeout``.
-        retries: how often a call is run again after a failure.
-        retry_on: which failures: exception types, or a function of the exception; None is the end of the worker (crash, hang, time-out).
-        priority: higher runs first.
-        cancel_grace: seconds between the request to stop, the interrupt, and the end of the worker; None is the executor's.
-    """
-
-    name: str | None = None
-    start: bool = True
-    timeout: float | None = None
-    retries: int = 0
-    retry_on: RetryOn = None
-    priority: int = 0
-    cancel_grace: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        if self.name is not None and not isinstance(self.name, str):
-            raise TypeError(f"name must be a string, not {self.name!r}")
-        if self.name is not None:
-            object.__setattr__(self, "name", str.__str__(self.name))  # of a subclass, encoding and comparing may do anything
-        for key in ("timeout", "cancel_grace"):
-            object.__setattr__(self, key, seconds_of.limit(key, getattr(self, key)))  # what is checked is what is used
-        for key in ("retries", "priority"):
-            if isinstance(getattr(self, key), bool) or not isinstance(getattr(self, key), int):
-                raise TypeError(f"{key} must be an integer, not {getattr(self, key)!r}")
-        if self.retries < 0:
-            raise ValueError(f"retries must be 0 or more, not {self.retries}")
-        if self.retry_on is not None and not callable(self.retry_on) and not isinstance(self.retry_on, tuple):
-            raise TypeError(f"retry_on must be exception types or a function of the exception, not {self.retry_on!r}")
-
-    def retries_error(self, error: BaseException) -> bool:
-        """Return True if a call that raised ``error`` is to be run again. User code if ``retry_on`` is a function."""
-        wanted = self.retry_on
-        if wanted is None:
-            return isinstance(error, (WorkerCrashed, WorkerUnresponsive, TaskTimeoutError))
-        if isinstance(wanted, (type, tuple)):
-            return isinstance(error, wanted)
-        return bool(wanted(error))
-
 
 #: Marks an option that was not given, so that views compose.
 _KEEP: Any = object()

@@ -14,7 +14,7 @@ from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.task import Task, remaining
 
 if TYPE_CHECKING:
-    from wetlands_executor.pool.process import Call
+    from wetlands_executor.futures.home import PendingCall
 
 T = TypeVar("T")
 
@@ -141,7 +141,7 @@ def result_of(task: Task[T], end: float | None) -> T:
 
 
 def _drop(tasks: Iterable[Task[Any]]) -> None:
-    by_pool: dict[Any, list[Call]] = {}
+    by_pool: dict[Any, list[PendingCall]] = {}
     for task in tasks:
         call = task._call
         if call is not None and task._pool is not None:

@@ -48,10 +48,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from wetlands_executor.options import CallOptions
-    from wetlands_executor.pool.payload import Definition
-    from wetlands_executor.pool.pool import Pool
-    from wetlands_executor.pool.process import Call
+    from wetlands_executor.futures.home import Definition, Home, PendingCall
+    from wetlands_executor.futures.options import CallOptions
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -193,8 +191,8 @@ class Task(Future[T]):
     _state = PENDING
     _result: T | None = None
     _exception: BaseException | None = None
-    _pool: Pool | None = None
-    _call: Call | None = None
+    _pool: Home | None = None
+    _call: PendingCall | None = None
     _label: str | Definition = ""
     _number: int
     #: Among the pool's total; a task that was never started is not.
@@ -278,8 +276,7 @@ class Task(Future[T]):
         call = self._call
         if call is None:
             return ""
-        encoded = call.encoded
-        return "" if call.several or call.many else encoded.payload if encoded.summary is None else encoded.summary
+        return call.input
 
     def _call_text(self) -> str:
         """Return what was called and with what, for messages."""
@@ -304,7 +301,7 @@ class Task(Future[T]):
         """Order: whoever looks at the state, or wants to be told of it, calls this. See ``pool/return_lane.py`` for why."""
         call, pool = self._call, self._pool
         if call is not None and call.quiet and pool is not None:
-            pool.attend(call)
+            pool.ensure_tracked(call)
 
     def _is_cancelled(self) -> bool:
         return (self._final or self._state) in _CANCELLED
@@ -328,8 +325,7 @@ class Task(Future[T]):
         if state != PENDING or call is None:
             return False
         if not self._seen_running:
-            process = call.process
-            if process is None or not process.is_running(call):
+            if not call.is_running():
                 return False
             self._seen_running = True
         return not self._is_done()
@@ -486,8 +482,7 @@ class Task(Future[T]):
         if self._finished_at is not None:
             return self._finished_at - self._duration if self._worker_pid is not None else None
         call = self._call
-        process = call.process if call is not None else None
-        since = process.running_since(call) if process is not None and call is not None else None
+        since = call.running_since() if call is not None else None
         return None if since is None else time.time() - (time.monotonic() - since)
 
     @property
@@ -500,8 +495,8 @@ class Task(Future[T]):
     def worker_pid(self) -> int | None:
         """Process that runs, or ran, the call."""
         call = self._call
-        process = call.process if call is not None and self.running() else None
-        return process.process.pid if process is not None else self._worker_pid
+        pid = call.worker_pid if call is not None and self.running() else None
+        return self._worker_pid if pid is None else pid
 
     @property
     def attempt(self) -> int:
@@ -802,7 +797,7 @@ class Task(Future[T]):
         self.__dict__.setdefault("_outputs", {}).update(new)
         self._emit(TaskEventType.UPDATE, new)
 
-    def _next_attempt(self, call: Call | None) -> None:
+    def _next_attempt(self, call: PendingCall | None) -> None:
         """Begin anew after a failure: status stays RUNNING, progress starts again."""
         if call is not None:
             self._call = call  # Order: before the number changes, at which a program may wait for the next try
@@ -832,7 +827,7 @@ class Task(Future[T]):
     # --- settling
 
     @classmethod
-    def _of(cls, pool: Pool) -> Task[Any]:
+    def _of(cls, pool: Home) -> Task[Any]:
         task = cls.__new__(cls)
         task._pool = pool
         task._number = next(_numbers)

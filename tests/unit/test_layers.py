@@ -22,7 +22,7 @@ LAYERS = (
     ("__init__",),
     ("executor",),
     ("pool",),
-    ("task", "events", "notebook", "bells", "threads"),
+    ("task", "events", "futures", "notebook", "bells", "threads"),
     ("environment",),
     ("worker",),
     ("errors", "seconds", "children", "arguments"),

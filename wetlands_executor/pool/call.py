@@ -136,6 +136,30 @@ class Call(Item):
         hello = self.process.hello if self.process is not None else None
         return (str(hello["prefix"]), str(hello["version"])) if hello else ("", "")
 
+    @property
+    def input(self) -> str | bytes:
+        """What tells its arguments, for a failure: their text or their pickle; empty for several calls."""
+        encoded = self.encoded
+        if self.several or self.many:
+            return ""
+        return encoded.payload if encoded.summary is None else encoded.summary
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the worker that it was sent to; None while it waits."""
+        process = self.process
+        return None if process is None else process.process.pid
+
+    def is_running(self) -> bool:
+        """Return True if a worker has taken it. Any thread."""
+        process = self.process
+        return process is not None and process.is_running(self)
+
+    def running_since(self) -> float | None:
+        """Return when its worker took it, on the monotonic clock in seconds; None if unknown. Any thread."""
+        process = self.process
+        return None if process is None else process.running_since(self)
+
     def frame(self) -> bytes:
         """Return the inbox frame of this call."""
         encoded = self.encoded

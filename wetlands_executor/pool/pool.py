@@ -123,8 +123,8 @@ class Pool(Actions):
         if not self.on_own_thread and not self.forked:
             done.wait(PATIENCE)
 
-    def attend(self, call: Call) -> None:
-        """Somebody wants to be told of a call that was sent quietly. Any thread."""
+    def ensure_tracked(self, call: Call) -> None:
+        """Let the I/O thread settle a call that was sent quietly: a thread wants to be told of its end. Any thread."""
         process = call.process
         lane = process.return_lane if process is not None else None
         if lane is not None and process is not None:

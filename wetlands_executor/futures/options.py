@@ -1,0 +1,72 @@
+"""Options of a call. Owns no state; imports nothing of the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wetlands_executor import seconds as seconds_of
+from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
+
+RetryOn = (
+    type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How calls are made.
+
+    Attributes:
+        name: of the tasks; None derives it from the function.
+        start: False makes tasks that wait for ``start()``.
+        timeout: seconds that one run of the function may take, from its start; None is the
+            executor's ``task_timeout``.
+        retries: how often a call is run again after a failure.
+        retry_on: which failures: exception types, or a function of the exception; None is the end
+            of the worker (crash, hang, time-out).
+        priority: higher runs first.
+        cancel_grace: seconds between the request to stop, the interrupt, and the end of the worker;
+            None is the executor's.
+    """
+
+    name: str | None = None
+    start: bool = True
+    timeout: float | None = None
+    retries: int = 0
+    retry_on: RetryOn = None
+    priority: int = 0
+    cancel_grace: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError(f"name must be a string, not {self.name!r}")
+        if self.name is not None:
+            # A subclass may encode and compare in any way.
+            object.__setattr__(self, "name", str.__str__(self.name))
+        for key in ("timeout", "cancel_grace"):
+            # What is checked is what is used.
+            object.__setattr__(self, key, seconds_of.limit(key, getattr(self, key)))
+        for key in ("retries", "priority"):
+            if isinstance(getattr(self, key), bool) or not isinstance(getattr(self, key), int):
+                raise TypeError(f"{key} must be an integer, not {getattr(self, key)!r}")
+        if self.retries < 0:
+            raise ValueError(f"retries must be 0 or more, not {self.retries}")
+        wanted = self.retry_on
+        if wanted is not None and not callable(wanted) and not isinstance(wanted, tuple):
+            raise TypeError(
+                f"retry_on must be exception types or a function of the exception, not {wanted!r}"
+            )
+
+    def retries_error(self, error: BaseException) -> bool:
+        """Return True if a call that raised ``error`` is to be run again.
+
+        User code if ``retry_on`` is a function.
+        """
+        wanted = self.retry_on
+        if wanted is None:
+            return isinstance(error, (WorkerCrashed, WorkerUnresponsive, TaskTimeoutError))
+        if isinstance(wanted, (type, tuple)):
+            return isinstance(error, wanted)
+        return bool(wanted(error))
