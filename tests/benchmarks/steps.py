@@ -387,7 +387,7 @@ def _settle(have: Any) -> Timed:
 @step(_IO, "tell the state: sent, and finished")
 def _state(have: Any) -> Timed:
     st = have.state
-    state = st.PoolState(1)
+    state = have.PoolState(1)
     actions = state.handle(st.LaunchRequested())
     worker = next(action for action in actions if isinstance(action, st.StartWorker)).worker
     state.handle(st.WorkerReady(worker))
@@ -414,7 +414,7 @@ def _time_finish_task(count: int) -> float:
 
 def _surroundings(executor: Any, ping_pong: float) -> Any:
     """Return the real modules, an open pool, a worker's runner on pipes of our own, and makers of the small things."""
-    modules = {name: importlib.import_module(f"wetlands_executor.pool.{name}") for name in ("payload", "ports", "state")}
+    modules = {name: importlib.import_module(f"wetlands_executor.pool.{name}") for name in ("payload", "ports")}
     worker_process = importlib.import_module("wetlands_executor.pool.process").WorkerProcess
     wire = importlib.import_module("wetlands_executor.worker.wire")
     nothing = importlib.import_module(f"{__package__}.functions").nothing
@@ -422,6 +422,8 @@ def _surroundings(executor: Any, ping_pong: float) -> Any:
     have = SimpleNamespace(executor=executor, pool=pool, wire=wire, nothing=nothing, ping_pong=ping_pong, **modules)
     have.Task = importlib.import_module("wetlands_executor").Task
     have.call = lambda: pool.make_call(have.payload.encode(nothing, (), {}), have.payload.current_context(), have.Task._of(pool))
+    have.state = importlib.import_module("wetlands_executor.scheduling.messages")
+    have.PoolState = importlib.import_module("wetlands_executor.scheduling.state").PoolState
     have.frame = have.call().frame()
 
     def process() -> tuple[_Pipe, Any]:

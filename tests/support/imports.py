@@ -23,7 +23,7 @@ class Import:
     """One import of one module.
 
     Attributes:
-        importer: dotted path of the file within the package, ``pool.state`` for example.
+        importer: dotted path of the file within the package, ``scheduling.state`` for example.
         target: full dotted name of what is imported; of a name within a module, with the name.
         lazy: whether it stands inside a function.
         typing: whether it stands under ``if TYPE_CHECKING``.
@@ -45,7 +45,7 @@ class Package:
     """The sources of a package: those that are installed, or these with a change that a test made.
 
     Attributes:
-        files: the text of each source, by its path below the package, ``pool/state.py`` for
+        files: the text of each source, by its path below the package, ``pool/core.py`` for
             example.
     """
 

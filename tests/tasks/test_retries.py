@@ -334,6 +334,20 @@ def test_shutdown_with_cancel_futures_between_two_tries_ends(single: CondaEnvExe
     assert tries(journal) == 1
 
 
+@pytest.mark.parametrize("how", ["crash", "exception"])
+@pytest.mark.parametrize("select", [False, True], ids=["default", "selected"])
+def test_what_runs_at_a_shutdown_with_cancel_futures_is_not_tried_again(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str, select: bool
+) -> None:
+    view = single.options(retries=5, retry_on=(OSError, WorkerCrashed) if select else None)
+    task = view.submit(workload.meet_and_fail_until, meeting.address, journal, 99, how)
+    guest = meeting.next()
+    single.shutdown(wait=False, cancel_futures=True)
+    guest.release()
+    assert isinstance(task.exception(DEADLINE), WorkerCrashed if how == "crash" else OSError)
+    assert task.attempt == tries(journal) == 1
+
+
 def test_kill_workers_ends_the_retries(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
     executor = make()
     task = executor.options(retries=50).submit(workload.attend, meeting.address, "in")

@@ -53,13 +53,11 @@ OUTSIDERS = ("cli", "demo", "doctor", "integrations", "observe", "tasks")
 TO_COME = {"observe", "tasks"}
 #: What the doctor examines is the inside of these parts.
 EXAMINED = {("doctor", "environment.activate"), ("doctor", "pool.payload"), ("doctor", "pool.spawn")}
-#: What the pool's state has no business with.
+#: What decisions have no business with.
 IMPURE = {
     "_thread", "asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "psutil", "queue", "select", "selectors", "signal",
     "socket", "subprocess", "threading", "time", "weakref",
 }  # fmt: skip
-#: The modules that are pure, wherever the state of the pool lives.
-PURE = ("pool.state", "pool.moves")
 #: The name under which the worker's sources live in a worker.
 SHIPPED_AS = "_wetlands_worker"
 
@@ -128,9 +126,9 @@ def foreign_imports_of_the_worker(package: Package) -> list[str]:
 
 
 def impurities(package: Package) -> list[str]:
-    """What the state of the pool imports besides its own vocabulary and harmless modules."""
-    pure = {name for name in package.sources if name in PURE or part(name) == "scheduling"}
-    assert pure
+    """What the folder of decisions imports besides its own vocabulary and harmless modules."""
+    pure = {name for name in package.sources if part(name) == "scheduling"}
+    assert pure >= {"scheduling.messages", "scheduling.state", "scheduling.retry"}
     wrong = []
     for each in package.imports:
         target = package.own_module(each.target)
@@ -189,8 +187,8 @@ PLANTED = [
     (needs_beyond_the_dependencies, "pool/ports.py", "import numpy"),
     (foreign_imports_of_the_worker, "worker/wire.py", "import cloudpickle"),
     (foreign_imports_of_the_worker, "worker/wire.py", "from wetlands_executor.errors import ScriptExit"),
-    (impurities, "pool/state.py", "import time"),
-    (impurities, "pool/state.py", "from wetlands_executor.pool import ports"),
+    (impurities, "scheduling/state.py", "import time"),
+    (impurities, "scheduling/state.py", "from wetlands_executor.pool import ports"),
     (impurities, "scheduling/__init__.py", "import threading"),
     (what_errors_import, "errors.py", "from wetlands_executor.seconds import checked"),
 ]
@@ -218,7 +216,7 @@ def test_a_planted_import_breaks_the_rule(
 
 
 def test_the_sources_were_found() -> None:
-    assert {"__init__", "executor", "errors", "worker.runner", "worker.wire"} <= set(OURS.sources)
+    assert {"__init__", "executor", "errors", "scheduling.state", "worker.runner", "worker.wire"} <= set(OURS.sources)
     assert any(each.lazy for each in OURS.imports)
     assert any(each.typing for each in OURS.imports)
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from wetlands_executor.pool.state import (
-    RESTART_DELAYS,
-    START_TRIES,
+from wetlands_executor.scheduling.messages import (
     Action,
     Broken,
     CancelAnswered,
@@ -28,9 +26,8 @@ from wetlands_executor.pool.state import (
     Lost,
     ManyCancelsRequested,
     PoolClosed,
-    PoolState,
-    Recall,
-    Recalled,
+    Reclaim,
+    Reclaimed,
     Released,
     Reserved,
     RestartDue,
@@ -41,7 +38,6 @@ from wetlands_executor.pool.state import (
     ShutdownRequested,
     StartFailed,
     StartWorker,
-    Status,
     StopWorker,
     Submitted,
     TerminateRequested,
@@ -49,6 +45,8 @@ from wetlands_executor.pool.state import (
     WorkerReady,
     items_of,
 )
+from wetlands_executor.scheduling.phases import Status
+from wetlands_executor.scheduling.state import RESTART_DELAYS, START_TRIES, PoolState
 
 
 class Named(Item):
@@ -221,8 +219,8 @@ def test_an_idle_worker_makes_a_full_one_give_back() -> None:
     talk.say(Submitted([a]))
     talk.say(Submitted([b]))
     assert talk.say(Submitted([c])) == [Dispatch(1, [c])]
-    assert talk.say(ItemsFinished(2, [a])) == [Recall(1)]
-    assert talk.say(Recalled(1, [c])) == [Dispatch(2, [c])]
+    assert talk.say(ItemsFinished(2, [a])) == [Reclaim(1)]
+    assert talk.say(Reclaimed(1, [c])) == [Dispatch(2, [c])]
 
 
 def test_an_empty_answer_to_a_recall_is_no_reason_for_another() -> None:
@@ -231,8 +229,8 @@ def test_an_empty_answer_to_a_recall_is_no_reason_for_another() -> None:
     a, b, c = items("abc")
     for item in (a, b, c):
         talk.say(Submitted([item]))
-    assert talk.say(ItemsFinished(2, [a])) == [Recall(1)]
-    assert talk.say(Recalled(1, [])) == []
+    assert talk.say(ItemsFinished(2, [a])) == [Reclaim(1)]
+    assert talk.say(Reclaimed(1, [])) == []
 
 
 def test_a_worker_that_a_recall_leaves_idle_takes_over_from_others() -> None:
@@ -241,9 +239,9 @@ def test_a_worker_that_a_recall_leaves_idle_takes_over_from_others() -> None:
     a, b, c = items("abc")
     for item in (a, b, c):
         talk.say(Submitted([item]))
-    assert talk.say(CancelRequested(a)) == [Recall(2)]
-    assert talk.say(Recalled(2, [a])) == [Cancelled([a]), CancelAnswered(a, True), Recall(1)]
-    assert talk.say(Recalled(1, [c])) == [Dispatch(2, [c])]
+    assert talk.say(CancelRequested(a)) == [Reclaim(2)]
+    assert talk.say(Reclaimed(2, [a])) == [Cancelled([a]), CancelAnswered(a, True), Reclaim(1)]
+    assert talk.say(Reclaimed(1, [c])) == [Dispatch(2, [c])]
 
 
 def test_nothing_is_dispatched_to_a_worker_that_is_being_recalled() -> None:
@@ -251,9 +249,9 @@ def test_nothing_is_dispatched_to_a_worker_that_is_being_recalled() -> None:
     talk = Talk(1, credit=4).start(1)
     a, b, c = items("abc")
     talk.say(Submitted([a, b]))
-    assert talk.say(CancelRequested(b)) == [Recall(1)]
+    assert talk.say(CancelRequested(b)) == [Reclaim(1)]
     assert talk.say(Submitted([c])) == []
-    assert talk.say(Recalled(1, [b])) == [Cancelled([b]), CancelAnswered(b, True), Dispatch(1, [c])]
+    assert talk.say(Reclaimed(1, [b])) == [Cancelled([b]), CancelAnswered(b, True), Dispatch(1, [c])]
 
 
 def test_what_came_back_goes_first() -> None:
@@ -282,8 +280,8 @@ def test_an_item_sent_directly_to_a_worker_that_got_another_one_is_taken_back() 
     talk = Talk(2, credit=64).start(1, 2)
     a, b = items("ab")
     assert talk.say(Submitted([a])) == [Dispatch(2, [a])]
-    assert talk.say(SentDirectly(2, b)) == [Recall(2)]
-    assert talk.say(Recalled(2, [b])) == [Dispatch(1, [b])]
+    assert talk.say(SentDirectly(2, b)) == [Reclaim(2)]
+    assert talk.say(Reclaimed(2, [b])) == [Dispatch(1, [b])]
 
 
 def test_an_item_sent_directly_beyond_the_quota_does_not_end_the_counting() -> None:
@@ -326,7 +324,7 @@ def test_what_is_taken_back_does_not_use_up_the_quota() -> None:
     a, b, c = items("abc")
     talk.say(Submitted([a, b]))
     talk.say(CancelRequested(b))
-    assert talk.say(Recalled(1, [b])) == [Cancelled([b]), CancelAnswered(b, True)]
+    assert talk.say(Reclaimed(1, [b])) == [Cancelled([b]), CancelAnswered(b, True)]
     assert talk.say(Submitted([c])) == [Dispatch(1, [c])]
 
 
@@ -368,7 +366,7 @@ def test_late_words_about_a_dead_worker_are_ignored() -> None:
     talk.say(WorkerExited(1, []))
     assert talk.say(WorkerExited(1, [])) == []
     assert talk.say(WorkerReady(1)) == []
-    assert talk.say(Recalled(1, [])) == []
+    assert talk.say(Reclaimed(1, [])) == []
     assert talk.say(InitializerFailed(1)) == []
 
 
@@ -455,8 +453,8 @@ def test_an_unstarted_item_is_taken_out_of_the_inbox() -> None:
     talk = Talk(1, credit=64).start(1)
     a, b, c = items("abc")
     talk.say(Submitted([a, b, c]))
-    assert talk.say(CancelRequested(b)) == [Recall(1)]
-    assert talk.say(Recalled(1, [b, c])) == [Cancelled([b]), CancelAnswered(b, True), Dispatch(1, [c])]
+    assert talk.say(CancelRequested(b)) == [Reclaim(1)]
+    assert talk.say(Reclaimed(1, [b, c])) == [Cancelled([b]), CancelAnswered(b, True), Dispatch(1, [c])]
 
 
 def test_a_running_item_is_asked_to_stop() -> None:
@@ -464,8 +462,8 @@ def test_a_running_item_is_asked_to_stop() -> None:
     talk = Talk(1, credit=64).start(1)
     (a,) = items("a")
     talk.say(Submitted([a]))
-    assert talk.say(CancelRequested(a)) == [Recall(1)]
-    assert talk.say(Recalled(1, [])) == [SendCancel(1, a), CancelAnswered(a, False)]
+    assert talk.say(CancelRequested(a)) == [Reclaim(1)]
+    assert talk.say(Reclaimed(1, [])) == [SendCancel(1, a), CancelAnswered(a, False)]
 
 
 def test_an_item_that_finishes_while_it_is_being_recalled_was_not_cancelled() -> None:
@@ -473,9 +471,9 @@ def test_an_item_that_finishes_while_it_is_being_recalled_was_not_cancelled() ->
     talk = Talk(1, credit=64).start(1)
     (a,) = items("a")
     talk.say(Submitted([a]))
-    assert talk.say(CancelRequested(a)) == [Recall(1)]
+    assert talk.say(CancelRequested(a)) == [Reclaim(1)]
     assert talk.say(ItemsFinished(1, [a])) == [CancelAnswered(a, False)]
-    assert talk.say(Recalled(1, [])) == []
+    assert talk.say(Reclaimed(1, [])) == []
 
 
 def test_where_nothing_can_be_taken_back_a_dispatched_item_counts_as_running() -> None:
@@ -532,8 +530,8 @@ def test_a_failed_initializer_takes_back_what_has_not_started() -> None:
     assert StartWorker(3, 1) in talk.say(WorkerExited(2, held[2][1:]))
     actions = talk.say(InitializerFailed(3))
     assert Broken(held[2][1:], 3) in actions
-    assert Recall(1) in actions
-    assert items_of(talk.say(Recalled(1, held[1][1:]))) == held[1][1:]
+    assert Reclaim(1) in actions
+    assert items_of(talk.say(Reclaimed(1, held[1][1:]))) == held[1][1:]
 
 
 # --- the end
@@ -587,8 +585,8 @@ def test_shutdown_with_cancel_drops_what_has_not_started() -> None:
     talk = Talk(1, credit=2).start(1)
     a, b, c = items("abc")
     talk.say(Submitted([a, b, c]))
-    assert talk.say(ShutdownRequested(cancel_pending=True)) == [Cancelled([c]), Recall(1)]
-    assert talk.say(Recalled(1, [b])) == [Cancelled([b])]
+    assert talk.say(ShutdownRequested(cancel_pending=True)) == [Cancelled([c]), Reclaim(1)]
+    assert talk.say(Reclaimed(1, [b])) == [Cancelled([b])]
     assert talk.say(ItemsFinished(1, [a])) == [StopWorker(1)]
 
 
@@ -666,8 +664,8 @@ def test_a_kill_harms_nobody_else() -> None:
     talk = Talk(1, credit=64).start(1)
     a, b = items("ab")
     talk.say(Submitted([a, b]))
-    assert talk.say(KillRequested(a)) == [Recall(1)]
-    assert talk.say(Recalled(1, [b])) == [KillIfRunning(1, a)]
+    assert talk.say(KillRequested(a)) == [Reclaim(1)]
+    assert talk.say(Reclaimed(1, [b])) == [KillIfRunning(1, a)]
     assert talk.say(KillAnswered(1, a, killed=True)) == [KillWorker(1)]
     assert talk.say(WorkerExited(1, [])) == [Lost(a, 1), StartWorker(2, 0)]
     assert talk.say(WorkerReady(2)) == [Dispatch(2, [b])]
@@ -678,8 +676,8 @@ def test_a_kill_of_an_item_that_had_not_started_kills_nobody() -> None:
     talk = Talk(1, credit=64).start(1)
     a, b = items("ab")
     talk.say(Submitted([a, b]))
-    assert talk.say(KillRequested(b)) == [Recall(1)]
-    assert Cancelled([b]) in talk.say(Recalled(1, [b]))
+    assert talk.say(KillRequested(b)) == [Reclaim(1)]
+    assert Cancelled([b]) in talk.say(Reclaimed(1, [b]))
     assert talk.say(ItemsFinished(1, [a])) == []
 
 
@@ -689,7 +687,7 @@ def test_a_kill_of_an_item_that_has_just_finished_kills_nobody() -> None:
     a, b = items("ab")
     talk.say(Submitted([a, b]))
     talk.say(KillRequested(a))
-    assert talk.say(Recalled(1, [b])) == [KillIfRunning(1, a)]
+    assert talk.say(Reclaimed(1, [b])) == [KillIfRunning(1, a)]
     assert talk.say(KillAnswered(1, a, killed=False)) == [Dispatch(1, [b])]
     assert talk.say(ItemsFinished(1, [a])) == []
 
@@ -744,8 +742,8 @@ def test_an_urgent_item_overtakes_what_is_in_an_inbox() -> None:
     a, b, c = items("abc")
     c.priority = 1
     talk.say(Submitted([a, b]))
-    assert talk.say(Submitted([c])) == [Recall(1)]
-    assert talk.say(Recalled(1, [b])) == []
+    assert talk.say(Submitted([c])) == [Reclaim(1)]
+    assert talk.say(Reclaimed(1, [b])) == []
     assert talk.say(ItemsFinished(1, [a])) == [Dispatch(1, [c, b])]
 
 
@@ -756,8 +754,8 @@ def test_priorities_are_compared_with_each_other_and_not_with_zero(ahead: int, n
     a.priority = b.priority = c.priority = ahead
     d.priority = new
     talk.say(Submitted([a, b, c]))
-    assert talk.say(Submitted([d])) == [Recall(1)]
-    assert talk.say(Recalled(1, [b, c])) == []
+    assert talk.say(Submitted([d])) == [Reclaim(1)]
+    assert talk.say(Reclaimed(1, [b, c])) == []
     assert talk.say(ItemsFinished(1, [a])) == [Dispatch(1, [d, b, c])]
 
 
@@ -767,8 +765,8 @@ def test_a_lower_item_does_not_run_while_a_higher_one_waits_in_an_inbox() -> Non
     a, b, c, d = items("abcd")
     d.priority = -1
     assert talk.say(Submitted([a, b, c])) == [Dispatch(2, [a]), Dispatch(1, [b, c])]
-    assert talk.say(Submitted([d])) == [Recall(1)]
-    assert talk.say(Recalled(1, [c])) == []
+    assert talk.say(Submitted([d])) == [Reclaim(1)]
+    assert talk.say(Reclaimed(1, [c])) == []
     assert talk.say(ItemsFinished(2, [a])) == [Dispatch(2, [c]), Dispatch(1, [d])]
 
 
@@ -778,7 +776,7 @@ def test_items_of_one_priority_are_given_out_ahead_whatever_it_is() -> None:
     for item in found:
         item.priority = -3
     assert talk.say(Submitted(found)) == [Dispatch(1, found)]
-    assert talk.say(Submitted(items("d"))) == [Recall(1)]
+    assert talk.say(Submitted(items("d"))) == [Reclaim(1)]
 
 
 def test_a_pool_waits_for_items_that_were_announced() -> None:
@@ -957,8 +955,8 @@ def test_many_cancels_ask_each_worker_once() -> None:
     source = Source("s", 500)
     talk.say(Submitted([source, d]))
     said = talk.say(ManyCancelsRequested([source, b, c]))
-    assert [action for action in said if isinstance(action, Recall)] == [Recall(1)]
+    assert [action for action in said if isinstance(action, Reclaim)] == [Reclaim(1)]
     assert Cancelled([source]) in said
     given = [item for item in talk.state.slots[0].held if item is not a]
-    answers = talk.say(Recalled(1, given))
+    answers = talk.say(Reclaimed(1, given))
     assert {item.name for item in items_of(answers)} == {"b", "c"}  # type: ignore[attr-defined]

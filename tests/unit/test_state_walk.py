@@ -25,7 +25,8 @@ from collections.abc import Callable
 
 import pytest
 
-from wetlands_executor.pool import state as st
+from wetlands_executor.scheduling import messages as st
+from wetlands_executor.scheduling.state import PoolState
 
 #: Walks of one run of a test; one or two milliseconds each.
 WALKS = int(os.environ.get("WETLANDS_WALKS", "500"))
@@ -76,7 +77,7 @@ class Worker:
         held: what the shell has given to it and has no outcome of.
         inbox, current, done: what it has not started; what runs; what has finished, its result still unread in the pipe.
         unheard: sent by the express lane, not yet told to the state.
-        recall: a Recall has not been answered.
+        recall: a Reclaim has not been answered.
         given: items that it was given and kept.
         broken: its initializer has failed.
         doomed: it was killed for the sake of an item that ran in it.
@@ -135,9 +136,9 @@ class Shell:
         self.credit = credit
         self.quota = quota
         self.takes_back = credit > 1
-        self.prompt = prompt  # a Recall is answered at once, as pool.py does it; else at some time later
+        self.prompt = prompt  # a Reclaim is answered at once, as pool.py does it; else at some time later
         self.log = log
-        self.state = st.PoolState(max_workers, credit=credit, most_credit=4 * credit if credit > 1 else None, tasks_per_worker=quota)
+        self.state = PoolState(max_workers, credit=credit, most_credit=4 * credit if credit > 1 else None, tasks_per_worker=quota)
         self.jobs: list[Job] = []
         self.open: dict[Job, None] = {}
         self.waiting: dict[Job, None] = {}
@@ -171,8 +172,8 @@ class Shell:
             if isinstance(event, st.ItemsFinished):
                 for job in event.items:
                     self.workers[event.worker].held.pop(job, None)
-            elif isinstance(event, (st.Recalled, st.WorkerExited)):
-                for job in event.items if isinstance(event, st.Recalled) else event.unstarted:
+            elif isinstance(event, (st.Reclaimed, st.WorkerExited)):
+                for job in event.items if isinstance(event, st.Reclaimed) else event.unstarted:
                     job.returned = True
                     self.waiting[job] = None
             actions = self.state.handle(event)
@@ -224,7 +225,7 @@ class Shell:
         assert fresh == sorted(fresh), "not in the order of priority and submission"
         return st.ItemsFinished(action.worker, refused) if refused else None
 
-    def _recall(self, action: st.Recall) -> st.Event | None:
+    def _recall(self, action: st.Reclaim) -> st.Event | None:
         worker = self.workers[action.worker]
         assert self.takes_back, "recall where nothing can be taken back"
         assert not worker.recall, "a second recall before the answer to the first"
@@ -233,10 +234,10 @@ class Shell:
         self.lanes = [other for other in self.lanes if other is not worker]
         return self._answer_recall(worker) if self.prompt else None
 
-    def _answer_recall(self, worker: Worker) -> st.Recalled:
+    def _answer_recall(self, worker: Worker) -> st.Reclaimed:
         worker.recall = False
         items = self._take_back(worker)
-        return st.Recalled(worker.number, items)
+        return st.Reclaimed(worker.number, items)
 
     def _take_back(self, worker: Worker) -> list[Job]:
         items = list(worker.inbox)
@@ -358,7 +359,7 @@ class Shell:
     _PERFORM: dict[type, Callable[..., st.Event | None]] = {
         st.StartWorker: _start,
         st.Dispatch: _dispatch,
-        st.Recall: _recall,
+        st.Reclaim: _recall,
         st.SendCancel: _send_cancel,
         st.StopWorker: _stop,
         st.KillWorker: _kill,
@@ -586,7 +587,7 @@ class Shell:
             found.append(("cancel any", lambda: self.cancel(rng.choice(self.jobs))))
         if self.open:
             found.append(("kill", lambda: self.kill(rng.choice(list(self.open)))))
-            found.append(("recall", lambda: self.feed(st.RecallRequested(rng.choice(list(self.open))))))
+            found.append(("recall", lambda: self.feed(st.ReclaimRequested(rng.choice(list(self.open))))))
         if not self.draining:
             found.append(("reserve", self.reserve))
         if self.reserved:

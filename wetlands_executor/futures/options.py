@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
+from wetlands_executor.scheduling.retry import RetryPolicy
 
 RetryOn = (
     type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None
 )
+#: What a call is run again after if ``retry_on`` says nothing: its worker has ended, or had to be.
+ENDED_WORKER = (WorkerCrashed, WorkerUnresponsive, TaskTimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class CallOptions:
         priority: higher runs first.
         cancel_grace: seconds between the request to stop, the interrupt, and the end of the worker;
             None is the executor's.
+        retry: what ``retries`` and ``retry_on`` mean.
     """
 
     name: str | None = None
@@ -37,6 +41,7 @@ class CallOptions:
     retry_on: RetryOn = None
     priority: int = 0
     cancel_grace: float | None = None
+    retry: RetryPolicy = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -58,15 +63,6 @@ class CallOptions:
             raise TypeError(
                 f"retry_on must be exception types or a function of the exception, not {wanted!r}"
             )
-
-    def retries_error(self, error: BaseException) -> bool:
-        """Return True if a call that raised ``error`` is to be run again.
-
-        User code if ``retry_on`` is a function.
-        """
-        wanted = self.retry_on
-        if wanted is None:
-            return isinstance(error, (WorkerCrashed, WorkerUnresponsive, TaskTimeoutError))
-        if isinstance(wanted, (type, tuple)):
-            return isinstance(error, wanted)
-        return bool(wanted(error))
+        selects = wanted is not None
+        policy = RetryPolicy(self.retries, ENDED_WORKER if wanted is None else wanted, selects)
+        object.__setattr__(self, "retry", policy)

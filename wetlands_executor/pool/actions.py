@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from wetlands_executor.errors import describe
 from wetlands_executor.pool import arena, bundle, functions, payload, plain, ports, spawn
-from wetlands_executor.pool import state as st
 from wetlands_executor.pool.arrivals import Arrivals
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.nursery import NurseryFailed, Said
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.pool.return_lane import lane_of
+from wetlands_executor.scheduling import messages as st
+from wetlands_executor.scheduling.messages import items_of
+from wetlands_executor.scheduling.phases import Status
+from wetlands_executor.scheduling.retry import Failure
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -78,7 +81,7 @@ class Actions(Arrivals):
 
     def _spawned(self, worker: int, index: int, process: spawn.Process | BaseException, memory: arena.Arena | None, opening: bytes) -> None:
         self._starts.pop(worker, None)
-        if self._state.status is st.Status.CLOSED and not isinstance(process, BaseException):
+        if self._state.status is Status.CLOSED and not isinstance(process, BaseException):
             process.kill_tree()  # the pool has failed meanwhile
             process.reap()
             process.close()
@@ -208,11 +211,11 @@ class Actions(Arrivals):
             return st.ItemsFinished(action.worker, action.items)
         if isinstance(action, st.StartWorker):
             return st.WorkerExited(action.worker, (), True, st.DeathReport(self._start_error(describe(error), "", error)))
-        if isinstance(action, st.Recall):
-            return st.Recalled(action.worker, ())
+        if isinstance(action, st.Reclaim):
+            return st.Reclaimed(action.worker, ())
         if isinstance(action, st.KillIfRunning):
             return st.KillAnswered(action.worker, action.item, False)
-        for item in st.items_of([action]):
+        for item in items_of([action]):
             item.task._settle(None, error)  # type: ignore[attr-defined] # if it has not been settled
         return None
 
@@ -228,11 +231,11 @@ class Actions(Arrivals):
             'it again, or put it into a module or file that the worker can import (submit("file.py:function", ...))'
         )
 
-    def _recall(self, action: st.Recall) -> st.Event:
+    def _recall(self, action: st.Reclaim) -> st.Event:
         process = self.processes[action.worker]
         if not process.close_lane():
             # A submitting thread is inside, perhaps interrupted by a signal: what it writes cannot be told from what was there.
-            return st.Recalled(action.worker, ())
+            return st.Reclaimed(action.worker, ())
         for event in self._absorbed(process):
             # Within an action: the state is between two events, and while it recalls this slot it only takes note.
             self._state.handle(event)
@@ -242,7 +245,7 @@ class Actions(Arrivals):
             if call.process is process:
                 # Race: the worker was faster, even if it has not written to the board yet, and its frame does not ask it to tell.
                 self._begin_untold(call)
-        return st.Recalled(action.worker, back)
+        return st.Reclaimed(action.worker, back)
 
     def _send_cancel(self, action: st.SendCancel) -> None:
         process = self.processes[action.worker]
@@ -350,7 +353,7 @@ class Actions(Arrivals):
             task._worker_pid = process.process.pid
             task._duration = 0.0 if since is None else time.monotonic() - since
         verdict = task._verdict
-        if call.asks and verdict is not True and self._may_run_again(task):
+        if call.asks and self._asks_for_retry(task, Failure.LOST):
             error = report.error if verdict is None else self._with_stacks(verdict, report.stacks)
             self.run_user_code(partial(self._decide, call, error))
             return
@@ -391,7 +394,7 @@ class Actions(Arrivals):
     _PERFORM: ClassVar[dict[type, Callable[[Any, Any], st.Event | None]]] = {
         st.StartWorker: _start_worker,
         st.Dispatch: _dispatch,
-        st.Recall: _recall,
+        st.Reclaim: _recall,
         st.SendCancel: _send_cancel,
         st.StopWorker: _stop_worker,
         st.KillWorker: _kill_worker,

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.errors import OF_STACKS, OF_STDERR, WorkerCrashed, describe
 from wetlands_executor.pool import payload, plain, ports, spawn
-from wetlands_executor.pool import state as st
 from wetlands_executor.pool.bulk import outcomes_of
 from wetlands_executor.pool.limits import Limits
 from wetlands_executor.pool.lines import OutputStream, without_stacks
 from wetlands_executor.pool.plain import BadFrame, NotPlain, is_trivial
 from wetlands_executor.pool.process import GARBAGE, TOO_LARGE, Call, Frame, RawFrame, WorkerProcess
 from wetlands_executor.pool.settling import OUTPUT_HIGH, OUTPUT_LOW
+from wetlands_executor.scheduling import messages as st
+from wetlands_executor.scheduling.phases import Status
+from wetlands_executor.scheduling.retry import Failure
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -283,7 +285,7 @@ class Arrivals(Limits):
             return False
         if task._counted:
             return False  # it waited for others, and was counted then: its end is to be counted alone
-        if self._state.status is not st.Status.OPEN or self._state.waiting_count or not (kind == wire.NONE or is_trivial(data)):
+        if self._state.status is not Status.OPEN or self._state.waiting_count or not (kind == wire.NONE or is_trivial(data)):
             return False
         try:
             value = None if kind == wire.NONE else pickle.loads(data)
@@ -537,7 +539,7 @@ class Arrivals(Limits):
             # Race: its time was over, and our question for its stacks may have interrupted it. The verdict stands.
             self._convict(process, call)
             return None if call.deciding else call
-        if frame.kind == wire.ERROR and task._options is not None and task._options.retry_on is not None and self._may_run_again(task):
+        if frame.kind == wire.ERROR and self._asks_for_retry(task, Failure.RAISED):
             call.deciding = True
             call.asks = False
             self._deliver(process, call, frame)
@@ -559,7 +561,7 @@ class Arrivals(Limits):
         error = self._with_stacks(task._verdict, process.stacks())
         # It has ended by itself, so the worker goes on: what it prints from some time on is not what it was asked for.
         self._set_process_timer(process, STACKS_PRINTED, partial(self._forget_stacks, process))
-        if self._may_run_again(task):
+        if self._asks_for_retry(task, Failure.CONDEMNED):
             call.deciding = True
             call.tries = 0
             call.asks = False

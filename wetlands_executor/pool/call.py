@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from wetlands_executor.pool.moves import DeathReport, Item
+from wetlands_executor.scheduling.messages import DeathReport, Item
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from wetlands_executor import threads
 from wetlands_executor.errors import WorkerStartError
 from wetlands_executor.events import Listener
 from wetlands_executor.pool import payload, ports, spawn
-from wetlands_executor.pool import state as st
 from wetlands_executor.pool.delivery import Decoders, Latch, SerialThread
 from wetlands_executor.pool.ledger import Ledger
 from wetlands_executor.pool.lines import OutputStream
@@ -31,6 +30,9 @@ from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.pool.return_lane import Departures
 from wetlands_executor.pool.timers import Timer, Timers
+from wetlands_executor.scheduling import messages as st
+from wetlands_executor.scheduling.phases import Status
+from wetlands_executor.scheduling.state import CREDIT, MOST_CREDIT, PoolState
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -125,10 +127,10 @@ class PoolCore:
         self.max_workers = max_workers
         self.pid = os.getpid()
         several = spawn.can_take_back()
-        self._state = st.PoolState(
+        self._state = PoolState(
             max_workers,
-            credit=st.CREDIT if several else 1,
-            most_credit=st.MOST_CREDIT if several else 1,
+            credit=CREDIT if several else 1,
+            most_credit=MOST_CREDIT if several else 1,
             tasks_per_worker=tasks_per_worker,
         )
         self._posted: deque[Call | Callable[[], object]] = deque()
@@ -192,13 +194,9 @@ class PoolCore:
         options = task._options
         if options is not None:
             call.priority = options.priority
-            left = options.retries - task._attempt + 1
             if options.retries and encoded.parcel is not None:
                 encoded.parcel.kept = True
-            if options.retry_on is None:
-                call.tries = left
-            else:
-                call.asks = left > 0
+            call.tries, call.asks = options.retry.of_item(task._attempt)
             if options.timeout is not None:
                 call.watched |= wire.WATCHED
             if options.name is not None:
@@ -324,7 +322,7 @@ class PoolCore:
 
     def _check_launched(self) -> None:
         state = self._state
-        if state.ready == state.max_workers or state.status is not st.Status.OPEN:
+        if state.ready == state.max_workers or state.status is not Status.OPEN:
             self._answer_launch(None)
 
     def _answer_launch(self, error: BaseException | None) -> None:
@@ -373,9 +371,9 @@ class PoolCore:
                     doing()
                 doing = None
                 while True:
-                    if posted and state.status is not st.Status.CLOSED:
+                    if posted and state.status is not Status.CLOSED:
                         self._drain_posted()  # what comes after the end is refused by `_sweep`
-                    if state.status is st.Status.CLOSED and not self.processes and not self._starts:
+                    if state.status is Status.CLOSED and not self.processes and not self._starts:
                         return
                     if self._changed:
                         self._publish()
@@ -450,7 +448,7 @@ class PoolCore:
         """Tell the submitting threads what they may do. Order: after this, `_posted` is looked at once more before the thread sleeps."""
         self._changed = False
         state = self._state
-        if state.waiting_count or state.status is not st.Status.OPEN or state.credit == 1 or state.tasks_per_worker is not None:
+        if state.waiting_count or state.status is not Status.OPEN or state.credit == 1 or state.tasks_per_worker is not None:
             # Where an item cannot be taken back, or where they are counted, a second one at the same moment would do harm.
             self.lanes = ()
         else:

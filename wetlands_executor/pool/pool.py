@@ -35,11 +35,12 @@ from typing import TYPE_CHECKING, Any
 from wetlands_executor import threads
 from wetlands_executor.errors import TaskTimeoutError, describe
 from wetlands_executor.pool import payload, ports, spawn
-from wetlands_executor.pool import state as st
 from wetlands_executor.pool.actions import Actions
 from wetlands_executor.pool.core import EndedPort, live_pools
 from wetlands_executor.pool.delivery import Latch
 from wetlands_executor.pool.process import Call
+from wetlands_executor.scheduling import messages as st
+from wetlands_executor.scheduling.phases import Status
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Pool(Actions):
             self._begin_untold(call)  # what such a worker has is what it runs
             return
         self._untold.add(call)
-        self._feed(st.RecallRequested(call))
+        self._feed(st.ReclaimRequested(call))
         if call in self._untold:
             # Race: a submitting thread was inside the lane, and nothing was taken back.
             self._untold.discard(call)
@@ -376,7 +377,7 @@ class Pool(Actions):
             raise RuntimeError("this executor belongs to the process that forked this one: make a new one here")
 
         def begin() -> None:
-            if self._state.status is not st.Status.OPEN:
+            if self._state.status is not Status.OPEN:
                 answer(None)
                 return
             self._launch_waiters.append(answer)
@@ -590,7 +591,7 @@ class Pool(Actions):
             for reply in replies:
                 self._try(reply, False)
         self._replies.clear()
-        self._state.status = st.Status.CLOSED
+        self._state.status = Status.CLOSED
 
     @staticmethod
     def _try(job: Callable[..., object], *args: Any) -> None:

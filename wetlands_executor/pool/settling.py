@@ -12,12 +12,13 @@ from typing import Any
 
 from wetlands_executor import threads
 from wetlands_executor.pool import payload
-from wetlands_executor.pool import state as st
 from wetlands_executor.pool.core import PoolCore
 from wetlands_executor.pool.delivery import run_entry
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.plain import is_trivial
 from wetlands_executor.pool.process import TOO_LARGE, Call, Frame, WorkerProcess
+from wetlands_executor.scheduling import messages as st
+from wetlands_executor.scheduling.retry import Failure, Next, next_step
 from wetlands_executor.task import Task, needed
 from wetlands_executor.worker import wire
 
@@ -247,9 +248,12 @@ class Settling(PoolCore):
                 call.task._call_text(),
             )
 
-    def _may_run_again(self, task: Task[Any]) -> bool:
+    @staticmethod
+    def _asks_for_retry(task: Task[Any], failure: Failure) -> bool:
+        """Return True if ``_decide`` is to find out whether a failed task is run again."""
         options = task._options
-        return options is not None and task._attempt <= options.retries and not task._cancel_asked
+        cancelled = task._cancel_asked or task._verdict is True
+        return options is not None and options.retry.is_asked(failure, task._attempt, cancelled=cancelled)
 
     def _decide(self, call: Call, error: BaseException) -> None:
         """Find out whether a failed call is run again; ``retry_on`` may be user code. Runs on a decoder thread."""
@@ -258,7 +262,7 @@ class Settling(PoolCore):
         again = False
         asked = call.asks and call.place is None  # its worker died: the state has reserved a place
         try:
-            again = call.task._options.retries_error(error)
+            again = call.task._options.retry.matches(error)
         except BaseException:  # user code, and no thread of its own: SystemExit there ends nothing either
             LOGGER.exception("wetlands_executor: exception in retry_on of task %r", call.task.name)
         finally:
@@ -279,9 +283,10 @@ class Settling(PoolCore):
 
     def _run_again(self, call: Call, error: BaseException, asked: bool) -> None:
         task = call.task
-        if task._cancel_asked:
+        step = next_step(cancelled=task._cancel_asked, ending=self._state.ending)
+        if step is Next.CANCEL:
             task._settle_cancelled(self.reason_of_cancel(task))
-        elif self._state.status is st.Status.CLOSED or self._state.terminated or self._state.broken:
+        elif step is Next.FAIL:
             task._settle(None, error)
         else:
             # Order: the new try is submitted before the old one is finished, so that a draining pool does not close in between.

@@ -1,24 +1,26 @@
-"""What the pool's state machine hears and says: its events, its actions, and the base of the items that it schedules. Data only.
+"""The events and actions of the pool's state machine, and the base of the items that it schedules. Data only.
 
-Events are facts in the past tense, actions are orders. ``state.py`` maps the one to the other; the shell (``core.py``, ``actions.py``) makes
-the events and performs the actions.
+Events are facts in the past tense, actions are orders. ``state.py`` maps the one to the other; the pool makes the
+events and performs the actions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
 #: No limit of items.
 ANY = 1 << 30
+#: ``place`` of an item that no slot holds yet.
+WAITING: object = object()
 
 
 class Item:
     """Base of what is scheduled.
 
     Attributes:
-        place: None, ``WAITING`` or the Slot that holds the item; only this module writes it.
+        place: None, ``WAITING`` or the Slot that holds the item; only ``PoolState`` writes it.
         priority: higher goes first; equal ones in the order of their submission.
         tries: how often it is run again if its worker dies.
         asks: if its worker dies, somebody has to decide whether it is run again: ``Lost`` counts as ``Reserved`` then.
@@ -119,8 +121,8 @@ class ItemsFinished:
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
-    """Answer to ``Recall``: these items had not started and are no longer with the worker."""
+class Reclaimed:
+    """Answer to ``Reclaim``: these items had not started and are no longer with the worker."""
 
     worker: int
     items: Sequence[Item]
@@ -175,7 +177,7 @@ class ManyCancelsRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class RecallRequested:
+class ReclaimRequested:
     """If this item is with a worker and has not started, take it back and send it again (something about it has changed)."""
 
     item: Item
@@ -235,13 +237,13 @@ Event = Union[
     LaunchRequested,
     WorkerReady,
     ItemsFinished,
-    Recalled,
+    Reclaimed,
     WorkerExited,
     InitializerFailed,
     RetireRequested,
     CancelRequested,
     ManyCancelsRequested,
-    RecallRequested,
+    ReclaimRequested,
     KillRequested,
     KillAnswered,
     Reserved,
@@ -271,8 +273,8 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Recall:
-    """Take back what the worker has not started, and answer with ``Recalled``."""
+class Reclaim:
+    """Take back what the worker has not started, and answer with ``Reclaimed``."""
 
     worker: int
 
@@ -378,7 +380,7 @@ class PoolClosed:
 Action = Union[
     StartWorker,
     Dispatch,
-    Recall,
+    Reclaim,
     SendCancel,
     StopWorker,
     KillWorker,
@@ -392,3 +394,14 @@ Action = Union[
     SetRestartTimer,
     PoolClosed,
 ]
+
+
+def items_of(actions: Iterable[Action]) -> list[Item]:
+    """Return all items that the actions settle, for tests and for a shell whose action has failed."""
+    found: list[Item] = []
+    for action in actions:
+        if isinstance(action, (Cancelled, StartFailed, Broken)):
+            found.extend(action.items)
+        elif isinstance(action, Lost):
+            found.append(action.item)
+    return found

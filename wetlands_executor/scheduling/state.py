@@ -13,7 +13,7 @@ How an item moves::
     Submitted -> waiting --Dispatch--> held by a slot --ItemsFinished--> gone
                    ^  |                   |  |
                    |  +--Cancelled        |  +--WorkerExited: the one that had started -> Lost
-                   +----- Recalled, or WorkerExited and not started ----+
+                   +----- Reclaimed, or WorkerExited and not started ----+
 
 How a slot moves::
 
@@ -22,7 +22,7 @@ How a slot moves::
                              +--WorkerExited: a failed start; retried after a delay, three times
 
 *Credit* is the number of items that a slot may hold before the first has finished. More than one keeps a worker busy while the host
-decides, and is allowed only where the host can take unstarted items back (``Recall``): else a short item could wait behind a long one, and
+decides, and is allowed only where the host can take unstarted items back (``Reclaim``): else a short item could wait behind a long one, and
 a crash would cost items that never ran.
 """
 
@@ -30,12 +30,12 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Sequence
-from enum import Enum
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from wetlands_executor.pool.moves import (
+from wetlands_executor.scheduling.messages import (
     ANY,
+    WAITING,
     Action,
     Broken,
     CancelAnswered,
@@ -55,9 +55,9 @@ from wetlands_executor.pool.moves import (
     Lost,
     ManyCancelsRequested,
     PoolClosed,
-    Recall,
-    Recalled,
-    RecallRequested,
+    Reclaim,
+    Reclaimed,
+    ReclaimRequested,
     Released,
     Reserved,
     RestartDue,
@@ -75,58 +75,8 @@ from wetlands_executor.pool.moves import (
     WorkerExited,
     WorkerReady,
 )
-
-__all__ = [
-    "CREDIT",
-    "GIVEN_UP_DELAY",
-    "MOST_CREDIT",
-    "RESTART_DELAYS",
-    "START_TRIES",
-    "WAITING",
-    "Action",
-    "Broken",
-    "CancelAnswered",
-    "CancelRequested",
-    "Cancelled",
-    "DeathReport",
-    "Dispatch",
-    "Event",
-    "InitializerFailed",
-    "Item",
-    "ItemsFinished",
-    "KillAnswered",
-    "KillIfRunning",
-    "KillRequested",
-    "KillWorker",
-    "LaunchRequested",
-    "Lost",
-    "ManyCancelsRequested",
-    "Phase",
-    "PoolClosed",
-    "PoolState",
-    "Recall",
-    "RecallRequested",
-    "Recalled",
-    "Released",
-    "Reserved",
-    "RestartDue",
-    "RetireRequested",
-    "Retried",
-    "SendCancel",
-    "SentDirectly",
-    "SetRestartTimer",
-    "ShutdownRequested",
-    "Slot",
-    "StartFailed",
-    "StartWorker",
-    "Status",
-    "StopWorker",
-    "Submitted",
-    "TerminateRequested",
-    "WorkerExited",
-    "WorkerReady",
-    "items_of",
-]
+from wetlands_executor.scheduling.phases import Phase, Status
+from wetlands_executor.scheduling.retry import forgives_loss
 
 #: Items that a slot may hold where they can be taken back. 64 keeps a worker busy for the 100 us that a refill takes.
 CREDIT = 64
@@ -141,28 +91,6 @@ START_TRIES = 1 + len(RESTART_DELAYS)
 
 #: Seconds until a start that was given up is tried again, while other workers do the work.
 GIVEN_UP_DELAY = 5.0
-
-
-class Phase(Enum):
-    """What the process in a slot is doing."""
-
-    EMPTY = "empty"
-    STARTING = "starting"
-    READY = "ready"
-    STOPPING = "stopping"
-    DYING = "dying"
-
-
-class Status(Enum):
-    """What the pool as a whole accepts."""
-
-    OPEN = "open"
-    DRAINING = "draining"
-    CLOSED = "closed"
-
-
-#: ``place`` of an item that no slot holds yet.
-WAITING: object = object()
 
 
 class Slot:
@@ -187,9 +115,9 @@ class Slot:
         self.quota: int | None = None
         self.credit = 0
         self.productive = False
-        # Invariant: while a Recall is under way nothing is dispatched to the slot, so that its answer describes what it holds.
+        # Invariant: while a Reclaim is under way nothing is dispatched to the slot, so that its answer describes what it holds.
         self.recalling = False
-        # How many of the first items in `held` its last answer to a Recall has left there: the worker has taken them.
+        # How many of the first items in `held` its last answer to a Reclaim has left there: the worker has taken them.
         self.taken = 0
         # The process is killed for the sake of one item: the slot gets another one.
         self.replace = False
@@ -376,7 +304,7 @@ class PoolState:
         if self.status is Status.DRAINING:
             self._drain(out)
 
-    def _recalled(self, event: Recalled, out: list[Action]) -> None:
+    def _recalled(self, event: Reclaimed, out: list[Action]) -> None:
         slot = self.by_worker.get(event.worker)
         if slot is None:
             return
@@ -434,6 +362,11 @@ class PoolState:
         out.extend(answers)  # Order: who hears that an item is cancelled finds it cancelled
 
     @property
+    def ending(self) -> bool:
+        """True if nothing that has failed is run again."""
+        return self._dropping or self.terminated or self.broken or self.status is Status.CLOSED
+
+    @property
     def _dropping(self) -> bool:
         return self.status is not Status.OPEN and self._drop_unstarted
 
@@ -456,7 +389,7 @@ class PoolState:
             if item in self._cancelling:
                 self._cancelling.discard(item)
                 out.append(CancelAnswered(item, False))
-            if item.tries > 0 and not (self.terminated or self._dropping):
+            if forgives_loss(item.tries, ending=self.ending):
                 item.tries -= 1
                 item.place = WAITING
                 self._queue_of(item).appendleft(item)
@@ -590,7 +523,7 @@ class PoolState:
         for item in event.items:
             self._cancel_requested(CancelRequested(item), out)
 
-    def _recall_requested(self, event: RecallRequested, out: list[Action]) -> None:
+    def _recall_requested(self, event: ReclaimRequested, out: list[Action]) -> None:
         place = event.item.place
         if isinstance(place, Slot) and self.credit > 1:
             self._recall(place, out)
@@ -824,7 +757,7 @@ class PoolState:
             slot.recalling = True
             slot.credit = self.credit  # what it was given ahead is wanted elsewhere
             self.idle.pop(slot, None)
-            out.append(Recall(slot.worker))
+            out.append(Reclaim(slot.worker))
 
     def _start(self, wanted: int, out: list[Action]) -> None:
         """Start workers until ``wanted`` are starting or the slots are used up."""
@@ -906,13 +839,13 @@ class PoolState:
         LaunchRequested: _launch,
         WorkerReady: _worker_ready,
         ItemsFinished: _items_finished,
-        Recalled: _recalled,
+        Reclaimed: _recalled,
         WorkerExited: _worker_exited,
         InitializerFailed: _initializer_failed,
         RetireRequested: _retire_requested,
         CancelRequested: _cancel_requested,
         ManyCancelsRequested: _many_cancels_requested,
-        RecallRequested: _recall_requested,
+        ReclaimRequested: _recall_requested,
         KillRequested: _kill_requested,
         KillAnswered: _kill_answered,
         Reserved: _reserve,
@@ -935,14 +868,3 @@ def _load(slot: Slot) -> int:
 def _worker(slot: Slot) -> int:
     assert slot.worker is not None
     return slot.worker
-
-
-def items_of(actions: Iterable[Action]) -> list[Item]:
-    """Return all items that the actions settle, for tests and for the shell's accounting."""
-    found: list[Item] = []
-    for action in actions:
-        if isinstance(action, (Cancelled, StartFailed, Broken)):
-            found.extend(action.items)
-        elif isinstance(action, Lost):
-            found.append(action.item)
-    return found

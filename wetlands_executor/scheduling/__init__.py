@@ -1,0 +1,1 @@
+"""Decisions about items and workers. Pure: no thread, clock, descriptor, future or logging."""
