@@ -24,12 +24,13 @@ from wetlands_executor.errors import TasksFailed
 from wetlands_executor.events import Callback, Dispatch, make_listener
 from wetlands_executor.futures.options import CallOptions, RetryOn
 from wetlands_executor.options import OptionsView
-from wetlands_executor.pool import bulk, functions, payload, spawn
+from wetlands_executor.pool import bulk, spawn
 from wetlands_executor.pool import pool as pool_module
 from wetlands_executor.pool.nursery import Nursery
-from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.pool import Pool
 from wetlands_executor.remote import RemoteModule
+from wetlands_executor.serialize import payload, references
+from wetlands_executor.serialize.interpreter import Peer
 from wetlands_executor.task import Task, post_to_loop, wake_waiter
 from wetlands_executor.worker import scripts
 
@@ -122,7 +123,7 @@ class CondaEnvExecutor(Executor):
             warnings.warn("share_preload=True works on Linux only: each worker imports its preload for itself here", stacklevel=2)
         keeps: list[Any] = []
         if initializer is not None and not callable(initializer):
-            initializer = partial(scripts.call_target, functions.definition_of_target(functions.target_of(initializer)))
+            initializer = partial(scripts.call_target, references.definition_of_target(references.target_of(initializer)))
         first = needs = None
         if initializer:
             data, pickler = _pickled_initializer((initializer, tuple(initargs)), keeps, peer)
@@ -198,7 +199,7 @@ class CondaEnvExecutor(Executor):
         if pool.refusing:
             self._refuse()
         if not callable(fn) and definition is None and type(fn) is not str:
-            fn = functions.target_of(fn)
+            fn = references.target_of(fn)
         task = Task._of(pool)
         if place is not None:
             task._place = place
@@ -217,7 +218,7 @@ class CondaEnvExecutor(Executor):
         if (options is not None and not options.start) or dependencies.among(args, kwargs):
             if not callable(fn) and definition is None:
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
-            task._label = functions.display_name(fn)
+            task._label = references.display_name(fn)
             # The task keeps the executor alive until it is handed to the pool.
             dependencies.hold(task, partial(self._hand_in, task, fn, definition), args, kwargs)
             return task
@@ -232,7 +233,7 @@ class CondaEnvExecutor(Executor):
         except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the task's
             if not callable(fn) and not isinstance(fn, str):
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'") from None
-            task._label = functions.display_name(fn)
+            task._label = references.display_name(fn)
             task._input = arguments.of_values(args[task._hidden :], kwargs)
             pool.ledger.refused(task, error)
             return
@@ -240,7 +241,7 @@ class CondaEnvExecutor(Executor):
             if task._gate is not None:
                 task._settle(None, error)  # its user holds it already: Ctrl-C while it is started ends it too
             raise
-        task._label = encoded.definition or functions.display_name(fn)
+        task._label = encoded.definition or references.display_name(fn)
         pool.submit(encoded, task)
         if encoded.by_value is not None and pool.peer.record is not None:
             pool.tidy(pool.peer.record)
@@ -327,7 +328,7 @@ class CondaEnvExecutor(Executor):
         if chunksize == 1:
             tasks = (self._submit(fn, args, {}, definition, options) for args in items)
         else:
-            what = fn if callable(fn) else functions.definition_of_target(functions.target_of(fn))
+            what = fn if callable(fn) else references.definition_of_target(references.target_of(fn))
             tasks = (self._submit(scripts.process_chunk, (what, chunk), {}, None, options) for chunk in results.chunks(items, chunksize))
         if keep is not None:
             tasks = (keep(task) for task in tasks)
@@ -337,7 +338,7 @@ class CondaEnvExecutor(Executor):
 
     def _definition_for_many(self, fn: Any) -> payload.Definition | None:
         """Pickle a function that travels by value once for a whole ``map``; None if it goes with each call."""
-        fn = fn if callable(fn) else functions.target_of(fn)
+        fn = fn if callable(fn) else references.target_of(fn)
         if callable(fn) or isinstance(fn, str):
             found = payload.define(fn)
             if found is None or payload.wants_value(found, self._pool.peer):
@@ -393,7 +394,7 @@ class CondaEnvExecutor(Executor):
             (``proxy.segment.submit(image)``) and mapped (``proxy.segment.map(images)``); other attributes are fetched.
         """
         where = os.fspath(where)
-        functions.definition_of_module(where)
+        references.definition_of_module(where)
         return RemoteModule(self, where)
 
     def options(

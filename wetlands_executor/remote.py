@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor.pool import functions
+from wetlands_executor.serialize import references
 from wetlands_executor.worker import scripts
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class RemoteModule:
 
     def _describe(self) -> tuple[list[str], set[str]]:
         # A file may have been edited since it was looked at.
-        definition = functions.definition_of_module(self._where)
+        definition = references.definition_of_module(self._where)
         known = self._known
         if known is None or known[0] != definition[:3]:
             names, callables = self._executor.submit(scripts.describe, definition).result()
@@ -40,7 +40,7 @@ class RemoteModule:
             raise AttributeError(f"module {self._where!r} has no attribute {name!r} in {self._executor.environment.prefix}")
         if name in callables:
             return RemoteFunction(self._executor, self._where, name)
-        return self._executor.submit(scripts.get_attribute, functions.definition_of_module(self._where), name).result()
+        return self._executor.submit(scripts.get_attribute, references.definition_of_module(self._where), name).result()
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"cannot set {name!r}: the module lives in the workers, of which there may be several")

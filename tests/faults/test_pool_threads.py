@@ -22,7 +22,7 @@ import pytest
 import wetlands_executor
 from tests.contract.workload import attend
 from wetlands_executor import CondaEnvExecutor, Task
-from wetlands_executor.pool import spaces as spaces  # the first submit of code imports these, on a thread of its own
+from wetlands_executor.serialize import by_value as by_value  # the first submit of code imports these, on a thread of its own
 from wetlands_executor.threads import PoolThread
 from wetlands_executor.worker import reductions as reductions
 
@@ -98,7 +98,7 @@ def test_a_signal_handler_submits_code_while_the_first_submit_of_code_imports_wh
         main, tasks = threading.main_thread().ident, []
 
         def interrupt(event, args):
-            if event == "import" and args[0] == "wetlands_executor.pool.watching":
+            if event == "import" and args[0] == "wetlands_executor.serialize.changes":
                 signal.pthread_kill(main, signal.SIGUSR1)
 
         with CondaEnvExecutor(max_workers=1) as executor:
@@ -485,7 +485,7 @@ LOCKS = {
     "pool/nursery.py: RLock": "taken by threads of the pool",
     "pool/ports.py: Semaphore": "taken by threads of the pool",
     **dict.fromkeys(
-        [f"pool/identity.py: {kind}" for kind in ("RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")],
+        [f"serialize/identity.py: {kind}" for kind in ("RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")],
         "types of what a program may send to a worker; one RLock is made for its type, and not taken",
     ),
     "pool/spawn.py: with making": "as above",

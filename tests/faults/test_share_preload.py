@@ -18,7 +18,8 @@ from tests.contract.workload import attend
 from tests.faults import work
 from tests.faults.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, lines, pids, until
 from wetlands_executor import CondaEnvExecutor, TaskTimeoutError, WorkerCrashed, WorkerStartError, children
-from wetlands_executor.pool import arrivals, payload
+from wetlands_executor.pool import arrivals
+from wetlands_executor.serialize import payload
 
 
 @pytest.fixture

@@ -317,7 +317,8 @@ def main(report: str, *workers: str) -> None:
     tap()
     cases, codes = load_cases()
     from wetlands_executor import CondaEnvExecutor
-    from wetlands_executor.pool import bundle, payload
+    from wetlands_executor.pool import bundle
+    from wetlands_executor.serialize import payload
 
     payload.PORTABLE = os.environ.get("PORTABLE") != "0"
     journeys = {name: value for name, value in globals().items() if name.startswith("journey_")}

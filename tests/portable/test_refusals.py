@@ -17,7 +17,7 @@ from tests.portable.conftest import DEADLINE, Load, Run, python_of
 from tests.portable.pages import refusals_of_the_page
 from tests.worker import workload
 from wetlands_executor import CondaEnvExecutor
-from wetlands_executor.pool import payload, peer
+from wetlands_executor.serialize import interpreter, payload
 from wetlands_executor.worker import calls, portable
 
 OURS = sys.version.split()[0]
@@ -206,13 +206,13 @@ def test_the_worker_refuses_bytecode(way: str, monkeypatch: pytest.MonkeyPatch) 
 def test_a_peer_that_was_taken_for_another(other: Interpreter) -> None:
     """Its interpreter could not be asked, and turns out to be of another version: what was pickled for this one is never sent to it."""
     with CondaEnvExecutor(str(other.path), max_workers=1) as executor:
-        executor._pool.peer._known = (peer.MAGIC, peer.VERSION)
+        executor._pool.peer._known = (interpreter.MAGIC, interpreter.VERSION)
         early = executor.submit(lambda: 1)
         error = early.exception(DEADLINE)
         assert isinstance(error, pickle.PicklingError)
         assert "was pickled as bytecode of Python" in str(error)
         assert executor.submit(lambda: 1).result(DEADLINE) == 1, "by now the worker has said what it is"
-        executor._pool.peer._known = (peer.MAGIC, peer.VERSION)
+        executor._pool.peer._known = (interpreter.MAGIC, interpreter.VERSION)
         late = executor.submit(workload.echo, lambda: 1)  # to an idle worker, by the submitting thread itself
         assert isinstance(late.exception(DEADLINE), pickle.PicklingError)
         assert executor.submit(abs, -1).result(DEADLINE) == 1
@@ -223,27 +223,27 @@ def test_a_peer_that_was_taken_for_another(other: Interpreter) -> None:
 
 def test_only_code_asks_for_the_other_version(other: Interpreter) -> None:
     """Importable functions and their arguments do not; and an interpreter is asked once for all pools."""
-    peer._cache.clear()
+    interpreter._cache.clear()
     with CondaEnvExecutor(str(other.path), max_workers=1) as executor:
         executor.submit(abs, -1)
         executor.submit(workload.echo, [workload.Thing(1)], key={"x": b"y"})
-        assert not peer._cache
+        assert not interpreter._cache
         assert executor.submit(lambda: 1).result(DEADLINE) == 1
-    assert len(peer._cache) <= 1
-    known = peer.Peer(other.path)
+    assert len(interpreter._cache) <= 1
+    known = interpreter.Peer(other.path)
     assert known.foreign
     assert known.version == ".".join(map(str, other.version))
-    assert not peer.Peer(sys.executable).foreign
-    assert not peer.Peer().foreign
+    assert not interpreter.Peer(sys.executable).foreign
+    assert not interpreter.Peer().foreign
 
 
 def test_an_interpreter_that_cannot_be_asked(tmp_path: Path) -> None:
     """Gets source, which is right for any; that it cannot be started fails the call, not this."""
-    assert peer.Peer(tmp_path / "missing").foreign
+    assert interpreter.Peer(tmp_path / "missing").foreign
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\nexit 3\n")
     broken.chmod(0o755)
-    assert peer.Peer(broken).foreign
+    assert interpreter.Peer(broken).foreign
 
 
 def test_the_types_that_are_refused_are_those_that_make_code() -> None:

@@ -12,14 +12,14 @@ import pytest
 
 from wetlands_executor import Environment, EnvironmentNotFoundError
 from wetlands_executor.environment import frozen
-from wetlands_executor.pool import functions
+from wetlands_executor.serialize import references
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """Forget what is cached for the life of a process, before and after; restore multiprocessing's executable."""
     executable = multiprocessing.spawn.get_executable()
-    caches = (frozen.is_frozen, frozen._is_installed, frozen._names_of_build, functions.belongs_to_environment)
+    caches = (frozen.is_frozen, frozen._is_installed, frozen._names_of_build, references.belongs_to_environment)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -159,15 +159,15 @@ def test_modules_of_the_bundle_travel_and_installed_ones_are_named(bundle: Path)
     assert not frozen.is_private("pytest")
     assert not frozen.is_private("wetlands_executor.worker.wire")
     assert frozen.is_private("tests.unit.test_environment_frozen")
-    assert functions.reference_to(test_modules_of_the_bundle_travel_and_installed_ones_are_named) is None
+    assert references.reference_to(test_modules_of_the_bundle_travel_and_installed_ones_are_named) is None
 
 
 def test_nothing_of_the_bundle_is_on_the_path_of_a_worker(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = bundle.parent / "mine"
     mine.mkdir()
     monkeypatch.setattr(sys, "path", [str(bundle), str(bundle / "lib"), str(mine)])
-    assert str(mine) in functions.project_paths()
-    assert not [path for path in functions.project_paths() if path.startswith(str(bundle))]
+    assert str(mine) in references.project_paths()
+    assert not [path for path in references.project_paths() if path.startswith(str(bundle))]
 
 
 def test_the_hook_writes_the_names_where_they_are_looked_for() -> None:

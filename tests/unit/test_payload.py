@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 
 from wetlands_executor.errors import ExecutionException, WorkerCrashed
-from wetlands_executor.pool import functions, payload
+from wetlands_executor.serialize import payload, references
 from wetlands_executor.worker import calls, wire
 
 
@@ -66,7 +66,7 @@ class Thing:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty project folder; what is imported from it is forgotten again."""
     before = set(sys.modules)
-    monkeypatch.setattr(functions, "extra_roots", {})
+    monkeypatch.setattr(references, "extra_roots", {})
     monkeypatch.setattr(payload, "_context", None)  # it knows the number of roots, not which
     yield tmp_path
     for name in set(sys.modules) - before:
@@ -91,7 +91,7 @@ def load(path: Path, name: str) -> types.ModuleType:
 @pytest.mark.parametrize("function", [os.path.join, json.dumps, math.sqrt, len, print, dict, collections.OrderedDict, pytest.approx])
 def test_what_every_environment_may_have_goes_by_name(function: Any) -> None:
     """Standard library, builtins, installed packages: found in the worker's own environment, whatever file that is."""
-    reference = functions.reference_to(function)
+    reference = references.reference_to(function)
     assert reference is not None
     assert reference.file is None
     assert (reference.module, reference.qualname) == (function.__module__ or "builtins", function.__qualname__)
@@ -100,12 +100,12 @@ def test_what_every_environment_may_have_goes_by_name(function: Any) -> None:
 def test_project_code_goes_by_name_with_its_file() -> None:
     """So that the worker can refuse a namesake."""
     for obj, qualname in ((importable, "importable"), (Thing, "Thing"), (Thing.method, "Thing.method"), (Thing.Inner, "Thing.Inner")):
-        assert functions.reference_to(obj) == functions.Reference(__name__, qualname, os.path.abspath(__file__))
+        assert references.reference_to(obj) == references.Reference(__name__, qualname, os.path.abspath(__file__))
 
 
 def test_a_static_method_goes_by_name() -> None:
     """It is a function of the class."""
-    reference = functions.reference_to(Thing.static)
+    reference = references.reference_to(Thing.static)
     assert reference is not None
     assert reference.qualname == "Thing.static"
 
@@ -114,7 +114,7 @@ def test_our_own_functions_go_by_name_without_a_file() -> None:
     """The worker has the shipped half under a private name."""
     from wetlands_executor.worker import scripts
 
-    assert functions.reference_to(scripts.run_script) == functions.Reference("wetlands_executor.worker.scripts", "run_script", None)
+    assert references.reference_to(scripts.run_script) == references.Reference("wetlands_executor.worker.scripts", "run_script", None)
 
 
 def test_what_cannot_be_imported_by_name_goes_by_value() -> None:
@@ -131,7 +131,7 @@ def test_what_cannot_be_imported_by_name_goes_by_value() -> None:
     nowhere = types.FunctionType(importable.__code__, {}, "f")
     nowhere.__module__, nowhere.__qualname__ = "no_such_module_anywhere", "f"
     for obj in (local, lambda: 0, replaced, gone, main, nowhere):
-        assert functions.reference_to(obj) is None
+        assert references.reference_to(obj) is None
 
 
 @pytest.mark.parametrize("obj", [Thing().method, Thing.of_class, functools.partial(importable, 1), Thing(), [].append], ids=repr)
@@ -144,10 +144,10 @@ def test_a_module_that_was_loaded_outside_sys_path(folder: Path) -> None:
     """Its folder is sent along, if importing the name from there finds this file; else it goes by value."""
     (folder / "plugin_a.py").write_text("def f(): return 1\n")
     module = load(folder / "plugin_a.py", "plugin_a")
-    assert functions.reference_to(module.f) == functions.Reference("plugin_a", "f", str(folder / "plugin_a.py"))
+    assert references.reference_to(module.f) == references.Reference("plugin_a", "f", str(folder / "plugin_a.py"))
     assert str(folder) in payload.current_context().content[0]
     other = load(folder / "plugin_a.py", "another_name_entirely")
-    assert functions.reference_to(other.f) is None
+    assert references.reference_to(other.f) is None
 
 
 def test_a_package_that_was_loaded_outside_sys_path(folder: Path) -> None:
@@ -157,8 +157,8 @@ def test_a_package_that_was_loaded_outside_sys_path(folder: Path) -> None:
     (package / "__init__.py").write_text("def g(): return 2\n")
     (package / "mod.py").write_text("def f(): return 1\n")
     load(package / "__init__.py", "some_pkg")
-    assert functions._project_root(sys.modules["some_pkg"], str(package / "__init__.py")) == str(folder)
-    assert functions._project_root(load(package / "mod.py", "some_pkg.mod"), str(package / "mod.py")) == str(folder)
+    assert references._project_root(sys.modules["some_pkg"], str(package / "__init__.py")) == str(folder)
+    assert references._project_root(load(package / "mod.py", "some_pkg.mod"), str(package / "mod.py")) == str(folder)
 
 
 # --- project folders
@@ -171,7 +171,7 @@ def test_project_paths_are_the_entries_of_no_environment(folder: Path, monkeypat
     site.mkdir(parents=True)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", ["", "src", str(site), str(folder / "missing"), os.path.dirname(os.__file__), *sys.path[-1:]])
-    found = functions.project_paths()
+    found = references.project_paths()
     assert found[:2] == (str(folder), str(folder / "src"))
     assert not any("site-packages" in path or "missing" in path for path in found)
     assert os.path.dirname(os.__file__) not in found
@@ -196,11 +196,11 @@ def test_targets(folder: Path) -> None:
     """A module's name, or a file's path with its content; split at the last colon."""
     file = folder / "a:b.py"
     file.write_text("x = 1\n")
-    assert functions.definition_of_target("pkg.mod:Class.method") == ("reference", "pkg.mod", "Class.method", None)
-    kind, path, digest, source, qualname = functions.definition_of_target(f"{file}:f")
+    assert references.definition_of_target("pkg.mod:Class.method") == ("reference", "pkg.mod", "Class.method", None)
+    kind, path, digest, source, qualname = references.definition_of_target(f"{file}:f")
     assert (kind, path, source, qualname) == ("file", str(file), b"x = 1\n", "f")
     file.write_text("x = 2\n")
-    assert functions.definition_of_target(f"{file}:f")[2] != digest
+    assert references.definition_of_target(f"{file}:f")[2] != digest
 
 
 @pytest.mark.parametrize("target", ["", ":", "f", "mod:", ":f", "mod:f()", "mod:1x", "mod f:g", "mod:a..b"])
@@ -242,7 +242,7 @@ def test_an_edited_file_is_another_definition(folder: Path) -> None:
 )
 def test_names_for_messages(function: Any, name: str) -> None:
     """As the API page derives them."""
-    assert functions.display_name(function) == name
+    assert references.display_name(function) == name
 
 
 # --- calls

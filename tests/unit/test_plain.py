@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from wetlands_executor.pool import plain
+from wetlands_executor.serialize import plain
 
 SHARED = ("text", 5)
 PLAIN = [

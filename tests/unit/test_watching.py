@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from wetlands_executor.pool import identity, payload
-from wetlands_executor.pool.peer import Peer
+from wetlands_executor.serialize import identity, payload
+from wetlands_executor.serialize.interpreter import Peer
 
 SOURCE = """
 import functools

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from wetlands_executor.pool import payload, ports
+from wetlands_executor.pool import ports
 from wetlands_executor.pool.process import DIRECT, GARBAGE, LONGEST, TAIL, Call, Frame, WorkerProcess
+from wetlands_executor.serialize import payload
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.channel import Channel
 

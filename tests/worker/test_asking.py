@@ -12,7 +12,7 @@ import pytest
 from tests import interpreters
 from tests.faults.observe import DEADLINE
 from tests.sharing import CondaEnvExecutor
-from wetlands_executor.pool.peer import MAGIC, Peer
+from wetlands_executor.serialize.interpreter import MAGIC, Peer
 
 OTHERS = [python for python in interpreters.find() if python.version[:2] != sys.version_info[:2]]
 pytestmark = [

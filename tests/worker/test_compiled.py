@@ -12,7 +12,8 @@ import pytest
 
 from tests.worker.conftest import DEADLINE
 from wetlands_executor import CondaEnvExecutor
-from wetlands_executor.pool import bundle, payload, spawn
+from wetlands_executor.pool import bundle, spawn
+from wetlands_executor.serialize import payload
 
 ROOT = Path(__file__).resolve().parents[2]
 

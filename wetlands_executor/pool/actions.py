@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wetlands_executor.errors import describe
-from wetlands_executor.pool import arena, bundle, functions, payload, plain, ports, spawn
+from wetlands_executor.pool import arena, bundle, ports, spawn
 from wetlands_executor.pool.arrivals import Arrivals
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.nursery import NurseryFailed, Said
@@ -24,6 +24,7 @@ from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.messages import items_of
 from wetlands_executor.scheduling.phases import Status
 from wetlands_executor.scheduling.retry import Failure
+from wetlands_executor.serialize import payload, plain, references
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ class Actions(Arrivals):
                 "pieces": [(piece.number, piece.data) for piece in self.needs],
                 "initializer_code": code if bytecode else None,
                 "version": python_version(),
-                "argv": functions.arguments_of_host(),
-                "main": functions.main_of_host(),
+                "argv": references.arguments_of_host(),
+                "main": references.main_of_host(),
                 "print_frames": spawn.THREADS,
                 "carries": process.parcels.arena is not None and process.parcels.arena.carries,
                 "incarnation": process.parcels.incarnation,

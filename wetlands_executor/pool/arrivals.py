@@ -15,16 +15,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.errors import OF_STACKS, OF_STDERR, WorkerCrashed, describe
-from wetlands_executor.pool import payload, plain, ports, spawn
+from wetlands_executor.pool import ports, spawn
 from wetlands_executor.pool.bulk import outcomes_of
 from wetlands_executor.pool.limits import Limits
 from wetlands_executor.pool.lines import OutputStream, without_stacks
-from wetlands_executor.pool.plain import BadFrame, NotPlain, is_trivial
 from wetlands_executor.pool.process import GARBAGE, TOO_LARGE, Call, Frame, RawFrame, WorkerProcess
 from wetlands_executor.pool.settling import OUTPUT_HIGH, OUTPUT_LOW
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.phases import Status
 from wetlands_executor.scheduling.retry import Failure
+from wetlands_executor.serialize import payload, plain
+from wetlands_executor.serialize.plain import BadFrame, NotPlain, is_trivial
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import arguments, threads
 from wetlands_executor.errors import WaitTimeout
-from wetlands_executor.pool import packing, payload
-from wetlands_executor.pool.plain import BadFrame
+from wetlands_executor.pool import packing
 from wetlands_executor.pool.process import TOO_LARGE, Call
 from wetlands_executor.scheduling.messages import ANY, Item
+from wetlands_executor.serialize import payload
+from wetlands_executor.serialize.plain import BadFrame
 from wetlands_executor.task import Task
 from wetlands_executor.worker import wire
 

@@ -21,22 +21,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from wetlands_executor import threads
 from wetlands_executor.errors import WorkerStartError
 from wetlands_executor.events import Listener
-from wetlands_executor.pool import payload, ports, spawn
+from wetlands_executor.pool import ports, spawn
 from wetlands_executor.pool.delivery import Decoders, Latch, SerialThread
 from wetlands_executor.pool.ledger import Ledger
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.nursery import Nursery
-from wetlands_executor.pool.peer import Peer
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.pool.return_lane import Departures
 from wetlands_executor.pool.timers import Timer, Timers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.phases import Status
 from wetlands_executor.scheduling.state import CREDIT, MOST_CREDIT, PoolState
+from wetlands_executor.serialize import payload
+from wetlands_executor.serialize.interpreter import Peer
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
-    from wetlands_executor.pool.identity import Piece
+    from wetlands_executor.serialize.identity import Piece
     from wetlands_executor.task import Task
 
 LOGGER = logging.getLogger("concurrent.futures")

@@ -40,9 +40,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wetlands_executor import children
-from wetlands_executor.pool import bundle, functions, payload, plain, spawn
-from wetlands_executor.pool.peer import VERSION
+from wetlands_executor.pool import bundle, spawn
 from wetlands_executor.seconds import LONGEST
+from wetlands_executor.serialize import payload, plain, references
+from wetlands_executor.serialize.interpreter import VERSION
 from wetlands_executor.worker import wire
 
 #: Seconds that a nursery may take to fork: it does nothing else.
@@ -296,8 +297,8 @@ class Nursery:
             "authkey": bytes(multiprocessing.current_process().authkey),
             "magic": payload.MAGIC if payload.PORTABLE else None,
             "version": VERSION,
-            "argv": functions.arguments_of_host(),
-            "main": functions.main_of_host(),
+            "argv": references.arguments_of_host(),
+            "main": references.main_of_host(),
         }
         try:
             answer = plain.read_shape(process.ask(process.ship(bundle.source(compiled)) + _record(config), deadline), _ANSWER)

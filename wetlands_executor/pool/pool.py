@@ -34,18 +34,19 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import threads
 from wetlands_executor.errors import TaskTimeoutError, describe
-from wetlands_executor.pool import payload, ports, spawn
+from wetlands_executor.pool import ports, spawn
 from wetlands_executor.pool.actions import Actions
 from wetlands_executor.pool.core import EndedPort, live_pools
 from wetlands_executor.pool.delivery import Latch
 from wetlands_executor.pool.process import Call
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.phases import Status
+from wetlands_executor.serialize import payload
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.bulk import Bulk, Series
-    from wetlands_executor.pool.identity import Record
+    from wetlands_executor.serialize.identity import Record
     from wetlands_executor.task import Task
 
 LOGGER = logging.getLogger("concurrent.futures")

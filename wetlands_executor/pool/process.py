@@ -26,15 +26,15 @@ from wetlands_executor.pool.call import GARBAGE as GARBAGE
 from wetlands_executor.pool.call import TOO_LARGE as TOO_LARGE
 from wetlands_executor.pool.call import Call as Call
 from wetlands_executor.pool.lines import OutputStream
-from wetlands_executor.pool.payload import Definition
 from wetlands_executor.pool.ports import RESULTS, Port
 from wetlands_executor.pool.return_lane import ReturnLane, raised_elsewhere
 from wetlands_executor.pool.timers import Timer
+from wetlands_executor.serialize.payload import Definition
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.room import room
 
 if TYPE_CHECKING:
-    from wetlands_executor.pool.identity import Piece
+    from wetlands_executor.serialize.identity import Piece
 
 #: Bytes read from a results pipe at once: many small results per wake-up.
 READ = 65536

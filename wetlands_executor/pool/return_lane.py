@@ -40,8 +40,8 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.bells import WorkerBell
 from wetlands_executor.errors import WaitTimeout
-from wetlands_executor.pool.plain import is_trivial
 from wetlands_executor.seconds import LONGEST
+from wetlands_executor.serialize.plain import is_trivial
 from wetlands_executor.worker.board import WEAK, Board, fence
 from wetlands_executor.worker.wire import ANSWER, ANSWERED, AWAITED
 

@@ -11,14 +11,14 @@ from threading import get_ident
 from typing import Any
 
 from wetlands_executor import threads
-from wetlands_executor.pool import payload
 from wetlands_executor.pool.core import PoolCore
 from wetlands_executor.pool.delivery import run_entry
 from wetlands_executor.pool.lines import OutputStream
-from wetlands_executor.pool.plain import is_trivial
 from wetlands_executor.pool.process import TOO_LARGE, Call, Frame, WorkerProcess
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.retry import Failure, Next, next_step
+from wetlands_executor.serialize import payload
+from wetlands_executor.serialize.plain import is_trivial
 from wetlands_executor.task import Task, needed
 from wetlands_executor.worker import wire
 

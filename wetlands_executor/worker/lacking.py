@@ -1,6 +1,6 @@
 """What this environment lacks, said in words: modules that cannot be imported, names that its versions do not have.
 
-Runs only after a failure. The worker knows its own side; what it cannot know, the host's versions, the host adds (``pool/versions.py``), for
+Runs only after a failure. The worker knows its own side; what it cannot know, the host's versions, the host adds (``serialize/versions.py``), for
 which the error carries two attributes, of builtin types, that are taken off there.
 """
 

@@ -302,7 +302,7 @@ def sentinel(number: int, function: Callable[..., Any], args: Tuple[Any, ...]) -
 
 #: id -> number of the sentinels here. They stay as long as ``TABLE`` has them.
 _SENTINELS: Dict[int, int] = {}
-#: In the host: returns the object of a number, or None. Set by ``pool/identity.py``.
+#: In the host: returns the object of a number, or None. Set by ``serialize/identity.py``.
 find_in_host: Any = None
 
 

@@ -36,7 +36,8 @@ def _write_names() -> tuple[str, str]:
     return path, "wetlands_executor"
 
 
-hiddenimports = collect_submodules("wetlands_executor.worker")
+# Some modules of these are imported by name when the first function by value is sent.
+hiddenimports = [*collect_submodules("wetlands_executor.worker"), *collect_submodules("wetlands_executor.serialize")]
 datas = [
     *collect_data_files("wetlands_executor.worker", include_py_files=True),
     *collect_data_files("cloudpickle", include_py_files=True),

@@ -22,8 +22,9 @@ from typing import Any
 
 from cloudpickle import cloudpickle as _cp
 
-from wetlands_executor.pool import functions, identity, payload, shared, watching
-from wetlands_executor.pool.identity import Mark, Stand
+from wetlands_executor.pool import shared
+from wetlands_executor.serialize import changes, identity, payload, references
+from wetlands_executor.serialize.identity import Mark, Stand
 from wetlands_executor.task import Task
 from wetlands_executor.worker import classes, namespaces, objects, sharing
 
@@ -180,9 +181,9 @@ class SpacePickler(payload.CallPickler):
         if kind is object:
             found = reduce_sentinel(obj, self.record)
             return begin if found is None else found
-        content = watching.content_of(obj)
+        content = changes.content_of(obj)
         version = self._version(content)
-        self._check(watching.CONTENT, self.record.of(obj), version)
+        self._check(changes.CONTENT, self.record.of(obj), version)
         return *begin, (stand.number, version, content) if type(content) is bytes else (stand.number, version, *content), None, None, objects.finish
 
     def _version(self, content: Any) -> int:
@@ -271,7 +272,7 @@ class SpacePickler(payload.CallPickler):
     def _reduce_parts(self, stand: Stand) -> Any:
         """Reduce an instance to its class and its elements."""
         obj, kind = stand.obj, type(stand.obj)
-        state = watching.state_of(obj)
+        state = changes.state_of(obj)
         function, args, attributes, slots, other, elements, entries = state
         _refuse_locks(kind, attributes)
         if other is not None:
@@ -279,8 +280,8 @@ class SpacePickler(payload.CallPickler):
         for found in (attributes, slots, elements, entries):
             for value in found or ():
                 self._part(value)
-        version = watching.version_of_state(state, self.record)
-        self._check(watching.CONTENT, self.record.of(obj), version)
+        version = changes.version_of_state(state, self.record)
+        self._check(changes.CONTENT, self.record.of(obj), version)
         made = objects.make, (stand.number, function, args)
         groups = [found or () for found in (other, attributes, slots, elements, entries)]
         counts = tuple(-1 if found is None else len(found) for found in (other, attributes, slots, elements, entries))
@@ -338,7 +339,7 @@ class SpacePickler(payload.CallPickler):
         if piece.by_value is not None:
             self._foreign()
             self.by_value = self.by_value or piece.by_value
-        self._check(watching.PIECE, known, piece)
+        self._check(changes.PIECE, known, piece)
         self._stands[id(value)] = Stand(value, known.number, (objects.large, (known.number, piece.number)))
         return True
 
@@ -349,7 +350,7 @@ class SpacePickler(payload.CallPickler):
         dispatcher = payload._reductions().reduce_dispatcher(func)
         if dispatcher is not None:
             return self._reduce_dispatcher(func, dispatcher)
-        what = functions.display_name(func)
+        what = references.display_name(func)
         newargs, (attributes, slots) = self._function_getnewargs(func), payload._reductions().function_state(func)
         if self._foreign():
             newargs, attributes, slots = payload._reductions().reduce_function(func, self._names, newargs, (attributes, slots), what)
@@ -370,9 +371,9 @@ class SpacePickler(payload.CallPickler):
             self._root(value)
         for value in itertools.chain(func.__defaults__ or (), (func.__kwdefaults__ or {}).values(), attributes.values()):
             self._part(value)
-        version = watching.version_of_function(func, record)
+        version = changes.version_of_function(func, record)
         plain = func.__defaults__ is None and not func.__kwdefaults__ and not func.__dict__
-        self._check(watching.FUNCTION, known, version, func.__code__, plain)
+        self._check(changes.FUNCTION, known, version, func.__code__, plain)
         for container in (slots, attributes, slots.get("__kwdefaults__"), slots.get("_cloudpickle_submodules"), slots.get("__annotations__")):
             self._plainly(container)
         closure = tuple(Stand(cell, 0, (objects.begin, (record.of(cell).number, objects.CELL))) for cell in cells) if cells else None
@@ -384,12 +385,12 @@ class SpacePickler(payload.CallPickler):
         """Return (mark, number, version, content) of each variable that a function closes over."""
         found = []
         for name, cell in zip(func.__code__.co_freevars, func.__closure__ or ()):  # noqa: B905 - of equal length
-            content = watching.content_of(cell)
+            content = changes.content_of(cell)
             self._at = Mark(name, "variable", what)
             for value in content:
                 self._root(value)
             known, version = self.record.of(cell), self._version(content)
-            self._check(watching.CONTENT, known, version)
+            self._check(changes.CONTENT, known, version)
             found.append((Mark(name, "variable", what), known.number, version, *content))
         return tuple(found)
 
@@ -401,11 +402,11 @@ class SpacePickler(payload.CallPickler):
             self._at = mark
             self._root(value)
             token = None if space is None else self._token(value)
-            self._check(watching.GLOBAL, func.__globals__, key, watching.binding(value, self.record))
+            self._check(changes.GLOBAL, func.__globals__, key, changes.binding(value, self.record))
             found += (mark, token, value)
         for key in _cp._extract_code_globals(func.__code__):
             if key not in func.__globals__:
-                self._check(watching.ABSENT, func.__globals__, key)
+                self._check(changes.ABSENT, func.__globals__, key)
         return tuple(found)
 
     def _token(self, value: Any) -> Any:
@@ -454,13 +455,13 @@ class SpacePickler(payload.CallPickler):
             state = ({Mark(name, "attribute", what): value for name, value in state[0].items()}, state[1])
         for found in (args, state):
             self._plain_parts(found)
-        members = {name: value for name, value in vars(cls).items() if name not in watching.NOT_STATE}
+        members = {name: value for name, value in vars(cls).items() if name not in changes.NOT_STATE}
         for name, value in members.items():
             self._at = Mark(name, "attribute", cls.__qualname__)
             self._root(value)
             self._part(value)
-        version = watching.version_of_class(cls, self.record)
-        self._check(watching.CLASS, self.record.of(cls), version)
+        version = changes.version_of_class(cls, self.record)
+        self._check(changes.CLASS, self.record.of(cls), version)
         return maker, args, (self.record.of(cls).number, version, setter, state), None, None, objects.set_once
 
     def _plain_parts(self, found: Any, depth: int = 0) -> None:
@@ -482,7 +483,7 @@ def _base_of(func: Any) -> dict[str, Any]:
 
 def _is_importable(module: types.ModuleType) -> bool:
     """Return True for a module that a worker imports, rather than one of which functions travel by value."""
-    return functions.is_importable(module) and not _cp._is_registered_pickle_by_value(module)
+    return references.is_importable(module) and not _cp._is_registered_pickle_by_value(module)
 
 
 def _refuse_locks(kind: Any, state: Any) -> None:
@@ -491,7 +492,7 @@ def _refuse_locks(kind: Any, state: Any) -> None:
         return
     for value in state.values():
         if isinstance(value, identity.PER_PROCESS):
-            reference = functions.reference_to(kind)
+            reference = references.reference_to(kind)
             if reference is not None and reference.file is None:
                 raise pickle.PicklingError(f"cannot pickle {type(value).__qualname__!r} object, which a {kind.__qualname__} holds")
             return
@@ -532,10 +533,10 @@ def reduce_sentinel(obj: Any, record: identity.Record) -> Any:
     return objects.sentinel, (number, function, args)
 
 
-def current(obj: Any, keeps: list[Any] | None, peer: Any, record: identity.Record) -> watching.Watched:
+def current(obj: Any, keeps: list[Any] | None, peer: Any, record: identity.Record) -> changes.Watched:
     """Return a function or class by value as it is pickled, which is as the last time if nothing has changed since."""
     key = id(obj)
-    found: watching.Watched | None = record.functions.get(key)
+    found: changes.Watched | None = record.functions.get(key)
     if found is not None:
         if found.is_current(obj, record):
             return found
@@ -545,7 +546,7 @@ def current(obj: Any, keeps: list[Any] | None, peer: Any, record: identity.Recor
     data, pickler = dump(obj, own if keeps is not None else None, peer, record)
     if keeps is not None:
         keeps.extend(own)
-    made = watching.Watched(record.of(obj), data, pickler.checks or [], tuple(pickler.needs.values()))
+    made = changes.Watched(record.of(obj), data, pickler.checks or [], tuple(pickler.needs.values()))
     made.by_value, made.bytecode = pickler.by_value, pickler.bytecode
     if pickler.checks is not None and not own and peer is not None:
         record.functions[key] = made
@@ -555,12 +556,12 @@ def current(obj: Any, keeps: list[Any] | None, peer: Any, record: identity.Recor
 def definition_of(fn: Any, peer: Any) -> payload.Definition | None:
     """Return the number of a function by value that is submitted again as it was; None for everything else."""
     record: identity.Record = peer.record
-    found: watching.Watched | None = record.functions.get(id(fn))
+    found: changes.Watched | None = record.functions.get(id(fn))
     if found is None or not found.is_current(fn, record):
         return None
     made = found.definition
     if made is None:
         data = pickle.dumps(("value", found.data), 4)
-        made = payload.Definition(data, functions.display_name(fn), found.by_value, bytecode=found.bytecode, needs=found.needs)
+        made = payload.Definition(data, references.display_name(fn), found.by_value, bytecode=found.bytecode, needs=found.needs)
         found.definition = made
     return made  # type: ignore[no-any-return]

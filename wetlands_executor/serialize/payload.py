@@ -32,14 +32,15 @@ from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor import arguments, threads
 from wetlands_executor.errors import ExecutionException, ScriptExit, describe, mark_made
-from wetlands_executor.pool import arena, functions, plain, shared, versions
-from wetlands_executor.pool.peer import MAGIC as MAGIC
-from wetlands_executor.pool.peer import Peer
-from wetlands_executor.pool.plain import is_trivial as is_trivial
+from wetlands_executor.pool import arena, shared
+from wetlands_executor.serialize import plain, references, versions
+from wetlands_executor.serialize.interpreter import MAGIC as MAGIC
+from wetlands_executor.serialize.interpreter import Peer
+from wetlands_executor.serialize.plain import is_trivial as is_trivial
 from wetlands_executor.worker import imports, namespaces, objects, raised, renames, wire
 
 if TYPE_CHECKING:
-    from wetlands_executor.pool.identity import Epoch, Piece, Record
+    from wetlands_executor.serialize.identity import Epoch, Piece, Record
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -60,7 +61,7 @@ class Definition:
         name: for messages.
         by_value: name of the function if its code travels, else None.
         bytecode: its code travels as it is, for workers of this very Python only.
-        rewritten: it stands in a test module that pytest has changed; see ``functions.is_rewritten``.
+        rewritten: it stands in a test module that pytest has changed; see ``references.is_rewritten``.
         keep: the function, so that its ``id`` stays its own; or the shared arrays in it.
         needs: large objects that it refers to, which a worker has to have before.
     """
@@ -176,7 +177,7 @@ def _import_late(name: str) -> Any:
 
 def _spaces() -> Any:
     """Return what pickles functions and classes by value, imported when the first of them is met."""
-    name = "wetlands_executor.pool.spaces"
+    name = "wetlands_executor.serialize.by_value"
     return _late.get(name) or _import_late(name)
 
 
@@ -286,9 +287,9 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Reduce functions and classes by our rules; leave the rest to cloudpickle."""
         kind = type(obj)
         if isinstance(obj, types.FunctionType):
-            reference = functions.reference_to(obj)
+            reference = references.reference_to(obj)
             if reference is None or self._wants_value(reference):
-                self._note(functions.display_name(obj))
+                self._note(references.display_name(obj))
                 return self._function_by_value(obj)
             return self._by_reference(reference)
         if issubclass(kind, type):
@@ -297,7 +298,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             name = obj.__func__.__name__
             if getattr(obj.__self__, name, None) == obj:  # by name, as pickle does it: the function itself may have no name of its own
                 return getattr, (obj.__self__, name)
-        if kind.__module__ in ("functools", "typing", "annotationlib") and functions.reference_to(obj) is None:
+        if kind.__module__ in ("functools", "typing", "annotationlib") and references.reference_to(obj) is None:
             found = _reductions().reduce_decorated(obj)
             if found is not None:
                 return found
@@ -329,18 +330,18 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             found = _reductions().reduce_enum_base(obj)
             if found is not None and self._foreign():
                 return found
-        reference = functions.reference_to(obj)
+        reference = references.reference_to(obj)
         if reference is None or self._wants_value(reference):
             self._note(obj.__qualname__)
             return self._class_by_value(obj)
         return self._by_reference(reference)
 
-    def _wants_value(self, reference: functions.Reference) -> bool:
+    def _wants_value(self, reference: references.Reference) -> bool:
         """Return True for what goes by value although it could be imported."""
-        return _cp._is_registered_pickle_by_value(sys.modules[reference.module]) or (functions.is_rewritten(reference) and bool(self._foreign()))
+        return _cp._is_registered_pickle_by_value(sys.modules[reference.module]) or (references.is_rewritten(reference) and bool(self._foreign()))
 
     @staticmethod
-    def _by_reference(reference: functions.Reference) -> Any:
+    def _by_reference(reference: references.Reference) -> Any:
         if reference.file is None:
             return NotImplemented
         return imports.fetch, tuple(reference)
@@ -413,7 +414,7 @@ def define(fn: Callable[..., Any] | str) -> Definition | None:
         ValueError, FileNotFoundError: a malformed target, or one that names no file.
     """
     if isinstance(fn, str):
-        definition_tuple = functions.definition_of_target(fn)
+        definition_tuple = references.definition_of_target(fn)
         key = definition_tuple[:3] + definition_tuple[-1:]
         found = _targets.get(key)
         if found is None:
@@ -424,11 +425,11 @@ def define(fn: Callable[..., Any] | str) -> Definition | None:
     found = _definitions.get(id(fn))
     if found is not None:
         return found
-    reference = functions.reference_to(fn)
+    reference = references.reference_to(fn)
     if reference is None:
         return None
-    made = Definition(pickle.dumps(("reference", *reference), 4), functions.display_name(fn), keep=fn)
-    made.rewritten = functions.is_rewritten(reference)
+    made = Definition(pickle.dumps(("reference", *reference), 4), references.display_name(fn), keep=fn)
+    made.rewritten = references.is_rewritten(reference)
     return _definitions.setdefault(id(fn), made)
 
 
@@ -441,7 +442,7 @@ def define_by_value(fn: Callable[..., Any], peer: Peer | None = None) -> Definit
     """Return a definition that carries the function itself; for callers that use it many times (``map``)."""
     keeps: list[Any] = []
     data, pickler = dump(fn, None, keeps, peer=peer)
-    name, needs = functions.display_name(fn), tuple(pickler.needs.values())
+    name, needs = references.display_name(fn), tuple(pickler.needs.values())
     keeps.append(pickler.record.epoch)
     return Definition(pickle.dumps(("value", data), 4), name, pickler.by_value, keeps, bytecode=pickler.bytecode, needs=needs)
 
@@ -581,11 +582,11 @@ def current_context() -> Context:
     """Return the surroundings as they are now; the same object as long as nothing changed."""
     global _context  # a cache of one entry; replaced whole, so a race costs a second equal object
     context = _context
-    if context is None or context.seen != (sys.path, len(functions.extra_roots)) or _MARK not in getattr(logging.root, "_cache", ()):
-        functions.note_editable_installs()
-        seen = (list(sys.path), len(functions.extra_roots))
-        paths = list(functions.project_paths())
-        paths += [root for root in functions.extra_roots if root not in paths]
+    if context is None or context.seen != (sys.path, len(references.extra_roots)) or _MARK not in getattr(logging.root, "_cache", ()):
+        references.note_editable_installs()
+        seen = (list(sys.path), len(references.extra_roots))
+        paths = list(references.project_paths())
+        paths += [root for root in references.extra_roots if root not in paths]
         content = (paths, _log_levels())
         if context is not None and context.content == content:
             context.seen = seen

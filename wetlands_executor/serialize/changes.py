@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from wetlands_executor.pool import identity
-from wetlands_executor.pool.identity import Known, Piece, Record
+from wetlands_executor.serialize import identity
+from wetlands_executor.serialize.identity import Known, Piece, Record
 
 #: Kinds of checks: (kind, ...) each.
 GLOBAL, ABSENT, CELL, FUNCTION, CONTENT, CLASS, PIECE = range(7)
