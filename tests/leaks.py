@@ -257,7 +257,7 @@ def _compare(before: Snapshot) -> Leaks:
 
 def _is_in_use(area: str) -> bool:
     """Say whether a mapping is of the shared memory of pools that live on: those of a session share one file, and any of them may make it grow."""
-    arena = sys.modules.get("wetlands_executor.pool.arena")
+    arena = sys.modules.get("wetlands_executor.sharedmem.arena")
     references = [] if arena is None else list(arena._arenas.values())
     found = next((each for reference in references if (each := reference()) is not None), None)
     return found is not None and bool(found.workers) and f"inode {os.fstat(found.fd).st_ino} " in area

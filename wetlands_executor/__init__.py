@@ -18,8 +18,8 @@ from wetlands_executor.events import TaskEvent, TaskEventType
 from wetlands_executor.executor import CondaEnvExecutor
 from wetlands_executor.futures.options import CallOptions
 from wetlands_executor.pool.lines import printing_task
-from wetlands_executor.pool.shared import share
 from wetlands_executor.report import WorkerInfo
+from wetlands_executor.sharedmem.share import share
 from wetlands_executor.task import Task, TaskStatus
 from wetlands_executor.worker.context import RemoteTaskHandle, current_task
 

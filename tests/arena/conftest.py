@@ -12,7 +12,7 @@ import pytest
 from tests.contract.meeting import Meeting
 from tests.faults.observe import until
 from wetlands_executor import CondaEnvExecutor
-from wetlands_executor.pool import arena
+from wetlands_executor.sharedmem import arena
 
 if not sys.platform.startswith("linux"):
     collect_ignore_glob = ["test_*.py"]

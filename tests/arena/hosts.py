@@ -14,7 +14,7 @@ import pytest
 from tests.arena import workload
 from tests.arena.workload import Buffers
 from wetlands_executor import CondaEnvExecutor, share
-from wetlands_executor.pool import arena
+from wetlands_executor.sharedmem import arena
 
 
 def say(*words):

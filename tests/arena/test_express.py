@@ -17,7 +17,7 @@ from tests.arena import workload
 from tests.contract.meeting import DEADLINE
 from tests.faults.observe import kill_first, until
 from wetlands_executor import WorkerCrashed
-from wetlands_executor.pool import arena
+from wetlands_executor.sharedmem import arena
 
 np = pytest.importorskip("numpy")
 

@@ -46,7 +46,8 @@ def test_finalizers_find_the_memory_there() -> None:
 
 def test_an_arena_whose_file_is_being_closed_is_not_found(monkeypatch):
     """A worker that starts at that moment would get the number of a closed file, or of another one."""
-    from wetlands_executor.pool import arena, spawn
+    from wetlands_executor.pool import spawn
+    from wetlands_executor.sharedmem import arena
 
     monkeypatch.setattr(arena, "_arenas", {})
     dying = arena.current()

@@ -15,7 +15,8 @@ from tests.contract.meeting import DEADLINE
 from tests.faults import work
 from tests.faults.observe import until
 from wetlands_executor import WorkerCrashed
-from wetlands_executor.pool import arena, bulk, packing
+from wetlands_executor.pool import bulk, packing
+from wetlands_executor.sharedmem import arena
 
 #: Of all sizes around the limits, and of all that can be pickled without user code; the last ones can be changed, and are pickled at once.
 VALUES = [

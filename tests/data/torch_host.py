@@ -16,7 +16,7 @@ import torch
 from tests.data.torch_cases import LARGE
 from tests.faults.observe import until
 from wetlands_executor import CondaEnvExecutor
-from wetlands_executor.pool import arena
+from wetlands_executor.sharedmem import arena
 
 #: Seconds that one call may take.
 DEADLINE = 60

@@ -9,7 +9,7 @@ import pytest
 from tests.faults import work
 from tests.faults.observe import DEADLINE
 from wetlands_executor import WorkerCrashed
-from wetlands_executor.pool import arena
+from wetlands_executor.sharedmem import arena
 
 LARGE = b"x" * 3_000_000
 TIMERS = ["ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"]

@@ -196,7 +196,7 @@ def test_what_has_ended_is_let_go_of_whatever_its_limits(make: Callable[..., Con
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
 def test_blocks_of_arguments_that_do_not_fit_into_the_worker_are_free_again(single: CondaEnvExecutor) -> None:
-    from wetlands_executor.pool import arena
+    from wetlands_executor.sharedmem import arena
 
     single.submit(odd.limit_address_space, 40 << 20).result(DEADLINE)
     large = [bytearray(64 << 20), bytearray(1 << 20)]

@@ -45,7 +45,7 @@ def tap() -> None:
 
     os.read, os.write, os.readv = reading, writing, reading_into
 
-    from wetlands_executor.pool import arena
+    from wetlands_executor.sharedmem import arena
 
     store, store_all, append = arena.Arena.store, arena.Arena.store_all, arena.Parcel._append
     take, take_back = arena.Results._take, arena.Arena.take

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wetlands_executor.errors import describe
-from wetlands_executor.pool import arena, bundle, ports, spawn
+from wetlands_executor.pool import bundle, ports, spawn
 from wetlands_executor.pool.arrivals import Arrivals
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.nursery import NurseryFailed, Said
@@ -25,6 +25,7 @@ from wetlands_executor.scheduling.messages import items_of
 from wetlands_executor.scheduling.phases import Status
 from wetlands_executor.scheduling.retry import Failure
 from wetlands_executor.serialize import payload, plain, references
+from wetlands_executor.sharedmem import arena
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:

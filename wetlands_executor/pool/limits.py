@@ -9,10 +9,10 @@ from functools import partial
 
 from wetlands_executor.errors import TaskTimeoutError, WorkerUnresponsive
 from wetlands_executor.events import TaskEventType
-from wetlands_executor.pool import arena
 from wetlands_executor.pool.process import Call, WorkerProcess
 from wetlands_executor.pool.settling import Settling
 from wetlands_executor.scheduling import messages as st
+from wetlands_executor.sharedmem import arena
 
 LOGGER = logging.getLogger("concurrent.futures")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from wetlands_executor.pool import arena
 from wetlands_executor.serialize import payload
+from wetlands_executor.sharedmem import arena
 from wetlands_executor.worker import wire
 
 #: Bytes from which a value is large.

@@ -21,7 +21,6 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from wetlands_executor.pool import spawn
-from wetlands_executor.pool.arena import Results
 from wetlands_executor.pool.call import GARBAGE as GARBAGE
 from wetlands_executor.pool.call import TOO_LARGE as TOO_LARGE
 from wetlands_executor.pool.call import Call as Call
@@ -30,6 +29,7 @@ from wetlands_executor.pool.ports import RESULTS, Port
 from wetlands_executor.pool.return_lane import ReturnLane, raised_elsewhere
 from wetlands_executor.pool.timers import Timer
 from wetlands_executor.serialize.payload import Definition
+from wetlands_executor.sharedmem.arena import Results
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.room import room
 

@@ -22,9 +22,9 @@ from typing import Any
 
 from cloudpickle import cloudpickle as _cp
 
-from wetlands_executor.pool import shared
 from wetlands_executor.serialize import changes, identity, payload, references
 from wetlands_executor.serialize.identity import Mark, Stand
+from wetlands_executor.sharedmem import share
 from wetlands_executor.task import Task
 from wetlands_executor.worker import classes, namespaces, objects, sharing
 
@@ -299,7 +299,7 @@ class SpacePickler(payload.CallPickler):
             return
         if kind in (str, bytes) and len(value) < identity.BYTES:
             return
-        if shared.any_shared() and shared.reduce(value) is not None:
+        if share.any_shared() and share.reduce(value) is not None:
             return
         if kind is not float and self._as_piece(value):
             return

@@ -32,11 +32,11 @@ from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor import arguments, threads
 from wetlands_executor.errors import ExecutionException, ScriptExit, describe, mark_made
-from wetlands_executor.pool import arena, shared
 from wetlands_executor.serialize import plain, references, versions
 from wetlands_executor.serialize.interpreter import MAGIC as MAGIC
 from wetlands_executor.serialize.interpreter import Peer
 from wetlands_executor.serialize.plain import is_trivial as is_trivial
+from wetlands_executor.sharedmem import arena, share
 from wetlands_executor.worker import imports, namespaces, objects, raised, renames, wire
 
 if TYPE_CHECKING:
@@ -308,8 +308,8 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reductions().reduce_value(obj, self._names)
         if kind is types.CodeType:
             return _reductions().keep_file(obj)
-        if self.keeps is not None and shared.any_shared():
-            found = shared.reduce(obj)
+        if self.keeps is not None and share.any_shared():
+            found = share.reduce(obj)
             if found is not None:
                 self.keeps.append(obj)
                 return found
@@ -510,7 +510,7 @@ def _are_arrays(args: tuple[Any, ...]) -> bool:
     """Return True for scalars and numpy's arrays of numbers, of which ``pickle`` makes the same bytes as ``CallPickler``, in a fifth of the time."""
     numpy: Any = sys.modules.get("numpy")
     array = getattr(numpy, "ndarray", None)
-    if array is None or array in copyreg.dispatch_table or shared.any_shared():
+    if array is None or array in copyreg.dispatch_table or share.any_shared():
         return False
     for value in args:
         if type(value) is array:

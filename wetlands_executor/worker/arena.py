@@ -2,7 +2,7 @@
 
 Both sides import this module, and only when the first large buffer travels (``ctypes`` costs a worker 10 ms). It owns the mapping of such a
 file, views of blocks with finalizers, the choice of free blocks, and the guard for forks. Who gives blocks to whom is the business of
-``parcels.py`` (worker) and ``pool/arena.py`` (host).
+``parcels.py`` (worker) and ``sharedmem/arena.py`` (host).
 
 There are two kinds of file. *Arguments*: one per host process, every worker has it; only the host allocates. *Results*: one per worker; only
 that worker allocates. So no two processes ever compete for a free block, and a plain store is enough to change an owner:

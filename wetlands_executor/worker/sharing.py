@@ -1,4 +1,4 @@
-"""The worker's end of ``share()``: from a reference in a pickle to an array over shared memory. See ``pool/shared.py``."""
+"""The worker's end of ``share()``: from a reference in a pickle to an array over shared memory. See ``sharedmem/share.py``."""
 
 from __future__ import annotations
 

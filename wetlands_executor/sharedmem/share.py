@@ -16,7 +16,7 @@ import os
 import sys
 from typing import Any
 
-from wetlands_executor.pool import arena as arenas
+from wetlands_executor.sharedmem import arena as arenas
 from wetlands_executor.worker import sharing
 
 _numbers = itertools.count()
