@@ -82,7 +82,7 @@ def _show(value: Any, depth: int = 0) -> str:
         return _show_object(value)
     if kind is _Name:
         return f"<{value.module}.{value.name}>"
-    if _module(kind) == "wetlands_executor.task":
+    if _name(kind) == "Task" and _module(kind).startswith("wetlands_executor."):
         return f"<task {value.name}>"
     if kind in _FUNCTIONS:
         return f"<function {value.__qualname__}>"

@@ -46,12 +46,12 @@ def test_finalizers_find_the_memory_there() -> None:
 
 def test_an_arena_whose_file_is_being_closed_is_not_found(monkeypatch):
     """A worker that starts at that moment would get the number of a closed file, or of another one."""
-    from wetlands_executor.pool import spawn
+    from wetlands_executor import descriptors
     from wetlands_executor.sharedmem import arena
 
     monkeypatch.setattr(arena, "_arenas", {})
     dying = arena.current()
-    fd, found, close = dying.fd, [], spawn.close_quietly
+    fd, found, close = dying.fd, [], descriptors.close_quietly
     closed = threading.Event()
 
     def closing(number):
@@ -60,7 +60,7 @@ def test_an_arena_whose_file_is_being_closed_is_not_found(monkeypatch):
             closed.set()
         close(number)
 
-    monkeypatch.setattr(spawn, "close_quietly", closing)
+    monkeypatch.setattr(descriptors, "close_quietly", closing)
     del dying
     assert closed.wait(30), "the thread on which it was made may hold it for a moment more, and no longer"
     assert len(found) == 1

@@ -9,8 +9,7 @@ import pytest
 
 from tests.faults import harms, work
 from tests.faults.observe import DEADLINE
-from wetlands_executor import WorkerCrashed, share
-from wetlands_executor.pool import spawn
+from wetlands_executor import WorkerCrashed, descriptors, share
 
 HARMLESS = [
     harms.set_nonblocking,
@@ -91,12 +90,12 @@ def test_the_shared_page_has_no_descriptor_in_the_worker(single):
 
 def test_each_worker_has_an_open_of_the_file_for_itself():
     """What a task does to its offset and its flags concerns no other worker; and no write is taken at any offset."""
-    file = spawn.memory_file()
-    mine, other = spawn.for_worker(file), spawn.for_worker(file)
+    file = descriptors.memory_file()
+    mine, other = descriptors.for_worker(file), descriptors.for_worker(file)
     try:
         os.lseek(mine, 0, os.SEEK_SET)
         os.set_blocking(mine, False)
-        assert os.lseek(other, 0, os.SEEK_CUR) == spawn.FILE
+        assert os.lseek(other, 0, os.SEEK_CUR) == descriptors.FILE
         assert os.get_blocking(other)
         for fd in (mine, other):
             with pytest.raises(PermissionError):
@@ -105,4 +104,4 @@ def test_each_worker_has_an_open_of_the_file_for_itself():
                 os.pwrite(fd, b"x", 0)
     finally:
         for fd in (mine, other, file):
-            spawn.close_quietly(fd)
+            descriptors.close_quietly(fd)

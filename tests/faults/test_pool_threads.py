@@ -481,7 +481,7 @@ def test_callbacks_may_wait(single):
 LOCKS = {
     "task.py: RLock": "the type of the lock of a Future's condition, which the standard library takes; ours only try it",
     "task.py: Condition": "for users who wait on a Future's condition themselves",
-    "pool/spawn.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
+    "descriptors.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
     "pool/nursery.py: RLock": "taken by threads of the pool",
     "pool/ports.py: Semaphore": "taken by threads of the pool",
     **dict.fromkeys(
@@ -489,8 +489,9 @@ LOCKS = {
         "types of what a program may send to a worker; one RLock is made for its type, and not taken",
     ),
     "pool/spawn.py: with making": "as above",
-    "pool/ports.py: with spawn.making": "by the I/O thread",
-    "pool/nursery.py: with spawn.making": "by the thread that starts workers",
+    "descriptors.py: with making": "by the thread that starts workers, or one of its own (`threads.apart`)",
+    "pool/ports.py: with descriptors.making": "by the I/O thread",
+    "pool/nursery.py: with descriptors.making": "by the thread that starts workers",
     "pool/nursery.py: with self._collecting": "by the I/O thread and that one",
 }
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.worker.conftest import DEADLINE
-from wetlands_executor import CondaEnvExecutor
-from wetlands_executor.pool import bundle, spawn
+from wetlands_executor import CondaEnvExecutor, descriptors
+from wetlands_executor.pool import bundle
 from wetlands_executor.serialize import payload
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,7 +143,7 @@ def attempt(fd):
 """
 
 
-@pytest.mark.skipif(not spawn.MEMFD, reason="files in memory are missing here")
+@pytest.mark.skipif(not descriptors.MEMFD, reason="files in memory are missing here")
 @pytest.mark.parametrize(("refused", "mapped"), [(False, "True"), (True, "False")])
 def test_the_bundle_is_a_file_that_nobody_can_write_to(refused: bool, mapped: str) -> None:
     """And where it cannot be filled, it comes through the pipe."""

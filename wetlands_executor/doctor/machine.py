@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from wetlands_executor import descriptors
 from wetlands_executor.pool import spawn
 
 
@@ -45,7 +46,7 @@ def limits() -> dict[str, Any]:
 
 def mechanisms() -> dict[str, bool]:
     """Return which fast ways the pool has here: ``pidfd``, ``take_back`` (unstarted calls out of a worker's pipe), ``shared_board``."""
-    return {"pidfd": _has_pidfd(), "take_back": spawn.can_take_back(), "shared_board": not spawn.PLAIN}
+    return {"pidfd": _has_pidfd(), "take_back": spawn.can_take_back(), "shared_board": not descriptors.PLAIN}
 
 
 def _limit(name: str) -> tuple[int | None, int | None]:
@@ -67,7 +68,7 @@ def _has_memfd() -> bool:
 
 
 def _has_pidfd() -> bool:
-    if spawn.PLAIN:
+    if descriptors.PLAIN:
         return False
     try:
         os.close(os.pidfd_open(os.getpid()))

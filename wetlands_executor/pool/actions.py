@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from wetlands_executor import descriptors
 from wetlands_executor.errors import describe
 from wetlands_executor.pool import bundle, ports, spawn
 from wetlands_executor.pool.arrivals import Arrivals
@@ -166,7 +167,7 @@ class Actions(Arrivals):
                 "version": python_version(),
                 "argv": references.arguments_of_host(),
                 "main": references.main_of_host(),
-                "print_frames": spawn.THREADS,
+                "print_frames": descriptors.THREADS,
                 "carries": process.parcels.arena is not None and process.parcels.arena.carries,
                 "incarnation": process.parcels.incarnation,
                 "arena_limit": arena.LIMIT,

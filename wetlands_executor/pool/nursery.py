@@ -39,7 +39,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from wetlands_executor import children
+from wetlands_executor import children, descriptors
 from wetlands_executor.pool import bundle, spawn
 from wetlands_executor.seconds import LONGEST
 from wetlands_executor.serialize import payload, plain, references
@@ -108,9 +108,9 @@ class NurseryProcess(spawn.Process):
         self.stdout, stdout_child = self._pipe()
         self.stderr, stderr_child = self._pipe()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket = spawn.above_standard(mine.detach())
-        socket_child = spawn.above_standard(theirs.detach())
-        spawn.own(self.socket, socket_child)
+        self.socket = descriptors.above_standard(mine.detach())
+        socket_child = descriptors.above_standard(theirs.detach())
+        descriptors.own(self.socket, socket_child)
         self._open = {self.life, self.stdout, self.stderr, self.socket, socket_child}
         for fd in (self.socket, self.stdout, self.stderr):
             os.set_blocking(fd, False)
@@ -119,7 +119,7 @@ class NurseryProcess(spawn.Process):
         self._popen = spawn.start(argv, env, cwd, passed, stdout_child, stderr_child)
         self.pid = self._popen.pid
         for fd in (life_child, stdout_child, stderr_child):
-            spawn.close_quietly(fd)
+            descriptors.close_quietly(fd)
         self._close.pop_all()
         self._open.add(self._bundle)
         self.close_fd(socket_child)
@@ -386,12 +386,12 @@ class ForkedProcess(spawn.Process):
         self._status: int | None = None
         self._told = False
         try:
-            with spawn.making:
+            with descriptors.making:
                 passed, outputs = self._make_pipes(arena)
                 self._status_fd, status_child = self._pipe()
                 os.set_blocking(self._status_fd, False)
                 self._theirs.append(status_child)
-                spawn.own(*self._theirs)
+                descriptors.own(*self._theirs)
                 spawn.register(self)
             request = _record({"env": changes, "cwd": cwd, "passed": [fd >= 0 for fd in passed]})
             given = [fd for fd in (*passed, *outputs, status_child) if fd >= 0]
@@ -400,13 +400,13 @@ class ForkedProcess(spawn.Process):
             pid = int(_LENGTH.unpack(answer)[0])
             if pid >> 32:
                 raise OSError(pid & 0xFFFFFFFF, f"{os.strerror(pid & 0xFFFFFFFF)} (when a worker was forked)")
-            with spawn.making:
+            with descriptors.making:
                 self._let_go()
                 self._open.add(self._status_fd)
                 self.pid = pid
                 # The nursery cannot have reaped it: it keeps the zombie as long as our end of the status pipe is open.
                 self.exit = self._pidfd = os.pidfd_open(pid)
-                spawn.own(self._pidfd)
+                descriptors.own(self._pidfd)
                 self._open.add(self._pidfd)
                 self._met = True
         except BaseException as error:

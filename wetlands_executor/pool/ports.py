@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sized
 from typing import Any
 
-from wetlands_executor.pool import spawn
+from wetlands_executor import descriptors
 from wetlands_executor.pool.return_lane import LEFT_COUNT
 
 Callback = Callable[[], None]
@@ -36,20 +36,20 @@ class PollPort:
         # Descriptors whose news are told once only; those of which ``printed`` has been told, and ``wait`` has not.
         self._bells: set[int] = set()
         self._rung: set[int] = set()
-        with spawn.making:
-            self._epoll = select.epoll() if hasattr(select, "epoll") and not spawn.PLAIN else None
+        with descriptors.making:
+            self._epoll = select.epoll() if hasattr(select, "epoll") and not descriptors.PLAIN else None
             if self._epoll is not None:
-                spawn.own(self._epoll.fileno())
+                descriptors.own(self._epoll.fileno())
         self._poll: Any = self._epoll or select.poll()
-        with spawn.making:
+        with descriptors.making:
             try:
                 self._wake_read, self._wake_write = _wake_pair()
             except OSError:  # no descriptor left; the error may keep this object, and with it the other one
                 if self._epoll is not None:
-                    spawn.disown(self._epoll.fileno())
+                    descriptors.disown(self._epoll.fileno())
                     self._epoll.close()
                 raise
-            spawn.own(*self.fds())
+            descriptors.own(*self.fds())
         self._poll.register(self._wake_read, select.POLLIN)
         # Written by the I/O thread only: True from before it looks for posted events until it is awake again. Who posts and sees False
         # need not wake it. A flag that the wakers clear could be left wrong by an interrupt between the write and the store.
@@ -175,7 +175,7 @@ class PollPort:
         """Close the port's own descriptors."""
         fds = {self._wake_read, self._wake_write}
         self.sleeping = False
-        spawn.disown(*self.fds())
+        descriptors.disown(*self.fds())
         self._wake_write = self._wake_read = -1
         if self._epoll is not None:
             self._epoll.close()
@@ -188,10 +188,10 @@ def _rank(entry: tuple[int, Callback]) -> int:
 
 
 def _wake_pair() -> tuple[int, int]:
-    if hasattr(os, "eventfd") and not spawn.PLAIN:
-        fd = spawn.above_standard(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+    if hasattr(os, "eventfd") and not descriptors.PLAIN:
+        fd = descriptors.above_standard(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         return fd, fd
-    read, write = spawn.pipe()
+    read, write = descriptors.pipe()
     os.set_blocking(read, False)
     os.set_blocking(write, False)
     return read, write
@@ -344,6 +344,6 @@ Port = PollPort | ThreadPort
 
 def new_port() -> Port:
     """Return the port for this platform."""
-    if spawn.THREADS:
+    if descriptors.THREADS:
         return ThreadPort()
     return PollPort()

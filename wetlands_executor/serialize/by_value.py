@@ -25,7 +25,6 @@ from cloudpickle import cloudpickle as _cp
 from wetlands_executor.serialize import changes, identity, payload, references
 from wetlands_executor.serialize.identity import Mark, Stand
 from wetlands_executor.sharedmem import share
-from wetlands_executor.task import Task
 from wetlands_executor.worker import classes, namespaces, objects, sharing
 
 #: Neither numbered nor looked into: scalars, and what is named or written as code.
@@ -50,8 +49,8 @@ _HERE_ONLY = (concurrent.futures.Future, concurrent.futures.Executor, threading.
 _active = threading.local()
 
 
-class NestedTaskError(pickle.PicklingError, TypeError):
-    """A Task stands in a closure or a global. It cannot be pickled, and is a TypeError wherever it stands but as an argument."""
+class BoundToProcessError(pickle.PicklingError, TypeError):
+    """A Task, a thread or the like stands in a closure or a global. Pickling one elsewhere is a TypeError, as here."""
 
 
 class SpacePickler(payload.CallPickler):
@@ -97,7 +96,7 @@ class SpacePickler(payload.CallPickler):
                 self.explain(error, named=True)
         except pickle.PicklingError as other:
             reason = str(other)
-        found = (NestedTaskError if isinstance(error, NestedTaskError) else pickle.PicklingError)(
+        found = (BoundToProcessError if isinstance(error, BoundToProcessError) else pickle.PicklingError)(
             f"the {at.kind} {at.name!r}, which {at.function} uses, cannot be sent to a worker: {reason}. Make it inside the function, or "
             f"once per worker with an initializer that sets it, or put {at.function} into a module that the worker can import"
         )
@@ -206,8 +205,7 @@ class SpacePickler(payload.CallPickler):
     def _reduce_instance(self, obj: Any, kind: Any) -> Any:
         """Return the reduction of an instance, what makes it, its pickle if nothing in it has a number, or None if it goes by name."""
         if isinstance(obj, (_HERE_ONLY, getattr(sys.modules.get("ctypes"), "CDLL", ()))):
-            error = NestedTaskError if isinstance(obj, Task) else pickle.PicklingError
-            raise error(f"a {kind.__qualname__} belongs to this process")
+            raise BoundToProcessError(f"a {kind.__qualname__} belongs to this process")
         if kind in identity.PER_PROCESS or isinstance(obj, threading.local):
             return self._reduce_anew(obj, kind)
         found = reduce_sentinel(obj, self.record)

@@ -20,8 +20,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor import threads
-from wetlands_executor.pool import spawn
+from wetlands_executor import descriptors, threads
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -66,12 +65,12 @@ class Arena:
     def __init__(self) -> None:
         self.fd = -1
         self.pid = os.getpid()
-        self.fd = spawn.memory_file()
+        self.fd = descriptors.memory_file()
         # Race: not by `__del__`. While that runs, a thread that starts a worker may still get the arena from its weak
         # reference, and would pass on a descriptor that is closed, or is another file by then. A finalizer of weakref
         # runs when no weak reference leads here any more.
         weakref.finalize(self, _close_file, self.fd, self.pid).atexit = False
-        self.carries = spawn.MEMFD and LIMIT != 0
+        self.carries = descriptors.MEMFD and LIMIT != 0
         self.idle = False
         # The allocator, under the key 0, or None where the file cannot be mapped; written once, by `setdefault`.
         self._mapped: dict[int, Blocks | None] = {}
@@ -104,7 +103,7 @@ class Arena:
             region = arena.Region(self.fd)
         except MemoryError:
             return None  # the address space is limited
-        reserve = None if spawn.MEMFD else spawn.reserve
+        reserve = None if descriptors.MEMFD else descriptors.reserve
         return arena.Blocks(region, arena.HOST, LIMIT or None, reserve)
 
     @property
@@ -227,7 +226,7 @@ class Arena:
 
 def _close_file(fd: int, pid: int) -> None:
     if pid == os.getpid():
-        spawn.close_quietly(fd)
+        descriptors.close_quietly(fd)
 
 
 def _forget_nothing(_address: int) -> None:
@@ -251,7 +250,7 @@ def current() -> Arena | None:
         arena = reference() if reference is not None else None
         if arena is not None and arena.pid == os.getpid():
             return arena
-        if spawn.WINDOWS:
+        if descriptors.WINDOWS:
             return None
         if made is None:
             try:

@@ -1,0 +1,174 @@
+"""Descriptors and files without a name, of all pools of this process; what the platform has of them.
+
+Owns the set of the host's descriptors that a forked child of it has to close. What was run: Linux. The branches for systems without
+files in memory can be switched on there by ``WETLANDS_EXECUTOR_PLAIN=1``. Entered by any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+
+WINDOWS = sys.platform == "win32"
+#: Pipes cannot be polled: a thread reads each. Can be switched on elsewhere, for tests.
+THREADS = WINDOWS or os.environ.get("WETLANDS_EXECUTOR_THREADS") == "1"
+#: Use only what every platform has. Read once: the two worlds do not mix in one process.
+PLAIN = WINDOWS or not sys.platform.startswith("linux") or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1" or THREADS
+
+
+
+def _has_memfd() -> bool:
+    try:
+        os.close(os.memfd_create("wetlands-probe", os.MFD_CLOEXEC))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+#: Files in memory that have no name. They are missing in a Python that was built for an old C library, and refused by some sandboxes; then
+#: unlinked temporary files take their place, and arrays go through the pipe, as elsewhere.
+MEMFD = not PLAIN and _has_memfd()
+
+#: Bytes of a file for shared memory, of which only touched pages exist (``worker/arena.py``).
+FILE = 1 << 44
+#: Bytes of the tables of words at its beginning; ``worker.arena.HEADER``.
+HEADER = 2 * 4 * 65536
+
+# The host's descriptors of all pools, from their making to their closing. A forked child of the host must close every one of them: it would
+# keep workers alive (life pipes), and hide ends of pipes. Guarded by the GIL (single operations).
+_owned: set[int] = set()
+# Held while descriptors are made and not yet noted, and by a thread that forks: the child sees all of them or none. RLock, because the child
+# releases it in the thread that forked.
+making = threading.RLock()
+
+
+def own(*fds: int) -> None:
+    """Note descriptors that a forked child has to close."""
+    _owned.update(fds)
+
+
+def disown(*fds: int) -> None:
+    """Forget descriptors; before they are closed, when their numbers may become somebody else's."""
+    _owned.difference_update(fds)
+
+
+def close_owned() -> None:
+    """Close the descriptors of all pools; in a forked child."""
+    for fd in list(_owned):
+        close_quietly(fd)
+
+
+def above_standard(fd: int) -> int:
+    """Return the same open file under a number above 2.
+
+    A host whose own standard streams are closed gets these numbers for the next files that are opened. What
+    C code in it prints would go into the pipe of a worker, and a worker's own streams would replace it.
+    """
+    if fd > 2 or WINDOWS:
+        return fd
+    import fcntl
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
+def pipe() -> tuple[int, int]:
+    """Make a pipe under numbers above 2; return its reading and its writing end."""
+    read, write = os.pipe()
+    if read > 2 and write > 2:
+        return read, write
+    try:
+        read = above_standard(read)
+    except OSError:
+        os.close(write)
+        raise
+    try:
+        return read, above_standard(write)
+    except OSError:
+        os.close(read)
+        raise
+
+
+def temporary_file() -> int:
+    """Return a file on the disk without a name. Raises OSError."""
+    fd, path = tempfile.mkstemp(prefix="wetlands-memory-")
+    os.unlink(path)
+    return above_standard(fd)
+
+
+def memory(name: str) -> int:
+    """Return a file in memory. Raises OSError."""
+    return above_standard(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+
+
+def seal_size(fd: int) -> None:
+    """Let no process make a mapping of a file in memory end early, which would be a SIGBUS for the others."""
+    import fcntl
+
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+
+
+def memory_file() -> int:
+    """Return a sparse file of ``FILE`` bytes without a name, in memory where the system can do that. Raises OSError."""
+    with making:
+        fd = memory("wetlands-arena") if MEMFD else temporary_file()
+        own(fd)
+        try:
+            os.ftruncate(fd, FILE if MEMFD else FILE >> 4)
+            if MEMFD:
+                seal_size(fd)
+            else:
+                reserve(fd, 0, HEADER)
+            os.lseek(fd, 0, os.SEEK_END)  # see `for_worker`
+        except OSError:
+            close_quietly(fd)
+            raise
+    return fd
+
+
+def for_worker(fd: int) -> int:
+    """Return another open of a memory file, for a worker to inherit.
+
+    Guarantee: a task that writes to each descriptor that it finds does not reach the tables and blocks, which it
+    shares with other workers. What is written goes to the end of the file (also by ``pwrite``, and after a
+    ``lseek``), and the seal against growth refuses it there. The offset and the flags are this worker's alone.
+    Where there is no /proc, it is the host's open of the file, whose offset is at the end.
+    """
+    try:
+        opened = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    except OSError:
+        return above_standard(os.dup(fd))
+    mine = above_standard(opened)
+    try:
+        os.lseek(mine, 0, os.SEEK_END)
+    except BaseException:
+        os.close(mine)
+        raise
+    return mine
+
+
+def reserve(fd: int, offset: int, count: int) -> None:
+    """Let the file system take these bytes of a file now. Raises OSError.
+
+    A full disk is an error here; in a mapping it is a SIGBUS, which ends the process.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, offset, count)
+        return
+    zeros = memoryview(bytes(min(count, 1 << 20)))  # macOS
+    while count > 0:
+        done = os.pwrite(fd, zeros[:count], offset)
+        offset, count = offset + done, count - done
+
+
+def close_quietly(fd: int) -> None:
+    """Disown and close a descriptor; -1 is none."""
+    if fd >= 0:
+        disown(fd)
+        with contextlib.suppress(OSError):
+            os.close(fd)
