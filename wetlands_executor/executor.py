@@ -29,8 +29,10 @@ from wetlands_executor.pool import pool as pool_module
 from wetlands_executor.pool.nursery import Nursery
 from wetlands_executor.pool.pool import Pool
 from wetlands_executor.remote import RemoteModule
-from wetlands_executor.serialize import payload, references
+from wetlands_executor.serialize import references
+from wetlands_executor.serialize.calls import Definition, define, define_by_value, dump, encode, encode_at_once, wants_value
 from wetlands_executor.serialize.interpreter import Peer
+from wetlands_executor.serialize.pickler import CallPickler
 from wetlands_executor.task import Task, post_to_loop, wake_waiter
 from wetlands_executor.worker import scripts
 
@@ -178,7 +180,7 @@ class CondaEnvExecutor(Executor):
         """
         pool = self._pool
         if not kwargs and not pool.refusing:
-            encoded = payload.encode_at_once(fn, args, None)
+            encoded = encode_at_once(fn, args, None)
             if encoded is not None:  # the way of most calls: nothing of the user's runs, nothing can fail
                 task = Task._of(pool)
                 task._label = encoded.definition
@@ -191,7 +193,7 @@ class CondaEnvExecutor(Executor):
         fn: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        definition: payload.Definition | None,
+        definition: Definition | None,
         options: CallOptions | None,
         place: int | None = None,
     ) -> Task[Any]:
@@ -208,13 +210,13 @@ class CondaEnvExecutor(Executor):
         if options is not None:
             task._options = options
         elif not kwargs:
-            encoded = payload.encode_at_once(fn, args, definition)
+            encoded = encode_at_once(fn, args, definition)
             if encoded is not None:  # as in `submit`, for calls of a `map`
                 task._label = encoded.definition
                 pool.submit(encoded, task)
                 return task
         if definition is None and type(fn) is str:
-            definition = payload.define(fn)
+            definition = define(fn)
         if (options is not None and not options.start) or dependencies.among(args, kwargs):
             if not callable(fn) and definition is None:
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
@@ -225,11 +227,11 @@ class CondaEnvExecutor(Executor):
         self._hand_in(task, fn, definition, args, kwargs)
         return task
 
-    def _hand_in(self, task: Task[Any], fn: Any, definition: payload.Definition | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _hand_in(self, task: Task[Any], fn: Any, definition: Definition | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Pickle a call and give it to the pool. Whatever fails here is the task's failure."""
         pool = self._pool
         try:
-            encoded = payload.encode(fn, args, kwargs, definition, pool.peer)
+            encoded = encode(fn, args, kwargs, definition, pool.peer)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the task's
             if not callable(fn) and not isinstance(fn, str):
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'") from None
@@ -336,15 +338,15 @@ class CondaEnvExecutor(Executor):
         found = results.iterate(tasks, end, buffersize, ordered, forget, take)
         return found if chunksize == 1 else results.flatten(found)
 
-    def _definition_for_many(self, fn: Any) -> payload.Definition | None:
+    def _definition_for_many(self, fn: Any) -> Definition | None:
         """Pickle a function that travels by value once for a whole ``map``; None if it goes with each call."""
         fn = fn if callable(fn) else references.target_of(fn)
         if callable(fn) or isinstance(fn, str):
-            found = payload.define(fn)
-            if found is None or payload.wants_value(found, self._pool.peer):
+            found = define(fn)
+            if found is None or wants_value(found, self._pool.peer):
                 found = None
                 with contextlib.suppress(Exception):  # its pickling error belongs to the tasks, where it will be met again
-                    found = payload.define_by_value(fn, self._pool.peer)
+                    found = define_by_value(fn, self._pool.peer)
             return found
         raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
 
@@ -690,14 +692,14 @@ def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: An
         raise TypeError(f"preload must be a sequence of module names, not the string {preload!r}: write preload=[{preload!r}]")
 
 
-def _pickled_initializer(call: tuple[Any, ...], keeps: list[Any], peer: Peer) -> tuple[bytes, payload.CallPickler]:
+def _pickled_initializer(call: tuple[Any, ...], keeps: list[Any], peer: Peer) -> tuple[bytes, CallPickler]:
     try:
-        return payload.dump(call, None, keeps, peer=peer)
+        return dump(call, None, keeps, peer=peer)
     except pickle.PicklingError:
         if not peer.silent:
             raise
         # It has no source, which would be right for any version. As it is it may be; else the worker says so.
-        return payload.dump(call, None, keeps)
+        return dump(call, None, keeps)
 
 
 def _processors() -> int:

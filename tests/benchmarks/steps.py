@@ -163,25 +163,25 @@ def _make_task(have: Any) -> Timed:
 
 @step(_HOST, "encode a call without arguments")
 def _encode(have: Any) -> Timed:
-    encode, nothing = have.payload.encode_at_once, have.nothing
+    encode, nothing = have.calls.encode_at_once, have.nothing
     return alone(lambda: encode(nothing, (), None))
 
 
 @step(_HOST, "(encode a call with one int)")
 def _encode_int(have: Any) -> Timed:
-    encode, nothing = have.payload.encode_at_once, have.nothing
+    encode, nothing = have.calls.encode_at_once, have.nothing
     return alone(lambda: encode(nothing, (1,), None))
 
 
 @step(_HOST, "look whether sys.path or log levels have changed")
 def _context(have: Any) -> Timed:
-    return alone(have.payload.current_context)
+    return alone(have.settings.current_context)
 
 
 @step(_HOST, "make the call")
 def _make_call(have: Any) -> Timed:
     task = have.Task._of(have.pool)
-    encoded, context = have.payload.encode(have.nothing, (), {}), have.payload.current_context()
+    encoded, context = have.calls.encode(have.nothing, (), {}), have.settings.current_context()
     return alone(lambda: have.pool.make_call(encoded, context, task))
 
 
@@ -414,14 +414,15 @@ def _time_finish_task(count: int) -> float:
 
 def _surroundings(executor: Any, ping_pong: float) -> Any:
     """Return the real modules, an open pool, a worker's runner on pipes of our own, and makers of the small things."""
-    modules = {name: importlib.import_module(f"wetlands_executor.pool.{name}") for name in ("payload", "ports")}
+    names = ("pool.ports", "serialize.calls", "serialize.settings")
+    modules = {name.partition(".")[2]: importlib.import_module(f"wetlands_executor.{name}") for name in names}
     worker_process = importlib.import_module("wetlands_executor.pool.process").WorkerProcess
     wire = importlib.import_module("wetlands_executor.worker.wire")
     nothing = importlib.import_module(f"{__package__}.functions").nothing
     pool = executor._pool
     have = SimpleNamespace(executor=executor, pool=pool, wire=wire, nothing=nothing, ping_pong=ping_pong, **modules)
     have.Task = importlib.import_module("wetlands_executor").Task
-    have.call = lambda: pool.make_call(have.payload.encode(nothing, (), {}), have.payload.current_context(), have.Task._of(pool))
+    have.call = lambda: pool.make_call(have.calls.encode(nothing, (), {}), have.settings.current_context(), have.Task._of(pool))
     have.state = importlib.import_module("wetlands_executor.scheduling.messages")
     have.PoolState = importlib.import_module("wetlands_executor.scheduling.state").PoolState
     have.frame = have.call().frame()

@@ -318,16 +318,16 @@ def main(report: str, *workers: str) -> None:
     cases, codes = load_cases()
     from wetlands_executor import CondaEnvExecutor
     from wetlands_executor.pool import bundle
-    from wetlands_executor.serialize import payload
+    from wetlands_executor.serialize import interpreter
 
-    payload.PORTABLE = os.environ.get("PORTABLE") != "0"
+    interpreter.PORTABLE = os.environ.get("PORTABLE") != "0"
     journeys = {name: value for name, value in globals().items() if name.startswith("journey_")}
     for worker in workers:
         minor, _, python = worker.partition("=")
         passed.clear()
         failed = {}
         with CondaEnvExecutor(python, max_workers=1) as executor:
-            if not payload.PORTABLE:  # only what shows that the tap sees bytecode
+            if not interpreter.PORTABLE:  # only what shows that the tap sees bytecode
                 executor.launch()
                 executor.submit(cases["a_closure"][1]()[0], 1).exception(DEADLINE)
                 executor.submit(cases["a_class"][1]()[0], 1).exception(DEADLINE)

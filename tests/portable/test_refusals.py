@@ -17,7 +17,8 @@ from tests.portable.conftest import DEADLINE, Load, Run, python_of
 from tests.portable.pages import refusals_of_the_page
 from tests.worker import workload
 from wetlands_executor import CondaEnvExecutor
-from wetlands_executor.serialize import interpreter, payload
+from wetlands_executor.serialize import interpreter
+from wetlands_executor.serialize.unpickler import _ForeignUnpickler, decode
 from wetlands_executor.worker import calls, portable
 
 OURS = sys.version.split()[0]
@@ -188,11 +189,11 @@ def test_the_host_refuses_bytecode(way: str) -> None:
     """Of a worker of another magic number; from one of its own it takes it."""
     data = streams()[way]
     with pytest.raises(pickle.PicklingError, match="bytecode"):
-        payload._ForeignUnpickler(io.BytesIO(data)).load()
+        _ForeignUnpickler(io.BytesIO(data)).load()
     if way in ("by cloudpickle", "by marshal"):
-        assert payload.decode(data) is not None
+        assert decode(data) is not None
         with pytest.raises(pickle.PicklingError, match="bytecode"):
-            payload.decode(data, foreign=True)
+            decode(data, foreign=True)
 
 
 @pytest.mark.parametrize("way", ["by cloudpickle", "by marshal", "by the type itself", "by the type, in an old protocol"])

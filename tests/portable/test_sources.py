@@ -28,7 +28,8 @@ from tests.interpreters import Interpreter
 from tests.portable import cases
 from tests.portable.conftest import DEADLINE, Load, Run, python_of
 from wetlands_executor import CondaEnvExecutor
-from wetlands_executor.serialize import interpreter, payload
+from wetlands_executor.serialize import interpreter
+from wetlands_executor.serialize.calls import dumps
 from wetlands_executor.worker import sources
 
 
@@ -337,7 +338,7 @@ def test_ipython(there: CondaEnvExecutor, other: Interpreter) -> None:
 def streams(make: Callable[[], tuple[object, object]], other: Interpreter) -> tuple[int, int]:
     """Return the bytes of a call as source, and as cloudpickle writes it."""
     call = make()
-    return len(payload.dumps(call, peer=interpreter.Peer(other.path))[0]), len(cloudpickle.dumps(call))
+    return len(dumps(call, peer=interpreter.Peer(other.path))[0]), len(cloudpickle.dumps(call))
 
 
 def test_the_payload_is_of_the_order_of_cloudpickles(other: Interpreter) -> None:

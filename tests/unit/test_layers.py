@@ -52,7 +52,7 @@ OUTSIDERS = ("cli", "demo", "doctor", "integrations", "observe", "tasks")
 #: Those of them that do not exist yet.
 TO_COME = {"observe", "tasks"}
 #: What the doctor examines is the inside of these parts.
-EXAMINED = {("doctor", "environment.activate"), ("doctor", "serialize.payload"), ("doctor", "pool.spawn"), ("doctor", "descriptors")}
+EXAMINED = {("doctor", "environment.activate"), ("doctor", "serialize.interpreter"), ("doctor", "pool.spawn"), ("doctor", "descriptors")}
 #: What decisions have no business with.
 IMPURE = {
     "_thread", "asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "psutil", "queue", "select", "selectors", "signal",

@@ -29,7 +29,12 @@ from typing import Any
 import pytest
 
 from wetlands_executor.errors import ExecutionException, WorkerCrashed
-from wetlands_executor.serialize import payload, references
+from wetlands_executor.serialize import references, settings
+from wetlands_executor.serialize.calls import define, define_by_value, dumps, encode
+from wetlands_executor.serialize.errors import decode_error
+from wetlands_executor.serialize.plain import is_trivial
+from wetlands_executor.serialize.settings import current_context
+from wetlands_executor.serialize.unpickler import decode_arrays
 from wetlands_executor.worker import calls, wire
 
 
@@ -67,7 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty project folder; what is imported from it is forgotten again."""
     before = set(sys.modules)
     monkeypatch.setattr(references, "extra_roots", {})
-    monkeypatch.setattr(payload, "_context", None)  # it knows the number of roots, not which
+    monkeypatch.setattr(settings, "_context", None)  # it knows the number of roots, not which
     yield tmp_path
     for name in set(sys.modules) - before:
         if not name.startswith("wetlands_executor"):  # imported when it was needed first; others know its objects by now
@@ -137,7 +142,7 @@ def test_what_cannot_be_imported_by_name_goes_by_value() -> None:
 @pytest.mark.parametrize("obj", [Thing().method, Thing.of_class, functools.partial(importable, 1), Thing(), [].append], ids=repr)
 def test_other_callables_have_no_name_of_their_own(obj: Any) -> None:
     """Bound methods, partials, objects with ``__call__``: they are pickled with the call."""
-    assert payload.define(obj) is None
+    assert define(obj) is None
 
 
 def test_a_module_that_was_loaded_outside_sys_path(folder: Path) -> None:
@@ -145,7 +150,7 @@ def test_a_module_that_was_loaded_outside_sys_path(folder: Path) -> None:
     (folder / "plugin_a.py").write_text("def f(): return 1\n")
     module = load(folder / "plugin_a.py", "plugin_a")
     assert references.reference_to(module.f) == references.Reference("plugin_a", "f", str(folder / "plugin_a.py"))
-    assert str(folder) in payload.current_context().content[0]
+    assert str(folder) in current_context().content[0]
     other = load(folder / "plugin_a.py", "another_name_entirely")
     assert references.reference_to(other.f) is None
 
@@ -179,14 +184,14 @@ def test_project_paths_are_the_entries_of_no_environment(folder: Path, monkeypat
 
 def test_the_context_is_the_same_object_until_something_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call sends it only when it is new."""
-    first = payload.current_context()
-    assert payload.current_context() is first
+    first = current_context()
+    assert current_context() is first
     monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
-    second = payload.current_context()
+    second = current_context()
     assert second.number != first.number
     assert str(folder) in second.content[0]
     sys.path.append("/no/such/folder")
-    assert payload.current_context() is second, "a folder that does not exist changes nothing"
+    assert current_context() is second, "a folder that does not exist changes nothing"
 
 
 # --- targets
@@ -207,23 +212,23 @@ def test_targets(folder: Path) -> None:
 def test_malformed_targets(target: str) -> None:
     """The error says what one looks like."""
     with pytest.raises(ValueError, match="module.*file"):
-        payload.define(target)
+        define(target)
 
 
 def test_a_target_in_a_file_that_does_not_exist() -> None:
     """Said at once, with the full path."""
     with pytest.raises(FileNotFoundError, match=re.escape(os.path.abspath("nowhere/x.py"))):
-        payload.define("nowhere/x.py:f")
+        define("nowhere/x.py:f")
 
 
 def test_an_edited_file_is_another_definition(folder: Path) -> None:
     """An unchanged one is the same."""
     file = folder / "edited.py"
     file.write_text("def f(): return 1\n")
-    first = payload.define(f"{file}:f")
-    assert payload.define(f"{file}:f") is first
+    first = define(f"{file}:f")
+    assert define(f"{file}:f") is first
     file.write_text("def f(): return 2\n")
-    assert payload.define(f"{file}:f") is not first
+    assert define(f"{file}:f") is not first
 
 
 @pytest.mark.parametrize(
@@ -254,16 +259,16 @@ def test_scalars_take_the_short_way() -> None:
     class Int(int):
         pass
 
-    assert payload.encode(abs, (), {}).payload == b""
-    assert payload.encode(abs, (-1, "x", 2.0, None, True, 1j, b"y"), {}).flags & wire.PLAIN
+    assert encode(abs, (), {}).payload == b""
+    assert encode(abs, (-1, "x", 2.0, None, True, 1j, b"y"), {}).flags & wire.PLAIN
     for args, kwargs in (((Int(1),), {}), (([],), {}), ((1,), {"k": 1})):
-        assert not payload.encode(abs, args, kwargs).flags & wire.PLAIN
+        assert not encode(abs, args, kwargs).flags & wire.PLAIN
 
 
 def test_a_function_is_defined_once() -> None:
     """And known by its number from then on."""
-    first = payload.encode(importable, (1,), {})
-    second = payload.encode(importable, (2,), {})
+    first = encode(importable, (1,), {})
+    second = encode(importable, (2,), {})
     assert first.definition is second.definition is not None
     assert first.by_value is None
 
@@ -276,23 +281,23 @@ def test_by_value_is_marked_wherever_it_hides() -> None:
 
     def named() -> None: ...
 
-    assert payload.encode(lambda: 0, (), {}).by_value == "<lambda>"
-    assert payload.encode(importable, (named,), {}).by_value.endswith("named")
-    assert payload.encode(importable, ({"deep": [Local()]},), {}).by_value is not None
-    assert payload.encode(importable, (), {"key": (Local,)}).by_value is not None
-    assert payload.encode(functools.partial(lambda x: x, 1), (), {}).by_value is not None
-    assert payload.encode(importable, (importable, Thing, Thing(), Thing().method), {}).by_value is None
-    assert payload.define_by_value(lambda: 0).by_value == "<lambda>"
-    assert payload.define_by_value(lambda: 0).bytecode
-    assert payload.encode(importable, (Local,), {}).bytecode
-    assert not payload.encode(importable, (Thing,), {}).bytecode
+    assert encode(lambda: 0, (), {}).by_value == "<lambda>"
+    assert encode(importable, (named,), {}).by_value.endswith("named")
+    assert encode(importable, ({"deep": [Local()]},), {}).by_value is not None
+    assert encode(importable, (), {"key": (Local,)}).by_value is not None
+    assert encode(functools.partial(lambda x: x, 1), (), {}).by_value is not None
+    assert encode(importable, (importable, Thing, Thing(), Thing().method), {}).by_value is None
+    assert define_by_value(lambda: 0).by_value == "<lambda>"
+    assert define_by_value(lambda: 0).bytecode
+    assert encode(importable, (Local,), {}).bytecode
+    assert not encode(importable, (Thing,), {}).bytecode
 
 
 def test_by_value_is_marked_in_a_global_of_a_function_by_value(folder: Path) -> None:
     """One that travels packed in its own bytes."""
     (folder / "holder.py").write_text("def helper(): return 1\ntable = [helper]\ndef make():\n    return lambda: table\n")
     module = load(folder / "holder.py", "a_module_under_another_name")
-    assert payload.encode(module.make(), (), {}).by_value is not None
+    assert encode(module.make(), (), {}).by_value is not None
 
 
 def test_an_object_that_cannot_be_pickled_raises_its_own_error() -> None:
@@ -303,9 +308,9 @@ def test_an_object_that_cannot_be_pickled_raises_its_own_error() -> None:
             raise RuntimeError("not me")
 
     with pytest.raises(RuntimeError, match="not me"):
-        payload.encode(importable, (Stubborn(),), {})
+        encode(importable, (Stubborn(),), {})
     with pytest.raises(TypeError):
-        payload.encode(importable, (io.BufferedReader(io.BytesIO()).raw and (x for x in ()),), {})
+        encode(importable, (io.BufferedReader(io.BytesIO()).raw and (x for x in ()),), {})
 
 
 # --- results
@@ -350,7 +355,7 @@ def test_a_trivial_payload_never_names_a_class(stress_rng: random.Random) -> Non
         data = calls.dumps_result(obj, True)
         watcher = _Watcher(io.BytesIO(data))
         watcher.load()
-        if payload.is_trivial(data):
+        if is_trivial(data):
             assert not watcher.named, f"{obj!r} names a class"
             trivial += 1
     assert trivial > 50, "hardly anything takes the short way"
@@ -362,14 +367,14 @@ def test_a_trivial_payload_never_names_a_class_by_its_registered_code() -> None:
     try:
         data = pickle.dumps(Thing(), 5)
         assert pickle.loads(data) == Thing()
-        assert not payload.is_trivial(data)
+        assert not is_trivial(data)
     finally:
         copyreg.remove_extension(__name__, "Thing", 0x7A)
 
 
 def test_a_large_payload_is_not_trivial() -> None:
     """It would hold up the I/O thread."""
-    assert not payload.is_trivial(pickle.dumps(b"x" * 100_000, 5))
+    assert not is_trivial(pickle.dumps(b"x" * 100_000, 5))
 
 
 # --- errors
@@ -402,7 +407,7 @@ def travelled(error: BaseException) -> BaseException:
     try:
         raise error
     except BaseException as raised:
-        return payload.decode_error(calls.dumps_error(raised, True))
+        return decode_error(calls.dumps_error(raised, True))
 
 
 @pytest.mark.parametrize("error", [ValueError("x", 1), KeyError("k"), OSError(2, "no"), KeyboardInterrupt(), SystemExit(3), StopIteration(4)])
@@ -452,24 +457,24 @@ def test_arrays_of_numbers_are_pickled_as_ever():
     np = pytest.importorskip("numpy")
     matrix = np.arange(6.0).reshape(2, 3)
     for value in (matrix, matrix.T, matrix[:, ::2], np.ones(3, complex), np.zeros(3, bool), np.array(5, "i2"), np.zeros((0, 3)), np.longdouble([1])):
-        encoded = payload.encode(importable, (value, 1, "x"), {})
-        assert encoded.payload == payload.dumps(((value, 1, "x"), None))[0]
+        encoded = encode(importable, (value, 1, "x"), {})
+        assert encoded.payload == dumps(((value, 1, "x"), None))[0]
         assert not encoded.flags & wire.PLAIN
     metadata = np.dtype("f8", metadata={"reader": fractions.Fraction})
     for value in (np.array([fractions.Fraction(1)]), np.zeros(2, [("a", "f8")]), np.zeros(2, metadata), np.ma.zeros(2)):
-        encoded = payload.encode(importable, (value,), {})
-        assert encoded.payload == payload.dumps(((value,), {}))[0]
+        encoded = encode(importable, (value,), {})
+        assert encoded.payload == dumps(((value,), {}))[0]
 
 
 def test_what_is_decoded_without_user_code():
     np = pytest.importorskip("numpy")
     plain = [np.arange(3.0), np.float64(2), [np.zeros((2, 2), "F"), {"a": np.datetime64("2020-01-01")}], np.array(["x"]), np.zeros(2, [("a", "f8")])]
     for value in plain:
-        found = payload.decode_arrays(pickle.dumps(value, 5))
+        found = decode_arrays(pickle.dumps(value, 5))
         assert found is not None
         assert repr(found[0]) == repr(value)
     one = fractions.Fraction(1)
     for value in (one, np.array([one]), [np.arange(3), fractions.Fraction], np.ma.zeros(2), print):
-        assert payload.decode_arrays(pickle.dumps(value, 5)) is None
-    assert payload.decode_arrays(b"no pickle") is None
-    assert payload.decode_arrays(pickle.dumps(np.zeros(9000), 5)) is None, "the I/O thread copies nothing that is large"
+        assert decode_arrays(pickle.dumps(value, 5)) is None
+    assert decode_arrays(b"no pickle") is None
+    assert decode_arrays(pickle.dumps(np.zeros(9000), 5)) is None, "the I/O thread copies nothing that is large"

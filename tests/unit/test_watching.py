@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from wetlands_executor.serialize import identity, payload
+from wetlands_executor.serialize import identity
+from wetlands_executor.serialize.calls import encode
 from wetlands_executor.serialize.interpreter import Peer
 
 SOURCE = """
@@ -58,7 +59,7 @@ def module() -> Iterator[Any]:
 
 
 def is_recognised(function: Any, peer: Peer) -> bool:
-    return payload.encode(function, (1,), {}, None, peer).definition is not None
+    return encode(function, (1,), {}, None, peer).definition is not None
 
 
 def exchange(module: Any) -> None:
@@ -126,7 +127,7 @@ def test_a_change_in_a_closure_is_noticed(change: str, module: Any) -> None:
 
 def test_what_looks_through_wraps(module: Any) -> None:
     peer = Peer()
-    payload.encode(module.wrapped, (), {}, None, peer)
+    encode(module.wrapped, (), {}, None, peer)
     assert is_recognised(module.wrapped, peer)
     module.helper.__wrapped__ = 1
     assert not is_recognised(module.wrapped, peer)
@@ -135,7 +136,7 @@ def test_what_looks_through_wraps(module: Any) -> None:
 def test_pools_do_not_share_what_they_know(module: Any) -> None:
     """Each has workers of its own."""
     first, second = Peer(), Peer()
-    payload.encode(module.inner, (), {}, None, first)
+    encode(module.inner, (), {}, None, first)
     assert is_recognised(module.inner, first)
     assert not is_recognised(module.inner, second)
 
@@ -144,7 +145,7 @@ def test_a_function_within_arguments_is_recognised_too(module: Any) -> None:
     """Its stream is the same object."""
     peer = Peer()
     for _ in range(2):
-        payload.encode(print, ([module.inner],), {}, None, peer)
+        encode(print, ([module.inner],), {}, None, peer)
     assert peer.record.functions[id(module.inner)].is_current(module.inner, peer.record)
     assert is_recognised(module.inner, peer)
 
@@ -153,7 +154,7 @@ def test_nothing_is_kept_alive(module: Any) -> None:
     """Neither the function nor what it has reached."""
     peer = Peer()
     for _ in range(3):
-        payload.encode(module.function, (), {}, None, peer)
+        encode(module.function, (), {}, None, peer)
     kept = [weakref.ref(module.function), weakref.ref(module.instance), weakref.ref(module.Class)]
     number = len(peer.record.known)
     assert number > 10

@@ -13,7 +13,7 @@ import pytest
 from tests.worker.conftest import DEADLINE
 from wetlands_executor import CondaEnvExecutor, descriptors
 from wetlands_executor.pool import bundle
-from wetlands_executor.serialize import payload
+from wetlands_executor.serialize import interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -213,7 +213,7 @@ def test_code_for_another_python_is_not_read(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_magic_is_the_one_that_decides_for_functions() -> None:
     """One rule for what may travel as bytecode."""
-    assert f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}" == payload.MAGIC
+    assert f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}" == interpreter.MAGIC
 
 
 def test_a_start_does_not_look_for_distributions(python) -> None:

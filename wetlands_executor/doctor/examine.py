@@ -17,7 +17,7 @@ from wetlands_executor.doctor import advice, machine
 from wetlands_executor.environment import Environment
 from wetlands_executor.environment.activate import activation_scripts
 from wetlands_executor.errors import WetlandsExecutorError
-from wetlands_executor.serialize.payload import MAGIC
+from wetlands_executor.serialize.interpreter import MAGIC
 
 #: Version of the report's keys: it grows when one is removed or changes its meaning.
 SCHEMA = 1

@@ -25,7 +25,9 @@ from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.messages import items_of
 from wetlands_executor.scheduling.phases import Status
 from wetlands_executor.scheduling.retry import Failure
-from wetlands_executor.serialize import payload, plain, references
+from wetlands_executor.serialize import interpreter, plain
+from wetlands_executor.serialize.errors import decode_error
+from wetlands_executor.serialize.settings import arguments_of_host, current_context, main_of_host
 from wetlands_executor.sharedmem import arena
 from wetlands_executor.worker import wire
 
@@ -93,7 +95,7 @@ class Actions(Arrivals):
             self._answer_hello()
             self._abandoned.discard(worker)
             if isinstance(process, NurseryFailed):
-                cause = payload.decode_error(process.failure, trusted_only=True) if process.failure is not None else None
+                cause = decode_error(process.failure, trusted_only=True) if process.failure is not None else None
                 error = self._start_error(process.reason, process.tail, cause)
                 self._feed(st.WorkerExited(worker, (), process.final, st.DeathReport(error)))
                 return
@@ -149,14 +151,14 @@ class Actions(Arrivals):
             self.put_foreign(warn)  # handlers take locks, which the program may hold, or have left locked
 
     def _config(self, process: WorkerProcess) -> bytes:
-        context = payload.current_context()
+        context = current_context()
         process.sent_context = context.number
         data, code, bytecode = self._initializer or (None, None, False)
         process.pieces.update((piece.owner, piece.number) for piece in self.needs)
         return pickle.dumps(
             {
                 "nonce": process.nonce,
-                "magic": payload.MAGIC if payload.PORTABLE else None,
+                "magic": interpreter.MAGIC if interpreter.PORTABLE else None,
                 "surroundings": context.data,
                 "context": context.number,
                 "authkey": bytes(multiprocessing.current_process().authkey),
@@ -165,8 +167,8 @@ class Actions(Arrivals):
                 "pieces": [(piece.number, piece.data) for piece in self.needs],
                 "initializer_code": code if bytecode else None,
                 "version": python_version(),
-                "argv": references.arguments_of_host(),
-                "main": references.main_of_host(),
+                "argv": arguments_of_host(),
+                "main": main_of_host(),
                 "print_frames": descriptors.THREADS,
                 "carries": process.parcels.arena is not None and process.parcels.arena.carries,
                 "incarnation": process.parcels.incarnation,

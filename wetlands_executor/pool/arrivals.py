@@ -24,7 +24,8 @@ from wetlands_executor.pool.settling import OUTPUT_HIGH, OUTPUT_LOW
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.phases import Status
 from wetlands_executor.scheduling.retry import Failure
-from wetlands_executor.serialize import payload, plain
+from wetlands_executor.serialize import interpreter, plain
+from wetlands_executor.serialize.errors import decode_error
 from wetlands_executor.serialize.plain import BadFrame, NotPlain, is_trivial
 from wetlands_executor.worker import wire
 
@@ -608,7 +609,7 @@ class Arrivals(Limits):
             if inner >= 0:
                 assert self._port is not None
                 self._port.add_reader(inner, ports.EXIT, partial(self._on_python_gone, process, inner))
-            process.foreign = hello["magic"] != payload.MAGIC
+            process.foreign = hello["magic"] != interpreter.MAGIC
             self.peer.learn(hello)
             self._answer_hello()
         elif kind == wire.READY:
@@ -623,7 +624,7 @@ class Arrivals(Limits):
             self._on_initializer_failed(process, data)
 
     def _on_initializer_failed(self, process: WorkerProcess, data: bytes | bytearray) -> None:
-        cause = payload.decode_error(data, trusted_only=True)
+        cause = decode_error(data, trusted_only=True)
         error = BrokenProcessPool(f"The initializer raised {describe(cause)}; the pool of {self.what} is not usable any more")
         error.__cause__ = cause
         process.reason = error
@@ -843,7 +844,7 @@ class Arrivals(Limits):
             return WorkerCrashed(message, code, name, tail), False
         if process.reason is not None:
             return process.reason, True
-        cause = payload.decode_error(process.failure, trusted_only=True) if process.failure is not None else None
+        cause = decode_error(process.failure, trusted_only=True) if process.failure is not None else None
         error = self._start_error(f"its process ended {how} before it was ready", tail, cause)
         return error, code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED) or cause is not None
 

@@ -26,8 +26,12 @@ from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.pool import packing
 from wetlands_executor.pool.process import TOO_LARGE, Call
 from wetlands_executor.scheduling.messages import ANY, Item
-from wetlands_executor.serialize import payload
+from wetlands_executor.serialize.calls import SCALARS, Definition, Encoded, PackedCall, encode_defined
+from wetlands_executor.serialize.errors import decode_error, undecodable
+from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.serialize.plain import BadFrame
+from wetlands_executor.serialize.settings import Context, current_context
+from wetlands_executor.serialize.unpickler import decode
 from wetlands_executor.task import Task
 from wetlands_executor.worker import wire
 
@@ -60,7 +64,7 @@ class Part(Call):
     __slots__ = ("count", "first", "received", "series")
     several = True
 
-    def __init__(self, series: Series, first: int, count: int, encoded: payload.Encoded) -> None:
+    def __init__(self, series: Series, first: int, count: int, encoded: Encoded) -> None:
         task = PartTask._of(series.pool)
         task._label = series.label
         super().__init__(task._number, encoded, series.context, task)
@@ -125,7 +129,7 @@ class Bulk(Call):
     def __init__(self, series: Series) -> None:
         task = BulkTask._of(series.pool)
         task._label = series.label
-        super().__init__(task._number, payload.Encoded(None, 0, b"", None), series.context, task)
+        super().__init__(task._number, Encoded(None, 0, b"", None), series.context, task)
         task._call = self
         task._bulk = self  # type: ignore[attr-defined]
         self.series = series
@@ -178,7 +182,7 @@ class Series:
         context: the project folders that it needs.
     """
 
-    def __init__(self, pool: Pool, definition: payload.Definition, context: payload.Context) -> None:
+    def __init__(self, pool: Pool, definition: Definition, context: Context) -> None:
         self.pool = pool
         self.definition = definition
         self.label = definition
@@ -186,7 +190,7 @@ class Series:
         self.left = 0
         #: By place: the arguments. As they are if they are of immutable builtin types, which can be pickled at any time and by any thread; else
         #: pickled when the map was called. None once the outcome is there.
-        self._arguments: list[tuple[Any, ...] | payload.Encoded | None] = []
+        self._arguments: list[tuple[Any, ...] | Encoded | None] = []
         # The arguments of all calls are as they are, and none can be large.
         self._small = False
         #: Place -> what the pickling of its arguments has raised.
@@ -216,18 +220,18 @@ class Series:
     def fill(self, calls: list[tuple[Any, ...]]) -> None:
         """Take the arguments of all calls; what pickling raises becomes the outcome of its call."""
         types = set(map(type, itertools.chain.from_iterable(calls)))
-        if types <= payload.SCALARS:
+        if types <= SCALARS:
             self._arguments = calls  # type: ignore[assignment]
             self._small = not types & _SIZED
             return
         for args in calls:
-            entry: tuple[Any, ...] | payload.Encoded | None = args
-            if not payload.SCALARS.issuperset(map(type, args)):
+            entry: tuple[Any, ...] | Encoded | None = args
+            if not SCALARS.issuperset(map(type, args)):
                 try:
-                    entry = payload.encode_defined(self.definition, args, None, self.pool.peer)
+                    entry = encode_defined(self.definition, args, None, self.pool.peer)
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the call's
                     self.failures[len(self._arguments)] = error
-                    entry = payload.PackedCall(None, 0, b"", None)  # never sent: only for the message
+                    entry = PackedCall(None, 0, b"", None)  # never sent: only for the message
                     entry.summary = arguments.of_values(args)
             self._arguments.append(entry)
 
@@ -295,12 +299,12 @@ class Series:
         parcel = None
         packed = packing.pack(entries) if large >= packing.CROSSOVER and (count > 1 or isinstance(entry, tuple)) else None
         if packed is None and count == 1 and isinstance(entry, tuple) and _bytes_in(entry) > wire.CROSSOVER:
-            entry = payload.encode_defined(definition, entry)  # immutable, so it could wait until here
+            entry = encode_defined(definition, entry)  # immutable, so it could wait until here
         if packed is not None:
             data, parcel = packed
             flags = wire.MANY | wire.BLOCKS
         elif isinstance(entry, tuple):
-            data = pickle.dumps(entries, payload.PROTOCOL)
+            data = pickle.dumps(entries, PROTOCOL)
             flags = wire.MANY | wire.PLAIN
         elif count == 1:
             assert entry is not None
@@ -312,7 +316,7 @@ class Series:
             flags = wire.MANY
         self._weight = len(data) + large
         flags |= wire.IN_BULK if len(data) > wire.INLINE else 0
-        return Part(self, first, count, payload.Encoded(definition, flags, data, definition.by_value, definition.bytecode, parcel))
+        return Part(self, first, count, Encoded(definition, flags, data, definition.by_value, definition.bytecode, parcel))
 
     def _drop_waiting(self, count: int) -> None:
         """Take the first ``count`` calls from those that wait."""
@@ -394,7 +398,7 @@ class Series:
         """Let one call fail as the worker said. The exception is rebuilt where user code may run."""
         task = self._task_for(place)
         self.store(place, SETTLED, task)
-        self.pool.run_user_code(lambda: task._settle(None, payload.decode_error(data, foreign=self.foreign)))  # which raises nothing
+        self.pool.run_user_code(lambda: task._settle(None, decode_error(data, foreign=self.foreign)))  # which raises nothing
 
     def after(self, completed: int, cancelled: int) -> None:
         """Count outcomes."""
@@ -458,9 +462,9 @@ def _value(entry: tuple[int, Any], series: Series, place: int, return_exceptions
         return None
     if kind == wire.VALUE or kind == wire.VALUE_IN_BLOCKS:
         try:
-            return payload.decode(data, series.foreign)
+            return decode(data, series.foreign)
         except BaseException as failure:
-            error = payload.undecodable(failure, f"{series.label.name}[{place}]", *series.sender)
+            error = undecodable(failure, f"{series.label.name}[{place}]", *series.sender)
             if error is failure and (not return_exceptions or isinstance(error, KeyboardInterrupt)):
                 raise  # the interrupt may be this thread's own
             if not return_exceptions:
@@ -488,12 +492,12 @@ def _value(entry: tuple[int, Any], series: Series, place: int, return_exceptions
 
 
 def collect(
-    pool: Pool, definition: payload.Definition, items: Iterable[tuple[Any, ...]], has_task: Callable[[tuple[Any, ...], dict[str, Any]], bool]
+    pool: Pool, definition: Definition, items: Iterable[tuple[Any, ...]], has_task: Callable[[tuple[Any, ...], dict[str, Any]], bool]
 ) -> tuple[Series | None, list[tuple[Any, ...]]]:
     """Return the series of all calls of a map, or None and the calls if one of them needs a Task of its own, because an argument is one."""
     calls = list(items)
-    series = Series(pool, definition, payload.current_context())
-    if not payload.SCALARS.issuperset(map(type, itertools.chain.from_iterable(calls))) and any(has_task(args, {}) for args in calls):
+    series = Series(pool, definition, current_context())
+    if not SCALARS.issuperset(map(type, itertools.chain.from_iterable(calls))) and any(has_task(args, {}) for args in calls):
         return None, calls
     series.fill(calls)
     return series, []

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from wetlands_executor.pool.process import WorkerProcess
     from wetlands_executor.pool.timers import Timer
-    from wetlands_executor.serialize.payload import Context, Encoded
+    from wetlands_executor.serialize.calls import Encoded
+    from wetlands_executor.serialize.settings import Context
 
 #: Kinds of outcomes that are not on the wire, which has none below 0: a result that was too large for
 #: the host's memory; what is no frame; a failure that has happened in the host.

@@ -32,8 +32,9 @@ from wetlands_executor.pool.timers import Timer, Timers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.phases import Status
 from wetlands_executor.scheduling.state import CREDIT, MOST_CREDIT, PoolState
-from wetlands_executor.serialize import payload
+from wetlands_executor.serialize.calls import Encoded
 from wetlands_executor.serialize.interpreter import Peer
+from wetlands_executor.serialize.settings import Context
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ class PoolCore:
         self.dependents: set[Task[Any]] = set()
         live_pools.add(self)
 
-    def make_call(self, encoded: payload.Encoded, context: payload.Context, task: Any) -> Call:
+    def make_call(self, encoded: Encoded, context: Context, task: Any) -> Call:
         """Return an item for a call, with the options of its task."""
         call = Call(task._number, encoded, context, task)
         options = task._options

@@ -42,8 +42,9 @@ from typing import Any, NamedTuple
 from wetlands_executor import children, descriptors
 from wetlands_executor.pool import bundle, spawn
 from wetlands_executor.seconds import LONGEST
-from wetlands_executor.serialize import payload, plain, references
+from wetlands_executor.serialize import interpreter, plain
 from wetlands_executor.serialize.interpreter import VERSION
+from wetlands_executor.serialize.settings import arguments_of_host, current_context, main_of_host
 from wetlands_executor.worker import wire
 
 #: Seconds that a nursery may take to fork: it does nothing else.
@@ -290,15 +291,15 @@ class Nursery:
         self._process = process
         if not wanted():
             process.kill_tree()  # Race: `give_up` looked before there was anything to end
-        context = payload.current_context()
+        context = current_context()
         config = {
             "preload": self._preload,
             "surroundings": context.data,
             "authkey": bytes(multiprocessing.current_process().authkey),
-            "magic": payload.MAGIC if payload.PORTABLE else None,
+            "magic": interpreter.MAGIC if interpreter.PORTABLE else None,
             "version": VERSION,
-            "argv": references.arguments_of_host(),
-            "main": references.main_of_host(),
+            "argv": arguments_of_host(),
+            "main": main_of_host(),
         }
         try:
             answer = plain.read_shape(process.ask(process.ship(bundle.source(compiled)) + _record(config), deadline), _ANSWER)

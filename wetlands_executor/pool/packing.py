@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from wetlands_executor.serialize import payload
+from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.sharedmem import arena
 from wetlands_executor.worker import wire
 
@@ -91,4 +91,4 @@ def pack(entries: list[Any]) -> tuple[bytes, arena.Parcel] | None:
         table.append(found or (entry if values is entry else entry.payload))
     parcel = arena.Parcel()
     head = parcel.put_all(pieces, position)
-    return (head + pickle.dumps(table, payload.PROTOCOL), parcel) if head else None
+    return (head + pickle.dumps(table, PROTOCOL), parcel) if head else None

@@ -28,7 +28,7 @@ from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.ports import RESULTS, Port
 from wetlands_executor.pool.return_lane import ReturnLane, raised_elsewhere
 from wetlands_executor.pool.timers import Timer
-from wetlands_executor.serialize.payload import Definition
+from wetlands_executor.serialize.calls import Definition
 from wetlands_executor.sharedmem.arena import Results
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.room import room

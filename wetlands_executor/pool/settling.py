@@ -17,8 +17,9 @@ from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.process import TOO_LARGE, Call, Frame, WorkerProcess
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.retry import Failure, Next, next_step
-from wetlands_executor.serialize import payload
+from wetlands_executor.serialize.errors import decode_error, undecodable
 from wetlands_executor.serialize.plain import is_trivial
+from wetlands_executor.serialize.unpickler import decode, decode_arrays
 from wetlands_executor.task import Task, needed
 from wetlands_executor.worker import wire
 
@@ -176,7 +177,7 @@ class Settling(PoolCore):
                 self._decode(call, frame)
             else:
                 call.task._settle(value, None)
-        elif kind in _VALUES and (found := payload.decode_arrays(data)) is not None:
+        elif kind in _VALUES and (found := decode_arrays(data)) is not None:
             call.task._settle(found[0], None)  # a change of threads would take longer
         elif kind == TOO_LARGE:
             call.task._settle(None, MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process"))
@@ -230,14 +231,14 @@ class Settling(PoolCore):
             elif frame.kind == wire.CANCELLED:
                 call.task._settle_cancelled(self.reason_of_cancel(call.task))
             elif call.deciding:
-                self._decide(call, payload.decode_error(frame.payload, foreign=_is_foreign(call)))
+                self._decide(call, decode_error(frame.payload, foreign=_is_foreign(call)))
             else:
                 _decode_and_settle(call, frame.kind, frame.payload)
 
     @staticmethod
     def _decode_output(call: Call, frame: Frame) -> None:
         try:
-            new = payload.decode(frame.payload, _is_foreign(call))
+            new = decode(frame.payload, _is_foreign(call))
             if not isinstance(new, dict):
                 raise TypeError(f"a {type(new).__name__} came instead of a dict of outputs")
             call.task._report_outputs(new)
@@ -309,11 +310,11 @@ def _decode_and_settle(call: Call, kind: int, data: bytes | bytearray) -> None:
     error: BaseException | None = None
     try:
         if kind == wire.ERROR:
-            error = payload.decode_error(data, foreign=_is_foreign(call))
+            error = decode_error(data, foreign=_is_foreign(call))
         else:
-            value = payload.decode(data, _is_foreign(call))
+            value = decode(data, _is_foreign(call))
     except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is this task's failure and nobody else's
         error = failure
-        error = payload.undecodable(failure, call.task._call_text(), *call.sender)
+        error = undecodable(failure, call.task._call_text(), *call.sender)
     finally:
         call.task._settle(value, error)

@@ -1,6 +1,6 @@
 """Functions and classes by value as bytes: what they reach is named by number, so that it is one object in a worker's namespace.
 
-``SpacePickler`` writes one function or class with all that it needs, in a stream of its own. ``payload.CallPickler``, which writes calls,
+``SpacePickler`` writes one function or class with all that it needs, in a stream of its own. ``pickler.CallPickler``, which writes calls,
 puts such streams into its own; arguments beside them are copies, as ever. Which objects have numbers, and whether their content has
 changed, is ``identity``'s business; ``worker/objects.py`` and ``worker/namespaces.py`` are the other end. Entered by any thread that submits.
 """
@@ -22,15 +22,17 @@ from typing import Any
 
 from cloudpickle import cloudpickle as _cp
 
-from wetlands_executor.serialize import changes, identity, payload, references
+from wetlands_executor.serialize import changes, identity, references
 from wetlands_executor.serialize.identity import Mark, Stand
+from wetlands_executor.serialize.pickler import VARYING, CallPickler, Space, reductions, space_name
+from wetlands_executor.serialize.pickler import dump as dump_call
 from wetlands_executor.sharedmem import share
 from wetlands_executor.worker import classes, namespaces, objects, sharing
 
 #: Neither numbered nor looked into: scalars, and what is named or written as code.
 _ATOMS: frozenset[Any] = frozenset({
     *identity.SCALARS, tuple, frozenset, types.CodeType, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, type(...),
-    type(NotImplemented), range, slice, Stand, payload._Space, property, staticmethod, classmethod, types.MethodType,
+    type(NotImplemented), range, slice, Stand, Space, property, staticmethod, classmethod, types.MethodType,
     types.MappingProxyType, types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
     pickle.PickleBuffer,
 })  # fmt: skip
@@ -53,7 +55,7 @@ class BoundToProcessError(pickle.PicklingError, TypeError):
     """A Task, a thread or the like stands in a closure or a global. Pickling one elsewhere is a TypeError, as here."""
 
 
-class SpacePickler(payload.CallPickler):
+class SpacePickler(CallPickler):
     """Pickles one function or class by value.
 
     Args:
@@ -64,7 +66,7 @@ class SpacePickler(payload.CallPickler):
     """
 
     def __init__(self, file: io.BytesIO, record: identity.Record, keeps: list[Any] | None, peer: Any) -> None:
-        super().__init__(file, None, keeps, peer=peer)
+        super().__init__(file, None, keeps, peer=peer, by_value=_this_module)
         self._record = record
         # id -> the stand-in of an object of this stream, which keeps the object; or of one that is written as it is.
         self._stands: dict[int, Stand] = {}
@@ -153,7 +155,7 @@ class SpacePickler(payload.CallPickler):
         """Return True for what travels by rules of its own."""
         return (
             kind.__module__ in ("typing", "types", "enum", "wetlands_executor.worker.reductions", "annotationlib")
-            or kind in payload._VARYING
+            or kind in VARYING
             or kind.__name__ in ("singledispatchmethod", "cached_property")
             or isinstance(obj, (types.GenericAlias, logging.Logger))
         )
@@ -212,7 +214,7 @@ class SpacePickler(payload.CallPickler):
         if found is not None:
             return found
         if kind is functools.partial:
-            found = payload._reductions().reduce_decorated(obj)
+            found = reductions().reduce_decorated(obj)
             if found is not None:
                 return self._numbered(obj, found)
         if kind in _TRANSPARENT or identity.has_plain_state(kind):
@@ -224,7 +226,7 @@ class SpacePickler(payload.CallPickler):
         try:
             reduced = super().reducer_override(obj)
             if reduced is NotImplemented and id(obj) not in self._plain:
-                data, pickler = payload.dump(obj, None, self.keeps, peer=self._peer, record=self.record)
+                data, pickler = dump_call(obj, None, self.keeps, peer=self._peer, record=self.record, by_value=_this_module)
             else:
                 return self._numbered(obj, reduced)
         finally:
@@ -244,7 +246,7 @@ class SpacePickler(payload.CallPickler):
                 self._plainly(part)
         return objects.make, (self.record.of(obj).number, function, args)
 
-    def _take(self, pickler: payload.CallPickler) -> None:
+    def _take(self, pickler: CallPickler) -> None:
         """Take over what another stream within this one has found out."""
         self.needs.update(pickler.needs)
         if pickler.by_value is not None:
@@ -345,22 +347,22 @@ class SpacePickler(payload.CallPickler):
 
     def _function_by_value(self, func: Any) -> Any:
         """Reduce a function by value, with its globals as entries that the worker may or may not need."""
-        dispatcher = payload._reductions().reduce_dispatcher(func)
+        dispatcher = reductions().reduce_dispatcher(func)
         if dispatcher is not None:
             return self._reduce_dispatcher(func, dispatcher)
         what = references.display_name(func)
-        newargs, (attributes, slots) = self._function_getnewargs(func), payload._reductions().function_state(func)
+        newargs, (attributes, slots) = self._function_getnewargs(func), reductions().function_state(func)
         if self._foreign():
-            newargs, attributes, slots = payload._reductions().reduce_function(func, self._names, newargs, (attributes, slots), what)
+            newargs, attributes, slots = reductions().reduce_function(func, self._names, newargs, (attributes, slots), what)
         code, base, function_name, defaults, _fresh = newargs
         record = self.record
         cells = func.__closure__ or ()
         known = record.of(func)
-        space = payload._space_name(func.__globals__) if isinstance(base, dict) else None
+        space = space_name(func.__globals__) if isinstance(base, dict) else None
         if space is not None:
             base = self._spaces.get(id(func.__globals__))
             if base is None:
-                base = self._spaces[id(func.__globals__)] = payload._Space(space, self._plainly(dict(_base_of(func))))
+                base = self._spaces[id(func.__globals__)] = Space(space, self._plainly(dict(_base_of(func))))
         elif isinstance(base, dict):
             self._plainly(base)
         entries = self._entries(slots.pop("__globals__"), func, what, space)
@@ -446,7 +448,7 @@ class SpacePickler(payload.CallPickler):
         return *made, (known.number, version, rest[-1], (original, registered)), None, None, objects.set_once
 
     def _class_by_value(self, cls: Any) -> Any:
-        maker, args, state, _, _, setter = payload._reductions().reduce_class(cls, self._foreign() or None)
+        maker, args, state, _, _, setter = reductions().reduce_class(cls, self._foreign() or None)
         self._at = Mark(cls.__qualname__, "class", cls.__qualname__)
         if setter is classes.set_class:
             what = cls.__qualname__
@@ -551,15 +553,5 @@ def current(obj: Any, keeps: list[Any] | None, peer: Any, record: identity.Recor
     return made
 
 
-def definition_of(fn: Any, peer: Any) -> payload.Definition | None:
-    """Return the number of a function by value that is submitted again as it was; None for everything else."""
-    record: identity.Record = peer.record
-    found: changes.Watched | None = record.functions.get(id(fn))
-    if found is None or not found.is_current(fn, record):
-        return None
-    made = found.definition
-    if made is None:
-        data = pickle.dumps(("value", found.data), 4)
-        made = payload.Definition(data, references.display_name(fn), found.by_value, bytecode=found.bytecode, needs=found.needs)
-        found.definition = made
-    return made  # type: ignore[no-any-return]
+def _this_module() -> Any:
+    return sys.modules[__name__]

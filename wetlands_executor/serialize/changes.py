@@ -31,7 +31,7 @@ class Watched:
     Attributes:
         data: its stream.
         checks: what has to be as it was.
-        needs, by_value, bytecode: of the stream; see ``payload.Definition``.
+        needs, by_value, bytecode: of the stream; see ``calls.Definition``.
         definition: made when it is submitted again.
     """
 

@@ -148,7 +148,7 @@ class Record:
         epoch: takes the numbers of objects and pieces that the host drops.
         ready: such numbers of which workers may be told.
         urgent: the host has dropped a piece since: its memory is worth a message.
-        functions: id of a function or class -> how it was pickled last (``watching.Watched``).
+        functions: id of a function or class -> how it was pickled last (``changes.Watched``).
         retired: definitions that will not be called again.
         restless: something was pickled or dropped since the last look.
     """

@@ -19,6 +19,8 @@ from wetlands_executor.errors import WetlandsExecutorError
 
 #: What has to be the same on both sides for bytecode to travel: implementation and magic number (PEP 3147).
 MAGIC = f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}"
+#: A switch for tests: False lets bytecode travel as if there were one Python version only.
+PORTABLE = True
 #: Version of this Python, for messages.
 VERSION = sys.version.split()[0]
 #: Of an interpreter that has not answered, before there is a pool whose workers could: its source is right for any.

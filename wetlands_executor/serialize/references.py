@@ -51,20 +51,6 @@ def _installation_paths() -> list[str]:
     return [paths[key] for key in keys if key in paths]
 
 
-def arguments_of_host() -> list[str]:
-    """Return ``sys.argv`` for the workers, as text only; programs that embed Python may have none."""
-    return [value for value in getattr(sys, "argv", None) or () if type(value) is str]
-
-
-def main_of_host() -> tuple[str, str | None, str | None]:
-    """Return this Python's prefix, the file of the program if it has one, and the module's name if it was started with ``python -m``."""
-    main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
-    name = getattr(getattr(main, "__spec__", None), "name", None)
-    found = os.path.abspath(file) if type(file) is str else None
-    return sys.prefix, found, name if type(name) is str and found is not None else None
-
-
 @functools.cache
 def _environment_folders() -> tuple[str, ...]:
     """Return the folders of the host's standard library and installed packages."""

@@ -1,7 +1,7 @@
 """``share()``: one array for many tasks, with one copy in all, or as memory that both sides write.
 
 A shared array lies in a block of the file of arguments that is given to nobody: its word holds a number of its own, and the pickler of calls
-(``payload.CallPickler``) sends a reference to it and to its views. A worker that looks at it says so by a *lease*, a word in its own file
+(``serialize.pickler.CallPickler``) sends a reference to it and to its views. A worker that looks at it says so by a *lease*, a word in its own file
 of results that only it writes.
 
 The block is freed when the last view on the host is gone (calls under way hold one) and no living worker has a lease. Leases are looked at

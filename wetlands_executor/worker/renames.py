@@ -1,6 +1,6 @@
 """What differs between versions of Python and numpy in a pickle stream: names that moved, and a few forms that only one side reads.
 
-Both unpicklers ask here, the worker's (``calls.RichUnpickler``) and the host's (``payload._ResultUnpickler``). What is found under its own
+Both unpicklers ask here, the worker's (``calls.RichUnpickler``) and the host's (``unpickler._ResultUnpickler``). What is found under its own
 name costs nothing; a table is consulted for ``numpy.`` modules and after a failure. Keeps no state but one cache; any thread may enter.
 
 numpy 2 renamed ``numpy.core`` to ``numpy._core``. numpy 1.26 has stubs of the new names, numpy 2 of the old ones, and neither is complete

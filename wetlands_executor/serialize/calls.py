@@ -1,0 +1,326 @@
+"""Calls to bytes (the worker's half is ``worker/calls.py``).
+
+Three ways for a call, cheapest first: an importable function is defined once per worker and named by a number; its arguments, if they are
+of builtin scalar types, go through the C pickler; everything else goes through ``pickler.CallPickler``.
+
+``encode`` runs in the thread that submits, without a lock: pickling is user code.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import itertools
+import pickle
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from wetlands_executor import arguments
+from wetlands_executor.serialize import interpreter, pickler, references
+from wetlands_executor.serialize.pickler import PROTOCOL, CallPickler
+from wetlands_executor.sharedmem import share
+from wetlands_executor.sharedmem.arena import Parcel
+from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.serialize.changes import Watched
+    from wetlands_executor.serialize.identity import Epoch, Piece
+    from wetlands_executor.serialize.interpreter import Peer
+
+SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
+_numbers = itertools.count(1)
+
+
+class Definition:
+    """A function that workers know by number after they have read it once.
+
+    Attributes:
+        number: its name on the wire, unique in this process.
+        data: the definition, pickled from builtin types.
+        name: for messages.
+        by_value: name of the function if its code travels, else None.
+        bytecode: its code travels as it is, for workers of this very Python only.
+        rewritten: it stands in a test module that pytest has changed; see ``references.is_rewritten``.
+        keep: the function, so that its ``id`` stays its own; or the shared arrays in it.
+        needs: large objects that it refers to, which a worker has to have before.
+    """
+
+    __slots__ = ("__weakref__", "bare", "by_value", "bytecode", "data", "keep", "name", "needs", "number", "rewritten")
+
+    def __init__(
+        self, data: bytes, name: str, by_value: str | None = None, keep: Any = None, *, bytecode: bool = False, needs: Sequence[Piece] = ()
+    ) -> None:
+        self.number = next(_numbers)
+        self.name = name
+        self.data = data
+        self.by_value = by_value
+        self.bytecode = bytecode
+        self.rewritten = False
+        #: The call without arguments, once there was one.
+        self.bare: DefinedCall | None = None
+        self.keep = keep
+        self.needs = needs
+
+
+class Encoded:
+    """A call as bytes.
+
+    Attributes:
+        definition: the function, or None if the payload has it.
+        flags: of the call frame.
+        payload: pickled (args, kwargs), or (function, args, kwargs); empty for a call without arguments.
+        by_value: name of what travels as code, or None.
+        bytecode: that code travels as it is: only workers of this very Python may get this call.
+        parcel: its blocks in shared memory, or None.
+    """
+
+    __slots__ = ("by_value", "bytecode", "definition", "flags", "parcel", "payload")
+    #: Large objects that the payload refers to, which a worker has to have before.
+    needs: Sequence[Piece] = ()
+    #: What tells the arguments if the payload does not: a short pickle, or the text itself.
+    summary: bytes | str | None = None
+
+    def __init__(
+        self,
+        definition: Definition | None,
+        flags: int,
+        payload: bytes,
+        by_value: str | None,
+        bytecode: bool = False,
+        parcel: Parcel | None = None,
+    ) -> None:
+        self.definition = definition
+        self.flags = flags
+        self.payload = payload
+        self.by_value = by_value
+        self.bytecode = bytecode
+        self.parcel = parcel
+
+
+class PackedCall(Encoded):
+    """An ``Encoded`` whose payload is long, or in shared memory."""
+
+    __slots__ = ("summary",)
+
+
+class NeedyCall(Encoded):
+    """An ``Encoded`` whose payload refers to objects of the host's namespaces. ``epoch``: see ``identity.Epoch``."""
+
+    __slots__ = ("epoch", "needs", "summary")
+    epoch: Epoch
+
+
+class DefinedCall(Encoded):
+    """An ``Encoded`` whose definition is known."""
+
+    __slots__ = ()
+    definition: Definition
+
+
+def _by_value() -> pickler.ByValue:
+    """Return what pickles functions and classes by value, imported when the first of them is met."""
+    found: pickler.ByValue = pickler.late("wetlands_executor.serialize.by_value")
+    return found
+
+
+def dumps(
+    value: Any, parcel: Parcel | None = None, keeps: list[Any] | None = None, *, peer: Peer | None = None
+) -> tuple[bytes, str | None, bool]:
+    """Pickle as ``dump``; return the bytes, the name of what travels as code, if anything does, and whether it does as bytecode."""
+    data, made = dump(value, parcel, keeps, peer=peer)
+    return data, made.by_value, made.bytecode
+
+
+def dump(
+    value: Any, parcel: Parcel | None = None, keeps: list[Any] | None = None, *, peer: Peer | None = None
+) -> tuple[bytes, CallPickler]:
+    """Pickle for a worker; return the bytes and what the pickler has found out. See ``pickler.dump``."""
+    return pickler.dump(value, parcel, keeps, peer=peer, by_value=_by_value)
+
+
+# Definitions of importable functions, by id; the Definition keeps the function, and so its id. Guarded by the GIL.
+_definitions: dict[int, Definition] = {}
+_targets: dict[tuple[Any, ...], Definition] = {}
+
+
+def define(fn: Callable[..., Any] | str) -> Definition | None:
+    """Return the definition of an importable function or a target string; None for everything that has to travel by value.
+
+    Raises:
+        ValueError, FileNotFoundError: a malformed target, or one that names no file.
+    """
+    if isinstance(fn, str):
+        definition_tuple = references.definition_of_target(fn)
+        key = definition_tuple[:3] + definition_tuple[-1:]
+        found = _targets.get(key)
+        if found is None:
+            found = _targets.setdefault(key, Definition(pickle.dumps(definition_tuple, 4), fn))
+        return found
+    if not isinstance(fn, (types.FunctionType, types.BuiltinFunctionType, type)):
+        return None
+    found = _definitions.get(id(fn))
+    if found is not None:
+        return found
+    reference = references.reference_to(fn)
+    if reference is None:
+        return None
+    made = Definition(pickle.dumps(("reference", *reference), 4), references.display_name(fn), keep=fn)
+    made.rewritten = references.is_rewritten(reference)
+    return _definitions.setdefault(id(fn), made)
+
+
+def wants_value(definition: Definition, peer: Peer | None) -> bool:
+    """Return True for a function that can be imported here, but whose code over there would be another: a test module's rewritten one."""
+    return definition.rewritten and interpreter.PORTABLE and peer is not None and peer.foreign
+
+
+def define_by_value(fn: Callable[..., Any], peer: Peer | None = None) -> Definition:
+    """Return a definition that carries the function itself; for callers that use it many times (``map``)."""
+    keeps: list[Any] = []
+    data, made = dump(fn, None, keeps, peer=peer)
+    name, needs = references.display_name(fn), tuple(made.needs.values())
+    keeps.append(made.record.epoch)
+    return Definition(pickle.dumps(("value", data), 4), name, made.by_value, keeps, bytecode=made.bytecode, needs=needs)
+
+
+def encode(
+    fn: Callable[..., Any] | str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    definition: Definition | None = None,
+    peer: Peer | None = None,
+) -> Encoded:
+    """Pickle a call for workers of ``peer``. Raises whatever the pickling of its parts raises."""
+    if definition is None:
+        definition = _definitions.get(id(fn))
+        if definition is None and peer is not None and peer.record is not None:
+            definition = _definition_by_value(fn, peer)
+        definition = definition or define(fn)
+    if definition is not None and definition.rewritten and wants_value(definition, peer):
+        definition = None
+    if definition is None:
+        return _encode_call(None, (fn, args, kwargs), peer)
+    if not args and not kwargs:
+        return Encoded(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
+    return encode_defined(definition, args, kwargs, peer)
+
+
+def encode_at_once(fn: Any, args: tuple[Any, ...], definition: Definition | None) -> DefinedCall | None:
+    """Pickle a call of a known function with a few scalars; None if it is not as simple as that."""
+    if definition is None:
+        definition = _definitions.get(id(fn))
+        if definition is None or definition.rewritten:
+            return None
+    if not args:
+        bare = definition.bare
+        if bare is None:
+            bare = definition.bare = DefinedCall(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
+        return bare
+    for value in args:
+        if type(value) not in SCALARS:
+            return None
+    payload = pickle.dumps((args, None), PROTOCOL)
+    if len(payload) > wire.INLINE:
+        return None
+    return DefinedCall(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
+
+
+def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, peer: Peer | None = None) -> Encoded:
+    """Pickle the arguments of a call whose function has a definition."""
+    for value in args:
+        if type(value) not in SCALARS:
+            break
+    else:
+        if not kwargs:
+            payload = pickle.dumps((args, None), PROTOCOL)
+            if len(payload) <= wire.INLINE:
+                return Encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
+            return _encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode, None, (args, None))
+    if not kwargs and _are_arrays(args):
+        payload, parcel = _dumps_arrays((args, None))
+        return _encoded(definition, 0, payload, definition.by_value, definition.bytecode, parcel, (args, None))
+    return _encode_call(definition, (args, kwargs or {}), peer)
+
+
+def _are_arrays(args: tuple[Any, ...]) -> bool:
+    """Return True for scalars and numpy's arrays of numbers, of which ``pickle`` makes the same bytes as ``CallPickler``, in a fifth of the time."""
+    numpy: Any = sys.modules.get("numpy")
+    array = getattr(numpy, "ndarray", None)
+    if array is None or array in copyreg.dispatch_table or share.any_shared():
+        return False
+    for value in args:
+        if type(value) is array:
+            dtype = value.dtype
+            if dtype.kind not in "biufc" or dtype.isbuiltin != 1 or dtype.metadata is not None:
+                return False
+        elif type(value) not in SCALARS:
+            return False
+    return True
+
+
+def _dumps_arrays(value: Any) -> tuple[bytes, Parcel]:
+    parcel = Parcel()
+    try:
+        return pickle.dumps(value, PROTOCOL, buffer_callback=parcel.take), parcel
+    except BaseException:
+        parcel.discard()  # as below
+        raise
+
+
+def _encode_call(definition: Definition | None, value: Any, peer: Peer | None) -> Encoded:
+    parcel = Parcel()
+    try:
+        payload, made = dump(value, parcel, peer=peer)
+    except BaseException:
+        parcel.discard()  # its task may keep the exception, and the traceback this frame
+        raise
+    by_value, bytecode = made.by_value, made.bytecode
+    if definition is not None:
+        by_value, bytecode = definition.by_value or by_value, definition.bytecode or bytecode
+    encoded = _encoded(definition, 0, payload, by_value, bytecode, parcel, value)
+    if made._record is None:
+        return encoded
+    needy = NeedyCall(definition, encoded.flags, encoded.payload, by_value, bytecode, encoded.parcel)
+    needy.needs = tuple(made.needs.values())
+    needy.summary = encoded.summary
+    needy.epoch = made.record.epoch
+    return needy
+
+
+def _encoded(
+    definition: Definition | None,
+    flags: int,
+    payload: bytes,
+    by_value: str | None,
+    bytecode: bool,
+    parcel: Parcel | None,
+    value: tuple[Any, ...],
+) -> Encoded:
+    """Return the call with this payload, the pickle of ``value``."""
+    packed = len(payload) > wire.CROSSOVER or (parcel is not None and not parcel.empty)
+    if not packed and len(payload) <= arguments.KEPT:
+        return Encoded(definition, flags if len(payload) <= wire.INLINE else flags | wire.IN_BULK, payload, by_value, bytecode)
+    # Its text is made now only if it is cheaper than to keep what tells it.
+    summary = payload if len(payload) <= arguments.KEPT else arguments.of_values(value[-2], value[-1])
+    more = wire.IN_BULK
+    if packed:
+        parcel = parcel or Parcel()
+        payload, more = parcel.pack(payload)
+    found = PackedCall(definition, flags | more, payload, by_value, bytecode, None if parcel is None or parcel.empty else parcel)
+    found.summary = summary
+    return found
+
+
+def _definition_by_value(fn: Any, peer: Peer) -> Definition | None:
+    """Return the number of a function by value that is submitted again as it was; None for everything else."""
+    record = peer.record
+    found: Watched | None = record.functions.get(id(fn))
+    if found is None or not found.is_current(fn, record):
+        return None
+    made: Definition | None = found.definition
+    if made is None:
+        data = pickle.dumps(("value", found.data), 4)
+        made = Definition(data, references.display_name(fn), found.by_value, bytecode=found.bytecode, needs=found.needs)
+        found.definition = made
+    return made

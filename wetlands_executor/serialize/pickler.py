@@ -1,0 +1,303 @@
+"""The pickler of calls: cloudpickle with our rules for what the user's project defines.
+
+Two differences: objects of the project are named together with their file, and functions by value share one namespace per module
+(``worker/namespaces.py``). For a Python of another magic number their code is reduced to source (``worker/reductions.py``). Functions and
+classes by value are streams of their own in the stream of a call; what writes those (``by_value.py``) is built on this module and is given
+to each pickler when it is made.
+
+Entered by any thread that submits, without a lock: pickling is user code.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib
+import io
+import pickle
+import sys
+import types
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import cloudpickle
+from cloudpickle import cloudpickle as _cp
+
+from wetlands_executor import threads
+from wetlands_executor.serialize import interpreter, references
+from wetlands_executor.sharedmem import share
+from wetlands_executor.worker import imports, namespaces, objects, renames
+
+if TYPE_CHECKING:
+    from wetlands_executor.serialize.changes import Watched
+    from wetlands_executor.serialize.identity import Piece, Record
+    from wetlands_executor.serialize.interpreter import Peer
+    from wetlands_executor.sharedmem.arena import Parcel
+
+PROTOCOL = 5
+
+
+#: Types whose objects are made or pickled differently in other Python versions.
+VARYING = frozenset({types.CodeType, types.GenericAlias, types.UnionType, type(Callable[[], None])})
+
+
+#: Modules that ``_import_late`` has imported.
+_late: dict[str, Any] = {}
+
+
+def _import_late(name: str) -> Any:
+    """Import a module of ours in the middle of a call.
+
+    Race: a signal handler or a finalizer that submits meanwhile would find the module half made, since a thread does not wait for an import of
+    its own. So another thread imports it, which any re-entry of this one waits for.
+    """
+    known = sys.modules.get(name)
+    if known is not None and not getattr(known.__spec__, "_initializing", False):
+        return _late.setdefault(name, known)
+    load = partial(importlib.import_module, name)
+    try:
+        found = threads.apart(load)
+    except RuntimeError:  # no thread can be started
+        found = load()
+    return _late.setdefault(name, found)
+
+
+def late(name: str) -> Any:
+    """Return a module of ours that is imported when it is needed first."""
+    return _late.get(name) or _import_late(name)
+
+
+def reductions() -> Any:
+    """Return the rules for code and classes by value, imported when the first of them is met: many programs send none."""
+    return late("wetlands_executor.worker.reductions")
+
+
+class ByValue(Protocol):
+    """What writes functions and classes by value; see ``by_value.py``."""
+
+    def current(self, obj: Any, keeps: list[Any] | None, peer: Peer | None, record: Record, /) -> Watched:
+        """Return a function or class as it is pickled."""
+
+    def record_of(self, peer: Peer | None, /) -> Record:
+        """Return the objects that the workers know by number."""
+
+    def reduce_sentinel(self, obj: Any, record: Record, /) -> Any:
+        """Return how an object is pickled that is nothing but its identity; None for all others."""
+
+
+class Space:
+    """Stands for a function's globals in the stream; becomes the namespace of its module in the worker."""
+
+    __slots__ = ("base", "name")
+
+    def __init__(self, name: str, base: dict[str, Any]) -> None:
+        self.name = name
+        self.base = base
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return namespaces.share, (self.name, self.base)
+
+
+# How a few classes are pickled, once their modules are loaded; for our own pickles, not for the program's.
+_reducers: dict[Any, Any] = {}
+
+
+class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle, with references that name the project's files and one namespace per module.
+
+    Args:
+        file: where the bytes go.
+        parcel: takes large buffers, and shared arrays that are referred to.
+        keeps: takes shared arrays, where there is no parcel.
+        peer: the Python that reads them; None is one like this.
+        by_name: raise ``reductions.ByValue`` instead of sending code.
+        by_value: returns what writes functions and classes by value; called when the first of them is met.
+    """
+
+    dispatch_table: ClassVar[Any] = collections.ChainMap(_reducers, *cloudpickle.Pickler.dispatch_table.maps)
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        parcel: Parcel | None = None,
+        keeps: list[Any] | None = None,
+        *,
+        peer: Peer | None = None,
+        by_name: bool = False,
+        by_value: Callable[[], ByValue],
+    ) -> None:
+        for name in renames.pending:
+            if name in sys.modules:
+                renames.learn_reducers(_reducers, _reducers)
+                break
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=parcel.take if parcel is not None else None)
+        #: number -> a large object that the stream refers to.
+        self.needs: dict[int, Piece] = {}
+        self._record: Record | None = None
+        #: Takes shared arrays that are referred to; None: they are copied.
+        self.keeps = keeps if parcel is None else parcel.keeps
+        self.by_value: str | None = None
+        self._spaces: dict[int, Space] = {}
+        self._peer = peer
+        self._by_name = by_name
+        self._by_value = by_value
+        # Who reads it, once something was met that depends on it; False is a Python like this one.
+        self._names: Any = None if peer is not None else False
+
+    @property
+    def bytecode(self) -> bool:
+        """True if what was pickled holds code as it is."""
+        return self.by_value is not None and not self._names and interpreter.PORTABLE
+
+    def _foreign(self) -> Any:
+        """Return who reads it if that is a Python of another magic number, else False. Asked only when code or its like is met."""
+        if self._names is None:
+            peer = self._peer
+            assert peer is not None
+            self._names = reductions().Names(peer.version, self._dumps_by_name) if interpreter.PORTABLE and peer.foreign else False
+        return self._names
+
+    def explain(self, error: TypeError | pickle.PicklingError, named: bool = False) -> None:
+        """Raise a better error if what could not be pickled belongs to code that was on its way to another Python.
+
+        Args:
+            error: what pickling has raised.
+            named: the caller says which value of which function it was.
+        """
+        if self._names and self._names.annotated:
+            self._names.blame(error, lambda value: CallPickler(io.BytesIO(), peer=self._peer, by_value=self._by_value).dump(value))
+        if not named and self._names and self.by_value is not None and str(error).startswith(("cannot pickle", "can't pickle")):
+            raise pickle.PicklingError(
+                f"{self.by_value} cannot be sent to a worker: what it needs, or an argument, cannot be pickled ({error}). Make that object "
+                "inside the function, or once per worker with an initializer"
+            ) from error
+
+    def _dumps_by_name(self, obj: Any) -> bytes:
+        with io.BytesIO() as stream:
+            CallPickler(stream, peer=self._peer, by_name=True, by_value=self._by_value).dump(obj)
+            return stream.getvalue()
+
+    def _note(self, name: str) -> None:
+        """Note that code travels."""
+        if self._by_name:
+            raise reductions().ByValue
+        if self.by_value is None:
+            self.by_value = name
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce functions and classes by our rules; leave the rest to cloudpickle."""
+        kind = type(obj)
+        if isinstance(obj, types.FunctionType):
+            reference = references.reference_to(obj)
+            if reference is None or self._wants_value(reference):
+                self._note(references.display_name(obj))
+                return self._function_by_value(obj)
+            return self._by_reference(reference)
+        if issubclass(kind, type):
+            return self._reduce_class(obj)
+        if isinstance(obj, types.MethodType):
+            name = obj.__func__.__name__
+            if getattr(obj.__self__, name, None) == obj:  # by name, as pickle does it: the function itself may have no name of its own
+                return getattr, (obj.__self__, name)
+        if kind.__module__ in ("functools", "typing", "annotationlib") and references.reference_to(obj) is None:
+            found = reductions().reduce_decorated(obj)
+            if found is not None:
+                return found
+        if kind in VARYING and self._foreign():
+            if kind is types.CodeType:
+                self._note(obj.co_name)
+            return reductions().reduce_value(obj, self._names)
+        if kind is types.CodeType:
+            return reductions().keep_file(obj)
+        if self.keeps is not None and share.any_shared():
+            found = share.reduce(obj)
+            if found is not None:
+                self.keeps.append(obj)
+                return found
+        if kind is object or getattr(obj, "__dict__", None) == {}:
+            found = self._by_value().reduce_sentinel(obj, self.record)
+            if found is not None:
+                return found
+        return super().reducer_override(obj)
+
+    def _reduce_class(self, obj: Any) -> Any:
+        if obj in (type(None), type(...), type(NotImplemented)):
+            return _cp._class_reduce(obj)
+        if obj in _cp._BUILTIN_TYPE_NAMES:
+            return reductions().builtin_type(_cp._BUILTIN_TYPE_NAMES[obj]) if self._foreign() else _cp._class_reduce(obj)
+        if obj.__module__ == "builtins":
+            return _cp._class_reduce(obj)
+        if obj.__module__ == "enum":
+            found = reductions().reduce_enum_base(obj)
+            if found is not None and self._foreign():
+                return found
+        reference = references.reference_to(obj)
+        if reference is None or self._wants_value(reference):
+            self._note(obj.__qualname__)
+            return self._class_by_value(obj)
+        return self._by_reference(reference)
+
+    def _wants_value(self, reference: references.Reference) -> bool:
+        """Return True for what goes by value although it could be imported."""
+        return _cp._is_registered_pickle_by_value(sys.modules[reference.module]) or (references.is_rewritten(reference) and bool(self._foreign()))
+
+    @staticmethod
+    def _by_reference(reference: references.Reference) -> Any:
+        if reference.file is None:
+            return NotImplemented
+        return imports.fetch, tuple(reference)
+
+    def _function_by_value(self, obj: Any) -> Any:
+        """Reduce a function or class by value to a stream of its own, in which everything has its identity."""
+        found = self._by_value().current(obj, self.keeps, self._peer, self.record)
+        for piece in found.needs:
+            self.needs[piece.number] = piece
+        self._foreign()
+        return objects.load, (found.data,)
+
+    _class_by_value = _function_by_value
+
+    @property
+    def record(self) -> Record:
+        """The objects that the readers know by number."""
+        found = self._record
+        if found is None:
+            found = self._record = self._by_value().record_of(self._peer)
+        return found
+
+
+def space_name(space: Mapping[str, Any]) -> str | None:
+    """Return the module's name if this is the dictionary of an imported module, which all its functions share."""
+    name = space.get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    return name if module is not None and module.__dict__ is space else None
+
+
+def dump(
+    value: Any,
+    parcel: Parcel | None = None,
+    keeps: list[Any] | None = None,
+    *,
+    peer: Peer | None = None,
+    record: Record | None = None,
+    by_value: Callable[[], ByValue],
+) -> tuple[bytes, CallPickler]:
+    """Pickle for a worker; return the bytes and what the pickler has found out.
+
+    Args:
+        value: what is sent.
+        parcel: takes large buffers, and shared arrays that are referred to.
+        keeps: takes shared arrays, where there is no parcel; has to live as long as the bytes are used.
+        peer: the Python of the workers; None is one like this.
+        record: the objects that the workers know by number, if there is no peer.
+        by_value: returns what writes functions and classes by value.
+    """
+    with io.BytesIO() as stream:
+        pickler = CallPickler(stream, parcel, keeps, peer=peer, by_value=by_value)
+        pickler._record = record
+        try:
+            pickler.dump(value)
+        except (TypeError, pickle.PicklingError) as error:
+            pickler.explain(error)
+            raise
+        return stream.getvalue(), pickler

@@ -1,0 +1,79 @@
+"""What workers take over from this process: the folders of the user's project, log levels, ``sys.argv``, the main module."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import pickle
+import sys
+from typing import Any
+
+from wetlands_executor.serialize import references
+
+_numbers = itertools.count(1)
+
+
+class Context:
+    """The user's project folders and log levels at the time of a call; sent to a worker before the first call that needs them."""
+
+    __slots__ = ("content", "data", "number", "seen")
+
+    def __init__(self, seen: tuple[list[str], int], content: tuple[list[str], dict[str, int]]) -> None:
+        self.number = next(_numbers)
+        self.content = content
+        self.data = pickle.dumps(content, 4)
+        self.seen = seen
+
+
+_context: Context | None = None
+
+
+def current_context() -> Context:
+    """Return the surroundings as they are now; the same object as long as nothing changed."""
+    global _context  # a cache of one entry; replaced whole, so a race costs a second equal object
+    context = _context
+    if context is None or context.seen != (sys.path, len(references.extra_roots)) or _MARK not in getattr(logging.root, "_cache", ()):
+        references.note_editable_installs()
+        seen = (list(sys.path), len(references.extra_roots))
+        paths = list(references.project_paths())
+        paths += [root for root in references.extra_roots if root not in paths]
+        content = (paths, _log_levels())
+        if context is not None and context.content == content:
+            context.seen = seen
+        else:
+            context = Context(seen, content)
+        _context = context
+    return context
+
+
+#: ``Logger.setLevel`` clears the caches of all loggers (so that ``isEnabledFor`` asks anew); this mark in the root's cache goes with it.
+_MARK = "wetlands_executor"
+
+
+
+def _log_levels() -> dict[str, int]:
+    """Return the levels of all loggers that have one of their own; "" is the root."""
+    cache: dict[Any, Any] | None = getattr(logging.root, "_cache", None)
+    if cache is not None:
+        cache[_MARK] = True
+    disabled = logging.root.manager.disable
+    found = {"": max(logging.root.level, disabled + 1 if disabled else 0)}
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and logger.level:
+            found[name] = max(logger.level, disabled + 1 if disabled else 0)
+    return found
+
+
+def arguments_of_host() -> list[str]:
+    """Return ``sys.argv`` for the workers, as text only; programs that embed Python may have none."""
+    return [value for value in getattr(sys, "argv", None) or () if type(value) is str]
+
+
+def main_of_host() -> tuple[str, str | None, str | None]:
+    """Return this Python's prefix, the file of the program if it has one, and the module's name if it was started with ``python -m``."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    found = os.path.abspath(file) if type(file) is str else None
+    return sys.prefix, found, name if type(name) is str and found is not None else None

@@ -1,0 +1,129 @@
+"""Bytes to values: results of workers, unpickled.
+
+``decode`` runs user code (imports, ``__setstate__``), so it is for threads on which that may run. ``decode_arrays`` and
+``plain.is_trivial`` know what may be read anywhere. Owns no state.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import traceback
+from typing import Any
+
+from cloudpickle import cloudpickle as _cp
+
+from wetlands_executor.errors import ScriptExit
+from wetlands_executor.serialize import interpreter, plain, versions
+from wetlands_executor.sharedmem.arena import Delivery
+from wetlands_executor.worker import renames
+
+
+class _ResultUnpickler(pickle.Unpickler):
+    """Maps the worker's private names back to the host's."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("_wetlands_worker"):
+            if module == "_wetlands_worker.cloudpickle":
+                return getattr(_cp, name)
+            if (module, name) == ("_wetlands_worker.scripts", "ScriptExit"):
+                return ScriptExit
+            module = "wetlands_executor.worker" + module[len("_wetlands_worker") :]
+        self.modules.add(module)
+        try:
+            return renames.find(module, name, super().find_class)
+        except (ImportError, AttributeError) as error:
+            versions.note_name(error, module, name)
+            raise
+
+    #: Modules that the stream has named, for the message if it cannot be read.
+    modules: set[str]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.modules = set()
+
+
+class _ForeignUnpickler(_ResultUnpickler):
+    """Unpickler for a worker of another magic number: bytecode is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        from wetlands_executor.worker import portable
+
+        portable.check_name(module, name)
+        return super().find_class(module, name)
+
+
+#: What numpy's own pickles of arrays, numbers and dtypes name. None of it runs user code, and it is there at once if numpy is.
+_ARRAY_NAMES = frozenset(
+    [
+        *((f"numpy.{core}.numeric", "_frombuffer") for core in ("_core", "core")),
+        *((f"numpy.{core}.multiarray", name) for core in ("_core", "core") for name in ("_reconstruct", "scalar")),
+        ("numpy", "dtype"),
+        ("numpy", "ndarray"),
+    ]
+)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Knows what arrays of numbers need and nothing else: runs no user code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        # Not imported, which may have to wait, and not by attribute, which warns where numpy has renamed it.
+        found = vars(sys.modules[module]).get(name) if (module, name) in _ARRAY_NAMES and module in sys.modules else None
+        if found is None:
+            raise pickle.UnpicklingError(f"{module}.{name} is not looked up here")
+        return found
+
+
+def decode_arrays(payload: bytes | bytearray | Delivery) -> tuple[Any] | None:
+    """Unpickle a result of numpy's arrays, and plain containers and numbers beside them, in a tuple; None if it is anything else.
+
+    Runs no user code. Asked for every result that is not trivial, so what names nothing of numpy is not even tried.
+    """
+    data: Any = payload
+    buffers = None
+    if isinstance(payload, Delivery):
+        data, buffers = payload.data, payload.buffers
+    if len(data) >= plain.MOST_BYTES or b"numpy" not in data or not plain.is_array(data):
+        return None
+    try:
+        found = (_ArrayUnpickler(io.BytesIO(data), buffers=buffers).load(),)
+    except Exception:  # noqa: BLE001 - whatever it is: where user code may run, it is unpickled once more
+        return None
+    if isinstance(payload, Delivery):
+        payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
+    return found
+
+
+def decode(payload: bytes | bytearray | Delivery, foreign: bool = False) -> Any:
+    """Unpickle a result. Raises whatever that raises.
+
+    Args:
+        payload: what the worker has sent.
+        foreign: its bytecode is not ours, and is refused.
+    """
+    if type(payload) is bytes and b"\x93" not in payload and len(payload) < 65536 and not plain.extensions:
+        return pickle.loads(payload)  # it names nothing (STACK_GLOBAL), so nothing of the versions concerns it
+    unpickler = _ForeignUnpickler if foreign and interpreter.PORTABLE else _ResultUnpickler
+    if isinstance(payload, Delivery):
+        data, buffers = payload.data, payload.buffers
+        payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
+        try:
+            return _load(unpickler(io.BytesIO(data), buffers=buffers))
+        except BaseException as error:
+            # The exception may be kept for long; what the frames of its traceback look at must not be.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            data = buffers = None  # type: ignore[assignment] # nor as long as the traceback of a failure
+    return _load(unpickler(io.BytesIO(payload)))
+
+
+def _load(unpickler: _ResultUnpickler) -> Any:
+    try:
+        return unpickler.load()
+    except Exception as error:
+        versions.note_packages(error, unpickler.modules)
+        raise
