@@ -46,9 +46,11 @@ def tap() -> None:
     os.read, os.write, os.readv = reading, writing, reading_into
 
     from wetlands_executor.sharedmem import arena
+    from wetlands_executor.sharedmem.arguments import OutOfBandArguments
+    from wetlands_executor.sharedmem.results import ResultMemory
 
-    store, store_all, append = arena.Arena.store, arena.Arena.store_all, arena.Parcel._append
-    take, take_back = arena.Results._take, arena.Arena.take
+    store, store_all, append = arena.Arena.store, arena.Arena.store_all, OutOfBandArguments._append
+    take, take_back = ResultMemory._take, arena.Arena.take
 
     def storing(self, raw, token, more):
         passed.setdefault(("out", "memory"), bytearray()).extend(raw)
@@ -70,8 +72,8 @@ def tap() -> None:
 
         return taking
 
-    arena.Arena.store, arena.Arena.store_all, arena.Parcel._append = storing, storing_all, appending
-    arena.Results._take, arena.Arena.take = recorded(take), recorded(take_back)
+    arena.Arena.store, arena.Arena.store_all, OutOfBandArguments._append = storing, storing_all, appending
+    ResultMemory._take, arena.Arena.take = recorded(take), recorded(take_back)
 
 
 def bytecode_among(direction: str, codes: list, shipped: bytes) -> list:

@@ -29,6 +29,7 @@ from wetlands_executor.serialize import interpreter, plain
 from wetlands_executor.serialize.errors import decode_error
 from wetlands_executor.serialize.settings import arguments_of_host, current_context, main_of_host
 from wetlands_executor.sharedmem import arena
+from wetlands_executor.sharedmem.results import ResultMemory
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Actions(Arrivals):
             return
         nonce = secrets.randbits(32)
         assert self._port is not None
-        mine = self.processes[worker] = WorkerProcess(worker, index, process, self._port, nonce, arena.Results(process.memory, memory))
+        mine = self.processes[worker] = WorkerProcess(worker, index, process, self._port, nonce, ResultMemory(process.memory, memory))
         mine.streams = (OutputStream("stdout"), OutputStream("stderr"))
         if self.worker_timeout is None:
             mine.return_lane = lane_of(process, self.departures)

@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     Attributes:
         kind: of the result frame (``VALUE``, ``NONE``, ``ERROR``, ``CANCELLED``, ``VALUE_IN_BLOCKS``,
             ``SEVERAL``), ``TOO_LARGE``, or ``FAILED``.
-        data: the pickle; a ``Delivery`` if the kind is ``VALUE_IN_BLOCKS``; the size in bytes as digits
+        data: the pickle; a ``OutOfBandResult`` if the kind is ``VALUE_IN_BLOCKS``; the size in bytes as digits
             if it is ``TOO_LARGE``; a list of (kind, data) if it is ``SEVERAL``; the exception, or None
             for an unknown one, if it is ``FAILED``.
         place: in a batch, the place of the call, or of the first of ``SEVERAL``.

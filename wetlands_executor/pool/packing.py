@@ -11,6 +11,7 @@ from typing import Any
 
 from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.sharedmem import arena
+from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 from wetlands_executor.worker import wire
 
 #: Bytes from which a value is large.
@@ -68,7 +69,7 @@ def fitting(entries: list[Any], piped: int) -> tuple[int, int]:
     return count, large
 
 
-def pack(entries: list[Any]) -> tuple[bytes, arena.Parcel] | None:
+def pack(entries: list[Any]) -> tuple[bytes, OutOfBandArguments] | None:
     """Return the payload of a frame with these calls, and its block; None if there is no room.
 
     Args:
@@ -89,6 +90,6 @@ def pack(entries: list[Any]) -> tuple[bytes, arena.Parcel] | None:
             found[index] = (position, position + len(piece), _KINDS[type(value)] if values is entry else wire.PICKLE)
             position += len(piece)
         table.append(found or (entry if values is entry else entry.payload))
-    parcel = arena.Parcel()
+    parcel = OutOfBandArguments()
     head = parcel.put_all(pieces, position)
     return (head + pickle.dumps(table, PROTOCOL), parcel) if head else None

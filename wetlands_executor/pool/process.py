@@ -29,7 +29,7 @@ from wetlands_executor.pool.ports import RESULTS, Port
 from wetlands_executor.pool.return_lane import ReturnLane, raised_elsewhere
 from wetlands_executor.pool.timers import Timer
 from wetlands_executor.serialize.calls import Definition
-from wetlands_executor.sharedmem.arena import Results
+from wetlands_executor.sharedmem.results import ResultMemory
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.room import room
 
@@ -60,7 +60,7 @@ class Frame(NamedTuple):
 
     kind: int
     number: int
-    payload: Any  # bytes; a ``Delivery`` if the kind is VALUE_IN_BLOCKS
+    payload: Any  # bytes; a ``OutOfBandResult`` if the kind is VALUE_IN_BLOCKS
     duration: int
 
 
@@ -100,7 +100,7 @@ class WorkerProcess:
         on_answer: what the I/O thread does when an answer lies on the board for it.
     """
 
-    def __init__(self, worker: int, index: int, process: spawn.Process, port: Port, nonce: int, parcels: Results | None = None) -> None:
+    def __init__(self, worker: int, index: int, process: spawn.Process, port: Port, nonce: int, parcels: ResultMemory | None = None) -> None:
         self.worker = worker
         self.index = index
         self.process = process
@@ -123,7 +123,7 @@ class WorkerProcess:
         self.exited = False
         self.results_ended = False
         self.arrived = 0
-        self.parcels = parcels if parcels is not None else Results(-1, None)
+        self.parcels = parcels if parcels is not None else ResultMemory(-1, None)
         self.streams: tuple[OutputStream, ...] = ()
         self.records = OutputStream("log")
         self.printed = False

@@ -20,7 +20,7 @@ from wetlands_executor import arguments
 from wetlands_executor.serialize import interpreter, pickler, references
 from wetlands_executor.serialize.pickler import PROTOCOL, CallPickler
 from wetlands_executor.sharedmem import share
-from wetlands_executor.sharedmem.arena import Parcel
+from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Encoded:
         payload: bytes,
         by_value: str | None,
         bytecode: bool = False,
-        parcel: Parcel | None = None,
+        parcel: OutOfBandArguments | None = None,
     ) -> None:
         self.definition = definition
         self.flags = flags
@@ -125,7 +125,7 @@ def _by_value() -> pickler.ByValue:
 
 
 def dumps(
-    value: Any, parcel: Parcel | None = None, keeps: list[Any] | None = None, *, peer: Peer | None = None
+    value: Any, parcel: OutOfBandArguments | None = None, keeps: list[Any] | None = None, *, peer: Peer | None = None
 ) -> tuple[bytes, str | None, bool]:
     """Pickle as ``dump``; return the bytes, the name of what travels as code, if anything does, and whether it does as bytecode."""
     data, made = dump(value, parcel, keeps, peer=peer)
@@ -133,7 +133,7 @@ def dumps(
 
 
 def dump(
-    value: Any, parcel: Parcel | None = None, keeps: list[Any] | None = None, *, peer: Peer | None = None
+    value: Any, parcel: OutOfBandArguments | None = None, keeps: list[Any] | None = None, *, peer: Peer | None = None
 ) -> tuple[bytes, CallPickler]:
     """Pickle for a worker; return the bytes and what the pickler has found out. See ``pickler.dump``."""
     return pickler.dump(value, parcel, keeps, peer=peer, by_value=_by_value)
@@ -259,8 +259,8 @@ def _are_arrays(args: tuple[Any, ...]) -> bool:
     return True
 
 
-def _dumps_arrays(value: Any) -> tuple[bytes, Parcel]:
-    parcel = Parcel()
+def _dumps_arrays(value: Any) -> tuple[bytes, OutOfBandArguments]:
+    parcel = OutOfBandArguments()
     try:
         return pickle.dumps(value, PROTOCOL, buffer_callback=parcel.take), parcel
     except BaseException:
@@ -269,7 +269,7 @@ def _dumps_arrays(value: Any) -> tuple[bytes, Parcel]:
 
 
 def _encode_call(definition: Definition | None, value: Any, peer: Peer | None) -> Encoded:
-    parcel = Parcel()
+    parcel = OutOfBandArguments()
     try:
         payload, made = dump(value, parcel, peer=peer)
     except BaseException:
@@ -294,7 +294,7 @@ def _encoded(
     payload: bytes,
     by_value: str | None,
     bytecode: bool,
-    parcel: Parcel | None,
+    parcel: OutOfBandArguments | None,
     value: tuple[Any, ...],
 ) -> Encoded:
     """Return the call with this payload, the pickle of ``value``."""
@@ -305,7 +305,7 @@ def _encoded(
     summary = payload if len(payload) <= arguments.KEPT else arguments.of_values(value[-2], value[-1])
     more = wire.IN_BULK
     if packed:
-        parcel = parcel or Parcel()
+        parcel = parcel or OutOfBandArguments()
         payload, more = parcel.pack(payload)
     found = PackedCall(definition, flags | more, payload, by_value, bytecode, None if parcel is None or parcel.empty else parcel)
     found.summary = summary

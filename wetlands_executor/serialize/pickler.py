@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from wetlands_executor.serialize.changes import Watched
     from wetlands_executor.serialize.identity import Piece, Record
     from wetlands_executor.serialize.interpreter import Peer
-    from wetlands_executor.sharedmem.arena import Parcel
+    from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 
 PROTOCOL = 5
 
@@ -119,7 +119,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(
         self,
         file: io.BytesIO,
-        parcel: Parcel | None = None,
+        parcel: OutOfBandArguments | None = None,
         keeps: list[Any] | None = None,
         *,
         peer: Peer | None = None,
@@ -135,7 +135,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.needs: dict[int, Piece] = {}
         self._record: Record | None = None
         #: Takes shared arrays that are referred to; None: they are copied.
-        self.keeps = keeps if parcel is None else parcel.keeps
+        self.keeps = keeps if parcel is None else parcel.pins
         self.by_value: str | None = None
         self._spaces: dict[int, Space] = {}
         self._peer = peer
@@ -275,7 +275,7 @@ def space_name(space: Mapping[str, Any]) -> str | None:
 
 def dump(
     value: Any,
-    parcel: Parcel | None = None,
+    parcel: OutOfBandArguments | None = None,
     keeps: list[Any] | None = None,
     *,
     peer: Peer | None = None,

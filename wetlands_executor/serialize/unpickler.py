@@ -16,7 +16,7 @@ from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ScriptExit
 from wetlands_executor.serialize import interpreter, plain, versions
-from wetlands_executor.sharedmem.arena import Delivery
+from wetlands_executor.sharedmem.results import OutOfBandResult
 from wetlands_executor.worker import renames
 
 
@@ -77,14 +77,14 @@ class _ArrayUnpickler(pickle.Unpickler):
         return found
 
 
-def decode_arrays(payload: bytes | bytearray | Delivery) -> tuple[Any] | None:
+def decode_arrays(payload: bytes | bytearray | OutOfBandResult) -> tuple[Any] | None:
     """Unpickle a result of numpy's arrays, and plain containers and numbers beside them, in a tuple; None if it is anything else.
 
     Runs no user code. Asked for every result that is not trivial, so what names nothing of numpy is not even tried.
     """
     data: Any = payload
     buffers = None
-    if isinstance(payload, Delivery):
+    if isinstance(payload, OutOfBandResult):
         data, buffers = payload.data, payload.buffers
     if len(data) >= plain.MOST_BYTES or b"numpy" not in data or not plain.is_array(data):
         return None
@@ -92,12 +92,12 @@ def decode_arrays(payload: bytes | bytearray | Delivery) -> tuple[Any] | None:
         found = (_ArrayUnpickler(io.BytesIO(data), buffers=buffers).load(),)
     except Exception:  # noqa: BLE001 - whatever it is: where user code may run, it is unpickled once more
         return None
-    if isinstance(payload, Delivery):
+    if isinstance(payload, OutOfBandResult):
         payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
     return found
 
 
-def decode(payload: bytes | bytearray | Delivery, foreign: bool = False) -> Any:
+def decode(payload: bytes | bytearray | OutOfBandResult, foreign: bool = False) -> Any:
     """Unpickle a result. Raises whatever that raises.
 
     Args:
@@ -107,7 +107,7 @@ def decode(payload: bytes | bytearray | Delivery, foreign: bool = False) -> Any:
     if type(payload) is bytes and b"\x93" not in payload and len(payload) < 65536 and not plain.extensions:
         return pickle.loads(payload)  # it names nothing (STACK_GLOBAL), so nothing of the versions concerns it
     unpickler = _ForeignUnpickler if foreign and interpreter.PORTABLE else _ResultUnpickler
-    if isinstance(payload, Delivery):
+    if isinstance(payload, OutOfBandResult):
         data, buffers = payload.data, payload.buffers
         payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
         try:

@@ -1,6 +1,6 @@
 """``share()``: one array for many tasks, with one copy in all, or as memory that both sides write.
 
-A shared array lies in a block of the file of arguments that is given to nobody: its word holds a number of its own, and the pickler of calls
+A shared array lies in a block of the arena that is given to no worker: its word holds a number of its own, and the pickler of calls
 (``serialize.pickler.CallPickler``) sends a reference to it and to its views. A worker that looks at it says so by a *lease*, a word in its own file
 of results that only it writes.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from functools import partial
 from typing import Any
 
 from wetlands_executor.sharedmem import arena as arenas
@@ -21,7 +22,7 @@ from wetlands_executor.worker import sharing
 
 _numbers = itertools.count()
 
-#: address -> (arena, slot, length, writable) of the shared arrays of this process that somebody here looks at.
+#: address -> (arena, slot, length, writable) of the shared arrays of which this process has views.
 _shares: dict[int, tuple[arenas.Arena, int, int, bool]] = {}
 
 
@@ -103,33 +104,19 @@ def _class_name(numpy: Any, kind: Any) -> str | None:
 
 
 def _new_block(count: int, writable: bool) -> memoryview:
-    """Return a view of a new shared block; of private memory where that cannot be had and nobody would notice."""
+    """Return a view of a new shared block; of private memory where that cannot be had and makes no difference."""
     arena = arenas.current()
-    blocks = arena.blocks() if arena is not None else None
-    if arena is None or blocks is None:
+    if arena is None or arena.blocks() is None:
         if writable:
             raise OSError("memory cannot be shared with workers here; share() without writable=True works with copies")
         return memoryview(bytearray(count))
-    from wetlands_executor.worker.arena import SHARED
-
-    arena.free_lingering()
-    arena.idle = False
-    token: list[int] = []
-    slot = blocks.claim(max(count, 1), token)
-    if slot < 0:
+    found = arena.claim_shared(max(count, 1), next(_numbers), partial(_forget, arena))
+    if found is None:
         if writable:
             raise MemoryError(f"no room for a shared array of {count:,} bytes")
         return memoryview(bytearray(count))
-    try:
-        offset, capacity = blocks.table[slot]
-        view = blocks.region.view(slot, offset, capacity, 0, max(count, 1), arena.free_shared, False)
-    except BaseException:
-        blocks.release(token)
-        raise
-    blocks.region.words[slot] = SHARED | (next(_numbers) & (SHARED - 1))
-    address = blocks.region.address(offset, capacity)
+    slot, address, view = found
     _shares[address] = (arena, slot, max(count, 1), writable)
-    arena.shares[slot] = address
     return view[:count]
 
 
@@ -177,11 +164,11 @@ def reduce(obj: Any) -> Any:
     return None
 
 
-def forget(address: int) -> None:
-    """The last view of a shared array on this host is gone."""
+def _forget(arena: arenas.Arena, address: int, slot: int) -> None:
+    """Forget a shared array whose last view of this process is gone. In a finalizer."""
     _shares.pop(address, None)
+    arena.free_when_unread(slot)
 
 
-arenas.forget_shared = forget
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_shares.clear)

@@ -1,0 +1,168 @@
+"""Out-of-band results: large buffers that workers send in blocks of files of their own.
+
+Entered by the I/O thread; the views of a result free their blocks on any thread, in finalizers too. What a worker says about blocks is
+checked before it is believed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from wetlands_executor.sharedmem.arena import FREE, HOST, Arena, BadBlock, incarnations
+from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.worker.arena import Region
+
+#: Where the second table of words is in a file (``worker/arena.py``, which is not imported before it is needed): the leases.
+LEASES = 4 * 65536
+
+
+class OutOfBandResult:
+    """A result that came in blocks: the pickle, and views of its buffers that free them."""
+
+    __slots__ = ("buffers", "data")
+
+    def __init__(self, data: Any, buffers: list[Any]) -> None:
+        self.data = data
+        self.buffers = buffers
+
+
+class _ResultFile:
+    """A worker's file of results as it is mapped here; kept by its views when the worker is gone.
+
+    Attributes:
+        places: (offset, capacity) of the blocks that were seen, by slot.
+        idle: the worker was asked to give memory back, or is gone: what is freed now goes back at once.
+    """
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.places: dict[int, tuple[int, int]] = {}
+        self.idle = False
+
+    def free(self, slot: int) -> None:
+        """Give a block back to the worker; in finalizers. Order: its memory first, before the worker may take the block again."""
+        if self.idle:
+            self.region.punch(*self.places[slot])
+        self.region.words[slot] = FREE
+
+
+class ResultMemory:
+    """The host's side of one worker's file of results.
+
+    Attributes:
+        incarnation: owner word of the worker in the file of arguments.
+        used: a large buffer went one way or the other since it was last looked at. Set by the I/O thread.
+    """
+
+    def __init__(self, fd: int, arena: Arena | None) -> None:
+        self.fd = fd
+        self.arena = arena
+        self.incarnation = next(incarnations)
+        self.used = False
+        self._file: _ResultFile | None = None
+        if arena is not None and fd >= 0:
+            arena.workers[self.incarnation] = self
+
+    def has_lease(self, slot: int) -> bool:
+        """Return True if the worker looks at a shared array. Any thread: by descriptor, which may be closed meanwhile: then it is dead."""
+        try:
+            return self.fd >= 0 and any(os.pread(self.fd, 4, LEASES + 4 * slot))
+        except OSError:
+            return False
+
+    def adopt(self, payload: bytes | bytearray) -> OutOfBandResult:
+        """Take over the blocks of a result. I/O thread.
+
+        Raises:
+            BadBlock: what the list says cannot be true.
+        """
+        self.used = True
+        size = len(payload)
+        if size < wire.LIST.size:
+            raise BadBlock("no list")
+        count, first = wire.LIST.unpack_from(payload)
+        entries = [wire.LIST.size + index * wire.BLOCK.size for index in range(min(count, size))]
+        rest = wire.LIST.size + count * wire.BLOCK.size
+        found = [wire.BLOCK.unpack_from(payload, entry) for entry in entries] if rest <= size else []
+        following = sum(length for _, place, _, _, _, length in found if place == wire.FOLLOWING)
+        if not found or rest + following > size:
+            raise BadBlock(f"{count} blocks in {size} bytes")
+        position = size - following
+        view = memoryview(payload)
+        data: Any = view[rest:position]
+        buffers: list[Any] = []
+        for slot, place, offset, capacity, start, length in found:
+            if place == wire.FOLLOWING:
+                buffers.append(bytearray(view[position : position + length]))
+                position += length
+            elif place == wire.RESULTS:
+                buffers.append(self._take(slot, offset, capacity, length))
+            elif place == wire.ARGUMENTS and self.arena is not None:
+                buffers.append(self.arena.take(slot, self.incarnation, start, length))
+            else:
+                raise BadBlock(f"place {place}")
+        if first:
+            data = buffers.pop(0)
+        return OutOfBandResult(data, buffers)
+
+    def _take(self, slot: int, offset: int, capacity: int, length: int) -> Any:
+        from wetlands_executor.worker import arena
+
+        if self.fd < 0 or slot >= arena.SLOTS or not arena.is_place(offset, capacity) or not 0 < length <= capacity:
+            raise BadBlock(f"result block {slot}: {length} of {capacity} bytes at {offset}")
+        try:
+            file = self._file
+            if file is None:
+                file = self._file = _ResultFile(arena.Region(self.fd))
+            region = file.region
+            if file.places.setdefault(slot, (offset, capacity)) != (offset, capacity):
+                raise BadBlock(f"result block {slot} has moved")
+            if region.words[slot] != HOST or slot in region.live:
+                raise BadBlock(f"result block {slot} is not the host's")
+            file.idle = False
+            return region.view(slot, offset, capacity, 0, length, file.free, True)
+        except MemoryError:  # the address space is limited: read it
+            target = bytearray(length)
+            done = 0
+            while done < length:
+                got = os.preadv(self.fd, [memoryview(target)[done : done + (1 << 30)]], offset + done)
+                if not got:
+                    raise BadBlock("the file of results ended early") from None
+                done += got
+            os.pwrite(self.fd, b"\0\0\0\0", 4 * slot)
+            return target
+
+    def refuse(self, payload: bytes | bytearray) -> int:
+        """Let go of the blocks of a result that does not fit into this process; return its size in bytes."""
+        count, _first = wire.LIST.unpack_from(payload)
+        total = 0
+        for index in range(count):
+            slot, place, _offset, _capacity, _start, length = wire.BLOCK.unpack_from(payload, wire.LIST.size + index * wire.BLOCK.size)
+            total += length
+            if place == wire.RESULTS and self.fd >= 0 and (self._file is None or slot not in self._file.region.live):
+                os.pwrite(self.fd, b"\0\0\0\0", 4 * slot)
+            elif place == wire.ARGUMENTS and self.arena is not None:
+                self.arena.refuse(slot, self.incarnation)
+        return total
+
+    def rest(self) -> bool:
+        """Nothing has travelled for a while. Return True if the worker should give memory back too."""
+        if self._file is None:
+            return False
+        self._file.idle = True
+        return True
+
+    def close(self) -> None:
+        """The worker is gone: what is still looked at goes with its last view."""
+        if self._file is not None:
+            self._file.idle = True
+        self._file = None
+        self.fd = -1
+        arena, self.arena = self.arena, None
+        if arena is not None:
+            arena.workers.pop(self.incarnation, None)
+            if not arena.workers:
+                arena.trim()  # no pool is left that would do it later
