@@ -31,7 +31,7 @@ from wetlands_executor.pool.pool import Pool
 from wetlands_executor.remote import RemoteModule
 from wetlands_executor.serialize import references
 from wetlands_executor.serialize.calls import Definition, define, define_by_value, dump, encode, encode_at_once, wants_value
-from wetlands_executor.serialize.interpreter import Peer
+from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.serialize.pickler import CallPickler
 from wetlands_executor.task import Task, post_to_loop, wake_waiter
 from wetlands_executor.worker import scripts
@@ -117,7 +117,7 @@ class CondaEnvExecutor(Executor):
         self._max_workers: int = max_workers if max_workers is not None else _processors()
         variables = [_variables(worker_env, index) for index in range(self._max_workers)]
         folder = os.fspath(cwd) if cwd is not None else None
-        peer = Peer(self._environment.python, partial(_launch, self._environment, activate, folder, variables, 0))
+        peer = RemoteInterpreter(self._environment.python, partial(_launch, self._environment, activate, folder, variables, 0))
         nursery = None
         if share_preload and spawn.can_fork_workers():
             nursery = Nursery(partial(_launch_nursery, self._environment, activate, folder, variables), preload, start_timeout)
@@ -146,7 +146,7 @@ class CondaEnvExecutor(Executor):
         )
         self._pool.keeps = keeps
         self._pool.needs = needs or ()
-        peer.hear = weakref.WeakMethod(self._pool.hear_hello)
+        peer.await_hello = weakref.WeakMethod(self._pool.hear_hello)
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
         self._finalizer = weakref.finalize(self, self._pool.shutdown)
         self._finalizer.atexit = False
@@ -692,9 +692,9 @@ def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: An
         raise TypeError(f"preload must be a sequence of module names, not the string {preload!r}: write preload=[{preload!r}]")
 
 
-def _pickled_initializer(call: tuple[Any, ...], keeps: list[Any], peer: Peer) -> tuple[bytes, CallPickler]:
+def _pickled_initializer(call: tuple[Any, ...], keeps: list[Any], peer: RemoteInterpreter) -> tuple[bytes, CallPickler]:
     try:
-        return dump(call, None, keeps, peer=peer)
+        return dump(call, None, keeps, remote=peer)
     except pickle.PicklingError:
         if not peer.silent:
             raise

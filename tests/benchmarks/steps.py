@@ -175,13 +175,13 @@ def _encode_int(have: Any) -> Timed:
 
 @step(_HOST, "look whether sys.path or log levels have changed")
 def _context(have: Any) -> Timed:
-    return alone(have.settings.current_context)
+    return alone(have.settings.current_settings)
 
 
 @step(_HOST, "make the call")
 def _make_call(have: Any) -> Timed:
     task = have.Task._of(have.pool)
-    encoded, context = have.calls.encode(have.nothing, (), {}), have.settings.current_context()
+    encoded, context = have.calls.encode(have.nothing, (), {}), have.settings.current_settings()
     return alone(lambda: have.pool.make_call(encoded, context, task))
 
 
@@ -422,7 +422,7 @@ def _surroundings(executor: Any, ping_pong: float) -> Any:
     pool = executor._pool
     have = SimpleNamespace(executor=executor, pool=pool, wire=wire, nothing=nothing, ping_pong=ping_pong, **modules)
     have.Task = importlib.import_module("wetlands_executor").Task
-    have.call = lambda: pool.make_call(have.calls.encode(nothing, (), {}), have.settings.current_context(), have.Task._of(pool))
+    have.call = lambda: pool.make_call(have.calls.encode(nothing, (), {}), have.settings.current_settings(), have.Task._of(pool))
     have.state = importlib.import_module("wetlands_executor.scheduling.messages")
     have.PoolState = importlib.import_module("wetlands_executor.scheduling.state").PoolState
     have.frame = have.call().frame()

@@ -19,7 +19,7 @@ from tests.faults import work
 from tests.faults.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, lines, pids, until
 from wetlands_executor import CondaEnvExecutor, TaskTimeoutError, WorkerCrashed, WorkerStartError, children
 from wetlands_executor.pool import arrivals
-from wetlands_executor.serialize.settings import current_context
+from wetlands_executor.serialize.settings import current_settings
 
 
 @pytest.fixture
@@ -447,7 +447,7 @@ def test_surroundings_that_fit_into_no_pipe(shared, monkeypatch, tmp_path):
     for folder in folders:
         folder.mkdir()
     monkeypatch.setattr(sys, "path", [*sys.path, *map(str, folders)])
-    assert len(current_context().data) > 65536
+    assert len(current_settings().data) > 65536
     executor = shared()
     assert executor.submit(len, "12").result(DEADLINE) == 2
     assert executor.submit(parent_of_me).result(DEADLINE) == nursery_of(executor)

@@ -231,20 +231,20 @@ def test_only_code_asks_for_the_other_version(other: Interpreter) -> None:
         assert not interpreter._cache
         assert executor.submit(lambda: 1).result(DEADLINE) == 1
     assert len(interpreter._cache) <= 1
-    known = interpreter.Peer(other.path)
+    known = interpreter.RemoteInterpreter(other.path)
     assert known.foreign
     assert known.version == ".".join(map(str, other.version))
-    assert not interpreter.Peer(sys.executable).foreign
-    assert not interpreter.Peer().foreign
+    assert not interpreter.RemoteInterpreter(sys.executable).foreign
+    assert not interpreter.RemoteInterpreter().foreign
 
 
 def test_an_interpreter_that_cannot_be_asked(tmp_path: Path) -> None:
     """Gets source, which is right for any; that it cannot be started fails the call, not this."""
-    assert interpreter.Peer(tmp_path / "missing").foreign
+    assert interpreter.RemoteInterpreter(tmp_path / "missing").foreign
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\nexit 3\n")
     broken.chmod(0o755)
-    assert interpreter.Peer(broken).foreign
+    assert interpreter.RemoteInterpreter(broken).foreign
 
 
 def test_the_types_that_are_refused_are_those_that_make_code() -> None:

@@ -338,7 +338,7 @@ def test_ipython(there: CondaEnvExecutor, other: Interpreter) -> None:
 def streams(make: Callable[[], tuple[object, object]], other: Interpreter) -> tuple[int, int]:
     """Return the bytes of a call as source, and as cloudpickle writes it."""
     call = make()
-    return len(dumps(call, peer=interpreter.Peer(other.path))[0]), len(cloudpickle.dumps(call))
+    return len(dumps(call, remote=interpreter.RemoteInterpreter(other.path))[0]), len(cloudpickle.dumps(call))
 
 
 def test_the_payload_is_of_the_order_of_cloudpickles(other: Interpreter) -> None:

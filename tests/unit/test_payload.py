@@ -33,7 +33,7 @@ from wetlands_executor.serialize import references, settings
 from wetlands_executor.serialize.calls import define, define_by_value, dumps, encode
 from wetlands_executor.serialize.errors import decode_error
 from wetlands_executor.serialize.plain import is_trivial
-from wetlands_executor.serialize.settings import current_context
+from wetlands_executor.serialize.settings import current_settings
 from wetlands_executor.serialize.unpickler import decode_arrays
 from wetlands_executor.worker import calls, wire
 
@@ -72,7 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty project folder; what is imported from it is forgotten again."""
     before = set(sys.modules)
     monkeypatch.setattr(references, "extra_roots", {})
-    monkeypatch.setattr(settings, "_context", None)  # it knows the number of roots, not which
+    monkeypatch.setattr(settings, "_current", None)  # it knows the number of roots, not which
     yield tmp_path
     for name in set(sys.modules) - before:
         if not name.startswith("wetlands_executor"):  # imported when it was needed first; others know its objects by now
@@ -150,7 +150,7 @@ def test_a_module_that_was_loaded_outside_sys_path(folder: Path) -> None:
     (folder / "plugin_a.py").write_text("def f(): return 1\n")
     module = load(folder / "plugin_a.py", "plugin_a")
     assert references.reference_to(module.f) == references.Reference("plugin_a", "f", str(folder / "plugin_a.py"))
-    assert str(folder) in current_context().content[0]
+    assert str(folder) in current_settings().content[0]
     other = load(folder / "plugin_a.py", "another_name_entirely")
     assert references.reference_to(other.f) is None
 
@@ -184,14 +184,14 @@ def test_project_paths_are_the_entries_of_no_environment(folder: Path, monkeypat
 
 def test_the_context_is_the_same_object_until_something_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call sends it only when it is new."""
-    first = current_context()
-    assert current_context() is first
+    first = current_settings()
+    assert current_settings() is first
     monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
-    second = current_context()
+    second = current_settings()
     assert second.number != first.number
     assert str(folder) in second.content[0]
     sys.path.append("/no/such/folder")
-    assert current_context() is second, "a folder that does not exist changes nothing"
+    assert current_settings() is second, "a folder that does not exist changes nothing"
 
 
 # --- targets

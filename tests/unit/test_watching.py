@@ -13,7 +13,7 @@ import pytest
 
 from wetlands_executor.serialize import identity
 from wetlands_executor.serialize.calls import encode
-from wetlands_executor.serialize.interpreter import Peer
+from wetlands_executor.serialize.interpreter import RemoteInterpreter
 
 SOURCE = """
 import functools
@@ -58,7 +58,7 @@ def module() -> Iterator[Any]:
     del sys.modules[name]
 
 
-def is_recognised(function: Any, peer: Peer) -> bool:
+def is_recognised(function: Any, peer: RemoteInterpreter) -> bool:
     return encode(function, (1,), {}, None, peer).definition is not None
 
 
@@ -101,7 +101,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_is_noticed(change: str, module: Any) -> None:
     """Each by itself; before it and after it the function is known."""
-    peer = Peer()
+    peer = RemoteInterpreter()
     assert not is_recognised(module.function, peer)
     assert is_recognised(module.function, peer)
     assert is_recognised(module.function, peer)
@@ -112,7 +112,7 @@ def test_a_change_is_noticed(change: str, module: Any) -> None:
 
 @pytest.mark.parametrize("change", ["in what a variable holds", "a variable is bound anew", "by the function itself"])
 def test_a_change_in_a_closure_is_noticed(change: str, module: Any) -> None:
-    peer = Peer()
+    peer = RemoteInterpreter()
     assert not is_recognised(module.inner, peer)
     assert is_recognised(module.inner, peer)
     if change == "in what a variable holds":
@@ -126,7 +126,7 @@ def test_a_change_in_a_closure_is_noticed(change: str, module: Any) -> None:
 
 
 def test_what_looks_through_wraps(module: Any) -> None:
-    peer = Peer()
+    peer = RemoteInterpreter()
     encode(module.wrapped, (), {}, None, peer)
     assert is_recognised(module.wrapped, peer)
     module.helper.__wrapped__ = 1
@@ -135,7 +135,7 @@ def test_what_looks_through_wraps(module: Any) -> None:
 
 def test_pools_do_not_share_what_they_know(module: Any) -> None:
     """Each has workers of its own."""
-    first, second = Peer(), Peer()
+    first, second = RemoteInterpreter(), RemoteInterpreter()
     encode(module.inner, (), {}, None, first)
     assert is_recognised(module.inner, first)
     assert not is_recognised(module.inner, second)
@@ -143,7 +143,7 @@ def test_pools_do_not_share_what_they_know(module: Any) -> None:
 
 def test_a_function_within_arguments_is_recognised_too(module: Any) -> None:
     """Its stream is the same object."""
-    peer = Peer()
+    peer = RemoteInterpreter()
     for _ in range(2):
         encode(print, ([module.inner],), {}, None, peer)
     assert peer.record.functions[id(module.inner)].is_current(module.inner, peer.record)
@@ -152,7 +152,7 @@ def test_a_function_within_arguments_is_recognised_too(module: Any) -> None:
 
 def test_nothing_is_kept_alive(module: Any) -> None:
     """Neither the function nor what it has reached."""
-    peer = Peer()
+    peer = RemoteInterpreter()
     for _ in range(3):
         encode(module.function, (), {}, None, peer)
     kept = [weakref.ref(module.function), weakref.ref(module.instance), weakref.ref(module.Class)]

@@ -17,7 +17,7 @@ import pytest
 from wetlands_executor.pool import ports
 from wetlands_executor.pool.process import DIRECT, GARBAGE, LONGEST, TAIL, Call, Frame, WorkerProcess
 from wetlands_executor.serialize.calls import encode
-from wetlands_executor.serialize.settings import current_context
+from wetlands_executor.serialize.settings import current_settings
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.channel import Channel
 
@@ -338,7 +338,7 @@ def test_arrived_counts_every_byte(side: Side) -> None:
 
 def call(number: int, *args: object) -> Call:
     """Return a call of ``abs``."""
-    return Call(number, encode(abs, args, {}), current_context(), None)
+    return Call(number, encode(abs, args, {}), current_settings(), None)
 
 
 @pytest.mark.parametrize("args", [(), (-1,), ("x" * 50,), ("x" * 200,), ("x" * 10_000,)])
@@ -453,7 +453,7 @@ def test_a_direct_frame_that_does_not_fit_leaves_no_record(polled: Side) -> None
 def test_records_precede_the_frame_that_refers_to_them(polled: Side) -> None:
     """And a definition is sent once."""
     process = polled.process
-    process.sent_context = current_context().number
+    process.sent_context = current_settings().number
     big = call(5, "w" * 1000)
     assert not process.knows(big)
     process.send_calls([big, call(6)])

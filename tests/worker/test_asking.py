@@ -12,7 +12,7 @@ import pytest
 from tests import interpreters
 from tests.faults.observe import DEADLINE
 from tests.sharing import CondaEnvExecutor
-from wetlands_executor.serialize.interpreter import MAGIC, Peer
+from wetlands_executor.serialize.interpreter import MAGIC, RemoteInterpreter
 
 OTHERS = [python for python in interpreters.find() if python.version[:2] != sys.version_info[:2]]
 pytestmark = [
@@ -96,7 +96,7 @@ def test_python_is_replaced_under_a_live_pool(tmp_path: Path) -> None:
 
 
 def test_what_a_hello_corrects(tmp_path: Path) -> None:
-    peer = Peer(OTHERS[0].path)
+    peer = RemoteInterpreter(OTHERS[0].path)
     assert peer.foreign
     version = peer.version
     assert version.startswith(OTHERS[0].minor)
@@ -106,8 +106,8 @@ def test_what_a_hello_corrects(tmp_path: Path) -> None:
 
 
 def test_without_an_answer_and_without_a_pool(tmp_path: Path) -> None:
-    peer = Peer(wrapper(tmp_path, "exit 1\n", OTHERS[0].path))
+    peer = RemoteInterpreter(wrapper(tmp_path, "exit 1\n", OTHERS[0].path))
     assert peer.foreign
     assert peer.silent
     assert not peer.surely_same
-    assert Peer(tmp_path / "nothing").foreign
+    assert RemoteInterpreter(tmp_path / "nothing").foreign

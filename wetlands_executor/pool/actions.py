@@ -27,7 +27,7 @@ from wetlands_executor.scheduling.phases import Status
 from wetlands_executor.scheduling.retry import Failure
 from wetlands_executor.serialize import interpreter, plain
 from wetlands_executor.serialize.errors import decode_error
-from wetlands_executor.serialize.settings import arguments_of_host, current_context, main_of_host
+from wetlands_executor.serialize.settings import arguments_of_host, current_settings, main_of_host
 from wetlands_executor.sharedmem import arena
 from wetlands_executor.sharedmem.results import ResultMemory
 from wetlands_executor.worker import wire
@@ -152,7 +152,7 @@ class Actions(Arrivals):
             self.put_foreign(warn)  # handlers take locks, which the program may hold, or have left locked
 
     def _config(self, process: WorkerProcess) -> bytes:
-        context = current_context()
+        context = current_settings()
         process.sent_context = context.number
         data, code, bytecode = self._initializer or (None, None, False)
         process.pieces.update((piece.owner, piece.number) for piece in self.needs)

@@ -26,11 +26,11 @@ from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.pool import packing
 from wetlands_executor.pool.process import TOO_LARGE, Call
 from wetlands_executor.scheduling.messages import ANY, Item
-from wetlands_executor.serialize.calls import SCALARS, Definition, Encoded, PackedCall, encode_defined
+from wetlands_executor.serialize.calls import SCALARS, Definition, EncodedCall, PackedCall, encode_defined
 from wetlands_executor.serialize.errors import decode_error, undecodable
 from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.serialize.plain import BadFrame
-from wetlands_executor.serialize.settings import Context, current_context
+from wetlands_executor.serialize.settings import HostSettings, current_settings
 from wetlands_executor.serialize.unpickler import decode
 from wetlands_executor.task import Task
 from wetlands_executor.worker import wire
@@ -64,7 +64,7 @@ class Part(Call):
     __slots__ = ("count", "first", "received", "series")
     several = True
 
-    def __init__(self, series: Series, first: int, count: int, encoded: Encoded) -> None:
+    def __init__(self, series: Series, first: int, count: int, encoded: EncodedCall) -> None:
         task = PartTask._of(series.pool)
         task._label = series.label
         super().__init__(task._number, encoded, series.context, task)
@@ -129,7 +129,7 @@ class Bulk(Call):
     def __init__(self, series: Series) -> None:
         task = BulkTask._of(series.pool)
         task._label = series.label
-        super().__init__(task._number, Encoded(None, 0, b"", None), series.context, task)
+        super().__init__(task._number, EncodedCall(None, 0, b"", None), series.context, task)
         task._call = self
         task._bulk = self  # type: ignore[attr-defined]
         self.series = series
@@ -182,7 +182,7 @@ class Series:
         context: the project folders that it needs.
     """
 
-    def __init__(self, pool: Pool, definition: Definition, context: Context) -> None:
+    def __init__(self, pool: Pool, definition: Definition, context: HostSettings) -> None:
         self.pool = pool
         self.definition = definition
         self.label = definition
@@ -190,7 +190,7 @@ class Series:
         self.left = 0
         #: By place: the arguments. As they are if they are of immutable builtin types, which can be pickled at any time and by any thread; else
         #: pickled when the map was called. None once the outcome is there.
-        self._arguments: list[tuple[Any, ...] | Encoded | None] = []
+        self._arguments: list[tuple[Any, ...] | EncodedCall | None] = []
         # The arguments of all calls are as they are, and none can be large.
         self._small = False
         #: Place -> what the pickling of its arguments has raised.
@@ -225,7 +225,7 @@ class Series:
             self._small = not types & _SIZED
             return
         for args in calls:
-            entry: tuple[Any, ...] | Encoded | None = args
+            entry: tuple[Any, ...] | EncodedCall | None = args
             if not SCALARS.issuperset(map(type, args)):
                 try:
                     entry = encode_defined(self.definition, args, None, self.pool.peer)
@@ -316,7 +316,7 @@ class Series:
             flags = wire.MANY
         self._weight = len(data) + large
         flags |= wire.IN_BULK if len(data) > wire.INLINE else 0
-        return Part(self, first, count, Encoded(definition, flags, data, definition.by_value, definition.bytecode, parcel))
+        return Part(self, first, count, EncodedCall(definition, flags, data, definition.by_value, definition.bytecode, parcel))
 
     def _drop_waiting(self, count: int) -> None:
         """Take the first ``count`` calls from those that wait."""
@@ -496,7 +496,7 @@ def collect(
 ) -> tuple[Series | None, list[tuple[Any, ...]]]:
     """Return the series of all calls of a map, or None and the calls if one of them needs a Task of its own, because an argument is one."""
     calls = list(items)
-    series = Series(pool, definition, current_context())
+    series = Series(pool, definition, current_settings())
     if not SCALARS.issuperset(map(type, itertools.chain.from_iterable(calls))) and any(has_task(args, {}) for args in calls):
         return None, calls
     series.fill(calls)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from wetlands_executor.pool.process import WorkerProcess
     from wetlands_executor.pool.timers import Timer
-    from wetlands_executor.serialize.calls import Encoded
-    from wetlands_executor.serialize.settings import Context
+    from wetlands_executor.serialize.calls import EncodedCall
+    from wetlands_executor.serialize.settings import HostSettings
 
 #: Kinds of outcomes that are not on the wire, which has none below 0: a result that was too large for
 #: the host's memory; what is no frame; a failure that has happened in the host.
@@ -110,7 +110,7 @@ class Call(Item):
     #: It is a part of a map: several calls, each answered by itself (see ``bulk.py``).
     several = False
 
-    def __init__(self, number: int, encoded: Encoded, context: Context, task: Any) -> None:
+    def __init__(self, number: int, encoded: EncodedCall, context: HostSettings, task: Any) -> None:
         self.place = None
         self.priority = 0
         self.tries = 0

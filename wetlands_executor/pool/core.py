@@ -32,9 +32,9 @@ from wetlands_executor.pool.timers import Timer, Timers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.phases import Status
 from wetlands_executor.scheduling.state import CREDIT, MOST_CREDIT, PoolState
-from wetlands_executor.serialize.calls import Encoded
-from wetlands_executor.serialize.interpreter import Peer
-from wetlands_executor.serialize.settings import Context
+from wetlands_executor.serialize.calls import EncodedCall
+from wetlands_executor.serialize.interpreter import RemoteInterpreter
+from wetlands_executor.serialize.settings import HostSettings
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class PoolCore:
         task_timeout: float | None,
         cancel_grace: float | None,
         what: str,
-        peer: Peer | None = None,
+        peer: RemoteInterpreter | None = None,
         nursery: Nursery | None = None,
     ) -> None:
         self._launch = launch
@@ -123,7 +123,7 @@ class PoolCore:
         self.task_timeout = task_timeout
         self.cancel_grace = cancel_grace
         self.what = what
-        self.peer = peer or Peer()
+        self.peer = peer or RemoteInterpreter()
         #: Threads that pickle code and wait for a worker to say which Python it is. I/O thread.
         self._hello_waiters: list[Latch] = []
         self.max_workers = max_workers
@@ -190,7 +190,7 @@ class PoolCore:
         self.dependents: set[Task[Any]] = set()
         live_pools.add(self)
 
-    def make_call(self, encoded: Encoded, context: Context, task: Any) -> Call:
+    def make_call(self, encoded: EncodedCall, context: HostSettings, task: Any) -> Call:
         """Return an item for a call, with the options of its task."""
         call = Call(task._number, encoded, context, task)
         options = task._options

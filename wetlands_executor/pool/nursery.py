@@ -44,7 +44,7 @@ from wetlands_executor.pool import bundle, spawn
 from wetlands_executor.seconds import LONGEST
 from wetlands_executor.serialize import interpreter, plain
 from wetlands_executor.serialize.interpreter import VERSION
-from wetlands_executor.serialize.settings import arguments_of_host, current_context, main_of_host
+from wetlands_executor.serialize.settings import arguments_of_host, current_settings, main_of_host
 from wetlands_executor.worker import wire
 
 #: Seconds that a nursery may take to fork: it does nothing else.
@@ -291,7 +291,7 @@ class Nursery:
         self._process = process
         if not wanted():
             process.kill_tree()  # Race: `give_up` looked before there was anything to end
-        context = current_context()
+        context = current_settings()
         config = {
             "preload": self._preload,
             "surroundings": context.data,

@@ -41,8 +41,8 @@ from wetlands_executor.pool.delivery import Latch
 from wetlands_executor.pool.process import Call
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.phases import Status
-from wetlands_executor.serialize.calls import Definition, Encoded
-from wetlands_executor.serialize.settings import current_context
+from wetlands_executor.serialize.calls import Definition, EncodedCall
+from wetlands_executor.serialize.settings import current_settings
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ class Pool(Actions):
         nursery: what forks the workers (``share_preload``); None if each is started by itself.
     """
 
-    def submit(self, encoded: Encoded, task: Any) -> Call:
+    def submit(self, encoded: EncodedCall, task: Any) -> Call:
         """Take a call; its task will be settled. The caller has checked that the pool still accepts."""
-        call = self.make_call(encoded, current_context(), task)
+        call = self.make_call(encoded, current_settings(), task)
         task._call = call
         if not self._posted and not call.priority and (encoded.parcel is None or self._note_block()):
             for process in self.lanes:

@@ -62,11 +62,11 @@ class SpacePickler(CallPickler):
         file: where the bytes go.
         record: the objects that the pool's workers know.
         keeps: takes shared arrays that are referred to.
-        peer: the Python that reads it; None is one like this.
+        remote: the Python that reads it; None is one like this.
     """
 
-    def __init__(self, file: io.BytesIO, record: identity.Record, keeps: list[Any] | None, peer: Any) -> None:
-        super().__init__(file, None, keeps, peer=peer, by_value=_this_module)
+    def __init__(self, file: io.BytesIO, record: identity.Record, keeps: list[Any] | None, remote: Any) -> None:
+        super().__init__(file, None, keeps, remote=remote, by_value=_this_module)
         self._record = record
         # id -> the stand-in of an object of this stream, which keeps the object; or of one that is written as it is.
         self._stands: dict[int, Stand] = {}
@@ -226,7 +226,7 @@ class SpacePickler(CallPickler):
         try:
             reduced = super().reducer_override(obj)
             if reduced is NotImplemented and id(obj) not in self._plain:
-                data, pickler = dump_call(obj, None, self.keeps, peer=self._peer, record=self.record, by_value=_this_module)
+                data, pickler = dump_call(obj, None, self.keeps, remote=self._remote, record=self.record, by_value=_this_module)
             else:
                 return self._numbered(obj, reduced)
         finally:
@@ -329,7 +329,7 @@ class SpacePickler(CallPickler):
             active.add(id(value))
             try:
                 keeps: list[Any] = []
-                data, pickler = dump(value, keeps, self._peer, record)
+                data, pickler = dump(value, keeps, self._remote, record)
             finally:
                 active.discard(id(value))
             known = record.of(value)
@@ -498,10 +498,10 @@ def _refuse_locks(kind: Any, state: Any) -> None:
             return
 
 
-def dump(obj: Any, keeps: list[Any] | None, peer: Any, record: identity.Record) -> tuple[bytes, SpacePickler]:
+def dump(obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record) -> tuple[bytes, SpacePickler]:
     """Pickle a function or class by value, or a large value that one reaches."""
     with io.BytesIO() as stream:
-        pickler = SpacePickler(stream, record, keeps, peer)
+        pickler = SpacePickler(stream, record, keeps, remote)
         try:
             pickler.dump(obj)
         finally:
@@ -509,11 +509,11 @@ def dump(obj: Any, keeps: list[Any] | None, peer: Any, record: identity.Record) 
         return stream.getvalue(), pickler
 
 
-def record_of(peer: Any) -> identity.Record:
+def record_of(remote: Any) -> identity.Record:
     """Return the record of a pool; a new one for what is pickled for no pool."""
-    if peer is None:
+    if remote is None:
         return identity.Record()
-    found: identity.Record = peer.record or peer.keep_record(identity.Record())
+    found: identity.Record = remote.record or remote.keep_record(identity.Record())
     return found
 
 
@@ -533,7 +533,7 @@ def reduce_sentinel(obj: Any, record: identity.Record) -> Any:
     return objects.sentinel, (number, function, args)
 
 
-def current(obj: Any, keeps: list[Any] | None, peer: Any, record: identity.Record) -> changes.Watched:
+def current(obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record) -> changes.Watched:
     """Return a function or class by value as it is pickled, which is as the last time if nothing has changed since."""
     key = id(obj)
     found: changes.Watched | None = record.functions.get(key)
@@ -543,12 +543,12 @@ def current(obj: Any, keeps: list[Any] | None, peer: Any, record: identity.Recor
         record.retire(key)
     own: list[Any] = []
     record.restless = True
-    data, pickler = dump(obj, own if keeps is not None else None, peer, record)
+    data, pickler = dump(obj, own if keeps is not None else None, remote, record)
     if keeps is not None:
         keeps.extend(own)
     made = changes.Watched(record.of(obj), data, pickler.checks or [], tuple(pickler.needs.values()))
     made.by_value, made.bytecode = pickler.by_value, pickler.bytecode
-    if pickler.checks is not None and not own and peer is not None:
+    if pickler.checks is not None and not own and remote is not None:
         record.functions[key] = made
     return made
 

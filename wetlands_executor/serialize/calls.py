@@ -26,7 +26,7 @@ from wetlands_executor.worker import wire
 if TYPE_CHECKING:
     from wetlands_executor.serialize.changes import Watched
     from wetlands_executor.serialize.identity import Epoch, Piece
-    from wetlands_executor.serialize.interpreter import Peer
+    from wetlands_executor.serialize.interpreter import RemoteInterpreter
 
 SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
 _numbers = itertools.count(1)
@@ -63,7 +63,7 @@ class Definition:
         self.needs = needs
 
 
-class Encoded:
+class EncodedCall:
     """A call as bytes.
 
     Attributes:
@@ -98,21 +98,21 @@ class Encoded:
         self.parcel = parcel
 
 
-class PackedCall(Encoded):
-    """An ``Encoded`` whose payload is long, or in shared memory."""
+class PackedCall(EncodedCall):
+    """An ``EncodedCall`` whose payload is long, or in shared memory."""
 
     __slots__ = ("summary",)
 
 
-class NeedyCall(Encoded):
-    """An ``Encoded`` whose payload refers to objects of the host's namespaces. ``epoch``: see ``identity.Epoch``."""
+class NeedyCall(EncodedCall):
+    """An ``EncodedCall`` whose payload refers to objects of the host's namespaces. ``epoch``: see ``identity.Epoch``."""
 
     __slots__ = ("epoch", "needs", "summary")
     epoch: Epoch
 
 
-class DefinedCall(Encoded):
-    """An ``Encoded`` whose definition is known."""
+class DefinedCall(EncodedCall):
+    """An ``EncodedCall`` whose definition is known."""
 
     __slots__ = ()
     definition: Definition
@@ -125,18 +125,18 @@ def _by_value() -> pickler.ByValue:
 
 
 def dumps(
-    value: Any, parcel: OutOfBandArguments | None = None, keeps: list[Any] | None = None, *, peer: Peer | None = None
+    value: Any, parcel: OutOfBandArguments | None = None, keeps: list[Any] | None = None, *, remote: RemoteInterpreter | None = None
 ) -> tuple[bytes, str | None, bool]:
     """Pickle as ``dump``; return the bytes, the name of what travels as code, if anything does, and whether it does as bytecode."""
-    data, made = dump(value, parcel, keeps, peer=peer)
+    data, made = dump(value, parcel, keeps, remote=remote)
     return data, made.by_value, made.bytecode
 
 
 def dump(
-    value: Any, parcel: OutOfBandArguments | None = None, keeps: list[Any] | None = None, *, peer: Peer | None = None
+    value: Any, parcel: OutOfBandArguments | None = None, keeps: list[Any] | None = None, *, remote: RemoteInterpreter | None = None
 ) -> tuple[bytes, CallPickler]:
     """Pickle for a worker; return the bytes and what the pickler has found out. See ``pickler.dump``."""
-    return pickler.dump(value, parcel, keeps, peer=peer, by_value=_by_value)
+    return pickler.dump(value, parcel, keeps, remote=remote, by_value=_by_value)
 
 
 # Definitions of importable functions, by id; the Definition keeps the function, and so its id. Guarded by the GIL.
@@ -170,15 +170,15 @@ def define(fn: Callable[..., Any] | str) -> Definition | None:
     return _definitions.setdefault(id(fn), made)
 
 
-def wants_value(definition: Definition, peer: Peer | None) -> bool:
+def wants_value(definition: Definition, remote: RemoteInterpreter | None) -> bool:
     """Return True for a function that can be imported here, but whose code over there would be another: a test module's rewritten one."""
-    return definition.rewritten and interpreter.PORTABLE and peer is not None and peer.foreign
+    return definition.rewritten and interpreter.PORTABLE and remote is not None and remote.foreign
 
 
-def define_by_value(fn: Callable[..., Any], peer: Peer | None = None) -> Definition:
+def define_by_value(fn: Callable[..., Any], remote: RemoteInterpreter | None = None) -> Definition:
     """Return a definition that carries the function itself; for callers that use it many times (``map``)."""
     keeps: list[Any] = []
-    data, made = dump(fn, None, keeps, peer=peer)
+    data, made = dump(fn, None, keeps, remote=remote)
     name, needs = references.display_name(fn), tuple(made.needs.values())
     keeps.append(made.record.epoch)
     return Definition(pickle.dumps(("value", data), 4), name, made.by_value, keeps, bytecode=made.bytecode, needs=needs)
@@ -189,21 +189,21 @@ def encode(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     definition: Definition | None = None,
-    peer: Peer | None = None,
-) -> Encoded:
-    """Pickle a call for workers of ``peer``. Raises whatever the pickling of its parts raises."""
+    remote: RemoteInterpreter | None = None,
+) -> EncodedCall:
+    """Pickle a call for workers of ``remote``. Raises whatever the pickling of its parts raises."""
     if definition is None:
         definition = _definitions.get(id(fn))
-        if definition is None and peer is not None and peer.record is not None:
-            definition = _definition_by_value(fn, peer)
+        if definition is None and remote is not None and remote.record is not None:
+            definition = _definition_by_value(fn, remote)
         definition = definition or define(fn)
-    if definition is not None and definition.rewritten and wants_value(definition, peer):
+    if definition is not None and definition.rewritten and wants_value(definition, remote):
         definition = None
     if definition is None:
-        return _encode_call(None, (fn, args, kwargs), peer)
+        return _encode_call(None, (fn, args, kwargs), remote)
     if not args and not kwargs:
-        return Encoded(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
-    return encode_defined(definition, args, kwargs, peer)
+        return EncodedCall(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
+    return encode_defined(definition, args, kwargs, remote)
 
 
 def encode_at_once(fn: Any, args: tuple[Any, ...], definition: Definition | None) -> DefinedCall | None:
@@ -226,7 +226,12 @@ def encode_at_once(fn: Any, args: tuple[Any, ...], definition: Definition | None
     return DefinedCall(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
 
 
-def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, peer: Peer | None = None) -> Encoded:
+def encode_defined(
+    definition: Definition,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    remote: RemoteInterpreter | None = None,
+) -> EncodedCall:
     """Pickle the arguments of a call whose function has a definition."""
     for value in args:
         if type(value) not in SCALARS:
@@ -235,12 +240,12 @@ def encode_defined(definition: Definition, args: tuple[Any, ...], kwargs: dict[s
         if not kwargs:
             payload = pickle.dumps((args, None), PROTOCOL)
             if len(payload) <= wire.INLINE:
-                return Encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
+                return EncodedCall(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
             return _encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode, None, (args, None))
     if not kwargs and _are_arrays(args):
         payload, parcel = _dumps_arrays((args, None))
         return _encoded(definition, 0, payload, definition.by_value, definition.bytecode, parcel, (args, None))
-    return _encode_call(definition, (args, kwargs or {}), peer)
+    return _encode_call(definition, (args, kwargs or {}), remote)
 
 
 def _are_arrays(args: tuple[Any, ...]) -> bool:
@@ -268,10 +273,10 @@ def _dumps_arrays(value: Any) -> tuple[bytes, OutOfBandArguments]:
         raise
 
 
-def _encode_call(definition: Definition | None, value: Any, peer: Peer | None) -> Encoded:
+def _encode_call(definition: Definition | None, value: Any, remote: RemoteInterpreter | None) -> EncodedCall:
     parcel = OutOfBandArguments()
     try:
-        payload, made = dump(value, parcel, peer=peer)
+        payload, made = dump(value, parcel, remote=remote)
     except BaseException:
         parcel.discard()  # its task may keep the exception, and the traceback this frame
         raise
@@ -296,11 +301,11 @@ def _encoded(
     bytecode: bool,
     parcel: OutOfBandArguments | None,
     value: tuple[Any, ...],
-) -> Encoded:
+) -> EncodedCall:
     """Return the call with this payload, the pickle of ``value``."""
     packed = len(payload) > wire.CROSSOVER or (parcel is not None and not parcel.empty)
     if not packed and len(payload) <= arguments.KEPT:
-        return Encoded(definition, flags if len(payload) <= wire.INLINE else flags | wire.IN_BULK, payload, by_value, bytecode)
+        return EncodedCall(definition, flags if len(payload) <= wire.INLINE else flags | wire.IN_BULK, payload, by_value, bytecode)
     # Its text is made now only if it is cheaper than to keep what tells it.
     summary = payload if len(payload) <= arguments.KEPT else arguments.of_values(value[-2], value[-1])
     more = wire.IN_BULK
@@ -312,9 +317,9 @@ def _encoded(
     return found
 
 
-def _definition_by_value(fn: Any, peer: Peer) -> Definition | None:
+def _definition_by_value(fn: Any, remote: RemoteInterpreter) -> Definition | None:
     """Return the number of a function by value that is submitted again as it was; None for everything else."""
-    record = peer.record
+    record = remote.record
     found: Watched | None = record.functions.get(id(fn))
     if found is None or not found.is_current(fn, record):
         return None

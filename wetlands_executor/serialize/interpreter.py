@@ -35,7 +35,7 @@ CACHE_SIZE = 256
 _cache: dict[Any, tuple[str, str]] = {}
 
 
-class Peer:
+class RemoteInterpreter:
     """The Python of one pool's workers.
 
     Args:
@@ -43,12 +43,12 @@ class Peer:
         launch: how workers are started; None: by ``python`` alone, with the variables of this process.
 
     Attributes:
-        hear: waits until a worker has said hello, or none can be started; the pool sets it. None before there is a pool.
+        await_hello: waits until a worker has said hello, or none can be started; the pool sets it. None before there is a pool.
         silent: it was asked and did not answer.
         replaced: version that the interpreter had when it was asked, or when an earlier worker said hello, if it has another now.
     """
 
-    __slots__ = ("_cached", "_known", "_launch", "_made", "_python", "hear", "record", "replaced", "silent")
+    __slots__ = ("_cached", "_known", "_launch", "_made", "_python", "await_hello", "record", "replaced", "silent")
 
     def __init__(self, python: str | os.PathLike[str] | None = None, launch: Launch | None = None) -> None:
         self._python = os.fspath(python) if python is not None else None
@@ -59,7 +59,7 @@ class Peer:
         self._made: dict[str, Any] = {}
         self._cached: Any = None
         self.silent = False
-        self.hear: weakref.WeakMethod[Callable[[], None]] | None = None
+        self.await_hello: weakref.WeakMethod[Callable[[], None]] | None = None
         self.replaced: str | None = None
 
     def learn(self, hello: Mapping[str, Any]) -> None:
@@ -107,11 +107,11 @@ class Peer:
             return known
         known = (MAGIC, VERSION) if self._is_this() else None if self.silent else self._answer()
         self.silent = known is None
-        if known is None and self.hear is not None:
+        if known is None and self.await_hello is not None:
             # It needs something that only a worker's start has, or does not work at all. A worker says either.
-            hear = self.hear()
-            if hear is not None:
-                hear()
+            wait = self.await_hello()
+            if wait is not None:
+                wait()
             # Still nothing: no worker can be started. That is for the start of the next one to say, in its own words. If it works after all
             # and is another Python, what was pickled as bytecode is refused before it is sent.
             known = self._known or (MAGIC, VERSION)

@@ -31,7 +31,7 @@ from wetlands_executor.worker import imports, namespaces, objects, renames
 if TYPE_CHECKING:
     from wetlands_executor.serialize.changes import Watched
     from wetlands_executor.serialize.identity import Piece, Record
-    from wetlands_executor.serialize.interpreter import Peer
+    from wetlands_executor.serialize.interpreter import RemoteInterpreter
     from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 
 PROTOCOL = 5
@@ -75,10 +75,10 @@ def reductions() -> Any:
 class ByValue(Protocol):
     """What writes functions and classes by value; see ``by_value.py``."""
 
-    def current(self, obj: Any, keeps: list[Any] | None, peer: Peer | None, record: Record, /) -> Watched:
+    def current(self, obj: Any, keeps: list[Any] | None, remote: RemoteInterpreter | None, record: Record, /) -> Watched:
         """Return a function or class as it is pickled."""
 
-    def record_of(self, peer: Peer | None, /) -> Record:
+    def record_of(self, remote: RemoteInterpreter | None, /) -> Record:
         """Return the objects that the workers know by number."""
 
     def reduce_sentinel(self, obj: Any, record: Record, /) -> Any:
@@ -109,7 +109,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         file: where the bytes go.
         parcel: takes large buffers, and shared arrays that are referred to.
         keeps: takes shared arrays, where there is no parcel.
-        peer: the Python that reads them; None is one like this.
+        remote: the Python that reads them; None is one like this.
         by_name: raise ``reductions.ByValue`` instead of sending code.
         by_value: returns what writes functions and classes by value; called when the first of them is met.
     """
@@ -122,7 +122,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         parcel: OutOfBandArguments | None = None,
         keeps: list[Any] | None = None,
         *,
-        peer: Peer | None = None,
+        remote: RemoteInterpreter | None = None,
         by_name: bool = False,
         by_value: Callable[[], ByValue],
     ) -> None:
@@ -138,11 +138,11 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.keeps = keeps if parcel is None else parcel.pins
         self.by_value: str | None = None
         self._spaces: dict[int, Space] = {}
-        self._peer = peer
+        self._remote = remote
         self._by_name = by_name
         self._by_value = by_value
         # Who reads it, once something was met that depends on it; False is a Python like this one.
-        self._names: Any = None if peer is not None else False
+        self._names: Any = None if remote is not None else False
 
     @property
     def bytecode(self) -> bool:
@@ -152,9 +152,9 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _foreign(self) -> Any:
         """Return who reads it if that is a Python of another magic number, else False. Asked only when code or its like is met."""
         if self._names is None:
-            peer = self._peer
-            assert peer is not None
-            self._names = reductions().Names(peer.version, self._dumps_by_name) if interpreter.PORTABLE and peer.foreign else False
+            remote = self._remote
+            assert remote is not None
+            self._names = reductions().Names(remote.version, self._dumps_by_name) if interpreter.PORTABLE and remote.foreign else False
         return self._names
 
     def explain(self, error: TypeError | pickle.PicklingError, named: bool = False) -> None:
@@ -165,7 +165,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             named: the caller says which value of which function it was.
         """
         if self._names and self._names.annotated:
-            self._names.blame(error, lambda value: CallPickler(io.BytesIO(), peer=self._peer, by_value=self._by_value).dump(value))
+            self._names.blame(error, lambda value: CallPickler(io.BytesIO(), remote=self._remote, by_value=self._by_value).dump(value))
         if not named and self._names and self.by_value is not None and str(error).startswith(("cannot pickle", "can't pickle")):
             raise pickle.PicklingError(
                 f"{self.by_value} cannot be sent to a worker: what it needs, or an argument, cannot be pickled ({error}). Make that object "
@@ -174,7 +174,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _dumps_by_name(self, obj: Any) -> bytes:
         with io.BytesIO() as stream:
-            CallPickler(stream, peer=self._peer, by_name=True, by_value=self._by_value).dump(obj)
+            CallPickler(stream, remote=self._remote, by_name=True, by_value=self._by_value).dump(obj)
             return stream.getvalue()
 
     def _note(self, name: str) -> None:
@@ -249,7 +249,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _function_by_value(self, obj: Any) -> Any:
         """Reduce a function or class by value to a stream of its own, in which everything has its identity."""
-        found = self._by_value().current(obj, self.keeps, self._peer, self.record)
+        found = self._by_value().current(obj, self.keeps, self._remote, self.record)
         for piece in found.needs:
             self.needs[piece.number] = piece
         self._foreign()
@@ -262,7 +262,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         """The objects that the readers know by number."""
         found = self._record
         if found is None:
-            found = self._record = self._by_value().record_of(self._peer)
+            found = self._record = self._by_value().record_of(self._remote)
         return found
 
 
@@ -278,7 +278,7 @@ def dump(
     parcel: OutOfBandArguments | None = None,
     keeps: list[Any] | None = None,
     *,
-    peer: Peer | None = None,
+    remote: RemoteInterpreter | None = None,
     record: Record | None = None,
     by_value: Callable[[], ByValue],
 ) -> tuple[bytes, CallPickler]:
@@ -288,12 +288,12 @@ def dump(
         value: what is sent.
         parcel: takes large buffers, and shared arrays that are referred to.
         keeps: takes shared arrays, where there is no parcel; has to live as long as the bytes are used.
-        peer: the Python of the workers; None is one like this.
-        record: the objects that the workers know by number, if there is no peer.
+        remote: the Python of the workers; None is one like this.
+        record: the objects that the workers know by number, if there is no remote.
         by_value: returns what writes functions and classes by value.
     """
     with io.BytesIO() as stream:
-        pickler = CallPickler(stream, parcel, keeps, peer=peer, by_value=by_value)
+        pickler = CallPickler(stream, parcel, keeps, remote=remote, by_value=by_value)
         pickler._record = record
         try:
             pickler.dump(value)

@@ -14,7 +14,7 @@ from wetlands_executor.serialize import references
 _numbers = itertools.count(1)
 
 
-class Context:
+class HostSettings:
     """The user's project folders and log levels at the time of a call; sent to a worker before the first call that needs them."""
 
     __slots__ = ("content", "data", "number", "seen")
@@ -26,25 +26,25 @@ class Context:
         self.seen = seen
 
 
-_context: Context | None = None
+_current: HostSettings | None = None
 
 
-def current_context() -> Context:
-    """Return the surroundings as they are now; the same object as long as nothing changed."""
-    global _context  # a cache of one entry; replaced whole, so a race costs a second equal object
-    context = _context
-    if context is None or context.seen != (sys.path, len(references.extra_roots)) or _MARK not in getattr(logging.root, "_cache", ()):
+def current_settings() -> HostSettings:
+    """Return the settings as they are now; the same object as long as nothing changed."""
+    global _current  # a cache of one entry; replaced whole, so a race costs a second equal object
+    settings = _current
+    if settings is None or settings.seen != (sys.path, len(references.extra_roots)) or _MARK not in getattr(logging.root, "_cache", ()):
         references.note_editable_installs()
         seen = (list(sys.path), len(references.extra_roots))
         paths = list(references.project_paths())
         paths += [root for root in references.extra_roots if root not in paths]
         content = (paths, _log_levels())
-        if context is not None and context.content == content:
-            context.seen = seen
+        if settings is not None and settings.content == content:
+            settings.seen = seen
         else:
-            context = Context(seen, content)
-        _context = context
-    return context
+            settings = HostSettings(seen, content)
+        _current = settings
+    return settings
 
 
 #: ``Logger.setLevel`` clears the caches of all loggers (so that ``isEnabledFor`` asks anew); this mark in the root's cache goes with it.
