@@ -109,9 +109,13 @@ def _descriptors() -> frozenset[tuple[int, str]]:
     found = set()
     for name in os.listdir("/proc/self/fd"):
         try:
-            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
+            target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the descriptor of this very listing
             continue
+        # libffi (of ctypes) opens its own file at the first callback of a process, to map code from it,
+        # and never closes it.
+        if not os.path.basename(target).startswith("libffi.so"):
+            found.add((int(name), target))
     return frozenset(found)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 
@@ -19,6 +21,13 @@ class Unit(np.ndarray):
         self.unit = state[1]
 
 
+def chararray(texts):
+    """Return an array of the class of which numpy warns from 2.5 on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return np.char.array(texts)
+
+
 def large(name, path):
     """Return a large array of a class, or of a layout, that is not the common one."""
     count = 60_000
@@ -32,7 +41,7 @@ def large(name, path):
     if name == "recarray":
         return np.rec.array(list(zip(range(count), "ab" * count)), dtype=[("n", "i4"), ("s", "U3")])  # noqa: B905 - Python 3.8
     if name == "chararray":
-        return np.char.array(["some text", "another"] * count)
+        return chararray(["some text", "another"] * count)
     if name == "memmap":
         found = np.memmap(path, "f8", "w+", shape=(300, 200))
         found[:] = numbers.reshape(300, 200)

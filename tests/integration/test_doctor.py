@@ -99,10 +99,18 @@ def test_an_old_python(minor: str) -> None:
     assert re.search(rf"Python {minor}\.\d+ is too old.*3\.8", levels(report)["error"][0])
 
 
+def run_at_start(venv: Path, line: str) -> None:
+    """Let each interpreter of an environment run a line as it starts.
+
+    Not by sitecustomize.py: Debian's Python has one of its own, which comes first.
+    """
+    (site_packages(venv) / "at_start.pth").write_text(f"{line}\n")
+
+
 def test_an_environment_whose_python_does_not_start(tmp_path: Path) -> None:
     """What it wrote is in the report."""
     venv = make_venv(Path(sys.executable), tmp_path / "venv")
-    (site_packages(venv) / "sitecustomize.py").write_text("import sys\nsys.stderr.write('the licence has expired\\n')\nimport os; os._exit(3)\n")
+    run_at_start(venv, r"import sys, os; sys.stderr.write('the licence has expired\n'); os._exit(3)")
     code, report = report_of(venv)
     assert (code, report["ok"], report["failure"]["step"]) == (1, False, "interpreter")
     assert "the licence has expired" in levels(report)["error"][0]
@@ -115,8 +123,8 @@ def test_an_environment_whose_python_does_not_start(tmp_path: Path) -> None:
 def test_an_environment_whose_worker_does_not_start(tmp_path: Path) -> None:
     """The interpreter answers, the worker is ended: by something that only a worker meets."""
     venv = make_venv(Path(sys.executable), tmp_path / "venv")
-    text = "import sys\nif len(sys.orig_argv) > 3:\n    sys.stderr.write('no workers here\\n')\n    import os; os._exit(4)\n"
-    (site_packages(venv) / "sitecustomize.py").write_text(text)
+    end = r"[sys.stderr.write('no workers here\n'), os._exit(4)]"
+    run_at_start(venv, f"import sys, os; len(sys.orig_argv) > 3 and {end}")
     code, report = report_of(venv)
     assert (code, report["failure"]["step"]) == (1, "start")
     assert report["failure"]["type"] == "WorkerStartError"

@@ -14,6 +14,9 @@ from wetlands_executor import Environment, EnvironmentNotFoundError
 from wetlands_executor.environment import frozen
 from wetlands_executor.serialize import references
 
+#: The file of the interpreter that runs the tests, before a test gives this process another executable.
+INTERPRETER = os.path.realpath(sys.executable)
+
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
@@ -102,9 +105,8 @@ def test_a_frozen_program_named_like_an_interpreter(bundle: Path, monkeypatch: p
 
 
 def test_multiprocessing_names_the_interpreter(bundle: Path) -> None:
-    real = os.path.realpath(os.path.join(sys.base_prefix, "bin", "python3"))
-    multiprocessing.set_executable(real)
-    assert Environment.find(None).python == Path(real)
+    multiprocessing.set_executable(INTERPRETER)
+    assert Environment.find(None).python == Path(INTERPRETER)
 
 
 def test_multiprocessing_names_the_program_by_another_path(bundle: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from wetlands_executor.serialize import identity
+from wetlands_executor.serialize import changes, identity
 from wetlands_executor.serialize.calls import encode
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 
@@ -155,17 +155,36 @@ def test_nothing_is_kept_alive(module: Any) -> None:
     peer = RemoteInterpreter()
     for _ in range(3):
         encode(module.function, (), {}, None, peer)
-    kept = [weakref.ref(module.function), weakref.ref(module.instance), weakref.ref(module.Class)]
+    kept = [weakref.ref(each) for each in (module.function, module.instance, module.Class, module.Slots)]
     number = len(peer.record.known)
     assert number > 10
     module.__dict__.clear()
     for _ in range(20):
         peer.record.take_dropped()
         gc.collect()
-    assert [each() for each in kept] == [None] * 3
-    assert len(peer.record.known) < 5
+    assert [each() for each in kept] == [None] * 4
+    left = [known.get() for known in peer.record.known.values()]
+    assert [each for each in left if each != ()] == [], "all but the empty tuple, which lives for ever"
     assert not peer.record.functions
     assert len(peer.record.retired) == 1
+
+
+def test_a_descriptor_is_known_by_its_class_and_name() -> None:
+    class One:
+        __slots__ = ("x", "y")
+
+    class Other:
+        __slots__ = ("x",)
+
+    record = identity.Record()
+    descriptors = (One.x, One.y, Other.x)
+    parts = [changes.part(each, record) for each in descriptors]
+    assert parts == [changes.part(each, record) for each in descriptors]
+    assert len(set(parts)) == 3
+    kept = weakref.ref(One)
+    del One, descriptors
+    gc.collect()
+    assert kept() is None
 
 
 def test_workers_are_told_of_what_is_dropped_only_when_no_call_can_refer_to_it(module: Any) -> None:

@@ -199,6 +199,8 @@ class SpacePickler(CallPickler):
             return value
         if kind is tuple:
             return ("t", *map(self._part, value))
+        if kind in changes.DESCRIPTORS:
+            return changes.descriptor(value, self.record)
         if kind in _ATOMS or kind in _BUILTINS or isinstance(value, type):
             return ("o", self.record.of(value).number)
         stand = self._stand(value, kind)
@@ -297,7 +299,7 @@ class SpacePickler(CallPickler):
             return
         if kind is float and value == value:
             return
-        if kind in (str, bytes) and len(value) < identity.BYTES:
+        if kind in changes.DESCRIPTORS or (kind in (str, bytes) and len(value) < identity.BYTES):
             return
         if share.any_shared() and share.reduce(value) is not None:
             return

@@ -103,7 +103,22 @@ def part(value: Any, record: Record) -> Any:
         return value
     if kind is tuple:
         return ("t", *(part(each, record) for each in value))
+    if kind in DESCRIPTORS:
+        return descriptor(value, record)
     return ("o", record.of(value).number)
+
+
+#: What stands in a class for its slots, its ``__dict__`` and its ``__weakref__``.
+DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+
+
+def descriptor(value: Any, record: Record) -> Any:
+    """Return what stands for a descriptor of a class: the class and the name.
+
+    It gets no number of its own. The record would keep the descriptor, which has no weak references,
+    the descriptor its class, and the class the descriptor: none of them would ever go.
+    """
+    return ("d", record.of(value.__objclass__).number, value.__name__)
 
 
 def version(content: Iterable[Any], record: Record) -> int:

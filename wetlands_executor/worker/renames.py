@@ -164,12 +164,14 @@ def _is_numpy_1() -> bool:
 
 def _of_numpy(module: str, name: str, original: Find) -> Any:
     """Return what has to be looked up otherwise, or made otherwise, in this version of numpy; None for all the rest."""
+    # What exists under this name too, but not without a warning.
+    if name == "chararray" and module in ("numpy", "numpy.char"):
+        if "numpy" not in _loaded("numpy") or _is_numpy_1():
+            return None
+        return original("numpy._core.defchararray", name)  # numpy.char warns from 2.5 on
     if module == "numpy":
-        # What exists under this name too, but not without a warning.
         if name == "bool" and "numpy" in _loaded(module) and _is_numpy_1():
             return original(module, "bool_")
-        if name == "chararray" and "numpy" in _loaded(module) and not _is_numpy_1():
-            return original("numpy.char", name)
         return None
     if module.startswith(_CORE):
         here = module_here(module)
