@@ -21,7 +21,7 @@ from wetlands_executor.pool.lines import printing_task
 from wetlands_executor.report import WorkerInfo
 from wetlands_executor.sharedmem.share import share
 from wetlands_executor.task import Task, TaskStatus
-from wetlands_executor.worker.context import RemoteTaskHandle, current_task
+from wetlands_executor.worker.current_task import RemoteTaskHandle, current_task
 
 __version__ = "0.1.0"
 

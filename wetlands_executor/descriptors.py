@@ -32,9 +32,9 @@ def _has_memfd() -> bool:
 #: unlinked temporary files take their place, and arrays go through the pipe, as elsewhere.
 MEMFD = not PLAIN and _has_memfd()
 
-#: Bytes of a file for shared memory, of which only touched pages exist (``worker/arena.py``).
+#: Bytes of a file for shared memory, of which only touched pages exist (``worker/shm_arena.py``).
 FILE = 1 << 44
-#: Bytes of the tables of words at its beginning; ``worker.arena.HEADER``.
+#: Bytes of the tables of words at its beginning; ``worker.shm_arena.HEADER``.
 HEADER = 2 * 4 * 65536
 
 # The host's descriptors of all pools, from their making to their closing. A forked child of the host must close every one of them: it would

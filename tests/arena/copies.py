@@ -1,4 +1,4 @@
-"""What ``worker/copying.py`` promises, as programs that every Python 3.8+ runs: ``python copies.py FOLDER_OF_WORKER``.
+"""What ``worker/shm_copy.py`` promises, as programs that every Python 3.8+ runs: ``python copies.py FOLDER_OF_WORKER``.
 
 Each function of ``CHECKS`` gets the module, raises if something is wrong, and leaves the module as it was.
 """
@@ -306,7 +306,7 @@ CHECKS = [
 
 def main(folder):
     sys.path.insert(0, folder)
-    import copying
+    import shm_copy as copying
 
     for check in CHECKS:
         check(copying)

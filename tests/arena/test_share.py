@@ -16,7 +16,7 @@ from tests.arena import workload
 from tests.contract.meeting import DEADLINE
 from tests.faults.observe import until
 from wetlands_executor import WorkerCrashed, share
-from wetlands_executor.worker.arena import SHARED
+from wetlands_executor.worker.shm_arena import SHARED
 
 np = pytest.importorskip("numpy")
 classes = pytest.importorskip("tests.arena.classes")

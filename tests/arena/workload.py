@@ -200,16 +200,16 @@ def forked_child_saw():
 
 def resident(kind="arguments"):
     """Return the bytes of the worker's own file of results."""
-    from _wetlands_worker import context
+    from _wetlands_worker import current_task
 
-    return os.fstat(context._runner.shared[1]).st_blocks * 512
+    return os.fstat(current_task._runner.shared[1]).st_blocks * 512
 
 
 def send_false_blocks(which, size):
     """Send what is no result, with a list of blocks that cannot be true, as a broken worker would."""
-    from _wetlands_worker import context, wire
+    from _wetlands_worker import current_task, wire
 
-    runner = context._runner
+    runner = current_task._runner
     slot, place, offset, capacity, start, length = {
         "slot": (1 << 20, wire.RESULTS, 1 << 26, 1 << 17, 0, 1 << 17),
         "not filled": (0, wire.RESULTS, 1 << 26, 1 << 17, 0, 1 << 17),
@@ -246,9 +246,9 @@ def limit_address_space(extra):
 
 def close_descriptors():
     """Close what looks like somebody's descriptors, and open others."""
-    from _wetlands_worker import context
+    from _wetlands_worker import current_task
 
-    fds = context._runner.shared
+    fds = current_task._runner.shared
     for fd in fds:
         os.close(fd)
     for fd in fds:

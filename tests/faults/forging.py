@@ -11,7 +11,7 @@ RESULT = struct.Struct("<QIIBxxxIQ")
 
 
 def _runner():
-    return sys.modules["_wetlands_worker.context"]._runner
+    return sys.modules["_wetlands_worker.current_task"]._runner
 
 
 def _write(data):

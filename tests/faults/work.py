@@ -112,7 +112,7 @@ def blob(size):
 
 def blob_and_die(size):
     """Return a large result through the pipe, and SIGKILL this process when a tenth of it has been written."""
-    sys.modules["_wetlands_worker.context"]._runner.carries = False  # as where there is no shared memory
+    sys.modules["_wetlands_worker.current_task"]._runner.carries = False  # as where there is no shared memory
 
     def watch():
         start = written()

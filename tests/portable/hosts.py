@@ -91,13 +91,13 @@ def in_memory() -> dict:
 
 def load_cases() -> tuple:
     """Execute ``cases.py`` as ``__main__``; return its cases and its code objects."""
-    from wetlands_executor.worker import portable
+    from wetlands_executor.worker import code_portable
 
     path = os.path.join(HERE, "cases.py")
     with open(path, encoding="utf-8") as stream:
         code = compile(stream.read(), path, "exec", dont_inherit=True)
     exec(code, sys.modules["__main__"].__dict__)
-    return sys.modules["__main__"].__dict__["CASES"], list(portable.walk(code))
+    return sys.modules["__main__"].__dict__["CASES"], list(code_portable.walk(code))
 
 
 def run(function, args):

@@ -19,7 +19,7 @@ from tests.worker import workload
 from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.serialize import interpreter
 from wetlands_executor.serialize.unpickler import _ForeignUnpickler, decode
-from wetlands_executor.worker import calls, portable
+from wetlands_executor.worker import calls, code_portable
 
 OURS = sys.version.split()[0]
 
@@ -251,6 +251,6 @@ def test_the_types_that_are_refused_are_those_that_make_code() -> None:
     """And no others."""
     for module, name in (("marshal", "loads"), ("types", "CodeType"), ("builtins", "code"), ("cloudpickle.cloudpickle", "_builtin_type")):
         with pytest.raises(pickle.PicklingError):
-            portable.check_name(module, name)
+            code_portable.check_name(module, name)
     for module, name in (("codeop", "compile_command"), ("builtins", "int"), ("of_a_user", "CodeType"), ("cloudpickle", "_make_function")):
-        portable.check_name(module, name)
+        code_portable.check_name(module, name)

@@ -30,11 +30,11 @@ from tests.portable.conftest import DEADLINE, Load, Run, python_of
 from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.serialize import interpreter
 from wetlands_executor.serialize.calls import dumps
-from wetlands_executor.worker import sources
+from wetlands_executor.worker import code_sources
 
 
-def located(function: types.FunctionType) -> sources.Piece:
-    return sources.locate(function.__code__, function.__globals__)
+def located(function: types.FunctionType) -> code_sources.Piece:
+    return code_sources.locate(function.__code__, function.__globals__)
 
 
 def text_of(function: types.FunctionType) -> str:
@@ -75,7 +75,7 @@ def test_the_edit_of_a_test_module_is_detected(load: Load) -> None:
     path = Path(module.__file__ or "")
     path.write_text(path.read_text().replace("def other(x=1):\n    assert x", "def other(x=1):\n    assert not x"))
     assert text_of(module.same) == "def same(x=1):\n    assert x\n    return x"
-    with pytest.raises(sources.NoSource, match="edited"):
+    with pytest.raises(code_sources.NoSource, match="edited"):
         located(module.other)
 
 
@@ -160,7 +160,7 @@ def test_bytecode_of_another_patch_release(load: Load) -> None:
     assert text_of(module.f) == "def f(x=1):\n    return x + 1"
     Path(cache).unlink()
     module.f.__code__ = marshal.loads(marshal.dumps(other))
-    with pytest.raises(sources.NoSource):
+    with pytest.raises(code_sources.NoSource):
         located(module.f)
 
 
@@ -357,7 +357,7 @@ def test_the_payload_is_of_the_order_of_cloudpickles(other: Interpreter) -> None
 
 def statements_compiled() -> int:
     """Return how many statements this worker has compiled."""
-    return len(sys.modules["_wetlands_worker.portable"]._UNITS)
+    return len(sys.modules["_wetlands_worker.code_portable"]._UNITS)
 
 
 def test_a_statement_is_compiled_once(there: CondaEnvExecutor) -> None:

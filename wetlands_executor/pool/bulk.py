@@ -504,7 +504,7 @@ def collect(
 
 
 def outcomes_of(data: bytes | bytearray | memoryview) -> list[tuple[int, Any]]:
-    """Return the outcomes in the payload of a frame of several (see ``worker/many.py``).
+    """Return the outcomes in the payload of a frame of several (see ``worker/batch.py``).
 
     Raises:
         BadFrame: it is none.

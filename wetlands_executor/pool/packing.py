@@ -1,4 +1,4 @@
-"""The arguments of several calls of a ``map`` in one block of shared memory; the worker's half is ``Packed`` in ``worker/many.py``.
+"""The arguments of several calls of a ``map`` in one block of shared memory; the worker's half is ``Packed`` in ``worker/batch.py``.
 
 Large bytes and strings are copied as they are: a pickle of them would be one copy more here, and one more through the pipe. What is small
 goes beside them, in a pickle. I/O thread only.

@@ -27,7 +27,7 @@ from wetlands_executor.serialize.identity import Mark, Stand
 from wetlands_executor.serialize.pickler import VARYING, CallPickler, Space, reductions, space_name
 from wetlands_executor.serialize.pickler import dump as dump_call
 from wetlands_executor.sharedmem import share
-from wetlands_executor.worker import classes, namespaces, objects, sharing
+from wetlands_executor.worker import code_classes, namespaces, objects, shm_share
 
 #: Neither numbered nor looked into: scalars, and what is named or written as code.
 _ATOMS: frozenset[Any] = frozenset({
@@ -154,7 +154,7 @@ class SpacePickler(CallPickler):
     def _is_other(self, obj: Any, kind: Any) -> bool:
         """Return True for what travels by rules of its own."""
         return (
-            kind.__module__ in ("typing", "types", "enum", "wetlands_executor.worker.reductions", "annotationlib")
+            kind.__module__ in ("typing", "types", "enum", "wetlands_executor.worker.code_reductions", "annotationlib")
             or kind in VARYING
             or kind.__name__ in ("singledispatchmethod", "cached_property")
             or isinstance(obj, (types.GenericAlias, logging.Logger))
@@ -241,7 +241,7 @@ class SpacePickler(CallPickler):
         if not isinstance(reduced, tuple) or len(reduced) != 2:
             return None
         function, args = reduced
-        if function is sharing.attach:
+        if function is shm_share.attach:
             return reduced  # a view is made anew for each call, so that its memory is not held longer
         for part in args:
             if type(part) is dict:
@@ -452,7 +452,7 @@ class SpacePickler(CallPickler):
     def _class_by_value(self, cls: Any) -> Any:
         maker, args, state, _, _, setter = reductions().reduce_class(cls, self._foreign() or None)
         self._at = Mark(cls.__qualname__, "class", cls.__qualname__)
-        if setter is classes.set_class:
+        if setter is code_classes.set_class:
             what = cls.__qualname__
             state = ({Mark(name, "attribute", what): value for name, value in state[0].items()}, state[1])
         for found in (args, state):

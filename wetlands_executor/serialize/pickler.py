@@ -1,7 +1,7 @@
 """The pickler of calls: cloudpickle with our rules for what the user's project defines.
 
 Two differences: objects of the project are named together with their file, and functions by value share one namespace per module
-(``worker/namespaces.py``). For a Python of another magic number their code is reduced to source (``worker/reductions.py``). Functions and
+(``worker/namespaces.py``). For a Python of another magic number their code is reduced to source (``worker/code_reductions.py``). Functions and
 classes by value are streams of their own in the stream of a call; what writes those (``by_value.py``) is built on this module and is given
 to each pickler when it is made.
 
@@ -26,7 +26,7 @@ from cloudpickle import cloudpickle as _cp
 from wetlands_executor import threads
 from wetlands_executor.serialize import interpreter, references
 from wetlands_executor.sharedmem import share
-from wetlands_executor.worker import imports, namespaces, objects, renames
+from wetlands_executor.worker import imports, moved_names, namespaces, objects
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.changes import Watched
@@ -69,7 +69,7 @@ def late(name: str) -> Any:
 
 def reductions() -> Any:
     """Return the rules for code and classes by value, imported when the first of them is met: many programs send none."""
-    return late("wetlands_executor.worker.reductions")
+    return late("wetlands_executor.worker.code_reductions")
 
 
 class ByValue(Protocol):
@@ -126,9 +126,9 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         by_name: bool = False,
         by_value: Callable[[], ByValue],
     ) -> None:
-        for name in renames.pending:
+        for name in moved_names.pending:
             if name in sys.modules:
-                renames.learn_reducers(_reducers, _reducers)
+                moved_names.learn_reducers(_reducers, _reducers)
                 break
         super().__init__(file, protocol=PROTOCOL, buffer_callback=parcel.take if parcel is not None else None)
         #: number -> a large object that the stream refers to.

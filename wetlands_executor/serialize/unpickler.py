@@ -17,7 +17,7 @@ from cloudpickle import cloudpickle as _cp
 from wetlands_executor.errors import ScriptExit
 from wetlands_executor.serialize import interpreter, plain, versions
 from wetlands_executor.sharedmem.results import OutOfBandResult
-from wetlands_executor.worker import renames
+from wetlands_executor.worker import moved_names
 
 
 class _ResultUnpickler(pickle.Unpickler):
@@ -32,7 +32,7 @@ class _ResultUnpickler(pickle.Unpickler):
             module = "wetlands_executor.worker" + module[len("_wetlands_worker") :]
         self.modules.add(module)
         try:
-            return renames.find(module, name, super().find_class)
+            return moved_names.find(module, name, super().find_class)
         except (ImportError, AttributeError) as error:
             versions.note_name(error, module, name)
             raise
@@ -49,9 +49,9 @@ class _ForeignUnpickler(_ResultUnpickler):
     """Unpickler for a worker of another magic number: bytecode is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        from wetlands_executor.worker import portable
+        from wetlands_executor.worker import code_portable
 
-        portable.check_name(module, name)
+        code_portable.check_name(module, name)
         return super().find_class(module, name)
 
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from wetlands_executor.worker import lacking
+from wetlands_executor.worker import missing_names
 
 #: Packages whose distribution has another name.
 _DISTRIBUTIONS = {
@@ -35,7 +35,7 @@ RESULT_REMEDY = "Return builtin types or numpy arrays (for a table: frame.to_dic
 
 def version_here(package: str) -> str:
     """Return the version of a package in this process or environment; empty if it is not here."""
-    found = lacking.version_of(package)
+    found = missing_names.version_of(package)
     if found:
         return found
     try:
@@ -63,9 +63,9 @@ def _normal(name: str) -> str:
 def note_packages(error: BaseException, modules: Iterable[str]) -> None:
     """Keep which packages a result has named, for ``explain_result``."""
     packages = {module.partition(".")[0] for module in modules}
-    found = sorted(name for name in packages if not lacking.is_standard(name))
+    found = sorted(name for name in packages if not missing_names.is_standard(name))
     try:
-        setattr(error, lacking.VERSIONS, dict.fromkeys(found, ""))
+        setattr(error, missing_names.VERSIONS, dict.fromkeys(found, ""))
     except Exception:  # noqa: BLE001, S110 - an exception class of the user's may refuse attributes: then nothing is added to it
         pass
 
@@ -84,7 +84,7 @@ def explain_result(error: BaseException, what: str, prefix: str, python: str) ->
         prefix: of the environment that sent it; empty if it is not known.
         python: version of its Python; empty if it is not known.
     """
-    named: dict[str, str] = _take(error, lacking.VERSIONS, {})
+    named: dict[str, str] = _take(error, missing_names.VERSIONS, {})
     module, name = _take(error, _NAME, ("", ""))
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
@@ -98,7 +98,7 @@ def explain_result(error: BaseException, what: str, prefix: str, python: str) ->
         differences = _differences({"Python": (platform.python_version(), python)})
     if differences or isinstance(error, (ImportError, AttributeError)):
         reason = f"; {differences}" if differences else ""
-        remedy = _capital(lacking.remedy_for(module, name)) or RESULT_REMEDY
+        remedy = _capital(missing_names.remedy_for(module, name)) or RESULT_REMEDY
         return _again(error, f"{error}. The result of {what} cannot be rebuilt in this process{reason}. {remedy}")
     return error
 
@@ -109,8 +109,8 @@ def explain_argument(error: BaseException) -> tuple[BaseException, str]:
     Returns:
         The error, and what was added, for the traceback: empty if nothing was.
     """
-    there: dict[str, str] = _take(error, lacking.VERSIONS, {})
-    lacked: str = _take(error, lacking.LACKED, "")
+    there: dict[str, str] = _take(error, missing_names.VERSIONS, {})
+    lacked: str = _take(error, missing_names.LACKED, "")
     python = there.pop("Python", "")
     versions = {package: (version_here(package), version) for package, version in there.items()}
     if lacked and version_here(lacked):

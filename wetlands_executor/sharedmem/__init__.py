@@ -1,1 +1,1 @@
-"""Large buffers in shared memory on the host's side (the worker's is ``worker/arena.py`` and ``worker/parcels.py``)."""
+"""Large buffers in shared memory on the host's side (the worker's is ``worker/shm_arena.py`` and ``worker/shm_buffers.py``)."""

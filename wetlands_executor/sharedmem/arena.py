@@ -1,6 +1,6 @@
 """The arena: this process's file of shared memory for arguments and shared arrays.
 
-``worker/arena.py`` explains blocks and owner words. ``arguments.py`` (out-of-band arguments), ``results.py`` (out-of-band results) and
+``worker/shm_arena.py`` explains blocks and owner words. ``arguments.py`` (out-of-band arguments), ``results.py`` (out-of-band results) and
 ``share.py`` (shared arrays) say who gives which block to whom, and when.
 
 Any thread enters: submitting ones, the I/O thread, decoders, finalizers. What a worker says about blocks is checked before it is believed.
@@ -19,7 +19,7 @@ from wetlands_executor import descriptors, threads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wetlands_executor.worker.arena import Blocks, Region
+    from wetlands_executor.worker.shm_arena import Blocks, Region
 
 #: Seconds without a large buffer after which the memory of free blocks goes back to the system.
 IDLE = 10.0
@@ -93,15 +93,15 @@ class Arena:
 
     def _map(self) -> Blocks | None:
         try:
-            from wetlands_executor.worker import arena
+            from wetlands_executor.worker import shm_arena
         except (ImportError, AttributeError):
             return None  # an interpreter without ctypes, or a C library without these calls
         try:
-            region = arena.Region(self.fd)
+            region = shm_arena.Region(self.fd)
         except MemoryError:
             return None  # the address space is limited
         reserve = None if descriptors.MEMFD else descriptors.reserve
-        return arena.Blocks(region, arena.HOST, LIMIT or None, reserve)
+        return shm_arena.Blocks(region, shm_arena.HOST, LIMIT or None, reserve)
 
     @property
     def _blocks(self) -> Blocks | None:
@@ -112,9 +112,9 @@ class Arena:
         """Copy bytes into a block that has room for ``more`` behind them; return its slot, -1 if there is no room."""
 
         def fill(region: Region, offset: int, capacity: int) -> None:
-            from wetlands_executor.worker import arena
+            from wetlands_executor.worker import shm_arena
 
-            arena.copy(region.address(offset, capacity), arena.address_of(raw), raw.nbytes)
+            shm_arena.copy(region.address(offset, capacity), shm_arena.address_of(raw), raw.nbytes)
 
         return self._fill(raw.nbytes + more, token, fill)
 
@@ -213,7 +213,7 @@ class Arena:
         blocks = self.blocks()
         if blocks is None:
             return None
-        from wetlands_executor.worker.arena import SHARED
+        from wetlands_executor.worker.shm_arena import SHARED
 
         self.free_pending()
         self.idle = False

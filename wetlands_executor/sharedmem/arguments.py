@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pickle
     from collections.abc import Iterable
 
-    from wetlands_executor.worker.arena import Blocks
+    from wetlands_executor.worker.shm_arena import Blocks
 
 
 class OutOfBandArguments:
@@ -104,12 +104,12 @@ class OutOfBandArguments:
 
         So that a frame is all that has to be sent. Nowhere else could it lie without being overwritten by another call.
         """
-        from wetlands_executor.worker import arena
+        from wetlands_executor.worker import shm_arena
 
         for slot, length in self._slots:
             offset, capacity = blocks.table[slot]
             if capacity - length >= len(whole):
-                arena.memmove(blocks.region.address(offset, capacity) + length, whole, len(whole))
+                shm_arena.memmove(blocks.region.address(offset, capacity) + length, whole, len(whole))
                 return wire.BLOCK.pack(slot, wire.ARGUMENTS, offset, capacity, length, len(whole))
         return None
 

@@ -13,9 +13,9 @@ from wetlands_executor.sharedmem.arena import FREE, HOST, Arena, BadBlock, incar
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
-    from wetlands_executor.worker.arena import Region
+    from wetlands_executor.worker.shm_arena import Region
 
-#: Where the second table of words is in a file (``worker/arena.py``, which is not imported before it is needed): the leases.
+#: Where the second table of words is in a file (``worker/shm_arena.py``, which is not imported before it is needed): the leases.
 LEASES = 4 * 65536
 
 
@@ -109,14 +109,14 @@ class ResultMemory:
         return OutOfBandResult(data, buffers)
 
     def _take(self, slot: int, offset: int, capacity: int, length: int) -> Any:
-        from wetlands_executor.worker import arena
+        from wetlands_executor.worker import shm_arena
 
-        if self.fd < 0 or slot >= arena.SLOTS or not arena.is_place(offset, capacity) or not 0 < length <= capacity:
+        if self.fd < 0 or slot >= shm_arena.SLOTS or not shm_arena.is_place(offset, capacity) or not 0 < length <= capacity:
             raise BadBlock(f"result block {slot}: {length} of {capacity} bytes at {offset}")
         try:
             file = self._file
             if file is None:
-                file = self._file = _ResultFile(arena.Region(self.fd))
+                file = self._file = _ResultFile(shm_arena.Region(self.fd))
             region = file.region
             if file.places.setdefault(slot, (offset, capacity)) != (offset, capacity):
                 raise BadBlock(f"result block {slot} has moved")

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from wetlands_executor.sharedmem import arena as arenas
-from wetlands_executor.worker import sharing
+from wetlands_executor.worker import shm_share
 
 _numbers = itertools.count()
 
@@ -55,7 +55,7 @@ def share(array: Any, writable: bool = False) -> Any:
     source = memoryview(array)
     if not source.contiguous:
         raise BufferError("the buffer is not contiguous: copy it first")
-    kind = sharing.native_format(source.format, source.itemsize)
+    kind = shm_share.native_format(source.format, source.itemsize)
     if kind is None:
         raise TypeError(
             f"{type(array).__name__} has a buffer of format {source.format!r}, which a memoryview cannot be cast to: "
@@ -97,7 +97,7 @@ def _class_name(numpy: Any, kind: Any) -> str | None:
     """Return "" for plain arrays, the name of a class of numpy that adds nothing to the buffer, None for all others."""
     if kind is numpy.ndarray:
         return ""
-    for name in sharing.CLASSES:
+    for name in shm_share.CLASSES:
         if kind is getattr(numpy, name, None):
             return name
     return None
@@ -123,10 +123,10 @@ def _new_block(count: int, writable: bool) -> memoryview:
 def _copied(view: memoryview, source: Any) -> bool:
     """Fill a view with what is at an address, or in another view, without the GIL; False where that cannot be done."""
     try:
-        from wetlands_executor.worker import arena
+        from wetlands_executor.worker import shm_arena
     except (ImportError, AttributeError):
         return False
-    arena.copy(arena.address_of(view), source if isinstance(source, int) else arena.address_of(source), view.nbytes)
+    shm_arena.copy(shm_arena.address_of(view), source if isinstance(source, int) else shm_arena.address_of(source), view.nbytes)
     return True
 
 
@@ -138,9 +138,9 @@ def any_shared() -> bool:
 def reduce(obj: Any) -> Any:
     """Return how a shared array, or a view of one, is pickled for a worker; None if the object is no such thing."""
     if type(obj) is memoryview:
-        if not obj.c_contiguous or obj.format not in sharing.FORMATS or not obj.nbytes:
+        if not obj.c_contiguous or obj.format not in shm_share.FORMATS or not obj.nbytes:
             return None
-        from wetlands_executor.worker.arena import address_of
+        from wetlands_executor.worker.shm_arena import address_of
 
         address = address_of(obj)
         layout: tuple[Any, ...] = (obj.format, obj.shape)
@@ -160,7 +160,7 @@ def reduce(obj: Any) -> Any:
             blocks = arena.blocks()
             assert blocks is not None
             place = (slot, blocks.region.words[slot], *blocks.table[slot], length)
-            return sharing.attach, (place, address - start, writable and not readonly, *layout)
+            return shm_share.attach, (place, address - start, writable and not readonly, *layout)
     return None
 
 

@@ -29,9 +29,9 @@ def _noting(function: Any, kind: int) -> Any:
     """Return ``function``, which sets an alarm of that kind, with a note of it."""
 
     def set_alarm(*args: Any, **kwargs: Any) -> Any:
-        from . import context
+        from . import current_task
 
-        runner = context._runner
+        runner = current_task._runner
         serial = serial_here(runner) if runner is not None else 0
         if runner is not None and serial:
             if serial != runner.serial or not runner.item:

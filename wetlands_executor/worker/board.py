@@ -44,7 +44,7 @@ class Board:
     def __init__(self, memory: memoryview, shared: bool) -> None:
         self._bytes = memory
         self.words = memory.cast("Q")
-        #: Outcomes that were not sent yet; see ``many.py``.
+        #: Outcomes that were not sent yet; see ``batch.py``.
         self.lengths = memory[wire.UNSENT_LENGTHS : wire.UNSENT].cast("I")
         self.outcomes = memory[wire.UNSENT : wire.ANSWER_AT]
         #: The payload of an answer that its submitter reads itself; see ``Runner._answer``.

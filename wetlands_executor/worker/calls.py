@@ -48,11 +48,11 @@ _find: Any = None
 
 
 def _load_find() -> Any:
-    """Return ``renames.find``; a worker that only sees builtin types never compiles that module."""
+    """Return ``moved_names.find``; a worker that only sees builtin types never compiles that module."""
     global _find  # a cache
-    from . import renames
+    from . import moved_names
 
-    _find = renames.find
+    _find = moved_names.find
     return _find
 
 
@@ -62,7 +62,7 @@ class RichUnpickler(Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return the object that the stream names; an import error says where it was looked for."""
         if _foreign:
-            from .portable import check_name
+            from .code_portable import check_name
 
             check_name(module, name)
         if module.startswith((_HOST_NAME, _WORKER_NAME)):
@@ -76,9 +76,9 @@ class RichUnpickler(Unpickler):
         try:
             return (_find or _load_find())(module, name, super().find_class)
         except (ImportError, AttributeError) as error:
-            from . import lacking
+            from . import missing_names
 
-            raise lacking.told(error, module, name) from None
+            raise missing_names.told(error, module, name) from None
 
     def persistent_load(self, pid: Any) -> Any:
         """Return what stands for an object of a namespace: the stream has made it, or found it, already (see ``objects``)."""
@@ -94,9 +94,9 @@ def loads_rich(data: Any, buffers: Any = None) -> Any:
     try:
         return unpickler.load()
     except Exception as error:
-        from . import lacking
+        from . import missing_names
 
-        lacking.add_versions(error, unpickler.modules)
+        missing_names.add_versions(error, unpickler.modules)
         raise
 
 
@@ -113,9 +113,9 @@ def _learn_reducers() -> None:
     if "numpy" in sys.modules or "statistics" in sys.modules or "torch" in sys.modules:
         import copyreg
 
-        from . import renames
+        from . import moved_names
 
-        renames.learn_reducers(copyreg.dispatch_table, own_reducers)
+        moved_names.learn_reducers(copyreg.dispatch_table, own_reducers)
 
 
 #: Types whose pickles hold no buffer that could travel by itself.
@@ -206,9 +206,9 @@ def dumps_error(error: BaseException, by_value: bool) -> bytes:
     name = vars(type)["__name__"].__get__(kind)
     try:
         if isinstance(error, ModuleNotFoundError):
-            from . import lacking
+            from . import missing_names
 
-            lacking.name_places(error)
+            missing_names.name_places(error)
         name = str.__str__(kind.__qualname__ if kind.__module__ in (None, "builtins") else "%s.%s" % (kind.__module__, kind.__qualname__))
     except Exception:  # noqa: BLE001 - its class may hide its attributes
         pass

@@ -95,17 +95,17 @@ def fetch(module: str, qualname: str, file: Optional[str] = None) -> Any:
     if module.startswith("wetlands_executor.worker."):
         module = __name__.rpartition(".")[0] + module[len("wetlands_executor.worker") :]  # ours: the shipped copy
     if file is None and module.startswith("numpy"):
-        from . import renames
+        from . import moved_names
 
-        return renames.find(module, qualname, lambda where, what: _attribute(import_named(where), what, where))
+        return moved_names.find(module, qualname, lambda where, what: _attribute(import_named(where), what, where))
     try:
         found = import_named(module)
         if file is None:
             return _attribute(found, qualname, module)
     except (ImportError, AttributeError):
-        from . import renames
+        from . import moved_names
 
-        for other in renames.others(module, qualname) if file is None else ():
+        for other in moved_names.others(module, qualname) if file is None else ():
             try:
                 return _attribute(import_named(other[0]), other[1], other[0])
             except (ImportError, AttributeError):
@@ -124,14 +124,14 @@ def fetch(module: str, qualname: str, file: Optional[str] = None) -> Any:
 def import_named(module: str) -> Any:
     """Import a module by its dotted name; an error says which environment looked where."""
     if module.startswith("numpy"):
-        from .renames import module_here
+        from .moved_names import module_here
 
         module = module_here(module)
     try:
         __import__(module)  # importlib costs 1 ms of a start
         return sys.modules[module]
     except ModuleNotFoundError as error:
-        from .lacking import name_places
+        from .missing_names import name_places
 
         name_places(error)
         raise
@@ -373,11 +373,11 @@ class LastResort:
 
     def exec_module(self, module: Any) -> None:
         """Fill the stand-in."""
-        from . import context
+        from . import current_task
 
         if module.__name__ == "wetlands_executor":
-            module.current_task = context.current_task
-            module.RemoteTaskHandle = context.RemoteTaskHandle
+            module.current_task = current_task.current_task
+            module.RemoteTaskHandle = current_task.RemoteTaskHandle
         name = module.__name__
 
         def lacking(attribute: str) -> Any:

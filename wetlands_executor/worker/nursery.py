@@ -81,9 +81,9 @@ class Herald:
 
 
 def _current() -> Any:
-    from . import context
+    from . import current_task
 
-    return context._runner
+    return current_task._runner
 
 
 class Child:

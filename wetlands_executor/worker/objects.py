@@ -52,9 +52,9 @@ def note_change() -> None:
 
     Else a call that was pickled before the change, and is made after it, would leave its content to calls that were pickled after the change.
     """
-    from . import context
+    from . import current_task
 
-    runner: Any = context._runner
+    runner: Any = current_task._runner
     if runner is not None:
         runner.drop_stale()
 
@@ -192,9 +192,9 @@ def large(number: int, piece: int) -> Any:
         return TABLE[number]
     data = PIECES.get(piece)
     if data is None:
-        from . import context
+        from . import current_task
 
-        runner: Any = context._runner
+        runner: Any = current_task._runner
         runner.read_piece(piece)
         data = PIECES[piece]
     found = load(data)

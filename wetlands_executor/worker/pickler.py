@@ -1,6 +1,6 @@
 """The worker's pickler for results, outputs and exceptions that plain pickle cannot do: with functions and classes by value.
 
-cloudpickle, with the rules of ``reductions.py`` for classes, and for code if the host has another magic number. The host's own is
+cloudpickle, with the rules of ``code_reductions.py`` for classes, and for code if the host has another magic number. The host's own is
 ``CallPickler``. Entered by any thread of a task.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from pickle import PicklingError
 
-from . import reductions
+from . import code_reductions
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _pickler() -> Any:
     from .calls import cloudpickle_module, own_reducers
 
     cloudpickle = cloudpickle_module()
-    function_type, code_type = type(reductions.reduce_code), type(reductions.reduce_code.__code__)
+    function_type, code_type = type(code_reductions.reduce_code), type(code_reductions.reduce_code.__code__)
 
     class SourcePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
         """cloudpickle, except that generated classes are generated anew, and that code travels as source if it has to."""
@@ -58,9 +58,9 @@ def _pickler() -> Any:
         def __init__(self, stream: Any, theirs: str, by_name: bool = False, buffer_callback: Any = None) -> None:
             super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
             # None: the host has this interpreter's bytecode, and code travels as it is.
-            self.names = reductions.Names(theirs, self.dumps_by_name) if theirs else None
+            self.names = code_reductions.Names(theirs, self.dumps_by_name) if theirs else None
             self.by_name = by_name
-            self.cells = reductions.Cells()
+            self.cells = code_reductions.Cells()
 
         def dumps_by_name(self, obj: Any) -> bytes:
             with io.BytesIO() as stream:
@@ -75,37 +75,37 @@ def _pickler() -> Any:
                 if cloudpickle._should_pickle_by_reference(obj):
                     return NotImplemented
                 if self.by_name:
-                    raise reductions.ByValue
-                return reductions.reduce_dispatcher(obj) or self.reduce_function(obj)
+                    raise code_reductions.ByValue
+                return code_reductions.reduce_dispatcher(obj) or self.reduce_function(obj)
             if kind.__module__ in ("functools", "typing", "annotationlib") and cloudpickle._lookup_module_and_qualname(obj) is None:
-                found = reductions.reduce_decorated(obj)
+                found = code_reductions.reduce_decorated(obj)
                 if found is not None:
                     return found
             if self.names is not None:
-                found = reductions.reduce_value(obj, self.names)
+                found = code_reductions.reduce_value(obj, self.names)
             else:
-                found = reductions.keep_file(obj) if kind is code_type else None
+                found = code_reductions.keep_file(obj) if kind is code_type else None
             return NotImplemented if found is None else found
 
         def reduce_class(self, obj: Any) -> Any:
             if obj in (type(None), type(...), type(NotImplemented)):
                 return cloudpickle._class_reduce(obj)
             if self.names is not None:
-                base = reductions.reduce_enum_base(obj)
+                base = code_reductions.reduce_enum_base(obj)
                 if base is not None:
                     return base
                 if obj in cloudpickle._BUILTIN_TYPE_NAMES:
-                    return reductions.builtin_type(cloudpickle._BUILTIN_TYPE_NAMES[obj])
+                    return code_reductions.builtin_type(cloudpickle._BUILTIN_TYPE_NAMES[obj])
             if obj in cloudpickle._BUILTIN_TYPE_NAMES or cloudpickle._should_pickle_by_reference(obj):
                 return cloudpickle._class_reduce(obj)
             if self.by_name:
-                raise reductions.ByValue
-            return reductions.reduce_class(obj, self.names)
+                raise code_reductions.ByValue
+            return code_reductions.reduce_class(obj, self.names)
 
         def reduce_function(self, obj: Any) -> Any:
-            made, (attributes, slots) = self._function_getnewargs(obj), reductions.function_state(obj)
+            made, (attributes, slots) = self._function_getnewargs(obj), code_reductions.function_state(obj)
             if self.names is not None:
-                made, attributes, slots = reductions.reduce_function(obj, self.names, made, (attributes, slots), obj.__qualname__)
+                made, attributes, slots = code_reductions.reduce_function(obj, self.names, made, (attributes, slots), obj.__qualname__)
             made = made[:4] + (self.cells.of(obj, made[4]),)
             return cloudpickle._make_function, made, (attributes, slots), None, None, cloudpickle._function_setstate
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional
 
-    from .context import RemoteTaskHandle
+    from .current_task import RemoteTaskHandle
 
 #: Reports that do not fit into a slot of the board go by a frame of their own.
 _FITS = wire.SLOTS[0][1] - 4

@@ -14,7 +14,7 @@ import sys
 from _signal import SIGINT, getsignal
 from _signal import signal as set_signal
 
-from . import context, wire
+from . import current_task, wire
 from .calls import dumps
 from .runner import Runner
 
@@ -37,7 +37,7 @@ def rehearse(surroundings: bytes, version: str) -> None:
     except OSError:
         pass  # it was only to save memory
     finally:
-        context._runner = None
+        current_task._runner = None
         set_signal(SIGINT, handler)
 
 
@@ -59,7 +59,7 @@ def _run_once(surroundings: bytes, version: str) -> None:
         os.close(frames)  # the end of the inbox is the order to stop
         pipes = [records, answers]
         runner = Runner([inbox, bulk, results, -1, -1, -1, -1, -1])
-        context._runner = runner
+        current_task._runner = runner
         if runner.start(True):
             runner.loop()
     finally:

@@ -28,7 +28,7 @@ from . import alarms, calls, stdio, threads, wire
 from . import board as boards
 from .calls import PicklingError, dumps, dumps_error, dumps_result, loads, loads_rich
 from .channel import HIGH, Channel, ChannelLost, identity, move_up
-from .context import RemoteTaskHandle
+from .current_task import RemoteTaskHandle
 from .progress import Progress
 
 # What every call needs, without a look into the module each time.
@@ -322,7 +322,7 @@ class Runner:
             raise
         except BaseException as error:  # noqa: BLE001 - importing the function is user code; it fails every one of these calls
             failure = error
-        from .many import make_calls
+        from .batch import make_calls
 
         make_calls(self, item, function, self.task_positions.get(function_id), data, flags, failure)
 
@@ -437,7 +437,7 @@ class Runner:
     def use_parcels(self) -> Any:
         """Return what serves the files of large arguments and results."""
         if self.parcels is None:
-            from .parcels import Parcels
+            from .shm_buffers import Parcels
 
             self.parcels = Parcels(self.shared, self._identities, self.config["incarnation"], self.config["arena_limit"])
         return self.parcels
@@ -708,9 +708,9 @@ def main(fds: List[int], forked: bool = False) -> None:
     set_signal(SIGINT, runner._handler)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=runner.after_fork_in_child)
-    from . import context
+    from . import current_task
 
-    context._runner = runner
+    current_task._runner = runner
     code = 0
     try:
         if runner.start(forked):

@@ -113,12 +113,12 @@ def process_chunk(function: Union[Callable[..., Any], Tuple[Any, ...]], chunk: S
         call = imports.resolve(function)
     else:
         call = function
-    from . import context, injection
+    from . import current_task, injection
 
     where = injection.position_of_task(call)
     if where is None:
         return [call(*args) for args in chunk]
-    handle = context.current_task()
+    handle = current_task.current_task()
     found = []
     for given in chunk:
         args, kwargs = injection.with_handle(where, given, None, handle)

@@ -77,9 +77,9 @@ def inherit(function: Any, thread: bool = False) -> Any:
         function: what another thread will call.
         thread: a new thread will call it, and nothing else after it.
     """
-    from . import context
+    from . import current_task
 
-    runner = context._runner
+    runner = current_task._runner
     serial = serial_here(runner) if runner is not None else 0
     return Inheriting(function, serial, thread) if serial and callable(function) else function
 

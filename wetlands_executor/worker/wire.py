@@ -39,7 +39,7 @@ NAMED = 8  # the task's name is a record in the bulk pipe
 BLOCKS = 64  # the payload begins with a list of blocks in shared memory; without IN_BULK, the frame has one entry, which says where that payload lies
 KEPT = 128  # the blocks stay the host's (the call may be run again): the worker takes copies
 MANY = 32  # arguments of several calls: PLAIN: one pickled list of tuples; else their number, their lengths, then one pickle each
-#: MANY and BLOCKS: after the list of one block, a pickled list with an entry per call (see ``many.py``). What a large value in it is:
+#: MANY and BLOCKS: after the list of one block, a pickled list with an entry per call (see ``batch.py``). What a large value in it is:
 BYTES, TEXT, PICKLE = 0, 1, 2
 
 #: Numbers of items have 40 bits. Above them stands the place of a call within a frame of many, from 1.
@@ -75,7 +75,7 @@ OUTPUT = 11  # a named output
 LOG = 12  # a log record
 PRINTED = 13  # output of ``sys.stdout`` (first byte 1) or ``sys.stderr`` (2), where the order of different pipes cannot be known
 
-SEVERAL = 14  # outcomes of consecutive calls of a frame of many (see ``many.py``), all of which have returned
+SEVERAL = 14  # outcomes of consecutive calls of a frame of many (see ``batch.py``), all of which have returned
 VALUE_IN_BLOCKS = 32  # as VALUE; the payload begins with a list of blocks
 
 #: Before a payload with blocks: how many entries follow; 1 if the first is the pickle itself.

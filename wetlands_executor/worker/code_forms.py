@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-from . import portable
+from . import code_portable
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _unrolled(value: Any, alias: Any) -> Any:
         return value
     if hasattr(value, "copy_with"):
         return value.copy_with(parts)
-    return (portable.make_union(parts) if origin is None or origin is typing.Union else portable.make_alias(origin, parts))
+    return (code_portable.make_union(parts) if origin is None or origin is typing.Union else code_portable.make_alias(origin, parts))
 
 
 def _args_of(value: Any) -> Tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 Ordinary classes are made as cloudpickle makes them: an empty class first, then its attributes, so that methods may refer to it. What
 ``dataclasses``, ``collections``, ``enum`` and ``typing`` generate has no source and is not the same in two versions; it is not sent, and
-is generated here by this Python's own modules. The sending half is ``sources.py``. Entered by any thread that unpickles.
+is generated here by this Python's own modules. The sending half is ``code_sources.py``. Entered by any thread that unpickles.
 
 Invariant: a class is changed only in a process that received it. The one where it was written keeps it as it is, whatever comes back.
 """

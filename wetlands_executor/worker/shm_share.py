@@ -43,9 +43,9 @@ def attach(place: Tuple[int, int, int, int, int], start: int, writable: bool, *l
         writable: False makes it read-only.
         layout: (dtype, shape, strides, name of its class if it is no plain array) of a numpy array, or (format, shape) of a memoryview.
     """
-    from . import context
+    from . import current_task
 
-    runner = context._runner
+    runner = current_task._runner
     if runner is None:
         raise RuntimeError("a reference to a shared array means something in a worker only")
     view = runner.use_parcels().attach(place, writable)

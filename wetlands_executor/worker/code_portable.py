@@ -1,11 +1,11 @@
 """Code from another Python, the receiving half: source back to the code object that is meant, and values that this Python spells otherwise.
 
 Bytecode is valid for one implementation and magic number only. Between two that differ, a code object travels as the source of the
-top-level statement in which it stands (``sources.py`` cuts it out and verifies that it is the code that runs), and is compiled here. The
+top-level statement in which it stands (``code_sources.py`` cuts it out and verifies that it is the code that runs), and is compiled here. The
 statement keeps its place in the file by empty lines before it, so that names, lines and private names are those of the original; the code
 object that is meant is found by name, first line and free variables, and by its place among the lambdas of that line.
 
-Used on both sides: the host imports it as ``wetlands_executor.worker.portable``, the worker as ``_wetlands_worker.portable``. What is
+Used on both sides: the host imports it as ``wetlands_executor.worker.code_portable``, the worker as ``_wetlands_worker.code_portable``. What is
 called by a pickle stream has to keep its name. Entered by any thread that unpickles; the tables below only grow, by single operations.
 """
 
@@ -77,9 +77,9 @@ class Unit:
         source = self._source()
         tree = compile_quietly(source, self.filename, self._flags | ONLY_AST)
         if self.missing is not None:
-            from . import annotated
+            from . import code_annotations
 
-            annotated.delay(tree, source, self.missing)
+            code_annotations.delay(tree, source, self.missing)
         return tree
 
     def find(self, name: str, line: int, freevars: Tuple[str, ...], ordinal: int) -> Optional[CodeType]:
@@ -101,15 +101,15 @@ class Unit:
         """
         key = (name, line, freevars, ordinal)
         if key not in self._adapted:
-            from . import annotated
+            from . import code_annotations
 
             tree = self._fresh()
             nodes = [node for node in _functions(tree) if getattr(node, "name", "<lambda>") == name and _head(node).lineno == line]
             if ordinal >= len(nodes):
                 return None
             late = "annotations" in self.features
-            annotated.as_texts(tree, self._source(), every=late)
-            annotated.refer_to(nodes[ordinal], freevars)
+            code_annotations.as_texts(tree, self._source(), every=late)
+            code_annotations.refer_to(nodes[ordinal], freevars)
             flags = self._flags & ~flags_of(("annotations",)) if late else self._flags
             codes = list(walk(compile_quietly(tree, self.filename, flags)))
             found = [c for c in codes if c.co_name == name and c.co_firstlineno == line and c.co_freevars == freevars]

@@ -1,11 +1,11 @@
 """Code for another Python, the sending half: a code object as the source of its statement, verified to be the code that runs.
 
 1. Where the source is: in the statement that the code was received in, if it came from another Python itself; else what ``linecache``
-   knows of its file (files, notebook cells, prompts with a history), as it was read before and as it is now (``texts.py``).
+   knows of its file (files, notebook cells, prompts with a history), as it was read before and as it is now (``code_texts.py``).
 2. That is compiled again. If the very code object that runs is in the result, the source is true. A statement may have been compiled alone,
-   or with others than the file has (``variants.py``). pytest changes the code of test modules: then the module is rewritten once more, and
+   or with others than the file has (``code_variants.py``). pytest changes the code of test modules: then the module is rewritten once more, and
    compared.
-3. The top-level statement around the code's first line is cut out; ``portable.py`` compiles it on the other side. Functions of the standard
+3. The top-level statement around the code's first line is cut out; ``code_portable.py`` compiles it on the other side. Functions of the standard
    library are only named.
 
 Entered by any thread that pickles; the tables are caches, changed by single operations.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 import weakref
 
-from . import portable, texts, variants
+from . import code_portable, code_texts, code_variants
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ class Piece:
     Attributes:
         unit: the statement around it; None for a function of the standard library.
         plain: the code object as the statement alone gives it; that of a test module without pytest's changes.
-        arguments: for ``portable.rebuild_code`` or ``portable.stdlib_code``, without the version.
+        arguments: for ``code_portable.rebuild_code`` or ``code_portable.stdlib_code``, without the version.
     """
 
     __slots__ = ("arguments", "plain", "unit")
 
-    def __init__(self, unit: Optional[portable.Unit], plain: CodeType, arguments: Tuple[Any, ...]) -> None:
+    def __init__(self, unit: Optional[code_portable.Unit], plain: CodeType, arguments: Tuple[Any, ...]) -> None:
         self.unit = unit
         self.plain = plain
         self.arguments = arguments
@@ -53,7 +53,7 @@ class Piece:
 # id of a code object -> (weak reference to it, its piece). Grows and shrinks by single operations.
 _PIECES: Dict[int, Tuple[Any, Piece]] = {}
 # (file name, text, features) -> the whole file, compiled; the newest few
-_WHOLE: Dict[Tuple[Any, ...], portable.Unit] = {}
+_WHOLE: Dict[Tuple[Any, ...], code_portable.Unit] = {}
 # the same -> lines of its top-level statements
 _GROUPS: Dict[Tuple[Any, ...], List[Tuple[int, int]]] = {}
 # (file name, text) -> code objects that pytest makes of a test module
@@ -80,11 +80,11 @@ def locate(code: CodeType, space: Optional[Dict[str, Any]] = None) -> Piece:
 
 
 def _received(code: CodeType) -> Optional[Piece]:
-    unit = portable.ORIGINS.get(id(code))
+    unit = code_portable.ORIGINS.get(id(code))
     return _piece(unit, unit, code) if unit is not None else None
 
 
-def _piece(whole: portable.Unit, unit: portable.Unit, plain: CodeType) -> Optional[Piece]:
+def _piece(whole: code_portable.Unit, unit: code_portable.Unit, plain: CodeType) -> Optional[Piece]:
     """Return the place in a statement of code that was found in a whole file (or in that statement); None if it cannot be told."""
     code = plain if whole is unit else _counterpart(unit, plain, whole.codes)
     if code is None:
@@ -92,7 +92,7 @@ def _piece(whole: portable.Unit, unit: portable.Unit, plain: CodeType) -> Option
     name, line, freevars = code.co_name, code.co_firstlineno, code.co_freevars
     for ordinal in range(unit.count(name, line)):
         found = unit.find(name, line, freevars, ordinal) or unit.adapt(name, line, freevars, ordinal)
-        if found is not None and (found is code or portable.same_shape(found, code)):
+        if found is not None and (found is code or code_portable.same_shape(found, code)):
             return Piece(unit, found, (unit.filename, unit.first, unit.text, unit.features, name, line, freevars, ordinal))
     return None
 
@@ -104,12 +104,12 @@ def _of_file(code: CodeType, space: Optional[Dict[str, Any]]) -> Piece:
     filename = code.co_filename
     features = _features(code)
     known = False
-    for text in texts.known(code, space):
+    for text in code_texts.known(code, space):
         known = True
         piece = _of_text(text, features, code, space)
         if piece is not None:
             return piece
-    for text in texts.of_ipython(code):
+    for text in code_texts.of_ipython(code):
         piece = _of_text(text, features, code, space)
         if piece is not None:
             return piece
@@ -157,7 +157,7 @@ def _of_text(text: str, features: Tuple[str, ...], code: CodeType, space: Option
             return _piece(whole, unit, plain)
     source = "\n" * (unit.first - 1) + unit.text
     try:
-        for codes in variants.codes_of(source, filename, features, code):
+        for codes in code_variants.codes_of(source, filename, features, code):
             plain = _counterpart(unit, code, codes)
             if plain is not None:
                 return _piece(unit, unit, plain)
@@ -166,7 +166,7 @@ def _of_text(text: str, features: Tuple[str, ...], code: CodeType, space: Option
     return None
 
 
-def _whole(filename: str, text: str, features: Tuple[str, ...]) -> portable.Unit:
+def _whole(filename: str, text: str, features: Tuple[str, ...]) -> code_portable.Unit:
     """Return a whole file, compiled.
 
     Only this gives the code that runs: a statement alone does the same, but newer compilers look at the imports of the module, too.
@@ -176,7 +176,7 @@ def _whole(filename: str, text: str, features: Tuple[str, ...]) -> portable.Unit
     if found is None:
         while len(_WHOLE) > 32:
             _WHOLE.pop(next(iter(_WHOLE)), None)
-        found = _WHOLE[key] = portable.Unit(filename, 1, text, features)
+        found = _WHOLE[key] = code_portable.Unit(filename, 1, text, features)
     return found
 
 
@@ -188,11 +188,11 @@ def _features(code: CodeType) -> Tuple[str, ...]:
     return tuple(name for name in optional if code.co_flags & getattr(__future__, name).compiler_flag)
 
 
-def _unit_around(filename: str, text: str, features: Tuple[str, ...], line: int) -> Optional[portable.Unit]:
+def _unit_around(filename: str, text: str, features: Tuple[str, ...], line: int) -> Optional[code_portable.Unit]:
     """Return the top-level statement around a line. Raises SyntaxError, ValueError: the text is none of Python."""
     for first, last in _groups_of(filename, text, features):
         if first <= line <= last:
-            return portable.unit_of(filename, first, "\n".join(text.split("\n")[first - 1 : last]), features)
+            return code_portable.unit_of(filename, first, "\n".join(text.split("\n")[first - 1 : last]), features)
     return None
 
 
@@ -202,7 +202,7 @@ def _groups_of(filename: str, text: str, features: Tuple[str, ...]) -> List[Tupl
     groups = _GROUPS.get(key)
     if groups is None:
         groups = []
-        tree = portable.compile_quietly(text, filename, portable.flags_of(features) | portable.ONLY_AST)
+        tree = code_portable.compile_quietly(text, filename, code_portable.flags_of(features) | code_portable.ONLY_AST)
         for node in tree.body:
             first = min([node.lineno] + [each.lineno for each in getattr(node, "decorator_list", ())])
             if groups and first <= groups[-1][1]:
@@ -215,7 +215,7 @@ def _groups_of(filename: str, text: str, features: Tuple[str, ...]) -> List[Tupl
     return groups
 
 
-def _of_rewritten(whole: portable.Unit, code: CodeType, space: Optional[Dict[str, Any]]) -> Optional[CodeType]:
+def _of_rewritten(whole: code_portable.Unit, code: CodeType, space: Optional[Dict[str, Any]]) -> Optional[CodeType]:
     """Return what code would be without pytest's changes to asserts, if rewriting the source gives that code once more."""
     rewrite = sys.modules.get("_pytest.assertion.rewrite")
     if rewrite is None:
@@ -233,14 +233,14 @@ def _of_rewritten(whole: portable.Unit, code: CodeType, space: Optional[Dict[str
 
         tree = ast.parse(whole.text, whole.filename)
         rewrite.rewrite_asserts(tree, whole.text.encode(), whole.filename, getattr(loader, "config", None))
-        codes = list(portable.walk(portable.compile_quietly(tree, whole.filename, 0)))
+        codes = list(code_portable.walk(code_portable.compile_quietly(tree, whole.filename, 0)))
         while len(_REWRITTEN) > 8:
             _REWRITTEN.pop(next(iter(_REWRITTEN)), None)
         _REWRITTEN[key] = codes
     return _counterpart(whole, code, codes)
 
 
-def _counterpart(whole: portable.Unit, code: CodeType, codes: List[CodeType]) -> Optional[CodeType]:
+def _counterpart(whole: code_portable.Unit, code: CodeType, codes: List[CodeType]) -> Optional[CodeType]:
     """Return the code of ``whole`` that stands where ``code`` stands in ``codes``; None if it stands nowhere there."""
     key = (code.co_name, code.co_firstlineno, code.co_freevars)
     alike = [each for each in codes if (each.co_name, each.co_firstlineno, each.co_freevars) == key]
@@ -249,7 +249,7 @@ def _counterpart(whole: portable.Unit, code: CodeType, codes: List[CodeType]) ->
     return plain[index] if index is not None and len(plain) == len(alike) else None
 
 
-def _of_cache(whole: portable.Unit, code: CodeType) -> Optional[CodeType]:
+def _of_cache(whole: code_portable.Unit, code: CodeType) -> Optional[CodeType]:
     """Return what this release makes of code that an earlier patch release has compiled a little differently.
 
     The cached bytecode says of which source it is. If the file is still that source, and the code that runs is in the cache, all is true.
@@ -265,7 +265,7 @@ def _of_cache(whole: portable.Unit, code: CodeType) -> Optional[CodeType]:
             times = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")
             if head[:8] != importlib.util.MAGIC_NUMBER + b"\0\0\0\0" or head[8:] != times:
                 return None
-            codes = list(portable.walk(marshal.loads(stream.read())))  # noqa: S302 - this interpreter's own cache
+            codes = list(code_portable.walk(marshal.loads(stream.read())))  # noqa: S302 - this interpreter's own cache
     except (OSError, ValueError, EOFError, TypeError, NotImplementedError):
         return None
     return _counterpart(whole, code, codes)
@@ -302,7 +302,7 @@ def _stdlib_module(space: Optional[Dict[str, Any]]) -> Optional[str]:
 
 def _functions_of(module: Any) -> Iterator[Tuple[Tuple[str, ...], Tuple[str, ...], CodeType]]:
     """Yield (attributes, names of the functions within, code) of all functions that a module holds."""
-    kind = type(portable.walk.__code__)
+    kind = type(code_portable.walk.__code__)
 
     def inside(path: Tuple[str, ...], nested: Tuple[str, ...], code: CodeType) -> Iterator[Any]:
         yield path, nested, code

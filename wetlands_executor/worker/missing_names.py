@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from . import renames
+from . import moved_names
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def told(error: BaseException, module: str, name: str) -> BaseException:
 def remedy_for(module: str, name: str) -> str:
     """Return what to do about a name that is known not to exist everywhere; empty if nothing is known."""
     whole = "%s.%s" % (module, name)
-    return next((remedy for word, remedy in renames.REMEDIES.items() if word.lower() in whole.lower()), "")
+    return next((remedy for word, remedy in moved_names.REMEDIES.items() if word.lower() in whole.lower()), "")
 
 
 def name_places(error: Any) -> None:

@@ -2,7 +2,7 @@
 
 Both sides import this module, and only when the first large buffer travels (``ctypes`` costs a worker 10 ms). It owns the mapping of such a
 file, views of blocks with finalizers, the choice of free blocks, and the guard for forks. Who gives blocks to whom is the business of
-``parcels.py`` (worker) and ``sharedmem/arena.py`` (host).
+``shm_buffers.py`` (worker) and ``sharedmem/arena.py`` (host).
 
 There are two kinds of file. *Arguments*: one per host process, every worker has it; only the host allocates. *Results*: one per worker; only
 that worker allocates. So no two processes ever compete for a free block, and a plain store is enough to change an owner:
@@ -31,8 +31,8 @@ from _weakref import ref as weak_reference
 from _weakrefset import WeakSet
 
 from .board import fence
-from .copying import copy as copy  # arena's users copy into its blocks
 from .room import room
+from .shm_copy import copy as copy  # arena's users copy into its blocks
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Callable, List, Optional, Tuple
 
-    from .arena import Blocks, Region, Root
+    from .shm_arena import Blocks, Region, Root
 
 
 FREE, HOST = 0, 1  # as in ``arena``, which may not be importable
@@ -64,17 +64,17 @@ class Parcels:
             return
         self._tried = True
         try:
-            from . import arena
+            from . import shm_arena
 
             if [identity(fd) for fd in self._fds] != self._identities:
                 return
-            arguments = arena.Region(self._fds[0])
-            results = arena.Region(self._fds[1])
+            arguments = shm_arena.Region(self._fds[0])
+            results = shm_arena.Region(self._fds[1])
         except (ImportError, AttributeError, MemoryError, OSError):
             return  # no ctypes in this interpreter, or a limit of the address space: read and written through descriptors
         self._arguments = arguments
         self._results = results
-        self._blocks = arena.Blocks(results, arena.WORKER, self.limit)
+        self._blocks = shm_arena.Blocks(results, shm_arena.WORKER, self.limit)
 
     # --- arguments
 
@@ -113,16 +113,16 @@ class Parcels:
         _slot, _place, offset, capacity, start, length = wire.BLOCK.unpack_from(place)
         region = self.arguments()
         if region is not None:
-            from . import arena
+            from . import shm_arena
 
             try:
-                return arena.string_at(region.address(offset, capacity) + start, length)
+                return shm_arena.string_at(region.address(offset, capacity) + start, length)
             except MemoryError:
                 pass  # the address space is limited: read it
         return self._read(offset + start, length)
 
     def receive_packed(self, payload: Any) -> Any:
-        """Return what is in the only block of a call of many (see ``many.py``). The same guarantee."""
+        """Return what is in the only block of a call of many (see ``batch.py``). The same guarantee."""
         slot, _place, offset, capacity, _start, length = wire.BLOCK.unpack_from(payload, wire.LIST.size)
         try:
             return self._open(slot, offset, capacity, length, False)
@@ -289,14 +289,14 @@ class Parcels:
         blocks = self._blocks
         if blocks is None:
             return None
-        from . import arena
+        from . import shm_arena
 
         slot = blocks.claim(raw.nbytes, claimed)
         if slot < 0:
             return None
         offset, capacity = blocks.table[slot]
         try:
-            arena.copy(blocks.region.address(offset, capacity), arena.address_of(raw), raw.nbytes)
+            shm_arena.copy(blocks.region.address(offset, capacity), shm_arena.address_of(raw), raw.nbytes)
         except MemoryError:
             claimed.remove(slot)
             blocks.free(slot)
@@ -310,9 +310,9 @@ class Parcels:
 
 
 def _address(raw: Any) -> int:
-    from . import arena
+    from . import shm_arena
 
-    return arena.address_of(raw)
+    return shm_arena.address_of(raw)
 
 
 def _looked_at(region: Region, slot: int) -> bool:

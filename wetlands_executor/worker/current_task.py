@@ -141,7 +141,7 @@ def current_task() -> RemoteTaskHandle:
 
     In a thread that a call has left behind it is inert after the end of that call, whatever runs in the worker then.
     """
-    shipped = sys.modules.get("_wetlands_worker.context")
+    shipped = sys.modules.get("_wetlands_worker.current_task")
     if shipped is not None and shipped.__dict__ is not globals():
         return shipped.current_task()  # type: ignore[no-any-return]
     runner = _runner
@@ -156,5 +156,5 @@ def current_task() -> RemoteTaskHandle:
 
 
 # The same class under both names in a worker that has the real package: an annotation may name either.
-if "_wetlands_worker.context" in sys.modules and __name__ != "_wetlands_worker.context":
-    RemoteTaskHandle = sys.modules["_wetlands_worker.context"].RemoteTaskHandle  # type: ignore[misc]
+if "_wetlands_worker.current_task" in sys.modules and __name__ != "_wetlands_worker.current_task":
+    RemoteTaskHandle = sys.modules["_wetlands_worker.current_task"].RemoteTaskHandle  # type: ignore[misc]

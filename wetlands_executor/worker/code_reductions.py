@@ -1,7 +1,7 @@
 """Functions and classes for another Python: what a pickler writes for them when its receiver has another magic number.
 
-Code is reduced to source (``sources.py``); what ``dataclasses``, ``collections``, ``enum``, ``typing`` and ``functools`` generate is reduced
-to what it was generated from (``classes.py`` and ``portable.py`` make it again). Everything else stays with cloudpickle. Used by the host's
+Code is reduced to source (``code_sources.py``); what ``dataclasses``, ``collections``, ``enum``, ``typing`` and ``functools`` generate is reduced
+to what it was generated from (``code_classes.py`` and ``code_portable.py`` make it again). Everything else stays with cloudpickle. Used by the host's
 ``CallPickler`` and by the worker's pickler (``pickler.py``). Entered by any thread that pickles; keeps no state.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from pickle import PicklingError
 
-from . import classes, forms, portable
-from .sources import NoSource, locate
+from . import code_classes, code_forms, code_portable
+from .code_sources import NoSource, locate
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ def reduce_code(code: CodeType, names: Names) -> Any:
         raise refusal(code.co_name, names, error.reason, error.remedy) from None
     arguments = piece.arguments + (sys.version.split()[0],)
     if piece.unit is None:
-        return portable.stdlib_code, arguments
+        return code_portable.stdlib_code, arguments
     missing = names.missing.get(code)
-    return portable.rebuild_code, arguments + ((missing,) if missing else ())
+    return code_portable.rebuild_code, arguments + ((missing,) if missing else ())
 
 
 def _missing_names(function: Any) -> Tuple[str, ...]:
@@ -108,7 +108,7 @@ def _missing_names(function: Any) -> Tuple[str, ...]:
     import builtins
 
     found: Dict[str, None] = {}
-    for code in portable.walk(function.__code__):
+    for code in code_portable.walk(function.__code__):
         if code.co_name == "__annotate__":
             for name in code.co_names:
                 if name not in function.__globals__ and not hasattr(builtins, name):
@@ -123,7 +123,7 @@ class _Globals:
         self.module = module
 
     def __reduce__(self) -> Any:
-        return portable.module_globals, (self.module,)
+        return code_portable.module_globals, (self.module,)
 
 
 class _Annotations:
@@ -133,7 +133,7 @@ class _Annotations:
         self.entries = entries
 
     def __reduce__(self) -> Any:
-        return portable.rebuild_annotations, (self.entries,)
+        return code_portable.rebuild_annotations, (self.entries,)
 
 
 _PLAIN_TYPES = (int, str, float, bool, bytes, complex, list, tuple, dict, set, frozenset, object, type(None))
@@ -213,13 +213,13 @@ def reduce_value(obj: Any, names: Names) -> Any:
     """Reduce what exists, or is pickled, differently in other versions; None for everything else."""
     kind = type(obj)
     if kind.__module__ == "typing" and kind.__name__ == "Union":  # both ways to write one, since Python 3.14
-        return portable.make_union, (obj.__args__,)
+        return code_portable.make_union, (obj.__args__,)
     if kind.__module__ == "types" or kind.__name__ == "_CallableGenericAlias":
         if kind.__name__ == "UnionType":
-            return portable.make_union, (obj.__args__,)
+            return code_portable.make_union, (obj.__args__,)
         if kind.__name__ in ("GenericAlias", "_CallableGenericAlias"):
-            return portable.make_alias, (obj.__origin__, obj.__args__)
-    if kind.__name__ == "code" and kind is type(portable.walk.__code__):
+            return code_portable.make_alias, (obj.__origin__, obj.__args__)
+    if kind.__name__ == "code" and kind is type(code_portable.walk.__code__):
         return reduce_code(obj, names)
     return None
 
@@ -227,33 +227,33 @@ def reduce_value(obj: Any, names: Names) -> Any:
 def reduce_decorated(obj: Any) -> Any:
     """Reduce what ``functools`` and ``typing`` make and no name leads to; None for everything else. Serves equal versions too."""
     kind = type(obj)
-    found = forms.reduce_form(obj)
+    found = code_forms.reduce_form(obj)
     if found is not None:
         return found
     if kind.__module__ == "typing" and kind.__name__ == "NewType":
-        return portable.make_newtype, (obj.__name__, obj.__supertype__, obj.__module__)
+        return code_portable.make_newtype, (obj.__name__, obj.__supertype__, obj.__module__)
     if kind.__module__ != "functools":
         return None
     if kind.__name__ == "singledispatchmethod":
-        return portable.make_singledispatchmethod, (obj.func, obj.dispatcher)
+        return code_portable.make_singledispatchmethod, (obj.func, obj.dispatcher)
     if kind.__name__ == "_lru_cache_wrapper":
         parameters = getattr(obj, "cache_parameters", None)
         options = parameters() if parameters is not None else {"maxsize": obj.cache_info().maxsize, "typed": False}
-        return portable.make_lru_cache, (obj.__wrapped__, options["maxsize"], options["typed"])
+        return code_portable.make_lru_cache, (obj.__wrapped__, options["maxsize"], options["typed"])
     if kind.__name__ == "cached_property":
-        return portable.make_cached_property, (obj.func, obj.attrname)
+        return code_portable.make_cached_property, (obj.func, obj.attrname)
     return None
 
 
 def reduce_dispatcher(function: Any) -> Any:
     """Reduce functions by value that the standard library has made for somebody's: a dispatching one, an early ``NewType``; else None."""
     if "__supertype__" in vars(function) and function.__globals__.get("__name__") == "typing":
-        return portable.make_newtype, (function.__name__, function.__supertype__, function.__module__)
+        return code_portable.make_newtype, (function.__name__, function.__supertype__, function.__module__)
     if function.__globals__.get("__name__") != "functools" or "dispatch" not in vars(function) or "registry" not in vars(function):
         return None
     original = getattr(function, "__wrapped__", None) or function.registry[object]
     state = (original, list(function.registry.items()))
-    return portable.make_singledispatch, (), state, None, None, portable.set_singledispatch
+    return code_portable.make_singledispatch, (), state, None, None, code_portable.set_singledispatch
 
 
 # --- classes by value
@@ -269,8 +269,8 @@ _OWN_OF_A_VERSION = (
 def builtin_type(name: str) -> Any:
     """Reduce a type of the module ``types``."""
     if name == "UnionType" and sys.version_info >= (3, 14):  # typing.Union is this very class, and has arguments elsewhere
-        return forms.make_union_type, ()
-    return portable.builtin_type, (name,)
+        return code_forms.make_union_type, ()
+    return code_portable.builtin_type, (name,)
 
 
 def reduce_class(cls: Any, names: Optional[Names]) -> Any:
@@ -305,7 +305,7 @@ def reduce_class(cls: Any, names: Optional[Names]) -> Any:
         del members["__annotations__"]
     dataclass = _dataclass(cls, members) if "__dataclass_params__" in space else None
     bases = cloudpickle._get_bases(cls)
-    return classes.make_class, (type(cls), cls.__name__, bases, first, tracker), (members, dataclass), None, None, classes.set_class
+    return code_classes.make_class, (type(cls), cls.__name__, bases, first, tracker), (members, dataclass), None, None, code_classes.set_class
 
 
 def _annotations_of(cls: Any) -> Any:
@@ -459,7 +459,7 @@ def _reduce_namedtuple(cls: Any, tracker: str, names: Optional[Names]) -> Any:
         members["__annotations__"] = pack_annotations(found, names, cls.__qualname__)
     defaults = tuple(cls._field_defaults.values())
     arguments = (cls.__name__, cls._fields, defaults, cls.__module__, tracker)
-    return classes.make_namedtuple, arguments, members, None, None, classes.set_attributes
+    return code_classes.make_namedtuple, arguments, members, None, None, code_classes.set_attributes
 
 
 def _is_tuple_part(name: str, value: Any) -> bool:
@@ -477,7 +477,7 @@ def _reduce_typed_dict(cls: Any, tracker: str, names: Optional[Names]) -> Any:
     members.update({name: vars(cls)[name] for name in ("__module__", "__doc__", "__total__") if name in vars(cls)})
     members["__qualname__"] = cls.__qualname__
     members["__annotations__"] = pack_annotations(_annotations_of(cls), names, cls.__qualname__)
-    return classes.make_typed_dict, (cls.__name__, bool(cls.__total__), tracker), members, None, None, classes.set_typed_dict
+    return code_classes.make_typed_dict, (cls.__name__, bool(cls.__total__), tracker), members, None, None, code_classes.set_typed_dict
 
 
 def _reduce_enum(cls: Any, tracker: str) -> Any:
@@ -504,11 +504,11 @@ def _reduce_enum(cls: Any, tracker: str) -> Any:
     boundary = getattr(vars(cls).get("_boundary_"), "name", None)
     first = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     arguments = (type(cls), cls.__name__, cls.__bases__, first, listed, boundary, tracker)
-    return classes.make_enum, arguments, (kept, attributes), None, None, classes.set_enum
+    return code_classes.make_enum, arguments, (kept, attributes), None, None, code_classes.set_enum
 
 
 def reduce_enum_base(cls: Any) -> Any:
     """Reduce a class of the module ``enum`` that not every version has; None for everything else."""
     if getattr(cls, "__module__", None) == "enum" and cls.__name__ in ("StrEnum", "ReprEnum", "EnumType"):
-        return classes.enum_base, (cls.__name__,)
+        return code_classes.enum_base, (cls.__name__,)
     return None

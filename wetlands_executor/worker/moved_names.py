@@ -120,9 +120,9 @@ def find(module: str, name: str, original: Find) -> Any:
         if name in RESULTS and module.startswith("numpy."):
             return _named_tuple(name)
         if module == "typing" and name in FORMS:
-            from . import forms
+            from . import code_forms
 
-            return forms.absent_form(name)
+            return code_forms.absent_form(name)
         raise
 
 

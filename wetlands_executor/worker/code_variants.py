@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-from . import portable
+from . import code_portable
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -33,26 +33,26 @@ def codes_of(text: str, filename: str, features: Any, code: CodeType) -> Iterato
     Raises:
         SyntaxError, ValueError: it is not valid in such a way.
     """
-    flags = portable.flags_of(features) | portable.TOP_LEVEL_AWAIT
+    flags = code_portable.flags_of(features) | code_portable.TOP_LEVEL_AWAIT
     names = sorted(imported(code))
     for nested in (False, True):
-        tree = portable.compile_quietly(text, filename, flags | portable.ONLY_AST)
+        tree = code_portable.compile_quietly(text, filename, flags | code_portable.ONLY_AST)
         head = _parsed("import %s" % ", ".join(names), flags) if names else []
         # Of several statements that share lines, each was compiled alone, or all were.
         body = [node for node in tree.body if type(node).__name__ not in ("Import", "ImportFrom")]
         if not nested:
             tree.body = head + body
-            yield list(portable.walk(portable.compile_quietly(tree, filename, flags)))
+            yield list(code_portable.walk(code_portable.compile_quietly(tree, filename, flags)))
         elif code.co_flags & 0x10:  # inspect.CO_NESTED: in a function that is not part of the text
             (function,) = _parsed("def inner(): pass", flags)
             function.body = body
             tree.body = head + [function]
             (inner,) = (
                 each
-                for each in portable.compile_quietly(tree, filename, flags).co_consts
+                for each in code_portable.compile_quietly(tree, filename, flags).co_consts
                 if isinstance(each, type(code))
             )
-            yield list(portable.walk(inner))
+            yield list(code_portable.walk(inner))
 
 
 def imported(code: CodeType) -> Set[str]:
@@ -62,7 +62,7 @@ def imported(code: CodeType) -> Set[str]:
     """
     plain: Set[str] = set()
     methods: Set[str] = set()
-    for each in [code] + list(portable.walk(code)):
+    for each in [code] + list(code_portable.walk(code)):
         _collect(each, plain, methods)
     return {name for name in plain - methods if name.isidentifier()}
 
@@ -90,5 +90,5 @@ def _collect(code: CodeType, plain: Set[str], methods: Set[str]) -> None:
 
 
 def _parsed(text: str, flags: int) -> List[Any]:
-    tree = portable.compile_quietly(text, "<unknown>", flags | portable.ONLY_AST)
+    tree = code_portable.compile_quietly(text, "<unknown>", flags | code_portable.ONLY_AST)
     return list(tree.body)
