@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.tasks import workload
 from tests.tasks.conftest import Host
 from tests.tasks.recorder import Latch
 from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task, TasksFailed, WorkerCrashed, WorkerInfo
+from wetlands_executor.pool.ledger import Ledger
 
 # ---------------------------------------------------------------------------------------------------------- wait_all
 
@@ -115,6 +116,19 @@ def test_get_failed_is_bounded(single: CondaEnvExecutor) -> None:
     with pytest.raises(TasksFailed) as caught:
         single.wait_all(DEADLINE, raise_on_error=True)
     assert len(str(caught.value)) < 5000
+
+
+def test_the_last_failures_are_those_that_were_made_last() -> None:
+    """Whichever thread settles them first; but a task that was made long before, and fails last, is among them."""
+    ledger = Ledger(cast("Any", None))
+    tasks: list[Task[Any]] = [Task() for _ in range(1500)]
+    early, *others = tasks
+    for start in range(0, len(others), 8):
+        for task in reversed(others[start : start + 8]):
+            ledger.refused(task, ValueError())
+    assert ledger.failures() == tasks[-1000:]
+    ledger.refused(early, ValueError())
+    assert ledger.failures() == [early, *tasks[-999:]]
 
 
 def test_the_error_callback(single: CondaEnvExecutor) -> None:

@@ -16,8 +16,15 @@ if TYPE_CHECKING:
 
 #: Failures and finished tasks that are remembered.
 REMEMBERED = 1000
+#: Failures that are kept beyond those: decoder threads may settle tasks in another order than they were made,
+#: so that which of them are the last is decided when they are asked for.
+OUT_OF_ORDER = 64
 
 ErrorCallback = Callable[["Task[Any]", BaseException], object]
+
+
+def _number_of(task: Task[Any]) -> int:
+    return task._number
 
 
 class Tally:
@@ -47,7 +54,7 @@ class Ledger:
         self._total, self._completed, self._failed, self._cancelled = Tally(), Tally(), Tally(), Tally()
         # Those of which the beginning and the end are counted in one step, so that whoever is interrupted has counted both or none.
         self._at_once, self._refused = Tally(), Tally()
-        self._failures: deque[Task[Any]] = deque(maxlen=REMEMBERED)
+        self._failures: deque[Task[Any]] = deque(maxlen=REMEMBERED + OUT_OF_ORDER)
         self._recent: deque[weakref.ref[Task[Any]]] = deque(maxlen=REMEMBERED)
         #: Locks of threads that wait until no task is active. Order: who counts an end counts first, and looks here then; who waits does the reverse.
         self._sleepers: deque[threading.Lock] = deque()
@@ -164,8 +171,15 @@ class Ledger:
         return lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
 
     def failures(self) -> list[Task[Any]]:
-        """Return the last failed tasks in the order in which they were made. Decoder threads may settle two of them the other way round."""
-        return sorted(self._failures.copy(), key=lambda task: task._number)
+        """Return the last failed tasks in the order in which they were made.
+
+        Of those that failed first, the ones made first are left out; a task that was made long before, and failed
+        last, is not.
+        """
+        found = list(self._failures.copy())
+        surplus = max(len(found) - REMEMBERED, 0)
+        oldest = sorted(found[: 2 * surplus], key=_number_of)[surplus:]
+        return sorted(oldest + found[2 * surplus :], key=_number_of)
 
     def clear_failures(self) -> None:
         """Forget the failed tasks."""
