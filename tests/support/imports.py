@@ -86,7 +86,8 @@ class Package:
     @cached_property
     def inward(self) -> tuple[tuple[Import, str], ...]:
         """The imports of modules of ours, with the module that each reaches."""
-        reached = ((each, self.own_module(each.target)) for each in self.imports)
+        modules = {each.target: self.own_module(each.target) for each in self.imports}
+        reached = ((each, modules[each.target]) for each in self.imports)
         return tuple((each, target) for each, target in reached if target is not None)
 
     def own_module(self, target: str) -> str | None:
@@ -137,9 +138,12 @@ def part(module: str) -> str:
     return module.partition(".")[0]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def parsed(text: str) -> ast.Module:
-    """Return the tree of a source; shared, so leave it as it is."""
+    """Return the tree of a source; shared, so leave it as it is.
+
+    No more than one is kept: a collection of garbage looks at every node, and tests collect.
+    """
     return ast.parse(text)
 
 
@@ -148,7 +152,7 @@ def imports_of(importer: str, text: str) -> tuple[Import, ...]:
     """Return what a source imports, relative imports resolved."""
     found = []
     folder = [PACKAGE, *importer.split(".")[:-1]]
-    for node, lazy, typing in _walk(parsed(text)):
+    for node, lazy, typing in _walk(parsed(text).body):
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         else:
@@ -160,18 +164,20 @@ def imports_of(importer: str, text: str) -> tuple[Import, ...]:
 
 
 def _walk(
-    node: ast.AST, lazy: bool = False, typing: bool = False
+    block: Iterable[ast.AST], lazy: bool = False, typing: bool = False
 ) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool, bool]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.Import, ast.ImportFrom)):
-            yield child, lazy, typing
-        elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            yield from _walk(child, True, typing)
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            yield from _walk(ast.Module(child.body, []), lazy, True)
-            yield from _walk(ast.Module(child.orelse, []), lazy, typing)
+    """Go through statements; expressions, most of a tree, have no imports in them."""
+    for node in block:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node, lazy, typing
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _walk(node.body, True, typing)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from _walk(node.body, lazy, True)
+            yield from _walk(node.orelse, lazy, typing)
         else:
-            yield from _walk(child, lazy, typing)
+            for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+                yield from _walk(getattr(node, name, ()), lazy, typing)
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:

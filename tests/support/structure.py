@@ -23,10 +23,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
-from tests.support.imports import Package, circles, installed, parsed, part, sizes
+from tests.support.imports import Package, circles, imports_of, installed, parsed, part, sizes
 
 OWN = {"self", "cls"}
 
@@ -78,14 +77,52 @@ class Function:
 
 
 class Structure:
-    """The figures of one package."""
+    """The figures of one package.
+
+    Attributes:
+        foreign_assignments: assignments to a field of another object.
+        foreign_private: accesses to a private attribute of another object.
+        classes: every class, nested ones included.
+        functions: every function and method.
+    """
 
     def __init__(self, package: Package) -> None:
         self.package = package
-        self.trees = {
-            file.removesuffix(".py").replace("/", "."): parsed(text)
-            for file, text in package.files.items()
-        }
+        self.foreign_assignments: list[Place] = []
+        self.foreign_private: list[Place] = []
+        self.classes: list[Class] = []
+        self.functions: list[Function] = []
+        for file, text in package.files.items():
+            module = file.removesuffix(".py").replace("/", ".")
+            for node in ast.walk(parsed(text)):
+                self._count(module, node)
+            imports_of(module, text)  # while the tree is there
+
+    def _count(self, module: str, node: ast.AST) -> None:
+        if isinstance(node, ast.Attribute):
+            private = node.attr.startswith("_") and not node.attr.startswith("__")
+            if private and not _is_own(node):
+                self.foreign_private.append(Place(module, node.lineno, ast.unparse(node)))
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                self._count_assignments(module, target)
+        elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+            self._count_assignments(module, node.target)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            self.functions.append(Function(module, node.name, _length(node)))
+        elif isinstance(node, ast.ClassDef):
+            kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+            methods = (isinstance(each, kinds) for each in node.body)
+            bases = (ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases)
+            one = Class(module, node.name, _length(node), sum(methods), tuple(bases))
+            self.classes.append(one)
+
+    def _count_assignments(self, module: str, target: ast.expr) -> None:
+        self.foreign_assignments += [
+            Place(module, each.lineno, ast.unparse(each))
+            for each in _unpacked(target)
+            if isinstance(each, ast.Attribute) and not _is_own(each)
+        ]
 
     @cached_property
     def lines(self) -> dict[str, int]:
@@ -101,57 +138,9 @@ class Structure:
             found[file.partition("/")[0] + "/" if "/" in file else "(top)"] += lines
         return dict(sorted(found.items()))
 
-    @cached_property
-    def foreign_assignments(self) -> list[Place]:
-        """Assignments to a field of another object."""
-        found = []
-        for module, tree in self.trees.items():
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Assign):
-                    targets = list(chain.from_iterable(map(_unpacked, node.targets)))
-                elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
-                    targets = [node.target]
-                else:
-                    continue
-                found += [
-                    Place(module, each.lineno, ast.unparse(each))
-                    for each in targets
-                    if isinstance(each, ast.Attribute) and not _is_own(each)
-                ]
-        return found
-
-    @cached_property
-    def foreign_private(self) -> list[Place]:
-        """Accesses to a private attribute of another object."""
-        return [
-            Place(module, node.lineno, ast.unparse(node))
-            for module, tree in self.trees.items()
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute)
-            and node.attr.startswith("_")
-            and not node.attr.startswith("__")
-            and not _is_own(node)
-        ]
-
     def per_thousand(self, found: list[Place]) -> float:
         """Return how many of them there are in 1,000 lines."""
         return 1000 * len(found) / sum(self.lines.values())
-
-    @cached_property
-    def classes(self) -> list[Class]:
-        """Every class, nested ones included."""
-        return [
-            Class(
-                module,
-                node.name,
-                _length(node),
-                sum(isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)) for each in node.body),
-                tuple(ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases),
-            )
-            for module, tree in self.trees.items()
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ClassDef)
-        ]
 
     def stacked(self, one: Class) -> list[Class]:
         """Return a class and the classes of ours that it inherits from, itself first.
@@ -182,16 +171,6 @@ class Structure:
         """The longest chain of classes of ours."""
         plain = [each for each in self.classes if not self.is_exception(each)]
         return self.stacked(max(plain, key=self.depth))
-
-    @cached_property
-    def functions(self) -> list[Function]:
-        """Every function and method."""
-        return [
-            Function(module, node.name, _length(node))
-            for module, tree in self.trees.items()
-            for node in ast.walk(tree)
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        ]
 
     def circles(self, *, lazy: bool = True, typing: bool = True) -> list[list[str]]:
         """Return the groups of modules that import each other."""
