@@ -8,9 +8,20 @@ of a short round trip. Threads: ``mine`` and ``wait`` are the waiting thread's, 
 from __future__ import annotations
 
 import os
-import select
 import threading
 import weakref
+
+from wetlands_executor.system import (
+    EFD_CLOEXEC,
+    F_DUPFD_CLOEXEC,
+    POLLOUT,
+    RWF_NOWAIT,
+    eventfd,
+    fcntl,
+    poll,
+    preadv,
+    set_blocking,
+)
 
 _ONE = (1).to_bytes(8, "little")
 #: Linux has them from Python 3.10 on. Tests of what other systems do switch them off, as in ``pool/spawn.py``.
@@ -33,12 +44,10 @@ class Bell:
 
     def __init__(self) -> None:
         self.fd = -1
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self.fd = eventfd(0, EFD_CLOEXEC)
         if self.fd < 3:
             # The host's own standard streams are closed: what C code prints must not ring.
-            import fcntl
-
-            low, self.fd = self.fd, fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3)
+            low, self.fd = self.fd, fcntl(self.fd, F_DUPFD_CLOEXEC, 3)
             os.close(low)
         _bells.add(self)
 
@@ -80,10 +89,10 @@ class WorkerBell(Bell):
 
     def is_full(self) -> bool:
         """Return True if a write would block."""
-        poll = select.poll()
-        poll.register(self.fd, select.POLLOUT)
+        ready = poll()
+        ready.register(self.fd, POLLOUT)
         try:
-            return not poll.poll(0)
+            return not ready.poll(0)
         except (OSError, ValueError):
             return False  # closed
 
@@ -96,13 +105,13 @@ class WorkerBell(Bell):
     def empty(self) -> None:
         """Take all rings. Never blocks, whatever a task has made of the descriptor."""
         try:
-            os.preadv(self.fd, [bytearray(8)], -1, os.RWF_NOWAIT)
+            preadv(self.fd, [bytearray(8)], -1, RWF_NOWAIT)
         except OSError:
             pass  # there is none, or a thread that waits was faster, or the descriptor is closed
 
     def make_blocking(self) -> None:
         """Let ``wait`` wait again, after a task has made the descriptor non-blocking."""
-        os.set_blocking(self.fd, True)
+        set_blocking(self.fd, True)
 
 
 class ThreadBell(Bell):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import os
-import select
 import signal
 import struct
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Final
+
+from wetlands_executor.system import POLLIN, SIGKILL, getpgid, killpg, pidfd_send_signal, poll
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,6 @@ WHY_LOST: Final = "this program ignores SIGCHLD or collects all its children its
 #: ``pidfd_send_signal``: to the process group that the process leads, or has led (Linux 6.9).
 TO_GROUP: Final = 4
 
-_KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 # PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info) of linux/pidfd.h: mask, cgroup, eleven ids, exit status.
 _INFO: Final = struct.Struct("<QQ11Ii")
 _GET_INFO: Final = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11
@@ -48,33 +48,35 @@ def collect(process: subprocess.Popen[Any], pidfd: int = -1) -> int | None:
     """
     if process.returncode is None:
         if sys.platform == "win32":
-            return process.wait()
-        try:
-            process.returncode = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
-        except ChildProcessError:
-            process.returncode = _status_of(pidfd)
+            process.wait()
+        else:
+            try:
+                process.returncode = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
+            except ChildProcessError:
+                process.returncode = _status_of(pidfd)
     return None if process.returncode == LOST else process.returncode
 
 
 def _status_of(pidfd: int) -> int:
-    if pidfd < 0 or not sys.platform.startswith("linux"):
-        return LOST
-    import fcntl
+    if sys.platform == "linux" and pidfd >= 0:
+        import fcntl
 
-    data = bytearray(_INFO.pack(_INFO_EXIT, *[0] * 13))
-    try:
-        fcntl.ioctl(pidfd, _GET_INFO, data)
-    except OSError:  # an older kernel
-        return LOST
-    found = _INFO.unpack(data)
-    return os.waitstatus_to_exitcode(found[-1]) if found[0] & _INFO_EXIT else LOST
+        data = bytearray(_INFO.pack(_INFO_EXIT, *[0] * 13))
+        try:
+            fcntl.ioctl(pidfd, _GET_INFO, data)
+        except OSError:  # an older kernel
+            return LOST
+        found = _INFO.unpack(data)
+        if found[0] & _INFO_EXIT:
+            return os.waitstatus_to_exitcode(found[-1])
+    return LOST
 
 
 def is_over(pidfd: int) -> bool:
     """Tell whether the process of a pidfd has ended."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    ready = poll()
+    ready.register(pidfd, POLLIN)
+    return bool(ready.poll(0))
 
 
 def descendants(pid: int) -> list[int]:
@@ -155,9 +157,9 @@ def _number_inside(pid: int) -> int | None:
 
 def _group(pid: int) -> int | None:
     try:
-        return os.getpgid(pid)
-    except (OSError, AttributeError):
-        return None
+        return getpgid(pid)
+    except OSError:
+        return None  # it has ended, or there are no groups
 
 
 class WrappedPython:
@@ -206,7 +208,7 @@ class WrappedPython:
         """Send a signal to the process, if it is still there."""
         if self.fd >= 0:
             try:
-                signal.pidfd_send_signal(self.fd, number)
+                pidfd_send_signal(self.fd, number)
             except OSError:
                 pass  # it has ended
         elif self._process is not None:
@@ -220,12 +222,12 @@ class WrappedPython:
     def kill(self) -> None:
         """End the process, and its process group if it has another one than the process that the pool has started."""
         ended = self.has_ended()
-        self.send_signal(_KILL)
+        self.send_signal(SIGKILL)
         if self._group is None:
             return
         try:
             if self._group == self.pid and self.fd >= 0:
-                signal.pidfd_send_signal(self.fd, _KILL, None, TO_GROUP)
+                pidfd_send_signal(self.fd, SIGKILL, None, TO_GROUP)
                 return
         except ProcessLookupError:
             return
@@ -233,7 +235,7 @@ class WrappedPython:
             pass  # an older kernel: by number, which is the group's own while the process lives
         if not ended:
             try:
-                os.killpg(self._group, _KILL)
+                killpg(self._group, SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass  # it is empty
 

@@ -12,6 +12,19 @@ import sys
 import tempfile
 import threading
 
+from wetlands_executor.system import (
+    F_ADD_SEALS,
+    F_DUPFD_CLOEXEC,
+    F_SEAL_GROW,
+    F_SEAL_SHRINK,
+    MFD_ALLOW_SEALING,
+    MFD_CLOEXEC,
+    O_CLOEXEC,
+    fcntl,
+    memfd_create,
+    pwrite,
+)
+
 WINDOWS = sys.platform == "win32"
 #: Pipes cannot be polled: a thread reads each. Can be switched on elsewhere, for tests.
 THREADS = WINDOWS or os.environ.get("WETLANDS_EXECUTOR_THREADS") == "1"
@@ -22,8 +35,8 @@ PLAIN = WINDOWS or not sys.platform.startswith("linux") or os.environ.get("WETLA
 
 def _has_memfd() -> bool:
     try:
-        os.close(os.memfd_create("wetlands-probe", os.MFD_CLOEXEC))
-    except (AttributeError, OSError):
+        os.close(memfd_create("wetlands-probe", MFD_CLOEXEC))
+    except OSError:
         return False
     return True
 
@@ -69,10 +82,8 @@ def above_standard(fd: int) -> int:
     """
     if fd > 2 or WINDOWS:
         return fd
-    import fcntl
-
     try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        return fcntl(fd, F_DUPFD_CLOEXEC, 3)
     finally:
         os.close(fd)
 
@@ -103,14 +114,12 @@ def temporary_file() -> int:
 
 def memory(name: str) -> int:
     """Return a file in memory. Raises OSError."""
-    return above_standard(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    return above_standard(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING))
 
 
 def seal_size(fd: int) -> None:
     """Let no process make a mapping of a file in memory end early, which would be a SIGBUS for the others."""
-    import fcntl
-
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)
 
 
 def memory_file() -> int:
@@ -140,7 +149,7 @@ def for_worker(fd: int) -> int:
     Where there is no /proc, it is the host's open of the file, whose offset is at the end.
     """
     try:
-        opened = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        opened = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_APPEND | O_CLOEXEC)
     except OSError:
         return above_standard(os.dup(fd))
     mine = above_standard(opened)
@@ -162,7 +171,7 @@ def reserve(fd: int, offset: int, count: int) -> None:
         return
     zeros = memoryview(bytes(min(count, 1 << 20)))  # macOS
     while count > 0:
-        done = os.pwrite(fd, zeros[:count], offset)
+        done = pwrite(fd, zeros[:count], offset)
         offset, count = offset + done, count - done
 
 

@@ -33,7 +33,7 @@ LAYERS = (
     ("environment",),
     ("threads",),
     ("worker",),
-    ("errors", "seconds", "children", "descriptors"),
+    ("errors", "seconds", "children", "descriptors", "system"),
 )
 #: Arrows between parts that go up and are still to be cut; no other may be added.
 #: REVIEW section 5 says how.
@@ -52,7 +52,10 @@ OUTSIDERS = ("cli", "demo", "doctor", "integrations", "observe", "tasks")
 #: Those of them that do not exist yet.
 TO_COME = {"observe", "tasks"}
 #: What the doctor examines is the inside of these parts.
-EXAMINED = {("doctor", "environment.activate"), ("doctor", "serialize.interpreter"), ("doctor", "pool.spawn"), ("doctor", "descriptors")}
+EXAMINED = {
+    ("doctor", "environment.activate"), ("doctor", "serialize.interpreter"), ("doctor", "pool.spawn"),
+    ("doctor", "descriptors"), ("doctor", "system"),
+}  # fmt: skip
 #: What decisions have no business with.
 IMPURE = {
     "_thread", "asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "psutil", "queue", "select", "selectors", "signal",

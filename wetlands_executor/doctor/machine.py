@@ -11,6 +11,7 @@ import psutil
 
 from wetlands_executor import descriptors
 from wetlands_executor.pool import spawn
+from wetlands_executor.system import MFD_CLOEXEC, memfd_create, pidfd_open
 
 
 def memory() -> dict[str, Any]:
@@ -20,9 +21,11 @@ def memory() -> dict[str, Any]:
     unnamed shared memory can be made.
     """
     shm_free = shm_total = None
-    with contextlib.suppress(OSError, AttributeError):
-        status = os.statvfs("/dev/shm")  # noqa: S108 - looked at, not written to
-        shm_free, shm_total = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            status = os.statvfs("/dev/shm")  # noqa: S108 - looked at, not written to
+            shm_free = status.f_bavail * status.f_frsize
+            shm_total = status.f_blocks * status.f_frsize
     limit, used = _cgroup()
     return {
         "available": psutil.virtual_memory().available,
@@ -50,19 +53,20 @@ def mechanisms() -> dict[str, bool]:
 
 
 def _limit(name: str) -> tuple[int | None, int | None]:
-    try:
-        import resource
+    if sys.platform != "win32":
+        with contextlib.suppress(ImportError, AttributeError, OSError):
+            import resource
 
-        soft, hard = resource.getrlimit(getattr(resource, name))
-    except (ImportError, AttributeError, OSError):
-        return None, None
-    return (None if soft == resource.RLIM_INFINITY else soft), (None if hard == resource.RLIM_INFINITY else hard)
+            soft, hard = resource.getrlimit(getattr(resource, name))
+            endless = resource.RLIM_INFINITY
+            return (None if soft == endless else soft), (None if hard == endless else hard)
+    return None, None
 
 
 def _has_memfd() -> bool:
     try:
-        os.close(os.memfd_create("wetlands-doctor", os.MFD_CLOEXEC))
-    except (AttributeError, OSError):
+        os.close(memfd_create("wetlands-doctor", MFD_CLOEXEC))
+    except OSError:
         return False
     return True
 
@@ -71,16 +75,14 @@ def _has_pidfd() -> bool:
     if descriptors.PLAIN:
         return False
     try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):
+        os.close(pidfd_open(os.getpid()))
+    except OSError:
         return False
     return True
 
 
 def _cgroup() -> tuple[int | None, int | None]:
     """Return limit and use of memory of this process's control group, the tightest of those around it; None without one."""
-    if not sys.platform.startswith("linux"):
-        return None, None
     tightest: tuple[int | None, int | None] = (None, None)
     for folder, limit_name, use_name in _cgroup_folders():
         with contextlib.suppress(OSError, ValueError):

@@ -22,12 +22,13 @@ def look() -> Dict[str, Any]:
         "open_files": None,
         "cwd": os.getcwd(),
     }
-    try:
-        import resource
+    if sys.platform != "win32":
+        try:
+            import resource
 
-        found["open_files"] = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    except (ImportError, OSError):
-        pass  # not a POSIX system
+            found["open_files"] = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        except (ImportError, OSError):
+            pass  # a Python without this module, or a sandbox
     return found
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import shlex
 import shutil
 import signal
@@ -21,6 +20,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wetlands_executor import children
+from wetlands_executor.system import (
+    POLLERR,
+    POLLIN,
+    POLLOUT,
+    SIGCHLD,
+    SIGKILL,
+    killpg,
+    poll,
+    set_blocking,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -235,12 +244,35 @@ def run_shell(
     python: str, scripts: Sequence[str], lines: str, token: str, env: Mapping[str, str], seconds: float, answered: re.Pattern[bytes]
 ) -> Finished:
     """Run scripts and lines in one shell, in a process group of its own; see ``run_to_end``. Raises OSError if it cannot be started."""
-    if sys.platform == "win32":
-        with tempfile.TemporaryDirectory(prefix="wetlands-") as folder:
-            program = os.path.join(folder, "activate.bat")
-            _write(program, batch_program(folder, python, scripts, lines, token))
-            argv = [os.environ.get("COMSPEC", "cmd.exe"), "/d", "/q", "/c", program]
-            return run_to_end(argv, env, seconds, answered)
+    run = _run_batch if sys.platform == "win32" else _run_posix_shell
+    return run(python, scripts, lines, token, env, seconds, answered)
+
+
+def _run_batch(
+    python: str,
+    scripts: Sequence[str],
+    lines: str,
+    token: str,
+    env: Mapping[str, str],
+    seconds: float,
+    answered: re.Pattern[bytes],
+) -> Finished:  # pragma: no cover - never run here
+    with tempfile.TemporaryDirectory(prefix="wetlands-") as folder:
+        program = os.path.join(folder, "activate.bat")
+        _write(program, batch_program(folder, python, scripts, lines, token))
+        argv = [os.environ.get("COMSPEC", "cmd.exe"), "/d", "/q", "/c", program]
+        return run_to_end(argv, env, seconds, answered)
+
+
+def _run_posix_shell(
+    python: str,
+    scripts: Sequence[str],
+    lines: str,
+    token: str,
+    env: Mapping[str, str],
+    seconds: float,
+    answered: re.Pattern[bytes],
+) -> Finished:
     # The host's bash, not the environment's: a broken one there must not keep us from saying so.
     bash = shutil.which("bash")
     shell = [bash or shutil.which("sh") or "/bin/sh", *(("--noprofile", "--norc") if bash else ())]
@@ -283,8 +315,19 @@ def run_to_end(
     Raises:
         OSError: it cannot be started.
     """
-    if sys.platform == "win32":
-        return _run_with_files(argv, env, seconds, answered, cwd)
+    run = _run_with_files if sys.platform == "win32" else _run_with_pipes
+    return run(argv, env, seconds, answered, cwd, linger, feed)
+
+
+def _run_with_pipes(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    seconds: float,
+    answered: re.Pattern[bytes],
+    cwd: str | None,
+    linger: float | None,
+    feed: tuple[int, int, bytes] | None,
+) -> Finished:
     process = subprocess.Popen(
         argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         bufsize=0, pass_fds=(feed[0],) if feed else (),
@@ -324,16 +367,16 @@ def _listen(
     assert process.stderr is not None
     out, err = process.stdout.fileno(), process.stderr.fileno()
     found = {out: bytearray(), err: bytearray()}
-    poll = select.poll()
+    ready = poll()
     for fd in (out, err):
-        os.set_blocking(fd, False)
-        poll.register(fd, select.POLLIN)
+        set_blocking(fd, False)
+        ready.register(fd, POLLIN)
     if pidfd >= 0:
-        poll.register(pidfd, select.POLLIN)
+        ready.register(pidfd, POLLIN)
     waiting = memoryview(feed[2]) if feed else memoryview(b"")
     if feed:
-        os.set_blocking(feed[1], False)
-        poll.register(feed[1], select.POLLOUT)
+        set_blocking(feed[1], False)
+        ready.register(feed[1], POLLOUT)
     deadline = time.monotonic() + seconds
     quick = linger is None
     ended = False
@@ -341,18 +384,18 @@ def _listen(
         left = deadline - time.monotonic()
         if left <= 0:
             break
-        for fd, event in poll.poll(min(left, _LONGEST_WAIT) * 1000):
+        for fd, event in ready.poll(min(left, _LONGEST_WAIT) * 1000):
             if fd == pidfd:
                 ended = True
             elif feed and fd == feed[1]:
                 try:
-                    waiting = waiting[os.write(fd, waiting) :] if not event & select.POLLERR else waiting[:0]
+                    waiting = waiting[os.write(fd, waiting) :] if not event & POLLERR else waiting[:0]
                 except BlockingIOError:
                     continue
                 if not waiting:
-                    poll.unregister(fd)  # the program says itself when it is at its end
+                    ready.unregister(fd)  # the program says itself when it is at its end
             elif not _take(fd, found[fd]):
-                poll.unregister(fd)
+                ready.unregister(fd)
                 if fd == out and pidfd < 0:
                     ended = _wait(process, deadline)
                     if not ended:
@@ -382,13 +425,25 @@ def _wait(process: subprocess.Popen[bytes], deadline: float) -> bool:
         process.wait(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         return False
-    if process.returncode == 0 and signal.getsignal(signal.SIGCHLD) not in (signal.SIG_DFL, None):
+    if process.returncode == 0 and not _collects_by_itself():
         process.returncode = children.LOST  # `Popen.wait` says 0 as well if the status was thrown away
     return True
 
 
+def _collects_by_itself() -> bool:
+    """Return True if this process leaves its children to whoever waits for them."""
+    handler: object = signal.getsignal(SIGCHLD)
+    return handler in (signal.SIG_DFL, None)
+
+
 def _run_with_files(
-    argv: Sequence[str], env: Mapping[str, str], seconds: float, answered: re.Pattern[bytes], cwd: str | None
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    seconds: float,
+    answered: re.Pattern[bytes],
+    cwd: str | None,
+    linger: float | None,  # noqa: ARG001 - the output is read when the process has ended
+    feed: tuple[int, int, bytes] | None,  # noqa: ARG001 - for POSIX shells
 ) -> Finished:  # pragma: no cover - never run here
     """Do what ``run_to_end`` does, where pipes cannot be polled."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -421,6 +476,6 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     else:
         # Race: the leader may have been reaped already; a group that still has members keeps its number, an empty one is gone.
         try:
-            os.killpg(process.pid, signal.SIGKILL)
+            killpg(process.pid, SIGKILL)
         except (ProcessLookupError, PermissionError):  # macOS refuses where only zombies are left
             pass

@@ -49,6 +49,7 @@ _MODULES = (
     "shm_copy",
     "shm_share",
     "stdio",
+    "system",
     "tensors",
     "threads",
     "wire",
@@ -57,7 +58,7 @@ _MODULES = (
 
 #: What every worker imports before its first result.
 _FIRST = (
-    *("bootstrap", "runner", "wire", "board", "calls", "stdio", "channel", "current_task", "progress", "imports", "records", "injection"),
+    *("bootstrap", "runner", "wire", "board", "calls", "stdio", "system", "channel", "current_task", "progress", "imports", "records", "injection"),
     *("threads", "alarms", "mainmodule"),
 )
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import codecs
 import logging
-import os
 import re
-import select
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
+
+from wetlands_executor.system import POLLOUT, get_blocking, poll
 
 if TYPE_CHECKING:
     from wetlands_executor.task import Task
@@ -174,9 +174,9 @@ def _flush(stream: Any) -> None:
         try:
             flush()
         except BlockingIOError:
-            poll = select.poll()  # no select(): its numbers end at 1,024
-            poll.register(stream.fileno(), select.POLLOUT)
-            poll.poll()
+            ready = poll()  # no select(): its numbers end at 1,024
+            ready.register(stream.fileno(), POLLOUT)
+            ready.poll()
         else:
             return
 
@@ -184,7 +184,7 @@ def _flush(stream: Any) -> None:
 def _is_nonblocking(stream: Any) -> bool:
     """Return True if the descriptor below a stream is non-blocking; another program may have done that to a terminal."""
     try:
-        return not os.get_blocking(stream.fileno())
+        return not get_blocking(stream.fileno())
     except Exception:  # noqa: BLE001 - there is none, or the user's object says nonsense
         return False
 

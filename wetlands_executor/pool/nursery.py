@@ -24,13 +24,11 @@ called by any thread; ``end`` by the I/O thread, at the very end. A ``ForkedProc
 
 from __future__ import annotations
 
-import array
 import contextlib
 import math
 import multiprocessing
 import os
 import pickle
-import select
 import signal
 import socket
 import struct
@@ -45,6 +43,18 @@ from wetlands_executor.seconds import LONGEST
 from wetlands_executor.serialize import interpreter, plain
 from wetlands_executor.serialize.interpreter import VERSION
 from wetlands_executor.serialize.settings import arguments_of_host, current_settings, main_of_host
+from wetlands_executor.system import (
+    AF_UNIX,
+    POLLIN,
+    POLLOUT,
+    SIGKILL,
+    killpg,
+    pidfd_open,
+    pidfd_send_signal,
+    poll,
+    send_descriptors,
+    set_blocking,
+)
 from wetlands_executor.worker import wire
 
 #: Seconds that a nursery may take to fork: it does nothing else.
@@ -108,13 +118,13 @@ class NurseryProcess(spawn.Process):
         life_child, self.life = self._pipe()
         self.stdout, stdout_child = self._pipe()
         self.stderr, stderr_child = self._pipe()
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        mine, theirs = socket.socketpair(AF_UNIX, socket.SOCK_STREAM)
         self.socket = descriptors.above_standard(mine.detach())
         socket_child = descriptors.above_standard(theirs.detach())
         descriptors.own(self.socket, socket_child)
         self._open = {self.life, self.stdout, self.stderr, self.socket, socket_child}
         for fd in (self.socket, self.stdout, self.stderr):
-            os.set_blocking(fd, False)
+            set_blocking(fd, False)
         # Order of STAGE0: inbox, bulk, results, life, board. Without an inbox it becomes a nursery, and what it reads from is a socket.
         passed = [-1, socket_child, -1, life_child, -1, -1, -1, -1, self._make_bundle()]
         self._popen = spawn.start(argv, env, cwd, passed, stdout_child, stderr_child)
@@ -145,33 +155,33 @@ class NurseryProcess(spawn.Process):
         """
         waiting = memoryview(data)
         answer = bytearray()
-        poll = select.poll()
-        poll.register(self.socket, select.POLLIN | select.POLLOUT)
-        poll.register(self.stdout, select.POLLIN)
-        poll.register(self.stderr, select.POLLIN)
-        poll.register(self.exit, select.POLLIN)
+        polled = poll()
+        polled.register(self.socket, POLLIN | POLLOUT)
+        polled.register(self.stdout, POLLIN)
+        polled.register(self.stderr, POLLIN)
+        polled.register(self.exit, POLLIN)
         while len(answer) < _LENGTH.size or len(answer) < _LENGTH.size + _LENGTH.unpack_from(answer)[0]:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            events = poll.poll(min(left, LONGEST) * 1000)
-            if self.exit in dict(events) and not dict(events).get(self.socket, 0) & select.POLLIN:
+            events = polled.poll(min(left, LONGEST) * 1000)
+            if self.exit in dict(events) and not dict(events).get(self.socket, 0) & POLLIN:
                 raise _Lost  # although a child of it may hold the socket open
             for fd, event in events:
                 if fd == self.exit:
                     continue
                 if fd != self.socket:
                     self.listen()
-                    if not event & select.POLLIN:
-                        poll.unregister(fd)  # closed by the process
+                    if not event & POLLIN:
+                        polled.unregister(fd)  # closed by the process
                     continue
                 try:
-                    if event & select.POLLOUT and waiting:
+                    if event & POLLOUT and waiting:
                         waiting = waiting[self._send(waiting, fds) :]
                         fds = ()
                         if not waiting:
-                            poll.modify(self.socket, select.POLLIN)
-                    if event & ~select.POLLOUT:
+                            polled.modify(self.socket, POLLIN)
+                    if event & ~POLLOUT:
                         got = os.read(self.socket, 65536)
                         if not got:
                             raise _Lost
@@ -187,17 +197,17 @@ class NurseryProcess(spawn.Process):
             return os.write(self.socket, data)
         line = socket.socket(fileno=self.socket)
         try:
-            return line.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+            return send_descriptors(line, data, fds)
         finally:
             line.detach()
 
     def how_it_ended(self, timeout: float) -> int | None:
         """Wait for the end, make it the end of its children too, collect it; return the exit code."""
-        poll = select.poll()
-        poll.register(self.exit, select.POLLIN)
-        if not poll.poll(timeout * 1000):
+        polled = poll()
+        polled.register(self.exit, POLLIN)
+        if not polled.poll(timeout * 1000):
             self.kill_tree()
-            poll.poll()
+            polled.poll()
         self.listen()
         return self.reap()
 
@@ -390,7 +400,7 @@ class ForkedProcess(spawn.Process):
             with descriptors.making:
                 passed, outputs = self._make_pipes(arena)
                 self._status_fd, status_child = self._pipe()
-                os.set_blocking(self._status_fd, False)
+                set_blocking(self._status_fd, False)
                 self._theirs.append(status_child)
                 descriptors.own(*self._theirs)
                 spawn.register(self)
@@ -406,7 +416,7 @@ class ForkedProcess(spawn.Process):
                 self._open.add(self._status_fd)
                 self.pid = pid
                 # The nursery cannot have reaped it: it keeps the zombie as long as our end of the status pipe is open.
-                self.exit = self._pidfd = os.pidfd_open(pid)
+                self.exit = self._pidfd = pidfd_open(pid)
                 descriptors.own(self._pidfd)
                 self._open.add(self._pidfd)
                 self._met = True
@@ -442,9 +452,9 @@ class ForkedProcess(spawn.Process):
         """End the process and its process group, at once."""
         if self._pidfd < 0 or self._pidfd not in self._open:
             return
-        self.send_signal(signal.SIGKILL)  # Race: a new fork does not lead a group yet
+        self.send_signal(SIGKILL)  # Race: a new fork does not lead a group yet
         try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL, None, children.TO_GROUP)
+            pidfd_send_signal(self._pidfd, SIGKILL, None, children.TO_GROUP)
         except ProcessLookupError:
             return
         except OSError:
@@ -452,7 +462,7 @@ class ForkedProcess(spawn.Process):
             kept = self._status_fd in self._open and not (self._hear() and self._status is None)
             if kept or not children.is_over(self._pidfd):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.pid, signal.SIGKILL)
+                    killpg(self.pid, SIGKILL)
 
     def terminate(self) -> None:
         """Ask the process to end (SIGTERM)."""
@@ -462,7 +472,7 @@ class ForkedProcess(spawn.Process):
         """Send a signal to the worker process itself."""
         if self._pidfd >= 0 and self._pidfd in self._open:
             with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
-                signal.pidfd_send_signal(self._pidfd, number)
+                pidfd_send_signal(self._pidfd, number)
 
     def reap(self) -> int | None:
         """Let the nursery collect the process, which has ended; return how it ended, None if the nursery was gone."""

@@ -20,6 +20,18 @@ from typing import Any
 
 from wetlands_executor import descriptors
 from wetlands_executor.pool.return_lane import LEFT_COUNT
+from wetlands_executor.system import (
+    EFD_CLOEXEC,
+    EFD_NONBLOCK,
+    EPOLLET,
+    EPOLLIN,
+    POLLIN,
+    POLLOUT,
+    eventfd,
+    poll,
+    readv,
+    set_blocking,
+)
 
 Callback = Callable[[], None]
 
@@ -40,7 +52,7 @@ class PollPort:
             self._epoll = select.epoll() if hasattr(select, "epoll") and not descriptors.PLAIN else None
             if self._epoll is not None:
                 descriptors.own(self._epoll.fileno())
-        self._poll: Any = self._epoll or select.poll()
+        self._poll: Any = self._epoll or poll()
         with descriptors.making:
             try:
                 self._wake_read, self._wake_write = _wake_pair()
@@ -50,7 +62,7 @@ class PollPort:
                     self._epoll.close()
                 raise
             descriptors.own(*self.fds())
-        self._poll.register(self._wake_read, select.POLLIN)
+        self._poll.register(self._wake_read, POLLIN)
         # Written by the I/O thread only: True from before it looks for posted events until it is awake again. Who posts and sees False
         # need not wake it. A flag that the wakers clear could be left wrong by an interrupt between the write and the store.
         self.sleeping = False
@@ -65,7 +77,7 @@ class PollPort:
     def add_reader(self, fd: int, rank: int, callback: Callback) -> None:
         """Call ``callback`` from ``wait`` whenever ``fd`` can be read (its end included)."""
         self._readers[fd] = (rank, callback)
-        self._poll.register(fd, select.POLLIN)
+        self._poll.register(fd, POLLIN)
 
     def add_bell(self, fd: int, rank: int, callback: Callback) -> None:
         """Call ``callback`` from ``wait`` once for each time that the eventfd is written to, unless somebody reads it before ``wait`` comes round.
@@ -74,7 +86,7 @@ class PollPort:
         """
         self._readers[fd] = (rank, callback)
         self._bells.add(fd)
-        self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
+        self._poll.register(fd, EPOLLIN | EPOLLET)
 
     def want_write(self, fd: int, callback: Callback | None) -> None:
         """Call ``callback`` when ``fd`` can be written; None ends that."""
@@ -82,7 +94,7 @@ class PollPort:
         if callback is not None:
             self._writers[fd] = callback
             if not known:
-                self._poll.register(fd, select.POLLOUT)
+                self._poll.register(fd, POLLOUT)
         elif known:
             del self._writers[fd]
             with contextlib.suppress(OSError, KeyError):
@@ -106,7 +118,7 @@ class PollPort:
     def read_into(self, fd: int, view: memoryview) -> int | None:
         """Read into a buffer: None if nothing is there, 0 at the end."""
         try:
-            return os.readv(fd, [view[: 1 << 20]])
+            return readv(fd, [view[: 1 << 20]])
         except BlockingIOError:
             return None
 
@@ -128,7 +140,7 @@ class PollPort:
             ready = self._poll.poll(None if timeout is None else timeout * 1000)
         self.sleeping = False
         if self._rung:
-            ready = [*ready, *((fd, select.POLLIN) for fd in self._rung)]
+            ready = [*ready, *((fd, POLLIN) for fd in self._rung)]
             self._rung.clear()
         if len(ready) == 1:
             reader = self._readers.get(ready[0][0])
@@ -189,11 +201,11 @@ def _rank(entry: tuple[int, Callback]) -> int:
 
 def _wake_pair() -> tuple[int, int]:
     if hasattr(os, "eventfd") and not descriptors.PLAIN:
-        fd = descriptors.above_standard(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        fd = descriptors.above_standard(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
         return fd, fd
     read, write = descriptors.pipe()
-    os.set_blocking(read, False)
-    os.set_blocking(write, False)
+    set_blocking(read, False)
+    set_blocking(write, False)
     return read, write
 
 
@@ -227,7 +239,7 @@ class ThreadPort:
     def _pump_in(self, fd: int, chunks: deque[bytes], room: threading.Semaphore) -> None:
         copy = os.dup(fd)  # the number may be closed and used again while this thread waits in read
         try:
-            os.set_blocking(copy, True)
+            set_blocking(copy, True)
             while True:
                 room.acquire()
                 try:
@@ -293,7 +305,7 @@ class ThreadPort:
 
     def _pump_out(self, fd: int, copy: int, data: queue.SimpleQueue[bytes | None]) -> None:
         try:
-            os.set_blocking(copy, True)
+            set_blocking(copy, True)
             while (chunk := data.get()) is not None:
                 view = memoryview(chunk)
                 while view:

@@ -30,7 +30,6 @@ there is no return lane.
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
 from functools import partial
@@ -42,6 +41,7 @@ from wetlands_executor.bells import WorkerBell
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.seconds import LONGEST
 from wetlands_executor.serialize.plain import is_trivial
+from wetlands_executor.system import POLLIN, poll
 from wetlands_executor.worker.board import WEAK, Board, fence
 from wetlands_executor.worker.wire import ANSWER, ANSWERED, AWAITED
 
@@ -109,11 +109,11 @@ class ReturnLane:
         self._words = board.words
         self._answer = board.answer
         self.bell = bell
-        self._bell_ready = select.poll()
-        self._bell_ready.register(bell.fd, select.POLLIN)
-        self._outputs = select.poll()
+        self._bell_ready = poll()
+        self._bell_ready.register(bell.fd, POLLIN)
+        self._outputs = poll()
         for fd in outputs:
-            self._outputs.register(fd, select.POLLIN)
+            self._outputs.register(fd, POLLIN)
         self._departures = departures
         self.caller: Call | None = None
         self.expected = False

@@ -39,6 +39,25 @@ from wetlands_executor.descriptors import (
     seal_size,
     temporary_file,
 )
+from wetlands_executor.system import (
+    F_ADD_SEALS,
+    F_SEAL_GROW,
+    F_SEAL_SEAL,
+    F_SEAL_SHRINK,
+    F_SEAL_WRITE,
+    O_CLOEXEC,
+    O_NONBLOCK,
+    P_PID,
+    SIGCHLD,
+    SIGKILL,
+    WEXITED,
+    WNOWAIT,
+    fcntl,
+    killpg,
+    pidfd_send_signal,
+    set_blocking,
+    waitid,
+)
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.board import Board, map_file
 from wetlands_executor.worker.stage0 import STAGE0
@@ -60,12 +79,10 @@ def close_all() -> None:
 
 def _fill(fd: int, data: bytes) -> None:
     """Write a file of ``Process._make_bundle`` for good: nobody can change it any more. Raises OSError."""
-    import fcntl
-
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
+    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
 
 
 class Process:
@@ -152,12 +169,12 @@ class Process:
         board_child = -1
         if not PLAIN:
             with contextlib.suppress(OSError):  # no /proc: the worker holds one item at a time, as elsewhere
-                again = os.open(f"/proc/self/fd/{inbox_child}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                again = os.open(f"/proc/self/fd/{inbox_child}", os.O_RDONLY | O_NONBLOCK | O_CLOEXEC)
                 self.take_back = above_standard(again)
                 own(self.take_back)
                 self._close.callback(close_quietly, self.take_back)
             board_child = self._share_board()
-            with contextlib.suppress(OSError, AttributeError):  # no eventfd: all answers go through the pipe
+            with contextlib.suppress(OSError):  # no eventfd: all answers go through the pipe
                 self.bell = WorkerBell()
         self.memory = -1
         files = [-1, -1]
@@ -168,7 +185,7 @@ class Process:
                 files[1] = self._close_later(for_worker(self.memory))
         if not WINDOWS:
             for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
-                os.set_blocking(fd, False)
+                set_blocking(fd, False)
         passed = [inbox_child, bulk_child, results_child, life_child, board_child, *files]
         self._theirs = [*passed, stdout_child, stderr_child]
         return [*passed, -1 if self.bell is None else self.bell.fd], (stdout_child, stderr_child)
@@ -301,19 +318,19 @@ class Process:
         assert self._popen is not None
         if self._pidfd >= 0 and self._pidfd in self._open:
             try:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL, None, children.TO_GROUP)
+                pidfd_send_signal(self._pidfd, SIGKILL, None, children.TO_GROUP)
             except ProcessLookupError:
                 return
             except OSError:
                 # A kernel before 6.9. The group's number stays taken until the leader is collected: by `reap`, after this, unless the
                 # program ignores SIGCHLD.
-                if children.is_over(self._pidfd) and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+                if children.is_over(self._pidfd) and signal.getsignal(SIGCHLD) == signal.SIG_IGN:
                     return
             else:
                 return
         # Race: the group's number stays taken until the leader is reaped, and only `reap` does that, after this.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+            killpg(self._popen.pid, SIGKILL)
 
     def terminate(self) -> None:
         """Ask the process to end (SIGTERM)."""
@@ -327,7 +344,7 @@ class Process:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
             if self._pidfd >= 0 and self._pidfd in self._open:
-                signal.pidfd_send_signal(self._pidfd, number)  # `Popen.send_signal` collects a process that has ended, before `reap`
+                pidfd_send_signal(self._pidfd, number)  # `Popen.send_signal` collects a process that has ended, before `reap`
             else:
                 self._popen.send_signal(number)
 
@@ -361,9 +378,8 @@ def can_fork_workers() -> bool:
 
 def stack_signal() -> int | None:
     """Return the signal at which a worker prints its Python stacks (the worker's half is in ``worker/runner.py``); None on Windows."""
-    if hasattr(signal, "SIGRTMAX"):
-        return signal.SIGRTMAX - 1
-    return getattr(signal, "SIGUSR2", None)
+    last: int | None = getattr(signal, "SIGRTMAX", None)
+    return getattr(signal, "SIGUSR2", None) if last is None else last - 1
 
 
 def signal_name(code: int | None) -> str | None:
@@ -474,7 +490,7 @@ def watch_exit(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
     def wait() -> None:
         try:
             if hasattr(os, "waitid"):
-                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                waitid(P_PID, process.pid, WEXITED | WNOWAIT)
             else:
                 children.collect(process)
         except ChildProcessError:

@@ -6,10 +6,10 @@ checked before it is believed.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.sharedmem.arena import FREE, HOST, Arena, BadBlock, incarnations
+from wetlands_executor.system import pread, preadv, pwrite
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class ResultMemory:
     def has_lease(self, slot: int) -> bool:
         """Return True if the worker looks at a shared array. Any thread: by descriptor, which may be closed meanwhile: then it is dead."""
         try:
-            return self.fd >= 0 and any(os.pread(self.fd, 4, LEASES + 4 * slot))
+            return self.fd >= 0 and any(pread(self.fd, 4, LEASES + 4 * slot))
         except OSError:
             return False
 
@@ -128,11 +128,11 @@ class ResultMemory:
             target = bytearray(length)
             done = 0
             while done < length:
-                got = os.preadv(self.fd, [memoryview(target)[done : done + (1 << 30)]], offset + done)
+                got = preadv(self.fd, [memoryview(target)[done : done + (1 << 30)]], offset + done)
                 if not got:
                     raise BadBlock("the file of results ended early") from None
                 done += got
-            os.pwrite(self.fd, b"\0\0\0\0", 4 * slot)
+            pwrite(self.fd, b"\0\0\0\0", 4 * slot)
             return target
 
     def refuse(self, payload: bytes | bytearray) -> int:
@@ -143,7 +143,7 @@ class ResultMemory:
             slot, place, _offset, _capacity, _start, length = wire.BLOCK.unpack_from(payload, wire.LIST.size + index * wire.BLOCK.size)
             total += length
             if place == wire.RESULTS and self.fd >= 0 and (self._file is None or slot not in self._file.region.live):
-                os.pwrite(self.fd, b"\0\0\0\0", 4 * slot)
+                pwrite(self.fd, b"\0\0\0\0", 4 * slot)
             elif place == wire.ARGUMENTS and self.arena is not None:
                 self.arena.refuse(slot, self.incarnation)
         return total

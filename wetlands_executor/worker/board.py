@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from typing import Any, Tuple
 
 #: Processors that reorder stores.
-WEAK = getattr(os, "uname", None) is None or os.uname().machine.lower() not in ("x86_64", "amd64", "i686", "i386")
+if sys.platform == "win32":
+    WEAK = True
+else:
+    WEAK = os.uname().machine.lower() not in ("x86_64", "amd64", "i686", "i386")
 
 
 def fence() -> None:

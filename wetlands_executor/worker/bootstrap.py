@@ -82,38 +82,40 @@ def tie_to_host(life: int) -> None:
     """
     if life < 0:
         return
-    try:
-        import fcntl
-
-        set_signal = fcntl.F_SETSIG if hasattr(fcntl, "F_SETSIG") else 10
-        if not sys.platform.startswith("linux"):
-            raise ImportError
-        os.set_blocking(life, False)
-        # The group is this worker's alone: the host starts each in a session of its own, of which a wrapper may be the leader.
-        # In a container with processes of its own that group may have no number (0).
-        fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp() or os.getpid())
-        fcntl.fcntl(life, set_signal, 9)
-        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
-        # Race: the host may have died before the lines above; then nothing will signal any more, but the pipe is at its end.
+    if sys.platform == "linux":
         try:
-            if os.read(life, 1) == b"":
-                os._exit(87)
-        except BlockingIOError:
+            import fcntl
+
+            set_signal = fcntl.F_SETSIG if hasattr(fcntl, "F_SETSIG") else 10
+            os.set_blocking(life, False)
+            # The group is this worker's alone: the host starts each in a session of its own, of
+            # which a wrapper may be the leader. In a container with processes of its own that
+            # group may have no number (0).
+            fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp() or os.getpid())
+            fcntl.fcntl(life, set_signal, 9)
+            fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
+            # Race: the host may have died before the lines above; then nothing will signal any
+            # more, but the pipe is at its end.
+            try:
+                if os.read(life, 1) == b"":
+                    os._exit(87)
+            except BlockingIOError:
+                pass
+            return
+        except (ImportError, OSError):
             pass
-        return
-    except (ImportError, OSError):
-        pass
     import _thread
 
     def wait_for_end() -> None:
         try:
             os.read(life, 1)
         finally:
-            if hasattr(os, "killpg"):
+            if sys.platform != "win32":
                 os.killpg(os.getpgrp(), 9)
             os._exit(87)
 
-    os.set_blocking(life, True)
+    if sys.platform != "win32":
+        os.set_blocking(life, True)
     _thread.start_new_thread(wait_for_end, ())
 
 

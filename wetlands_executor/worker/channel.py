@@ -6,17 +6,15 @@ Threads: the main thread reads; any thread may write results (a lock keeps large
 from __future__ import annotations
 
 import os
-import sys
 from _thread import allocate_lock  # the threading module costs 2 ms of a start
 
 from . import wire
+from .system import HIGH, can_read, readinto, set_blocking
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Tuple
 
-#: Numbers of descriptors from here on are ours alone.
-HIGH = 500
 _MAX_IOV = 1 << 20  # bytes of one write; the pipe's capacity decides how much of it is taken
 
 
@@ -63,21 +61,21 @@ class Channel:
             try:
                 return os.read(self.bulk, count)
             except BlockingIOError:
-                os.set_blocking(self.bulk, True)
+                set_blocking(self.bulk, True)
 
     def _readinto_bulk(self, view: memoryview) -> int:
         while True:
             try:
                 return readinto(self.bulk, view)
             except BlockingIOError:
-                os.set_blocking(self.bulk, True)
+                set_blocking(self.bulk, True)
 
     def _write(self, data: Any) -> int:
         while True:
             try:
                 return os.write(self.results, data)
             except BlockingIOError:
-                os.set_blocking(self.results, True)
+                set_blocking(self.results, True)
 
     def _read(self, count: int) -> Any:
         have = self._buffer
@@ -152,7 +150,7 @@ class Channel:
         try:
             frame = os.read(self.inbox, wire.FRAME)
         except BlockingIOError:
-            os.set_blocking(self.inbox, True)
+            set_blocking(self.inbox, True)
             return self.next_frame()
         except OSError as error:
             raise ChannelLost(str(error)) from error
@@ -162,14 +160,7 @@ class Channel:
 
     def inbox_ready(self) -> bool:
         """Return True if the inbox can be read without waiting."""
-        if sys.platform == "win32":
-            import _winapi
-            import msvcrt
-
-            return bool(_winapi.PeekNamedPipe(msvcrt.get_osfhandle(self.inbox), 0)[0])
-        import select
-
-        return bool(select.select([self.inbox], [], [], 0)[0])
+        return can_read(self.inbox)
 
     def _write_all(self, data: Any) -> None:
         view = memoryview(data)
@@ -186,34 +177,3 @@ def identity(fd: int) -> Any:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def move_up(fd: int) -> int:
-    """Return the same pipe under a high number, out of the way of tasks that close ranges of low ones; ``fd`` itself if that fails."""
-    try:
-        import fcntl
-
-        # As far up as select() can follow.
-        try:
-            moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(HIGH, min(os.sysconf("SC_OPEN_MAX"), 1024) - 24))
-        except (OSError, ValueError):
-            moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
-    except (ImportError, OSError, AttributeError):
-        return fd
-    os.close(fd)
-    return int(moved)
-
-
-if hasattr(os, "readv"):
-
-    def readinto(fd: int, view: memoryview) -> int:
-        """Read into a writable view; returns the number of bytes."""
-        return os.readv(fd, [view[:_MAX_IOV]])
-
-else:
-
-    def readinto(fd: int, view: memoryview) -> int:
-        """Read into a writable view; returns the number of bytes."""
-        data = os.read(fd, min(len(view), _MAX_IOV))
-        view[: len(data)] = data
-        return len(data)

@@ -29,12 +29,12 @@ def native(text: str) -> str:
     The host has decoded its bytes as UTF-8. In a Python whose file system encoding is ASCII (``LC_ALL=C`` without UTF-8 mode) the same
     bytes are another str, and the host's could not be encoded.
     """
-    if sys.platform == "win32" or text.isascii():
-        return text
-    try:
-        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
-    except UnicodeError:
-        return text  # no bytes could have been decoded to it
+    if sys.platform != "win32" and not text.isascii():
+        try:
+            return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+        except UnicodeError:
+            pass  # no bytes could have been decoded to it
+    return text
 
 
 def use_project_paths(paths: Sequence[str]) -> None:

@@ -14,13 +14,13 @@ may send a signal to its number, nobody else gets that number.
 
 from __future__ import annotations
 
+import _socket
 import gc
 import os
 import select
 import sys
 from _signal import SIG_DFL, SIGCHLD, SIGINT, getsignal, set_wakeup_fd
 from _signal import signal as set_signal
-from _socket import CMSG_SPACE, socket
 from errno import EMFILE
 
 from . import calls, imports, runner, stdio, wire
@@ -29,6 +29,9 @@ from .calls import dumps, dumps_error, loads
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
+
+# Type checkers do not look at the rest on other platforms.
+assert sys.platform == "linux"
 
 #: Descriptors of a request at most: those of a worker in the order of ``STAGE0``, then stdout, stderr and status.
 _MOST = 32
@@ -97,7 +100,7 @@ class Child:
 
 def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
     """Import the preload and fork workers; return, in each of them, its descriptors. Never returns in the nursery itself."""
-    line = socket(fileno=fds[1])
+    line = _socket.socket(fileno=fds[1])
     stdio.install()
     runner.watch_for_faults()
     set_signal(SIGINT, _ignore)  # a Ctrl-C that reaches this process is none of its business
@@ -277,7 +280,7 @@ def _receive(line: Any) -> Tuple[bytes, List[int]]:
     while len(data) < 8 or len(data) < 8 + int.from_bytes(data[:8], "little"):
         wanted = 8 + int.from_bytes(data[:8], "little") - len(data) if len(data) >= 8 else 8 - len(data)
         try:
-            got, extra, _flags, _address = line.recvmsg(wanted, CMSG_SPACE(4 * _MOST), _CLOEXEC)
+            got, extra, _flags, _address = line.recvmsg(wanted, _socket.CMSG_SPACE(4 * _MOST), _CLOEXEC)
         except ConnectionResetError:
             return b"", fds
         if not got:

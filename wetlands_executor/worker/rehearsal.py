@@ -17,6 +17,7 @@ from _signal import signal as set_signal
 from . import current_task, wire
 from .calls import dumps
 from .runner import Runner
+from .system import set_blocking
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _write_all(frames: int, records: int, surroundings: bytes, version: str) -> 
     definition = dumps(("reference", __name__, "_echo", None), 4)
     arguments = dumps((("text", 1), {}), 5)
     for pipe in (frames, records):
-        os.set_blocking(pipe, False)
+        set_blocking(pipe, False)
     _write(records, _record(wire.CONFIG, 0, dumps(config, 4)))
     _write(records, _record(wire.DEFINITION, 1, definition))
     for item in range(1, 1 + _CALLS):

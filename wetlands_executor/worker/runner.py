@@ -27,11 +27,12 @@ from time import monotonic_ns
 from . import alarms, calls, stdio, threads, wire
 from . import board as boards
 from .calls import PicklingError, dumps, dumps_error, dumps_result, loads, loads_rich
-from .channel import HIGH, Channel, ChannelLost, identity, move_up
+from .channel import Channel, ChannelLost, identity
 from .current_task import RemoteTaskHandle
 from .progress import Progress
 
 # What every call needs, without a look into the module each time.
+from .system import HIGH, move_up, set_blocking
 from .wire import ANSWER, ANSWER_MOST, ANSWERED, AWAITED, CANCELLED, MANY, NONE, PLAIN, RUN, STARTED_NS, TAKEN
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -278,7 +279,7 @@ class Runner:
             os.read(self.bell, 8)
         except BlockingIOError:
             pass  # the host has read it meanwhile
-        os.set_blocking(self.bell, True)
+        set_blocking(self.bell, True)
         write(self.bell, _ONE)
 
     def conclude(self, item: int) -> bool:

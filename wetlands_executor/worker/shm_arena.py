@@ -115,7 +115,10 @@ class _Extent:
         self.offset = offset
         self.length = length
         try:
-            self._owner = mmap.mmap(-1, length, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE)
+            if sys.platform != "win32":
+                self._owner = mmap.mmap(-1, length, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE)
+            else:  # never run: nothing is shared there
+                self._owner = mmap.mmap(-1, length)
         except OSError as error:
             raise MemoryError("mmap: %s" % error) from None
         self.address: int = ctypes.addressof(ctypes.c_char.from_buffer(self._owner))
@@ -264,7 +267,8 @@ class Region:
 
     def resident(self) -> int:
         """Return the bytes of memory that the file takes."""
-        return os.fstat(self.fd).st_blocks * 512
+        count: int = getattr(os.fstat(self.fd), "st_blocks", 0)  # Windows has none
+        return count * 512
 
     def make_private(self) -> None:
         """Cut the blocks in use off from the file. In a forked child; once, a child of that child is cut off already."""

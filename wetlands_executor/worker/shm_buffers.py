@@ -12,12 +12,11 @@ Runs on the main thread, outside user code; finalizers of views run anywhere.
 
 from __future__ import annotations
 
-import os
-
 from . import wire
 from .board import free_word
 from .calls import loads, loads_rich
 from .channel import ChannelLost, identity
+from .system import preadv
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ class Parcels:
         view = memoryview(target)
         done = 0
         while done < length:
-            got = os.preadv(fd, [view[done : done + (1 << 30)]], offset + done)
+            got = preadv(fd, [view[done : done + (1 << 30)]], offset + done)
             if not got:
                 raise OSError("a block of shared memory ended early")
             done += got

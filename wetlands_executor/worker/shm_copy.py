@@ -14,6 +14,7 @@ Imported with ``arena``. Any thread enters; nothing is kept between calls.
 from __future__ import annotations
 
 import os
+import sys
 from _thread import RLock, start_new_thread
 from ctypes import memmove
 
@@ -30,10 +31,12 @@ _PAGE = 4096
 
 def cores() -> int:
     """Return how many processors the calling thread may run on."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # not Linux, or a sandbox
-        return os.cpu_count() or 1
+    if sys.platform == "linux":
+        try:
+            return len(os.sched_getaffinity(0))
+        except OSError:
+            pass  # a sandbox
+    return os.cpu_count() or 1
 
 
 def copy(target: int, source: int, count: int) -> None:

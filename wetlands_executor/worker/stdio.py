@@ -12,6 +12,7 @@ import os
 import sys
 
 from . import wire
+from .system import set_blocking
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class PipeWriter(io.FileIO):
         """Write what fits; wait while nothing does."""
         done: Any = super().write(data)
         while done is None:
-            os.set_blocking(self.fileno(), True)
+            set_blocking(self.fileno(), True)
             done = super().write(data)
         return int(done)
 
