@@ -26,10 +26,11 @@ from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.pool import packing
 from wetlands_executor.pool.process import TOO_LARGE, Call
 from wetlands_executor.scheduling.messages import ANY, Item
-from wetlands_executor.serialize.calls import SCALARS, Definition, EncodedCall, PackedCall, encode_defined
+from wetlands_executor.serialize.calls import Definition, EncodedCall, PackedCall, encode_defined
 from wetlands_executor.serialize.errors import decode_error, undecodable
 from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.serialize.plain import BadFrame
+from wetlands_executor.serialize.scalars import SCALARS, are_scalars
 from wetlands_executor.serialize.settings import HostSettings, current_settings
 from wetlands_executor.serialize.unpickler import decode
 from wetlands_executor.task import Task
@@ -226,7 +227,7 @@ class Series:
             return
         for args in calls:
             entry: tuple[Any, ...] | EncodedCall | None = args
-            if not SCALARS.issuperset(map(type, args)):
+            if not are_scalars(map(type, args)):
                 try:
                     entry = encode_defined(self.definition, args, None, self.pool.peer)
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the call's
@@ -497,7 +498,7 @@ def collect(
     """Return the series of all calls of a map, or None and the calls if one of them needs a Task of its own, because an argument is one."""
     calls = list(items)
     series = Series(pool, definition, current_settings())
-    if not SCALARS.issuperset(map(type, itertools.chain.from_iterable(calls))) and any(has_task(args, {}) for args in calls):
+    if not are_scalars(map(type, itertools.chain.from_iterable(calls))) and any(has_task(args, {}) for args in calls):
         return None, calls
     series.fill(calls)
     return series, []

@@ -26,12 +26,13 @@ from wetlands_executor.serialize import changes, identity, references
 from wetlands_executor.serialize.identity import Mark, Stand
 from wetlands_executor.serialize.pickler import VARYING, CallPickler, Space, reductions, space_name
 from wetlands_executor.serialize.pickler import dump as dump_call
+from wetlands_executor.serialize.scalars import SCALARS
 from wetlands_executor.sharedmem import share
 from wetlands_executor.worker import code_classes, namespaces, objects, shm_share
 
 #: Neither numbered nor looked into: scalars, and what is named or written as code.
 _ATOMS: frozenset[Any] = frozenset({
-    *identity.SCALARS, tuple, frozenset, types.CodeType, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, type(...),
+    *SCALARS, tuple, frozenset, types.CodeType, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, type(...),
     type(NotImplemented), range, slice, Stand, Space, property, staticmethod, classmethod, types.MethodType,
     types.MappingProxyType, types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
     pickle.PickleBuffer,
@@ -195,7 +196,7 @@ class SpacePickler(CallPickler):
         kind = type(value)
         if kind in (str, bytes):
             return value if len(value) < identity.BYTES else self.record.of(value).number
-        if kind in identity.SCALARS:
+        if kind in SCALARS:
             return value
         if kind is tuple:
             return ("t", *map(self._part, value))
@@ -414,7 +415,7 @@ class SpacePickler(CallPickler):
     def _token(self, value: Any) -> Any:
         """Return what differs if a global has been bound to another object, or if its object has changed."""
         kind = type(value)
-        if kind in identity.SCALARS and id(value) not in self._stands:
+        if kind in SCALARS and id(value) not in self._stands:
             return (kind.__name__, repr(value))
         if isinstance(value, types.ModuleType):
             return ("module", value.__name__)

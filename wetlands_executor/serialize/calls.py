@@ -14,11 +14,12 @@ import pickle
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from wetlands_executor import arguments
 from wetlands_executor.serialize import interpreter, pickler, references
 from wetlands_executor.serialize.pickler import PROTOCOL, CallPickler
+from wetlands_executor.serialize.scalars import SCALARS, are_scalars
 from wetlands_executor.sharedmem import share
 from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 from wetlands_executor.worker import wire
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Epoch, Piece
     from wetlands_executor.serialize.interpreter import RemoteInterpreter
 
-SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
 _numbers = itertools.count(1)
 
 
@@ -207,7 +207,7 @@ def encode(
 
 
 def encode_at_once(fn: Any, args: tuple[Any, ...], definition: Definition | None) -> DefinedCall | None:
-    """Pickle a call of a known function with a few scalars; None if it is not as simple as that."""
+    """Pickle a call of a known function whose arguments are plain scalars; None for every other call. Runs no code of the user's."""
     if definition is None:
         definition = _definitions.get(id(fn))
         if definition is None or definition.rewritten:
@@ -217,12 +217,13 @@ def encode_at_once(fn: Any, args: tuple[Any, ...], definition: Definition | None
         if bare is None:
             bare = definition.bare = DefinedCall(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
         return bare
-    for value in args:
-        if type(value) not in SCALARS:
-            return None
+    if not are_scalars(map(type, args)):
+        return None
     payload = pickle.dumps((args, None), PROTOCOL)
     if len(payload) > wire.INLINE:
-        return None
+        return cast(
+            "DefinedCall", _encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode, None, (args, None))
+        )
     return DefinedCall(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
 
 
@@ -233,18 +234,13 @@ def encode_defined(
     remote: RemoteInterpreter | None = None,
 ) -> EncodedCall:
     """Pickle the arguments of a call whose function has a definition."""
-    for value in args:
-        if type(value) not in SCALARS:
-            break
-    else:
-        if not kwargs:
-            payload = pickle.dumps((args, None), PROTOCOL)
-            if len(payload) <= wire.INLINE:
-                return EncodedCall(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
-            return _encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode, None, (args, None))
-    if not kwargs and _are_arrays(args):
-        payload, parcel = _dumps_arrays((args, None))
-        return _encoded(definition, 0, payload, definition.by_value, definition.bytecode, parcel, (args, None))
+    if not kwargs:
+        found = encode_at_once(None, args, definition)
+        if found is not None:
+            return found
+        if _are_arrays(args):
+            payload, parcel = _dumps_arrays((args, None))
+            return _encoded(definition, 0, payload, definition.by_value, definition.bytecode, parcel, (args, None))
     return _encode_call(definition, (args, kwargs or {}), remote)
 
 

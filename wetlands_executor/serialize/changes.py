@@ -17,6 +17,7 @@ from typing import Any
 
 from wetlands_executor.serialize import identity
 from wetlands_executor.serialize.identity import Known, Piece, Record
+from wetlands_executor.serialize.scalars import SCALARS
 
 #: Kinds of checks: (kind, ...) each.
 GLOBAL, ABSENT, CELL, FUNCTION, CONTENT, CLASS, PIECE = range(7)
@@ -81,7 +82,7 @@ def _holds(check: tuple[Any, ...], record: Record) -> bool:
 
 def binding(value: Any, record: Record) -> Any:
     """Return what a name is bound to, for ``GLOBAL``: a scalar itself, the number of everything else."""
-    if type(value) in identity.SCALARS and not (type(value) in (str, bytes) and len(value) > 256):
+    if type(value) in SCALARS and not (type(value) in (str, bytes) and len(value) > 256):
         return (value,)
     return record.of(value).number
 
@@ -99,7 +100,7 @@ def part(value: Any, record: Record) -> Any:
     kind = type(value)
     if kind in (str, bytes):
         return value if len(value) < identity.BYTES else record.of(value).number
-    if kind in identity.SCALARS:
+    if kind in SCALARS:
         return value
     if kind is tuple:
         return ("t", *(part(each, record) for each in value))

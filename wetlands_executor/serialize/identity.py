@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from wetlands_executor.serialize.scalars import SCALARS
 from wetlands_executor.worker import objects
 
 #: Objects in, and bytes of, a value that is compared wholly at each submit. What is larger travels once and is compared by a sample.
@@ -38,7 +39,6 @@ BYTES = 1 << 16
 DROPPED = 256
 
 _numbers = itertools.count(1)
-SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
 #: Builtin types without a ``__dict__`` whose objects cannot be referred to weakly, but have an identity that programs rely on.
 CellType = types.CellType
 

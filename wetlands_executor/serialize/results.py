@@ -1,0 +1,64 @@
+"""From an outcome to its value or its exception: the one place where the kinds of result frames are told apart.
+
+``value_at_once`` may be called on any thread; ``read_outcome`` runs user code (imports, ``__setstate__``) and is for threads on which that
+may run. Owns no state.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from wetlands_executor.serialize.errors import decode_error, undecodable
+from wetlands_executor.serialize.plain import is_trivial
+from wetlands_executor.serialize.unpickler import decode, decode_arrays
+from wetlands_executor.worker import wire
+
+#: Not on the wire, which has no kind below 0: a result that does not fit into this process. Its data are the size in bytes, as digits.
+TOO_LARGE = -1
+
+_NOTHING = (None,)
+
+
+def value_at_once(kind: int, data: Any) -> tuple[Any] | None:
+    """Return the value of an outcome, in a tuple, if it can be read here, quickly and without running any code of the user's; else None.
+
+    Args:
+        kind: of the result frame.
+        data: its payload: bytes, or an ``OutOfBandResult``.
+    """
+    if kind == wire.NONE:
+        return _NOTHING
+    if kind == wire.VALUE:
+        if is_trivial(data):
+            try:
+                return (pickle.loads(data),)
+            except Exception:  # noqa: BLE001 - it is read once more where what is wrong with it can be looked into
+                return None
+    elif kind != wire.VALUE_IN_BLOCKS:
+        return None
+    return decode_arrays(data)
+
+
+def read_outcome(
+    kind: int, data: Any, what: str, sender: tuple[str, str] = ("", ""), *, foreign: bool = False
+) -> tuple[Any, BaseException | None]:
+    """Return (value, None), or (None, exception). Runs user code; raises nothing.
+
+    Args:
+        kind: of the result frame, or ``TOO_LARGE``; not ``CANCELLED``.
+        data: its payload.
+        what: name of the call, for messages.
+        sender: prefix of the worker's environment and version of its Python, if they are known.
+        foreign: the worker's bytecode is not ours, and is refused.
+    """
+    try:
+        if kind == wire.NONE:
+            return None, None
+        if kind == wire.ERROR:
+            return None, decode_error(data, foreign=foreign)
+        if kind == TOO_LARGE:
+            return None, MemoryError(f"the result of {what} has {int(data):,} bytes, which do not fit into this process")
+        return decode(data, foreign), None
+    except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is the failure of this call alone
+        return None, undecodable(failure, what, *sender)
