@@ -484,7 +484,7 @@ LOCKS = {
     "pool/nursery.py: RLock": "taken by threads of the pool",
     "pool/ports.py: Semaphore": "taken by threads of the pool",
     **dict.fromkeys(
-        [f"serialize/identity.py: {kind}" for kind in ("RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")],
+        [f"serialize/kinds.py: {kind}" for kind in ("RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")],
         "types of what a program may send to a worker; one RLock is made for its type, and not taken",
     ),
     "pool/spawn.py: with making": "as above",

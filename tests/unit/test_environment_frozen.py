@@ -12,7 +12,7 @@ import pytest
 
 from wetlands_executor import Environment, EnvironmentNotFoundError
 from wetlands_executor.environment import frozen
-from wetlands_executor.serialize import references
+from wetlands_executor.serialize import project, references
 
 #: The file of the interpreter that runs the tests, before a test gives this process another executable.
 INTERPRETER = os.path.realpath(sys.executable)
@@ -22,7 +22,7 @@ INTERPRETER = os.path.realpath(sys.executable)
 def fresh() -> Iterator[None]:
     """Forget what is cached for the life of a process, before and after; restore multiprocessing's executable."""
     executable = multiprocessing.spawn.get_executable()
-    caches = (frozen.is_frozen, frozen._is_installed, frozen._names_of_build, references.belongs_to_environment)
+    caches = (frozen.is_frozen, frozen._is_installed, frozen._names_of_build, project.belongs_to_environment)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -168,8 +168,8 @@ def test_nothing_of_the_bundle_is_on_the_path_of_a_worker(bundle: Path, monkeypa
     mine = bundle.parent / "mine"
     mine.mkdir()
     monkeypatch.setattr(sys, "path", [str(bundle), str(bundle / "lib"), str(mine)])
-    assert str(mine) in references.project_paths()
-    assert not [path for path in references.project_paths() if path.startswith(str(bundle))]
+    assert str(mine) in project.project_paths()
+    assert not [path for path in project.project_paths() if path.startswith(str(bundle))]
 
 
 def test_the_hook_writes_the_names_where_they_are_looked_for() -> None:

@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 
 from wetlands_executor.errors import ExecutionException, WorkerCrashed
-from wetlands_executor.serialize import references, settings
+from wetlands_executor.serialize import project, references, settings
 from wetlands_executor.serialize.calls import define, define_by_value, dumps, encode
 from wetlands_executor.serialize.errors import decode_error
 from wetlands_executor.serialize.plain import is_trivial
@@ -71,7 +71,7 @@ class Thing:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty project folder; what is imported from it is forgotten again."""
     before = set(sys.modules)
-    monkeypatch.setattr(references, "extra_roots", {})
+    monkeypatch.setattr(project, "extra_roots", {})
     monkeypatch.setattr(settings, "_current", None)  # it knows the number of roots, not which
     yield tmp_path
     for name in set(sys.modules) - before:
@@ -162,8 +162,8 @@ def test_a_package_that_was_loaded_outside_sys_path(folder: Path) -> None:
     (package / "__init__.py").write_text("def g(): return 2\n")
     (package / "mod.py").write_text("def f(): return 1\n")
     load(package / "__init__.py", "some_pkg")
-    assert references._project_root(sys.modules["some_pkg"], str(package / "__init__.py")) == str(folder)
-    assert references._project_root(load(package / "mod.py", "some_pkg.mod"), str(package / "mod.py")) == str(folder)
+    assert project.project_root(sys.modules["some_pkg"], str(package / "__init__.py")) == str(folder)
+    assert project.project_root(load(package / "mod.py", "some_pkg.mod"), str(package / "mod.py")) == str(folder)
 
 
 # --- project folders
@@ -176,7 +176,7 @@ def test_project_paths_are_the_entries_of_no_environment(folder: Path, monkeypat
     site.mkdir(parents=True)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", ["", "src", str(site), str(folder / "missing"), os.path.dirname(os.__file__), *sys.path[-1:]])
-    found = references.project_paths()
+    found = project.project_paths()
     assert found[:2] == (str(folder), str(folder / "src"))
     assert not any("site-packages" in path or "missing" in path for path in found)
     assert os.path.dirname(os.__file__) not in found

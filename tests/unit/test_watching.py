@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from wetlands_executor.serialize import changes, identity
+from wetlands_executor.serialize import changes, fingerprints, identity
 from wetlands_executor.serialize.calls import encode
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 
@@ -225,11 +225,11 @@ def test_what_is_large(make: Callable[[], Any]) -> None:
     """By its length, its bytes, or by what it holds in all; the same looks the same."""
     record = identity.Record()
     value = make()
-    large, fingerprint = identity.measure(value, record)
+    large, fingerprint = fingerprints.measure(value, record)
     assert large
-    assert identity.measure(value, record) == (True, fingerprint)
+    assert fingerprints.measure(value, record) == (True, fingerprint)
 
 
 @pytest.mark.parametrize("value", [[], [1] * 900, {i: [i] for i in range(200)}, "x" * 1000, (1, [2], {3})])
 def test_what_is_small(value: Any) -> None:
-    assert not identity.measure(value, identity.Record())[0]
+    assert not fingerprints.measure(value, identity.Record())[0]

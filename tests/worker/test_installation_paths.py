@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 
 from tests import interpreters
-from wetlands_executor.serialize import references
+from wetlands_executor.serialize import project
 
 
 def test_folders_on_other_versions(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    source = inspect.getsource(references._installation_paths)
+    source = inspect.getsource(project._installation_paths)
     script.write_text(
         f"from __future__ import annotations\nimport sys, sysconfig\n{source}\n"
         "expected = sysconfig.get_paths()\n"

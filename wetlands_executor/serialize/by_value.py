@@ -1,6 +1,6 @@
 """Functions and classes by value as bytes: what they reach is named by number, so that it is one object in a worker's namespace.
 
-``SpacePickler`` writes one function or class with all that it needs, in a stream of its own. ``pickler.CallPickler``, which writes calls,
+``ByValuePickler`` writes one function or class with all that it needs, in a stream of its own. ``pickler.CallPickler``, which writes calls,
 puts such streams into its own; arguments beside them are copies, as ever. Which objects have numbers, and whether their content has
 changed, is ``identity``'s business; ``worker/objects.py`` and ``worker/namespaces.py`` are the other end. Entered by any thread that submits.
 """
@@ -22,7 +22,7 @@ from typing import Any
 
 from cloudpickle import cloudpickle as _cp
 
-from wetlands_executor.serialize import changes, identity, references
+from wetlands_executor.serialize import changes, fingerprints, identity, kinds, references, sentinels
 from wetlands_executor.serialize.identity import Mark, Stand
 from wetlands_executor.serialize.pickler import VARYING, CallPickler, Space, reductions, space_name
 from wetlands_executor.serialize.pickler import dump as dump_call
@@ -56,7 +56,7 @@ class BoundToProcessError(pickle.PicklingError, TypeError):
     """A Task, a thread or the like stands in a closure or a global. Pickling one elsewhere is a TypeError, as here."""
 
 
-class SpacePickler(CallPickler):
+class ByValuePickler(CallPickler):
     """Pickles one function or class by value.
 
     Args:
@@ -195,7 +195,7 @@ class SpacePickler(CallPickler):
         """Return what stands for one element in the version of its container."""
         kind = type(value)
         if kind in (str, bytes):
-            return value if len(value) < identity.BYTES else self.record.of(value).number
+            return value if len(value) < fingerprints.BYTES else self.record.of(value).number
         if kind in SCALARS:
             return value
         if kind is tuple:
@@ -211,7 +211,7 @@ class SpacePickler(CallPickler):
         """Return the reduction of an instance, what makes it, its pickle if nothing in it has a number, or None if it goes by name."""
         if isinstance(obj, (_HERE_ONLY, getattr(sys.modules.get("ctypes"), "CDLL", ()))):
             raise BoundToProcessError(f"a {kind.__qualname__} belongs to this process")
-        if kind in identity.PER_PROCESS or isinstance(obj, threading.local):
+        if kind in kinds.PER_PROCESS or isinstance(obj, threading.local):
             return self._reduce_anew(obj, kind)
         found = reduce_sentinel(obj, self.record)
         if found is not None:
@@ -220,7 +220,7 @@ class SpacePickler(CallPickler):
             found = reductions().reduce_decorated(obj)
             if found is not None:
                 return self._numbered(obj, found)
-        if kind in _TRANSPARENT or identity.has_plain_state(kind):
+        if kind in _TRANSPARENT or kinds.has_plain_state(kind):
             return self._reduce_parts
         active = _active.__dict__.setdefault("ids", set())
         if id(obj) in active:
@@ -258,19 +258,19 @@ class SpacePickler(CallPickler):
 
     def _reduce_anew(self, obj: Any, kind: Any) -> Any:
         number = self.record.of(obj).number
-        if kind is identity.LOCK:
+        if kind is kinds.LOCK:
             return objects.make, (number, objects.lock, ())
-        if kind is identity.RLOCK:
+        if kind is kinds.RLOCK:
             return objects.make, (number, objects.rlock, ())
-        if kind in identity.SYNCHRONIZERS:
-            return objects.make, (number, objects.synchronizer, (kind.__name__, identity.SYNCHRONIZERS[kind](obj)))
-        if kind in identity.QUEUES:
+        if kind in kinds.SYNCHRONIZERS:
+            return objects.make, (number, objects.synchronizer, (kind.__name__, kinds.SYNCHRONIZERS[kind](obj)))
+        if kind in kinds.QUEUES:
             return objects.make, (number, objects.queue, (kind.__name__, (obj.maxsize,) if hasattr(obj, "maxsize") else ()))
         if isinstance(obj, threading.local):
             return objects.make, (number, objects.local, (kind,))
-        if kind in identity.WEAK_DICTIONARIES:
+        if kind in kinds.WEAK_DICTIONARIES:
             return objects.make, (number, objects.weak_dictionary, (kind.__name__,))
-        return objects.make, (number, objects.context_variable, (obj.name, identity.default_of(obj)))
+        return objects.make, (number, objects.context_variable, (obj.name, kinds.default_of(obj)))
 
     def _reduce_parts(self, stand: Stand) -> Any:
         """Reduce an instance to its class and its elements."""
@@ -300,7 +300,7 @@ class SpacePickler(CallPickler):
             return
         if kind is float and value == value:
             return
-        if kind in changes.DESCRIPTORS or (kind in (str, bytes) and len(value) < identity.BYTES):
+        if kind in changes.DESCRIPTORS or (kind in (str, bytes) and len(value) < fingerprints.BYTES):
             return
         if share.any_shared() and share.reduce(value) is not None:
             return
@@ -317,9 +317,9 @@ class SpacePickler(CallPickler):
         record = self.record
         known = record.of(value)
         active = _active.__dict__.setdefault("ids", set())
-        if id(value) in active or type(value) in identity.PER_PROCESS or isinstance(value, _HERE_ONLY):
+        if id(value) in active or type(value) in kinds.PER_PROCESS or isinstance(value, _HERE_ONLY):
             return False
-        large, fingerprint = identity.measure(value, record)
+        large, fingerprint = fingerprints.measure(value, record)
         piece = known.piece
         if piece is not None and (piece.fingerprint != fingerprint or not large):
             record.drop_piece(known)
@@ -494,17 +494,17 @@ def _refuse_locks(kind: Any, state: Any) -> None:
     if not isinstance(state, dict) or kind.__module__ in ("queue", "threading"):
         return
     for value in state.values():
-        if isinstance(value, identity.PER_PROCESS):
+        if isinstance(value, kinds.PER_PROCESS):
             reference = references.reference_to(kind)
             if reference is not None and reference.file is None:
                 raise pickle.PicklingError(f"cannot pickle {type(value).__qualname__!r} object, which a {kind.__qualname__} holds")
             return
 
 
-def dump(obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record) -> tuple[bytes, SpacePickler]:
+def dump(obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record) -> tuple[bytes, ByValuePickler]:
     """Pickle a function or class by value, or a large value that one reaches."""
     with io.BytesIO() as stream:
-        pickler = SpacePickler(stream, record, keeps, remote)
+        pickler = ByValuePickler(stream, record, keeps, remote)
         try:
             pickler.dump(obj)
         finally:
@@ -522,10 +522,10 @@ def record_of(remote: Any) -> identity.Record:
 
 def reduce_sentinel(obj: Any, record: identity.Record) -> Any:
     """Reduce an argument that holds nothing, and so is nothing but its identity; None for everything else."""
-    if not identity.is_stateless(obj):
+    if not sentinels.is_stateless(obj):
         return None
-    number = identity.note_sentinel(record.of(obj))
-    names = identity.names_of(obj, _is_importable)
+    number = sentinels.note_sentinel(record.of(obj))
+    names = sentinels.names_of(obj, _is_importable)
     if names:
         return objects.named, (number, names)
     if type(obj) is object:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from wetlands_executor.serialize import identity
+from wetlands_executor.serialize import fingerprints, identity
 from wetlands_executor.serialize.identity import Known, Piece, Record
 from wetlands_executor.serialize.scalars import SCALARS
 
@@ -65,7 +65,7 @@ def _holds(check: tuple[Any, ...], record: Record) -> bool:
     if obj is None or record.known.get(known.key) is not known:
         return False
     if kind == PIECE:
-        return known.piece is version and version is not None and identity.measure(obj, record) == (True, version.fingerprint)
+        return known.piece is version and version is not None and fingerprints.measure(obj, record) == (True, version.fingerprint)
     if kind == FUNCTION:
         code, plain = check[3:]
         if obj.__code__ is not code:
@@ -99,7 +99,7 @@ def part(value: Any, record: Record) -> Any:
     """Return what stands for one element in the version of its container."""
     kind = type(value)
     if kind in (str, bytes):
-        return value if len(value) < identity.BYTES else record.of(value).number
+        return value if len(value) < fingerprints.BYTES else record.of(value).number
     if kind in SCALARS:
         return value
     if kind is tuple:

@@ -9,7 +9,7 @@ import pickle
 import sys
 from typing import Any
 
-from wetlands_executor.serialize import references
+from wetlands_executor.serialize import project
 
 _numbers = itertools.count(1)
 
@@ -33,11 +33,11 @@ def current_settings() -> HostSettings:
     """Return the settings as they are now; the same object as long as nothing changed."""
     global _current  # a cache of one entry; replaced whole, so a race costs a second equal object
     settings = _current
-    if settings is None or settings.seen != (sys.path, len(references.extra_roots)) or _MARK not in getattr(logging.root, "_cache", ()):
-        references.note_editable_installs()
-        seen = (list(sys.path), len(references.extra_roots))
-        paths = list(references.project_paths())
-        paths += [root for root in references.extra_roots if root not in paths]
+    if settings is None or settings.seen != (sys.path, len(project.extra_roots)) or _MARK not in getattr(logging.root, "_cache", ()):
+        project.note_editable_installs()
+        seen = (list(sys.path), len(project.extra_roots))
+        paths = list(project.project_paths())
+        paths += [root for root in project.extra_roots if root not in paths]
         content = (paths, _log_levels())
         if settings is not None and settings.content == content:
             settings.seen = seen

@@ -1,0 +1,110 @@
+"""How large a value is, and what it looks like: costs at most so much, however large it is."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from wetlands_executor.serialize.identity import Record, digest
+from wetlands_executor.serialize.scalars import SCALARS
+
+#: Objects in, and bytes of, a value that is compared wholly at each submit. What is larger travels once and is compared by a sample.
+NODES = 1000
+BYTES = 1 << 16
+
+
+def measure(value: Any, record: Record) -> tuple[bool, Any]:
+    """Return whether a value is large, and what it looks like. Costs at most so much, however large it is.
+
+    Raises:
+        RuntimeError: another thread changes it meanwhile.
+    """
+    parts: list[Any] = []
+    seen: set[int] = {id(value)}
+    left, size = NODES, 0
+    large = False
+    waiting: list[Any] = [value]
+    for current in _drain(waiting):
+        kind = type(current)
+        left -= 1
+        if kind in (str, bytes):
+            size += len(current)
+            parts.append(current if len(current) <= 256 else record.of(current).number)
+            continue
+        if kind in SCALARS:
+            parts.append(current)
+            continue
+        if current is not value:  # which is the same object as before, or would have no piece
+            parts.append(record.of(current).number)
+            if id(current) in seen:
+                continue
+            seen.add(id(current))
+        inner: list[Any] = []
+        if isinstance(current, (list, tuple, dict, set, frozenset)):
+            parts.append(len(current))
+            large = large or len(current) > left
+            inner = _sample(current, max(left, 0))
+        elif not isinstance(current, _NAMED):
+            count, sample = _buffer(current)
+            size += count
+            parts.append(sample)
+        attributes = getattr(current, "__dict__", None)
+        if type(attributes) is dict and not isinstance(current, _NAMED):
+            large = large or len(attributes) > left
+            inner += _sample(attributes, max(left, 0))
+        kinds = set(map(type, inner))
+        if kinds <= _NUMBERS:
+            parts.append(tuple(inner))
+            left -= len(inner)
+        elif kinds <= SCALARS and (lengths := [len(each) for each in inner if type(each) in (str, bytes)]) and max(lengths) <= 256:
+            size += sum(lengths)
+            parts.append(tuple(inner))
+            left -= len(inner)
+        else:
+            waiting.extend(inner)
+    return large or size > BYTES or left < 0, digest(parts)
+
+
+_NUMBERS = SCALARS - {str, bytes}
+_NAMED = (type, types.FunctionType, types.ModuleType)
+
+
+def _drain(waiting: list[Any]) -> Iterator[Any]:
+    """Yield what waits, first in first out, no more than ``2 * NODES``."""
+    position = 0
+    while position < len(waiting) and position < 2 * NODES:
+        yield waiting[position]
+        position += 1
+
+
+def _sample(container: Any, most: int) -> list[Any]:
+    """Return at most ``most`` elements of a container: all, or the first and the last, or evenly spread ones."""
+    count = len(container)
+    if isinstance(container, dict):
+        if count * 2 <= most:
+            return list(itertools.chain.from_iterable(container.items()))
+        half = most // 4
+        keys = [*itertools.islice(container, half), *itertools.islice(reversed(container), half)]
+        return [part for key in keys for part in (key, container[key])]
+    if count <= most:
+        return list(container)
+    if isinstance(container, (list, tuple)):
+        return [*container[:: count // max(most - 1, 1) + 1], container[-1]] if most else []
+    return list(itertools.islice(container, most))
+
+
+def _buffer(obj: Any) -> tuple[int, Any]:
+    """Return how many bytes stand in an array or another object with a buffer, and a sample of them; (0, None) if it has none."""
+    try:
+        flat = pickle.PickleBuffer(obj).raw()
+    except (TypeError, ValueError, BufferError):
+        count = getattr(obj, "nbytes", 0)
+        return (count if isinstance(count, int) else 0), None
+    with flat:
+        # A step of odd length meets each byte of an element in turn.
+        step = max(flat.nbytes // 8192, 1) | 1
+        layout = str(getattr(obj, "dtype", "")), str(getattr(obj, "shape", ""))
+        return flat.nbytes, (flat.nbytes, *layout, bytes(flat[::step]), bytes(flat[-64:]))
