@@ -14,13 +14,13 @@ from wetlands_executor.errors import (
     WorkerStartError,
     WorkerUnresponsive,
 )
-from wetlands_executor.events import TaskEvent, TaskEventType
 from wetlands_executor.executor import CondaEnvExecutor
+from wetlands_executor.futures.events import TaskEventType
+from wetlands_executor.futures.future import Task, TaskEvent, TaskStatus
 from wetlands_executor.futures.options import CallOptions
 from wetlands_executor.pool.lines import printing_task
 from wetlands_executor.report import WorkerInfo
 from wetlands_executor.sharedmem.share import share
-from wetlands_executor.task import Task, TaskStatus
 from wetlands_executor.worker.current_task import RemoteTaskHandle, current_task
 
 __version__ = "0.1.0"

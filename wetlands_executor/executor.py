@@ -17,13 +17,15 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from wetlands_executor import arguments, dependencies, report, results
+from wetlands_executor import arguments, report
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.environment import Environment
 from wetlands_executor.errors import TasksFailed
-from wetlands_executor.events import Callback, Dispatch, make_listener
+from wetlands_executor.futures import deferral, results
+from wetlands_executor.futures.aio import post_to_loop, wake_waiter
+from wetlands_executor.futures.events import make_listener
+from wetlands_executor.futures.future import Callback, Dispatch, Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
-from wetlands_executor.options import OptionsView
 from wetlands_executor.pool import bulk, spawn
 from wetlands_executor.pool import pool as pool_module
 from wetlands_executor.pool.nursery import Nursery
@@ -33,7 +35,7 @@ from wetlands_executor.serialize import references
 from wetlands_executor.serialize.calls import Definition, define, define_by_value, dump, encode, encode_at_once, wants_value
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.serialize.pickler import CallPickler
-from wetlands_executor.task import Task, post_to_loop, wake_waiter
+from wetlands_executor.views import OptionsView
 from wetlands_executor.worker import scripts
 
 if TYPE_CHECKING:
@@ -217,12 +219,12 @@ class CondaEnvExecutor(Executor):
                 return task
         if definition is None and type(fn) is str:
             definition = define(fn)
-        if (options is not None and not options.start) or dependencies.among(args, kwargs):
+        if (options is not None and not options.start) or deferral.among(args, kwargs):
             if not callable(fn) and definition is None:
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
             task._label = references.display_name(fn)
             # The task keeps the executor alive until it is handed to the pool.
-            dependencies.hold(task, partial(self._hand_in, task, fn, definition), args, kwargs)
+            deferral.defer(task, partial(self._hand_in, task, fn, definition), args, kwargs)
             return task
         self._hand_in(task, fn, definition, args, kwargs)
         return task
@@ -322,7 +324,7 @@ class CondaEnvExecutor(Executor):
             and keep is None
             and not self._pool.sees_calls_alone
         ):
-            series, calls = bulk.collect(self._pool, definition, items, dependencies.among)
+            series, calls = bulk.collect(self._pool, definition, items, deferral.among)
             if series is not None:
                 series.submit()
                 return series.results(end, forget, return_exceptions)

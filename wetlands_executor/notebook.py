@@ -8,16 +8,10 @@ from __future__ import annotations
 
 import time
 from html import escape
-from typing import TYPE_CHECKING, Any
-
-from wetlands_executor.task import TaskStatus
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from wetlands_executor.executor import CondaEnvExecutor
-    from wetlands_executor.report import WorkerInfo
-    from wetlands_executor.task import Task
 
 #: Marks and bars, by the value of a task's status or a worker's state.
 _COLOURS = {
@@ -41,7 +35,78 @@ _WORKER_HEADS = ("worker", "process", "state", "task", "done", "waiting", "memor
 _LONGEST, _ROWS = 300, 20
 
 
-def task_html(task: Task[Any]) -> str:
+class ShownTask(Protocol):
+    """A task, by those of its public properties that are shown."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - as the public name says
+    @property
+    def status(self) -> Any: ...  # noqa: D102 - as the public name says
+    @property
+    def progress(self) -> float | None: ...  # noqa: D102 - as the public name says
+    @property
+    def message(self) -> str | None: ...  # noqa: D102 - as the public name says
+    @property
+    def current(self) -> float | None: ...  # noqa: D102 - as the public name says
+    @property
+    def maximum(self) -> float | None: ...  # noqa: D102 - as the public name says
+    @property
+    def outputs(self) -> dict[Any, Any]: ...  # noqa: D102 - as the public name says
+    @property
+    def error(self) -> str | None: ...  # noqa: D102 - as the public name says
+    @property
+    def traceback(self) -> list[str] | None: ...  # noqa: D102 - as the public name says
+    @property
+    def created_at(self) -> float: ...  # noqa: D102 - as the public name says
+    @property
+    def started_at(self) -> float | None: ...  # noqa: D102 - as the public name says
+    @property
+    def finished_at(self) -> float | None: ...  # noqa: D102 - as the public name says
+    @property
+    def worker_pid(self) -> int | None: ...  # noqa: D102 - as the public name says
+    @property
+    def attempt(self) -> int: ...  # noqa: D102 - as the public name says
+    @property
+    def cancel_requested(self) -> bool: ...  # noqa: D102 - as the public name says
+
+
+class ShownWorker(Protocol):
+    """A worker, as ``workers()`` of an executor returns it."""
+
+    @property
+    def index(self) -> int: ...  # noqa: D102 - as the public name says
+    @property
+    def pid(self) -> int: ...  # noqa: D102 - as the public name says
+    @property
+    def state(self) -> str: ...  # noqa: D102 - as the public name says
+    @property
+    def task(self) -> str | None: ...  # noqa: D102 - as the public name says
+    @property
+    def tasks_done(self) -> int: ...  # noqa: D102 - as the public name says
+    @property
+    def queue_depth(self) -> int: ...  # noqa: D102 - as the public name says
+    @property
+    def rss(self) -> int | None: ...  # noqa: D102 - as the public name says
+    @property
+    def cpu_percent(self) -> float | None: ...  # noqa: D102 - as the public name says
+    @property
+    def started_at(self) -> float | None: ...  # noqa: D102 - as the public name says
+
+
+class ShownExecutor(Protocol):
+    """An executor, by those of its public names that are shown."""
+
+    @property
+    def environment(self) -> Any: ...  # noqa: D102 - as the public name says
+    @property
+    def max_workers(self) -> int: ...  # noqa: D102 - as the public name says
+
+    def get_progress(self) -> dict[str, Any]: ...  # noqa: D102 - as above
+
+    def workers(self) -> Sequence[ShownWorker]: ...  # noqa: D102 - as above
+
+
+def task_html(task: ShownTask) -> str:
     """Return the picture of a task: name, state, progress, durations, and its error if it has one.
 
     Args:
@@ -49,8 +114,8 @@ def task_html(task: Task[Any]) -> str:
     """
     status = task.status
     lines = [f"<div>{_mark(status.value)} <b>{_text(task.name or 'task')}</b> &middot; {status.value}{_attempt(task)}</div>"]
-    fraction = 1.0 if status is TaskStatus.COMPLETED else task.progress
-    if fraction is not None or status is TaskStatus.RUNNING:
+    fraction = 1.0 if status.value == "completed" else task.progress
+    if fraction is not None or status.value == "running":
         lines.append(_bar(fraction, _COLOURS[status.value]))
     facts = [*_how_far(task), *_durations(task)]
     if task.worker_pid is not None:
@@ -66,7 +131,7 @@ def task_html(task: Task[Any]) -> str:
     return _box(lines)
 
 
-def executor_html(executor: CondaEnvExecutor) -> str:
+def executor_html(executor: ShownExecutor) -> str:
     """Return the picture of an executor: its environment, counts, workers, and the tasks that run.
 
     Args:
@@ -92,7 +157,7 @@ def executor_html(executor: CondaEnvExecutor) -> str:
     return _box(lines)
 
 
-def _how_far(task: Task[Any]) -> list[str]:
+def _how_far(task: ShownTask) -> list[str]:
     """Say what the function has reported."""
     found = []
     if task.message:
@@ -102,7 +167,7 @@ def _how_far(task: Task[Any]) -> list[str]:
     return found
 
 
-def _durations(task: Task[Any]) -> list[str]:
+def _durations(task: ShownTask) -> list[str]:
     """Say how long the task has waited, and how long it has run."""
     now = time.time()
     started, finished = task.started_at, task.finished_at
@@ -112,11 +177,11 @@ def _durations(task: Task[Any]) -> list[str]:
     return found
 
 
-def _attempt(task: Task[Any]) -> str:
+def _attempt(task: ShownTask) -> str:
     return f", try {task.attempt}" if task.attempt > 1 else ""
 
 
-def _worker_row(worker: WorkerInfo) -> Sequence[str]:
+def _worker_row(worker: ShownWorker) -> Sequence[str]:
     return (
         str(worker.index),
         str(worker.pid),
@@ -149,7 +214,7 @@ def _mark(state: str) -> str:
 
 
 def _bar(fraction: float | None, colour: str) -> str:
-    """Return a bar; striped if nobody knows how far it is."""
+    """Return a bar; striped if it is unknown how far it is."""
     width = 100 if fraction is None else round(100 * min(max(fraction, 0.0), 1.0), 1)
     fill = colour if fraction is not None else f"repeating-linear-gradient(45deg,{colour} 0 6px,transparent 6px 12px)"
     outer = f"height:.6em;min-width:10em;margin:.25em 0;border-radius:.3em;overflow:hidden;background:{_GREY}"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from wetlands_executor.executor import CondaEnvExecutor
-    from wetlands_executor.task import Task
+    from wetlands_executor.futures.future import Task
 
 
 class RemoteModule:

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wetlands_executor.futures.future import Task
 from wetlands_executor.pool.delivery import Latch
-from wetlands_executor.task import Task
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.pool import Pool

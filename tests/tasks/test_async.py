@@ -28,7 +28,7 @@ async def next_guest(meeting: Meeting) -> Guest:
 
 def watchers(task: Task[object]) -> int:
     """Return how many listeners and streams a task has; nothing public tells."""
-    return sum(len(task.__dict__.get(name, ())) for name in ("_listeners", "_streams"))
+    return len(task.__dict__.get("_observers", ()))
 
 
 # -------------------------------------------------------------------------------------------------------------- await

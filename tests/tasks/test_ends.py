@@ -96,7 +96,7 @@ def test_a_view_with_a_timeout_ends_its_own_tasks_only(make: Callable[..., Conda
 
 
 def test_a_view_says_why_it_killed_a_task(make: Callable[..., CondaEnvExecutor], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wetlands_executor.options.KILL_AFTER", 0.1)
+    monkeypatch.setattr("wetlands_executor.views.KILL_AFTER", 0.1)
     view = make(1).options(name="view")
     task = view.submit(time.sleep, 60)
     started = threading.Event()

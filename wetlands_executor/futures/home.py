@@ -78,6 +78,26 @@ class PendingCall(Protocol):
         ...
 
 
+class StartGuard(Protocol):
+    """Holds a task back that was made with ``start=False``, or that depends on others."""
+
+    def start(self, task: Any) -> None:
+        """Start the task, unless that has happened.
+
+        Raises:
+            RuntimeError: its pool accepts no calls any more.
+        """
+        ...
+
+    def withdraw(self) -> bool:
+        """Take the task back; False if it was handed to the pool, or was taken back before."""
+        ...
+
+    def input(self) -> str:
+        """Return what tells the arguments, as text; empty once the pool has the call."""
+        ...
+
+
 class Definition(Protocol):
     """What is called, as the pool knows it."""
 

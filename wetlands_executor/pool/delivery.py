@@ -18,6 +18,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from wetlands_executor import threads
+from wetlands_executor.futures.waiting import Latch as Latch
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -27,41 +28,6 @@ Job = Callable[[], object]
 PATIENCE = 0.02
 #: Threads that may be stuck in unpickling at the same time before results have to wait.
 MOST_DECODERS = 32
-
-
-class Latch:
-    """An event that is set once.
-
-    Unlike with ``threading.Event`` an interrupted waiter leaves nothing locked, and unlike with ``Thread.join`` (before Python 3.13) an
-    interrupted wait does not count as the end.
-    """
-
-    def __init__(self) -> None:
-        self._set = False
-        self._sleepers: deque[threading.Lock] = deque()
-
-    def set(self) -> None:
-        """Let everybody go."""
-        self._set = True
-        while self._sleepers:
-            try:
-                lock = self._sleepers.popleft()
-            except IndexError:
-                return
-            lock.release()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set; False if ``timeout`` seconds were over before."""
-        lock = threading.Lock()
-        lock.acquire()
-        self._sleepers.append(lock)
-        if self._set:
-            return True
-        return lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)) or self._set
-
-    def is_set(self) -> bool:
-        """Return True once it was set."""
-        return self._set
 
 
 class SerialThread:

@@ -283,8 +283,7 @@ class Pool(Actions):
         self.catch_up()
         error = f"the run was limited to {seconds:g} s (set_timeout)"
         for task in list(self.dependents):
-            if task._gate:
-                task._gate.clear()
+            if task._gate is not None and task._gate.withdraw():
                 task._settle(None, TaskTimeoutError(error))
         for call in self.waiting_calls():
             if call.place is st.WAITING:

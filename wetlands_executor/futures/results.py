@@ -6,12 +6,12 @@ import itertools
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wetlands_executor import threads
 from wetlands_executor.errors import WaitTimeout
-from wetlands_executor.task import Task, remaining
+from wetlands_executor.futures.future import Task, cancelled_error
+from wetlands_executor.futures.waiting import remaining
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.home import PendingCall
@@ -115,11 +115,14 @@ def _as_they_come(
 
 
 def outcome_of(task: Task[Any], end: float | None) -> Any:
-    """Return a result, or the exception of a task that has failed or was cancelled; a task whose time is over is cancelled."""
+    """Return a result, or the exception of a task that has failed or was cancelled.
+
+    A task whose time is over is cancelled.
+    """
     try:
         task.wait_for(remaining(end))
         if task.cancelled():
-            return CancelledError(*task._cancel_words())
+            return cancelled_error(task)
         error = task.exception()
         return task.result() if error is None else error
     except BaseException:

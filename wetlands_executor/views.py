@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.errors import WaitTimeout
+from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
-from wetlands_executor.task import Task
 
 if TYPE_CHECKING:
     import os
