@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.errors import WaitTimeout
+from wetlands_executor.futures import callbacks
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
 
@@ -121,7 +122,7 @@ class OptionsView(Executor):
 
     def _keep(self, task: Task[Any]) -> Task[Any]:
         self._tasks.add(task)
-        task._on_settled(self._tasks.discard)
+        callbacks.add_hook(task, self._tasks.discard)
         return task
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None) -> None:

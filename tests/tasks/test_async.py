@@ -28,7 +28,7 @@ async def next_guest(meeting: Meeting) -> Guest:
 
 def watchers(task: Task[object]) -> int:
     """Return how many listeners and streams a task has; nothing public tells."""
-    return len(task.__dict__.get("_observers", ()))
+    return len(task.__dict__.get("_reports", ()))
 
 
 # -------------------------------------------------------------------------------------------------------------- await
@@ -189,9 +189,12 @@ def test_a_loop_that_is_closed_while_a_task_runs_harms_nobody(single: CondaEnvEx
         await asyncio.sleep(0)
         reading.cancel()
 
+    async def wait() -> object:
+        return await task
+
     asyncio.run(look())
     loop = asyncio.new_event_loop()
-    waiting = loop.create_task(task._wait_in_loop())
+    waiting = loop.create_task(wait())
     loop.run_until_complete(asyncio.sleep(0))
     waiting._log_destroy_pending = False  # type: ignore[attr-defined]
     loop.close()

@@ -108,7 +108,7 @@ def test_a_dispatch_that_never_calls_back_gets_the_end_all_the_same(single: Cond
     assert got.count(COMPLETION) == 1
     if keeps:
         assert got.count(UPDATE) == 1
-    listener = task.__dict__["_listeners"][0]
+    listener = task._reports._listeners[0]
     assert not listener._updates
     assert not listener._held, "nothing waits"
 

@@ -19,13 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import threads
 from wetlands_executor.errors import describe
+from wetlands_executor.futures.callbacks import add_hook
 from wetlands_executor.futures.events import Listener, TaskEventType
 
 if TYPE_CHECKING:
     import asyncio
-
-#: Adds a hook to a task: it is called with the task in the thread that settles, or now.
-AddHook = Callable[[Callable[[Any], object]], object]
 
 
 def post_to_loop(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *args: Any) -> None:
@@ -45,7 +43,7 @@ def wake_waiter(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-async def settled(task: Any, add_hook: AddHook) -> None:
+async def settled(task: Any) -> None:
     """Wait until a task has finished, however."""
     import asyncio
 
@@ -53,16 +51,15 @@ async def settled(task: Any, add_hook: AddHook) -> None:
     if not task.done():
         threads.check(task)
     waiter = loop.create_future()
-    add_hook(lambda _task: post_to_loop(loop, wake_waiter, waiter))
+    add_hook(task, lambda _task: post_to_loop(loop, wake_waiter, waiter))
     await waiter
 
 
-async def outcome(task: Any, add_hook: AddHook, ask_to_cancel: Callable[[], object]) -> Any:
+async def outcome(task: Any, ask_to_cancel: Callable[[], object]) -> Any:
     """Wait for a task, and return or raise what it has returned or raised; for ``await``.
 
     Args:
         task: the task.
-        add_hook: of that task.
         ask_to_cancel: called without waiting for the answer if the awaiter is cancelled.
 
     Raises:
@@ -72,7 +69,7 @@ async def outcome(task: Any, add_hook: AddHook, ask_to_cancel: Callable[[], obje
 
     if not task.done():
         try:
-            await settled(task, add_hook)
+            await settled(task)
         except asyncio.CancelledError:
             if not task.done():
                 ask_to_cancel()

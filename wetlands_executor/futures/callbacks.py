@@ -39,6 +39,16 @@ class Hooks(deque[Callable[[Any], object]]):
             attempt(hook, task)
 
 
+def add_hook(task: Any, hook: Callable[[Any], object]) -> None:
+    """Call ``hook(task)`` in the thread that settles a task, or now if it is settled."""
+    hooks = task.__dict__.get("_hooks")
+    if hooks is None:
+        hooks = task.__dict__.setdefault("_hooks", Hooks())
+    hooks.append(hook)
+    if task.done():
+        hooks.run(task)
+
+
 def attempt(tell: Callable[..., object], *args: Any) -> None:
     """Tell one of several of the end; a failure keeps nothing from the others."""
     try:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import arguments, threads
 from wetlands_executor.errors import DependencyFailed, describe
+from wetlands_executor.futures import settling
+from wetlands_executor.futures.callbacks import add_hook
 from wetlands_executor.futures.future import Task
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ class Deferral:
         home = self._home
         home.unstarted.discard(task)
         if home.refusing:
-            task._settle_cancelled()
+            settling.settle_cancelled(task)
             raise RuntimeError("cannot start a task after shutdown")
         home.ledger.submitted(task)
         if among(args, kwargs):
@@ -166,7 +168,7 @@ class Deferral:
                 home.run_user_code(partial(self._launch, task))
 
         for dependency in wanted:
-            dependency._on_settled(ready)
+            add_hook(dependency, ready)
             try:
                 dependency.start()
             except RuntimeError:
@@ -193,11 +195,11 @@ class Deferral:
                 if value.cancelled():
                     reason = f"the task {value.name!r}, an argument, was cancelled"
                     why = value.error
-                    task._settle_cancelled(reason if why is None else f"{reason}: {why}")
+                    settling.settle_cancelled(task, reason if why is None else f"{reason}: {why}")
                     return
                 error = value.exception()
                 if error is not None:
-                    task._settle(None, _failure(task, value, error))
+                    settling.settle(task, None, _failure(task, value, error))
                     return
             self._text = ""  # from here on the call has it
             enqueue(
@@ -206,7 +208,7 @@ class Deferral:
             )
         except BaseException as error:
             # Unless it is settled: whatever goes wrong here, it does not stay open.
-            task._settle(None, error)
+            settling.settle(task, None, error)
             raise
         finally:
             threads.holding.discard(get_ident())

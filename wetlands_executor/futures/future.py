@@ -1,48 +1,42 @@
 """``Task``: the Future of a call in another environment, as its user sees it.
 
 A pending Task is small: what a standard Future makes at once is made when it is asked for
-(``standard.py``); so are its waits (``waiting.py``) and its listeners (``observers.py``).
+(``standard.py``); so are its waits (``waiting.py``), and its reports and listeners
+(``reports.py``).
 
-Threads: a Task is settled exactly once, by the thread that holds its outcome (``_settle``,
-``_settle_cancelled``). Any other thread reads, or adds itself to a list and then looks at the state
-again; settling stores the state and then looks at the lists. At least one of the two threads
+Threads: a Task is settled exactly once, by the thread that holds its outcome (``settle`` and the
+other functions at the end). Any other thread reads, or adds itself to a list and then looks at the
+state again; settling stores the state and then looks at the lists. At least one of the two threads
 observes the other's store, so no thread sleeps through the end.
 
-What the pool asks of a Task stands at the end of this file; what a Task asks of its pool is
-``Home``.
+What a Task asks of its pool is ``Home``; what the pool asks of a Task stands at the end of this
+file.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import partial
-from threading import get_ident
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from wetlands_executor import arguments, seconds, threads
-from wetlands_executor.errors import CALLED, WaitTimeout, describe, wants_call, with_call
-from wetlands_executor.futures import aio, callbacks, standard
+from wetlands_executor import arguments
+from wetlands_executor.errors import CALLED, describe
+from wetlands_executor.futures import aio, callbacks, settling, standard, waiting
 from wetlands_executor.futures.events import Listener, TaskEventType, make_listener
-from wetlands_executor.futures.observers import Observers
-from wetlands_executor.futures.waiting import Wakeups
+from wetlands_executor.futures.reports import Reports
 
 if TYPE_CHECKING:
-    from types import TracebackType
 
     from typing_extensions import Self
 
     from wetlands_executor.futures.home import Definition, Home, PendingCall, StartGuard
     from wetlands_executor.futures.options import CallOptions
-
-LOGGER = logging.getLogger("concurrent.futures")
 
 T = TypeVar("T")
 
@@ -70,13 +64,12 @@ _TERMINAL = {
     TaskStatus.FAILED: TaskEventType.FAILURE,
     TaskStatus.CANCELED: TaskEventType.CANCELATION,
 }
-#: What a Future calls the states of which a Task has words of its own, for ``repr``.
+#: What a Future calls the states for which a Task has words of its own.
 _STATES = {
     TaskStatus.COMPLETED: "finished",
     TaskStatus.FAILED: "finished",
     TaskStatus.CANCELED: "cancelled",
 }
-
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -108,32 +101,6 @@ class TaskEvent:
 Callback = Callable[[TaskEvent], object]
 Dispatch = Callable[[Callback, TaskEvent], object]
 
-
-class Snapshot(NamedTuple):
-    """What a task has reported; replaced whole by the thread that reads its worker."""
-
-    message: str | None = None
-    current: float | None = None
-    maximum: float | None = None
-
-    @property
-    def fraction(self) -> float | None:
-        """``current / maximum`` within 0 to 1.
-
-        None if one of them is unknown or the maximum is 0.
-        """
-        current, maximum = self.current, self.maximum
-        if current is None or not maximum:
-            return None
-        try:
-            fraction = current / maximum
-        except OverflowError:  # integers beyond the range of floats
-            fraction = 1.0 if (current > 0) == (maximum > 0) else 0.0
-        return min(max(fraction, 0.0), 1.0)
-
-
-_NO_SNAPSHOT = Snapshot()
-
 # Identifiers of tasks, and of their calls on the wire; never 0.
 _numbers = itertools.count(1)
 
@@ -141,10 +108,8 @@ _numbers = itertools.count(1)
 class Task(Future[T]):
     """A call that runs, or will run, in a worker.
 
-    A ``Future`` in every respect; a bare ``Task()`` is a plain one.
-
-    RUNNING means that a worker has taken the call; while it waits, even in a worker's inbox, it is
-    PENDING and can be cancelled.
+    A ``Future`` in every respect; a bare ``Task()`` is a plain one. RUNNING means that a worker has
+    taken the call; while it waits, even in a worker's inbox, it is PENDING and can be cancelled.
     """
 
     #: The final state, stored at once with the outcome. ``_state``, at which the standard library's
@@ -160,7 +125,6 @@ class Task(Future[T]):
     _number: int
     #: Among the pool's total; a task that was never started is not.
     _counted = False
-    _told = False
     _seen_running = False
     _escalating = False
     _interrupted = False
@@ -170,8 +134,6 @@ class Task(Future[T]):
     _worker_pid: int | None = None
     _duration = 0.0
     _finished_at: float | None = None
-    _attempt = 1
-    _snapshot = _NO_SNAPSHOT
     _options: CallOptions | None = None
     #: Why the worker of this task was killed, if on its behalf: True for a cancellation, else what
     #: makes its error of the worker's stacks.
@@ -184,6 +146,8 @@ class Task(Future[T]):
     _input: str | bytes | None = None
     #: Of a task that was made with ``start=False`` or that depends on others.
     _gate: StartGuard | None = None
+    #: Of those that have reported nothing and have no listener. Each other task has its own.
+    _reports = Reports(None, TaskEvent)
 
     def __init__(self) -> None:
         # Not Future.__init__: it makes a Condition and two lists, which few tasks need and which
@@ -191,7 +155,7 @@ class Task(Future[T]):
         self._number = next(_numbers)
         self._created_at = time.time()
 
-    # --- reading
+    # --- what was called
 
     @property
     def id(self) -> str:
@@ -215,26 +179,29 @@ class Task(Future[T]):
     def arguments(self) -> str:
         """The arguments as a short text for messages, ``('scan_0003.tif', 4, channel=2)``.
 
-        At most about 400 characters.
-
-        Values of builtin types are shown, cut where they are long; of an array its shape and type,
-        of anything else the name of its class. No ``__repr__`` of yours runs. Kept of a task that
-        has failed; empty for one that has returned or was cancelled.
+        At most about 400 characters. Values of builtin types are shown, cut where they are long; of
+        an array its shape and type, of anything else the name of its class. No ``__repr__`` of
+        yours runs. Kept of a task that has failed; empty for one that has returned or was
+        cancelled.
         """
         found = self._input
         if found is None:
             found = self._find_input()
         return found if isinstance(found, str) else arguments.of_pickle(found, self._hidden)
 
-    def _find_input(self) -> str | bytes:
-        """Return what tells the arguments.
+    def _keep_input(self) -> None:
+        """Keep what tells the arguments: the task has failed, and the call goes."""
+        if self._input is None:
+            self._input = self._find_input()
 
-        Their text, or a pickle of at most ``arguments.KEPT`` bytes.
-        """
+    def _find_input(self) -> str | bytes:
+        """Return the arguments as text, or as a pickle of at most ``arguments.KEPT`` bytes."""
         guard, call = self._gate, self._call
         if guard is not None and (found := guard.input()):
             return found
         return "" if call is None else call.input
+
+    # --- the state
 
     @property
     def status(self) -> TaskStatus:
@@ -245,21 +212,17 @@ class Task(Future[T]):
             return TaskStatus.COMPLETED if self._exception is None else TaskStatus.FAILED
         return TaskStatus.RUNNING if self.running() else TaskStatus.PENDING
 
-    def _attend(self) -> None:
-        """Have the end of an unannounced call made known, which may arrive without waking a thread.
+    def done(self) -> bool:
+        """Return True if the call was cancelled or has finished.
 
-        Order: every accessor but ``result`` and its like calls this before it looks at the state, or
-        waits to be told of it.
+        Order: every accessor but ``result`` and its like calls this before it relies on being told
+        of the end. The result of an unannounced call may arrive without any thread being woken.
         """
+        if self._final is not None or self._state in _DONE:
+            return True
         call, home = self._call, self._pool
         if call is not None and call.quiet and home is not None:
             home.ensure_tracked(call)
-
-    def done(self) -> bool:
-        """Return True if the call was cancelled or has finished."""
-        if self._final is not None or self._state in _DONE:
-            return True
-        self._attend()
         return False
 
     def cancelled(self) -> bool:
@@ -270,10 +233,9 @@ class Task(Future[T]):
         """Return True if a worker has taken the call and has not finished it."""
         if self.done():
             return False
-        state = self._state
+        state, call = self._state, self._call
         if state == RUNNING:
             return True
-        call = self._call
         if state != PENDING or call is None:
             return False
         if not self._seen_running:
@@ -281,6 +243,8 @@ class Task(Future[T]):
                 return False
             self._seen_running = True
         return not self.done()
+
+    # --- the outcome
 
     def result(self, timeout: float | None = None) -> T:
         """Return what the call returned; wait for it if need be.
@@ -295,7 +259,7 @@ class Task(Future[T]):
         """
         try:
             if self._final is None and self._state not in _DONE:
-                self._wait(timeout)
+                waiting.sleep(self, self._call, self._pool, timeout)
             if self._exception is not None:
                 raise self._exception
             if (self._final or self._state) in _CANCELLED:
@@ -307,63 +271,22 @@ class Task(Future[T]):
             self = None  # type: ignore[assignment]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the call raised, None if it returned.
-
-        Wait for it if need be. Arguments and errors as in ``result``.
-        """
+        """Return what the call raised, None if it returned. Otherwise as ``result``."""
         if self._final is None and self._state not in _DONE:
-            self._wait(timeout)
+            waiting.sleep(self, self._call, self._pool, timeout)
         if self.cancelled():
             raise cancelled_error(self)
         return self._exception
 
     def wait_for(self, timeout: float | None = None) -> Self:
-        """Wait until the task has finished, however; return it.
-
-        Args:
-            timeout: seconds to wait; None waits without limit.
+        """Wait until the task has finished, however; return it. Arguments as in ``result``.
 
         Raises:
             TimeoutError: it has not finished in time (it goes on).
         """
         if self._final is None and self._state not in _DONE:
-            self._wait(timeout)
+            waiting.sleep(self, self._call, self._pool, timeout)
         return self
-
-    def _wait(self, timeout: float | None) -> None:
-        """Sleep until the state is final.
-
-        On the direct way back if the call has one, else until a thread that settles wakes this one.
-        """
-        if get_ident() in threads.serving or threads.starting:
-            threads.check(self)
-        if timeout is not None:
-            timeout = seconds.wait("timeout", timeout)
-        call, home = self._call, self._pool
-        if call is not None:
-            process = call.process
-            if process is not None:
-                direct = process.return_lane
-                if direct is not None and direct.wait(process, call, self, timeout):
-                    return
-        if home is not None and home.forked:
-            raise RuntimeError(
-                "this task belongs to the process that forked this one; "
-                "only that process can wait for it"
-            )
-        if home is not None and home.ended:
-            home.take_departures()
-        wakeups = self.__dict__.get("_wakeups")
-        if wakeups is None:
-            wakeups = self.__dict__.setdefault("_wakeups", Wakeups())
-        if timeout is None and wakeups.wait_on_descriptor(self.done):
-            return
-        if not wakeups.wait(self.done, timeout):
-            raise WaitTimeout
-
-    def _add_sleeper(self, wakeup: Any) -> None:
-        """Have ``wakeup.release()`` called when the task is settled, by the thread that settles."""
-        self.__dict__.setdefault("_wakeups", Wakeups()).append(wakeup)
 
     @property
     def value(self) -> T:
@@ -383,9 +306,9 @@ class Task(Future[T]):
 
     @property
     def error(self) -> str | None:
-        """What went wrong, in one line, if the task has FAILED.
+        """What went wrong, in one line, if the task has FAILED; else None.
 
-        Why it was CANCELED, if its program did not ask for that; else None.
+        Of one that is CANCELED: why, if its program did not ask for that.
         """
         if self.cancelled():
             return self._cancel_reason
@@ -402,6 +325,8 @@ class Task(Future[T]):
         text = cause.strip().strip('"').strip() if isinstance(cause, str) else describe(error)
         lines = text.splitlines()
         return lines[1:] if len(lines) > 1 and lines[0].startswith(CALLED) else lines
+
+    # --- when, where, and how far
 
     @property
     def created_at(self) -> float:
@@ -420,7 +345,7 @@ class Task(Future[T]):
     @property
     def finished_at(self) -> float | None:
         """When the task reached its final state, as ``time.time()``; None before."""
-        self._attend()
+        self.done()
         return self._finished_at
 
     @property
@@ -433,76 +358,55 @@ class Task(Future[T]):
     @property
     def attempt(self) -> int:
         """Number of the try that runs or ran, from 1."""
-        return self._attempt
+        return self._reports.attempt
 
     @property
     def message(self) -> str | None:
         """The last message that the function has reported."""
-        return self._snapshot.message
+        return self._reports.snapshot.message
 
     @property
     def current(self) -> float | None:
         """How far it is, as it has reported."""
-        return self._snapshot.current
+        return self._reports.snapshot.current
 
     @property
     def maximum(self) -> float | None:
         """What ``current`` grows to, as it has reported."""
-        return self._snapshot.maximum
+        return self._reports.snapshot.maximum
 
     @property
     def progress(self) -> float | None:
-        """``current / maximum`` within 0 to 1.
-
-        None if one of them is unknown or the maximum is 0.
-        """
-        return self._snapshot.fraction
+        """``current / maximum`` within 0 to 1; None if one is unknown or the maximum is 0."""
+        return self._reports.snapshot.fraction
 
     @property
     def outputs(self) -> dict[Any, Any]:
         """The named outputs that have arrived; a copy."""
-        return dict(self.__dict__.get("_outputs", ()))
+        return dict(self._reports.outputs)
+
+    # --- steering
+
+    def start(self) -> Self:
+        """Dispatch a task that was made with ``start=False``; return it.
+
+        Does nothing if that has happened.
+
+        Raises:
+            RuntimeError: the executor was shut down.
+        """
+        guard, home = self._gate, self._pool
+        if guard is not None:
+            if not self.done():
+                guard.start(self)
+            elif self.cancelled() and home is not None and home.refusing:
+                raise RuntimeError("cannot start a task after shutdown")
+        return self
 
     @property
     def cancel_requested(self) -> bool:
         """True once ``cancel`` or ``kill`` was called."""
         return self._cancel_asked
-
-    # --- steering
-
-    def start(self) -> Self:
-        """Dispatch a task that was made with ``start=False``.
-
-        Return it. Does nothing if that has happened.
-
-        Raises:
-            RuntimeError: the executor was shut down.
-        """
-        guard = self._gate
-        if guard is not None and not self.done():
-            guard.start(self)
-        elif (
-            guard is not None
-            and self.cancelled()
-            and self._pool is not None
-            and self._pool.refusing
-        ):
-            raise RuntimeError("cannot start a task after shutdown")
-        return self
-
-    def kill(self) -> None:
-        """Cancel the task by all means.
-
-        If it runs, the process that runs it is ended (and replaced). The task becomes CANCELED.
-        """
-        self._kill("its worker was killed by Task.kill()")
-
-    def _kill(self, reason: str) -> None:
-        self._cancel_asked = True
-        if not self._cancel_at_gate() and self._pool is not None and self._call is not None:
-            self._cancel_reason = reason
-            self._verdict = True
-            self._pool.kill(self._call)
 
     def cancel(self) -> bool:
         """Cancel the call.
@@ -512,38 +416,54 @@ class Task(Future[T]):
             taken it: then it is asked to stop, and goes on until it looks
             (``current_task().cancel_requested``).
         """
-        if self._pool is None:
+        home = self._pool
+        if home is None:
             return super().cancel()
-        if self.done():
-            return self.cancelled()
-        self._cancel_asked = True
-        if self._cancel_at_gate():
-            return True
-        call = self._call
-        if call is None:
-            return self.cancelled()
-        return self._pool.cancel(call)
+        if not self.done():
+            call = self._ask()
+            if call is not None:
+                return home.cancel(call)
+        return self.cancelled()
+
+    def kill(self) -> None:
+        """Cancel the task by all means. The task becomes CANCELED.
+
+        If it runs, the process that runs it is ended (and replaced).
+        """
+        self._kill("its worker was killed by Task.kill()")
+
+    def _kill(self, reason: str) -> None:
+        call, home = self._ask(), self._pool
+        if call is not None and home is not None:
+            self._cancel_reason = reason
+            self._verdict = True
+            home.kill(call)
 
     def _ask_to_cancel(self) -> None:
         """Request the cancellation without waiting for the answer (for event loops)."""
+        call, home = self._ask(), self._pool
+        if call is not None and home is not None:
+            home.ask_to_cancel(call)
+
+    def _ask(self) -> PendingCall | None:
+        """Note that the end is asked for; return the call if the pool has it, to ask it there."""
         self._cancel_asked = True
-        if not self._cancel_at_gate() and self._pool is not None and self._call is not None:
-            self._pool.ask_to_cancel(self._call)
+        return None if self._cancel_at_gate() else self._call
 
     def _cancel_at_gate(self, reason: str | None = None) -> bool:
         """Cancel a task that was never handed to the pool; False if it was."""
         guard = self._gate
         if guard is None or not guard.withdraw():
             return False
-        self._settle_cancelled(reason)
+        settling.settle_cancelled(self, reason)
         return True
 
     # --- being told
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
-        """Call ``fn(task)`` when the task has finished.
+        """Call ``fn(task)`` when the task has finished, on the executor's callback thread.
 
-        On the executor's callback thread, or here and now if it has finished already.
+        Here and now if it has finished already.
         """
         entry = (fn,)
         added = self._done_callbacks
@@ -556,47 +476,54 @@ class Task(Future[T]):
             callbacks.call_back(fn, self)
 
     def listen(self, callback: Callback, dispatch: Dispatch | None = None) -> Self:
-        """Tell ``callback`` what happens to the task.
+        """Tell ``callback`` what happens to the task; return the task.
 
         Args:
             callback: gets a ``TaskEvent``, on the executor's callback thread. If the task has
                 finished, it gets the terminal event now.
             dispatch: called as ``dispatch(callback, event)`` instead, to take the event to another
                 thread (a GUI's, an event loop's).
-
-        Returns:
-            The task.
         """
         self._add_listener(make_listener(callback, dispatch, once=True))
         return self
 
     def remove_listener(self, callback: Callback) -> None:
         """Forget a listener; an unknown one is ignored."""
-        observers: Observers | None = self.__dict__.get("_observers")
-        if observers is not None:
-            observers.discard_callback(callback)
+        self._reports.discard_callback(callback)
+
+    def _add_listener(self, listener: Listener) -> Callable[[Listener], None]:
+        """Add a listener, which gets the terminal event now if there is one; return its remover."""
+        home, reports = self._pool, self._own_reports()
+        reports.add(listener)
+        if self.done():
+            kind = _TERMINAL[self.status]
+            event = reports.event(self, kind, self._finished_at or time.time())
+            reports.give(self, listener, event, ran=False)
+        elif home is not None and self._call is not None:
+            home.watch(self._call)
+        return reports.discard
+
+    def _own_reports(self) -> Reports:
+        """Return the reports of this task, which are made if need be."""
+        fields = self.__dict__
+        found: Reports | None = fields.get("_reports")
+        if found is None:
+            found = fields.setdefault("_reports", Reports(self._pool, TaskEvent))
+        return found
 
     def events(self) -> AsyncIterator[TaskEvent]:
-        """Yield what happens from now on, up to the terminal event.
-
-        A finished task yields its terminal event.
-        """
+        """Yield what happens from now on, up to the terminal event; that alone if it is over."""
         return aio.events(self, self._add_listener)
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait in an event loop; cancelling the awaiter asks the task to stop."""
-        return aio.outcome(self, self._on_settled, self._ask_to_cancel).__await__()
+        return aio.outcome(self, self._ask_to_cancel).__await__()
 
     def __enter__(self) -> Self:
         """Start the task."""
         return self.start()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         """Cancel the task if it has not finished, and wait for its end. Raises no failure of it."""
         self.cancel()
         self.wait_for()
@@ -605,15 +532,10 @@ class Task(Future[T]):
         """Start the task."""
         return self.start()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         """As ``__exit__``, without blocking the event loop."""
         self._ask_to_cancel()
-        await aio.settled(self, self._on_settled)
+        await aio.settled(self)
 
     def __reduce__(self) -> Any:
         """Refuse to be pickled: a task is a promise of this process."""
@@ -640,146 +562,24 @@ class Task(Future[T]):
 
     # --- what the standard library's helpers reach for, made on demand
 
-    def _make_condition(self) -> standard.TaskCondition:
-        fields = self.__dict__
-        condition = standard.lazy_condition(fields)
-        if condition is not None:
-            # Also if it was there: the thread that has made it may have been interrupted here.
-            self._attend()
-        else:
-            # No thread had asked for it before the end: from now on the state is final for every
-            # thread that holds it.
-            self._state = self._final or self._state
-            condition = standard.late_condition(fields)
-        fields["_condition"] = condition
-        return condition
-
-    _condition = standard.OnDemand(_make_condition)
+    _condition = standard.OnDemand(standard.make_condition)
     _waiters = standard.OnDemand(standard.make_waiters)
     _done_callbacks = standard.OnDemand(standard.make_callbacks)
 
     def _invoke_callbacks(self) -> None:
-        """Run the callbacks.
+        """Run the callbacks; the standard library calls this when it settles a bare task."""
+        bare = self._pool is None and self._state in _DONE
+        settling.tell(self, self._pool, _TERMINAL[self.status] if bare else None)
 
-        The standard library calls this as well, when a bare task is settled.
-        """
-        fields = self.__dict__
-        if "_wakeups" in fields:
-            fields["_wakeups"].notify_all()
-        home = self._pool
-        if home is None and self._state in _DONE:
-            # A bare task, settled through the standard library's methods.
-            self._emit(_TERMINAL[self.status])
-            if "_hooks" in fields:
-                fields["_hooks"].run(self)
-        added = fields.get("_done_callbacks")
-        if not added:
-            return
-        if home is None:
-            callbacks.run_callbacks(self, added)
-        else:
-            callbacks.run_callbacks_on(home.callbacks, self, added)
+    # --- still called by the pool
 
-    # --- listeners and hooks
-
-    def _event(
-        self, kind: TaskEventType, when: float, outputs: Mapping[Any, Any] | None = None
-    ) -> TaskEvent:
-        snapshot = self._snapshot
-        new = MappingProxyType(dict(outputs)) if outputs else _NOTHING
-        return TaskEvent(
-            self,
-            kind,
-            when,
-            snapshot.message,
-            snapshot.current,
-            snapshot.maximum,
-            new,
-            self._attempt,
-        )
-
-    def _start_event(self, latest: float) -> TaskEvent:
-        """Return the event of the start, which was not after ``latest``."""
-        return self._event(TaskEventType.STARTED, self.started_at or latest)
-
-    def _emit(self, kind: TaskEventType, outputs: Mapping[Any, Any] | None = None) -> None:
-        """Deliver the event to all registered listeners. Return at once if there are none."""
-        fields, home = self.__dict__, self._pool
-        observers: Observers | None = fields.get("_observers")
-        everything = home.listeners if home is not None else ()
-        if observers is None:
-            if not everything:
-                return
-            observers = fields.setdefault("_observers", Observers())
-        thread = home.callbacks if home is not None else None
-        ran = kind is not TaskEventType.CANCELATION or self._worker_pid is not None
-        observers.emit(
-            self._event(kind, time.time(), outputs), self._start_event, thread, everything, ran=ran
-        )
-
-    def _add_listener(self, listener: Listener) -> Callable[[Listener], None]:
-        """Add a listener, which is given the terminal event now if the task has finished.
-
-        Return what removes it.
-        """
-        observers: Observers = self.__dict__.setdefault("_observers", Observers())
-        observers.add(listener)
-        home = self._pool
-        if self.done():
-            thread = home.callbacks if home is not None else None
-            event = self._event(_TERMINAL[self.status], self._finished_at or time.time())
-            observers.give(listener, event, self._start_event, thread, ran=False)
-        elif home is not None and self._call is not None:
-            home.watch(self._call)
-        return observers.discard
-
-    def _on_settled(self, hook: Callable[[Task[T]], object]) -> None:
-        """Call ``hook(task)`` in the thread that settles, or now.
-
-        For bridges of this library: it must not block nor run user code.
-        """
-        hooks = self.__dict__.get("_hooks")
-        if hooks is None:
-            hooks = self.__dict__.setdefault("_hooks", callbacks.Hooks())
-        hooks.append(hook)
-        if self.done():
-            hooks.run(self)
-
-    def _is_watched(self) -> bool:
-        return "_observers" in self.__dict__
-
-    # --- what the pool reports (on its I/O thread, except for the end)
-
-    def _report(self, message: str | None, current: float | None, maximum: float | None) -> None:
-        snapshot = Snapshot(message, current, maximum)
-        if snapshot != self._snapshot:  # the last report of a call comes twice
-            self._snapshot = snapshot
-            self._emit(TaskEventType.UPDATE)
-
-    def _report_outputs(self, new: dict[Any, Any]) -> None:
-        # One dictionary that only grows; readers copy it in one step.
-        self.__dict__.setdefault("_outputs", {}).update(new)
-        self._emit(TaskEventType.UPDATE, new)
-
-    def _next_attempt(self, call: PendingCall | None) -> None:
-        """Begin anew after a failure: status stays RUNNING, progress starts again."""
-        if call is not None:
-            # Order: before the number changes, at which a program may wait for the next try.
-            self._call = call
-        self._seen_running = True
-        self._attempt += 1
-        self._verdict = None
-        self._snapshot = _NO_SNAPSHOT
-        self.__dict__.pop("_outputs", None)
-
-    def _call_text(self) -> str:
-        """Return what was called and with what, for messages."""
-        return self.name + self.arguments
-
-    def _cancel_words(self) -> tuple[str, ...]:
-        return () if self._cancel_reason is None else (self._cancel_reason,)
-
-    # --- settling
+    _settle = settling.settle
+    _settle_cancelled = settling.settle_cancelled
+    _settle_quietly = settling.settle_quietly
+    _finish = settling.settle_in_batch
+    _tell_late = settling.tell_late
+    _add_sleeper = waiting.add_wakeup
+    _on_settled = callbacks.add_hook
 
     @classmethod
     def _of(cls, pool: Home) -> Task[Any]:
@@ -789,165 +589,40 @@ class Task(Future[T]):
         task._created_at = time.time()
         return task
 
-    def _settle(self, value: T | None, error: BaseException | None) -> None:
-        """Store the outcome and wake all threads that wait for it.
-
-        Once. Any thread that holds the outcome.
-        """
-        if self._final is not None:
-            return
-        if error is not None:
-            self._exception = self._explained(error)
-        else:
-            self._result = value
-        self._finished_at = time.time()
-        self._final = FINISHED
-        self._call = None
-        self._announce()
-
-    def _settle_cancelled(self, reason: str | None = None) -> None:
-        """Make the task cancelled, at once for every thread that looks.
-
-        Args:
-            reason: why, if its program did not ask for that; for ``error`` and the message of
-                ``CancelledError``.
-        """
-        if self._final is not None:
-            return
-        if reason is not None:
-            self._cancel_reason = reason
-        self._finished_at = time.time()
-        self._final = CANCELLED_AND_NOTIFIED
-        self._call = None
-        self._announce()
-
-    def _explained(self, error: BaseException) -> BaseException:
-        """Return the failure with the call in it, and keep what tells the arguments.
-
-        Runs no code of the user's.
-        """
-        try:
-            if self._input is None:
-                self._input = self._find_input()
-            # Thousands may fail with the same broken pool, in a moment: then no text is made until
-            # it is asked for.
-            return with_call(error, self._call_text()) if wants_call(error) else error
-        except Exception:
-            LOGGER.debug(
-                "wetlands_executor: the call could not be added to its failure", exc_info=True
-            )
-            return error
-
-    def _finish(self, value: Any, now: float, pid: int, duration: float) -> bool:
-        """Settle with a result: what ``_settle`` does, in fewer steps, for the many short tasks.
-
-        The caller counts it.
-
-        Args:
-            value: the result.
-            now: ``time.time()``.
-            pid: process that ran the call.
-            duration: seconds that it took.
-
-        Returns:
-            False if the task was settled before.
-        """
-        if self._final is not None:
-            return False
-        if self._settle_quietly(value, now, pid, duration):
-            self._tell_late()
-        return True
-
-    def _settle_quietly(self, value: Any, now: float, pid: int, duration: float) -> bool:
-        """Settle with a result, in the thread that waits for it, and tell no other thread.
-
-        For the direct way back. It may be interrupted after each call, and is done again then by
-        another thread, with the same arguments. Arguments as for ``_finish``.
-
-        Returns:
-            True if there is something to tell (``_tell_late``).
-        """
-        fields = self.__dict__
-        fields["_finished_at"] = now
-        fields["_worker_pid"] = pid
-        fields["_duration"] = duration
-        fields["_result"] = value
-        fields["_final"] = FINISHED
-        fields["_call"] = None
+    def _emit(self, kind: TaskEventType) -> None:
         home = self._pool
-        if fields.setdefault("_lazy_condition", standard.SETTLED) is not standard.SETTLED:
-            return True
-        fields["_state"] = FINISHED
-        return (
-            "_wakeups" in fields
-            or "_done_callbacks" in fields
-            or "_hooks" in fields
-            or "_observers" in fields
-            or (home is not None and bool(home.listeners))
-        )
+        if "_reports" in self.__dict__ or (home is not None and home.listeners):
+            self._own_reports().emit(self, kind)
 
-    def _tell_late(self) -> None:
-        """Tell of an end that was settled quietly; once. On the I/O thread."""
-        if not self._told:
-            self._told = True
-            self._announce(count=False)
+    def _is_watched(self) -> bool:
+        return bool(self._reports)
 
-    def _announce(self, *, count: bool = True) -> None:
-        """Count the end, wake the threads that wait for it, and tell all others that want to know.
+    @property
+    def _attempt(self) -> int:
+        return self.attempt
 
-        Order: listeners, then hooks, the standard library's waiters, callbacks.
+    def _report(self, message: str | None, current: float | None, maximum: float | None) -> None:
+        self._own_reports().update(self, message, current, maximum)
 
-        Guarantee: what goes wrong on the way to one of them keeps nothing from the others, nor ends
-        the thread that settles.
-        """
-        fields, home = self.__dict__, self._pool
-        # Order: the outcome and `_final` are stored. Now either there is a condition, and `_state`
-        # changes under it, or there never was one.
-        condition = fields.setdefault("_lazy_condition", standard.SETTLED)
-        if condition is standard.SETTLED:
-            self._state = self._final or self._state
-        try:
-            if home is not None and count:
-                # Order: before a thread wakes up, which finds it counted then.
-                home.ledger.finished(self)
-        finally:
-            if "_wakeups" in fields:
-                fields["_wakeups"].notify_all()
-            if "_observers" in fields or (home is not None and home.listeners):
-                callbacks.attempt(self._emit, _TERMINAL[self.status])
-            if "_hooks" in fields:
-                fields["_hooks"].run(self)
-            if condition is not standard.SETTLED:
-                self._notify(condition)
-            if "_done_callbacks" in fields:
-                self._invoke_callbacks()
+    def _report_outputs(self, new: dict[Any, Any]) -> None:
+        self._own_reports().add_outputs(self, new)
 
-    def _notify(self, condition: standard.TaskCondition) -> None:
-        """Tell the standard library's waiters.
+    def _next_attempt(self, call: PendingCall | None) -> None:
+        if call is not None:
+            # Order: before the number changes, at which a program may wait for the next try.
+            self._call = call
+        self._seen_running = True
+        self._verdict = None
+        self._own_reports().restart()
 
-        It takes locks, which an exception from a signal handler could leave locked.
-        """
-        home = self._pool
-        later = home.notify_later if home is not None else None
-        failed = self._exception is not None
-        notification = standard.Notification(
-            self, condition, self._final or FINISHED, failed, later
-        )
-        if (
-            get_ident() in threads.serving
-            or home is None
-            or not home.started
-            or threads.kind_of_this() is not None
-        ):
-            callbacks.attempt(notification)
-        else:
-            home.post(partial(callbacks.attempt, notification))
+    def _call_text(self) -> str:
+        return self.name + self.arguments
+
+    def _cancel_words(self) -> tuple[str, ...]:
+        return () if self._cancel_reason is None else (self._cancel_reason,)
 
 
 def cancelled_error(task: Task[Any]) -> CancelledError:
-    """Return what the result of a cancelled task raises.
-
-    It says why, if its program did not ask for that.
-    """
+    """Return what the result of a cancelled task raises; with the reason, if there is one."""
     reason = task.error
     return CancelledError() if reason is None else CancelledError(reason)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from wetlands_executor import threads
 from wetlands_executor.errors import WaitTimeout
+from wetlands_executor.futures.callbacks import add_hook
 from wetlands_executor.futures.future import Task, cancelled_error
 from wetlands_executor.futures.waiting import remaining
 
@@ -89,7 +90,7 @@ def _as_they_come(
 
     def add(task: Task[T]) -> None:
         waiting[task] = None
-        task._on_settled(finished.put)
+        add_hook(task, finished.put)
 
     for task in pending:
         add(task)

@@ -128,22 +128,24 @@ def make_callbacks(task: Any) -> deque[Any]:
     return found
 
 
-def lazy_condition(fields: dict[str, Any]) -> TaskCondition | None:
-    """Return the condition in a Task's dictionary, which is made if need be.
-
-    None if it was settled first.
-    """
+def make_condition(task: Any) -> TaskCondition:
+    """Return the ``_condition`` of a task."""
+    fields = task.__dict__
+    # One step: all threads get the same one, or all see that the task is settled.
     found = fields.get("_lazy_condition")
     if found is None:
-        # One step: all threads get the same one, or all see that the task is settled.
         found = fields.setdefault("_lazy_condition", TaskCondition())
-    return None if found is SETTLED else found
-
-
-def late_condition(fields: dict[str, Any]) -> TaskCondition:
-    """Return the condition for those that ask for it after the end."""
-    found: TaskCondition = fields.setdefault("_late_condition", TaskCondition())
-    return found
+    if found is not SETTLED:
+        # Also if it was there: the thread that has made it may have been interrupted here. Order:
+        # as every accessor, it has the end of an unannounced call made known.
+        task.done()
+    else:
+        # No thread had it before the end. From now on the state is final for each that has it.
+        fields["_state"] = fields["_final"]
+        found = fields.setdefault("_late_condition", TaskCondition())
+    fields["_condition"] = found
+    condition: TaskCondition = found
+    return condition
 
 
 class Notification:
@@ -191,7 +193,7 @@ class Notification:
         try:
             self._task._state = self._state
             for waiter in tuple(self._task.__dict__.get("_waiters", ())):
-                if any(waiter is known for known in self._told):
+                if self._told and any(waiter is known for known in self._told):
                     continue
                 if tell_waiter(waiter, self._task, self._state, failed=self._failed):
                     self._told.append(waiter)

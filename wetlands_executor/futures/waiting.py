@@ -20,9 +20,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
 
-from wetlands_executor import bells, seconds
+from wetlands_executor import bells, seconds, threads
+from wetlands_executor.errors import WaitTimeout
+
+if TYPE_CHECKING:
+    from wetlands_executor.futures.home import Home, PendingCall
 
 
 class Wakeups(deque[Any]):
@@ -113,6 +118,54 @@ class Latch:
     def is_set(self) -> bool:
         """Return True once it was set."""
         return self._set
+
+
+def sleep(task: Any, call: PendingCall | None, home: Home | None, timeout: float | None) -> None:
+    """Sleep until a task has finished.
+
+    If its call has a direct way back, this thread takes the answer itself; else the thread that
+    settles the task wakes this one.
+
+    Args:
+        task: the task.
+        call: its call, if its pool has it.
+        home: its pool.
+        timeout: seconds to wait; None waits without limit.
+
+    Raises:
+        WaitTimeout: the time is over.
+        RuntimeError: this thread must not wait for it, or never could.
+    """
+    if get_ident() in threads.serving or threads.starting:
+        threads.check(task)
+    if timeout is not None:
+        timeout = seconds.wait("timeout", timeout)
+    if call is not None:
+        process = call.process
+        if process is not None:
+            direct = process.return_lane
+            if direct is not None and direct.wait(process, call, task, timeout):
+                return
+    if home is not None:
+        if home.forked:
+            raise RuntimeError(
+                "this task belongs to the process that forked this one; "
+                "only that process can wait for it"
+            )
+        if home.ended:
+            home.take_departures()
+    wakeups = task.__dict__.get("_wakeups")
+    if wakeups is None:
+        wakeups = task.__dict__.setdefault("_wakeups", Wakeups())
+    if timeout is None and wakeups.wait_on_descriptor(task.done):
+        return
+    if not wakeups.wait(task.done, timeout):
+        raise WaitTimeout
+
+
+def add_wakeup(task: Any, wakeup: Any) -> None:
+    """Have ``wakeup.release()`` called by the thread that settles a task. I/O thread."""
+    task.__dict__.setdefault("_wakeups", Wakeups()).append(wakeup)
 
 
 def remaining(end: float | None) -> float | None:

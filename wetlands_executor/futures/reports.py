@@ -1,0 +1,183 @@
+"""What a task reports, and its listeners: what they are told, and in which order.
+
+Guarantee: STARTED comes before the first other event of a task that has run, for every listener,
+even if it was added too late to be told of the start when it happened.
+
+Threads: the thread where something happens reports it: the I/O thread, a decoder thread for named
+outputs, the thread that settles. Any thread reads, and adds and removes listeners.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from wetlands_executor.futures.events import Listener, TaskEventType
+
+if TYPE_CHECKING:
+    from wetlands_executor.futures.home import Home
+
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+class Snapshot(NamedTuple):
+    """What a task has reported; replaced whole by the thread that reads its worker."""
+
+    message: str | None = None
+    current: float | None = None
+    maximum: float | None = None
+
+    @property
+    def fraction(self) -> float | None:
+        """``current / maximum`` within 0 to 1.
+
+        None if one of them is unknown or the maximum is 0.
+        """
+        current, maximum = self.current, self.maximum
+        if current is None or not maximum:
+            return None
+        try:
+            fraction = current / maximum
+        except OverflowError:  # integers beyond the range of floats
+            fraction = 1.0 if (current > 0) == (maximum > 0) else 0.0
+        return min(max(fraction, 0.0), 1.0)
+
+
+class Reports:
+    """What one task has reported, and its listeners.
+
+    Made when the task first reports something or gets a listener. It does not refer to the task,
+    which is passed in, so that a task which is dropped is freed at once.
+
+    Args:
+        home: the pool of the task; None if it has none.
+        make_event: makes an event, of the arguments of ``TaskEvent``.
+
+    Attributes:
+        snapshot: what was reported last.
+        outputs: the named outputs; grows, and is copied in one step.
+        attempt: number of the try that runs or ran, from 1.
+    """
+
+    __slots__ = (
+        "_home",
+        "_listeners",
+        "_make_event",
+        "_start_told",
+        "attempt",
+        "outputs",
+        "snapshot",
+    )
+
+    def __init__(self, home: Home | None, make_event: Callable[..., Any]) -> None:
+        self._home = home
+        self._make_event = make_event
+        self._listeners: list[Listener] = []
+        # The listeners to all tasks have been told that this one has started.
+        self._start_told = False
+        self.snapshot = Snapshot()
+        self.outputs: dict[Any, Any] = {}
+        self.attempt = 1
+
+    def __len__(self) -> int:
+        """Return the number of listeners."""
+        return len(self._listeners)
+
+    # --- what is reported
+
+    def update(
+        self, task: Any, message: str | None, current: float | None, maximum: float | None
+    ) -> None:
+        """Take a report of the running call."""
+        snapshot = Snapshot(message, current, maximum)
+        if snapshot != self.snapshot:  # the last report of a call comes twice
+            self.snapshot = snapshot
+            self.emit(task, TaskEventType.UPDATE)
+
+    def add_outputs(self, task: Any, new: dict[Any, Any]) -> None:
+        """Take named outputs of the running call."""
+        self.outputs.update(new)
+        self.emit(task, TaskEventType.UPDATE, new)
+
+    def restart(self) -> None:
+        """Forget what was reported: the next try begins."""
+        self.attempt += 1
+        self.snapshot = Snapshot()
+        self.outputs = {}
+
+    # --- who is told
+
+    def add(self, listener: Listener) -> None:
+        """Add a listener. Order: the caller looks at the state of the task afterwards."""
+        self._listeners.append(listener)
+
+    def discard(self, listener: Listener) -> None:
+        """Remove a listener if it is there."""
+        try:
+            self._listeners.remove(listener)
+        except ValueError:
+            pass  # another thread has removed it
+
+    def discard_callback(self, callback: object) -> None:
+        """Remove the listeners that call ``callback``, and drop what is on its way to them."""
+        for listener in [entry for entry in self._listeners if entry.callback == callback]:
+            listener.removed = True
+            self.discard(listener)
+
+    def emit(
+        self, task: Any, kind: TaskEventType, outputs: Mapping[Any, Any] | None = None
+    ) -> None:
+        """Deliver an event to all registered listeners. Return at once if there are none."""
+        home = self._home
+        everything = home.listeners if home is not None else ()
+        if not self._listeners and not everything:
+            return
+        event = self.event(task, kind, time.time(), outputs)
+        # A task that was cancelled before it ran has no start.
+        ran = kind is not TaskEventType.CANCELATION or task.worker_pid is not None
+        first = ran and not self._start_told
+        if first:
+            self._start_told = True
+        # Order: bridges to event loops first. They are called here, and only post.
+        for listener in sorted(self._listeners.copy(), key=_is_called_later):
+            self.give(task, listener, event, ran=ran)
+        thread = home.callbacks if home is not None else None
+        for one in everything:
+            if first:
+                one.give(self._start_of(task, event), thread)
+            if kind is not TaskEventType.STARTED:
+                one.give(event, thread)
+
+    def give(self, task: Any, listener: Listener, event: Any, *, ran: bool) -> None:
+        """Give an event to one listener of this task; the start first if the task has run."""
+        thread = self._home.callbacks if self._home is not None else None
+        if event.type is TaskEventType.STARTED:
+            if listener.started:
+                return
+        elif ran and not listener.started:
+            listener.give(self._start_of(task, event), thread)
+        listener.started = True
+        listener.give(event, thread)
+
+    def event(
+        self,
+        task: Any,
+        kind: TaskEventType,
+        when: float,
+        outputs: Mapping[Any, Any] | None = None,
+    ) -> Any:
+        """Return an event of the task, with what it has reported by now."""
+        new = MappingProxyType(dict(outputs)) if outputs else _NOTHING
+        return self._make_event(task, kind, when, *self.snapshot, new, self.attempt)
+
+    def _start_of(self, task: Any, event: Any) -> Any:
+        """Return the event of the start, of which ``event`` is the first sign."""
+        if event.type is TaskEventType.STARTED:
+            return event
+        return self.event(task, TaskEventType.STARTED, task.started_at or event.timestamp)
+
+
+def _is_called_later(listener: Listener) -> bool:
+    return not listener.inline

@@ -1,0 +1,210 @@
+"""THE way in which a Task gets its final state, and tells of it.
+
+Plain functions over the dictionary of a Task, for the thread that holds the outcome: any thread.
+They run no code of the user's. What a Task has there:
+
+* ``_final``: the final state, ``FINISHED`` or ``CANCELLED_AND_NOTIFIED``, stored last; not there
+  before.
+* ``_result``, ``_exception``, ``_cancel_reason``, ``_finished_at``, ``_worker_pid``, ``_duration``.
+* ``_state``: what the standard library reads. It follows under the condition of the Task, if there
+  is
+  one: ``wait`` counts the futures that are not done and is then told of each, and a state that
+      changed in between would be counted wrong.
+* what was made on demand: ``_wakeups`` of threads that sleep, ``_reports`` with the listeners,
+  ``_hooks``, ``_waiters`` and ``_condition`` (``standard.py``), ``_done_callbacks``.
+
+Order: settling stores the outcome and the state, and then looks at what was made on demand. A
+thread that wants to be told adds itself there, and then looks at the state. At least one of the two
+observes the other's store.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from wetlands_executor import threads
+from wetlands_executor.errors import wants_call, with_call
+from wetlands_executor.futures import callbacks
+from wetlands_executor.futures.events import TaskEventType
+from wetlands_executor.futures.standard import SETTLED, Notification
+
+if TYPE_CHECKING:
+    from wetlands_executor.futures.home import Home
+
+LOGGER = logging.getLogger("concurrent.futures")
+
+
+def settle(task: Any, value: Any, error: BaseException | None) -> None:
+    """Store the outcome and wake the threads that wait for it; once."""
+    fields = task.__dict__
+    if "_final" in fields:
+        return
+    if error is not None:
+        fields["_exception"] = _explained(task, error)
+    else:
+        fields["_result"] = value
+    fields["_finished_at"] = time.time()
+    fields["_final"] = FINISHED
+    fields["_call"] = None
+    _publish(task, FINISHED, failed=error is not None)
+
+
+def settle_cancelled(task: Any, reason: str | None = None) -> None:
+    """Make a task cancelled, at once for every thread that looks.
+
+    Args:
+        task: the task.
+        reason: why, if its program did not ask for that.
+    """
+    fields = task.__dict__
+    if "_final" in fields:
+        return
+    if reason is not None:
+        fields["_cancel_reason"] = reason
+    fields["_finished_at"] = time.time()
+    fields["_final"] = CANCELLED_AND_NOTIFIED
+    fields["_call"] = None
+    _publish(task, CANCELLED_AND_NOTIFIED, failed=False)
+
+
+def settle_quietly(task: Any, value: Any, now: float, pid: int, duration: float) -> bool:
+    """Settle with a result, and tell no other thread: for the thread that waits for it.
+
+    It may be interrupted after each call, and is done again then by another thread, with the same
+    arguments.
+
+    Args:
+        task: the task.
+        value: the result.
+        now: ``time.time()``.
+        pid: process that ran the call.
+        duration: seconds that it took.
+
+    Returns:
+        True if there is something to tell (``tell_late``).
+    """
+    fields = task.__dict__
+    fields["_finished_at"] = now
+    fields["_worker_pid"] = pid
+    fields["_duration"] = duration
+    fields["_result"] = value
+    fields["_final"] = FINISHED
+    fields["_call"] = None
+    home = fields["_pool"]
+    if fields.setdefault("_lazy_condition", SETTLED) is not SETTLED:
+        return True
+    fields["_state"] = FINISHED
+    return (
+        "_wakeups" in fields
+        or "_done_callbacks" in fields
+        or "_hooks" in fields
+        or "_reports" in fields
+        or (home is not None and bool(home.listeners))
+    )
+
+
+def settle_in_batch(task: Any, value: Any, now: float, pid: int, duration: float) -> bool:
+    """Settle with a result, in fewer steps than ``settle``, for the many short tasks.
+
+    The caller counts it. I/O thread. Arguments as for ``settle_quietly``.
+
+    Returns:
+        False if the task was settled before.
+    """
+    if "_final" in task.__dict__:
+        return False
+    if settle_quietly(task, value, now, pid, duration):
+        tell_late(task)
+    return True
+
+
+def tell_late(task: Any) -> None:
+    """Tell of the end of a task that was settled quietly; once. On the I/O thread."""
+    fields = task.__dict__
+    if "_told" not in fields:
+        fields["_told"] = True
+        _publish(task, FINISHED, failed=False, count=False)
+
+
+def _explained(task: Any, error: BaseException) -> BaseException:
+    """Return the failure with the call in it, and have the task keep what tells the arguments."""
+    try:
+        task._keep_input()
+        # Thousands may fail with the same broken pool, in a moment: then no text is made until it
+        # is asked for.
+        return with_call(error, task.name + task.arguments) if wants_call(error) else error
+    except Exception:
+        LOGGER.debug("wetlands_executor: a failure does not name its call", exc_info=True)
+        return error
+
+
+def _publish(task: Any, state: str, *, failed: bool, count: bool = True) -> None:
+    """Let the standard library read the final state; count the task; tell of its end."""
+    fields = task.__dict__
+    home: Home | None = fields.get("_pool")
+    # Order: the outcome is stored. Now either there is a condition, and `_state` changes under it,
+    # or there never was one.
+    condition = fields.setdefault("_lazy_condition", SETTLED)
+    notification = None
+    if condition is SETTLED:
+        fields["_state"] = state
+    else:
+        later = home.notify_later if home is not None else None
+        notification = Notification(task, condition, state, failed, later)
+    kind = TaskEventType.FAILURE if failed else TaskEventType.COMPLETION
+    if state != FINISHED:
+        kind = TaskEventType.CANCELATION
+    try:
+        if count and home is not None:
+            home.ledger.finished(task)  # Order: a thread that wakes up finds it counted
+    finally:
+        tell(task, home, kind, notification)
+
+
+def tell(
+    task: Any,
+    home: Home | None,
+    kind: TaskEventType | None,
+    notification: Notification | None = None,
+) -> None:
+    """Tell of the end of a task.
+
+    Order: threads that sleep, listeners, hooks, the standard library's waiters, callbacks.
+
+    Guarantee: what goes wrong on the way to one of them keeps nothing from the others, nor ends the
+    thread that settles.
+
+    Args:
+        task: the task.
+        home: its pool; callbacks run here if there is none.
+        kind: the event for its listeners; None if they are not concerned.
+        notification: tells the waiters, if there may be some.
+    """
+    fields = task.__dict__
+    if "_wakeups" in fields:
+        fields["_wakeups"].notify_all()
+    if kind is not None and ("_reports" in fields or (home is not None and home.listeners)):
+        callbacks.attempt(task._own_reports().emit, task, kind)
+    if "_hooks" in fields:
+        fields["_hooks"].run(task)
+    if notification is not None:
+        if (
+            get_ident() in threads.serving
+            or home is None
+            or not home.started
+            or threads.kind_of_this() is not None
+        ):
+            callbacks.attempt(notification)
+        else:
+            # It takes locks, and an exception from a signal handler could leave them locked.
+            home.post(partial(callbacks.attempt, notification))
+    added = fields.get("_done_callbacks")
+    if added and home is None:
+        callbacks.run_callbacks(task, added)
+    elif added and home is not None:
+        callbacks.run_callbacks_on(home.callbacks, task, added)
