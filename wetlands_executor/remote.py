@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wetlands_executor.serialize import references
 from wetlands_executor.worker import scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from wetlands_executor.executor import CondaEnvExecutor
     from wetlands_executor.futures.future import Task
+
+
+class Submitter(Protocol):
+    """The executor whose workers have the module."""
+
+    @property
+    def environment(self) -> Any:
+        """The environment in which the workers run."""
+        ...
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Task[Any]:
+        """Schedule a call in a worker."""
+        ...
+
+    @property
+    def map(self) -> Callable[..., Iterator[Any]]:
+        """Schedules a call for each of the items of iterables."""
+        ...
 
 
 class RemoteModule:
     """A module of the environment, seen from here; nothing of it is imported in this process."""
 
-    def __init__(self, executor: CondaEnvExecutor, where: str) -> None:
+    def __init__(self, executor: Submitter, where: str) -> None:
         self.__dict__.update(_executor=executor, _where=where, _known=None)
 
     def _describe(self) -> tuple[list[str], set[str]]:
@@ -52,7 +69,7 @@ class RemoteModule:
 class RemoteFunction:
     """A function (or class) of a remote module: call it, submit it, map it."""
 
-    def __init__(self, executor: CondaEnvExecutor, where: str, name: str) -> None:
+    def __init__(self, executor: Submitter, where: str, name: str) -> None:
         self._executor = executor
         self._target = f"{where}:{name}"
         self.__name__ = name

@@ -1,4 +1,7 @@
-"""The view of an executor that applies options to calls: ``executor.options(timeout=60, retries=2)``."""
+"""The view of an executor that applies options to calls.
+
+``executor.options(timeout=60, retries=2)``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.errors import WaitTimeout
@@ -18,8 +21,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Coroutine, Iterable, Iterator, Sequence
 
-    from wetlands_executor.executor import CondaEnvExecutor
-
 T = TypeVar("T")
 
 #: Seconds that the running calls of a view have after their cancellation until they are killed.
@@ -29,10 +30,54 @@ KILL_AFTER = 10.0
 _KEEP: Any = object()
 
 
-class OptionsView(Executor):
-    """The same pool, with options applied to what is submitted through it. An Executor that can be handed to third parties."""
+class Submitter(Protocol):
+    """An executor, as its views see it: what is submitted through one goes to it with options."""
 
-    def __init__(self, executor: CondaEnvExecutor, options: CallOptions) -> None:
+    _max_workers: int
+
+    def _submit(
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        definition: Any,
+        options: CallOptions | None,
+    ) -> Task[Any]: ...
+
+    def _map(
+        self,
+        fn: Any,
+        iterables: tuple[Iterable[Any], ...],
+        options: CallOptions | None,
+        keep: Callable[[Task[Any]], Task[Any]] | None,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+    ) -> Iterator[Any]: ...
+
+    def _map_tasks(
+        self, fn: Any, iterables: tuple[Iterable[Any], ...], options: CallOptions | None
+    ) -> list[Task[Any]]: ...
+
+    def _submit_script(
+        self,
+        path: str | os.PathLike[str],
+        args: Sequence[str],
+        run_name: str,
+        options: CallOptions | None,
+    ) -> Task[None]: ...
+
+
+class OptionsView(Executor):
+    """The same pool, with options applied to what is submitted through it.
+
+    An Executor that can be handed to third parties.
+    """
+
+    def __init__(self, executor: Submitter, options: CallOptions) -> None:
         self._executor = executor
         self._options = options
         self._max_workers = executor._max_workers
@@ -126,13 +171,16 @@ class OptionsView(Executor):
         return task
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None) -> None:
-        """End this view, not the pool: accept nothing more, and wait for what was submitted through it.
+        """End this view, not the pool.
+
+        Accept nothing more, and wait for what was submitted through it.
 
         Args:
             wait: return when all of it has finished.
             cancel_futures: cancel what has not started.
-            timeout: seconds after which, of what was submitted through this view, the rest is cancelled or asked to stop,
-                and killed after 10 s more; None lets it finish. Without ``wait`` it has no meaning.
+            timeout: seconds after which, of what was submitted through this view, the rest is
+                cancelled or asked to stop, and killed after 10 s more; None lets it finish. Without
+                ``wait`` it has no meaning.
 
         Raises:
             TypeError, ValueError: ``timeout`` is no number of seconds.
