@@ -478,8 +478,8 @@ def test_callbacks_may_wait(single):
 #: Where the host's code makes, or takes in a block, a lock that more than one thread knows, and why an exception on the main thread
 #: cannot leave it locked.
 LOCKS = {
-    "task.py: RLock": "the type of the lock of a Future's condition, which the standard library takes; ours only try it",
-    "task.py: Condition": "for users who wait on a Future's condition themselves",
+    "futures/standard.py: RLock": "the type of the lock of a Future's condition, which the standard library takes; ours only try it",
+    "futures/standard.py: Condition": "for users who wait on a Future's condition themselves",
     "descriptors.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
     "pool/nursery.py: RLock": "taken by threads of the pool",
     "pool/ports.py: Semaphore": "taken by threads of the pool",
