@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -27,14 +26,14 @@ from wetlands_executor.futures.events import make_listener
 from wetlands_executor.futures.future import Callback, Dispatch, Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
 from wetlands_executor.pool import bulk, spawn
-from wetlands_executor.pool import pool as pool_module
+from wetlands_executor.pool.launch import Launcher, WorkerEnv, pickled_initializer, variables_of
 from wetlands_executor.pool.nursery import Nursery
 from wetlands_executor.pool.pool import Pool
+from wetlands_executor.pool.start import StartSettings
 from wetlands_executor.remote import RemoteModule
 from wetlands_executor.serialize import references
-from wetlands_executor.serialize.calls import Definition, define, define_by_value, dump, encode, encode_at_once, wants_value
+from wetlands_executor.serialize.calls import Definition, define, define_by_value, encode, encode_at_once, wants_value
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
-from wetlands_executor.serialize.pickler import CallPickler
 from wetlands_executor.views import OptionsView
 from wetlands_executor.worker import scripts
 
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from wetlands_executor.report import WorkerInfo
 
 T = TypeVar("T")
-
-WorkerEnv = Mapping[str, str] | Callable[[int], Mapping[str, str]] | None
 
 
 class CondaEnvExecutor(Executor):
@@ -117,40 +114,36 @@ class CondaEnvExecutor(Executor):
             )
         self._environment = Environment.find(env)
         self._max_workers: int = max_workers if max_workers is not None else _processors()
-        variables = [_variables(worker_env, index) for index in range(self._max_workers)]
+        variables = [variables_of(worker_env, index) for index in range(self._max_workers)]
         folder = os.fspath(cwd) if cwd is not None else None
-        peer = RemoteInterpreter(self._environment.python, partial(_launch, self._environment, activate, folder, variables, 0))
-        nursery = None
+        launcher = Launcher(self._environment, activate, folder, variables)
+        peer = RemoteInterpreter(self._environment.python, launcher.first)
+        fork_server = None
         if share_preload and spawn.can_fork_workers():
-            nursery = Nursery(partial(_launch_nursery, self._environment, activate, folder, variables), preload, start_timeout)
+            fork_server = Nursery(launcher.fork_server, preload, start_timeout)
         elif share_preload:
             warnings.warn("share_preload=True works on Linux only: each worker imports its preload for itself here", stacklevel=2)
         keeps: list[Any] = []
         if initializer is not None and not callable(initializer):
             initializer = partial(scripts.call_target, references.definition_of_target(references.target_of(initializer)))
-        first = needs = None
+        first: tuple[bytes, str | None, bool] | None = None
+        needs: tuple[Any, ...] = ()
         if initializer:
-            data, pickler = _pickled_initializer((initializer, tuple(initargs)), keeps, peer)
+            data, pickler = pickled_initializer((initializer, tuple(initargs)), keeps, peer)
             first, needs = (data, pickler.by_value, pickler.bytecode), tuple(pickler.needs.values())
+        settings = StartSettings(launcher.worker, peer, list(preload), first, start_timeout, fork_server, keeps, needs)
         self._pool = Pool(
-            partial(_launch, self._environment, activate, folder, variables),
+            settings,
             self._max_workers,
             tasks_per_worker=max_tasks_per_child,
-            preload=preload,
-            initializer=first,
-            start_timeout=start_timeout,
             worker_timeout=worker_timeout,
             task_timeout=task_timeout,
             cancel_grace=cancel_grace,
             what=_describe(self._environment),
-            peer=peer,
-            nursery=nursery,
         )
-        self._pool.keeps = keeps
-        self._pool.needs = needs or ()
         peer.await_hello = weakref.WeakMethod(self._pool.hear_hello)
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
-        self._finalizer = weakref.finalize(self, self._pool.shutdown)
+        self._finalizer = weakref.finalize(self, self._pool.life.shutdown)
         self._finalizer.atexit = False
 
     # --- submitting
@@ -181,7 +174,7 @@ class CondaEnvExecutor(Executor):
             TypeError, ValueError, FileNotFoundError: ``fn`` is no callable and no target.
         """
         pool = self._pool
-        if not kwargs and not pool.refusing:
+        if not kwargs and not pool.closing.refusing:
             encoded = encode_at_once(fn, args, None)
             if encoded is not None:  # the way of most calls: nothing of the user's runs, nothing can fail
                 task = Task._of(pool)
@@ -200,7 +193,7 @@ class CondaEnvExecutor(Executor):
         place: int | None = None,
     ) -> Task[Any]:
         pool = self._pool
-        if pool.refusing:
+        if pool.closing.refusing:
             self._refuse()
         if not callable(fn) and definition is None and type(fn) is not str:
             fn = references.target_of(fn)
@@ -233,7 +226,7 @@ class CondaEnvExecutor(Executor):
         """Pickle a call and give it to the pool. Whatever fails here is the task's failure."""
         pool = self._pool
         try:
-            encoded = encode(fn, args, kwargs, definition, pool.peer)
+            encoded = encode(fn, args, kwargs, definition, pool.settings.peer)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the task's
             if not callable(fn) and not isinstance(fn, str):
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'") from None
@@ -247,8 +240,8 @@ class CondaEnvExecutor(Executor):
             raise
         task._label = encoded.definition or references.display_name(fn)
         pool.submit(encoded, task)
-        if encoded.by_value is not None and pool.peer.record is not None:
-            pool.tidy(pool.peer.record)
+        if encoded.by_value is not None and pool.settings.peer.record is not None:
+            pool.tidy(pool.settings.peer.record)
 
     def _refuse(self) -> None:
         pool = self._pool
@@ -256,7 +249,7 @@ class CondaEnvExecutor(Executor):
             raise RuntimeError("this executor belongs to the process that forked this one: make a new one here")
         if pool.broken is not None:
             raise BrokenProcessPool(str(pool.broken)) from pool.broken
-        raise RuntimeError(pool_module.refusal())
+        raise pool.closing.refusal()
 
     def map(  # the standard library's signature differs by version
         self,
@@ -308,7 +301,7 @@ class CondaEnvExecutor(Executor):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
-        if self._pool.refusing:
+        if self._pool.closing.refusing:
             self._refuse()
         timeout = seconds_of.wait("timeout", timeout)
         end = None if timeout is None else timeout + time.monotonic()
@@ -345,10 +338,10 @@ class CondaEnvExecutor(Executor):
         fn = fn if callable(fn) else references.target_of(fn)
         if callable(fn) or isinstance(fn, str):
             found = define(fn)
-            if found is None or wants_value(found, self._pool.peer):
+            if found is None or wants_value(found, self._pool.settings.peer):
                 found = None
                 with contextlib.suppress(Exception):  # its pickling error belongs to the tasks, where it will be met again
-                    found = define_by_value(fn, self._pool.peer)
+                    found = define_by_value(fn, self._pool.settings.peer)
             return found
         raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
 
@@ -357,7 +350,7 @@ class CondaEnvExecutor(Executor):
         return self._map_tasks(fn, iterables, None)
 
     def _map_tasks(self, fn: Any, iterables: tuple[Iterable[Any], ...], options: CallOptions | None) -> list[Task[Any]]:
-        if self._pool.refusing:
+        if self._pool.closing.refusing:
             self._refuse()
         definition = self._definition_for_many(fn)
         calls = enumerate(zip(*iterables))  # noqa: B905 - as in map
@@ -433,7 +426,7 @@ class CondaEnvExecutor(Executor):
         kept = (listener for listener in pool.listeners if not listener.removed)  # those of windows that are gone
         pool.listeners = (*kept, make_listener(callback, dispatch, once=False))
         if pool.started:
-            pool.post(pool.catch_up)  # of what is under way it is told as well
+            pool.post(pool.direct.sync)  # of what is under way it is told as well
         return self
 
     def remove_listener(self, callback: Callback) -> None:
@@ -520,11 +513,11 @@ class CondaEnvExecutor(Executor):
     @property
     def task_timeout(self) -> float | None:
         """Seconds that one task may run, from its function's start; None is no limit. Setting it concerns tasks submitted from then on."""
-        return self._pool.task_timeout
+        return self._pool.deadlines.task_timeout
 
     @task_timeout.setter
     def task_timeout(self, seconds: float | None) -> None:
-        self._pool.task_timeout = seconds_of.limit("task_timeout", seconds)
+        self._pool.deadlines.limit_tasks(seconds_of.limit("task_timeout", seconds))
 
     def launch(self, wait: bool = True) -> Self:
         """Start all workers now.
@@ -536,20 +529,20 @@ class CondaEnvExecutor(Executor):
             WorkerStartError: none can be started.
             BrokenProcessPool: an initializer failed.
         """
-        if self._pool.refusing:
+        if self._pool.closing.refusing:
             self._refuse()
-        self._pool.launch(wait)
+        self._pool.readiness.launch(wait)
         return self
 
     async def launch_async(self) -> Self:
         """As ``launch``, without blocking the event loop: start all workers, and return when they are ready."""
         import asyncio
 
-        if self._pool.refusing:
+        if self._pool.closing.refusing:
             self._refuse()
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        self._pool.launch_then(partial(post_to_loop, loop, _answer, ready))
+        self._pool.readiness.launch_then(partial(post_to_loop, loop, _answer, ready))
         await ready
         return self
 
@@ -574,21 +567,21 @@ class CondaEnvExecutor(Executor):
         """
         timeout = seconds_of.wait("timeout", timeout)
         pool = self._pool
-        pool.shutdown(cancel_pending=cancel_futures)
+        pool.life.shutdown(cancel_pending=cancel_futures)
         if timeout is not None:
-            pool.wind_down_later(timeout, f"the executor was shut down, and its timeout of {timeout:g} s was over")
+            pool.life.wind_down_later(timeout, f"the executor was shut down, and its timeout of {timeout:g} s was over")
         # Its registry keeps the pool, and with it failed tasks, their tracebacks and all that those look at, as long as the executor lives.
         self._finalizer.detach()
         if wait:
-            pool.join()
+            pool.life.join()
 
     def terminate_workers(self) -> None:
         """End all workers now (SIGTERM, then SIGKILL): running tasks fail with BrokenProcessPool, queued ones are cancelled."""
-        self._pool.terminate(kill=False, why="by terminate_workers()")
+        self._pool.life.terminate(kill=False, why="by terminate_workers()")
 
     def kill_workers(self) -> None:
         """End all workers now (SIGKILL): running tasks fail with BrokenProcessPool, queued ones are cancelled."""
-        self._pool.terminate(kill=True, why="by kill_workers()")
+        self._pool.life.terminate(kill=True, why="by kill_workers()")
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
@@ -607,12 +600,12 @@ class CondaEnvExecutor(Executor):
         """Ask, interrupt after 5 s, kill after 5 more; a second Ctrl-C kills at once."""
         pool = self._pool
         try:
-            pool.wind_down(f"the executor was shut down by {why.__name__}")
+            pool.life.wind_down(f"the executor was shut down by {why.__name__}")
             self._finalizer.detach()
-            pool.join()
+            pool.life.join()
         except KeyboardInterrupt:
-            pool.terminate(kill=True, why="by a second KeyboardInterrupt")
-            pool.join()
+            pool.life.terminate(kill=True, why="by a second KeyboardInterrupt")
+            pool.life.join()
             raise
 
     async def __aenter__(self) -> Self:
@@ -627,23 +620,23 @@ class CondaEnvExecutor(Executor):
 
         pool = self._pool
         if exc_type is not None and (issubclass(exc_type, (KeyboardInterrupt, SystemExit)) or _is_cancellation(exc_type)):
-            pool.wind_down(f"the executor was shut down by {exc_type.__name__}")
+            pool.life.wind_down(f"the executor was shut down by {exc_type.__name__}")
         else:
-            pool.shutdown()
+            pool.life.shutdown()
         self._finalizer.detach()
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
-        pool.when_finished(partial(post_to_loop, loop, wake_waiter, ended))
+        pool.life.when_finished(partial(post_to_loop, loop, wake_waiter, ended))
         cancelled = 0
         while not ended.done():
             try:
                 await asyncio.wait((ended,))
             except asyncio.CancelledError:
                 cancelled += 1
-                if cancelled == 1 and pool.end_reason is None:
-                    pool.wind_down("the executor was shut down by CancelledError")
+                if cancelled == 1 and pool.closing.reason is None:
+                    pool.life.wind_down("the executor was shut down by CancelledError")
                 else:
-                    pool.terminate(kill=True, why="by a second cancellation")
+                    pool.life.terminate(kill=True, why="by a second cancellation")
         if cancelled:
             raise asyncio.CancelledError
 
@@ -694,44 +687,9 @@ def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: An
         raise TypeError(f"preload must be a sequence of module names, not the string {preload!r}: write preload=[{preload!r}]")
 
 
-def _pickled_initializer(call: tuple[Any, ...], keeps: list[Any], peer: RemoteInterpreter) -> tuple[bytes, CallPickler]:
-    try:
-        return dump(call, None, keeps, remote=peer)
-    except pickle.PicklingError:
-        if not peer.silent:
-            raise
-        # It has no source, which would be right for any version. As it is it may be; else the worker says so.
-        return dump(call, None, keeps)
-
-
 def _processors() -> int:
     count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
     return min(61, count) if os.name == "nt" else count
-
-
-def _variables(worker_env: WorkerEnv, index: int) -> dict[str, str]:
-    found = worker_env(index) if callable(worker_env) else worker_env
-    return dict(found or {})
-
-
-def _launch(
-    environment: Environment, activate: bool | Sequence[str], cwd: str | None, variables: list[dict[str, str]], index: int
-) -> tuple[Sequence[str], Mapping[str, str], str | None]:
-    spec = environment.launch_spec(activate=activate, cwd=cwd, worker_env=variables[index])
-    return spec.argv, spec.env, spec.cwd
-
-
-#: How many threads numerical libraries start when they are loaded, or at their first call.
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
-def _launch_nursery(
-    environment: Environment, activate: bool | Sequence[str], cwd: str | None, variables: list[dict[str, str]]
-) -> tuple[Sequence[str], Mapping[str, str], str | None]:
-    """Return how to start the process that imports the preload: with the variables that are the same for all workers."""
-    common = {name: value for name, value in variables[0].items() if all(each.get(name) == value for each in variables)}
-    spec = environment.launch_spec(activate=activate, cwd=cwd, worker_env={**dict.fromkeys(THREAD_VARIABLES, "1"), **common})
-    return spec.argv, spec.env, spec.cwd
 
 
 def _describe(environment: Environment) -> str:

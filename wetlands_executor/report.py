@@ -10,8 +10,9 @@ from wetlands_executor.futures.future import Task
 from wetlands_executor.pool.delivery import Latch
 
 if TYPE_CHECKING:
+    from wetlands_executor.pool.call import Call
     from wetlands_executor.pool.pool import Pool
-    from wetlands_executor.pool.process import Call, WorkerProcess
+    from wetlands_executor.pool.worker_process import WorkerProcess
 
 #: Queued tasks that ``progress`` lists; all are counted.
 LISTED = 1000
@@ -48,7 +49,7 @@ class WorkerInfo:
 
 def workers(pool: Pool) -> list[WorkerInfo]:
     """Return what the workers do, by index."""
-    if any(process.sent_directly for process in list(pool.processes.values())):
+    if any(process.direct.sent for process in list(pool.processes.values())):
         _under_way(pool)  # some may have finished, and nobody has looked
     return sorted((_worker(process) for process in list(pool.processes.values())), key=lambda info: info.index)
 
@@ -69,7 +70,7 @@ def _worker(process: WorkerProcess) -> WorkerInfo:
             cpu = 100 * (times.user + times.system) / max(time.time() - started, 1e-3)
     except psutil.Error:
         pass  # it has ended since
-    name = running[0].task.name if running else None
+    name = running[0].name if running else None
     return WorkerInfo(process.index, process.process.pid, state, name, process.finished, len(calls) - len(running), rss, cpu, started)
 
 
@@ -81,7 +82,7 @@ def _under_way(pool: Pool) -> tuple[list[Call], list[Call]]:
         done = Latch()
 
         def look() -> None:
-            pool.catch_up()
+            pool.direct.sync()
             found.append(_look(pool))
             done.set()
 
@@ -114,8 +115,25 @@ def progress(pool: Pool) -> dict[str, Any]:
         "workers": [
             {"id": info.index, "idle": info.state == "idle", "task": info.task, "queue_depth": info.queue_depth} for info in workers(pool)
         ],
-        "tasks": [_task(task) for task in [*(call.task for call in running), *(call.task for call in waiting[:LISTED]), *held[:LISTED]]],
+        "tasks": [*map(_call, running), *map(_call, waiting[:LISTED]), *map(_task, held[:LISTED])],
         "errors": [{"id": task.id, "name": task.name, "error": task.error} for task in ledger.failures()],
+    }
+
+
+def _call(call: Any) -> dict[str, Any]:
+    """Return what is known of a call, or of calls of a ``map`` that travel together."""
+    if call.task is not None:
+        return _task(call.task)
+    process = call.process
+    since = process.running_since(call) if process is not None else None
+    running = process is not None and process.is_running(call)
+    return {
+        "id": str(call.number),
+        "name": call.name,
+        "state": "running" if running else "pending",
+        "queued_duration_ms": round(1000 * (time.time() - call.batch.created_at), 3) if since is None else 0.0,
+        "execution_duration_ms": None if since is None else round(1000 * (time.monotonic() - since), 3),
+        "progress_pct": None,
     }
 
 
@@ -136,7 +154,7 @@ def find(pool: Pool, identifier: str) -> Task[Any] | None:
     """Return a task by its id."""
     running, waiting = _under_way(pool)
     for call in (*running, *waiting):
-        if call.task.id == identifier:
+        if call.task is not None and call.task.id == identifier:
             found: Task[Any] = call.task
             return found
     for task in [*list(pool.dependents), *list(pool.unstarted)]:
@@ -147,7 +165,7 @@ def find(pool: Pool, identifier: str) -> Task[Any] | None:
 
 def is_responsive(pool: Pool) -> bool:
     """Return True if no busy worker is past ``worker_timeout`` and the I/O thread answers."""
-    limit = pool.worker_timeout
+    limit = pool.deadlines.worker_timeout
     if limit is not None:
         now = time.monotonic()
         for process in list(pool.processes.values()):

@@ -17,6 +17,7 @@ from tests.arena import workload
 from tests.contract.meeting import DEADLINE
 from tests.faults.observe import kill_first, until
 from wetlands_executor import WorkerCrashed
+from wetlands_executor.pool.call import CallPhase
 from wetlands_executor.sharedmem import arena
 
 np = pytest.importorskip("numpy")
@@ -52,7 +53,7 @@ def test_its_blocks_are_freed_whatever_becomes_of_it(make, memory, meeting, end)
     executor.submit(workload.wait_with, np.ones(50_000), "nowhere").exception(DEADLINE)
     executor.submit(workload.total, np.ones(50_000)).result(DEADLINE)
     task = executor.submit(workload.wait_with, np.ones(50_000), meeting.address)
-    assert not task._call.known, "it was to take the express lane"
+    assert task._call.phase is CallPhase.DIRECT, "it was to take the express lane"
     guest = meeting.next()
     assert memory.in_use
     if end == "kill":

@@ -416,7 +416,7 @@ def _surroundings(executor: Any, ping_pong: float) -> Any:
     """Return the real modules, an open pool, a worker's runner on pipes of our own, and makers of the small things."""
     names = ("pool.ports", "serialize.calls", "serialize.settings")
     modules = {name.partition(".")[2]: importlib.import_module(f"wetlands_executor.{name}") for name in names}
-    worker_process = importlib.import_module("wetlands_executor.pool.process").WorkerProcess
+    worker_process = importlib.import_module("wetlands_executor.pool.worker_process").WorkerProcess
     wire = importlib.import_module("wetlands_executor.worker.wire")
     nothing = importlib.import_module(f"{__package__}.functions").nothing
     pool = executor._pool
@@ -457,7 +457,7 @@ _MOMENTS = (
     ("wetlands_executor.pool.pool", "Pool.submit", "Task made, call encoded", None),
     ("wetlands_executor.task", "Task._sleep", "result() waits on the return lane", None),
     ("wetlands_executor.task", "Task._settle_quietly", "answer read", "Task settled"),
-    ("wetlands_executor.pool.process", "WorkerProcess.read_results", "I/O thread awake", "result read and parsed"),
+    ("wetlands_executor.pool.result_stream", "ResultStream.read", "I/O thread awake", "result read and parsed"),
 )
 
 

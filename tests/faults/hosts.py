@@ -639,7 +639,7 @@ def smoke():
 
 
 def _nursery(executor):
-    while (process := executor._pool.nursery._process) is None:
+    while (process := executor._pool.settings.fork_server._process) is None:
         time.sleep(0.001)  # it is being started by another thread
     return process.pid
 

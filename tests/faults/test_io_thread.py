@@ -29,19 +29,20 @@ def test_a_job_that_fails_costs_nothing_else(executor: CondaEnvExecutor, caplog:
         if how == "post":
             pool.post(_fail)
         else:
-            pool.later(0.0, _fail)
+            pool.loop.later(0.0, _fail)
         assert task.result(DEADLINE) is None
         assert executor.submit(odd.same, 1).result(DEADLINE) == 1
         assert until(lambda: any("this is a bug" in record.getMessage() for record in caplog.records))
 
 
-@pytest.mark.parametrize("name", ["_on_started", "_on_progress", "_on_printed", "_on_log"])
+@pytest.mark.parametrize("name", ["on_started", "on_progress", "on_printed", "on_log"])
 def test_what_fails_for_one_worker_costs_that_one(executor: CondaEnvExecutor, meeting: Meeting, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A fault is put into the handling of what one call sends."""
     neighbour = executor.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
-    monkeypatch.setattr(executor._pool, name, lambda *_args: _fail())
-    kind = {"_on_started": 9, "_on_progress": 10, "_on_printed": 13, "_on_log": 12}[name]
+    part = executor._pool.deadlines if name == "on_started" else executor._pool.inbound
+    monkeypatch.setattr(part, name, lambda *_args: _fail())
+    kind = {"on_started": 9, "on_progress": 10, "on_printed": 13, "on_log": 12}[name]
     bad = executor.submit(forging.forge_and_sleep, kind, "stream 0", "as it is", 60)
     assert isinstance(bad.exception(DEADLINE), WorkerCrashed)
     assert "a failure of the test's own" in str(bad.exception())
@@ -55,10 +56,10 @@ def test_what_fails_for_one_worker_costs_that_one(executor: CondaEnvExecutor, me
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_end_of_a_worker_that_cannot_be_dealt_with(single: CondaEnvExecutor, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """A fault is put into its burial: its call ends all the same, and another worker takes its place."""
-    names = ["_certify", "_take_survivors"][:times]
+    names = ["exit_error", "take_unsent"][:times]
     single.submit(odd.same, 1).result(DEADLINE)
     for name in names:
-        monkeypatch.setattr(single._pool, name, lambda *_args: _fail())
+        monkeypatch.setattr(single._pool.reaper, name, lambda *_args: _fail())
     task = single.submit(os._exit, 3)
     assert isinstance(task.exception(DEADLINE), WorkerCrashed)
     monkeypatch.undo()
@@ -77,8 +78,8 @@ def test_when_the_thread_itself_fails_no_task_stays_open(make: Callable[..., Con
     pool = executor._pool
 
     def harm() -> None:
-        pool._publish = _fail  # type: ignore[method-assign]
-        pool._changed = True
+        pool.shell.publish = _fail  # type: ignore[method-assign]
+        pool.shell.changed = True
 
     pool.post(harm)
     for task in tasks:
@@ -104,8 +105,8 @@ def test_a_call_on_the_direct_way_is_not_missed_when_the_thread_fails(make: Call
     meeting.next()
 
     def harm() -> None:
-        pool._publish = _fail  # type: ignore[method-assign]
-        pool._changed = True
+        pool.shell.publish = _fail  # type: ignore[method-assign]
+        pool.shell.changed = True
 
     pool.post(harm)
     assert isinstance(task.exception(DEADLINE), BrokenProcessPool)
@@ -157,7 +158,7 @@ def test_starts_that_fail_leave_nothing(make: Callable[..., CondaEnvExecutor]) -
 
     executor = make(1)
     pool = executor._pool
-    pool._launch = lambda _index: (["/no/such/interpreter"], {}, None)
+    pool.settings.launch = lambda _index: (["/no/such/interpreter"], {}, None)
     for _ in range(30):
         assert isinstance(executor.submit(odd.same, 1).exception(DEADLINE), WorkerStartError)
     executor.clear_failed()

@@ -191,7 +191,7 @@ def test_what_has_ended_is_let_go_of_whatever_its_limits(make: Callable[..., Con
         return sum(one() is not None for one in kept) <= 1
 
     assert until(gone)
-    assert len(executor._pool._timers) <= 2
+    assert executor._pool.loop.timer_count <= 2
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")

@@ -14,7 +14,7 @@ import pytest
 from tests.contract.workload import attend
 from tests.faults import work
 from tests.faults.observe import DEADLINE, crash_of, until
-from wetlands_executor.pool import arrivals
+from wetlands_executor.pool import output
 
 
 class Recorder(io.StringIO):
@@ -198,8 +198,8 @@ def test_stream_that_blocks(single):
 
 def test_last_lines_come_before_the_result_while_reading_is_paused(single, meeting, monkeypatch):
     """What is left of them fits into the pipe, so that the task can end."""
-    monkeypatch.setattr(arrivals, "OUTPUT_HIGH", 0)
-    monkeypatch.setattr(arrivals, "OUTPUT_LOW", 0)
+    monkeypatch.setattr(output, "OUTPUT_HIGH", 0)
+    monkeypatch.setattr(output, "OUTPUT_LOW", 0)
     out = Gate()
     with contextlib.redirect_stdout(out):
         task = single.submit(work.say_attend_and_flood, meeting.address, 500)
@@ -221,9 +221,9 @@ def test_reading_goes_on_if_all_was_written_in_the_moment_of_the_pause(single, m
 
         def __lt__(self, count: int) -> bool:
             (process,) = single._pool.processes.values()
-            return count > 0 and until(lambda: not process.streams[0].under_way)
+            return count > 0 and until(lambda: not process.output.stdout.under_way)
 
-    monkeypatch.setattr(arrivals, "OUTPUT_HIGH", Slow(0))
+    monkeypatch.setattr(output, "OUTPUT_HIGH", Slow(0))
     out = Recorder()
     with contextlib.redirect_stdout(out):
         assert single.submit(work.flood, 20_000, 100).result(DEADLINE) == 20_000

@@ -236,7 +236,7 @@ def test_an_executor_that_is_never_used_starts_no_thread(how, monkeypatch):
     executor = CondaEnvExecutor(max_workers=1)
     UNUSED[how](executor)
     assert executor._pool.ended
-    assert executor._pool.join(0)
+    assert executor._pool.life.join(0)
     with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
         executor.submit(pow, 2, 3)
     assert started == []
@@ -297,8 +297,8 @@ WAITS = {
 #: How a function gets onto a thread of the pool: as what a finalizer does that the collector runs there.
 PLACES = {
     "io": lambda pool, job: pool.post(job),
-    "output": lambda pool, job: pool.output.put(job),
-    "start": lambda pool, job: pool.starter.put(job),
+    "output": lambda pool, job: pool.output.thread.put(job),
+    "start": lambda pool, job: pool.starter.thread.put(job),
 }
 
 
@@ -362,7 +362,7 @@ def test_a_shutdown_in_a_finalizer_is_begun_and_not_waited_for(place):
     assert isinstance(error, RuntimeError)
     assert seconds < 1
     assert task.result(DEADLINE) == 8
-    assert executor._pool.join(DEADLINE)
+    assert executor._pool.life.join(DEADLINE)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -547,7 +547,8 @@ def test_a_forked_child_may_wait_on_all_its_threads(tmp_path, place):
         "with CondaEnvExecutor(max_workers=1) as executor:\n"
         "    executor.submit(pow, 2, 3).result(30)\n"
         "    pool = executor._pool\n"
-        f"    {{'io': pool.post, 'output': pool.output.put, 'start': pool.starter.put, 'callbacks': pool.callbacks.put}}[{place!r}](fork)\n"
+        "    put = {'io': pool.post, 'output': pool.output.thread.put, 'start': pool.starter.thread.put, 'callbacks': pool.callbacks.put}\n"
+        f"    put[{place!r}](fork)\n"
         "    done.wait(60)\n"
         "print(codes)\n"
     )

@@ -1,4 +1,4 @@
-"""The way back of a short call, on which its submitter takes the answer from the worker itself (``pool/return_lane.py``).
+"""The way back of a short call, on which its submitter takes the answer from the worker itself (``pool/direct.py``).
 
 A call whose answer nobody has looked at yet is *quiet*: each way to look at it must find the end, and nothing may get lost on the way.
 """
@@ -21,7 +21,7 @@ from tests.contract.workload import attend
 from tests.faults import work
 from tests.faults.observe import DEADLINE, crash_of, gone, kill_first, pids, until
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
-from wetlands_executor.pool import return_lane
+from wetlands_executor.pool import direct
 from wetlands_executor.worker import wire
 
 
@@ -386,7 +386,7 @@ def test_a_time_limit_by_a_signal_handler(single, meeting, handler, expected):
 
     handler(raise_limit)
     if expected:
-        assert until(lambda: single.submit(pow, 2, 2).result() == 4 and next(iter(single._pool.processes.values())).return_lane.expected)
+        assert until(lambda: single.submit(pow, 2, 2).result() == 4 and next(iter(single._pool.processes.values())).direct.receive.expected)
     for _ in range(3):
         task = single.submit(attend, meeting.address, "limited")
         guest = meeting.next()
@@ -467,11 +467,11 @@ def test_who_wakes_up_after_the_end_leaves_nothing_behind(single, meeting, monke
     (process,) = pool.processes.values()
     task = single.submit(attend, meeting.address, "held")
     meeting.next()
-    monkeypatch.setattr(return_lane, "read", lambda fd, count: (os.read(fd, count), pool.finished.wait(DEADLINE))[0])
+    monkeypatch.setattr(direct, "read", lambda fd, count: (os.read(fd, count), pool.life.finished.wait(DEADLINE))[0])
     waiter = threading.Thread(target=task.exception)
     waiter.start()
-    assert until(lambda: process.return_lane.caller is not None)
+    assert until(lambda: process.direct.receive.caller is not None)
     single.kill_workers()
     waiter.join(DEADLINE)
     assert not waiter.is_alive()
-    assert pool.departures.first is None
+    assert pool.direct.abandoned.first is None

@@ -18,7 +18,7 @@ from tests.contract.workload import attend
 from tests.faults import work
 from tests.faults.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, lines, pids, until
 from wetlands_executor import CondaEnvExecutor, TaskTimeoutError, WorkerCrashed, WorkerStartError, children
-from wetlands_executor.pool import arrivals
+from wetlands_executor.pool import reaper
 from wetlands_executor.serialize.settings import current_settings
 
 
@@ -42,7 +42,7 @@ def module(tmp_path, monkeypatch):
 
 def nursery_of(executor: CondaEnvExecutor) -> int:
     """Return the pid of the process that forks the workers."""
-    process = executor._pool.nursery._process
+    process = executor._pool.settings.fork_server._process
     assert process is not None
     return process.pid
 
@@ -289,7 +289,7 @@ def test_everybody_dies_again_and_again(shared, tmp_path, stress_rng):
     for turn in range(25):
         for number in range(turn * 40, turn * 40 + 40):
             tasks[number] = executor.submit(work.journal, str(journal), number)
-        process = executor._pool.nursery._process
+        process = executor._pool.settings.fork_server._process
         victims = [info.pid for info in executor.workers() if info.pid]
         if process is not None and stress_rng.random() < 0.5:
             victims = [process.pid] + victims * (stress_rng.random() < 0.3)
@@ -312,7 +312,7 @@ def test_everybody_dies_again_and_again(shared, tmp_path, stress_rng):
 
 def test_nursery_is_stopped(shared, meeting, monkeypatch):
     """A death is certified without it; shutdown does not wait for it for ever."""
-    monkeypatch.setattr(arrivals, "STATUS_GRACE", 0.2)
+    monkeypatch.setattr(reaper, "STATUS_GRACE", 0.2)
     executor = shared(2).launch()
     parent = nursery_of(executor)
     task = executor.submit(attend, meeting.address)

@@ -14,7 +14,7 @@ import pytest
 from tests.faults import work
 from tests.faults.observe import DEADLINE
 from wetlands_executor import CondaEnvExecutor, printing_task
-from wetlands_executor.pool import arrivals
+from wetlands_executor.pool import output
 
 
 class Waiting(io.StringIO):
@@ -146,8 +146,8 @@ def _log(count):
 
 def test_a_stream_that_waits_for_what_is_behind_a_flood(single, monkeypatch):
     """The worker must finish printing first, more than is read while the output thread does not keep up."""
-    monkeypatch.setattr(arrivals, "OUTPUT_HIGH", 2)
-    monkeypatch.setattr(arrivals, "OUTPUT_LOW", 1)
+    monkeypatch.setattr(output, "OUTPUT_HIGH", 2)
+    monkeypatch.setattr(output, "OUTPUT_LOW", 1)
     out = Waiting(lambda: single.submit(pow, 2, 5).result(DEADLINE))
     with contextlib.redirect_stdout(out):
         assert single.submit(work.flood, 60_000, 100).result(DEADLINE) == 60_000
@@ -158,8 +158,8 @@ def test_a_stream_that_waits_for_what_is_behind_a_flood(single, monkeypatch):
 
 
 def test_a_stream_that_waits_when_reading_was_paused_before(single, meeting, monkeypatch):
-    monkeypatch.setattr(arrivals, "OUTPUT_HIGH", 0)
-    monkeypatch.setattr(arrivals, "OUTPUT_LOW", 0)
+    monkeypatch.setattr(output, "OUTPUT_HIGH", 0)
+    monkeypatch.setattr(output, "OUTPUT_LOW", 0)
     entered, go = threading.Event(), threading.Event()
 
     def act():
@@ -204,10 +204,10 @@ def test_a_stream_that_waits_at_the_end_of_the_executor():
         task = executor.submit(_say_and_return, 32)
         assert entered.wait(DEADLINE)
         executor.shutdown(wait=False)
-        assert executor._pool.workers_gone.wait(DEADLINE)
+        assert executor._pool.life.workers_gone.wait(DEADLINE)
         assert not task.done()
         go.set()
-        assert executor._pool.join(DEADLINE)
+        assert executor._pool.life.join(DEADLINE)
     assert first.result(0) == 1
     assert out.found == [32]
     assert out.getvalue() == "a\nsaid\n"
@@ -219,6 +219,6 @@ def test_a_stream_that_shuts_the_executor_down():
         executor = CondaEnvExecutor(max_workers=1)
         task = executor.submit(_say_and_return, 32)
         assert task.result(DEADLINE) == 32
-        assert executor._pool.join(DEADLINE)
+        assert executor._pool.life.join(DEADLINE)
     assert out.found == [None]
     assert out.getvalue() == "said\n"

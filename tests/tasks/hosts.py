@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, TaskEvent
-from wetlands_executor.pool import pool
+from wetlands_executor.pool import lifecycle
 
 
 def rss() -> int:
@@ -85,7 +85,7 @@ def attentive_sleep() -> Iterator[Callable[[float], object]]:
 
 def interrupted(kind: str, path: str, seconds: str) -> None:
     """Block in ``with`` until Ctrl-C; print what became of the tasks."""
-    pool.INTERRUPT_AFTER = float(seconds)
+    lifecycle.INTERRUPT_AFTER = float(seconds)
     calls: dict[str, Any] = {"cooperative": workload.cooperate_by_update, "sleeping": workload.sleep_on, "stubborn": workload.stubborn}
     running = queued = None
     ready = threading.Event()
@@ -132,7 +132,7 @@ def interrupted_async(kind: str, path: str, seconds: str, how: str) -> None:
     import asyncio
     import signal
 
-    pool.INTERRUPT_AFTER = float(seconds)
+    lifecycle.INTERRUPT_AFTER = float(seconds)
     calls: dict[str, Any] = {"cooperative": workload.cooperate_by_update, "sleeping": workload.sleep_on, "stubborn": workload.stubborn}
     tasks: list[Any] = []
 

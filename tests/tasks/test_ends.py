@@ -18,7 +18,7 @@ from tests.contract.meeting import Meeting
 from tests.tasks import workload
 from tests.tasks.conftest import Host
 from wetlands_executor import CondaEnvExecutor, TaskStatus
-from wetlands_executor.pool import pool as pool_module
+from wetlands_executor.pool import lifecycle
 
 DEADLINE = 60
 CANCELED = TaskStatus.CANCELED
@@ -49,7 +49,7 @@ def test_after_the_timeout_what_waits_is_cancelled_and_what_runs_is_asked(single
 def test_what_does_not_look_is_interrupted_and_then_killed(
     single: CondaEnvExecutor, meeting: Meeting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "INTERRUPT_AFTER", 0.3)
+    monkeypatch.setattr(lifecycle, "INTERRUPT_AFTER", 0.3)
     path = tmp_path / "journal"
     running = single.submit(workload.stubborn, meeting.address, "in", str(path))
     guest = meeting.next()
@@ -223,7 +223,7 @@ def test_a_second_cancellation_kills_at_once(make: Callable[..., CondaEnvExecuto
             await task
         return time.monotonic() - began
 
-    assert asyncio.run(main()) < pool_module.INTERRUPT_AFTER
+    assert asyncio.run(main()) < lifecycle.INTERRUPT_AFTER
 
 
 def test_the_loop_goes_on_while_a_block_ends(single: CondaEnvExecutor, meeting: Meeting) -> None:

@@ -16,7 +16,8 @@ from tests.contract.meeting import DEADLINE, Meeting
 from tests.tasks import workload
 from tests.tasks.recorder import Latch, Recorder
 from wetlands_executor import CondaEnvExecutor, TaskEvent, TaskEventType, TaskStatus
-from wetlands_executor.pool.process import WorkerProcess
+from wetlands_executor.pool.direct import DirectSend
+from wetlands_executor.pool.worker_process import WorkerProcess
 
 STARTED, UPDATE = TaskEventType.STARTED, TaskEventType.UPDATE
 COMPLETION, FAILURE, CANCELATION = TaskEventType.COMPLETION, TaskEventType.FAILURE, TaskEventType.CANCELATION
@@ -71,15 +72,15 @@ def test_started_comes_if_the_worker_took_it_at_that_moment(
 ) -> None:
     """It has read the frame, which does not ask it to tell, and the board does not say so yet."""
     refused = threading.Event()
-    close_lane = WorkerProcess.close_lane
+    close = DirectSend.close
 
-    def close_and_note(process: WorkerProcess) -> bool:
-        closed = close_lane(process)
+    def close_and_note(direct: DirectSend) -> bool:
+        closed = close(direct)
         if not closed:
             refused.set()
         return closed
 
-    monkeypatch.setattr(WorkerProcess, "close_lane", close_and_note)
+    monkeypatch.setattr(DirectSend, "close", close_and_note)
     monkeypatch.setattr(WorkerProcess, "is_running", lambda _process, _call: False)
     task = single.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
@@ -87,10 +88,10 @@ def test_started_comes_if_the_worker_took_it_at_that_moment(
     assert single._pool is not None
     (process,) = single._pool.processes.values()
     if inside:
-        key = process._lane_key.get()  # as a submitting thread within its write
+        key = process.direct._key.get()  # as a submitting thread within its write
         task.listen(recorder)
         assert refused.wait(DEADLINE)
-        process._lane_key.put(key)
+        process.direct._key.put(key)
     else:
         task.listen(recorder)
     recorder.wait(STARTED)

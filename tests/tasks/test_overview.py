@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+from wetlands_executor.pool.ledger import Ledger
 
 from tests.contract.meeting import DEADLINE, Meeting
 from tests.tasks import workload
 from tests.tasks.conftest import Host
 from tests.tasks.recorder import Latch
 from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task, TasksFailed, WorkerCrashed, WorkerInfo
-from wetlands_executor.pool.ledger import Ledger
 
 # ---------------------------------------------------------------------------------------------------------- wait_all
 

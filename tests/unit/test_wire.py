@@ -15,7 +15,10 @@ from collections.abc import Iterator
 import pytest
 
 from wetlands_executor.pool import ports
-from wetlands_executor.pool.process import DIRECT, GARBAGE, LONGEST, TAIL, Call, Frame, WorkerProcess
+from wetlands_executor.pool.call import GARBAGE, Call
+from wetlands_executor.pool.result_stream import DIRECT, LONGEST, Frame
+from wetlands_executor.pool.worker_output import TAIL
+from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.serialize.calls import encode
 from wetlands_executor.serialize.settings import current_settings
 from wetlands_executor.worker import wire
@@ -69,7 +72,7 @@ class Side:
         port.add_reader(self.pipes.results, ports.RESULTS, self._on_results)
 
     def _on_results(self) -> None:
-        frames, ended = self.process.read_results()
+        frames, ended = self.process.results.read()
         self.frames += (Frame(*frame) for frame in frames)
         if ended:
             self.ended = True
@@ -203,8 +206,8 @@ def test_a_frame_cut_at_every_byte() -> None:
     data = frame(1, b"first") + frame(2, b"")
     for cut in range(len(data) + 1):
         process = WorkerProcess(1, 0, side.pipes, port, NONCE)  # type: ignore[arg-type]
-        found = process._parse(data[:cut])
-        found += process._parse(process._buffer + data[cut:])
+        found = process.results._parse(data[:cut])
+        found += process.results._parse(process.results._buffer + data[cut:])
         assert plain([Frame(*raw) for raw in found]) == [(wire.VALUE, 1, b"first"), (wire.VALUE, 2, b"")]
     side.close()
 
@@ -242,9 +245,9 @@ def test_every_cut_around_the_head_of_a_large_frame(polled: Side) -> None:
         borders = [0, cut, *range(cut + 5000, len(data), 60_000), len(data)]
         for start, end in zip(borders, borders[1:]):
             assert os.write(polled.pipes.its_results, data[start:end]) == end - start
-            while (arrived := process.arrived) < end:
-                found += [Frame(*frame) for frame in process.read_results()[0]]
-                assert process.arrived > arrived
+            while (arrived := process.results.arrived) < end:
+                found += [Frame(*frame) for frame in process.results.read()[0]]
+                assert process.results.arrived > arrived
         assert plain(found) == [(wire.VALUE, 1, b"x"), (wire.VALUE, 2, large)]
 
 
@@ -311,7 +314,7 @@ def test_a_length_that_fits_nowhere_is_told_to_its_own_task(polled: Side, monkey
     """Plausible on the wire, too much for this host: read, dropped, reported; the next frame is unharmed."""
     import builtins
 
-    from wetlands_executor.pool import process as module
+    from wetlands_executor.pool import result_stream as module
 
     def no_memory(size: int) -> bytearray:
         raise MemoryError
@@ -330,7 +333,7 @@ def test_arrived_counts_every_byte(side: Side) -> None:
     thread = side.write(data)
     side.read_until_end()
     thread.join()
-    assert side.process.arrived == len(data)
+    assert side.process.results.arrived == len(data)
 
 
 # --- the inbox
@@ -374,10 +377,10 @@ def test_take_back_returns_what_the_worker_has_not_read(polled: Side, stress_rng
     polled.port.remove(polled.pipes.results)
     for _ in range(20):
         calls = [call(number, "z" * stress_rng.choice((1, 10, 500))) for number in range(1, stress_rng.randrange(2, 40))]
-        polled.process.send_calls(calls)
+        polled.process.give(calls)
         taken = stress_rng.randrange(len(calls) + 1)
         read = [wire.CALL.unpack_from(os.read(polled.pipes.its_inbox, wire.FRAME))[5] for _ in range(taken)]
-        back = polled.process.take_back()
+        back = polled.process.reclaim()
         assert read == [made.number for made in calls[:taken]]
         assert back == calls[taken:]
         assert all(made.process is None for made in back)
@@ -390,12 +393,12 @@ def test_take_back_includes_what_did_not_fit_into_the_pipe(polled: Side) -> None
     """Frames in the pipe and frames in the outbox, none twice, none torn."""
     capacity = 65536 // wire.FRAME
     calls = [call(number) for number in range(1, 2 * capacity)]
-    polled.process.send_calls(calls)
+    polled.process.give(calls)
     read = [wire.CALL.unpack_from(os.read(polled.pipes.its_inbox, wire.FRAME))[5] for _ in range(3)]
-    back = polled.process.take_back()
+    back = polled.process.reclaim()
     assert read == [1, 2, 3]
     assert [made.number for made in back] == [made.number for made in calls[3:]]
-    assert polled.process.take_back() == []
+    assert polled.process.reclaim() == []
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs a second open of a pipe's reading end")
@@ -413,9 +416,9 @@ def test_the_kernel_decides_who_gets_a_frame(polled: Side) -> None:
 
     worker = threading.Thread(target=work)
     worker.start()
-    polled.process.send_calls(calls)
+    polled.process.give(calls)
     go.set()
-    back = [made.number for made in polled.process.take_back()]
+    back = [made.number for made in polled.process.reclaim()]
     polled.pipes.close_fd(polled.pipes.inbox)
     worker.join()
     assert sorted(read + back) == [made.number for made in calls]
@@ -425,44 +428,46 @@ def test_a_direct_frame_is_written_once_and_recorded(polled: Side) -> None:
     """One frame per lane; a second thread is refused until the first record is absorbed and the lane published again."""
     process = polled.process
     first, second = call(1), call(2)
-    assert not process.send_directly(first)
-    process.lane_open = True
-    assert process.send_directly(first)
-    assert not process.send_directly(second)
-    assert process.absorb() == [first]
+    process.outbox.tell(first)
+    assert not process.direct.send(first)
+    process.direct.open = True
+    assert process.direct.send(first)
+    assert not process.direct.send(second)
+    assert process.register() == [first]
     assert process.calls == {1: first}
-    process.lane_open = True
-    assert process.send_directly(second)
+    process.direct.open = True
+    assert process.direct.send(second)
     assert len(os.read(polled.pipes.its_inbox, 4096)) == 2 * wire.FRAME
 
 
 def test_a_direct_frame_that_does_not_fit_leaves_no_record(polled: Side) -> None:
     """The pipe is full: the caller has to take the long way."""
     process = polled.process
-    process.lane_open = True
+    process.direct.open = True
     made = call(1)
+    process.outbox.tell(made)
     try:
         while True:
             os.write(polled.pipes.inbox, made.frame())
     except BlockingIOError:
         pass
-    assert not process.send_directly(made)
-    assert process.absorb() == []
+    assert not process.direct.send(made)
+    assert process.register() == []
 
 
 def test_records_precede_the_frame_that_refers_to_them(polled: Side) -> None:
     """And a definition is sent once."""
     process = polled.process
-    process.sent_context = current_settings().number
+    process.outbox._context = current_settings().number
     big = call(5, "w" * 1000)
-    assert not process.knows(big)
-    process.send_calls([big, call(6)])
+    assert not process.outbox.knows(big)
+    process.give([big, call(6)])
     channel = Channel(polled.pipes.its_inbox, polled.pipes.its_bulk, -1)
     kind, ident, data = channel.read_record()
     assert (kind, ident, bytes(data)) == (wire.DEFINITION, big.encoded.definition.number, big.encoded.definition.data)
     kind, ident, data = channel.read_record()
     assert (kind, ident, bytes(data)) == (wire.PAYLOAD, 5, big.encoded.payload)
-    assert process.knows(call(7))
+    assert process.outbox.knows(call(7))
     os.set_blocking(polled.pipes.its_bulk, False)
     with pytest.raises(BlockingIOError):
         os.read(polled.pipes.its_bulk, 1)
@@ -474,8 +479,8 @@ def test_large_records_arrive_whole(side: Side, stress_rng: random.Random) -> No
     sizes = [0, 1, 65_535, 65_536, 300_000, 3]
     records = [stress_rng.randbytes(size) for size in sizes]
     for number, data in enumerate(records):
-        side.process.send_record(wire.PAYLOAD, number, data)
-    side.process.flush()
+        side.process.outbox.record(wire.PAYLOAD, number, data)
+    side.process.outbox.flush()
     channel = Channel(side.pipes.its_inbox, side.pipes.its_bulk, -1)
     found: list[tuple[int, int, bytes]] = []
 
@@ -500,13 +505,13 @@ def test_nobody_reading_the_inbox_kills_the_process(polled: Side) -> None:
     polled.pipes.close_fd(polled.pipes.its_inbox)
     if polled.pipes.take_back >= 0:
         polled.pipes.close_fd(polled.pipes.take_back)
-    polled.process.send_calls([call(1)])
+    polled.process.give([call(1)])
     assert polled.pipes.killed == 1
 
 
 def test_the_tail_of_stderr_is_bounded(polled: Side) -> None:
     """The last bytes, decoded whatever they are."""
-    polled.process.keep_tail(b"x" * TAIL)
-    polled.process.keep_tail(b"\xff last words\n")
-    assert len(polled.process.tail) == TAIL
-    assert polled.process.stderr_tail().endswith("\ufffd last words")
+    polled.process.output.keep(b"x" * TAIL)
+    polled.process.output.keep(b"\xff last words\n")
+    assert len(polled.process.output._tail) == TAIL
+    assert polled.process.output.tail().endswith("\ufffd last words")

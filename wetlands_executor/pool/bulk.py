@@ -19,25 +19,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wetlands_executor import arguments, threads
 from wetlands_executor.errors import WaitTimeout
+from wetlands_executor.futures import home as task_home
+from wetlands_executor.futures.future import Task
 from wetlands_executor.pool import packing
-from wetlands_executor.pool.process import TOO_LARGE, Call
-from wetlands_executor.scheduling.messages import ANY, Item
+from wetlands_executor.pool.call import FAILED, TOO_LARGE, WHOLE, Call, Outcome
+from wetlands_executor.scheduling.messages import ANY, DeathReport, Item
 from wetlands_executor.serialize.calls import Definition, EncodedCall, PackedCall, encode_defined
 from wetlands_executor.serialize.errors import decode_error, undecodable
 from wetlands_executor.serialize.pickler import PROTOCOL
-from wetlands_executor.serialize.plain import BadFrame
 from wetlands_executor.serialize.scalars import SCALARS, are_scalars
 from wetlands_executor.serialize.settings import HostSettings, current_settings
 from wetlands_executor.serialize.unpickler import decode
-from wetlands_executor.task import Task
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
-    from wetlands_executor.pool.pool import Pool
+    from wetlands_executor.pool.start import StartSettings
+    from wetlands_executor.pool.stats import TaskStats
 
 #: What one part is expected to take, in seconds: long against the 20 us that handing it over costs, short against what anybody notices.
 PART_SECONDS = 0.001
@@ -48,92 +49,107 @@ AHEAD_BYTES, AHEAD_FIRST = 4 << 20, 4
 #: After each call those before it count for less by this factor in the mean duration. It is of some tens of calls: fewer, and one that the system
 #: has interrupted would make parts small for no good reason; more, and they would be too large for too long where calls become long.
 FADING = 0.97
-#: Not on the wire: a failure, as a settled Task; a value that was unpickled already.
-SETTLED, DECODED = 250, 251
+#: Not on the wire: a failure, as a settled Task.
+SETTLED = 250
 _SIZED = frozenset((str, bytes))
 
 
-class Part(Call):
-    """Some calls of a series, as a worker gets them.
+class Home(task_home.Home, Protocol):
+    """The pool of a map, as the map sees it; more than its tasks do."""
+
+    @property
+    def max_workers(self) -> int:
+        """Number of workers at most."""
+        ...
+
+    @property
+    def settings(self) -> StartSettings:
+        """How workers are started."""
+        ...
+
+    @property
+    def stats(self) -> TaskStats:
+        """Counts."""
+        ...
+
+    @property
+    def end_reason(self) -> str | None:
+        """Why what has not started is cancelled, once the pool is ended that way."""
+        ...
+
+    def submit_bulk(self, bulk: Bulk) -> None:
+        """Take the calls of a map."""
+        ...
+
+    def cancel_series(self, series: Series) -> None:
+        """Take the rest of a map out of the queue, and ask what runs to stop."""
+        ...
+
+
+class Part:
+    """Some calls of a series, as a worker gets them: the batch of one ``Call``.
 
     Attributes:
         series: where they come from.
         first, count: their places in it.
         received: calls of which the outcome is there; they come in order.
+        call: the item.
     """
 
-    __slots__ = ("count", "first", "received", "series")
-    several = True
+    __slots__ = ("call", "count", "created_at", "first", "received", "series")
 
     def __init__(self, series: Series, first: int, count: int, encoded: EncodedCall) -> None:
-        task = PartTask._of(series.pool)
-        task._label = series.label
-        super().__init__(task._number, encoded, series.context, task)
-        task._call = self
-        task._part = self  # type: ignore[attr-defined]
-        self.asks = True  # if its worker dies, the rest is submitted again: the pool must not close in between
         self.series = series
         self.first = first
         self.count = count
         self.received = 0
+        self.created_at = time.time()
+        self.call = Call(Task._of(series.pool)._number, encoded, series.context, None, series, self)
+        self.call.asks = True  # if its worker dies, the rest is submitted again: the pool must not close in between
+
+    @property
+    def name(self) -> str:
+        """What is called."""
+        return self.series.label.name
 
     def advance(self, count: int = 1) -> int:
         """Return the place of the next outcome, which has arrived, or of the first of several."""
         place = self.first + self.received
         self.received += count
         if self.received == self.count:
-            self.series.parts.pop(self, None)
+            self.series.parts.pop(self.call, None)
         return place
 
-    @property
-    def complete(self) -> bool:
-        """True if all outcomes are there."""
-        return self.received == self.count
+    def note_duration(self, duration: int, count: int = 1) -> None:
+        """Learn from the mean duration of ``count`` calls, in microseconds."""
+        self.series.note(duration, count)
 
 
-class PartTask(Task[Any]):
-    """What the pool settles when the calls of a part share one fate."""
-
-    _part: Part
-    _counted = True  # its calls are, one by one
-
-    def _finish(self, value: Any, now: float, pid: int, duration: float) -> bool:  # noqa: ARG002 - as in Task
-        part = self._part
-        part.series.note(int(duration * 1e6))
-        part.series.store(part.advance(), DECODED, value)
-        part.series.after(1, 0)
-        return False
-
-    def _settle(self, value: Any, error: BaseException | None) -> None:
-        part = self._part
-        if error is None and not part.complete:
-            self._finish(value, 0.0, 0, self._duration)
-        while not part.complete:
-            part.series.fail(part.advance(), error)
-
-    def _settle_cancelled(self, reason: str | None = None) -> None:  # noqa: ARG002 - a map tells it from its pool
-        part = self._part
-        left = part.count - part.received
-        while not part.complete:
-            part.series.store(part.advance(), wire.CANCELLED, None)
-        part.series.after(0, left)
-        if part.encoded.parcel is not None:
-            part.encoded.parcel.discard()  # part and task refer to each other: without the collector the block would stay
-
-
-class Bulk(Call):
+class Bulk(Item):
     """The calls of a series that no worker has, as one item of the queue."""
 
-    __slots__ = ("series",)
+    __slots__ = ("batch", "created_at", "number", "receiver", "series")
     many = True
+    #: As of a ``Call`` that is a batch.
+    task = None
+    process = None
 
     def __init__(self, series: Series) -> None:
-        task = BulkTask._of(series.pool)
-        task._label = series.label
-        super().__init__(task._number, EncodedCall(None, 0, b"", None), series.context, task)
-        task._call = self
-        task._bulk = self  # type: ignore[attr-defined]
+        super().__init__()
         self.series = series
+        self.receiver = series
+        self.number = Task._of(series.pool)._number
+        self.created_at = time.time()
+        self.batch = self
+
+    @property
+    def name(self) -> str:
+        """What is called."""
+        return self.series.label.name
+
+    def fail(self, error: BaseException | None) -> None:
+        """Let all calls fail that wait."""
+        self.series.on_outcome(self, Outcome(FAILED, error))
 
     @property
     def exhausted(self) -> bool:
@@ -155,25 +171,6 @@ class Bulk(Call):
         return self.series.next_part()
 
 
-class BulkTask(Task[Any]):
-    """What the pool settles when nothing of a series' rest will run."""
-
-    _bulk: Bulk
-    _counted = True  # as above
-
-    def _settle(self, value: Any, error: BaseException | None) -> None:  # noqa: ARG002 - as in Task
-        series = self._bulk.series
-        for place in series.take_rest():
-            series.fail(place, error)
-
-    def _settle_cancelled(self, reason: str | None = None) -> None:  # noqa: ARG002 - a map tells it from its pool
-        series = self._bulk.series
-        rest = series.take_rest()
-        for place in rest:
-            series.store(place, wire.CANCELLED, None)
-        series.after(0, len(rest))
-
-
 class Series:
     """The calls of one ``map``: their arguments, then their results.
 
@@ -183,7 +180,7 @@ class Series:
         context: the project folders that it needs.
     """
 
-    def __init__(self, pool: Pool, definition: Definition, context: HostSettings) -> None:
+    def __init__(self, pool: Home, definition: Definition, context: HostSettings) -> None:
         self.pool = pool
         self.definition = definition
         self.label = definition
@@ -209,7 +206,7 @@ class Series:
         self._wanted = 0
         self._sleepers: deque[Any] = deque()
         #: What workers have and have not answered in full.
-        self.parts: dict[Part, None] = {}
+        self.parts: dict[Call, None] = {}
         #: Its workers run another Python: code that comes back is source, or nothing that is accepted.
         self.foreign = False
         self.sender: tuple[str, str] = ("", "")
@@ -229,7 +226,7 @@ class Series:
             entry: tuple[Any, ...] | EncodedCall | None = args
             if not are_scalars(map(type, args)):
                 try:
-                    entry = encode_defined(self.definition, args, None, self.pool.peer)
+                    entry = encode_defined(self.definition, args, None, self.pool.settings.peer)
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the call's
                     self.failures[len(self._arguments)] = error
                     entry = PackedCall(None, 0, b"", None)  # never sent: only for the message
@@ -239,7 +236,7 @@ class Series:
     def submit(self) -> None:
         """Hand everything to the pool."""
         count = len(self._arguments)
-        self.pool.ledger.expect(count)
+        self.pool.stats.expect(count)
         self._outcomes = [None] * count
         first = 0
         for place, error in self.failures.items():
@@ -274,7 +271,7 @@ class Series:
 
     # --- out to workers (I/O thread)
 
-    def next_part(self) -> Part | None:
+    def next_part(self) -> Call | None:
         """Take what one worker should do next."""
         if not self._waiting:
             return None
@@ -289,8 +286,8 @@ class Series:
             self.fail(first, error)
             return None
         self._drop_waiting(count)
-        self.parts[part] = None
-        return part
+        self.parts[part.call] = None
+        return part.call
 
     def _part(self, first: int, count: int, large: int) -> Part:
         """Return the part of these calls, which have so many bytes of large arguments."""
@@ -342,16 +339,18 @@ class Series:
             return ANY
         return max(2, min(PART_CALLS, AHEAD_BYTES // self._weight))
 
-    def give_back(self, part: Part, first: int) -> None:
-        """Put the calls of a part from place ``first`` on in front of those that wait."""
-        end = part.first + part.count
+    def _give_back(self, part: Part) -> bool:
+        """Put the calls of a part of which nothing was heard in front of those that wait; return True if there are any."""
+        first, end = part.first + part.received, part.first + part.count
         part.received = part.count
-        self.parts.pop(part, None)
-        if first < end:
-            self._waiting.appendleft((first, end))
-            self.left += end - first
+        self.parts.pop(part.call, None)
+        if first == end:
+            return False
+        self._waiting.appendleft((first, end))
+        self.left += end - first
+        return True
 
-    def take_rest(self) -> list[int]:
+    def _take_rest(self) -> list[int]:
         """Return the places of the calls that wait; they do not wait any more."""
         found = [place for first, end in self._waiting for place in range(first, end)]
         self._waiting.clear()
@@ -359,6 +358,55 @@ class Series:
         return found
 
     # --- back (I/O thread; the output thread for what comes behind printed lines)
+
+    def on_outcome(self, item: Any, outcome: Outcome) -> None:
+        """Take the outcome of one call of a part, or of several; or a failure of all that are left of it, or that wait."""
+        kind, data, place = outcome
+        stats = self.pool.stats
+        if kind == FAILED:
+            for failed in self._left_of(item) if place == WHOLE else (place,):
+                self.fail(failed, data)
+            return
+        self.foreign, self.sender = item.foreign, item.sender
+        if kind == wire.SEVERAL:
+            self._store_many(place, data)
+            stats.count(len(data), 0)
+        elif kind == wire.ERROR:
+            self._fail_remotely(place, data)
+        else:
+            self.store(place, kind, data)
+            stats.count(kind != wire.CANCELLED, kind == wire.CANCELLED)
+
+    def on_lost(self, call: Call, report: DeathReport) -> Item | None:  # noqa: ARG002 - the call that ran has had it
+        """Let the calls of a part that had not begun wait again, before what is younger."""
+        if self.closed:
+            self.on_cancelled(call, None)
+            return None
+        part: Any = call.batch
+        return self.bulk if self._give_back(part) else None
+
+    def on_cancelled(self, item: Any, reason: str | None) -> None:  # noqa: ARG002 - a map tells it from its pool
+        """Take note that the calls that are left of a part, or that wait, will not run."""
+        left = self._left_of(item)
+        for place in left:
+            self.store(place, wire.CANCELLED, None)
+        self.pool.stats.count(0, len(left))
+        if item is not self.bulk and item.encoded.parcel is not None:
+            item.encoded.parcel.discard()
+
+    def _left_of(self, item: Any) -> list[int]:
+        """Return the places of the calls of which nothing was heard: of a part, or of those that wait. They have their outcome now."""
+        if item is self.bulk:
+            return self._take_rest()
+        part: Part = item.batch
+        left = part.count - part.received
+        first = part.advance(left) if left else 0
+        return list(range(first, first + left))
+
+    def close(self) -> list[Item]:
+        """Take note that no thread will take results any more; return what is to be cancelled. I/O thread."""
+        self.closed = True
+        return [self.bulk, *self.parts]
 
     def note(self, duration: int, count: int = 1) -> None:
         """Learn from the duration of a call, in microseconds; of ``count`` calls it is the mean."""
@@ -371,7 +419,7 @@ class Series:
         self._outcomes[place] = (kind, data)
         self._look_for_caller()
 
-    def store_many(self, first: int, outcomes: list[tuple[int, Any]]) -> None:
+    def _store_many(self, first: int, outcomes: list[tuple[int, Any]]) -> None:
         """Keep outcomes that came together."""
         count = len(outcomes)
         self._arguments[first : first + count] = [None] * count
@@ -395,15 +443,11 @@ class Series:
         """Let one call fail in this process."""
         self.store(place, SETTLED, self._failed(error, place))
 
-    def failed_remotely(self, place: int, data: Any) -> None:
+    def _fail_remotely(self, place: int, data: Any) -> None:
         """Let one call fail as the worker said. The exception is rebuilt where user code may run."""
         task = self._task_for(place)
         self.store(place, SETTLED, task)
         self.pool.run_user_code(lambda: task._settle(None, decode_error(data, foreign=self.foreign)))  # which raises nothing
-
-    def after(self, completed: int, cancelled: int) -> None:
-        """Count outcomes."""
-        self.pool.ledger.count(completed, cancelled)
 
     # --- the caller
 
@@ -473,8 +517,6 @@ def _value(entry: tuple[int, Any], series: Series, place: int, return_exceptions
             if error is not failure:
                 error.__cause__ = failure
             return error
-    if kind == DECODED:
-        return data
     failed: BaseException
     if kind == SETTLED:
         if not return_exceptions:
@@ -493,7 +535,7 @@ def _value(entry: tuple[int, Any], series: Series, place: int, return_exceptions
 
 
 def collect(
-    pool: Pool, definition: Definition, items: Iterable[tuple[Any, ...]], has_task: Callable[[tuple[Any, ...], dict[str, Any]], bool]
+    pool: Home, definition: Definition, items: Iterable[tuple[Any, ...]], has_task: Callable[[tuple[Any, ...], dict[str, Any]], bool]
 ) -> tuple[Series | None, list[tuple[Any, ...]]]:
     """Return the series of all calls of a map, or None and the calls if one of them needs a Task of its own, because an argument is one."""
     calls = list(items)
@@ -502,29 +544,3 @@ def collect(
         return None, calls
     series.fill(calls)
     return series, []
-
-
-def outcomes_of(data: bytes | bytearray | memoryview) -> list[tuple[int, Any]]:
-    """Return the outcomes in the payload of a frame of several (see ``worker/batch.py``).
-
-    Raises:
-        BadFrame: it is none.
-    """
-    count = int.from_bytes(data[:4], "little")
-    start = 4 + 4 * count
-    if start > len(data):
-        raise BadFrame(f"{count} outcomes in {len(data)} bytes")
-    lengths = struct.unpack_from(f"<{count}I", data, 4)
-    if start + sum(lengths) != len(data):
-        raise BadFrame(f"outcomes of {sum(lengths)} bytes in {len(data)}")
-    found: list[tuple[int, Any]] = []
-    for length in lengths:
-        if length:
-            found.append((wire.VALUE, data[start : start + length]))
-            start += length
-        else:
-            found.append(_NOTHING)
-    return found
-
-
-_NOTHING = (wire.NONE, None)

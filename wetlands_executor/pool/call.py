@@ -5,26 +5,31 @@ has become of it. The *receiver* of a call gets exactly one word on it; a ``Task
 pool's own receiver (``settlement.py``), the calls of a ``map`` by the job that has made them.
 
 Threads: a call is made by the thread that submits it. From then on its fields are the I/O thread's, but
-for those of ``direct.py``, which that module documents.
+for those of the direct ways, which ``direct.py`` documents.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wetlands_executor.scheduling.messages import DeathReport, Item
+from wetlands_executor.scheduling.phases import IllegalMove
+from wetlands_executor.serialize.calls import EncodedCall
+from wetlands_executor.serialize.settings import HostSettings
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
-
-    from wetlands_executor.pool.process import WorkerProcess
     from wetlands_executor.pool.timers import Timer
-    from wetlands_executor.serialize.calls import EncodedCall
-    from wetlands_executor.serialize.settings import HostSettings
 
 #: Kinds of outcomes that are not on the wire, which has none below 0: a result that was too large for
 #: the host's memory; what is no frame; a failure that has happened in the host.
 TOO_LARGE, GARBAGE, FAILED = -1, -2, -3
+#: Kinds of result frames that end a call.
+OUTCOMES = frozenset((wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.VALUE_IN_BLOCKS, TOO_LARGE))
+#: ``Outcome.place``: it concerns the call, or all calls of a batch that are left.
+WHOLE = -1
 
 
 class Outcome(NamedTuple):
@@ -33,103 +38,188 @@ class Outcome(NamedTuple):
     Attributes:
         kind: of the result frame (``VALUE``, ``NONE``, ``ERROR``, ``CANCELLED``, ``VALUE_IN_BLOCKS``,
             ``SEVERAL``), ``TOO_LARGE``, or ``FAILED``.
-        data: the pickle; a ``OutOfBandResult`` if the kind is ``VALUE_IN_BLOCKS``; the size in bytes as digits
-            if it is ``TOO_LARGE``; a list of (kind, data) if it is ``SEVERAL``; the exception, or None
-            for an unknown one, if it is ``FAILED``.
-        place: in a batch, the place of the call, or of the first of ``SEVERAL``.
+        data: the pickle; an ``OutOfBandResult`` if the kind is ``VALUE_IN_BLOCKS``; the size in bytes as digits
+            if it is ``TOO_LARGE``; a list of (kind, data) if it is ``SEVERAL``; the exception if it is
+            ``FAILED``.
+        place: in a batch the place of the call, or of the first of ``SEVERAL``; else ``WHOLE``.
     """
 
     kind: int
     data: Any = None
-    place: int = 0
+    place: int = WHOLE
 
 
 class Receiver(Protocol):
-    """Takes what becomes of calls. Each method is called at most once for a call, and only one of them.
+    """Takes what becomes of calls. Exactly one of its methods is called for a call, once.
 
-    A batch (``Call.several``) has many calls: ``on_outcome`` is called for its calls one by one, or for
-    several of them at once, in the order of their places; ``on_lost`` and ``on_cancelled`` concern those
-    that are left, and an outcome of kind ``FAILED`` all of these.
+    A batch has many calls: ``on_outcome`` is called for them one by one, or for several at once, in the
+    order of their places. What has the place ``WHOLE`` concerns all of them that are left, and so do
+    ``on_lost`` and ``on_cancelled``.
 
-    Threads: the I/O thread; ``on_outcome`` also the output thread, behind lines that the call has
-    printed, and any thread that posts a call to a pool that has ended. Must neither block nor run code
-    of the user's.
+    Threads: the I/O thread; behind lines that the call has printed the output thread; a thread that
+    posts a call to a pool that has ended. Must neither block nor run code of the user's.
     """
 
     def on_outcome(self, call: Any, outcome: Outcome) -> None:
         """Take the outcome."""
 
     def on_lost(self, call: Any, report: DeathReport) -> Item | None:
-        """Its worker has died while it ran the call.
+        """Take note that its worker has died while it ran the call.
+
+        Of a batch the call that ran has had its outcome by now; what is left has not begun.
 
         Returns:
-            An item that goes to the front of the queue, with what has not begun; None if nothing is left.
+            An item that takes what is left to the front of the queue; None if nothing is left.
         """
 
     def on_cancelled(self, call: Any, reason: str | None) -> None:
-        """It will not run, or has stopped because it was asked to. ``reason``: why, if its program did not ask."""
+        """Take note that it will not run, or has stopped because it was asked to.
+
+        Args:
+            call: what.
+            reason: why, if its program did not ask for that.
+        """
+
+
+class CallPhase(Enum):
+    """Where a call is."""
+
+    QUEUED = "queued"  # it was posted, or waits in the state's queue
+    DIRECT = "direct"  # its submitter has written it to a worker; the I/O thread does not know of it
+    GIVEN = "given"  # a worker has it, and the I/O thread knows
+    DECIDING = "deciding"  # it has failed; a decoder thread is finding out whether it is run again
+    ENDED = "ended"  # its receiver was told
+
+    next: tuple[CallPhase, ...]
+
+
+CallPhase.QUEUED.next = (CallPhase.DIRECT, CallPhase.GIVEN, CallPhase.ENDED)
+CallPhase.DIRECT.next = (CallPhase.QUEUED, CallPhase.GIVEN)
+CallPhase.GIVEN.next = (CallPhase.QUEUED, CallPhase.DECIDING, CallPhase.ENDED)
+CallPhase.DECIDING.next = (CallPhase.ENDED,)
+CallPhase.ENDED.next = ()
+
+
+class Batch(Protocol):
+    """The calls of a batch, as those who carry it need them.
+
+    Attributes:
+        name: for messages.
+        count: number of its calls.
+        received: calls of which the outcome is there; they come in order.
+    """
+
+    name: str
+    count: int
+    received: int
+
+    def advance(self, count: int = 1) -> int:
+        """Return the place of the next outcome, which has arrived, or of the first of ``count``."""
+
+    def note_duration(self, duration: int, count: int = 1) -> None:
+        """Learn from the mean duration of ``count`` calls, in microseconds."""
+
+
+#: What a call was killed for: True for a cancellation, else what makes its error of its worker's stacks.
+Verdict = bool | Callable[[str], BaseException] | None
 
 
 class Call(Item):
-    """An item with what the shell needs: its number on the wire, its bytes, its Task.
+    """An item with what the shell needs: its number on the wire, its bytes, who gets the outcome.
 
     Attributes:
         number: unique in this host process.
         encoded: definition, flags and payload.
         context: the project folders that it needs.
-        task: who gets the outcome.
+        task: its Task; None of a batch.
+        receiver: who gets the outcome.
+        batch: the calls that it stands for; None if it is one call.
+        plain: nothing is asked but its value: no options, no listener, no limit, no verdict, no batch, and
+            its Task was not counted. Its outcome may be settled in place, by the waiting thread too.
+        phase: where it is.
         process: the worker that it was sent to, None while it waits.
-        deciding: it has failed, and a decoder thread is finding out whether it is run again.
-        backlog: ``Backlog`` of the frames of this call that are unpickled one after another; None as long as there was none.
-        known: the I/O thread has taken it into its books; False as long as only those know of it who have sent it directly.
-        awaited: the worker may have been told that somebody waits for its answer on the board.
-        departed, after: it is in the chain of those whose submitter has left the return lane; the next one of that chain.
-        found: what its submitter has read from the board, (value, duration), or None.
-        quiet: its answer may come without anybody being told; see ``return_lane.py``.
+        verdict: why its worker was killed, if for the sake of this call.
+        escalating, interrupted: it was asked to stop with a time limit; that is over, and it was interrupted.
+        backlog: ``Backlog`` of its frames that are unpickled one after another; None as long as there was none.
         timers: its limits that have not been reached; None if it has none.
-        watched: further flags of the frame: ``wire.WATCHED`` if the worker has to tell when it begins, ``wire.NAMED`` if it gets a name.
+        watched: further flags of the frame: ``wire.WATCHED`` if the worker has to tell when it begins,
+            ``wire.NAMED`` if it gets a name.
+        awaited, quiet, departed, after, found: of the direct ways, see ``direct.py``.
     """
 
     __slots__ = (
         "after",
         "awaited",
         "backlog",
+        "batch",
         "context",
-        "deciding",
         "departed",
         "encoded",
+        "escalating",
         "found",
-        "known",
+        "interrupted",
         "number",
+        "phase",
+        "plain",
         "process",
         "quiet",
+        "receiver",
         "task",
         "timers",
+        "verdict",
         "watched",
     )
-    #: It is a part of a map: several calls, each answered by itself (see ``bulk.py``).
-    several = False
 
-    def __init__(self, number: int, encoded: EncodedCall, context: HostSettings, task: Any) -> None:
+    def __init__(
+        self, number: int, encoded: EncodedCall, context: HostSettings, task: Any, receiver: Any = None, batch: Any = None
+    ) -> None:
         self.place = None
         self.priority = 0
         self.tries = 0
         self.asks = False
         self.watched = 0
-        self.known = False
+        self.plain = False
+        self.phase = CallPhase.QUEUED
         self.awaited = False
         self.departed = False
         self.after: Call | None = None
         self.found: tuple[Any, float] | None = None
         self.quiet = False
-        self.deciding = False
+        self.verdict: Verdict = None
+        self.escalating = self.interrupted = False
         self.timers: list[Timer] | None = None
         self.backlog: Any = None
         self.number = number
         self.encoded = encoded
         self.context = context
         self.task = task
-        self.process: WorkerProcess | None = None
+        self.receiver: Receiver = receiver
+        self.batch: Batch | None = batch
+        self.process: Any = None
+
+    def move(self, phase: CallPhase) -> None:
+        """Go to another phase.
+
+        Raises:
+            IllegalMove: it cannot follow the present one.
+        """
+        if phase not in self.phase.next:
+            raise IllegalMove(f"the call {self.number} is {self.phase.value}, and cannot become {phase.value}")
+        self.phase = phase
+
+    def fail(self, error: BaseException | None) -> None:
+        """Tell the receiver that the call, or what is left of the batch, has failed here."""
+        self.receiver.on_outcome(self, Outcome(FAILED, error))
+
+    def condemn(self, verdict: Verdict) -> None:
+        """Say what becomes of the call, whatever its worker answers (if the verdict is no cancellation)."""
+        self.verdict = verdict
+        self.plain = False
+
+    @property
+    def name(self) -> str:
+        """What was called, for messages."""
+        return str(self.task.name) if self.batch is None else self.batch.name
 
     @property
     def sender(self) -> tuple[str, str]:
@@ -138,10 +228,15 @@ class Call(Item):
         return (str(hello["prefix"]), str(hello["version"])) if hello else ("", "")
 
     @property
+    def foreign(self) -> bool:
+        """True if its worker's bytecode is not ours."""
+        return self.process is not None and bool(self.process.foreign)
+
+    @property
     def input(self) -> str | bytes:
-        """What tells its arguments, for a failure: their text or their pickle; empty for several calls."""
+        """What tells its arguments, for a failure: their text or their pickle; empty for a batch."""
         encoded = self.encoded
-        if self.several or self.many:
+        if self.batch is not None:
             return ""
         return encoded.payload if encoded.summary is None else encoded.summary
 
@@ -149,17 +244,18 @@ class Call(Item):
     def worker_pid(self) -> int | None:
         """Process id of the worker that it was sent to; None while it waits."""
         process = self.process
-        return None if process is None else process.process.pid
+        return None if process is None else int(process.process.pid)
 
     def is_running(self) -> bool:
         """Return True if a worker has taken it. Any thread."""
         process = self.process
-        return process is not None and process.is_running(self)
+        return process is not None and bool(process.is_running(self))
 
     def running_since(self) -> float | None:
         """Return when its worker took it, on the monotonic clock in seconds; None if unknown. Any thread."""
         process = self.process
-        return None if process is None else process.running_since(self)
+        found: float | None = None if process is None else process.running_since(self)
+        return found
 
     def frame(self) -> bytes:
         """Return the inbox frame of this call."""
@@ -169,6 +265,7 @@ class Call(Item):
         flags = encoded.flags
         if flags & wire.IN_BULK:
             payload = b""
+        function = 0 if definition is None else definition.number
         return wire.CALL_FRAME.pack(
-            wire.RUN, flags | self.watched, len(payload), 0 if definition is None else definition.number, self.context.number, self.number, payload
+            wire.RUN, flags | self.watched, len(payload), function, self.context.number, self.number, payload
         )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from wetlands_executor.system import POLLOUT, get_blocking, poll
 
 if TYPE_CHECKING:
-    from wetlands_executor.task import Task
+    from wetlands_executor.futures.future import Task
 
 #: Characters after which a line that never ends is passed on anyway.
 LONGEST_LINE = 65536
@@ -101,6 +101,22 @@ class OutputStream:
     def under_way(self) -> int:
         """Number of pieces that the output thread has not written yet."""
         return self.enqueued - self.written
+
+    def enqueue(self) -> None:
+        """Count a piece that is put before the output thread."""
+        self.enqueued += 1
+
+    def count_written(self) -> None:
+        """Count a piece that was dealt with. Output thread."""
+        self.written += 1
+
+    def pause(self) -> None:
+        """Note that reading was stopped."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Note that it goes on."""
+        self.paused = False
 
     def write(self, text: str, task: Task[Any] | None = None) -> None:
         """Write to the host's stream; runs on the output thread."""

@@ -7,7 +7,6 @@ all reading and writing of a registered descriptor goes through the port. Only t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import select
@@ -19,7 +18,6 @@ from collections.abc import Callable, Sized
 from typing import Any
 
 from wetlands_executor import descriptors
-from wetlands_executor.pool.return_lane import LEFT_COUNT
 from wetlands_executor.system import (
     EFD_CLOEXEC,
     EFD_NONBLOCK,
@@ -34,6 +32,10 @@ from wetlands_executor.system import (
 )
 
 Callback = Callable[[], None]
+
+#: What is added to the counter of ``urgent`` to say that a direct wait was abandoned. Ordinary wake-ups add 1.
+LEFT_COUNT = 1 << 32
+LEFT = LEFT_COUNT.to_bytes(8, sys.byteorder)
 
 # Ranks: what a worker printed comes before the results that it sent after it, and both before the news of its end.
 OUTPUT, RESULTS, EXIT = 0, 1, 2
@@ -97,14 +99,21 @@ class PollPort:
                 self._poll.register(fd, POLLOUT)
         elif known:
             del self._writers[fd]
-            with contextlib.suppress(OSError, KeyError):
-                self._poll.unregister(fd)
+            self._unregister(fd)
+
+    def _unregister(self, fd: int) -> None:
+        try:
+            self._poll.unregister(fd)
+        except (OSError, KeyError):
+            pass  # it was closed before
 
     def remove(self, fd: int) -> None:
         """Forget a descriptor; before it is closed."""
         if self._readers.pop(fd, None) is not None or self._writers.pop(fd, None) is not None:
-            with contextlib.suppress(OSError, KeyError):
+            try:
                 self._poll.unregister(fd)
+            except (OSError, KeyError):
+                pass  # as above
         self._bells.discard(fd)
         self._rung.discard(fd)
 
@@ -149,8 +158,11 @@ class PollPort:
         found: list[tuple[int, Callback]] = []
         for fd, _mask in ready:
             if fd == self._wake_read:
-                with contextlib.suppress(BlockingIOError):
+                try:
                     count = os.read(fd, 8 if self._wake_write == fd else 65536)
+                except BlockingIOError:
+                    pass  # another thread has read it
+                else:
                     if self.on_departure is not None and int.from_bytes(count, sys.byteorder) >= LEFT_COUNT:
                         found.append((RESULTS, self.on_departure))
                 continue
@@ -175,8 +187,10 @@ class PollPort:
     def wake(self) -> None:
         """Make ``wait`` return; from any thread, from a signal handler, from a finalizer."""
         if self.sleeping:
-            with contextlib.suppress(OSError):  # full: it will wake up anyway; closed: nobody waits
+            try:
                 os.write(self._wake_write, b"\1\0\0\0\0\0\0\0")
+            except OSError:
+                pass  # full: the thread wakes up anyway; closed: none waits
 
     def fds(self) -> set[int]:
         """Return the port's own descriptors."""

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wetlands_executor.futures.future import Task
     from wetlands_executor.pool.delivery import SerialThread
-    from wetlands_executor.task import Task
 
 #: Failures and finished tasks that are remembered.
 REMEMBERED = 1000
@@ -27,7 +27,7 @@ def _number_of(task: Task[Any]) -> int:
     return task._number
 
 
-class Tally:
+class AtomicCounter:
     """A number that any thread may raise in a single step in C, without a lock: ``tally.up()``."""
 
     __slots__ = ("_count", "up")
@@ -46,14 +46,14 @@ class Tally:
         return int(repr(self._count)[6:-1])  # "count(7)": to look at it in any other way would be to count
 
 
-class Ledger:
+class TaskStats:
     """Counts of tasks by what became of them."""
 
     def __init__(self, callbacks: SerialThread) -> None:
         self._callbacks = callbacks
-        self._total, self._completed, self._failed, self._cancelled = Tally(), Tally(), Tally(), Tally()
+        self._total, self._completed, self._failed, self._cancelled = AtomicCounter(), AtomicCounter(), AtomicCounter(), AtomicCounter()
         # Those of which the beginning and the end are counted in one step, so that whoever is interrupted has counted both or none.
-        self._at_once, self._refused = Tally(), Tally()
+        self._at_once, self._refused = AtomicCounter(), AtomicCounter()
         self._failures: deque[Task[Any]] = deque(maxlen=REMEMBERED + OUT_OF_ORDER)
         self._recent: deque[weakref.ref[Task[Any]]] = deque(maxlen=REMEMBERED)
         #: Locks of threads that wait until no task is active. Order: who counts an end counts first, and looks here then; who waits does the reverse.

@@ -1,0 +1,85 @@
+"""Calls that are to tell when they begin, although they were not asked to when they were submitted.
+
+A listener came later. If the call has not begun it is reclaimed, and sent again with the request. Threads: ``watch`` any; else the I/O thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from wetlands_executor.futures.events import TaskEventType
+from wetlands_executor.pool.call import Call
+from wetlands_executor.pool.io_loop import IOLoop
+from wetlands_executor.pool.worker_process import WorkerProcess
+from wetlands_executor.scheduling import messages as st
+from wetlands_executor.worker import wire
+
+#: Seconds after which a call that could not be reclaimed is looked at again.
+WATCH_AGAIN = 0.005
+
+
+class Announcing:
+    """Calls whose workers have not been asked to announce them.
+
+    Args:
+        loop: the pool's I/O thread.
+        feed: tells the state.
+        can_reclaim: False where a worker has one call at a time.
+        latest: returns the call of a task's present try, and whether it has not finished.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: IOLoop,
+        feed: Callable[[st.Event | None], None],
+        can_reclaim: bool,
+        latest: Callable[[Call], tuple[Call, bool]],
+    ) -> None:
+        self._loop = loop
+        self._feed = feed
+        self._can_reclaim = can_reclaim
+        self._latest = latest
+        # Calls that are being reclaimed for this.
+        self._unannounced: set[Call] = set()
+
+    def watch(self, call: Call) -> None:
+        """Let the worker tell when this call begins. Any thread."""
+        self._loop.post(partial(self._watch, call))
+
+    def _watch(self, call: Call) -> None:
+        call, pending = self._latest(call)
+        call.watched |= wire.WATCHED
+        call.plain = False
+        process = call.process
+        if process is None or not pending:
+            return
+        if not self._can_reclaim or process.is_running(call):
+            _begin(call)  # what such a worker has is what it runs
+            return
+        self._unannounced.add(call)
+        self._feed(st.ReclaimRequested(call))
+        if call in self._unannounced:
+            # Race: a submitting thread was inside a direct send, and nothing was taken back.
+            self._unannounced.discard(call)
+            self._loop.set_timer(WATCH_AGAIN, partial(self._watch, call))
+
+    def on_reclaimed(self, process: WorkerProcess, back: Sequence[Call]) -> None:
+        """A worker has given back what it had not started."""
+        for call in [call for call in self._unannounced if call.process is process or call in back]:
+            self._unannounced.discard(call)
+            if call.process is process:
+                # Race: the worker was faster, even if it has not written to the page yet, and its frame does not ask it to tell.
+                _begin(call)
+
+    @property
+    def calls(self) -> set[Call]:
+        """What is being reclaimed."""
+        return self._unannounced
+
+
+def _begin(call: Call) -> None:
+    """A worker has taken a call that it was not asked to announce. Order: a listener that hears that it has started finds it running."""
+    call.task._seen_running = True
+    call.task._emit(TaskEventType.STARTED)

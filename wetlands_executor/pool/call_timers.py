@@ -1,0 +1,60 @@
+"""Timers that concern one call or one worker, and end with it. I/O thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from wetlands_executor.pool.io_loop import IOLoop
+
+if TYPE_CHECKING:
+    from wetlands_executor.pool.call import Call
+    from wetlands_executor.pool.worker_process import WorkerProcess
+
+
+class CallTimers:
+    """The limits of calls and of workers that have not been reached.
+
+    Args:
+        loop: what runs them.
+    """
+
+    def __init__(self, loop: IOLoop) -> None:
+        self._loop = loop
+        #: Calls with timers of their own.
+        self.timed: dict[Call, None] = {}
+
+    def set(self, call: Call, delay: float, job: Callable[[], object]) -> None:
+        """Run ``job`` after ``delay`` seconds, unless the call has ended by then: a limit keeps nothing alive."""
+        if call.timers is None:
+            call.timers = []
+            self.timed[call] = None
+        call.timers.append(self._loop.set_timer(delay, job))
+
+    def stop(self, call: Call) -> None:
+        """The call has ended, or is with no worker any more."""
+        timers, call.timers = call.timers, None
+        self.timed.pop(call, None)
+        for timer in timers or ():
+            self._loop.stop_timer(timer)
+
+    def stop_all(self, calls: Iterable[Call]) -> None:
+        """The same for several calls."""
+        if self.timed:
+            for call in calls:
+                self.stop(call)
+
+    def clear(self) -> None:
+        """Forget all calls; the loop has forgotten their timers."""
+        self.timed.clear()
+
+    def set_for(self, process: WorkerProcess, delay: float, job: Callable[[], object]) -> None:
+        """Run ``job`` after ``delay`` seconds, unless the process has ended by then."""
+        process.timers[:] = [timer for timer in process.timers if timer.job is not None]
+        process.timers.append(self._loop.set_timer(delay, job))
+
+    def stop_for(self, process: WorkerProcess) -> None:
+        """The process has ended, or is ready."""
+        for timer in process.timers:
+            self._loop.stop_timer(timer)
+        process.timers.clear()

@@ -1,0 +1,158 @@
+"""The calls of a pool that went to their workers directly, as its I/O thread learns of them: registering, answers, abandoned waits.
+
+I/O thread, but for ``ensure_tracked``, and ``take_abandoned`` when that thread has ended. See ``direct.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from wetlands_executor.pool.call import Call, CallPhase
+from wetlands_executor.pool.direct import AbandonedWaits, DirectReceive
+from wetlands_executor.pool.io_loop import IOLoop
+from wetlands_executor.pool.ports import Port
+from wetlands_executor.pool.result_stream import RawFrame
+from wetlands_executor.pool.worker_process import WorkerProcess
+from wetlands_executor.pool.workers import Workers
+from wetlands_executor.scheduling import messages as st
+
+if TYPE_CHECKING:
+    from wetlands_executor.pool.stats import TaskStats
+
+#: Workers to which submitting threads may write at once. A thread that submits many short calls to many idle workers would wake each of them for
+#: one call, and the I/O thread for each answer; from the third call on they are handed out together. More make nothing faster: one thread
+#: submits at a time.
+LANES = 2
+
+
+class DirectCalls:
+    """What passes the I/O thread of one pool.
+
+    Args:
+        loop: that thread.
+        workers: the pool's processes.
+        stats: counts tasks.
+        feed: tells the state; what was sent directly comes first (``registered``).
+        contain: deals with what was raised while one call was looked at.
+
+    Attributes:
+        lanes: idle workers to which a submitting thread may write; replaced whole.
+        abandoned: see ``direct.py``.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: IOLoop,
+        workers: Workers,
+        stats: TaskStats,
+        feed: Callable[[st.Event | None], None],
+        contain: Callable[[Exception, Any], None],
+    ) -> None:
+        self._loop = loop
+        self._workers = workers
+        self._stats = stats
+        self._feed = feed
+        self._take: Callable[[WorkerProcess, list[RawFrame]], None]
+        self._contain = contain
+        self.lanes: tuple[WorkerProcess, ...] = ()
+        self.abandoned = AbandonedWaits()
+
+    def connect(self, take: Callable[[WorkerProcess, list[RawFrame]], None]) -> None:
+        """Say who takes result frames of a worker, with what was printed before them; once."""
+        self._take = take
+
+    def begin(self, port: Port) -> None:
+        """The I/O thread runs: waits that are given up wake it."""
+        self.abandoned.serve(port.urgent)
+        port.on_departure = self.take_abandoned
+
+    def open(self, processes: list[WorkerProcess]) -> None:
+        """Let submitting threads write to these workers, which hold nothing, and to no others."""
+        for process in processes:
+            process.direct.reopen(self._loop.port)
+        self.lanes = tuple(processes)
+
+    def registered(self, process: WorkerProcess) -> list[st.Event]:
+        """Take note of what submitting threads have written to a worker; return the events for the state."""
+        calls = process.register()
+        for call in calls:
+            self._stats.submitted(call.task)
+        return [st.SentDirectly(process.worker, call) for call in calls]
+
+    def register(self, process: WorkerProcess) -> None:
+        """Tell the state what submitting threads have written to a worker."""
+        if process.direct.sent:
+            self._feed(None)
+
+    def sync(self) -> None:
+        """Learn of all that submitting threads have sent, and of the answers that no thread has looked at."""
+        self.take_abandoned()
+        self._feed(None)
+        for process in self._workers:
+            self.take_answer(process)
+
+    def on_notified(self, process: WorkerProcess) -> None:
+        """The worker has said that an answer lies on its page while no submitter waits for it."""
+        back = process.direct.receive
+        if back is not None:
+            back.on_notified()
+        self.take_answer(process)
+
+    def take_answer(self, process: WorkerProcess) -> None:
+        """Take an answer from the shared page whose call the state knows, if there is one."""
+        back = process.direct.receive
+        if back is None or self._workers.processes.get(process.worker) is not process:
+            return
+        if process.direct.sent:
+            self._feed(None)
+        frame = back.take_answer(process.calls)
+        if frame is not None:
+            self._take(process, [frame])
+
+    def take_abandoned(self) -> None:
+        """Finish the waits that were given up. I/O thread; when that has ended, any thread."""
+        for call in self.abandoned.take():
+            try:
+                self._finish_wait(call)
+            except Exception as error:  # noqa: BLE001 - the others are taken all the same
+                self._contain(error, partial(self._finish_wait, call))
+
+    def _finish_wait(self, call: Call) -> None:
+        process: WorkerProcess | None = call.process
+        if process is None:
+            return
+        self.register(process)
+        if call.phase is not CallPhase.DIRECT:
+            self.take_answer(process)
+        elif call.found is not None:
+            # The submitter had taken the claim, and was interrupted before all was done.
+            value, duration = call.found
+            task = call.task
+            if task._final is None:
+                task._settle_quietly(value, time.time(), process.process.pid, duration)
+            self._stats.returned_one(task)
+            task._tell_late()
+
+    def ensure_tracked(self, call: Call) -> None:
+        """Let this thread settle a call that was sent unannounced: a thread wants to be told of its end. Any thread."""
+        process: WorkerProcess | None = call.process
+        back: DirectReceive | None = process.direct.receive if process is not None else None
+        if back is not None and process is not None:
+            back.prearm_no_more()
+            self._loop.post(partial(self.take_answer, process))
+        call.quiet = False  # Order: last, so that who is interrupted before is followed by the next who looks
+
+    def forget(self) -> None:
+        """Let go of everything: it belongs to the parent of this process."""
+        self.lanes = ()
+        self.abandoned.serve(-1)
+
+    def end(self) -> None:
+        """The I/O thread ends: what is left is finished by the threads that wait."""
+        self.lanes = ()
+        self.abandoned.serve(-1)
+        self.take_abandoned()

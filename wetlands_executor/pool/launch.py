@@ -1,0 +1,72 @@
+"""How the workers of an environment are started: launch specs, and the initializer as bytes. Any thread."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wetlands_executor.environment import Environment
+from wetlands_executor.serialize.calls import dump
+from wetlands_executor.serialize.interpreter import RemoteInterpreter
+from wetlands_executor.serialize.pickler import CallPickler
+
+#: How many threads numerical libraries start when they are loaded, or at their first call.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+WorkerEnv = Mapping[str, str] | Callable[[int], Mapping[str, str]] | None
+#: argv, environment variables, working folder.
+Spec = tuple[Sequence[str], Mapping[str, str], str | None]
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """How the workers of one executor are started.
+
+    Attributes:
+        environment: where they run.
+        activate: see ``CondaEnvExecutor``.
+        cwd: their working folder; None is the host's.
+        variables: by slot, what is set for them.
+    """
+
+    environment: Environment
+    activate: bool | Sequence[str]
+    cwd: str | None
+    variables: list[dict[str, str]]
+
+    def worker(self, index: int) -> Spec:
+        """Return how to start the worker of a slot. May take long: activation runs a shell once."""
+        return self._spec(self.variables[index])
+
+    def first(self) -> Spec:
+        """Return how to start the worker of the first slot."""
+        return self.worker(0)
+
+    def fork_server(self) -> Spec:
+        """Return how to start the process that imports the preload: with the variables that are the same for all workers."""
+        first = self.variables[0]
+        common = {name: value for name, value in first.items() if all(each.get(name) == value for each in self.variables)}
+        return self._spec({**dict.fromkeys(THREAD_VARIABLES, "1"), **common})
+
+    def _spec(self, variables: dict[str, str]) -> Spec:
+        spec = self.environment.launch_spec(activate=self.activate, cwd=self.cwd, worker_env=variables)
+        return spec.argv, spec.env, spec.cwd
+
+
+def variables_of(worker_env: WorkerEnv, index: int) -> dict[str, str]:
+    """Return what is set for the worker of a slot."""
+    found = worker_env(index) if callable(worker_env) else worker_env
+    return dict(found or {})
+
+
+def pickled_initializer(call: tuple[Any, ...], keeps: list[Any], peer: RemoteInterpreter) -> tuple[bytes, CallPickler]:
+    """Pickle (initializer, arguments) for the workers; shared arrays in it are added to ``keeps``."""
+    try:
+        return dump(call, None, keeps, remote=peer)
+    except pickle.PicklingError:
+        if not peer.silent:
+            raise
+        # It has no source, which would be right for any version. As it is it may be; else the worker says so.
+        return dump(call, None, keeps)

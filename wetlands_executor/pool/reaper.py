@@ -1,0 +1,214 @@
+"""The end of workers: from a process that has exited to ``WorkerExited`` with its ``DeathReport``. I/O thread only.
+
+The only place where a worker is declared dead. What it has sent before counts; what it has not begun goes back to the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from wetlands_executor.errors import OF_STDERR, WorkerCrashed, describe
+from wetlands_executor.pool import ports, spawn
+from wetlands_executor.pool.blame import Blame
+from wetlands_executor.pool.call import CallPhase
+from wetlands_executor.pool.closing import Closing
+from wetlands_executor.pool.deadlines import Deadlines
+from wetlands_executor.pool.direct_calls import DirectCalls
+from wetlands_executor.pool.inbound import Inbound
+from wetlands_executor.pool.io_loop import IOLoop
+from wetlands_executor.pool.output import Output
+from wetlands_executor.pool.readiness import Readiness
+from wetlands_executor.pool.result_stream import outcomes_of
+from wetlands_executor.pool.worker_process import WorkerProcess
+from wetlands_executor.pool.workers import Workers
+from wetlands_executor.scheduling import messages as st
+from wetlands_executor.serialize.errors import decode_error
+from wetlands_executor.serialize.plain import BadFrame
+from wetlands_executor.worker import wire
+
+#: Seconds that a worker with a closed results pipe may take to end by itself.
+CLOSED_GRACE = 1.0
+#: Seconds that a fork server may take to tell how a worker has ended.
+STATUS_GRACE = 1.0
+#: Seconds to wait for the rest of a dead worker's results where pipes are read by threads.
+DRAIN_GRACE = 2.0
+#: Seconds after which a submitting thread that is inside a direct send is looked for again.
+INSIDE_GRACE = 0.005
+
+
+class Reaper:
+    """Declares the workers of a pool dead.
+
+    Args:
+        loop: the pool's I/O thread.
+        workers: its processes.
+        feed: tells the state.
+        closing: why all workers were ended at once, if they were.
+        inbound, output, direct: what takes the last that a worker has sent.
+        deadlines: its timers.
+        blame: takes note of failures.
+        readiness: the threads that wait for a worker.
+        what: how messages call the environment.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: IOLoop,
+        workers: Workers,
+        feed: Callable[[st.Event | None], None],
+        closing: Closing,
+        inbound: Inbound,
+        output: Output,
+        direct: DirectCalls,
+        deadlines: Deadlines,
+        blame: Blame,
+        readiness: Readiness,
+        what: str,
+    ) -> None:
+        self._loop = loop
+        self._workers = workers
+        self._feed = feed
+        self._closing = closing
+        self._inbound = inbound
+        self._output = output
+        self._direct = direct
+        self._deadlines = deadlines
+        self._blame = blame
+        self._readiness = readiness
+        self._what = what
+
+    def watch(self, process: WorkerProcess) -> None:
+        """Hear of the end of a new process."""
+        self._loop.port.add_reader(process.process.exit, ports.EXIT, partial(self._on_exit, process))
+
+    def watch_python(self, process: WorkerProcess) -> None:
+        """Hear of the end of the Python, if the process that was started is a wrapper of it."""
+        inner = process.process.exit_of_python()
+        if inner >= 0:
+            self._loop.port.add_reader(inner, ports.EXIT, partial(self._on_python_gone, process, inner))
+
+    def on_results_ended(self, process: WorkerProcess) -> None:
+        """The results pipe is at its end: it has closed its pipes, or is about to end. If it lives on, nothing can be heard from it any more."""
+        if process.exited:
+            self._finalize(process)
+        else:
+            self._deadlines.kill_later(process, CLOSED_GRACE)
+
+    def _on_python_gone(self, process: WorkerProcess, fd: int) -> None:
+        """The Python behind a wrapper has ended. Its pipes say nothing of that: the wrapper has them too, and may go on for ever."""
+        self._loop.port.remove(fd)
+        self._loop.set_timer(CLOSED_GRACE, partial(self._deadlines.kill_if_alive, process))
+
+    def _on_exit(self, process: WorkerProcess, late: bool = False) -> None:
+        """The process has ended: take what it still sent, then declare its death."""
+        if not self._workers.has(process) or process.exited:
+            return
+        port = self._loop.port
+        port.remove(process.process.exit)
+        if not late and not process.process.ended():
+            # Its fork server is about to tell how it ended. If that is stopped, the death is declared without.
+            port.remove(process.process.exit)
+            port.add_reader(process.process.exit, ports.EXIT, partial(self._on_exit, process))
+            self._loop.set_timer(STATUS_GRACE, partial(self._on_exit, process, True))
+            return
+        process.note_exit()
+        try:
+            self._drain(process)
+        except Exception as error:  # noqa: BLE001 - what it has left cannot be read: it is dead all the same
+            self._blame.log_bug(error, self._drain)
+            self._finalize(process)
+
+    def _drain(self, process: WorkerProcess) -> None:
+        """Take what a process that has ended has sent, then declare its death."""
+        process.process.kill_tree()  # children that hold its pipes open
+        if not process.results.ended and isinstance(self._loop.port, ports.ThreadPort):
+            self._loop.set_timer(DRAIN_GRACE, partial(self._finalize, process))
+            return
+        while not process.results.ended:
+            before = process.results.arrived
+            self._inbound.read(process)
+            if process.results.arrived == before and not process.results.ended:
+                break  # a surviving child holds the pipe; what the worker itself wrote has been read
+        self._finalize(process)
+
+    def _finalize(self, process: WorkerProcess) -> None:
+        """Reap, write the report, tell the state; once."""
+        if not self._workers.has(process):
+            return
+        if not process.direct.close():
+            # A submitting thread is inside; what it writes has to be seen before the end.
+            self._loop.set_timer(INSIDE_GRACE, partial(self._finalize, process))
+            return
+        try:
+            self._finalize_closed(process)
+        except Exception as error:  # noqa: BLE001 - a bug of ours: its calls must not wait for it all the same
+            self._blame.log_bug(error, self._finalize)
+            what = f"The worker process {process.process.pid} of {self._what}"
+            reason = WorkerCrashed(f"{what} has ended, and that could not be dealt with ({describe(error)})")
+            self._end(process, st.WorkerExited(process.worker, (), False, st.DeathReport(reason)))
+
+    def _finalize_closed(self, process: WorkerProcess) -> None:
+        code = process.process.reap()
+        process.output.begin_reading()  # for submitters that wait directly: what is read now comes before what the process has answered
+        for last in (self._output.take_last, self._direct.register, self._direct.take_answer, self.take_unsent):
+            # Order: what these make the state send to the dead process is taken back with the rest.
+            try:
+                last(process)
+            except Exception as failure:  # noqa: BLE001 - what it has left cannot be read: it is dead all the same
+                if not isinstance(failure, BadFrame):
+                    self._blame.log_bug(failure, last)
+        unstarted = process.reclaim()
+        error, final = self.exit_error(process, code)
+        report = st.DeathReport(error, process.output.stacks(), process.output.counters)
+        if process.parcels.arena is not None:
+            process.parcels.arena.reclaim(process.parcels.incarnation)
+        self._end(process, st.WorkerExited(process.worker, unstarted, final, report))
+
+    def _end(self, process: WorkerProcess, event: st.WorkerExited) -> None:
+        self._workers.remove(process)
+        self._feed(event)
+        if process.hello is None:
+            self._readiness.answer_hello()
+        self.close(process)
+
+    def close(self, process: WorkerProcess) -> None:
+        """Close what belongs to a process that is gone."""
+        process.discard()
+        self._deadlines.forget(process)
+
+    def take_unsent(self, process: WorkerProcess) -> None:
+        """Take the outcomes that the dead process had put onto the shared page, and not yet sent."""
+        board = process.process.board
+        if board is None:
+            return
+        number, data = board.unsent()
+        call = process.calls.get(number & wire.NUMBER)
+        if data and call is not None and call.batch is not None:
+            outcomes = outcomes_of(data)
+            registered = call.batch.received - ((number >> wire.NUMBER_BITS) - 1)
+            if 0 <= registered < len(outcomes):
+                self._inbound.take_several(process, call, outcomes[registered:], 0)
+                if call.batch.received == call.batch.count:
+                    del process.calls[call.number]
+                    call.move(CallPhase.ENDED)
+                    self._feed(st.ItemsFinished(process.worker, [call]))
+
+    def exit_error(self, process: WorkerProcess, code: int | None) -> tuple[BaseException, bool]:
+        """Return the reason of this death, and True if another try to start would meet it again."""
+        name = spawn.signal_name(code)
+        how = spawn.describe_end(code, process.process.why_lost)
+        tail = process.output.tail()
+        said = f"{OF_STDERR}{tail}" if tail else ""
+        if process.ready:
+            if process.reason is not None:
+                return process.reason, False
+            why = f"{self._closing.kill_reason}. " if self._closing.kill_reason is not None else ""
+            message = f"{why}The worker process {process.process.pid} of {self._what} was ended {how} while it ran this task{said}"
+            return WorkerCrashed(message, code, name, tail), False
+        if process.reason is not None:
+            return process.reason, True
+        cause = decode_error(process.failure, trusted_only=True) if process.failure is not None else None
+        error = self._readiness.start_error(f"its process ended {how} before it was ready", tail, cause)
+        return error, code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED) or cause is not None

@@ -1,0 +1,408 @@
+"""THE way from the outcome of a call to its settled Task.
+
+``Settlement`` is the receiver of all calls that have a Task. It gives a value to the Task where no code of the user's can run, else
+on a decoder thread, and has calls run again where that was asked for. The thread that waits directly (``direct.py``) settles with the
+same reader and the same count.
+
+*Settle, then feed:* a Task has its outcome before the state hears that the item is finished, so that a closed pool has no open task.
+
+Threads: the I/O thread, the output thread behind lines, decoder threads; each method says which.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from threading import get_ident
+from typing import Any, Protocol
+
+from wetlands_executor import threads
+from wetlands_executor.errors import OF_STACKS
+from wetlands_executor.futures.future import Task
+from wetlands_executor.pool.call import FAILED, TOO_LARGE, Call, CallPhase, Outcome
+from wetlands_executor.pool.call_timers import CallTimers
+from wetlands_executor.pool.closing import Closing
+from wetlands_executor.pool.decoding import Decoding
+from wetlands_executor.pool.io_loop import IOLoop
+from wetlands_executor.pool.output import Output
+from wetlands_executor.pool.workers import Workers
+from wetlands_executor.scheduling import messages as st
+from wetlands_executor.scheduling.retry import Failure, Next, next_step
+from wetlands_executor.serialize.errors import decode_error, undecodable
+from wetlands_executor.serialize.plain import is_trivial
+from wetlands_executor.serialize.unpickler import decode, decode_arrays
+from wetlands_executor.worker import wire
+
+LOGGER = logging.getLogger("concurrent.futures")
+
+#: For the stacks of calls that hang. It has a handler that does nothing: a program that has configured
+#: no logging would else get them on its stderr (``logging.lastResort``).
+STACKS_LOGGER = logging.getLogger("concurrent.futures.wetlands_executor")
+STACKS_LOGGER.addHandler(logging.NullHandler())
+
+_VALUES = frozenset((wire.VALUE, wire.VALUE_IN_BLOCKS))
+
+
+class Backlog:
+    """Frames of one call that wait to be unpickled, in order.
+
+    No lock: on a decoder thread the collector may run a finalizer, which may wait for a task, and the I/O thread must not wait for that.
+
+    Attributes:
+        frames: (kind, data) of those that no decoder has taken.
+        turn: holds one entry if no decoder works on this call.
+    """
+
+    __slots__ = ("frames", "turn")
+
+    def __init__(self) -> None:
+        self.frames: deque[tuple[int, Any]] = deque()
+        self.turn: deque[None] = deque((None,))
+
+    @property
+    def busy(self) -> bool:
+        """True if frames wait or are being unpickled."""
+        return bool(self.frames) or not self.turn
+
+    def take_turn(self) -> bool:
+        """Return True if the caller has to see that a decoder works on this call."""
+        try:
+            self.turn.pop()
+        except IndexError:
+            return False
+        return True
+
+
+class Feed(Protocol):
+    """Tells the state what has happened."""
+
+    def __call__(self, event: st.Event | None) -> None:
+        """Do so. I/O thread."""
+
+
+class Settlement:
+    """Settles the tasks of a pool.
+
+    Args:
+        loop: its I/O thread.
+        feed: tells the state.
+        workers: its processes.
+        output: what their lines go through.
+        decoding: its decoder threads.
+        timers: the limits of calls.
+        closing: why what has not run is cancelled.
+        again: makes the call of a task's next try.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: IOLoop,
+        feed: Feed,
+        workers: Workers,
+        output: Output,
+        decoding: Decoding,
+        timers: CallTimers,
+        closing: Closing,
+        again: Callable[[Call], Call],
+    ) -> None:
+        self._loop = loop
+        self._feed = feed
+        self._workers = workers
+        self._output = output
+        self._decoding = decoding
+        self._timers = timers
+        self._closing = closing
+        self._again = again
+
+    # --- the receiver of calls that have a Task
+
+    def on_outcome(self, call: Call, outcome: Outcome) -> None:
+        """Settle a task. Any thread that holds its outcome."""
+        kind, data, _place = outcome
+        task = call.task
+        if kind == FAILED:
+            task._settle(None, data)
+        elif call.phase is CallPhase.DECIDING or (call.backlog is not None and call.backlog.busy):
+            self.decode(call, kind, data)
+        elif kind == wire.NONE:
+            task._settle(None, None)
+        elif kind == wire.CANCELLED:
+            self.on_cancelled(call, self._closing.reason)
+        elif kind == wire.VALUE and is_trivial(data):
+            try:
+                value = pickle.loads(data)
+            except Exception:  # noqa: BLE001 - it is met again where what is wrong with it can be looked into
+                self.decode(call, kind, data)
+            else:
+                task._settle(value, None)
+        elif kind in _VALUES and (found := decode_arrays(data)) is not None:
+            task._settle(found[0], None)  # a change of threads would take longer
+        elif kind == TOO_LARGE:
+            task._settle(None, MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process"))
+        else:
+            self.decode(call, kind, data)
+
+    def on_cancelled(self, call: Call, reason: str | None) -> None:
+        """Cancel a task. Any thread that holds its outcome."""
+        task = call.task
+        task._settle_cancelled(None if task._cancel_asked else reason)
+
+    def on_lost(self, call: Call, report: st.DeathReport) -> None:
+        """Deal with a call whose worker has died. I/O thread."""
+        task = call.task
+        if call.phase is CallPhase.DECIDING:
+            return  # its outcome is known; a decoder thread is dealing with it
+        process = call.process
+        if process is not None:
+            since = process.running_since(call)
+            task._worker_pid = process.process.pid
+            task._duration = 0.0 if since is None else time.monotonic() - since
+        verdict = call.verdict
+        error = report.error if verdict is None or verdict is True else self.explain(verdict, report.stacks)
+        if call.asks and self.asks_for_retry(call, Failure.LOST):
+            call.move(CallPhase.DECIDING)
+            self._decoding.run(partial(self._decide, call, error))
+            return
+        if call.asks:
+            self._loop.post(partial(self._feed, st.Released()))
+        call.move(CallPhase.ENDED)
+        if verdict is True:
+            self._output.after_death(report.streams, partial(self.on_cancelled, call, None), call)
+        else:
+            self._output.after_death(report.streams, partial(task._settle, None, error), call)
+
+    # --- what the state says of calls (I/O thread)
+
+    def lost(self, action: st.Lost) -> st.Event | None:
+        """Tell the receiver of a call that its worker has died."""
+        call: Call = action.item  # type: ignore[assignment]
+        report = _report(action)
+        self._timers.stop(call)
+        if call.batch is None:
+            call.receiver.on_lost(call, report)
+            return None
+        # The state keeps a place until the rest waits again, before what is younger.
+        self._loop.post(partial(self._feed, st.Released()))
+        call.move(CallPhase.ENDED)
+        verdict = call.verdict
+        if verdict is not None:
+            job = partial(call.receiver.on_cancelled, call, None)
+            if verdict is not True and verdict is not False:
+                job = partial(call.fail, self.explain(verdict, report.stacks))
+            self._output.after_death(report.streams, job, call)
+            return None
+        process = call.process
+        begun = process.begun(call) if process is not None else None
+        if begun is None or begun > call.batch.received:
+            failed = Outcome(FAILED, report.error, call.batch.advance())
+            self._output.after_death(report.streams, partial(call.receiver.on_outcome, call, failed), call)
+        rest = call.receiver.on_lost(call, report)
+        return st.Submitted([rest], front=True) if rest is not None and rest.place is None else None
+
+    def retried(self, action: st.Retried) -> None:
+        """Begin a task anew: its call waits for another worker."""
+        call: Call = action.item  # type: ignore[assignment]
+        call.move(CallPhase.QUEUED)
+        call.process = None
+        call.verdict = None
+        self._timers.stop(call)
+        call.task._next_attempt(None)
+
+    def cancelled(self, action: st.Cancelled) -> None:
+        """Cancel what will never run."""
+        for item in action.items:
+            call: Call = item  # type: ignore[assignment]
+            if action.refused and not (call.task is not None and call.task._cancel_asked):
+                call.receiver.on_outcome(call, Outcome(FAILED, self._closing.refusal()))  # its caller learns here what submit() would have said
+            else:
+                call.receiver.on_cancelled(call, self._closing.reason)
+
+    def failed(self, action: st.StartFailed | st.Broken) -> BaseException:
+        """Fail what waited for a worker; return why."""
+        error = _report(action).error
+        for item in action.items:
+            call: Call = item  # type: ignore[assignment]
+            call.receiver.on_outcome(call, Outcome(FAILED, _copy_error(error)))
+        return error
+
+    # --- frames that are unpickled where user code may run
+
+    def on_output(self, call: Call, kind: int, data: Any) -> None:
+        """Take a named output that a running call has reported. I/O thread."""
+        if (call.backlog is None or not call.backlog.busy) and is_trivial(data):
+            try:
+                new = pickle.loads(data)
+            except Exception:  # noqa: BLE001 - it is met again where what is wrong with it can be looked into
+                new = None
+            if type(new) is dict:
+                call.task._report_outputs(new)
+                return
+        self.decode(call, kind, data)
+
+    def decode(self, call: Call, kind: int, data: Any) -> None:
+        """Unpickle on a decoder thread. Order: frames of one call one after another, those of different calls side by side."""
+        backlog = call.backlog
+        if backlog is None:
+            backlog = call.backlog = Backlog()
+            call.plain = False
+        backlog.frames.append((kind, data))
+        if backlog.take_turn():
+            self._decoding.run(partial(self._work_off, call, backlog))
+
+    def _work_off(self, call: Call, backlog: Backlog) -> None:
+        """Runs on a decoder thread, on one at a time for each call."""
+        threads.decide(call.task)
+        while True:
+            try:
+                kind, data = backlog.frames.popleft()
+            except IndexError:
+                backlog.turn.append(None)
+                if backlog.frames and backlog.take_turn():  # Race: one was added before the turn was given back
+                    continue
+                return
+            if kind == wire.OUTPUT:
+                _decode_output(call, data)
+            elif kind == wire.NONE:
+                call.task._settle(None, None)
+            elif kind == wire.CANCELLED:
+                self.on_cancelled(call, self._closing.reason)
+            elif call.phase is CallPhase.DECIDING:
+                self._decide(call, decode_error(data, foreign=call.foreign))
+            else:
+                _decode_and_settle(call, kind, data)
+
+    # --- failures
+
+    def explain(self, verdict: Callable[[str], BaseException] | bool, stacks: str) -> BaseException:
+        """Return the error of a call that hung, with its worker's stacks, which are logged as well."""
+        assert callable(verdict)
+        error = verdict(stacks)
+        if stacks:
+            # Handlers take locks and are user code: not on this thread.
+            self._output.thread.put(partial(STACKS_LOGGER.warning, "wetlands_executor: %s%s%s", error.args[0], OF_STACKS, stacks))
+            error.args = (f"{error.args[0]}{OF_STACKS}{stacks}", *error.args[1:])
+        return error
+
+    def convict(self, call: Call, stacks: str) -> None:
+        """Give a call the verdict on it, or let it be decided whether it is run again. I/O thread."""
+        assert call.verdict is not None
+        error = self.explain(call.verdict, stacks)
+        if self.asks_for_retry(call, Failure.CONDEMNED):
+            call.move(CallPhase.DECIDING)
+            call.tries = 0
+            call.asks = False
+            self._decoding.run(partial(self._decide, call, error))
+        else:
+            call.move(CallPhase.ENDED)
+            call.fail(error)
+
+    def decide_later(self, call: Call) -> None:
+        """Let a call that has failed be run again, if its options say so once the failure is unpickled. I/O thread."""
+        call.move(CallPhase.DECIDING)
+        call.asks = False
+
+    @staticmethod
+    def asks_for_retry(call: Call, failure: Failure) -> bool:
+        """Return True if ``_decide`` is to find out whether a failed task is run again."""
+        task = call.task
+        options = task._options if task is not None else None
+        if options is None:
+            return False
+        cancelled = task._cancel_asked or call.verdict is True
+        found: bool = options.retry.is_asked(failure, task._attempt, cancelled=cancelled)
+        return found
+
+    def _decide(self, call: Call, error: BaseException) -> None:
+        """Find out whether a failed call is run again; ``retry_on`` may be user code. Runs on a decoder thread."""
+        threads.decide(call.task)
+        threads.holding.add(get_ident())
+        again = False
+        asked = call.asks and call.place is None  # its worker died: the state has reserved a place
+        try:
+            again = call.task._options.retry.matches(error)
+        except BaseException:  # user code, and no thread of its own: SystemExit there ends nothing either
+            LOGGER.exception("wetlands_executor: exception in retry_on of task %r", call.task.name)
+        finally:
+            threads.holding.discard(get_ident())
+            if again:
+                self._loop.post(partial(self._run_again, call, error, asked))
+            else:
+                call.task._settle(None, error)
+                self._loop.post(partial(self._finish_decided, call, asked))
+
+    def _finish_decided(self, call: Call, asked: bool) -> None:
+        call.move(CallPhase.ENDED)
+        if asked:
+            self._feed(st.Released())
+        process = call.process
+        self._timers.stop(call)
+        if call.place is not None and process is not None and self._workers.has(process):
+            self._feed(st.ItemsFinished(process.worker, [call]))
+
+    def _run_again(self, call: Call, error: BaseException, asked: bool) -> None:
+        task = call.task
+        step = next_step(cancelled=task._cancel_asked, ending=self._closing.over)
+        if step is Next.CANCEL:
+            self.on_cancelled(call, self._closing.reason)
+        elif step is Next.FAIL:
+            task._settle(None, error)
+        else:
+            # Order: the new try is submitted before the old one is finished, so that a draining pool does not close in between.
+            again = self._again(call)
+            task._next_attempt(again)
+            self._feed(st.Submitted([again]))
+        self._finish_decided(call, asked)
+
+
+def _report(action: st.Lost | st.StartFailed | st.Broken) -> st.DeathReport:
+    assert action.report is not None  # every death that the pool tells the state has one
+    return action.report
+
+
+def _copy_error(error: BaseException) -> BaseException:
+    """Return an equal exception: each task raises its own, because raising one writes its traceback."""
+    try:
+        copy = type(error)(*error.args)
+    except Exception:  # noqa: BLE001 - an __init__ with another signature: then the tasks share it
+        return error
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+def _decode_output(call: Call, data: Any) -> None:
+    try:
+        new = decode(data, call.foreign)
+        if not isinstance(new, dict):
+            raise TypeError(f"a {type(new).__name__} came instead of a dict of outputs")
+        call.task._report_outputs(new)
+    except BaseException:  # unpickling is user code: the outcome, which comes behind this, must be settled all the same
+        LOGGER.exception(
+            "wetlands_executor: an output of task %s cannot be rebuilt in this process, and is missing. "
+            "Report builtin types or numpy arrays, or what both sides can import in the same version",
+            call.task._call_text(),
+        )
+
+
+def _decode_and_settle(call: Call, kind: int, data: bytes | bytearray) -> None:
+    """Unpickle and settle; on a decoder thread, or wherever user code may run.
+
+    Guarantee: whatever goes wrong is the failure of this task, which is settled in any case.
+    """
+    value: Any = None
+    error: BaseException | None = None
+    task: Task[Any] = call.task
+    try:
+        if kind == wire.ERROR:
+            error = decode_error(data, foreign=call.foreign)
+        else:
+            value = decode(data, call.foreign)
+    except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is this task's failure and no other's
+        error = failure
+        error = undecodable(failure, task._call_text(), *call.sender)
+    finally:
+        task._settle(value, error)

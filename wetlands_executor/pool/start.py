@@ -1,0 +1,295 @@
+"""Starting workers: the process, its configuration, what it says until it is ready.
+
+Threads: the I/O thread's, but for ``_spawn``, which runs on the starter thread, because activation runs a shell and exec takes a millisecond.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import pickle
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from wetlands_executor import descriptors, threads
+from wetlands_executor.errors import describe
+from wetlands_executor.pool import bundle, ports, spawn
+from wetlands_executor.pool.call_timers import CallTimers
+from wetlands_executor.pool.deadlines import Deadlines
+from wetlands_executor.pool.delivery import SerialThread
+from wetlands_executor.pool.direct import direct_receive
+from wetlands_executor.pool.direct_calls import DirectCalls
+from wetlands_executor.pool.inbound import Inbound
+from wetlands_executor.pool.io_loop import IOLoop
+from wetlands_executor.pool.lines import OutputStream
+from wetlands_executor.pool.nursery import Nursery, NurseryFailed, Said
+from wetlands_executor.pool.output import Output
+from wetlands_executor.pool.readiness import Readiness
+from wetlands_executor.pool.reaper import Reaper
+from wetlands_executor.pool.worker_process import WorkerProcess
+from wetlands_executor.pool.workers import Workers
+from wetlands_executor.scheduling import messages as st
+from wetlands_executor.serialize import interpreter, plain
+from wetlands_executor.serialize.errors import decode_error
+from wetlands_executor.serialize.interpreter import RemoteInterpreter
+from wetlands_executor.serialize.settings import arguments_of_host, current_settings, main_of_host
+from wetlands_executor.sharedmem import arena
+from wetlands_executor.sharedmem.results import ResultMemory
+from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.serialize.identity import Piece
+
+LOGGER = logging.getLogger("concurrent.futures")
+
+#: Seconds that a fork server may take to end by itself.
+STOP_GRACE = 5.0
+
+Launch: TypeAlias = Callable[[int], tuple[Sequence[str], Mapping[str, str], str | None]]
+
+
+@dataclass
+class StartSettings:
+    """How workers are started.
+
+    Attributes:
+        launch: slot index -> (argv, environment, working folder) of its process; may take long and may raise.
+        peer: the Python of the workers.
+        preload: modules that a worker imports before it is ready.
+        initializer: pickled (function, args), the name of what travels as code in it, and whether it does as bytecode; or None.
+        timeout: seconds from the process's start to its being ready; None is no limit.
+        fork_server: what forks the workers (``share_preload``); None if each is started by itself.
+        keeps: shared arrays that the initializer refers to.
+        needs: large objects that it needs.
+    """
+
+    launch: Launch
+    peer: RemoteInterpreter
+    preload: list[str]
+    initializer: tuple[bytes, str | None, bool] | None
+    timeout: float | None
+    fork_server: Nursery | None = None
+    keeps: list[Any] = field(default_factory=list)
+    needs: tuple[Piece, ...] = ()
+
+    def release(self) -> None:
+        """Let go of what only workers need: no more of them are started."""
+        self.keeps = []
+        self.peer.drop_record()
+
+
+@dataclass(frozen=True)
+class StarterParts:
+    """What ``Starter`` uses."""
+
+    loop: IOLoop
+    workers: Workers
+    timers: CallTimers
+    deadlines: Deadlines
+    inbound: Inbound
+    output: Output
+    direct: DirectCalls
+    reaper: Reaper
+    readiness: Readiness
+    what: str
+    feed: Callable[[st.Event | None], None]
+    over: Callable[[], bool]
+
+
+class Starter:
+    """Starts the workers of a pool."""
+
+    def __init__(self, settings: StartSettings, parts: StarterParts) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._feed = parts.feed
+        self.thread = SerialThread("wetlands-start", threads.START)
+
+    def start(self, action: st.StartWorker) -> None:
+        """Start a process for a slot."""
+        self._parts.workers.begin(action.worker, action.index)
+        server = self._settings.fork_server
+        asked = 0 if server is None else server.failures
+        self.thread.put(partial(self._spawn, action.worker, action.index, asked))
+
+    def give_up(self, worker: int) -> None:
+        """End a process as soon as it is started."""
+        all_of_them = self._parts.workers.give_up(worker)
+        if self._settings.fork_server is not None and all_of_them:
+            self._settings.fork_server.give_up()  # Order: after the worker was marked; see `Nursery._begin`
+
+    def end(self) -> None:
+        """End the starter thread, then the fork server, when the workers are gone."""
+        self.thread.end()
+        if self._settings.fork_server is not None:
+            self._settings.fork_server.end(STOP_GRACE)
+
+    def _spawn(self, worker: int, index: int, asked: int) -> None:
+        """Start a process. Starter thread."""
+        settings, loop = self._settings, self._parts.loop
+        server, opening = settings.fork_server, b""
+        process: spawn.Process | BaseException
+        try:
+            argv, env, cwd = settings.launch(index)
+            memory = arena.current()
+            shared = memory.fd if memory is not None else -1
+            compiled = settings.peer.surely_same
+            if server is None:
+                process = spawn.Process(argv, env, cwd, shared)
+                try:
+                    opening = process.ship(bundle.source(compiled))
+                except BaseException:
+                    process.reap()
+                    process.close()
+                    raise
+            else:
+                wanted = partial(self._parts.workers.is_wanted, worker)
+                process = server.fork(env, cwd, shared, asked=asked, wanted=wanted, compiled=compiled)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is why the worker cannot start
+            process = error
+            memory = None
+        if server is not None:
+            for said in server.take_said():
+                loop.post(partial(self._on_said, said))
+        loop.post(partial(self._on_spawned, worker, index, process, memory, opening))
+
+    def _on_spawned(
+        self, worker: int, index: int, process: spawn.Process | BaseException, memory: arena.Arena | None, opening: bytes
+    ) -> None:
+        parts = self._parts
+        parts.workers.started(worker)
+        if isinstance(process, BaseException):
+            if not parts.over():
+                self._on_not_started(worker, process)
+            return
+        if parts.over():
+            process.kill_tree()  # the pool has failed meanwhile
+            process.reap()
+            process.close()
+            return
+        port = parts.loop.port
+        mine = WorkerProcess(worker, index, process, port, secrets.randbits(32), ResultMemory(process.memory, memory))
+        parts.workers.add(mine)
+        if parts.deadlines.worker_timeout is None:
+            mine.listen(direct_receive(process, parts.direct.abandoned), partial(parts.direct.on_notified, mine))
+        parts.output.watch(mine)
+        port.add_reader(process.results, ports.RESULTS, partial(parts.inbound.read, mine))
+        parts.reaper.watch(mine)
+        if opening:
+            mine.outbox.raw(opening)
+        mine.outbox.record(wire.CONFIG, 0, self._config(mine))
+        mine.outbox.flush()
+        if self._settings.timeout is not None:
+            parts.timers.set_for(mine, self._settings.timeout, partial(self._check_started, mine))
+        if parts.workers.take_unwanted(worker):
+            mine.begin_stop()
+            mine.kill()
+
+    def _on_not_started(self, worker: int, error: BaseException) -> None:
+        parts = self._parts
+        parts.readiness.answer_hello()
+        parts.workers.take_unwanted(worker)
+        if isinstance(error, NurseryFailed):
+            cause = decode_error(error.failure, trusted_only=True) if error.failure is not None else None
+            reason = parts.readiness.start_error(error.reason, error.tail, cause)
+            self._feed(st.WorkerExited(worker, (), error.final, st.DeathReport(reason)))
+            return
+        reason = parts.readiness.start_error(describe(error), "", error)
+        transient = isinstance(error, (BlockingIOError, MemoryError)) or getattr(error, "errno", None) in (11, 12, 23, 24)
+        self._feed(st.WorkerExited(worker, (), not transient, st.DeathReport(reason)))
+
+    def _on_said(self, said: Said) -> None:
+        """Pass on what a preload that is shared has said, once for all workers."""
+        output = self._parts.output
+        for name, data in (("stdout", said.stdout), ("stderr", said.stderr)):
+            stream = OutputStream(name)
+            output.put(stream, stream.splitter.feed(data) + stream.splitter.finish())
+        for record in said.records:
+            output.log(OutputStream("log"), plain.read_record(record), -1, said.pid, None)
+        for module, count in said.threads:
+            warn = partial(
+                LOGGER.warning,
+                "wetlands_executor: the import of %s in %s has started %d threads in native code, and workers are forked from that process. "
+                "That is safe only if the library says so. Numerical libraries start none if OMP_NUM_THREADS and its like are 1, as they are "
+                "unless worker_env sets them",
+                module,
+                self._parts.what,
+                count,
+            )
+            output.put_foreign(warn)  # handlers take locks, which the program may hold, or have left locked
+
+    def _config(self, process: WorkerProcess) -> bytes:
+        settings = self._settings
+        context = current_settings()
+        data, code, bytecode = settings.initializer or (None, None, False)
+        process.outbox.told(context, settings.needs)
+        return pickle.dumps(
+            {
+                "nonce": process.nonce,
+                "magic": interpreter.MAGIC if interpreter.PORTABLE else None,
+                "surroundings": context.data,
+                "context": context.number,
+                "authkey": bytes(multiprocessing.current_process().authkey),
+                "preload": [] if process.process.forked else settings.preload,
+                "initializer": data,
+                "pieces": [(piece.number, piece.data) for piece in settings.needs],
+                "initializer_code": code if bytecode else None,
+                "version": python_version(),
+                "argv": arguments_of_host(),
+                "main": main_of_host(),
+                "print_frames": descriptors.THREADS,
+                "carries": process.parcels.arena is not None and process.parcels.arena.carries,
+                "incarnation": process.parcels.incarnation,
+                "arena_limit": arena.LIMIT,
+            },
+            4,
+        )
+
+    def _check_started(self, process: WorkerProcess) -> None:
+        if not process.ready and self._parts.workers.has(process) and process.reason is None:
+            reason = f"it was not ready within {self._settings.timeout:g} s (start_timeout)"
+            process.kill_with(self._parts.readiness.start_error(reason, process.output.tail()))
+
+    # --- what a worker says until it is ready
+
+    def on_message(self, process: WorkerProcess, kind: int, data: Any) -> None:
+        """Take what a worker says before it is ready."""
+        parts = self._parts
+        if kind == wire.HELLO:
+            hello = plain.read_shape(data, _HELLO)
+            process.greet(hello, hello["magic"] != interpreter.MAGIC)
+            process.process.meet(process.results.sender)
+            parts.reaper.watch_python(process)
+            self._settings.peer.learn(hello)
+            parts.readiness.answer_hello()
+        elif kind == wire.READY:
+            process.become_ready()
+            parts.timers.stop_for(process)  # the time that it had to become ready
+            parts.output.release(process)
+            self._feed(st.WorkerReady(process.worker))
+            parts.readiness.check_launched()
+        elif kind == wire.START_FAILED:
+            process.fail(data)
+        else:
+            self._on_initializer_failed(process, data)
+
+    def _on_initializer_failed(self, process: WorkerProcess, data: bytes | bytearray) -> None:
+        cause = decode_error(data, trusted_only=True)
+        error = BrokenProcessPool(f"The initializer raised {describe(cause)}; the pool of {self._parts.what} is not usable any more")
+        error.__cause__ = cause
+        process.blame(error)
+        self._parts.output.release(process)
+        self._feed(st.InitializerFailed(process.worker, st.DeathReport(error)))
+
+
+_HELLO: dict[str, tuple[type, ...]] = {"magic": (str,), "version": (str,), "prefix": (str,), "pid": (int,)}
+
+
+def python_version() -> str:
+    """Return the host's Python version for messages."""
+    return sys.version.split()[0]

@@ -1,0 +1,408 @@
+"""ONE worker process: its phase, the calls that it has, what it is asked for, the end of its life.
+
+What goes to it is its ``outbox``, what comes from it its ``results`` and its ``output``; the ways past the I/O thread are its ``direct``.
+
+Threads: the I/O thread's, but for ``direct.send``, and what is said to be for any thread.
+
+The end: only ``reaper.py`` declares a process dead, when its ``exit`` descriptor says so. Everything else (a bad frame, a broken
+pipe, a time limit, shutdown) only kills.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any
+
+from wetlands_executor.pool import spawn
+from wetlands_executor.pool.call import Call, CallPhase
+from wetlands_executor.pool.direct import DirectReceive, DirectSend
+from wetlands_executor.pool.outbox import Outbox
+from wetlands_executor.pool.ports import Port
+from wetlands_executor.pool.result_stream import ResultStream
+from wetlands_executor.pool.timers import Timer
+from wetlands_executor.pool.worker_output import WorkerOutput
+from wetlands_executor.scheduling.phases import IllegalMove
+from wetlands_executor.sharedmem.results import ResultMemory
+from wetlands_executor.worker import wire
+
+
+class WorkerPhase(Enum):
+    """What has become of a worker process."""
+
+    STARTED = "started"  # it runs, and has said nothing
+    GREETED = "greeted"  # it has said which Python it is
+    ABANDONED = "abandoned"  # it is killed on purpose before it was ready
+    READY = "ready"  # it has imported its preload and run its initializer
+    STOPPING = "stopping"  # it was told to end, or is killed on purpose, and was ready
+    FAILED = "failed"  # it has ended, and nothing has said that it was ready
+    EXITED = "exited"  # it has ended, and was ready
+    GONE = "gone"  # its death is declared, its descriptors are closed
+
+    next: tuple[WorkerPhase, ...]
+
+
+WorkerPhase.STARTED.next = (WorkerPhase.GREETED, WorkerPhase.ABANDONED, WorkerPhase.FAILED, WorkerPhase.GONE)
+WorkerPhase.GREETED.next = (WorkerPhase.READY, WorkerPhase.ABANDONED, WorkerPhase.FAILED, WorkerPhase.GONE)
+WorkerPhase.ABANDONED.next = (WorkerPhase.STOPPING, WorkerPhase.FAILED, WorkerPhase.GONE)
+WorkerPhase.READY.next = (WorkerPhase.STOPPING, WorkerPhase.EXITED, WorkerPhase.GONE)
+WorkerPhase.STOPPING.next = (WorkerPhase.EXITED, WorkerPhase.GONE)
+WorkerPhase.FAILED.next = (WorkerPhase.EXITED, WorkerPhase.GONE)  # its last frames are read after its exit was seen
+WorkerPhase.EXITED.next = (WorkerPhase.GONE,)
+WorkerPhase.GONE.next = ()
+#: What follows when a worker says that it is ready.
+_WHEN_READY = {
+    WorkerPhase.GREETED: WorkerPhase.READY,
+    WorkerPhase.ABANDONED: WorkerPhase.STOPPING,
+    WorkerPhase.FAILED: WorkerPhase.EXITED,
+}
+#: What follows when it is to end on purpose.
+_WHEN_STOPPED = {
+    WorkerPhase.STARTED: WorkerPhase.ABANDONED,
+    WorkerPhase.GREETED: WorkerPhase.ABANDONED,
+    WorkerPhase.READY: WorkerPhase.STOPPING,
+}
+
+
+class WorkerProcess:
+    """One incarnation.
+
+    Args:
+        worker: the incarnation's number in ``PoolState``.
+        index: its slot.
+        process: pipes and pid.
+        port: what reads and writes the pipes.
+        nonce: what its frames have.
+        parcels: what goes and comes in shared memory.
+
+    Attributes:
+        calls: number -> call, of what was given to it and is not finished; always the same dictionary.
+        hello: what it said about itself, None before.
+        foreign: its bytecode is not ours.
+        failure: why it cannot start (payload of START_FAILED), else None.
+        reason: why it was killed, if not for the sake of one call: what its calls fail with, or those that wait for it to start.
+        finished: number of calls that it has finished.
+        proven: the state has heard of a call that it has finished.
+        crowded: it may have been given calls in another order than that of ``calls``, until those have ended.
+        deferred: number of outcomes that came before their calls were registered, and are taken up again a little later. Those
+            behind them come first.
+        timers: those that concern it, stopped when it has ended.
+        suspicion: see ``blame.py``.
+    """
+
+    def __init__(
+        self, worker: int, index: int, process: spawn.Process, port: Port, nonce: int, parcels: ResultMemory | None = None
+    ) -> None:
+        self.worker = worker
+        self.index = index
+        self.process = process
+        self.port = port
+        self.nonce = nonce
+        self.parcels = parcels if parcels is not None else ResultMemory(-1, None)
+        self.phase = WorkerPhase.STARTED
+        self.calls: dict[int, Call] = {}
+        self.outbox = Outbox(self, port, process)
+        self.output = WorkerOutput(process.board, self.calls)
+        self.results = ResultStream(
+            port, process.results, nonce, process.pid, self.parcels, getattr(process, "forked", False)
+        )
+        self.direct = DirectSend(self, process.inbox, self.outbox, self.parcels.incarnation)
+        self.hello: dict[str, Any] | None = None
+        self.foreign = False
+        self.failure: bytes | bytearray | None = None
+        self.reason: BaseException | None = None
+        self.finished = 0
+        self.proven = False
+        self.crowded = False
+        self.deferred = 0
+        self.timers: list[Timer] = []
+        self.suspicion: Any = None
+        #: The direct way back, where Tasks look for it (``futures/home.py``): the same as ``direct.receive``.
+        self.return_lane: DirectReceive | None = None
+        self._on_answer: Callable[[], None] | None = None
+        self._last_heard = 0.0
+
+    # --- phases
+
+    def move(self, phase: WorkerPhase) -> None:
+        """Go to another phase.
+
+        Raises:
+            IllegalMove: it cannot follow the present one.
+        """
+        if phase not in self.phase.next:
+            raise IllegalMove(f"the worker {self.worker} is {self.phase.value}, and cannot become {phase.value}")
+        self.phase = phase
+
+    @property
+    def ready(self) -> bool:
+        """True if it was ready once: what it was given, it may have run."""
+        return self.phase in (WorkerPhase.READY, WorkerPhase.STOPPING, WorkerPhase.EXITED)
+
+    @property
+    def exited(self) -> bool:
+        """True if the process has ended."""
+        return self.phase in (WorkerPhase.EXITED, WorkerPhase.FAILED, WorkerPhase.GONE)
+
+    @property
+    def stopping(self) -> bool:
+        """True if it was told to end, or is killed on purpose."""
+        return self.phase in (WorkerPhase.STOPPING, WorkerPhase.ABANDONED)
+
+    def greet(self, hello: dict[str, Any], foreign: bool) -> None:
+        """Take note of what it says of itself."""
+        if self.phase is WorkerPhase.STARTED:
+            self.move(WorkerPhase.GREETED)
+        self.hello = hello
+        self.foreign = foreign
+        self.results.greet()
+        self.outbox.expect_bytecode(foreign)
+
+    def become_ready(self) -> None:
+        """Take note that it says that it is ready. It may have ended since."""
+        self.move(_WHEN_READY.get(self.phase, WorkerPhase.READY))
+
+    def fail(self, failure: bytes | bytearray) -> None:
+        """Take note of why it cannot start, as it says."""
+        self.failure = failure
+
+    def blame(self, reason: BaseException) -> None:
+        """Take note of why nothing can run in it; it ends by itself."""
+        self.reason = reason
+
+    def note_exit(self) -> None:
+        """Take note that the process has ended."""
+        self.move(WorkerPhase.EXITED if self.ready else WorkerPhase.FAILED)
+
+    def begin_stop(self) -> None:
+        """Take note that it ends on purpose."""
+        phase = _WHEN_STOPPED.get(self.phase)
+        if phase is not None:
+            self.move(phase)
+
+    # --- calls
+
+    def give(self, calls: Iterable[Call]) -> list[tuple[Call, Exception]]:
+        """Send calls, with the records that they refer to; return those that cannot be sent, and why."""
+        direct, outbox, mine = self.direct, self.outbox, self.calls
+        if direct.open or direct.receive is not None:
+            direct.shut(calls)
+        frames = []
+        failed = []
+        given = CallPhase.GIVEN
+        for call in calls:
+            if given not in call.phase.next:
+                raise IllegalMove(f"the call {call.number} is {call.phase.value}, and cannot be given to a worker")
+            call.process = self
+            call.phase = given
+            mine[call.number] = call
+            try:
+                if not outbox.knows(call):
+                    outbox.tell(call)
+                parcel = call.encoded.parcel
+                if parcel is not None:
+                    call.watched = call.watched & ~wire.KEPT | parcel.send(self.parcels.incarnation)
+                    self.parcels.used = True
+                frames.append(call.frame())
+            except Exception as error:  # noqa: BLE001 - one call; records of it that are on the way are skipped by the worker
+                del mine[call.number]
+                failed.append((call, error))
+        if frames:
+            outbox.frames(b"".join(frames))
+        else:
+            outbox.flush()
+        return failed
+
+    def listen(self, receive: DirectReceive | None, on_answer: Callable[[], None]) -> None:
+        """Open the direct way back, if there is one.
+
+        Args:
+            receive: it.
+            on_answer: what the I/O thread does when an answer lies on the page for it.
+        """
+        self.direct.listen(receive)
+        self.return_lane = receive
+        self._on_answer = on_answer
+
+    def register(self) -> list[Call]:
+        """Return the calls that submitting threads have written since the last time, now counted among ``calls``."""
+        found = self.direct.register(self.calls, self.port, self._on_answer)
+        if found:
+            self.crowded = len(self.calls) > 1  # Race: the other frames may have been written after these
+        return found
+
+    def reclaim(self) -> list[Call]:
+        """Return the calls that the worker has not started; they are no longer with it."""
+        found = []
+        for number in self.outbox.reclaim():
+            call = self.calls.pop(number, None)
+            if call is not None:
+                call.move(CallPhase.QUEUED)
+                call.process = None
+                if call.encoded.parcel is not None:
+                    call.encoded.parcel.take_back()
+                found.append(call)
+        return found
+
+    def current_calls(self) -> list[Call]:
+        """Return what the worker was given and has not finished, oldest first. Any thread."""
+        return list(self.calls.values()) + [entry[0] for entry in list(self.direct.sent) if entry[0].number not in self.calls]
+
+    def oldest(self) -> Call | None:
+        """Return the call that it was given first and has not finished."""
+        return next(iter(self.calls.values()), None)
+
+    def note_finished(self, count: int, proven: bool) -> None:
+        """Count calls that it has finished; ``proven``: the state hears of one."""
+        self.finished += count
+        self.proven = self.proven or proven
+
+    # --- what the worker says of itself on the shared page
+
+    def is_running(self, call: Call) -> bool:
+        """Return True if the worker has taken this call. Any thread."""
+        board = self.process.board
+        try:
+            return call in self.current_calls() if board is None else board.words[wire.TAKEN] & wire.NUMBER == call.number
+        except ValueError:  # released: the process is gone
+            return False
+
+    def running(self) -> list[Call]:
+        """Return the calls that it has taken."""
+        return [call for call in self.calls.values() if self.is_running(call)]
+
+    def running_since(self, call: Call) -> float | None:
+        """Return when the worker took the call that it runs, on the monotonic clock in seconds; None if unknown. Any thread."""
+        board = self.process.board
+        try:
+            if board is None or board.words[wire.TAKEN] & wire.NUMBER != call.number:
+                return None
+            return board.words[wire.STARTED_NS] / 1e9
+        except ValueError:
+            return None
+
+    def begun(self, call: Call) -> int | None:
+        """Return how many calls of a batch the worker has begun; None if unknown."""
+        board = self.process.board
+        if board is None or not call.encoded.flags & wire.MANY:
+            return None
+        taken = board.words[wire.TAKEN]
+        return taken >> wire.NUMBER_BITS if taken & wire.NUMBER == call.number else 0
+
+    def taken(self) -> int | None:
+        """Return the number of the call that the worker has taken last, as it says; None if unknown."""
+        board = self.process.board
+        try:
+            return None if board is None else board.words[wire.TAKEN] & wire.NUMBER
+        except ValueError:
+            return None
+
+    def is_due(self, number: int) -> bool:
+        """Return True if the outcome of this call may come now, though there is an older call: outcomes come in order, but for two ways."""
+        if self.crowded or self.deferred:
+            return True
+        back = self.direct.receive
+        return back is not None and back.answer()[1] == next(iter(self.calls)) != number
+
+    def may_say(self, ended: bool, number: int) -> bool:
+        """Return True if the worker may say that a call which is not its oldest has ended, or may report something of it."""
+        return self.is_due(number) if ended else self.has_taken(number)
+
+    def has_taken(self, number: int) -> bool:
+        """Return True if the worker may speak of this call, which is not the oldest that it has: it has taken it, or a later one."""
+        taken = self.taken()
+        if self.crowded or self.deferred or taken is None:
+            return True
+        for one in self.calls:
+            if one == number:
+                return taken in self.calls
+            if one == taken:
+                return False
+        return True  # it is of no call that is known
+
+    def suspect(self, suspicion: Any) -> None:
+        """Hold something against the worker, or nothing any more (None); see ``blame.py``."""
+        self.suspicion = suspicion
+
+    # --- signs of life
+
+    def hear(self) -> None:
+        """Take note that something came from it."""
+        self._last_heard = time.monotonic()
+
+    @property
+    def last_heard(self) -> float:
+        """When that was, on the monotonic clock. Kept up to date only where silence is limited."""
+        return self._last_heard
+
+    # --- requests
+
+    def request_cancel(self, call: Call) -> None:
+        """Make ``cancel_requested`` true in the worker."""
+        board = self.process.board
+        if board is not None:
+            board.words[wire.CANCEL_WORD] = call.number
+        else:
+            self.outbox.order(wire.CANCEL, call.number)
+
+    def ask_to_trim(self) -> None:
+        """Let the worker give the memory of its free blocks back, between two calls."""
+        if self.phase is WorkerPhase.READY:
+            self.outbox.order(wire.TRIM)
+
+    def interrupt(self, call: Call, number: int) -> None:
+        """Send a signal that is a KeyboardInterrupt in this call and nothing in any other."""
+        board = self.process.board
+        if board is not None:
+            board.words[wire.INTERRUPT_WORD] = call.number
+        self.process.send_signal(number)
+
+    def ask_for_stacks(self) -> bool:
+        """Let the process print its Python stacks to stderr; False if it cannot."""
+        number = spawn.stack_signal()
+        if number is None:
+            return False
+        self.output.expect_stacks()
+        self.process.send_signal(number)
+        return True
+
+    def stop(self) -> None:
+        """Let the process end: its inbox is at an end. What was sent is still served."""
+        self.begin_stop()
+        self.direct.suspend()
+        self.port.remove(self.process.inbox)
+        if self.direct.receive is not None:
+            self.direct.receive.relieve()
+        if self.direct.close():
+            self.process.close_fd(self.process.inbox)
+        else:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process and its children now. Its death is declared later, by its exit."""
+        self.direct.suspend()
+        self.process.kill_tree()
+
+    def kill_with(self, reason: BaseException) -> None:
+        """Kill it; what it runs, or what waits for its start, fails with ``reason``."""
+        self.reason = reason
+        self.kill()
+
+    def kill_because(self, reason: BaseException) -> None:
+        """Kill it; what it runs fails with ``reason``, unless there is one already."""
+        if self.reason is None:
+            self.reason = reason
+        self.kill()
+
+    def discard(self) -> None:
+        """Close everything: its death is declared."""
+        for fd in self.process.fds():
+            self.port.remove(fd)
+        self.direct.detach(self.port)
+        self.parcels.close()
+        self.process.close()
+        self._on_answer = self.return_lane = None
+        self.calls.clear()
+        if self.phase is not WorkerPhase.GONE:
+            self.move(WorkerPhase.GONE)
