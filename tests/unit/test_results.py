@@ -31,6 +31,10 @@ def dumps(value: Any) -> bytes:
     return pickle.dumps(value, 5)
 
 
+def read(kind: int, data: Any) -> tuple[Any, BaseException | None]:
+    return read_outcome(kind, data, False, ("", ""), lambda: "f")
+
+
 @pytest.mark.parametrize("value", [5, "text", [1, {"a": (2.5, None)}], b"x" * 100])
 def test_plain_values_are_read_at_once(value: Any) -> None:
     assert value_at_once(wire.VALUE, dumps(value)) == (value,)
@@ -56,9 +60,9 @@ def test_what_is_not_read_at_once(kind: int, data: bytes) -> None:
 
 
 def test_outcomes_are_values_or_exceptions() -> None:
-    assert read_outcome(wire.VALUE, dumps(math.pi), "f") == (math.pi, None)
-    assert read_outcome(wire.NONE, b"", "f") == (None, None)
-    value, error = read_outcome(TOO_LARGE, b"1234567", "f")
+    assert read(wire.VALUE, dumps(math.pi)) == (math.pi, None)
+    assert read(wire.NONE, b"") == (None, None)
+    value, error = read(TOO_LARGE, b"1234567")
     assert value is None
     assert isinstance(error, MemoryError)
     assert "f has 1,234,567 bytes" in str(error)
@@ -69,7 +73,7 @@ def test_a_failure_of_the_function_is_rebuilt() -> None:
         raise KeyError("missing")
     except KeyError as raised:
         data = worker_calls.dumps_error(raised, False)
-    value, error = read_outcome(wire.ERROR, data, "f")
+    value, error = read(wire.ERROR, data)
     assert value is None
     assert isinstance(error, KeyError)
     assert error.args == ("missing",)
@@ -77,7 +81,7 @@ def test_a_failure_of_the_function_is_rebuilt() -> None:
 
 def test_a_failure_of_unpickling_is_the_failure_of_the_call() -> None:
     """SystemExit too."""
-    value, error = read_outcome(wire.VALUE, dumps(Refuses()), "f(5)", ("/prefix", "3.12"))
+    value, error = read_outcome(wire.VALUE, dumps(Refuses()), False, ("/prefix", "3.12"), "f({})".format, 5)
     assert value is None
     assert isinstance(error, SystemExit)
     assert "f(5)" in str(error.__cause__)

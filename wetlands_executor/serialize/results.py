@@ -7,6 +7,7 @@ may run. Owns no state.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 from wetlands_executor.serialize.errors import decode_error, undecodable
@@ -41,16 +42,17 @@ def value_at_once(kind: int, data: Any) -> tuple[Any] | None:
 
 
 def read_outcome(
-    kind: int, data: Any, what: str, sender: tuple[str, str] = ("", ""), *, foreign: bool = False
+    kind: int, data: Any, foreign: bool, sender: tuple[str, str], what: Callable[..., str], *of: Any
 ) -> tuple[Any, BaseException | None]:
     """Return (value, None), or (None, exception). Runs user code; raises nothing.
 
     Args:
         kind: of the result frame, or ``TOO_LARGE``; not ``CANCELLED``.
         data: its payload.
-        what: name of the call, for messages.
-        sender: prefix of the worker's environment and version of its Python, if they are known.
         foreign: the worker's bytecode is not ours, and is refused.
+        sender: prefix of the worker's environment and version of its Python; empty if they are not known.
+        what: ``what(*of)`` is the name of the call; asked for in messages only.
+        *of: its arguments.
     """
     try:
         if kind == wire.NONE:
@@ -58,7 +60,7 @@ def read_outcome(
         if kind == wire.ERROR:
             return None, decode_error(data, foreign=foreign)
         if kind == TOO_LARGE:
-            return None, MemoryError(f"the result of {what} has {int(data):,} bytes, which do not fit into this process")
+            return None, MemoryError(f"the result of {what(*of)} has {int(data):,} bytes, which do not fit into this process")
         return decode(data, foreign), None
     except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is the failure of this call alone
-        return None, undecodable(failure, what, *sender)
+        return None, undecodable(failure, what(*of), *sender)
