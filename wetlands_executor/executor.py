@@ -25,7 +25,8 @@ from wetlands_executor.futures.aio import post_to_loop, wake_waiter
 from wetlands_executor.futures.events import make_listener
 from wetlands_executor.futures.future import Callback, Dispatch, Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
-from wetlands_executor.pool import bulk, spawn
+from wetlands_executor.map import job
+from wetlands_executor.pool import spawn
 from wetlands_executor.pool.launch import Launcher, WorkerEnv, pickled_initializer, variables_of
 from wetlands_executor.pool.nursery import Nursery
 from wetlands_executor.pool.pool import Pool
@@ -317,7 +318,7 @@ class CondaEnvExecutor(Executor):
             and keep is None
             and not self._pool.sees_calls_alone
         ):
-            series, calls = bulk.collect(self._pool, definition, items, deferral.among)
+            series, calls = job.collect(self._pool, definition, items, deferral.among)
             if series is not None:
                 series.submit()
                 return series.results(end, forget, return_exceptions)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults import parts
 from wetlands_executor import CondaEnvExecutor, WorkerCrashed
-from wetlands_executor.pool.bulk import Series
+from wetlands_executor.map.job import Series
 
 #: Enough calls that parts have grown to their full size long before the middle.
 MANY = 3000

@@ -23,7 +23,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,6 @@ from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.future import Task
-    from wetlands_executor.pool.bulk import Bulk, Series
     from wetlands_executor.serialize.identity import Record
 
 #: Pools of this process, for its forks and for the interpreter's exit.
@@ -369,13 +368,16 @@ class Pool:
         """True if something is asked of each single call: then those of a ``map`` are submitted one by one, as tasks."""
         return bool(self.listeners) or self.deadlines.any or self._state.tasks_per_worker is not None
 
-    def submit_bulk(self, bulk: Bulk) -> None:
-        """Take the calls of a ``map``. The caller has checked that the pool still accepts."""
-        self.loop.put(bulk, wake=True)
+    def submit_item(self, item: st.Item) -> None:
+        """Take an item that is no single call: the calls of a ``map``. The caller has checked that the pool still accepts."""
+        self.loop.put(item, wake=True)
 
-    def cancel_series(self, series: Series) -> None:
-        """Take the rest of a ``map`` out of the queue and ask what runs to stop. Returns when that is done (soon), except on the I/O thread."""
-        self.cancelling.cancel_found(series.close)
+    def cancel_found(self, find: Callable[[], Iterable[st.Item]]) -> None:
+        """Take what ``find`` returns on the I/O thread out of the queue, and ask what runs of it to stop.
+
+        Returns when that is done (soon), except on the I/O thread.
+        """
+        self.cancelling.cancel_found(find)
 
     # --- what a Task asks (futures/home.py)
 

@@ -25,7 +25,7 @@ from wetlands_executor import arguments, threads
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.futures import home as task_home
 from wetlands_executor.futures.future import Task
-from wetlands_executor.pool import packing
+from wetlands_executor.map import packing
 from wetlands_executor.pool.call import FAILED, TOO_LARGE, WHOLE, Call, Outcome
 from wetlands_executor.scheduling.messages import ANY, DeathReport, Item
 from wetlands_executor.serialize.calls import Definition, EncodedCall, PackedCall, encode_defined
@@ -77,12 +77,12 @@ class Home(task_home.Home, Protocol):
         """Why what has not started is cancelled, once the pool is ended that way."""
         ...
 
-    def submit_bulk(self, bulk: Bulk) -> None:
+    def submit_item(self, item: Item) -> None:
         """Take the calls of a map."""
         ...
 
-    def cancel_series(self, series: Series) -> None:
-        """Take the rest of a map out of the queue, and ask what runs to stop."""
+    def cancel_found(self, find: Callable[[], Iterable[Item]]) -> None:
+        """Take what ``find`` returns on the I/O thread out of the queue, and ask what runs of it to stop."""
         ...
 
 
@@ -250,7 +250,7 @@ class Series:
         self.left = count - len(self.failures)
         self.failures.clear()
         if self.left:
-            self.pool.submit_bulk(self.bulk)
+            self.pool.submit_item(self.bulk)
 
     def _task_for(self, place: int) -> Task[Any]:
         """Return the Task of a call that has failed, for the pool's record of failures and for the caller. Order: before its arguments go."""
@@ -473,7 +473,7 @@ class Series:
                 yield taken.pop()  # while the caller has it, nobody else does
         finally:
             if self.left or self.parts:
-                self.pool.cancel_series(self)
+                self.pool.cancel_found(self.close)
             if done is not None:
                 done()
 
