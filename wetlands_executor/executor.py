@@ -25,7 +25,7 @@ from wetlands_executor.futures.aio import post_to_loop, wake_waiter
 from wetlands_executor.futures.events import make_listener
 from wetlands_executor.futures.future import Callback, Dispatch, Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
-from wetlands_executor.map import job
+from wetlands_executor.map.job import collect
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.launch import Launcher, WorkerEnv, pickled_initializer, variables_of
 from wetlands_executor.pool.nursery import Nursery
@@ -318,10 +318,10 @@ class CondaEnvExecutor(Executor):
             and keep is None
             and not self._pool.sees_calls_alone
         ):
-            series, calls = job.collect(self._pool, definition, items, deferral.among)
-            if series is not None:
-                series.submit()
-                return series.results(end, forget, return_exceptions)
+            job, calls = collect(self._pool, definition, items, deferral.among)
+            if job is not None:
+                job.submit()
+                return job.results(end, forget, return_exceptions)
             items = iter(calls)
         if chunksize == 1:
             tasks = (self._submit(fn, args, {}, definition, options) for args in items)

@@ -15,7 +15,7 @@ from tests.contract.meeting import DEADLINE
 from tests.faults import work
 from tests.faults.observe import until
 from wetlands_executor import WorkerCrashed
-from wetlands_executor.map import job, packing
+from wetlands_executor.map import chunks, packing
 from wetlands_executor.sharedmem import arena
 
 #: Of all sizes around the limits, and of all that can be pickled without user code; the last ones can be changed, and are pickled at once.
@@ -163,7 +163,7 @@ def test_what_is_copied_ahead_is_little(make, memory, meeting):
     outcomes = executor.map(workload.wait_at, [_of(number, 1_000_000) for number in range(300)], [meeting.address] * 300, [100] * 300)
     meeting.next()
     meeting.next()  # the other worker
-    assert len(memory.in_use) <= 2 * job.AHEAD_BYTES // 1_000_000
+    assert len(memory.in_use) <= 2 * chunks.PREFETCH_BYTES // 1_000_000
     meeting.open()
     assert list(outcomes) == list(range(300))
     del outcomes

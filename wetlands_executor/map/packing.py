@@ -16,7 +16,7 @@ from wetlands_executor.worker import wire
 
 #: Bytes from which a value is large.
 LARGE = 2048
-#: Bytes of large values in one block, but for a single value: enough to make what a part costs small, little enough to stay in the
+#: Bytes of large values in one block, but for a single value: enough to make what a chunk costs small, little enough to stay in the
 #: processor's cache between the copy here and the copy there.
 BLOCK_BYTES = 1 << 20
 #: Bytes of large values from which a block is faster than the pipe.

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from wetlands_executor.scheduling.messages import DeathReport, Item
 from wetlands_executor.scheduling.phases import IllegalMove
 from wetlands_executor.serialize.calls import EncodedCall
+from wetlands_executor.serialize.results import TOO_LARGE
 from wetlands_executor.serialize.settings import HostSettings
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.timers import Timer
 
-#: Kinds of outcomes that are not on the wire, which has none below 0: a result that was too large for
-#: the host's memory; what is no frame; a failure that has happened in the host.
-TOO_LARGE, GARBAGE, FAILED = -1, -2, -3
+#: Kinds of outcomes that are not on the wire, which has none below 0, besides ``TOO_LARGE``: what is no
+#: frame; a failure that has happened in the host.
+GARBAGE, FAILED = -2, -3
 #: Kinds of result frames that end a call.
 OUTCOMES = frozenset((wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.VALUE_IN_BLOCKS, TOO_LARGE))
 #: ``Outcome.place``: it concerns the call, or all calls of a batch that are left.

@@ -8,9 +8,10 @@ from __future__ import annotations
 import struct
 from typing import Any, NamedTuple, TypeAlias
 
-from wetlands_executor.pool.call import GARBAGE, TOO_LARGE
+from wetlands_executor.pool.call import GARBAGE
 from wetlands_executor.pool.ports import Port
 from wetlands_executor.serialize.plain import BadFrame
+from wetlands_executor.serialize.results import TOO_LARGE
 from wetlands_executor.sharedmem.results import ResultMemory
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.room import room

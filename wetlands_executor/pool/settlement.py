@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from wetlands_executor import threads
 from wetlands_executor.errors import OF_STACKS
 from wetlands_executor.futures.future import Task
-from wetlands_executor.pool.call import FAILED, TOO_LARGE, Call, CallPhase, Outcome
+from wetlands_executor.pool.call import FAILED, Call, CallPhase, Outcome
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.closing import Closing
 from wetlands_executor.pool.decoding import Decoding
@@ -32,9 +32,10 @@ from wetlands_executor.pool.output import Output
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.retry import Failure, Next, next_step
-from wetlands_executor.serialize.errors import decode_error, undecodable
+from wetlands_executor.serialize.errors import decode_error
 from wetlands_executor.serialize.plain import is_trivial
-from wetlands_executor.serialize.unpickler import decode, decode_arrays
+from wetlands_executor.serialize.results import read_outcome, value_at_once
+from wetlands_executor.serialize.unpickler import decode
 from wetlands_executor.worker import wire
 
 LOGGER = logging.getLogger("concurrent.futures")
@@ -44,7 +45,6 @@ LOGGER = logging.getLogger("concurrent.futures")
 STACKS_LOGGER = logging.getLogger("concurrent.futures.wetlands_executor")
 STACKS_LOGGER.addHandler(logging.NullHandler())
 
-_VALUES = frozenset((wire.VALUE, wire.VALUE_IN_BLOCKS))
 
 
 class Backlog:
@@ -129,21 +129,10 @@ class Settlement:
             task._settle(None, data)
         elif call.phase is CallPhase.DECIDING or (call.backlog is not None and call.backlog.busy):
             self.decode(call, kind, data)
-        elif kind == wire.NONE:
-            task._settle(None, None)
         elif kind == wire.CANCELLED:
             self.on_cancelled(call, self._closing.reason)
-        elif kind == wire.VALUE and is_trivial(data):
-            try:
-                value = pickle.loads(data)
-            except Exception:  # noqa: BLE001 - it is met again where what is wrong with it can be looked into
-                self.decode(call, kind, data)
-            else:
-                task._settle(value, None)
-        elif kind in _VALUES and (found := decode_arrays(data)) is not None:
+        elif (found := value_at_once(kind, data)) is not None:
             task._settle(found[0], None)  # a change of threads would take longer
-        elif kind == TOO_LARGE:
-            task._settle(None, MemoryError(f"the result has {int(data):,} bytes, which do not fit into this process"))
         else:
             self.decode(call, kind, data)
 
@@ -267,8 +256,6 @@ class Settlement:
                 return
             if kind == wire.OUTPUT:
                 _decode_output(call, data)
-            elif kind == wire.NONE:
-                call.task._settle(None, None)
             elif kind == wire.CANCELLED:
                 self.on_cancelled(call, self._closing.reason)
             elif call.phase is CallPhase.DECIDING:
@@ -393,16 +380,5 @@ def _decode_and_settle(call: Call, kind: int, data: bytes | bytearray) -> None:
 
     Guarantee: whatever goes wrong is the failure of this task, which is settled in any case.
     """
-    value: Any = None
-    error: BaseException | None = None
     task: Task[Any] = call.task
-    try:
-        if kind == wire.ERROR:
-            error = decode_error(data, foreign=call.foreign)
-        else:
-            value = decode(data, call.foreign)
-    except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is this task's failure and no other's
-        error = failure
-        error = undecodable(failure, task._call_text(), *call.sender)
-    finally:
-        task._settle(value, error)
+    task._settle(*read_outcome(kind, data, call.foreign, call.sender, task._call_text))

@@ -1,0 +1,89 @@
+"""The outcomes of a map job: stored by place, and taken in order by the thread that iterates.
+
+Threads: the I/O thread stores, or the output thread what comes behind printed lines; one thread at a time takes. An outcome is stored before
+the storing thread looks for the waiting one; that one says for which it waits and then looks once more. At least one of the two observes
+the other's store.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from wetlands_executor.errors import WaitTimeout
+
+
+class Outcomes:
+    """The outcomes of the calls of one map job.
+
+    Attributes:
+        entries: by place (kind, data); None before the outcome is there and after it was taken.
+    """
+
+    __slots__ = ("_waiting", "_wanted", "entries")
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, Any] | None] = []
+        # The place of the outcome for which a thread waits, and the locks on which it does.
+        self._wanted = 0
+        self._waiting: deque[threading.Lock] = deque()
+
+    def open(self, count: int) -> list[tuple[int, Any] | None]:
+        """Make room for the outcomes of ``count`` calls; return ``entries``."""
+        self.entries = [None] * count
+        return self.entries
+
+    def store(self, place: int, kind: int, data: Any) -> None:
+        """Keep an outcome, and wake the thread that waits for it."""
+        self.entries[place] = (kind, data)
+        if self._waiting:
+            self._look()
+
+    def store_many(self, first: int, outcomes: list[tuple[int, Any]]) -> None:
+        """Keep outcomes that came together, from place ``first`` on."""
+        self.entries[first : first + len(outcomes)] = outcomes
+        if self._waiting:
+            self._look()
+
+    def _look(self) -> None:
+        """Wake the waiting thread if its outcome is there."""
+        if self.entries[self._wanted] is not None:
+            self._wake()
+
+    def _wake(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            try:
+                lock = waiting.popleft()
+            except IndexError:
+                return
+            lock.release()
+
+    def wait(self, place: int, end: float | None) -> None:
+        """Wait until an outcome is there.
+
+        Args:
+            place: of the outcome.
+            end: when the time is over, on the monotonic clock; None is never.
+
+        Raises:
+            WaitTimeout: the time is over.
+        """
+        self._wanted = place
+        while self.entries[place] is None:
+            # Race: the thread that stored an earlier outcome may have read `_wanted` before it changed here, and wakes this one for nothing.
+            # So it looks once more after each wake-up.
+            lock = threading.Lock()
+            lock.acquire()
+            self._waiting.append(lock)
+            if self.entries[place] is not None:
+                return
+            if end is None:
+                lock.acquire()
+            elif (
+                not lock.acquire(timeout=min(max(end - time.monotonic(), 0.0), threading.TIMEOUT_MAX))
+                and self.entries[place] is None
+            ):
+                raise WaitTimeout
