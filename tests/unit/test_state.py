@@ -45,8 +45,9 @@ from wetlands_executor.scheduling.messages import (
     WorkerReady,
     items_of,
 )
-from wetlands_executor.scheduling.phases import Status
-from wetlands_executor.scheduling.state import RESTART_DELAYS, START_TRIES, PoolState
+from wetlands_executor.scheduling.phases import IllegalMove, Phase, Status
+from wetlands_executor.scheduling.restarts import RESTART_DELAYS, START_TRIES
+from wetlands_executor.scheduling.state import PoolState, check_invariants
 
 
 class Named(Item):
@@ -77,7 +78,7 @@ class Talk:
 
     def say(self, event: Event) -> list[Action]:
         actions = self.state.handle(event)
-        self.state.check_invariants()
+        check_invariants(self.state)
         return actions
 
     def start(self, *workers: int) -> Talk:
@@ -151,7 +152,7 @@ def test_can_act_says_whether_a_new_item_would_move_anything() -> None:
 
 
 def test_without_credit_a_worker_holds_one_item() -> None:
-    """Where nothing can be taken back, everything else waits in the queue."""
+    """Where nothing can be reclaimed, everything else waits in the queue."""
     talk = Talk(1)
     a, b = items("ab")
     talk.say(Submitted([a, b]))
@@ -182,17 +183,17 @@ def test_the_credit_of_a_worker_that_runs_dry_grows() -> None:
     talk.say(Submitted(many))
     assert talk.say(ItemsFinished(1, many[:2])) == [Dispatch(1, many[4:10])]
     assert talk.say(ItemsFinished(1, many[2:6])) == [Dispatch(1, many[10:16])]
-    assert talk.state.slots[0].credit == 10
+    assert talk.state.slots.all[0].credit == 10
 
 
-def test_what_is_taken_back_ends_the_growth() -> None:
+def test_what_is_reclaimed_ends_the_growth() -> None:
     """Items that are wanted elsewhere were given out too far ahead."""
     talk = Talk(2, credit=4, most_credit=64).start(1, 2)
     talk.say(Submitted(items("abcdefghijklmnop")))
-    quick, slow = talk.state.slots
+    quick, slow = talk.state.slots.all
     talk.say(ItemsFinished(1, list(quick.held)))
     assert quick.credit == 8
-    while not quick.recalling:
+    while not quick.reclaiming:
         talk.say(ItemsFinished(2, list(slow.held)))
     assert quick.credit == 4
 
@@ -213,7 +214,7 @@ def test_a_short_queue_is_shared_among_the_workers() -> None:
 
 
 def test_an_idle_worker_makes_a_full_one_give_back() -> None:
-    """Nothing waits, one worker is idle: what another has not started is recalled and shared anew."""
+    """Nothing waits, one worker is idle: what another has not started is reclaimed and shared anew."""
     talk = Talk(2, credit=64).start(1, 2)
     a, b, c = items("abc")
     talk.say(Submitted([a]))
@@ -223,7 +224,7 @@ def test_an_idle_worker_makes_a_full_one_give_back() -> None:
     assert talk.say(Reclaimed(1, [c])) == [Dispatch(2, [c])]
 
 
-def test_an_empty_answer_to_a_recall_is_no_reason_for_another() -> None:
+def test_an_empty_answer_to_a_reclaim_is_no_reason_for_another() -> None:
     """The worker had started everything, its results are on their way: asking again would spin."""
     talk = Talk(2, credit=64).start(1, 2)
     a, b, c = items("abc")
@@ -233,7 +234,7 @@ def test_an_empty_answer_to_a_recall_is_no_reason_for_another() -> None:
     assert talk.say(Reclaimed(1, [])) == []
 
 
-def test_a_worker_that_a_recall_leaves_idle_takes_over_from_others() -> None:
+def test_a_worker_that_a_reclaim_leaves_idle_takes_over_from_others() -> None:
     """Its only item was cancelled; what queues behind another one's long item comes to it."""
     talk = Talk(2, credit=64).start(1, 2)
     a, b, c = items("abc")
@@ -244,7 +245,7 @@ def test_a_worker_that_a_recall_leaves_idle_takes_over_from_others() -> None:
     assert talk.say(Reclaimed(1, [c])) == [Dispatch(2, [c])]
 
 
-def test_nothing_is_dispatched_to_a_worker_that_is_being_recalled() -> None:
+def test_nothing_is_dispatched_to_a_worker_that_is_being_reclaimed() -> None:
     """The answer has to describe what it holds."""
     talk = Talk(1, credit=4).start(1)
     a, b, c = items("abc")
@@ -275,7 +276,7 @@ def test_an_item_sent_directly_occupies_its_worker() -> None:
     assert talk.say(ItemsFinished(2, [a])) == [Dispatch(2, [c])]
 
 
-def test_an_item_sent_directly_to_a_worker_that_got_another_one_is_taken_back() -> None:
+def test_an_item_sent_directly_to_a_worker_that_got_another_one_is_reclaimed() -> None:
     """The thread that sent it could not know. Another worker is idle: it must not wait behind the first."""
     talk = Talk(2, credit=64).start(1, 2)
     a, b = items("ab")
@@ -318,7 +319,7 @@ def test_the_quota_bounds_the_credit() -> None:
     assert talk.say(ItemsFinished(1, many[:2])) == [StopWorker(1)]
 
 
-def test_what_is_taken_back_does_not_use_up_the_quota() -> None:
+def test_what_is_reclaimed_does_not_use_up_the_quota() -> None:
     """Only what a worker keeps is counted."""
     talk = Talk(1, credit=64, tasks_per_worker=2).start(1)
     a, b, c = items("abc")
@@ -466,7 +467,7 @@ def test_a_running_item_is_asked_to_stop() -> None:
     assert talk.say(Reclaimed(1, [])) == [SendCancel(1, a), CancelAnswered(a, False)]
 
 
-def test_an_item_that_finishes_while_it_is_being_recalled_was_not_cancelled() -> None:
+def test_an_item_that_finishes_while_it_is_being_reclaimed_was_not_cancelled() -> None:
     """Its result is the answer."""
     talk = Talk(1, credit=64).start(1)
     (a,) = items("a")
@@ -476,7 +477,7 @@ def test_an_item_that_finishes_while_it_is_being_recalled_was_not_cancelled() ->
     assert talk.say(Reclaimed(1, [])) == []
 
 
-def test_where_nothing_can_be_taken_back_a_dispatched_item_counts_as_running() -> None:
+def test_where_nothing_can_be_reclaimed_a_dispatched_item_counts_as_running() -> None:
     """It is asked to stop."""
     talk = Talk(1).start(1)
     (a,) = items("a")
@@ -521,7 +522,7 @@ def test_a_failed_initializer_breaks_the_pool() -> None:
     assert talk.say(WorkerExited(1, [])) == [PoolClosed()]
 
 
-def test_a_failed_initializer_takes_back_what_has_not_started() -> None:
+def test_a_failed_initializer_reclaims_what_has_not_started() -> None:
     """It would not have been sent a moment later."""
     talk = Talk(2, credit=64).start(1, 2)
     a, b, c, d = items("abcd")
@@ -660,7 +661,7 @@ def test_events_and_actions_are_frozen() -> None:
 
 
 def test_a_kill_harms_nobody_else() -> None:
-    """First what has not started is taken back; then nothing but the item can be running, and the worker is ended and replaced."""
+    """First what has not started is reclaimed; then nothing but the item can be running, and the worker is ended and replaced."""
     talk = Talk(1, credit=64).start(1)
     a, b = items("ab")
     talk.say(Submitted([a, b]))
@@ -737,7 +738,7 @@ def test_the_urgent_goes_first() -> None:
 
 
 def test_an_urgent_item_overtakes_what_is_in_an_inbox() -> None:
-    """That was given out ahead of time, and is taken back; nothing is given out ahead while something urgent waits for a free worker."""
+    """That was given out ahead of time, and is reclaimed; nothing is given out ahead while something urgent waits for a free worker."""
     talk = Talk(1, credit=2).start(1)
     a, b, c = items("abc")
     c.priority = 1
@@ -760,7 +761,7 @@ def test_priorities_are_compared_with_each_other_and_not_with_zero(ahead: int, n
 
 
 def test_a_lower_item_does_not_run_while_a_higher_one_waits_in_an_inbox() -> None:
-    """The higher one was given out ahead; it is taken back, so that the first worker that becomes free runs it."""
+    """The higher one was given out ahead; it is reclaimed, so that the first worker that becomes free runs it."""
     talk = Talk(2, credit=4).start(1, 2)
     a, b, c, d = items("abcd")
     d.priority = -1
@@ -853,8 +854,8 @@ def test_parts_are_dealt_to_all_workers_up_to_the_credit() -> None:
     first, second = names(talk.say(Submitted([source])))
     assert len(first) == len(second) == 64
     assert source.place is not None, "what is left waits"
-    assert talk.state.waiting_count == 1
-    talk.state.check_invariants()
+    assert talk.state.waiting.count == 1
+    check_invariants(talk.state)
 
 
 def test_parts_keep_their_place_in_the_queue() -> None:
@@ -874,7 +875,7 @@ def test_parts_keep_their_place_in_the_queue() -> None:
         (now,) = action.items  # type: ignore[assignment]
         order.append(now.name)
     assert order == ["b", "a0", "a1", "z"]
-    assert talk.state.waiting_count == 0
+    assert talk.state.waiting.count == 0
 
 
 class Heavy(Source):
@@ -919,7 +920,7 @@ def test_heavy_parts_wait_behind_others_and_before_others() -> None:
     assert names(talk.say(Submitted([*light, source, *behind]))) == [["b", "c", "d", "e", "f"]]
     assert names(talk.say(ItemsFinished(1, [running, *light[:3]]))) == []
     assert names(talk.say(ItemsFinished(1, [light[3]]))) == [["a0"]]
-    talk.state.check_invariants()
+    check_invariants(talk.state)
     assert names(talk.say(ItemsFinished(1, [light[4]]))) == [["a1"]]
 
 
@@ -943,7 +944,7 @@ def test_a_source_that_has_been_emptied_is_passed_over() -> None:
     talk.say(Submitted([other]))
     source.rest.clear()
     assert talk.say(ItemsFinished(1, [running])) == [Dispatch(1, [other])]
-    assert talk.state.waiting_count == 0
+    assert talk.state.waiting.count == 0
 
 
 def test_many_cancels_ask_each_worker_once() -> None:
@@ -957,6 +958,56 @@ def test_many_cancels_ask_each_worker_once() -> None:
     said = talk.say(ManyCancelsRequested([source, b, c]))
     assert [action for action in said if isinstance(action, Reclaim)] == [Reclaim(1)]
     assert Cancelled([source]) in said
-    given = [item for item in talk.state.slots[0].held if item is not a]
+    given = [item for item in talk.state.slots.all[0].held if item is not a]
     answers = talk.say(Reclaimed(1, given))
     assert {item.name for item in items_of(answers)} == {"b", "c"}  # type: ignore[attr-defined]
+
+
+# --- what cannot be
+
+
+def picture(talk: Talk) -> tuple[object, ...]:
+    """Return everything that an event could have changed."""
+    state = talk.state
+    slots = [(slot.phase, slot.worker, list(slot.held), slot.quota, slot.credit) for slot in state.slots.all]
+    return slots, state.waiting.count, state.status, list(state.slots.idle), [item.place for item in state.items()]
+
+
+def test_an_item_that_its_worker_does_not_hold_cannot_end_or_come_back() -> None:
+    """The event raises, and those of its items that could have ended have not."""
+    talk = Talk(1, credit=4).start(1)
+    a, b, c = items("abc")
+    talk.say(Submitted([a, b]))
+    before = picture(talk)
+    for event in (
+        ItemsFinished(1, [a, c]),
+        Reclaimed(1, [b, c]),
+        WorkerExited(1, [b, c]),
+    ):
+        with pytest.raises(IllegalMove):
+            talk.say(event)
+        assert picture(talk) == before
+    with pytest.raises(KeyError):
+        talk.say(ItemsFinished(2, [a]))
+    assert picture(talk) == before
+
+
+def test_a_phase_that_cannot_follow_changes_nothing() -> None:
+    """Slots count their phases: a move that is refused is not counted."""
+    slots = Talk(2).start(1, 2).state.slots
+    slot = slots.all[0]
+    with pytest.raises(IllegalMove, match="READY cannot become Phase.STARTING"):
+        slots.move(slot, Phase.STARTING)
+    assert (slot.phase, slots.starting, slots.ready) == (Phase.READY, 0, 2)
+    slots.check_invariants()
+
+
+def test_a_pool_whose_thread_has_failed_is_closed_as_it_stands() -> None:
+    """What waits and what is held is still found."""
+    talk = Talk(1).start(1)
+    a, b = items("ab")
+    talk.say(Submitted([a, b]))
+    talk.state.abandon()
+    talk.state.abandon()
+    assert talk.state.status is Status.CLOSED
+    assert set(talk.state.items()) == {a, b}

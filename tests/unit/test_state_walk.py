@@ -26,7 +26,7 @@ from collections.abc import Callable
 import pytest
 
 from wetlands_executor.scheduling import messages as st
-from wetlands_executor.scheduling.state import PoolState
+from wetlands_executor.scheduling.state import PoolState, check_invariants
 
 #: Walks of one run of a test; one or two milliseconds each.
 WALKS = int(os.environ.get("WETLANDS_WALKS", "500"))
@@ -77,7 +77,7 @@ class Worker:
         held: what the shell has given to it and has no outcome of.
         inbox, current, done: what it has not started; what runs; what has finished, its result still unread in the pipe.
         unheard: sent by the express lane, not yet told to the state.
-        recall: a Reclaim has not been answered.
+        reclaim: a Reclaim has not been answered.
         given: items that it was given and kept.
         broken: its initializer has failed.
         doomed: it was killed for the sake of an item that ran in it.
@@ -93,14 +93,14 @@ class Worker:
         self.current: Job | None = None
         self.done: list[Job] = []
         self.unheard: list[Job] = []
-        self.recall = False
+        self.reclaim = False
         self.given = 0
         self.broken = False
         self.doomed = False
 
     @property
     def idle(self) -> bool:
-        return self.phase == "ready" and not self.held and not self.recall and not self.unheard
+        return self.phase == "ready" and not self.held and not self.reclaim and not self.unheard
 
     def work(self) -> None:
         """Do one step: finish what runs, or start the next."""
@@ -135,7 +135,7 @@ class Shell:
         self.max_workers = max_workers
         self.credit = credit
         self.quota = quota
-        self.takes_back = credit > 1
+        self.reclaims = credit > 1
         self.prompt = prompt  # a Reclaim is answered at once, as pool.py does it; else at some time later
         self.log = log
         self.state = PoolState(max_workers, credit=credit, most_credit=4 * credit if credit > 1 else None, tasks_per_worker=quota)
@@ -186,7 +186,7 @@ class Shell:
                 answer = self._PERFORM[type(action)](self, action)
                 if answer is not None:
                     queue.append(answer)
-            self.state.check_invariants()
+            check_invariants(self.state)
             self._check_order()
         self._check_priorities()
         self._check_nobody_is_forgotten()
@@ -203,7 +203,7 @@ class Shell:
     def _dispatch(self, action: st.Dispatch) -> st.Event | None:
         worker = self.workers[action.worker]
         assert worker.phase == "ready", f"dispatch to a worker that is {worker.phase}"
-        assert not worker.recall, "dispatch to a worker that is being recalled"
+        assert not worker.reclaim, "dispatch to a worker that is being reclaimed"
         assert action.items, "an empty dispatch"
         refused = []
         for job in action.items:
@@ -225,17 +225,17 @@ class Shell:
         assert fresh == sorted(fresh), "not in the order of priority and submission"
         return st.ItemsFinished(action.worker, refused) if refused else None
 
-    def _recall(self, action: st.Reclaim) -> st.Event | None:
+    def _reclaim(self, action: st.Reclaim) -> st.Event | None:
         worker = self.workers[action.worker]
-        assert self.takes_back, "recall where nothing can be taken back"
-        assert not worker.recall, "a second recall before the answer to the first"
+        assert self.reclaims, "reclaim where nothing can be reclaimed"
+        assert not worker.reclaim, "a second reclaim before the answer to the first"
         self._absorb(worker, quietly=True)
-        worker.recall = True
+        worker.reclaim = True
         self.lanes = [other for other in self.lanes if other is not worker]
-        return self._answer_recall(worker) if self.prompt else None
+        return self._answer_reclaim(worker) if self.prompt else None
 
-    def _answer_recall(self, worker: Worker) -> st.Reclaimed:
-        worker.recall = False
+    def _answer_reclaim(self, worker: Worker) -> st.Reclaimed:
+        worker.reclaim = False
         items = self._take_back(worker)
         return st.Reclaimed(worker.number, items)
 
@@ -250,7 +250,7 @@ class Shell:
     def _send_cancel(self, action: st.SendCancel) -> None:
         worker = self.workers[action.worker]
         assert action.item in worker.held, f"a cancel request for {action.item} goes to a worker that does not have it"
-        assert action.item.started or not self.takes_back, f"{action.item} had not started and could have been cancelled"
+        assert action.item.started or not self.reclaims, f"{action.item} had not started and could have been cancelled"
 
     def _stop(self, action: st.StopWorker) -> None:
         worker = self.workers[action.worker]
@@ -269,8 +269,8 @@ class Shell:
     def _kill_if_running(self, action: st.KillIfRunning) -> st.Event:
         worker = self.workers[action.worker]
         assert action.item in worker.held
-        assert not worker.inbox or not self.takes_back, "something could start before the kill"
-        running = action.item is worker.current if self.takes_back else True
+        assert not worker.inbox or not self.reclaims, "something could start before the kill"
+        running = action.item is worker.current if self.reclaims else True
         worker.doomed = worker.doomed or running
         return st.KillAnswered(action.worker, action.item, running)
 
@@ -287,7 +287,7 @@ class Shell:
             assert action.item.end in ("cancelled", "failed") or not action.item.started
             self.promised.append(action.item)
         else:
-            assert action.item.started or action.item.end is not None or not self.takes_back, f"{action.item} could have been cancelled"
+            assert action.item.started or action.item.end is not None or not self.reclaims, f"{action.item} could have been cancelled"
 
     promised: list[Job]
 
@@ -296,7 +296,7 @@ class Shell:
         assert worker is not None, "an item is lost and nobody died"
         assert action.worker == worker.number
         self.lost_now += 1
-        if self.takes_back:
+        if self.reclaims:
             assert action.item is worker.current, f"{action.item} is lost and had not started"
             assert self.lost_now == 1, "one death, two lost items"
         if worker.phase == "killed" and not self.terminated and not self.broken:
@@ -309,7 +309,7 @@ class Shell:
         worker, job = self.dying, action.item
         assert worker is not None
         assert action.worker == worker.number
-        assert job is worker.current or not self.takes_back
+        assert job is worker.current or not self.reclaims
         assert job.tried < job.tries_given, "tried too often"
         assert not job.to_cancel, "tried again although it was asked to stop"
         assert not self.dropping, "tried again although everything is to end"
@@ -359,7 +359,7 @@ class Shell:
     _PERFORM: dict[type, Callable[..., st.Event | None]] = {
         st.StartWorker: _start,
         st.Dispatch: _dispatch,
-        st.Reclaim: _recall,
+        st.Reclaim: _reclaim,
         st.SendCancel: _send_cancel,
         st.StopWorker: _stop,
         st.KillWorker: _kill,
@@ -392,7 +392,7 @@ class Shell:
         """What waits, waits for nothing of another priority that a worker holds without having started it."""
         priorities = {job.priority for job in self.waiting}
         for worker in self.workers.values():
-            if self.waiting and self.takes_back and not (worker.recall or worker.done or worker.unheard):
+            if self.waiting and self.reclaims and not (worker.reclaim or worker.done or worker.unheard):
                 behind = list(worker.inbox)[worker.current is None :]
                 for job in behind:
                     assert priorities == {job.priority}, f"{job} was given out ahead while priorities {priorities} wait"
@@ -407,7 +407,7 @@ class Shell:
             assert full or self.failed_starts or starting >= len(self.waiting), "too few workers are started"
             assert not self.broken, "items wait in a broken pool"
             assert not self.terminated, "items wait in a pool that was terminated"
-        elif idle and self.takes_back and not any(worker.done or worker.recall or worker.unheard for worker in self.workers.values()):
+        elif idle and self.reclaims and not any(worker.done or worker.reclaim or worker.unheard for worker in self.workers.values()):
             for worker in self.workers.values():
                 behind = len(worker.inbox) - (worker.current is None)
                 assert behind < 1, f"{list(worker.inbox)} queue up at worker {worker.number} while {idle} are idle"
@@ -430,7 +430,7 @@ class Shell:
         needed = self.state.can_act or any(job.priority for job in jobs)
         before = len(self.log) if self.log is not None else 0
         if count == 1 and not needed:
-            credit = {number: slot.credit for number, slot in self.state.by_worker.items()}
+            credit = {number: slot.credit for number, slot in self.state.slots.by_worker.items()}
             busy = {worker.number for worker in self.workers.values() if worker.held and len(worker.held) * 2 >= credit[worker.number]}
             self.feed(st.Submitted(jobs), refill_only=busy)
             if self.log is not None:
@@ -441,7 +441,7 @@ class Shell:
     def publish(self) -> None:
         """Say which workers are idle, as the I/O thread does before it sleeps. Until the next time, the submitting threads believe it."""
         self.lanes = []
-        if self.takes_back and self.quota is None and not (self.waiting or self.draining or self.broken):
+        if self.reclaims and self.quota is None and not (self.waiting or self.draining or self.broken):
             self.lanes = [worker for worker in self.workers.values() if worker.idle]
 
     lanes: list[Worker]
@@ -466,7 +466,7 @@ class Shell:
         unheard, worker.unheard = worker.unheard, []
         for job in unheard:
             event = st.SentDirectly(worker.number, job)
-            if quietly:  # between two actions of another event, as Pool._recall does it
+            if quietly:  # between two actions of another event, as Pool._reclaim does it
                 assert not self.state.handle(event)
             else:
                 self.feed(event)
@@ -496,7 +496,7 @@ class Shell:
         self._absorb(worker)
         if worker.phase == "starting" or (worker.phase == "ready" and worker.current is None):
             self.failed_starts += 1
-        unstarted = self._take_back(worker) if self.takes_back else []
+        unstarted = self._take_back(worker) if self.reclaims else []
         del self.workers[worker.number]
         self.lanes = [other for other in self.lanes if other is not worker]
         self.dying, self.lost_now = worker, 0
@@ -513,7 +513,7 @@ class Shell:
             self._absorb(worker)
         self.asked[job] = self.asked.get(job, 0) + 1
         self.promised = []
-        could = job.end is None and not job.started and (self.takes_back or job in self.waiting)
+        could = job.end is None and not job.started and (self.reclaims or job in self.waiting)
         job.to_cancel = True
         self.feed(st.CancelRequested(job))
         if self.prompt:
@@ -530,12 +530,12 @@ class Shell:
         if waits:
             self.asked[job] = self.asked.get(job, 0) + 1
         retry = self.rng.random() < 0.3
-        could = not job.started and self.takes_back and not retry
+        could = not job.started and self.reclaims and not retry
         running = [worker for worker in self.workers.values() if worker.current is job]
         self.feed(st.KillRequested(job, retry))
         if waits or (could and self.prompt):
             assert job.end in ("cancelled", "failed")
-        elif self.prompt and self.takes_back:
+        elif self.prompt and self.reclaims:
             assert all(worker.phase == "killed" for worker in running), "it is not killed"
 
     def reserve(self) -> None:
@@ -556,7 +556,7 @@ class Shell:
         self.feed(st.ShutdownRequested(cancel))
         if cancel:
             left = [job for job in self.open if job in self.waiting]
-            if self.prompt and self.takes_back:
+            if self.prompt and self.reclaims:
                 left += [job for worker in self.workers.values() for job in worker.inbox if worker.phase != "killed"]
             assert not left, f"{left} were not dropped"
 
@@ -587,7 +587,7 @@ class Shell:
             found.append(("cancel any", lambda: self.cancel(rng.choice(self.jobs))))
         if self.open:
             found.append(("kill", lambda: self.kill(rng.choice(list(self.open)))))
-            found.append(("recall", lambda: self.feed(st.ReclaimRequested(rng.choice(list(self.open))))))
+            found.append(("reclaim", lambda: self.feed(st.ReclaimRequested(rng.choice(list(self.open))))))
         if not self.draining:
             found.append(("reserve", self.reserve))
         if self.reserved:
@@ -611,8 +611,8 @@ class Shell:
                 found.append(("work", worker.work))
             if worker.done:
                 found.append(("read", lambda worker=worker: self.read(worker)))
-            if worker.recall:
-                found.append(("recalled", lambda worker=worker: self.feed(self._answer_recall(worker))))
+            if worker.reclaim:
+                found.append(("reclaimed", lambda worker=worker: self.feed(self._answer_reclaim(worker))))
             if worker.phase == "ready":
                 found.append(("crash", lambda worker=worker: self.exit(worker)))
             if worker.phase == "killed" or worker.doomed or worker.broken or (worker.phase == "stopping" and not worker.held):
@@ -659,8 +659,8 @@ class Shell:
         """Let a worker do what it should; False if there is nothing."""
         if self.workers.get(worker.number) is not worker:
             return True
-        if worker.recall:
-            self.feed(self._answer_recall(worker))
+        if worker.reclaim:
+            self.feed(self._answer_reclaim(worker))
         elif worker.phase == "killed" or worker.doomed or worker.broken:
             self.exit(worker)
         elif worker.phase == "starting":
@@ -685,7 +685,7 @@ _WEIGHTS: dict[str, tuple[float, ...]] = {
     "cancel": (0, 1, 6),
     "cancel any": (0, 0.5),
     "kill": (0, 0, 1),
-    "recall": (0, 0, 1),
+    "reclaim": (0, 0, 1),
     "reserve": (0, 0, 0.5),
     "release": (1,),
     "launch": (0, 0.3),
@@ -699,7 +699,7 @@ _WEIGHTS: dict[str, tuple[float, ...]] = {
     "failed start": (0, 0, 0.5, 5),
     "work": (5, 10),
     "read": (5, 2),
-    "recalled": (5, 1),
+    "reclaimed": (5, 1),
     "crash": (0, 0.3, 3),
     "gone": (5, 1),
 }
@@ -740,20 +740,20 @@ def walks(count: int, rng: random.Random, **given: object) -> None:
 
 
 def test_walks_of_any_kind_keep_all_promises(stress_rng: random.Random) -> None:
-    """Any number of workers, credit and quota; recalls answered at once, or at some time."""
+    """Any number of workers, credit and quota; reclaims answered at once, or at some time."""
     walks(WALKS, stress_rng)
 
 
 @pytest.mark.parametrize("max_workers", [1, 2, 3, 4])
 @pytest.mark.parametrize("credit", [1, 64])
 def test_walks_as_the_real_shell_takes_them(stress_rng: random.Random, credit: int, max_workers: int) -> None:
-    """Recalls answered at once, with the credit of a system that can take items back, and of one that cannot."""
+    """Reclaims answered at once, with the credit of a system that can take items back, and of one that cannot."""
     walks(WALKS // 8, stress_rng, credit=credit, max_workers=max_workers, prompt=True)
 
 
 @pytest.mark.parametrize("priorities", [(-1, 0), (-3, -2), (0, 1), (-2, -1, 0, 1, 2)], ids=str)
 def test_walks_with_priorities(stress_rng: random.Random, priorities: tuple[int, ...]) -> None:
-    """Recalls answered at once, where items can be taken back."""
+    """Reclaims answered at once, where items can be reclaimed."""
     walks(WALKS // 8, stress_rng, priorities=priorities, credit=64, prompt=True)
 
 
@@ -763,7 +763,7 @@ def test_whoever_was_to_decide_about_starts_is_ended_by_a_shutdown() -> None:
 
 
 @pytest.mark.parametrize("seed", [1137147611, 3876093560])
-def test_priorities_are_kept_after_an_answer_to_a_recall(seed: int) -> None:
+def test_priorities_are_kept_after_an_answer_to_a_reclaim(seed: int) -> None:
     """The first asked again what had just been answered; the second left a higher item behind what ran, while a lower one waited."""
     play(seed)
 

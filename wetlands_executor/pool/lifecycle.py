@@ -36,7 +36,6 @@ from wetlands_executor.pool.start import Starter, StartSettings
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
-from wetlands_executor.scheduling.phases import Status
 from wetlands_executor.scheduling.state import PoolState
 
 if TYPE_CHECKING:
@@ -278,17 +277,14 @@ class Lifecycle:
             items.update(dict.fromkeys(process.calls.values()))
             _try(process.process.reap)
         _try(parts.direct.take_abandoned)
-        for queue in parts.state.queues.values():
-            items.update(dict.fromkeys(queue))
-        for slot in parts.state.slots:
-            items.update(dict.fromkeys(slot.held))
+        items.update(dict.fromkeys(parts.state.items()))
         items.update(dict.fromkeys(parts.announcing.calls))
         items.update(dict.fromkeys(parts.timers.timed))
         for item in items:
             _try(item.receiver.on_outcome, item, Outcome(FAILED, failure))
         for reply in parts.cancelling.refuse_all():
             _try(reply)
-        parts.state.status = Status.CLOSED
+        parts.state.abandon()
         parts.shell.close()
 
     def after_fork_in_child(self) -> None:

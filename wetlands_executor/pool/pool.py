@@ -487,7 +487,7 @@ class Pool:
     def waiting_calls(self) -> list[Any]:
         """Return the items that no worker holds, as far as they can be seen from another thread."""
         found: list[Any] = []
-        for queue in list(self._state.queues.values()):
+        for queue in list(self._state.waiting.queues.values()):
             for _ in range(10):
                 try:
                     found.extend(item for item in list(queue) if item.place is st.WAITING)

@@ -163,12 +163,12 @@ class Shell:
         """Tell the submitting threads what they may do. Order: after this, ``posted`` is looked at once more before the thread sleeps."""
         self.changed = False
         state = self._state
-        if state.waiting_count or state.status is not Status.OPEN or state.credit == 1 or state.tasks_per_worker is not None:
+        if state.waiting.count or state.status is not Status.OPEN or state.credit == 1 or state.tasks_per_worker is not None:
             # Where an item cannot be taken back, or where they are counted, a second one at the same moment would do harm.
             self._direct.open([])
         else:
             processes = self._workers.processes
-            idle = itertools.islice(reversed(state.idle), LANES)
+            idle = itertools.islice(reversed(state.slots.idle), LANES)
             self._direct.open([processes[slot.worker] for slot in idle if slot.worker in processes])
         self.wants_wakeup = bool(self._direct.lanes) or state.can_act
 

@@ -1,7 +1,7 @@
-"""The events and actions of the pool's state machine, and the base of the items that it schedules. Data only.
+"""Events and actions of the pool's state machine, and the base of the items that it schedules.
 
-Events are facts in the past tense, actions are orders. ``state.py`` maps the one to the other; the pool makes the
-events and performs the actions.
+Data only. Events are facts in the past tense, actions are orders. ``state.py`` maps the one to the
+other; the pool makes the events and performs the actions.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ class Item:
         place: None, ``WAITING`` or the Slot that holds the item; only ``PoolState`` writes it.
         priority: higher goes first; equal ones in the order of their submission.
         tries: how often it is run again if its worker dies.
-        asks: if its worker dies, somebody has to decide whether it is run again: ``Lost`` counts as ``Reserved`` then.
-        many: it stands for many: it waits in the queue as one, and workers get parts of it (``split``) until it is ``exhausted``.
+        asks: if its worker dies, a decoder thread decides whether it is run again: ``Lost`` counts
+            as ``Reserved`` then.
+        many: it stands for many: it waits in the queue as one, and workers get parts of it
+            (``split``) until it is ``exhausted``.
     """
 
     __slots__ = ("asks", "place", "priority", "tries")
@@ -37,7 +39,7 @@ class Item:
 
     @property
     def ahead(self) -> int:
-        """How many parts of an item that stands for many a worker may hold, with what else it holds."""
+        """How many items a worker may hold if one is a part of an item that stands for many."""
         return ANY
 
     @property
@@ -46,7 +48,10 @@ class Item:
         return True
 
     def split(self) -> Item | None:
-        """Return the next part of an item that stands for many, an item of its own; None if there is none. Must be quick and pure."""
+        """Return the next part of an item that stands for many; None if there is none.
+
+        The part is an item of its own. Must be quick and pure.
+        """
         return None
 
     def __init__(self) -> None:
@@ -61,7 +66,7 @@ class DeathReport:
     """How a worker has ended, or why it could not be started.
 
     Attributes:
-        error: what its running items fail with; of a start, what those fail with that waited for it.
+        error: what its running items fail with; of a start, what those fail with that waited.
         stacks: its Python stacks, if it was asked for them; else empty.
         streams: what it has printed and is still on its way: its items fail after that.
     """
@@ -88,7 +93,10 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class SentDirectly:
-    """The submitting thread wrote this item to an idle worker itself (see ``pool.py``); the state learns it afterwards."""
+    """The submitting thread wrote this item to an idle worker itself.
+
+    The state learns it afterwards.
+    """
 
     worker: int
     item: Item
@@ -99,7 +107,8 @@ class LaunchRequested:
     """Start workers now.
 
     Attributes:
-        count: see that there are at least so many, but give up at the first failure; None starts all, and replaces those that fail.
+        count: see that there are at least so many, but give up at the first failure; None starts
+            all, and replaces those that fail.
     """
 
     count: int | None = None
@@ -145,7 +154,9 @@ class WorkerExited:
 
 @dataclass(frozen=True, slots=True)
 class InitializerFailed:
-    """The initializer raised in this incarnation: by the contract of the standard library the pool is broken.
+    """The initializer raised in this incarnation.
+
+    By the contract of the standard library the pool is broken.
 
     Attributes:
         report: what it raised, for all items from now on.
@@ -157,28 +168,31 @@ class InitializerFailed:
 
 @dataclass(frozen=True, slots=True)
 class RetireRequested:
-    """The incarnation is not to be trusted any more: it is given nothing, and ends after what it runs."""
+    """The incarnation is not trusted any more: it is given nothing, and ends after what it runs."""
 
     worker: int
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """Somebody wants this item not to run, or to stop."""
+    """This item is not to run, or to stop."""
 
     item: Item
 
 
 @dataclass(frozen=True, slots=True)
 class ManyCancelsRequested:
-    """Somebody wants none of these items to run. Each worker is asked once for what it has not started."""
+    """None of these items is to run. Each worker is asked once for what it has not started."""
 
     items: Sequence[Item]
 
 
 @dataclass(frozen=True, slots=True)
 class ReclaimRequested:
-    """If this item is with a worker and has not started, take it back and send it again (something about it has changed)."""
+    """If this item is with a worker and has not started, reclaim it and send it again.
+
+    Something about it has changed.
+    """
 
     item: Item
 
@@ -274,7 +288,7 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Reclaim:
-    """Take back what the worker has not started, and answer with ``Reclaimed``."""
+    """Reclaim what the worker has not started, and answer with ``Reclaimed``."""
 
     worker: int
 
@@ -303,7 +317,10 @@ class KillWorker:
 
 @dataclass(frozen=True, slots=True)
 class KillIfRunning:
-    """End the worker at once if it runs this item now, and answer with ``KillAnswered``. Its inbox is empty."""
+    """End the worker at once if it runs this item now, and answer with ``KillAnswered``.
+
+    Its inbox is empty.
+    """
 
     worker: int
     item: Item
@@ -315,7 +332,8 @@ class Cancelled:
 
     Attributes:
         items: they.
-        refused: they have come after the end of the pool, which nothing has broken off: submit() would have raised a moment later.
+        refused: they have come after the end of the pool, which nothing has broken off: submit()
+            would have raised a moment later.
     """
 
     items: Sequence[Item]
@@ -349,7 +367,7 @@ class Retried:
 
 @dataclass(frozen=True, slots=True)
 class StartFailed:
-    """No worker could be started: fail these items (perhaps none) with the reason of ``worker``'s death."""
+    """No worker could be started: fail these items (perhaps none) for the reason of the report."""
 
     items: Sequence[Item]
     worker: int
@@ -397,7 +415,7 @@ Action = Union[
 
 
 def items_of(actions: Iterable[Action]) -> list[Item]:
-    """Return all items that the actions settle, for tests and for a shell whose action has failed."""
+    """Return all items that the actions settle; for tests, and for an action that has failed."""
     found: list[Item] = []
     for action in actions:
         if isinstance(action, (Cancelled, StartFailed, Broken)):

@@ -1,7 +1,6 @@
 """The phases of a slot and the status of the pool, with the tables of their legal moves.
 
-Everything that may follow on something stands here. ``moved`` returns the new phase or raises, so that an illegal
-move changes nothing.
+``moved`` returns the new phase or raises, so that an illegal move changes nothing.
 """
 
 from __future__ import annotations

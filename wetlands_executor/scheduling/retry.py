@@ -2,11 +2,12 @@
 
 Three moments ask, and each gets its answer here:
 
-* the item is made: ``RetryPolicy.of_item`` says what ``PoolState`` may decide alone, when the worker dies;
-* a try has failed: ``RetryPolicy.is_asked`` says whether the error has to be looked at, which is user code
-  (``retry_on``) and runs on a decoder thread; ``RetryPolicy.matches`` looks at it;
-* that thread has found that it matches: ``next_step`` says what follows, because a cancellation or the end of the
-  pool may have come meanwhile.
+* the item is made: ``RetryPolicy.of_item`` says what ``PoolState`` may decide alone, when the
+  worker dies;
+* a try has failed: ``RetryPolicy.is_asked`` says whether the error has to be looked at, which is
+  user code (``retry_on``) and runs on a decoder thread; ``RetryPolicy.matches`` looks at it;
+* that thread has found that it matches: ``next_step`` says what follows, because a cancellation or
+  the end of the pool may have come meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Failure(Enum):
 
     #: The call raised, and its worker goes on.
     RAISED = "raised"
-    #: It was ended by a limit or blamed for what its worker wrote, and its worker has survived that.
+    #: It was ended by a limit, or blamed for what its worker wrote; the worker has survived that.
     CONDEMNED = "condemned"
     #: Its worker has died.
     LOST = "lost"
@@ -46,8 +47,8 @@ class RetryPolicy:
     Attributes:
         retries: runs after the first one.
         on: the errors after which it is run again: types, or a function of the error.
-        selects: ``on`` was chosen by the user. False: it names the end of the worker and nothing else, so that
-            nothing has to be asked when the worker dies.
+        selects: ``on`` was chosen by the user. False: it names the end of the worker and nothing
+            else, so that nothing has to be asked when the worker dies.
     """
 
     retries: int
@@ -66,8 +67,8 @@ class RetryPolicy:
     def is_asked(self, failure: Failure, attempt: int, *, cancelled: bool) -> bool:
         """Return True if ``matches`` decides whether the call is run again; False if it is not.
 
-        A call that is LOST and whose policy does not select was offered to ``PoolState`` before (``of_item``): it is
-        lost because that has refused.
+        A call that is LOST and whose policy does not select was offered to ``PoolState`` before
+        (``of_item``): it is lost because that has refused.
 
         Args:
             failure: how this attempt has failed.
@@ -79,7 +80,10 @@ class RetryPolicy:
         return self.selects or failure is Failure.CONDEMNED
 
     def matches(self, error: BaseException) -> bool:
-        """Return True if the call is run again after ``error``. User code if ``on`` is a function, which may raise."""
+        """Return True if the call is run again after ``error``.
+
+        User code if ``on`` is a function, which may raise.
+        """
         if isinstance(self.on, (type, tuple)):
             return isinstance(error, self.on)
         return bool(self.on(error))

@@ -1,12 +1,14 @@
 """The pool's decisions: ``PoolState.handle(event) -> [action, ...]``, and nothing else.
 
-Everything that decides which worker gets which item, which worker starts, stops or is replaced, and when the pool is closed, lives in this
-file. It is pure: no thread, clock, descriptor, future or logging. The shell (``pool.py``) turns what happens into events, feeds them one at
-a time from one thread, and performs the actions in their order.
+Everything that decides which worker gets which item, which worker starts, stops or is replaced,
+and when the pool is closed, lives in this folder. It is pure: no thread, clock, descriptor, future
+or logging. The pool turns what happens into events, feeds them one at a time from one thread, and
+performs the actions in their order.
 
-An **item** is any object of a class derived from ``Item``; its ``place`` belongs to this module: None (unknown or settled), ``WAITING``,
-or the ``Slot`` that holds it. A **slot** is a place for one worker process; an **incarnation** is the process in it, named by a number
-that is never used twice, so that a late word about a dead process is recognised.
+An **item** is any object of a class derived from ``Item``; its ``place`` belongs to this folder:
+None (unknown or settled), ``WAITING``, or the ``Slot`` that holds it. A **slot** is a place for one
+worker process; an **incarnation** is the process in it, named by a number that is never used twice,
+so that late news of a dead process are recognised.
 
 How an item moves::
 
@@ -15,26 +17,29 @@ How an item moves::
                    |  +--Cancelled        |  +--WorkerExited: the one that had started -> Lost
                    +----- Reclaimed, or WorkerExited and not started ----+
 
-How a slot moves::
+How a slot moves (``phases.py`` has the table)::
 
-    EMPTY -StartWorker-> STARTING -WorkerReady-> READY -StopWorker-> STOPPING -WorkerExited-> EMPTY
-                             |                     +---KillWorker--> DYING ---WorkerExited-> EMPTY
-                             +--WorkerExited: a failed start; retried after a delay, three times
+    EMPTY -StartWorker-> STARTING -WorkerReady-> READY -StopWorker-> STOPPING -WorkerExited-+
+      ^                      |                     +---KillWorker--> DYING ---WorkerExited--+
+      +----------------------|--------------------------------------------------------------+
+                             +--WorkerExited: a failed start; see restarts.py
 
-*Credit* is the number of items that a slot may hold before the first has finished. More than one keeps a worker busy while the host
-decides, and is allowed only where the host can take unstarted items back (``Reclaim``): else a short item could wait behind a long one, and
-a crash would cost items that never ran.
+*Credit* is the number of items that a slot may hold before the first has finished. More than one
+keeps a worker busy while the host decides, and is allowed only where the host can reclaim unstarted
+items: else a short item could wait behind a long one, and a crash would cost items that never ran.
+
+Guarantee: an event that cannot be (of an item that its worker does not hold, a phase that cannot
+follow) raises before anything is changed. Events of a worker that is gone are late news, and
+ignored.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from wetlands_executor.scheduling.ahead import give_ahead
 from wetlands_executor.scheduling.messages import (
-    ANY,
     WAITING,
     Action,
     Broken,
@@ -75,54 +80,19 @@ from wetlands_executor.scheduling.messages import (
     WorkerExited,
     WorkerReady,
 )
-from wetlands_executor.scheduling.phases import Phase, Status
+from wetlands_executor.scheduling.phases import STATUS_MOVES, Phase, Status, moved
+from wetlands_executor.scheduling.restarts import Restarts
 from wetlands_executor.scheduling.retry import forgives_loss
+from wetlands_executor.scheduling.slots import Slot, Slots
+from wetlands_executor.scheduling.waiting import WaitingItems
 
-#: Items that a slot may hold where they can be taken back. 64 keeps a worker busy for the 100 us that a refill takes.
+#: Items that a slot may hold where they can be reclaimed. 64 keeps a worker busy for the 100 us
+#: that a refill takes.
 CREDIT = 64
-#: Items that it may hold if it finishes them faster than the host comes round: while a thread of the program computes, that takes 5 ms
-#: (``sys.getswitchinterval``). No more fit into a pipe of 64 KB.
+#: Items that it may hold if it finishes them faster than the host comes round: while a thread of
+#: the program computes, that takes 5 ms (``sys.getswitchinterval``). No more fit into a pipe of
+#: 64 KB.
 MOST_CREDIT = 512
-#: Seconds before the second, third, ... try to start a worker after one did not come up.
-RESTART_DELAYS = (0.05, 0.25)
-#: Tries after which a start that always fails is given up.
-START_TRIES = 1 + len(RESTART_DELAYS)
-
-
-#: Seconds until a start that was given up is tried again, while other workers do the work.
-GIVEN_UP_DELAY = 5.0
-
-
-class Slot:
-    """A place for one worker process.
-
-    Attributes:
-        index: number of the slot, 0 to max_workers - 1.
-        worker: the incarnation, None if EMPTY.
-        held: the items given to it and not finished, in the order of dispatch.
-        quota: how many more items this incarnation may be given; None is no limit.
-        credit: how many it may hold now.
-        productive: whether this incarnation has finished or run an item; a death after that is no failed start.
-    """
-
-    __slots__ = ("credit", "held", "index", "phase", "productive", "quota", "recalling", "replace", "retiring", "taken", "worker")
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.worker: int | None = None
-        self.phase = Phase.EMPTY
-        self.held: dict[Item, None] = {}
-        self.quota: int | None = None
-        self.credit = 0
-        self.productive = False
-        # Invariant: while a Reclaim is under way nothing is dispatched to the slot, so that its answer describes what it holds.
-        self.recalling = False
-        # How many of the first items in `held` its last answer to a Reclaim has left there: the worker has taken them.
-        self.taken = 0
-        # The process is killed for the sake of one item: the slot gets another one.
-        self.replace = False
-        # The process is given nothing more, and stops when it holds nothing.
-        self.retiring = False
 
 
 class PoolState:
@@ -130,13 +100,19 @@ class PoolState:
 
     Args:
         max_workers: number of slots.
-        credit: items that a slot may hold; 1 where unstarted items cannot be taken back.
-        most_credit: what that grows to for a worker whose items are so short that it runs dry; None is no growth.
+        credit: items that a slot may hold; 1 where unstarted items cannot be reclaimed.
+        most_credit: what that grows to for a worker whose items are so short that it runs dry; None
+            is no growth.
         tasks_per_worker: items after which an incarnation is replaced; None is no limit.
     """
 
     def __init__(
-        self, max_workers: int, *, credit: int = CREDIT, most_credit: int | None = None, tasks_per_worker: int | None = None
+        self,
+        max_workers: int,
+        *,
+        credit: int = CREDIT,
+        most_credit: int | None = None,
+        tasks_per_worker: int | None = None,
     ) -> None:
         self.max_workers = max_workers
         self.credit = credit
@@ -145,388 +121,194 @@ class PoolState:
         self.status = Status.OPEN
         self.broken = False
         self.terminated = False
-        # One queue per priority that was ever used, highest first.
-        # Invariant: a queue may hold items that were cancelled (place is not WAITING); `waiting_count` counts only the others.
-        self.queues: dict[int, deque[Item]] = {0: deque()}
-        self.waiting_count = 0
+        # What has not started is cancelled, or fails with the reason for which the pool is broken.
+        self._drop_unstarted = False
+        self.waiting = WaitingItems()
         # Items that will be submitted when their dependencies are ready.
         self.reserved = 0
-        self.slots = [Slot(index) for index in range(max_workers)]
-        self.by_worker: dict[int, Slot] = {}
-        # Slots in phase READY that hold nothing and are not being recalled, most recently idle last.
-        self.idle: dict[Slot, None] = {}
-        self.starting = 0
-        self.ready = 0
-        self.next_worker = 1
-        self.failures = 0
-        # While set, no worker is started: either a restart delay runs, or starting was given up while others still work.
-        self.hold_starts = False
-        self.timer_set = False
-        # Workers that died unexpectedly and have not been replaced yet.
-        self.replacements = 0
-        # All workers were asked for: those that fail to start are tried again although nothing waits for them.
-        self.launching = False
-        self.broken_worker = 0
-        self.broken_report: DeathReport | None = None
-        self._drop_unstarted = False
-        # Waiting items that stand for many.
-        self._bulks: dict[Item, None] = {}
-        self._cancelling: set[Item] = set()
+        self.slots = Slots(max_workers)
+        self._restarts = Restarts()
+        self._broken_worker = 0
+        self._broken_report: DeathReport | None = None
+        # Items for whose Reclaim a cancellation waits, in the order of the requests.
+        self._cancelling: dict[Item, None] = {}
         # Items whose worker is to be ended -> whether they may be run again.
         self._killing: dict[Item, bool] = {}
 
     # --- the only entrance
 
     def handle(self, event: Event) -> list[Action]:
-        """Take one event and return what has to be done, in order."""
+        """Take one event and return what has to be done, in order.
+
+        Raises:
+            IllegalMove, KeyError: it cannot be; nothing has changed.
+        """
         actions: list[Action] = []
         self._HANDLERS[type(event)](self, event, actions)
         return actions
 
     @property
     def can_act(self) -> bool:
-        """True if a new item would lead to an action now; else it only waits, and nobody has to be woken for it."""
-        if self.idle or self.terminated or self.broken or self.status is Status.CLOSED:
+        """True if a new item would lead to an action now; else it waits, and wakes no thread."""
+        slots = self.slots
+        if slots.idle or self.terminated or self.broken or self.status is Status.CLOSED:
             return True
-        if not self.hold_starts and len(self.by_worker) < self.max_workers:
+        if not self._restarts.held and len(slots.by_worker) < self.max_workers:
             return True
-        if len(self.queues) > 1 and self._mixed(self._waiting_priorities() | {0}):
+        if len(self.waiting.queues) > 1 and self.slots.mixed(self.waiting.priorities() | {0}):
             return True
-        # As long as half the credit is used, the next results come before the worker runs dry, and with them the refill.
-        return any(len(slot.held) * 2 < slot.credit and self._room(slot) > 0 for slot in self.by_worker.values())
+        # As long as half the credit is used, the next results come before the worker runs dry, and
+        # with them the refill.
+        return any(
+            len(slot.held) * 2 < slot.credit and slot.room() > 0
+            for slot in slots.by_worker.values()
+        )
 
-    # --- events
+    @property
+    def ending(self) -> bool:
+        """True if nothing that has failed is run again."""
+        return self._drop_unstarted or self.status is Status.CLOSED
+
+    def items(self) -> list[Item]:
+        """Return all items that wait or are held."""
+        found = [item for queue in self.waiting.queues.values() for item in queue]
+        return found + [item for slot in self.slots.all for item in slot.held]
+
+    def abandon(self) -> None:
+        """Close the pool as it stands: its thread has failed, and feeds no event any more."""
+        if self.status is not Status.CLOSED:
+            self.status = moved(STATUS_MOVES, self.status, Status.CLOSED)
+
+    # --- events: items
 
     def _submitted(self, event: Submitted, out: list[Action]) -> None:
         if event.front:
-            self._append_left(event.items)
+            self.waiting.append_left(event.items)
         else:
-            self._append(event.items)
+            self.waiting.append(event.items)
         if self.broken or self.status is Status.CLOSED or self.terminated:
             self._refuse(out)
             return
         self._schedule(out)
 
-    def _append(self, items: Sequence[Item]) -> None:
-        plain = self.queues[0]
-        for item in items:
-            item.place = WAITING
-            if item.many:
-                self._bulks[item] = None
-            if item.priority:
-                self._queue_of(item).append(item)
-            else:
-                plain.append(item)
-        self.waiting_count += len(items)
-
-    def _append_left(self, items: Sequence[Item]) -> None:
-        for item in reversed(items):
-            item.place = WAITING
-            if item.many:
-                self._bulks[item] = None
-            self._queue_of(item).appendleft(item)
-        self.waiting_count += len(items)
-
-    def _queue_of(self, item: Item) -> deque[Item]:
-        queue = self.queues.get(item.priority)
-        if queue is None:
-            self.queues[item.priority] = queue = deque()
-            self.queues = dict(sorted(self.queues.items(), reverse=True))
-        return queue
-
     def _refuse(self, out: list[Action]) -> None:
-        """Settle what arrived after the end (the executor refuses it; this is the race between both)."""
-        items = self._take_waiting()
-        if items:
-            refused = Cancelled(items, refused=not self.terminated)
-            out.append(Broken(items, self.broken_worker, self.broken_report) if self.broken else refused)
+        """Settle what arrived after the end.
+
+        Race: the executor refuses it, but a thread may have submitted before it could observe the
+        end.
+        """
+        items = self.waiting.take_all()
+        if self.broken and items:
+            out.append(Broken(items, self._broken_worker, self._broken_report))
+        elif items:
+            out.append(Cancelled(items, refused=not self.terminated))
 
     def _sent_directly(self, event: SentDirectly, out: list[Action]) -> None:
-        slot = self.by_worker[event.worker]
+        slot = self.slots.by_worker[event.worker]
         crowded = bool(slot.held)
-        self._give(slot, event.item)
+        self.slots.give(slot, (event.item,))
         if crowded and self.credit > 1:
-            # Race: it was given something else at the same moment. Another worker may be idle, and the quota may be exceeded.
-            self._recall(slot, out)
-
-    def _launch(self, event: LaunchRequested, out: list[Action]) -> None:
-        if self.status is Status.OPEN and not self.broken:
-            if event.count is None:
-                self.launching = True
-                self.replacements = self.max_workers - len(self.by_worker)
-            else:
-                self.replacements = max(self.replacements, event.count - len(self.by_worker))
-            self._replace(out)
-
-    def _worker_ready(self, event: WorkerReady, out: list[Action]) -> None:
-        slot = self.by_worker.get(event.worker)
-        if slot is None or slot.phase is not Phase.STARTING:
-            return
-        self.starting -= 1
-        self.ready += 1
-        # `failures` is not forgiven yet: a worker may come up and die before it has done anything, again and again.
-        self.hold_starts = self.timer_set
-        if self.ready == self.max_workers:
-            self.launching = False
-        slot.phase = Phase.READY
-        self.idle[slot] = None
-        self._replace(out)
-        self._schedule(out)
-        self._balance(out)
+            # Race: it was given something else at the same moment. Another worker may be idle, and
+            # the quota may be exceeded.
+            self._reclaim(slot, out)
 
     def _items_finished(self, event: ItemsFinished, out: list[Action]) -> None:
-        slot = self.by_worker[event.worker]
-        held = slot.held
-        for item in event.items:
-            del held[item]
-            item.place = None
-        slot.taken = max(0, slot.taken - len(event.items))
+        slot = self.slots.by_worker[event.worker]
+        stops = self.slots.finish(slot, event.items, self.most_credit)
+        if self._restarts.failures:
+            self._restarts.forgive()
         if self._killing:
             for item in event.items:
                 self._killing.pop(item, None)
-        slot.productive = True
-        self.failures = 0
         if self._cancelling:
             for item in event.items:
                 if item in self._cancelling:
-                    self._cancelling.discard(item)
+                    del self._cancelling[item]
                     out.append(CancelAnswered(item, False))
-        self._rest(slot, out)
-        if len(event.items) * 2 >= slot.credit and slot.credit < self.most_credit:
-            # It has finished half of all that it may hold before the host came round: it would run dry.
-            slot.credit = min(slot.credit * 2, self.most_credit)
-        if self.waiting_count:
+        if stops:
+            self._stop(slot, out)
+        if self.waiting.count:
             # Order: refill when half the credit is used up, so that one write carries many frames.
-            if len(held) * 2 <= slot.credit:
+            if len(slot.held) * 2 <= slot.credit:
                 self._schedule(out)
-        elif self.idle:
+        elif self.slots.idle:
             self._balance(out)
         if self.status is Status.DRAINING:
             self._drain(out)
 
-    def _recalled(self, event: Reclaimed, out: list[Action]) -> None:
-        slot = self.by_worker.get(event.worker)
+    def _reclaimed(self, event: Reclaimed, out: list[Action]) -> None:
+        slot = self.slots.by_worker.get(event.worker)
         if slot is None:
             return
-        slot.recalling = False
-        self._take_back(slot, event.items, out)
-        slot.taken = len(slot.held)
+        self._requeue(slot, event.items, out)
+        slot.end_reclaim()
         for item in [item for item in self._cancelling if item.place is slot]:
             # It was not among what came back: the worker has taken it.
-            self._cancelling.discard(item)
+            del self._cancelling[item]
             out.append(SendCancel(event.worker, item))
             out.append(CancelAnswered(item, False))
         self._ask_to_kill(slot, out)
-        self._rest(slot, out)
+        if self.slots.rest(slot):
+            self._stop(slot, out)
         self._schedule(out)
-        if event.items or slot in self.idle:
-            # An empty answer of a busy worker must not make it be asked again at once: its results are still on the way.
+        if event.items or slot in self.slots.idle:
+            # An empty answer of a busy worker must not make it be asked again at once: its results
+            # are still on the way.
             self._balance(out)
         if self.status is Status.DRAINING:
             self._drain(out)
 
-    def _rest(self, slot: Slot, out: list[Action]) -> None:
-        """Note that a slot with nothing to do is idle, or stop it if it has done its share."""
-        if slot.held or slot.recalling or slot.phase is not Phase.READY:
-            return
-        if slot.retiring or (slot.quota is not None and slot.quota <= 0):
-            self._stop(slot, out)
-        else:
-            self.idle[slot] = None
-
-    def _take_back(self, slot: Slot, items: Sequence[Item], out: list[Action]) -> None:
-        """Put unstarted items in front of those that wait (they are older), dropping what is to be cancelled."""
+    def _requeue(self, slot: Slot, items: Sequence[Item], out: list[Action]) -> None:
+        """Let unstarted items wait before the others (they are older); drop what is cancelled."""
+        slot.give_back(items)
         back: list[Item] = []
         dropped: list[Item] = []
         answers: list[Action] = []
         for item in items:
-            del slot.held[item]
-            if slot.quota is not None:
-                slot.quota += 1
             if self._killing.pop(item, True) is False:
-                self._cancelling.add(item)
-            if item in self._cancelling or self._dropping:
+                self._cancelling[item] = None
+            if item in self._cancelling or self._drop_unstarted:
                 if item in self._cancelling:
-                    self._cancelling.discard(item)
+                    del self._cancelling[item]
                     answers.append(CancelAnswered(item, True))
                 item.place = None
                 dropped.append(item)
             else:
-                item.place = WAITING
                 back.append(item)
-        for item in reversed(back):
-            self._queue_of(item).appendleft(item)
-        self.waiting_count += len(back)
-        if dropped:
-            out.append(Broken(dropped, self.broken_worker, self.broken_report) if self.broken else Cancelled(dropped))
-        out.extend(answers)  # Order: who hears that an item is cancelled finds it cancelled
-
-    @property
-    def ending(self) -> bool:
-        """True if nothing that has failed is run again."""
-        return self._dropping or self.terminated or self.broken or self.status is Status.CLOSED
-
-    @property
-    def _dropping(self) -> bool:
-        return self.status is not Status.OPEN and self._drop_unstarted
-
-    def _worker_exited(self, event: WorkerExited, out: list[Action]) -> None:
-        slot = self.by_worker.pop(event.worker, None)
-        if slot is None:
-            return
-        phase = slot.phase
-        if phase is Phase.STARTING:
-            self.starting -= 1
-        elif phase is Phase.READY:
-            self.ready -= 1
-        self.idle.pop(slot, None)
-        slot.recalling = False
-        self._take_back(slot, event.unstarted, out)
-        lost = list(slot.held)
-        for item in lost:
-            item.place = None
-            self._killing.pop(item, None)
-            if item in self._cancelling:
-                self._cancelling.discard(item)
-                out.append(CancelAnswered(item, False))
-            if forgives_loss(item.tries, ending=self.ending):
-                item.tries -= 1
-                item.place = WAITING
-                self._queue_of(item).appendleft(item)
-                self.waiting_count += 1
-                out.append(Retried(item, event.worker))
-            else:
-                self.reserved += item.asks
-                out.append(Lost(item, event.worker, event.report))
-        productive = slot.productive or bool(lost) or phase in (Phase.STOPPING, Phase.DYING)
-        slot.held.clear()
-        slot.worker = None
-        slot.phase = Phase.EMPTY
-        slot.quota = None
-        slot.productive = False
-        slot.taken = 0
-        replace, slot.replace = slot.replace, False
-        slot.retiring = False
-        if self.terminated or self.broken:
-            self._refuse(out)
-        else:
-            if phase is Phase.READY or replace or (phase is Phase.STARTING and self.launching):
-                self.replacements += 1  # it died unexpectedly: it is replaced, whether or not something waits
-            if not productive:
-                self._failed_start(event, out)
-            elif not self.by_worker and (self.failures >= START_TRIES or (self.hold_starts and not self.timer_set)):
-                # Starting more was given up while others worked; now there is no other. Or it was left to a worker that was starting, and that one
-                # was ended by a shutdown before it could decide anything.
-                self.hold_starts = False
-                self.failures = 0
-            self._replace(out)
-        self._schedule(out)
-        if self.status is Status.DRAINING:
-            self._drain(out)
-
-    def _failed_start(self, event: WorkerExited, out: list[Action]) -> None:
-        """A worker ended before it did anything useful. Three tries with growing delays, then what waits is told why."""
-        self.failures += 1
-        if not event.final and self.failures < START_TRIES:
-            self.hold_starts = True
-            if not self.timer_set:
-                self.timer_set = True
-                out.append(SetRestartTimer(RESTART_DELAYS[self.failures - 1]))
-            return
-        self.failures = START_TRIES
-        self.hold_starts = True
-        if self.starting:
-            return  # their outcome decides
-        self.replacements = 0
-        self.launching = False
-        if not self.ready:
-            # Nobody is left who could do it. The next item that is submitted is a reason to try again.
-            self.hold_starts = False
-            self.failures = 0
-            out.append(StartFailed(self._take_waiting(), event.worker, event.report))
-            return
-        # Others do the work meanwhile; whoever waits for all workers is told, and it is tried again later.
-        out.append(StartFailed([], event.worker, event.report))
-        if not self.timer_set:
-            self.timer_set = True
-            out.append(SetRestartTimer(GIVEN_UP_DELAY))
-
-    def _restart_due(self, event: RestartDue, out: list[Action]) -> None:
-        self.timer_set = False
-        self.hold_starts = False
-        if self.failures >= START_TRIES:
-            self.failures = 0
-        self._replace(out)
-        self._schedule(out)
-
-    def _replace(self, out: list[Action]) -> None:
-        if self.replacements and self.status is Status.OPEN and not self.hold_starts:
-            wanted = self.starting + self.replacements
-            self.replacements = 0
-            self._start(wanted, out)
-
-    def _initializer_failed(self, event: InitializerFailed, out: list[Action]) -> None:
-        slot = self.by_worker.get(event.worker)
-        if slot is None or self.broken:
-            return
-        self.broken = True
-        self.broken_worker = event.worker
-        self.broken_report = event.report
-        out.append(Broken(self._take_waiting(), event.worker, event.report))
-        self.status = Status.DRAINING if self.status is Status.OPEN else self.status
-        self._drop_unstarted = True
-        for other in list(self.by_worker.values()):
-            if len(other.held) > 1:
-                self._recall(other, out)
-            elif not other.held and other.phase is Phase.READY:
-                self._stop(other, out)
-            elif other.phase is Phase.STARTING:
-                self._kill(other, out)
-
-    def _retire_requested(self, event: RetireRequested, out: list[Action]) -> None:
-        slot = self.by_worker.get(event.worker)
-        if slot is None or slot.phase is not Phase.READY or slot.retiring:
-            return
-        slot.retiring = slot.replace = True
-        self.idle.pop(slot, None)
-        if slot.held and self.credit > 1:
-            self._recall(slot, out)
-        self._rest(slot, out)
+        self.waiting.append_left(back)
+        if dropped and self.broken:
+            out.append(Broken(dropped, self._broken_worker, self._broken_report))
+        elif dropped:
+            out.append(Cancelled(dropped))
+        out.extend(answers)  # Order: the thread that is answered observes a cancelled item
 
     def _cancel_requested(self, event: CancelRequested, out: list[Action]) -> None:
         item = event.item
         place = item.place
         if place is WAITING:
-            item.place = None
-            self.waiting_count -= 1
-            self._bulks.pop(item, None)
-            if not self.waiting_count:
-                self._clear_queues()
+            self.waiting.remove(item)
             out.append(Cancelled([item]))
             out.append(CancelAnswered(item, True))
             if self.status is Status.DRAINING:
                 self._drain(out)
-        elif isinstance(place, Slot):
+            return
+        if isinstance(place, Slot):
             item.tries = 0
-            self._cancelling.add(item)
             if self.credit > 1:
-                self._recall(place, out)
-            else:
-                self._cancelling.discard(item)
-                assert place.worker is not None
-                out.append(SendCancel(place.worker, item))
-                out.append(CancelAnswered(item, False))
-        else:
-            out.append(CancelAnswered(item, False))
+                self._cancelling[item] = None
+                self._reclaim(place, out)
+                return
+            out.append(SendCancel(place.worker, item))
+        out.append(CancelAnswered(item, False))
 
     def _many_cancels_requested(self, event: ManyCancelsRequested, out: list[Action]) -> None:
         for item in event.items:
             self._cancel_requested(CancelRequested(item), out)
 
-    def _recall_requested(self, event: ReclaimRequested, out: list[Action]) -> None:
+    def _reclaim_requested(self, event: ReclaimRequested, out: list[Action]) -> None:
         place = event.item.place
         if isinstance(place, Slot) and self.credit > 1:
-            self._recall(place, out)
+            self._reclaim(place, out)
 
     def _kill_requested(self, event: KillRequested, out: list[Action]) -> None:
         item = event.item
@@ -534,337 +316,297 @@ class PoolState:
         if place is WAITING:
             self._cancel_requested(CancelRequested(item), out)
         elif isinstance(place, Slot):
-            # Guarantee: nobody else is harmed. First everything that has not started is taken back; then nothing but this item can be running.
+            # Guarantee: no other item is harmed. First everything that has not started is
+            # reclaimed; then nothing but this item can be running.
             self._killing[item] = event.retry
             if self.credit > 1:
-                self._recall(place, out)
+                self._reclaim(place, out)
             else:
                 self._ask_to_kill(place, out)
 
     def _ask_to_kill(self, slot: Slot, out: list[Action]) -> None:
         for item in [item for item in self._killing if item.place is slot]:
-            retry = self._killing.pop(item)
-            if not retry:
+            if not self._killing.pop(item):
                 item.tries = 0
-            slot.recalling = True  # nothing new until the answer
-            self.idle.pop(slot, None)
-            out.append(KillIfRunning(_worker(slot), item))
+            slot.ask()
+            self.slots.idle.pop(slot, None)
+            out.append(KillIfRunning(slot.worker, item))
 
     def _kill_answered(self, event: KillAnswered, out: list[Action]) -> None:
-        slot = self.by_worker.get(event.worker)
+        slot = self.slots.by_worker.get(event.worker)
         if slot is None:
             return
-        slot.recalling = False
+        slot.answered(replace=event.killed)
         if event.killed:
-            slot.replace = True
             self._kill(slot, out)
-        else:
-            self._rest(slot, out)
+        elif self.slots.rest(slot):
+            self._stop(slot, out)
         self._schedule(out)
         if self.status is Status.DRAINING:
             self._drain(out)
 
-    def _reserve(self, event: Reserved, out: list[Action]) -> None:
-        self.reserved += 1
-
-    def _release(self, event: Released, out: list[Action]) -> None:
-        self.reserved -= 1
+    def _count_reserved(self, event: Reserved | Released, out: list[Action]) -> None:
+        self.reserved += 1 if isinstance(event, Reserved) else -1
         self._drain(out)
 
-    def _shutdown_requested(self, event: ShutdownRequested, out: list[Action]) -> None:
+    # --- events: workers
+
+    def _launch(self, event: LaunchRequested, out: list[Action]) -> None:
+        if self.status is Status.OPEN and not self.broken:
+            self._restarts.launch(event.count, len(self.slots.by_worker), self.max_workers)
+            self._replace(out)
+
+    def _worker_ready(self, event: WorkerReady, out: list[Action]) -> None:
+        slot = self.slots.by_worker.get(event.worker)
+        if slot is None or slot.phase is not Phase.STARTING:
+            return
+        self.slots.move(slot, Phase.READY)
+        self._restarts.ready(all_ready=self.slots.ready == self.max_workers)
+        self._replace(out)
+        self._schedule(out)
+        self._balance(out)
+
+    def _worker_exited(self, event: WorkerExited, out: list[Action]) -> None:
+        slots = self.slots
+        slot = slots.by_worker.get(event.worker)
+        if slot is None:
+            return
+        self._requeue(slot, event.unstarted, out)
+        del slots.by_worker[event.worker]
+        lost = list(slot.held)
+        for item in lost:
+            self._lose(item, event, out)
+        phase, replace = slot.phase, slot.replace
+        productive = slot.productive or bool(lost) or phase in (Phase.STOPPING, Phase.DYING)
+        slots.empty(slot)
+        restarts = self._restarts
+        if self.terminated or self.broken:
+            self._refuse(out)
+        else:
+            if phase is Phase.READY or replace or (phase is Phase.STARTING and restarts.launching):
+                restarts.replace()
+            if not productive:
+                self._start_failed(event, out)
+            elif not slots.by_worker:
+                restarts.last_worker_gone()
+            self._replace(out)
+        self._schedule(out)
+        if self.status is Status.DRAINING:
+            self._drain(out)
+
+    def _lose(self, item: Item, event: WorkerExited, out: list[Action]) -> None:
+        """Decide about an item that had started in a worker that is gone."""
+        self._killing.pop(item, None)
+        if item in self._cancelling:
+            del self._cancelling[item]
+            out.append(CancelAnswered(item, False))
+        if forgives_loss(item.tries, ending=self.ending):
+            item.tries -= 1
+            self.waiting.append_left((item,))
+            out.append(Retried(item, event.worker))
+        else:
+            item.place = None
+            self.reserved += item.asks
+            out.append(Lost(item, event.worker, event.report))
+
+    def _start_failed(self, event: WorkerExited, out: list[Action]) -> None:
+        """Tell what follows from the end of a worker that had done nothing useful."""
+        found = self._restarts.failed(
+            final=event.final,
+            others_start=self.slots.starting > 0,
+            others_ready=self.slots.ready > 0,
+        )
+        if found.given_up:
+            items = [] if self.slots.ready else self.waiting.take_all()
+            out.append(StartFailed(items, event.worker, event.report))
+        if found.delay is not None:
+            out.append(SetRestartTimer(found.delay))
+
+    def _restart_due(self, event: RestartDue, out: list[Action]) -> None:
+        self._restarts.due()
+        self._replace(out)
+        self._schedule(out)
+
+    def _replace(self, out: list[Action]) -> None:
+        restarts = self._restarts
+        if restarts.replacements and self.status is Status.OPEN and not restarts.held:
+            self._start(self.slots.starting + restarts.take_replacements(), out)
+
+    def _initializer_failed(self, event: InitializerFailed, out: list[Action]) -> None:
+        slots = self.slots
+        if event.worker not in slots.by_worker or self.broken:
+            return
+        self.broken = True
+        self._broken_worker = event.worker
+        self._broken_report = event.report
+        out.append(Broken(self.waiting.take_all(), event.worker, event.report))
+        self._begin_to_drain()
+        for other in list(slots.by_worker.values()):
+            if len(other.held) > 1:
+                self._reclaim(other, out)
+            elif not other.held and other.phase is Phase.READY:
+                self._stop(other, out)
+            elif other.phase is Phase.STARTING:
+                self._kill(other, out)
+
+    def _retire_requested(self, event: RetireRequested, out: list[Action]) -> None:
+        slot = self.slots.by_worker.get(event.worker)
+        if slot is None or slot.phase is not Phase.READY or slot.retiring:
+            return
+        slot.retire()
+        self.slots.idle.pop(slot, None)
+        if slot.held and self.credit > 1:
+            self._reclaim(slot, out)
+        if self.slots.rest(slot):
+            self._stop(slot, out)
+
+    # --- events: the end
+
+    def _begin_to_drain(self, *, drop_unstarted: bool = True) -> None:
         if self.status is Status.OPEN:
-            self.status = Status.DRAINING
-        if event.cancel_pending and self.status is Status.DRAINING:
-            self._drop_unstarted = True
-            items = self._take_waiting()
+            self.status = moved(STATUS_MOVES, self.status, Status.DRAINING)
+        self._drop_unstarted = self._drop_unstarted or drop_unstarted
+
+    def _shutdown_requested(self, event: ShutdownRequested, out: list[Action]) -> None:
+        drop = event.cancel_pending and self.status is not Status.CLOSED
+        self._begin_to_drain(drop_unstarted=drop)
+        if drop:
+            items = self.waiting.take_all()
             if items:
                 out.append(Cancelled(items))
-            for slot in list(self.by_worker.values()):
+            for slot in list(self.slots.by_worker.values()):
                 if len(slot.held) > 0 and self.credit > 1:
-                    self._recall(slot, out)
+                    self._reclaim(slot, out)
         self._drain(out)
 
     def _terminate_requested(self, event: TerminateRequested, out: list[Action]) -> None:
         if self.status is Status.CLOSED:
             return
-        self.status = Status.DRAINING
+        self._begin_to_drain()
         self.terminated = True
-        self._drop_unstarted = True
-        items = self._take_waiting()
+        items = self.waiting.take_all()
         if items:
             out.append(Cancelled(items))
-        for slot in list(self.by_worker.values()):
+        for slot in list(self.slots.by_worker.values()):
             self._kill(slot, out)
         self._drain(out)
 
-    # --- moves
+    def _drain(self, out: list[Action]) -> None:
+        """Stop what has nothing left to do; close when the last process is gone."""
+        if self.status is not Status.DRAINING or self.waiting.count or self.reserved:
+            return
+        by_worker = self.slots.by_worker
+        for slot in list(by_worker.values()):
+            if slot.phase is Phase.READY and not slot.held and not slot.reclaiming:
+                self._stop(slot, out)
+            elif slot.phase is Phase.STARTING and not any(each.held for each in by_worker.values()):
+                # No item can come back from a worker (its death, a reclaim) and need this one.
+                self._kill(slot, out)
+        if not by_worker:
+            self.status = moved(STATUS_MOVES, self.status, Status.CLOSED)
+            out.append(PoolClosed())
 
-    def _room(self, slot: Slot) -> int:
-        """Return how many more items the slot may be given."""
-        if slot.phase is not Phase.READY or slot.recalling or slot.retiring:
-            return 0
-        room = max(0, slot.credit - len(slot.held))
-        return room if slot.quota is None else max(0, min(room, slot.quota))
-
-    def _give(self, slot: Slot, item: Item) -> None:
-        item.place = slot
-        if not slot.held:
-            self.idle.pop(slot, None)
-        slot.held[item] = None
-        if slot.quota is not None:
-            slot.quota -= 1
-
-    def _ahead(self) -> int:
-        """Return how many items a worker may hold if it gets what comes next."""
-        return next((item.ahead for queue in self.queues.values() for item in queue if item.place is WAITING), ANY)
-
-    def _next_items(self, count: int, ahead: int = 0) -> list[Item]:
-        """Take up to ``count`` of the items that wait, oldest first; an item that stands for many gives parts of itself.
-
-        An item of which workers may hold fewer than ``ahead`` is left where it is: ``count`` was made for others.
-        """
-        found: list[Item] = []
-        taken = 0
-        for queue in self.queues.values():
-            while queue and len(found) < count:
-                item = queue[0]
-                if item.place is not WAITING:
-                    queue.popleft()
-                    continue
-                if item.ahead < ahead:
-                    count = 0
-                    break
-                part = item.split() if item.many else item
-                if part is not None:
-                    found.append(part)
-                if not item.many or item.exhausted:
-                    queue.popleft()
-                    taken += 1
-                    item.place = None
-                    if item.many:
-                        self._bulks.pop(item, None)
-        self.waiting_count -= taken
-        return found
-
-    def _take_waiting(self) -> list[Item]:
-        items = [item for queue in self.queues.values() for item in queue if item.place is WAITING]
-        for item in items:
-            item.place = None
-        self._clear_queues()
-        self.waiting_count = 0
-        return items
-
-    def _clear_queues(self) -> None:
-        for queue in self.queues.values():
-            queue.clear()
-        self._bulks.clear()
+    # --- who gets what
 
     def _schedule(self, out: list[Action]) -> None:
-        """Give waiting items to workers: one to each idle worker first, then up to the credit; start workers if that is not enough."""
-        if not self.waiting_count or self.broken:
+        """Give waiting items to workers; start workers if that is not enough.
+
+        One to each idle worker first, then up to the credit.
+        """
+        if not self.waiting.count or self.broken:
             return
         batches: dict[Slot, list[Item]] = {}
-        while self.waiting_count and self.idle:
-            items = self._next_items(1)
+        while self.waiting.count and self.slots.idle:
+            items = self.waiting.take(1)
             if not items:
                 continue  # what stood for many has been emptied meanwhile
-            slot = next(reversed(self.idle))
-            self._give(slot, items[0])
+            slot = next(reversed(self.slots.idle))
+            self.slots.give(slot, items)
             batches[slot] = items
-        if self.waiting_count:
-            self._start(self._wanted(), out)
+        if self.waiting.count:
+            self._start(self.waiting.wanted, out)
             if self.credit > 1:
                 self._give_ahead(batches, out)
-        out.extend(Dispatch(_worker(slot), items) for slot, items in batches.items() if items)
+        out.extend(Dispatch(slot.worker, items) for slot, items in batches.items() if items)
 
     def _give_ahead(self, batches: dict[Slot, list[Item]], out: list[Action]) -> None:
-        """Let busy workers hold what waits, if all that waits and all that they hold ahead is of one priority.
+        """Let busy workers hold what waits, if that and what they hold ahead is of one priority.
 
-        A lower item that was given out ahead would run before a higher one that waits. A higher one could wait behind
-        what runs on its worker, while another worker that becomes free runs a lower one.
+        A lower item that was given out ahead would run before a higher one that waits. A higher one
+        could wait behind what runs on its worker, while another worker that becomes free runs a
+        lower one.
         """
-        if len(self.queues) > 1:
-            waiting = self._waiting_priorities()
-            mixed = self._mixed(waiting)
+        if len(self.waiting.queues) > 1:
+            waiting = self.waiting.priorities()
+            mixed = self.slots.mixed(waiting)
             for slot in mixed:
-                self._recall(slot, out)
+                self._reclaim(slot, out)
             if mixed or len(waiting) > 1:
                 return
-        self._fill(batches, out)
-
-    def _waiting_priorities(self) -> set[int]:
-        return {priority for priority, queue in self.queues.items() if any(item.place is WAITING for item in queue)}
-
-    def _mixed(self, priorities: set[int]) -> list[Slot]:
-        """Return the slots that were given ahead an item whose priority is not the only one of ``priorities``.
-
-        What a worker had taken when it answered a recall is not counted: its results are on the way, and to ask for it again
-        at once would go on until they arrive.
-        """
-        return [slot for slot in self.by_worker.values() if _holds_other_ahead(slot, priorities)]
-
-    def _wanted(self) -> int:
-        """Return how many workers what waits could use."""
-        return self.waiting_count + sum(item.left - 1 for item in self._bulks)
-
-    def _fill(self, batches: dict[Slot, list[Item]], out: list[Action]) -> None:
-        """Deal what waits to workers with room, one each in turn, so that items start about in their order.
-
-        While workers are starting nothing is given out ahead: they are to take what comes first in the queue.
-        """
-        if self.starting:
-            return
-        ahead = self._ahead()
-        slots = [slot for slot in sorted(self.by_worker.values(), key=_load) if self._room(slot) > 0 and len(slot.held) < ahead]
-        rooms = [min(self._room(slot), ahead - len(slot.held)) for slot in slots]
-        items = self._next_items(sum(rooms), ahead)
-        if len(slots) == 1:  # the usual case: one worker has used up half of what it had
-            self._give_all(slots[0], items, batches)
-            return
-        hands: list[list[Item]] = [[] for _ in slots]
-        position = 0
-        while position < len(items):
-            for turn, hand in enumerate(hands):
-                if rooms[turn] and position < len(items):
-                    rooms[turn] -= 1
-                    hand.append(items[position])
-                    position += 1
-        for slot, hand in zip(slots, hands, strict=True):
-            self._give_all(slot, hand, batches)
-
-    def _give_all(self, slot: Slot, items: list[Item], batches: dict[Slot, list[Item]]) -> None:
-        """Let a worker hold these items, and note them for its dispatch."""
-        if not items:
-            return
-        for item in items:
-            item.place = slot
-        self.idle.pop(slot, None)
-        slot.held.update(dict.fromkeys(items))
-        if slot.quota is not None:
-            slot.quota -= len(items)
-        batches.setdefault(slot, []).extend(items)
+        for slot, hand in give_ahead(self.waiting, self.slots):
+            batches.setdefault(slot, []).extend(hand)
 
     def _balance(self, out: list[Action]) -> None:
-        """Nothing waits and a worker is idle: take back what another has not started."""
-        if self.credit == 1 or self.waiting_count or not self.idle or len(self.idle) == len(self.by_worker):
+        """Nothing waits and a worker is idle: reclaim what another has not started."""
+        slots = self.slots
+        idle = len(slots.idle)
+        if self.credit == 1 or self.waiting.count or not idle or idle == len(slots.by_worker):
             return
-        fullest = max(self.by_worker.values(), key=lambda slot: len(slot.held) if not slot.recalling else 0)
-        if len(fullest.held) > 1 and not fullest.recalling:
-            self._recall(fullest, out)
+        fullest = slots.fullest()
+        if len(fullest.held) > 1:
+            self._reclaim(fullest, out)
 
-    def _recall(self, slot: Slot, out: list[Action]) -> None:
-        if not slot.recalling and slot.worker is not None:
-            slot.recalling = True
-            slot.credit = self.credit  # what it was given ahead is wanted elsewhere
-            self.idle.pop(slot, None)
+    def _reclaim(self, slot: Slot, out: list[Action]) -> None:
+        if not slot.reclaiming:
+            slot.begin_reclaim(self.credit)
+            self.slots.idle.pop(slot, None)
             out.append(Reclaim(slot.worker))
+
+    # --- processes
 
     def _start(self, wanted: int, out: list[Action]) -> None:
         """Start workers until ``wanted`` are starting or the slots are used up."""
-        if self.hold_starts or self.terminated or self.broken or self.status is Status.CLOSED:
+        if self._restarts.held or self.terminated or self.broken or self.status is Status.CLOSED:
             return
-        while self.starting < wanted and len(self.by_worker) < self.max_workers:
-            slot = next(slot for slot in self.slots if slot.phase is Phase.EMPTY)
-            slot.worker = self.next_worker
-            self.next_worker += 1
-            slot.phase = Phase.STARTING
-            slot.quota = self.tasks_per_worker
-            slot.credit = self.credit
-            self.by_worker[slot.worker] = slot
-            self.starting += 1
+        slots = self.slots
+        while slots.starting < wanted and len(slots.by_worker) < self.max_workers:
+            slot = slots.start(self.tasks_per_worker, self.credit)
             out.append(StartWorker(slot.worker, slot.index))
 
     def _stop(self, slot: Slot, out: list[Action]) -> None:
         if slot.phase is Phase.READY:
-            self.ready -= 1
-            self.idle.pop(slot, None)
-            slot.phase = Phase.STOPPING
-            out.append(StopWorker(_worker(slot)))
+            self.slots.move(slot, Phase.STOPPING)
+            out.append(StopWorker(slot.worker))
 
     def _kill(self, slot: Slot, out: list[Action]) -> None:
-        if slot.phase in (Phase.DYING, Phase.EMPTY):
-            return
-        if slot.phase is Phase.READY:
-            self.ready -= 1
-        elif slot.phase is Phase.STARTING:
-            self.starting -= 1
-        self.idle.pop(slot, None)
-        slot.phase = Phase.DYING
-        out.append(KillWorker(_worker(slot)))
-
-    def _drain(self, out: list[Action]) -> None:
-        """Stop what has nothing left to do; close when the last process is gone."""
-        if self.status is not Status.DRAINING:
-            return
-        if not self.waiting_count and not self.reserved:
-            for slot in list(self.by_worker.values()):
-                if slot.phase is Phase.READY and not slot.held and not slot.recalling:
-                    self._stop(slot, out)
-                elif slot.phase is Phase.STARTING and not self._might_return():
-                    self._kill(slot, out)
-            if not self.by_worker:
-                self.status = Status.CLOSED
-                out.append(PoolClosed())
-
-    def _might_return(self) -> bool:
-        """True if items could still come back from a worker (its death, a recall) and need another one."""
-        return any(slot.held for slot in self.by_worker.values())
-
-    # --- for tests
-
-    def check_invariants(self) -> None:
-        """Raise AssertionError if the fields contradict each other."""
-        assert self.waiting_count == sum(item.place is WAITING for queue in self.queues.values() for item in queue)
-        assert set(self._bulks) == {item for queue in self.queues.values() for item in queue if item.many and item.place is WAITING}
-        assert self.starting == sum(slot.phase is Phase.STARTING for slot in self.slots)
-        assert self.ready == sum(slot.phase is Phase.READY for slot in self.slots)
-        assert set(self.by_worker.values()) == {slot for slot in self.slots if slot.phase is not Phase.EMPTY}
-        assert all(slot.worker == worker for worker, slot in self.by_worker.items())
-        assert len(self.by_worker) <= self.max_workers
-        free = {slot for slot in self.slots if slot.phase is Phase.READY and not slot.held and not slot.recalling}
-        assert set(self.idle) == free, "idle slots"
-        for slot in self.slots:
-            assert all(item.place is slot for item in slot.held)
-            assert len(slot.held) <= self.credit or self.credit > 1
-            assert self.credit <= slot.credit <= self.most_credit or slot.worker is None
-            assert slot.phase is not Phase.EMPTY or not slot.held
-        assert not (self.waiting_count and self.idle and not self.broken), "an idle worker while something waits"
-        if self.status is Status.CLOSED:
-            assert not self.by_worker
-            assert not self.waiting_count
+        if slot.phase is not Phase.DYING:
+            self.slots.move(slot, Phase.DYING)
+            out.append(KillWorker(slot.worker))
 
     _HANDLERS: ClassVar[dict[type, Any]] = {
-        Submitted: _submitted,
-        SentDirectly: _sent_directly,
-        LaunchRequested: _launch,
-        WorkerReady: _worker_ready,
-        ItemsFinished: _items_finished,
-        Reclaimed: _recalled,
-        WorkerExited: _worker_exited,
-        InitializerFailed: _initializer_failed,
-        RetireRequested: _retire_requested,
-        CancelRequested: _cancel_requested,
-        ManyCancelsRequested: _many_cancels_requested,
-        ReclaimRequested: _recall_requested,
-        KillRequested: _kill_requested,
-        KillAnswered: _kill_answered,
-        Reserved: _reserve,
-        Released: _release,
-        ShutdownRequested: _shutdown_requested,
+        Submitted: _submitted, SentDirectly: _sent_directly, ItemsFinished: _items_finished,
+        Reclaimed: _reclaimed, ReclaimRequested: _reclaim_requested,
+        CancelRequested: _cancel_requested, ManyCancelsRequested: _many_cancels_requested,
+        KillRequested: _kill_requested, KillAnswered: _kill_answered,
+        Reserved: _count_reserved, Released: _count_reserved,
+        LaunchRequested: _launch, WorkerReady: _worker_ready, WorkerExited: _worker_exited,
+        RestartDue: _restart_due, InitializerFailed: _initializer_failed,
+        RetireRequested: _retire_requested, ShutdownRequested: _shutdown_requested,
         TerminateRequested: _terminate_requested,
-        RestartDue: _restart_due,
-    }
+    }  # fmt: skip
 
 
-def _holds_other_ahead(slot: Slot, priorities: set[int]) -> bool:
-    ahead = itertools.islice(slot.held, max(1, slot.taken), None)
-    return any(len(priorities) > 1 or item.priority not in priorities for item in ahead)
 
-
-def _load(slot: Slot) -> int:
-    return len(slot.held)
-
-
-def _worker(slot: Slot) -> int:
-    assert slot.worker is not None
-    return slot.worker
+def check_invariants(state: PoolState) -> None:
+    """Raise AssertionError if the fields of a state contradict each other; for tests."""
+    state.waiting.check_invariants()
+    state.slots.check_invariants()
+    assert len(state.slots.by_worker) <= state.max_workers
+    for slot in state.slots.all:
+        assert len(slot.held) <= state.credit or state.credit > 1
+        assert state.credit <= slot.credit <= state.most_credit or slot.phase is Phase.EMPTY
+    stalled = state.waiting.count and state.slots.idle and not state.broken
+    assert not stalled, "an idle worker while something waits"
+    if state.status is Status.CLOSED:
+        assert not state.slots.by_worker
+        assert not state.waiting.count

@@ -1,0 +1,244 @@
+"""The places for worker processes: what each process holds, its phase, and how many of each.
+
+Pure data of ``PoolState``; decides nothing. Every change of a phase goes through ``Slots``, which
+counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from wetlands_executor.scheduling.messages import Item
+from wetlands_executor.scheduling.phases import PHASE_MOVES, IllegalMove, Phase, moved
+
+
+class Slot:
+    """A place for one worker process.
+
+    Attributes:
+        index: number of the slot, 0 to max_workers - 1.
+        worker: the incarnation, 0 if EMPTY.
+        held: the items given to it and not finished, in the order of dispatch.
+        quota: how many more items this incarnation may be given; None is no limit.
+        credit: how many it may hold now.
+        productive: whether this incarnation has finished or run an item; a death after that is no
+            failed start.
+        reclaiming: a Reclaim is under way. Invariant: nothing is dispatched to the slot meanwhile,
+            so that the answer describes what it holds.
+        taken: how many of the first items in ``held`` its last answer to a Reclaim has left there:
+            the worker has taken them.
+        replace: the process is ended for the sake of one item: the slot gets another one.
+        retiring: the process is given nothing more, and stops when it holds nothing.
+    """
+
+    __slots__ = (
+        "credit",
+        "held",
+        "index",
+        "phase",
+        "productive",
+        "quota",
+        "reclaiming",
+        "replace",
+        "retiring",
+        "taken",
+        "worker",
+    )
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.phase = Phase.EMPTY
+        self.held: dict[Item, None] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the process."""
+        self.worker = 0
+        self.held.clear()
+        self.quota: int | None = None
+        self.credit = 0
+        self.productive = False
+        self.reclaiming = False
+        self.taken = 0
+        self.replace = False
+        self.retiring = False
+
+    def room(self) -> int:
+        """Return how many more items it may be given."""
+        if self.phase is not Phase.READY or self.reclaiming or self.retiring:
+            return 0
+        room = max(0, self.credit - len(self.held))
+        return room if self.quota is None else max(0, min(room, self.quota))
+
+    def give_back(self, items: Sequence[Item]) -> None:
+        """Let go of items that it has not started.
+
+        Raises:
+            IllegalMove: it does not hold one of them.
+        """
+        if not all(map(self.held.__contains__, items)):
+            raise IllegalMove(f"worker {self.worker} gives back an item that it does not hold")
+        for item in items:
+            del self.held[item]
+        if self.quota is not None:
+            self.quota += len(items)
+
+    def begin_reclaim(self, credit: int) -> None:
+        """Note that a Reclaim is under way."""
+        self.reclaiming = True
+        self.credit = credit  # what it was given ahead is wanted elsewhere
+
+    def end_reclaim(self) -> None:
+        """Note the answer to a Reclaim: what it holds now, its worker has taken."""
+        self.reclaiming = False
+        self.taken = len(self.held)
+
+    def ask(self) -> None:
+        """Note that its worker was asked a question; nothing is given to it until the answer."""
+        self.reclaiming = True
+
+    def answered(self, *, replace: bool) -> None:
+        """Note the answer. ``replace``: the process is ended, and replaced."""
+        self.reclaiming = False
+        self.replace = self.replace or replace
+
+    def retire(self) -> None:
+        """Give the process nothing more, and replace it."""
+        self.retiring = self.replace = True
+
+    def holds_other_ahead(self, priorities: set[int]) -> bool:
+        """Return True if it was given ahead an item whose priority is not the only one of these."""
+        ahead = itertools.islice(self.held, max(1, self.taken), None)
+        return any(len(priorities) > 1 or item.priority not in priorities for item in ahead)
+
+
+class Slots:
+    """All slots of a pool.
+
+    Attributes:
+        all: they, by index.
+        by_worker: those with a process, by its number.
+        idle: those in phase READY that hold nothing and are not being reclaimed, most recently
+            idle last.
+        starting: how many are in phase STARTING.
+        ready: how many are in phase READY.
+    """
+
+    __slots__ = ("_next_worker", "all", "by_worker", "idle", "ready", "starting")
+
+    def __init__(self, count: int) -> None:
+        self.all = [Slot(index) for index in range(count)]
+        self.by_worker: dict[int, Slot] = {}
+        self.idle: dict[Slot, None] = {}
+        self.starting = 0
+        self.ready = 0
+        self._next_worker = 1
+
+    def move(self, slot: Slot, phase: Phase) -> None:
+        """Change the phase of a slot; count.
+
+        Raises:
+            IllegalMove: the phase cannot follow on the present one.
+        """
+        old = slot.phase
+        slot.phase = moved(PHASE_MOVES, old, phase)
+        self.starting += (phase is Phase.STARTING) - (old is Phase.STARTING)
+        self.ready += (phase is Phase.READY) - (old is Phase.READY)
+        if phase is Phase.READY:
+            self.idle[slot] = None
+        else:
+            self.idle.pop(slot, None)
+
+    def start(self, quota: int | None, credit: int) -> Slot:
+        """Return an empty slot with a new number, in phase STARTING."""
+        slot = next(slot for slot in self.all if slot.phase is Phase.EMPTY)
+        self.move(slot, Phase.STARTING)
+        slot.worker = self._next_worker
+        self._next_worker += 1
+        slot.quota = quota
+        slot.credit = credit
+        self.by_worker[slot.worker] = slot
+        return slot
+
+    def empty(self, slot: Slot) -> None:
+        """The process is gone."""
+        self.move(slot, Phase.EMPTY)
+        slot.clear()
+
+    def give(self, slot: Slot, items: Sequence[Item]) -> None:
+        """Let a slot hold these items."""
+        held = slot.held
+        if not held:
+            self.idle.pop(slot, None)
+        for item in items:
+            item.place = slot
+            held[item] = None
+        if slot.quota is not None:
+            slot.quota -= len(items)
+
+    def finish(self, slot: Slot, items: Sequence[Item], most_credit: int) -> bool:
+        """Let a slot go of items that have ended; return True if it is to be stopped.
+
+        Raises:
+            IllegalMove: it does not hold one of them.
+        """
+        held = slot.held
+        if not all(map(held.__contains__, items)):
+            raise IllegalMove(f"worker {slot.worker} has ended an item that it does not hold")
+        for item in items:
+            del held[item]
+            item.place = None
+        count = len(items)
+        slot.taken = max(0, slot.taken - count)
+        slot.productive = True
+        if count * 2 >= slot.credit and slot.credit < most_credit:
+            # It has finished half of all that it may hold before the host came round: it would run
+            # dry.
+            slot.credit = min(slot.credit * 2, most_credit)
+        # As `rest` does it, without a further call: every result comes this way.
+        if held or slot.reclaiming or slot.phase is not Phase.READY:
+            return False
+        stops = slot.retiring or (slot.quota is not None and slot.quota <= 0)
+        if not stops:
+            self.idle[slot] = None
+        return stops
+
+    def rest(self, slot: Slot) -> bool:
+        """Note that a slot without anything to do is idle; True if it is to be stopped instead."""
+        if slot.held or slot.reclaiming or slot.phase is not Phase.READY:
+            return False
+        stops = slot.retiring or (slot.quota is not None and slot.quota <= 0)
+        if not stops:
+            self.idle[slot] = None
+        return stops
+
+    def mixed(self, priorities: set[int]) -> list[Slot]:
+        """Return the slots that hold ahead an item whose priority is not the only one of these.
+
+        What a worker had taken when it answered a Reclaim is not counted: its results are on the
+        way, and to ask for it again at once would go on until they arrive.
+        """
+        return [slot for slot in self.by_worker.values() if slot.holds_other_ahead(priorities)]
+
+    def fullest(self) -> Slot:
+        """Return the slot that holds most and is not being reclaimed."""
+        return max(self.by_worker.values(), key=_reclaimable)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the fields contradict each other."""
+        assert self.starting == sum(slot.phase is Phase.STARTING for slot in self.all)
+        assert self.ready == sum(slot.phase is Phase.READY for slot in self.all)
+        used = {slot for slot in self.all if slot.phase is not Phase.EMPTY}
+        assert set(self.by_worker.values()) == used
+        assert all(slot.worker == worker for worker, slot in self.by_worker.items())
+        ready = {slot for slot in self.all if slot.phase is Phase.READY}
+        free = {slot for slot in ready if not slot.held and not slot.reclaiming}
+        assert set(self.idle) == free, "idle slots"
+        for slot in self.all:
+            assert all(item.place is slot for item in slot.held)
+            assert slot.phase is not Phase.EMPTY or not slot.held
+
+
+def _reclaimable(slot: Slot) -> int:
+    return 0 if slot.reclaiming else len(slot.held)
