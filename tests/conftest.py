@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,12 +27,42 @@ from tests import dispositions, leaks  # noqa: E402
 from tests import interpreters as _interpreters  # noqa: E402 - needs the path above
 from tests.summary import summary_lines  # noqa: E402
 
+#: Processes that run the whole suite between them: one more than there are cores, because tests
+#: wait for their workers most of the time; no more than three, because their deadlines count seconds.
+PROCESSES = min(3, (os.cpu_count() or 1) + 1)
 #: Seconds after a test's own time-out at which the whole session is given up: the time-out's signal did not reach the main thread.
 HARD_LIMIT_MARGIN = 30.0
 
 _stderr_copy = pytest.StashKey[int]()
 _temporary_folder = pytest.StashKey[tuple[str, "str | None"]]()
 _failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Let several processes share the files of the whole suite; what is asked for by name runs here.
+
+    Each of them is a session of its own: its own mark for leaked processes, its own temporary folder.
+    A file's tests stay together, so that fixtures of a module are made once. ``-n 0`` runs the whole
+    suite in one process, as ``--pdb``, ``-s`` and ``--last-failed`` do.
+    """
+    option = config.option
+    if hasattr(config, "workerinput") or not config.pluginmanager.has_plugin("xdist"):
+        return
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    watched = option.usepdb or option.capture == "no" or option.collectonly
+    watched |= getattr(option, "lf", False)  # an option of a plugin that may be switched off
+    if whole and not watched and option.numprocesses is None and option.dist == "no":
+        option.numprocesses = PROCESSES
+        option.dist = "loadfile"
+        option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests: the last file should not keep one process alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,6 +91,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if (fd := config.stash.get(_stderr_copy, None)) is not None:
         os.close(fd)
         del config.stash[_stderr_copy]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the totals on to the process that has the terminal."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["summary_lines"] = session.config.stash.get(summary_lines, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the totals of a process that has come to its end."""
+    lines = getattr(node, "workeroutput", {}).get("summary_lines", [])
+    node.config.stash.setdefault(summary_lines, []).extend(lines)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
