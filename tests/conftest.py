@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from tests import dispositions, leaks  # noqa: E402
-from tests import interpreters as _interpreters  # noqa: E402 - needs the path above
-from tests.summary import summary_lines  # noqa: E402
+from tests.support import dispositions, leaks  # noqa: E402
+from tests.support import interpreters as _interpreters  # noqa: E402 - needs the path above
+from tests.support.summary import summary_lines  # noqa: E402
 
 #: Processes that run the whole suite between them: one more than there are cores, because tests
 #: wait for their workers most of the time; no more than three, because their deadlines count seconds.

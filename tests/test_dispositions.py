@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(shutil.which("sh") is None or sys.platform == "w
 #: Prints what a child process ignores and has blocked, and sends this process what it was told to ignore.
 PROGRAM = """
 import os, signal, subprocess, sys
-from tests import dispositions
+from tests.support import dispositions
 dispositions.restore()
 for name in sys.argv[1:]:
     if name != "CHLD":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import leaks
+from tests.support import leaks
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc, memfd or /dev/shm")
 
@@ -176,7 +176,7 @@ def test_the_marker_switches_the_check_off(request: pytest.FixtureRequest) -> No
 def test_a_leaking_test_fails_in_a_session_of_its_own(tmp_path: Path) -> None:
     """The fixture as pytest runs it: one test leaks a descriptor, one does not."""
     (tmp_path / "test_inner.py").write_text("import os\n\ndef test_leaks():\n    os.pipe()\n\ndef test_clean():\n    pass\n", encoding="utf-8")
-    conftest = Path(leaks.__file__).with_name("conftest.py")
+    conftest = Path(leaks.__file__).parents[1] / "conftest.py"
     (tmp_path / "conftest.py").write_text(
         f"import sys; sys.path.insert(0, {str(conftest.parent.parent)!r})\nfrom tests.conftest import *\n", encoding="utf-8"
     )

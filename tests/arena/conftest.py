@@ -4,46 +4,23 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.meeting import Meeting
-from tests.faults.observe import until
-from wetlands_executor import CondaEnvExecutor
+from tests.support.fixtures import (  # noqa: F401
+    default_workers,
+    executor,
+    executor_class,
+    make,
+    meeting,
+    single,
+)
+from tests.support.observe import until
 from wetlands_executor.sharedmem import arena
 
 if not sys.platform.startswith("linux"):
     collect_ignore_glob = ["test_*.py"]
-
-
-@pytest.fixture
-def meeting() -> Iterator[Meeting]:
-    """The place where tasks report and wait for the test."""
-    with Meeting() as meeting:
-        yield meeting
-
-
-@pytest.fixture
-def make(meeting: Meeting) -> Iterator[Callable[..., CondaEnvExecutor]]:
-    """Make executors that end with the test."""
-    made: list[CondaEnvExecutor] = []
-
-    def make(max_workers: int = 1, **kwargs: Any) -> CondaEnvExecutor:
-        made.append(CondaEnvExecutor(kwargs.pop("env", None), max_workers, **kwargs))
-        return made[-1]
-
-    yield make
-    meeting.open()
-    for executor in made:
-        executor.shutdown(cancel_futures=True)
-
-
-@pytest.fixture
-def single(make: Callable[..., CondaEnvExecutor]) -> CondaEnvExecutor:
-    """An executor with one worker."""
-    return make()
 
 
 class Memory:

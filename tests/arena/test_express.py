@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.arena import workload
-from tests.contract.meeting import DEADLINE
-from tests.faults.observe import kill_first, until
+from tests.support.meeting import DEADLINE
+from tests.support.observe import kill_first, until
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.pool.call import CallPhase
 from wetlands_executor.sharedmem import arena

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.arena import workload
-from tests.contract.meeting import DEADLINE
 from tests.faults import work
-from tests.faults.observe import until
+from tests.support.meeting import DEADLINE
+from tests.support.observe import until
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.map import chunks, packing
 from wetlands_executor.sharedmem import arena

@@ -13,8 +13,8 @@ import signal
 import pytest
 
 from tests.arena import workload
-from tests.contract.meeting import DEADLINE
-from tests.faults.observe import until
+from tests.support.meeting import DEADLINE
+from tests.support.observe import until
 from wetlands_executor import WorkerCrashed, share
 from wetlands_executor.worker.shm_arena import SHARED
 

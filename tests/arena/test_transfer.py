@@ -12,8 +12,8 @@ import pytest
 
 from tests.arena import workload
 from tests.arena.workload import Buffers
-from tests.contract.meeting import DEADLINE
-from tests.faults.observe import until
+from tests.support.meeting import DEADLINE
+from tests.support.observe import until
 
 np = pytest.importorskip("numpy")
 

@@ -12,8 +12,8 @@ from concurrent.futures import CancelledError, wait
 import pytest
 
 from tests.arena import workload
-from tests.contract.meeting import DEADLINE
-from tests.faults.observe import until
+from tests.support.meeting import DEADLINE
+from tests.support.observe import until
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.sharedmem import arena
 

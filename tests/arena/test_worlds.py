@@ -13,8 +13,8 @@ import pytest
 
 from tests.arena import workload
 from tests.arena.workload import Buffers
-from tests.contract.meeting import DEADLINE
-from tests.faults.observe import ORPHAN_LIMIT, gone
+from tests.support.meeting import DEADLINE
+from tests.support.observe import ORPHAN_LIMIT, gone
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.worker.room import room
 
@@ -187,7 +187,7 @@ def test_nothing_is_kept_after_the_last_pool():
     program = """
 import numpy as np
 from tests.arena import workload
-from tests.leaks import _memfds
+from tests.support.leaks import _memfds
 from wetlands_executor import CondaEnvExecutor
 
 with CondaEnvExecutor(max_workers=1) as executor:

@@ -16,8 +16,8 @@ from multiprocessing.managers import SyncManager
 
 import pytest
 
-from tests.contract.meeting import Meeting
 from tests.contract.stamps import ALL_STAMPS, STAMPS, Stamp
+from tests.support.meeting import Meeting
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

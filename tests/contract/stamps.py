@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests import interpreters, leaks
-from tests.contract.meeting import DEADLINE, Meeting
-from tests.sharing import CondaEnvExecutor
+from tests.support import interpreters, leaks
+from tests.support.meeting import DEADLINE, Meeting
+from tests.support.sharing import CondaEnvExecutor
 
 STAMPS = ("thread", "process", "conda")
 ALL_STAMPS = (*STAMPS, "conda-other")

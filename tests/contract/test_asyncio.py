@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 import pytest
 
 from tests.contract import workload
-from tests.contract.meeting import DEADLINE, Meeting
+from tests.support.meeting import DEADLINE, Meeting
 
 
 def test_run_in_executor_gives_the_result(executor: Executor) -> None:

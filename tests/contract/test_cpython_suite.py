@@ -25,8 +25,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import interpreters
-from tests.summary import summary_lines
+from tests.support import interpreters
+from tests.support.summary import summary_lines
 
 # The first test of each interpreter waits for all of them.
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]

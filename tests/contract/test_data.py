@@ -10,8 +10,8 @@ from multiprocessing.managers import SyncManager
 import pytest
 
 from tests.contract import workload
-from tests.contract.meeting import DEADLINE
 from tests.contract.stamps import Stamp
+from tests.support.meeting import DEADLINE
 
 MEGABYTE = 1 << 20
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Meeting
 from tests.contract.stamps import Stamp
+from tests.support.meeting import DEADLINE, Meeting
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,8 +16,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 import pytest
 
 from tests.contract import workload
-from tests.contract.meeting import DEADLINE, Meeting, elapsed
 from tests.contract.stamps import Stamp
+from tests.support.meeting import DEADLINE, Meeting, elapsed
 
 #: Items that the standard library's pool has handed over already when the first one has run: those cannot be cancelled any more.
 AT_THE_HEAD = 3

@@ -8,8 +8,8 @@ from concurrent.futures import Executor
 import pytest
 
 from tests.contract import workload
-from tests.contract.meeting import DEADLINE
 from tests.contract.stamps import Stamp
+from tests.support.meeting import DEADLINE
 
 OURS_AND_THREADS = pytest.mark.stamps("thread", "conda", "conda-other")
 OURS = pytest.mark.stamps("conda", "conda-other")

@@ -15,8 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from tests.contract import workload
-from tests.contract.meeting import DEADLINE, Meeting
 from tests.contract.stamps import Stamp, assert_processes_end
+from tests.support.meeting import DEADLINE, Meeting
 
 #: The kinds of executor that have ``max_tasks_per_child``.
 REPLACING = ("process", "conda") if sys.version_info >= (3, 11) else ("conda",)

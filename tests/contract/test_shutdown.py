@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from tests.contract import workload
-from tests.contract.meeting import DEADLINE, Meeting
 from tests.contract.stamps import Stamp, assert_processes_end
+from tests.support.meeting import DEADLINE, Meeting
 
 #: The kinds of executor that have Python 3.14's ``terminate_workers`` and ``kill_workers``.
 ENDING = ("process", "conda") if sys.version_info >= (3, 14) else ("conda",)

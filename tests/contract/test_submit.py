@@ -15,8 +15,8 @@ from functools import partial
 import pytest
 
 from tests.contract import workload
-from tests.contract.meeting import DEADLINE, Meeting, elapsed
 from tests.contract.stamps import Stamp
+from tests.support.meeting import DEADLINE, Meeting, elapsed
 
 # ------------------------------------------------------------------------------------------------------------- signature
 

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future
 import pytest
 
 from tests.contract import workload
-from tests.contract.meeting import DEADLINE, Meeting, elapsed
+from tests.support.meeting import DEADLINE, Meeting, elapsed
 
 
 def finished_future(result: object = None) -> Future:

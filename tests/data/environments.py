@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from tests import interpreters
+from tests.support import interpreters
 
 #: What a host needs besides this project.
 HOST = ("cloudpickle", "psutil", "typing_extensions")

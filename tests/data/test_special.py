@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests import interpreters
 from tests.data import special
-from tests.interpreters import Interpreter
 from tests.modules import layouts
+from tests.support import interpreters
+from tests.support.interpreters import Interpreter
 from wetlands_executor import CondaEnvExecutor, ExecutionException
 
 DEADLINE = 60

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests import interpreters
 from tests.conftest import ROOT
 from tests.data import stdlib_cases
+from tests.support import interpreters
 
 #: Seconds that all cases of a pair may take.
 LIMIT = 120

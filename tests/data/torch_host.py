@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tests.data.torch_cases import LARGE
-from tests.faults.observe import until
+from tests.support.observe import until
 from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.sharedmem import arena
 

@@ -16,11 +16,11 @@ import time
 import warnings
 from concurrent.futures import CancelledError, as_completed, wait
 
-from tests.contract.meeting import Meeting
 from tests.contract.workload import attend
 from tests.faults import work
-from tests.faults.observe import DEADLINE, pids
-from tests.sharing import CondaEnvExecutor
+from tests.support.meeting import Meeting
+from tests.support.observe import DEADLINE, pids
+from tests.support.sharing import CondaEnvExecutor
 from wetlands_executor import WorkerCrashed
 
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.faults import work
-from tests.faults.observe import DEADLINE
+from tests.support.observe import DEADLINE
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.sharedmem import arena
 

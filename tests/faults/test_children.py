@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.faults import work
-from tests.faults.observe import DEADLINE, crash_of, gone, grace_owner, group_of, lines, pids
+from tests.support.observe import DEADLINE, crash_of, gone, grace_owner, group_of, lines, pids
 
 
 def test_fork_that_returns_into_the_runner(single):

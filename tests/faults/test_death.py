@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract.workload import attend
 from tests.faults import work
-from tests.faults.observe import DEADLINE, crash_of, gone, group_of, lines, pids, until
+from tests.support.observe import DEADLINE, crash_of, gone, group_of, lines, pids, until
 from wetlands_executor import CondaEnvExecutor, WorkerCrashed
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract.workload import attend
 from tests.faults import work
-from tests.faults.observe import DEADLINE
+from tests.support.observe import DEADLINE
 from wetlands_executor import WorkerCrashed
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.contract import workload
 from tests.faults import work
-from tests.faults.observe import DEADLINE
+from tests.support.observe import DEADLINE
 from wetlands_executor import ExecutionException
 
 #: Python 3.11 and newer.

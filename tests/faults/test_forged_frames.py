@@ -12,8 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Meeting
 from tests.faults import forging
+from tests.support.meeting import DEADLINE, Meeting
 from wetlands_executor import CondaEnvExecutor, Task, TaskStatus, WorkerCrashed
 from wetlands_executor.worker import wire
 

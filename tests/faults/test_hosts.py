@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.faults.observe import ORPHAN_LIMIT, gone
+from tests.support.observe import ORPHAN_LIMIT, gone
 
 
 def numbers(line: str) -> set[int]:

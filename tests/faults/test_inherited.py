@@ -8,7 +8,7 @@ import os
 import pytest
 
 from tests.faults import harms, work
-from tests.faults.observe import DEADLINE
+from tests.support.observe import DEADLINE
 from wetlands_executor import WorkerCrashed, descriptors, share
 
 HARMLESS = [

@@ -11,9 +11,9 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from tests.contract import workload
-from tests.contract.meeting import DEADLINE, Meeting
 from tests.faults import forging, odd
-from tests.faults.observe import until
+from tests.support.meeting import DEADLINE, Meeting
+from tests.support.observe import until
 from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task, WorkerCrashed, WorkerStartError
 
 

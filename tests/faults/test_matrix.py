@@ -12,7 +12,7 @@ from concurrent.futures.process import _RemoteTraceback
 import pytest
 
 from tests.faults import work
-from tests.faults.observe import DEADLINE, crash_of, gone, pids
+from tests.support.observe import DEADLINE, crash_of, gone, pids
 
 STAGES = {
     "task_pickle": lambda kind: (work.ignore, work.StrikesWhenPickled(kind)),

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Meeting
 from tests.faults import odd
-from tests.faults.observe import until
+from tests.support.meeting import DEADLINE, Meeting
+from tests.support.observe import until
 from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task
 
 WAYS: dict[str, Callable[[CondaEnvExecutor, Any, str], object]] = {

@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract.workload import attend
 from tests.faults import work
-from tests.faults.observe import DEADLINE, crash_of, until
+from tests.support.observe import DEADLINE, crash_of, until
 from wetlands_executor.pool import output
 
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from tests import interpreters
 from tests.faults import raisers
-from tests.faults.observe import DEADLINE
+from tests.support import interpreters
+from tests.support.observe import DEADLINE
 
 
 @pytest.mark.parametrize("python", ["here", interpreters.find()[0], interpreters.find()[-1]], ids=lambda what: getattr(what, "minor", what))

@@ -19,7 +19,7 @@ import pytest
 
 from tests.contract.workload import attend
 from tests.faults import work
-from tests.faults.observe import DEADLINE, crash_of, gone, kill_first, pids, until
+from tests.support.observe import DEADLINE, crash_of, gone, kill_first, pids, until
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
 from wetlands_executor.pool import direct
 from wetlands_executor.worker import wire

@@ -16,7 +16,7 @@ import pytest
 
 from tests.contract.workload import attend
 from tests.faults import work
-from tests.faults.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, lines, pids, until
+from tests.support.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, lines, pids, until
 from wetlands_executor import CondaEnvExecutor, TaskTimeoutError, WorkerCrashed, WorkerStartError, children
 from wetlands_executor.pool import reaper
 from wetlands_executor.serialize.settings import current_settings

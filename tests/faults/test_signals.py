@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.workload import attend
 from tests.faults import work
-from tests.faults.observe import DEADLINE, gone, grace_owner, pids
+from tests.support.observe import DEADLINE, gone, grace_owner, pids
 
 
 def test_sigstop_of_an_idle_worker_others_go_on(executor):

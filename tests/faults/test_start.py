@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults import work
-from tests.faults.observe import DEADLINE, gone, lines
-from tests.sharing import SHARED
+from tests.support.observe import DEADLINE, gone, lines
+from tests.support.sharing import SHARED
 from wetlands_executor import WetlandsExecutorError, WorkerStartError
 
 PYENV = Path(os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv"))) / "versions"

@@ -12,7 +12,7 @@ from concurrent.futures import as_completed, wait
 import pytest
 
 from tests.faults import work
-from tests.faults.observe import DEADLINE
+from tests.support.observe import DEADLINE
 from wetlands_executor import CondaEnvExecutor, printing_task
 from wetlands_executor.pool import output
 

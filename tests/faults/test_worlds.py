@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.observe import ORPHAN_LIMIT, gone
+from tests.support.observe import ORPHAN_LIMIT, gone
 
 WORLDS = {
     "plain": {"WETLANDS_EXECUTOR_PLAIN": "1"},

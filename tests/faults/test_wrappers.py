@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import interpreters
 from tests.faults import work
-from tests.faults.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, until
+from tests.support import interpreters
+from tests.support.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, until
 from wetlands_executor import TaskStatus, TaskTimeoutError, WorkerStartError, children
 
 KINDS = {

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.interpreters import Interpreter
+from tests.support.interpreters import Interpreter
 from wetlands_executor.doctor import advice
 
 #: Seconds that the command may take.

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.interpreters import Interpreter
+from tests.support.interpreters import Interpreter
 
 pytestmark = [pytest.mark.frozen, pytest.mark.registry, pytest.mark.timeout(600)]
 

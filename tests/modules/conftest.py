@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests import interpreters
 from tests.conftest import ROOT
+from tests.support import interpreters
 
 #: Seconds that a program may take.
 LIMIT = 100

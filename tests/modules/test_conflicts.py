@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.interpreters import Interpreter
 from tests.modules import layouts
 from tests.modules.conftest import LIMIT
+from tests.support.interpreters import Interpreter
 from wetlands_executor import CondaEnvExecutor
 
 DEADLINE = 60

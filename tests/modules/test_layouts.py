@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.data.environments import CannotMake, install
-from tests.interpreters import Interpreter
 from tests.modules import layouts
 from tests.modules.conftest import LIMIT, RunProgram, make_host
+from tests.support.interpreters import Interpreter
 
 
 def check(found: list[dict[str, Any]], workers: tuple[Interpreter, ...], file: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interpreters import Interpreter
+from tests.support.interpreters import Interpreter
 from wetlands_executor import CondaEnvExecutor
 
 DEADLINE = 30.0

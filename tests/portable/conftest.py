@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import interpreters
+from tests.support import interpreters
 from wetlands_executor import CondaEnvExecutor
 
 ROOT = Path(__file__).parent.parent.parent

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import interpreters
 from tests.portable.conftest import Run
+from tests.support import interpreters
 
 #: Seconds: the first test waits for all versions, on a busy machine too.
 pytestmark = pytest.mark.timeout(400)

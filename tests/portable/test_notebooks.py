@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.interpreters import Interpreter
 from tests.portable.notebooks import shapes
+from tests.support.interpreters import Interpreter
 
 SHAPES = shapes()
 HERE = Path(__file__).parent

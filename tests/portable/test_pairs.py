@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import interpreters
 from tests.portable.pages import kinds_of_the_page
+from tests.support import interpreters
 from wetlands_executor.pool import bundle
 
 #: Seconds: the first test waits for all versions, on a busy machine too.

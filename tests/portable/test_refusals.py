@@ -12,9 +12,9 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
-from tests.interpreters import Interpreter
 from tests.portable.conftest import DEADLINE, Load, Run, python_of
 from tests.portable.pages import refusals_of_the_page
+from tests.support.interpreters import Interpreter
 from tests.worker import workload
 from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.serialize import interpreter

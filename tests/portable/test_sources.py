@@ -24,9 +24,9 @@ import cloudpickle
 import pytest
 from _pytest.assertion.rewrite import AssertionRewritingHook
 
-from tests.interpreters import Interpreter
 from tests.portable import cases
 from tests.portable.conftest import DEADLINE, Load, Run, python_of
+from tests.support.interpreters import Interpreter
 from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.serialize import interpreter
 from wetlands_executor.serialize.calls import dumps

@@ -19,10 +19,10 @@ import time
 import traceback
 from typing import Any
 
-from tests import dispositions, interpreters, leaks
 from tests.soak import calls, data, harm, host
 from tests.soak.counts import Counts, growth, keep_memory_comparable
 from tests.soak.ledger import LIMIT, Kitchen, Ledger, Violation
+from tests.support import dispositions, interpreters, leaks
 from wetlands_executor import CondaEnvExecutor
 
 INGREDIENTS = {**calls.INGREDIENTS, **data.INGREDIENTS, **harm.INGREDIENTS, **host.INGREDIENTS}

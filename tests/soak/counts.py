@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tests import leaks
+from tests.support import leaks
 
 #: Megabytes by which a round may leave the process larger than an earlier one: allocators keep some.
 MEMORY = 32

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from tests import leaks
-from tests.contract.meeting import Guest, Meeting
 from tests.soak import work
 from tests.soak.ledger import LIMIT, Kitchen, Violation
+from tests.support import leaks
+from tests.support.meeting import Guest, Meeting
 from wetlands_executor import CondaEnvExecutor, Task, TaskStatus, TaskTimeoutError, WorkerCrashed
 
 

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests import dispositions, leaks
 from tests.soak import work
 from tests.soak.ledger import LIMIT, Kitchen, Violation
+from tests.support import dispositions, leaks
 from wetlands_executor import CondaEnvExecutor
 
 ROOT = Path(__file__).resolve().parents[2]

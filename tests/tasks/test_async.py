@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Guest, Meeting
+from tests.support.meeting import DEADLINE, Guest, Meeting
+from tests.support.recorder import Recorder
 from tests.tasks import workload
-from tests.tasks.recorder import Recorder
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
 
 STARTED, UPDATE = TaskEventType.STARTED, TaskEventType.UPDATE

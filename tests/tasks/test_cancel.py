@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import leaks
-from tests.contract.meeting import DEADLINE, Meeting
+from tests.support import leaks
+from tests.support.host import Host
+from tests.support.meeting import DEADLINE, Meeting
+from tests.support.recorder import Recorder
 from tests.tasks import workload
-from tests.tasks.conftest import Host
-from tests.tasks.recorder import Recorder
 from wetlands_executor import CondaEnvExecutor, TaskEventType, TaskStatus
 
 CANCELED, COMPLETED = TaskStatus.CANCELED, TaskStatus.COMPLETED

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Meeting
 from tests.contract.workload import UnpickleRaises
+from tests.support.meeting import DEADLINE, Meeting
+from tests.support.recorder import Recorder
 from tests.tasks import workload
-from tests.tasks.recorder import Recorder
 from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task, TaskEventType, TaskStatus
 
 CANCELED = TaskStatus.CANCELED

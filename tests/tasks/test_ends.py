@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.meeting import Meeting
+from tests.support.host import Host
+from tests.support.meeting import Meeting
 from tests.tasks import workload
-from tests.tasks.conftest import Host
 from wetlands_executor import CondaEnvExecutor, TaskStatus
 from wetlands_executor.pool import lifecycle
 

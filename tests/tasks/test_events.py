@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Meeting
+from tests.support.meeting import DEADLINE, Meeting
+from tests.support.recorder import Latch, Recorder
 from tests.tasks import workload
-from tests.tasks.recorder import Latch, Recorder
 from wetlands_executor import CondaEnvExecutor, TaskEvent, TaskEventType, TaskStatus
 from wetlands_executor.pool.direct import DirectSend
 from wetlands_executor.pool.worker_process import WorkerProcess

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Meeting
+from tests.support.meeting import DEADLINE, Meeting
+from tests.support.recorder import Recorder
 from tests.tasks import workload
-from tests.tasks.recorder import Recorder
 from wetlands_executor import CondaEnvExecutor, TaskEvent, TaskEventType
 
 UPDATE, COMPLETION = TaskEventType.UPDATE, TaskEventType.COMPLETION

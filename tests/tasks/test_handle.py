@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Meeting
-from tests.interpreters import Interpreter
+from tests.support.host import ROOT, Host
+from tests.support.interpreters import Interpreter
+from tests.support.meeting import DEADLINE, Meeting
+from tests.support.recorder import Latch, Recorder
 from tests.tasks import workload
-from tests.tasks.conftest import ROOT, Host
-from tests.tasks.recorder import Latch, Recorder
 from wetlands_executor import CondaEnvExecutor, RemoteTaskHandle, TaskEventType, TaskStatus, current_task
 
 UPDATE = TaskEventType.UPDATE

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.meeting import DEADLINE
-from tests.interpreters import Interpreter
+from tests.support.interpreters import Interpreter
+from tests.support.meeting import DEADLINE
 from tests.tasks import workload
 from tests.tasks.workload import Wanting
 from wetlands_executor import CondaEnvExecutor, RemoteTaskHandle

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import leaks
-from tests.contract.meeting import DEADLINE, Meeting
+from tests.support import leaks
+from tests.support.meeting import DEADLINE, Meeting
+from tests.support.recorder import Recorder
 from tests.tasks import workload
-from tests.tasks.recorder import Recorder
 from wetlands_executor import CondaEnvExecutor, TaskEventType, TaskStatus, TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
 
 # -------------------------------------------------------------------------------------------------------- time-outs

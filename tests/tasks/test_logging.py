@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Meeting
-from tests.interpreters import Interpreter
+from tests.support.interpreters import Interpreter
+from tests.support.meeting import DEADLINE, Meeting
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, WorkerCrashed
 

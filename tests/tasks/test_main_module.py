@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.meeting import DEADLINE
-from tests.interpreters import Interpreter
+from tests.support.interpreters import Interpreter
+from tests.support.meeting import DEADLINE
 from wetlands_executor import CondaEnvExecutor
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Meeting
+from tests.support.meeting import DEADLINE, Meeting
 from tests.tasks import workload
 from wetlands_executor import (
     CondaEnvExecutor,

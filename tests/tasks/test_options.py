@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Meeting
+from tests.support.meeting import DEADLINE, Meeting
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, Task, TaskStatus, TaskTimeoutError
 

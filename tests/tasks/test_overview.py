@@ -13,10 +13,10 @@ from typing import Any, cast
 import pytest
 from wetlands_executor.pool.ledger import Ledger
 
-from tests.contract.meeting import DEADLINE, Meeting
+from tests.support.host import Host
+from tests.support.meeting import DEADLINE, Meeting
+from tests.support.recorder import Latch
 from tests.tasks import workload
-from tests.tasks.conftest import Host
-from tests.tasks.recorder import Latch
 from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task, TasksFailed, WorkerCrashed, WorkerInfo
 
 # ---------------------------------------------------------------------------------------------------------- wait_all

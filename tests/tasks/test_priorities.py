@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.contract.meeting import Meeting
+from tests.support.meeting import Meeting
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, Task
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Guest, Meeting
 from tests.contract.workload import Unpicklable, throw_new
+from tests.support.meeting import DEADLINE, Guest, Meeting
+from tests.support.recorder import Recorder
 from tests.tasks import workload
-from tests.tasks.recorder import Recorder
 from wetlands_executor import (
     CondaEnvExecutor,
     ExecutionException,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.meeting import DEADLINE
+from tests.support.meeting import DEADLINE
 from wetlands_executor import CondaEnvExecutor, ExecutionException, ScriptExit, TaskStatus, WorkerCrashed
 
 Write = Callable[[str], Path]

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.contract.meeting import DEADLINE
+from tests.support.meeting import DEADLINE
 from tests.tasks import workload
 from wetlands_executor import (
     CondaEnvExecutor,

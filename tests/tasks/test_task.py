@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.meeting import DEADLINE, Guest, Meeting
+from tests.support.meeting import DEADLINE, Guest, Meeting
+from tests.support.recorder import Latch, Recorder
 from tests.tasks import workload
-from tests.tasks.recorder import Latch, Recorder
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
 
 # ------------------------------------------------------------------------------------------------------------- words

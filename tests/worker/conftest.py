@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import interpreters
-from tests.interpreters import Interpreter
+from tests.support import interpreters
+from tests.support.interpreters import Interpreter
 from tests.worker import workload
 from wetlands_executor import CondaEnvExecutor
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import interpreters
+from tests.support import interpreters
 from wetlands_executor import CondaEnvExecutor
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

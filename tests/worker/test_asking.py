@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import interpreters
-from tests.faults.observe import DEADLINE
-from tests.sharing import CondaEnvExecutor
+from tests.support import interpreters
+from tests.support.observe import DEADLINE
+from tests.support.sharing import CondaEnvExecutor
 from wetlands_executor.serialize.interpreter import MAGIC, RemoteInterpreter
 
 OTHERS = [python for python in interpreters.find() if python.version[:2] != sys.version_info[:2]]

@@ -6,7 +6,7 @@ import inspect
 import subprocess
 from pathlib import Path
 
-from tests import interpreters
+from tests.support import interpreters
 from wetlands_executor.serialize import project
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import wetlands_executor.worker
-from tests.interpreters import Interpreter
+from tests.support.interpreters import Interpreter
 from wetlands_executor.pool import bundle
 from wetlands_executor.worker.stage0 import STAGE0
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interpreters import Interpreter
+from tests.support.interpreters import Interpreter
 from tests.worker import workload
 from tests.worker.conftest import DEADLINE
 from wetlands_executor import CondaEnvExecutor, ExecutionException, ScriptExit, WorkerCrashed, current_task

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from tests import leaks
+from tests.support import leaks
 from wetlands_executor import CondaEnvExecutor, Task, WorkerCrashed
 
 #: Seconds for everything that should be quick.

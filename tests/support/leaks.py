@@ -1,6 +1,6 @@
 """What a test may not leave behind: processes, threads, descriptors, shared memory, temporary files.
 
-Owns the comparison only; the fixture that runs it around every test is in ``conftest.py``. The way of one check::
+Owns the comparison only; the fixture that runs it around every test is in ``tests/conftest.py``. The way of one check::
 
     before = Snapshot.take()         # about half a millisecond
     ...the test...
