@@ -14,6 +14,7 @@ import pytest
 
 from tests.arena import workload
 from tests.support.meeting import DEADLINE
+from tests.support.names import steady
 from tests.support.observe import until
 from wetlands_executor import WorkerCrashed, share
 from wetlands_executor.worker.shm_arena import SHARED
@@ -120,7 +121,7 @@ def _memmap(folder):
     np.ma.array([1.0, 2.0], mask=[0, 1]), np.ma.array([1, 2]), classes.chararray(["a", "b"]), _memmap,
     np.zeros(3).view(classes.Unit),
     memoryview(np.arange(3, dtype=">i4")), memoryview(np.zeros(2, "f2")), memoryview(np.zeros(2, [("a", "i4")])),
-], ids=repr)  # fmt: skip
+], ids=steady)  # fmt: skip
 def test_what_cannot_be_shared(value, tmp_path):
     """What would lose its mask, its class, its state or the meaning of its bytes is refused, and named."""
     value = value(tmp_path) if callable(value) else value

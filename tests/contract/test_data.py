@@ -12,6 +12,7 @@ import pytest
 from tests.contract import workload
 from tests.contract.stamps import Stamp
 from tests.support.meeting import DEADLINE
+from tests.support.names import steady
 
 MEGABYTE = 1 << 20
 
@@ -26,7 +27,7 @@ EVERYWHERE = ("thread", "process", "conda", "conda-other")
         NotImplemented, {"nested": [{"a": (1, [2, {3}])}, None]}, frozenset({1, "x"}), range(0, 10, 3), slice(1, None, 2), int,
         bytearray(b"abc"), workload.Thing([1, 2]), len, workload.identity,
     ],
-    ids=lambda value: ascii(value)[:30],
+    ids=lambda value: steady(value)[:30],
 )  # fmt: skip
 def test_values_come_back_as_they_went(executor: Executor, value: object) -> None:
     result = executor.submit(workload.identity, value).result(DEADLINE)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.interpreters import Interpreter
 from tests.support.meeting import DEADLINE
+from tests.support.names import steady
 from tests.tasks import workload
 from tests.tasks.workload import Wanting
 from wetlands_executor import CondaEnvExecutor, RemoteTaskHandle
@@ -99,7 +100,7 @@ def test_a_class_by_value_with_task_in_init(run: Callable[..., Any]) -> None:
         (workload.wants_decorated, ("v", "mine"), {}, ("v", "str")),
         (workload.wants_by_kwargs, (), {"task": "mine"}, ["task"]),
     ],
-    ids=str,
+    ids=steady,
 )
 def test_what_the_caller_passes_stays(
     run: Callable[..., Any], call: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object], expected: object
@@ -125,7 +126,7 @@ def test_what_the_caller_passes_stays(
         ("abc".upper, (), "ABC"),
         (type, (3,), int),
     ],
-    ids=str,
+    ids=steady,
 )
 def test_not_injected(run: Callable[..., Any], call: Callable[..., object], args: tuple[object, ...], expected: object) -> None:
     assert run(call, *args) == expected

@@ -28,6 +28,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.names import steady
 from wetlands_executor.errors import ExecutionException, WorkerCrashed
 from wetlands_executor.serialize import project, references, settings
 from wetlands_executor.serialize.calls import define, define_by_value, dumps, encode
@@ -139,7 +140,7 @@ def test_what_cannot_be_imported_by_name_goes_by_value() -> None:
         assert references.reference_to(obj) is None
 
 
-@pytest.mark.parametrize("obj", [Thing().method, Thing.of_class, functools.partial(importable, 1), Thing(), [].append], ids=repr)
+@pytest.mark.parametrize("obj", [Thing().method, Thing.of_class, functools.partial(importable, 1), Thing(), [].append], ids=steady)
 def test_other_callables_have_no_name_of_their_own(obj: Any) -> None:
     """Bound methods, partials, objects with ``__call__``: they are pickled with the call."""
     assert define(obj) is None

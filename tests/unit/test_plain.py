@@ -151,7 +151,7 @@ def test_random_bytes_raise_nothing_else(stress_rng: random.Random) -> None:
             for _ in range(stress_rng.randrange(1, 4)):
                 data[stress_rng.randrange(len(data))] = stress_rng.randrange(256)
         else:
-            data = bytearray(stress_rng.choice(codes) for _ in range(stress_rng.randrange(1, 40))) + b"."
+            data = bytearray(stress_rng.choices(codes, k=stress_rng.randrange(1, 40))) + b"."
         try:
             plain.read(bytes(data))
             read += 1
