@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from wetlands_executor.pool.ledger import Ledger
 
 from tests.support.host import Host
 from tests.support.meeting import DEADLINE, Meeting
 from tests.support.recorder import Latch
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task, TasksFailed, WorkerCrashed, WorkerInfo
+from wetlands_executor.pool.stats import TaskStats
 
 # ---------------------------------------------------------------------------------------------------------- wait_all
 
@@ -120,15 +120,15 @@ def test_get_failed_is_bounded(single: CondaEnvExecutor) -> None:
 
 def test_the_last_failures_are_those_that_were_made_last() -> None:
     """Whichever thread settles them first; but a task that was made long before, and fails last, is among them."""
-    ledger = Ledger(cast("Any", None))
+    stats = TaskStats(cast("Any", None))
     tasks: list[Task[Any]] = [Task() for _ in range(1500)]
     early, *others = tasks
     for start in range(0, len(others), 8):
         for task in reversed(others[start : start + 8]):
-            ledger.refused(task, ValueError())
-    assert ledger.failures() == tasks[-1000:]
-    ledger.refused(early, ValueError())
-    assert ledger.failures() == [early, *tasks[-999:]]
+            stats.refused(task, ValueError())
+    assert stats.failures() == tasks[-1000:]
+    stats.refused(early, ValueError())
+    assert stats.failures() == [early, *tasks[-999:]]
 
 
 def test_the_error_callback(single: CondaEnvExecutor) -> None:
