@@ -16,7 +16,7 @@ from tests.arena.workload import Buffers
 from tests.support.meeting import DEADLINE
 from tests.support.observe import ORPHAN_LIMIT, gone
 from wetlands_executor import WorkerCrashed
-from wetlands_executor.worker.room import room
+from wetlands_executor.worker.available_memory import available_memory
 
 np = pytest.importorskip("numpy")
 
@@ -162,24 +162,24 @@ def test_the_room_in_control_groups(tmp_path):
     (proc / "meminfo").write_text("MemTotal:  16777216 kB\nMemFree: 1 kB\nMemAvailable:   8388608 kB\n")
     (proc / "self" / "cgroup").write_text("")
     gigabyte = 1 << 30
-    assert room(str(proc), str(groups)) == 7 * gigabyte
+    assert available_memory(str(proc), str(groups)) == 7 * gigabyte
     (proc / "self" / "cgroup").write_text("0::/a/b\n")
     (groups / "a" / "b").mkdir(parents=True)
     (groups / "a" / "memory.max").write_text(f"{2 * gigabyte}\n")
     (groups / "a" / "memory.current").write_text(f"{gigabyte}\n")
     (groups / "a" / "b" / "memory.max").write_text("max\n")
     (groups / "a" / "b" / "memory.current").write_text("5\n")
-    assert room(str(proc), str(groups)) == gigabyte - 2 * gigabyte // 16
+    assert available_memory(str(proc), str(groups)) == gigabyte - 2 * gigabyte // 16
     (groups / "a" / "memory.stat").write_text(f"anon 5\ninactive_file {gigabyte // 2}\n")
-    assert room(str(proc), str(groups)) == gigabyte + gigabyte // 2 - 2 * gigabyte // 16
+    assert available_memory(str(proc), str(groups)) == gigabyte + gigabyte // 2 - 2 * gigabyte // 16
     (proc / "self" / "cgroup").write_text("7:cpu,memory:/not/here\n0::/\n")
     (groups / "memory").mkdir()
     (groups / "memory" / "memory.limit_in_bytes").write_text(f"{gigabyte}\n")
     (groups / "memory" / "memory.usage_in_bytes").write_text(f"{gigabyte // 2}\n")
-    assert room(str(proc), str(groups)) == gigabyte // 2 - (64 << 20)
+    assert available_memory(str(proc), str(groups)) == gigabyte // 2 - (64 << 20)
     (groups / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
-    assert room(str(proc), str(groups)) == 7 * gigabyte
-    assert room(str(tmp_path / "nothing"), str(groups)) > 0
+    assert available_memory(str(proc), str(groups)) == 7 * gigabyte
+    assert available_memory(str(tmp_path / "nothing"), str(groups)) > 0
 
 
 def test_nothing_is_kept_after_the_last_pool():

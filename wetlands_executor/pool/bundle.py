@@ -14,8 +14,8 @@ from wetlands_executor.environment import frozen
 
 _MODULES = (
     "alarms",
+    "available_memory",
     "batch",
-    "board",
     "bootstrap",
     "calls",
     "channel",
@@ -41,9 +41,9 @@ _MODULES = (
     "raised",
     "records",
     "rehearsal",
-    "room",
     "runner",
     "scripts",
+    "shared_page",
     "shm_arena",
     "shm_buffers",
     "shm_copy",
@@ -58,9 +58,10 @@ _MODULES = (
 
 #: What every worker imports before its first result.
 _FIRST = (
-    *("bootstrap", "runner", "wire", "board", "calls", "stdio", "system", "channel", "current_task", "progress", "imports", "records", "injection"),
-    *("threads", "alarms", "mainmodule"),
-)
+    "bootstrap", "runner", "wire", "shared_page", "calls", "stdio", "system", "channel",
+    "current_task", "progress", "imports", "records", "injection", "threads", "alarms",
+    "mainmodule",
+)  # fmt: skip
 
 
 @functools.cache

@@ -56,7 +56,7 @@ from wetlands_executor.pool.ports import LEFT, RESULTS, Port
 from wetlands_executor.seconds import LONGEST
 from wetlands_executor.serialize.plain import is_trivial
 from wetlands_executor.system import POLLIN, poll
-from wetlands_executor.worker.board import WEAK, Board, fence
+from wetlands_executor.worker.shared_page import WEAK, Board, fence
 from wetlands_executor.worker.wire import ANSWER, ANSWERED, AWAITED
 
 #: Seconds that a submitting thread may be inside ``send`` before the I/O thread does something else first. It writes one frame there.

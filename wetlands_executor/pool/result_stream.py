@@ -14,7 +14,7 @@ from wetlands_executor.serialize.plain import BadFrame
 from wetlands_executor.serialize.results import TOO_LARGE
 from wetlands_executor.sharedmem.results import ResultMemory
 from wetlands_executor.worker import wire
-from wetlands_executor.worker.room import room
+from wetlands_executor.worker.available_memory import available_memory
 
 #: Bytes read from a results pipe at once: many small results per wake-up.
 READ = 65536
@@ -161,7 +161,7 @@ class ResultStream:
         target: bytearray | None = None
         try:
             # The buffer is filled with zeros at once: what does not fit would be the end of this process, not an error.
-            if length < SURE or length < room():
+            if length < SURE or length < available_memory():
                 target = bytearray(length)
                 target[: len(first)] = first
         except (MemoryError, OverflowError):

@@ -59,7 +59,7 @@ from wetlands_executor.system import (
     waitid,
 )
 from wetlands_executor.worker import wire
-from wetlands_executor.worker.board import Board, map_file
+from wetlands_executor.worker.shared_page import Board, map_file
 from wetlands_executor.worker.stage0 import STAGE0
 
 _processes: weakref.WeakSet[Process] = weakref.WeakSet()
@@ -96,7 +96,7 @@ class Process:
         take_back: second, non-blocking open of the inbox's reading end, -1 where there is none.
         exit: a descriptor that becomes readable when the process has ended.
         memory: the file of its large results, -1 where there is none.
-        board: the page that is shared with the worker (see ``worker/board.py``), or None.
+        board: the page that is shared with the worker (see ``worker/shared_page.py``), or None.
         bell: what the worker rings when an answer lies on the board, or None. It is closed when nobody knows it any more.
     """
 

@@ -1,7 +1,12 @@
-"""Bytes to a call, and an outcome to bytes: the worker's half of the payload layer.
+"""Bytes to a call, and an outcome to bytes: the worker's half of ``serialize/calls.py``.
 
 Plain payloads hold builtin types only and go through the C unpickler. All others go through an unpickler that serves the cloudpickle
 that the host has shipped (the environment's own copy, if any, is never touched) and this package under its private name.
+
+This module and those that ship code (``code_*``, ``pickler``, ``moved_names``, ``missing_names``) import each other in a circle, always
+within functions on this side: an unpickler has to know the names by which code, forms of ``typing`` and moved classes travel, and what
+makes those again has to unpickle and to reach the shipped cloudpickle. A worker whose tasks take and return builtin types loads none of
+them.
 """
 
 from __future__ import annotations
@@ -78,7 +83,7 @@ class RichUnpickler(Unpickler):
         except (ImportError, AttributeError) as error:
             from . import missing_names
 
-            raise missing_names.told(error, module, name) from None
+            raise missing_names.explain(error, module, name) from None
 
     def persistent_load(self, pid: Any) -> Any:
         """Return what stands for an object of a namespace: the stream has made it, or found it, already (see ``objects``)."""

@@ -20,7 +20,7 @@ VERSIONS = "_wetlands_versions"
 LACKED = "_wetlands_lacked"
 
 
-def told(error: BaseException, module: str, name: str) -> BaseException:
+def explain(error: BaseException, module: str, name: str) -> BaseException:
     """Return the error for a name in an argument that this environment does not have."""
     package = module.partition(".")[0]
     here = "the environment %s (Python %s)" % (sys.prefix, sys.version.split()[0])

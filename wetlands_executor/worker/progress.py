@@ -5,9 +5,9 @@ from __future__ import annotations
 from _thread import allocate_lock
 
 from . import wire
-from .board import Board
 from .calls import dumps, dumps_result, text_of
 from .channel import Channel
+from .shared_page import Board
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:

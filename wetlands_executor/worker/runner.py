@@ -24,8 +24,7 @@ from _signal import signal as set_signal
 from _thread import get_ident
 from time import monotonic_ns
 
-from . import alarms, calls, stdio, threads, wire
-from . import board as boards
+from . import alarms, calls, shared_page, stdio, threads, wire
 from .calls import PicklingError, dumps, dumps_error, dumps_result, loads, loads_rich
 from .channel import Channel, ChannelLost, identity
 from .current_task import RemoteTaskHandle
@@ -77,7 +76,7 @@ class Runner:
 
     def __init__(self, fds: List[int]) -> None:
         self.channel = Channel(*map(move_up, fds[:3]))
-        self.board = boards.attach(fds[4])
+        self.board = shared_page.attach(fds[4])
         # Elsewhere a thread reads it under its old number (``bootstrap.tie_to_host``).
         self.life = move_up(fds[3]) if fds[3] >= 0 and sys.platform.startswith("linux") else fds[3]
         #: Files of large arguments and results, -1 where there are none; what they were; what serves them, from the first use on;
@@ -259,8 +258,8 @@ class Runner:
             if payload:
                 board.answer[: len(payload)] = payload
             words[ANSWER] = outcome | len(payload) << 8 | duration << 32
-            if boards.WEAK:
-                boards.fence()
+            if shared_page.WEAK:
+                shared_page.fence()
             words[ANSWERED] = item
             try:
                 write(self.bell, _ONE)

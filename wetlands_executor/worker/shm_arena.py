@@ -30,8 +30,8 @@ import sys
 from _weakref import ref as weak_reference
 from _weakrefset import WeakSet
 
-from .board import fence
-from .room import room
+from .available_memory import available_memory
+from .shared_page import fence
 from .shm_copy import copy as copy  # arena's users copy into its blocks
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -309,7 +309,7 @@ class Blocks:
     Attributes:
         claims: slot -> token (a list, told from others by identity) of who holds the block here. A slot in it is not free, whatever its word says.
         table: (offset, capacity) by slot.
-        limit: bytes that the file may take; None leaves it to ``room()``.
+        limit: bytes that the file may take; None leaves it to ``available_memory()``.
         reserve: takes the space of a block (fd, offset, bytes) from the file system, or raises OSError; None
             where the file is in memory.
     """
@@ -420,7 +420,7 @@ class Blocks:
         if growth <= 0:
             return True
         if growth > self._allowance:
-            left = room()
+            left = available_memory()
             if self.limit is not None:
                 left = min(left, self.limit - self.region.resident())
             # Not asked again for every block: other processes take memory too, so at most a sixteenth is granted at once.

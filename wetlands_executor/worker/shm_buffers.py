@@ -13,9 +13,9 @@ Runs on the main thread, outside user code; finalizers of views run anywhere.
 from __future__ import annotations
 
 from . import wire
-from .board import free_word
 from .calls import loads, loads_rich
 from .channel import ChannelLost, identity
+from .shared_page import free_word
 from .system import preadv
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start

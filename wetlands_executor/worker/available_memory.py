@@ -18,7 +18,7 @@ UNKNOWN = 1 << 32
 RESERVE_SHARE, RESERVE_LEAST, RESERVE_MOST = 16, 64 << 20, 1 << 30
 
 
-def room(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
+def available_memory(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
     """Return the bytes that this process may still take, with a reserve for others."""
     memory = _numbers(os.path.join(proc, "meminfo"), 1024)
     if "MemAvailable:" not in memory:
