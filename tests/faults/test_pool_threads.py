@@ -230,6 +230,8 @@ UNUSED = {
 
 @pytest.mark.parametrize("how", UNUSED)
 def test_an_executor_that_is_never_used_starts_no_thread(how, monkeypatch):
+    # A module that a process loads late is loaded on a thread of its own, once: now.
+    UNUSED[how](CondaEnvExecutor(max_workers=1))
     started = []
     start = PoolThread.start
     monkeypatch.setattr(PoolThread, "start", lambda self: (started.append(self.name), start(self)))
