@@ -24,6 +24,7 @@ from tests.contract.workload import attend
 from wetlands_executor import CondaEnvExecutor, Task
 from wetlands_executor.serialize import by_value as by_value  # the first submit of code imports these, on a thread of its own
 from wetlands_executor.threads import PoolThread
+from wetlands_executor.worker import code_reductions as code_reductions  # as above
 
 #: Seconds after which a wait of these tests has failed.
 DEADLINE = 30

@@ -16,8 +16,8 @@ from tests.support.structure import Figures, Structure, figures
 #: What has been reached; the targets: 3 and 4 per 1,000 lines, classes of 500 lines and 40 methods
 #: (with their bases too), chains of two, no circle outside the worker.
 LIMITS = Figures(
-    foreign_assignments=11.6,
-    foreign_private=7.9,
+    foreign_assignments=8.9,
+    foreign_private=6.6,
     class_lines=730,
     class_methods=60,
     stacked_lines=730,

@@ -123,6 +123,19 @@ def settle_in_batch(task: Any, value: Any, now: float, pid: int, duration: float
     return True
 
 
+def note_run(task: Any, pid: int, duration: float) -> None:
+    """Note which process has run a task, and for how many seconds; before it is settled."""
+    fields = task.__dict__
+    fields["_worker_pid"] = pid
+    fields["_duration"] = duration
+
+
+def tell_started(task: Any) -> None:
+    """Tell that a worker has begun a task. Order: a listener that hears of it finds it running."""
+    task.__dict__["_seen_running"] = True
+    task._emit(TaskEventType.STARTED)
+
+
 def tell_late(task: Any) -> None:
     """Tell of the end of a task that was settled quietly; once. On the I/O thread."""
     fields = task.__dict__

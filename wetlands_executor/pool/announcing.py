@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from wetlands_executor.futures.events import TaskEventType
+from wetlands_executor.futures.settling import tell_started
 from wetlands_executor.pool.call import Call
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.scheduling import messages as st
-from wetlands_executor.worker import wire
 
 #: Seconds after which a call that could not be reclaimed is looked at again.
 WATCH_AGAIN = 0.005
@@ -50,8 +49,7 @@ class Announcing:
 
     def _watch(self, call: Call) -> None:
         call, pending = self._latest(call)
-        call.watched |= wire.WATCHED
-        call.plain = False
+        call.watch()
         process = call.process
         if process is None or not pending:
             return
@@ -81,5 +79,4 @@ class Announcing:
 
 def _begin(call: Call) -> None:
     """A worker has taken a call that it was not asked to announce. Order: a listener that hears that it has started finds it running."""
-    call.task._seen_running = True
-    call.task._emit(TaskEventType.STARTED)
+    tell_started(call.task)

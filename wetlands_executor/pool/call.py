@@ -10,19 +10,16 @@ for those of the direct ways, which ``direct.py`` documents.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from wetlands_executor.scheduling.messages import DeathReport, Item
-from wetlands_executor.scheduling.phases import IllegalMove
+from wetlands_executor.scheduling.phases import moved
 from wetlands_executor.serialize.calls import EncodedCall
 from wetlands_executor.serialize.results import TOO_LARGE
 from wetlands_executor.serialize.settings import HostSettings
 from wetlands_executor.worker import wire
-
-if TYPE_CHECKING:
-    from wetlands_executor.pool.timers import Timer
 
 #: Kinds of outcomes that are not on the wire, which has none below 0, besides ``TOO_LARGE``: what is no
 #: frame; a failure that has happened in the host.
@@ -91,14 +88,14 @@ class CallPhase(Enum):
     DECIDING = "deciding"  # it has failed; a decoder thread is finding out whether it is run again
     ENDED = "ended"  # its receiver was told
 
-    next: tuple[CallPhase, ...]
 
-
-CallPhase.QUEUED.next = (CallPhase.DIRECT, CallPhase.GIVEN, CallPhase.ENDED)
-CallPhase.DIRECT.next = (CallPhase.QUEUED, CallPhase.GIVEN)
-CallPhase.GIVEN.next = (CallPhase.QUEUED, CallPhase.DECIDING, CallPhase.ENDED)
-CallPhase.DECIDING.next = (CallPhase.ENDED,)
-CallPhase.ENDED.next = ()
+CALL_MOVES: Mapping[CallPhase, frozenset[CallPhase]] = {
+    CallPhase.QUEUED: frozenset({CallPhase.DIRECT, CallPhase.GIVEN, CallPhase.ENDED}),
+    CallPhase.DIRECT: frozenset({CallPhase.QUEUED, CallPhase.GIVEN}),
+    CallPhase.GIVEN: frozenset({CallPhase.QUEUED, CallPhase.DECIDING, CallPhase.ENDED}),
+    CallPhase.DECIDING: frozenset({CallPhase.ENDED}),
+    CallPhase.ENDED: frozenset(),
+}
 
 
 class Batch(Protocol):
@@ -142,7 +139,7 @@ class Call(Item):
         verdict: why its worker was killed, if for the sake of this call.
         escalating, interrupted: it was asked to stop with a time limit; that is over, and it was interrupted.
         backlog: ``Backlog`` of its frames that are unpickled one after another; None as long as there was none.
-        timers: its limits that have not been reached; None if it has none.
+        cancel_reason: why it was interrupted or killed, if it did not stop at a request.
         watched: further flags of the frame: ``wire.WATCHED`` if the worker has to tell when it begins,
             ``wire.NAMED`` if it gets a name.
         awaited, quiet, departed, after, found: of the direct ways, see ``direct.py``.
@@ -153,6 +150,7 @@ class Call(Item):
         "awaited",
         "backlog",
         "batch",
+        "cancel_reason",
         "context",
         "departed",
         "encoded",
@@ -166,20 +164,27 @@ class Call(Item):
         "quiet",
         "receiver",
         "task",
-        "timers",
         "verdict",
         "watched",
     )
 
     def __init__(
-        self, number: int, encoded: EncodedCall, context: HostSettings, task: Any, receiver: Any = None, batch: Any = None
+        self,
+        number: int,
+        encoded: EncodedCall,
+        context: HostSettings,
+        task: Any,
+        receiver: Any = None,
+        batch: Any = None,
+        watched: int = 0,
+        plain: bool = False,
     ) -> None:
         self.place = None
         self.priority = 0
         self.tries = 0
         self.asks = False
-        self.watched = 0
-        self.plain = False
+        self.watched = watched
+        self.plain = plain
         self.phase = CallPhase.QUEUED
         self.awaited = False
         self.departed = False
@@ -188,7 +193,7 @@ class Call(Item):
         self.quiet = False
         self.verdict: Verdict = None
         self.escalating = self.interrupted = False
-        self.timers: list[Timer] | None = None
+        self.cancel_reason: str | None = None
         self.backlog: Any = None
         self.number = number
         self.encoded = encoded
@@ -204,17 +209,59 @@ class Call(Item):
         Raises:
             IllegalMove: it cannot follow the present one.
         """
-        if phase not in self.phase.next:
-            raise IllegalMove(f"the call {self.number} is {self.phase.value}, and cannot become {phase.value}")
-        self.phase = phase
+        self.phase = moved(CALL_MOVES, self.phase, phase)
 
     def fail(self, error: BaseException | None) -> None:
         """Tell the receiver that the call, or what is left of the batch, has failed here."""
         self.receiver.on_outcome(self, Outcome(FAILED, error))
 
-    def condemn(self, verdict: Verdict) -> None:
-        """Say what becomes of the call, whatever its worker answers (if the verdict is no cancellation)."""
+    def condemn(self, verdict: Verdict, reason: str | None = None) -> None:
+        """Say what becomes of the call, whatever its worker answers (if the verdict is no cancellation).
+
+        Args:
+            verdict: see ``Verdict``.
+            reason: of a cancellation.
+        """
         self.verdict = verdict
+        self.cancel_reason = reason or self.cancel_reason
+        self.plain = False
+
+    def demand(self, options: Any, attempt: int) -> None:
+        """Take what the options of its task ask for this attempt, counted from 1."""
+        self.priority = options.priority
+        self.tries, self.asks = options.retry.of_item(attempt)
+        if options.retries and self.encoded.parcel is not None:
+            self.encoded.parcel.kept = True
+
+    def watch(self) -> None:
+        """Let its worker tell when it begins."""
+        self.watched |= wire.WATCHED
+        self.plain = False
+
+    def queue_again(self) -> None:
+        """Wait for a worker again: it was taken back, or has another try."""
+        self.move(CallPhase.QUEUED)
+        self.process = None
+        self.verdict = None
+
+    def give_up_tries(self) -> None:
+        """Let the state run it no more: a failure is final, or is decided upon elsewhere."""
+        self.tries = 0
+        self.asks = False
+
+    def begin_escalation(self) -> bool:
+        """Return True if it is asked to stop with a time limit for the first time."""
+        first, self.escalating = not self.escalating, True
+        return first
+
+    def interrupt(self, reason: str) -> None:
+        """Take note that it was interrupted."""
+        self.interrupted = True
+        self.cancel_reason = reason
+
+    def keep_backlog(self, backlog: Any) -> None:
+        """Have frames that are unpickled in order: its outcome comes behind them."""
+        self.backlog = backlog
         self.plain = False
 
     @property

@@ -9,6 +9,7 @@ from wetlands_executor.pool.io_loop import IOLoop
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.call import Call
+    from wetlands_executor.pool.timers import Timer
     from wetlands_executor.pool.worker_process import WorkerProcess
 
 
@@ -21,21 +22,16 @@ class CallTimers:
 
     def __init__(self, loop: IOLoop) -> None:
         self._loop = loop
-        #: Calls with timers of their own.
-        self.timed: dict[Call, None] = {}
+        #: Calls with timers of their own, and these.
+        self.timed: dict[Call, list[Timer]] = {}
 
     def set(self, call: Call, delay: float, job: Callable[[], object]) -> None:
         """Run ``job`` after ``delay`` seconds, unless the call has ended by then: a limit keeps nothing alive."""
-        if call.timers is None:
-            call.timers = []
-            self.timed[call] = None
-        call.timers.append(self._loop.set_timer(delay, job))
+        self.timed.setdefault(call, []).append(self._loop.set_timer(delay, job))
 
     def stop(self, call: Call) -> None:
         """The call has ended, or is with no worker any more."""
-        timers, call.timers = call.timers, None
-        self.timed.pop(call, None)
-        for timer in timers or ():
+        for timer in self.timed.pop(call, ()):
             self._loop.stop_timer(timer)
 
     def stop_all(self, calls: Iterable[Call]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from wetlands_executor.errors import TaskTimeoutError, WorkerUnresponsive
-from wetlands_executor.futures.events import TaskEventType
+from wetlands_executor.futures.settling import tell_started
 from wetlands_executor.pool.call import Call
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.worker_process import WorkerProcess
@@ -71,8 +71,7 @@ class Deadlines:
     def on_started(self, process: WorkerProcess, call: Call) -> None:
         """A worker has begun a call, and says so."""
         task = call.task
-        task._seen_running = True
-        task._emit(TaskEventType.STARTED)
+        tell_started(task)
         options = task._options
         limit = options.timeout if options is not None and options.timeout is not None else self.task_timeout
         if limit is not None:
@@ -148,8 +147,7 @@ class Deadlines:
         """A running call was asked to stop: see that it does, if there is a limit for that."""
         options = call.task._options if call.task is not None else None
         grace = options.cancel_grace if options is not None and options.cancel_grace is not None else self.cancel_grace
-        if grace is not None and not call.escalating:
-            call.escalating = True
+        if grace is not None and call.begin_escalation():
             self._timers.set(call, grace, partial(self._escalate, call, grace))
 
     def _escalate(self, call: Call, grace: float) -> None:
@@ -157,13 +155,11 @@ class Deadlines:
         process = self._workers.holder(call)
         if process is None:
             return
-        call.interrupted = True
-        call.task._cancel_reason = f"it did not stop within {grace:g} s of the request (cancel_grace): it was interrupted"
+        call.interrupt(f"it did not stop within {grace:g} s of the request (cancel_grace): it was interrupted")
         process.interrupt(call, signal.SIGINT)
         self._timers.set(call, grace, partial(self._end_escalation, call))
 
     def _end_escalation(self, call: Call) -> None:
         if self._workers.holder(call) is not None:
-            call.condemn(True)
-            call.task._cancel_reason = "it did not stop at the request nor at the interrupt (cancel_grace): its worker was ended"
+            call.condemn(True, "it did not stop at the request nor at the interrupt (cancel_grace): its worker was ended")
             self._feed(st.KillRequested(call))

@@ -50,6 +50,7 @@ from typing import Any
 
 from wetlands_executor.bells import WorkerBell
 from wetlands_executor.errors import WaitTimeout
+from wetlands_executor.futures.settling import settle_quietly
 from wetlands_executor.pool.call import Call, CallPhase
 from wetlands_executor.pool.outbox import Outbox
 from wetlands_executor.pool.ports import LEFT, RESULTS, Port
@@ -420,7 +421,7 @@ class DirectReceive:
                 # From here on other threads may use the worker: nothing below looks at it, and the outcome is in `call.found`.
                 settled_here = True
                 process.finished += 1
-                if task._settle_quietly(value, time.time(), process.process.pid, (head >> 32) / 1e6):
+                if settle_quietly(task, value, time.time(), process.process.pid, (head >> 32) / 1e6):
                     pool.post(partial(pool.tell, task))
                 pool.ledger.returned_one(task)
             self.caller = None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wetlands_executor.futures.settling import settle_quietly, tell_late
 from wetlands_executor.pool.call import Call, CallPhase
 from wetlands_executor.pool.direct import AbandonedWaits, DirectReceive
 from wetlands_executor.pool.io_loop import IOLoop
@@ -133,9 +134,9 @@ class DirectCalls:
             value, duration = call.found
             task = call.task
             if task._final is None:
-                task._settle_quietly(value, time.time(), process.process.pid, duration)
+                settle_quietly(task, value, time.time(), process.process.pid, duration)
             self._stats.returned_one(task)
-            task._tell_late()
+            tell_late(task)
 
     def ensure_tracked(self, call: Call) -> None:
         """Let this thread settle a call that was sent unannounced: a thread wants to be told of its end. Any thread."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from wetlands_executor.futures.settling import note_run, settle_in_batch
 from wetlands_executor.pool.call import GARBAGE, OUTCOMES, Call, CallPhase, Outcome
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.deadlines import Deadlines
@@ -23,7 +24,7 @@ from wetlands_executor.pool.result_stream import Frame, Garbage, RawFrame, outco
 from wetlands_executor.pool.settlement import Settlement
 from wetlands_executor.pool.stats import TaskStats
 from wetlands_executor.pool.trimmer import Trimmer
-from wetlands_executor.pool.worker_process import WorkerProcess
+from wetlands_executor.pool.worker_process import WorkerPhase, WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.retry import Failure
@@ -90,6 +91,8 @@ class Inbound:
 
     def read(self, process: WorkerProcess) -> None:
         """Read what a worker has sent, and take it."""
+        if process.phase is WorkerPhase.GONE:
+            return  # a job that was posted has found its end
         frames, ended = process.results.read()
         if frames:
             self.take_printed(process, frames)
@@ -187,7 +190,7 @@ class Inbound:
                         del calls[number]
                         call.phase = CallPhase.ENDED
                         finished.append(call)
-                        if call.task._finish(value, now, pid, duration / 1e6):
+                        if settle_in_batch(call.task, value, now, pid, duration / 1e6):
                             settled.append(call.task)
                         continue
             if kind in OUTCOMES:
@@ -214,8 +217,7 @@ class Inbound:
             return self._end_batch(process, call, frame)
         del process.calls[frame.number]
         kind, task = frame.kind, call.task
-        task._worker_pid = process.process.pid
-        task._duration = frame.duration / 1e6
+        note_run(task, process.process.pid, frame.duration / 1e6)
         if kind == wire.ERROR and call.interrupted and _is_interrupt(frame.payload):
             kind = wire.CANCELLED
         if callable(call.verdict):
@@ -299,12 +301,12 @@ class Inbound:
         if process.direct.wait_for_sender():
             self._parts.direct.register(process)
             return True
-        process.deferred += 1  # Race: outcomes of calls that are sent meanwhile may be read before this one is taken up again
+        process.defer(1)  # Race: outcomes of calls that are sent meanwhile may be read before this one is taken up again
         self._parts.loop.set_timer(TAKE_AGAIN, partial(self._take_later, process, frame))
         return False
 
     def _take_later(self, process: WorkerProcess, frame: Frame) -> None:
-        process.deferred -= 1
+        process.defer(-1)
         if self._parts.workers.has(process):
             self._take(process, [tuple(frame)])
 

@@ -359,7 +359,12 @@ class IOLoop:
                         return
                     if client.changed:
                         client.publish()
-                    batch = iter(wait(self._timers.until_next() if timers else None, posted))
+                    found = wait(self._timers.until_next() if timers else None, posted)
+                    if posted and not client.closed:
+                        # Order: what a thread has posted comes before news that it may have caused after that. On a busy machine
+                        # this thread may learn of both at once.
+                        self._drain_posted()
+                    batch = iter(found)
                     for doing in batch:
                         doing()
                     doing = None

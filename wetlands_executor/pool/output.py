@@ -22,7 +22,7 @@ from wetlands_executor.pool.call import Call
 from wetlands_executor.pool.delivery import SerialThread, run_entry
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.lines import OutputStream
-from wetlands_executor.pool.worker_process import WorkerProcess
+from wetlands_executor.pool.worker_process import WorkerPhase, WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.serialize.plain import BadFrame
 
@@ -183,6 +183,8 @@ class Output:
             self._loop.port.add_reader(fd, ports.OUTPUT, partial(self._on_output, process, fd, stream))
 
     def _on_output(self, process: WorkerProcess, fd: int, stream: OutputStream) -> None:
+        if process.phase is WorkerPhase.GONE:
+            return  # a job that was posted has found its end
         port, output = self._loop.port, process.output
         output.begin_reading()  # Order: before the bytes are gone from the pipe, where a submitter that waits directly looks for them
         data = port.read(fd, 65536)

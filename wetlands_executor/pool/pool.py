@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import threads
 from wetlands_executor.futures.events import Listener
+from wetlands_executor.futures.settling import tell_late
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.announcing import Announcing
 from wetlands_executor.pool.blame import Blame
@@ -337,26 +338,24 @@ class Pool:
 
     def make_call(self, encoded: EncodedCall, context: HostSettings, task: Any) -> Call:
         """Return an item for a call, with the options of its task."""
-        call = Call(task._number, encoded, context, task, self.settlement)
-        options = task._options
-        if options is not None:
-            call.priority = options.priority
-            if options.retries and encoded.parcel is not None:
-                encoded.parcel.kept = True
-            call.tries, call.asks = options.retry.of_item(task._attempt)
-            if options.timeout is not None:
-                call.watched |= wire.WATCHED
-            if options.name is not None:
-                call.watched |= wire.NAMED
-        deadlines = self.deadlines
+        options, deadlines = task._options, self.deadlines
+        watched = 0
         if (
             self.listeners
             or deadlines.task_timeout is not None
             or deadlines.worker_timeout is not None
             or (task._gate is not None and task._is_watched())
         ):
-            call.watched |= wire.WATCHED
-        call.plain = options is None and not call.watched and not task._counted
+            watched = wire.WATCHED
+        if options is None:
+            plain = not watched and not task._counted
+            return Call(task._number, encoded, context, task, self.settlement, None, watched, plain)
+        if options.timeout is not None:
+            watched |= wire.WATCHED
+        if options.name is not None:
+            watched |= wire.NAMED
+        call = Call(task._number, encoded, context, task, self.settlement, None, watched)
+        call.demand(options, task.attempt)
         return call
 
     def _call_again(self, call: Call) -> Call:
@@ -387,7 +386,7 @@ class Pool:
 
     def tell(self, task: Task[Any]) -> None:
         """Tell everyone of the end of a task that its submitter has settled. I/O thread."""
-        task._tell_late()
+        tell_late(task)
 
     def cancel(self, call: Call) -> bool:
         """Take the call out of the queue, or ask it to stop; True if it will not run. Waits for the I/O thread to decide."""

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.errors import TaskTimeoutError
+from wetlands_executor.futures.settling import settle
 from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.workers import Workers
@@ -65,7 +66,7 @@ class RunLimit:
         why = f"the run was limited to {seconds:g} s (set_timeout)"
         for task in list(self._dependents):
             if task._gate is not None and task._gate.withdraw():
-                task._settle(None, TaskTimeoutError(why))
+                settle(task, None, TaskTimeoutError(why))
         for item in self._waiting():
             if item.place is st.WAITING:
                 item.fail(TaskTimeoutError(why))
@@ -73,7 +74,7 @@ class RunLimit:
         for process in self._workers:
             for call in list(process.calls.values()):
                 if process.is_running(call):
-                    call.tries = 0
+                    call.give_up_tries()
                     self._deadlines.end_hung(process, call, partial(TaskTimeoutError, f"The task {call.name!r} was ended: {why}"))
                 else:
                     call.fail(TaskTimeoutError(why))

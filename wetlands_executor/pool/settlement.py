@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from wetlands_executor import threads
 from wetlands_executor.errors import OF_STACKS
 from wetlands_executor.futures.future import Task
+from wetlands_executor.futures.settling import note_run, settle, settle_cancelled
 from wetlands_executor.pool.call import FAILED, Call, CallPhase, Outcome
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.closing import Closing
@@ -126,20 +127,20 @@ class Settlement:
         kind, data, _place = outcome
         task = call.task
         if kind == FAILED:
-            task._settle(None, data)
+            settle(task, None, data)
         elif call.phase is CallPhase.DECIDING or (call.backlog is not None and call.backlog.busy):
             self.decode(call, kind, data)
         elif kind == wire.CANCELLED:
             self.on_cancelled(call, self._closing.reason)
         elif (found := value_at_once(kind, data)) is not None:
-            task._settle(found[0], None)  # a change of threads would take longer
+            settle(task, found[0], None)  # a change of threads would take longer
         else:
             self.decode(call, kind, data)
 
     def on_cancelled(self, call: Call, reason: str | None) -> None:
         """Cancel a task. Any thread that holds its outcome."""
         task = call.task
-        task._settle_cancelled(None if task._cancel_asked else reason)
+        settle_cancelled(task, call.cancel_reason or (None if task.cancel_requested else reason))
 
     def on_lost(self, call: Call, report: st.DeathReport) -> None:
         """Deal with a call whose worker has died. I/O thread."""
@@ -149,8 +150,7 @@ class Settlement:
         process = call.process
         if process is not None:
             since = process.running_since(call)
-            task._worker_pid = process.process.pid
-            task._duration = 0.0 if since is None else time.monotonic() - since
+            note_run(task, process.process.pid, 0.0 if since is None else time.monotonic() - since)
         verdict = call.verdict
         error = report.error if verdict is None or verdict is True else self.explain(verdict, report.stacks)
         if call.asks and self.asks_for_retry(call, Failure.LOST):
@@ -163,7 +163,7 @@ class Settlement:
         if verdict is True:
             self._output.after_death(report.streams, partial(self.on_cancelled, call, None), call)
         else:
-            self._output.after_death(report.streams, partial(task._settle, None, error), call)
+            self._output.after_death(report.streams, partial(settle, task, None, error), call)
 
     # --- what the state says of calls (I/O thread)
 
@@ -196,9 +196,7 @@ class Settlement:
     def retried(self, action: st.Retried) -> None:
         """Begin a task anew: its call waits for another worker."""
         call: Call = action.item  # type: ignore[assignment]
-        call.move(CallPhase.QUEUED)
-        call.process = None
-        call.verdict = None
+        call.queue_again()
         self._timers.stop(call)
         call.task._next_attempt(None)
 
@@ -206,7 +204,7 @@ class Settlement:
         """Cancel what will never run."""
         for item in action.items:
             call: Call = item  # type: ignore[assignment]
-            if action.refused and not (call.task is not None and call.task._cancel_asked):
+            if action.refused and not (call.task is not None and call.task.cancel_requested):
                 call.receiver.on_outcome(call, Outcome(FAILED, self._closing.refusal()))  # its caller learns here what submit() would have said
             else:
                 call.receiver.on_cancelled(call, self._closing.reason)
@@ -237,8 +235,8 @@ class Settlement:
         """Unpickle on a decoder thread. Order: frames of one call one after another, those of different calls side by side."""
         backlog = call.backlog
         if backlog is None:
-            backlog = call.backlog = Backlog()
-            call.plain = False
+            backlog = Backlog()
+            call.keep_backlog(backlog)
         backlog.frames.append((kind, data))
         if backlog.take_turn():
             self._decoding.run(partial(self._work_off, call, backlog))
@@ -281,8 +279,7 @@ class Settlement:
         error = self.explain(call.verdict, stacks)
         if self.asks_for_retry(call, Failure.CONDEMNED):
             call.move(CallPhase.DECIDING)
-            call.tries = 0
-            call.asks = False
+            call.give_up_tries()
             self._decoding.run(partial(self._decide, call, error))
         else:
             call.move(CallPhase.ENDED)
@@ -291,7 +288,7 @@ class Settlement:
     def decide_later(self, call: Call) -> None:
         """Let a call that has failed be run again, if its options say so once the failure is unpickled. I/O thread."""
         call.move(CallPhase.DECIDING)
-        call.asks = False
+        call.give_up_tries()
 
     @staticmethod
     def asks_for_retry(call: Call, failure: Failure) -> bool:
@@ -300,8 +297,8 @@ class Settlement:
         options = task._options if task is not None else None
         if options is None:
             return False
-        cancelled = task._cancel_asked or call.verdict is True
-        found: bool = options.retry.is_asked(failure, task._attempt, cancelled=cancelled)
+        cancelled = task.cancel_requested or call.verdict is True
+        found: bool = options.retry.is_asked(failure, task.attempt, cancelled=cancelled)
         return found
 
     def _decide(self, call: Call, error: BaseException) -> None:
@@ -319,7 +316,7 @@ class Settlement:
             if again:
                 self._loop.post(partial(self._run_again, call, error, asked))
             else:
-                call.task._settle(None, error)
+                settle(call.task, None, error)
                 self._loop.post(partial(self._finish_decided, call, asked))
 
     def _finish_decided(self, call: Call, asked: bool) -> None:
@@ -333,11 +330,11 @@ class Settlement:
 
     def _run_again(self, call: Call, error: BaseException, asked: bool) -> None:
         task = call.task
-        step = next_step(cancelled=task._cancel_asked, ending=self._closing.over)
+        step = next_step(cancelled=task.cancel_requested, ending=self._closing.over)
         if step is Next.CANCEL:
             self.on_cancelled(call, self._closing.reason)
         elif step is Next.FAIL:
-            task._settle(None, error)
+            settle(task, None, error)
         else:
             # Order: the new try is submitted before the old one is finished, so that a draining pool does not close in between.
             again = self._again(call)
@@ -371,14 +368,14 @@ def _decode_output(call: Call, data: Any) -> None:
         LOGGER.exception(
             "wetlands_executor: an output of task %s cannot be rebuilt in this process, and is missing. "
             "Report builtin types or numpy arrays, or what both sides can import in the same version",
-            call.task._call_text(),
+            call.name + call.task.arguments,
         )
 
 
-def _decode_and_settle(call: Call, kind: int, data: bytes | bytearray) -> None:
+def _decode_and_settle(call: Call, kind: int, data: Any) -> None:
     """Unpickle and settle; on a decoder thread, or wherever user code may run.
 
     Guarantee: whatever goes wrong is the failure of this task, which is settled in any case.
     """
     task: Task[Any] = call.task
-    task._settle(*read_outcome(kind, data, call.foreign, call.sender, task._call_text))
+    settle(task, *read_outcome(kind, data, call.foreign, call.sender, task._call_text))

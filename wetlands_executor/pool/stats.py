@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wetlands_executor.futures.settling import settle
+
 if TYPE_CHECKING:
     from wetlands_executor.futures.future import Task
     from wetlands_executor.pool.delivery import SerialThread
@@ -132,7 +134,7 @@ class TaskStats:
     def refused(self, task: Task[Any], error: BaseException) -> None:
         """Count a task that has failed before it was handed in, and settle it."""
         counted = task._counted
-        task._settle(None, error)
+        settle(task, None, error)
         if not counted:
             self._failures.append(task)
             self._recent.append(weakref.ref(task))

@@ -11,7 +11,7 @@ pipe, a time limit, shutdown) only kills.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -23,7 +23,7 @@ from wetlands_executor.pool.ports import Port
 from wetlands_executor.pool.result_stream import ResultStream
 from wetlands_executor.pool.timers import Timer
 from wetlands_executor.pool.worker_output import WorkerOutput
-from wetlands_executor.scheduling.phases import IllegalMove
+from wetlands_executor.scheduling.phases import IllegalMove, moved
 from wetlands_executor.sharedmem.results import ResultMemory
 from wetlands_executor.worker import wire
 
@@ -40,17 +40,22 @@ class WorkerPhase(Enum):
     EXITED = "exited"  # it has ended, and was ready
     GONE = "gone"  # its death is declared, its descriptors are closed
 
-    next: tuple[WorkerPhase, ...]
 
-
-WorkerPhase.STARTED.next = (WorkerPhase.GREETED, WorkerPhase.ABANDONED, WorkerPhase.FAILED, WorkerPhase.GONE)
-WorkerPhase.GREETED.next = (WorkerPhase.READY, WorkerPhase.ABANDONED, WorkerPhase.FAILED, WorkerPhase.GONE)
-WorkerPhase.ABANDONED.next = (WorkerPhase.STOPPING, WorkerPhase.FAILED, WorkerPhase.GONE)
-WorkerPhase.READY.next = (WorkerPhase.STOPPING, WorkerPhase.EXITED, WorkerPhase.GONE)
-WorkerPhase.STOPPING.next = (WorkerPhase.EXITED, WorkerPhase.GONE)
-WorkerPhase.FAILED.next = (WorkerPhase.EXITED, WorkerPhase.GONE)  # its last frames are read after its exit was seen
-WorkerPhase.EXITED.next = (WorkerPhase.GONE,)
-WorkerPhase.GONE.next = ()
+WORKER_MOVES: Mapping[WorkerPhase, frozenset[WorkerPhase]] = {
+    WorkerPhase.STARTED: frozenset(
+        {WorkerPhase.GREETED, WorkerPhase.ABANDONED, WorkerPhase.FAILED, WorkerPhase.GONE}
+    ),
+    WorkerPhase.GREETED: frozenset(
+        {WorkerPhase.READY, WorkerPhase.ABANDONED, WorkerPhase.FAILED, WorkerPhase.GONE}
+    ),
+    WorkerPhase.ABANDONED: frozenset({WorkerPhase.STOPPING, WorkerPhase.FAILED, WorkerPhase.GONE}),
+    WorkerPhase.READY: frozenset({WorkerPhase.STOPPING, WorkerPhase.EXITED, WorkerPhase.GONE}),
+    WorkerPhase.STOPPING: frozenset({WorkerPhase.EXITED, WorkerPhase.GONE}),
+    # Its last frames are read after its exit was seen.
+    WorkerPhase.FAILED: frozenset({WorkerPhase.EXITED, WorkerPhase.GONE}),
+    WorkerPhase.EXITED: frozenset({WorkerPhase.GONE}),
+    WorkerPhase.GONE: frozenset(),
+}
 #: What follows when a worker says that it is ready.
 _WHEN_READY = {
     WorkerPhase.GREETED: WorkerPhase.READY,
@@ -131,9 +136,7 @@ class WorkerProcess:
         Raises:
             IllegalMove: it cannot follow the present one.
         """
-        if phase not in self.phase.next:
-            raise IllegalMove(f"the worker {self.worker} is {self.phase.value}, and cannot become {phase.value}")
-        self.phase = phase
+        self.phase = moved(WORKER_MOVES, self.phase, phase)
 
     @property
     def ready(self) -> bool:
@@ -190,9 +193,9 @@ class WorkerProcess:
             direct.shut(calls)
         frames = []
         failed = []
-        given = CallPhase.GIVEN
+        given, queued = CallPhase.GIVEN, CallPhase.QUEUED
         for call in calls:
-            if given not in call.phase.next:
+            if call.phase is not queued:
                 raise IllegalMove(f"the call {call.number} is {call.phase.value}, and cannot be given to a worker")
             call.process = self
             call.phase = given
@@ -238,8 +241,7 @@ class WorkerProcess:
         for number in self.outbox.reclaim():
             call = self.calls.pop(number, None)
             if call is not None:
-                call.move(CallPhase.QUEUED)
-                call.process = None
+                call.queue_again()
                 if call.encoded.parcel is not None:
                     call.encoded.parcel.take_back()
                 found.append(call)
@@ -252,6 +254,10 @@ class WorkerProcess:
     def oldest(self) -> Call | None:
         """Return the call that it was given first and has not finished."""
         return next(iter(self.calls.values()), None)
+
+    def defer(self, change: int) -> None:
+        """Count outcomes that wait for their calls to be registered: one more (1), or one less (-1)."""
+        self.deferred += change
 
     def note_finished(self, count: int, proven: bool) -> None:
         """Count calls that it has finished; ``proven``: the state hears of one."""
