@@ -23,7 +23,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -118,9 +118,14 @@ class Pool:
         self._decoding = Decoding(loop)
         self.output = Output(loop, workers, what, self)
         self.direct = DirectCalls(loop=loop, workers=workers, stats=self.stats, feed=feed, contain=shell.contain)
-        self.ensure_tracked = self.direct.ensure_tracked
+        # What a Task asks (``futures/home.py``) of one part alone.
+        self.post, self.notify_later, self.run_user_code = loop.post, loop.notify_later, self._decoding.run
+        self.ensure_tracked, self.take_departures = self.direct.ensure_tracked, self.direct.take_abandoned
         self.cancelling = Cancelling(loop=loop, feed=feed, sync=self.direct.sync)
+        self.cancel, self.ask_to_cancel = self.cancelling.cancel, self.cancelling.ask_to_cancel
+        self.cancel_all, self.kill = self.cancelling.cancel_all, self.cancelling.kill
         self.announcing = Announcing(loop=loop, feed=feed, can_reclaim=can_reclaim, latest=self.cancelling.latest)
+        self.watch = self.announcing.watch
         self.readiness = Readiness(loop=loop, workers=workers, state=state, feed=feed, what=what)
         self.deadlines = Deadlines(
             workers=workers,
@@ -380,45 +385,9 @@ class Pool:
 
     # --- what a Task asks (futures/home.py)
 
-    def take_departures(self) -> None:
-        """Finish the waits that were given up, after the pool has ended."""
-        self.direct.take_abandoned()
-
     def tell(self, task: Task[Any]) -> None:
         """Tell everyone of the end of a task that its submitter has settled. I/O thread."""
         tell_late(task)
-
-    def cancel(self, call: Call) -> bool:
-        """Take the call out of the queue, or ask it to stop; True if it will not run. Waits for the I/O thread to decide."""
-        return self.cancelling.cancel(call)
-
-    def ask_to_cancel(self, call: Call) -> None:
-        """Do the same without waiting."""
-        self.cancelling.ask_to_cancel(call)
-
-    def cancel_all(self, calls: Sequence[Call]) -> None:
-        """Do the same for several calls; waits a bounded time."""
-        self.cancelling.cancel_all(calls)
-
-    def kill(self, call: Call) -> None:
-        """End the worker that runs this call; cancel the call if it waits."""
-        self.cancelling.kill(call)
-
-    def watch(self, call: Call) -> None:
-        """Let the worker tell when this call begins, although it was not asked to when the call was submitted."""
-        self.announcing.watch(call)
-
-    def post(self, job: Callable[[], object]) -> None:
-        """Run ``job`` on the I/O thread; on this one if that has ended."""
-        self.loop.post(job)
-
-    def notify_later(self, job: Callable[[], bool]) -> None:
-        """Run ``job`` on the I/O thread a little later; it returns False if it was too early, and has asked for another try."""
-        self.loop.notify_later(job)
-
-    def run_user_code(self, job: Callable[[], object]) -> None:
-        """Run ``job`` on a decoder thread."""
-        self._decoding.run(job)
 
     @property
     def unstarted(self) -> weakref.WeakSet[Task[Any]]:
