@@ -20,10 +20,10 @@ from wetlands_executor import arguments, report
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.environment import Environment
 from wetlands_executor.errors import TasksFailed
-from wetlands_executor.futures import deferral, results
+from wetlands_executor.futures import deferral, results, settling
 from wetlands_executor.futures.aio import post_to_loop, wake_waiter
 from wetlands_executor.futures.events import make_listener
-from wetlands_executor.futures.future import Callback, Dispatch, Task
+from wetlands_executor.futures.future import Callback, Dispatch, Task, relabel
 from wetlands_executor.futures.options import CallOptions, RetryOn
 from wetlands_executor.map.job import collect
 from wetlands_executor.pool import spawn
@@ -178,8 +178,7 @@ class CondaEnvExecutor(Executor):
         if not kwargs and not pool.closing.refusing:
             encoded = encode_at_once(fn, args, None)
             if encoded is not None:  # the way of most calls: nothing of the user's runs, nothing can fail
-                task = Task._of(pool)
-                task._label = encoded.definition
+                task: Task[Any] = Task(pool, encoded.definition)
                 pool.submit(encoded, task)
                 return task
         return self._submit(fn, args, kwargs, None, None)
@@ -198,17 +197,12 @@ class CondaEnvExecutor(Executor):
             self._refuse()
         if not callable(fn) and definition is None and type(fn) is not str:
             fn = references.target_of(fn)
-        task = Task._of(pool)
-        if place is not None:
-            task._place = place
-        if fn is scripts.run_script:
-            task._hidden = 2
-        if options is not None:
-            task._options = options
-        elif not kwargs:
+        hidden = 2 if fn is scripts.run_script else 0
+        task: Task[Any]
+        if options is None and not kwargs:
             encoded = encode_at_once(fn, args, definition)
             if encoded is not None:  # as in `submit`, for calls of a `map`
-                task._label = encoded.definition
+                task = Task(pool, encoded.definition, None, place, hidden)
                 pool.submit(encoded, task)
                 return task
         if definition is None and type(fn) is str:
@@ -216,14 +210,25 @@ class CondaEnvExecutor(Executor):
         if (options is not None and not options.start) or deferral.among(args, kwargs):
             if not callable(fn) and definition is None:
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
-            task._label = references.display_name(fn)
+            guard = deferral.Deferral(pool, hidden)
+            task = Task(pool, references.display_name(fn), options, place, hidden, guard)
             # The task keeps the executor alive until it is handed to the pool.
-            deferral.defer(task, partial(self._hand_in, task, fn, definition), args, kwargs)
+            enqueue = partial(self._hand_in, task, hidden, fn, definition)
+            guard.hold(task, enqueue, args, kwargs, start=options is None or options.start)
             return task
-        self._hand_in(task, fn, definition, args, kwargs)
+        task = Task(pool, "", options, place, hidden)
+        self._hand_in(task, hidden, fn, definition, args, kwargs)
         return task
 
-    def _hand_in(self, task: Task[Any], fn: Any, definition: Definition | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _hand_in(
+        self,
+        task: Task[Any],
+        hidden: int,
+        fn: Any,
+        definition: Definition | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
         """Pickle a call and give it to the pool. Whatever fails here is the task's failure."""
         pool = self._pool
         try:
@@ -231,15 +236,15 @@ class CondaEnvExecutor(Executor):
         except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the task's
             if not callable(fn) and not isinstance(fn, str):
                 raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'") from None
-            task._label = references.display_name(fn)
-            task._input = arguments.of_values(args[task._hidden :], kwargs)
+            relabel(task, references.display_name(fn))
+            settling.keep_input(task, arguments.of_values(args[hidden:], kwargs))
             pool.ledger.refused(task, error)
             return
         except BaseException as error:
-            if task._gate is not None:
-                task._settle(None, error)  # its user holds it already: Ctrl-C while it is started ends it too
+            # Its user may hold it already: Ctrl-C while it is started ends it too.
+            settling.settle(task, None, error)
             raise
-        task._label = encoded.definition or references.display_name(fn)
+        relabel(task, encoded.definition or references.display_name(fn))
         pool.submit(encoded, task)
         if encoded.by_value is not None and pool.settings.peer.record is not None:
             pool.tidy(pool.settings.peer.record)
@@ -378,7 +383,7 @@ class CondaEnvExecutor(Executor):
             raise TypeError(f"args is a string ({args!r}): give a list of arguments")
         given = [arg if isinstance(arg, Task) else str(arg) for arg in args]
         task: Task[None] = self._submit(scripts.run_script, (full, run_name, *given), {}, None, options)
-        task._label = os.fspath(path)
+        relabel(task, os.fspath(path))
         return task
 
     def import_module(self, where: str | os.PathLike[str]) -> RemoteModule:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.futures import callbacks
+from wetlands_executor.futures.deferral import is_unstarted
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
 
@@ -187,7 +188,7 @@ class OptionsView(Executor):
         """
         timeout = seconds_of.wait("timeout", timeout)
         self._closed = True
-        tasks = [task for task in self._tasks if task._pool is None or task not in task._pool.unstarted]
+        tasks = [task for task in self._tasks if not is_unstarted(task)]
         if cancel_futures:
             for task in list(self._tasks):
                 if not task.running():

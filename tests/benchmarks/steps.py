@@ -158,7 +158,7 @@ def _future(have: Any) -> Timed:
 
 @step(_HOST, "make the Task")
 def _make_task(have: Any) -> Timed:
-    return alone(functools.partial(have.Task._of, have.pool))
+    return alone(functools.partial(have.Task, have.pool))
 
 
 @step(_HOST, "encode a call without arguments")
@@ -180,7 +180,7 @@ def _context(have: Any) -> Timed:
 
 @step(_HOST, "make the call")
 def _make_call(have: Any) -> Timed:
-    task = have.Task._of(have.pool)
+    task = have.Task(have.pool)
     encoded, context = have.calls.encode(have.nothing, (), {}), have.settings.current_settings()
     return alone(lambda: have.pool.make_call(encoded, context, task))
 
@@ -233,11 +233,11 @@ def _outputs(have: Any) -> Timed:
 def _quietly(have: Any) -> Timed:
     pool = have.pool
     ledger = type(pool.ledger)(pool.callbacks)
-    tasks = iter([have.Task._of(pool) for _ in range(200_000)])
+    tasks = iter([have.Task(pool) for _ in range(200_000)])
 
     def once() -> None:
         task = next(tasks)
-        task._settle_quietly(None, 0.0, 1, 0.0)
+        have.settling.settle_quietly(task, None, 0.0, 1, 0.0)
         ledger.returned_one(task)
 
     return in_batches(once, 1000, lambda: None)
@@ -380,8 +380,8 @@ def _absorb(have: Any) -> Timed:
 @step(_IO, "settle the Task, nobody waits")
 def _settle(have: Any) -> Timed:
     pool = have.pool
-    tasks = iter([have.Task._of(pool) for _ in range(200_000)])
-    return in_batches(lambda: next(tasks)._settle(None, None), 1000, lambda: None)
+    tasks = iter([have.Task(pool) for _ in range(200_000)])
+    return in_batches(lambda: have.settling.settle(next(tasks), None, None), 1000, lambda: None)
 
 
 @step(_IO, "tell the state: sent, and finished")
@@ -422,7 +422,8 @@ def _surroundings(executor: Any, ping_pong: float) -> Any:
     pool = executor._pool
     have = SimpleNamespace(executor=executor, pool=pool, wire=wire, nothing=nothing, ping_pong=ping_pong, **modules)
     have.Task = importlib.import_module("wetlands_executor").Task
-    have.call = lambda: pool.make_call(have.calls.encode(nothing, (), {}), have.settings.current_settings(), have.Task._of(pool))
+    have.settling = importlib.import_module("wetlands_executor.futures.settling")
+    have.call = lambda: pool.make_call(have.calls.encode(nothing, (), {}), have.settings.current_settings(), have.Task(pool))
     have.state = importlib.import_module("wetlands_executor.scheduling.messages")
     have.PoolState = importlib.import_module("wetlands_executor.scheduling.state").PoolState
     have.frame = have.call().frame()
@@ -455,8 +456,8 @@ def _steps(have: Any, count: int) -> list[tuple[str, str, float | None, str]]:
 #: (module, name in it, what is said of the moment before, and of the one after)
 _MOMENTS = (
     ("wetlands_executor.pool.pool", "Pool.submit", "Task made, call encoded", None),
-    ("wetlands_executor.task", "Task._sleep", "result() waits on the return lane", None),
-    ("wetlands_executor.task", "Task._settle_quietly", "answer read", "Task settled"),
+    ("wetlands_executor.futures.waiting", "sleep", "result() waits on the return lane", None),
+    ("wetlands_executor.pool.direct", "settle_quietly", "answer read", "Task settled"),
     ("wetlands_executor.pool.result_stream", "ResultStream.read", "I/O thread awake", "result read and parsed"),
 )
 
@@ -469,8 +470,8 @@ def _timeline(executor: Any, count: int) -> list[tuple[str, float]]:
     undo = []
     for module, name, before, after in _MOMENTS:
         try:
-            owner_name, _, attribute = name.partition(".")
-            owner = getattr(importlib.import_module(module), owner_name)
+            *inside, attribute = name.split(".")
+            owner = functools.reduce(getattr, inside, importlib.import_module(module))
             original = getattr(owner, attribute)
         except (ImportError, AttributeError):
             continue

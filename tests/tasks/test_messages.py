@@ -27,6 +27,7 @@ from wetlands_executor import (
     WorkerCrashed,
     WorkerUnresponsive,
 )
+from wetlands_executor.futures.settling import settle
 
 
 class Loud:
@@ -249,7 +250,7 @@ def test_stacks_go_to_the_library_s_logger(single: CondaEnvExecutor, caplog: pyt
 def test_what_does_not_fit_into_this_process_is_named(single: CondaEnvExecutor) -> None:
     """A failure that no function has raised: the pool itself gives it to the task."""
     task = single.options(start=False).submit(complain, "scan_3.tif")
-    task._settle(None, MemoryError("the result has 10 bytes, which do not fit into this process"))
+    settle(task, None, MemoryError("the result has 10 bytes, which do not fit into this process"))
     assert "complain('scan_3.tif')" in str(task.exception(DEADLINE))
 
 

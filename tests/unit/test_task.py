@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from wetlands_executor import CondaEnvExecutor, Task, TaskStatus
+from wetlands_executor.futures.settling import settle, settle_cancelled
 
 #: Seconds after which a wait of these tests has failed.
 DEADLINE = 20
@@ -69,9 +70,9 @@ def test_a_bare_task_fails_as_a_future_does() -> None:
 
 def test_the_outcome_is_set_once() -> None:
     """A second one is an error of the caller."""
-    for settle in (lambda task: task.set_result(1), lambda task: task.set_exception(ValueError())):
+    for first in (lambda task: task.set_result(1), lambda task: task.set_exception(ValueError())):
         task: Task[int] = Task()
-        settle(task)
+        first(task)
         for again in (lambda: task.set_result(2), lambda: task.set_exception(KeyError())):
             with pytest.raises(InvalidStateError):
                 again()
@@ -147,8 +148,8 @@ def test_callbacks_of_a_cancelled_task_run() -> None:
 @pytest.mark.parametrize("owned", [False, True])
 def test_a_callback_that_comes_late_runs_in_its_caller(pool: Any, owned: bool) -> None:
     """Now, and in this thread, whether or not the task has a pool."""
-    task: Task[int] = Task._of(pool) if owned else Task()
-    task._settle(1, None)
+    task: Task[int] = Task(pool) if owned else Task()
+    settle(task, 1, None)
     threads: list[int] = []
     task.add_done_callback(lambda _: threads.append(threading.get_ident()))
     assert threads == [threading.get_ident()]
@@ -219,11 +220,11 @@ def test_repr_names_state_and_outcome(pool: Any) -> None:
     assert "state=running" in repr(task)
     task.set_result([1])
     assert "state=finished returned list" in repr(task)
-    failed: Task[Any] = Task._of(pool)
-    failed._settle(None, KeyError("x"))
+    failed: Task[Any] = Task(pool)
+    settle(failed, None, KeyError("x"))
     assert "state=finished raised KeyError" in repr(failed)
-    cancelled: Task[Any] = Task._of(pool)
-    cancelled._settle_cancelled()
+    cancelled: Task[Any] = Task(pool)
+    settle_cancelled(cancelled)
     assert "state=cancelled" in repr(cancelled)
 
 
@@ -245,25 +246,25 @@ def test_ids_are_unique() -> None:
 
 def test_a_task_is_settled_once(pool: Any) -> None:
     """What comes later is ignored: a result that raced with a crash."""
-    task: Task[int] = Task._of(pool)
-    task._settle(1, None)
-    task._settle(2, None)
-    task._settle(None, ValueError())
-    task._settle_cancelled()
+    task: Task[int] = Task(pool)
+    settle(task, 1, None)
+    settle(task, 2, None)
+    settle(task, None, ValueError())
+    settle_cancelled(task)
     assert task.result() == 1
-    cancelled: Task[int] = Task._of(pool)
-    cancelled._settle_cancelled()
-    cancelled._settle(1, None)
+    cancelled: Task[int] = Task(pool)
+    settle_cancelled(cancelled)
+    settle(cancelled, 1, None)
     assert cancelled.cancelled()
 
 
 def _settle(task: Task[int], how: str) -> None:
     if how == "value":
-        task._settle(7, None)
+        settle(task, 7, None)
     elif how == "error":
-        task._settle(None, ValueError("expected"))
+        settle(task, None, ValueError("expected"))
     else:
-        task._settle_cancelled()
+        settle_cancelled(task)
 
 
 def _outcome(task: Task[int]) -> str:
@@ -279,7 +280,7 @@ def _outcome(task: Task[int]) -> str:
 def test_nobody_sleeps_through_the_end(pool: Any, stress_rng: random.Random) -> None:
     """Readers of every kind, in threads, against a thread that settles at a random moment."""
     for _ in range(ROUNDS):
-        tasks: list[Task[int]] = [Task._of(pool) for _ in range(3)]
+        tasks: list[Task[int]] = [Task(pool) for _ in range(3)]
         how = [stress_rng.choice(("value", "error", "cancelled")) for _ in tasks]
         start = threading.Barrier(6)
         seen: list[object] = []
@@ -327,16 +328,16 @@ def test_nobody_sleeps_through_the_end(pool: Any, stress_rng: random.Random) -> 
 def test_two_threads_that_settle_the_same_task(pool: Any) -> None:
     """One outcome, seen by everybody; callbacks once."""
     for _ in range(ROUNDS):
-        task: Task[int] = Task._of(pool)
+        task: Task[int] = Task(pool)
         called: list[object] = []
         task.add_done_callback(called.append)
         start = threading.Barrier(2)
 
-        def settle(value: int) -> None:
+        def bring(value: int) -> None:
             start.wait(DEADLINE)
-            task._settle(value, None)
+            settle(task, value, None)
 
-        threads = [in_thread(lambda value=value: settle(value)) for value in (1, 2)]
+        threads = [in_thread(lambda value=value: bring(value)) for value in (1, 2)]
         first = task.result(DEADLINE)
         for thread in threads:
             thread.join()
@@ -350,7 +351,7 @@ def test_two_threads_that_settle_the_same_task(pool: Any) -> None:
 
 def test_user_callbacks_run_on_the_callback_thread(pool: Any) -> None:
     """Not in the thread that settles: nothing that they do delays it."""
-    task: Task[int] = Task._of(pool)
+    task: Task[int] = Task(pool)
     names: list[str] = []
     release, done = threading.Event(), threading.Event()
 
@@ -360,7 +361,7 @@ def test_user_callbacks_run_on_the_callback_thread(pool: Any) -> None:
         done.set()
 
     task.add_done_callback(callback)
-    task._settle(1, None)
+    settle(task, 1, None)
     assert task.result(0) == 1
     assert not names
     release.set()
@@ -370,13 +371,13 @@ def test_user_callbacks_run_on_the_callback_thread(pool: Any) -> None:
 
 def test_an_await_is_not_delayed_by_a_blocking_callback(pool: Any) -> None:
     """``asyncio.wrap_future``, ``await task``, ``wait`` and ``result`` all pass by it."""
-    task: Task[int] = Task._of(pool)
+    task: Task[int] = Task(pool)
     release = threading.Event()
     task.add_done_callback(lambda _: release.wait(DEADLINE))
 
     async def main() -> tuple[int, int]:
         wrapped = asyncio.wrap_future(task)
-        threading.Timer(0.01, task._settle, [7, None]).start()
+        threading.Timer(0.01, settle, [task, 7, None]).start()
         return await asyncio.wait_for(wrapped, DEADLINE), await task
 
     try:
@@ -397,13 +398,13 @@ def test_wrap_future_carries_errors_and_cancellation(pool: Any) -> None:
 
     for kind, expected in (("error", ValueError), ("cancelled", asyncio.CancelledError)):
         with pytest.raises(expected):
-            asyncio.run(main(Task._of(pool)))
+            asyncio.run(main(Task(pool)))
 
 
 @pytest.mark.parametrize("how", ["value", "error", "cancelled"])
 def test_a_condition_that_somebody_left_locked_blocks_nothing(pool: Any, how: str) -> None:
     """An interrupted standard library waiter can leave a Future's condition locked for ever (seen with alarms that raise)."""
-    task: Task[int] = Task._of(pool)
+    task: Task[int] = Task(pool)
     waiter = _create_and_install_waiters([task], FIRST_COMPLETED)
     locker = in_thread(task._condition.acquire)
     locker.join()
@@ -423,7 +424,7 @@ def test_a_condition_that_somebody_left_locked_blocks_nothing(pool: Any, how: st
 def test_waiters_that_come_while_it_is_settled(pool: Any) -> None:
     """``wait`` holds the condition while it looks at the state and adds itself; settling never takes part in that lock."""
     for _ in range(ROUNDS):
-        task: Task[int] = Task._of(pool)
+        task: Task[int] = Task(pool)
         start = threading.Barrier(2)
 
         def waiter() -> set[object]:
@@ -433,7 +434,7 @@ def test_waiters_that_come_while_it_is_settled(pool: Any) -> None:
         found: list[set[object]] = []
         thread = in_thread(lambda: found.append(waiter()))
         start.wait(DEADLINE)
-        task._settle(1, None)
+        settle(task, 1, None)
         thread.join()
         assert found == [{task}]
 
@@ -444,13 +445,13 @@ def test_a_pending_task_is_small(pool: Any) -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        tasks = [Task._of(pool) for _ in range(count)]
+        tasks = [Task(pool) for _ in range(count)]
         used = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
     assert used / count < 1500
     for task in tasks:
-        task._settle_cancelled()
+        settle_cancelled(task)
 
 
 def test_a_failed_task_keeps_no_cycle_with_its_traceback() -> None:

@@ -32,6 +32,7 @@ _ROOT = "_wetlands_root"
 
 #: Pickles a call and gives it to the pool: of its arguments, without tasks.
 Enqueue = Callable[[tuple[Any, ...], dict[str, Any]], object]
+Claim = tuple[Enqueue, tuple[Any, ...], dict[str, Any]]
 
 
 def among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -44,51 +45,49 @@ def among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return False
 
 
-def defer(task: Task[Any], enqueue: Enqueue, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Hold a task back until it is started and its dependencies have finished.
-
-    Args:
-        task: the dependant; its options say whether it waits for ``start()``.
-        enqueue: pickles the call and gives it to the pool.
-        args: positional arguments, tasks among them.
-        kwargs: keyword arguments, tasks among them.
-    """
-    home, options = task._pool, task._options
-    assert home is not None
-    deferral = task._gate = Deferral(home, task._hidden, enqueue, args, kwargs)
-    if options is not None and not options.start:
-        home.unstarted.add(task)
-    else:
-        home.ledger.submitted(task)
-        deferral.wait(task)
-
-
 class Deferral:
-    """What holds one task back.
+    """What holds one task back until it is started and its dependencies have finished.
 
     Args:
         home: the pool of the task.
         hidden: number of arguments that the library has put before the user's.
-        enqueue, args, kwargs: as for ``defer``.
     """
 
     __slots__ = ("_claim", "_hidden", "_home", "_started", "_text")
 
-    def __init__(
-        self,
-        home: Home,
-        hidden: int,
-        enqueue: Enqueue,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
+    def __init__(self, home: Home, hidden: int) -> None:
         self._home = home
         self._hidden = hidden
         # One entry. It alone keeps the arguments: they go with it.
-        self._claim = [(enqueue, args, kwargs)]
+        self._claim: list[Claim] = []
         self._started = False
         # The arguments as text, from the end of the dependencies until the pool has the call.
         self._text = ""
+
+    def hold(
+        self,
+        task: Task[Any],
+        enqueue: Enqueue,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        start: bool,
+    ) -> None:
+        """Hold a task back. Called once, before any other thread knows the task.
+
+        Args:
+            task: the task, which has this.
+            enqueue: pickles the call and gives it to the pool.
+            args: positional arguments, tasks among them.
+            kwargs: keyword arguments, tasks among them.
+            start: False waits for ``start()``.
+        """
+        if start:
+            self._home.ledger.submitted(task)
+            self._wait(task, enqueue, args, kwargs)
+        else:
+            self._claim = [(enqueue, args, kwargs)]
+            self._home.unstarted.add(task)
 
     def start(self, task: Task[Any]) -> None:
         """Start the task, unless that has happened.
@@ -96,7 +95,7 @@ class Deferral:
         Raises:
             RuntimeError: its pool accepts no calls any more.
         """
-        # Race: another thread may start the task at the same time. Order: `wait` says that it has
+        # Race: another thread may start the task at the same time. Order: `_wait` says that it has
         # happened before it makes a new claim. So this thread has either the old one, which is
         # empty, or observes that it has happened.
         claim = self._claim
@@ -140,10 +139,6 @@ class Deferral:
         except IndexError:
             return set()
         return {value for value in (*args, *kwargs.values()) if isinstance(value, Task)}
-
-    def wait(self, task: Task[Any]) -> None:
-        """Enqueue the call when all tasks among its arguments have finished."""
-        self._wait(task, *self._claim.pop())
 
     def _wait(
         self,
@@ -216,6 +211,12 @@ class Deferral:
             self._home.release(task)
 
 
+def is_unstarted(task: Task[Any]) -> bool:
+    """Return True if a task waits for ``start()``."""
+    home = task._pool
+    return home is not None and task in home.unstarted
+
+
 def needed(what: object) -> set[object]:
     """Return what must end before ``what`` can.
 
@@ -225,7 +226,7 @@ def needed(what: object) -> set[object]:
     found = {what}
     left = [what]
     while left:
-        deferral = getattr(left.pop(), "_gate", None)
+        deferral = getattr(left.pop(), "_guard", None)
         if isinstance(deferral, Deferral):
             new = deferral.needs() - found
             found |= new

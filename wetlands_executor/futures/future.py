@@ -29,10 +29,9 @@ from wetlands_executor import arguments
 from wetlands_executor.errors import CALLED, describe
 from wetlands_executor.futures import aio, callbacks, settling, standard, waiting
 from wetlands_executor.futures.events import Listener, TaskEventType, make_listener
-from wetlands_executor.futures.reports import Reports
+from wetlands_executor.futures.reports import Reports, reports_of
 
 if TYPE_CHECKING:
-
     from typing_extensions import Self
 
     from wetlands_executor.futures.home import Definition, Home, PendingCall, StartGuard
@@ -101,8 +100,9 @@ class TaskEvent:
 Callback = Callable[[TaskEvent], object]
 Dispatch = Callable[[Callback, TaskEvent], object]
 
-# Identifiers of tasks, and of their calls on the wire; never 0.
-_numbers = itertools.count(1)
+
+#: Returns the next identifier of a task, and of its call on the wire; never 0.
+next_number = itertools.count(1).__next__
 
 
 class Task(Future[T]):
@@ -126,8 +126,6 @@ class Task(Future[T]):
     #: Among the pool's total; a task that was never started is not.
     _counted = False
     _seen_running = False
-    _escalating = False
-    _interrupted = False
     _cancel_asked = False
     #: Why the task was cancelled, if not because its program asked for that.
     _cancel_reason: str | None = None
@@ -135,25 +133,40 @@ class Task(Future[T]):
     _duration = 0.0
     _finished_at: float | None = None
     _options: CallOptions | None = None
-    #: Why the worker of this task was killed, if on its behalf: True for a cancellation, else what
-    #: makes its error of the worker's stacks.
-    _verdict: Callable[[str], BaseException] | bool | None = None
-    #: Arguments that the library has put before the user's.
-    _hidden = 0
     #: Its place among the tasks of one ``map_tasks``.
     _place: int | None = None
+    #: Arguments that the library has put before the user's.
+    _hidden = 0
     #: What tells the arguments once the task has failed: their text, or a short pickle.
     _input: str | bytes | None = None
     #: Of a task that was made with ``start=False`` or that depends on others.
-    _gate: StartGuard | None = None
+    _guard: StartGuard | None = None
     #: Of those that have reported nothing and have no listener. Each other task has its own.
     _reports = Reports(None, TaskEvent)
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        home: Home | None = None,
+        label: str | Definition = "",
+        options: CallOptions | None = None,
+        place: int | None = None,
+        hidden: int = 0,
+        guard: StartGuard | None = None,
+    ) -> None:
         # Not Future.__init__: it makes a Condition and two lists, which few tasks need and which
         # cost three quarters of a submit.
-        self._number = next(_numbers)
+        self._pool = home
+        self._label = label
+        self._number = next_number()
         self._created_at = time.time()
+        if options is not None:
+            self._options = options
+        if place is not None:
+            self._place = place
+        if hidden:
+            self._hidden = hidden
+        if guard is not None:
+            self._guard = guard
 
     # --- what was called
 
@@ -169,11 +182,12 @@ class Task(Future[T]):
         Tasks of one ``map_tasks`` have their place behind it, ``mod.func[3]``, unless a name was
         given by ``options``.
         """
-        if self._options is not None and self._options.name is not None:
-            return self._options.name
+        options, place = self._options, self._place
+        if options is not None and options.name is not None:
+            return options.name
         label = self._label
         name = label if isinstance(label, str) else label.name
-        return name if self._place is None else f"{name}[{self._place}]"
+        return name if place is None else f"{name}[{place}]"
 
     @property
     def arguments(self) -> str:
@@ -189,14 +203,9 @@ class Task(Future[T]):
             found = self._find_input()
         return found if isinstance(found, str) else arguments.of_pickle(found, self._hidden)
 
-    def _keep_input(self) -> None:
-        """Keep what tells the arguments: the task has failed, and the call goes."""
-        if self._input is None:
-            self._input = self._find_input()
-
     def _find_input(self) -> str | bytes:
         """Return the arguments as text, or as a pickle of at most ``arguments.KEPT`` bytes."""
-        guard, call = self._gate, self._call
+        guard, call = self._guard, self._call
         if guard is not None and (found := guard.input()):
             return found
         return "" if call is None else call.input
@@ -395,7 +404,7 @@ class Task(Future[T]):
         Raises:
             RuntimeError: the executor was shut down.
         """
-        guard, home = self._gate, self._pool
+        guard, home = self._guard, self._pool
         if guard is not None:
             if not self.done():
                 guard.start(self)
@@ -436,7 +445,6 @@ class Task(Future[T]):
         call, home = self._ask(), self._pool
         if call is not None and home is not None:
             self._cancel_reason = reason
-            self._verdict = True
             home.kill(call)
 
     def _ask_to_cancel(self) -> None:
@@ -448,15 +456,7 @@ class Task(Future[T]):
     def _ask(self) -> PendingCall | None:
         """Note that the end is asked for; return the call if the pool has it, to ask it there."""
         self._cancel_asked = True
-        return None if self._cancel_at_gate() else self._call
-
-    def _cancel_at_gate(self, reason: str | None = None) -> bool:
-        """Cancel a task that was never handed to the pool; False if it was."""
-        guard = self._gate
-        if guard is None or not guard.withdraw():
-            return False
-        settling.settle_cancelled(self, reason)
-        return True
+        return None if settling.cancel_deferred(self) else self._call
 
     # --- being told
 
@@ -493,7 +493,7 @@ class Task(Future[T]):
 
     def _add_listener(self, listener: Listener) -> Callable[[Listener], None]:
         """Add a listener, which gets the terminal event now if there is one; return its remover."""
-        home, reports = self._pool, self._own_reports()
+        home, reports = self._pool, reports_of(self)
         reports.add(listener)
         if self.done():
             kind = _TERMINAL[self.status]
@@ -502,14 +502,6 @@ class Task(Future[T]):
         elif home is not None and self._call is not None:
             home.watch(self._call)
         return reports.discard
-
-    def _own_reports(self) -> Reports:
-        """Return the reports of this task, which are made if need be."""
-        fields = self.__dict__
-        found: Reports | None = fields.get("_reports")
-        if found is None:
-            found = fields.setdefault("_reports", Reports(self._pool, TaskEvent))
-        return found
 
     def events(self) -> AsyncIterator[TaskEvent]:
         """Yield what happens from now on, up to the terminal event; that alone if it is over."""
@@ -532,7 +524,9 @@ class Task(Future[T]):
         """Start the task."""
         return self.start()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: object, trace: object
+    ) -> None:
         """As ``__exit__``, without blocking the event loop."""
         self._ask_to_cancel()
         await aio.settled(self)
@@ -571,55 +565,15 @@ class Task(Future[T]):
         bare = self._pool is None and self._state in _DONE
         settling.tell(self, self._pool, _TERMINAL[self.status] if bare else None)
 
-    # --- still called by the pool
 
-    _settle = settling.settle
-    _settle_cancelled = settling.settle_cancelled
-    _settle_quietly = settling.settle_quietly
-    _finish = settling.settle_in_batch
-    _tell_late = settling.tell_late
-    _add_sleeper = waiting.add_wakeup
-    _on_settled = callbacks.add_hook
+def relabel(task: Task[Any], label: str | Definition) -> None:
+    """Have a task named after what is called, which was not known when it was made."""
+    task._label = label
 
-    @classmethod
-    def _of(cls, pool: Home) -> Task[Any]:
-        task = cls.__new__(cls)
-        task._pool = pool
-        task._number = next(_numbers)
-        task._created_at = time.time()
-        return task
 
-    def _emit(self, kind: TaskEventType) -> None:
-        home = self._pool
-        if "_reports" in self.__dict__ or (home is not None and home.listeners):
-            self._own_reports().emit(self, kind)
-
-    def _is_watched(self) -> bool:
-        return bool(self._reports)
-
-    @property
-    def _attempt(self) -> int:
-        return self.attempt
-
-    def _report(self, message: str | None, current: float | None, maximum: float | None) -> None:
-        self._own_reports().update(self, message, current, maximum)
-
-    def _report_outputs(self, new: dict[Any, Any]) -> None:
-        self._own_reports().add_outputs(self, new)
-
-    def _next_attempt(self, call: PendingCall | None) -> None:
-        if call is not None:
-            # Order: before the number changes, at which a program may wait for the next try.
-            self._call = call
-        self._seen_running = True
-        self._verdict = None
-        self._own_reports().restart()
-
-    def _call_text(self) -> str:
-        return self.name + self.arguments
-
-    def _cancel_words(self) -> tuple[str, ...]:
-        return () if self._cancel_reason is None else (self._cancel_reason,)
+def call_text(task: Task[Any]) -> str:
+    """Return what was called and with what, for messages."""
+    return task.name + task.arguments
 
 
 def cancelled_error(task: Task[Any]) -> CancelledError:

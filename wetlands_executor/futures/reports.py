@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wetlands_executor.futures.events import Listener, TaskEventType
 
 if TYPE_CHECKING:
-    from wetlands_executor.futures.home import Home
+    from wetlands_executor.futures.home import Home, PendingCall
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -80,6 +80,10 @@ class Reports:
         self.snapshot = Snapshot()
         self.outputs: dict[Any, Any] = {}
         self.attempt = 1
+
+    def alike(self, home: Home | None) -> Reports:
+        """Return empty ones that make the same events."""
+        return Reports(home, self._make_event)
 
     def __len__(self) -> int:
         """Return the number of listeners."""
@@ -177,6 +181,30 @@ class Reports:
         if event.type is TaskEventType.STARTED:
             return event
         return self.event(task, TaskEventType.STARTED, task.started_at or event.timestamp)
+
+
+def reports_of(task: Any) -> Reports:
+    """Return what a task has reported and who listens; made if need be."""
+    fields = task.__dict__
+    found: Reports | None = fields.get("_reports")
+    if found is None:
+        found = fields.setdefault("_reports", task._reports.alike(fields.get("_pool")))
+    return found
+
+
+def begin_again(task: Any, call: PendingCall | None) -> None:
+    """Begin anew after a failure: the status stays RUNNING, progress starts again. I/O thread.
+
+    Args:
+        task: the task.
+        call: that of the next try, if it is another one.
+    """
+    fields = task.__dict__
+    if call is not None:
+        # Order: before the number changes, at which a program may wait for the next try.
+        fields["_call"] = call
+    fields["_seen_running"] = True
+    reports_of(task).restart()
 
 
 def _is_called_later(listener: Listener) -> bool:

@@ -147,8 +147,8 @@ def result_of(task: Task[T], end: float | None) -> T:
 def _drop(tasks: Iterable[Task[Any]]) -> None:
     by_pool: dict[Any, list[PendingCall]] = {}
     for task in tasks:
-        call = task._call
-        if call is not None and task._pool is not None:
-            by_pool.setdefault(task._pool, []).append(call)
+        call, home = task._call, task._pool
+        if call is not None and home is not None:
+            by_pool.setdefault(home, []).append(call)
     for pool, calls in by_pool.items():
         pool.cancel_all(calls)

@@ -5,6 +5,7 @@ They run no code of the user's. What a Task has there:
 
 * ``_final``: the final state, ``FINISHED`` or ``CANCELLED_AND_NOTIFIED``, stored last; not there
   before.
+* ``_counted``: it is among the total of its pool; the pool's stats write this.
 * ``_result``, ``_exception``, ``_cancel_reason``, ``_finished_at``, ``_worker_pid``, ``_duration``.
 * ``_state``: what the standard library reads. It follows under the condition of the Task, if there
   is
@@ -31,6 +32,7 @@ from wetlands_executor import threads
 from wetlands_executor.errors import wants_call, with_call
 from wetlands_executor.futures import callbacks
 from wetlands_executor.futures.events import TaskEventType
+from wetlands_executor.futures.reports import reports_of
 from wetlands_executor.futures.standard import SETTLED, Notification
 
 if TYPE_CHECKING:
@@ -70,6 +72,28 @@ def settle_cancelled(task: Any, reason: str | None = None) -> None:
     fields["_final"] = CANCELLED_AND_NOTIFIED
     fields["_call"] = None
     _publish(task, CANCELLED_AND_NOTIFIED, failed=False)
+
+
+def withdraw(task: Any) -> bool:
+    """Take a deferred task back before its pool has it; return False if it is too late.
+
+    The caller settles it.
+    """
+    guard = task.__dict__.get("_guard")
+    return guard is not None and guard.withdraw()
+
+
+def cancel_deferred(task: Any, reason: str | None = None) -> bool:
+    """Cancel a task that was never handed to its pool; return False if it was.
+
+    Args:
+        task: the task.
+        reason: as for ``settle_cancelled``.
+    """
+    if not withdraw(task):
+        return False
+    settle_cancelled(task, reason)
+    return True
 
 
 def settle_quietly(task: Any, value: Any, now: float, pid: int, duration: float) -> bool:
@@ -123,6 +147,16 @@ def settle_in_batch(task: Any, value: Any, now: float, pid: int, duration: float
     return True
 
 
+def keep_input(task: Any, found: str | bytes) -> None:
+    """Have a task that fails before it has a call keep what tells its arguments.
+
+    Args:
+        task: the task.
+        found: their text, or a pickle of at most ``arguments.KEPT`` bytes.
+    """
+    task.__dict__["_input"] = found
+
+
 def note_run(task: Any, pid: int, duration: float) -> None:
     """Note which process has run a task, and for how many seconds; before it is settled."""
     fields = task.__dict__
@@ -132,8 +166,11 @@ def note_run(task: Any, pid: int, duration: float) -> None:
 
 def tell_started(task: Any) -> None:
     """Tell that a worker has begun a task. Order: a listener that hears of it finds it running."""
-    task.__dict__["_seen_running"] = True
-    task._emit(TaskEventType.STARTED)
+    fields = task.__dict__
+    fields["_seen_running"] = True
+    home = fields["_pool"]
+    if "_reports" in fields or (home is not None and home.listeners):
+        reports_of(task).emit(task, TaskEventType.STARTED)
 
 
 def tell_late(task: Any) -> None:
@@ -147,7 +184,9 @@ def tell_late(task: Any) -> None:
 def _explained(task: Any, error: BaseException) -> BaseException:
     """Return the failure with the call in it, and have the task keep what tells the arguments."""
     try:
-        task._keep_input()
+        fields = task.__dict__
+        if fields.get("_input") is None:
+            fields["_input"] = task._find_input()
         # Thousands may fail with the same broken pool, in a moment: then no text is made until it
         # is asked for.
         return with_call(error, task.name + task.arguments) if wants_call(error) else error
@@ -202,7 +241,7 @@ def tell(
     if "_wakeups" in fields:
         fields["_wakeups"].notify_all()
     if kind is not None and ("_reports" in fields or (home is not None and home.listeners)):
-        callbacks.attempt(task._own_reports().emit, task, kind)
+        callbacks.attempt(reports_of(task).emit, task, kind)
     if "_hooks" in fields:
         fields["_hooks"].run(task)
     if notification is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from wetlands_executor.futures.future import Task
+from wetlands_executor.futures.future import next_number
 from wetlands_executor.pool.call import Call
 from wetlands_executor.scheduling.messages import ANY
 from wetlands_executor.serialize.calls import EncodedCall
@@ -46,7 +46,7 @@ class Chunk:
         self.count = count
         self.received = 0
         self.created_at = time.time()
-        self.call = Call(Task._of(job.pool)._number, encoded, job.context, None, job, self)
+        self.call = Call(next_number(), encoded, job.context, None, job, self)
         self.call.asks = True  # if its worker dies, the rest is submitted again: the pool must not close in between
 
     @property

@@ -22,7 +22,8 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import arguments, threads
-from wetlands_executor.futures.future import Task
+from wetlands_executor.futures.future import Task, cancelled_error, next_number
+from wetlands_executor.futures.settling import keep_input, settle
 from wetlands_executor.map import packing
 from wetlands_executor.map.chunks import CHUNK_BYTES, Chunk, Sizing
 from wetlands_executor.map.results import Outcomes
@@ -58,7 +59,7 @@ class MapEntry(Item):
         super().__init__()
         self.job = job
         self.receiver = job
-        self.number = Task._of(job.pool)._number
+        self.number = next_number()
         self.created_at = time.time()
         self.batch = self
 
@@ -171,19 +172,18 @@ class MapJob:
 
     def _task_for(self, place: int) -> Task[Any]:
         """Return the Task of a call that has failed, for the pool's record of failures and for the caller. Order: before its arguments go."""
-        task = Task._of(self.pool)
-        task._label = self.definition
+        task: Task[Any] = Task(self.pool, self.definition)
         task._counted = True
         entry = self._arguments[place]
         if isinstance(entry, tuple):
-            task._input = arguments.of_values(entry)
+            keep_input(task, arguments.of_values(entry))
         elif entry is not None:
-            task._input = entry.payload if entry.summary is None else entry.summary
+            keep_input(task, entry.payload if entry.summary is None else entry.summary)
         return task
 
     def _failed(self, error: BaseException | None, place: int) -> Task[Any]:
         task = self._task_for(place)
-        task._settle(None, error)
+        settle(task, None, error)
         return task
 
     # --- out to workers (I/O thread)
@@ -314,7 +314,7 @@ class MapJob:
         """Let one call fail as the worker said. The exception is rebuilt where user code may run."""
         task = self._task_for(place)
         self._store(place, SETTLED, task)
-        self.pool.run_user_code(lambda: task._settle(None, decode_error(data, foreign=self._foreign)))  # which raises nothing
+        self.pool.run_user_code(lambda: settle(task, None, decode_error(data, foreign=self._foreign)))  # which raises nothing
 
     def _close(self) -> list[Item]:
         """Take note that no thread will take results any more; return what is to be cancelled. I/O thread."""
@@ -374,7 +374,7 @@ class MapJob:
             if not return_exceptions:
                 return data.result()
             if data.cancelled():
-                return CancelledError(*data._cancel_words())
+                return cancelled_error(data)
             return data.result() if data.exception() is None else data.exception()
         reason = self.pool.end_reason
         return _raised(CancelledError() if reason is None else CancelledError(reason), return_exceptions)

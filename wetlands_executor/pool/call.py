@@ -21,6 +21,10 @@ from wetlands_executor.serialize.results import TOO_LARGE
 from wetlands_executor.serialize.settings import HostSettings
 from wetlands_executor.worker import wire
 
+
+if TYPE_CHECKING:
+    from wetlands_executor.futures.options import CallOptions
+
 #: Kinds of outcomes that are not on the wire, which has none below 0, besides ``TOO_LARGE``: what is no
 #: frame; a failure that has happened in the host.
 GARBAGE, FAILED = -2, -3
@@ -202,6 +206,11 @@ class Call(Item):
         self.receiver: Receiver = receiver
         self.batch: Batch | None = batch
         self.process: Any = None
+
+    @property
+    def options(self) -> CallOptions | None:
+        """Those of its Task; None if it was submitted without, and of a batch."""
+        return None if self.task is None else self.task._options
 
     def move(self, phase: CallPhase) -> None:
         """Go to another phase.

@@ -72,7 +72,7 @@ class Deadlines:
         """A worker has begun a call, and says so."""
         task = call.task
         tell_started(task)
-        options = task._options
+        options = call.options
         limit = options.timeout if options is not None and options.timeout is not None else self.task_timeout
         if limit is not None:
             since = process.running_since(call)
@@ -145,7 +145,7 @@ class Deadlines:
 
     def on_cancel_sent(self, call: Call) -> None:
         """A running call was asked to stop: see that it does, if there is a limit for that."""
-        options = call.task._options if call.task is not None else None
+        options = call.options
         grace = options.cancel_grace if options is not None and options.cancel_grace is not None else self.cancel_grace
         if grace is not None and call.begin_escalation():
             self._timers.set(call, grace, partial(self._escalate, call, grace))

@@ -51,6 +51,7 @@ from typing import Any
 from wetlands_executor.bells import WorkerBell
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.futures.settling import settle_quietly
+from wetlands_executor.futures.waiting import add_wakeup
 from wetlands_executor.pool.call import Call, CallPhase
 from wetlands_executor.pool.outbox import Outbox
 from wetlands_executor.pool.ports import LEFT, RESULTS, Port
@@ -207,7 +208,7 @@ class DirectSend:
             found.append(call)
             if back is not None and (call.awaited or back.caller is call):
                 # Race: the worker may have looked already whether a thread waits, and put the answer onto the page: both of us listen now.
-                call.task._add_sleeper(back.bell)
+                add_wakeup(call.task, back.bell)
                 if on_answer is not None:
                     back.listen(port, on_answer)
         return found

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from wetlands_executor.futures.reports import reports_of
 from wetlands_executor.futures.settling import note_run, settle_in_batch
 from wetlands_executor.pool.call import GARBAGE, OUTCOMES, Call, CallPhase, Outcome
 from wetlands_executor.pool.call_timers import CallTimers
@@ -340,7 +341,7 @@ class Inbound:
         if data:
             number, message, current, maximum = plain.read_progress(data)
             if number == call.number:
-                call.task._report(message, current, maximum)
+                reports_of(call.task).update(call.task, message, current, maximum)
 
     def on_printed(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
         """Take what was printed where threads read the pipes."""

@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 from wetlands_executor import threads
 from wetlands_executor.errors import describe
+from wetlands_executor.futures.settling import cancel_deferred
 from wetlands_executor.pool import ports
 from wetlands_executor.pool.announcing import Announcing
 from wetlands_executor.pool.call import FAILED, Outcome
@@ -118,10 +119,10 @@ class Lifecycle:
             self._closing.cancel_because(reason)
         held = self._parts.held
         for task in list(held.unstarted):
-            task._cancel_at_gate(f"{reason} before the task was started")
+            cancel_deferred(task, f"{reason} before the task was started")
         if cancel_pending:
             for task in list(held.dependents):
-                task._cancel_at_gate(reason)
+                cancel_deferred(task, reason)
         if not self.end_unused():
             self._loop.post(partial(self._parts.shell.feed, st.ShutdownRequested(cancel_pending)))
 
@@ -187,7 +188,7 @@ class Lifecycle:
         closing.kill_because(f"its worker was killed {why}")
         closing.cancel_because(f"the workers of its executor were killed {why}")
         for task in [*held.unstarted, *held.dependents]:
-            task._cancel_at_gate(closing.reason)
+            cancel_deferred(task, closing.reason)
         if not self.end_unused():
             self._loop.post(partial(self._terminate, kill))
 

@@ -349,7 +349,7 @@ class Pool:
             self.listeners
             or deadlines.task_timeout is not None
             or deadlines.worker_timeout is not None
-            or (task._gate is not None and task._is_watched())
+            or (task._guard is not None and task._reports)
         ):
             watched = wire.WATCHED
         if options is None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.errors import TaskTimeoutError
-from wetlands_executor.futures.settling import settle
+from wetlands_executor.futures.settling import settle, withdraw
 from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.workers import Workers
@@ -65,7 +65,7 @@ class RunLimit:
         self._sync()
         why = f"the run was limited to {seconds:g} s (set_timeout)"
         for task in list(self._dependents):
-            if task._gate is not None and task._gate.withdraw():
+            if withdraw(task):
                 settle(task, None, TaskTimeoutError(why))
         for item in self._waiting():
             if item.place is st.WAITING:

@@ -22,7 +22,8 @@ from typing import Any, Protocol
 
 from wetlands_executor import threads
 from wetlands_executor.errors import OF_STACKS
-from wetlands_executor.futures.future import Task
+from wetlands_executor.futures.future import Task, call_text
+from wetlands_executor.futures.reports import begin_again, reports_of
 from wetlands_executor.futures.settling import note_run, settle, settle_cancelled
 from wetlands_executor.pool.call import FAILED, Call, CallPhase, Outcome
 from wetlands_executor.pool.call_timers import CallTimers
@@ -198,7 +199,7 @@ class Settlement:
         call: Call = action.item  # type: ignore[assignment]
         call.queue_again()
         self._timers.stop(call)
-        call.task._next_attempt(None)
+        begin_again(call.task, None)
 
     def cancelled(self, action: st.Cancelled) -> None:
         """Cancel what will never run."""
@@ -227,7 +228,7 @@ class Settlement:
             except Exception:  # noqa: BLE001 - it is met again where what is wrong with it can be looked into
                 new = None
             if type(new) is dict:
-                call.task._report_outputs(new)
+                reports_of(call.task).add_outputs(call.task, new)
                 return
         self.decode(call, kind, data)
 
@@ -294,7 +295,7 @@ class Settlement:
     def asks_for_retry(call: Call, failure: Failure) -> bool:
         """Return True if ``_decide`` is to find out whether a failed task is run again."""
         task = call.task
-        options = task._options if task is not None else None
+        options = call.options
         if options is None:
             return False
         cancelled = task.cancel_requested or call.verdict is True
@@ -308,7 +309,7 @@ class Settlement:
         again = False
         asked = call.asks and call.place is None  # its worker died: the state has reserved a place
         try:
-            again = call.task._options.retry.matches(error)
+            again = call.options is not None and call.options.retry.matches(error)
         except BaseException:  # user code, and no thread of its own: SystemExit there ends nothing either
             LOGGER.exception("wetlands_executor: exception in retry_on of task %r", call.task.name)
         finally:
@@ -338,7 +339,7 @@ class Settlement:
         else:
             # Order: the new try is submitted before the old one is finished, so that a draining pool does not close in between.
             again = self._again(call)
-            task._next_attempt(again)
+            begin_again(task, again)
             self._feed(st.Submitted([again]))
         self._finish_decided(call, asked)
 
@@ -363,12 +364,12 @@ def _decode_output(call: Call, data: Any) -> None:
         new = decode(data, call.foreign)
         if not isinstance(new, dict):
             raise TypeError(f"a {type(new).__name__} came instead of a dict of outputs")
-        call.task._report_outputs(new)
+        reports_of(call.task).add_outputs(call.task, new)
     except BaseException:  # unpickling is user code: the outcome, which comes behind this, must be settled all the same
         LOGGER.exception(
             "wetlands_executor: an output of task %s cannot be rebuilt in this process, and is missing. "
             "Report builtin types or numpy arrays, or what both sides can import in the same version",
-            call.name + call.task.arguments,
+            call_text(call.task),
         )
 
 
@@ -378,4 +379,4 @@ def _decode_and_settle(call: Call, kind: int, data: Any) -> None:
     Guarantee: whatever goes wrong is the failure of this task, which is settled in any case.
     """
     task: Task[Any] = call.task
-    settle(task, *read_outcome(kind, data, call.foreign, call.sender, task._call_text))
+    settle(task, *read_outcome(kind, data, call.foreign, call.sender, partial(call_text, task)))

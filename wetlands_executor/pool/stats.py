@@ -90,8 +90,9 @@ class TaskStats:
 
     def submitted(self, task: Task[Any]) -> None:
         """Count a task that was handed in, once. Not by its submitter, whom a signal may interrupt before the call is on its way."""
-        if not task._counted:
-            task._counted = True
+        fields = task.__dict__
+        if "_counted" not in fields:
+            fields["_counted"] = True
             self._total.up()
 
     def expect(self, count: int) -> None:
@@ -100,9 +101,10 @@ class TaskStats:
 
     def finished(self, task: Task[Any]) -> None:
         """Count a task that has reached its final state, unless it was never started."""
-        if not task._counted:
+        fields = task.__dict__
+        if "_counted" not in fields:
             return
-        error = task._exception
+        error = fields.get("_exception")
         if error is not None:
             self._failures.append(task)
         self._recent.append(weakref.ref(task))
@@ -127,18 +129,20 @@ class TaskStats:
     def returned_one(self, task: Task[Any]) -> None:
         """Count a task that nobody has counted before, and that has returned normally; once, however often it is called."""
         self._recent.append(weakref.ref(task))
-        if not task._counted:
-            task._counted = True  # Order: no call stands between this and the next line, which is one step
+        fields = task.__dict__
+        if "_counted" not in fields:
+            fields["_counted"] = True  # Order: no call stands between this and the next line, which is one step
             self._at_once.up()
 
     def refused(self, task: Task[Any], error: BaseException) -> None:
         """Count a task that has failed before it was handed in, and settle it."""
-        counted = task._counted
+        fields = task.__dict__
+        counted = "_counted" in fields
         settle(task, None, error)
         if not counted:
             self._failures.append(task)
             self._recent.append(weakref.ref(task))
-            task._counted = True  # as above
+            fields["_counted"] = True  # as above
             self._refused.up()
             self._tell_failure(task, error)
 
