@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from wetlands_executor import arguments, report
+from wetlands_executor import arguments
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.environment import Environment
 from wetlands_executor.errors import TasksFailed
@@ -26,7 +26,7 @@ from wetlands_executor.futures.events import make_listener
 from wetlands_executor.futures.future import Callback, Dispatch, Task, relabel
 from wetlands_executor.futures.options import CallOptions, RetryOn
 from wetlands_executor.map.job import collect
-from wetlands_executor.pool import spawn
+from wetlands_executor.pool import report, spawn
 from wetlands_executor.pool.launch import Launcher, WorkerEnv, pickled_initializer, variables_of
 from wetlands_executor.pool.nursery import Nursery
 from wetlands_executor.pool.pool import Pool
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from wetlands_executor.report import WorkerInfo
+    from wetlands_executor.pool.report import WorkerInfo
 
 T = TypeVar("T")
 

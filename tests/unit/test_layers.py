@@ -23,7 +23,7 @@ LAYERS = (
     ("__main__", "cli", "demo", "doctor"),
     ("observe", "integrations", "tasks"),
     ("__init__",),
-    ("executor", "remote", "report", "views"),
+    ("executor", "remote", "views"),
     ("map",),
     ("pool",),
     ("futures", "bells"),

@@ -7,12 +7,10 @@ the other's store.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
 from typing import Any
 
 from wetlands_executor.errors import WaitTimeout
+from wetlands_executor.futures.waiting import Wakeups, remaining
 
 
 class Outcomes:
@@ -26,9 +24,9 @@ class Outcomes:
 
     def __init__(self) -> None:
         self.entries: list[tuple[int, Any] | None] = []
-        # The place of the outcome for which a thread waits, and the locks on which it does.
+        # The place of the outcome for which a thread waits, and its wakeup.
         self._wanted = 0
-        self._waiting: deque[threading.Lock] = deque()
+        self._waiting = Wakeups()
 
     def open(self, count: int) -> list[tuple[int, Any] | None]:
         """Make room for the outcomes of ``count`` calls; return ``entries``."""
@@ -50,16 +48,7 @@ class Outcomes:
     def _look(self) -> None:
         """Wake the waiting thread if its outcome is there."""
         if self.entries[self._wanted] is not None:
-            self._wake()
-
-    def _wake(self) -> None:
-        waiting = self._waiting
-        while waiting:
-            try:
-                lock = waiting.popleft()
-            except IndexError:
-                return
-            lock.release()
+            self._waiting.notify_all()
 
     def wait(self, place: int, end: float | None) -> None:
         """Wait until an outcome is there.
@@ -72,18 +61,9 @@ class Outcomes:
             WaitTimeout: the time is over.
         """
         self._wanted = place
+        # Race: the thread that stored an earlier outcome may have read `_wanted` before it changed
+        # here, and wakes this one for nothing. So it looks once more after each wakeup.
         while self.entries[place] is None:
-            # Race: the thread that stored an earlier outcome may have read `_wanted` before it changed here, and wakes this one for nothing.
-            # So it looks once more after each wake-up.
-            lock = threading.Lock()
-            lock.acquire()
-            self._waiting.append(lock)
-            if self.entries[place] is not None:
-                return
-            if end is None:
-                lock.acquire()
-            elif (
-                not lock.acquire(timeout=min(max(end - time.monotonic(), 0.0), threading.TIMEOUT_MAX))
-                and self.entries[place] is None
-            ):
+            there = self._waiting.wait(lambda: self.entries[place] is not None, remaining(end))
+            if not there:
                 raise WaitTimeout

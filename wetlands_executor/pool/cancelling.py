@@ -5,13 +5,12 @@ Threads: those that say so any; else the I/O thread.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from wetlands_executor import threads
+from wetlands_executor.futures.waiting import Latch
 from wetlands_executor.pool.call import Call
-from wetlands_executor.pool.delivery import Latch
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.scheduling import messages as st
 
@@ -44,15 +43,14 @@ class Cancelling:
             self.ask_to_cancel(call)
             return False
         answer: list[bool] = []
-        lock = threading.Lock()
-        lock.acquire()
+        decided = Latch()
 
         def reply(done: bool) -> None:
             answer.append(done)
-            lock.release()
+            decided.set()
 
         self._loop.post(partial(self._cancel, call, reply))
-        lock.acquire()
+        decided.wait()
         return answer[0]
 
     def ask_to_cancel(self, call: Call) -> None:

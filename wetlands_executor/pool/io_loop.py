@@ -26,8 +26,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from wetlands_executor import threads
+from wetlands_executor.futures.waiting import Latch
 from wetlands_executor.pool import ports
-from wetlands_executor.pool.delivery import Latch
 from wetlands_executor.pool.timers import Timer, Timers
 
 LOGGER = logging.getLogger("concurrent.futures")

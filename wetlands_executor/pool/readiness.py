@@ -5,12 +5,11 @@ Threads: ``start_error`` any; ``launch``, ``launch_then`` and ``hear_hello`` any
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from wetlands_executor import threads
 from wetlands_executor.errors import WorkerStartError
-from wetlands_executor.pool.delivery import Latch
+from wetlands_executor.futures.waiting import Latch
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
@@ -60,20 +59,19 @@ class Readiness:
 
     def launch(self, wait: bool) -> None:
         """Start all workers; raise why if none can be started."""
-        lock = threading.Lock()
-        lock.acquire()
+        answered = Latch()
         errors: list[BaseException] = []
 
         def answer(error: BaseException | None) -> None:
             if error is not None:
                 errors.append(error)
-            lock.release()
+            answered.set()
 
         if wait:
             threads.check(threads.NO_TASK)
         self.launch_then(answer)
         if wait:
-            lock.acquire()
+            answered.wait()
             if errors:
                 raise errors[0]
 

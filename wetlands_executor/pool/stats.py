@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.futures.settling import settle
+from wetlands_executor.futures.waiting import Wakeups
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.future import Task
@@ -59,7 +59,7 @@ class TaskStats:
         self._failures: deque[Task[Any]] = deque(maxlen=REMEMBERED + OUT_OF_ORDER)
         self._recent: deque[weakref.ref[Task[Any]]] = deque(maxlen=REMEMBERED)
         #: Locks of threads that wait until no task is active. Order: who counts an end counts first, and looks here then; who waits does the reverse.
-        self._sleepers: deque[threading.Lock] = deque()
+        self._wakeups = Wakeups()
         self.error_callback: ErrorCallback | None = None
 
     @property
@@ -109,7 +109,7 @@ class TaskStats:
             self._failures.append(task)
         self._recent.append(weakref.ref(task))
         (self._failed if error is not None else self._cancelled if task.cancelled() else self._completed).up()
-        if self._sleepers:
+        if self._wakeups:
             self._wake()
         if error is not None:
             self._tell_failure(task, error)
@@ -123,7 +123,7 @@ class TaskStats:
         """Count tasks that have returned normally."""
         self._recent.extend(map(weakref.ref, tasks))
         self._completed.add(len(tasks))
-        if self._sleepers:
+        if self._wakeups:
             self._wake()
 
     def returned_one(self, task: Task[Any]) -> None:
@@ -150,31 +150,17 @@ class TaskStats:
         """Count calls that have returned normally, or were cancelled."""
         self._completed.add(completed)
         self._cancelled.add(cancelled)
-        if self._sleepers:
+        if self._wakeups:
             self._wake()
 
     def _wake(self) -> None:
         """Let those go who wait until no task is active, if that is so."""
-        if self.active > 0:
-            return
-        while self._sleepers:
-            try:
-                lock = self._sleepers.popleft()
-            except IndexError:
-                return
-            lock.release()
+        if self.active <= 0:
+            self._wakeups.notify_all()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until no task is active; False if ``timeout`` seconds were over before."""
-        lock = threading.Lock()
-        lock.acquire()
-        self._sleepers.append(lock)
-        if self.active <= 0:
-            return True
-        if timeout is None:
-            lock.acquire()
-            return True
-        return lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        return self._wakeups.wait(lambda: self.active <= 0, timeout)
 
     def failures(self) -> list[Task[Any]]:
         """Return the last failed tasks in the order in which they were made.

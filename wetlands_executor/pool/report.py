@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.futures.future import Task
-from wetlands_executor.pool.delivery import Latch
+from wetlands_executor.futures.waiting import Latch
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.call import Call
