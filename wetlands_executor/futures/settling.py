@@ -24,7 +24,6 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED
-from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +142,8 @@ def settle_in_batch(task: Any, value: Any, now: float, pid: int, duration: float
     if "_final" in task.__dict__:
         return False
     if settle_quietly(task, value, now, pid, duration):
-        tell_late(task)
+        task.__dict__["_told"] = True
+        _publish(task, FINISHED, failed=False, count=False)
     return True
 
 
@@ -251,10 +251,10 @@ def tell(
             or not home.started
             or threads.kind_of_this() is not None
         ):
-            callbacks.attempt(notification)
+            notification()
         else:
             # It takes locks, and an exception from a signal handler could leave them locked.
-            home.post(partial(callbacks.attempt, notification))
+            home.post(notification)
     added = fields.get("_done_callbacks")
     if added and home is None:
         callbacks.run_callbacks(task, added)

@@ -19,6 +19,7 @@ locks and only tries to take them; see ``Notification``.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from threading import get_ident
 from typing import Any
 
 from wetlands_executor import threads
+
+LOGGER = logging.getLogger("concurrent.futures")
 
 # The type of the locks that ``threading.RLock`` makes; written in C, and cheap to make.
 _RLock: Any = type(threading.RLock())
@@ -199,8 +202,11 @@ class Notification:
                     self._told.append(waiter)
                 else:
                     left = True
-            if locked:
-                condition.notify_all()
+            whole = getattr(condition, "_full", None)
+            if locked and whole is not None:
+                whole.notify_all()
+        except Exception:  # a waiter of another library; what settles goes on
+            LOGGER.exception("wetlands_executor: the end of a task could not be told by %r", self)
         finally:
             if locked:
                 condition.release()
