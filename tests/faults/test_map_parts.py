@@ -40,7 +40,7 @@ def test_every_result_is_in_its_place(pool) -> None:
 
 def test_a_caller_that_is_woken_for_another_result_sleeps_again(pool, monkeypatch) -> None:
     """It may go to sleep for the next one in the moment in which it is woken for the one before."""
-    monkeypatch.setattr(Outcomes, "_look", Outcomes._wake)
+    monkeypatch.setattr(Outcomes, "_look", lambda outcomes: outcomes._waiting.notify_all())
     pool.launch()
     seconds = [0.3] + [0.0] * 20
     assert list(pool.map(parts.pause, seconds)) == list(pool.map(parts.pause, seconds, timeout=30)) == [None] * 21
