@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 import pytest
+from wetlands_executor.task import Task
 
 from tests.unit.parts import Board, Crew
 from wetlands_executor.errors import WorkerCrashed, WorkerStartError
@@ -27,7 +28,6 @@ from wetlands_executor.pool.stats import TaskStats
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.state import PoolState
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
-from wetlands_executor.task import Task
 from wetlands_executor.worker import wire
 
 DEADLINE = 10.0

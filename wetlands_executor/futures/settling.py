@@ -168,7 +168,7 @@ def tell_started(task: Any) -> None:
     """Tell that a worker has begun a task. Order: a listener that hears of it finds it running."""
     fields = task.__dict__
     fields["_seen_running"] = True
-    home = fields["_pool"]
+    home = fields.get("_pool")
     if "_reports" in fields or (home is not None and home.listeners):
         reports_of(task).emit(task, TaskEventType.STARTED)
 

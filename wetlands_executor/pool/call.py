@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wetlands_executor.scheduling.messages import DeathReport, Item
 from wetlands_executor.scheduling.phases import moved
@@ -20,7 +20,6 @@ from wetlands_executor.serialize.calls import EncodedCall
 from wetlands_executor.serialize.results import TOO_LARGE
 from wetlands_executor.serialize.settings import HostSettings
 from wetlands_executor.worker import wire
-
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.options import CallOptions
