@@ -8,9 +8,9 @@ import threading
 from typing import Any
 
 import pytest
-from wetlands_executor.task import Task
 
 from tests.unit.parts import Board, Crew
+from wetlands_executor import Task
 from wetlands_executor.errors import WorkerCrashed, WorkerStartError
 from wetlands_executor.pool.announcing import Announcing
 from wetlands_executor.pool.call import FAILED, CallPhase, Outcome
