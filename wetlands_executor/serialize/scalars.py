@@ -7,5 +7,5 @@ from __future__ import annotations
 
 SCALARS: frozenset[type] = frozenset({int, float, str, bytes, bool, type(None), complex})
 
-#: ``are_scalars(map(type, values))`` is True if all values are plain scalars. A method in C: the warm path enters no function for it.
+#: ``are_scalars(map(type, values))`` is True if all values are plain scalars. A method in C: it enters no Python function.
 are_scalars = SCALARS.issuperset
