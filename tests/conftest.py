@@ -137,6 +137,10 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         found.kill()
         if not failed:
             pytest.fail(message, pytrace=False)
+        if found.threads:  # those of a pool are met, and counted, by the tests that follow
+            names = ", ".join(sorted(thread.name for thread in found.threads))
+            lines = request.config.stash.setdefault(summary_lines, [])
+            lines.append(f"{request.node.nodeid} has failed, and its threads live on: {names}")
 
 
 # --------------------------------------------------------------------------------------------------- failures and hangs

@@ -16,6 +16,7 @@ Any thread enters.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import threading
@@ -47,6 +48,11 @@ NO_TASK = object()
 
 _NEVER = frozenset((IO, OUTPUT, START))
 
+# Held by a thread of a pool while it imports, and by a thread that forks: in a child that finds a
+# module half made, each import of it waits for the parent's thread, which is not there. RLock,
+# because the child releases it in the thread that forked. Meanwhile no other lock of ours is taken.
+_importing = threading.RLock()
+
 
 class PoolThread(threading.Thread):
     """A daemon thread of a pool.
@@ -56,15 +62,15 @@ class PoolThread(threading.Thread):
         args: arguments of the target.
         name: its name.
         kind: what it does, one of the constants above.
-        token: its entry in ``starting``, if it has one.
+        entry: its entry in ``starting``.
     """
 
-    def __init__(self, target: Callable[..., object], args: tuple[Any, ...], name: str, kind: str, token: object = None) -> None:
+    def __init__(self, target: Callable[..., object], args: tuple[Any, ...], name: str, kind: str, entry: object) -> None:
         super().__init__(name=name, daemon=True)
         self.kind = kind
+        self.entry = entry
         self._serve: Callable[..., object] | None = target
         self._serve_args = args
-        self._entry = token
 
     def run(self) -> None:
         """Serve."""
@@ -72,13 +78,13 @@ class PoolThread(threading.Thread):
         self._serve = None
         self._serve_args = ()
         if target is not None:
-            _serve(target, args, self.kind, self._entry)
+            _serve(target, args, self.kind, self.entry)
 
 
-def _serve(target: Callable[..., object], args: tuple[Any, ...], kind: str, token: object) -> None:
+def _serve(target: Callable[..., object], args: tuple[Any, ...], kind: str, entry: object) -> None:
     ident = get_ident()
     serving[ident] = kind
-    starting.discard(token)
+    starting.discard(entry)
     try:
         target(*args)
     finally:
@@ -100,24 +106,24 @@ def start(
     Raises:
         RuntimeError: no thread can be started (a limit of the system, or the interpreter is going down).
     """
-    token = object()
-    entry = (token, target, args, name, kind)
+    entry = object()
+    begin = (entry, target, args, name, kind)
     try:
         # One step: the thread is noted if, and only if, it is started. `deque` of length 0 only consumes.
-        started = map(start_new_thread, (_begin,), (entry,))
-        deque(zip(map(starting.add, (token,)), started if note is None else map(note, started)), 0)  # noqa: B905 - one of each
+        started = map(start_new_thread, (_begin,), (begin,))
+        deque(zip(map(starting.add, (entry,)), started if note is None else map(note, started)), 0)  # noqa: B905 - one of each
     except RuntimeError:
-        starting.discard(token)
+        starting.discard(entry)
         raise
 
 
-def _begin(token: object, target: Callable[..., object], args: tuple[Any, ...], name: str, kind: str) -> None:
+def _begin(entry: object, target: Callable[..., object], args: tuple[Any, ...], name: str, kind: str) -> None:
     """Start the real thread. Runs on a bare thread, which no signal handler interrupts."""
     serving[get_ident()] = kind
     try:
-        PoolThread(target, args, name, kind, token).start()
+        PoolThread(target, args, name, kind, entry).start()
     except RuntimeError:  # no second thread: this one serves
-        _serve(target, args, kind, token)
+        _serve(target, args, kind, entry)
     finally:
         serving.pop(get_ident(), None)
 
@@ -126,14 +132,16 @@ def kind_of_this() -> str | None:
     """Return what this thread does for a pool; None if it is a thread of the program."""
     kind = serving.get(get_ident())
     if kind is None and starting:
-        # Race: the collector may run a finalizer before a new thread has said in `serving` who it is. Its first frame says it.
+        # Race: the collector may run a finalizer before a new thread has noted itself in `serving`.
+        # Its first frame tells its kind. That counts only until the thread has noted itself: in a
+        # child that was forked on a thread of a pool, the same frame is below the child's only thread.
         frame = sys._getframe()
         while frame.f_back is not None:
             frame = frame.f_back
         if frame.f_code is _begin.__code__:
-            return str(frame.f_locals["kind"])
+            return str(frame.f_locals["kind"]) if frame.f_locals["entry"] in starting else None
         thread = frame.f_locals.get("self")
-        if isinstance(thread, PoolThread):
+        if isinstance(thread, PoolThread) and thread.entry in starting:
             return thread.kind
     return kind
 
@@ -229,11 +237,43 @@ def apart(function: Callable[[], Any]) -> Any:
     return call.outcome()
 
 
+def import_undivided(name: str) -> Any:
+    """Import a module, and let no fork find it half made. For ``apart``.
+
+    A thread of the program does not hold back forks: a signal handler could leave the lock behind.
+
+    Args:
+        name: a module of this package or of the standard library, which takes no lock and runs
+            nothing of the program.
+
+    Returns:
+        The module.
+    """
+    if get_ident() not in serving:
+        return importlib.import_module(name)
+    with _importing:
+        return importlib.import_module(name)
+
+
+def release_all(lock: threading.RLock) -> None:
+    """Release a lock in a child that this thread has forked, also what a caller of this one holds.
+
+    The collector may run a finalizer that forks, inside a block that holds the lock. The child's
+    other threads must not wait for the end of a finalizer that uses them.
+    """
+    try:
+        while True:
+            lock.release()
+    except RuntimeError:
+        pass  # it is free
+
+
 def _after_fork_in_child() -> None:
     """Forget the parent's threads: they are not here, and the child's own may get their identifiers."""
     for known in (serving, starting, deciding, holding, writing):
         known.clear()
+    release_all(_importing)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_after_fork_in_child)

@@ -175,6 +175,11 @@ def test_a_fork_in_a_task_has_its_own_copy(single, memory):
     assert memory.is_free()
 
 
+def test_threads_of_a_task_fork_at_the_same_time(single, memory):
+    assert single.submit(workload.fork_on_threads, np.zeros(MILLION), 50).result(DEADLINE) == (100, 0)
+    assert memory.is_free()
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_fork_of_the_host_has_its_own_copy(single, memory):
     results = [single.submit(workload.add_one, np.zeros(MILLION)).result(DEADLINE), single.submit(workload.twice, np.ones(MILLION)).result(DEADLINE)]

@@ -8,6 +8,8 @@ import hashlib
 import os
 import pickle
 import signal
+import sys
+import threading
 import time
 
 from tests.contract.workload import attend
@@ -188,6 +190,31 @@ def fork_and_write(value):
     value += 1
     kept.append((read, pid))
     return value
+
+
+def fork_on_threads(value, count):
+    """Fork on two threads at the same time; return how many children ended well, and the number of new descriptors."""
+    before, ended, barrier = len(os.listdir("/proc/self/fd")), [], threading.Barrier(2)
+
+    def fork():
+        barrier.wait()
+        for _ in range(count):
+            pid = os.fork()
+            if not pid:
+                os._exit(0 if float(value[-1]) == float(value[0]) else 1)
+            ended.append(os.waitpid(pid, 0)[1] == 0)
+
+    threads = [threading.Thread(target=fork) for _ in range(2)]
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # between the hooks of a fork too
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch)
+    return sum(ended), len(os.listdir("/proc/self/fd")) - before
 
 
 def forked_child_saw():

@@ -90,7 +90,8 @@ def test_a_signal_handler_submits_at_any_step_of_the_first_submit(stress_rng):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_signal_handler_submits_code_while_the_first_submit_of_code_imports_what_pickles_it():
+@pytest.mark.parametrize("module", ["changes", "code_reductions", "calls"])
+def test_a_signal_handler_submits_code_while_the_first_submit_of_code_imports_what_pickles_it(module):
     program = """
         import signal, sys, threading
         from wetlands_executor import CondaEnvExecutor
@@ -98,7 +99,7 @@ def test_a_signal_handler_submits_code_while_the_first_submit_of_code_imports_wh
         main, tasks = threading.main_thread().ident, []
 
         def interrupt(event, args):
-            if event == "import" and args[0] == "wetlands_executor.serialize.changes":
+            if event == "open" and "wetlands" in str(args[0]) and sys.argv[1] in str(args[0]):
                 signal.pthread_kill(main, signal.SIGUSR1)
 
         with CondaEnvExecutor(max_workers=1) as executor:
@@ -107,8 +108,9 @@ def test_a_signal_handler_submits_code_while_the_first_submit_of_code_imports_wh
             first = executor.submit(lambda: 5)
             print(first.result(30), [task.result(30) for task in tasks])
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("5 [7]\n", "")
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), f"{module}."], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("5 [7"), done.stderr  # its source may be opened as well
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("act", ["map", "launch", "listen", "shutdown", "kill_workers"])
@@ -484,6 +486,7 @@ LOCKS = {
     "futures/standard.py: RLock": "the type of the lock of a Future's condition, which the standard library takes; ours only try it",
     "futures/standard.py: Condition": "for users who wait on a Future's condition themselves",
     "descriptors.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
+    "threads.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
     "pool/nursery.py: RLock": "taken by threads of the pool",
     "pool/ports.py: Semaphore": "taken by threads of the pool",
     **dict.fromkeys(
@@ -522,38 +525,3 @@ def test_bare_threads_are_gone(single):
     end = time.monotonic() + DEADLINE
     while _count() > threading.active_count() + 1:
         assert time.monotonic() < end
-
-
-@pytest.mark.parametrize("place", [*PLACES, "callbacks"])
-def test_a_forked_child_may_wait_on_all_its_threads(tmp_path, place):
-    """Also one that was forked on a thread of the pool; and new threads may get the identifiers of the parent's."""
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import os, sys, threading, warnings\n"
-        "from wetlands_executor import CondaEnvExecutor\n"
-        "warnings.simplefilter('ignore', DeprecationWarning)\n"
-        "def child():\n"
-        "    with CondaEnvExecutor(max_workers=1) as executor:\n"
-        "        found = [executor.submit(pow, 2, 3).result(30)]\n"
-        "        threads = [threading.Thread(target=lambda: found.append(executor.submit(pow, 2, 3).result(30))) for _ in range(8)]\n"
-        "        for thread in threads: thread.start()\n"
-        "        for thread in threads: thread.join()\n"
-        "    return found == [8] * 9\n"
-        "codes, done = [], threading.Event()\n"
-        "def fork():\n"
-        "    pid = os.fork()\n"
-        "    if pid == 0:\n"
-        "        try: os._exit(0 if child() else 3)\n"
-        "        finally: os._exit(4)\n"
-        "    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
-        "    done.set()\n"
-        "with CondaEnvExecutor(max_workers=1) as executor:\n"
-        "    executor.submit(pow, 2, 3).result(30)\n"
-        "    pool = executor._pool\n"
-        "    put = {'io': pool.post, 'output': pool.output.thread.put, 'start': pool.starter.thread.put, 'callbacks': pool.callbacks.put}\n"
-        f"    put[{place!r}](fork)\n"
-        "    done.wait(60)\n"
-        "print(codes)\n"
-    )
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=100, check=False)
-    assert (done.returncode, done.stdout) == (0, "[0]\n"), done.stderr

@@ -10,6 +10,7 @@ import os
 import sys
 from importlib import resources
 
+from wetlands_executor import threads
 from wetlands_executor.environment import frozen
 
 _MODULES = (
@@ -82,6 +83,7 @@ def source(compiled: bool = False) -> bytes:
 
 @functools.cache
 def _sources() -> bytes:
+    threads.import_undivided("importlib.readers")  # `resources.files` would import it, and a fork could find it half made
     parts: list[str] = []
     for name in _MODULES:
         parts += [name, _source("wetlands_executor.worker", name)]

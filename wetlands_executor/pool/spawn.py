@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
-from wetlands_executor import children
+from wetlands_executor import children, threads
 from wetlands_executor.bells import WorkerBell
 from wetlands_executor.descriptors import (
     MEMFD,
@@ -516,6 +516,6 @@ def at_fork(after_in_child: Callable[[], None]) -> None:
         try:
             after_in_child()
         finally:
-            making.release()
+            threads.release_all(making)
 
     os.register_at_fork(before=making.acquire, after_in_parent=making.release, after_in_child=in_child)

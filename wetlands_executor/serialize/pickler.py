@@ -11,7 +11,6 @@ Entered by any thread that submits, without a lock: pickling is user code.
 from __future__ import annotations
 
 import collections
-import importlib
 import io
 import pickle
 import sys
@@ -54,7 +53,7 @@ def _import_late(name: str) -> Any:
     known = sys.modules.get(name)
     if known is not None and not getattr(known.__spec__, "_initializing", False):
         return _late.setdefault(name, known)
-    load = partial(importlib.import_module, name)
+    load = partial(threads.import_undivided, name)
     try:
         found = threads.apart(load)
     except RuntimeError:  # no thread can be started

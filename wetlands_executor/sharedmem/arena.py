@@ -93,7 +93,7 @@ class Arena:
 
     def _map(self) -> Blocks | None:
         try:
-            from wetlands_executor.worker import shm_arena
+            shm_arena = threads.import_undivided("wetlands_executor.worker.shm_arena")
         except (ImportError, AttributeError):
             return None  # an interpreter without ctypes, or a C library without these calls
         try:
@@ -101,7 +101,8 @@ class Arena:
         except MemoryError:
             return None  # the address space is limited
         reserve = None if descriptors.MEMFD else descriptors.reserve
-        return shm_arena.Blocks(region, shm_arena.HOST, LIMIT or None, reserve)
+        made: Blocks = shm_arena.Blocks(region, shm_arena.HOST, LIMIT or None, reserve)
+        return made
 
     @property
     def _blocks(self) -> Blocks | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pickle import PicklingError
 
-from . import code_classes, code_forms, code_portable
+from . import calls, code_classes, code_forms, code_portable
 from .code_sources import NoSource, locate
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -141,9 +141,7 @@ _PLAIN_TYPES = (int, str, float, bool, bytes, complex, list, tuple, dict, set, f
 
 def keep_file(code: CodeType) -> Any:
     """Reduce code that travels as it is, with the name of its file: cloudpickle leaves that out from 3.1.3 on, and tracebacks would have no lines."""
-    from .calls import cloudpickle_module
-
-    kind, args = cloudpickle_module()._code_reduce(code)
+    kind, args = calls.cloudpickle_module()._code_reduce(code)
     return kind, tuple(code.co_filename if type(value) is str and value == "<dynamic-code>" else value for value in args)
 
 
@@ -186,8 +184,6 @@ def reduce_function(function: Any, names: Names, newargs: Tuple[Any, ...], state
         state: what its ``_function_getstate`` gives.
         what: how messages call it.
     """
-    from .calls import cloudpickle_module
-
     try:
         piece = locate(function.__code__, function.__globals__)
     except NoSource as error:
@@ -204,7 +200,7 @@ def reduce_function(function: Any, names: Names, newargs: Tuple[Any, ...], state
         slots["_cloudpickle_submodules"] = []
         base = _Globals(function.__globals__["__name__"])
     elif piece.plain is not code:
-        used = {*cloudpickle_module()._extract_code_globals(piece.plain), *names_of_classes(piece.plain)}
+        used = {*calls.cloudpickle_module()._extract_code_globals(piece.plain), *names_of_classes(piece.plain)}
         slots["__globals__"] = {name: value for name, value in slots["__globals__"].items() if name in used}
     return (code, base, *rest), attributes, slots
 
@@ -277,9 +273,7 @@ def reduce_class(cls: Any, names: Optional[Names]) -> Any:
     """Reduce a class that travels by value; ``names`` is None if the receiver is of this very version."""
     import enum
 
-    from .calls import cloudpickle_module
-
-    cloudpickle = cloudpickle_module()
+    cloudpickle = calls.cloudpickle_module()
     tracker = cloudpickle._get_or_create_tracker_id(cls)
     space = vars(cls)
     if issubclass(cls, enum.Enum):
@@ -332,9 +326,7 @@ def evaluated_annotations(obj: Any) -> Dict[str, Any]:
 
 def function_state(function: Any) -> Tuple[Any, Any]:
     """Return what cloudpickle's ``_function_getstate`` does, also if an annotation cannot be evaluated."""
-    from .calls import cloudpickle_module
-
-    cloudpickle = cloudpickle_module()
+    cloudpickle = calls.cloudpickle_module()
     if sys.version_info >= (3, 14):
         try:
             function.__annotations__  # noqa: B018 - evaluates them
@@ -481,9 +473,7 @@ def _reduce_typed_dict(cls: Any, tracker: str, names: Optional[Names]) -> Any:
 
 
 def _reduce_enum(cls: Any, tracker: str) -> Any:
-    from .calls import cloudpickle_module
-
-    members, _ = cloudpickle_module()._class_getstate(cls)
+    members, _ = calls.cloudpickle_module()._class_getstate(cls)
     listed = [(name, member._value_) for name, member in cls.__members__.items()]
     names_of_members = dict(listed)
     kept = {}

@@ -17,7 +17,8 @@ writes its word (the allocator if it is free).
 A forked child has the same mapping. It must not free what its parent uses, nor see what becomes of it: its finalizers do nothing (the pid
 differs), and blocks that were in use at the fork become private copies at the same addresses, while the parent waits.
 
-Any thread enters here, and the garbage collector. There are no locks: an exception from a signal handler could leave one locked for ever.
+Any thread enters here, and the garbage collector. There are no locks but that of forks, which hooks in C take: an exception from a signal
+handler could leave one locked for ever.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import itertools
 import mmap
 import os
 import sys
+from _thread import RLock
 from _weakref import ref as weak_reference
 from _weakrefset import WeakSet
 
@@ -464,22 +466,27 @@ class Blocks:
 
 # --- forks
 
-_meeting: Optional[Tuple[int, int]] = None
+# Held from the first hook of a fork to the last one: a child that gets the pipe of another thread's
+# fork would keep that thread waiting. RLock, because the child releases it in the thread that forked.
+_forking = RLock()
+# The pipe of each fork that is under way, or None; more than one if a signal handler forks as well.
+_meetings: List[Optional[Tuple[int, int]]] = []
 
 
 def _before_fork() -> None:
-    global _meeting  # used between the three hooks of one fork, which the interpreter runs one fork at a time
-    _meeting = None
+    meeting = None
     if any(region.live and region.pid == os.getpid() for region in list(_regions)):
         try:
-            _meeting = os.pipe()
+            meeting = os.pipe()
         except OSError:
             pass  # no descriptor left: the child copies without its parent waiting
+    _meetings.append(meeting)
 
 
 def _after_fork_in_parent() -> None:
-    if _meeting is not None:
-        read, write = _meeting
+    meeting = _meetings.pop() if _meetings else None
+    if meeting is not None:
+        read, write = meeting
         os.close(write)
         os.read(read, 1)  # also at an end if the child dies
         os.close(read)
@@ -488,11 +495,29 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     for region in list(_regions):
         region.make_private()
-    if _meeting is not None:
-        read, write = _meeting
+    meeting = _meetings.pop() if _meetings else None
+    if meeting is not None:
+        read, write = meeting
         os.close(read)
         os.close(write)
 
 
+def _end_fork() -> None:
+    try:
+        _forking.release()
+    except RuntimeError:
+        pass  # another thread has imported this module in the middle of the fork
+
+
+def _end_fork_in_child() -> None:
+    try:
+        while True:  # more than once if a signal handler has forked in the middle of a fork
+            _forking.release()
+    except RuntimeError:
+        pass  # it is free
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    # Order: `before` runs the last one first, the others run the first one first.
+    os.register_at_fork(before=_forking.acquire, after_in_parent=_end_fork, after_in_child=_end_fork_in_child)
