@@ -27,8 +27,8 @@ from wetlands_executor.futures.future import Callback, Dispatch, Task, relabel
 from wetlands_executor.futures.options import CallOptions, RetryOn
 from wetlands_executor.map.job import collect
 from wetlands_executor.pool import report, spawn
+from wetlands_executor.pool.fork_server import ForkServer
 from wetlands_executor.pool.launch import Launcher, WorkerEnv, pickled_initializer, variables_of
-from wetlands_executor.pool.nursery import Nursery
 from wetlands_executor.pool.pool import Pool
 from wetlands_executor.pool.start import StartSettings
 from wetlands_executor.remote import RemoteModule
@@ -121,7 +121,7 @@ class CondaEnvExecutor(Executor):
         peer = RemoteInterpreter(self._environment.python, launcher.first)
         fork_server = None
         if share_preload and spawn.can_fork_workers():
-            fork_server = Nursery(launcher.fork_server, preload, start_timeout)
+            fork_server = ForkServer(launcher.fork_server, preload, start_timeout)
         elif share_preload:
             warnings.warn("share_preload=True works on Linux only: each worker imports its preload for itself here", stacklevel=2)
         keeps: list[Any] = []

@@ -638,14 +638,14 @@ def smoke():
 # -------------------------------------------------------------------------------------------------------- a shared preload
 
 
-def _nursery(executor):
+def _fork_server(executor):
     while (process := executor._pool.settings.fork_server._process) is None:
         time.sleep(0.001)  # it is being started by another thread
     return process.pid
 
 
 def shared(what):
-    """Have a nursery and two workers, and say who they are."""
+    """Have a fork server and two workers, and say who they are."""
     if what == "preload":
         os.environ["PYTHONPATH"] = ""
         folder = tempfile.mkdtemp(prefix="wlt-host")
@@ -654,7 +654,7 @@ def shared(what):
         sys.path.insert(0, folder)
         executor = CondaEnvExecutor(max_workers=2, preload=["sleepy"], share_preload=True)
         executor.launch(wait=False)
-        say(_nursery(executor))
+        say(_fork_server(executor))
         sys.stdin.readline()
     with Meeting() as meeting:
         executor = CondaEnvExecutor(max_workers=2, preload=["json"], share_preload=True).launch()
@@ -666,14 +666,14 @@ def shared(what):
                 else:
                     executor.submit(work.leave_stubborn_subprocess, meeting.address)
             guests = [meeting.next() for _ in range(2)]
-        say(_nursery(executor), *pids(executor), *(guest.label for guest in guests if guest.label))
+        say(_fork_server(executor), *pids(executor), *(guest.label for guest in guests if guest.label))
         sys.stdin.readline()
 
 
 def shared_spawning():
     executor = CondaEnvExecutor(max_workers=8, preload=["json"], share_preload=True)
     executor.launch(wait=False)
-    say(_nursery(executor))
+    say(_fork_server(executor))
     sys.stdin.readline()
 
 

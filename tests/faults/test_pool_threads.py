@@ -487,7 +487,7 @@ LOCKS = {
     "futures/standard.py: Condition": "for users who wait on a Future's condition themselves",
     "descriptors.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
     "threads.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
-    "pool/nursery.py: RLock": "taken by threads of the pool",
+    "pool/fork_server.py: RLock": "taken by threads of the pool",
     "pool/ports.py: Semaphore": "taken by threads of the pool",
     **dict.fromkeys(
         [f"serialize/kinds.py: {kind}" for kind in ("RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")],
@@ -496,8 +496,8 @@ LOCKS = {
     "pool/spawn.py: with making": "as above",
     "descriptors.py: with making": "by the thread that starts workers, or one of its own (`threads.apart`)",
     "pool/ports.py: with descriptors.making": "by the I/O thread",
-    "pool/nursery.py: with descriptors.making": "by the thread that starts workers",
-    "pool/nursery.py: with self._collecting": "by the I/O thread and that one",
+    "pool/fork_server.py: with descriptors.making": "by the thread that starts workers",
+    "pool/fork_server.py: with self._collecting": "by the I/O thread and that one",
 }
 
 

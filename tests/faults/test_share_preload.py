@@ -40,7 +40,7 @@ def module(tmp_path, monkeypatch):
     return write
 
 
-def nursery_of(executor: CondaEnvExecutor) -> int:
+def fork_server_of(executor: CondaEnvExecutor) -> int:
     """Return the pid of the process that forks the workers."""
     process = executor._pool.settings.fork_server._process
     assert process is not None
@@ -76,8 +76,8 @@ def test_imported_once_for_all(shared, module, tmp_path):
     journal = tmp_path / "journal"
     name = module("counted", f"import os\nopen({str(journal)!r}, 'a').write('%d\\n' % os.getpid())\n")
     executor = shared(4, [name]).launch()
-    assert lines(journal) == [str(nursery_of(executor))]
-    assert {parent_of(pid) for pid in pids(executor)} == {nursery_of(executor)}
+    assert lines(journal) == [str(fork_server_of(executor))]
+    assert {parent_of(pid) for pid in pids(executor)} == {fork_server_of(executor)}
     assert executor.submit(eval, "'counted' in __import__('sys').modules").result(DEADLINE)
     assert len(pids(executor)) == 4
 
@@ -86,7 +86,7 @@ def test_every_python(shared, meeting, anypython):
     """From 3.8 on: calls, errors, a crash and its replacement, the end."""
     executor = shared(2, ["json", "decimal", "logging", "multiprocessing.util", "concurrent.futures.thread"], env=str(anypython.path)).launch()
     assert executor.submit("platform:python_version").result(DEADLINE).startswith(anypython.minor)
-    assert executor.submit("os:getppid").result(DEADLINE) == nursery_of(executor)
+    assert executor.submit("os:getppid").result(DEADLINE) == fork_server_of(executor)
     assert isinstance(executor.submit(work.strike, "raise").exception(DEADLINE), ZeroDivisionError)
     running = [executor.submit(attend, meeting.address, number) for number in range(2)]
     guests = meeting.expect(0, 1)
@@ -200,7 +200,7 @@ def test_exit_hooks_of_the_preload_run_once(shared, module, tmp_path):
         "folder = tempfile.TemporaryDirectory(prefix='wl-hooked')\n",
     )
     executor = shared(2, [name]).launch()
-    parent = nursery_of(executor)
+    parent = fork_server_of(executor)
     folder = executor.submit(eval, "__import__('hooked').folder.name").result(DEADLINE)
     worker = executor.submit(work.register_hooks, str(journal)).result(DEADLINE)
     executor.submit(os.kill, worker, 0).result(DEADLINE)
@@ -227,7 +227,7 @@ def test_a_worker_after_the_other(shared):
     """Whatever ends a worker, its number is reaped, nothing is kept open, and the next one comes."""
     executor = shared(2, max_tasks_per_child=1)
     executor.submit(pow, 2, 3).result(DEADLINE)
-    parent = nursery_of(executor)
+    parent = fork_server_of(executor)
     fds = []
     for turn in range(40):
         if turn % 4 == 3:
@@ -235,18 +235,18 @@ def test_a_worker_after_the_other(shared):
         else:
             assert executor.submit(pow, 2, turn).result(DEADLINE) == 2**turn
         fds.append(len(os.listdir(f"/proc/{parent}/fd")))
-        assert nursery_of(executor) == parent
+        assert fork_server_of(executor) == parent
     assert until(lambda: len(children_of(parent)) <= 2), "zombies stay"
     # Race: while it forks, it holds the descriptors of that worker too; looked at in that moment they are not left over.
     assert until(lambda: len(os.listdir(f"/proc/{parent}/fd")) <= min(fds) + 2), f"descriptors stay: {fds}"
 
 
-def test_nursery_is_killed(shared, meeting):
+def test_fork_server_is_killed(shared, meeting):
     """What runs goes on; the next start makes a new one; how an orphan ends nobody knows."""
     executor = shared(2).launch()
     running = [executor.submit(attend, meeting.address, number) for number in range(2)]
     guests = meeting.expect(0, 1)
-    first = nursery_of(executor)
+    first = fork_server_of(executor)
     os.kill(first, signal.SIGKILL)
     os.kill(guests["0"].pid, signal.SIGKILL)
     crash = crash_of(running[0])
@@ -255,8 +255,8 @@ def test_nursery_is_killed(shared, meeting):
     assert running[1].result(DEADLINE) == 1
     assert executor.submit(os.getppid).result(DEADLINE) >= 0
     executor.launch()
-    assert nursery_of(executor) != first
-    assert nursery_of(executor) in {parent_of(pid) for pid in pids(executor)}
+    assert fork_server_of(executor) != first
+    assert fork_server_of(executor) in {parent_of(pid) for pid in pids(executor)}
     assert crash_of(executor.submit(work.strike, "segfault")) is not None
 
 
@@ -264,14 +264,14 @@ def test_children_of_an_orphan_die_with_it(shared, meeting):
     executor = shared(1)
     task = executor.submit(work.leave_stubborn_subprocess, meeting.address)
     guest = meeting.next()
-    os.kill(nursery_of(executor), signal.SIGKILL)
+    os.kill(fork_server_of(executor), signal.SIGKILL)
     os.kill(guest.pid, signal.SIGKILL)
     crash_of(task)
     assert gone([int(guest.label)])
 
 
 def test_children_die_also_where_the_kernel_is_older(shared, meeting, monkeypatch):
-    """Without signals to a group by pidfd the number serves, which the nursery keeps taken."""
+    """Without signals to a group by pidfd the number serves, which the fork server keeps taken."""
     monkeypatch.setattr(children, "TO_GROUP", 1 << 30)
     executor = shared(1)
     task = executor.submit(work.leave_stubborn_subprocess, meeting.address)
@@ -310,11 +310,11 @@ def test_everybody_dies_again_and_again(shared, tmp_path, stress_rng):
     assert set(map(str, set(tasks) - failed)) <= set(ran)
 
 
-def test_nursery_is_stopped(shared, meeting, monkeypatch):
+def test_fork_server_is_stopped(shared, meeting, monkeypatch):
     """A death is certified without it; shutdown does not wait for it for ever."""
     monkeypatch.setattr(reaper, "STATUS_GRACE", 0.2)
     executor = shared(2).launch()
-    parent = nursery_of(executor)
+    parent = fork_server_of(executor)
     task = executor.submit(attend, meeting.address)
     guest = meeting.next()
     os.kill(parent, signal.SIGSTOP)
@@ -330,7 +330,7 @@ def test_nursery_is_stopped(shared, meeting, monkeypatch):
 
 @pytest.mark.parametrize("what", ["idle", "c", "grandchildren", "preload"])
 def test_host_is_killed(host, what):
-    """Guarantee 4, with the nursery: two seconds later nobody is left."""
+    """Guarantee 4, with the fork server: two seconds later nobody is left."""
     program = host("shared", what)
     processes = set(map(int, program.line().split()))
     assert len(processes) == {"idle": 3, "c": 3, "grandchildren": 5, "preload": 1}[what]
@@ -359,7 +359,7 @@ def test_host_that_ends_in_the_middle_of_forks(host):
 def test_ctrl_c_reaches_only_a_running_call(shared, meeting):
     executor = shared(2, cancel_grace=0.05).launch()
     before = pids(executor)
-    for pid in [*before, nursery_of(executor)]:
+    for pid in [*before, fork_server_of(executor)]:
         os.kill(pid, signal.SIGINT)
     assert executor.submit(pow, 2, 3).result(DEADLINE) == 8
     task = executor.submit(work.sleep_until_interrupted, meeting.address)
@@ -397,7 +397,7 @@ def test_preload_that_fails(shared, module, tmp_path):
 
 
 @pytest.mark.parametrize("end", ["raise SystemExit(0)", "raise KeyboardInterrupt", "import os; os._exit(3)", "import ctypes; ctypes.string_at(0)"])
-def test_preload_that_ends_the_nursery(shared, module, end):
+def test_preload_that_ends_the_fork_server(shared, module, end):
     name = module("end", f"import sys\nsys.stderr.write('about to end')\nsys.stderr.flush()\n{end}\n")
     assert "about to end" in str(start_error(shared(2, [name]).submit(pow, 2, 3)))
 
@@ -434,15 +434,15 @@ def test_end_during_the_preload(shared, module, tmp_path, end):
     assert task.cancelled()
 
 
-def test_interrupted_nursery_goes_on(shared):
+def test_interrupted_fork_server_goes_on(shared):
     executor = shared().launch()
-    os.kill(nursery_of(executor), signal.SIGINT)  # the rehearsal of a worker has put that one's handler in its place for a while
+    os.kill(fork_server_of(executor), signal.SIGINT)  # the warm-up has put that one's handler in its place for a while
     crash_of(executor.submit(os.kill, executor.submit(os.getpid).result(DEADLINE), signal.SIGKILL))
-    assert executor.submit(parent_of_me).result(DEADLINE) == nursery_of(executor)
+    assert executor.submit(parent_of_me).result(DEADLINE) == fork_server_of(executor)
 
 
 def test_surroundings_that_fit_into_no_pipe(shared, monkeypatch, tmp_path):
-    """A nursery rehearses with pipes that nobody else reads; it must not wait for somebody who does."""
+    """A fork server warms up with pipes that nobody else reads; it must not wait for somebody who does."""
     folders = [tmp_path / ("folder" * 30 + str(number)) for number in range(400)]
     for folder in folders:
         folder.mkdir()
@@ -450,7 +450,7 @@ def test_surroundings_that_fit_into_no_pipe(shared, monkeypatch, tmp_path):
     assert len(current_settings().data) > 65536
     executor = shared()
     assert executor.submit(len, "12").result(DEADLINE) == 2
-    assert executor.submit(parent_of_me).result(DEADLINE) == nursery_of(executor)
+    assert executor.submit(parent_of_me).result(DEADLINE) == fork_server_of(executor)
 
 
 @pytest.mark.parametrize("shares", [True, False])
@@ -499,11 +499,11 @@ def test_native_threads_are_named(shared, module, caplog):
 
 
 @pytest.mark.parametrize("room", range(9, 21))
-def test_no_descriptors_left_in_the_nursery(shared, room):
-    """The kernel drops descriptors that it cannot deliver. That is a start that failed, not a nursery that is lost, and passes with its cause."""
+def test_no_descriptors_left_in_the_fork_server(shared, room):
+    """The kernel drops descriptors that it cannot deliver. That is a start that failed, not a fork server that is lost, and passes with its cause."""
     executor = shared(1)
     first = executor.submit(os.getpid).result(DEADLINE)
-    process = nursery_of(executor)
+    process = fork_server_of(executor)
     old = resource.prlimit(process, resource.RLIMIT_NOFILE)
     resource.prlimit(process, resource.RLIMIT_NOFILE, (room, old[1]))
     os.kill(first, signal.SIGKILL)
@@ -511,7 +511,7 @@ def test_no_descriptors_left_in_the_nursery(shared, room):
     assert error is None or isinstance(error, WorkerCrashed) or "Too many open files" in str(error), error
     resource.prlimit(process, resource.RLIMIT_NOFILE, old)
     assert until(lambda: executor.submit(pow, 2, 3).exception(DEADLINE) is None)
-    assert nursery_of(executor) == process
+    assert fork_server_of(executor) == process
 
 
 # ------------------------------------------------------------------------------------------------------------ arguments
@@ -534,7 +534,7 @@ def test_initializer_runs_in_each_worker(shared, meeting):
 
 
 def test_numbers_stay_the_same_after_a_change_of_hosts_paths(shared, module, monkeypatch, tmp_path):
-    """What the host's project has learned since the nursery started is known to its later workers."""
+    """What the host's project has learned since the fork server started is known to its later workers."""
     executor = shared(1, max_tasks_per_child=1)
     executor.submit(pow, 2, 3).result(DEADLINE)
     folder = tmp_path / "later"

@@ -1,4 +1,4 @@
-"""Which executor the tests make: with ``WETLANDS_TEST_SHARED=1`` in the environment, one whose workers are forked by a nursery.
+"""Which executor the tests make: with ``WETLANDS_TEST_SHARED=1`` in the environment, one whose workers are forked by one process (the fork server).
 
 Everything that holds for a worker of its own must hold for a forked one, so the contract and fault tests can be run over both.
 """

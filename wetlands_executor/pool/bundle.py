@@ -35,13 +35,12 @@ _MODULES = (
     "missing_names",
     "moved_names",
     "namespaces",
-    "nursery",
+    "fork_server",
     "objects",
     "pickler",
     "progress",
     "raised",
     "records",
-    "rehearsal",
     "runner",
     "scripts",
     "shared_page",
@@ -53,6 +52,7 @@ _MODULES = (
     "system",
     "tensors",
     "threads",
+    "warm_up",
     "wire",
 )
 

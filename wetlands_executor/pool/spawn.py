@@ -107,7 +107,7 @@ class Process:
     #: Why ``reap`` may not know how the process has ended.
     why_lost = children.WHY_LOST
 
-    #: True if it was forked by a nursery (``nursery.py``), which has imported the preload and holds the sources.
+    #: True if it was forked by a fork server (``fork_server.py``), which has imported the preload and holds the sources.
     forked = False
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, arena: int = -1) -> None:
@@ -366,7 +366,7 @@ class Process:
 
 
 def can_fork_workers() -> bool:
-    """Return True if workers may be forked by a nursery: Linux with pidfds, which tell the end of a process that is not a child of this one."""
+    """Return True if workers may be forked by a fork server: Linux with pidfds, which tell the end of a process that is not a child of this one."""
     if PLAIN or not hasattr(os, "pidfd_open"):
         return False
     try:

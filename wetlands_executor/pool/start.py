@@ -24,10 +24,10 @@ from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.delivery import SerialThread
 from wetlands_executor.pool.direct import direct_receive
 from wetlands_executor.pool.direct_calls import DirectCalls
+from wetlands_executor.pool.fork_server import ForkServer, ForkServerFailed, ServerOutput
 from wetlands_executor.pool.inbound import Inbound
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.lines import OutputStream
-from wetlands_executor.pool.nursery import Nursery, NurseryFailed, Said
 from wetlands_executor.pool.output import Output
 from wetlands_executor.pool.readiness import Readiness
 from wetlands_executor.pool.reaper import Reaper
@@ -73,7 +73,7 @@ class StartSettings:
     preload: list[str]
     initializer: tuple[bytes, str | None, bool] | None
     timeout: float | None
-    fork_server: Nursery | None = None
+    fork_server: ForkServer | None = None
     keeps: list[Any] = field(default_factory=list)
     needs: tuple[Piece, ...] = ()
 
@@ -121,7 +121,7 @@ class Starter:
         """End a process as soon as it is started."""
         all_of_them = self._parts.workers.give_up(worker)
         if self._settings.fork_server is not None and all_of_them:
-            self._settings.fork_server.give_up()  # Order: after the worker was marked; see `Nursery._begin`
+            self._settings.fork_server.give_up()  # Order: after the worker was marked; see `ForkServer._begin`
 
     def end(self) -> None:
         """End the starter thread, then the fork server, when the workers are gone."""
@@ -154,8 +154,8 @@ class Starter:
             process = error
             memory = None
         if server is not None:
-            for said in server.take_said():
-                loop.post(partial(self._on_said, said))
+            for said in server.take_output():
+                loop.post(partial(self._on_server_output, said))
         loop.post(partial(self._on_spawned, worker, index, process, memory, opening))
 
     def _on_spawned(
@@ -194,7 +194,7 @@ class Starter:
         parts = self._parts
         parts.readiness.answer_hello()
         parts.workers.take_unwanted(worker)
-        if isinstance(error, NurseryFailed):
+        if isinstance(error, ForkServerFailed):
             cause = decode_error(error.failure, trusted_only=True) if error.failure is not None else None
             reason = parts.readiness.start_error(error.reason, error.tail, cause)
             self._feed(st.WorkerExited(worker, (), error.final, st.DeathReport(reason)))
@@ -203,7 +203,7 @@ class Starter:
         transient = isinstance(error, (BlockingIOError, MemoryError)) or getattr(error, "errno", None) in (11, 12, 23, 24)
         self._feed(st.WorkerExited(worker, (), not transient, st.DeathReport(reason)))
 
-    def _on_said(self, said: Said) -> None:
+    def _on_server_output(self, said: ServerOutput) -> None:
         """Pass on what a preload that is shared has said, once for all workers."""
         output = self._parts.output
         for name, data in (("stdout", said.stdout), ("stderr", said.stderr)):

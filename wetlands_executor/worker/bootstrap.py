@@ -139,8 +139,8 @@ def main(fds: List[int], sources: Callable[[], Dict[str, str]], find: Callable[[
     from _wetlands_worker import runner  # type: ignore[import-not-found]
 
     forked = fds[0] < 0
-    if forked:  # the host asks for a nursery; what returns is a worker that it has forked
-        from _wetlands_worker import nursery
+    if forked:  # the host asks for a fork server; what returns is a worker that it has forked
+        from _wetlands_worker import fork_server
 
-        fds = nursery.serve(fds, tie_to_host)
+        fds = fork_server.serve(fds, tie_to_host)
     runner.main(fds, forked)

@@ -135,7 +135,7 @@ class Runner:
         if config["print_frames"]:
             stdio.send_frames(self)
         if forked:
-            self._use_context(config["surroundings"])  # the nursery has done the rest
+            self._use_context(config["surroundings"])  # the fork server has done the rest
         else:
             surround(config, self)
         for name in config["preload"]:
@@ -522,7 +522,7 @@ class Runner:
 
         global _surroundings  # a fact about this process
         if data == _surroundings:
-            return  # a fork: the nursery has them, and what the preload has changed since stands, as in a worker that imports it itself
+            return  # a fork: the fork server has them, and what the preload has changed since stands, as in a worker that imports it itself
         _surroundings = bytes(data)
         paths, levels = loads(data)
         imports.use_project_paths(paths)
@@ -656,7 +656,7 @@ def _magic() -> str:
 
 
 def _describe() -> Dict[str, Any]:
-    if not _description:  # forks have that of their nursery
+    if not _description:  # forks have that of their fork server
         _description.update(_describe_interpreter())
     return {**_description, "pid": os.getpid()}
 
@@ -700,7 +700,7 @@ def _give_up(reason: str) -> None:
 
 
 def main(fds: List[int], forked: bool = False) -> None:
-    """Be a worker until the inbox ends; does not return. ``forked``: from a nursery, which has set up the process."""
+    """Be a worker until the inbox ends; does not return. ``forked``: from a fork server, which has set up the process."""
     if not forked:
         stdio.install()
         watch_for_faults()

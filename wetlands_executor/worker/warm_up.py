@@ -1,8 +1,8 @@
-"""What a worker does at its start and in its first calls, done a few times in the nursery, before it forks.
+"""What a worker does at its start and in its first calls, done a few times in the fork server, before it forks.
 
 Python finishes much of a function only when it runs: it counts calls, specializes instructions, fills caches, and as long as it has not
-done so, it writes to the names that the code looks up. In a fork each of these writes copies a page of 4 KB. What the nursery has done, all
-workers share: with numpy and scipy they own 0.3 MB less each (CPython 3.11), for about 5 ms of the nursery.
+done so, it writes to the names that the code looks up. In a fork each of these writes copies a page of 4 KB. What the fork server has done, all
+workers share: with numpy and scipy they own 0.3 MB less each (CPython 3.11), for about 5 ms of the fork server.
 
 Nothing here is needed for anything to be right. The runner is a real one, over pipes that nobody else has.
 """
@@ -28,7 +28,7 @@ TIMES = 10
 _CALLS = 3
 
 
-def rehearse(surroundings: bytes, version: str) -> None:
+def warm_up(surroundings: bytes, version: str) -> None:
     """Run a worker's start and a few calls, again and again. Where descriptors are short it does less."""
     handler = getsignal(SIGINT)
     _look_into_folders()
@@ -100,9 +100,9 @@ def _record(kind: int, ident: int, data: bytes) -> bytes:
 
 def _write(pipe: int, data: bytes) -> None:
     if os.write(pipe, data) < len(data):
-        raise BlockingIOError("the pipe is too small for a rehearsal")
+        raise BlockingIOError("the pipe is too small for a warm-up")
 
 
 def _echo(*args: Any) -> Any:
-    """Be called."""
+    """Stand for a task."""
     return args

@@ -1,11 +1,11 @@
-"""The nursery of a pool, seen from the host: one process of the environment that has imported the preload and forks the workers.
+"""The fork server of a pool, seen from the host: one process of the environment that has imported the preload and forks the workers.
 
 Sixteen workers that import numpy and scipy each for themselves take sixteen times the memory and the time. With ``share_preload=True`` one
-process imports them, and every worker is a fork of it that shares its pages. The other half of the conversation is ``worker/nursery.py``.
+process imports them, and every worker is a fork of it that shares its pages. The other half of the conversation is ``worker/fork_server.py``.
 
 ::
 
-    starter thread                      nursery                            worker
+    starter thread                      fork server                            worker
     Popen ------ sources, config -----> imports the preload
          <------ ready, or why not ----
     request + descriptors (SCM_RIGHTS) -> fork ---------------------------> setsid, lifeline, pipes, variables
@@ -14,9 +14,9 @@ process imports them, and every worker is a fork of it that shares its pages. Th
     status pipe <------ how it ended -- waitid, leaves the zombie
     closes the status pipe -----------> reaps
 
-*The worker is the nursery's child, not ours.* Its end is seen through a pidfd, how it ended comes through its status pipe. The nursery
+*The worker is the fork server's child, not ours.* Its end is seen through a pidfd, how it ended comes through its status pipe. The fork server
 reaps it only when the host has closed that pipe, so that its number cannot become somebody else's while the host may still signal it.
-When the nursery is killed, its workers go on, nobody can tell any more how they end, and the next start makes a new nursery.
+When the fork server is killed, its workers go on, nobody can tell any more how they end, and the next start makes a new fork server.
 
 Threads: everything that starts or asks runs on the pool's starter thread and may block, with a deadline. ``kill`` and ``give_up`` may be
 called by any thread; ``end`` by the I/O thread, at the very end. A ``ForkedProcess`` belongs to the I/O thread, like every process.
@@ -57,13 +57,13 @@ from wetlands_executor.system import (
 )
 from wetlands_executor.worker import wire
 
-#: Seconds that a nursery may take to fork: it does nothing else.
+#: Seconds that a fork server may take to fork: it does nothing else.
 FORK_TIMEOUT = 20.0
-#: Seconds that a nursery whose socket is at its end may take to end itself.
+#: Seconds that a fork server whose socket is at its end may take to end itself.
 CLOSED_GRACE = 1.0
 #: Bytes of stderr that are kept for an error.
 TAIL = 16384
-#: Tries to fork a worker when one nursery after another is lost, and to start a nursery for workers that were asked for together.
+#: Tries to fork a worker when one fork server after another is lost, and to start a fork server for workers that were asked for together.
 TRIES = 3
 
 _LENGTH = struct.Struct("<Q")
@@ -72,12 +72,12 @@ _ANSWER: dict[str, tuple[type, ...]] = {"records": (list,), "threads": (list,), 
 Launch = Callable[[], tuple[Sequence[str], Mapping[str, str], "str | None"]]
 
 
-class NurseryFailed(Exception):  # noqa: N818 - never leaves the pool: a WorkerStartError is made of it
+class ForkServerFailed(Exception):  # noqa: N818 - never leaves the pool: a WorkerStartError is made of it
     """No worker can be forked.
 
     Attributes:
         reason: what happened.
-        tail: the last lines of the nursery's stderr.
+        tail: the last lines of the fork server's stderr.
         failure: the pickled exception of the preload, or None.
         final: another try would meet it again.
     """
@@ -91,11 +91,11 @@ class NurseryFailed(Exception):  # noqa: N818 - never leaves the pool: a WorkerS
 
 
 class _Lost(Exception):  # noqa: N818 - see above
-    """The nursery is gone; another one may do better."""
+    """The fork server is gone; another one may do better."""
 
 
-class Said(NamedTuple):
-    """What came out of a nursery while it imported: bytes of its two streams, packed log records, and libraries with threads."""
+class ServerOutput(NamedTuple):
+    """What came out of a fork server while it imported: bytes of its two streams, packed log records, and libraries with threads."""
 
     pid: int
     stdout: bytes
@@ -104,8 +104,8 @@ class Said(NamedTuple):
     threads: list[tuple[str, int]]
 
 
-class NurseryProcess(spawn.Process):
-    """The process of a nursery: a socket, a lifeline and two streams."""
+class ForkServerProcess(spawn.Process):
+    """The process of a fork server: a socket, a lifeline and two streams."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
         # Guards the process's number between its collection and a kill from another thread; held for one call into the kernel.
@@ -125,7 +125,7 @@ class NurseryProcess(spawn.Process):
         self._open = {self.life, self.stdout, self.stderr, self.socket, socket_child}
         for fd in (self.socket, self.stdout, self.stderr):
             set_blocking(fd, False)
-        # Order of STAGE0: inbox, bulk, results, life, board. Without an inbox it becomes a nursery, and what it reads from is a socket.
+        # Order of STAGE0: inbox, bulk, results, life, board. Without an inbox it becomes a fork server, and what it reads from is a socket.
         passed = [-1, socket_child, -1, life_child, -1, -1, -1, -1, self._make_bundle()]
         self._popen = spawn.start(argv, env, cwd, passed, stdout_child, stderr_child)
         self.pid = self._popen.pid
@@ -236,7 +236,7 @@ class NurseryProcess(spawn.Process):
         return self.err[-TAIL:].decode("utf-8", "replace").strip()
 
 
-class Nursery:
+class ForkServer:
     """Starts workers of a pool by forking them; starts, and replaces, the process that does it.
 
     Args:
@@ -249,13 +249,13 @@ class Nursery:
         self._launch = launch
         self._preload = list(preload)
         self._start_timeout = start_timeout if start_timeout is not None else math.inf
-        self._process: NurseryProcess | None = None
+        self._process: ForkServerProcess | None = None
         self._ready = False
         self._env: Mapping[str, str] = {}
-        self._said: list[Said] = []
+        self._outputs: list[ServerOutput] = []
         #: Number of starts that have failed. Written by the starter thread.
         self.failures = 0
-        self._failure: NurseryFailed | None = None
+        self._failure: ForkServerFailed | None = None
 
     def fork(
         self, env: Mapping[str, str], cwd: str | None, arena: int, *, asked: int, wanted: Callable[[], bool], compiled: bool = False
@@ -272,14 +272,14 @@ class Nursery:
             compiled: the interpreter is known to be like this one; see ``bundle.source``.
 
         Raises:
-            NurseryFailed: it cannot be had.
+            ForkServerFailed: it cannot be had.
         """
         for _ in range(TRIES):
             failure = self._failure
             if failure is not None and self.failures - asked >= (1 if failure.final else TRIES):
                 raise failure
             if not wanted():
-                raise NurseryFailed("it is not wanted any more")
+                raise ForkServerFailed("it is not wanted any more")
             try:
                 process = self._process or self._begin(wanted, compiled)
                 changes = {name: env.get(name) for name in {*env, *self._env} if env.get(name) != self._env.get(name)}
@@ -289,15 +289,15 @@ class Nursery:
             except TimeoutError:
                 process.kill_tree()
                 self._bury()
-        raise NurseryFailed("the process that forks the workers was lost, again and again")
+        raise ForkServerFailed("the process that forks the workers was lost, again and again")
 
-    def _begin(self, wanted: Callable[[], bool], compiled: bool) -> NurseryProcess:
+    def _begin(self, wanted: Callable[[], bool], compiled: bool) -> ForkServerProcess:
         """Start the process and wait until it has imported the preload."""
         deadline = time.monotonic() + self._start_timeout
         argv, env, cwd = self._launch()
         self._ready = False
         self._env = env
-        process = NurseryProcess(argv, env, cwd)
+        process = ForkServerProcess(argv, env, cwd)
         self._process = process
         if not wanted():
             process.kill_tree()  # Race: `give_up` looked before there was anything to end
@@ -323,26 +323,26 @@ class Nursery:
             raise self._fail(None) from None
         process.meet(answer["pid"])
         process.listen()
-        said = Said(process.pid, bytes(process.out), b"", answer["records"], answer["threads"])
+        said = ServerOutput(process.pid, bytes(process.out), b"", answer["records"], answer["threads"])
         process.out.clear()
         if answer["failure"] is not None:
-            self._said.append(said)
+            self._outputs.append(said)
             raise self._fail(None, answer["failure"])
-        self._said.append(said._replace(stderr=bytes(process.err)))
+        self._outputs.append(said._replace(stderr=bytes(process.err)))
         process.err.clear()
         self._ready = True
         return process
 
-    def _fail(self, reason: str | None, failure: bytes | None = None, final: bool = False) -> NurseryFailed:
+    def _fail(self, reason: str | None, failure: bytes | None = None, final: bool = False) -> ForkServerFailed:
         process = self._process
         assert process is not None
         code = process.how_it_ended(CLOSED_GRACE)
         how = spawn.describe_end(code, process.why_lost)
         final = final or failure is not None or code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED)
-        self._failure = NurseryFailed(
+        self._failure = ForkServerFailed(
             reason or f"the process that imports the preload for all workers ended {how} before it was ready", process.tail(), failure, final
         )
-        self._said.append(Said(process.pid, bytes(process.out), b"", [], []))
+        self._outputs.append(ServerOutput(process.pid, bytes(process.out), b"", [], []))
         self._process = None
         process.close()
         self.failures += 1
@@ -354,16 +354,16 @@ class Nursery:
             process.how_it_ended(CLOSED_GRACE)
             process.close()
 
-    def take_said(self) -> list[Said]:
+    def take_output(self) -> list[ServerOutput]:
         """Return what has been said since the last time; starter thread."""
         process = self._process
         if process is not None and self._ready:
             process.listen()
             if process.out or process.err:
-                self._said.append(Said(process.pid, bytes(process.out), bytes(process.err), [], []))
+                self._outputs.append(ServerOutput(process.pid, bytes(process.out), bytes(process.err), [], []))
                 process.out.clear()
                 process.err.clear()
-        said, self._said = self._said, []
+        said, self._outputs = self._outputs, []
         return said
 
     def give_up(self) -> None:
@@ -387,12 +387,12 @@ class Nursery:
 
 
 class ForkedProcess(spawn.Process):
-    """A worker that a nursery has forked. To the rest of the pool it is a process like any other."""
+    """A worker that a fork server has forked. To the rest of the pool it is a process like any other."""
 
     forked = True
     why_lost = "what had forked it was gone"
 
-    def __init__(self, nursery: NurseryProcess, changes: Mapping[str, str | None], cwd: str, arena: int) -> None:
+    def __init__(self, server: ForkServerProcess, changes: Mapping[str, str | None], cwd: str, arena: int) -> None:
         self._prepare()
         self._status: int | None = None
         self._told = False
@@ -407,7 +407,7 @@ class ForkedProcess(spawn.Process):
             request = _record({"env": changes, "cwd": cwd, "passed": [fd >= 0 for fd in passed]})
             given = [fd for fd in (*passed, *outputs, status_child) if fd >= 0]
             # Outside `making`, for which a thread that forks the host waits.
-            answer = nursery.ask(request, time.monotonic() + FORK_TIMEOUT, given)
+            answer = server.ask(request, time.monotonic() + FORK_TIMEOUT, given)
             pid = int(_LENGTH.unpack(answer)[0])
             if pid >> 32:
                 raise OSError(pid & 0xFFFFFFFF, f"{os.strerror(pid & 0xFFFFFFFF)} (when a worker was forked)")
@@ -415,7 +415,7 @@ class ForkedProcess(spawn.Process):
                 self._let_go()
                 self._open.add(self._status_fd)
                 self.pid = pid
-                # The nursery cannot have reaped it: it keeps the zombie as long as our end of the status pipe is open.
+                # The fork server cannot have reaped it: it keeps the zombie as long as our end of the status pipe is open.
                 self.exit = self._pidfd = pidfd_open(pid)
                 descriptors.own(self._pidfd)
                 self._open.add(self._pidfd)
@@ -423,11 +423,11 @@ class ForkedProcess(spawn.Process):
         except BaseException as error:
             self.close()  # its lifeline included: if it is there, it ends
             if isinstance(error, ProcessLookupError):
-                raise _Lost from error  # the nursery has died with it
+                raise _Lost from error  # the fork server has died with it
             raise
 
     def meet(self, claimed: int) -> None:
-        """Do nothing: the nursery has said the number."""
+        """Do nothing: the fork server has said the number."""
 
     def ended(self) -> bool:
         """Return True if how it ended is known, or never will be; else ``exit`` is the status pipe from now on."""
@@ -437,7 +437,7 @@ class ForkedProcess(spawn.Process):
         return False
 
     def _hear(self) -> bool:
-        """Read how it ended; True if that is known, or the nursery is gone."""
+        """Read how it ended; True if that is known, or the fork server is gone."""
         if not self._told and self._status_fd in self._open:
             try:
                 data = os.read(self._status_fd, 4)
@@ -458,7 +458,7 @@ class ForkedProcess(spawn.Process):
         except ProcessLookupError:
             return
         except OSError:
-            # An older kernel: by number. That is the group's own while the process lives, and as long as the nursery keeps the zombie.
+            # An older kernel: by number. That is the group's own while the process lives, and as long as the fork server keeps the zombie.
             kept = self._status_fd in self._open and not (self._hear() and self._status is None)
             if kept or not children.is_over(self._pidfd):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -475,7 +475,7 @@ class ForkedProcess(spawn.Process):
                 pidfd_send_signal(self._pidfd, number)
 
     def reap(self) -> int | None:
-        """Let the nursery collect the process, which has ended; return how it ended, None if the nursery was gone."""
+        """Let the fork server collect the process, which has ended; return how it ended, None if the fork server was gone."""
         self.kill_tree()
         self._hear()
         self.close_fd(self._status_fd)
@@ -483,7 +483,7 @@ class ForkedProcess(spawn.Process):
 
 
 def _here() -> str:
-    """Return the host's working folder; "" if it was removed: then a fork stays where its nursery is."""
+    """Return the host's working folder; "" if it was removed: then a fork stays where its fork server is."""
     try:
         return os.getcwd()
     except OSError:

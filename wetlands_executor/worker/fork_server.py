@@ -1,7 +1,7 @@
-"""The nursery: a process that imports the preload once and forks a worker whenever the host asks for one. Linux only.
+"""The fork server: a process that imports the preload once and forks a worker whenever the host asks for one. Linux only.
 
 Owns the process until the fork, and the steps that make a fork as good as a process of its own. The host's half, with the picture of the
-conversation, is ``pool/nursery.py``. There is one thread, the main one, and no user code runs on it after the preload.
+conversation, is ``pool/fork_server.py``. There is one thread, the main one, and no user code runs on it after the preload.
 
 1. ``serve`` imports the preload under the same conditions as a worker does (streams, project folders, log records, stand-ins), and answers
    with what came of it. A failure, or a thread that was started, ends the process: a fork would copy the locks of threads, not the threads.
@@ -47,7 +47,7 @@ _HOOKS = (
 )
 
 
-class Herald:
+class LogBuffer:
     """Stands where the runner will be: keeps the log records of the preload, and passes those of a worker on to its runner."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Child:
 
 
 def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
-    """Import the preload and fork workers; return, in each of them, its descriptors. Never returns in the nursery itself."""
+    """Import the preload and fork workers; return, in each of them, its descriptors. Never returns in the fork server itself."""
     line = _socket.socket(fileno=fds[1])
     stdio.install()
     runner.watch_for_faults()
@@ -112,14 +112,14 @@ def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
     if answer["failure"] is not None:
         sys.exit(wire.EXIT_START_FAILED)
     collecting = _prepare_forks(config)
-    worker = Nursery(line, fds[3], tie_to_host, bool(answer["threads"])).loop()
+    worker = ForkServer(line, fds[3], tie_to_host, bool(answer["threads"])).loop()
     if collecting:
         gc.enable()
     return worker
 
 
-class Nursery:
-    """The loop of the nursery."""
+class ForkServer:
+    """The loop of the fork server."""
 
     def __init__(self, line: Any, life: int, tie_to_host: Callable[[int], None], threads: bool) -> None:
         self.line = line
@@ -299,8 +299,8 @@ def _preload(config: Dict[str, Any]) -> Dict[str, Any]:
     # Imports make objects that stay. Looking for garbage among them again and again takes a tenth of the time.
     thresholds = gc.get_threshold()
     gc.set_threshold(100_000, 50, 1000)
-    herald = Herald()
-    runner.surround(config, herald)
+    log_buffer = LogBuffer()
+    runner.surround(config, log_buffer)
     failure = None
     threads: List[Tuple[str, int]] = []
     by_value = config["magic"] in (None, runner._magic())
@@ -323,7 +323,7 @@ def _preload(config: Dict[str, Any]) -> Dict[str, Any]:
     gc.set_threshold(*thresholds)
     if failure is None:
         failure = _refuse_threads(started, by_value)
-    return {"failure": failure, "records": herald.kept, "threads": threads, "pid": os.getpid()}
+    return {"failure": failure, "records": log_buffer.kept, "threads": threads, "pid": os.getpid()}
 
 
 def _describe(error: BaseException, reason: str, by_value: bool) -> bytes:
@@ -375,20 +375,20 @@ def _prepare_forks(config: Dict[str, Any]) -> bool:
     """Do once what every worker needs, and keep the collector from writing to the pages that are shared; return whether it was at work."""
     import mmap  # noqa: F401
 
-    from . import rehearsal
+    from . import warm_up
 
     collecting = gc.isenabled()
     gc.disable()
-    for _ in range(rehearsal.TIMES):
+    for _ in range(warm_up.TIMES):
         _reseed()
-    rehearsal.rehearse(config["surroundings"], config["version"])
+    warm_up.warm_up(config["surroundings"], config["version"])
     if hasattr(gc, "freeze"):
         gc.freeze()  # without a collection before, which takes as long as many a fork
     return collecting
 
 
 def _forget_exit_hooks() -> None:
-    """Leave what the preload has registered for its end to the nursery, where it runs once, and keep what serves new objects.
+    """Leave what the preload has registered for its end to the fork server, where it runs once, and keep what serves new objects.
 
     As with ``multiprocessing``: a fork must not remove a temporary folder that its siblings use, or end a library that they share.
     """
