@@ -47,7 +47,7 @@ MEMFD = not PLAIN and _has_memfd()
 
 #: Bytes of a file for shared memory, of which only touched pages exist (``worker/shm_arena.py``).
 FILE = 1 << 44
-#: Bytes of the tables of words at its beginning; ``worker.shm_arena.HEADER``.
+#: Bytes of the tables of words at its beginning; ``worker.wire.ARENA_HEADER``.
 HEADER = 2 * 4 * 65536
 
 # The host's descriptors of all pools, from their making to their closing. A forked child of the host must close every one of them: it would

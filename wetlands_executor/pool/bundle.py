@@ -28,6 +28,7 @@ _MODULES = (
     "code_sources",
     "code_texts",
     "code_variants",
+    "config",
     "current_task",
     "imports",
     "injection",

@@ -35,7 +35,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wetlands_executor import children, descriptors
 from wetlands_executor.pool import bundle, spawn
@@ -56,6 +56,9 @@ from wetlands_executor.system import (
     set_blocking,
 )
 from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.worker.config import ProcessConfig
 
 #: Seconds that a fork server may take to fork: it does nothing else.
 FORK_TIMEOUT = 20.0
@@ -302,7 +305,7 @@ class ForkServer:
         if not wanted():
             process.kill_tree()  # Race: `give_up` looked before there was anything to end
         context = current_settings()
-        config = {
+        config: ProcessConfig = {
             "preload": self._preload,
             "surroundings": context.data,
             "authkey": bytes(multiprocessing.current_process().authkey),
@@ -490,6 +493,6 @@ def _here() -> str:
         return ""
 
 
-def _record(content: dict[str, Any]) -> bytes:
+def _record(content: Any) -> bytes:
     data = pickle.dumps(content, 4)
     return _LENGTH.pack(len(data)) + data

@@ -376,12 +376,6 @@ def can_fork_workers() -> bool:
     return True
 
 
-def stack_signal() -> int | None:
-    """Return the signal at which a worker prints its Python stacks (the worker's half is in ``worker/runner.py``); None on Windows."""
-    last: int | None = getattr(signal, "SIGRTMAX", None)
-    return getattr(signal, "SIGUSR2", None) if last is None else last - 1
-
-
 def signal_name(code: int | None) -> str | None:
     """Return the name of the signal of a negative exit code."""
     if code is None or code >= 0:

@@ -44,6 +44,7 @@ from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Piece
+    from wetlands_executor.worker.config import WorkerConfig
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -228,27 +229,25 @@ class Starter:
         context = current_settings()
         data, code, bytecode = settings.initializer or (None, None, False)
         process.outbox.told(context, settings.needs)
-        return pickle.dumps(
-            {
-                "nonce": process.nonce,
-                "magic": interpreter.MAGIC if interpreter.PORTABLE else None,
-                "surroundings": context.data,
-                "context": context.number,
-                "authkey": bytes(multiprocessing.current_process().authkey),
-                "preload": [] if process.process.forked else settings.preload,
-                "initializer": data,
-                "pieces": [(piece.number, piece.data) for piece in settings.needs],
-                "initializer_code": code if bytecode else None,
-                "version": python_version(),
-                "argv": arguments_of_host(),
-                "main": main_of_host(),
-                "print_frames": descriptors.THREADS,
-                "carries": process.parcels.arena is not None and process.parcels.arena.carries,
-                "incarnation": process.parcels.incarnation,
-                "arena_limit": arena.LIMIT,
-            },
-            4,
-        )
+        config: WorkerConfig = {
+            "nonce": process.nonce,
+            "magic": interpreter.MAGIC if interpreter.PORTABLE else None,
+            "surroundings": context.data,
+            "context": context.number,
+            "authkey": bytes(multiprocessing.current_process().authkey),
+            "preload": [] if process.process.forked else settings.preload,
+            "initializer": data,
+            "pieces": [(piece.number, piece.data) for piece in settings.needs],
+            "initializer_code": code if bytecode else None,
+            "version": python_version(),
+            "argv": arguments_of_host(),
+            "main": main_of_host(),
+            "print_frames": descriptors.THREADS,
+            "carries": process.parcels.arena is not None and process.parcels.arena.carries,
+            "incarnation": process.parcels.incarnation,
+            "arena_limit": arena.LIMIT,
+        }
+        return pickle.dumps(config, 4)
 
     def _check_started(self, process: WorkerProcess) -> None:
         if not process.ready and self._parts.workers.has(process) and process.reason is None:

@@ -26,6 +26,7 @@ from wetlands_executor.pool.worker_output import WorkerOutput
 from wetlands_executor.scheduling.phases import IllegalMove, moved
 from wetlands_executor.sharedmem.results import ResultMemory
 from wetlands_executor.worker import wire
+from wetlands_executor.worker.system import stack_signal
 
 
 class WorkerPhase(Enum):
@@ -366,7 +367,7 @@ class WorkerProcess:
 
     def ask_for_stacks(self) -> bool:
         """Let the process print its Python stacks to stderr; False if it cannot."""
-        number = spawn.stack_signal()
+        number = stack_signal()
         if number is None:
             return False
         self.output.expect_stacks()

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from wetlands_executor import descriptors, threads
+from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ IDLE = 10.0
 incarnations = itertools.count(16)
 
 #: Owner words: of a free block, of one of the host's.
-FREE, HOST = 0, 1
+FREE, HOST = wire.FREE, wire.HOST
 
 
 def _limit() -> int | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wetlands_executor.worker.shm_arena import Region
 
 #: Where the second table of words is in a file (``worker/shm_arena.py``, which is not imported before it is needed): the leases.
-LEASES = 4 * 65536
+LEASES = wire.ARENA_LEASES
 
 
 class OutOfBandResult:

@@ -30,6 +30,8 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
 
+    from .config import ProcessConfig
+
 # Type checkers do not look at the rest on other platforms.
 assert sys.platform == "linux"
 
@@ -294,7 +296,7 @@ def _receive(line: Any) -> Tuple[bytes, List[int]]:
 # --- the preload
 
 
-def _preload(config: Dict[str, Any]) -> Dict[str, Any]:
+def _preload(config: ProcessConfig) -> Dict[str, Any]:
     """Import the modules; return what the host wants to know."""
     # Imports make objects that stay. Looking for garbage among them again and again takes a tenth of the time.
     thresholds = gc.get_threshold()
@@ -371,7 +373,7 @@ def _refuse_threads(started: Dict[str, List[Any]], by_value: bool) -> Optional[b
 # --- before and after the fork
 
 
-def _prepare_forks(config: Dict[str, Any]) -> bool:
+def _prepare_forks(config: ProcessConfig) -> bool:
     """Do once what every worker needs, and keep the collector from writing to the pages that are shared; return whether it was at work."""
     import mmap  # noqa: F401
 
@@ -381,7 +383,7 @@ def _prepare_forks(config: Dict[str, Any]) -> bool:
     gc.disable()
     for _ in range(warm_up.TIMES):
         _reseed()
-    warm_up.warm_up(config["surroundings"], config["version"])
+    warm_up.warm_up(config)
     if hasattr(gc, "freeze"):
         gc.freeze()  # without a collection before, which takes as long as many a fork
     return collecting

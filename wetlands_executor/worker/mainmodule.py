@@ -16,6 +16,8 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional
 
+    from .config import ProcessConfig
+
 #: Functions of the host's ``__main__`` that were rebuilt here, by name.
 _functions: Dict[str, Any] = {}
 
@@ -36,7 +38,7 @@ class Host:
     importable: Optional[bool] = None
 
 
-def install(config: Dict[str, Any]) -> None:
+def install(config: ProcessConfig) -> None:
     """Make ``__main__`` stand for the host's; ``config`` has "main": (prefix, file or None, name or None for ``python -m``)."""
     Host.prefix, Host.file, name = config["main"]
     if Host.file is not None:

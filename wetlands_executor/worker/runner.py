@@ -31,12 +31,14 @@ from .current_task import RemoteTaskHandle
 from .progress import Progress
 
 # What every call needs, without a look into the module each time.
-from .system import HIGH, move_up, set_blocking
+from .system import HIGH, move_up, set_blocking, stack_signal
 from .wire import ANSWER, ANSWER_MOST, ANSWERED, AWAITED, CANCELLED, MANY, NONE, PLAIN, RUN, STARTED_NS, TAKEN
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Set, Tuple
+
+    from .config import ProcessConfig, WorkerConfig
 
 
 async def _coroutine() -> None:
@@ -89,7 +91,7 @@ class Runner:
             self.bell = -1  # a task could close it and get its number for a file
         self.parcels: Any = None
         self.carries = False
-        self.config: Dict[str, Any] = {}
+        self.config: Any = {}  # a WorkerConfig, once it has come
         self.pid = os.getpid()
         self.progress = Progress(self.channel, self.board)
         self.thread = get_ident()
@@ -121,7 +123,8 @@ class Runner:
         """Read the configuration, say hello, prepare; True if the worker may take calls."""
         channel = self.channel
         _kind, _ident, data = channel.read_record()
-        self.config = config = loads(data)
+        config: WorkerConfig = loads(data)
+        self.config = config
         channel.nonce = config["nonce"]
         channel.by_value = config["magic"] in (None, _magic())
         if not channel.by_value:
@@ -622,17 +625,16 @@ def _run_coroutine(value: Any) -> Any:
     return asyncio.run(value)
 
 
-def _use_program(config: Dict[str, Any]) -> None:
+def _use_program(config: ProcessConfig) -> None:
     """Give tasks the arguments and the ``__main__`` of the host's program; those of this process say how it was started."""
-    if "argv" in config:
-        from . import mainmodule
-        from .imports import native
+    from . import mainmodule
+    from .imports import native
 
-        sys.argv = [native(arg) for arg in config["argv"]]
-        mainmodule.install(config)
+    sys.argv = [native(arg) for arg in config["argv"]]
+    mainmodule.install(config)
 
 
-def surround(config: Dict[str, Any], runner: Any) -> None:
+def surround(config: ProcessConfig, runner: Any) -> None:
     """Make user code find what it finds in every worker: the host's project folders, its key, our stand-ins, its logging."""
     from . import imports, records
 
@@ -678,11 +680,9 @@ def watch_for_faults() -> None:
 
     try:
         faulthandler.enable(2)
-        if hasattr(faulthandler, "register"):
-            import _signal
-
-            # The same choice as in the host's ``spawn.stack_signal``.
-            faulthandler.register(_signal.SIGRTMAX - 1 if hasattr(_signal, "SIGRTMAX") else _signal.SIGUSR2, 2)
+        number = stack_signal()
+        if number is not None and hasattr(faulthandler, "register"):
+            faulthandler.register(number, 2)
     except (OSError, RuntimeError, ValueError):
         pass  # no usable stderr: the crash will be described by its signal alone
 

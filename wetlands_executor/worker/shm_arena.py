@@ -32,6 +32,7 @@ from _thread import RLock
 from _weakref import ref as weak_reference
 from _weakrefset import WeakSet
 
+from . import wire
 from .available_memory import available_memory
 from .shared_page import fence
 from .shm_copy import copy as copy  # arena's users copy into its blocks
@@ -45,10 +46,10 @@ FREE, HOST, WORKER = 0, 1, 2
 #: From this word on it is the number of a shared array.
 SHARED = 1 << 31
 #: Blocks of one file at most.
-SLOTS = 65536
+SLOTS = wire.ARENA_SLOTS
 #: Bytes before the first block: a word per block; in a file of results also a word per block of the arguments: 1 while this worker looks
 #: at a shared array there.
-HEADER = 2 * 4 * SLOTS
+HEADER = wire.ARENA_HEADER
 #: Bytes of the file. Only touched pages exist.
 SIZE = 1 << 44
 #: Blocks of up to half of this share a mapping of this size; greater ones have one of their own.
@@ -185,7 +186,7 @@ class Region:
         self._header = _Extent(fd, 0, HEADER, False)
         words = ctypes.c_uint32 * SLOTS
         self.words: Any = words.from_address(self._header.address)
-        self.leases: Any = words.from_address(self._header.address + 4 * SLOTS)
+        self.leases: Any = words.from_address(self._header.address + wire.ARENA_LEASES)
         self.live: Dict[Any, Root] = {}
         self._extents: Dict[int, _Extent] = {}
         self._types: Dict[int, Any] = {}

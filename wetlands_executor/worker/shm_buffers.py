@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .shm_arena import Blocks, Region, Root
 
 
-FREE, HOST = 0, 1  # as in ``arena``, which may not be importable
+FREE, HOST = wire.FREE, wire.HOST
 
 
 class Parcels:

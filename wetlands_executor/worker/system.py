@@ -5,14 +5,15 @@ What only the fork server uses is not here: that runs on Linux. Any thread.
 
 from __future__ import annotations
 
+import _signal
 import os
 import sys
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Optional
 
-__all__ = ["HIGH", "can_read", "move_up", "preadv", "readinto", "set_blocking"]
+__all__ = ["HIGH", "can_read", "move_up", "preadv", "readinto", "set_blocking", "stack_signal"]
 
 #: Numbers of descriptors from here on are ours alone.
 HIGH = 500
@@ -71,3 +72,9 @@ else:
     def move_up(fd: int, lowest: int = HIGH) -> int:  # noqa: ARG001 - one signature
         """Return ``fd``: its numbers end at 8,192, and no task closes ranges of them."""
         return fd
+
+
+def stack_signal() -> Optional[int]:
+    """Return the signal at which a worker prints its Python stacks, for both ends; None on Windows."""
+    last: Optional[int] = getattr(_signal, "SIGRTMAX", None)
+    return getattr(_signal, "SIGUSR2", None) if last is None else last - 1

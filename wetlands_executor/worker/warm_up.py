@@ -16,25 +16,28 @@ from _signal import signal as set_signal
 
 from . import current_task, wire
 from .calls import dumps
+from .config import idle
 from .runner import Runner
 from .system import set_blocking
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional
+    from typing import Any, List, Optional
+
+    from .config import ProcessConfig
 
 #: CPython 3.11 to 3.13 specialize what has run twice to eight times; more than this saves nothing more.
 TIMES = 10
 _CALLS = 3
 
 
-def warm_up(surroundings: bytes, version: str) -> None:
+def warm_up(config: ProcessConfig) -> None:
     """Run a worker's start and a few calls, again and again. Where descriptors are short it does less."""
     handler = getsignal(SIGINT)
     _look_into_folders()
     try:
         for _ in range(TIMES):
-            _run_once(surroundings, version)
+            _run_once(config)
     except OSError:
         pass  # it was only to save memory
     finally:
@@ -49,14 +52,14 @@ def _look_into_folders() -> None:
             finder.find_spec("_wetlands_worker_nothing", None)
 
 
-def _run_once(surroundings: bytes, version: str) -> None:
+def _run_once(config: ProcessConfig) -> None:
     pipes: List[int] = []
     runner: Optional[Runner] = None
     try:
         for _ in range(3):
             pipes += os.pipe()
         inbox, frames, bulk, records, answers, results = pipes
-        _write_all(frames, records, surroundings, version)
+        _write_all(frames, records, config)
         os.close(frames)  # the end of the inbox is the order to stop
         pipes = [records, answers]
         runner = Runner([inbox, bulk, results, -1, -1, -1, -1, -1])
@@ -70,25 +73,12 @@ def _run_once(surroundings: bytes, version: str) -> None:
             os.close(fd)
 
 
-def _write_all(frames: int, records: int, surroundings: bytes, version: str) -> None:
-    config: Dict[str, Any] = {
-        "nonce": 0,
-        "magic": None,
-        "surroundings": surroundings,
-        "context": 1,
-        "preload": [],
-        "initializer": None,
-        "version": version,
-        "print_frames": False,
-        "carries": False,
-        "incarnation": 0,
-        "arena_limit": 0,
-    }
+def _write_all(frames: int, records: int, config: ProcessConfig) -> None:
     definition = dumps(("reference", __name__, "_echo", None), 4)
     arguments = dumps((("text", 1), {}), 5)
     for pipe in (frames, records):
         set_blocking(pipe, False)
-    _write(records, _record(wire.CONFIG, 0, dumps(config, 4)))
+    _write(records, _record(wire.CONFIG, 0, dumps(idle(config), 4)))
     _write(records, _record(wire.DEFINITION, 1, definition))
     for item in range(1, 1 + _CALLS):
         _write(frames, wire.CALL_FRAME.pack(wire.RUN, wire.PLAIN, len(arguments), 1, 1, item, arguments))

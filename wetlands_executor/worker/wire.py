@@ -46,6 +46,15 @@ BYTES, TEXT, PICKLE = 0, 1, 2
 NUMBER_BITS = 40
 NUMBER = (1 << NUMBER_BITS) - 1
 
+# A file of shared memory: a table of words that say who owns each block, one of leases, the blocks.
+#: Words of each table.
+ARENA_SLOTS = 65536
+#: Where the table of leases begins, and where the blocks do, in bytes.
+ARENA_LEASES = 4 * ARENA_SLOTS
+ARENA_HEADER = 2 * ARENA_LEASES
+#: Owners: none, the host; any other number is the incarnation of a worker.
+FREE, HOST = 0, 1
+
 #: kind, length, id
 RECORD = struct.Struct("<BxxxQQ")
 # Kinds of bulk records.

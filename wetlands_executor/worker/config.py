@@ -1,0 +1,79 @@
+"""What the host tells a process when it starts: the keys, for both ends, and their types.
+
+The host fills in both (``pool/start.py``, ``pool/fork_server.py``); a fork server makes that of its
+warm-up itself, from its own. Nothing is executed here when a worker starts.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, List, Optional, Tuple, TypedDict
+
+    class ProcessConfig(TypedDict):
+        """Of every process: a worker, or what forks workers.
+
+        Attributes:
+            magic: how bytecode has to be marked to travel; None sends none.
+            surroundings: the host's settings, pickled.
+            authkey: of the host's ``multiprocessing``.
+            preload: modules to import.
+            version: of the host's Python.
+            argv: arguments of the host's program.
+            main: folder, file and name of its ``__main__``.
+        """
+
+        magic: Optional[str]
+        surroundings: bytes
+        authkey: bytes
+        preload: List[str]
+        version: str
+        argv: List[str]
+        main: Tuple[Any, ...]
+
+    class WorkerConfig(ProcessConfig):
+        """Of a worker.
+
+        Attributes:
+            nonce: of the incarnation; frames carry it.
+            context: number of the settings.
+            initializer: pickled function and arguments; None if there is none.
+            initializer_code: names the function if it travels as bytecode; else None.
+            pieces: (number, content) of large objects that the initializer reaches.
+            print_frames: what tasks print goes into frames, because pipes cannot be polled.
+            carries: large results may lie in shared memory.
+            incarnation: owner word of the worker in shared memory.
+            arena_limit: bytes of shared memory that the results may take; None is no limit.
+        """
+
+        nonce: int
+        context: int
+        initializer: Optional[bytes]
+        initializer_code: Any
+        pieces: List[Tuple[int, bytes]]
+        print_frames: bool
+        carries: bool
+        incarnation: int
+        arena_limit: Optional[int]
+
+
+def idle(config: ProcessConfig) -> WorkerConfig:
+    """Return the configuration of a worker that imports, shares and prints nothing."""
+    return {
+        "magic": None,
+        "surroundings": config["surroundings"],
+        "authkey": config["authkey"],
+        "preload": [],
+        "version": config["version"],
+        "argv": config["argv"],
+        "main": config["main"],
+        "nonce": 0,
+        "context": 1,
+        "initializer": None,
+        "initializer_code": None,
+        "pieces": [],
+        "print_frames": False,
+        "carries": False,
+        "incarnation": 0,
+        "arena_limit": 0,
+    }
