@@ -18,6 +18,8 @@ from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 
+#: Seconds that a worker (its exit hooks, its threads that are no daemons) or a fork server may take to end by itself before it is killed.
+STOP_GRACE = 5.0
 #: Seconds that a worker may take to print its stacks before it is killed.
 STACKS_GRACE = 0.2
 

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable
 from functools import partial
 
+from wetlands_executor.pool import deadlines
 from wetlands_executor.pool.announcing import Announcing
 from wetlands_executor.pool.call import Call
 from wetlands_executor.pool.deadlines import Deadlines
@@ -18,8 +19,6 @@ from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.state import PoolState
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 
-#: Seconds that a worker may take to end by itself (exit hooks, non-daemon threads) before it is killed.
-STOP_GRACE = 5.0
 #: Seconds after which a kill that met no running call is tried again.
 KILL_AGAIN = 0.005
 
@@ -120,7 +119,7 @@ class Orders:
         """Let a worker end."""
         process = self._workers.processes[action.worker]
         process.stop()
-        self._deadlines.kill_later(process, STOP_GRACE)
+        self._deadlines.kill_later(process, deadlines.STOP_GRACE)
 
     def kill(self, action: st.KillWorker) -> None:
         """End a worker, or give up one that is being started."""

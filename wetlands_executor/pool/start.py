@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wetlands_executor import descriptors, threads
 from wetlands_executor.errors import describe
-from wetlands_executor.pool import bundle, ports, spawn
+from wetlands_executor.pool import bundle, deadlines, ports, spawn
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.delivery import SerialThread
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
     from wetlands_executor.worker.config import WorkerConfig
 
 LOGGER = logging.getLogger("concurrent.futures")
-
-#: Seconds that a fork server may take to end by itself.
-STOP_GRACE = 5.0
 
 Launch: TypeAlias = Callable[[int], tuple[Sequence[str], Mapping[str, str], str | None]]
 
@@ -128,7 +125,7 @@ class Starter:
         """End the starter thread, then the fork server, when the workers are gone."""
         self.thread.end()
         if self._settings.fork_server is not None:
-            self._settings.fork_server.end(STOP_GRACE)
+            self._settings.fork_server.end(deadlines.STOP_GRACE)
 
     def _spawn(self, worker: int, index: int, asked: int) -> None:
         """Start a process. Starter thread."""
