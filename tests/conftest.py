@@ -1,7 +1,10 @@
-"""What every test of this project has around it: leak detection, stacks of whatever hangs, interpreters, seeds.
+"""What every test of this project has around it.
 
-``tests`` is a package and the folder above it is on ``sys.path``, here and (because ``sys.path`` travels) in every worker: a function of
-``tests.contract.workload`` has the same name in all processes.
+Leak detection, stacks of whatever hangs, interpreters, seeds.
+
+``tests`` is a package and the folder above it is on ``sys.path``, here and (because ``sys.path``
+travels) in every worker: a function of ``tests.contract.workload`` has the same name in all
+processes.
 """
 
 from __future__ import annotations
@@ -28,9 +31,11 @@ from tests.support import interpreters as _interpreters  # noqa: E402 - needs th
 from tests.support.summary import summary_lines  # noqa: E402
 
 #: Processes that run the whole suite between them: one more than there are cores, because tests
-#: wait for their workers most of the time; no more than three, because their deadlines count seconds.
+#: wait for their workers most of the time; no more than three, because their deadlines count
+#: seconds.
 PROCESSES = min(3, (os.cpu_count() or 1) + 1)
-#: Seconds after a test's own time-out at which the whole session is given up: the time-out's signal did not reach the main thread.
+#: Seconds after a test's own time-out at which the whole session is given up: the time-out's signal
+#: did not reach the main thread.
 HARD_LIMIT_MARGIN = 30.0
 
 _stderr_copy = pytest.StashKey[int]()
@@ -40,11 +45,13 @@ _failed = pytest.StashKey[bool]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Let several processes share the files of the whole suite; what is asked for by name runs here.
+    """Let several processes share the files of the whole suite.
 
-    Each of them is a session of its own: its own mark for leaked processes, its own temporary folder.
-    A file's tests stay together, so that fixtures of a module are made once. ``-n 0`` runs the whole
-    suite in one process, as ``--pdb``, ``-s`` and ``--last-failed`` do.
+    What is asked for by name runs here.
+
+    Each of them is a session of its own: its own mark for leaked processes, its own temporary
+    folder. A file's tests stay together, so that fixtures of a module are made once. ``-n 0`` runs
+    the whole suite in one process, as ``--pdb``, ``-s`` and ``--last-failed`` do.
     """
     option = config.option
     if hasattr(config, "workerinput") or not config.pluginmanager.has_plugin("xdist"):
@@ -60,19 +67,29 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that have slow tests: the last file should not keep one process alone."""
+    """Begin with the files that have slow tests.
+
+    The last file should not keep one process alone.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register our marker, mark our processes, and give the session a temporary folder that nobody else writes to."""
-    config.addinivalue_line("markers", "leaks_ok(reason): this test leaves processes, threads, descriptors or memory behind on purpose")
-    config.addinivalue_line("markers", "stamps(*names): the kinds of executor that a contract test is stamped over")
+    config.addinivalue_line(
+        "markers",
+        "leaks_ok(reason): this test leaves processes, threads, "
+        "descriptors or memory behind on purpose",
+    )
+    config.addinivalue_line(
+        "markers", "stamps(*names): the kinds of executor that a contract test is stamped over"
+    )
     dispositions.restore()
     leaks.mark_session()
     config.stash[_stderr_copy] = os.dup(2)
-    # Other sessions on this machine leave and remove `wetlands*` files at any moment; pytest's own folders stay where people look for them.
+    # Other sessions on this machine leave and remove `wetlands*` files at any moment; pytest's own
+    # folders stay where people look for them.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix="wlt-")
     config.stash[_temporary_folder] = (folder, os.environ.get("TMPDIR"))
@@ -106,7 +123,9 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash.setdefault(summary_lines, []).extend(lines)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     """Print the totals that test modules have left."""
     for line in config.stash.get(summary_lines, []):
         terminalreporter.write_line(line)
@@ -119,7 +138,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves anything behind, after a bounded wait for what is on its way out.
 
-    A test that has failed anyway is only cleaned up after: its frames, kept for the report, hold on to whatever they held.
+    A test that has failed anyway is only cleaned up after: its frames, kept for the report, hold on
+    to whatever they held.
     """
     if marker := request.node.get_closest_marker("leaks_ok"):
         if not (marker.args or marker.kwargs.get("reason")):
@@ -151,9 +171,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """End a session that a test's own time-out could not save, with the stacks of all threads."""
     marker = item.get_closest_marker("timeout")
     limit = marker.kwargs.get("timeout") or (marker.args[0] if marker.args else 0) if marker else 0
-    limit = float(limit or item.config.getini("timeout") or 0) if item.config.pluginmanager.has_plugin("timeout") else 0.0
+    limit = (
+        float(limit or item.config.getini("timeout") or 0)
+        if item.config.pluginmanager.has_plugin("timeout")
+        else 0.0
+    )
     if limit and sys.gettrace() is None:
-        faulthandler.dump_traceback_later(limit + HARD_LIMIT_MARGIN, exit=True, file=item.config.stash[_stderr_copy])
+        faulthandler.dump_traceback_later(
+            limit + HARD_LIMIT_MARGIN, exit=True, file=item.config.stash[_stderr_copy]
+        )
     try:
         return (yield)
     finally:
@@ -178,12 +204,20 @@ def _what_children_do() -> str:
         parts.append(leaks.describe_process(pid))
         for name in ("wchan", "stack"):  # the second one needs privileges
             try:
-                parts.append(f"  {name}: {Path(f'/proc/{pid}/{name}').read_text(errors='replace').strip()}")
+                parts.append(
+                    f"  {name}: {Path(f'/proc/{pid}/{name}').read_text(errors='replace').strip()}"
+                )
             except OSError:
                 continue
         if spy:
             try:
-                done = subprocess.run([spy, "dump", "--pid", str(pid)], capture_output=True, text=True, timeout=10, check=False)
+                done = subprocess.run(
+                    [spy, "dump", "--pid", str(pid)],
+                    capture_output=True,
+                    text=True,
+                    timeout=10,
+                    check=False,
+                )
                 parts.append(done.stdout or done.stderr)
             except (OSError, subprocess.SubprocessError):
                 continue
@@ -201,7 +235,10 @@ def interpreters() -> tuple[_interpreters.Interpreter, ...]:
 
 @pytest.fixture(params=_interpreters.MINORS)
 def anypython(request: pytest.FixtureRequest) -> _interpreters.Interpreter:
-    """Run the test once under each Python version from 3.8 on; those that this machine does not have are skipped."""
+    """Run the test once under each Python version from 3.8 on.
+
+    Those that this machine does not have are skipped.
+    """
     for interpreter in _interpreters.find():
         if interpreter.minor == request.param:
             return interpreter
@@ -210,7 +247,10 @@ def anypython(request: pytest.FixtureRequest) -> _interpreters.Interpreter:
 
 @pytest.fixture
 def stress_rng(request: pytest.FixtureRequest) -> random.Random:
-    """A random generator whose seed is shown when the test fails; ``WETLANDS_SEED=n`` repeats the run."""
+    """A random generator whose seed is shown when the test fails.
+
+    ``WETLANDS_SEED=n`` repeats the run.
+    """
     seed = int(os.environ.get("WETLANDS_SEED") or random.SystemRandom().randrange(2**32))
     request.node.add_report_section("setup", "seed", f"WETLANDS_SEED={seed} repeats this run")
     return random.Random(seed)

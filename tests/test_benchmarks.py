@@ -1,4 +1,7 @@
-"""The benchmark program runs, and what it writes is complete. Its figures are nobody's business here: a busy machine must not fail a test."""
+"""The benchmark program runs, and what it writes is complete.
+
+Its figures are nobody's business here: a busy machine must not fail a test.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,35 @@ from tests.benchmarks.model import UNITS, Bound, Case, faster
 from tests.benchmarks.registry import cases
 from tests.benchmarks.systems import SYSTEMS
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the measuring reads /proc and uses named pipes")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the measuring reads /proc and uses named pipes"
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(*arguments: object, output: Path) -> tuple[dict[str, Any], str]:
-    command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--json", str(output), *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=100, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks",
+        "--quick",
+        "--json",
+        str(output),
+        *map(str, arguments),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(output.read_text(encoding="utf-8")), done.stdout
 
 
 def test_it_runs_and_its_json_is_complete(tmp_path: Path) -> None:
     chosen = ["roundtrip-pinned", "queued", "map-1k", "killed", "update"]
-    found, printed = run("--systems", "ours", "ppe-fork", "--cases", *chosen, output=tmp_path / "found.json")
+    found, printed = run(
+        "--systems", "ours", "ppe-fork", "--cases", *chosen, output=tmp_path / "found.json"
+    )
     assert list(found["cases"]) == chosen
     assert found["quick"] is True
     assert {"python", "cores", "load", "date"} <= set(found["machine"])
@@ -38,12 +55,18 @@ def test_it_runs_and_its_json_is_complete(tmp_path: Path) -> None:
         case = cases()[name]
         ours = result["systems"]["ours"]
         assert ours["error"] is None, (name, ours)
-        assert {figure: len(values) for figure, values in ours["figures"].items()} == dict.fromkeys(case.figures, 1), name
+        assert {figure: len(values) for figure, values in ours["figures"].items()} == dict.fromkeys(
+            case.figures, 1
+        ), name
         assert ours["left_behind"] == []
         assert set(case.others) <= set(result["systems"])
-        assert [bound["text"] for bound in result["bounds"]] == [bound.text for bound in case.bounds]
+        assert [bound["text"] for bound in result["bounds"]] == [
+            bound.text for bound in case.bounds
+        ]
         for bound, said in zip(case.bounds, result["bounds"], strict=True):
-            measured = not bound.of or any(result["systems"].get(name, {}).get("figures") for name in bound.of)
+            measured = not bound.of or any(
+                result["systems"].get(name, {}).get("figures") for name in bound.of
+            )
             assert (said["value"] is not None) == measured, (name, bound.text)
             assert said["met"] is None, "a quick run is no ground to judge on"
         assert result["title"] in printed
@@ -52,7 +75,16 @@ def test_it_runs_and_its_json_is_complete(tmp_path: Path) -> None:
 @pytest.mark.timeout(60)
 def test_a_system_that_hangs_is_named_and_ended(tmp_path: Path) -> None:
     """The fixture that looks for leaks sees to it that nothing is left of it."""
-    found, printed = run("--cases", "idle", "--systems", "ours", "ppe-spawn", "--limit", "0.2", output=tmp_path / "found.json")
+    found, printed = run(
+        "--cases",
+        "idle",
+        "--systems",
+        "ours",
+        "ppe-spawn",
+        "--limit",
+        "0.2",
+        output=tmp_path / "found.json",
+    )
     for system in ("ours", "ppe-spawn"):
         assert found["cases"]["idle"]["systems"][system]["error"] == "no answer within 0.2 s"
     assert "failed: no answer within 0.2 s" in printed
@@ -65,7 +97,9 @@ def test_the_steps_of_a_round_trip_are_measured(tmp_path: Path) -> None:
     steps = found["steps"]["steps"]
     missing = [(label, reason) for _where, label, value, reason in steps if value is None]
     assert len(missing) < len(steps) / 2, missing
-    assert {"function runs", "submit() has returned", "result() has returned"} <= {label for label, _at in found["steps"]["timeline"]}
+    assert {"function runs", "submit() has returned", "result() has returned"} <= {
+        label for label, _at in found["steps"]["timeline"]
+    }
     assert "| step alone, everything warm | where | us |" in printed
 
 
@@ -82,9 +116,15 @@ def test_a_case_is_about_systems_and_figures_that_exist(case: Case) -> None:
 
 
 def test_bounds_are_judged_by_medians() -> None:
-    found = {"ours": {"time": [2.0, 1.0, 9.0], "size": [7.0]}, "slow": {"time": [30.0, 20.0, 10.0]}, "fast": {"time": [16.0]}}
+    found = {
+        "ours": {"time": [2.0, 1.0, 9.0], "size": [7.0]},
+        "slow": {"time": [30.0, 20.0, 10.0]},
+        "fast": {"time": [16.0]},
+    }
     assert Bound("", 8, of=("fast",)).value(found) == 2.0 / 16.0
-    assert faster(8, "slow", "fast").value(found) == 2.0 / 16.0, "the best of those that were measured"
+    assert faster(8, "slow", "fast").value(found) == 2.0 / 16.0, (
+        "the best of those that were measured"
+    )
     assert faster(10, "slow", "absent").at_most == pytest.approx(2.0 / 20.0)
     assert Bound("", 8, "size").value(found) == 7.0
     assert Bound("", 8, of=("absent",)).value(found) is None
@@ -92,7 +132,12 @@ def test_bounds_are_judged_by_medians() -> None:
 
 
 def test_figures_are_written_for_people() -> None:
-    assert [report.number(value, "s") for value in (2.5, 0.0125, 13.4e-6, 0.25e-6)] == ["2.5 s", "12.5 ms", "13.4 us", "0.25 us"]
+    assert [report.number(value, "s") for value in (2.5, 0.0125, 13.4e-6, 0.25e-6)] == [
+        "2.5 s",
+        "12.5 ms",
+        "13.4 us",
+        "0.25 us",
+    ]
     assert [report.number(value, "bytes") for value in (600.4, 5_400_000)] == ["600 B", "5.4 MB"]
 
 
@@ -101,7 +146,9 @@ def test_the_pages_have_a_place_for_the_figures() -> None:
         text = (ROOT / "docs" / page).read_text(encoding="utf-8")
         filled = report.fill(text, mark, iter(["| new |"]))
         assert "| new |" in filled
-        assert report.fill(filled, mark, iter(["| newer |"])) == filled.replace("| new |", "| newer |")
+        assert report.fill(filled, mark, iter(["| newer |"])) == filled.replace(
+            "| new |", "| newer |"
+        )
     with pytest.raises(ValueError, match="no place for figures"):
         report.fill("nothing", "figures", iter(()))
 
@@ -110,6 +157,16 @@ def test_the_picture_is_drawn_from_the_json(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run("--cases", "no-ops", "--systems", "ours", "ppe-fork", output=tmp_path / "found.json")
     picture = tmp_path / "found.svg"
-    run("--only-load", "--load", tmp_path / "found.json", "--plot", picture, output=tmp_path / "again.json")
+    run(
+        "--only-load",
+        "--load",
+        tmp_path / "found.json",
+        "--plot",
+        picture,
+        output=tmp_path / "again.json",
+    )
     assert "ProcessPoolExecutor (fork)" in picture.read_text(encoding="utf-8")
-    assert json.loads((tmp_path / "again.json").read_text())["cases"] == json.loads((tmp_path / "found.json").read_text())["cases"]
+    assert (
+        json.loads((tmp_path / "again.json").read_text())["cases"]
+        == json.loads((tmp_path / "found.json").read_text())["cases"]
+    )

@@ -166,7 +166,9 @@ def test_garbage_is_collected_before_anything_is_called_a_leak() -> None:
     assert not leaked(before)
 
 
-@pytest.mark.leaks_ok("shows that the marker switches the check off; the descriptor is closed by a finalizer")
+@pytest.mark.leaks_ok(
+    "shows that the marker switches the check off; the descriptor is closed by a finalizer"
+)
 def test_the_marker_switches_the_check_off(request: pytest.FixtureRequest) -> None:
     read, write = os.pipe()
     os.close(write)
@@ -175,10 +177,15 @@ def test_the_marker_switches_the_check_off(request: pytest.FixtureRequest) -> No
 
 def test_a_leaking_test_fails_in_a_session_of_its_own(tmp_path: Path) -> None:
     """The fixture as pytest runs it: one test leaks a descriptor, one does not."""
-    (tmp_path / "test_inner.py").write_text("import os\n\ndef test_leaks():\n    os.pipe()\n\ndef test_clean():\n    pass\n", encoding="utf-8")
+    (tmp_path / "test_inner.py").write_text(
+        "import os\n\ndef test_leaks():\n    os.pipe()\n\ndef test_clean():\n    pass\n",
+        encoding="utf-8",
+    )
     conftest = Path(leaks.__file__).parents[1] / "conftest.py"
     (tmp_path / "conftest.py").write_text(
-        f"import sys; sys.path.insert(0, {str(conftest.parent.parent)!r})\nfrom tests.conftest import *\n", encoding="utf-8"
+        f"import sys; sys.path.insert(0, {str(conftest.parent.parent)!r})\nfrom tests.conftest "
+        f"import *\n",
+        encoding="utf-8",
     )
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     done = subprocess.run(

@@ -1,10 +1,10 @@
 """The arguments of a call as a short text, for messages: ``('scan_0003.tif', 4, channel=2)``.
 
-The text is made when it is asked for, or when a call has failed: from the values where this process has
-them still, else from the pickle that is kept for the worker anyway. No code of the user's runs: values
-of exact builtin types are shown, cut where they are long; of an array the shape and the type of its
-elements; of everything else the name of its class. A pickle is walked through, not loaded: what it
-names is never looked up. Raises nothing. Owns no state. Entered by any thread.
+The text is made when it is asked for, or when a call has failed: from the values where this process
+has them still, else from the pickle that is kept for the worker anyway. No code of the user's runs:
+values of exact builtin types are shown, cut where they are long; of an array the shape and the type
+of its elements; of everything else the name of its class. A pickle is walked through, not loaded:
+what it names is never looked up. Raises nothing. Owns no state. Entered by any thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import Any, ClassVar
 
 __all__ = ["KEPT", "of_pickle", "of_values"]
 
-#: Bytes of a pickle of arguments that are kept beside its blocks in shared memory, and walked through.
+#: Bytes of a pickle of arguments that are kept beside its blocks in shared memory, and walked
+#: through.
 KEPT = 4096
 #: Characters of the whole text, and of one text or bytes in it.
 MOST, LONGEST = 400, 120
@@ -39,13 +40,16 @@ def of_values(args: Iterable[Any], kwargs: Mapping[str, Any] | None = None) -> s
     try:
         parts: list[str] = []
         room = MOST
-        for text in itertools.chain(map(_show, args), (f"{key}={_show(value)}" for key, value in (kwargs or {}).items())):
+        for text in itertools.chain(
+            map(_show, args), (f"{key}={_show(value)}" for key, value in (kwargs or {}).items())
+        ):
             parts.append(text)
             room -= len(text) + 2
             if room < 0:
                 return f"({_cut(', '.join(parts), MOST)})"
         return f"({', '.join(parts)})"
-    except Exception:  # noqa: BLE001 - a list that another thread changes; a message is not worth a failure
+    except Exception:  # noqa: BLE001
+        # a list that another thread changes; a message is not worth a failure
         return UNKNOWN
 
 
@@ -62,7 +66,8 @@ def of_pickle(data: bytes, skipped: int = 0) -> str:
         if any(code in data for code in _NAMING):
             *_, args, kwargs = _Walker(io.BytesIO(data), buffers=itertools.repeat(_BUFFER)).load()
         else:
-            *_, args, kwargs = pickle.loads(data)  # made by this process, of builtin types only: twenty times faster
+            # made by this process, of builtin types only: twenty times faster
+            *_, args, kwargs = pickle.loads(data)
         return of_values(args[skipped:], kwargs)
     except Exception:  # noqa: BLE001 - as above; the pickle may hold what this walker does not know
         return UNKNOWN
@@ -120,12 +125,20 @@ def _show_integer(value: int) -> str:
 def _show_container(kind: type, value: Any, depth: int) -> str:
     opening, closing = _BRACKETS[kind]
     if not value:
-        return "()" if kind is tuple else f"{kind.__name__}()" if kind in (set, frozenset) else opening + closing
+        return (
+            "()"
+            if kind is tuple
+            else f"{kind.__name__}()"
+            if kind in (set, frozenset)
+            else opening + closing
+        )
     if depth >= DEEPEST:
         return f"{opening}...{closing}"
     entries = list(itertools.islice(value.items() if kind is dict else value, WIDEST + 1))
     if kind is dict:
-        parts = [f"{_show(key, depth + 1)}: {_show(entry, depth + 1)}" for key, entry in entries[:WIDEST]]
+        parts = [
+            f"{_show(key, depth + 1)}: {_show(entry, depth + 1)}" for key, entry in entries[:WIDEST]
+        ]
     else:
         parts = [_show(entry, depth + 1) for entry in entries[:WIDEST]]
     if len(entries) > WIDEST:
@@ -135,12 +148,18 @@ def _show_container(kind: type, value: Any, depth: int) -> str:
 
 
 def _show_numpy(kind: type, value: Any) -> str:
-    """Return the text for an array or a number of numpy, empty for anything else. Subclasses are the user's."""
+    """Return the text for an array or a number of numpy, empty for anything else.
+
+    Subclasses are the user's.
+    """
     numpy = sys.modules.get("numpy")
     if numpy is None or _module(kind) != "numpy":
         return ""
     if kind is vars(numpy).get("ndarray"):
-        return f"<numpy.ndarray {value.shape} {value.dtype.name if value.dtype.isbuiltin == 1 else value.dtype.kind}>"
+        return (
+            f"<numpy.ndarray {value.shape} "
+            f"{value.dtype.name if value.dtype.isbuiltin == 1 else value.dtype.kind}>"
+        )
     if kind is vars(numpy).get(_name(kind)) and issubclass(kind, numpy.number):
         return f"{_name(kind)}({_show(value.item())})"
     return ""
@@ -170,7 +189,9 @@ _BRACKETS: dict[type, tuple[str, str]] = {
     frozenset: ("frozenset({", "})"),
 }
 _FUNCTIONS = frozenset((types.FunctionType, types.BuiltinFunctionType))
-_PATHS = frozenset((pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath))
+_PATHS = frozenset(
+    (pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath)
+)
 _NUMBERS = frozenset((decimal.Decimal, fractions.Fraction))
 
 
@@ -205,7 +226,8 @@ class _Object:
 
 
 _BUFFER = b""
-#: The instructions by which a pickle of this process's pickler names something (STACK_GLOBAL, EXT1, EXT2, EXT4), or takes a buffer.
+#: The instructions by which a pickle of this process's pickler names something (STACK_GLOBAL, EXT1,
+#: EXT2, EXT4), or takes a buffer.
 _NAMING = (b"\x93", b"\x82", b"\x83", b"\x84", b"\x97")
 
 
@@ -273,9 +295,14 @@ class _Walker(pickle._Unpickler):
 
 
 def _made(of: Any, args: Any) -> Any:
-    """Return what a call in a pickle makes: itself where that is of a builtin type, else a placeholder."""
+    """Return what a call in a pickle makes.
+
+    Itself where that is of a builtin type, else a placeholder.
+    """
     if type(of) is _Name and type(args) is tuple:
-        if (of.module, of.name) == ("builtins", "bytearray") and all(type(arg) is bytes for arg in args):
+        if (of.module, of.name) == ("builtins", "bytearray") and all(
+            type(arg) is bytes for arg in args
+        ):
             return bytearray(*args)
         if of.name == "fetch" and of.module.endswith("worker.imports") and len(args) >= 2:
             return _Name(str(args[0]), str(args[1]))  # a class of the user's project
@@ -294,19 +321,30 @@ def _show_object(value: _Object) -> str:
         return _show_object(_Object(args[1], args[2]))
     if whole.endswith("worker.objects.begin"):
         return "<builtins.object object>"
-    if of.module.partition(".")[0] == "pathlib" and args and all(type(part) is str for part in args):
+    if (
+        of.module.partition(".")[0] == "pathlib"
+        and args
+        and all(type(part) is str for part in args)
+    ):
         return f"{of.name}({_show_text('/'.join(args).replace('//', '/'))})"
     if whole == "decimal.Decimal" or whole == "fractions.Fraction":
         return f"{of.name}({', '.join(map(_show, args))})"
     if of.module.startswith("numpy"):
         return _show_numpy_object(of, args, value) or f"<{whole} object>"
-    if whole in ("copyreg._reconstructor", "copyreg.__newobj__") and args and type(args[0]) is _Name:
+    if (
+        whole in ("copyreg._reconstructor", "copyreg.__newobj__")
+        and args
+        and type(args[0]) is _Name
+    ):
         return f"<{args[0].module}.{args[0].name} object>"
     return f"<{whole} object>"
 
 
 def _name_by_value(of: Any) -> str:
-    """Return the name of a class that travels by value, from the text of its own pickle; empty if it is not found."""
+    """Return the name of a class that travels by value, from the text of its own pickle.
+
+    Empty if it is not found.
+    """
     stream = of.args[0] if type(of) is _Object and type(of.args) is tuple and of.args else None
     if type(stream) is not bytes:
         return ""
@@ -336,12 +374,19 @@ def _show_numpy_object(of: _Name, args: Any, value: _Object) -> str:
     """Return the text for an array or a number of numpy in a pickle; empty for anything else."""
     if of.name == "_frombuffer" and len(args) >= 3:
         return f"<numpy.ndarray {args[2]} {_dtype(args[1])}>"
-    if of.name == "_reconstruct" and type(value.state) is tuple and len(value.state) >= 3 and _plain_array(args):
+    if (
+        of.name == "_reconstruct"
+        and type(value.state) is tuple
+        and len(value.state) >= 3
+        and _plain_array(args)
+    ):
         return f"<numpy.ndarray {value.state[1]} {_dtype(value.state[2])}>"
     if of.name == "scalar" and len(args) == 2 and type(args[1]) is bytes:
         code, order = _code(args[0]), _order(args[0])
         if code[:1] in ("i", "u"):
-            number: Any = int.from_bytes(args[1], "big" if order == ">" else "little", signed=code[0] == "i")
+            number: Any = int.from_bytes(
+                args[1], "big" if order == ">" else "little", signed=code[0] == "i"
+            )
         elif code in _FLOATS:
             number = unpack(("> " if order == ">" else "<").strip() + _FLOATS[code], args[1])[0]
         else:
@@ -351,7 +396,9 @@ def _show_numpy_object(of: _Name, args: Any, value: _Object) -> str:
 
 
 def _plain_array(args: Any) -> bool:
-    return type(args) is tuple and bool(args) and type(args[0]) is _Name and args[0].name == "ndarray"
+    return (
+        type(args) is tuple and bool(args) and type(args[0]) is _Name and args[0].name == "ndarray"
+    )
 
 
 def _code(dtype: Any) -> str:
@@ -367,7 +414,13 @@ def _order(dtype: Any) -> str:
 def _dtype(dtype: Any) -> str:
     code = _code(dtype)
     kind = _KINDS.get(code[:1])
-    return f"{kind}{8 * int(code[1:])}" if kind and code[1:].isdigit() else "bool" if code == "b1" else code
+    return (
+        f"{kind}{8 * int(code[1:])}"
+        if kind and code[1:].isdigit()
+        else "bool"
+        if code == "b1"
+        else code
+    )
 
 
 _FLOATS = {"f2": "e", "f4": "f", "f8": "d"}

@@ -1,8 +1,9 @@
 """Waking a thread that waits for a result: by an eventfd, where there is such a thing.
 
-Why not a lock: who releases a lock goes on with the interpreter lock in hand, and the thread that it has woken goes to sleep again until it
-gets that. Writing to a descriptor gives the interpreter lock away before the other one wakes up; that saves two changes of threads, a third
-of a short round trip. Threads: ``mine`` and ``wait`` are the waiting thread's, ``release`` is anybody's.
+Why not a lock: who releases a lock goes on with the interpreter lock in hand, and the thread that
+it has woken goes to sleep again until it gets that. Writing to a descriptor gives the interpreter
+lock away before the other one wakes up; that saves two changes of threads, a third of a short round
+trip. Threads: ``mine`` and ``wait`` are the waiting thread's, ``release`` is anybody's.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from wetlands_executor.system import (
 )
 
 _ONE = (1).to_bytes(8, "little")
-#: Linux has them from Python 3.10 on. Tests of what other systems do switch them off, as in ``pool/spawn.py``.
+#: Linux has them from Python 3.10 on. Tests of what other systems do switch them off, as in
+#: ``pool/spawn.py``.
 _THERE = hasattr(os, "eventfd") and os.environ.get("WETLANDS_EXECUTOR_PLAIN") != "1"
 _local = threading.local()
 _bells: weakref.WeakSet[Bell] = weakref.WeakSet()
@@ -33,8 +35,8 @@ _bells: weakref.WeakSet[Bell] = weakref.WeakSet()
 class Bell:
     """An eventfd that somebody listens to, again and again; closed when nobody knows it any more.
 
-    *Race:* a thread that was interrupted while it waited may be rung for later, when it waits for something else. So who wakes up has to look
-    whether it was for that, and wait again.
+    *Race:* a thread that was interrupted while it waited may be rung for later, when it waits for
+    something else. So who wakes up has to look whether it was for that, and wait again.
 
     Attributes:
         fd: the descriptor; -1 when it is closed.
@@ -60,7 +62,9 @@ class Bell:
         try:
             os.write(self.fd, _ONE)
         except OSError:
-            pass  # the program has closed descriptors that it did not open; whoever waits there has met that already
+            # the program has closed descriptors that it did not open; whoever waits there has met
+            # that already
+            pass
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -78,7 +82,10 @@ class Bell:
 
 
 class WorkerBell(Bell):
-    """What a worker rings. Its tasks have the descriptor too: flags and counter are what they make of them."""
+    """What a worker rings.
+
+    Its tasks have the descriptor too: flags and counter are what they make of them.
+    """
 
     __slots__ = ()
 
@@ -97,7 +104,10 @@ class WorkerBell(Bell):
             return False  # closed
 
     def relieve(self) -> None:
-        """Empty a counter that a task has filled, in which the worker may be stuck; ring for those who sleep."""
+        """Empty a counter that a task has filled, in which the worker may be stuck.
+
+        Ring for those who sleep.
+        """
         if self.is_full():
             self.empty()
             self.release()
@@ -118,7 +128,8 @@ class ThreadBell(Bell):
     """What one thread listens to.
 
     Attributes:
-        busy: the thread waits, and a signal handler that interrupts it and waits as well must not take its ring.
+        busy: the thread waits, and a signal handler that interrupts it and waits as well must not
+            take its ring.
     """
 
     __slots__ = ("busy",)
@@ -150,7 +161,8 @@ def forget() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _local  # the threads of the parent are not here, and its bells are not to be rung from here
+    # the threads of the parent are not here, and its bells are not to be rung from here
+    global _local
     _local = threading.local()
     for bell in list(_bells):
         bell.close()

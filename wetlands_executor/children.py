@@ -1,7 +1,10 @@
-"""Child processes as the operating system sees them: how one has ended, and the Python behind a wrapper.
+"""Child processes as the operating system sees them.
 
-Owns no process: the pool starts, kills and declares dead; this module looks and signals. Any thread may enter. Linux has pidfds, which
-cannot come to mean another process; elsewhere psutil compares the times at which processes were started before it signals one.
+How one has ended, and the Python behind a wrapper.
+
+Owns no process: the pool starts, kills and declares dead; this module looks and signals. Any thread
+may enter. Linux has pidfds, which cannot come to mean another process; elsewhere psutil compares
+the times at which processes were started before it signals one.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ WHY_LOST: Final = "this program ignores SIGCHLD or collects all its children its
 #: ``pidfd_send_signal``: to the process group that the process leads, or has led (Linux 6.9).
 TO_GROUP: Final = 4
 
-# PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info) of linux/pidfd.h: mask, cgroup, eleven ids, exit status.
+# PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info) of linux/pidfd.h: mask, cgroup, eleven ids,
+# exit status.
 _INFO: Final = struct.Struct("<QQ11Ii")
 _GET_INFO: Final = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11
 _INFO_EXIT: Final = 1 << 3
@@ -36,8 +40,9 @@ _INFO_EXIT: Final = 1 << 3
 def collect(process: subprocess.Popen[Any], pidfd: int = -1) -> int | None:
     """Wait for the end of a child and collect it.
 
-    ``Popen.wait`` says 0 where the status is lost. It is if the program ignores SIGCHLD (the kernel then collects its children), or if
-    a handler of the program has collected all there were. Linux 6.15 and newer tell it all the same.
+    ``Popen.wait`` says 0 where the status is lost. It is if the program ignores SIGCHLD (the kernel
+    then collects its children), or if a handler of the program has collected all there were. Linux
+    6.15 and newer tell it all the same.
 
     Args:
         process: the child; ``returncode`` is set.
@@ -111,7 +116,10 @@ def _children(pid: int) -> Iterator[int]:
 
 @functools.cache
 def _lists_children() -> bool:
-    """Tell whether the system lists the children of a process: Linux, unless the kernel was built without it."""
+    """Tell whether the system lists the children of a process.
+
+    Linux, unless the kernel was built without it.
+    """
     return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 
@@ -119,14 +127,17 @@ def find_wrapped(claimed: int, started: int) -> WrappedPython | None:
     """Return the Python that a wrapper has started.
 
     Args:
-        claimed: the process number that it says it has. In a container that number may mean another process out here.
+        claimed: the process number that it says it has. In a container that number may mean another
+            process out here.
         started: the process that the pool has started, which has not been collected.
 
     Returns:
         None if no process below ``started`` can be the one: it is not seen from here, or has ended.
     """
     below = descendants(started)
-    candidates = [claimed] if claimed in below else [pid for pid in below if _number_inside(pid) == claimed]
+    candidates = (
+        [claimed] if claimed in below else [pid for pid in below if _number_inside(pid) == claimed]
+    )
     for pid in candidates:
         found = WrappedPython.of(pid, started)
         if found is not None:
@@ -196,13 +207,16 @@ class WrappedPython:
                 process = psutil.Process(pid)
             except psutil.Error:
                 return None
-        # Race: the number may have come to mean another process before the lines above, and cannot any more since.
+        # Race: the number may have come to mean another process before the lines above, and cannot
+        # any more since.
         if pid not in descendants(started):
             if fd >= 0:
                 os.close(fd)
             return None
         group = _group(pid)
-        return cls(pid, fd, process, None if group == started or group == _group(os.getpid()) else group)
+        return cls(
+            pid, fd, process, None if group == started or group == _group(os.getpid()) else group
+        )
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the process, if it is still there."""

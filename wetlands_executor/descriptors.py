@@ -1,7 +1,10 @@
-"""Descriptors and files without a name, of all pools of this process; what the platform has of them.
+"""Descriptors and files without a name, of all pools of this process.
 
-Owns the set of the host's descriptors that a forked child of it has to close. What was run: Linux. The branches for systems without
-files in memory can be switched on there by ``WETLANDS_EXECUTOR_PLAIN=1``. Entered by any thread.
+What the platform has of them.
+
+Owns the set of the host's descriptors that a forked child of it has to close. What was run: Linux.
+The branches for systems without files in memory can be switched on there by
+``WETLANDS_EXECUTOR_PLAIN=1``. Entered by any thread.
 """
 
 from __future__ import annotations
@@ -29,8 +32,12 @@ WINDOWS = sys.platform == "win32"
 #: Pipes cannot be polled: a thread reads each. Can be switched on elsewhere, for tests.
 THREADS = WINDOWS or os.environ.get("WETLANDS_EXECUTOR_THREADS") == "1"
 #: Use only what every platform has. Read once: the two worlds do not mix in one process.
-PLAIN = WINDOWS or not sys.platform.startswith("linux") or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1" or THREADS
-
+PLAIN = (
+    WINDOWS
+    or not sys.platform.startswith("linux")
+    or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1"
+    or THREADS
+)
 
 
 def _has_memfd() -> bool:
@@ -41,8 +48,9 @@ def _has_memfd() -> bool:
     return True
 
 
-#: Files in memory that have no name. They are missing in a Python that was built for an old C library, and refused by some sandboxes; then
-#: unlinked temporary files take their place, and arrays go through the pipe, as elsewhere.
+#: Files in memory that have no name. They are missing in a Python that was built for an old C
+#: library, and refused by some sandboxes; then unlinked temporary files take their place, and
+#: arrays go through the pipe, as elsewhere.
 MEMFD = not PLAIN and _has_memfd()
 
 #: Bytes of a file for shared memory, of which only touched pages exist (``worker/shm_arena.py``).
@@ -50,11 +58,12 @@ FILE = 1 << 44
 #: Bytes of the tables of words at its beginning; ``worker.wire.ARENA_HEADER``.
 HEADER = 2 * 4 * 65536
 
-# The host's descriptors of all pools, from their making to their closing. A forked child of the host must close every one of them: it would
-# keep workers alive (life pipes), and hide ends of pipes. Guarded by the GIL (single operations).
+# The host's descriptors of all pools, from their making to their closing. A forked child of the
+# host must close every one of them: it would keep workers alive (life pipes), and hide ends of
+# pipes. Guarded by the GIL (single operations).
 _owned: set[int] = set()
-# Held while descriptors are made and not yet noted, and by a thread that forks: the child sees all of them or none. RLock, because the child
-# releases it in the thread that forked.
+# Held while descriptors are made and not yet noted, and by a thread that forks: the child sees all
+# of them or none. RLock, because the child releases it in the thread that forked.
 making = threading.RLock()
 
 
@@ -77,8 +86,9 @@ def close_owned() -> None:
 def above_standard(fd: int) -> int:
     """Return the same open file under a number above 2.
 
-    A host whose own standard streams are closed gets these numbers for the next files that are opened. What
-    C code in it prints would go into the pipe of a worker, and a worker's own streams would replace it.
+    A host whose own standard streams are closed gets these numbers for the next files that are
+    opened. What C code in it prints would go into the pipe of a worker, and a worker's own streams
+    would replace it.
     """
     if fd > 2 or WINDOWS:
         return fd
@@ -143,10 +153,11 @@ def memory_file() -> int:
 def for_worker(fd: int) -> int:
     """Return another open of a memory file, for a worker to inherit.
 
-    Guarantee: a task that writes to each descriptor that it finds does not reach the tables and blocks, which it
-    shares with other workers. What is written goes to the end of the file (also by ``pwrite``, and after a
-    ``lseek``), and the seal against growth refuses it there. The offset and the flags are this worker's alone.
-    Where there is no /proc, it is the host's open of the file, whose offset is at the end.
+    Guarantee: a task that writes to each descriptor that it finds does not reach the tables and
+    blocks, which it shares with other workers. What is written goes to the end of the file (also by
+    ``pwrite``, and after a ``lseek``), and the seal against growth refuses it there. The offset and
+    the flags are this worker's alone. Where there is no /proc, it is the host's open of the file,
+    whose offset is at the end.
     """
     try:
         opened = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_APPEND | O_CLOEXEC)

@@ -1,8 +1,9 @@
 """Every public exception of the library, and nothing else.
 
-Owns the vocabulary of failure: what happened, who is at fault, what to do next. Imports only the standard library, so that any module
-may raise these. Classes that the standard library's users already catch keep that base: whatever breaks a worker is a
-``BrokenProcessPool``, whatever is about time is a ``TimeoutError``.
+Owns the vocabulary of failure: what happened, who is at fault, what to do next. Imports only the
+standard library, so that any module may raise these. Classes that the standard library's users
+already catch keep that base: whatever breaks a worker is a ``BrokenProcessPool``, whatever is about
+time is a ``TimeoutError``.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ __all__ = [
 if issubclass(_FutureTimeoutError, TimeoutError):
     WaitTimeout = TimeoutError
 else:  # Python 3.10: two classes, and users catch either
-
-    class WaitTimeout(_FutureTimeoutError, TimeoutError):  # type: ignore[no-redef]  # noqa: N818 - named like what it stands for
+    # named like what it stands for
+    class WaitTimeout(_FutureTimeoutError, TimeoutError):  # type: ignore[no-redef]  # noqa: N818
         """Waiting took too long."""
 
 
@@ -40,28 +41,46 @@ class WetlandsExecutorError(Exception):
 
 
 class EnvironmentNotFoundError(WetlandsExecutorError, LookupError):
-    """No environment, or more than one, answers to what was asked for; the message lists what was searched."""
+    """No environment, or more than one, answers to what was asked for.
+
+    The message lists what was searched.
+    """
 
 
 class ActivationError(WetlandsExecutorError, RuntimeError):
-    """The activation scripts of an environment failed; the message names the script's output and exit code."""
+    """The activation scripts of an environment failed.
+
+    The message names the script's output and exit code.
+    """
 
 
 class WorkerStartError(WetlandsExecutorError, BrokenProcessPool):
-    """A worker process of the environment could not be started; the message holds what it wrote to stderr."""
+    """A worker process of the environment could not be started.
+
+    The message holds what it wrote to stderr.
+    """
 
 
-class WorkerCrashed(WetlandsExecutorError, BrokenProcessPool):  # noqa: N818 - the public name, see the API
+# the public name, see the API
+class WorkerCrashed(WetlandsExecutorError, BrokenProcessPool):  # noqa: N818
     """The worker process that ran this task died.
 
     Attributes:
-        exit_code: what the process returned, or minus the number of the signal that ended it (as in ``subprocess``); None if the status
-            is lost, for example because this program ignores SIGCHLD. That of the wrapper, if the interpreter is one.
+        exit_code: what the process returned, or minus the number of the signal that ended it (as in
+            ``subprocess``); None if the status is lost, for example because this program ignores
+            SIGCHLD. That of the wrapper, if the interpreter is one.
         signal_name: for example ``"SIGKILL"``; None if it was not ended by a signal.
-        stderr: the last lines that the process wrote to its standard error (faulthandler's stack included), newest last.
+        stderr: the last lines that the process wrote to its standard error (faulthandler's stack
+            included), newest last.
     """
 
-    def __init__(self, message: str, exit_code: int | None = None, signal_name: str | None = None, stderr: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        exit_code: int | None = None,
+        signal_name: str | None = None,
+        stderr: str = "",
+    ) -> None:
         super().__init__(message)
         self.exit_code = exit_code
         self.signal_name = signal_name
@@ -76,12 +95,19 @@ class ExecutionException(WetlandsExecutorError):  # noqa: N818 - the public name
     """The function raised an exception that cannot be rebuilt in this process.
 
     Attributes:
-        type_name: qualified name of the original exception's class, for example ``"cellpose.io.ModelError"``.
+        type_name: qualified name of the original exception's class, for example
+            ``"cellpose.io.ModelError"``.
         exception: the original message.
         traceback: the remote traceback, one line each.
     """
 
-    def __init__(self, message: str, type_name: str = "", exception: str = "", traceback: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        type_name: str = "",
+        exception: str = "",
+        traceback: list[str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.type_name = type_name
         self.exception = exception
@@ -96,11 +122,14 @@ class ScriptExit(ExecutionException):
     """A script ended with an exit code other than 0; 0 and None complete its task.
 
     Attributes:
-        code: the exit code; 1 if the script called ``sys.exit`` with a text, which is the last line of ``stderr`` then.
+        code: the exit code; 1 if the script called ``sys.exit`` with a text, which is the last line
+            of ``stderr`` then.
         stderr: the last lines that the script wrote to ``sys.stderr``, newest last.
     """
 
-    def __init__(self, message: str, code: int = 1, stderr: str = "", traceback: list[str] | None = None) -> None:
+    def __init__(
+        self, message: str, code: int = 1, stderr: str = "", traceback: list[str] | None = None
+    ) -> None:
         super().__init__(message, "SystemExit", str(code), traceback)
         self.code = code
         self.stderr = stderr
@@ -110,11 +139,13 @@ class ScriptExit(ExecutionException):
         return type(self), (self.args[0], self.code, self.stderr, self.traceback)
 
 
-class WorkerUnresponsive(WetlandsExecutorError, BrokenProcessPool):  # noqa: N818 - the public name, see the API
+# the public name, see the API
+class WorkerUnresponsive(WetlandsExecutorError, BrokenProcessPool):  # noqa: N818
     """A busy worker gave no sign of life for ``worker_timeout`` seconds and was ended.
 
     Attributes:
-        stacks: the Python stacks of the worker at that moment, as faulthandler prints them; empty if it could not print them.
+        stacks: the Python stacks of the worker at that moment, as faulthandler prints them; empty
+            if it could not print them.
     """
 
     def __init__(self, message: str, stacks: str = "") -> None:
@@ -130,7 +161,8 @@ class TaskTimeoutError(WetlandsExecutorError, TimeoutError):
     """The function ran longer than its time limit, and its worker was ended.
 
     Attributes:
-        stacks: the Python stacks of the worker at that moment, as faulthandler prints them; empty if it could not print them.
+        stacks: the Python stacks of the worker at that moment, as faulthandler prints them; empty
+            if it could not print them.
     """
 
     def __init__(self, message: str, stacks: str = "") -> None:
@@ -142,7 +174,8 @@ class TaskTimeoutError(WetlandsExecutorError, TimeoutError):
         return type(self), (self.args[0], self.stacks)
 
 
-class DependencyFailed(WetlandsExecutorError, RuntimeError):  # noqa: N818 - the public name, see the API
+# the public name, see the API
+class DependencyFailed(WetlandsExecutorError, RuntimeError):  # noqa: N818
     """A task that was an argument of this one failed; its exception is the cause."""
 
 
@@ -163,12 +196,18 @@ def describe(error: BaseException, most: int | None = None) -> str:
 
     Raises nothing but a KeyboardInterrupt on the main thread, which is the user's.
 
-    The message is what the exception's own class makes of it: user code, which may raise or return a text of a class of its own.
+    The message is what the exception's own class makes of it: user code, which may raise or return
+    a text of a class of its own.
     """
     try:
         text = str.__str__(str(error))
-    except BaseException as failure:  # __str__ is the user's code, and SystemExit in it ends nothing
-        if isinstance(failure, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+    except (
+        BaseException
+    ) as failure:  # __str__ is the user's code, and SystemExit in it ends nothing
+        if (
+            isinstance(failure, KeyboardInterrupt)
+            and threading.current_thread() is threading.main_thread()
+        ):
             raise
         text = f"<its __str__ raised {type(failure).__name__}>"
     if most is not None and len(text) > most:
@@ -192,15 +231,19 @@ def mark_made(error: ExecutionException) -> ExecutionException:
 def wants_call(error: BaseException) -> bool:
     """Return True for a failure of one call, whose text is to name it."""
     cause = _CAUSE.__get__(error)
-    return type(error) in _OURS or type(cause) is _RemoteTraceback or (type(error) is MemoryError and cause is None)
+    return (
+        type(error) in _OURS
+        or type(cause) is _RemoteTraceback
+        or (type(error) is MemoryError and cause is None)
+    )
 
 
 def with_call(error: BaseException, what: str) -> BaseException:
     """Return the exception of a failed task, which says what was called with which arguments.
 
-    An exception that the function has raised keeps its type and its message: there the text is the first
-    line of the traceback in the worker, which is its cause. One that this library has made is copied with
-    a longer message, because several tasks may fail with the same one.
+    An exception that the function has raised keeps its type and its message: there the text is the
+    first line of the traceback in the worker, which is its cause. One that this library has made is
+    copied with a longer message, because several tasks may fail with the same one.
 
     Args:
         error: what the task has failed with.
@@ -208,12 +251,21 @@ def with_call(error: BaseException, what: str) -> BaseException:
     """
     kind = type(error)
     cause = _CAUSE.__get__(error)
-    if kind in _OURS or (kind is MemoryError and cause is None) or (isinstance(error, ExecutionException) and vars(error).get(_MADE)):
+    if (
+        kind in _OURS
+        or (kind is MemoryError and cause is None)
+        or (isinstance(error, ExecutionException) and vars(error).get(_MADE))
+    ):
         reduced: Any = error.__reduce__()
         make, arguments = reduced
         message = str(arguments[0]) if arguments else "there is not enough memory"
-        at = min((found for mark in (OF_STDERR, OF_STACKS) if (found := message.find(mark)) >= 0), default=len(message))
-        copy: BaseException = make(f"{message[:at]}; the call was {what}{message[at:]}", *arguments[1:])
+        at = min(
+            (found for mark in (OF_STDERR, OF_STACKS) if (found := message.find(mark)) >= 0),
+            default=len(message),
+        )
+        copy: BaseException = make(
+            f"{message[:at]}; the call was {what}{message[at:]}", *arguments[1:]
+        )
         _CAUSE.__set__(copy, cause)
         error = copy
     if type(cause) is _RemoteTraceback and cause.tb.startswith(_OPENING) and CALLED not in cause.tb:

@@ -33,7 +33,14 @@ from wetlands_executor.pool.pool import Pool
 from wetlands_executor.pool.start import StartSettings
 from wetlands_executor.remote import RemoteModule
 from wetlands_executor.serialize import references
-from wetlands_executor.serialize.calls import Definition, define, define_by_value, encode, encode_at_once, wants_value
+from wetlands_executor.serialize.calls import (
+    Definition,
+    define,
+    define_by_value,
+    encode,
+    encode_at_once,
+    wants_value,
+)
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.views import OptionsView
 from wetlands_executor.worker import scripts
@@ -51,31 +58,40 @@ T = TypeVar("T")
 
 
 class CondaEnvExecutor(Executor):
-    """An ``Executor`` whose worker processes run in another Python environment; a drop-in for ``ProcessPoolExecutor``.
+    """An ``Executor`` whose worker processes run in another Python environment.
+
+    A drop-in for ``ProcessPoolExecutor``.
 
     Nothing has to be installed in that environment. Workers start on demand.
 
     Args:
-        env: a name, a prefix, an interpreter, a project folder, an ``Environment``, or any object with ``.prefix`` or ``.path``; None is
-            this environment.
-        max_workers: number of worker processes; None is the number of processors, as in the standard library.
-        mp_context: accepted for compatibility and without meaning: workers are never forks of this process.
-        initializer: called in every worker before its first task: a callable, or ``"model.py:load"``. If it raises, the pool is broken,
-            as in the standard library.
+        env: a name, a prefix, an interpreter, a project folder, an ``Environment``, or any object
+            with ``.prefix`` or ``.path``; None is this environment.
+        max_workers: number of worker processes; None is the number of processors, as in the
+            standard library.
+        mp_context: accepted for compatibility and without meaning: workers are never forks of this
+            process.
+        initializer: called in every worker before its first task: a callable, or
+            ``"model.py:load"``. If it raises, the pool is broken, as in the standard library.
         initargs: its arguments.
         max_tasks_per_child: tasks after which a worker is replaced; None is no limit.
-        worker_env: variables for the workers, or a function of the worker's index that returns them; called once per index, now.
+        worker_env: variables for the workers, or a function of the worker's index that returns
+            them; called once per index, now.
         cwd: working folder of the workers; None is this process's.
         preload: modules that every worker imports before its first task.
-        share_preload: let one process of the environment import them, and make every worker a fork of it: they start at once and share that
-            memory. Linux only; elsewhere a warning says that workers start separately. While the modules are imported, numerical libraries
-            are limited to one thread, unless ``worker_env`` sets their variables.
-        worker_timeout: seconds without any message from a busy worker after which it counts as hung and is replaced; None is no limit.
+        share_preload: let one process of the environment import them, and make every worker a fork
+            of it: they start at once and share that memory. Linux only; elsewhere a warning says
+            that workers start separately. While the modules are imported, numerical libraries are
+            limited to one thread, unless ``worker_env`` sets their variables.
+        worker_timeout: seconds without any message from a busy worker after which it counts as hung
+            and is replaced; None is no limit.
         task_timeout: seconds that one task may run, from its function's start; None is no limit.
-        cancel_grace: seconds between the request to stop a running task, its interruption, and the end of its worker; None leaves it at
-            the request.
-        start_timeout: seconds that a worker may take to be ready, preload and initializer included; None is no limit.
-        activate: False leaves the environment's activation out; a sequence gives shell lines to run after its scripts.
+        cancel_grace: seconds between the request to stop a running task, its interruption, and the
+            end of its worker; None leaves it at the request.
+        start_timeout: seconds that a worker may take to be ready, preload and initializer included;
+            None is no limit.
+        activate: False leaves the environment's activation out; a sequence gives shell lines to run
+            after its scripts.
 
     Raises:
         EnvironmentNotFoundError: ``env`` names no environment, or several.
@@ -103,14 +119,21 @@ class CondaEnvExecutor(Executor):
     ) -> None:
         _check_arguments(max_workers, initializer, max_tasks_per_child, preload)
         if share_preload and not preload:
-            raise ValueError("share_preload=True needs preload: name the modules that the workers are to share, preload=['numpy', ...]")
+            raise ValueError(
+                "share_preload=True needs preload: name the modules that the workers "
+                "are to share, preload=['numpy', ...]"
+            )
         worker_timeout = seconds_of.limit("worker_timeout", worker_timeout)
         task_timeout = seconds_of.limit("task_timeout", task_timeout)
         cancel_grace = seconds_of.limit("cancel_grace", cancel_grace)
         start_timeout = seconds_of.limit("start_timeout", start_timeout)
-        if mp_context is not None and getattr(mp_context, "get_start_method", lambda: "")() == "fork":
+        if (
+            mp_context is not None
+            and getattr(mp_context, "get_start_method", lambda: "")() == "fork"
+        ):
             warnings.warn(
-                "mp_context has no meaning for CondaEnvExecutor: its workers are new processes of another interpreter, never forks",
+                "mp_context has no meaning for CondaEnvExecutor: its workers are new processes of "
+                "another interpreter, never forks",
                 stacklevel=2,
             )
         self._environment = Environment.find(env)
@@ -123,16 +146,25 @@ class CondaEnvExecutor(Executor):
         if share_preload and spawn.can_fork_workers():
             fork_server = ForkServer(launcher.fork_server, preload, start_timeout)
         elif share_preload:
-            warnings.warn("share_preload=True works on Linux only: each worker imports its preload for itself here", stacklevel=2)
+            warnings.warn(
+                "share_preload=True works on Linux only: each worker imports its "
+                "preload for itself here",
+                stacklevel=2,
+            )
         keeps: list[Any] = []
         if initializer is not None and not callable(initializer):
-            initializer = partial(scripts.call_target, references.definition_of_target(references.target_of(initializer)))
+            initializer = partial(
+                scripts.call_target,
+                references.definition_of_target(references.target_of(initializer)),
+            )
         first: tuple[bytes, str | None, bool] | None = None
         needs: tuple[Any, ...] = ()
         if initializer:
             data, pickler = pickled_initializer((initializer, tuple(initargs)), keeps, peer)
             first, needs = (data, pickler.by_value, pickler.bytecode), tuple(pickler.needs.values())
-        settings = StartSettings(launcher.worker, peer, list(preload), first, start_timeout, fork_server, keeps, needs)
+        settings = StartSettings(
+            launcher.worker, peer, list(preload), first, start_timeout, fork_server, keeps, needs
+        )
         self._pool = Pool(
             settings,
             self._max_workers,
@@ -153,21 +185,27 @@ class CondaEnvExecutor(Executor):
     def submit(self, fn: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> Task[Any]: ...
 
     @overload
-    def submit(self, fn: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
+    def submit(
+        self, fn: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any
+    ) -> Task[T]: ...
 
     @overload
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]: ...
 
-    def submit(self, fn: Callable[..., Any] | str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> Task[Any]:
+    def submit(
+        self, fn: Callable[..., Any] | str | os.PathLike[str], /, *args: Any, **kwargs: Any
+    ) -> Task[Any]:
         """Schedule ``fn(*args, **kwargs)`` in a worker; every keyword goes to the function.
 
         Args:
-            fn: any callable, an ``async def`` function (run to its end), ``"package.module:function"`` or ``"path/to/file.py:function"``.
+            fn: any callable, an ``async def`` function (run to its end),
+                ``"package.module:function"`` or ``"path/to/file.py:function"``.
             *args: positional arguments.
             **kwargs: keyword arguments.
 
         Returns:
-            The Task, a ``concurrent.futures.Future``. What cannot be pickled fails the Task, not this call.
+            The Task, a ``concurrent.futures.Future``. What cannot be pickled fails the Task, not
+            this call.
 
         Raises:
             RuntimeError: after shutdown.
@@ -177,7 +215,8 @@ class CondaEnvExecutor(Executor):
         pool = self._pool
         if not kwargs and not pool.closing.refusing:
             encoded = encode_at_once(fn, args, None)
-            if encoded is not None:  # the way of most calls: nothing of the user's runs, nothing can fail
+            # the way of most calls: nothing of the user's runs, nothing can fail
+            if encoded is not None:
                 task: Task[Any] = Task(pool, encoded.definition)
                 pool.submit(encoded, task)
                 return task
@@ -209,7 +248,9 @@ class CondaEnvExecutor(Executor):
             definition = define(fn)
         if (options is not None and not options.start) or deferral.among(args, kwargs):
             if not callable(fn) and definition is None:
-                raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
+                raise TypeError(
+                    f"{fn!r} is neither callable nor a target like 'package.module:function'"
+                )
             guard = deferral.Deferral(pool, hidden)
             task = Task(pool, references.display_name(fn), options, place, hidden, guard)
             # The task keeps the executor alive until it is handed to the pool.
@@ -233,9 +274,12 @@ class CondaEnvExecutor(Executor):
         pool = self._pool
         try:
             encoded = encode(fn, args, kwargs, definition, pool.settings.peer)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the task's
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            # pickling is user code; by the contract its failure is the task's
             if not callable(fn) and not isinstance(fn, str):
-                raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'") from None
+                raise TypeError(
+                    f"{fn!r} is neither callable nor a target like 'package.module:function'"
+                ) from None
             relabel(task, references.display_name(fn))
             settling.keep_input(task, arguments.of_values(args[hidden:], kwargs))
             pool.ledger.refused(task, error)
@@ -252,7 +296,9 @@ class CondaEnvExecutor(Executor):
     def _refuse(self) -> None:
         pool = self._pool
         if pool.forked:
-            raise RuntimeError("this executor belongs to the process that forked this one: make a new one here")
+            raise RuntimeError(
+                "this executor belongs to the process that forked this one: make a new one here"
+            )
         if pool.broken is not None:
             raise BrokenProcessPool(str(pool.broken)) from pool.broken
         raise pool.closing.refusal()
@@ -273,18 +319,28 @@ class CondaEnvExecutor(Executor):
             fn: as in ``submit``.
             *iterables: read at once, unless ``buffersize`` is given.
             timeout: seconds from this call until the last result; None is no limit.
-            chunksize: items that travel as one task (an error concerns the whole task then, as in the standard library).
-            buffersize: items submitted whose results have not been taken; the iterables are read as needed (Python 3.14's meaning).
+            chunksize: items that travel as one task (an error concerns the whole task then, as in
+                the standard library).
+            buffersize: items submitted whose results have not been taken; the iterables are read as
+                needed (Python 3.14's meaning).
             ordered: False yields the results as they come.
-            return_exceptions: True yields the exception of a failed call in its place, as ``asyncio.gather`` does, and
-                cancels nothing. Each item is a call of its own then, whatever ``chunksize`` says.
+            return_exceptions: True yields the exception of a failed call in its place, as
+                ``asyncio.gather`` does, and cancels nothing. Each item is a call of its own then,
+                whatever ``chunksize`` says.
 
         Raises:
             TimeoutError: from the iterator, when the time is over.
             ValueError: ``chunksize`` or ``buffersize`` below 1.
         """
-        arguments: dict[str, Any] = {"timeout": timeout, "chunksize": chunksize, "buffersize": buffersize, "ordered": ordered}
-        return self._map(fn, iterables, None, None, return_exceptions=return_exceptions, **arguments)
+        arguments: dict[str, Any] = {
+            "timeout": timeout,
+            "chunksize": chunksize,
+            "buffersize": buffersize,
+            "ordered": ordered,
+        }
+        return self._map(
+            fn, iterables, None, None, return_exceptions=return_exceptions, **arguments
+        )
 
     def _map(
         self,
@@ -312,8 +368,13 @@ class CondaEnvExecutor(Executor):
         timeout = seconds_of.wait("timeout", timeout)
         end = None if timeout is None else timeout + time.monotonic()
         definition = self._definition_for_many(fn)
-        items: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905 - the shortest ends it, as in the standard library
-        forget = partial(self._pool.forget, definition) if definition is not None and definition.by_value is not None else None
+        # the shortest ends it, as in the standard library
+        items: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905
+        forget = (
+            partial(self._pool.forget, definition)
+            if definition is not None and definition.by_value is not None
+            else None
+        )
         if (
             definition is not None
             and chunksize == 1
@@ -332,7 +393,10 @@ class CondaEnvExecutor(Executor):
             tasks = (self._submit(fn, args, {}, definition, options) for args in items)
         else:
             what = fn if callable(fn) else references.definition_of_target(references.target_of(fn))
-            tasks = (self._submit(scripts.process_chunk, (what, chunk), {}, None, options) for chunk in results.chunks(items, chunksize))
+            tasks = (
+                self._submit(scripts.process_chunk, (what, chunk), {}, None, options)
+                for chunk in results.chunks(items, chunksize)
+            )
         if keep is not None:
             tasks = (keep(task) for task in tasks)
         take = results.outcome_of if return_exceptions else results.result_of
@@ -340,29 +404,42 @@ class CondaEnvExecutor(Executor):
         return found if chunksize == 1 else results.flatten(found)
 
     def _definition_for_many(self, fn: Any) -> Definition | None:
-        """Pickle a function that travels by value once for a whole ``map``; None if it goes with each call."""
+        """Pickle a function that travels by value once for a whole ``map``.
+
+        None if it goes with each call.
+        """
         fn = fn if callable(fn) else references.target_of(fn)
         if callable(fn) or isinstance(fn, str):
             found = define(fn)
             if found is None or wants_value(found, self._pool.settings.peer):
                 found = None
-                with contextlib.suppress(Exception):  # its pickling error belongs to the tasks, where it will be met again
+                # its pickling error belongs to the tasks, where it will be met again
+                with contextlib.suppress(Exception):
                     found = define_by_value(fn, self._pool.settings.peer)
             return found
         raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
 
-    def map_tasks(self, fn: Callable[..., T] | str | os.PathLike[str], *iterables: Iterable[Any]) -> list[Task[T]]:
-        """Submit ``fn(*items)`` for the items of the iterables, zipped; return the tasks, named ``fn[0]``, ``fn[1]``, ..."""
+    def map_tasks(
+        self, fn: Callable[..., T] | str | os.PathLike[str], *iterables: Iterable[Any]
+    ) -> list[Task[T]]:
+        """Submit ``fn(*items)`` for the items of the iterables, zipped.
+
+        Return the tasks, named ``fn[0]``, ``fn[1]``, ...
+        """
         return self._map_tasks(fn, iterables, None)
 
-    def _map_tasks(self, fn: Any, iterables: tuple[Iterable[Any], ...], options: CallOptions | None) -> list[Task[Any]]:
+    def _map_tasks(
+        self, fn: Any, iterables: tuple[Iterable[Any], ...], options: CallOptions | None
+    ) -> list[Task[Any]]:
         if self._pool.closing.refusing:
             self._refuse()
         definition = self._definition_for_many(fn)
         calls = enumerate(zip(*iterables))  # noqa: B905 - as in map
         return [self._submit(fn, args, {}, definition, options, place) for place, args in calls]
 
-    def submit_script(self, path: str | os.PathLike[str], args: Sequence[str] = (), run_name: str = "__main__") -> Task[None]:
+    def submit_script(
+        self, path: str | os.PathLike[str], args: Sequence[str] = (), run_name: str = "__main__"
+    ) -> Task[None]:
         """Run a file in a worker as ``python path args...`` would.
 
         Args:
@@ -375,14 +452,22 @@ class CondaEnvExecutor(Executor):
         """
         return self._submit_script(path, args, run_name, None)
 
-    def _submit_script(self, path: str | os.PathLike[str], args: Sequence[str], run_name: str, options: CallOptions | None) -> Task[None]:
+    def _submit_script(
+        self,
+        path: str | os.PathLike[str],
+        args: Sequence[str],
+        run_name: str,
+        options: CallOptions | None,
+    ) -> Task[None]:
         full = os.path.abspath(os.path.expanduser(os.fspath(path)))
         if not os.path.isfile(full):
             raise FileNotFoundError(f"{os.fspath(path)!r}: there is no file {full}")
         if isinstance(args, str):
             raise TypeError(f"args is a string ({args!r}): give a list of arguments")
         given = [arg if isinstance(arg, Task) else str(arg) for arg in args]
-        task: Task[None] = self._submit(scripts.run_script, (full, run_name, *given), {}, None, options)
+        task: Task[None] = self._submit(
+            scripts.run_script, (full, run_name, *given), {}, None, options
+        )
         relabel(task, os.fspath(path))
         return task
 
@@ -393,8 +478,9 @@ class CondaEnvExecutor(Executor):
             where: ``"package.module"`` or ``"path/to/file.py"``.
 
         Returns:
-            An object whose functions can be called (``proxy.segment(image)`` waits for the result), submitted
-            (``proxy.segment.submit(image)``) and mapped (``proxy.segment.map(images)``); other attributes are fetched.
+            An object whose functions can be called (``proxy.segment(image)`` waits for the result),
+            submitted (``proxy.segment.submit(image)``) and mapped (``proxy.segment.map(images)``);
+            other attributes are fetched.
         """
         where = os.fspath(where)
         references.definition_of_module(where)
@@ -418,18 +504,26 @@ class CondaEnvExecutor(Executor):
             start: False makes tasks that wait for ``start()``.
             timeout: seconds that one run of the function may take, from its start.
             retries: how often a call is run again after a failure.
-            retry_on: which failures: exception types, or a function of the exception; None is crash, hang and time-out.
+            retry_on: which failures: exception types, or a function of the exception; None is
+                crash, hang and time-out.
             priority: higher runs first.
-            cancel_grace: seconds between the request to stop, the interrupt, and the end of the worker.
+            cancel_grace: seconds between the request to stop, the interrupt, and the end of the
+                worker.
         """
-        return OptionsView(self, CallOptions(name, start, timeout, retries, retry_on, priority, cancel_grace))
+        return OptionsView(
+            self, CallOptions(name, start, timeout, retries, retry_on, priority, cancel_grace)
+        )
 
     # --- watching
 
     def listen(self, callback: Callback, dispatch: Dispatch | None = None) -> Self:
-        """Tell ``callback`` what happens to all tasks of this executor from now on; see ``Task.listen``."""
+        """Tell ``callback`` what happens to all tasks of this executor from now on.
+
+        See ``Task.listen``.
+        """
         pool = self._pool
-        kept = (listener for listener in pool.listeners if not listener.removed)  # those of windows that are gone
+        # those of windows that are gone
+        kept = (listener for listener in pool.listeners if not listener.removed)
         pool.listeners = (*kept, make_listener(callback, dispatch, once=False))
         if pool.started:
             pool.post(pool.direct.sync)  # of what is under way it is told as well
@@ -460,13 +554,18 @@ class CondaEnvExecutor(Executor):
             TypeError: ``timeout`` is True or False.
         """
         if isinstance(timeout, bool):
-            raise TypeError(f"wait_all({timeout}): timeout is a number of seconds; write wait_all(raise_on_error={timeout})")
+            raise TypeError(
+                f"wait_all({timeout}): timeout is a number of seconds; write "
+                f"wait_all(raise_on_error={timeout})"
+            )
         done = self._pool.wait_all(seconds_of.wait("timeout", timeout))
         failed = self.get_failed() if raise_on_error else []
         if failed:
             names = [task.name for task in failed]
             shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-            raise TasksFailed(f"{len(names)} task{'s' if len(names) > 1 else ''} failed: {shown}", names) from failed[0]._exception
+            raise TasksFailed(
+                f"{len(names)} task{'s' if len(names) > 1 else ''} failed: {shown}", names
+            ) from failed[0]._exception
         return done
 
     def get_failed(self) -> list[Task[Any]]:
@@ -477,14 +576,23 @@ class CondaEnvExecutor(Executor):
         """Forget the failed tasks."""
         self._pool.ledger.clear_failures()
 
-    def set_error_callback(self, callback: Callable[[Task[Any], BaseException], object] | None) -> None:
-        """Call ``callback(task, exception)`` for every task that fails, on the callback thread; None ends that."""
+    def set_error_callback(
+        self, callback: Callable[[Task[Any], BaseException], object] | None
+    ) -> None:
+        """Call ``callback(task, exception)`` for every task that fails, on the callback thread.
+
+        None ends that.
+        """
         if callback is not None and not callable(callback):
             raise TypeError(f"the callback must be callable or None, not {callback!r}")
         self._pool.ledger.error_callback = callback
 
     def set_timeout(self, seconds: float | None) -> None:
-        """Limit the whole run: what has not finished ``seconds`` from now fails with ``TaskTimeoutError``; None lifts the limit."""
+        """Limit the whole run.
+
+        What has not finished ``seconds`` from now fails with ``TaskTimeoutError``; None lifts the
+        limit.
+        """
         self._pool.limit_run(seconds_of.limit("seconds", seconds))
 
     def get_progress(self) -> dict[str, Any]:
@@ -492,7 +600,11 @@ class CondaEnvExecutor(Executor):
         return report.progress(self._pool)
 
     def get_task(self, identifier: str) -> Task[Any] | None:
-        """Return a task by its ``id``: one that is under way, or one of the last 1000 finished that somebody still holds; else None."""
+        """Return a task by its ``id``.
+
+        One that is under way, or one of the last 1000 finished that somebody still holds; else
+        None.
+        """
         return report.find(self._pool, identifier)
 
     def is_responsive(self) -> bool:
@@ -518,7 +630,10 @@ class CondaEnvExecutor(Executor):
 
     @property
     def task_timeout(self) -> float | None:
-        """Seconds that one task may run, from its function's start; None is no limit. Setting it concerns tasks submitted from then on."""
+        """Seconds that one task may run, from its function's start; None is no limit.
+
+        Setting it concerns tasks submitted from then on.
+        """
         return self._pool.deadlines.task_timeout
 
     @task_timeout.setter
@@ -541,7 +656,10 @@ class CondaEnvExecutor(Executor):
         return self
 
     async def launch_async(self) -> Self:
-        """As ``launch``, without blocking the event loop: start all workers, and return when they are ready."""
+        """As ``launch``, without blocking the event loop.
+
+        Start all workers, and return when they are ready.
+        """
         import asyncio
 
         if self._pool.closing.refusing:
@@ -558,15 +676,18 @@ class CondaEnvExecutor(Executor):
 
     # --- the end
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None) -> None:
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None
+    ) -> None:
         """Accept nothing more; end the workers when what was submitted is done.
 
         Args:
             wait: return when they are gone and all callbacks have run.
             cancel_futures: cancel what has not started.
-            timeout: seconds after which what has not finished is ended as after a Ctrl-C: what has not started is
-                cancelled, what runs is asked to stop, interrupted 5 s later, and killed after 5 s more. None lets
-                everything finish. With ``wait=False`` it happens in the background.
+            timeout: seconds after which what has not finished is ended as after a Ctrl-C: what has
+                not started is cancelled, what runs is asked to stop, interrupted 5 s later, and
+                killed after 5 s more. None lets everything finish. With ``wait=False`` it happens
+                in the background.
 
         Raises:
             TypeError, ValueError: ``timeout`` is no number of seconds.
@@ -575,24 +696,39 @@ class CondaEnvExecutor(Executor):
         pool = self._pool
         pool.life.shutdown(cancel_pending=cancel_futures)
         if timeout is not None:
-            pool.life.wind_down_later(timeout, f"the executor was shut down, and its timeout of {timeout:g} s was over")
-        # Its registry keeps the pool, and with it failed tasks, their tracebacks and all that those look at, as long as the executor lives.
+            pool.life.wind_down_later(
+                timeout, f"the executor was shut down, and its timeout of {timeout:g} s was over"
+            )
+        # Its registry keeps the pool, and with it failed tasks, their tracebacks and all that those
+        # look at, as long as the executor lives.
         self._finalizer.detach()
         if wait:
             pool.life.join()
 
     def terminate_workers(self) -> None:
-        """End all workers now (SIGTERM, then SIGKILL): running tasks fail with BrokenProcessPool, queued ones are cancelled."""
+        """End all workers now (SIGTERM, then SIGKILL).
+
+        Running tasks fail with BrokenProcessPool, queued ones are cancelled.
+        """
         self._pool.life.terminate(kill=False, why="by terminate_workers()")
 
     def kill_workers(self) -> None:
-        """End all workers now (SIGKILL): running tasks fail with BrokenProcessPool, queued ones are cancelled."""
+        """End all workers now (SIGKILL).
+
+        Running tasks fail with BrokenProcessPool, queued ones are cancelled.
+        """
         self._pool.life.terminate(kill=True, why="by kill_workers()")
 
     def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
-        """Shut down and wait. After Ctrl-C or SystemExit: cancel what is queued, and see that what runs comes to an end."""
+        """Shut down and wait.
+
+        After Ctrl-C or SystemExit: cancel what is queued, and see that what runs comes to an end.
+        """
         if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
             self._interrupt(exc_type)
             return
@@ -619,13 +755,21 @@ class CondaEnvExecutor(Executor):
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
-        """As ``__exit__``, without blocking the event loop. The cancellation of the block counts as a Ctrl-C, a second one as a second."""
+        """As ``__exit__``, without blocking the event loop.
+
+        The cancellation of the block counts as a Ctrl-C, a second one as a second.
+        """
         import asyncio
 
         pool = self._pool
-        if exc_type is not None and (issubclass(exc_type, (KeyboardInterrupt, SystemExit)) or _is_cancellation(exc_type)):
+        if exc_type is not None and (
+            issubclass(exc_type, (KeyboardInterrupt, SystemExit)) or _is_cancellation(exc_type)
+        ):
             pool.life.wind_down(f"the executor was shut down by {exc_type.__name__}")
         else:
             pool.life.shutdown()
@@ -653,7 +797,10 @@ class CondaEnvExecutor(Executor):
         return notebook.executor_html(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {_describe(self._environment)}, {self.worker_count} of {self._max_workers} workers>"
+        return (
+            f"<{type(self).__name__} of {_describe(self._environment)}, {self.worker_count} of "
+            f"{self._max_workers} workers>"
+        )
 
 
 def _answer(ready: asyncio.Future[None], error: BaseException | None) -> None:
@@ -666,7 +813,10 @@ def _answer(ready: asyncio.Future[None], error: BaseException | None) -> None:
 
 
 def _is_cancellation(kind: type[BaseException]) -> bool:
-    """Return True if the running asyncio task was cancelled. An awaited Task that was cancelled raises the same exception."""
+    """Return True if the running asyncio task was cancelled.
+
+    An awaited Task that was cancelled raises the same exception.
+    """
     import asyncio
 
     if not issubclass(kind, asyncio.CancelledError):
@@ -676,13 +826,19 @@ def _is_cancellation(kind: type[BaseException]) -> bool:
     return cancelling is None or cancelling() > 0
 
 
-def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: Any, preload: Sequence[str]) -> None:
+def _check_arguments(
+    max_workers: Any, initializer: Any, max_tasks_per_child: Any, preload: Sequence[str]
+) -> None:
     if max_workers is not None:
         if isinstance(max_workers, bool) or not isinstance(max_workers, int):
             raise TypeError(f"max_workers must be an integer or None, not {max_workers!r}")
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-    if initializer is not None and not callable(initializer) and not isinstance(initializer, (str, os.PathLike)):
+    if (
+        initializer is not None
+        and not callable(initializer)
+        and not isinstance(initializer, (str, os.PathLike))
+    ):
         raise TypeError("initializer must be a callable")
     if max_tasks_per_child is not None:
         if not isinstance(max_tasks_per_child, int):
@@ -690,7 +846,10 @@ def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: An
         if max_tasks_per_child <= 0:
             raise ValueError("max_tasks_per_child must be >= 1")
     if isinstance(preload, str):
-        raise TypeError(f"preload must be a sequence of module names, not the string {preload!r}: write preload=[{preload!r}]")
+        raise TypeError(
+            f"preload must be a sequence of module names, not the string {preload!r}: "
+            f"write preload=[{preload!r}]"
+        )
 
 
 def _processors() -> int:

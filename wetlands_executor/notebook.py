@@ -1,7 +1,10 @@
-"""What a notebook shows of a task and of an executor: small pieces of HTML that need nothing around them.
+"""What a notebook shows of a task and of an executor.
 
-Owns the looks only; reads the public properties at the moment of the call, from any thread. Colours are given for marks and bars alone, in
-tones that can be seen on light and dark pages; text has the page's own colour. Everything that comes from a user is escaped.
+Small pieces of HTML that need nothing around them.
+
+Owns the looks only; reads the public properties at the moment of the call, from any thread. Colours
+are given for marks and bars alone, in tones that can be seen on light and dark pages; text has the
+page's own colour. Everything that comes from a user is escaped.
 """
 
 from __future__ import annotations
@@ -26,8 +29,14 @@ _COLOURS = {
     "stopping": "#c69026",
 }
 _GREY = "rgba(128,128,128,.3)"
-_BOX = f"display:inline-block;min-width:22em;max-width:60em;padding:.5em .8em;border:1px solid {_GREY};border-radius:6px;line-height:1.5"
-_CELL = f"text-align:left;padding:.1em .8em .1em 0;border:0;border-bottom:1px solid {_GREY};white-space:nowrap"
+_BOX = (
+    f"display:inline-block;min-width:22em;max-width:60em;padding:.5em .8em;border:1px solid "
+    f"{_GREY};border-radius:6px;line-height:1.5"
+)
+_CELL = (
+    f"text-align:left;padding:.1em .8em .1em 0;border:0;border-bottom:1px solid "
+    f"{_GREY};white-space:nowrap"
+)
 
 _WORKER_HEADS = ("worker", "process", "state", "task", "done", "waiting", "memory", "CPU", "since")
 
@@ -113,7 +122,12 @@ def task_html(task: ShownTask) -> str:
         task: any task; a bare one, which no executor knows, too.
     """
     status = task.status
-    lines = [f"<div>{_mark(status.value)} <b>{_text(task.name or 'task')}</b> &middot; {status.value}{_attempt(task)}</div>"]
+    lines = [
+        (
+            f"<div>{_mark(status.value)} <b>{_text(task.name or 'task')}</b> &middot; "
+            f"{status.value}{_attempt(task)}</div>"
+        )
+    ]
     fraction = 1.0 if status.value == "completed" else task.progress
     if fraction is not None or status.value == "running":
         lines.append(_bar(fraction, _COLOURS[status.value]))
@@ -124,7 +138,9 @@ def task_html(task: ShownTask) -> str:
         facts.append("asked to stop")
     lines.append(f'<div style="opacity:.75">{" &middot; ".join(facts)}</div>')
     if task.outputs:
-        lines.append(f'<div style="opacity:.75">outputs: {_text(", ".join(map(str, task.outputs)))}</div>')
+        lines.append(
+            f'<div style="opacity:.75">outputs: {_text(", ".join(map(str, task.outputs)))}</div>'
+        )
     if task.error is not None:
         lines.append(f"<div>{_text(task.error)}</div>")
         lines.append(_details("traceback in the worker", "\n".join(task.traceback or ())))
@@ -141,9 +157,16 @@ def executor_html(executor: ShownExecutor) -> str:
     workers = executor.workers()
     environment = executor.environment
     name = environment.name or str(environment.prefix)
-    counts = [f"{picture[key]} {key}" for key in ("running", "queued", "completed", "failed", "canceled") if picture[key] or key != "canceled"]
+    counts = [
+        f"{picture[key]} {key}"
+        for key in ("running", "queued", "completed", "failed", "canceled")
+        if picture[key] or key != "canceled"
+    ]
     lines = [
-        f"<div><b>{escape(type(executor).__name__)}</b> of <b>{_text(name)}</b> &middot; {len(workers)} of {executor.max_workers} workers</div>",
+        (
+            f"<div><b>{escape(type(executor).__name__)}</b> of <b>{_text(name)}</b> &middot; "
+            f"{len(workers)} of {executor.max_workers} workers</div>"
+        ),
         f'<div style="opacity:.75">{_text(str(environment.python))}</div>',
         f"<div>{picture['total']} tasks: {', '.join(counts)}</div>",
     ]
@@ -153,7 +176,9 @@ def executor_html(executor: ShownExecutor) -> str:
         lines.append(_table(_WORKER_HEADS, map(_worker_row, workers), len(workers)))
     running = [task for task in picture["tasks"] if task["state"] == "running"]
     if running:
-        lines.append(_table(("running", "progress", "for"), map(_running_row, running), len(running)))
+        lines.append(
+            _table(("running", "progress", "for"), map(_running_row, running), len(running))
+        )
     return _box(lines)
 
 
@@ -163,7 +188,9 @@ def _how_far(task: ShownTask) -> list[str]:
     if task.message:
         found.append(_text(task.message))
     if task.current is not None:
-        found.append(f"{task.current:g}" + (f" of {task.maximum:g}" if task.maximum is not None else ""))
+        found.append(
+            f"{task.current:g}" + (f" of {task.maximum:g}" if task.maximum is not None else "")
+        )
     return found
 
 
@@ -173,7 +200,11 @@ def _durations(task: ShownTask) -> list[str]:
     started, finished = task.started_at, task.finished_at
     found = [f"waited {_seconds((started or finished or now) - task.created_at)}"]
     if started is not None:
-        found.append(f"ran {_seconds((finished or now) - started)}" if finished else f"running for {_seconds(now - started)}")
+        found.append(
+            f"ran {_seconds((finished or now) - started)}"
+            if finished
+            else f"running for {_seconds(now - started)}"
+        )
     return found
 
 
@@ -216,9 +247,19 @@ def _mark(state: str) -> str:
 def _bar(fraction: float | None, colour: str) -> str:
     """Return a bar; striped if it is unknown how far it is."""
     width = 100 if fraction is None else round(100 * min(max(fraction, 0.0), 1.0), 1)
-    fill = colour if fraction is not None else f"repeating-linear-gradient(45deg,{colour} 0 6px,transparent 6px 12px)"
-    outer = f"height:.6em;min-width:10em;margin:.25em 0;border-radius:.3em;overflow:hidden;background:{_GREY}"
-    return f'<div style="{outer}"><div style="width:{width}%;height:100%;background:{fill}"></div></div>'
+    fill = (
+        colour
+        if fraction is not None
+        else f"repeating-linear-gradient(45deg,{colour} 0 6px,transparent 6px 12px)"
+    )
+    outer = (
+        f"height:.6em;min-width:10em;margin:.25em "
+        f"0;border-radius:.3em;overflow:hidden;background:{_GREY}"
+    )
+    return (
+        f'<div style="{outer}"><div '
+        f'style="width:{width}%;height:100%;background:{fill}"></div></div>'
+    )
 
 
 def _shares(picture: dict[str, Any]) -> str:
@@ -226,8 +267,14 @@ def _shares(picture: dict[str, Any]) -> str:
     parts = []
     for state in ("completed", "failed", "canceled", "running"):
         width = round(100 * picture[state] / picture["total"], 1)
-        parts.append(f'<div style="width:{width}%;background:{_COLOURS[state]}" title="{picture[state]} {state}"></div>')
-    outer = f"display:flex;height:.6em;margin:.25em 0;border-radius:.3em;overflow:hidden;background:{_GREY}"
+        parts.append(
+            f'<div style="width:{width}%;background:{_COLOURS[state]}" '
+            f'title="{picture[state]} {state}"></div>'
+        )
+    outer = (
+        f"display:flex;height:.6em;margin:.25em "
+        f"0;border-radius:.3em;overflow:hidden;background:{_GREY}"
+    )
     return f'<div style="{outer}">{"".join(parts)}</div>'
 
 
@@ -235,15 +282,27 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], count: int) -> s
     """Return a table of the first rows; cells are HTML already."""
     head = "".join(f'<th style="{_CELL}">{name}</th>' for name in heads)
     shown = [row for _, row in zip(range(_ROWS), rows, strict=False)]
-    body = "".join("<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in row) + "</tr>" for row in shown)
-    more = f'<div style="opacity:.75">and {count - len(shown)} more</div>' if count > len(shown) else ""
-    return f'<table style="border-collapse:collapse;margin:.4em 0"><tr>{head}</tr>{body}</table>{more}'
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in row) + "</tr>"
+        for row in shown
+    )
+    more = (
+        f'<div style="opacity:.75">and {count - len(shown)} more</div>'
+        if count > len(shown)
+        else ""
+    )
+    return (
+        f'<table style="border-collapse:collapse;margin:.4em 0"><tr>{head}</tr>{body}</table>{more}'
+    )
 
 
 def _details(title: str, text: str) -> str:
     """Return a text that opens when it is clicked."""
     pre = f"overflow:auto;max-height:20em;background:{_GREY};padding:.5em"
-    return f'<details><summary>{title}</summary><pre style="{pre}">{escape(text[-10_000:])}</pre></details>'
+    return (
+        f"<details><summary>{title}</summary><pre "
+        f'style="{pre}">{escape(text[-10_000:])}</pre></details>'
+    )
 
 
 def _text(text: str, longest: int = _LONGEST) -> str:

@@ -54,13 +54,20 @@ class RemoteModule:
             raise AttributeError(name)
         names, callables = self._describe()
         if name not in names:
-            raise AttributeError(f"module {self._where!r} has no attribute {name!r} in {self._executor.environment.prefix}")
+            raise AttributeError(
+                f"module {self._where!r} has no attribute {name!r} in "
+                f"{self._executor.environment.prefix}"
+            )
         if name in callables:
             return RemoteFunction(self._executor, self._where, name)
-        return self._executor.submit(scripts.get_attribute, references.definition_of_module(self._where), name).result()
+        return self._executor.submit(
+            scripts.get_attribute, references.definition_of_module(self._where), name
+        ).result()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"cannot set {name!r}: the module lives in the workers, of which there may be several")
+        raise AttributeError(
+            f"cannot set {name!r}: the module lives in the workers, of which there may be several"
+        )
 
     def __repr__(self) -> str:
         return f"<remote module {self._where!r} in {self._executor.environment.prefix}>"

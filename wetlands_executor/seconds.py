@@ -1,6 +1,9 @@
-"""Numbers of seconds as users give them: checked and made exact floats at once, so that no timer meets anything else later.
+"""Numbers of seconds as users give them.
 
-Owns no state. Entered by any thread. Imports nothing of this package, so that every module may use it.
+Checked and made exact floats at once, so that no timer meets anything else later.
+
+Owns no state. Entered by any thread. Imports nothing of this package, so that every module may use
+it.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ def limit(key: str, value: Any) -> float | None:
 
 
 def wait(key: str, value: Any) -> float | None:
-    """Return how long a wait may last as an exact float; None for no limit. What is below 0 is over at once, as in the standard library.
+    """Return how long a wait may last as an exact float; None for no limit.
+
+    What is below 0 is over at once, as in the standard library.
 
     Args:
         key: name of the parameter, for the error.
@@ -58,7 +63,11 @@ def _real(key: str, value: Any) -> float:
     if isinstance(value, float):
         return float.__float__(value)  # past a ``__float__`` of its class
     try:
-        if isinstance(value, (bool, str, bytes, bytearray, complex)) or kind.__name__ in ("bool", "bool_", "ndarray"):
+        if isinstance(value, (bool, str, bytes, bytearray, complex)) or kind.__name__ in (
+            "bool",
+            "bool_",
+            "ndarray",
+        ):
             raise TypeError
         return float(value)
     except OverflowError:  # an int or a Fraction beyond the range of floats

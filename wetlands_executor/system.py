@@ -1,8 +1,10 @@
-"""System calls that some platform lacks, under one name each: the host's part (the worker's is ``worker/system.py``).
+"""System calls that some platform lacks, under one name each.
 
-Owns no decision: callers ask before they call (``hasattr``, ``PLAIN`` in ``pool/spawn.py``), or expect an OSError. What
-a platform lacks stands here as ``absent``, so that type checkers see every branch on every platform. Imports the
-standard library only. Any thread.
+The host's part (the worker's is ``worker/system.py``).
+
+Owns no decision: callers ask before they call (``hasattr``, ``PLAIN`` in ``pool/spawn.py``), or
+expect an OSError. What a platform lacks stands here as ``absent``, so that type checkers see every
+branch on every platform. Imports the standard library only. Any thread.
 """
 
 from __future__ import annotations
@@ -73,7 +75,17 @@ def absent(*_args: object) -> Any:
 # POSIX: everywhere but on Windows.
 if sys.platform != "win32":
     from fcntl import F_DUPFD_CLOEXEC, fcntl
-    from os import O_CLOEXEC, O_NONBLOCK, get_blocking, getpgid, killpg, pread, pwrite, readv, set_blocking
+    from os import (
+        O_CLOEXEC,
+        O_NONBLOCK,
+        get_blocking,
+        getpgid,
+        killpg,
+        pread,
+        pwrite,
+        readv,
+        set_blocking,
+    )
     from select import POLLERR, POLLIN, POLLOUT, poll
     from signal import SIGCHLD, SIGKILL
     from socket import AF_UNIX, SCM_RIGHTS, SOL_SOCKET

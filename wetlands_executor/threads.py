@@ -1,15 +1,20 @@
-"""The threads of the pools: how any thread may start one, and which of them must not wait for a task.
+"""The threads of the pools.
 
-*Starting.* A thread of a pool is started from wherever it is needed first: by a user's main thread, which a signal handler may
-interrupt, or within a finalizer. ``threading.Thread.start`` takes locks of the standard library and waits for the new thread;
-an exception on the main thread can leave such a lock locked for ever (seen on CPython 3.14, where a handler can run between
-the return of ``__enter__`` and the first step of a ``with`` block). So ``start`` makes a bare thread in one step of C code, and
-that thread, which never runs signal handlers, starts the real one. Two re-entries may both start a thread: which of them serves
-is decided by these threads themselves, in one step (see their targets).
+How any thread may start one, and which of them must not wait for a task.
 
-*Waiting.* The garbage collector runs finalizers on any thread, those of a pool included. A finalizer that waits for a task on
-a thread without which no task ends would wait for ever, and all tasks with it. ``check`` refuses that. The output thread also runs
-code of the program, which may wait while it is called for that: see ``writing``.
+*Starting.* A thread of a pool is started from wherever it is needed first: by a user's main thread,
+which a signal handler may interrupt, or within a finalizer. ``threading.Thread.start`` takes locks
+of the standard library and waits for the new thread; an exception on the main thread can leave such
+a lock locked for ever (seen on CPython 3.14, where a handler can run between the return of
+``__enter__`` and the first step of a ``with`` block). So ``start`` makes a bare thread in one step
+of C code, and that thread, which never runs signal handlers, starts the real one. Two re-entries
+may both start a thread: which of them serves is decided by these threads themselves, in one step
+(see their targets).
+
+*Waiting.* The garbage collector runs finalizers on any thread, those of a pool included. A
+finalizer that waits for a task on a thread without which no task ends would wait for ever, and all
+tasks with it. ``check`` refuses that. The output thread also runs code of the program, which may
+wait while it is called for that: see ``writing``.
 
 Any thread enters.
 """
@@ -37,7 +42,8 @@ serving: dict[int, str] = {}
 starting: set[object] = set()
 #: Identifier of a decoder thread -> the task whose outcome it is finding out.
 deciding: dict[int, Any] = {}
-#: Identifiers of decoder threads without which their pool cannot close: a call may be handed in, or run again, when they return.
+#: Identifiers of decoder threads without which their pool cannot close: a call may be handed in, or
+#: run again, when they return.
 holding: set[int] = set()
 #: Identifier of an output thread that is inside a stream or a log handler of the program -> what
 #: lets it wait: it makes its pool hold back behind lines neither what is waited for (None: all) nor
@@ -65,7 +71,14 @@ class PoolThread(threading.Thread):
         entry: its entry in ``starting``.
     """
 
-    def __init__(self, target: Callable[..., object], args: tuple[Any, ...], name: str, kind: str, entry: object) -> None:
+    def __init__(
+        self,
+        target: Callable[..., object],
+        args: tuple[Any, ...],
+        name: str,
+        kind: str,
+        entry: object,
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.kind = kind
         self.entry = entry
@@ -92,7 +105,11 @@ def _serve(target: Callable[..., object], args: tuple[Any, ...], kind: str, entr
 
 
 def start(
-    target: Callable[..., object], args: tuple[Any, ...], name: str, kind: str, note: Callable[[object], object] | None = None
+    target: Callable[..., object],
+    args: tuple[Any, ...],
+    name: str,
+    kind: str,
+    note: Callable[[object], object] | None = None,
 ) -> None:
     """Start a thread of a pool. Any thread, signal handler or finalizer; does not wait for it.
 
@@ -101,23 +118,29 @@ def start(
         args: arguments of the target.
         name: its name.
         kind: what it does, one of the constants above.
-        note: called in the same step, with something true, if the thread has been started; a function in C.
+        note: called in the same step, with something true, if the thread has been started; a
+            function in C.
 
     Raises:
-        RuntimeError: no thread can be started (a limit of the system, or the interpreter is going down).
+        RuntimeError: no thread can be started (a limit of the system, or the interpreter is going
+            down).
     """
     entry = object()
     begin = (entry, target, args, name, kind)
     try:
-        # One step: the thread is noted if, and only if, it is started. `deque` of length 0 only consumes.
+        # One step: the thread is noted if, and only if, it is started. `deque` of length 0 only
+        # consumes.
         started = map(start_new_thread, (_begin,), (begin,))
-        deque(zip(map(starting.add, (entry,)), started if note is None else map(note, started)), 0)  # noqa: B905 - one of each
+        # one of each
+        deque(zip(map(starting.add, (entry,)), started if note is None else map(note, started)), 0)  # noqa: B905
     except RuntimeError:
         starting.discard(entry)
         raise
 
 
-def _begin(entry: object, target: Callable[..., object], args: tuple[Any, ...], name: str, kind: str) -> None:
+def _begin(
+    entry: object, target: Callable[..., object], args: tuple[Any, ...], name: str, kind: str
+) -> None:
     """Start the real thread. Runs on a bare thread, which no signal handler interrupts."""
     serving[get_ident()] = kind
     try:
@@ -134,7 +157,8 @@ def kind_of_this() -> str | None:
     if kind is None and starting:
         # Race: the collector may run a finalizer before a new thread has noted itself in `serving`.
         # Its first frame tells its kind. That counts only until the thread has noted itself: in a
-        # child that was forked on a thread of a pool, the same frame is below the child's only thread.
+        # child that was forked on a thread of a pool, the same frame is below the child's only
+        # thread.
         frame = sys._getframe()
         while frame.f_back is not None:
             frame = frame.f_back
@@ -162,7 +186,8 @@ def check(task: Any = None, among: Any = None) -> None:
     """Refuse to wait on this thread if that would stop a pool.
 
     Args:
-        task: what is waited for, a task, a map or the end of a pool; None if that is more than one task.
+        task: what is waited for, a task, a map or the end of a pool; None if that is more than one
+            task.
         among: a pool all of whose tasks are waited for.
 
     Raises:
@@ -176,16 +201,23 @@ def check(task: Any = None, among: Any = None) -> None:
         return
     if kind in _NEVER:
         raise RuntimeError(
-            f"this thread ({threading.current_thread().name}) {kind} and must not wait for a task: what waits here is most likely a "
-            "finalizer (__del__, weakref.finalize) that the garbage collector has run on it; let it submit or cancel, not wait"
+            f"this thread ({threading.current_thread().name}) {kind} and must not wait for a "
+            f"task: what waits here is most likely a "
+            "finalizer (__del__, weakref.finalize) that the garbage collector has run on it; let "
+            "it submit or cancel, not wait"
         )
     own = deciding.get(get_ident())
     if own is not None and (own is task or (own._pool is among and own._final is None)):
-        raise RuntimeError(f"the outcome of the task {own.name!r} is being found out by this very thread, which must not wait for it")
+        raise RuntimeError(
+            f"the outcome of the task {own.name!r} is being found out by this very "
+            f"thread, which must not wait for it"
+        )
 
 
 class Call:
-    """A function call on a thread of its own, whose caller waits for the outcome. The call goes on if the wait is interrupted.
+    """A function call on a thread of its own, whose caller waits for the outcome.
+
+    The call goes on if the wait is interrupted.
 
     Args:
         function: what to call.
@@ -269,11 +301,18 @@ def release_all(lock: threading.RLock) -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Forget the parent's threads: they are not here, and the child's own may get their identifiers."""
+    """Forget the parent's threads.
+
+    They are not here, and the child's own may get their identifiers.
+    """
     for known in (serving, starting, deciding, holding, writing):
         known.clear()
     release_all(_importing)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_importing.acquire,
+        after_in_parent=_importing.release,
+        after_in_child=_after_fork_in_child,
+    )

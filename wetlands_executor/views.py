@@ -106,18 +106,27 @@ class OptionsView(Executor):
             "priority": priority,
             "cancel_grace": cancel_grace,
         }
-        return OptionsView(self._executor, replace(self._options, **{key: value for key, value in given.items() if value is not _KEEP}))
+        return OptionsView(
+            self._executor,
+            replace(
+                self._options, **{key: value for key, value in given.items() if value is not _KEEP}
+            ),
+        )
 
     @overload
     def submit(self, fn: str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> Task[Any]: ...
 
     @overload
-    def submit(self, fn: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
+    def submit(
+        self, fn: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any
+    ) -> Task[T]: ...
 
     @overload
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Task[T]: ...
 
-    def submit(self, fn: Callable[..., Any] | str | os.PathLike[str], /, *args: Any, **kwargs: Any) -> Task[Any]:
+    def submit(
+        self, fn: Callable[..., Any] | str | os.PathLike[str], /, *args: Any, **kwargs: Any
+    ) -> Task[Any]:
         """As ``CondaEnvExecutor.submit``, with the options of this view."""
         self._refuse_if_closed()
         return self._keep(self._executor._submit(fn, args, kwargs, None, self._options))
@@ -139,7 +148,9 @@ class OptionsView(Executor):
         """
         self._refuse_if_closed()
         if not self._options.start:
-            raise ValueError("map with start=False would wait for tasks that nobody can start; use map_tasks")
+            raise ValueError(
+                "map with start=False would wait for tasks that nobody can start; use map_tasks"
+            )
         return self._executor._map(
             fn,
             iterables,
@@ -152,12 +163,18 @@ class OptionsView(Executor):
             return_exceptions=return_exceptions,
         )
 
-    def map_tasks(self, fn: Callable[..., T] | str | os.PathLike[str], *iterables: Iterable[Any]) -> list[Task[T]]:
+    def map_tasks(
+        self, fn: Callable[..., T] | str | os.PathLike[str], *iterables: Iterable[Any]
+    ) -> list[Task[T]]:
         """As ``CondaEnvExecutor.map_tasks``, with the options of this view."""
         self._refuse_if_closed()
-        return [self._keep(task) for task in self._executor._map_tasks(fn, iterables, self._options)]
+        return [
+            self._keep(task) for task in self._executor._map_tasks(fn, iterables, self._options)
+        ]
 
-    def submit_script(self, path: str | os.PathLike[str], args: Sequence[str] = (), run_name: str = "__main__") -> Task[None]:
+    def submit_script(
+        self, path: str | os.PathLike[str], args: Sequence[str] = (), run_name: str = "__main__"
+    ) -> Task[None]:
         """As ``CondaEnvExecutor.submit_script``, with the options of this view."""
         self._refuse_if_closed()
         return self._keep(self._executor._submit_script(path, args, run_name, self._options))
@@ -171,7 +188,9 @@ class OptionsView(Executor):
         callbacks.add_hook(task, self._tasks.discard)
         return task
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None) -> None:
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None
+    ) -> None:
         """End this view, not the pool.
 
         Accept nothing more, and wait for what was submitted through it.
@@ -197,8 +216,15 @@ class OptionsView(Executor):
             return
         steps: list[tuple[float | None, Callable[[Task[Any]], object] | None]] = [(None, None)]
         if timeout is not None:
-            reason = f"its view of the executor was shut down, and the timeout of {timeout:g} s was over: its worker was killed"
-            steps = [(timeout, Task.cancel), (KILL_AFTER, lambda task: task._kill(reason)), (None, None)]
+            reason = (
+                f"its view of the executor was shut down, and the timeout of {timeout:g} s was "
+                f"over: its worker was killed"
+            )
+            steps = [
+                (timeout, Task.cancel),
+                (KILL_AFTER, lambda task: task._kill(reason)),
+                (None, None),
+            ]
         for seconds, act in steps:
             end = None if seconds is None else time.monotonic() + seconds
             tasks = [task for task in tasks if not _has_finished(task, end)]

@@ -1,4 +1,7 @@
-"""Arrays of numpy that are more, or other, than a plain block of numbers; for the host and for workers that have numpy."""
+"""Arrays of numpy that are more, or other, than a plain block of numbers.
+
+For the host and for workers that have numpy.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,14 @@ def large(name, path):
     if name == "masked":
         return np.ma.array(numbers, mask=numbers % 3 == 0, fill_value=-1)
     if name == "masked hard":
-        return np.ma.array(numbers.reshape(300, 200), mask=numbers.reshape(300, 200) % 2 == 0, hard_mask=True)
+        return np.ma.array(
+            numbers.reshape(300, 200), mask=numbers.reshape(300, 200) % 2 == 0, hard_mask=True
+        )
     if name == "matrix":
         return numbers.reshape(300, 200).view(np.matrix)
     if name == "recarray":
-        return np.rec.array(list(zip(range(count), "ab" * count)), dtype=[("n", "i4"), ("s", "U3")])  # noqa: B905 - Python 3.8
+        # Python 3.8
+        return np.rec.array(list(zip(range(count), "ab" * count)), dtype=[("n", "i4"), ("s", "U3")])  # noqa: B905
     if name == "chararray":
         return chararray(["some text", "another"] * count)
     if name == "memmap":

@@ -1,6 +1,9 @@
-"""What ``worker/shm_copy.py`` promises, as programs that every Python 3.8+ runs: ``python copies.py FOLDER_OF_WORKER``.
+"""What ``worker/shm_copy.py`` promises, as programs that every Python 3.8+ runs.
 
-Each function of ``CHECKS`` gets the module, raises if something is wrong, and leaves the module as it was.
+``python copies.py FOLDER_OF_WORKER``.
+
+Each function of ``CHECKS`` gets the module, raises if something is wrong, and leaves the module as
+it was.
 """
 
 from __future__ import annotations
@@ -41,7 +44,10 @@ class Memory:
 
     def __init__(self, count, start=3):
         self.count = count
-        self._source = ctypes.create_string_buffer(bytes(bytearray(number * 7 % 251 for number in range(256))) * (count // 256 + 1), count + 300)
+        self._source = ctypes.create_string_buffer(
+            bytes(bytearray(number * 7 % 251 for number in range(256))) * (count // 256 + 1),
+            count + 300,
+        )
         self._target = ctypes.create_string_buffer(b"\xff" * (count + 2 * start), count + 2 * start)
         self._start = start
         self.source = ctypes.addressof(self._source)
@@ -66,7 +72,10 @@ def exactly_these_bytes(copying):
 
 
 def several_at_the_same_time(copying):
-    """Each of three waits for the others in the middle of its slice; and none is left when the copy is over."""
+    """Each of three waits for the others in the middle of its slice.
+
+    And none is left when the copy is over.
+    """
     barrier = threading.Barrier(3)
     before = _alive()
 
@@ -93,15 +102,29 @@ def no_more_than_allowed(copying):
         started.append(1)
         raise RuntimeError("can't start new thread")
 
-    for processors, most, crossover, expected in ((1, 4, 1, 0), (2, 4, 1, 1), (9, 4, 1, 1), (9, 1, 1, 0), (9, 4, 10**6, 0)):
+    for processors, most, crossover, expected in (
+        (1, 4, 1, 0),
+        (2, 4, 1, 1),
+        (9, 4, 1, 1),
+        (9, 1, 1, 0),
+        (9, 4, 10**6, 0),
+    ):
         memory = Memory(100_000)
-        with replaced(copying, cores=lambda n=processors: n, MOST=most, CROSSOVER=crossover, start_new_thread=start):
+        with replaced(
+            copying,
+            cores=lambda n=processors: n,
+            MOST=most,
+            CROSSOVER=crossover,
+            start_new_thread=start,
+        ):
             copying.copy(memory.target, memory.source, memory.count)
         assert memory.copied()
         assert len(started) == expected, (processors, most, crossover)
         started.clear()
     counted = []
-    with threads(copying, 2, MOST=4, cores=lambda: 64, start_new_thread=lambda *_: counted.append(1)):
+    with threads(
+        copying, 2, MOST=4, cores=lambda: 64, start_new_thread=lambda *_: counted.append(1)
+    ):
         memory = Memory(100_000)
         copying.copy(memory.target, memory.source, memory.count)
     assert memory.copied()
@@ -174,7 +197,10 @@ def interrupted_between_any_two_steps(copying):
 
 
 def _interrupted_at(copying, step):
-    """Raise in the caller before that step of its; return whether there was one. The helper takes long: it ends when it is waited for."""
+    """Raise in the caller before that step of its; return whether there was one.
+
+    The helper takes long: it ends when it is waited for.
+    """
     caller = threading.get_ident()
     begun, over = threading.Event(), threading.Event()
     active = []
@@ -253,7 +279,9 @@ def a_helper_that_comes_too_late(copying):
         raise Interrupted
 
     memory = Memory(100_000)
-    with threads(copying, 2, memmove=move, start_new_thread=lambda _, args: original(help_late, args)):
+    with threads(
+        copying, 2, memmove=move, start_new_thread=lambda _, args: original(help_late, args)
+    ):
         try:
             copying.copy(memory.target, memory.source, memory.count)
         except Interrupted:

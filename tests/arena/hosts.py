@@ -22,20 +22,29 @@ def say(*words):
 
 
 def everything(expect):
-    """Send and return large things of all kinds; ``expect`` says whether blocks carry them ("blocks") or the pipe ("pipe")."""
+    """Send and return large things of all kinds.
+
+    ``expect`` says whether blocks carry them ("blocks") or the pipe ("pipe").
+    """
     import numpy as np
 
     with CondaEnvExecutor(max_workers=2) as executor:
         memory = arena.current()
         value = np.arange(1e6)
         peak = []
-        for function, expected in ((workload.add_one, value + 1), (workload.twice, 2 * value), (workload.tail, value[250_000:])):
+        for function, expected in (
+            (workload.add_one, value + 1),
+            (workload.twice, 2 * value),
+            (workload.tail, value[250_000:]),
+        ):
             result = executor.submit(function, value).result()
             peak.append(len(memory.in_use()) if memory is not None else 0)
             assert (result == expected).all()
             result[:] = 0
         del result
-        assert executor.submit(workload.flags, np.asfortranarray(value.reshape(1000, 1000))).result() == (False, True, True, "<f8", (1000, 1000))
+        assert executor.submit(
+            workload.flags, np.asfortranarray(value.reshape(1000, 1000))
+        ).result() == (False, True, True, "<f8", (1000, 1000))
         readonly = value.copy()
         readonly.flags.writeable = False
         assert not executor.submit(workload.flags, readonly).result()[2]
@@ -44,9 +53,18 @@ def everything(expect):
             back = executor.submit(workload.same, made).result()
             assert type(back) is type(made)
             assert back == made
-        parts = executor.submit(workload.overwrite_parts, Buffers(bytearray(500_000), array.array("d", range(50_000)))).result().parts
+        parts = (
+            executor.submit(
+                workload.overwrite_parts,
+                Buffers(bytearray(500_000), array.array("d", range(50_000))),
+            )
+            .result()
+            .parts
+        )
         assert not any(map(any, map(bytes, parts)))
-        results = list(executor.map(workload.twice, [np.full(100_000, float(n)) for n in range(30)]))
+        results = list(
+            executor.map(workload.twice, [np.full(100_000, float(n)) for n in range(30)])
+        )
         assert all((result == 2 * n).all() for n, result in enumerate(results))
         del results, parts
         blocks = memory.blocks() if memory is not None and memory.carries else None
@@ -68,7 +86,9 @@ def sharing(expect):
     with CondaEnvExecutor(max_workers=2) as executor:
         value = np.arange(1e5)
         shared = share(value)
-        assert [executor.submit(workload.total, shared).result() for _ in range(4)] == [value.sum()] * 4
+        assert [executor.submit(workload.total, shared).result() for _ in range(4)] == [
+            value.sum()
+        ] * 4
         assert executor.submit(workload.flags, shared).result()[2] is False or expect == "copies"
         if expect == "copies":
             with pytest.raises(OSError, match="cannot be shared"):
@@ -94,7 +114,9 @@ def under_load(kind):
 
     def feed():
         while True:
-            for result in executor.map(workload.add_one, [np.ones(1_000_000), shared, np.ones(100_000)] * 4):
+            for result in executor.map(
+                workload.add_one, [np.ones(1_000_000), shared, np.ones(100_000)] * 4
+            ):
                 assert result[0] >= 1
 
     threading.Thread(target=feed, daemon=True).start()
@@ -124,11 +146,17 @@ def limited():
 
 
 class Struck(BaseException):
-    """Like KeyboardInterrupt: an Exception while something is pickled would be the failure of its task, which the pool keeps."""
+    """Like KeyboardInterrupt.
+
+    An Exception while something is pickled would be the failure of its task, which the pool keeps.
+    """
 
 
 def struck(count):
-    """Submit arrays and wait for them while an exception hits the main thread every millisecond; in the end no block is left."""
+    """Submit arrays and wait for them while an exception hits the main thread every millisecond.
+
+    In the end no block is left.
+    """
     import _signal
     import signal
 
@@ -140,7 +168,9 @@ def struck(count):
 
     def call(number):
         value = np.full(20_000 + number % 3 * 10_000, float(number))
-        assert executor.submit(*[(workload.total, value), (workload.nothing, value)][number % 2]).result(20) in (None, number * value.size)
+        assert executor.submit(
+            *[(workload.total, value), (workload.nothing, value)][number % 2]
+        ).result(20) in (None, number * value.size)
         if number % 10 == 0:
             assert (executor.submit(workload.add_one, value).result(20) == number + 1).all()
 
@@ -154,7 +184,8 @@ def struck(count):
             except Struck:
                 hits += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _signal.signal(_signal.SIGALRM, _signal.SIG_IGN)  # the function of C, which is not left by the last strike
+        # the function of C, which is not left by the last strike
+        _signal.signal(_signal.SIGALRM, _signal.SIG_IGN)
         return hits
 
     count = int(count)
@@ -172,7 +203,8 @@ def struck(count):
         gc.collect()
         memory = arena.current()
         deadline = time.monotonic() + 5
-        # A strike that hits the finalizer of a parcel leaves its block, which nothing in Python can help; no other block is left.
+        # A strike that hits the finalizer of a parcel leaves its block, which nothing in Python can
+        # help; no other block is left.
         while len(memory.in_use()) > len(finalizers) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(memory.in_use()) <= len(finalizers), (hits, len(finalizers), memory.in_use())

@@ -1,4 +1,7 @@
-"""Copies with several threads: right at every size, with fewer threads than wanted, and never going on after an interrupt."""
+"""Copies with several threads.
+
+Right at every size, with fewer threads than wanted, and never going on after an interrupt.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,14 @@ def test_a_worker_starts_without_it():
     program = (
         "import sys\nfrom wetlands_executor import CondaEnvExecutor\n"
         "with CondaEnvExecutor(max_workers=1) as executor:\n"
-        "    print(executor.submit(eval, '[name for name in __import__(\"sys\").modules if \"shm_copy\" in name or name == \"ctypes\"]').result())\n"
+        '    print(executor.submit(eval, \'[name for name in __import__("sys").modules if '
+        '"shm_copy" in name or name == "ctypes"]\').result())\n'
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
     assert done.stdout == "[]\n", done.stderr

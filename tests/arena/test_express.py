@@ -1,4 +1,8 @@
-"""Large arguments on the express lane: the thread that submits gives the blocks to an idle worker itself, and their list lies in one of them."""
+"""Large arguments on the express lane.
+
+The thread that submits gives the blocks to an idle worker itself, and their list lies in one of
+them.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +35,18 @@ def test_each_call_sees_its_own(single, memory):
         first, second = np.full(20_000 + number, float(number)), np.full(30_000, -float(number))
         task = single.submit(workload.sums, first, [second, "x" * (number * 20)], named=first)
         first[:] = second[:] = 7
-        assert task.result(DEADLINE) == (number * first.size, -number * 30_000.0, number * 20, number * first.size)
+        assert task.result(DEADLINE) == (
+            number * first.size,
+            -number * 30_000.0,
+            number * 20,
+            number * first.size,
+        )
     assert memory.is_free()
 
 
-@pytest.mark.parametrize("size", [131_072, 131_072 * 5 // 4, 1 << 18, (1 << 18) - 100, 10 << 20, 1 << 25])
+@pytest.mark.parametrize(
+    "size", [131_072, 131_072 * 5 // 4, 1 << 18, (1 << 18) - 100, 10 << 20, 1 << 25]
+)
 def test_a_block_that_its_data_would_fill(single, memory, size):
     """The list needs room behind the data."""
     value = np.arange(size, dtype=np.uint8)
@@ -70,7 +81,9 @@ def test_its_blocks_are_freed_whatever_becomes_of_it(make, memory, meeting, end)
     assert memory.is_free()
 
 
-def test_memory_goes_back_after_calls_of_which_the_io_thread_has_not_heard(make, memory, monkeypatch):
+def test_memory_goes_back_after_calls_of_which_the_io_thread_has_not_heard(
+    make, memory, monkeypatch
+):
     monkeypatch.setattr(arena, "IDLE", 0.5)
     executor = make()
     assert executor.submit(workload.total, np.ones(20_000)).result(DEADLINE) == 20_000
@@ -84,7 +97,9 @@ def test_memory_goes_back_after_calls_of_which_the_io_thread_has_not_heard(make,
     assert until(lambda: memory.resident < 2_000_000)
 
 
-def test_memory_goes_back_after_a_call_that_is_longer_than_the_time(make, memory, monkeypatch, meeting):
+def test_memory_goes_back_after_a_call_that_is_longer_than_the_time(
+    make, memory, monkeypatch, meeting
+):
     monkeypatch.setattr(arena, "IDLE", 0.2)
     executor = make()
     executor.submit(workload.wait_with, np.ones(20_000), "nowhere").exception(DEADLINE)
@@ -100,10 +115,15 @@ def test_memory_goes_back_after_a_call_that_is_longer_than_the_time(make, memory
 
 
 def test_interrupted_at_every_step():
-    """An exception in the main thread every millisecond: no block is lost, none is given to two, and the worker is always believed."""
+    """An exception in the main thread every millisecond.
+
+    No block is lost, none is given to two, and the worker is always believed.
+    """
     command = [sys.executable, "-W", "error", "-m", "tests.arena.hosts", "struck", "3000"]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     _struck, hits, well = done.stdout.split()
     assert well == "well"
@@ -111,7 +131,10 @@ def test_interrupted_at_every_step():
 
 
 def test_kills_under_waiting_submitters(make, memory):
-    """Every call ends with its own result, or as the one that its worker was running; nothing is left."""
+    """Every call ends with its own result, or as the one that its worker was running.
+
+    Nothing is left.
+    """
     executor = make(2).launch()
     stop = threading.Event()
     wrong: list[Any] = []
@@ -123,7 +146,11 @@ def test_kills_under_waiting_submitters(make, memory):
             number += 1
             value = np.full(20_000 + number % 7 * 9_000, float(number))
             size = value.size
-            task = executor.submit(*[(workload.total, value), (workload.add_one, value), (workload.twice, value)][number % 3])
+            task = executor.submit(
+                *[(workload.total, value), (workload.add_one, value), (workload.twice, value)][
+                    number % 3
+                ]
+            )
             value[:] = -1
             error = task.exception()
             if error is not None:

@@ -40,7 +40,13 @@ assert seen == [True] * 30, seen
 
 
 def test_finalizers_find_the_memory_there() -> None:
-    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", PROGRAM], capture_output=True, text=True, timeout=DEADLINE, check=False)
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -62,6 +68,8 @@ def test_an_arena_whose_file_is_being_closed_is_not_found(monkeypatch):
 
     monkeypatch.setattr(descriptors, "close_quietly", closing)
     del dying
-    assert closed.wait(30), "the thread on which it was made may hold it for a moment more, and no longer"
+    assert closed.wait(30), (
+        "the thread on which it was made may hold it for a moment more, and no longer"
+    )
     assert len(found) == 1
     assert found[0].fd != fd

@@ -1,4 +1,7 @@
-"""Large arguments of a ``map``: many calls share a block, and still nothing concerns more than one of them."""
+"""Large arguments of a ``map``.
+
+Many calls share a block, and still nothing concerns more than one of them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from wetlands_executor import WorkerCrashed
 from wetlands_executor.map import chunks, packing
 from wetlands_executor.sharedmem import arena
 
-#: Of all sizes around the limits, and of all that can be pickled without user code; the last ones can be changed, and are pickled at once.
+#: Of all sizes around the limits, and of all that can be pickled without user code; the last ones
+#: can be changed, and are pickled at once.
 VALUES = [
     b"a" * (packing.LARGE - 1),
     b"b" * packing.LARGE,
@@ -52,7 +56,12 @@ def test_everything_arrives_as_it_is(make, memory):
         assert found == list(zip(values, range(len(values)), strict=True))
         assert [type(one) for one, _ in found] == [type(value) for value in values]
     for value in VALUES:
-        assert list(executor.map(workload.two, [value] * 100, reversed([value] * 100), timeout=DEADLINE)) == [(value, value)] * 100
+        assert (
+            list(
+                executor.map(workload.two, [value] * 100, reversed([value] * 100), timeout=DEADLINE)
+            )
+            == [(value, value)] * 100
+        )
     del found, executor
     assert memory.is_free()
 
@@ -66,28 +75,40 @@ def test_without_blocks_it_goes_through_the_pipe(make, monkeypatch, way):
     else:
         monkeypatch.setattr(arena.Arena, "store_all", lambda *_: -1)
     values = [*VALUES, *VALUES[::-1], *map(_of, range(200), itertools.repeat(100_000))]
-    assert list(executor.map(workload.two, values, values, timeout=DEADLINE)) == list(zip(values, values, strict=True))
+    assert list(executor.map(workload.two, values, values, timeout=DEADLINE)) == list(
+        zip(values, values, strict=True)
+    )
 
 
 def test_a_worker_that_cannot_map_the_file_reads_it(make):
     executor = make()
-    executor.submit(work.limit_memory, 40_000_000).result(DEADLINE)  # a segment of the file has more
+    # a segment of the file has more
+    executor.submit(work.limit_memory, 40_000_000).result(DEADLINE)
     values = [_of(number, 100_000) for number in range(200)]
-    assert list(executor.map(workload.two, values, values, timeout=DEADLINE)) == list(zip(values, values, strict=True))
+    assert list(executor.map(workload.two, values, values, timeout=DEADLINE)) == list(
+        zip(values, values, strict=True)
+    )
 
 
 def test_a_crash_costs_one_call(make, memory, tmp_path: Path):
     executor = make(2)
     count, crashing = 300, 150
     marks = [str(tmp_path / str(number)) for number in range(count)]
-    outcomes = executor.map(workload.mark_or_die, [_of(number, 50_000) for number in range(count)], marks, [crashing] * count)
+    outcomes = executor.map(
+        workload.mark_or_die,
+        [_of(number, 50_000) for number in range(count)],
+        marks,
+        [crashing] * count,
+    )
     assert list(itertools.islice(outcomes, crashing)) == list(range(crashing))
     with pytest.raises(WorkerCrashed):
         next(outcomes)
     assert executor.wait_all(DEADLINE)
     assert len(executor.get_failed()) == 1
     assert all(Path(mark).stat().st_size == 1 for mark in marks[: crashing + 1])
-    assert all(Path(mark).stat().st_size == 1 for mark in marks[crashing + 1 :] if Path(mark).exists()), "a call has run twice"
+    assert all(
+        Path(mark).stat().st_size == 1 for mark in marks[crashing + 1 :] if Path(mark).exists()
+    ), "a call has run twice"
     del outcomes
     assert memory.is_free()
 
@@ -113,7 +134,11 @@ def test_random_kills_tear_nothing(make, memory, stress_rng):
     killer.start()
     lost = 0
     for first in range(0, 3000, 100):
-        outcomes = executor.map(workload.number_of, [_of(number, 20_000 + number) for number in range(first, first + 100)], timeout=DEADLINE)
+        outcomes = executor.map(
+            workload.number_of,
+            [_of(number, 20_000 + number) for number in range(first, first + 100)],
+            timeout=DEADLINE,
+        )
         for number in range(first, first + 100):
             try:
                 assert next(outcomes) == (number, 20_000 + number)
@@ -131,7 +156,12 @@ def test_random_kills_tear_nothing(make, memory, stress_rng):
 
 def close_in_between(executor, meeting, count, size, place):
     """Close the iterator of a map of large bytes when the first result was taken and the call at ``place`` waits; wait for its end."""
-    outcomes = executor.map(workload.wait_at, [_of(number, size) for number in range(count)], [meeting.address] * count, [place] * count)
+    outcomes = executor.map(
+        workload.wait_at,
+        [_of(number, size) for number in range(count)],
+        [meeting.address] * count,
+        [place] * count,
+    )
     assert next(outcomes) == 0
     meeting.next()
     outcomes.close()
@@ -157,10 +187,18 @@ def test_a_cancelled_part_frees_its_block_at_once(make, memory, meeting):
 
 
 def test_what_is_copied_ahead_is_little(make, memory, meeting):
-    """However many calls wait: a call may take an hour, and its neighbours are a copy as long as they wait."""
+    """However many calls wait.
+
+    A call may take an hour, and its neighbours are a copy as long as they wait.
+    """
     executor = make(2)
     executor.launch()
-    outcomes = executor.map(workload.wait_at, [_of(number, 1_000_000) for number in range(300)], [meeting.address] * 300, [100] * 300)
+    outcomes = executor.map(
+        workload.wait_at,
+        [_of(number, 1_000_000) for number in range(300)],
+        [meeting.address] * 300,
+        [100] * 300,
+    )
     meeting.next()
     meeting.next()  # the other worker
     assert len(memory.in_use) <= 2 * chunks.PREFETCH_BYTES // 1_000_000
@@ -196,6 +234,8 @@ def test_others_are_served_while_a_large_map_waits(make, meeting):
 def test_in_every_python(make, memory, anypython):
     executor = make(env=anypython.path)
     values = [*VALUES, *map(_of, range(100), itertools.repeat(50_000)), *VALUES[::-1]]
-    assert list(executor.map(workload.two, values, values[::-1], timeout=DEADLINE)) == list(zip(values, values[::-1], strict=True))
+    assert list(executor.map(workload.two, values, values[::-1], timeout=DEADLINE)) == list(
+        zip(values, values[::-1], strict=True)
+    )
     executor.shutdown()
     assert memory.is_free()

@@ -33,7 +33,11 @@ def test_numpy_arrays_keep_their_kind(make, memory, value, writable):
     shared = share(value, writable=writable)
     assert type(shared) is np.ndarray
     assert shared.flags.writeable == writable
-    assert (shared.dtype, shared.shape, shared.flags.f_contiguous) == (value.dtype, value.shape, value.flags.f_contiguous or shared.ndim < 2)
+    assert (shared.dtype, shared.shape, shared.flags.f_contiguous) == (
+        value.dtype,
+        value.shape,
+        value.flags.f_contiguous or shared.ndim < 2,
+    )
     assert (shared == value).all()
     assert executor.submit(workload.flags, shared).result(DEADLINE) == workload.flags(shared)
     assert (executor.submit(workload.same, shared).result(DEADLINE) == value).all()
@@ -81,7 +85,9 @@ def test_views_travel_as_references(make, memory):
     assert len(memory.in_use) == 1
     frozen = shared[:5]
     frozen.flags.writeable = False
-    assert "read-only" in str(executor.submit(workload.set_item, frozen, 0, 1.0).exception(DEADLINE))
+    assert "read-only" in str(
+        executor.submit(workload.set_item, frozen, 0, 1.0).exception(DEADLINE)
+    )
     # What is computed from it is an array like any other.
     assert (executor.submit(workload.add_one, shared + 1).result(DEADLINE) == shared + 2).all()
 
@@ -95,7 +101,9 @@ def test_within_containers_closures_and_initializers(make, memory):
 
     list(executor.map(write, range(5)))
     executor.submit(write, 5).result(DEADLINE)
-    executor.submit(lambda things: workload.set_item(things["a"][0], 6, 6), {"a": [shared]}).result(DEADLINE)
+    executor.submit(lambda things: workload.set_item(things["a"][0], 6, 6), {"a": [shared]}).result(
+        DEADLINE
+    )
     assert list(shared) == [0, 1, 2, 3, 4, 5, 6, 0, 0, 0]
     assert executor.submit(workload.kept_total).result(DEADLINE) == 21
 
@@ -109,7 +117,9 @@ def test_buffers_without_numpy(make, memory):
     numbers = share(array.array("d", range(100)))
     assert (numbers.format, numbers.readonly, numbers[5]) == ("d", True, 5)
     assert executor.submit(workload.get_item, numbers[10:20], 3).result(DEADLINE) == 13
-    assert isinstance(executor.submit(workload.set_item, numbers, 3, 1.0).exception(DEADLINE), TypeError)
+    assert isinstance(
+        executor.submit(workload.set_item, numbers, 3, 1.0).exception(DEADLINE), TypeError
+    )
 
 
 def _memmap(folder):
@@ -126,7 +136,9 @@ def test_what_cannot_be_shared(value, tmp_path):
     """What would lose its mask, its class, its state or the meaning of its bytes is refused, and named."""
     value = value(tmp_path) if callable(value) else value
     kind = type(value)
-    named = value.dtype if kind is np.ndarray else value.format if kind is memoryview else kind.__name__
+    named = (
+        value.dtype if kind is np.ndarray else value.format if kind is memoryview else kind.__name__
+    )
     with pytest.raises(TypeError, match=re.escape(str(named))):
         share(value)
 
@@ -146,7 +158,11 @@ def test_classes_that_are_kept(make, memory, value, writable):
     """As a reference: the task looks at the same memory, in an array of the same class."""
     executor = make()
     shared = share(value, writable=writable)
-    assert (type(shared), shared.dtype, shared.flags.writeable) == (type(value), value.dtype, writable)
+    assert (type(shared), shared.dtype, shared.flags.writeable) == (
+        type(value),
+        value.dtype,
+        writable,
+    )
     assert (shared == value).all()
     for one in (shared, shared[:1], shared.T):
         assert executor.submit(classes.described, one).result(DEADLINE) == classes.described(one)
@@ -215,13 +231,21 @@ def test_large_arrays_of_other_classes_travel_with_their_state(make, name, tmp_p
     executor = make()
     expected = classes.described(value)
     assert executor.submit(classes.described, value).result(DEADLINE) == expected
-    assert classes.described(executor.submit(classes.large, name, str(tmp_path / "other")).result(DEADLINE)) == expected
+    assert (
+        classes.described(
+            executor.submit(classes.large, name, str(tmp_path / "other")).result(DEADLINE)
+        )
+        == expected
+    )
     (found,) = executor.submit(workload.same, {"a": value}).result(DEADLINE).values()
     assert classes.described(found) == expected
 
 
 def test_a_class_of_which_numpy_warns_is_found_without_a_warning(make):
-    """The result is unpickled on a thread of the pool, where a program cannot silence a warning. Warnings are errors here."""
+    """The result is unpickled on a thread of the pool, where a program cannot silence a warning.
+
+    Warnings are errors here.
+    """
     found = make().submit(classes.large, "chararray", "").result(DEADLINE)
     assert type(found).__name__ == "chararray"
     assert list(found[:2]) == ["some text", "another"]
@@ -240,7 +264,8 @@ def test_a_lease_keeps_it(make, memory):
     assert until(lambda: [word >= SHARED for word in memory.in_use.values()] == [True])
     assert executor.submit(workload.kept_total).result(DEADLINE) == np.arange(50_000.0).sum()
     executor.submit(workload.drop).result(DEADLINE)
-    executor.submit(workload.total, np.ones(50_000)).result(DEADLINE)  # a new block is when the host looks again
+    # a new block is when the host looks again
+    executor.submit(workload.total, np.ones(50_000)).result(DEADLINE)
     assert memory.is_free()
 
 
@@ -266,7 +291,10 @@ def test_a_dead_worker_has_no_lease(make, memory):
     del shared
     gc.collect()
     assert memory.in_use
-    assert isinstance(executor.submit(os.kill, executor.workers()[0].pid, signal.SIGKILL).exception(DEADLINE), WorkerCrashed)
+    assert isinstance(
+        executor.submit(os.kill, executor.workers()[0].pid, signal.SIGKILL).exception(DEADLINE),
+        WorkerCrashed,
+    )
     assert memory.is_free()
 
 

@@ -1,4 +1,7 @@
-"""What goes in arrives, as the receiver's own; what comes out too; blocks are free when nobody looks at them any more."""
+"""What goes in arrives, as the receiver's own; what comes out too.
+
+Blocks are free when nobody looks at them any more.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ np = pytest.importorskip("numpy")
 MILLION = 1_000_000
 
 
-@pytest.mark.parametrize("size", [1, 100, 70_000, 131_071, 131_072, 131_073, 300_000, 5_000_000, 40_000_000])
+@pytest.mark.parametrize(
+    "size", [1, 100, 70_000, 131_071, 131_072, 131_073, 300_000, 5_000_000, 40_000_000]
+)
 def test_sizes_around_every_border(single, memory, size):
     value = np.frombuffer(os.urandom(size), np.uint8)
     result = single.submit(workload.same, value).result(DEADLINE)
@@ -55,12 +60,18 @@ def test_an_argument_that_is_returned_keeps_its_block(single, memory):
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("dtype", ["<f8", ">i4", "c16", "?", "S7", "U3", "M8[ns]", [("a", "<i4"), ("b", "<f8", (3,))]])
+@pytest.mark.parametrize(
+    "dtype", ["<f8", ">i4", "c16", "?", "S7", "U3", "M8[ns]", [("a", "<i4"), ("b", "<f8", (3,))]]
+)
 def test_dtypes_and_orders(single, memory, dtype, order):
     dtype = np.dtype(dtype)
     count = 400_000 // dtype.itemsize // 6 * 6
     value = np.frombuffer(bytes(range(1, 127)) * 4000, np.uint8)[: count * dtype.itemsize]
-    value = (value % 2 if dtype.kind == "b" else value % 100).astype(np.uint8).view(dtype if dtype.kind != "U" else "<u4")
+    value = (
+        (value % 2 if dtype.kind == "b" else value % 100)
+        .astype(np.uint8)
+        .view(dtype if dtype.kind != "U" else "<u4")
+    )
     if dtype.kind == "U":
         value = value.view(dtype)
     value = np.asarray(value.reshape(6, -1), order=order)
@@ -154,7 +165,10 @@ def test_many_at_the_same_time(make, memory):
 @pytest.mark.parametrize("kind", ["bytes", "bytearray", "str", "array"])
 def test_large_values_without_buffers(single, memory, kind):
     value = workload.make_bytes(kind, 900_000)
-    for result in (single.submit(workload.same, value).result(DEADLINE), single.submit(workload.make_bytes, kind, 900_000).result(DEADLINE)):
+    for result in (
+        single.submit(workload.same, value).result(DEADLINE),
+        single.submit(workload.make_bytes, kind, 900_000).result(DEADLINE),
+    ):
         assert type(result) is type(value)
         assert result == value
     result = single.submit(workload.same, {"a": [value, value[:9]]}).result(DEADLINE)
@@ -165,13 +179,22 @@ def test_large_values_without_buffers(single, memory, kind):
 def test_buffers_in_every_python(make, memory, anypython):
     """The worker has no numpy, perhaps; what arrives belongs to it."""
     executor = make(env=anypython.path)
-    parts = (bytearray(os.urandom(500_000)), array.array("d", range(70_000)), memoryview(bytearray(b"x" * 200_000)), b"constant" * 50_000)
+    parts = (
+        bytearray(os.urandom(500_000)),
+        array.array("d", range(70_000)),
+        memoryview(bytearray(b"x" * 200_000)),
+        b"constant" * 50_000,
+    )
     described = executor.submit(workload.describe_parts, Buffers(*parts)).result(DEADLINE)
     assert described == [(workload.digest(part), part is not parts[3]) for part in parts]
     result = executor.submit(workload.overwrite_parts, Buffers(*parts[:3])).result(DEADLINE)
-    assert [bytes(part) for part in result.parts] == [bytes(memoryview(part).nbytes) for part in parts[:3]]
+    assert [bytes(part) for part in result.parts] == [
+        bytes(memoryview(part).nbytes) for part in parts[:3]
+    ]
     made = executor.submit(workload.make_buffers, 4, 300_000).result(DEADLINE)
-    assert [bytes(part[:2]) for part in made.parts] == [bytes([number, number]) for number in range(4)]
+    assert [bytes(part[:2]) for part in made.parts] == [
+        bytes([number, number]) for number in range(4)
+    ]
     made.parts[0][0] = 9
     del result, made
     assert memory.is_free()

@@ -1,4 +1,7 @@
-"""Calls that do not go straight: cancelled, taken back, tried again, lost; and what is left of their blocks."""
+"""Calls that do not go straight: cancelled, taken back, tried again, lost.
+
+And what is left of their blocks.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,17 @@ def test_cancelled_calls_free_their_blocks(single, memory, meeting):
 
 
 def test_calls_that_are_taken_back_go_to_another_worker(make, memory, meeting):
-    """One worker is busy, and what it holds unstarted is stolen by the other: with the right content."""
+    """One worker is busy, and what it holds unstarted is stolen by the other.
+
+    With the right content.
+    """
     executor = make(2)
     executor.launch()
     busy = [executor.submit(workload.wait_with, np.ones(50_000), meeting.address)]
     meeting.next()
-    tasks = [executor.submit(workload.total, np.full(40_000, float(number))) for number in range(200)]
+    tasks = [
+        executor.submit(workload.total, np.full(40_000, float(number))) for number in range(200)
+    ]
     assert [task.result(DEADLINE) for task in tasks] == [40_000.0 * number for number in range(200)]
     meeting.open()
     wait(busy)
@@ -54,7 +62,8 @@ def test_shutdown_frees_what_was_queued(make, memory, meeting):
     meeting.next()
     queued = [executor.submit(workload.total, np.ones(50_000)) for _ in range(20)]
     executor.shutdown(wait=False, cancel_futures=True)
-    # Race: the worker may take the next call as soon as the first one ends. All are taken back before it does.
+    # Race: the worker may take the next call as soon as the first one ends. All are taken back
+    # before it does.
     assert not wait(queued, DEADLINE).not_done
     meeting.open()
     executor.shutdown()
@@ -125,7 +134,12 @@ def test_kills_during_transfers(make, memory):
         expected = []
         for _ in range(6):
             number += 1
-            ways = [(workload.add_one, number + 1), (workload.twice, 2 * number), (workload.keep, number), (workload.tail, number)]
+            ways = [
+                (workload.add_one, number + 1),
+                (workload.twice, 2 * number),
+                (workload.keep, number),
+                (workload.tail, number),
+            ]
             function, result = rng.choice(ways)
             value = np.full(rng.choice([20_000, 150_000, 900_000]), float(number))
             expected.append((executor.submit(function, value), float(result)))
@@ -170,19 +184,27 @@ def test_a_fork_in_a_task_has_its_own_copy(single, memory):
         assert (result == 1).all()
         del result
         for _ in range(3):  # the block is used again while the child lives
-            assert single.submit(workload.total, np.full(MILLION, 5.0)).result(DEADLINE) == 5 * MILLION
+            assert (
+                single.submit(workload.total, np.full(MILLION, 5.0)).result(DEADLINE) == 5 * MILLION
+            )
         assert single.submit(workload.forked_child_saw).result(DEADLINE) == b"y"
     assert memory.is_free()
 
 
 def test_threads_of_a_task_fork_at_the_same_time(single, memory):
-    assert single.submit(workload.fork_on_threads, np.zeros(MILLION), 50).result(DEADLINE) == (100, 0)
+    assert single.submit(workload.fork_on_threads, np.zeros(MILLION), 50).result(DEADLINE) == (
+        100,
+        0,
+    )
     assert memory.is_free()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_fork_of_the_host_has_its_own_copy(single, memory):
-    results = [single.submit(workload.add_one, np.zeros(MILLION)).result(DEADLINE), single.submit(workload.twice, np.ones(MILLION)).result(DEADLINE)]
+    results = [
+        single.submit(workload.add_one, np.zeros(MILLION)).result(DEADLINE),
+        single.submit(workload.twice, np.ones(MILLION)).result(DEADLINE),
+    ]
     pid = os.fork()
     if not pid:
         status = 1
@@ -208,7 +230,8 @@ def test_memory_goes_back_when_idle(make, memory, monkeypatch):
     executor = make()
     handed_back = executor.submit(workload.add_one, np.ones(4 * MILLION)).result(DEADLINE)
     made = executor.submit(workload.twice, np.ones(4 * MILLION)).result(DEADLINE)
-    # Looked at while somebody holds it: afterwards a busy machine may need longer to look than the memory stays.
+    # Looked at while somebody holds it: afterwards a busy machine may need longer to look than the
+    # memory stays.
     assert memory.resident > 30_000_000
     assert executor.submit(workload.resident).result(DEADLINE) > 30_000_000
     del handed_back, made
@@ -257,7 +280,10 @@ def test_a_worker_is_not_believed(make, memory, which):
 
 def test_a_list_that_is_too_long_is_not_believed(make):
     executor = make()
-    assert isinstance(executor.submit(workload.send_false_blocks, "place", 1 << 31).exception(DEADLINE), WorkerCrashed)
+    assert isinstance(
+        executor.submit(workload.send_false_blocks, "place", 1 << 31).exception(DEADLINE),
+        WorkerCrashed,
+    )
 
 
 def test_asking_to_cancel_a_running_task_frees_its_blocks(single, memory, meeting):

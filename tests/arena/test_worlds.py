@@ -1,4 +1,7 @@
-"""Where facilities are missing or limited: other platforms' ways, no ctypes, limits of memory and address space; and the host's own death."""
+"""Where facilities are missing or limited.
+
+Other platforms' ways, no ctypes, limits of memory and address space; and the host's own death.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,26 @@ def run() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def run(*args: object, start: str = "", **env: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-W", "error", *(("-c", start) if start else ("-m", "tests.arena.hosts")), *map(str, args)]
-        variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", "OPENBLAS_NUM_THREADS": "1", **env}
+        command = [
+            sys.executable,
+            "-W",
+            "error",
+            *(("-c", start) if start else ("-m", "tests.arena.hosts")),
+            *map(str, args),
+        ]
+        variables = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONFAULTHANDLER": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            **env,
+        }
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        started.append(subprocess.Popen(command, cwd=ROOT, env=variables, text=True, start_new_session=True, **pipes))
+        started.append(
+            subprocess.Popen(
+                command, cwd=ROOT, env=variables, text=True, start_new_session=True, **pipes
+            )
+        )
         return started[-1]
 
     yield run
@@ -70,7 +89,8 @@ def test_share_where_arguments_take_the_pipe(run, world):
 
 NO_MEMFD = {
     "absent": "del os.memfd_create",
-    "refused": "def refuse(*_): raise PermissionError(1, 'not permitted')\nos.memfd_create = refuse",
+    "refused": "def refuse(*_): raise PermissionError(1, 'not permitted')\nos.memfd_create = "
+    "refuse",
 }
 
 
@@ -78,7 +98,10 @@ NO_MEMFD = {
 @pytest.mark.parametrize("program", ["everything pipe", "sharing memory"])
 def test_without_files_in_memory(run, how, program):
     """A Python that was built for an old C library; a sandbox."""
-    start = f"import os, runpy, sys\n{NO_MEMFD[how]}\nsys.argv[1:] = {program.split()}\nrunpy.run_module('tests.arena.hosts', run_name='__main__')"
+    start = (
+        f"import os, runpy, sys\n{NO_MEMFD[how]}\nsys.argv[1:] = "
+        f"{program.split()}\nrunpy.run_module('tests.arena.hosts', run_name='__main__')"
+    )
     finish(run(start=start))
 
 
@@ -121,15 +144,22 @@ def test_a_result_is_not_copied_where_memory_is_short(make, memory):
 
 def test_a_worker_without_ctypes(make, memory):
     executor = make(initializer=workload.forget_ctypes)
-    parts = executor.submit(workload.same, Buffers(bytearray(b"ab" * 200_000))).result(DEADLINE).parts
+    parts = (
+        executor.submit(workload.same, Buffers(bytearray(b"ab" * 200_000))).result(DEADLINE).parts
+    )
     assert bytes(parts[0]) == b"ab" * 200_000
-    assert executor.submit(workload.describe_parts, Buffers(bytearray(400_000))).result(DEADLINE) == [(workload.digest(bytes(400_000)), True)]
+    assert executor.submit(workload.describe_parts, Buffers(bytearray(400_000))).result(
+        DEADLINE
+    ) == [(workload.digest(bytes(400_000)), True)]
     assert executor.submit(workload.same, b"x" * 500_000).result(DEADLINE) == b"x" * 500_000
     assert memory.is_free()
 
 
 def test_a_task_that_closes_the_files(make, memory):
-    """Other files have taken their numbers: they are not mapped, and the worker says what happened to it."""
+    """Other files have taken their numbers.
+
+    They are not mapped, and the worker says what happened to it.
+    """
     executor = make()
     executor.submit(workload.close_descriptors).result(DEADLINE)
     error = executor.submit(workload.total, np.ones(1_000_000)).exception(DEADLINE)
@@ -159,7 +189,9 @@ def test_the_room_in_control_groups(tmp_path):
     """Both versions of control groups, and a container in which the host's path is not there."""
     proc, groups = tmp_path / "proc", tmp_path / "groups"
     (proc / "self").mkdir(parents=True)
-    (proc / "meminfo").write_text("MemTotal:  16777216 kB\nMemFree: 1 kB\nMemAvailable:   8388608 kB\n")
+    (proc / "meminfo").write_text(
+        "MemTotal:  16777216 kB\nMemFree: 1 kB\nMemAvailable:   8388608 kB\n"
+    )
     (proc / "self" / "cgroup").write_text("")
     gigabyte = 1 << 30
     assert available_memory(str(proc), str(groups)) == 7 * gigabyte
@@ -196,5 +228,11 @@ with CondaEnvExecutor(max_workers=1) as executor:
 left = [area for area in _memfds() if "wetlands-arena" in area]
 assert not left, left
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,7 @@
-"""What tasks do with arrays and buffers. Imported by workers of every Python; those without numpy call what does not need it."""
+"""What tasks do with arrays and buffers.
+
+Imported by workers of every Python; those without numpy call what does not need it.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +98,7 @@ def tail(value):
 
 
 def little(value):
-    return value[: 40_000]
+    return value[:40_000]
 
 
 def both(value):
@@ -125,7 +128,13 @@ def drop():
 
 
 def flags(value):
-    return value.flags.c_contiguous, value.flags.f_contiguous, value.flags.writeable, value.dtype.str, value.shape
+    return (
+        value.flags.c_contiguous,
+        value.flags.f_contiguous,
+        value.flags.writeable,
+        value.dtype.str,
+        value.shape,
+    )
 
 
 def wait_with(value, address):
@@ -173,7 +182,10 @@ def make_bad(size):
 
 
 def fork_and_write(value):
-    """Write in a forked child and in its parent; return whether each saw only its own, and the array."""
+    """Write in a forked child and in its parent.
+
+    Return whether each saw only its own, and the array.
+    """
     before = float(value[0])
     read, write = os.pipe()
     pid = os.fork()
@@ -181,7 +193,12 @@ def fork_and_write(value):
         try:
             value += 100
             time.sleep(0.1)  # the parent writes, ends its task and gives the block away meanwhile
-            os.write(write, b"y" if float(value[0]) == before + 100 and float(value[-1]) == float(value[0]) else b"n")
+            os.write(
+                write,
+                b"y"
+                if float(value[0]) == before + 100 and float(value[-1]) == float(value[0])
+                else b"n",
+            )
             del value
             gc.collect()
         finally:
@@ -193,7 +210,10 @@ def fork_and_write(value):
 
 
 def fork_on_threads(value, count):
-    """Fork on two threads at the same time; return how many children ended well, and the number of new descriptors."""
+    """Fork on two threads at the same time.
+
+    Return how many children ended well, and the number of new descriptors.
+    """
     before, ended, barrier = len(os.listdir("/proc/self/fd")), [], threading.Barrier(2)
 
     def fork():
@@ -268,7 +288,9 @@ def limit_address_space(extra):
 
     with open("/proc/self/statm") as stream:
         used = int(stream.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + extra, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (used + extra, resource.getrlimit(resource.RLIMIT_AS)[1])
+    )
 
 
 def close_descriptors():

@@ -1,4 +1,6 @@
-"""Benchmarks, run by hand: ``python -m tests.benchmarks``. Never part of the tests: a busy machine must not fail them.
+"""Benchmarks, run by hand: ``python -m tests.benchmarks``.
+
+Never part of the tests: a busy machine must not fail them.
 
 One file per concern::
 

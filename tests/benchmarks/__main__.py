@@ -1,4 +1,6 @@
-"""``python -m tests.benchmarks``: our executor beside its peers, in one session, in turn; medians and ratios.
+"""``python -m tests.benchmarks``: our executor beside its peers, in one session, in turn.
+
+Medians and ratios.
 
 Only ratios within one session mean anything, and only if the machine has nothing else to do.
 """
@@ -22,17 +24,57 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--list", action="store_true", help="list cases and systems, with those that are not installed")
-    parser.add_argument("--cases", nargs="*", metavar="CASE", help="default: all but steps (where the time of a round trip goes)")
-    parser.add_argument("--systems", nargs="*", metavar="SYSTEM", help="default: all that are installed; floors always run")
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="list cases and systems, with those that are not installed",
+    )
+    parser.add_argument(
+        "--cases",
+        nargs="*",
+        metavar="CASE",
+        help="default: all but steps (where the time of a round trip goes)",
+    )
+    parser.add_argument(
+        "--systems",
+        nargs="*",
+        metavar="SYSTEM",
+        help="default: all that are installed; floors always run",
+    )
     parser.add_argument("--json", metavar="FILE", help="write every value of every run")
-    parser.add_argument("--plot", metavar="FILE", help="draw a picture (.svg or .png); needs matplotlib")
-    parser.add_argument("--load", nargs="*", metavar="FILE", default=[], help="begin with the figures of earlier runs; later ones replace them")
-    parser.add_argument("--only-load", action="store_true", help="measure nothing: report and draw what --load names")
-    parser.add_argument("--docs", action="store_true", help="write the figures, the picture and the steps into the pages in docs/")
-    parser.add_argument("--quick", action="store_true", help="tiny counts and one run: shows that the program works, and nothing else")
-    parser.add_argument("--repeats", type=int, help="runs of each system, instead of each case's own number")
-    parser.add_argument("--limit", type=float, help="seconds that one run may take, instead of each case's own number")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw a picture (.svg or .png); needs matplotlib"
+    )
+    parser.add_argument(
+        "--load",
+        nargs="*",
+        metavar="FILE",
+        default=[],
+        help="begin with the figures of earlier runs; later ones replace them",
+    )
+    parser.add_argument(
+        "--only-load",
+        action="store_true",
+        help="measure nothing: report and draw what --load names",
+    )
+    parser.add_argument(
+        "--docs",
+        action="store_true",
+        help="write the figures, the picture and the steps into the pages in docs/",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny counts and one run: shows that the program works, and nothing else",
+    )
+    parser.add_argument(
+        "--repeats", type=int, help="runs of each system, instead of each case's own number"
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        help="seconds that one run may take, instead of each case's own number",
+    )
     arguments = parser.parse_args()
     known = [*cases(), "steps"]
     for given, names in ((arguments.cases, known), (arguments.systems, list(SYSTEMS))):
@@ -48,12 +90,16 @@ def _list() -> None:
     print(f"  {'steps':20s}where the time of one round trip goes (only when it is named)")
     print("systems")
     for name, system in SYSTEMS.items():
-        print(f"  {name:20s}{system.title} {system.version() if system.installed() else '(not installed)'}")
+        print(
+            f"  {name:20s}{system.title} "
+            f"{system.version() if system.installed() else '(not installed)'}"
+        )
 
 
 def main() -> int:
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # through the contexts that end what runs
+    # through the contexts that end what runs
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     if arguments.list:
         _list()
         return 0
@@ -68,9 +114,15 @@ def main() -> int:
         if arguments.only_load:
             results.update(machine=loaded["machine"], quick=loaded["quick"])
     results["machine"]["sessions"] = sessions  # ratios within a case are always of one session
-    wanted = [] if arguments.only_load else list(cases()) if arguments.cases is None else arguments.cases
+    wanted = (
+        [] if arguments.only_load else list(cases()) if arguments.cases is None else arguments.cases
+    )
     where = results["machine"]
-    print(f"Python {where['python']}, {where['system']}, {where['cores']} cores, load {where['load']}, {where['date']}\n", flush=True)
+    print(
+        f"Python {where['python']}, {where['system']}, {where['cores']} cores, load "
+        f"{where['load']}, {where['date']}\n",
+        flush=True,
+    )
     for name in wanted:
         if name == "steps":
             from . import steps
@@ -91,11 +143,16 @@ def main() -> int:
     if arguments.only_load:
         for name, result in results["cases"].items():
             print("\n".join(report.table(name, result)) + "\n")
-    results["cases"] = {name: results["cases"][name] for name in cases() if name in results["cases"]}
+    results["cases"] = {
+        name: results["cases"][name] for name in cases() if name in results["cases"]
+    }
     if arguments.json:
         _write(results, arguments.json)
     if verdicts := list(report.summary(results)):
-        print("Targets" + (" (of a quick run, which says nothing about speed)" if results["quick"] else ""))
+        print(
+            "Targets"
+            + (" (of a quick run, which says nothing about speed)" if results["quick"] else "")
+        )
         print("\n".join(verdicts), flush=True)
     if arguments.docs:
         _fill_pages(results)

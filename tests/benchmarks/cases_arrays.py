@@ -1,8 +1,12 @@
-"""Large arrays: into a worker, out of it, and both, against a hot memcpy of the same size in the same run.
+"""Large arrays.
 
-The floor of each case is what one process would need if the array only had to be copied: ``numpy.copyto`` between two warm buffers, then the
-same work on the copy. Ours is the time from ``submit`` to the result on a warm pool of one worker, so a ratio of 1 means that the pipe, the
-pickling and the second process cost nothing. The count of a case is the size in megabytes; the figure is the median of five calls.
+Into a worker, out of it, and both, against a hot memcpy of the same size in the same run.
+
+The floor of each case is what one process would need if the array only had to be copied:
+``numpy.copyto`` between two warm buffers, then the same work on the copy. Ours is the time from
+``submit`` to the result on a warm pool of one worker, so a ratio of 1 means that the pipe, the
+pickling and the second process cost nothing. The count of a case is the size in megabytes; the
+figure is the median of five calls.
 """
 
 from __future__ import annotations

@@ -19,19 +19,26 @@ def in_executor(pool: Any, count: int) -> dict[str, float]:
     async def main() -> float:
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
-        await asyncio.gather(*(loop.run_in_executor(pool.executor, functions.nothing) for _ in range(count)))
+        await asyncio.gather(
+            *(loop.run_in_executor(pool.executor, functions.nothing) for _ in range(count))
+        )
         return time.perf_counter() - start
 
     return {"time": asyncio.run(main())}
 
 
 def awaited(pool: Any, count: int) -> dict[str, float]:
-    """Seconds for a ``gather`` of ``count`` tasks; what cannot be awaited is wrapped, as asyncio offers it."""
+    """Seconds for a ``gather`` of ``count`` tasks.
+
+    What cannot be awaited is wrapped, as asyncio offers it.
+    """
 
     async def main() -> float:
         start = time.perf_counter()
         tasks = [pool.submit(functions.nothing) for _ in range(count)]
-        await asyncio.gather(*(task if hasattr(task, "__await__") else _wrapped(task) for task in tasks))
+        await asyncio.gather(
+            *(task if hasattr(task, "__await__") else _wrapped(task) for task in tasks)
+        )
         return time.perf_counter() - start
 
     return {"time": asyncio.run(main())}
@@ -47,6 +54,22 @@ _BOUNDS = (
 )
 
 CASES = [
-    Case("asyncio-executor", "asyncio: gather of 2,000 run_in_executor, 2 workers", in_executor, 2000, 20, systems=_EXECUTORS, bounds=_BOUNDS),
-    Case("asyncio-tasks", "asyncio: gather of 2,000 tasks, 2 workers", awaited, 2000, 20, systems=_EXECUTORS, bounds=_BOUNDS),
+    Case(
+        "asyncio-executor",
+        "asyncio: gather of 2,000 run_in_executor, 2 workers",
+        in_executor,
+        2000,
+        20,
+        systems=_EXECUTORS,
+        bounds=_BOUNDS,
+    ),
+    Case(
+        "asyncio-tasks",
+        "asyncio: gather of 2,000 tasks, 2 workers",
+        awaited,
+        2000,
+        20,
+        systems=_EXECUTORS,
+        bounds=_BOUNDS,
+    ),
 ]

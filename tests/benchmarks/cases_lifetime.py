@@ -58,11 +58,20 @@ def _spawned(workers: int) -> Pool:
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    return Pool(ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=functions.import_numeric))
+    return Pool(
+        ProcessPoolExecutor(
+            workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=functions.import_numeric,
+        )
+    )
 
 
 class _ForkServerPool(Pool):
-    """The server belongs to the process; it is ended with the pool, or only the first pool would pay for its start."""
+    """The server belongs to the process.
+
+    It is ended with the pool, or only the first pool would pay for its start.
+    """
 
     def __init__(self, workers: int) -> None:
         import multiprocessing
@@ -88,7 +97,10 @@ _WAYS: dict[str, Callable[[int], Pool]] = {
 
 
 def preloaded(way: str) -> Callable[[int], dict[str, float]]:
-    """Return the measure: seconds until all workers have started and used numpy and scipy; memory of all processes that were started."""
+    """Return the measure: seconds until all workers have started and used numpy and scipy.
+
+    Memory of all processes that were started.
+    """
 
     def measure(workers: int) -> dict[str, float]:
         start = time.perf_counter()
@@ -110,7 +122,9 @@ def _memory(processes: Iterable[psutil.Process]) -> tuple[float, float, float]:
     for process in processes:
         try:
             found = process.memory_full_info()
-        except psutil.NoSuchProcess:  # a package that ends its processes when they have nothing to do
+        except (
+            psutil.NoSuchProcess
+        ):  # a package that ends its processes when they have nothing to do
             continue
         pss, uss, rss = pss + getattr(found, "pss", 0), uss + found.uss, rss + found.rss
     return float(pss), float(uss), float(rss)
@@ -161,7 +175,11 @@ def idle(pool: Any, count: int) -> dict[str, float]:
     before = _switches(pids)
     time.sleep(count)
     after = _switches(pids)
-    return {"switches": sum(after.values()) - sum(before[thread] for thread in after if thread in before), "uss": _memory(children)[1] / 2}
+    return {
+        "switches": sum(after.values())
+        - sum(before[thread] for thread in after if thread in before),
+        "uss": _memory(children)[1] / 2,
+    }
 
 
 def _switches(pids: Iterable[int]) -> dict[tuple[int, int], int]:
@@ -172,7 +190,11 @@ def _switches(pids: Iterable[int]) -> dict[tuple[int, int], int]:
         thread = (int(path.parts[2]), int(path.parts[4]))
         if thread != me:
             with contextlib.suppress(OSError):  # it has ended
-                found[thread] = sum(int(line.split()[1]) for line in path.read_text(encoding="ascii").splitlines() if "ctxt_switches" in line)
+                found[thread] = sum(
+                    int(line.split()[1])
+                    for line in path.read_text(encoding="ascii").splitlines()
+                    if "ctxt_switches" in line
+                )
     return found
 
 
@@ -185,7 +207,8 @@ CASES = [
             Bound("at most 0.5x ProcessPoolExecutor(spawn)", 0.5, of=("ppe-spawn",)),
             Bound("stretch: 15 ms", 0.015),
         ),
-        note="Forking (ppe-fork, pool-fork) starts no interpreter. It cannot reach another environment, and is unsafe where threads run.",
+        note="Forking (ppe-fork, pool-fork) starts no interpreter. It cannot reach another "
+             "environment, and is unsafe where threads run.",
     ),
     Case(
         "preload", "16 workers with numpy and scipy imported and used once", lambda pool, count: {}, 16, 2,
@@ -195,8 +218,10 @@ CASES = [
             Bound("shared preload: at most 20% of the memory (PSS) of separate starts", 0.2, "pss", ("ours",), system="ours-shared"),
             Bound("shared preload: at most 10% of the time of separate starts", 0.1, "time", ("ours",), system="ours-shared"),
         ),
-        note="Memory of all processes that were started, a fork server included; PSS counts shared pages in parts, USS not at all. Sixteen "
-        "imports on n cores last at least 16/n of one, so that one alone takes n/16 of their time: 12.5% on two cores, 6.3% on one.",
+        note="Memory of all processes that were started, a fork server included; PSS counts "
+             "shared pages in parts, USS not at all. Sixteen "
+        "imports on n cores last at least 16/n of one, so that one alone takes n/16 of their "
+        "time: 12.5% on two cores, 6.3% on one.",
     ),
     Case(
         "preload-pinned", "the same with all processes on one core", lambda pool, count: {}, 16, 2,
@@ -206,7 +231,8 @@ CASES = [
     Case(
         "killed", "SIGKILL of a worker until its task's exception, 2 workers", killed, 1, 1, workers=0, repeats=9, limit=10,
         bounds=(Bound("no later than ProcessPoolExecutor's", 1.0, of=("ppe-spawn", "ppe-fork"), stretch=0.5),),
-        note="Systems that run the call again are measured until they give up. ProcessPoolExecutor and loky lose all other calls as well.",
+        note="Systems that run the call again are measured until they give up. "
+             "ProcessPoolExecutor and loky lose all other calls as well.",
     ),
     Case(
         "idle", "an idle pool for 10 s, 2 workers", idle, 10, 1, figures={"switches": "count", "uss": "bytes"}, repeats=1, limit=60,

@@ -40,14 +40,18 @@ CASES = [
     Case(
         "map", "map(f, range(20_000)), 2 workers", numbers, 20_000, 100, ability="map",
         bounds=(
-            faster(10, "ppe-spawn", "ppe-fork", text="default arguments: 10x faster than ProcessPoolExecutor's default"),
-            Bound("default arguments: at least half as fast as ProcessPoolExecutor with chunksize=64", 2.0, of=("ppe-spawn-64",), stretch=1.0),
+            faster(10, "ppe-spawn", "ppe-fork", text="default arguments: 10x faster than "
+                                                     "ProcessPoolExecutor's default"),
+            Bound("default arguments: at least half as fast as ProcessPoolExecutor with "
+                  "chunksize=64", 2.0, of=("ppe-spawn-64",), stretch=1.0),
         ),
     ),
     *(
         Case(
-            f"map-{kilobytes}k", f"map over {count:,} bytes arguments of {kilobytes} KB, 2 workers", of_bytes(kilobytes * 1000), count, 32,
-            ability="map", bounds=(faster(5, "ppe-spawn", "ppe-fork", text="default arguments: 5x faster than ProcessPoolExecutor's default"),),
+            f"map-{kilobytes}k", f"map over {count:,} bytes arguments of {kilobytes} KB, 2 "
+                                 f"workers", of_bytes(kilobytes * 1000), count, 32,
+            ability="map", bounds=(faster(5, "ppe-spawn", "ppe-fork", text="default arguments: 5x "
+                                                                           "faster than ProcessPoolExecutor's default"),),
         )
         for kilobytes, count in ((1, 20_000), (10, 10_000), (100, 2_000))
     ),

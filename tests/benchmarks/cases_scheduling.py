@@ -58,7 +58,8 @@ def _bound(text: str) -> Bound:
 
 CASES = [
     Case(
-        "head-of-line", "one call of 600 ms, then 400 of 2 ms, 4 workers: until the short ones are done", shorts_among, 400, 8, workers=4, repeats=9,
+        "head-of-line", "one call of 600 ms, then 400 of 2 ms, 4 workers: until the short ones "
+                        "are done", shorts_among, 400, 8, workers=4, repeats=9,
         bounds=(_bound("shorts done no later than with ProcessPoolExecutor"),), note="The short ones sleep, so that four workers fit on two cores.",
     ),
     Case(
@@ -68,6 +69,7 @@ CASES = [
     Case(
         "makespan", "2,000 calls, 5% sleep 50 ms, the others spin 0.2 ms, 2 workers", makespan, 2000, 40, workers=WORKERS, repeats=9,
         others={"ideal": ideal}, bounds=(Bound("at most 1.10x the ideal (sum / workers)", 1.10, of=("ideal",), stretch=1.03),),
-        note="The ideal is computed. A busy machine adds to every system alike: a call spins as long by the clock, but two of them need two cores.",
+        note="The ideal is computed. A busy machine adds to every system alike: a call spins as "
+             "long by the clock, but two of them need two cores.",
     ),
 ]  # fmt: skip

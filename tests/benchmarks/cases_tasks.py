@@ -37,7 +37,8 @@ def finished(pool: Any, count: int) -> dict[str, float]:
 
 CASES = [
     Case(
-        "update", "a progress report in the worker; with a listener; an os.write of 64 bytes there", update, 50_000, 500,
+        "update", "a progress report in the worker; with a listener; an os.write of 64 bytes "
+                  "there", update, 50_000, 500,
         figures={"update": "s", "heard": "s", "write": "s"}, systems=("ours",), workers=1,
     ),
     Case(

@@ -23,7 +23,9 @@ def worker_counts(system: Any, count: int) -> dict[str, float]:
     """Seconds for ``count`` calls with 2, 8 and 32 workers that have all started."""
     found = {}
     # A quick run takes fewer workers under the same names: it is there to fill the table.
-    for named, workers in {2: 2, 8: 8, 32: 32}.items() if count > 1000 else {2: 1, 8: 2, 32: 3}.items():
+    for named, workers in (
+        {2: 2, 8: 8, 32: 32}.items() if count > 1000 else {2: 1, 8: 2, 32: 3}.items()
+    ):
         pool = system.open(workers)
         try:
             pool.many(functions.nap, [(0.01,)] * (4 * workers))
@@ -37,7 +39,10 @@ def worker_counts(system: Any, count: int) -> dict[str, float]:
 
 
 def queued(pool: Any, count: int) -> dict[str, float]:
-    """Submit ``count`` calls while all workers are held: seconds and bytes of one; then let them run: seconds of all."""
+    """Submit ``count`` calls while all workers are held: seconds and bytes of one.
+
+    Then let them run: seconds of all.
+    """
     submit, get, nothing = pool.submit, pool.get, functions.nothing
     held = Held(pool, 2)
     before = floors.resident()
@@ -62,7 +67,13 @@ def queued(pool: Any, count: int) -> dict[str, float]:
     held.release()
     for handle in handles:
         get(handle)
-    return {"time": submitted + drained, "submit": submitted / count, "drain": drained, "traced": traced / few, "rss": rss}
+    return {
+        "time": submitted + drained,
+        "submit": submitted / count,
+        "drain": drained,
+        "traced": traced / few,
+        "rss": rss,
+    }
 
 
 CASES = [
@@ -80,13 +91,15 @@ CASES = [
         others={"Future()": floors.futures, "Future(), dropped": floors.dropped_futures},
         fresh=True, repeats=3, limit=120,
         bounds=(
-            faster(10, "ppe-spawn", "ppe-fork", text="submit and run: 10x faster than ProcessPoolExecutor"),
+            faster(10, "ppe-spawn", "ppe-fork", text="submit and run: 10x faster than "
+                                                     "ProcessPoolExecutor"),
             Bound("a submit costs at most 2x creating a stdlib Future(), both kept", 2.0, "submit", ("Future()",)),
             Bound("a submit costs at most 2x creating a stdlib Future() that is dropped at once", 2.0, "submit", ("Future(), dropped",)),
             Bound("a pending task takes at most 1 KB (tracemalloc)", 1024, "traced", stretch=600),
             Bound("a pending task takes at most 1 KB (resident memory)", 1024, "rss", stretch=600),
         ),
-        note="A pool that keeps calls outside this process (a pipe, a server) shows less memory here than it uses.",
+        note="A pool that keeps calls outside this process (a pipe, a server) shows less memory "
+             "here than it uses.",
     ),
     Case(
         "workers", "10,000 no-op submits with 2, 8 and 32 workers", worker_counts, 10_000, 50,

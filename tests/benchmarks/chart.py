@@ -1,4 +1,6 @@
-"""The figures of a JSON file as a picture: one panel per case, one bar per system, from ours to its multiple of ours on a logarithmic scale.
+"""The figures of a JSON file as a picture.
+
+One panel per case, one bar per system, from ours to its multiple of ours on a logarithmic scale.
 
 Needs matplotlib (the extra ``benchmarks``), which is imported here and nowhere else.
 """
@@ -10,10 +12,21 @@ from collections.abc import Mapping
 from typing import Any
 
 #: The cases of the picture, if they were measured.
-PANELS = ("roundtrip-pinned", "no-ops", "map", "map-10k", "behind-long", "makespan", "asyncio-executor", "start", "killed")
+PANELS = (
+    "roundtrip-pinned",
+    "no-ops",
+    "map",
+    "map-10k",
+    "behind-long",
+    "makespan",
+    "asyncio-executor",
+    "start",
+    "killed",
+)
 
 OURS, SLOWER, FASTER, FLOOR = "#0b7a75", "#b8bcc4", "#d1495b", "#e3b23c"
-#: What no system of the comparison can be: measured or computed floors, and threads, which share one interpreter.
+#: What no system of the comparison can be: measured or computed floors, and threads, which share
+#: one interpreter.
 FLOORS = ("pipe", "ideal", "threads")
 
 
@@ -32,14 +45,21 @@ def draw(results: Mapping[str, Any], path: str) -> None:
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     tallest = max(len(rows) for _name, rows in panels)
-    figure, axes = plt.subplots(lines, columns, figsize=(5 * columns, (0.17 * tallest + 0.6) * lines + 0.3), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        lines,
+        columns,
+        figsize=(5 * columns, (0.17 * tallest + 0.6) * lines + 0.3),
+        squeeze=False,
+        layout="constrained",
+    )
     for axis, (name, rows) in zip(axes.flat, panels, strict=False):
         _panel(axis, results["cases"][name]["title"], rows)
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_axis_off()
     where = results["machine"]
     figure.suptitle(
-        "Time as a multiple of CondaEnvExecutor's, to the right slower than it, to the left faster. Medians of interleaved runs; "
+        "Time as a multiple of CondaEnvExecutor's, to the right slower than it, to the left "
+        "faster. Medians of interleaved runs; "
         f"Python {where['python']}, {where['system']}, {where['cores']} cores",
         fontsize=9,
     )
@@ -58,14 +78,26 @@ def _rows(case: Mapping[str, Any] | None) -> list[tuple[str, float, str]]:
     if case is None:
         return []
     figure = next(iter(case["figures"]))
-    medians = {name: statistics.median(entry["figures"][figure]) for name, entry in case["systems"].items() if entry["figures"].get(figure)}
+    medians = {
+        name: statistics.median(entry["figures"][figure])
+        for name, entry in case["systems"].items()
+        if entry["figures"].get(figure)
+    }
     base = medians.get("ours")
     if not base or len(medians) < 2:
         return []
     rows = []
     for name, value in medians.items():
         ratio = value / base
-        colour = OURS if name == "ours" else FLOOR if name in FLOORS else SLOWER if ratio >= 1 else FASTER
+        colour = (
+            OURS
+            if name == "ours"
+            else FLOOR
+            if name in FLOORS
+            else SLOWER
+            if ratio >= 1
+            else FASTER
+        )
         rows.append((case["systems"][name]["title"], ratio, colour))
     return sorted(rows, key=lambda row: -row[1])
 

@@ -1,7 +1,10 @@
-"""The process that one system runs in, for one case: ``python -m tests.benchmarks.driver FD CASE SYSTEM``.
+"""The process that one system runs in, for one case.
 
-It answers with one line of JSON on its own descriptor to each line of its stdin: ``run COUNT`` measures once, ``end`` closes the pool. Its stdout and
-stderr belong to the systems. Nothing is imported at the top that a worker which imports this module (spawn does) would have to pay for.
+``python -m tests.benchmarks.driver FD CASE SYSTEM``.
+
+It answers with one line of JSON on its own descriptor to each line of its stdin: ``run COUNT``
+measures once, ``end`` closes the pool. Its stdout and stderr belong to the systems. Nothing is
+imported at the top that a worker which imports this module (spawn does) would have to pay for.
 """
 
 from __future__ import annotations
@@ -49,7 +52,9 @@ def main() -> None:
         traceback.print_exc()
         answer(error=f"{type(error).__name__}: {error}"[:500])
         sys.stderr.flush()
-        os._exit(1)  # what hangs at exit is ended by the one who started us; nothing more is expected of this process
+        # what hangs at exit is ended by the one who started us; nothing more is expected of this
+        # process
+        os._exit(1)
     answer(ended=True)
 
 

@@ -1,4 +1,7 @@
-"""What no executor can go below: measured in turn with the systems, in a process of its own, pinned like them."""
+"""What no executor can go below.
+
+Measured in turn with the systems, in a process of its own, pinned like them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from typing import Any
 
 
 def ping_pong(count: int) -> dict[str, float]:
-    """Median seconds of 100 bytes to another process and back: two processes, two pipes, nothing else."""
+    """Median seconds of 100 bytes to another process and back.
+
+    Two processes, two pipes, nothing else.
+    """
     there, here = os.pipe(), os.pipe()
     child = os.fork()
     if not child:
@@ -57,7 +63,10 @@ def futures(count: int) -> dict[str, float]:
 
 
 def dropped_futures(count: int) -> dict[str, float]:
-    """Seconds of one ``concurrent.futures.Future()`` that is dropped at once, best of ten batches: no work for the garbage collector."""
+    """Seconds of one ``concurrent.futures.Future()`` that is dropped at once, best of ten batches.
+
+    No work for the garbage collector.
+    """
     batch = max(1, count // 10)
     times = []
     for _ in range(10):

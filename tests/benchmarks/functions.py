@@ -1,4 +1,6 @@
-"""What the benchmarks call: the same functions for every system, imported by its workers under this name.
+"""What the benchmarks call.
+
+The same functions for every system, imported by its workers under this name.
 
 Nothing heavy is imported here: workers that import this module when they start would pay for it.
 """
@@ -27,7 +29,10 @@ def nap(seconds: float) -> None:
 
 
 def spin(seconds: float) -> None:
-    """Hold a worker and a processor, for a time and not for a number of steps: it is the same on a slow machine."""
+    """Hold a worker and a processor, for a time and not for a number of steps.
+
+    It is the same on a slow machine.
+    """
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pass
@@ -45,7 +50,10 @@ def hold(path: str) -> None:
 
 
 def await_death(path: str) -> None:
-    """Tell the pid through a named pipe, then wait to be killed. Who is run again after that dies at once: the cause persists."""
+    """Tell the pid through a named pipe, then wait to be killed.
+
+    Who is run again after that dies at once: the cause persists.
+    """
     if os.path.exists(path + ".again"):
         import signal
 

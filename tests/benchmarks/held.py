@@ -11,7 +11,9 @@ from . import functions
 
 
 class Held:
-    """One call per worker, each of which holds its worker until ``release``. The constructor returns when all of them have come that far.
+    """One call per worker, each of which holds its worker until ``release``.
+
+    The constructor returns when all of them have come that far.
 
     Args:
         pool: of ``systems.py``, able to ``submit``.
@@ -19,7 +21,9 @@ class Held:
         fn: gets the path of a named pipe, and ends by ``functions.hold``.
     """
 
-    def __init__(self, pool: Any, workers: int, fn: Callable[[str], object] = functions.hold) -> None:
+    def __init__(
+        self, pool: Any, workers: int, fn: Callable[[str], object] = functions.hold
+    ) -> None:
         self._pool = pool
         self._folder = tempfile.TemporaryDirectory(prefix="wetlands-benchmark-")
         paths = [os.path.join(self._folder.name, str(number)) for number in range(workers)]

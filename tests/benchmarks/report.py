@@ -1,6 +1,7 @@
 """Figures to tables, and bounds to verdicts. Knows the JSON, starts nothing, measures nothing.
 
-The JSON: ``machine`` (what it ran on), ``cases`` (name -> what ``runs.run_case`` returned, and ``bounds``). Every value of every run is in it.
+The JSON: ``machine`` (what it ran on), ``cases`` (name -> what ``runs.run_case`` returned, and
+``bounds``). Every value of every run is in it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from .systems import SYSTEMS
 
 
 def machine() -> dict[str, Any]:
-    """Return what a reader has to know about where the figures come from; nothing that names the machine."""
+    """Return what a reader has to know about where the figures come from.
+
+    Nothing that names the machine.
+    """
     return {
         "date": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
 
@@ -36,7 +42,10 @@ def figures_of(case: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
 def judged(case: Case, result: Mapping[str, Any], *, quick: bool) -> list[dict[str, Any]]:
     """Return the bounds of a case with what was found; a quick run is no ground to judge on."""
     found = figures_of(result)
-    return [_judged(bound, found) | ({"met": None, "stretch_met": None} if quick else {}) for bound in case.bounds]
+    return [
+        _judged(bound, found) | ({"met": None, "stretch_met": None} if quick else {})
+        for bound in case.bounds
+    ]
 
 
 def _judged(bound: Bound, found: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
@@ -53,7 +62,11 @@ def number(value: float, unit: str) -> str:
     if unit == "s":
         for factor, name in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
             if value * factor >= 1 or name == "us":
-                return f"{value * factor:.3g} {name}" if value * factor < 1000 else f"{value * factor:.0f} {name}"
+                return (
+                    f"{value * factor:.3g} {name}"
+                    if value * factor < 1000
+                    else f"{value * factor:.0f} {name}"
+                )
     if unit == "bytes":
         return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value:.0f} B"
     return f"{value:g}"
@@ -63,7 +76,9 @@ def table(name: str, result: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of one case."""
     yield f"{name}: {result['title']}"
     for figure, unit in result["figures"].items():
-        rows = [(key, entry, entry["figures"].get(figure)) for key, entry in result["systems"].items()]
+        rows = [
+            (key, entry, entry["figures"].get(figure)) for key, entry in result["systems"].items()
+        ]
         if not any(values for _key, _entry, values in rows):
             continue
         if len(result["figures"]) > 1:
@@ -75,7 +90,11 @@ def table(name: str, result: Mapping[str, Any]) -> Iterator[str]:
                 continue
             middle = statistics.median(values)
             ratio = f"{middle / base:8.2f}x" if base else " " * 9
-            spread = f"[{number(min(values), unit)} to {number(max(values), unit)}]" if len(values) > 1 else ""
+            spread = (
+                f"[{number(min(values), unit)} to {number(max(values), unit)}]"
+                if len(values) > 1
+                else ""
+            )
             yield f"    {entry['title']:44s}{number(middle, unit):>11s} {ratio}  {spread}"
     for entry in result["systems"].values():
         for text in filter(None, (entry["error"], entry["closing"])):
@@ -95,7 +114,10 @@ def verdict(bound: Mapping[str, Any], units: Mapping[str, str]) -> str:
     word = {True: "MET    ", False: "NOT MET", None: "(quick)"}[bound["met"]]
     text = f"{word}  {bound['text']}: {_value(bound, bound['value'], units)}"
     if bound["stretch"] is not None and bound["met"] is not None:
-        text += f" (stretch {_value(bound, bound['stretch'], units)} {'met' if bound['stretch_met'] else 'not met'})"
+        text += (
+            f" (stretch {_value(bound, bound['stretch'], units)} "
+            f"{'met' if bound['stretch_met'] else 'not met'})"
+        )
     return text
 
 
@@ -109,7 +131,11 @@ def _value(bound: Mapping[str, Any], value: float, units: Mapping[str, str]) -> 
 
 def summary(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield one line per bound of all cases, those that are not met first."""
-    bounds = [(name, bound, result["figures"]) for name, result in results["cases"].items() for bound in result.get("bounds", ())]
+    bounds = [
+        (name, bound, result["figures"])
+        for name, result in results["cases"].items()
+        for bound in result.get("bounds", ())
+    ]
     for met in (False, True, None):
         for name, bound, units in bounds:
             if bound["met"] is met:
@@ -133,12 +159,20 @@ COLUMNS = {
 
 
 def markdown(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the figures for a page: a table of the first figure of each case, versions, failures, targets."""
+    """Yield the figures for a page.
+
+    A table of the first figure of each case, versions, failures, targets.
+    """
     where = results["machine"]
     loads = [load for result in results["cases"].values() for load in result["load"]]
     yield f"Measured on {where['date']} with Python {where['python']} on {where['system']}, {where['cores']} cores. The machine's load, these runs"
     yield f"included, was {min(loads):.1f} to {max(loads):.1f}; far above the number of cores means that other programs ran too. Runs of each system:"
-    runs = [len(values) for result in results["cases"].values() for figures in figures_of(result).values() for values in figures.values()]
+    runs = [
+        len(values)
+        for result in results["cases"].values()
+        for figures in figures_of(result).values()
+        for values in figures.values()
+    ]
     yield f"{min(runs)} to {max(runs)}, after one that does not count, in {where['sessions']} session(s)."
     if max(loads) > 2 * where["cores"] or max(runs) < 3:
         yield ""
@@ -148,19 +182,46 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|" + "---|" * len(COLUMNS)
     for result in results["cases"].values():
         figure, unit = next(iter(result["figures"].items()))
-        medians = {name: statistics.median(entry["figures"][figure]) for name, entry in result["systems"].items() if entry["figures"].get(figure)}
+        medians = {
+            name: statistics.median(entry["figures"][figure])
+            for name, entry in result["systems"].items()
+            if entry["figures"].get(figure)
+        }
         if medians.get("ours"):
-            cells = [" / ".join(_cell(name, medians, result["systems"]) for name in names if name in result["systems"]) for names in COLUMNS.values()]
+            cells = [
+                " / ".join(
+                    _cell(name, medians, result["systems"])
+                    for name in names
+                    if name in result["systems"]
+                )
+                for names in COLUMNS.values()
+            ]
             yield f"| {result['title']} | {number(medians['ours'], unit)} | {' | '.join(cells)} |"
     yield ""
     yield "Multiples of ours: 2 is twice as long. Two in one cell: defaults / what is recommended (Pool: fork / spawn; executorlib: process per"
     yield "call / block allocation; ray: remote functions / actors). PPE is `ProcessPoolExecutor`. x: a failure, or a run longer than the limit."
     yield ""
-    entries = [(case, name, entry) for case, result in results["cases"].items() for name, entry in result["systems"].items()]
-    if failures := [f"- {case}: {entry['title']}: {_gist(entry['error'])}" for case, _name, entry in entries if entry["error"]]:
+    entries = [
+        (case, name, entry)
+        for case, result in results["cases"].items()
+        for name, entry in result["systems"].items()
+    ]
+    if failures := [
+        f"- {case}: {entry['title']}: {_gist(entry['error'])}"
+        for case, _name, entry in entries
+        if entry["error"]
+    ]:
         yield from (*failures, "")
-    if versions := {SYSTEMS[name].package: entry["version"] for _case, name, entry in entries if entry["version"]}:
-        yield "Versions: " + ", ".join(f"{package} {version}" for package, version in versions.items()) + "."
+    if versions := {
+        SYSTEMS[name].package: entry["version"]
+        for _case, name, entry in entries
+        if entry["version"]
+    }:
+        yield (
+            "Versions: "
+            + ", ".join(f"{package} {version}" for package, version in versions.items())
+            + "."
+        )
         yield ""
     yield "The targets of the project, and what this run showed:"
     yield ""
@@ -170,7 +231,10 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _gist(error: str) -> str:
-    """Return the last line of an error, which says what it is; those before it name files of this machine."""
+    """Return the last line of an error, which says what it is.
+
+    Those before it name files of this machine.
+    """
     return re.sub("\x1b\\[[0-9;]*m", "", error.strip().splitlines()[-1])
 
 

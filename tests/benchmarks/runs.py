@@ -28,11 +28,13 @@ from .model import Case
 from .systems import SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Name of the variable by which the processes of a driver are known, those included that have left its process group.
+#: Name of the variable by which the processes of a driver are known, those included that have left
+#: its process group.
 MARK = "WETLANDS_BENCHMARK"
 #: Seconds that opening a pool may take, and closing it.
 OPENING, CLOSING = 60.0, 20.0
-#: Seconds after the end of a driver after which a process that it has started counts as left behind.
+#: Seconds after the end of a driver after which a process that it has started counts as left
+#: behind.
 LEAVING = 3.0
 
 
@@ -41,10 +43,13 @@ class SystemFailed(Exception):  # noqa: N818 - a figure, not an error of the pro
 
 
 class Driver:
-    """One process with one system, open. A context: at its end nothing is left of the process and its descendants.
+    """One process with one system, open.
+
+    A context: at its end nothing is left of the process and its descendants.
 
     Attributes:
-        left_behind: descriptions of processes that were still there after it had closed its pool and ended by itself.
+        left_behind: descriptions of processes that were still there after it had closed its pool
+            and ended by itself.
     """
 
     def __init__(self, case: Case, system: str) -> None:
@@ -53,11 +58,21 @@ class Driver:
         self._received = b""
         self._seen: dict[int, psutil.Process] = {}
         self._output = tempfile.TemporaryFile()
-        # What the packages write to disk or /dev/shm and leave there when they are killed. A short name: ray makes sockets in it.
+        # What the packages write to disk or /dev/shm and leave there when they are killed. A short
+        # name: ray makes sockets in it.
         self._folder = tempfile.TemporaryDirectory(prefix="wb-", ignore_cleanup_errors=True)
         self._answers, writing = os.pipe()
-        folders = dict.fromkeys(("TMPDIR", "JOBLIB_TEMP_FOLDER", "RAY_TMPDIR", "DASK_TEMPORARY_DIRECTORY"), self._folder.name)
-        environment = {**os.environ, **folders, MARK: self._mark, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+        folders = dict.fromkeys(
+            ("TMPDIR", "JOBLIB_TEMP_FOLDER", "RAY_TMPDIR", "DASK_TEMPORARY_DIRECTORY"),
+            self._folder.name,
+        )
+        environment = {
+            **os.environ,
+            **folders,
+            MARK: self._mark,
+            "PYTHONPATH": str(ROOT),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}.driver", str(writing), case.name, system],
@@ -89,7 +104,9 @@ class Driver:
         try:
             self._process.wait(CLOSING)
         except subprocess.TimeoutExpired:
-            raise SystemFailed(f"the process did not end within {CLOSING:g} s after the pool was closed") from None
+            raise SystemFailed(
+                f"the process did not end within {CLOSING:g} s after the pool was closed"
+            ) from None
         survivors = self._descendants()
         _gone, alive = psutil.wait_procs(survivors, LEAVING)
         self.left_behind = [_describe(process) for process in alive]
@@ -105,7 +122,8 @@ class Driver:
                 break
             for process in found:
                 with contextlib.suppress(psutil.Error):
-                    # A resource tracker ends when the others have, and removes their semaphores before that.
+                    # A resource tracker ends when the others have, and removes their semaphores
+                    # before that.
                     if attempt or not any("resource_tracker" in word for word in process.cmdline()):
                         process.send_signal(signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -130,8 +148,8 @@ class Driver:
     def _descendants(self) -> list[psutil.Process]:
         """Return every living process that this driver has started, itself or through others.
 
-        Those that were given away (a daemon's parent has ended) still carry our mark, unless they have renamed themselves, which overwrites it:
-        these are remembered from the times before.
+        Those that were given away (a daemon's parent has ended) still carry our mark, unless they
+        have renamed themselves, which overwrites it: these are remembered from the times before.
         """
         self._remember()
         for process in psutil.process_iter():
@@ -180,7 +198,11 @@ def _named_memory(pids: set[int]) -> list[Path]:
     memory = Path("/dev/shm")
     if not memory.is_dir():
         return []
-    return [path for path in memory.iterdir() if any(word.isdigit() and int(word) in pids for word in re.split("[-_]", path.name))]
+    return [
+        path
+        for path in memory.iterdir()
+        if any(word.isdigit() and int(word) in pids for word in re.split("[-_]", path.name))
+    ]
 
 
 def _describe(process: psutil.Process) -> str:
@@ -191,13 +213,27 @@ def _describe(process: psutil.Process) -> str:
 
 def chosen(case: Case, wanted: Sequence[str] | None) -> list[str]:
     """Return the systems (those that are wanted; None is all) and the others of a case that can run here, in the order in which they take turns."""
-    names = tuple(name for name, system in SYSTEMS.items() if case.ability in system.abilities) if case.systems is None else case.systems
-    found = [name for name in names if name in SYSTEMS and SYSTEMS[name].installed() and (wanted is None or name in wanted)]
+    names = (
+        tuple(name for name, system in SYSTEMS.items() if case.ability in system.abilities)
+        if case.systems is None
+        else case.systems
+    )
+    found = [
+        name
+        for name in names
+        if name in SYSTEMS and SYSTEMS[name].installed() and (wanted is None or name in wanted)
+    ]
     return found + list(case.others)
 
 
 def run_case(
-    case: Case, wanted: Sequence[str] | None, *, quick: bool, repeats: int | None, limit: float | None, say: Callable[[str], None]
+    case: Case,
+    wanted: Sequence[str] | None,
+    *,
+    quick: bool,
+    repeats: int | None,
+    limit: float | None,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Measure one case; return what goes into the JSON, without the judgement.
 
@@ -255,14 +291,24 @@ def run_case(
 
 
 def _load() -> float:
-    """Return how many threads of the whole machine wanted to run in the last minute; what is measured is among them."""
+    """Return how many threads of the whole machine wanted to run in the last minute.
+
+    What is measured is among them.
+    """
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def _entry(name: str) -> dict[str, Any]:
     system = SYSTEMS.get(name)
     title, version = (system.title, system.version()) if system is not None else (name, "")
-    return {"title": title, "version": version, "figures": {}, "error": None, "closing": None, "left_behind": []}
+    return {
+        "title": title,
+        "version": version,
+        "figures": {},
+        "error": None,
+        "closing": None,
+        "left_behind": [],
+    }
 
 
 def _keep(entry: dict[str, Any], figures: dict[str, float]) -> None:

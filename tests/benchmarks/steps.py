@@ -2,13 +2,16 @@
 
 Two views, both with all processes on one core, where nothing runs at the same time:
 
-* the *timeline*: real round trips, with the clock read where the host enters and leaves a few functions, and where the worker takes the frame
-  and runs the call. Reading it costs some tenths of a microsecond each time, so the whole is a little longer than without;
-* the *steps*: the real functions, each called many times alone, with everything warm, the best of many batches. Their sum is less than the
+* the *timeline*: real round trips, with the clock read where the host enters and leaves a few
+  functions, and where the worker takes the frame and runs the call. Reading it costs some tenths of
+  a microsecond each time, so the whole is a little longer than without;
+* the *steps*: the real functions, each called many times alone, with everything warm, the best of
+  many batches. Their sum is less than the
   whole: in a real round trip caches and branch predictors are cold after each change of process.
 
-A step whose function is gone, or has other parameters now, is left out and named, so that this file need not change with the code that it
-measures; whoever changes a step's code for good mends its few lines here.
+A step whose function is gone, or has other parameters now, is left out and named, so that this file
+need not change with the code that it measures; whoever changes a step's code for good mends its few
+lines here.
 """
 
 from __future__ import annotations
@@ -34,9 +37,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def measure(*, quick: bool) -> dict[str, Any]:
-    """Measure in a process of its own (it patches functions and stays on one core); return what ``lines`` prints."""
+    """Measure in a process of its own (it patches functions and stays on one core).
+
+    Return what ``lines`` prints.
+    """
     command = [sys.executable, "-m", f"{__package__}.steps", "quick" if quick else "real"]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, timeout=300, check=True)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        timeout=300,
+        check=True,
+    )
     return dict(json.loads(done.stdout))
 
 
@@ -58,7 +71,11 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         if value is not None:
             yield f"| {label} | {where} | {value:.2f} |"
     for where in (_HOST, _WORKER, _IO):
-        known = [value for place, label, value, _reason in found["steps"] if place == where and value is not None and not label.startswith("(")]
+        known = [
+            value
+            for place, label, value, _reason in found["steps"]
+            if place == where and value is not None and not label.startswith("(")
+        ]
         yield f"| **sum** (without what is in brackets) | {where} | **{sum(known):.2f}** |"
     for where, label, value, reason in found["steps"]:
         if value is None:
@@ -84,7 +101,8 @@ def in_batches(fn: Callable[[], object], batch: int, between: Callable[[], objec
                 fn()
             found.append(time.perf_counter_ns() - start)
             between()
-        # The best batch is the one that nobody disturbed. The empty loop costs some 15 ns a call, which is below what matters here.
+        # The best batch is the one that nobody disturbed. The empty loop costs some 15 ns a call,
+        # which is below what matters here.
         return min(found) / batch
 
     return timed
@@ -106,11 +124,19 @@ class _Pipe:
 # --- the steps
 
 _STEPS: list[tuple[str, str, Callable[[Any], Timed]]] = []
-_HOST, _IO, _WORKER, _KERNEL = "host, submitting thread", "host, I/O thread (not in this round trip)", "worker", "kernel"
+_HOST, _IO, _WORKER, _KERNEL = (
+    "host, submitting thread",
+    "host, I/O thread (not in this round trip)",
+    "worker",
+    "kernel",
+)
 
 
 def step(where: str, label: str) -> Callable[[Callable[[Any], Timed]], Callable[[Any], Timed]]:
-    """Add a step; the function gets what ``_surroundings`` returns and returns its ``Timed``. A label in brackets is not added to the sum."""
+    """Add a step; the function gets what ``_surroundings`` returns and returns its ``Timed``.
+
+    A label in brackets is not added to the sum.
+    """
 
     def add(build: Callable[[Any], Timed]) -> Callable[[Any], Timed]:
         _STEPS.append((where, label, build))
@@ -402,7 +428,9 @@ def _state(have: Any) -> Timed:
 
 def _time_finish_task(count: int) -> float:
     """In a worker: return the microseconds of ``finish_task``."""
-    stdio = next(module for name, module in list(sys.modules.items()) if name.endswith("worker.stdio"))
+    stdio = next(
+        module for name, module in list(sys.modules.items()) if name.endswith("worker.stdio")
+    )
     start = time.perf_counter()
     for _ in range(count):
         stdio.finish_task()
@@ -415,15 +443,22 @@ def _time_finish_task(count: int) -> float:
 def _surroundings(executor: Any, ping_pong: float) -> Any:
     """Return the real modules, an open pool, a worker's runner on pipes of our own, and makers of the small things."""
     names = ("pool.ports", "serialize.calls", "serialize.settings")
-    modules = {name.partition(".")[2]: importlib.import_module(f"wetlands_executor.{name}") for name in names}
+    modules = {
+        name.partition(".")[2]: importlib.import_module(f"wetlands_executor.{name}")
+        for name in names
+    }
     worker_process = importlib.import_module("wetlands_executor.pool.worker_process").WorkerProcess
     wire = importlib.import_module("wetlands_executor.worker.wire")
     nothing = importlib.import_module(f"{__package__}.functions").nothing
     pool = executor._pool
-    have = SimpleNamespace(executor=executor, pool=pool, wire=wire, nothing=nothing, ping_pong=ping_pong, **modules)
+    have = SimpleNamespace(
+        executor=executor, pool=pool, wire=wire, nothing=nothing, ping_pong=ping_pong, **modules
+    )
     have.Task = importlib.import_module("wetlands_executor").Task
     have.settling = importlib.import_module("wetlands_executor.futures.settling")
-    have.call = lambda: pool.make_call(have.calls.encode(nothing, (), {}), have.settings.current_settings(), have.Task(pool))
+    have.call = lambda: pool.make_call(
+        have.calls.encode(nothing, (), {}), have.settings.current_settings(), have.Task(pool)
+    )
     have.state = importlib.import_module("wetlands_executor.scheduling.messages")
     have.PoolState = importlib.import_module("wetlands_executor.scheduling.state").PoolState
     have.frame = have.call().frame()
@@ -431,12 +466,16 @@ def _surroundings(executor: Any, ping_pong: float) -> Any:
     def process() -> tuple[_Pipe, Any]:
         pipe = _Pipe()
         port = have.ports.new_port()
-        return pipe, worker_process(1, 0, SimpleNamespace(pid=os.getpid(), inbox=-1, results=-1, board=None), port, 7)
+        return pipe, worker_process(
+            1, 0, SimpleNamespace(pid=os.getpid(), inbox=-1, results=-1, board=None), port, 7
+        )
 
     have.process = process
     have.inbox, have.bulk, have.results, have.life = _Pipe(), _Pipe(), _Pipe(), _Pipe()
     os.set_blocking(have.inbox.read, True)
-    fds = [os.dup(fd) for fd in (have.inbox.read, have.bulk.read, have.results.write, have.life.read)]
+    fds = [
+        os.dup(fd) for fd in (have.inbox.read, have.bulk.read, have.results.write, have.life.read)
+    ]
     have.runner = importlib.import_module("wetlands_executor.worker.runner").Runner([*fds, -1])
     return have
 
@@ -446,7 +485,9 @@ def _steps(have: Any, count: int) -> list[tuple[str, str, float | None, str]]:
     for where, label, build in _STEPS:
         try:
             found.append((where, label, build(have)(count) / 1000, ""))
-        except Exception as error:  # the function is gone or was changed; the other steps are still worth having
+        except (
+            Exception
+        ) as error:  # the function is gone or was changed; the other steps are still worth having
             found.append((where, label, None, f"{type(error).__name__}: {error}"))
     return found
 
@@ -458,7 +499,12 @@ _MOMENTS = (
     ("wetlands_executor.pool.pool", "Pool.submit", "Task made, call encoded", None),
     ("wetlands_executor.futures.waiting", "sleep", "result() waits on the return lane", None),
     ("wetlands_executor.pool.direct", "settle_quietly", "answer read", "Task settled"),
-    ("wetlands_executor.pool.result_stream", "ResultStream.read", "I/O thread awake", "result read and parsed"),
+    (
+        "wetlands_executor.pool.result_stream",
+        "ResultStream.read",
+        "I/O thread awake",
+        "result read and parsed",
+    ),
 )
 
 
@@ -495,12 +541,19 @@ def _timeline(executor: Any, count: int) -> list[tuple[str, float]]:
     finally:
         for owner, attribute, original in undo:
             setattr(owner, attribute, original)
-    # A moment that few round trips have (a result that was there before anybody slept) is none of the typical one.
-    typical = {label: statistics.median(values) for label, values in moments.items() if len(values) > count / 2}
+    # A moment that few round trips have (a result that was there before anybody slept) is none of
+    # the typical one.
+    typical = {
+        label: statistics.median(values)
+        for label, values in moments.items()
+        if len(values) > count / 2
+    }
     return sorted(typical.items(), key=lambda item: item[1])
 
 
-def _stamping(original: Callable[..., Any], seen: dict[str, int], before: str, after: str | None) -> Callable[..., Any]:
+def _stamping(
+    original: Callable[..., Any], seen: dict[str, int], before: str, after: str | None
+) -> Callable[..., Any]:
     clock = time.monotonic_ns
 
     @functools.wraps(original)
@@ -531,10 +584,15 @@ def _main() -> None:
     with CondaEnvExecutor(max_workers=1) as executor:
         pool = systems.Pool(executor)
         cases_latency.round_trip(pool, trips)
-        round_trip = statistics.median(cases_latency.round_trip(pool, trips)["time"] for _ in range(3)) * 1e6
+        round_trip = (
+            statistics.median(cases_latency.round_trip(pool, trips)["time"] for _ in range(3)) * 1e6
+        )
         timeline = _timeline(executor, trips)
         steps = _steps(_surroundings(executor, ping_pong), 200 if quick else 20_000)
-    json.dump({"round_trip": round_trip, "ping_pong": ping_pong, "timeline": timeline, "steps": steps}, sys.stdout)
+    json.dump(
+        {"round_trip": round_trip, "ping_pong": ping_pong, "timeline": timeline, "steps": steps},
+        sys.stdout,
+    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
-"""The executors that are compared, each behind the same few methods. Nothing is imported before a system is opened.
+"""The executors that are compared, each behind the same few methods.
 
-Each package appears with its defaults and, under a second name, at what its documentation says is best for many small calls. None is tuned
-beyond that, ours included: it has no second name.
+Nothing is imported before a system is opened.
+
+Each package appears with its defaults and, under a second name, at what its documentation says is
+best for many small calls. None is tuned beyond that, ours included: it has no second name.
 
 What a pool can do (``System.abilities``):
 
 * ``call``: ``get(submit(fn, *args))`` makes one call and waits for its result;
 * ``submit``: the same, and ``submit`` returns before the call has ended;
-* ``many``: ``many(fn, calls)`` makes one call per tuple of arguments and waits for all; submits them one by one unless the package has its own way;
+* ``many``: ``many(fn, calls)`` makes one call per tuple of arguments and waits for all; submits
+  them one by one unless the package has its own way;
 * ``map``: ``map(fn, items)`` returns all results, in the way that the package has for that;
 * ``futures``: handles are ``concurrent.futures.Future``, and ``executor`` is an ``Executor``;
-* ``start``: time from the constructor to the first result means something (no server that is already there).
+* ``start``: time from the constructor to the first result means something (no server that is
+  already there).
 """
 
 from __future__ import annotations
@@ -58,8 +62,9 @@ class System:
         package: distribution that it needs; empty for the standard library and for ours.
         open: workers -> Pool.
         abilities: see the module's text.
-        busy: its processes work while it is idle (more than 50 context switches a second in the case ``idle``): they are started for each run and
-            ended after it, so that they do not disturb the others.
+        busy: its processes work while it is idle (more than 50 context switches a second in the
+            case ``idle``): they are started for each run and ended after it, so that they do not
+            disturb the others.
     """
 
     name: str
@@ -98,7 +103,10 @@ def _process_pool(method: str, **map_options: Any) -> Callable[[int], Pool]:
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
-        return Pool(ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method)), **map_options)
+        return Pool(
+            ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method)),
+            **map_options,
+        )
 
     return open_pool
 
@@ -196,7 +204,10 @@ class _Joblib(Pool):
 
 
 class _Mpire(Pool):
-    """Its ``map`` makes chunks by default; ``keep_alive`` is what its documentation recommends for repeated maps."""
+    """Its ``map`` makes chunks by default.
+
+    ``keep_alive`` is what its documentation recommends for repeated maps.
+    """
 
     def __init__(self, workers: int, keep_alive: bool) -> None:
         import mpire
@@ -219,7 +230,9 @@ def _executorlib(block_allocation: bool) -> Callable[[int], Pool]:
     def open_pool(workers: int) -> Pool:
         import executorlib
 
-        return Pool(executorlib.SingleNodeExecutor(max_workers=workers, block_allocation=block_allocation))
+        return Pool(
+            executorlib.SingleNodeExecutor(max_workers=workers, block_allocation=block_allocation)
+        )
 
     return open_pool
 
@@ -230,7 +243,9 @@ class _Dask(Pool):
     def __init__(self, workers: int, **map_options: Any) -> None:
         from distributed import Client, LocalCluster
 
-        self.cluster = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
+        self.cluster = LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+        )
         self.executor = Client(self.cluster)
         self.map_options = map_options
 
@@ -238,7 +253,9 @@ class _Dask(Pool):
         return self.executor.submit(fn, *args, pure=False)
 
     def map(self, fn: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
-        return self.executor.gather(self.executor.map(fn, list(items), pure=False, **self.map_options))
+        return self.executor.gather(
+            self.executor.map(fn, list(items), pure=False, **self.map_options)
+        )
 
     def close(self) -> None:
         self.executor.close()
@@ -252,7 +269,9 @@ class _Ray(Pool):
         import ray
 
         self.ray = ray
-        ray.init(num_cpus=workers, include_dashboard=False, configure_logging=False, log_to_driver=False)
+        ray.init(
+            num_cpus=workers, include_dashboard=False, configure_logging=False, log_to_driver=False
+        )
         self.get = ray.get
         self.remotes: dict[Any, Any] = {}
         self.actors: Any = None
@@ -293,23 +312,105 @@ SYSTEMS: dict[str, System] = {
         System("ours", "CondaEnvExecutor", "", _ours, _ALL),
         System("ppe-spawn", "ProcessPoolExecutor (spawn)", "", _process_pool("spawn"), _ALL),
         System("ppe-fork", "ProcessPoolExecutor (fork)", "", _process_pool("fork"), _ALL),
-        System("ppe-spawn-64", "ProcessPoolExecutor (spawn), chunksize=64", "", _process_pool("spawn", chunksize=64), _MAP),
-        System("pool-spawn", "multiprocessing.Pool (spawn)", "", lambda workers: _MultiprocessingPool(workers, "spawn"), _HANDLES),
-        System("pool-fork", "multiprocessing.Pool (fork)", "", lambda workers: _MultiprocessingPool(workers, "fork"), _HANDLES),
+        System(
+            "ppe-spawn-64",
+            "ProcessPoolExecutor (spawn), chunksize=64",
+            "",
+            _process_pool("spawn", chunksize=64),
+            _MAP,
+        ),
+        System(
+            "pool-spawn",
+            "multiprocessing.Pool (spawn)",
+            "",
+            lambda workers: _MultiprocessingPool(workers, "spawn"),
+            _HANDLES,
+        ),
+        System(
+            "pool-fork",
+            "multiprocessing.Pool (fork)",
+            "",
+            lambda workers: _MultiprocessingPool(workers, "fork"),
+            _HANDLES,
+        ),
         System("loky", "loky", "loky", _loky, _ALL),
         System("loky-64", "loky, reused executor, chunksize=64", "loky", _loky_reused, _MAP),
         System("pebble", "pebble", "pebble", lambda workers: _Pebble(workers), _HANDLES),
-        System("pebble-64", "pebble, chunksize=64", "pebble", lambda workers: _Pebble(workers, chunksize=64), _MAP),
-        System("joblib", "joblib", "joblib", lambda workers: _Joblib(workers, False), frozenset(("call", "many", "map"))),
-        System("joblib-reused", "joblib, with Parallel()", "joblib", lambda workers: _Joblib(workers, True), frozenset(("call", "many", "map"))),
-        System("mpire", "mpire", "mpire", lambda workers: _Mpire(workers, False), _HANDLES, busy=True),
-        System("mpire-alive", "mpire, keep_alive", "mpire", lambda workers: _Mpire(workers, True), _MAP, busy=True),
+        System(
+            "pebble-64",
+            "pebble, chunksize=64",
+            "pebble",
+            lambda workers: _Pebble(workers, chunksize=64),
+            _MAP,
+        ),
+        System(
+            "joblib",
+            "joblib",
+            "joblib",
+            lambda workers: _Joblib(workers, False),
+            frozenset(("call", "many", "map")),
+        ),
+        System(
+            "joblib-reused",
+            "joblib, with Parallel()",
+            "joblib",
+            lambda workers: _Joblib(workers, True),
+            frozenset(("call", "many", "map")),
+        ),
+        System(
+            "mpire", "mpire", "mpire", lambda workers: _Mpire(workers, False), _HANDLES, busy=True
+        ),
+        System(
+            "mpire-alive",
+            "mpire, keep_alive",
+            "mpire",
+            lambda workers: _Mpire(workers, True),
+            _MAP,
+            busy=True,
+        ),
         System("executorlib", "executorlib", "executorlib", _executorlib(False), _ALL, busy=True),
-        System("executorlib-block", "executorlib, block_allocation", "executorlib", _executorlib(True), _ALL, busy=True),
-        System("dask", "dask.distributed, one thread a process", "distributed", lambda workers: _Dask(workers), _HANDLES, busy=True),
-        System("dask-64", "dask.distributed, batch_size=64", "distributed", lambda workers: _Dask(workers, batch_size=64), _MAP, busy=True),
-        System("ray", "ray, remote functions", "ray", lambda workers: _Ray(workers, False), _HANDLES, busy=True),
-        System("ray-actors", "ray, actors", "ray", lambda workers: _Ray(workers, True), _SERVER, busy=True),
-        System("threads", "ThreadPoolExecutor (no processes)", "", _threads, frozenset(("threads",))),
+        System(
+            "executorlib-block",
+            "executorlib, block_allocation",
+            "executorlib",
+            _executorlib(True),
+            _ALL,
+            busy=True,
+        ),
+        System(
+            "dask",
+            "dask.distributed, one thread a process",
+            "distributed",
+            lambda workers: _Dask(workers),
+            _HANDLES,
+            busy=True,
+        ),
+        System(
+            "dask-64",
+            "dask.distributed, batch_size=64",
+            "distributed",
+            lambda workers: _Dask(workers, batch_size=64),
+            _MAP,
+            busy=True,
+        ),
+        System(
+            "ray",
+            "ray, remote functions",
+            "ray",
+            lambda workers: _Ray(workers, False),
+            _HANDLES,
+            busy=True,
+        ),
+        System(
+            "ray-actors",
+            "ray, actors",
+            "ray",
+            lambda workers: _Ray(workers, True),
+            _SERVER,
+            busy=True,
+        ),
+        System(
+            "threads", "ThreadPoolExecutor (no processes)", "", _threads, frozenset(("threads",))
+        ),
     )
 }

@@ -1,1 +1,4 @@
-"""One suite, stamped over the standard library's executors and ours: what holds for them has to hold for us."""
+"""One suite, stamped over the standard library's executors and ours.
+
+What holds for them has to hold for us.
+"""

@@ -1,8 +1,9 @@
 """The stamps: each contract test runs once per kind of executor.
 
-``stamp`` makes executors and meetings and cleans both up in the only order that cannot hang: first everybody may go on, then the executors
-are shut down. A test that concerns only some kinds says ``@pytest.mark.stamps("process", "conda")``; ``"conda-other"`` runs the workers in
-another environment (same version of Python, nothing installed).
+``stamp`` makes executors and meetings and cleans both up in the only order that cannot hang: first
+everybody may go on, then the executors are shut down. A test that concerns only some kinds says
+``@pytest.mark.stamps("process", "conda")``; ``"conda-other"`` runs the workers in another
+environment (same version of Python, nothing installed).
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def stamp(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stamp]:
     """The kind of executor that this run of the test is about."""
     stamp = Stamp(request.param)
-    # Children of a spawn context import the main module again: pytest, 200 ms. They find an empty one instead.
+    # Children of a spawn context import the main module again: pytest, 200 ms. They find an empty
+    # one instead.
     monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
     yield stamp
     stamp.close()

@@ -1,14 +1,18 @@
-"""Run CPython's own tests of ``concurrent.futures``, stamped with ``CondaEnvExecutor``. A program, not a test module.
+"""Run CPython's own tests of ``concurrent.futures``, stamped with ``CondaEnvExecutor``.
 
-Executed by ``test_cpython_suite.py`` under an interpreter that ships the package ``test``; nothing of CPython's tests is copied here. They
-are loaded as they are; every class that was stamped over the spawn variant of the standard library's pool is derived once more with our
-executor in its place, and the classes that concern ``Future`` alone are run with ``Task``.
+A program, not a test module.
+
+Executed by ``test_cpython_suite.py`` under an interpreter that ships the package ``test``; nothing
+of CPython's tests is copied here. They are loaded as they are; every class that was stamped over
+the spawn variant of the standard library's pool is derived once more with our executor in its
+place, and the classes that concern ``Future`` alone are run with ``Task``.
 
     python cpython_runner.py SITE REPORT list
     python cpython_runner.py SITE REPORT run TEST_ID...
 
-SITE is a folder from which ``wetlands_executor`` and its dependencies are imported. REPORT is a file to which one JSON object per line is
-appended, before and after each test, so that it tells which test was running when this process died.
+SITE is a folder from which ``wetlands_executor`` and its dependencies are imported. REPORT is a
+file to which one JSON object per line is appended, before and after each test, so that it tells
+which test was running when this process died.
 """
 
 from __future__ import annotations
@@ -28,7 +32,16 @@ from typing import Any
 LIMIT = 60.0
 
 PACKAGE = "test.test_concurrent_futures"
-PARTS = ("test_as_completed", "test_deadlock", "test_future", "test_init", "test_process_pool", "test_shutdown", "test_thread_pool", "test_wait")
+PARTS = (
+    "test_as_completed",
+    "test_deadlock",
+    "test_future",
+    "test_init",
+    "test_process_pool",
+    "test_shutdown",
+    "test_thread_pool",
+    "test_wait",
+)
 
 #: What the class names of the stamp to be replaced begin with, and what ours begin with.
 THEIRS, OURS = "ProcessPoolSpawn", "Conda"
@@ -47,17 +60,30 @@ def load(site: str) -> dict[str, type[unittest.TestCase]]:
 
     _do_not_count_threads()
     root = importlib.import_module(PACKAGE)
-    modules = [importlib.import_module(f"{PACKAGE}.{part}") for part in PARTS] if hasattr(root, "__path__") else [root]
+    modules = (
+        [importlib.import_module(f"{PACKAGE}.{part}") for part in PARTS]
+        if hasattr(root, "__path__")
+        else [root]
+    )
     found: dict[str, type[unittest.TestCase]] = {}
     for module in modules:
         _replace_the_pool(module, CondaEnvExecutor)
         _replace_the_scripts(module, site)
         for name, cls in list(vars(module).items()):
-            if isinstance(cls, type) and issubclass(cls, unittest.TestCase) and cls.__module__ == module.__name__:
+            if (
+                isinstance(cls, type)
+                and issubclass(cls, unittest.TestCase)
+                and cls.__module__ == module.__name__
+            ):
                 if name.startswith(THEIRS):
                     ours = OURS + name[len(THEIRS) :]
-                    found[ours] = type(ours, (cls,), {"executor_type": CondaEnvExecutor, "__module__": module.__name__})
-                    setattr(module, name, found[ours])  # tests that run another test class find ours
+                    found[ours] = type(
+                        ours,
+                        (cls,),
+                        {"executor_type": CondaEnvExecutor, "__module__": module.__name__},
+                    )
+                    # tests that run another test class find ours
+                    setattr(module, name, found[ours])
                 elif name in ("FutureTests", "FailingInitializerResourcesTest"):
                     found[name] = cls
     _replace_the_future(modules, wetlands_executor.Task)
@@ -65,9 +91,12 @@ def load(site: str) -> dict[str, type[unittest.TestCase]]:
 
 
 def _do_not_count_threads() -> None:
-    """Each test ends by waiting, up to 10 s, until the threads that it has started are gone; it warns, but never fails.
+    """Each test ends by waiting, up to 10 s, until the threads that it has started are gone.
 
-    Those of an excluded test stay for as long as its traceback is kept. Our own tests check for threads that are left.
+    It warns, but never fails.
+
+    Those of an excluded test stay for as long as its traceback is kept. Our own tests check for
+    threads that are left.
     """
     helper = importlib.import_module("test.support.threading_helper")
     helper.threading_cleanup = lambda *before: None  # type: ignore[attr-defined]
@@ -81,7 +110,10 @@ class _Futures(types.ModuleType):
 
 
 def _replace_the_pool(module: types.ModuleType, executor: type) -> None:
-    """Give a test module a ``futures`` in which ``ProcessPoolExecutor`` makes ours: some tests name it instead of ``executor_type``."""
+    """Give a test module a ``futures`` in which ``ProcessPoolExecutor`` makes ours.
+
+    Some tests name it instead of ``executor_type``.
+    """
     if (theirs := getattr(module, "futures", None)) is None:
         return
     ours = _Futures("futures")
@@ -99,7 +131,8 @@ def _replace_the_scripts(module: types.ModuleType, site: str) -> None:
         f"sys.path.insert(0, {site!r})\n"
         "import concurrent.futures, wetlands_executor\n"
         "class CondaEnvExecutor(wetlands_executor.CondaEnvExecutor):\n"
-        "    def __init__(self, max_workers=None, *args, **kwargs): super().__init__(None, max_workers, *args, **kwargs)\n"
+        "    def __init__(self, max_workers=None, *args, **kwargs): super().__init__(None, "
+        "max_workers, *args, **kwargs)\n"
         "concurrent.futures.CondaEnvExecutor = CondaEnvExecutor\n"
     )
 
@@ -111,7 +144,10 @@ def _replace_the_scripts(module: types.ModuleType, site: str) -> None:
 
 
 def _replace_the_future(modules: list[types.ModuleType], task: type) -> None:
-    """Run the tests of ``Future`` with ``Task``. The constants are futures in each state, made by a function of the suite."""
+    """Run the tests of ``Future`` with ``Task``.
+
+    The constants are futures in each state, made by a function of the suite.
+    """
     for module in modules:
         tests = getattr(module, "FutureTests", None)
         if tests is None or tests.__module__ != module.__name__:
@@ -121,7 +157,11 @@ def _replace_the_future(modules: list[types.ModuleType], task: type) -> None:
         create.__globals__["Future"] = task
         for name, future in list(vars(module).items()):
             if name.endswith("_FUTURE"):
-                setattr(module, name, create(state=future._state, exception=future._exception, result=future._result))
+                setattr(
+                    module,
+                    name,
+                    create(state=future._state, exception=future._exception, result=future._result),
+                )
 
 
 class Recorder(unittest.TestResult):
@@ -136,7 +176,17 @@ class Recorder(unittest.TestResult):
     def _write(self, test: unittest.TestCase | str, outcome: str, detail: str = "") -> None:
         name = test if isinstance(test, str) else identify(test)
         with self._report.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"id": name, "outcome": outcome, "detail": detail[-6000:], "seconds": time.monotonic() - self._began}) + "\n")
+            file.write(
+                json.dumps(
+                    {
+                        "id": name,
+                        "outcome": outcome,
+                        "detail": detail[-6000:],
+                        "seconds": time.monotonic() - self._began,
+                    }
+                )
+                + "\n"
+            )
 
     def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
@@ -182,10 +232,21 @@ def identify(test: unittest.TestCase) -> str:
 def main(site: str, report: str, command: str, *wanted: str) -> None:
     """List the tests, or run those that are named."""
     classes = load(site)
-    tests = [cls(name) for cls in classes.values() for name in unittest.TestLoader().getTestCaseNames(cls) if "forkserver" not in name]
+    tests = [
+        cls(name)
+        for cls in classes.values()
+        for name in unittest.TestLoader().getTestCaseNames(cls)
+        if "forkserver" not in name
+    ]
     if command == "list":
         with open(report, "w", encoding="utf-8") as file:
-            json.dump([{"id": identify(test), "part": type(test).__module__.rpartition(".")[2]} for test in tests], file)
+            json.dump(
+                [
+                    {"id": identify(test), "part": type(test).__module__.rpartition(".")[2]}
+                    for test in tests
+                ],
+                file,
+            )
         return
     suite = unittest.TestSuite(test for test in tests if identify(test) in wanted)
     suite.run(Recorder(Path(report)))

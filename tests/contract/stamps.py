@@ -31,7 +31,13 @@ class Stamp:
         self.remote = name != "thread"
         self._executors: list[Executor] = []
         self._meetings: list[Meeting] = []
-        self.type: Any = CondaEnvExecutor if self.ours else ProcessPoolExecutor if self.remote else ThreadPoolExecutor
+        self.type: Any = (
+            CondaEnvExecutor
+            if self.ours
+            else ProcessPoolExecutor
+            if self.remote
+            else ThreadPoolExecutor
+        )
         self.env: str | None = None
         if name == "conda-other":
             other = interpreters.another_of_this_version()

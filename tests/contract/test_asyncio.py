@@ -22,7 +22,9 @@ def test_run_in_executor_gives_the_result(executor: Executor) -> None:
 def test_run_in_executor_raises_the_error(executor: Executor) -> None:
     async def main() -> None:
         with pytest.raises(workload.Plain, match="from a worker"):
-            await asyncio.get_running_loop().run_in_executor(executor, workload.throw_new, workload.Plain, "from a worker")
+            await asyncio.get_running_loop().run_in_executor(
+                executor, workload.throw_new, workload.Plain, "from a worker"
+            )
 
     asyncio.run(main())
 
@@ -30,7 +32,9 @@ def test_run_in_executor_raises_the_error(executor: Executor) -> None:
 def test_gather(executor: Executor) -> None:
     async def main() -> list[int]:
         loop = asyncio.get_running_loop()
-        return await asyncio.gather(*(loop.run_in_executor(executor, workload.multiply, number, 2) for number in range(100)))
+        return await asyncio.gather(
+            *(loop.run_in_executor(executor, workload.multiply, number, 2) for number in range(100))
+        )
 
     assert asyncio.run(main()) == list(range(0, 200, 2))
 
@@ -61,7 +65,9 @@ def test_the_loop_goes_on_while_a_task_runs(executor: Executor, meeting: Meeting
     assert asyncio.run(main()) == ["the loop", "result"]
 
 
-def test_cancelling_the_awaiter_of_a_waiting_task_cancels_the_task(single: Executor, meeting: Meeting) -> None:
+def test_cancelling_the_awaiter_of_a_waiting_task_cancels_the_task(
+    single: Executor, meeting: Meeting
+) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(single, workload.attend, meeting.address, "running")
@@ -84,7 +90,9 @@ def test_cancelling_the_awaiter_of_a_waiting_task_cancels_the_task(single: Execu
     assert meeting.uninvited() == []
 
 
-def test_cancelling_the_awaiter_of_a_running_task_leaves_the_task_alone(executor: Executor, meeting: Meeting) -> None:
+def test_cancelling_the_awaiter_of_a_running_task_leaves_the_task_alone(
+    executor: Executor, meeting: Meeting
+) -> None:
     async def main() -> object:
         task = executor.submit(workload.attend, meeting.address, "result")
         guest = await asyncio.to_thread(meeting.next)
@@ -101,7 +109,9 @@ def test_cancelling_the_awaiter_of_a_running_task_leaves_the_task_alone(executor
 
 def test_wait_for_with_a_time_out(executor: Executor, meeting: Meeting) -> None:
     async def main() -> None:
-        call = asyncio.get_running_loop().run_in_executor(executor, workload.attend, meeting.address)
+        call = asyncio.get_running_loop().run_in_executor(
+            executor, workload.attend, meeting.address
+        )
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(call, 0.05)
 
@@ -123,10 +133,20 @@ def test_wrap_future_of_a_finished_task(executor: Executor) -> None:
 def test_loops_of_several_threads_share_an_executor(executor: Executor) -> None:
     async def main(start: int) -> list[int]:
         loop = asyncio.get_running_loop()
-        return await asyncio.gather(*(loop.run_in_executor(executor, workload.multiply, start, number) for number in range(20)))
+        return await asyncio.gather(
+            *(
+                loop.run_in_executor(executor, workload.multiply, start, number)
+                for number in range(20)
+            )
+        )
 
     results: dict[int, list[int]] = {}
-    threads = [threading.Thread(target=lambda start=start: results.update({start: asyncio.run(main(start))})) for start in range(4)]
+    threads = [
+        threading.Thread(
+            target=lambda start=start: results.update({start: asyncio.run(main(start))})
+        )
+        for start in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -134,7 +154,9 @@ def test_loops_of_several_threads_share_an_executor(executor: Executor) -> None:
     assert results == {start: [start * number for number in range(20)] for start in range(4)}
 
 
-def test_a_callback_that_blocks_does_not_delay_an_await(executor: Executor, meeting: Meeting) -> None:
+def test_a_callback_that_blocks_does_not_delay_an_await(
+    executor: Executor, meeting: Meeting
+) -> None:
     """The bridge to asyncio runs before or beside a user's callback, not behind it."""
     blocked, release = threading.Event(), threading.Event()
 
@@ -154,12 +176,18 @@ def test_a_callback_that_blocks_does_not_delay_an_await(executor: Executor, meet
 
 
 @pytest.mark.stamps("conda")
-def test_a_default_executor_of_a_loop_has_to_be_threads_but_ours_can_be_named(executor: Executor) -> None:
-    """``set_default_executor`` insists on a ThreadPoolExecutor; everything else takes any Executor."""
+def test_a_default_executor_of_a_loop_has_to_be_threads_but_ours_can_be_named(
+    executor: Executor,
+) -> None:
+    """``set_default_executor`` insists on a ThreadPoolExecutor.
+
+    Everything else takes any Executor.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        with pytest.raises((TypeError, DeprecationWarning)):  # a warning, which is an error here, in Python 3.10
+        # a warning, which is an error here, in Python 3.10
+        with pytest.raises((TypeError, DeprecationWarning)):
             loop.set_default_executor(executor)  # type: ignore[arg-type]
         assert await loop.run_in_executor(executor, workload.identity, 1) == 1
 

@@ -61,7 +61,9 @@ def test_a_structure_that_contains_itself(executor: Executor) -> None:
 
 
 @pytest.mark.stamps(*EVERYWHERE)
-@pytest.mark.parametrize("size", [4095, 4096, 65535, 65536, 65537, 128 * 1024 + 1, MEGABYTE], ids=str)
+@pytest.mark.parametrize(
+    "size", [4095, 4096, 65535, 65536, 65537, 128 * 1024 + 1, MEGABYTE], ids=str
+)
 def test_sizes_around_the_limits_of_pipes_and_frames(executor: Executor, size: int) -> None:
     data = bytes(range(256)) * (size // 256 + 1)
     length, copy = executor.submit(workload.sort_out, data[:size]).result(DEADLINE)
@@ -72,12 +74,17 @@ def test_sizes_around_the_limits_of_pipes_and_frames(executor: Executor, size: i
 @pytest.mark.stamps(*EVERYWHERE)
 def test_tens_of_megabytes_in(executor: Executor) -> None:
     data = bytes(range(256)) * (40 * MEGABYTE // 256)
-    assert executor.submit(workload.checksum, data).result(DEADLINE) == hashlib.sha256(data).hexdigest()
+    assert (
+        executor.submit(workload.checksum, data).result(DEADLINE)
+        == hashlib.sha256(data).hexdigest()
+    )
 
 
 @pytest.mark.stamps(*EVERYWHERE)
 def test_tens_of_megabytes_out(executor: Executor) -> None:
-    assert executor.submit(workload.blob, 40 * MEGABYTE, 7).result(DEADLINE) == b"\x07" * (40 * MEGABYTE)
+    assert executor.submit(workload.blob, 40 * MEGABYTE, 7).result(DEADLINE) == b"\x07" * (
+        40 * MEGABYTE
+    )
 
 
 def test_large_values_of_several_tasks_do_not_mix(executor: Executor) -> None:
@@ -93,7 +100,10 @@ def test_a_large_error(executor: Executor) -> None:
 
 def test_many_arguments(executor: Executor) -> None:
     keywords = {f"keyword{number}": number for number in range(1000)}
-    assert executor.submit(workload.describe, *range(1000), **keywords).result(DEADLINE) == (tuple(range(1000)), keywords)
+    assert executor.submit(workload.describe, *range(1000), **keywords).result(DEADLINE) == (
+        tuple(range(1000)),
+        keywords,
+    )
 
 
 def test_many_tasks(executor: Executor) -> None:
@@ -121,7 +131,9 @@ def test_a_manager_queue_between_tasks(executor: Executor, manager: SyncManager)
     assert taker.result(DEADLINE) == {"through": ["the", "queue"]}
 
 
-def test_a_manager_queue_between_a_task_and_the_test(executor: Executor, manager: SyncManager) -> None:
+def test_a_manager_queue_between_a_task_and_the_test(
+    executor: Executor, manager: SyncManager
+) -> None:
     queue = manager.Queue()
     task = executor.submit(workload.get, queue)
     queue.put("hello")

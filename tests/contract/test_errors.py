@@ -1,4 +1,7 @@
-"""What a task raises, and what cannot be pickled: type, arguments, notes, chains; the place where it surfaces."""
+"""What a task raises, and what cannot be pickled: type, arguments, notes, chains.
+
+The place where it surfaces.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from wetlands_executor import ExecutionException
 
 PICKLING_ERRORS = (TypeError, AttributeError, pickle.PicklingError)
 
-python311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="notes and groups came with Python 3.11")
+python311 = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="notes and groups came with Python 3.11"
+)
 
 EVERYWHERE = ("thread", "process", "conda", "conda-other")
 REMOTE = ("process", "conda", "conda-other")
@@ -48,7 +53,9 @@ def works(executor: Executor) -> bool:
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-def test_an_exception_keeps_its_type_and_arguments(executor: Executor, cls: type[Exception], args: tuple[object, ...]) -> None:
+def test_an_exception_keeps_its_type_and_arguments(
+    executor: Executor, cls: type[Exception], args: tuple[object, ...]
+) -> None:
     error = executor.submit(workload.throw_new, cls, *args).exception(DEADLINE)
     original = cls(*args)
     assert type(error) is type(original), "OSError makes a FileNotFoundError of itself"
@@ -58,7 +65,9 @@ def test_an_exception_keeps_its_type_and_arguments(executor: Executor, cls: type
 
 @pytest.mark.stamps(*EVERYWHERE)
 @pytest.mark.parametrize("cls", [KeyboardInterrupt, SystemExit, GeneratorExit, workload.Root])
-def test_base_exceptions_are_the_failure_of_their_task(executor: Executor, cls: type[BaseException]) -> None:
+def test_base_exceptions_are_the_failure_of_their_task(
+    executor: Executor, cls: type[BaseException]
+) -> None:
     task = executor.submit(workload.throw_new, cls, "mine")
     with pytest.raises(cls) as caught:
         task.result(DEADLINE)
@@ -127,7 +136,10 @@ def test_an_exception_as_a_result_is_a_result(executor: Executor) -> None:
 
 
 def test_each_failure_is_an_object_of_its_own(executor: Executor) -> None:
-    first, second = (executor.submit(workload.throw_new, workload.Plain, "same").exception(DEADLINE) for _ in range(2))
+    first, second = (
+        executor.submit(workload.throw_new, workload.Plain, "same").exception(DEADLINE)
+        for _ in range(2)
+    )
     assert first is not second
 
 
@@ -136,7 +148,10 @@ def test_each_failure_is_an_object_of_its_own(executor: Executor) -> None:
 
 @pytest.mark.stamps("thread")
 def test_without_a_border_any_exception_arrives(executor: Executor) -> None:
-    assert isinstance(executor.submit(workload.throw_new, workload.Picky, 5, "five").exception(DEADLINE), workload.Picky)
+    assert isinstance(
+        executor.submit(workload.throw_new, workload.Picky, 5, "five").exception(DEADLINE),
+        workload.Picky,
+    )
 
 
 @pytest.mark.stamps("process")
@@ -144,11 +159,16 @@ def test_the_standard_library_breaks_over_an_exception_that_cannot_be_rebuilt(
     executor: Executor, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Shown so that the next test says what it says: ours does better."""
-    assert isinstance(executor.submit(workload.throw_new, workload.Picky, 5, "five").exception(DEADLINE), BrokenProcessPool)
+    assert isinstance(
+        executor.submit(workload.throw_new, workload.Picky, 5, "five").exception(DEADLINE),
+        BrokenProcessPool,
+    )
 
 
 @pytest.mark.stamps("conda", "conda-other")
-def test_an_exception_with_a_signature_of_its_own_is_rebuilt_all_the_same(executor: Executor) -> None:
+def test_an_exception_with_a_signature_of_its_own_is_rebuilt_all_the_same(
+    executor: Executor,
+) -> None:
     error = executor.submit(workload.throw_new, workload.Picky, 5, "five").exception(DEADLINE)
     assert type(error) is workload.Picky
     assert (str(error), error.code) == ("5: five", 5)
@@ -157,7 +177,9 @@ def test_an_exception_with_a_signature_of_its_own_is_rebuilt_all_the_same(execut
 
 @pytest.mark.stamps("conda", "conda-other")
 def test_an_exception_that_cannot_be_rebuilt_arrives_as_a_description(executor: Executor) -> None:
-    error = executor.submit(workload.throw_new, workload.Unpicklable, "with a lock").exception(DEADLINE)
+    error = executor.submit(workload.throw_new, workload.Unpicklable, "with a lock").exception(
+        DEADLINE
+    )
     assert type(error) is ExecutionException
     assert error.type_name == "tests.contract.workload.Unpicklable"
     assert error.exception == "with a lock"
@@ -178,7 +200,10 @@ def test_an_exception_that_cannot_be_pickled_fails_its_task_only(executor: Execu
 
 @pytest.mark.stamps(*REMOTE)
 def test_an_argument_that_cannot_be_pickled_fails_its_task(executor: Executor) -> None:
-    tasks = [executor.submit(workload.identity, threading.Lock()), executor.submit(workload.identity, value=threading.Lock())]
+    tasks = [
+        executor.submit(workload.identity, threading.Lock()),
+        executor.submit(workload.identity, value=threading.Lock()),
+    ]
     for task in tasks:
         with pytest.raises(PICKLING_ERRORS, match="pickle"):
             task.result(DEADLINE)

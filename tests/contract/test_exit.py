@@ -1,6 +1,9 @@
-"""The end of the interpreter: programs that never shut their executor down, or do it at the last moment.
+"""The end of the interpreter.
 
-Each test is a program of its own, judged by what it prints, what it leaves on stderr and its exit code.
+Programs that never shut their executor down, or do it at the last moment.
+
+Each test is a program of its own, judged by what it prints, what it leaves on stderr and its exit
+code.
 """
 
 from __future__ import annotations
@@ -23,12 +26,15 @@ _MAKE = {
     "thread": "from concurrent.futures import ThreadPoolExecutor\nmake = ThreadPoolExecutor\n",
     "process": (
         "import functools, multiprocessing\nfrom concurrent.futures import ProcessPoolExecutor\n"
-        "make = functools.partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context('spawn'))\n"
+        "make = functools.partial(ProcessPoolExecutor, "
+        "mp_context=multiprocessing.get_context('spawn'))\n"
     ),
-    "conda": "import functools\nfrom wetlands_executor import CondaEnvExecutor\nmake = functools.partial(CondaEnvExecutor, None)\n",
+    "conda": "import functools\nfrom wetlands_executor import CondaEnvExecutor\nmake = "
+    "functools.partial(CondaEnvExecutor, None)\n",
 }
 
-#: What is said to a submit that comes too late; the standard library uses either form, depending on who has noticed the end first.
+#: What is said to a submit that comes too late; the standard library uses either form, depending on
+#: who has noticed the end first.
 REFUSED = r"cannot schedule new futures after (interpreter )?shutdown\n"
 
 #: The tests' own patience: an interpreter that has not ended after so many seconds hangs.
@@ -59,7 +65,10 @@ class Program:
 
 @pytest.fixture
 def run(stamp: Stamp, tmp_path: Path, request: pytest.FixtureRequest):
-    """Start a program whose body stands under ``if __name__ == "__main__"``; ``make(workers)`` gives it an executor."""
+    """Start a program whose body stands under ``if __name__ == "__main__"``.
+
+    ``make(workers)`` gives it an executor.
+    """
 
     def run(body: str, *arguments: object, top: str = "", guard: bool = True) -> Program:
         indented = "".join(f"    {line}\n" for line in body.strip().splitlines()) if guard else body
@@ -85,7 +94,11 @@ def run(stamp: Stamp, tmp_path: Path, request: pytest.FixtureRequest):
 
 def test_work_that_waits_is_done_at_exit(run, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
-    program = run("executor = make(2)\nfor number in range(20):\n    executor.submit(workload.append, sys.argv[1], str(number))", journal)
+    program = run(
+        "executor = make(2)\nfor number in range(20):\n    "
+        "executor.submit(workload.append, sys.argv[1], str(number))",
+        journal,
+    )
     assert program.end() == (0, "", "")
     assert sorted(map(int, journal.read_text().split())) == list(range(20))
 
@@ -107,7 +120,8 @@ def test_a_task_that_runs_at_exit_is_waited_for(run, meeting: Meeting, tmp_path:
 
 def test_what_a_task_prints_at_exit_arrives(run, meeting: Meeting) -> None:
     program = run(
-        "executor = make(1)\nexecutor.submit(workload.attend, sys.argv[1])\nexecutor.submit(print, 'from a task', flush=True)\n"
+        "executor = make(1)\nexecutor.submit(workload.attend, "
+        "sys.argv[1])\nexecutor.submit(print, 'from a task', flush=True)\n"
         "print('main is over', flush=True)", meeting.address,
     )  # fmt: skip
     assert program.line() == "main is over"
@@ -118,7 +132,8 @@ def test_what_a_task_prints_at_exit_arrives(run, meeting: Meeting) -> None:
 def test_callbacks_run_at_exit(run, meeting: Meeting) -> None:
     program = run(
         "executor = make(1)\nfuture = executor.submit(workload.attend, sys.argv[1], 'result')\n"
-        "future.add_done_callback(lambda done: print('callback got', done.result(), flush=True))\nprint('main is over', flush=True)",
+        "future.add_done_callback(lambda done: print('callback got', done.result(), "
+        "flush=True))\nprint('main is over', flush=True)",
         meeting.address,
     )  # fmt: skip
     assert program.line() == "main is over"
@@ -181,7 +196,10 @@ def late():
 
 
 def test_shutdown_from_an_atexit_function(run) -> None:
-    program = run("import atexit\nexecutor = make(1)\natexit.register(executor.shutdown)\nexecutor.submit(int).result()\nprint('end')")
+    program = run(
+        "import atexit\nexecutor = "
+        "make(1)\natexit.register(executor.shutdown)\nexecutor.submit(int).result()\nprint('end')"
+    )
     assert program.end() == (0, "end\n", "")
 
 
@@ -189,7 +207,8 @@ def test_shutdown_from_an_atexit_function(run) -> None:
 def test_exit_after_shutdown_without_waiting(run, meeting: Meeting) -> None:
     """Not for the standard library's pool of processes, which hangs here (its issue 83386)."""
     program = run(
-        "executor = make(1)\nexecutor.submit(workload.attend, sys.argv[1])\nexecutor.submit(print, 'from a task', flush=True)\n"
+        "executor = make(1)\nexecutor.submit(workload.attend, "
+        "sys.argv[1])\nexecutor.submit(print, 'from a task', flush=True)\n"
         "executor.shutdown(wait=False)\nprint('main is over', flush=True)",
         meeting.address,
     )  # fmt: skip
@@ -200,7 +219,11 @@ def test_exit_after_shutdown_without_waiting(run, meeting: Meeting) -> None:
 
 def test_an_exception_in_the_main_program_is_its_exit(run, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
-    program = run("executor = make(1)\nexecutor.submit(workload.append, sys.argv[1], 'done')\nraise ValueError('mine')", journal)
+    program = run(
+        "executor = make(1)\nexecutor.submit(workload.append, sys.argv[1], "
+        "'done')\nraise ValueError('mine')",
+        journal,
+    )
     code, out, err = program.end()
     assert (code, out) == (1, "")
     assert err.count("Traceback") == 1
@@ -223,8 +246,10 @@ def test_a_failed_task_that_nobody_looked_at_is_silent_at_exit(run) -> None:
 
 def test_a_daemon_thread_that_waits_at_exit_does_not_hold_it(run, meeting: Meeting) -> None:
     program = run(
-        "import threading\nexecutor = make(1)\nfuture = executor.submit(workload.attend, sys.argv[1])\n"
-        "threading.Thread(target=future.result, daemon=True).start()\nprint('main is over', flush=True)",
+        "import threading\nexecutor = make(1)\nfuture = executor.submit(workload.attend, "
+        "sys.argv[1])\n"
+        "threading.Thread(target=future.result, daemon=True).start()\nprint('main is over', "
+        "flush=True)",
         meeting.address,
     )  # fmt: skip
     assert program.line() == "main is over"
@@ -233,7 +258,10 @@ def test_a_daemon_thread_that_waits_at_exit_does_not_hold_it(run, meeting: Meeti
 
 
 def test_a_thread_that_still_submits_at_exit_is_refused_at_last(run) -> None:
-    """A non-daemon thread outlives the main thread: it is served until the interpreter's end has begun, then refused."""
+    """A non-daemon thread outlives the main thread.
+
+    It is served until the interpreter's end has begun, then refused.
+    """
     program = run(
         """
 import threading
@@ -272,7 +300,9 @@ with make(2) as executor:
 @pytest.mark.stamps("process", "conda")
 def test_functions_of_the_main_program_with_a_guard(run) -> None:
     program = run(
-        "with make(2) as executor:\n    print([point.x for point in executor.map(double, map(Point, range(3)))])",
-        top="class Point:\n    def __init__(self, x): self.x = x\n\ndef double(point): return Point(2 * point.x)\n",
+        "with make(2) as executor:\n    print([point.x for point in executor.map(double, "
+        "map(Point, range(3)))])",
+        top="class Point:\n    def __init__(self, x): self.x = x\n\ndef double(point): return "
+        "Point(2 * point.x)\n",
     )
     assert program.end() == (0, "[0, 2, 4]\n", "")

@@ -19,7 +19,8 @@ from tests.contract import workload
 from tests.contract.stamps import Stamp
 from tests.support.meeting import DEADLINE, Meeting, elapsed
 
-#: Items that the standard library's pool has handed over already when the first one has run: those cannot be cancelled any more.
+#: Items that the standard library's pool has handed over already when the first one has run: those
+#: cannot be cancelled any more.
 AT_THE_HEAD = 3
 #: The kinds of executor whose ``map`` has Python 3.14's ``buffersize``.
 BUFFERED = ("thread", "process", "conda") if sys.version_info >= (3, 14) else ("conda",)
@@ -40,7 +41,9 @@ def test_results_come_in_the_order_of_the_input(executor: Executor) -> None:
     assert list(executor.map(pow, range(20), range(20))) == list(map(pow, range(20), range(20)))
 
 
-def test_results_come_in_order_although_the_tasks_finish_in_another(executor: Executor, meeting: Meeting) -> None:
+def test_results_come_in_order_although_the_tasks_finish_in_another(
+    executor: Executor, meeting: Meeting
+) -> None:
     results = executor.map(workload.attend, [meeting.address] * 2, ["first", "second"])
     guests = meeting.expect("first", "second")
     guests["second"].release()
@@ -122,7 +125,9 @@ def test_closing_the_iterator_cancels_the_rest(single: Executor, meeting: Meetin
         next(results)
 
 
-def test_dropping_the_iterator_half_way_cancels_the_rest(single: Executor, meeting: Meeting) -> None:
+def test_dropping_the_iterator_half_way_cancels_the_rest(
+    single: Executor, meeting: Meeting
+) -> None:
     results = single.map(workload.attend, itertools.repeat(meeting.address), range(30))
     meeting.next().release()
     next(results)
@@ -152,7 +157,8 @@ def test_a_time_out_of_nothing(executor: Executor, meeting: Meeting) -> None:
 
 def test_the_time_runs_from_the_call_of_map(executor: Executor, meeting: Meeting) -> None:
     results = executor.map(workload.attend, [meeting.address], timeout=0.4)
-    threading.Event().wait(0.5)  # the subject of this test is time: it passes while nobody asks for results
+    # the subject of this test is time: it passes while nobody asks for results
+    threading.Event().wait(0.5)
     began = time.monotonic()
     with pytest.raises(futures.TimeoutError):
         next(results)
@@ -171,7 +177,9 @@ def test_results_that_are_there_in_time_are_yielded_after_it(executor: Executor)
 
 
 def test_a_time_out_cancels_the_rest(single: Executor, meeting: Meeting) -> None:
-    results = single.map(workload.attend, itertools.repeat(meeting.address, 20), range(20), timeout=0.2)
+    results = single.map(
+        workload.attend, itertools.repeat(meeting.address, 20), range(20), timeout=0.2
+    )
     guest = meeting.next()
     with pytest.raises(futures.TimeoutError):
         next(results)
@@ -253,18 +261,26 @@ def test_a_buffer_makes_endless_input_possible(executor: Executor) -> None:
 @pytest.mark.parametrize("size", [1, 3, 100])
 @pytest.mark.stamps(*BUFFERED)
 def test_a_buffer_changes_nothing_about_the_results(executor: Executor, size: int) -> None:
-    assert list(executor.map(pow, range(20), range(20), buffersize=size)) == list(map(pow, range(20), range(20)))
+    assert list(executor.map(pow, range(20), range(20), buffersize=size)) == list(
+        map(pow, range(20), range(20))
+    )
     assert list(executor.map(pow, [], [], buffersize=size)) == []
 
 
 @pytest.mark.stamps(*BUFFERED)
 def test_a_buffer_and_chunks_go_together(executor: Executor) -> None:
-    assert list(executor.map(workload.identity, range(25), chunksize=4, buffersize=2)) == list(range(25))
+    assert list(executor.map(workload.identity, range(25), chunksize=4, buffersize=2)) == list(
+        range(25)
+    )
 
 
-@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError)])
+@pytest.mark.parametrize(
+    ("size", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError)]
+)
 @pytest.mark.stamps(*BUFFERED)
-def test_a_buffer_of_nonsense_is_refused_by_map_itself(executor: Executor, size: object, error: type[Exception]) -> None:
+def test_a_buffer_of_nonsense_is_refused_by_map_itself(
+    executor: Executor, size: object, error: type[Exception]
+) -> None:
     with pytest.raises(error, match="buffersize must be"):
         executor.map(workload.identity, [1], buffersize=size)  # type: ignore[call-arg]
 
@@ -281,7 +297,9 @@ def test_an_error_comes_at_its_place_behind_a_buffer(executor: Executor) -> None
 
 @pytest.mark.stamps(*BUFFERED)
 def test_a_buffer_keeps_the_order_of_a_slow_head(executor: Executor, meeting: Meeting) -> None:
-    results = executor.map(workload.attend, itertools.repeat(meeting.address), range(4), buffersize=2)
+    results = executor.map(
+        workload.attend, itertools.repeat(meeting.address), range(4), buffersize=2
+    )
     guests = meeting.expect(0, 1)
     guests["1"].release()
     guests["0"].release()
@@ -295,7 +313,9 @@ def test_a_buffer_keeps_the_order_of_a_slow_head(executor: Executor, meeting: Me
 
 @pytest.mark.stamps("conda")
 def test_unordered_results_come_as_they_are_ready(executor: Executor, meeting: Meeting) -> None:
-    results = executor.map(workload.attend, [meeting.address] * 2, ["first", "second"], ordered=False)  # type: ignore[call-arg]
+    results = executor.map(
+        workload.attend, [meeting.address] * 2, ["first", "second"], ordered=False
+    )  # type: ignore[call-arg]
     guests = meeting.expect("first", "second")
     guests["second"].release()
     assert next(results) == "second"

@@ -1,4 +1,7 @@
-"""``map(..., return_exceptions=True)``: the exception of a failed call stands in its place, and nothing is cancelled."""
+"""``map(..., return_exceptions=True)``.
+
+The exception of a failed call stands in its place, and nothing is cancelled.
+"""
 
 from __future__ import annotations
 
@@ -47,20 +50,28 @@ WAYS: dict[str, Callable[[CondaEnvExecutor, Callable[[int], int], range], list[o
     "at once": lambda ex, fn, items: list(ex.map(fn, items, return_exceptions=True)),
     "chunks": lambda ex, fn, items: list(ex.map(fn, items, chunksize=4, return_exceptions=True)),
     "buffered": lambda ex, fn, items: list(ex.map(fn, items, buffersize=3, return_exceptions=True)),
-    "as they come": lambda ex, fn, items: sorted(ex.map(fn, items, ordered=False, return_exceptions=True), key=str),
+    "as they come": lambda ex, fn, items: sorted(
+        ex.map(fn, items, ordered=False, return_exceptions=True), key=str
+    ),
     "view": lambda ex, fn, items: list(ex.options(name="x").map(fn, items, return_exceptions=True)),
-    "listened to": lambda ex, fn, items: list(ex.options(timeout=DEADLINE).map(fn, items, return_exceptions=True)),
+    "listened to": lambda ex, fn, items: list(
+        ex.options(timeout=DEADLINE).map(fn, items, return_exceptions=True)
+    ),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_failures_stand_in_their_places(executor: CondaEnvExecutor, way: str) -> None:
     found = WAYS[way](executor, uneven, range(10))
-    expected: list[object] = [ValueError(number) if number % 3 == 0 else number for number in range(10)]
+    expected: list[object] = [
+        ValueError(number) if number % 3 == 0 else number for number in range(10)
+    ]
     assert sorted(map(repr, found)) == sorted(map(repr, expected))
     if way != "as they come":
         assert list(map(repr, found)) == list(map(repr, expected))
-    assert all(error.__cause__ is not None for error in found if isinstance(error, ValueError)), "the remote traceback"
+    assert all(error.__cause__ is not None for error in found if isinstance(error, ValueError)), (
+        "the remote traceback"
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -71,9 +82,18 @@ def test_a_crash_costs_one_item(executor: CondaEnvExecutor, way: str) -> None:
     assert sorted(each for each in found if isinstance(each, int)) == [0, 1, 3, 4, 5]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt("x"), SystemExit(3), StopIteration(1), CancelledError("x")], ids=repr)
-def test_exceptions_that_end_programs_are_values_here(executor: CondaEnvExecutor, error: BaseException) -> None:
-    for found in (executor.map(raise_it, [error], return_exceptions=True), executor.options().map(raise_it, [error], return_exceptions=True)):
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt("x"), SystemExit(3), StopIteration(1), CancelledError("x")],
+    ids=repr,
+)
+def test_exceptions_that_end_programs_are_values_here(
+    executor: CondaEnvExecutor, error: BaseException
+) -> None:
+    for found in (
+        executor.map(raise_it, [error], return_exceptions=True),
+        executor.options().map(raise_it, [error], return_exceptions=True),
+    ):
         (got,) = found
         assert type(got) is type(error)
         assert got.args == error.args

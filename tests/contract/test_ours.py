@@ -1,4 +1,7 @@
-"""What our executor adds to the contract: functions that have no importable name, and coroutines."""
+"""What our executor adds to the contract.
+
+Functions that have no importable name, and coroutines.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,12 @@ def test_a_recursive_function_made_in_a_function(executor: Executor) -> None:
 
 @OURS_AND_THREADS
 def test_lambdas_as_arguments_and_results(executor: Executor) -> None:
-    assert executor.submit(lambda function, value: function(value), lambda x: x + 1, 41).result(DEADLINE) == 42
+    assert (
+        executor.submit(lambda function, value: function(value), lambda x: x + 1, 41).result(
+            DEADLINE
+        )
+        == 42
+    )
     assert executor.submit(lambda: lambda x: x + 1).result(DEADLINE)(41) == 42
 
 
@@ -105,4 +113,7 @@ def test_the_other_environment_is_another_one(stamp: Stamp, executor: Executor) 
     import sys
 
     assert executor.submit(eval, "__import__('sys').prefix").result(DEADLINE) != sys.prefix
-    assert executor.submit(eval, "__import__('sys').version_info[:2]").result(DEADLINE) == sys.version_info[:2]
+    assert (
+        executor.submit(eval, "__import__('sys').version_info[:2]").result(DEADLINE)
+        == sys.version_info[:2]
+    )

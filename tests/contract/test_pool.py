@@ -1,4 +1,7 @@
-"""The workers: how many, how they are prepared, when they are replaced; what the constructor accepts."""
+"""The workers: how many, how they are prepared, when they are replaced.
+
+What the constructor accepts.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,11 @@ def test_every_keyword_of_the_process_pool_is_accepted(stamp: Stamp, tmp_path) -
 @pytest.mark.stamps("conda")
 def test_no_context_or_a_spawn_context_is_accepted_without_a_word(stamp: Stamp) -> None:
     for context in (None, multiprocessing.get_context("spawn"), multiprocessing.get_context()):
-        if context is not None and context.get_start_method(allow_none=True) not in (None, "spawn", "forkserver"):
+        if context is not None and context.get_start_method(allow_none=True) not in (
+            None,
+            "spawn",
+            "forkserver",
+        ):
             continue
         with warnings.catch_warnings(), stamp.make(1, mp_context=context) as executor:
             warnings.simplefilter("error")
@@ -94,7 +101,9 @@ def test_no_context_or_a_spawn_context_is_accepted_without_a_word(stamp: Stamp) 
 
 
 @pytest.mark.stamps("conda")
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system"
+)
 def test_a_fork_context_has_no_meaning_and_says_so(stamp: Stamp) -> None:
     with pytest.warns(UserWarning, match="never forks"):
         executor = stamp.make(1, mp_context=multiprocessing.get_context("fork"))
@@ -119,7 +128,9 @@ def test_an_initializer_has_to_be_callable(stamp: Stamp) -> None:
     (1.5, TypeError, "max_tasks_per_child must be an integer"),
     ("3", TypeError, "max_tasks_per_child must be an integer"),
 ])  # fmt: skip
-def test_max_tasks_per_child_has_to_be_a_positive_integer(stamp: Stamp, number: object, error: type[Exception], words: str) -> None:
+def test_max_tasks_per_child_has_to_be_a_positive_integer(
+    stamp: Stamp, number: object, error: type[Exception], words: str
+) -> None:
     with pytest.raises(error, match=words):
         stamp.make(1, max_tasks_per_child=number)
 
@@ -128,7 +139,9 @@ def test_max_tasks_per_child_has_to_be_a_positive_integer(stamp: Stamp, number: 
 
 
 @pytest.mark.stamps("thread", "process", "conda", "conda-other")
-def test_the_initializer_runs_once_in_every_worker_before_its_first_task(stamp: Stamp, meeting: Meeting, tmp_path) -> None:
+def test_the_initializer_runs_once_in_every_worker_before_its_first_task(
+    stamp: Stamp, meeting: Meeting, tmp_path
+) -> None:
     journal = tmp_path / "journal"
     executor = stamp.make(2, initializer=workload.remember, initargs=("prepared", str(journal)))
     tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(2)]
@@ -183,7 +196,9 @@ def test_the_error_of_a_failed_initializer_says_what_it_was(stamp: Stamp) -> Non
 
 
 @pytest.mark.stamps("thread")
-def test_the_thread_pool_logs_a_failed_initializer(stamp: Stamp, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_thread_pool_logs_a_failed_initializer(
+    stamp: Stamp, caplog: pytest.LogCaptureFixture
+) -> None:
     """What the CPython suite asks of ours as well is covered by the error itself, which carries the cause."""
     executor = stamp.make(1, initializer=workload.fail_to_initialize, initargs=("not today",))
     with pytest.raises(BrokenExecutor):
@@ -212,7 +227,10 @@ def test_a_worker_is_replaced_after_its_tasks(stamp: Stamp) -> None:
 
 @pytest.mark.stamps("conda")
 def test_no_task_is_lost_when_workers_are_replaced(stamp: Stamp) -> None:
-    """Not for the standard library: with two workers it may hang here for ever (its issue 115634)."""
+    """Not for the standard library.
+
+    With two workers it may hang here for ever (its issue 115634).
+    """
     executor = stamp.make(2, max_tasks_per_child=2)
     tasks = [executor.submit(workload.multiply, number, number) for number in range(12)]
     executor.shutdown()
@@ -222,7 +240,9 @@ def test_no_task_is_lost_when_workers_are_replaced(stamp: Stamp) -> None:
 @pytest.mark.stamps(*REPLACING)
 def test_an_initializer_runs_in_every_replacement(stamp: Stamp, tmp_path) -> None:
     journal = tmp_path / "journal"
-    with stamp.make(1, max_tasks_per_child=1, initializer=workload.remember, initargs=("prepared", str(journal))) as executor:
+    with stamp.make(
+        1, max_tasks_per_child=1, initializer=workload.remember, initargs=("prepared", str(journal))
+    ) as executor:
         assert [executor.submit(workload.remembered).result() for _ in range(3)] == ["prepared"] * 3
     assert len(set(journal.read_text().splitlines())) >= 3
 
@@ -239,7 +259,9 @@ def test_a_worker_that_dies_is_a_broken_process_pool(executor: Executor) -> None
 
 
 @pytest.mark.stamps("conda", "conda-other")
-def test_a_worker_that_dies_costs_only_the_task_that_it_ran(single: Executor, meeting: Meeting) -> None:
+def test_a_worker_that_dies_costs_only_the_task_that_it_ran(
+    single: Executor, meeting: Meeting
+) -> None:
     """Where the standard library's pool is broken for ever."""
     before = single.submit(workload.attend, meeting.address, "before")
     meeting.next()

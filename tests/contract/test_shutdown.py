@@ -59,7 +59,9 @@ def test_shutdown_waits_for_what_runs_and_what_waits(single: Executor, meeting: 
     assert [task.result(timeout=0) for task in tasks] == list(range(5))
 
 
-def test_shutdown_without_waiting_returns_and_the_work_is_done(executor: Executor, meeting: Meeting) -> None:
+def test_shutdown_without_waiting_returns_and_the_work_is_done(
+    executor: Executor, meeting: Meeting
+) -> None:
     tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(4)]
     meeting.next()
     executor.shutdown(wait=False)
@@ -71,7 +73,9 @@ def test_shutdown_without_waiting_returns_and_the_work_is_done(executor: Executo
 
 
 @pytest.mark.stamps("thread", "conda")
-def test_shutdown_with_waiting_after_one_without_waits(executor: Executor, meeting: Meeting) -> None:
+def test_shutdown_with_waiting_after_one_without_waits(
+    executor: Executor, meeting: Meeting
+) -> None:
     """Not for the standard library's pool of processes: it has forgotten what to wait for."""
     task = executor.submit(workload.attend, meeting.address, 1)
     guest = meeting.next()
@@ -85,7 +89,9 @@ def shut_down_cancelling(executor: Executor, tasks: list[Future], meeting: Meeti
     """Shut down with ``cancel_futures``, in a thread, and let the running task go on only after the last one has been cancelled."""
     cancelled = threading.Event()
     tasks[-1].add_done_callback(lambda _: cancelled.set())
-    thread = threading.Thread(target=executor.shutdown, kwargs={"wait": True, "cancel_futures": True})
+    thread = threading.Thread(
+        target=executor.shutdown, kwargs={"wait": True, "cancel_futures": True}
+    )
     thread.start()
     assert cancelled.wait(DEADLINE)
     meeting.open()
@@ -93,7 +99,9 @@ def shut_down_cancelling(executor: Executor, tasks: list[Future], meeting: Meeti
     assert not thread.is_alive()
 
 
-def test_cancel_futures_cancels_what_waits_and_lets_finish_what_runs(single: Executor, meeting: Meeting) -> None:
+def test_cancel_futures_cancels_what_waits_and_lets_finish_what_runs(
+    single: Executor, meeting: Meeting
+) -> None:
     tasks = [single.submit(workload.attend, meeting.address, number) for number in range(30)]
     meeting.next()
     shut_down_cancelling(single, tasks, meeting)
@@ -106,7 +114,9 @@ def test_cancel_futures_cancels_what_waits_and_lets_finish_what_runs(single: Exe
         tasks[-1].result(timeout=0)
 
 
-def test_cancel_futures_calls_the_callbacks_of_what_it_cancels(single: Executor, meeting: Meeting) -> None:
+def test_cancel_futures_calls_the_callbacks_of_what_it_cancels(
+    single: Executor, meeting: Meeting
+) -> None:
     tasks = [single.submit(workload.attend, meeting.address, number) for number in range(10)]
     meeting.next()
     calls: list[Future] = []
@@ -117,7 +127,9 @@ def test_cancel_futures_calls_the_callbacks_of_what_it_cancels(single: Executor,
 
 
 @pytest.mark.stamps("conda")
-def test_cancel_futures_cancels_everything_that_no_worker_has_taken(single: Executor, meeting: Meeting) -> None:
+def test_cancel_futures_cancels_everything_that_no_worker_has_taken(
+    single: Executor, meeting: Meeting
+) -> None:
     tasks = [single.submit(workload.attend, meeting.address, number) for number in range(30)]
     meeting.next()
     single.shutdown(wait=False, cancel_futures=True)
@@ -129,7 +141,10 @@ def test_cancel_futures_cancels_everything_that_no_worker_has_taken(single: Exec
 
 @pytest.mark.stamps("thread", "conda")
 def test_several_threads_shut_down_at_the_same_time(executor: Executor, meeting: Meeting) -> None:
-    """Not for the standard library's pool of processes: a thread that comes second may find that its attributes have gone."""
+    """Not for the standard library's pool of processes.
+
+    A thread that comes second may find that its attributes have gone.
+    """
     task = executor.submit(workload.attend, meeting.address, 1)
     meeting.next()
     threads = [threading.Thread(target=executor.shutdown) for _ in range(4)]
@@ -252,7 +267,9 @@ def test_no_worker_is_left_after_shutdown(executor: Executor, meeting: Meeting) 
 
 @pytest.mark.stamps(*ENDING, "conda-other")
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
-def test_workers_can_be_ended_with_what_they_run(single: Executor, meeting: Meeting, method: str) -> None:
+def test_workers_can_be_ended_with_what_they_run(
+    single: Executor, meeting: Meeting, method: str
+) -> None:
     running = single.submit(workload.attend, meeting.address, "running")
     guest = meeting.next()
     waiting = [single.submit(workload.attend, meeting.address, number) for number in range(10)]

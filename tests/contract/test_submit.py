@@ -35,8 +35,22 @@ def test_the_function_is_positional_only(executor: Executor) -> None:
 
 
 def test_no_keyword_is_taken_from_the_callee(executor: Executor) -> None:
-    keywords = {"self": 1, "fn": 2, "task": 3, "args": 4, "kwargs": 5, "name": 6, "timeout": 7, "start": 8, "priority": 9, "retries": 10}
-    assert executor.submit(workload.describe, "first", **keywords).result() == (("first",), keywords)
+    keywords = {
+        "self": 1,
+        "fn": 2,
+        "task": 3,
+        "args": 4,
+        "kwargs": 5,
+        "name": 6,
+        "timeout": 7,
+        "start": 8,
+        "priority": 9,
+        "retries": 10,
+    }
+    assert executor.submit(workload.describe, "first", **keywords).result() == (
+        ("first",),
+        keywords,
+    )
 
 
 def test_positional_and_keyword_arguments_arrive(executor: Executor) -> None:
@@ -57,7 +71,17 @@ def test_positional_and_keyword_arguments_arrive(executor: Executor) -> None:
         ([7, 8].index, 0),
         ("{}!".format, "7!"),
     ],
-    ids=["partial", "partial-keywords", "callable-object", "classmethod", "staticmethod", "class", "builtin-type", "bound-builtin", "str-method"],
+    ids=[
+        "partial",
+        "partial-keywords",
+        "callable-object",
+        "classmethod",
+        "staticmethod",
+        "class",
+        "builtin-type",
+        "bound-builtin",
+        "str-method",
+    ],
 )
 def test_any_callable_will_do(executor: Executor, call: object, expected: object) -> None:
     assert executor.submit(call, 7).result() == expected  # type: ignore[arg-type]
@@ -111,7 +135,9 @@ def test_result_can_be_asked_for_again(executor: Executor) -> None:
 
 @pytest.mark.parametrize("method", ["result", "exception"])
 @pytest.mark.parametrize("timeout", [0, 0.05])
-def test_a_time_out_is_about_the_wait_not_the_task(executor: Executor, meeting: Meeting, method: str, timeout: float) -> None:
+def test_a_time_out_is_about_the_wait_not_the_task(
+    executor: Executor, meeting: Meeting, method: str, timeout: float
+) -> None:
     future = executor.submit(workload.attend, meeting.address, 5)
     guest = meeting.next()
     began = time.monotonic()
@@ -145,7 +171,9 @@ def test_a_failure_is_raised_by_result_and_returned_by_exception(executor: Execu
 def test_many_waiters_get_the_result(executor: Executor, meeting: Meeting) -> None:
     future = executor.submit(workload.attend, meeting.address, "x")
     results: list[object] = []
-    threads = [threading.Thread(target=lambda: results.append(future.result(DEADLINE))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: results.append(future.result(DEADLINE))) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     meeting.next().release()
@@ -166,7 +194,9 @@ def test_states_of_a_task(single: Executor, meeting: Meeting) -> None:
 # ------------------------------------------------------------------------------------------------------------- callbacks
 
 
-def test_callbacks_run_in_the_order_in_which_they_were_added(executor: Executor, meeting: Meeting) -> None:
+def test_callbacks_run_in_the_order_in_which_they_were_added(
+    executor: Executor, meeting: Meeting
+) -> None:
     future = executor.submit(workload.attend, meeting.address, 1)
     meeting.next()
     calls: list[tuple[int, Future]] = []
@@ -221,7 +251,11 @@ def test_an_exception_in_a_callback_is_logged_and_harms_nobody(
     with caplog.at_level(logging.DEBUG):
         meeting.open()
         assert finished.wait(DEADLINE)
-    logged = [(record.levelno, record.getMessage()) for record in caplog.records if record.exc_info and record.exc_info[0] is workload.Plain]
+    logged = [
+        (record.levelno, record.getMessage())
+        for record in caplog.records
+        if record.exc_info and record.exc_info[0] is workload.Plain
+    ]
     caplog.clear()  # the records hold the frames of the thread that ran the callback
     assert len(logged) == 1
     assert logged[0][0] >= logging.ERROR
@@ -256,7 +290,9 @@ def test_a_callback_added_to_a_finished_task_runs_at_once_in_the_caller(executor
     assert calls == [(future, threading.get_ident())]
 
 
-def test_an_exception_in_a_callback_that_runs_at_once_is_logged(executor: Executor, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_in_a_callback_that_runs_at_once_is_logged(
+    executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
     future = executor.submit(workload.identity, 1)
     future.result()
 
@@ -339,7 +375,9 @@ def test_a_finished_task_is_not_cancelled(executor: Executor) -> None:
     assert isinstance(failed.exception(), ZeroDivisionError)
 
 
-def test_a_callback_added_to_a_cancelled_task_runs_at_once(single: Executor, meeting: Meeting) -> None:
+def test_a_callback_added_to_a_cancelled_task_runs_at_once(
+    single: Executor, meeting: Meeting
+) -> None:
     single.submit(workload.attend, meeting.address)
     meeting.next()
     future = [single.submit(workload.identity, number) for number in range(4)][-1]
@@ -350,14 +388,18 @@ def test_a_callback_added_to_a_cancelled_task_runs_at_once(single: Executor, mee
 
 
 @pytest.mark.stamps("conda", "conda-other")
-def test_whatever_no_worker_has_taken_is_pending_and_can_be_cancelled(single: Executor, meeting: Meeting) -> None:
+def test_whatever_no_worker_has_taken_is_pending_and_can_be_cancelled(
+    single: Executor, meeting: Meeting
+) -> None:
     """Stricter than the standard library, whose pool calls the first few waiting tasks running."""
     running = single.submit(workload.attend, meeting.address, "running")
     meeting.next()
     waiting = [single.submit(workload.attend, meeting.address, number) for number in range(100)]
     assert not any(future.running() for future in waiting)
     assert all(future.cancel() for future in waiting)
-    assert futures.wait(waiting, timeout=0).not_done == set(), "waiters see a cancelled task as done, at once"
+    assert futures.wait(waiting, timeout=0).not_done == set(), (
+        "waiters see a cancelled task as done, at once"
+    )
     assert len(list(futures.as_completed(waiting, timeout=0))) == 100
     meeting._guests[0].release()
     assert running.result() == "running"

@@ -37,7 +37,9 @@ def test_wait_for_all_counts_failures_as_done(executor: Executor) -> None:
 
 
 def test_wait_for_the_first(executor: Executor, meeting: Meeting) -> None:
-    first, second = (executor.submit(workload.attend, meeting.address, number) for number in range(2))
+    first, second = (
+        executor.submit(workload.attend, meeting.address, number) for number in range(2)
+    )
     meeting.expect(0, 1)["1"].release()
     assert futures.wait([first, second], DEADLINE, futures.FIRST_COMPLETED) == ({second}, {first})
 
@@ -55,7 +57,10 @@ def test_wait_for_the_first_exception(executor: Executor, meeting: Meeting) -> N
     running = executor.submit(workload.attend, meeting.address, "running")
     guests = meeting.expect("failing", "running")
     threading.Timer(0.05, guests["failing"].release).start()
-    assert futures.wait([fine, failing, running], DEADLINE, futures.FIRST_EXCEPTION) == ({fine, failing}, {running})
+    assert futures.wait([fine, failing, running], DEADLINE, futures.FIRST_EXCEPTION) == (
+        {fine, failing},
+        {running},
+    )
 
 
 def test_wait_for_the_first_exception_when_there_is_none(executor: Executor) -> None:
@@ -76,7 +81,9 @@ def test_a_cancelled_task_is_no_exception_to_wait(single: Executor, meeting: Mee
 
 
 @pytest.mark.parametrize("timeout", [0, 0.05])
-def test_wait_times_out_without_an_error(executor: Executor, meeting: Meeting, timeout: float) -> None:
+def test_wait_times_out_without_an_error(
+    executor: Executor, meeting: Meeting, timeout: float
+) -> None:
     task = executor.submit(workload.attend, meeting.address)
     foreign = finished_future()
     began = time.monotonic()
@@ -93,7 +100,10 @@ def test_wait_takes_duplicates_and_nothing(executor: Executor) -> None:
 def test_wait_from_many_threads(executor: Executor, meeting: Meeting) -> None:
     tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(10)]
     results: list[int] = []
-    threads = [threading.Thread(target=lambda: results.append(len(futures.wait(tasks, DEADLINE).done))) for _ in range(6)]
+    threads = [
+        threading.Thread(target=lambda: results.append(len(futures.wait(tasks, DEADLINE).done)))
+        for _ in range(6)
+    ]
     for thread in threads:
         thread.start()
     meeting.open()
@@ -105,8 +115,12 @@ def test_wait_from_many_threads(executor: Executor, meeting: Meeting) -> None:
 # ----------------------------------------------------------------------------------------------------------- as_completed
 
 
-def test_as_completed_yields_in_the_order_of_completion(executor: Executor, meeting: Meeting) -> None:
-    first, second = (executor.submit(workload.attend, meeting.address, number) for number in range(2))
+def test_as_completed_yields_in_the_order_of_completion(
+    executor: Executor, meeting: Meeting
+) -> None:
+    first, second = (
+        executor.submit(workload.attend, meeting.address, number) for number in range(2)
+    )
     guests = meeting.expect(0, 1)
     iterator = futures.as_completed([first, second], DEADLINE)
     guests["1"].release()
@@ -142,7 +156,9 @@ def test_as_completed_of_nothing() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 0.05])
-def test_as_completed_times_out_with_the_number_of_unfinished(executor: Executor, meeting: Meeting, timeout: float) -> None:
+def test_as_completed_times_out_with_the_number_of_unfinished(
+    executor: Executor, meeting: Meeting, timeout: float
+) -> None:
     task = executor.submit(workload.attend, meeting.address)
     foreign = finished_future()
     found = []

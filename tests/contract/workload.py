@@ -20,7 +20,8 @@ STATE = {"initialized": None}
 def attend(address, value=None):
     """Report to the test's meeting, wait until it says go on, and return ``value``.
 
-    The test decides when: no sleep, no polling. A meeting that is over (or was opened) lets everybody pass.
+    The test decides when: no sleep, no polling. A meeting that is over (or was opened) lets
+    everybody pass.
     """
     family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
     with socket.socket(family, socket.SOCK_STREAM) as line:
@@ -172,7 +173,9 @@ def throw_noted(message, *notes):
 
 def throw_group():
     """Raise a nested exception group (Python 3.11)."""
-    raise ExceptionGroup("outer", [ValueError(1), ExceptionGroup("inner", [KeyError("k"), Reduced(7, "seven")])])  # noqa: F821
+    raise ExceptionGroup(
+        "outer", [ValueError(1), ExceptionGroup("inner", [KeyError("k"), Reduced(7, "seven")])]
+    )  # noqa: F821
 
 
 def exit_with(code):
@@ -293,7 +296,9 @@ def in_processes(count):
     from concurrent.futures import ProcessPoolExecutor
 
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-        return sum(executor.map(abs, range(-count, 0))), executor.submit(os.getpid).result() != os.getpid()
+        return sum(executor.map(abs, range(-count, 0))), executor.submit(
+            os.getpid
+        ).result() != os.getpid()
 
 
 def in_conda_workers(count):
@@ -301,7 +306,9 @@ def in_conda_workers(count):
     from wetlands_executor import CondaEnvExecutor
 
     with CondaEnvExecutor(max_workers=1) as executor:
-        return sum(executor.map(abs, range(-count, 0))), executor.submit(os.getpid).result() != os.getpid()
+        return sum(executor.map(abs, range(-count, 0))), executor.submit(
+            os.getpid
+        ).result() != os.getpid()
 
 
 # --------------------------------------------------------------------------------------------------------------- managers

@@ -1,6 +1,7 @@
 """Virtual environments with given packages, made from the registry, one per set of packages and interpreter, for one session.
 
-Nothing is compiled and no dependency is resolved: what is installed is what is named. An environment that cannot be made is a reason to skip.
+Nothing is compiled and no dependency is resolved: what is installed is what is named. An
+environment that cannot be made is a reason to skip.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Environments:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._made: dict[tuple[tuple[str, ...], tuple[str, ...]], Path | str] = {}
-        # Guards `_locks`; each of those is held while its environment is made, so that two who want the same one wait for it.
+        # Guards `_locks`; each of those is held while its environment is made, so that two who want
+        # the same one wait for it.
         self._lock = threading.Lock()
         self._locks: dict[tuple[tuple[str, ...], tuple[str, ...]], threading.Lock] = {}
 
@@ -62,8 +64,16 @@ class Environments:
         minor = next((minor for minor in minors if minor in found), None)
         if minor is None:
             raise CannotMake(f"no Python {' or '.join(minors)} on this machine")
-        folder = self._folder / f"{len(self._made)}-{minor}-{packages[0].partition('=')[0].partition('<')[0].strip('>')}"
-        subprocess.run([found[minor], "-I", "-m", "venv", "--without-pip", folder], check=True, capture_output=True, timeout=LIMIT)
+        folder = (
+            self._folder
+            / f"{len(self._made)}-{minor}-{packages[0].partition('=')[0].partition('<')[0].strip('>')}"
+        )
+        subprocess.run(
+            [found[minor], "-I", "-m", "venv", "--without-pip", folder],
+            check=True,
+            capture_output=True,
+            timeout=LIMIT,
+        )
         target = next(folder.glob("lib/python3*/site-packages"), folder / "Lib" / "site-packages")
         install(target, minor, packages)
         return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
@@ -75,17 +85,45 @@ def install(target: Path, minor: str, packages: tuple[str, ...]) -> None:
     Raises:
         CannotMake: there is no installer, or the registry cannot be reached, or it has no wheel.
     """
-    options = ["--target", str(target), "--python-version", minor, "--only-binary", ":all:", "--no-deps"]
+    options = [
+        "--target",
+        str(target),
+        "--python-version",
+        minor,
+        "--only-binary",
+        ":all:",
+        "--no-deps",
+    ]
     uv = shutil.which("uv")
     if uv is not None:
         command = [uv, "pip", "install", "--quiet", *options]
     else:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-compile",
+            "--disable-pip-version-check",
+            *options,
+        ]
         command += ["--timeout", "30", "--retries", "1"]
     try:
-        done = subprocess.run([*command, *packages], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT, check=False)
+        done = subprocess.run(
+            [*command, *packages],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
-        raise CannotMake(f"{' '.join(packages)} for Python {minor}: not installed within {LIMIT} seconds") from None
+        raise CannotMake(
+            f"{' '.join(packages)} for Python {minor}: not installed within {LIMIT} seconds"
+        ) from None
     if done.returncode != 0:
-        reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
+        reason = next(
+            (line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given"
+        )
         raise CannotMake(f"{' '.join(packages)} for Python {minor}: {reason.strip()}")

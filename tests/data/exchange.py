@@ -1,8 +1,11 @@
-"""The host's side of an exchange: ``python -m tests.data.exchange MODULE WORKER_PYTHON [NAME ...]`` prints one JSON object.
+"""The host's side of an exchange.
 
-Runs in any environment that has cloudpickle, psutil and typing_extensions, with this project on PYTHONPATH. ``MODULE`` holds the cases and
-must be importable on both sides. The object: case -> {"there": ..., "back": ..., "made there": ...}; each is "ok",
-"absent" (this side has no such value) or what went wrong.
+``python -m tests.data.exchange MODULE WORKER_PYTHON [NAME ...]`` prints one JSON object.
+
+Runs in any environment that has cloudpickle, psutil and typing_extensions, with this project on
+PYTHONPATH. ``MODULE`` holds the cases and must be importable on both sides. The object: case ->
+{"there": ..., "back": ..., "made there": ...}; each is "ok", "absent" (this side has no such value)
+or what went wrong.
 """
 
 from __future__ import annotations
@@ -73,11 +76,26 @@ def failures(executor: CondaEnvExecutor, cases: Any, name: str) -> dict[str, str
 def main(module: str, python: str, *names: str) -> None:
     """Exchange all cases, or those that are named."""
     cases = importlib.import_module(module)
-    with warnings.catch_warnings(record=True) as caught, CondaEnvExecutor(python, max_workers=1) as executor:
+    with warnings.catch_warnings(record=True) as caught, CondaEnvExecutor(
+        python, max_workers=1
+    ) as executor:
         warnings.simplefilter("always")
-        found = {name: exchange(executor, cases, name) for name in names or cases.CASES if name in cases.CASES}
-        found.update({name: failures(executor, cases, name) for name in names or cases.RAISES if name in cases.RAISES})
-        found["versions"] = {"host": cases.version(), "worker": executor.submit(cases.version).result(DEADLINE)}
+        found = {
+            name: exchange(executor, cases, name)
+            for name in names or cases.CASES
+            if name in cases.CASES
+        }
+        found.update(
+            {
+                name: failures(executor, cases, name)
+                for name in names or cases.RAISES
+                if name in cases.RAISES
+            }
+        )
+        found["versions"] = {
+            "host": cases.version(),
+            "worker": executor.submit(cases.version).result(DEADLINE),
+        }
     found["warnings"] = {"host": "\n".join(sorted({str(each.message) for each in caught}))}
     print(json.dumps(found))
 

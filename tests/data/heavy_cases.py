@@ -1,4 +1,7 @@
-"""Values of scipy, pandas, PIL and xarray that travel between versions; the same shape as ``numpy_cases``. Python 3.9 reads it."""
+"""Values of scipy, pandas, PIL and xarray that travel between versions.
+
+The same shape as ``numpy_cases``. Python 3.9 reads it.
+"""
 
 import io
 import pickle
@@ -13,7 +16,10 @@ except ImportError:
 
 
 def _frame():
-    return pd.DataFrame({"i": [1, 2, 3], "f": [0.5, np.nan, -1.0], "s": ["a", "b", None], "b": [True, False, True]}, index=["x", "y", "z"])
+    return pd.DataFrame(
+        {"i": [1, 2, 3], "f": [0.5, np.nan, -1.0], "s": ["a", "b", None], "b": [True, False, True]},
+        index=["x", "y", "z"],
+    )
 
 
 def _sparse(kind):
@@ -63,7 +69,9 @@ def _array():
     import xarray
 
     coords = {"x": [10, 20], "y": list("abc")}
-    return xarray.DataArray(np.arange(6.0).reshape(2, 3), dims=("x", "y"), coords=coords, name="n", attrs={"unit": "m"})
+    return xarray.DataArray(
+        np.arange(6.0).reshape(2, 3), dims=("x", "y"), coords=coords, name="n", attrs={"unit": "m"}
+    )
 
 
 def _rotation():
@@ -76,8 +84,15 @@ def _piecewise(kind):
     def make():
         import scipy.interpolate
 
-        kinds = {"PPoly": ([[1.0, 2], [3, 4]], [0, 1, 2]), "BPoly": ([[1.0, 2], [3, 4]], [0, 1, 2]), "CubicHermiteSpline": ([0, 1, 2], [0, 1, 4], [0, 2, 4])}
-        return getattr(scipy.interpolate, kind)(*kinds.get(kind, ([0, 1, 2], [0, 1, 4])), **({} if "Akima" in kind else {"extrapolate": False}))
+        kinds = {
+            "PPoly": ([[1.0, 2], [3, 4]], [0, 1, 2]),
+            "BPoly": ([[1.0, 2], [3, 4]], [0, 1, 2]),
+            "CubicHermiteSpline": ([0, 1, 2], [0, 1, 4], [0, 2, 4]),
+        }
+        return getattr(scipy.interpolate, kind)(
+            *kinds.get(kind, ([0, 1, 2], [0, 1, 4])),
+            **({} if "Akima" in kind else {"extrapolate": False}),
+        )
 
     return make
 
@@ -92,18 +107,34 @@ CASES = {"scipy.sparse." + kind: _sparse(kind) for kind in (
     "csr_matrix", "csc_matrix", "coo_matrix", "bsr_matrix", "dia_matrix", "lil_matrix", "dok_matrix", "csr_array", "csc_array", "coo_array",
 )}  # fmt: skip
 CASES.update({"scipy Rotation": _rotation, "scipy cKDTree": _tree})
-PIECEWISE = ("PPoly", "BPoly", "CubicSpline", "CubicHermiteSpline", "PchipInterpolator", "Akima1DInterpolator")
+PIECEWISE = (
+    "PPoly",
+    "BPoly",
+    "CubicSpline",
+    "CubicHermiteSpline",
+    "PchipInterpolator",
+    "Akima1DInterpolator",
+)
 CASES.update({"scipy piecewise " + kind: _piecewise(kind) for kind in PIECEWISE})
-CASES.update({"PIL image " + mode: _image(mode) for mode in ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I", "F", "I;16")})
+CASES.update(
+    {
+        "PIL image " + mode: _image(mode)
+        for mode in ("1", "L", "LA", "RGB", "RGBA", "CMYK", "I", "F", "I;16")
+    }
+)
 CASES.update({"PIL image from " + format: _saved(format) for format in ("PNG", "TIFF", "JPEG")})
 CASES.update(
     {
         "xarray.DataArray": _array,
         "xarray.Dataset": lambda: _array().to_dataset(),
-        "xarray with dates": lambda: _array().assign_coords(x=np.array(["2024-01-01", "2024-01-02"], "M8[ns]")),
+        "xarray with dates": lambda: _array().assign_coords(
+            x=np.array(["2024-01-01", "2024-01-02"], "M8[ns]")
+        ),
         "pandas frame": _frame,
         "pandas frame, empty": lambda: pd.DataFrame(),
-        "pandas frame of one dtype": lambda: pd.DataFrame(np.arange(6.0).reshape(2, 3), columns=list("abc")),
+        "pandas frame of one dtype": lambda: pd.DataFrame(
+            np.arange(6.0).reshape(2, 3), columns=list("abc")
+        ),
         "pandas series": lambda: pd.Series([1, 2, 3], name="n"),
         "pandas series of str": lambda: pd.Series(["a", "b"]),
         "pandas series of objects": lambda: pd.Series([1, "a", None], dtype=object),
@@ -112,19 +143,33 @@ CASES.update(
         "pandas boolean": lambda: pd.Series([True, None], dtype="boolean"),
         "pandas string": lambda: pd.Series(["a", None], dtype="string"),
         "pandas category": lambda: pd.Series(["a", "b", "a"], dtype="category"),
-        "pandas category, ordered": lambda: pd.Series(pd.Categorical(["lo", "hi"], categories=["lo", "hi"], ordered=True)),
+        "pandas category, ordered": lambda: pd.Series(
+            pd.Categorical(["lo", "hi"], categories=["lo", "hi"], ordered=True)
+        ),
         "pandas datetime": lambda: pd.Series(pd.to_datetime(["2024-01-01", None])),
-        "pandas datetime with time zone": lambda: pd.Series(pd.date_range("2024-01-01", periods=3, tz="UTC")),
-        "pandas datetime in Berlin": lambda: pd.Series(pd.date_range("2024-03-30", periods=3, tz="Europe/Berlin")),
+        "pandas datetime with time zone": lambda: pd.Series(
+            pd.date_range("2024-01-01", periods=3, tz="UTC")
+        ),
+        "pandas datetime in Berlin": lambda: pd.Series(
+            pd.date_range("2024-03-30", periods=3, tz="Europe/Berlin")
+        ),
         "pandas timedelta": lambda: pd.Series(pd.to_timedelta([1, 2], unit="s")),
         "pandas period": lambda: pd.Series(pd.period_range("2024-01", periods=2, freq="M")),
         "pandas interval": lambda: pd.Series(pd.interval_range(0, 3)),
         "pandas sparse": lambda: pd.Series(pd.arrays.SparseArray([0, 0, 1])),
-        "pandas MultiIndex": lambda: pd.DataFrame({"v": range(4)}, index=pd.MultiIndex.from_product([["a", "b"], [1, 2]], names=["l", "n"])),
-        "pandas columns of a MultiIndex": lambda: pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")])),
+        "pandas MultiIndex": lambda: pd.DataFrame(
+            {"v": range(4)},
+            index=pd.MultiIndex.from_product([["a", "b"], [1, 2]], names=["l", "n"]),
+        ),
+        "pandas columns of a MultiIndex": lambda: pd.DataFrame(
+            [[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")])
+        ),
         "pandas RangeIndex": lambda: pd.RangeIndex(0, 10, 2, name="r"),
         "pandas DatetimeIndex": lambda: pd.date_range("2024-01-01", periods=3, freq="D"),
-        "pandas Timestamp": lambda: [pd.Timestamp("2024-01-01 12:00:00.123456789"), pd.Timestamp("2024-01-01", tz="UTC")],
+        "pandas Timestamp": lambda: [
+            pd.Timestamp("2024-01-01 12:00:00.123456789"),
+            pd.Timestamp("2024-01-01", tz="UTC"),
+        ],
         "pandas Timedelta": lambda: pd.Timedelta("1 days 2 hours"),
         "pandas NA and NaT": lambda: [pd.NA, pd.NaT],
         "pandas grouped": lambda: _frame().groupby("b")["i"].sum(),
@@ -158,11 +203,24 @@ def describe(value):
 def _describe(value):
     kind, module = type(value).__name__, type(value).__module__.partition(".")[0]
     if module == "scipy" and hasattr(value, "toarray"):
-        return [kind, value.format, str(value.dtype), value.toarray().tolist(), type(value).__name__.endswith("array")]
+        return [
+            kind,
+            value.format,
+            str(value.dtype),
+            value.toarray().tolist(),
+            type(value).__name__.endswith("array"),
+        ]
     if kind == "Rotation":
         return [kind, np.round(value.as_matrix(), 12).tolist()]
     if kind in PIECEWISE:
-        return [kind, np.round(value([0.5, 1.5]), 12).tolist(), str(value.derivative()(0.5)), str(value(3.0)), value.axis, str(value.extrapolate)]
+        return [
+            kind,
+            np.round(value([0.5, 1.5]), 12).tolist(),
+            str(value.derivative()(0.5)),
+            str(value(3.0)),
+            value.axis,
+            str(value.extrapolate),
+        ]
     if kind == "cKDTree":
         return [kind, value.data.tolist(), [int(each) for each in value.query([[2.1, 3.1]])[1]]]
     if module == "PIL":
@@ -170,11 +228,30 @@ def _describe(value):
     if module == "xarray":
         return [kind, str(value.to_dict())]
     if pd is not None and isinstance(value, pd.DataFrame):
-        return [kind, [str(each) for each in value.dtypes], str(value.to_dict("split")), str(value.index.names), str(value.columns.names)]
+        return [
+            kind,
+            [str(each) for each in value.dtypes],
+            str(value.to_dict("split")),
+            str(value.index.names),
+            str(value.columns.names),
+        ]
     if pd is not None and isinstance(value, pd.Series):
-        return [kind, str(value.dtype), str(value.to_dict()), str(value.name), str(getattr(value.dtype, "categories", None)), str(value.index.dtype)]
+        return [
+            kind,
+            str(value.dtype),
+            str(value.to_dict()),
+            str(value.name),
+            str(getattr(value.dtype, "categories", None)),
+            str(value.index.dtype),
+        ]
     if pd is not None and isinstance(value, pd.Index):
-        return [kind, str(value.dtype), [str(each) for each in value], str(value.name), str(getattr(value, "freq", None))]
+        return [
+            kind,
+            str(value.dtype),
+            [str(each) for each in value],
+            str(value.name),
+            str(getattr(value, "freq", None)),
+        ]
     if isinstance(value, np.ndarray):
         return [kind, str(value.dtype), value.tolist()]
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,8 @@
 """Values of numpy that travel between processes with different numpy, and a description of each that does not depend on the version.
 
-Imported by every interpreter that takes part, from Python 3.8 and numpy 1.24 on: host scripts and workers. A case is a name and a function
-that makes its value; ``describe`` turns a value into builtin types, so that two processes can compare what they have.
+Imported by every interpreter that takes part, from Python 3.8 and numpy 1.24 on: host scripts and
+workers. A case is a name and a function that makes its value; ``describe`` turns a value into
+builtin types, so that two processes can compare what they have.
 """
 
 import datetime as dt
@@ -32,7 +33,12 @@ STRUCTURED = {
     "structured titles": [(("title of a", "a"), "i4"), ("b", "S2")],
     "structured object": [("o", "O"), ("i", "i8")],
     "structured dates": [("t", "M8[us]"), ("d", "m8[s]")],
-    "structured offsets": {"names": ["a", "b"], "formats": ["i2", "f8"], "offsets": [0, 16], "itemsize": 32},
+    "structured offsets": {
+        "names": ["a", "b"],
+        "formats": ["i2", "f8"],
+        "offsets": [0, 16],
+        "itemsize": 32,
+    },
     "structured empty": [],
 }
 
@@ -60,13 +66,28 @@ def _filled(dtype, shape=(3, 4)):
     count = int(np.prod(shape))
     numbers = np.arange(count) + 1
     if dtype.kind == "O":
-        objects = [None, 1, "two", 3.5, (4, [5]), b"6", dt.date(2020, 1, 2), {"k": np.arange(2)}, 1 << 80, np.float32(9), ..., True]
+        objects = [
+            None,
+            1,
+            "two",
+            3.5,
+            (4, [5]),
+            b"6",
+            dt.date(2020, 1, 2),
+            {"k": np.arange(2)},
+            1 << 80,
+            np.float32(9),
+            ...,
+            True,
+        ]
         result = np.empty(count, object)
         for index in range(count):
             result[index] = objects[index % len(objects)]
         return result.reshape(shape)
     if dtype.kind == "V" and dtype.names is None:
-        return np.frombuffer(bytes(range(1, count * dtype.itemsize + 1)), dtype).reshape(shape).copy()
+        return (
+            np.frombuffer(bytes(range(1, count * dtype.itemsize + 1)), dtype).reshape(shape).copy()
+        )
     if dtype.names is not None:
         result = np.zeros(count, dtype)
         for name in dtype.names:
@@ -160,21 +181,30 @@ CASES.update(
         "empty of two axes": lambda: np.zeros((0, 3), "f4"),
         "empty Fortran order": lambda: np.zeros((3, 0, 2), "i8", order="F"),
         "empty str": lambda: np.array([], "U5"),
-        "str of no characters": lambda: np.array(["", ""], "U0") if np.dtype("U0").itemsize == 0 else np.array(["", ""]),
+        "str of no characters": lambda: (
+            np.array(["", ""], "U0") if np.dtype("U0").itemsize == 0 else np.array(["", ""])
+        ),
         "void of no bytes": lambda: np.zeros(3, "V0"),
         "large": lambda: np.arange(300_000.0).reshape(600, 500),
         "large Fortran order": lambda: np.asfortranarray(np.arange(300_000.0).reshape(600, 500)),
         "32 axes": lambda: np.zeros((1,) * 32),
-        "in containers": lambda: {"a": [np.arange(3), (np.float32(1.5), np.array("x"))], "b": {"c": np.bool_(True)}},
+        "in containers": lambda: {
+            "a": [np.arange(3), (np.float32(1.5), np.array("x"))],
+            "b": {"c": np.bool_(True)},
+        },
         "object of arrays": lambda: np.array([np.arange(3), np.arange(4), None], dtype=object),
         "object that holds itself": _cyclic,
         # subclasses
         "masked": _masked,
         "masked hard, fill value": lambda: _masked(hard_mask=True, fill_value=-1),
         "masked without a mask": lambda: np.ma.array([1, 2, 3]),
-        "masked structured": lambda: np.ma.array([(1, 2.0), (3, 4.0)], mask=[(0, 1), (1, 0)], dtype=[("a", "i4"), ("b", "f8")]),
+        "masked structured": lambda: np.ma.array(
+            [(1, 2.0), (3, 4.0)], mask=[(0, 1), (1, 0)], dtype=[("a", "i4"), ("b", "f8")]
+        ),
         "masked itself": lambda: np.ma.masked,
-        "masked records": lambda: __import__("numpy.ma.mrecords").ma.mrecords.fromarrays([[1, 2], [3.0, 4.0]], names="a,b"),
+        "masked records": lambda: __import__("numpy.ma.mrecords").ma.mrecords.fromarrays(
+            [[1, 2], [3.0, 4.0]], names="a,b"
+        ),
         "nomask": lambda: np.ma.nomask,
         "matrix": lambda: np.asmatrix([[1.0, 2.0], [3.0, 4.0]]),
         "recarray": lambda: np.rec.array([(1, "a"), (2, "b")], dtype=[("n", "i4"), ("s", "U3")]),
@@ -212,9 +242,13 @@ CASES.update(
         "vectorize": lambda: np.vectorize(math.gcd),
         "iinfo": lambda: np.iinfo("i2"),
         "result of eigh": lambda: np.linalg.eigh(np.diag([1.0, 2.0])),
-        "result of unique_counts": lambda: (getattr(np, "unique_counts", None) or np.unique)(np.array([1, 1, 2])),
+        "result of unique_counts": lambda: (getattr(np, "unique_counts", None) or np.unique)(
+            np.array([1, 1, 2])
+        ),
         "StringDType": lambda: np.dtypes.StringDType(),
-        "array StringDType": lambda: np.array(["a", "a longer text than one word"], dtype=np.dtypes.StringDType()),
+        "array StringDType": lambda: np.array(
+            ["a", "a longer text than one word"], dtype=np.dtypes.StringDType()
+        ),
         "class of a dtype": lambda: np.dtypes.Float64DType,
         # random numbers
         "Generator": lambda: _used(np.random.default_rng(5)),
@@ -237,7 +271,11 @@ CASES.update(
         "ComplexWarning": lambda: _moved_exception("ComplexWarning")("imaginary part"),
         "VisibleDeprecationWarning": lambda: _moved_exception("VisibleDeprecationWarning")("old"),
         "TooHardError": lambda: _moved_exception("TooHardError")("hard"),
-        "RankWarning": lambda: (getattr(np, "exceptions", None) and getattr(np.exceptions, "RankWarning", None) or np.RankWarning)("rank"),
+        "RankWarning": lambda: (
+            getattr(np, "exceptions", None)
+            and getattr(np.exceptions, "RankWarning", None)
+            or np.RankWarning
+        )("rank"),
     }
 )
 
@@ -252,10 +290,19 @@ RAISES = {
     "raises LinAlgError": (lambda: np.linalg.inv(np.zeros((2, 2))), "LinAlgError"),
     "raises AxisError": (lambda: np.sum(np.zeros(2), axis=5), "AxisError"),
     "raises _UFuncNoLoopError": (lambda: np.add("a", np.float64(1)), "_UFuncNoLoopError"),
-    "raises _UFuncBinaryResolutionError": (lambda: np.add(np.array(1, "M8[s]"), np.array(1, "M8[s]")), "_UFuncBinaryResolutionError"),
-    "raises UFuncTypeError of a cast": (lambda: np.add(1.5, 1, out=np.zeros(1, "i4")), "_UFuncOutputCastingError"),
+    "raises _UFuncBinaryResolutionError": (
+        lambda: np.add(np.array(1, "M8[s]"), np.array(1, "M8[s]")),
+        "_UFuncBinaryResolutionError",
+    ),
+    "raises UFuncTypeError of a cast": (
+        lambda: np.add(1.5, 1, out=np.zeros(1, "i4")),
+        "_UFuncOutputCastingError",
+    ),
     "raises _ArrayMemoryError": (lambda: np.ones((1 << 40, 1 << 10)), "_ArrayMemoryError"),
-    "raises TooHardError": (lambda: _raise(_moved_exception("TooHardError")("hard")), "TooHardError"),
+    "raises TooHardError": (
+        lambda: _raise(_moved_exception("TooHardError")("hard")),
+        "TooHardError",
+    ),
     "raises FloatingPointError": (lambda: _divide(), "FloatingPointError"),
 }
 
@@ -277,7 +324,10 @@ def make(name):
 
 
 def expected(value):
-    """Return the description of what arrives if the sender's own numpy reads it again: order and flags of views are not kept."""
+    """Return the description of what arrives if the sender's own numpy reads it again.
+
+    Order and flags of views are not kept.
+    """
     return describe(pickle.loads(pickle.dumps(value, 5)))
 
 
@@ -297,12 +347,29 @@ def _describe(value, outer):
         return ["masked"]
     if isinstance(value, np.ma.MaskedArray):
         data = _describe(np.asarray(value.data), outer)
-        return [kind, data, _describe(np.ma.getmaskarray(value), outer), str(np.asarray(value.fill_value).tolist()), value.hardmask]
+        return [
+            kind,
+            data,
+            _describe(np.ma.getmaskarray(value), outer),
+            str(np.asarray(value.fill_value).tolist()),
+            value.hardmask,
+        ]
     if isinstance(value, np.ndarray):
         order = [bool(value.flags.c_contiguous), bool(value.flags.f_contiguous)]
-        return [kind, getattr(value, "unit", None), _describe(value.dtype, outer), list(value.shape), order, _elements(value, outer)]
+        return [
+            kind,
+            getattr(value, "unit", None),
+            _describe(value.dtype, outer),
+            list(value.shape),
+            order,
+            _elements(value, outer),
+        ]
     if isinstance(value, np.generic):
-        return ["scalar", _describe(value.dtype, outer), _elements(np.array([value], value.dtype), outer)]
+        return [
+            "scalar",
+            _describe(value.dtype, outer),
+            _elements(np.array([value], value.dtype), outer),
+        ]
     if isinstance(value, np.dtype):
         return ["dtype", _dtype(value)]
     if isinstance(value, np.random.Generator):
@@ -315,7 +382,12 @@ def _describe(value, outer):
         return [value.state["bit_generator"], _plain(value.state)]
     if isinstance(value, np.poly1d):
         return ["poly1d", list(map(float, value.coeffs)), value.variable]
-    if isinstance(value, np.polynomial.polynomial.ABCPolyBase if hasattr(np.polynomial.polynomial, "ABCPolyBase") else ()):
+    if isinstance(
+        value,
+        np.polynomial.polynomial.ABCPolyBase
+        if hasattr(np.polynomial.polynomial, "ABCPolyBase")
+        else (),
+    ):
         return [kind, list(map(float, value.coef)), list(map(float, value.domain))]
     if isinstance(value, np.vectorize):
         return ["vectorize", _describe(value(np.array([4, 6]), 2), outer)]
@@ -328,7 +400,10 @@ def _describe(value, outer):
     if isinstance(value, dict):
         return [[_describe(key, outer), _describe(each, outer)] for key, each in value.items()]
     if isinstance(value, (list, tuple)):
-        return ["list" if isinstance(value, list) else "tuple", [_describe(each, outer) for each in value]]
+        return [
+            "list" if isinstance(value, list) else "tuple",
+            [_describe(each, outer) for each in value],
+        ]
     if isinstance(value, np.ufunc) or callable(value):
         return ["callable", getattr(value, "__name__", kind)]
     return [kind, repr(value)]
@@ -337,7 +412,11 @@ def _describe(value, outer):
 def _after(generator):
     """Draw from a copy of what the generator will give."""
     state = generator.bit_generator.state
-    drawn = [list(map(float, generator.random(2))), list(map(int, generator.integers(0, 100, 3))), list(map(float, generator.standard_normal(2)))]
+    drawn = [
+        list(map(float, generator.random(2))),
+        list(map(int, generator.integers(0, 100, 3))),
+        list(map(float, generator.standard_normal(2))),
+    ]
     generator.bit_generator.state = state
     return drawn
 
@@ -354,10 +433,17 @@ def _plain(value):
 
 def _dtype(dtype):
     if dtype.names is None and dtype.subdtype is None:
-        return [dtype.str if dtype.kind != "T" else "StringDType", dtype.itemsize, dtype.isalignedstruct]
+        return [
+            dtype.str if dtype.kind != "T" else "StringDType",
+            dtype.itemsize,
+            dtype.isalignedstruct,
+        ]
     if dtype.subdtype is not None:
         return [_dtype(dtype.base), list(dtype.shape)]
-    fields = [[name, _dtype(dtype.fields[name][0]), *map(str, dtype.fields[name][1:])] for name in dtype.names]
+    fields = [
+        [name, _dtype(dtype.fields[name][0]), *map(str, dtype.fields[name][1:])]
+        for name in dtype.names
+    ]
     return [fields, dtype.itemsize, dtype.isalignedstruct]
 
 

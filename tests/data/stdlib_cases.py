@@ -1,4 +1,7 @@
-"""Values of the standard library that travel between versions of Python; the same shape as ``numpy_cases``. Python 3.8 reads it."""
+"""Values of the standard library that travel between versions of Python.
+
+The same shape as ``numpy_cases``. Python 3.8 reads it.
+"""
 
 import argparse
 import array
@@ -140,7 +143,11 @@ def _message():
 def _zone():
     import zoneinfo
 
-    return zoneinfo.ZoneInfo("Europe/Berlin") if zoneinfo.TZPATH and "Europe/Berlin" in zoneinfo.available_timezones() else zoneinfo.ZoneInfo("UTC")
+    return (
+        zoneinfo.ZoneInfo("Europe/Berlin")
+        if zoneinfo.TZPATH and "Europe/Berlin" in zoneinfo.available_timezones()
+        else zoneinfo.ZoneInfo("UTC")
+    )
 
 
 def _advanced(iterator, count):
@@ -155,14 +162,21 @@ CASES = {
     "datetime.time": lambda: dt.time(23, 59, 59, 999999, fold=1),
     "datetime.datetime": lambda: dt.datetime(2024, 2, 29, 12, 30, 15, 123456),
     "datetime.datetime with utc": lambda: dt.datetime(2024, 2, 29, 12, tzinfo=dt.timezone.utc),
-    "datetime.datetime with offset": lambda: dt.datetime(2024, 2, 29, 12, tzinfo=dt.timezone(dt.timedelta(hours=5, minutes=30), "IST")),
+    "datetime.datetime with offset": lambda: dt.datetime(
+        2024, 2, 29, 12, tzinfo=dt.timezone(dt.timedelta(hours=5, minutes=30), "IST")
+    ),
     "datetime.datetime with fold": lambda: dt.datetime(2024, 10, 27, 2, 30, fold=1),
     "datetime.timedelta": lambda: dt.timedelta(days=-1, seconds=5, microseconds=7),
     "datetime.timezone.utc": lambda: dt.timezone.utc,
     "zoneinfo.ZoneInfo": _zone,
     "datetime.datetime with zoneinfo": lambda: dt.datetime(2024, 7, 1, tzinfo=_zone()),
     "time.struct_time": lambda: time.gmtime(0),
-    "decimal.Decimal": lambda: [decimal.Decimal("1.10"), decimal.Decimal("-Infinity"), decimal.Decimal("sNaN"), decimal.Decimal((1, (1, 2), -300))],
+    "decimal.Decimal": lambda: [
+        decimal.Decimal("1.10"),
+        decimal.Decimal("-Infinity"),
+        decimal.Decimal("sNaN"),
+        decimal.Decimal((1, (1, 2), -300)),
+    ],
     "decimal.Context": lambda: decimal.Context(prec=7, rounding=decimal.ROUND_FLOOR),
     "fractions.Fraction": lambda: fractions.Fraction(-7, 3),
     "complex, big and special numbers": lambda: [1 - 2j, 1 << 5000, -0.0, math.inf, True],
@@ -172,8 +186,17 @@ CASES = {
     "bytes": lambda: bytes(range(256)),
     "bytearray": lambda: bytearray(b"abc\0"),
     "str with surrogates": lambda: "a\ud800\U0001f40d\0",
-    "array.array": lambda: [array.array("d", [1.5, -2.0]), array.array("b", [1, -1]), array.array("u", "aé"), array.array("q"), array.array("L", [7])],
-    "re.Pattern": lambda: [re.compile(r"(?P<n>a+)b", re.IGNORECASE | re.DOTALL), re.compile(rb"\d", re.ASCII)],
+    "array.array": lambda: [
+        array.array("d", [1.5, -2.0]),
+        array.array("b", [1, -1]),
+        array.array("u", "aé"),
+        array.array("q"),
+        array.array("L", [7]),
+    ],
+    "re.Pattern": lambda: [
+        re.compile(r"(?P<n>a+)b", re.IGNORECASE | re.DOTALL),
+        re.compile(rb"\d", re.ASCII),
+    ],
     "re.RegexFlag": lambda: [re.IGNORECASE, re.IGNORECASE | re.MULTILINE],
     "string.Template": lambda: string.Template("$a"),
     "io.BytesIO": lambda: io.BytesIO(b"abc"),
@@ -182,16 +205,28 @@ CASES = {
     "uuid.UUID": lambda: uuid.UUID(int=5),
     "uuid.SafeUUID": lambda: uuid.SafeUUID.unknown,
     "ipaddress": lambda: [
-        ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("::1"), ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_interface("10.0.0.1/24"),
-        ipaddress.ip_network("2001:db8::/32"), ipaddress.ip_interface("::1/64"),
+        ipaddress.ip_address("10.0.0.1"),
+        ipaddress.ip_address("::1"),
+        ipaddress.ip_network("10.0.0.0/8"),
+        ipaddress.ip_interface("10.0.0.1/24"),
+        ipaddress.ip_network("2001:db8::/32"),
+        ipaddress.ip_interface("::1/64"),
     ],
-    "urllib.parse": lambda: [urllib.parse.urlparse("http://u@h:1/p;q?r#s"), urllib.parse.urlsplit("http://h/p")],
+    "urllib.parse": lambda: [
+        urllib.parse.urlparse("http://u@h:1/p;q?r#s"),
+        urllib.parse.urlsplit("http://h/p"),
+    ],
     # paths
     "pathlib.Path": lambda: [pathlib.Path("a") / "b c", pathlib.Path("/"), pathlib.Path()],
-    "pathlib.PurePath": lambda: [pathlib.PurePosixPath("/a/b.txt"), pathlib.PureWindowsPath(r"c:\a\b")],
+    "pathlib.PurePath": lambda: [
+        pathlib.PurePosixPath("/a/b.txt"),
+        pathlib.PureWindowsPath(r"c:\a\b"),
+    ],
     "os.stat_result": lambda: os.stat_result(range(10)),
     "os.terminal_size": lambda: os.terminal_size((80, 24)),
-    "os.uname_result": lambda: os.uname_result(["a", "b", "c", "d", "e"]) if hasattr(os, "uname_result") else None,
+    "os.uname_result": lambda: (
+        os.uname_result(["a", "b", "c", "d", "e"]) if hasattr(os, "uname_result") else None
+    ),
     "platform.uname_result": lambda: platform.uname(),
     # collections
     "collections.OrderedDict": lambda: collections.OrderedDict([("b", 1), ("a", 2)]),
@@ -205,15 +240,36 @@ CASES = {
     "namedtuple of a module": lambda: Pair(1),
     "types.SimpleNamespace": lambda: types.SimpleNamespace(a=1, b=[2]),
     "argparse.Namespace": lambda: argparse.Namespace(a=1),
-    "range, slice, Ellipsis": lambda: [range(1, 10, 3), slice(1, None, 2), ..., NotImplemented, None],
+    "range, slice, Ellipsis": lambda: [
+        range(1, 10, 3),
+        slice(1, None, 2),
+        ...,
+        NotImplemented,
+        None,
+    ],
     "frozenset": lambda: frozenset({1, "a"}),
     "dict, nested": lambda: {"a": {1: (2, [3, {4}])}},
     "list that holds itself": lambda: _self_list(),
-    "iterators": lambda: [_advanced(iter([1, 2, 3]), 1), _advanced(iter(range(5)), 2), iter("ab"), _advanced(iter((1, 2)), 1)],
+    "iterators": lambda: [
+        _advanced(iter([1, 2, 3]), 1),
+        _advanced(iter(range(5)), 2),
+        iter("ab"),
+        _advanced(iter((1, 2)), 1),
+    ],
     "itertools": lambda: [_advanced(itertools.count(5, 2), 2), itertools.repeat("a", 3)],
-    "map, zip, enumerate": lambda: [map(abs, [-1, 2]), zip([1], [2]), enumerate(["a"]), reversed([1, 2]), filter(None, [0, 1])],
+    "map, zip, enumerate": lambda: [
+        map(abs, [-1, 2]),
+        zip([1], [2]),
+        enumerate(["a"]),
+        reversed([1, 2]),
+        filter(None, [0, 1]),
+    ],
     "functools.partial": lambda: functools.partial(int, base=16),
-    "operator": lambda: [operator.itemgetter(1, "a"), operator.attrgetter("a.b"), operator.methodcaller("upper")],
+    "operator": lambda: [
+        operator.itemgetter(1, "a"),
+        operator.attrgetter("a.b"),
+        operator.methodcaller("upper"),
+    ],
     "queue.Empty": lambda: queue.Empty("e"),
     # classes
     "dataclass of a module": lambda: Point(1, tags=["a"]),
@@ -228,9 +284,14 @@ CASES = {
     "ssl constants": lambda: [ssl.CERT_REQUIRED, ssl.PROTOCOL_TLS_CLIENT],
     "uuid, inspect, locale enums": lambda: [inspect.Parameter.KEYWORD_ONLY, selectors.EVENT_READ],
     "inspect.Signature": lambda: inspect.signature(copy.copy),
-    "plistlib, tarfile, zipfile": lambda: [zipfile.ZipInfo("a").filename, tarfile.TarInfo("a").name],
+    "plistlib, tarfile, zipfile": lambda: [
+        zipfile.ZipInfo("a").filename,
+        tarfile.TarInfo("a").name,
+    ],
     "tarfile.TarInfo": lambda: tarfile.TarInfo("a"),
-    "logging.LogRecord": lambda: logging.makeLogRecord({"msg": "m %d", "args": (1,), "levelno": 20}),
+    "logging.LogRecord": lambda: logging.makeLogRecord(
+        {"msg": "m %d", "args": (1,), "levelno": 20}
+    ),
     "logging.Formatter": lambda: logging.Formatter("%(message)s"),
     "ast": lambda: ast.parse("x = 1 + f(y, z=2)"),
     "tokenize.TokenInfo": lambda: tokenize.TokenInfo(1, "a", (1, 0), (1, 1), "a"),
@@ -244,17 +305,46 @@ CASES = {
     "sqlite3.Binary": lambda: bytes(sqlite3.Binary(b"a")),
     "shlex, textwrap": lambda: [textwrap.TextWrapper(40)],
     # types
-    "builtin types": lambda: [int, dict, type, object, type(None), type(...), type(NotImplemented), ValueError],
+    "builtin types": lambda: [
+        int,
+        dict,
+        type,
+        object,
+        type(None),
+        type(...),
+        type(NotImplemented),
+        ValueError,
+    ],
     "abstract classes": lambda: [collections.abc.Mapping, numbers.Real, os.PathLike],
     "typing": lambda: [
-        typing.List[int], typing.Optional[str], typing.Dict[str, typing.Any], typing.Callable[[int], str], typing.Union[int, str], typing.Tuple[int, ...],
+        typing.List[int],
+        typing.Optional[str],
+        typing.Dict[str, typing.Any],
+        typing.Callable[[int], str],
+        typing.Union[int, str],
+        typing.Tuple[int, ...],
     ],
     "typing.TypeVar": lambda: typing.AnyStr,
     "list[int]": lambda: eval("list[int]"),
     "int | str": lambda: eval("int | str"),
-    "functions": lambda: [math.sqrt, len, os.path.join, json.dumps, [].append.__name__, str.upper, "a".upper, dict.fromkeys],
+    "functions": lambda: [
+        math.sqrt,
+        len,
+        os.path.join,
+        json.dumps,
+        [].append.__name__,
+        str.upper,
+        "a".upper,
+        dict.fromkeys,
+    ],
     # exceptions as values
-    "exceptions": lambda: [ValueError("a", 1), KeyError("k"), OSError(errno.ENOENT, "no", "file"), StopIteration(3), SystemExit(2)],
+    "exceptions": lambda: [
+        ValueError("a", 1),
+        KeyError("k"),
+        OSError(errno.ENOENT, "no", "file"),
+        StopIteration(3),
+        SystemExit(2),
+    ],
     "UnicodeDecodeError": lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
     "ImportError": lambda: ImportError("m", name="n", path="p"),
     "AttributeError": lambda: AttributeError("m"),
@@ -265,8 +355,15 @@ CASES = {
     "exception of a module": lambda: _noted(Own(3), "note"),
     "json.JSONDecodeError": lambda: json.JSONDecodeError("m", "doc", 1),
     "subprocess.CalledProcessError": lambda: subprocess.CalledProcessError(3, ["cmd"], b"out"),
-    "asyncio errors": lambda: [asyncio.CancelledError("c"), asyncio.TimeoutError("t"), asyncio.InvalidStateError("i")],
-    "concurrent.futures errors": lambda: [concurrent.futures.TimeoutError("t"), concurrent.futures.CancelledError("c")],
+    "asyncio errors": lambda: [
+        asyncio.CancelledError("c"),
+        asyncio.TimeoutError("t"),
+        asyncio.InvalidStateError("i"),
+    ],
+    "concurrent.futures errors": lambda: [
+        concurrent.futures.TimeoutError("t"),
+        concurrent.futures.CancelledError("c"),
+    ],
     "socket.timeout": lambda: socket.timeout("t"),
     "re.error": lambda: re.error("m", "pattern", 1),
     "urllib.error.URLError": lambda: urllib.error.URLError("r"),
@@ -304,7 +401,10 @@ RAISES = {
     "raises OSError": (lambda: os.stat("/no/such/file"), "FileNotFoundError"),
     "raises UnicodeDecodeError": (lambda: b"\xff".decode(), "UnicodeDecodeError"),
     "raises JSONDecodeError": (lambda: json.loads("{"), "JSONDecodeError"),
-    "raises CalledProcessError": (lambda: _raise(subprocess.CalledProcessError(3, "c")), "CalledProcessError"),
+    "raises CalledProcessError": (
+        lambda: _raise(subprocess.CalledProcessError(3, "c")),
+        "CalledProcessError",
+    ),
 }
 
 
@@ -321,7 +421,10 @@ def make(name):
 
 
 def expected(value):
-    """Return the description of what arrives if the sender reads it again; of itself if the standard library cannot pickle it."""
+    """Return the description of what arrives if the sender reads it again.
+
+    Of itself if the standard library cannot pickle it.
+    """
     try:
         return describe(pickle.loads(pickle.dumps(value, 5)))
     except (TypeError, AttributeError, pickle.PicklingError):
@@ -343,7 +446,19 @@ def _describe(value, outer):
     if isinstance(value, BaseException):
         notes = getattr(value, "__notes__", [])
         inner = [_describe(each, outer) for each in getattr(value, "exceptions", ())]
-        extra = [str(getattr(value, name, None)) for name in ("detail", "name", "path", "errno", "filename", "returncode", "lineno", "pos")]
+        extra = [
+            str(getattr(value, name, None))
+            for name in (
+                "detail",
+                "name",
+                "path",
+                "errno",
+                "filename",
+                "returncode",
+                "lineno",
+                "pos",
+            )
+        ]
         args = [] if inner else [str(each) for each in value.args]
         return [_name_of_error(kind), str(value).split("\n")[0], args, notes, inner, extra]
     if isinstance(value, random.Random):
@@ -356,8 +471,22 @@ def _describe(value, outer):
         return [kind, xml.etree.ElementTree.tostring(value, encoding="unicode")]
     if isinstance(value, email.message.Message):
         return [kind, value.as_string()]
-    if isinstance(value, (logging.LogRecord, tarfile.TarInfo, logging.Formatter, textwrap.TextWrapper, string.Template, contextlib.nullcontext)):
-        shown = value.getMessage() if isinstance(value, logging.LogRecord) else getattr(value, "name", getattr(value, "template", ""))
+    if isinstance(
+        value,
+        (
+            logging.LogRecord,
+            tarfile.TarInfo,
+            logging.Formatter,
+            textwrap.TextWrapper,
+            string.Template,
+            contextlib.nullcontext,
+        ),
+    ):
+        shown = (
+            value.getMessage()
+            if isinstance(value, logging.LogRecord)
+            else getattr(value, "name", getattr(value, "template", ""))
+        )
         return [kind, shown]
     if isinstance(value, types.ModuleType):
         return ["module", value.__name__]
@@ -365,25 +494,51 @@ def _describe(value, outer):
         return ["class", value.__module__.partition(".")[0], value.__qualname__]
     if isinstance(value, enum.Enum):
         return [kind, int(value.value) if isinstance(value.value, int) else str(value.value)]
-    if type(value).__module__ in ("typing", "types") and hasattr(value, "__origin__") or kind == "UnionType":
+    if (
+        type(value).__module__ in ("typing", "types")
+        and hasattr(value, "__origin__")
+        or kind == "UnionType"
+    ):
         origin = str(getattr(value, "__origin__", "")).replace("typing.", "")
         if kind == "UnionType":
             origin = "Union"  # what it is before Python 3.10; both are equal from then on
-        return ["typing", origin, [_describe(each, outer) for each in getattr(value, "__args__", ())]]
+        return [
+            "typing",
+            origin,
+            [_describe(each, outer) for each in getattr(value, "__args__", ())],
+        ]
     if type(value).__module__ == "typing":
         return ["typing", str(value)]
     if isinstance(value, re.Pattern):
         return [kind, repr(value.pattern), value.flags]
     if isinstance(value, (str, bytes)) and len(value) > 1000:
-        return [kind, len(value), hash_of(value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass"))]
+        return [
+            kind,
+            len(value),
+            hash_of(value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")),
+        ]
     if isinstance(value, (collections.UserDict, argparse.Namespace, types.SimpleNamespace, Slots)):
         if isinstance(value, Slots):
             return [kind, value.a, value.b]
-        return [kind, repr(vars(value) if isinstance(value, (argparse.Namespace, types.SimpleNamespace)) else dict(value))]
+        return [
+            kind,
+            repr(
+                vars(value)
+                if isinstance(value, (argparse.Namespace, types.SimpleNamespace))
+                else dict(value)
+            ),
+        ]
     if isinstance(value, (list, tuple, collections.deque)) and kind in ("list", "tuple", "deque"):
-        return [kind, hash_of(repr(value).encode())] if len(value) > 1000 else [kind, [_describe(each, outer) for each in value]]
+        return (
+            [kind, hash_of(repr(value).encode())]
+            if len(value) > 1000
+            else [kind, [_describe(each, outer) for each in value]]
+        )
     if isinstance(value, dict):
-        return [kind, [[_describe(key, outer), _describe(each, outer)] for key, each in value.items()]]
+        return [
+            kind,
+            [[_describe(key, outer), _describe(each, outer)] for key, each in value.items()],
+        ]
     if isinstance(value, (frozenset, set)):
         return [kind, sorted(map(repr, value))]
     if hasattr(value, "__next__"):

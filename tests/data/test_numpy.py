@@ -1,7 +1,10 @@
-"""Values of numpy between different versions of numpy, in both directions: one test per pair of versions and case.
+"""Values of numpy between different versions of numpy, in both directions.
 
-All cases of a pair run in one host process with one worker, once; the tests read what it found. The host of a pair is this process's own
-environment where that has numpy, else, and for older numpy, an environment of its own that runs ``tests.data.exchange`` as a program.
+One test per pair of versions and case.
+
+All cases of a pair run in one host process with one worker, once; the tests read what it found. The
+host of a pair is this process's own environment where that has numpy, else, and for older numpy, an
+environment of its own that runs ``tests.data.exchange`` as a program.
 """
 
 from __future__ import annotations
@@ -45,9 +48,18 @@ SIDES = {
     "here": Side("", ()),
 }
 #: (host, worker)
-PAIRS = (("here", "1.24 on 3.8"), ("here", "1.26"), ("here", "2.x"), ("1.24", "1.26"), ("1.24", "2.x"), ("1.26", "1.24 on 3.8"), ("1.26", "2.x"))
+PAIRS = (
+    ("here", "1.24 on 3.8"),
+    ("here", "1.26"),
+    ("here", "2.x"),
+    ("1.24", "1.26"),
+    ("1.24", "2.x"),
+    ("1.26", "1.24 on 3.8"),
+    ("1.26", "2.x"),
+)
 
-#: What cannot be cured: case -> (major and minor of the first numpy that has it, what the error says).
+#: What cannot be cured: case -> (major and minor of the first numpy that has it, what the error
+#: says).
 IMPOSSIBLE = {
     "StringDType": ((2, 0), "since numpy 2"),
     "array StringDType": ((2, 0), "since numpy 2"),
@@ -59,7 +71,9 @@ _ABSENT = re.compile(r"AttributeError: module '[\w.]+' has no attribute '(dtypes
 
 def _python(environments: Environments, side: str) -> Path:
     requirement, minors = SIDES[side]
-    return environments.python(minors, (requirement, *HOST)) if requirement else Path(sys.executable)
+    return (
+        environments.python(minors, (requirement, *HOST)) if requirement else Path(sys.executable)
+    )
 
 
 def _exchange(environments: Environments, pair: tuple[str, str]) -> dict[str, Any] | str:
@@ -68,9 +82,13 @@ def _exchange(environments: Environments, pair: tuple[str, str]) -> dict[str, An
         host, worker = (_python(environments, side) for side in pair)
     except CannotMake as reason:
         return str(reason)
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONPATH": str(ROOT)}
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "PYTHONPATH": str(ROOT)
+    }
     command = [host, "-W", "ignore", "-m", "tests.data.exchange", "tests.data.numpy_cases", worker]
-    done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = subprocess.run(
+        command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
     assert done.returncode == 0, f"the host of {pair} failed:\n{done.stderr[-4000:]}"
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -80,18 +98,24 @@ def _exchange(environments: Environments, pair: tuple[str, str]) -> dict[str, An
 def exchanged(environments: Environments) -> dict[tuple[str, str], dict[str, Any] | str]:
     """What each pair has found."""
     with ThreadPoolExecutor(2) as threads:
-        return dict(zip(PAIRS, threads.map(lambda pair: _exchange(environments, pair), PAIRS), strict=True))
+        return dict(
+            zip(PAIRS, threads.map(lambda pair: _exchange(environments, pair), PAIRS), strict=True)
+        )
 
 
 def _version(text: str) -> tuple[int, int]:
     return tuple(int(part) for part in text.split(".")[:2])  # type: ignore[return-value]
 
 
-@pytest.mark.leaks_ok(reason="starts nothing: it reads what a fixture has found, thousands of times")
+@pytest.mark.leaks_ok(
+    reason="starts nothing: it reads what a fixture has found, thousands of times"
+)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [*numpy_cases.CASES, *numpy_cases.RAISES])
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair[0]} to {pair[1]}")
-def test_numpy(exchanged: dict[tuple[str, str], dict[str, Any] | str], pair: tuple[str, str], name: str) -> None:
+def test_numpy(
+    exchanged: dict[tuple[str, str], dict[str, Any] | str], pair: tuple[str, str], name: str
+) -> None:
     """It arrives as the sender's own numpy would read it again, comes back so, and so does what was made there."""
     found = exchanged[pair]
     if isinstance(found, str):
@@ -104,20 +128,32 @@ def test_numpy(exchanged: dict[tuple[str, str], dict[str, Any] | str], pair: tup
             assert outcome == "absent" or _ABSENT.search(outcome), f"{direction}: {outcome}"
         elif receiver < first:
             assert words in outcome, f"{direction}: {outcome}"
-            assert ".".join(map(str, host)) in outcome, f"{direction}, the host's version: {outcome}"
-            assert ".".join(map(str, worker)) in outcome, f"{direction}, the worker's version: {outcome}"
+            assert ".".join(map(str, host)) in outcome, (
+                f"{direction}, the host's version: {outcome}"
+            )
+            assert ".".join(map(str, worker)) in outcome, (
+                f"{direction}, the worker's version: {outcome}"
+            )
         else:
             assert outcome == "ok", f"{direction}: {outcome}"
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair[0]} to {pair[1]}")
-def test_the_pair_is_the_one_that_was_asked_for(exchanged: dict[tuple[str, str], dict[str, Any] | str], pair: tuple[str, str]) -> None:
-    """Else the tests above would prove nothing. No old name was imported, which numpy would have warned about."""
+def test_the_pair_is_the_one_that_was_asked_for(
+    exchanged: dict[tuple[str, str], dict[str, Any] | str], pair: tuple[str, str]
+) -> None:
+    """Else the tests above would prove nothing.
+
+    No old name was imported, which numpy would have warned about.
+    """
     found = exchanged[pair]
     if isinstance(found, str):
         pytest.skip(found)
     for side, where in zip(pair, ("host", "worker"), strict=True):
         assert side == "here" or found["versions"][where].startswith(side[:2]), found["versions"]
     assert "numpy.core" not in found["warnings"]["host"]
-    assert "deprecated" not in found["warnings"]["host"].replace("The chararray class is deprecated", "")  # the class itself, in 2.5
+    # the class itself, in 2.5
+    assert "deprecated" not in found["warnings"]["host"].replace(
+        "The chararray class is deprecated", ""
+    )

@@ -1,4 +1,7 @@
-"""The table of ``docs/data.md`` says what the cases show: each of its rows stands for cases, each case stands in a row."""
+"""The table of ``docs/data.md`` says what the cases show.
+
+Each of its rows stands for cases, each case stands in a row.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ import pytest
 from tests.conftest import ROOT
 from tests.data import stdlib_cases, test_special, test_stdlib, torch_cases
 
-numpy_cases = pytest.importorskip("tests.data.numpy_cases", reason="numpy is not installed here", exc_type=ImportError)
+numpy_cases = pytest.importorskip(
+    "tests.data.numpy_cases", reason="numpy is not installed here", exc_type=ImportError
+)
 
 from tests.data import heavy_cases, test_numpy  # noqa: E402 - they need numpy
 
-#: First column of the table -> patterns of the cases' names ("test_..." is a test of ``test_special``).
+#: First column of the table -> patterns of the cases' names ("test_..." is a test of
+#: ``test_special``).
 ROWS: dict[str, tuple[str, ...]] = {
     "arrays of every dtype and memory order": (
         "array *", "0-d *", "Fortran order *", "order *", "empty*", "large", "large Fortran order", "read-only", "32 axes", "in containers",
@@ -97,13 +103,20 @@ def table() -> dict[str, str]:
 
 
 def cases_of(row: str) -> set[str]:
-    return {name for pattern in ROWS[row] for name in EVERYTHING if fnmatch.fnmatchcase(name, pattern)}
+    return {
+        name for pattern in ROWS[row] for name in EVERYTHING if fnmatch.fnmatchcase(name, pattern)
+    }
 
 
 def test_every_row_stands_for_cases() -> None:
     """Every pattern of it, too."""
     assert list(table()) == list(ROWS)
-    idle = [(row, pattern) for row, patterns in ROWS.items() for pattern in patterns if not fnmatch.filter(EVERYTHING, pattern)]
+    idle = [
+        (row, pattern)
+        for row, patterns in ROWS.items()
+        for pattern in patterns
+        if not fnmatch.filter(EVERYTHING, pattern)
+    ]
     assert not idle
 
 
@@ -115,12 +128,27 @@ def test_every_case_stands_in_a_row() -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_says_what_its_cases_show(row: str) -> None:
-    """"Arrives" without a condition only where no case is known to fail; "error" only where one is."""
+    """ "Arrives" without a condition only where no case is known to fail.
+
+    "error" only where one is.
+    """
     says = table()[row]
-    own = {name for pattern in ROWS[row] for name in EVERYTHING if fnmatch.fnmatchcase(name, pattern)}
+    own = {
+        name for pattern in ROWS[row] for name in EVERYTHING if fnmatch.fnmatchcase(name, pattern)
+    }
     # A case that a more particular row names belongs there.
-    particular = {name for other, patterns in ROWS.items() if other != row for name in patterns if name in EXCEPTIONS or name == "list[[]int]"}
-    impossible = {name for name in own & EXCEPTIONS if name not in particular and not (name == "list[int]" and "list[[]int]" in particular)}
+    particular = {
+        name
+        for other, patterns in ROWS.items()
+        if other != row
+        for name in patterns
+        if name in EXCEPTIONS or name == "list[[]int]"
+    }
+    impossible = {
+        name
+        for name in own & EXCEPTIONS
+        if name not in particular and not (name == "list[int]" and "list[[]int]" in particular)
+    }
     if impossible:
         assert says.startswith("error"), f"{sorted(impossible)} do not arrive everywhere"
     elif says.startswith("error"):
@@ -128,6 +156,12 @@ def test_a_row_says_what_its_cases_show(row: str) -> None:
     for name, (_, replacement) in test_stdlib.REPLACED.items():
         if name in ROWS[row]:
             assert f"`{name}` as `{replacement}`" in says
-    versions = {name: number for table_ in (test_stdlib.IMPOSSIBLE, test_stdlib.APART) for name, (number, _) in table_.items()}
+    versions = {
+        name: number
+        for table_ in (test_stdlib.IMPOSSIBLE, test_stdlib.APART)
+        for name, (number, _) in table_.items()
+    }
     for name in impossible & set(versions):
-        assert f"3.{versions[name]}" in says or f"Python 3.{versions[name] - 1}" in says, f"{name}: the version is missing"
+        assert f"3.{versions[name]}" in says or f"Python 3.{versions[name] - 1}" in says, (
+            f"{name}: the version is missing"
+        )

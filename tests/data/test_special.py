@@ -1,4 +1,7 @@
-"""Values that are no plain data: views, generators, deep and huge ones, classes that one side lacks. With workers of every Python."""
+"""Values that are no plain data.
+
+Views, generators, deep and huge ones, classes that one side lacks. With workers of every Python.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from wetlands_executor import CondaEnvExecutor, ExecutionException
 
 DEADLINE = 60
 
-WORK = '''
+WORK = """
 import sys
 
 class OnlyThere:
@@ -75,7 +78,7 @@ def size(value):
 
 def same(value):
     return value
-'''
+"""
 
 
 @pytest.fixture(scope="module", params=interpreters.MINORS)
@@ -100,7 +103,9 @@ def run(python: Interpreter, work: str) -> Iterator[Callable[..., object]]:
     """``run("function", *args)`` in a worker; afterwards the same worker must still be there."""
     with CondaEnvExecutor(str(python.path), max_workers=1) as executor:
         pid = executor.submit(os.getpid).result(DEADLINE)
-        yield lambda function, *arguments: executor.submit(f"{work}:{function}", *arguments).result(DEADLINE)
+        yield lambda function, *arguments: executor.submit(f"{work}:{function}", *arguments).result(
+            DEADLINE
+        )
         assert executor.submit(os.getpid).result(DEADLINE) == pid, "the worker died"
 
 
@@ -122,10 +127,14 @@ def test_a_memoryview_arrives_as_bytes(run: Callable[..., object], value: bytes)
     ],
     ids=["generator", "lock", "socket", "frame", "thread"],
 )
-def test_an_argument_that_cannot_travel(run: Callable[..., object], make: Callable[[], object], word: str) -> None:
+def test_an_argument_that_cannot_travel(
+    run: Callable[..., object], make: Callable[[], object], word: str
+) -> None:
     """Its own task fails, here, with an error that names it."""
     value = make()
-    with pytest.raises((TypeError, pickle.PicklingError), match=f"(?i)cannot pickle.*({word})|({word}).*cannot"):
+    with pytest.raises(
+        (TypeError, pickle.PicklingError), match=f"(?i)cannot pickle.*({word})|({word}).*cannot"
+    ):
         run("same", value)
     if isinstance(value, socket.socket):
         value.close()
@@ -152,7 +161,9 @@ def test_a_deep_argument(run: Callable[..., object]) -> None:
     value: list[object] = []
     for _ in range(100_000):
         value = [value]
-    with pytest.raises((RecursionError, pickle.PicklingError), match="(?i)recursion|stack overflow"):
+    with pytest.raises(
+        (RecursionError, pickle.PicklingError), match="(?i)recursion|stack overflow"
+    ):
         run("depth", value)
     shallow: list[object] = []
     for _ in range(150):
@@ -164,14 +175,20 @@ def test_a_deep_argument(run: Callable[..., object]) -> None:
 
 def test_a_deep_result(run: Callable[..., object]) -> None:
     """Fails its own task there."""
-    with pytest.raises((RecursionError, pickle.PicklingError), match="(?i)recursion|stack overflow"):
+    with pytest.raises(
+        (RecursionError, pickle.PicklingError), match="(?i)recursion|stack overflow"
+    ):
         run("give", "deep")
     assert run("same", 1) == 1
 
 
 def test_a_result_of_a_class_that_is_not_here(run: Callable[..., object]) -> None:
     """An error that names the module."""
-    with pytest.raises(ModuleNotFoundError, match="No module named 'special_work'.*this process lacks, special_work.*return builtin types") as caught:
+    with pytest.raises(
+        ModuleNotFoundError,
+        match="No module named 'special_work'.*this process "
+        "lacks, special_work.*return builtin types",
+    ) as caught:
         run("give", "instance")
     assert caught.value.name == "special_work"
 
@@ -201,8 +218,13 @@ def test_a_group_of_errors(run: Callable[..., object], python: Interpreter) -> N
 def test_an_argument_of_a_class_that_is_not_there(
     run: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: Interpreter
 ) -> None:
-    """An error that names the module, the environment, its Python and where it looked; and the version here."""
-    layouts.write(tmp_path, {"site-packages/only_here_7.py": "__version__ = '3.1'\nclass Thing:\n    pass\n"})
+    """An error that names the module, the environment, its Python and where it looked.
+
+    And the version here.
+    """
+    layouts.write(
+        tmp_path, {"site-packages/only_here_7.py": "__version__ = '3.1'\nclass Thing:\n    pass\n"}
+    )
     monkeypatch.syspath_prepend(tmp_path / "site-packages")
     module = importlib.import_module("only_here_7")
     try:
@@ -220,9 +242,14 @@ def test_an_argument_of_a_class_that_is_not_there(
     assert "only_here_7 is 3.1 in this process and none in the worker's environment" in words
 
 
-def test_a_version_that_lacks_a_name(run: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: Interpreter) -> None:
+def test_a_version_that_lacks_a_name(
+    run: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: Interpreter
+) -> None:
     """Both versions of the package are told."""
-    layouts.write(tmp_path, {"site-packages/versioned/__init__.py": "__version__ = '3.1'\nclass New:\n    pass\n"})
+    layouts.write(
+        tmp_path,
+        {"site-packages/versioned/__init__.py": "__version__ = '3.1'\nclass New:\n    pass\n"},
+    )
     layouts.write(tmp_path, {"there/versioned/__init__.py": "__version__ = '2.0'\n"})
     monkeypatch.syspath_prepend(tmp_path / "site-packages")
     versioned = importlib.import_module("versioned")
@@ -232,7 +259,9 @@ def test_a_version_that_lacks_a_name(run: Callable[..., object], tmp_path: Path,
             with pytest.raises(AttributeError, match="versioned.New") as caught:
                 executor.submit(isinstance, versioned.New(), int).result(DEADLINE)
         assert "versioned 2.0 of the environment" in str(caught.value)
-        assert "versioned is 3.1 in this process and 2.0 in the worker's environment" in str(caught.value)
+        assert "versioned is 3.1 in this process and 2.0 in the worker's environment" in str(
+            caught.value
+        )
     finally:
         sys.modules.pop("versioned")
 
@@ -245,7 +274,9 @@ def test_errors_of_unpickling_that_are_the_users_own(run: Callable[..., object])
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.skipif(psutil.virtual_memory().available < 8 << 30, reason="less than 8 GB of memory are free")
+@pytest.mark.skipif(
+    psutil.virtual_memory().available < 8 << 30, reason="less than 8 GB of memory are free"
+)
 def test_more_than_two_gigabytes(work: str) -> None:
     """There and back, whole, with the oldest Python."""
     found = interpreters.find()[0]
@@ -268,4 +299,3 @@ def test_types_that_are_functions_of_a_version() -> None:
         back = executor.submit(special.itself, alias).result(DEADLINE)
     assert isinstance(back, types.GenericAlias)
     assert back == alias
-

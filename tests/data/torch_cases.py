@@ -1,13 +1,32 @@
-"""Values of torch that travel; the same shape as ``numpy_cases``. Neither torch nor numpy is imported before a value is made."""
+"""Values of torch that travel; the same shape as ``numpy_cases``.
+
+Neither torch nor numpy is imported before a value is made.
+"""
 
 import hashlib
 import pickle
 import warnings
 
-#: Elements of a tensor whose memory is large enough to travel beside the pickle, whatever its dtype.
+#: Elements of a tensor whose memory is large enough to travel beside the pickle, whatever its
+#: dtype.
 LARGE = 140_000
 
-DTYPES = ("float64", "float32", "float16", "bfloat16", "complex64", "complex128", "bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "float8_e4m3fn")
+DTYPES = (
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "complex64",
+    "complex128",
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint16",
+    "float8_e4m3fn",
+)
 
 
 def _of(dtype, count):
@@ -42,7 +61,9 @@ def _twice(torch):
 
 def _sparse(torch):
     places = torch.arange(LARGE)
-    return torch.sparse_coo_tensor(torch.stack([places, places]), places * 0.5, (LARGE, LARGE)).coalesce()
+    return torch.sparse_coo_tensor(
+        torch.stack([places, places]), places * 0.5, (LARGE, LARGE)
+    ).coalesce()
 
 
 def _quantized(torch):
@@ -59,7 +80,11 @@ def _nested(torch):
     return torch.nested.nested_tensor([torch.ones(3), torch.ones(LARGE)])
 
 
-_MADE = {f"torch {dtype}, {size}": _of(dtype, count) for dtype in DTYPES for size, count in (("small", 6), ("large", LARGE))}
+_MADE = {
+    f"torch {dtype}, {size}": _of(dtype, count)
+    for dtype in DTYPES
+    for size, count in (("small", 6), ("large", LARGE))
+}
 _MADE.update(
     {
         "torch tensor without axes": lambda torch: torch.tensor(2.5),
@@ -69,24 +94,34 @@ _MADE.update(
         "torch tensor, large and transposed": lambda torch: torch.arange(LARGE).reshape(7, -1).t(),
         "torch tensor, every second row": lambda torch: torch.arange(LARGE).reshape(-1, 4)[::2],
         "torch tensor, part of a large one": lambda torch: torch.arange(LARGE)[100:110],
-        "torch tensor, channels last": lambda torch: torch.arange(float(LARGE)).reshape(2, 7, 10, 1000).to(memory_format=torch.channels_last),
+        "torch tensor, channels last": lambda torch: (
+            torch.arange(float(LARGE)).reshape(2, 7, 10, 1000).to(memory_format=torch.channels_last)
+        ),
         "torch tensor, expanded": lambda torch: torch.arange(3).expand(5, 3),
         "torch tensor, conjugated": lambda torch: torch.full((LARGE,), 1 + 2j).conj(),
         "torch tensor, negated": lambda torch: torch.full((LARGE,), 1 + 2j).conj().imag,
         "torch tensor with requires_grad": lambda torch: torch.ones(LARGE, requires_grad=True),
         "torch tensor with a gradient": _graded,
         "torch tensor with an attribute": _attributed,
-        "torch tensor, result of a computation": lambda torch: torch.ones(LARGE, requires_grad=True) * 2,
+        "torch tensor, result of a computation": lambda torch: (
+            torch.ones(LARGE, requires_grad=True) * 2
+        ),
         "torch tensor, sparse": _sparse,
         "torch tensor, quantized": _quantized,
         "torch tensor, nested": _nested,
         "torch tensor twice": _twice,
         "torch tensors beside numpy arrays": _with_numpy,
         "torch parameter": lambda torch: torch.nn.Parameter(torch.ones(3)),
-        "torch parameter, large": lambda torch: torch.nn.Parameter(torch.ones(LARGE), requires_grad=False),
+        "torch parameter, large": lambda torch: torch.nn.Parameter(
+            torch.ones(LARGE), requires_grad=False
+        ),
         "torch module": _module,
         "torch state of a module": lambda torch: _module(torch).state_dict(),
-        "torch dtype, size and device": lambda torch: [torch.bfloat16, torch.Size([2, 3]), torch.device("cpu")],
+        "torch dtype, size and device": lambda torch: [
+            torch.bfloat16,
+            torch.Size([2, 3]),
+            torch.device("cpu"),
+        ],
         "torch storage": lambda torch: torch.arange(LARGE).untyped_storage(),
     }
 )
@@ -113,7 +148,10 @@ def make(name):
 
 
 def expected(value):
-    """Return the description of what arrives if torch's own pickle is read again; or should, where torch cannot read it."""
+    """Return the description of what arrives if torch's own pickle is read again.
+
+    Or should, where torch cannot read it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -136,13 +174,28 @@ def _describe(value):
 
     kind = type(value).__name__
     if isinstance(value, torch.Tensor):
-        found = [kind, str(value.dtype), str(value.shape) if not value.is_nested else "", str(value.layout), value.requires_grad, value.is_leaf]
+        found = [
+            kind,
+            str(value.dtype),
+            str(value.shape) if not value.is_nested else "",
+            str(value.layout),
+            value.requires_grad,
+            value.is_leaf,
+        ]
         found += [value.is_conj(), value.is_neg(), vars(value).get("unit")]
         if value.layout == torch.strided and not value.is_nested:
-            found += [list(value.stride()), value.storage_offset(), value.untyped_storage().nbytes()]
+            found += [
+                list(value.stride()),
+                value.storage_offset(),
+                value.untyped_storage().nbytes(),
+            ]
         if value.is_nested:
             return [*found, [_describe(each) for each in value.unbind()]]
-        dense = value.detach().to_dense() if value.is_sparse and value.numel() < 10**6 else value.detach()
+        dense = (
+            value.detach().to_dense()
+            if value.is_sparse and value.numel() < 10**6
+            else value.detach()
+        )
         if dense.is_sparse:
             return [*found, _describe(dense.indices()), _describe(dense.values())]
         if dense.is_quantized:

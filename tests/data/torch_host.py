@@ -1,6 +1,9 @@
-"""A host with torch: ``python -m tests.data.torch_host CHECK WORKER_PYTHON`` ends well, or says what is wrong.
+"""A host with torch.
 
-Both sides have torch. ``torch_cases`` shows what values become; here is whose their memory is, and that nothing else has changed.
+``python -m tests.data.torch_host CHECK WORKER_PYTHON`` ends well, or says what is wrong.
+
+Both sides have torch. ``torch_cases`` shows what values become; here is whose their memory is, and
+that nothing else has changed.
 """
 
 from __future__ import annotations
@@ -100,7 +103,11 @@ def without_a_copy(executor: CondaEnvExecutor, _: str) -> None:
 
 def gradients(executor: CondaEnvExecutor, _: str) -> None:
     """What arrives can be trained."""
-    assert bool((executor.submit(gradient, torch.ones(LARGE, requires_grad=True)).result(DEADLINE) == 3).all())
+    assert bool(
+        (
+            executor.submit(gradient, torch.ones(LARGE, requires_grad=True)).result(DEADLINE) == 3
+        ).all()
+    )
     torch.manual_seed(0)
     module, data = torch.nn.Linear(400, 400), torch.ones(500, 400)
     there = executor.submit(trained, module, data).result(DEADLINE)
@@ -131,7 +138,14 @@ def files(executor: CondaEnvExecutor, folder: str) -> None:
 def functions(executor: CondaEnvExecutor, _: str) -> None:
     """Beside functions that travel by value, in both directions; and in closures."""
     factor = torch.full((LARGE,), 3)
-    assert bool((executor.submit(lambda tensor: tensor * factor, torch.full((LARGE,), 2)).result(DEADLINE) == 6).all())
+    assert bool(
+        (
+            executor.submit(lambda tensor: tensor * factor, torch.full((LARGE,), 2)).result(
+                DEADLINE
+            )
+            == 6
+        ).all()
+    )
     scale, tensor = executor.submit(unlike_any, torch.full((LARGE,), 5)).result(DEADLINE)
     assert bool((scale(factor) == 15).all())
     assert bool((tensor == 5).all())
@@ -168,7 +182,10 @@ def many(executor: CondaEnvExecutor, _: str) -> None:
 
 
 def older_torch(_executor: CondaEnvExecutor, _: str) -> None:
-    """A torch before 2.0, which lacks these names, gets a copy in a storage of its own kind. None was tried: this one says that it is old."""
+    """A torch before 2.0, which lacks these names, gets a copy in a storage of its own kind.
+
+    None was tried: this one says that it is old.
+    """
     from wetlands_executor.worker import tensors
 
     version, torch.__version__ = torch.__version__, "1.13.1"
@@ -182,7 +199,18 @@ def older_torch(_executor: CondaEnvExecutor, _: str) -> None:
 
 CHECKS = {
     check.__name__: check
-    for check in (private, without_a_copy, gradients, parts, files, functions, tried_again, grown, many, older_torch)
+    for check in (
+        private,
+        without_a_copy,
+        gradients,
+        parts,
+        files,
+        functions,
+        tried_again,
+        grown,
+        many,
+        older_torch,
+    )
 }
 
 

@@ -3,12 +3,14 @@
 What the opening line of a snippet may say, in the page itself::
 
     ```python                        run, in order, all of a page in one namespace
-    ```python title="segment.py"     written to that file in the page's folder before anything runs; not run by itself
-    ```python requires="trio"        run only where these modules can be imported (several: separated by commas)
-    ```text                          right after a snippet: what it prints; ``...`` stands for anything
+    ```python title="segment.py"     written to that file in the page's folder before anything runs;
+    not run by itself ```python requires="trio"        run only where these modules can be imported
+    (several: separated by commas) ```text                          right after a snippet: what it
+    prints; ``...`` stands for anything
 
-A page becomes one script of as many lines: what is no snippet is blank, the opening and closing lines say on standard output where a
-snippet begins and ends. So a traceback names the line of the page, and each snippet's output can be told from the next one's.
+A page becomes one script of as many lines: what is no snippet is blank, the opening and closing
+lines say on standard output where a snippet begins and ends. So a traceback names the line of the
+page, and each snippet's output can be told from the next one's.
 """
 
 from __future__ import annotations
@@ -69,9 +71,15 @@ def obstacle(modules: Iterable[str]) -> str:
         package = module.partition(".")[0]
         if importlib.util.find_spec(package) is None or importlib.util.find_spec(module) is None:
             return f"{module} is not installed"
-        if package == "PySide6" and sys.version_info < (3, 12) and importlib.metadata.version("PySide6-Essentials") == "6.12.0":
+        if (
+            package == "PySide6"
+            and sys.version_info < (3, 12)
+            and importlib.metadata.version("PySide6-Essentials") == "6.12.0"
+        ):
             # It drops a reference to True with each emit; from Python 3.12 on True is immortal.
-            return "Signal.emit of PySide6 6.12.0 ends this version of Python after some hundred calls"
+            return (
+                "Signal.emit of PySide6 6.12.0 ends this version of Python after some hundred calls"
+            )
     return ""
 
 
@@ -104,10 +112,17 @@ def snippets(page: Path) -> list[Snippet]:
             attributes = dict(_ATTRIBUTE.findall(rest))
             if _ATTRIBUTE.sub("", rest).strip() or attributes.keys() - {"title", "requires"}:
                 raise ValueError(f"{page.name}:{number + 1}: what does {rest!r} mean?")
-            requires = tuple(filter(None, attributes.get("requires", "").replace(" ", "").split(",")))
+            requires = tuple(
+                filter(None, attributes.get("requires", "").replace(" ", "").split(","))
+            )
             found.append(Snippet(page.name, number + 1, body, attributes.get("title"), requires))
             last_end = end
-        elif language == "text" and found and found[-1].title is None and not any(line.strip() for line in lines[last_end + 1 : number]):
+        elif (
+            language == "text"
+            and found
+            and found[-1].title is None
+            and not any(line.strip() for line in lines[last_end + 1 : number])
+        ):
             found[-1].output = "\n".join(body)
         number = end + 1
     return found
@@ -116,7 +131,11 @@ def snippets(page: Path) -> list[Snippet]:
 def unbound(part: Snippet) -> set[str]:
     """Return the names that a snippet reads although it neither imports nor binds them anywhere, and that are not built in."""
     table = symtable.symtable("\n".join(part.code) + "\n", str(part), "exec")
-    bound = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    bound = {
+        symbol.get_name()
+        for symbol in table.get_symbols()
+        if symbol.is_assigned() or symbol.is_imported()
+    }
     known = bound | set(dir(builtins)) | {"__name__", "__file__"}
     missing: set[str] = set()
     scopes = [table]
@@ -124,7 +143,11 @@ def unbound(part: Snippet) -> set[str]:
         scope = scopes.pop()
         scopes += scope.get_children()
         for symbol in scope.get_symbols():
-            if symbol.is_referenced() and (symbol.is_global() or scope is table) and symbol.get_name() not in known:
+            if (
+                symbol.is_referenced()
+                and (symbol.is_global() or scope is table)
+                and symbol.get_name() not in known
+            ):
                 missing.add(symbol.get_name())
     return missing
 
@@ -159,12 +182,22 @@ def outputs(stdout: str) -> dict[int, str]:
 
 
 def difference(expected: str, printed: str) -> str:
-    """Compare what a page says with what came; empty if they agree. ``...`` in a line stands for any part of it, alone for any lines."""
-    pattern = "\n".join("*" if line.strip() == "..." else _glob(line.rstrip()) for line in expected.strip().splitlines())
+    """Compare what a page says with what came; empty if they agree.
+
+    ``...`` in a line stands for any part of it, alone for any lines.
+    """
+    pattern = "\n".join(
+        "*" if line.strip() == "..." else _glob(line.rstrip())
+        for line in expected.strip().splitlines()
+    )
     actual = "\n".join(line.rstrip() for line in printed.strip().splitlines())
     if fnmatch.fnmatchcase(actual, pattern):
         return ""
-    return "\n".join(difflib.unified_diff(expected.strip().splitlines(), actual.splitlines(), "the page", "printed", lineterm=""))
+    return "\n".join(
+        difflib.unified_diff(
+            expected.strip().splitlines(), actual.splitlines(), "the page", "printed", lineterm=""
+        )
+    )
 
 
 def _glob(line: str) -> str:
@@ -189,5 +222,9 @@ def leads_somewhere(page: Path, target: str) -> bool:
         return False
     if not section:
         return True
-    headings = re.findall(r"^#+\s+(.*)$", _FENCED.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
-    return section in {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    headings = re.findall(
+        r"^#+\s+(.*)$", _FENCED.sub("", path.read_text(encoding="utf-8")), re.MULTILINE
+    )
+    return section in {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings
+    }

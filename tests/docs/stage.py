@@ -1,7 +1,10 @@
-"""What stands around the snippets of a page: environments of the names that the pages use, a home folder, files.
+"""What stands around the snippets of a page.
 
-The environments are conda prefixes as far as ``Environment.find`` can tell (``conda-meta/history``, ``bin/python``) and hold nothing but the
-interpreter that runs the tests. Workers in them are real ones.
+Environments of the names that the pages use, a home folder, files.
+
+The environments are conda prefixes as far as ``Environment.find`` can tell (``conda-meta/history``,
+``bin/python``) and hold nothing but the interpreter that runs the tests. Workers in them are real
+ones.
 """
 
 from __future__ import annotations
@@ -18,8 +21,13 @@ ENVIRONMENTS = ("cellpose", "stardist", "statistics")
 
 #: Of a page: what stands in for what this machine cannot have.
 SUBSTITUTIONS: dict[str, dict[str, str]] = {
-    "environments.md": {"/usr/bin/python3.9": sys.executable, "module load cuda/12": "export CUDA=12", '"/data"': '"../data"'},
-    # No screen: an interpreter without windows has the same event loop, which runs until there are fewer windows than this.
+    "environments.md": {
+        "/usr/bin/python3.9": sys.executable,
+        "module load cuda/12": "export CUDA=12",
+        '"/data"': '"../data"',
+    },
+    # No screen: an interpreter without windows has the same event loop, which runs until there are
+    # fewer windows than this.
     "gui.md": {"tkinter.Tk()": "tkinter.Tcl()", "root.mainloop()": "root.mainloop(-1)"},
 }
 
@@ -31,7 +39,16 @@ FILES: dict[str, dict[str, str]] = {
     },
 }
 
-_VARIABLES_OF_CONDA = ("CONDA_", "MAMBA_", "PIXI_", "CONDARC", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "XDG_CONFIG_HOME")
+_VARIABLES_OF_CONDA = (
+    "CONDA_",
+    "MAMBA_",
+    "PIXI_",
+    "CONDARC",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "XDG_CONFIG_HOME",
+)
 
 
 def make_environment(prefix: Path, commands: tuple[str, ...] = ()) -> Path:
@@ -47,8 +64,13 @@ def make_environment(prefix: Path, commands: tuple[str, ...] = ()) -> Path:
 
 
 def variables(home: Path) -> dict[str, str]:
-    """Return the environment variables of a page's process: nothing of this machine's conda, the project importable, no screen needed."""
-    found = {key: value for key, value in os.environ.items() if not key.startswith(_VARIABLES_OF_CONDA)}
+    """Return the environment variables of a page's process.
+
+    Nothing of this machine's conda, the project importable, no screen needed.
+    """
+    found = {
+        key: value for key, value in os.environ.items() if not key.startswith(_VARIABLES_OF_CONDA)
+    }
     return {
         **found,
         "HOME": str(home),
@@ -73,9 +95,13 @@ def set_up(page: str, folder: Path) -> tuple[Path, dict[str, str]]:
     for name, text in FILES.get(page, {}).items():
         (work / name).write_text(text)
     if page == "environments.md":
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(work / ".venv")], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "venv", "--without-pip", str(work / ".venv")], check=True
+        )
         project = folder / "segmentation"
         make_environment(project / ".pixi" / "envs" / "default")
-        (project / "pixi.toml").write_text('[workspace]\nname = "segmentation"\nchannels = []\nplatforms = ["linux-64"]\n')
+        (project / "pixi.toml").write_text(
+            '[workspace]\nname = "segmentation"\nchannels = []\nplatforms = ["linux-64"]\n'
+        )
         (folder / "data").mkdir()
     return work, variables(home)

@@ -1,4 +1,7 @@
-"""The programs in ``docs/examples`` run, each in a process of its own; those that need an absent package are skipped and say so."""
+"""The programs in ``docs/examples`` run, each in a process of its own.
+
+Those that need an absent package are skipped and say so.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "trio_bridge": ("trio",),
 }
 
-#: Exit code of a test program that finds out itself that it cannot run here; the reason is the last line that it prints.
+#: Exit code of a test program that finds out itself that it cannot run here; the reason is the last
+#: line that it prints.
 CANNOT_RUN = 77
 
 
@@ -35,11 +39,16 @@ def need(example: str) -> None:
 
 
 def run(program: str, folder: Path, *arguments: str) -> str:
-    """Run a program that may import the examples; return what it printed. An environment named ``cellpose`` is there for it."""
+    """Run a program that may import the examples; return what it printed.
+
+    An environment named ``cellpose`` is there for it.
+    """
     work, variables = stage.set_up("", folder)
     variables["PYTHONPATH"] += f":{EXAMPLES}"
     command = [sys.executable, "-c", program, *arguments]
-    done = subprocess.run(command, cwd=work, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=work, env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
     if done.returncode == CANNOT_RUN:
         pytest.skip(done.stdout.strip().splitlines()[-1])
     assert done.returncode == 0, f"{done.stderr}\nprinted:\n{done.stdout}"
@@ -61,7 +70,10 @@ def test_every_example_has_a_test() -> None:
 def test_example_runs_as_a_program(example: str, tmp_path: Path) -> None:
     """As its first lines say: with a name, and with none."""
     need(example)
-    program = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    program = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], "
+        "run_name='__main__')"
+    )
     assert run(program, tmp_path, str(EXAMPLES / f"{example}.py"), "cellpose")
 
 
@@ -75,20 +87,33 @@ def test_trio_example(tmp_path: Path) -> None:
     """The same in trio."""
     need("trio_bridge")
     found = result("import trio, trio_bridge; print(trio.run(trio_bridge.main))", tmp_path)
-    assert found == {"results": {1: 1, 2: 2, 3: 3}, "first": "started", "last": "completion", "endless": "canceled"}
+    assert found == {
+        "results": {1: 1, 2: 2, 3: 3},
+        "first": "started",
+        "last": "completion",
+        "endless": "canceled",
+    }
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_anyio_example(backend: str, tmp_path: Path) -> None:
     """The same in anyio, on both backends."""
     need("anyio_bridge")
-    program = "import sys, anyio, anyio_bridge; print(anyio.run(anyio_bridge.main, backend=sys.argv[1]))"
-    assert result(program, tmp_path, backend) == {"results": {1: 1, 2: 2, 3: 3}, "endless": "canceled"}
+    program = (
+        "import sys, anyio, anyio_bridge; print(anyio.run(anyio_bridge.main, backend=sys.argv[1]))"
+    )
+    assert result(program, tmp_path, backend) == {
+        "results": {1: 1, 2: 2, 3: 3},
+        "endless": "canceled",
+    }
 
 
 def test_notebook_example(tmp_path: Path) -> None:
     """The last text shows three full bars."""
-    program = "import asyncio, notebook_progress as n; t = []; r = asyncio.run(n.main(None, t.append)); print((r, t[-1].count('#' * 30), len(t)))"
+    program = (
+        "import asyncio, notebook_progress as n; t = []; r = asyncio.run(n.main(None, t.append)); "
+        "print((r, t[-1].count('#' * 30), len(t)))"
+    )
     results, full, drawings = result(program, tmp_path)
     assert (results, full) == ([5, 10, 15], 3)
     assert drawings >= 2
@@ -179,7 +204,10 @@ print((full, cancelled, left, task.status.value))
 
 
 def test_qt_example_with_widgets(tmp_path: Path) -> None:
-    """The window, off screen: the bar fills, the button cancels, closing the window ends the work."""
+    """The window, off screen.
+
+    The bar fills, the button cancels, closing the window ends the work.
+    """
     need("qt_progress")
     full, cancelled, left, status = result(QT_WINDOW, tmp_path)
     assert full == ("Cancel", 100, "completed", "Start")

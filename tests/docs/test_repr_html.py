@@ -1,4 +1,7 @@
-"""What a notebook shows of a task and of an executor: well-formed, escaped, self-contained HTML that tells the state."""
+"""What a notebook shows of a task and of an executor.
+
+Well-formed, escaped, self-contained HTML that tells the state.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,12 @@ def show(thing: object) -> Page:
 
 def widths(page: Page) -> list[float]:
     """Return the widths of all bars, in percent."""
-    return [float(found) for key, value in page.attributes if key == "style" for found in re.findall(r"\bwidth:([\d.]+)%", value)]
+    return [
+        float(found)
+        for key, value in page.attributes
+        if key == "style"
+        for found in re.findall(r"\bwidth:([\d.]+)%", value)
+    ]
 
 
 @pytest.fixture
@@ -84,7 +92,9 @@ def fail_with_markup() -> None:
 
 def test_pending_running_and_completed(executor: CondaEnvExecutor, tmp_path: Path) -> None:
     """One task through its life; the executor in the middle of it."""
-    task = executor.options(name="watch & <see>", start=False).submit(wait_for_file, str(tmp_path / "go"))
+    task = executor.options(name="watch & <see>", start=False).submit(
+        wait_for_file, str(tmp_path / "go")
+    )
     page = show(task)
     assert "pending" in page.text
     assert "watch & <see>" in page.text

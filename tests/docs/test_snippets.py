@@ -33,22 +33,35 @@ def run_page(page: Path, folder: Path) -> dict[int, str]:
     source = pages.script(parts, stage.SUBSTITUTIONS.get(page.name, {}))
     (work / "page.py").write_text(source, encoding="utf-8")
     # Bytes, because a text pipe would take a progress bar's \r for a line's end.
-    done = subprocess.run([sys.executable, "page.py"], cwd=work, env=variables, capture_output=True, timeout=LIMIT, check=False)
+    done = subprocess.run(
+        [sys.executable, "page.py"],
+        cwd=work,
+        env=variables,
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
     printed, errors = done.stdout.decode(), done.stderr.decode()
-    assert done.returncode == 0, f"{page.name} failed (line numbers are the page's):\n{errors}\nprinted:\n{printed}"
+    assert done.returncode == 0, (
+        f"{page.name} failed (line numbers are the page's):\n{errors}\nprinted:\n{printed}"
+    )
     _printed[page] = pages.outputs(printed)
     return _printed[page]
 
 
 @pytest.mark.parametrize(("page", "parts"), _ALL, ids=[page.name for page, _ in _ALL])
-def test_page_runs_and_prints_what_it_says(page: Path, parts: list[pages.Snippet], tmp_path: Path) -> None:
+def test_page_runs_and_prints_what_it_says(
+    page: Path, parts: list[pages.Snippet], tmp_path: Path
+) -> None:
     """All snippets that need nothing special."""
     printed = run_page(page, tmp_path)
     wrong = []
     for part in parts:
         if part.title is None and not part.obstacle:
             assert part.line in printed, f"{part} did not run"
-            if part.output is not None and (difference := pages.difference(part.output, printed[part.line])):
+            if part.output is not None and (
+                difference := pages.difference(part.output, printed[part.line])
+            ):
                 wrong.append(f"{part} printed something else:\n{difference}")
     assert not wrong, "\n".join(wrong)
 
@@ -86,13 +99,20 @@ def _as_file(folder: Path, code: str) -> tuple[list[str], str]:
 
 @pytest.mark.parametrize(
     "paste",
-    [_as_file, lambda _, code: ([sys.executable, "-"], code), lambda _, code: ([sys.executable, "-c", code], "")],
+    [
+        _as_file,
+        lambda _, code: ([sys.executable, "-"], code),
+        lambda _, code: ([sys.executable, "-c", code], ""),
+    ],
     ids=["file", "standard input", "-c"],
 )
 def test_the_first_snippet_of_the_readme_needs_nothing_but_the_package(
     tmp_path: Path, paste: Callable[[Path, str], tuple[list[str], str]]
 ) -> None:
-    """A reader pastes it in any folder: no environment, no other file, and no home folder with settings."""
+    """A reader pastes it in any folder.
+
+    No environment, no other file, and no home folder with settings.
+    """
     assert _FIRST.title is None
     assert not _FIRST.requires
     assert _FIRST.output
@@ -100,7 +120,14 @@ def test_the_first_snippet_of_the_readme_needs_nothing_but_the_package(
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(
-        command, input=text, cwd=tmp_path, env=stage.variables(home), capture_output=True, text=True, timeout=LIMIT, check=False
+        command,
+        input=text,
+        cwd=tmp_path,
+        env=stage.variables(home),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert not pages.difference(_FIRST.output, done.stdout)
@@ -124,14 +151,26 @@ def test_a_first_snippet_carries_its_imports(part: pages.Snippet) -> None:
 
 
 def test_names_that_a_snippet_lacks_are_found() -> None:
-    """By example: what is imported, assigned, an argument, a builtin or a loop's variable is there."""
+    """By example.
+
+    What is imported, assigned, an argument, a builtin or a loop's variable is there.
+    """
 
     def lacks(code: str) -> set[str]:
         return pages.unbound(pages.Snippet("p.md", 1, code.splitlines(), None, ()))
 
-    assert lacks("with CondaEnvExecutor() as e:\n    e.submit(print, np.ones(3))") == {"CondaEnvExecutor", "np"}
-    assert not lacks("import a.b, c as d\ndef f(x, *y, **z): return a, d, x, y, z, f\nfor i in []: print(i, [j for j in i])")
-    assert not lacks("from m import g\ntry: g()\nexcept OSError as error: print(error)\nprint(__name__, lambda q: q)")
+    assert lacks("with CondaEnvExecutor() as e:\n    e.submit(print, np.ones(3))") == {
+        "CondaEnvExecutor",
+        "np",
+    }
+    assert not lacks(
+        "import a.b, c as d\ndef f(x, *y, **z): return a, d, x, y, z, f\nfor i in "
+        "[]: print(i, [j for j in i])"
+    )
+    assert not lacks(
+        "from m import g\ntry: g()\nexcept OSError as error: "
+        "print(error)\nprint(__name__, lambda q: q)"
+    )
 
 
 def test_output_with_dots_is_compared() -> None:
@@ -153,8 +192,17 @@ def test_a_page_is_taken_apart(tmp_path: Path) -> None:
     ]
     page.write_text("# P\n\n" + "\n\n".join(blocks) + "\n")
     first, second, third = pages.snippets(page)
-    assert (first.title, second.output, third.obstacle) == ("f.py", "2", "no_such_module_here is not installed")
-    done = subprocess.run([sys.executable, "-c", pages.script([first, second, third], {})], capture_output=True, text=True, check=True)
+    assert (first.title, second.output, third.obstacle) == (
+        "f.py",
+        "2",
+        "no_such_module_here is not installed",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", pages.script([first, second, third], {})],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert pages.outputs(done.stdout) == {7: "2"}
     page.write_text("```python\nnever closed\n")
     with pytest.raises(ValueError, match="not closed"):

@@ -1,1 +1,5 @@
-"""Attacks on the executor: every process may die, hang, fork, close or print anything at any moment, and only the culprit may suffer."""
+"""Attacks on the executor.
+
+Every process may die, hang, fork, close or print anything at any moment, and only the culprit may
+suffer.
+"""

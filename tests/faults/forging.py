@@ -1,4 +1,7 @@
-"""What the tests of containment call in workers: tasks that write forged frames into their worker's results pipe. Imported by workers."""
+"""What the tests of containment call in workers.
+
+Tasks that write forged frames into their worker's results pipe. Imported by workers.
+"""
 
 import os
 import pickle
@@ -73,7 +76,9 @@ SHAPES = {
     "number 0": lambda kind, data: frame(kind, 0, data),
     "unknown number": lambda kind, data: frame(kind, 1 << 39, data),
     "number before": lambda kind, data: frame(kind, _runner().item - 1, data),
-    "numbers behind": lambda kind, data: b"".join(frame(kind, _runner().item + more, data) for more in range(1, 30)),
+    "numbers behind": lambda kind, data: b"".join(
+        frame(kind, _runner().item + more, data) for more in range(1, 30)
+    ),
     "place 1": lambda kind, data: frame(kind, _runner().item | 1 << 40, data),
     "place behind": lambda kind, data: frame(kind, _runner().item | 3 << 40, data),
     "negative": lambda kind, data: frame(kind, -1, data),
@@ -127,12 +132,20 @@ def write_random(seed):
     # An outcome of its own and then one of the next call cannot be told from what a worker sends.
     shapes = [shape for shape in SHAPES if shape != "numbers behind"]
     for _ in range(rng.randrange(1, 5)):
-        whole = bytearray(SHAPES[rng.choice(shapes)](rng.randrange(40), rng.choice(list(PAYLOADS.values()))))
+        whole = bytearray(
+            SHAPES[rng.choice(shapes)](rng.randrange(40), rng.choice(list(PAYLOADS.values())))
+        )
         for _ in range(rng.randrange(4)):
             whole[rng.randrange(len(whole))] = rng.randrange(256)
-        data += bytes(whole[: rng.randrange(len(whole) + 1)]) if rng.random() < 0.3 else bytes(whole)
+        data += (
+            bytes(whole[: rng.randrange(len(whole) + 1)]) if rng.random() < 0.3 else bytes(whole)
+        )
         if rng.random() < 0.3:
-            data += rng.randbytes(rng.randrange(100)) if hasattr(rng, "randbytes") else bytes(rng.randrange(256) for _ in range(50))
+            data += (
+                rng.randbytes(rng.randrange(100))
+                if hasattr(rng, "randbytes")
+                else bytes(rng.randrange(256) for _ in range(50))
+            )
     _write(data)
     return seed
 

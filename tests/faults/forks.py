@@ -1,7 +1,8 @@
 """Programs whose process forks where it may: each child uses a new executor on all its threads.
 
-Run as ``python -m tests.faults.forks NAME SEED [ARGUMENT]``; prints the exit codes of the children. A
-child that is not well ends with 1 (it hangs, and has shown its threads), 3 or 4 (it has shown why).
+Run as ``python -m tests.faults.forks NAME SEED [ARGUMENT]``; prints the exit codes of the children.
+A child that is not well ends with 1 (it hangs, and has shown its threads), 3 or 4 (it has shown
+why).
 """
 
 from __future__ import annotations
@@ -70,7 +71,12 @@ def pool_thread(_rng: random.Random, place: str) -> None:
     with CondaEnvExecutor(max_workers=1) as executor:
         executor.submit(pow, 2, 3).result(DEADLINE)
         pool, done = executor._pool, threading.Event()
-        put = {"io": pool.post, "output": pool.output.thread.put, "start": pool.starter.thread.put, "callbacks": pool.callbacks.put}[place]
+        put = {
+            "io": pool.post,
+            "output": pool.output.thread.put,
+            "start": pool.starter.thread.put,
+            "callbacks": pool.callbacks.put,
+        }[place]
 
         def act() -> None:
             fork()
@@ -152,13 +158,18 @@ class _Garbage:
 
 
 def finalizer(rng: random.Random) -> None:
-    """Fork in finalizers, wherever the collector runs them; often where descriptors are made, under a lock."""
+    """Fork in finalizers, wherever the collector runs them.
+
+    Often where descriptors are made, under a lock.
+    """
+
     def start() -> None:
         with CondaEnvExecutor(max_workers=1) as executor:
             executor.submit(lambda: 7).result(DEADLINE)
             executor.submit(print, "", end="").result(DEADLINE)
 
-    start()  # below a finalizer that runs inside an import, that module would stay half made in the child
+    # below a finalizer that runs inside an import, that module would stay half made in the child
+    start()
     gc.set_threshold(40, 2, 2)
     _Garbage(rng)
     for _ in range(3):
@@ -198,7 +209,12 @@ def half_made(_rng: random.Random, module: str) -> None:
         fork()
 
     def watch(event: str, args: tuple[object, ...]) -> None:
-        if event == "open" and not seen and f"{module}." in str(args[0]) and "wetlands" in str(args[0]):
+        if (
+            event == "open"
+            and not seen
+            and f"{module}." in str(args[0])
+            and "wetlands" in str(args[0])
+        ):
             seen.append(threading.Thread(target=act))
             seen[0].start()
             begun.wait()

@@ -1,4 +1,7 @@
-"""What tasks do to the descriptors of their process, by accident: only that task, or its worker, may be harmed."""
+"""What tasks do to the descriptors of their process, by accident.
+
+Only that task, or its worker, may be harmed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Programs that tests run as hosts of their own (``Host`` in ``conftest.py``): ``python -m tests.faults.hosts NAME ARGS``."""
+"""Programs that tests run as hosts of their own (``Host`` in ``conftest.py``).
+
+``python -m tests.faults.hosts NAME ARGS``.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,12 @@ def busy(what):
             elif what == "output":
                 executor.submit(work.announce_and_flood, meeting.address)
         guests = [meeting.next() for _ in range(2)]
-        print(*(guest.pid for guest in guests), *(guest.label for guest in guests if guest.label), file=real, flush=True)
+        print(
+            *(guest.pid for guest in guests),
+            *(guest.label for guest in guests if guest.label),
+            file=real,
+            flush=True,
+        )
         sys.stdin.readline()
 
 
@@ -97,7 +105,10 @@ def spawning():
 
 
 def fork():
-    """Fork this process, which has threads. From CPython 3.15 on the warning of that comes before the fork, and is an error here."""
+    """Fork this process, which has threads.
+
+    From CPython 3.15 on the warning of that comes before the fork, and is an error here.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
@@ -150,7 +161,9 @@ def forked_errors():
             "shutdown": executor.shutdown,
             "shutdown_cancel": lambda: executor.shutdown(cancel_futures=True),
             "exit": lambda: executor.__exit__(None, None, None) and 1,
-            "interrupt": lambda: executor.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None) and 1,
+            "interrupt": lambda: (
+                executor.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None) and 1
+            ),
             "kill": executor.kill_workers,
             "terminate": executor.terminate_workers,
         }.items():
@@ -165,7 +178,10 @@ def forked_errors():
 
 
 def forked_strangers():
-    """A child's own files get the numbers of the descriptors that were closed for it; they are left alone."""
+    """A child's own files get the numbers of the descriptors that were closed for it.
+
+    They are left alone.
+    """
     executor = CondaEnvExecutor(max_workers=2).launch()
     holder = [executor]
 
@@ -191,9 +207,12 @@ def forked_strangers():
 
 def _count_new(before):
     """Return how many descriptors are new, and tell which."""
-    new = [f"/proc/self/fd/{number}" for number in sorted(set(os.listdir("/proc/self/fd")) - before)]
+    new = [
+        f"/proc/self/fd/{number}" for number in sorted(set(os.listdir("/proc/self/fd")) - before)
+    ]
     new = [os.readlink(path) for path in new if os.path.lexists(path)]
-    new = [path for path in new if not path.endswith(".py")]  # a source that another thread was just reading for a worker's bundle
+    # a source that another thread was just reading for a worker's bundle
+    new = [path for path in new if not path.endswith(".py")]
     if new:
         os.write(2, f"left: {new}\n".encode())
     return min(60, len(new))
@@ -258,7 +277,10 @@ class _Critical(logging.Handler):
 
 
 def _storm(calls, counts):
-    """Make calls while an exception hits this thread every millisecond; the only function that is not hit itself."""
+    """Make calls while an exception hits this thread every millisecond.
+
+    The only function that is not hit itself.
+    """
     signal.signal(signal.SIGALRM, _strike)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     while counts["calls"] < counts["wanted"] and counts["timeouts"] == 0:
@@ -270,11 +292,13 @@ def _storm(calls, counts):
         except RuntimeError as error:
             if "lock" not in str(error):
                 raise
-            counts["struck"] += 1  # the standard library's Condition, struck between acquiring and entering
+            # the standard library's Condition, struck between acquiring and entering
+            counts["struck"] += 1
         except TimeoutError:
             counts["timeouts"] += 1
     signal.setitimer(signal.ITIMER_REAL, 0)
-    # The function of C: within the one of the module `signal`, which is Python, the last strike could still come, and would leave this function.
+    # The function of C: within the one of the module `signal`, which is Python, the last strike
+    # could still come, and would leave this function.
     _signal.signal(_signal.SIGALRM, _signal.SIG_IGN)
 
 
@@ -302,7 +326,16 @@ def struck_every_millisecond(count):
     counts = {"wanted": int(count), "calls": 0, "struck": 0, "timeouts": 0}
     _storm(calls, counts)
     lost = [task for task in tasks if not _finished(task)]
-    say("calls", counts["calls"], "struck", counts["struck"], "timeouts", counts["timeouts"], "lost", len(lost))
+    say(
+        "calls",
+        counts["calls"],
+        "struck",
+        counts["struck"],
+        "timeouts",
+        counts["timeouts"],
+        "lost",
+        len(lost),
+    )
     for _ in range(200):
         assert executor.submit(abs, -5).result(10) == 5
     assert list(executor.map(abs, range(-200, 0))) == list(range(200, 0, -1))
@@ -326,7 +359,13 @@ class StruckInterrupt(Struck, KeyboardInterrupt):
     pass
 
 
-KINDS = {"struck": Struck, "value": StruckValue, "index": StruckIndex, "timeout": StruckTimeout, "interrupt": StruckInterrupt}
+KINDS = {
+    "struck": Struck,
+    "value": StruckValue,
+    "index": StruckIndex,
+    "timeout": StruckTimeout,
+    "interrupt": StruckInterrupt,
+}
 
 
 def struck_in_result(count, kind):
@@ -382,7 +421,10 @@ def _finished(task):
 
 
 def struck_in_shutdown():
-    """Hundreds of exceptions out of shutdown(wait=True): the next one waits all the same, and ends."""
+    """Hundreds of exceptions out of shutdown(wait=True).
+
+    The next one waits all the same, and ends.
+    """
     logging.getLogger().addHandler(_Critical())
     with Meeting() as meeting:
         executor = CondaEnvExecutor(max_workers=1)
@@ -440,6 +482,7 @@ def finalizers():
 
 def abandoned_by_collector():
     """Executors that the garbage collector finds, again and again, on whatever thread."""
+
     class Ring:
         def __init__(self):
             self.me = self
@@ -456,13 +499,18 @@ def abandoned_by_collector():
 
 
 def interrupted_with(kind):
-    """Ctrl-C inside ``with``: what is queued is cancelled, what runs is asked to stop, then interrupted."""
+    """Ctrl-C inside ``with``.
+
+    What is queued is cancelled, what runs is asked to stop, then interrupted.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Meeting() as meeting:
         queued = []
         try:
             with CondaEnvExecutor(max_workers=1) as executor:
-                task = executor.submit(patient if kind == "patient" else work.sleep_until_interrupted, meeting.address)
+                task = executor.submit(
+                    patient if kind == "patient" else work.sleep_until_interrupted, meeting.address
+                )
                 queued = [executor.submit(pow, 2, 3) for _ in range(100)]
                 say(meeting.next().pid)
                 if kind == "leaving":
@@ -470,7 +518,12 @@ def interrupted_with(kind):
                 else:
                     task.result()
         except KeyboardInterrupt:
-            say("interrupted", task.done(), sum(each.cancelled() for each in queued), executor.worker_count)
+            say(
+                "interrupted",
+                task.done(),
+                sum(each.cancelled() for each in queued),
+                executor.worker_count,
+            )
             say(repr(task.exception(0)) if task.exception(0) else task.result(0))
 
 
@@ -540,7 +593,10 @@ def _memory():
 
 
 def no_descriptors(folder):
-    """Submit with 0, 1, 2, ... descriptors left, each time with a new executor; say what happened, and recover."""
+    """Submit with 0, 1, 2, ... descriptors left, each time with a new executor.
+
+    Say what happened, and recover.
+    """
     logging.getLogger().addHandler(_Critical())
     resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
     for free in range(29):
@@ -574,7 +630,10 @@ def _submit_with(free, executor, journal):
 
 
 def no_descriptors_when_a_worker_dies():
-    """A worker dies while there are no descriptors for another one; those who wait get an error or the replacement, later ones run."""
+    """A worker dies while there are no descriptors for another one.
+
+    Those who wait get an error or the replacement, later ones run.
+    """
     executor = CondaEnvExecutor(max_workers=1)
     pid = executor.submit(os.getpid).result(DEADLINE)
     soft = len(os.listdir("/proc/self/fd")) + 3
@@ -583,7 +642,10 @@ def no_descriptors_when_a_worker_dies():
     tasks = [executor.submit(pow, 2, 3) for _ in range(10)]
     kinds = {type(task.exception(DEADLINE)).__name__ for task in tasks}
     resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))
-    say(kinds <= {"WorkerStartError", "NoneType", "WorkerCrashed"}, executor.submit(pow, 2, 4).result(DEADLINE))
+    say(
+        kinds <= {"WorkerStartError", "NoneType", "WorkerCrashed"},
+        executor.submit(pow, 2, 4).result(DEADLINE),
+    )
     executor.shutdown()
 
 
@@ -592,6 +654,7 @@ def children_ignored(how):
     if how == "ignored":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     else:
+
         def reap(_number, _frame):
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
@@ -618,9 +681,13 @@ def smoke():
             assert isinstance(culprit.exception(DEADLINE), WorkerCrashed)
             assert [task.result(DEADLINE) for task in tasks] == [2**n for n in range(100)] * 2
         for cls in (work.StrikesWhenPickled, work.StrikesWhenUnpickled):
-            assert isinstance(executor.submit(work.make, cls, "raise").exception(DEADLINE), ZeroDivisionError)
+            assert isinstance(
+                executor.submit(work.make, cls, "raise").exception(DEADLINE), ZeroDivisionError
+            )
         assert len(executor.submit(work.blob, 30_000_000).result(DEADLINE)) == 30_000_000
-        assert isinstance(executor.submit(work.blob_and_die, 100_000_000).exception(DEADLINE), WorkerCrashed)
+        assert isinstance(
+            executor.submit(work.blob_and_die, 100_000_000).exception(DEADLINE), WorkerCrashed
+        )
         running = [executor.submit(attend, meeting.address, n) for n in range(2)]
         guests = meeting.expect(0, 1)
         waiting = [executor.submit(pow, 2, n) for n in range(20)]
@@ -666,7 +733,11 @@ def shared(what):
                 else:
                     executor.submit(work.leave_stubborn_subprocess, meeting.address)
             guests = [meeting.next() for _ in range(2)]
-        say(_fork_server(executor), *pids(executor), *(guest.label for guest in guests if guest.label))
+        say(
+            _fork_server(executor),
+            *pids(executor),
+            *(guest.label for guest in guests if guest.label),
+        )
         sys.stdin.readline()
 
 

@@ -1,4 +1,7 @@
-"""What the tests of containment call in workers: exceptions, log records and reports of classes that say something else. Imported by workers."""
+"""What the tests of containment call in workers.
+
+Exceptions, log records and reports of classes that say something else. Imported by workers.
+"""
 
 import copyreg
 import enum

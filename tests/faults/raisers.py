@@ -117,7 +117,9 @@ if Group is not None:
         def derive(self, errors):
             return OwnGroup(errors, self.code)
 
-    MAKERS["group"] = lambda: Group("group", [Keyword(code=1), Composed(2), Group("inner", [Frozen(3), New(1, 2, third=3)])])
+    MAKERS["group"] = lambda: Group(
+        "group", [Keyword(code=1), Composed(2), Group("inner", [Frozen(3), New(1, 2, third=3)])]
+    )
     MAKERS["own group"] = lambda: OwnGroup([Keyword(code=1)], 5)
 
 
@@ -129,6 +131,10 @@ def throw(name):
 def picture(error):
     """Return all that there is to an exception, in a form that can be compared."""
     members = [picture(member) for member in getattr(error, "exceptions", ())]
-    args = [] if members else [picture(arg) if isinstance(arg, BaseException) else repr(arg) for arg in error.args]
+    args = (
+        []
+        if members
+        else [picture(arg) if isinstance(arg, BaseException) else repr(arg) for arg in error.args]
+    )
     attributes = {name: value for name, value in vars(error).items() if name != "__notes__"}
     return type(error).__name__, str(error), args, attributes, members

@@ -82,7 +82,10 @@ def test_a_thread_that_was_left_behind_cannot_set_one(single):
 
 @pytest.mark.parametrize("way", ["signals", "exceptions"])
 def test_a_thread_that_goes_on_raising_in_the_main_thread(make, pipes_only, way):
-    """It hits the worker between calls, while it reads arguments, while it answers. What hangs or fails is at most what it hits."""
+    """It hits the worker between calls, while it reads arguments, while it answers.
+
+    What hangs or fails is at most what it hits.
+    """
     executor = make(max_workers=1)
     pid = executor.submit(work.pid).result(DEADLINE)
     for _ in range(3):
@@ -100,7 +103,10 @@ def test_an_argument_that_does_not_fit_into_the_memory_of_the_worker(make, pipes
     pytest.importorskip("resource")
     executor = make(max_workers=1)
     executor.submit(work.limit_memory, 100 << 20).result(DEADLINE)
-    queued = [executor.submit(len, data) for data in (b"\1" * (400 << 20), b"a" * 500, b"b" * 70_000, LARGE)]
+    queued = [
+        executor.submit(len, data)
+        for data in (b"\1" * (400 << 20), b"a" * 500, b"b" * 70_000, LARGE)
+    ]
     error = queued[0].exception(DEADLINE)
     assert isinstance(error, WorkerCrashed)
     assert "does not fit into the memory" in str(error)
@@ -108,7 +114,10 @@ def test_an_argument_that_does_not_fit_into_the_memory_of_the_worker(make, pipes
 
 
 def test_a_handler_stays(single):
-    """Only alarms end with a call: handlers are state of the process, as with ``ProcessPoolExecutor``."""
+    """Only alarms end with a call.
+
+    Handlers are state of the process, as with ``ProcessPoolExecutor``.
+    """
     single.submit(work.install_handler, "SIGUSR1").result(DEADLINE)
     assert single.submit(work.has_handler, "SIGUSR1").result(DEADLINE)
     assert single.submit(signal.getsignal, signal.SIGALRM).result(DEADLINE) == signal.SIG_DFL

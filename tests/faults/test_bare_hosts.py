@@ -60,10 +60,21 @@ def test_host_without(how, forked, tmp_path):
     command = [sys.executable, str(program), how, forked]
     if how == "closed by the shell":
         command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SAY": str(write), "PYTHONFAULTHANDLER": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "SAY": str(write),
+        "PYTHONFAULTHANDLER": "1",
+    }
     with open(read, "rb") as said:
         done = subprocess.run(
-            command, env=environment, pass_fds=[write], capture_output=True, timeout=120, cwd=tmp_path, check=False
+            command,
+            env=environment,
+            pass_fds=[write],
+            capture_output=True,
+            timeout=120,
+            cwd=tmp_path,
+            check=False,
         )
         os.close(write)
         assert (done.returncode, said.read()) == (0, b"well"), done
@@ -98,9 +109,19 @@ def test_full_disk_where_memory_is_files(size, tmp_path):
     inside = ["unshare", "-m", "sh", "-c", script, "sh"]
     if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
         pytest.skip("a file system cannot be mounted here")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WETLANDS_EXECUTOR_PLAIN": "1", "TMPDIR": str(tmp_path)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "WETLANDS_EXECUTOR_PLAIN": "1",
+        "TMPDIR": str(tmp_path),
+    }
     done = subprocess.run(
-        [*inside, sys.executable, "-c", FULL], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [*inside, sys.executable, "-c", FULL],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done
     whole, refused, shared, argument, result, written = done.stdout.split()
@@ -128,12 +149,20 @@ print(*found)
 
 
 @pytest.mark.parametrize("plain", ["0", "1"])
-@pytest.mark.parametrize(("name", "limit"), [("RLIMIT_FSIZE", 1 << 20), ("RLIMIT_FSIZE", 1 << 30), ("RLIMIT_AS", 1 << 30)])
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("RLIMIT_FSIZE", 1 << 20), ("RLIMIT_FSIZE", 1 << 30), ("RLIMIT_AS", 1 << 30)],
+)
 def test_host_with_a_limit(name, limit, plain):
     """Of the size of files, of the address space: what cannot be shared is copied, or refused."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WETLANDS_EXECUTOR_PLAIN": plain}
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, name, str(limit)], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", LIMITED, name, str(limit)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done
     shared, writable, argument, result = done.stdout.split()

@@ -31,7 +31,10 @@ def test_fork_that_exits(single):
 
 
 def test_forked_child_that_lingers(single, meeting):
-    """It holds all that it inherited; the task is done, the worker goes on, and shutdown does not wait for it."""
+    """It holds all that it inherited.
+
+    The task is done, the worker goes on, and shutdown does not wait for it.
+    """
     child = single.submit(work.fork_and_linger, meeting.address).result(DEADLINE)
     assert meeting.next().pid == child
     pid = single.submit(work.pid).result(DEADLINE)
@@ -70,7 +73,10 @@ def test_subprocess_left_behind(single):
 
 @pytest.mark.parametrize("retire", [True, False])
 def test_what_never_ends_is_ended(make, monkeypatch, retire):
-    """A non-daemon thread and a hanging exit hook: shutdown, and replacement, take the stop grace at most."""
+    """A non-daemon thread and a hanging exit hook.
+
+    Shutdown, and replacement, take the stop grace at most.
+    """
     monkeypatch.setattr(grace_owner(), "STOP_GRACE", 0.7)
     executor = make(max_workers=2, max_tasks_per_child=1 if retire else None)
     tasks = [executor.submit(work.leave_thread), executor.submit(work.hang_at_exit)]

@@ -20,7 +20,9 @@ SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT]
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_idle_worker_is_replaced(make, meeting, number):
-    executor = make(max_workers=2, initializer=work.announce, initargs=(meeting.address, "starts")).launch()
+    executor = make(
+        max_workers=2, initializer=work.announce, initargs=(meeting.address, "starts")
+    ).launch()
     first = {meeting.next().pid, meeting.next().pid}
     victim = min(first)
     os.kill(victim, number)
@@ -42,7 +44,9 @@ def test_busy_worker_dies_with_its_task_only(executor, meeting, number):
     assert (crash.exit_code, crash.signal_name) == (-number, number.name)
     assert number.name in str(crash)
     assert str(guests["culprit"].pid) in str(crash)
-    assert [task.result(DEADLINE) for task in queued] == list(range(50)), "they did not wait for the neighbour"
+    assert [task.result(DEADLINE) for task in queued] == list(range(50)), (
+        "they did not wait for the neighbour"
+    )
     assert not neighbour.done()
     guests["neighbour"].release()
     assert neighbour.result(DEADLINE) == "neighbour"
@@ -72,7 +76,10 @@ def test_queue_behind_a_killed_task_survives(single, meeting):
 
 
 def test_kills_under_load(make, tmp_path, stress_rng):
-    """Many kills among thousands of short tasks from several threads: a kill costs at most the task that was running."""
+    """Many kills among thousands of short tasks from several threads.
+
+    A kill costs at most the task that was running.
+    """
     executor = make(max_workers=2).launch()
     journal = tmp_path / "journal"
     count, threads, tasks = 800, 4, {}
@@ -88,7 +95,11 @@ def test_kills_under_load(make, tmp_path, stress_rng):
     def kill() -> None:
         while not over.wait(stress_rng.uniform(0.0, 0.05)):  # the moment of the kill is the point
             for info in executor.workers():
-                if info.state in ("idle", "busy") and info.pid not in killed and stress_rng.random() < 0.7:
+                if (
+                    info.state in ("idle", "busy")
+                    and info.pid not in killed
+                    and stress_rng.random() < 0.7
+                ):
                     killed.add(info.pid)
                     try:
                         os.kill(info.pid, stress_rng.choice(SIGNALS))
@@ -116,7 +127,10 @@ def test_kills_under_load(make, tmp_path, stress_rng):
 
 
 def test_cancels_under_load_with_kills(make, stress_rng):
-    """Cancel, steal and death race for the same items; all of them end, and what says cancelled has not run."""
+    """Cancel, steal and death race for the same items.
+
+    All of them end, and what says cancelled has not run.
+    """
     executor = make(max_workers=2).launch()
     all_tasks: list[list] = [[] for _ in range(4)]
 
@@ -139,7 +153,10 @@ def test_cancels_under_load_with_kills(make, stress_rng):
                     except ProcessLookupError:
                         continue
 
-    threads = [threading.Thread(target=run, args=(tasks, stress_rng.randrange(1000))) for tasks in all_tasks]
+    threads = [
+        threading.Thread(target=run, args=(tasks, stress_rng.randrange(1000)))
+        for tasks in all_tasks
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -152,7 +169,12 @@ def test_cancels_under_load_with_kills(make, stress_rng):
 def test_two_submits_never_queue_behind_each_other(executor, meeting):
     """With two idle workers, two tasks that need each other meet, however their submits interleave."""
     for round_number in range(150):
-        threads = [threading.Thread(target=executor.submit, args=(attend, meeting.address, f"{round_number} {n}")) for n in range(2)]
+        threads = [
+            threading.Thread(
+                target=executor.submit, args=(attend, meeting.address, f"{round_number} {n}")
+            )
+            for n in range(2)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -168,7 +190,10 @@ def test_death_while_a_large_result_travels(single):
 
 
 def test_death_while_a_large_argument_travels(single, meeting):
-    """The argument of a queued task was half written when the worker died; its replacement gets it whole."""
+    """The argument of a queued task was half written when the worker died.
+
+    Its replacement gets it whole.
+    """
     culprit = single.submit(attend, meeting.address, "culprit")
     guest = meeting.next()
     large = single.submit(work.make, len, b"x" * 20_000_000)
@@ -226,7 +251,10 @@ def test_end_workers_with_work_under_way(make, meeting, end):
 
 
 def test_nothing_is_left_in_the_group_of_a_worker(make, meeting):
-    """Whatever a worker's tasks have started ends with it: at its death, at its replacement, at shutdown."""
+    """Whatever a worker's tasks have started ends with it.
+
+    At its death, at its replacement, at shutdown.
+    """
     executor = make(max_workers=1)
     culprit = executor.submit(work.leave_stubborn_subprocess, meeting.address)
     guest = meeting.next()
@@ -249,7 +277,9 @@ def test_worker_that_dies_idle_again_and_again(make, tmp_path):
     executor = make(max_workers=1, initializer=work.die_soon, initargs=(str(journal),))
     executor.launch(wait=False)
     assert until(lambda: len(lines(journal)) >= 3)
-    assert until(lambda: executor.worker_count == 0 and _stable(executor, journal), 10), f"{len(lines(journal))} starts, and still going on"
+    assert until(lambda: executor.worker_count == 0 and _stable(executor, journal), 10), (
+        f"{len(lines(journal))} starts, and still going on"
+    )
 
 
 def _stable(executor: CondaEnvExecutor, journal) -> bool:

@@ -19,7 +19,9 @@ def test_worker_without_descriptors(single):
     number, opened = single.submit(work.exhaust_descriptors, 60).result(DEADLINE)
     assert number == errno.EMFILE
     assert opened > 20
-    assert [single.submit(pow, 2, n).result(DEADLINE) for n in range(10)] == [2**n for n in range(10)]
+    assert [single.submit(pow, 2, n).result(DEADLINE) for n in range(10)] == [
+        2**n for n in range(10)
+    ]
     assert single.submit(work.say_both, "well").result(DEADLINE) == "well"
     with pytest.raises(OSError, match="Too many open files"):
         single.submit(os.open, os.devnull, os.O_RDONLY).result(DEADLINE)
@@ -28,14 +30,20 @@ def test_worker_without_descriptors(single):
 
 
 def test_task_that_closes_everything(single):
-    """Our pipes are gone: that task fails, with a hint (or they are where nobody closes them); the next one is well."""
+    """Our pipes are gone: that task fails, with a hint (or they are where nobody closes them).
+
+    The next one is well.
+    """
     error = single.submit(work.close_range, 3, 256).exception(DEADLINE)
     assert error is None or (isinstance(error, WorkerCrashed) and "close" in str(error))
     assert single.submit(pow, 2, 3).result(DEADLINE) == 8
 
 
 def test_task_that_closes_everything_and_opens_files(single, tmp_path):
-    """The numbers of our pipes may belong to the user's files now: not a byte of ours may get there."""
+    """The numbers of our pipes may belong to the user's files now.
+
+    Not a byte of ours may get there.
+    """
     path = tmp_path / "file"
     error = single.submit(work.close_range_and_open, 3, 1024, str(path)).exception(DEADLINE)
     assert error is None or isinstance(error, WorkerCrashed)
@@ -47,11 +55,16 @@ def test_task_that_closes_everything_and_opens_files(single, tmp_path):
 
 @pytest.mark.parametrize("fd", range(3, 12))
 def test_task_that_closes_one_descriptor(single, fd):
-    """Whichever it is, and whether or not it is ours: the task ends, and the ones after it are well."""
+    """Whichever it is, and whether or not it is ours.
+
+    The task ends, and the ones after it are well.
+    """
     task = single.submit(work.close_range, fd, fd + 1)
     error = task.exception(DEADLINE)
     assert error is None or isinstance(error, WorkerCrashed)
-    assert [single.submit(pow, 2, n).result(DEADLINE) for n in range(10)] == [2**n for n in range(10)]
+    assert [single.submit(pow, 2, n).result(DEADLINE) for n in range(10)] == [
+        2**n for n in range(10)
+    ]
     single.submit(work.ignore, b"x" * 1_000_000).result(DEADLINE)
     assert len(single.submit(work.blob, 1_000_000).result(DEADLINE)) == 1_000_000
 
@@ -72,7 +85,10 @@ def _attend_and_close(address):
 
 
 def test_host_without_descriptors(host, tmp_path):
-    """However many are left: submit raises, and the call never runs; or the task ends. Then everything is well again, and nothing is left."""
+    """However many are left: submit raises, and the call never runs; or the task ends.
+
+    Then everything is well again, and nothing is left.
+    """
     code, out, err = host("no_descriptors", tmp_path).finish(60)
     assert (code, err) == (0, "")
     kinds = set()
@@ -81,7 +97,11 @@ def test_host_without_descriptors(host, tmp_path):
         assert int(free) == number, out
         assert rest == (["1", "2"] if kind == "NoneType" else ["2"]), line
         kinds.add(kind)
-    assert {"WorkerStartError", "NoneType"} <= kinds <= {"raised", "OSError", "WorkerStartError", "NoneType"}
+    assert (
+        {"WorkerStartError", "NoneType"}
+        <= kinds
+        <= {"raised", "OSError", "WorkerStartError", "NoneType"}
+    )
     assert number == 28
 
 

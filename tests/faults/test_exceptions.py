@@ -1,4 +1,7 @@
-"""Exceptions and results that resist: every one ends its own task, says what it was, and harms nobody."""
+"""Exceptions and results that resist.
+
+Every one ends its own task, says what it was, and harms nobody.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ def test_exception_that_cannot_be_shown(fails, cls):
     assert cls.__name__ in str(error.__cause__)
 
 
-@pytest.mark.parametrize("cls", [work.BadReduce, work.ExitingReduce, work.ExitsWhenUnpickled, work.InterruptsWhenUnpickled])
+@pytest.mark.parametrize(
+    "cls",
+    [work.BadReduce, work.ExitingReduce, work.ExitsWhenUnpickled, work.InterruptsWhenUnpickled],
+)
 def test_exception_that_resists_pickling(fails, cls):
     """Rebuilt from its parts, or described; never replaced by what its reduction raised."""
     error = fails(work.throw, cls, "argument")
@@ -139,7 +145,11 @@ def test_deep_results(single):
 
 def test_deep_objects(single):
     error = single.submit(work.deep, 3000).exception(DEADLINE)
-    assert error is None or isinstance(error, (RecursionError, pickle.PicklingError)) or "SIGSEGV" in str(error)
+    assert (
+        error is None
+        or isinstance(error, (RecursionError, pickle.PicklingError))
+        or "SIGSEGV" in str(error)
+    )
     assert single.submit(pow, 2, 3).result(DEADLINE) == 8
 
 
@@ -161,7 +171,8 @@ def test_callbacks_that_raise_the_worst(single, caplog):
         try:
             task.add_done_callback(callback)
         except (SystemExit, KeyboardInterrupt):
-            pass  # it had finished, and the callback ran in this very frame, as in the standard library
+            # it had finished, and the callback ran in this very frame, as in the standard library
+            pass
         assert task.result(DEADLINE) == 8
     last = single.submit(work.pid)
     last.add_done_callback(called.append)

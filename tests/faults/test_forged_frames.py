@@ -1,7 +1,8 @@
 """Frames that no worker sends: they cost the worker and the call that it runs, nothing else.
 
-The calls that forge have a name, so that their outcomes come through the pipe, behind what they have forged. An answer on the board can
-overtake bytes in the pipe that are half a frame; the next call of that worker may be blamed then.
+The calls that forge have a name, so that their outcomes come through the pipe, behind what they
+have forged. An answer on the board can overtake bytes in the pipe that are half a frame; the next
+call of that worker may be blamed then.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ KINDS = {name: value for name, value in vars(wire).items() if name in (
 KINDS.update({"kind 0": 0, "kind 99": 99, "kind 250": 250, "kind 251": 251, "kind 255": 255})
 
 
-def _check(executor: CondaEnvExecutor, bad: list[Task[object]], neighbours: list[Task[int]]) -> None:
-    assert [task.result(DEADLINE) for task in neighbours] == [2 * value for value in range(len(neighbours))]
+def _check(
+    executor: CondaEnvExecutor, bad: list[Task[object]], neighbours: list[Task[int]]
+) -> None:
+    assert [task.result(DEADLINE) for task in neighbours] == [
+        2 * value for value in range(len(neighbours))
+    ]
     for task in bad:
         task.exception(DEADLINE) if not task.wait_for(DEADLINE).cancelled() else None
         assert task.status is not TaskStatus.PENDING
@@ -34,7 +39,9 @@ def _check(executor: CondaEnvExecutor, bad: list[Task[object]], neighbours: list
 
 
 @pytest.mark.parametrize("shape", forging.SHAPES)
-def test_a_forged_frame_costs_nothing_but_its_call(executor: CondaEnvExecutor, stress_rng: random.Random, shape: str) -> None:
+def test_a_forged_frame_costs_nothing_but_its_call(
+    executor: CondaEnvExecutor, stress_rng: random.Random, shape: str
+) -> None:
     """Every kind, with some of the payloads; other ones with another seed."""
     executor.submit(forging.double, 1).result(DEADLINE)
     bad: list[Task[object]] = []
@@ -42,16 +49,30 @@ def test_a_forged_frame_costs_nothing_but_its_call(executor: CondaEnvExecutor, s
     for kind in KINDS.values():
         for payload in stress_rng.sample(list(forging.PAYLOADS), 2):
             bad.append(executor.options(name="bad").submit(forging.forge, kind, payload, shape))
-            neighbours += [executor.submit(forging.double, len(neighbours) + more) for more in range(3)]
+            neighbours += [
+                executor.submit(forging.double, len(neighbours) + more) for more in range(3)
+            ]
     _check(executor, bad, neighbours)
 
 
 @pytest.mark.parametrize("payload", ["class", "exit", "rubbish", "memo"])
-@pytest.mark.parametrize("kind", [wire.LOG, wire.UPDATE, wire.PRINTED, wire.HELLO, wire.INITIALIZER_FAILED, 99])
-def test_the_task_that_has_sent_it_fails_and_says_why(executor: CondaEnvExecutor, meeting: Meeting, kind: int, payload: str) -> None:
-    neighbour = executor.submit(forging.forge, wire.NONE, "empty", "unknown number", meeting.address)
+@pytest.mark.parametrize(
+    "kind", [wire.LOG, wire.UPDATE, wire.PRINTED, wire.HELLO, wire.INITIALIZER_FAILED, 99]
+)
+def test_the_task_that_has_sent_it_fails_and_says_why(
+    executor: CondaEnvExecutor, meeting: Meeting, kind: int, payload: str
+) -> None:
+    neighbour = executor.submit(
+        forging.forge, wire.NONE, "empty", "unknown number", meeting.address
+    )
     guest = meeting.next()
-    bad = executor.submit(forging.forge_and_sleep, kind, payload, "number 0" if kind in (wire.HELLO, wire.INITIALIZER_FAILED) else "as it is", 60)
+    bad = executor.submit(
+        forging.forge_and_sleep,
+        kind,
+        payload,
+        "number 0" if kind in (wire.HELLO, wire.INITIALIZER_FAILED) else "as it is",
+        60,
+    )
     with pytest.raises(WorkerCrashed, match="no worker sends") as caught:
         bad.result(DEADLINE)
     assert isinstance(caught.value, BrokenProcessPool)
@@ -68,10 +89,14 @@ def test_a_call_that_forges_is_run_again_if_that_was_asked_for(single: CondaEnvE
     assert single.submit(forging.double, 1).result(DEADLINE) == 2
 
 
-def test_calls_that_the_worker_holds_already_are_unharmed(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_calls_that_the_worker_holds_already_are_unharmed(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     """An outcome that is forged for a call which waits in the same worker's inbox is not believed."""
     single.submit(forging.double, 1).result(DEADLINE)
-    bad = single.submit(forging.attend_and_forge, meeting.address, wire.VALUE, "text", "numbers behind")
+    bad = single.submit(
+        forging.attend_and_forge, meeting.address, wire.VALUE, "text", "numbers behind"
+    )
     guest = meeting.next()
     neighbours = [single.submit(forging.double, value) for value in range(20)]
     guest.release()
@@ -80,10 +105,29 @@ def test_calls_that_the_worker_holds_already_are_unharmed(single: CondaEnvExecut
 
 
 @pytest.mark.parametrize("shape", forging.SHAPES)
-def test_a_forged_frame_in_a_map_costs_one_call_at_most(executor: CondaEnvExecutor, shape: str) -> None:
-    for kind in (wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.SEVERAL, wire.VALUE_IN_BLOCKS, wire.UPDATE, 99):
+def test_a_forged_frame_in_a_map_costs_one_call_at_most(
+    executor: CondaEnvExecutor, shape: str
+) -> None:
+    for kind in (
+        wire.VALUE,
+        wire.NONE,
+        wire.ERROR,
+        wire.CANCELLED,
+        wire.SEVERAL,
+        wire.VALUE_IN_BLOCKS,
+        wire.UPDATE,
+        99,
+    ):
         found = []
-        results = executor.map(forging.forge_at, range(60), [30] * 60, [kind] * 60, ["outcomes"] * 60, [shape] * 60, timeout=DEADLINE)
+        results = executor.map(
+            forging.forge_at,
+            range(60),
+            [30] * 60,
+            [kind] * 60,
+            ["outcomes"] * 60,
+            [shape] * 60,
+            timeout=DEADLINE,
+        )
         try:
             found.extend(results)
         except TimeoutError:
@@ -98,6 +142,9 @@ def test_a_forged_frame_in_a_map_costs_one_call_at_most(executor: CondaEnvExecut
 def test_random_frames(make: Callable[..., CondaEnvExecutor], stress_rng: random.Random) -> None:
     executor = make()
     for _ in range(25):
-        bad = [executor.options(name="bad").submit(forging.write_random, stress_rng.randrange(1 << 30)) for _ in range(4)]
+        bad = [
+            executor.options(name="bad").submit(forging.write_random, stress_rng.randrange(1 << 30))
+            for _ in range(4)
+        ]
         neighbours = [executor.submit(forging.double, value) for value in range(10)]
         _check(executor, bad, neighbours)  # type: ignore[arg-type]

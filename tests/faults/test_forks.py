@@ -13,9 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def children_of(name: str, seed: int, *args: str) -> list[int]:
-    """Run a program of ``forks.py``; return the exit codes of the children, shown with what they say."""
+    """Run a program of ``forks.py``.
+
+    Return the exit codes of the children, shown with what they say.
+    """
     command = [sys.executable, "-m", "tests.faults.forks", name, str(seed), *args]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+    )
     print(done.stderr)
     assert done.returncode == 0, done.stderr
     codes: list[int] = ast.literal_eval(done.stdout.splitlines()[-1])
@@ -28,7 +33,9 @@ def test_forks_on_a_thread_of_a_pool(place):
     assert children_of("pool_thread", 0, place) == [0, 0]
 
 
-@pytest.mark.parametrize(("where", "count"), [("callback", 3), ("handler", 2), ("stream", 2), ("decoder", 2)])
+@pytest.mark.parametrize(
+    ("where", "count"), [("callback", 3), ("handler", 2), ("stream", 2), ("decoder", 2)]
+)
 def test_forks_in_code_of_the_program(where, count):
     codes = children_of(where, 0)
     assert len(codes) >= count

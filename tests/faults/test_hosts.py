@@ -28,7 +28,10 @@ def test_host_is_killed(host, what):
 
 
 def test_host_is_killed_while_it_starts_workers(host):
-    """At any moment of a start, the interpreter's own first steps included; the leak fixture finds who is left."""
+    """At any moment of a start, the interpreter's own first steps included.
+
+    The leak fixture finds who is left.
+    """
     for turn in range(6):
         program = host("spawning")
         program.line()
@@ -37,7 +40,9 @@ def test_host_is_killed_while_it_starts_workers(host):
         program.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSEGV, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGSEGV, signal.SIGINT], ids=lambda number: number.name
+)
 def test_host_dies_of_another_signal(host, number):
     program = host("busy", "c")
     processes = numbers(program.line())

@@ -26,7 +26,9 @@ DEADLY = [harms.close_all, harms.cover_all]
 def well(executor):
     """See that calls, large values, output and maps work."""
     block = array.array("d", range(100_000))
-    assert [executor.submit(pow, 2, n).result(DEADLINE) for n in range(10)] == [2**n for n in range(10)]
+    assert [executor.submit(pow, 2, n).result(DEADLINE) for n in range(10)] == [
+        2**n for n in range(10)
+    ]
     assert executor.submit(sum, block).result(DEADLINE) == sum(range(100_000))
     assert executor.submit(work.blob, 3_000_000).result(DEADLINE) == work.blob(3_000_000)
     assert executor.submit(work.ignore, "x" * 300_000).exception(DEADLINE) is None
@@ -52,14 +54,20 @@ def test_calls_that_wait_behind_it(single, harm):
     culprit = single.submit(harm)
     after = [single.submit(pow, 2, n) for n in range(100)]
     large = single.submit(sum, array.array("d", range(100_000)))
-    assert isinstance(culprit.exception(DEADLINE), WorkerCrashed) if harm in DEADLY else culprit.exception(DEADLINE) is None
+    assert (
+        isinstance(culprit.exception(DEADLINE), WorkerCrashed)
+        if harm in DEADLY
+        else culprit.exception(DEADLINE) is None
+    )
     assert [task.result(DEADLINE) for task in before] == [2**n for n in range(5)]
     assert [task.result(DEADLINE) for task in after] == [2**n for n in range(100)]
     assert large.result(DEADLINE) == sum(range(100_000))
     well(single)
 
 
-@pytest.mark.parametrize("harm", [harms.set_nonblocking, harms.change_flags], ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize(
+    "harm", [harms.set_nonblocking, harms.change_flags], ids=lambda harm: harm.__name__
+)
 def test_output_after_it(single, harm, capsys):
     """A pipe that is full and does not block: the lines wait."""
     single.submit(harm).result(DEADLINE)
@@ -89,7 +97,10 @@ def test_the_shared_page_has_no_descriptor_in_the_worker(single):
 
 
 def test_each_worker_has_an_open_of_the_file_for_itself():
-    """What a task does to its offset and its flags concerns no other worker; and no write is taken at any offset."""
+    """What a task does to its offset and its flags concerns no other worker.
+
+    And no write is taken at any offset.
+    """
     file = descriptors.memory_file()
     mine, other = descriptors.for_worker(file), descriptors.for_worker(file)
     try:

@@ -1,4 +1,7 @@
-"""Failures on the pool's I/O thread: what is guarded costs one worker or one job; what is not ends the pool, and leaves no task open."""
+"""Failures on the pool's I/O thread: what is guarded costs one worker or one job.
+
+What is not ends the pool, and leaves no task open.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,13 @@ from tests.contract import workload
 from tests.faults import forging, odd
 from tests.support.meeting import DEADLINE, Meeting
 from tests.support.observe import until
-from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task, WorkerCrashed, WorkerStartError
+from wetlands_executor import (
+    CondaEnvExecutor,
+    DependencyFailed,
+    Task,
+    WorkerCrashed,
+    WorkerStartError,
+)
 
 
 def _fail() -> None:
@@ -22,7 +31,9 @@ def _fail() -> None:
 
 
 @pytest.mark.parametrize("how", ["post", "later"])
-def test_a_job_that_fails_costs_nothing_else(executor: CondaEnvExecutor, caplog: pytest.LogCaptureFixture, how: str) -> None:
+def test_a_job_that_fails_costs_nothing_else(
+    executor: CondaEnvExecutor, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
     task = executor.submit(time.sleep, 0.3)
     pool = executor._pool
     with caplog.at_level(logging.CRITICAL, "concurrent.futures"):
@@ -32,11 +43,15 @@ def test_a_job_that_fails_costs_nothing_else(executor: CondaEnvExecutor, caplog:
             pool.loop.later(0.0, _fail)
         assert task.result(DEADLINE) is None
         assert executor.submit(odd.same, 1).result(DEADLINE) == 1
-        assert until(lambda: any("this is a bug" in record.getMessage() for record in caplog.records))
+        assert until(
+            lambda: any("this is a bug" in record.getMessage() for record in caplog.records)
+        )
 
 
 @pytest.mark.parametrize("name", ["on_started", "on_progress", "on_printed", "on_log"])
-def test_what_fails_for_one_worker_costs_that_one(executor: CondaEnvExecutor, meeting: Meeting, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_what_fails_for_one_worker_costs_that_one(
+    executor: CondaEnvExecutor, meeting: Meeting, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """A fault is put into the handling of what one call sends."""
     neighbour = executor.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
@@ -54,8 +69,13 @@ def test_what_fails_for_one_worker_costs_that_one(executor: CondaEnvExecutor, me
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_end_of_a_worker_that_cannot_be_dealt_with(single: CondaEnvExecutor, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """A fault is put into its burial: its call ends all the same, and another worker takes its place."""
+def test_an_end_of_a_worker_that_cannot_be_dealt_with(
+    single: CondaEnvExecutor, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """A fault is put into its burial.
+
+    Its call ends all the same, and another worker takes its place.
+    """
     names = ["exit_error", "take_unsent"][:times]
     single.submit(odd.same, 1).result(DEADLINE)
     for name in names:
@@ -66,13 +86,18 @@ def test_an_end_of_a_worker_that_cannot_be_dealt_with(single: CondaEnvExecutor, 
     assert single.submit(odd.same, 1).result(DEADLINE) == 1
 
 
-def test_when_the_thread_itself_fails_no_task_stays_open(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_when_the_thread_itself_fails_no_task_stays_open(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     executor = make(2, task_timeout=3600)
     running = executor.submit(workload.attend, meeting.address, "in")
     meeting.next()
     tasks: list[Task[object]] = [running]
     tasks += [executor.submit(odd.same, number) for number in range(100)]
-    tasks += [executor.submit(odd.same, running), executor.options(retries=3).submit(odd.same, running)]
+    tasks += [
+        executor.submit(odd.same, running),
+        executor.options(retries=3).submit(odd.same, running),
+    ]
     tasks += executor.map_tasks(odd.same, range(50))
     results = executor.map(odd.same, range(1000))
     pool = executor._pool
@@ -84,7 +109,9 @@ def test_when_the_thread_itself_fails_no_task_stays_open(make: Callable[..., Con
     pool.post(harm)
     for task in tasks:
         error = None if task.wait_for(DEADLINE).cancelled() else task.exception()
-        assert error is None or isinstance(error, (BrokenProcessPool, DependencyFailed, RuntimeError)), repr(error)
+        assert error is None or isinstance(
+            error, (BrokenProcessPool, DependencyFailed, RuntimeError)
+        ), repr(error)
     assert isinstance(running.exception(), BrokenProcessPool)
     with pytest.raises((BrokenProcessPool, RuntimeError)):
         list(results)
@@ -95,7 +122,9 @@ def test_when_the_thread_itself_fails_no_task_stays_open(make: Callable[..., Con
     executor.shutdown()
 
 
-def test_a_call_on_the_direct_way_is_not_missed_when_the_thread_fails(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_a_call_on_the_direct_way_is_not_missed_when_the_thread_fails(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     """The state has not heard of a call that its submitter has written to an idle worker itself."""
     executor = make(1)
     for _ in range(3):
@@ -136,7 +165,9 @@ def test_the_cause_of_a_failed_initializer_stays(make: Callable[..., CondaEnvExe
         assert cause.__cause__.args == ("not today",)
 
 
-def test_a_dependant_that_is_ready_after_the_pool_broke_hears_why(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_a_dependant_that_is_ready_after_the_pool_broke_hears_why(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     good = make(1)
     held = good.submit(workload.attend, meeting.address, 5)
     guest = meeting.next()
@@ -153,7 +184,10 @@ def test_a_dependant_that_is_ready_after_the_pool_broke_hears_why(make: Callable
 
 
 def test_starts_that_fail_leave_nothing(make: Callable[..., CondaEnvExecutor]) -> None:
-    """Thirty submits that each meet an interpreter which cannot be started: the thirtieth error keeps none of the others."""
+    """Thirty submits that each meet an interpreter which cannot be started.
+
+    The thirtieth error keeps none of the others.
+    """
     import gc
 
     executor = make(1)

@@ -1,4 +1,7 @@
-"""A program that ignores SIGCHLD, or collects all children itself: how a worker has ended is said truly, or said to be unknown."""
+"""A program that ignores SIGCHLD, or collects all children itself.
+
+How a worker has ended is said truly, or said to be unknown.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ def test_what_is_said_is_true(tmp_path: Path, how: str, way: str) -> None:
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     env = {**os.environ, "WETLANDS_EXECUTOR_PLAIN": "1"} if way == "plain" else None
-    done = subprocess.run([sys.executable, str(path), how, way], capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(
+        [sys.executable, str(path), how, way], capture_output=True, text=True, timeout=120, env=env
+    )
     assert done.returncode == 0, done.stderr
     exited, killed, code = json.loads(done.stdout.splitlines()[-1])
     assert exited[0] == killed[0] == "WorkerCrashed"

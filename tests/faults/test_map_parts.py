@@ -43,7 +43,11 @@ def test_a_caller_that_is_woken_for_another_result_sleeps_again(pool, monkeypatc
     monkeypatch.setattr(Outcomes, "_look", lambda outcomes: outcomes._waiting.notify_all())
     pool.launch()
     seconds = [0.3] + [0.0] * 20
-    assert list(pool.map(parts.pause, seconds)) == list(pool.map(parts.pause, seconds, timeout=30)) == [None] * 21
+    assert (
+        list(pool.map(parts.pause, seconds))
+        == list(pool.map(parts.pause, seconds, timeout=30))
+        == [None] * 21
+    )
 
 
 def test_results_of_all_kinds_come_back_in_order(pool) -> None:
@@ -73,7 +77,10 @@ def test_a_crash_costs_one_call(pool, tmp_path: Path) -> None:
 
 
 def test_random_kills_cost_at_most_one_call_each(tmp_path: Path, stress_rng) -> None:
-    """Workers are killed at any moment; every call that is not named as lost has its result, and none ran twice."""
+    """Workers are killed at any moment.
+
+    Every call that is not named as lost has its result, and none ran twice.
+    """
     with CondaEnvExecutor(max_workers=3) as executor:
         executor.launch()
         done = threading.Event()
@@ -91,7 +98,10 @@ def test_random_kills_cost_at_most_one_call_each(tmp_path: Path, stress_rng) -> 
         killer.start()
         count = 4000
         marks = [str(tmp_path / str(value)) for value in range(count)]
-        series = [executor.map(parts.mark_and_spin, range(first, first + 100), marks[first : first + 100]) for first in range(0, count, 100)]
+        series = [
+            executor.map(parts.mark_and_spin, range(first, first + 100), marks[first : first + 100])
+            for first in range(0, count, 100)
+        ]
         lost = 0
         for number, outcomes in enumerate(series):
             for place in range(100):
@@ -104,7 +114,9 @@ def test_random_kills_cost_at_most_one_call_each(tmp_path: Path, stress_rng) -> 
         killer.join()
         assert executor.wait_all(60)
         assert lost <= len(executor.get_failed()) <= len(kills)
-        assert all(not Path(mark).exists() or Path(mark).stat().st_size <= 1 for mark in marks), "a call has run twice"
+        assert all(not Path(mark).exists() or Path(mark).stat().st_size <= 1 for mark in marks), (
+            "a call has run twice"
+        )
 
 
 def test_an_error_concerns_one_call(pool) -> None:
@@ -164,7 +176,11 @@ def test_what_is_printed_comes_before_the_result(pool, monkeypatch) -> None:
 def test_log_records_name_the_call(pool, caplog) -> None:
     with caplog.at_level(logging.INFO):
         list(pool.map(parts.log_value, range(50)))
-    assert sorted(int(record.message.split()[-1]) for record in caplog.records if record.message.startswith("value")) == list(range(50))
+    assert sorted(
+        int(record.message.split()[-1])
+        for record in caplog.records
+        if record.message.startswith("value")
+    ) == list(range(50))
 
 
 def test_a_child_that_returns_from_a_call_is_not_believed(pool) -> None:

@@ -1,7 +1,8 @@
 """CPython's fault matrix: {raise, exit, crash} x {task pickle, task unpickle, running, result pickle, result unpickle}.
 
-In CPython's own executor some of these cells break the whole pool. Here every one of them concerns its own task only. The cells in which
-the *host* exits or crashes (it pickles the task and unpickles the result) are in ``test_host_dies_by_its_own_pickle``.
+In CPython's own executor some of these cells break the whole pool. Here every one of them concerns
+its own task only. The cells in which the *host* exits or crashes (it pickles the task and unpickles
+the result) are in ``test_host_dies_by_its_own_pickle``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ IN_HOST = ("task_pickle", "result_unpickle")
 DEADLY = ("os_exit", "segfault")
 
 
-CELLS = [(kind, stage) for kind in ("raise", "sys_exit", *DEADLY) for stage in STAGES if kind not in DEADLY or stage not in IN_HOST]
+CELLS = [
+    (kind, stage)
+    for kind in ("raise", "sys_exit", *DEADLY)
+    for stage in STAGES
+    if kind not in DEADLY or stage not in IN_HOST
+]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -55,7 +61,9 @@ def test_only_its_own_task_fails(make, kind, stage, workers):
             assert type(error.__cause__) is _RemoteTraceback
             assert "work.py" in str(error.__cause__)
 
-    assert [task.result(DEADLINE) for task in before + after] == [complex(number) for number in range(20)] * 2
+    assert [task.result(DEADLINE) for task in before + after] == [
+        complex(number) for number in range(20)
+    ] * 2
     executor.launch()
     assert len(pids(executor)) == workers
     survivors = pids(executor) & processes

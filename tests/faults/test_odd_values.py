@@ -1,4 +1,7 @@
-"""Exceptions, log records, reports and names that are not what they seem: the task that has them may suffer, nothing else, and nothing hangs."""
+"""Exceptions, log records, reports and names that are not what they seem.
+
+The task that has them may suffer, nothing else, and nothing hangs.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,21 @@ from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task
 
 WAYS: dict[str, Callable[[CondaEnvExecutor, Any, str], object]] = {
     "submit": lambda executor, fn, name: executor.submit(fn, name).result(DEADLINE),
-    "retry_on": lambda executor, fn, name: executor.options(retries=1, retry_on=OSError).submit(fn, name).result(DEADLINE),
-    "retry_on a function": lambda executor, fn, name: executor.options(retries=1, retry_on=lambda error: "x" in str(error))
-    .submit(fn, name)
-    .result(DEADLINE),
+    "retry_on": lambda executor, fn, name: (
+        executor.options(retries=1, retry_on=OSError).submit(fn, name).result(DEADLINE)
+    ),
+    "retry_on a function": lambda executor, fn, name: (
+        executor.options(retries=1, retry_on=lambda error: "x" in str(error))
+        .submit(fn, name)
+        .result(DEADLINE)
+    ),
     "map": lambda executor, fn, name: list(executor.map(fn, [name] * 2, timeout=DEADLINE)),
-    "map in chunks": lambda executor, fn, name: list(executor.map(fn, [name] * 4, timeout=DEADLINE, chunksize=2)),
-    "map_tasks": lambda executor, fn, name: [task.result(DEADLINE) for task in executor.map_tasks(fn, [name] * 2)],
+    "map in chunks": lambda executor, fn, name: list(
+        executor.map(fn, [name] * 4, timeout=DEADLINE, chunksize=2)
+    ),
+    "map_tasks": lambda executor, fn, name: [
+        task.result(DEADLINE) for task in executor.map_tasks(fn, [name] * 2)
+    ],
 }
 #: What may come out, besides the exception itself.
 BASE = (Exception, SystemExit, KeyboardInterrupt)
@@ -56,7 +67,9 @@ def test_an_odd_exception_within_another(single: CondaEnvExecutor, name: str) ->
 
 
 @pytest.mark.parametrize("name", odd.ERRORS)
-def test_an_odd_exception_of_a_dependency_and_as_an_output(single: CondaEnvExecutor, name: str) -> None:
+def test_an_odd_exception_of_a_dependency_and_as_an_output(
+    single: CondaEnvExecutor, name: str
+) -> None:
     failed = single.submit(odd.fail, name)
     dependant = single.submit(odd.same, failed)
     assert isinstance(dependant.exception(DEADLINE), DependencyFailed)
@@ -69,7 +82,12 @@ def test_an_odd_exception_of_a_dependency_and_as_an_output(single: CondaEnvExecu
 
 
 def test_what_can_be_kept_of_an_exception_is_kept(single: CondaEnvExecutor) -> None:
-    for name, kind in (("StrSubclass", odd.StrSubclass), ("Frozen", odd.Frozen), ("CauseRefuses", odd.CauseRefuses), ("StrRaises", odd.StrRaises)):
+    for name, kind in (
+        ("StrSubclass", odd.StrSubclass),
+        ("Frozen", odd.Frozen),
+        ("CauseRefuses", odd.CauseRefuses),
+        ("StrRaises", odd.StrRaises),
+    ):
         error = single.submit(odd.fail, name).exception(DEADLINE)
         assert type(error) is kind, name
         assert error.args == ("a",)
@@ -113,7 +131,9 @@ def test_a_long_message_is_quoted_in_part(single: CondaEnvExecutor) -> None:
         ("class", "<enum 'Level'>"), ("float64", 0.5), ("float32", 0.5), ("int64", 7), ("array", "array([0., 0., 0.])"),
     ],
 )  # fmt: skip
-def test_values_of_a_record_come_as_builtin_types(executor: CondaEnvExecutor, caplog: pytest.LogCaptureFixture, what: str, value: object) -> None:
+def test_values_of_a_record_come_as_builtin_types(
+    executor: CondaEnvExecutor, caplog: pytest.LogCaptureFixture, what: str, value: object
+) -> None:
     if what in ("float64", "float32", "int64", "array"):
         pytest.importorskip("numpy")
     with caplog.at_level(logging.WARNING, "tests.odd"):
@@ -125,7 +145,9 @@ def test_values_of_a_record_come_as_builtin_types(executor: CondaEnvExecutor, ca
 
 
 @pytest.mark.parametrize("how", ["message", "level", "argument", "error"])
-def test_odd_records_come(executor: CondaEnvExecutor, caplog: pytest.LogCaptureFixture, how: str) -> None:
+def test_odd_records_come(
+    executor: CondaEnvExecutor, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
     with caplog.at_level(logging.DEBUG, "tests.odd"):
         assert executor.submit(odd.speak_oddly, how).result(DEADLINE) == 1
     (record,) = [record for record in caplog.records if record.name == "tests.odd"]
@@ -150,13 +172,25 @@ def test_a_class_with_a_number_of_its_own(executor: CondaEnvExecutor, meeting: M
 
     neighbour = executor.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
-    assert isinstance(executor.submit(odd.put_out_numbered).result(DEADLINE), odd.Numbered)  # the output is only logged about
+    # the output is only logged about
+    assert isinstance(executor.submit(odd.put_out_numbered).result(DEADLINE), odd.Numbered)
     assert neighbour.running()
     guest.release()
     assert neighbour.result(DEADLINE) == "in"
 
 
-@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9.tif"), "\ud800", "a\0b", "line\nline", "x" * 100_000, odd.Safe("safe"), "Ω"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        os.fsdecode(b"caf\xe9.tif"),
+        "\ud800",
+        "a\0b",
+        "line\nline",
+        "x" * 100_000,
+        odd.Safe("safe"),
+        "Ω",
+    ],
+)
 def test_any_text_is_a_name(executor: CondaEnvExecutor, name: str) -> None:
     task = executor.options(name=name).submit(odd.name_of_task)
     assert task.result(DEADLINE) == name
@@ -167,7 +201,9 @@ def test_any_text_is_a_name(executor: CondaEnvExecutor, name: str) -> None:
 # ------------------------------------------------------------------------------------------------------------------ memory
 
 
-def test_what_has_ended_is_let_go_of_whatever_its_limits(make: Callable[..., CondaEnvExecutor]) -> None:
+def test_what_has_ended_is_let_go_of_whatever_its_limits(
+    make: Callable[..., CondaEnvExecutor],
+) -> None:
     import gc
     import weakref
 
@@ -195,7 +231,9 @@ def test_what_has_ended_is_let_go_of_whatever_its_limits(make: Callable[..., Con
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
-def test_blocks_of_arguments_that_do_not_fit_into_the_worker_are_free_again(single: CondaEnvExecutor) -> None:
+def test_blocks_of_arguments_that_do_not_fit_into_the_worker_are_free_again(
+    single: CondaEnvExecutor,
+) -> None:
     from wetlands_executor.sharedmem import arena
 
     single.submit(odd.limit_address_space, 40 << 20).result(DEADLINE)

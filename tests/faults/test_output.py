@@ -1,4 +1,7 @@
-"""What workers print: whole lines, in order, before the result; and no print, however wild, may cost a neighbour."""
+"""What workers print: whole lines, in order, before the result.
+
+And no print, however wild, may cost a neighbour.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,9 @@ def test_lines_come_before_the_result(single, capsys):
 
 def test_redirection_at_the_time_of_the_line(single):
     for number in range(5):
-        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(
+            io.StringIO()
+        ) as err:
             single.submit(work.say_both, f"line {number}").result(DEADLINE)
         assert (out.getvalue(), err.getvalue()) == (f"line {number}\n", f"line {number}\n")
 
@@ -91,7 +96,10 @@ def test_whole_lines_only(executor, meeting):
     """Two workers write half a line each, then the other halves."""
     out = Recorder()
     with contextlib.redirect_stdout(out):
-        tasks = [executor.submit(work.pieces_then_attend, meeting.address, f"<{n}", f"{n}>", n) for n in range(2)]
+        tasks = [
+            executor.submit(work.pieces_then_attend, meeting.address, f"<{n}", f"{n}>", n)
+            for n in range(2)
+        ]
         for guest in meeting.expect(0, 1).values():
             guest.release()
         for task in tasks:
@@ -133,7 +141,9 @@ def test_characters_that_no_encoding_has(single, capsys):
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 @pytest.mark.parametrize(
-    "harm", [work.close_stream, work.detach_stream, work.forget_stream], ids=lambda function: function.__name__
+    "harm",
+    [work.close_stream, work.detach_stream, work.forget_stream],
+    ids=lambda function: function.__name__,
 )
 def test_next_task_prints_after_a_harmed_stream(single, capsys, harm, name):
     pid = single.submit(work.pid).result(DEADLINE)
@@ -146,7 +156,10 @@ def test_next_task_prints_after_a_harmed_stream(single, capsys, harm, name):
 
 @pytest.mark.parametrize("fd", [1, 2])
 def test_next_task_prints_after_a_closed_descriptor(single, capsys, tmp_path, fd):
-    """A task closes descriptor 1 or 2: the next one's print arrives, and does not land in the next file that is opened."""
+    """A task closes descriptor 1 or 2.
+
+    The next one's print arrives, and does not land in the next file that is opened.
+    """
     pid = single.submit(work.pid).result(DEADLINE)
     single.submit(work.close_fd, fd).result(DEADLINE)
     assert single.submit(work.open_and_write, str(tmp_path / "file"), "mine").result(DEADLINE) > 2
@@ -172,7 +185,9 @@ def test_output_of_children_and_threads(single, capsys):
     assert "from a child\n" in capsys.readouterr().out
     single.submit(work.threads_say, 8, 50).result(DEADLINE)
     found = sorted(capsys.readouterr().out.splitlines())
-    assert found == sorted(f"thread {number} line {line}" for number in range(8) for line in range(50))
+    assert found == sorted(
+        f"thread {number} line {line}" for number in range(8) for line in range(50)
+    )
 
 
 def test_output_of_both_workers_interleaves_by_lines(executor, capsys):
@@ -184,7 +199,10 @@ def test_output_of_both_workers_interleaves_by_lines(executor, capsys):
 
 
 def test_stream_that_blocks(single):
-    """The host's stdout takes nothing for a while: the worker waits, others do not, and nothing is lost or out of order."""
+    """The host's stdout takes nothing for a while.
+
+    The worker waits, others do not, and nothing is lost or out of order.
+    """
     out = Gate()
     with contextlib.redirect_stdout(out):
         task = single.submit(work.flood, 60_000, 100)
@@ -242,7 +260,10 @@ def test_stream_that_blocks_delays_no_other_task(executor, meeting):
 
 
 def test_end_of_a_worker_whose_output_waits(single):
-    """It dies while the host's stream blocks: its last lines are shown, and its crash is explained."""
+    """It dies while the host's stream blocks.
+
+    Its last lines are shown, and its crash is explained.
+    """
     err = Gate()
     with contextlib.redirect_stderr(err):
         task = single.submit(work.flood_and_segfault, 30_000)
@@ -327,7 +348,10 @@ def test_standard_input_is_at_its_end(single):
 
 
 def test_the_last_line_comes_before_the_result_however_early_that_is(executor, monkeypatch):
-    """A worker may answer before the thread that has written the call has recorded it. Seen in 2 of 1,000 calls before."""
+    """A worker may answer before the thread that has written the call has recorded it.
+
+    Seen in 2 of 1,000 calls before.
+    """
     workers_part = "first\nno end"
     found = set()
     for _ in range(1500):

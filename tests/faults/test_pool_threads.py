@@ -1,4 +1,7 @@
-"""The pool's own threads: started once however many come at the same time, never for nothing, and never made to wait."""
+"""The pool's own threads.
+
+Started once however many come at the same time, never for nothing, and never made to wait.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ import pytest
 import wetlands_executor
 from tests.contract.workload import attend
 from wetlands_executor import CondaEnvExecutor, Task
-from wetlands_executor.serialize import by_value as by_value  # the first submit of code imports these, on a thread of its own
+
+# the first submit of code imports these, on a thread of its own
+from wetlands_executor.serialize import by_value as by_value
 from wetlands_executor.threads import PoolThread
 from wetlands_executor.worker import code_reductions as code_reductions  # as above
 
@@ -30,7 +35,8 @@ from wetlands_executor.worker import code_reductions as code_reductions  # as ab
 DEADLINE = 30
 
 
-#: Threads of executors that lived before the test: fixtures of other modules keep theirs for the whole session.
+#: Threads of executors that lived before the test: fixtures of other modules keep theirs for the
+#: whole session.
 _others: set[threading.Thread] = set()
 
 
@@ -43,7 +49,11 @@ def other_threads():
 
 def pool_threads() -> list[str]:
     """Return the names of the pool threads that the test has started and that are alive."""
-    return [thread.name for thread in set(threading.enumerate()) - _others if isinstance(thread, PoolThread)]
+    return [
+        thread.name
+        for thread in set(threading.enumerate()) - _others
+        if isinstance(thread, PoolThread)
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------------- starting
@@ -75,13 +85,19 @@ def test_a_signal_handler_submits_at_any_step_of_the_first_submit(stress_rng):
         for _ in range(60):
             with CondaEnvExecutor(max_workers=1) as executor:
                 tasks: list[Task[int]] = []
-                signal.signal(signal.SIGALRM, lambda *_, executor=executor, tasks=tasks: tasks.append(executor.submit(pow, 2, 3)))
+                signal.signal(
+                    signal.SIGALRM,
+                    lambda *_, executor=executor, tasks=tasks: tasks.append(
+                        executor.submit(pow, 2, 3)
+                    ),
+                )
                 signal.setitimer(signal.ITIMER_REAL, stress_rng.uniform(0.00002, 0.001))
                 tasks.append(executor.submit(pow, 2, 3))
                 end = time.monotonic() + DEADLINE
                 while len(tasks) < 2:
                     assert time.monotonic() < end
-                    executor.submit(pow, 2, 3).result(DEADLINE)  # the handler runs between two steps of this thread
+                    # the handler runs between two steps of this thread
+                    executor.submit(pow, 2, 3).result(DEADLINE)
                 assert [task.result(DEADLINE) for task in tasks] == [8, 8]
                 assert pool_threads().count("wetlands-io") == 1
             assert pool_threads() == []
@@ -91,7 +107,9 @@ def test_a_signal_handler_submits_at_any_step_of_the_first_submit(stress_rng):
 
 
 @pytest.mark.parametrize("module", ["changes", "code_reductions", "calls"])
-def test_a_signal_handler_submits_code_while_the_first_submit_of_code_imports_what_pickles_it(module):
+def test_a_signal_handler_submits_code_while_the_first_submit_of_code_imports_what_pickles_it(
+    module,
+):
     program = """
         import signal, sys, threading
         from wetlands_executor import CondaEnvExecutor
@@ -108,7 +126,12 @@ def test_a_signal_handler_submits_code_while_the_first_submit_of_code_imports_wh
             first = executor.submit(lambda: 5)
             print(first.result(30), [task.result(30) for task in tasks])
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), f"{module}."], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), f"{module}."],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stdout.startswith("5 [7"), done.stderr  # its source may be opened as well
     assert done.stderr == ""
 
@@ -127,14 +150,20 @@ def test_a_signal_handler_acts_at_any_step_of_the_first_submit(stress_rng, act):
         for _ in range(20):
             executor = CondaEnvExecutor(max_workers=1)
             done: list[object] = []
-            signal.signal(signal.SIGALRM, lambda *_, executor=executor, done=done: done.append(acts[act](executor)))
+            signal.signal(
+                signal.SIGALRM,
+                lambda *_, executor=executor, done=done: done.append(acts[act](executor)),
+            )
             signal.setitimer(signal.ITIMER_REAL, stress_rng.uniform(0.00002, 0.001))
             try:
                 task = executor.submit(pow, 2, 3)
                 found = task.exception(DEADLINE) or task.result(DEADLINE)
             except (RuntimeError, CancelledError) as error:
                 found = error
-            assert found == 8 or (act in ("shutdown", "kill_workers") and isinstance(found, (RuntimeError, CancelledError))), found
+            assert found == 8 or (
+                act in ("shutdown", "kill_workers")
+                and isinstance(found, (RuntimeError, CancelledError))
+            ), found
             end = time.monotonic() + DEADLINE
             while not done:
                 assert time.monotonic() < end
@@ -148,7 +177,10 @@ def test_a_signal_handler_acts_at_any_step_of_the_first_submit(stress_rng, act):
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_the_collector_runs_a_finalizer_at_every_step_of_a_start(waits):
-    """On whatever thread it comes to: those that are just starting too. It submits; then it waits as well, which some must not."""
+    """On whatever thread it comes to: those that are just starting too.
+
+    It submits; then it waits as well, which some must not.
+    """
     outcomes: list[object] = []
 
     class Garbage:
@@ -220,14 +252,26 @@ UNUSED = {
     "with": lambda executor: executor.__exit__(None, None, None),
     "shutdown": lambda executor: executor.shutdown(),
     "shutdown at once": lambda executor: executor.shutdown(wait=False),
-    "shutdown twice": lambda executor: (executor.shutdown(wait=False), executor.shutdown(cancel_futures=True)),
+    "shutdown twice": lambda executor: (
+        executor.shutdown(wait=False),
+        executor.shutdown(cancel_futures=True),
+    ),
     "kill_workers": lambda executor: executor.kill_workers(),
     "terminate_workers": lambda executor: executor.terminate_workers(),
-    "view": lambda executor: (executor.options(priority=1).__exit__(None, None, None), executor.shutdown()),
+    "view": lambda executor: (
+        executor.options(priority=1).__exit__(None, None, None),
+        executor.shutdown(),
+    ),
     "interrupted": lambda executor: executor.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None),
     "an empty map": lambda executor: (list(executor.map(lambda x: x, [])), executor.shutdown()),
     "no limit": lambda executor: (executor.set_timeout(None), executor.shutdown()),
-    "looked at": lambda executor: (executor.get_progress(), executor.workers(), executor.is_responsive(), executor.wait_all(), executor.shutdown()),
+    "looked at": lambda executor: (
+        executor.get_progress(),
+        executor.workers(),
+        executor.is_responsive(),
+        executor.wait_all(),
+        executor.shutdown(),
+    ),
 }
 
 
@@ -247,7 +291,10 @@ def test_an_executor_that_is_never_used_starts_no_thread(how, monkeypatch):
     assert started == []
 
 
-@pytest.mark.parametrize("how", [lambda: asyncio.run(_async_with()), _unstarted_task, lambda: CondaEnvExecutor(max_workers=1)])
+@pytest.mark.parametrize(
+    "how",
+    [lambda: asyncio.run(_async_with()), _unstarted_task, lambda: CondaEnvExecutor(max_workers=1)],
+)
 def test_an_executor_that_is_made_and_left_starts_no_thread(how, monkeypatch):
     started = []
     start = PoolThread.start
@@ -263,14 +310,17 @@ def test_threads_of_the_program_go_on_at_exit_beside_an_unused_executor(tmp_path
     program.write_text(
         "import threading, time\n"
         "from wetlands_executor import CondaEnvExecutor\n"
-        "kept = [CondaEnvExecutor(max_workers=1), CondaEnvExecutor(max_workers=1).options(priority=1)]\n"
+        "kept = [CondaEnvExecutor(max_workers=1), "
+        "CondaEnvExecutor(max_workers=1).options(priority=1)]\n"
         "go = threading.Event()\n"
         "def work():\n"
         "    threading.main_thread().join()\n"
         "    print('work done', flush=True)\n"
         "threading.Thread(target=work).start()\n"
     )
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "work done\n", "")
 
 
@@ -294,12 +344,15 @@ WAITS = {
     "wait": lambda executor, task: wait([task], DEADLINE),
     "as_completed": lambda executor, task: list(as_completed([task], DEADLINE)),
     "map": lambda executor, task: next(executor.map(abs, [1, 2], timeout=DEADLINE)),
-    "map unordered": lambda executor, task: next(executor.map(abs, [1, 2], timeout=DEADLINE, ordered=False)),
+    "map unordered": lambda executor, task: next(
+        executor.map(abs, [1, 2], timeout=DEADLINE, ordered=False)
+    ),
     "wait_all": lambda executor, task: executor.wait_all(DEADLINE),
     "launch": lambda executor, task: executor.launch(),
     "submit and result": lambda executor, task: executor.submit(abs, -1).result(DEADLINE),
 }
-#: How a function gets onto a thread of the pool: as what a finalizer does that the collector runs there.
+#: How a function gets onto a thread of the pool: as what a finalizer does that the collector runs
+#: there.
 PLACES = {
     "io": lambda pool, job: pool.post(job),
     "output": lambda pool, job: pool.output.thread.put(job),
@@ -308,7 +361,10 @@ PLACES = {
 
 
 def _on_pool_thread(executor, place, act):
-    """Run ``act`` in a finalizer on a thread of the pool; return what it has raised, and the seconds that it took."""
+    """Run ``act`` in a finalizer on a thread of the pool.
+
+    Return what it has raised, and the seconds that it took.
+    """
     found, done = [], threading.Event()
 
     class Garbage:
@@ -480,21 +536,27 @@ def test_callbacks_may_wait(single):
 # ------------------------------------------------------------------------------------------------------------------- locks
 
 
-#: Where the host's code makes, or takes in a block, a lock that more than one thread knows, and why an exception on the main thread
-#: cannot leave it locked.
+#: Where the host's code makes, or takes in a block, a lock that more than one thread knows, and why
+#: an exception on the main thread cannot leave it locked.
 LOCKS = {
-    "futures/standard.py: RLock": "the type of the lock of a Future's condition, which the standard library takes; ours only try it",
+    "futures/standard.py: RLock": "the type of the lock of a Future's condition, which the "
+    "standard library takes; ours only try it",
     "futures/standard.py: Condition": "for users who wait on a Future's condition themselves",
     "descriptors.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
     "threads.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
     "pool/fork_server.py: RLock": "taken by threads of the pool",
     "pool/ports.py: Semaphore": "taken by threads of the pool",
     **dict.fromkeys(
-        [f"serialize/kinds.py: {kind}" for kind in ("RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")],
-        "types of what a program may send to a worker; one RLock is made for its type, and not taken",
+        [
+            f"serialize/kinds.py: {kind}"
+            for kind in ("RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")
+        ],
+        "types of what a program may send to a worker; one RLock is made for its type, and not "
+        "taken",
     ),
     "pool/spawn.py: with making": "as above",
-    "descriptors.py: with making": "by the thread that starts workers, or one of its own (`threads.apart`)",
+    "descriptors.py: with making": "by the thread that starts workers, or one of its own "
+    "(`threads.apart`)",
     "pool/ports.py: with descriptors.making": "by the I/O thread",
     "pool/fork_server.py: with descriptors.making": "by the thread that starts workers",
     "pool/fork_server.py: with self._collecting": "by the I/O thread and that one",
@@ -510,11 +572,21 @@ def test_no_lock_that_an_exception_on_the_main_thread_could_leave_locked():
         if name.partition("/")[0] in ("worker", "demo", "doctor"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and node.attr in ("RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"):
+            if isinstance(node, ast.Attribute) and node.attr in (
+                "RLock",
+                "Condition",
+                "Semaphore",
+                "BoundedSemaphore",
+                "Event",
+                "Barrier",
+            ):
                 if isinstance(node.value, ast.Name) and node.value.id == "threading":
                     found.add(f"{name}: {node.attr}")
             # A plain lock is made, and known, by one thread that waits; `with` is what shares one.
-            if isinstance(node, ast.With) and any(re.search(r"lock\b|Lock|making|collecting", ast.unparse(item.context_expr)) for item in node.items):
+            if isinstance(node, ast.With) and any(
+                re.search(r"lock\b|Lock|making|collecting", ast.unparse(item.context_expr))
+                for item in node.items
+            ):
                 found.add(f"{name}: with {ast.unparse(node.items[0].context_expr)}")
     assert found == set(LOCKS)
 

@@ -11,7 +11,11 @@ from tests.support import interpreters
 from tests.support.observe import DEADLINE
 
 
-@pytest.mark.parametrize("python", ["here", interpreters.find()[0], interpreters.find()[-1]], ids=lambda what: getattr(what, "minor", what))
+@pytest.mark.parametrize(
+    "python",
+    ["here", interpreters.find()[0], interpreters.find()[-1]],
+    ids=lambda what: getattr(what, "minor", what),
+)
 def test_it_arrives_as_it_was(make, python) -> None:
     executor = make(env=None if python == "here" else python.path, max_workers=1)
     groups = executor.submit(eval, "__import__('sys').version_info >= (3, 11)").result(DEADLINE)

@@ -1,6 +1,7 @@
 """The way back of a short call, on which its submitter takes the answer from the worker itself (``pool/direct.py``).
 
-A call whose answer nobody has looked at yet is *quiet*: each way to look at it must find the end, and nothing may get lost on the way.
+A call whose answer nobody has looked at yet is *quiet*: each way to look at it must find the end,
+and nothing may get lost on the way.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ from wetlands_executor.worker import wire
 
 
 def quiet(executor: CondaEnvExecutor, function: Callable[..., Any] = pow, *args: Any) -> Task[Any]:
-    """Submit a call in the way that leaves its answer on the board, and return when it lies there; nothing has looked at the task."""
-    # After a call whose submitter has waited on the lane, the next one is expected there. The first calls go through the queue.
+    """Submit a call in the way that leaves its answer on the board, and return when it lies there.
+
+    Nothing has looked at the task.
+    """
+    # After a call whose submitter has waited on the lane, the next one is expected there. The first
+    # calls go through the queue.
     for _ in range(200):
         assert executor.submit(pow, 2, 2).result() == 4
         task = executor.submit(function, *(args or (2, 3)))
@@ -261,7 +266,22 @@ def test_lines_come_before_the_result(single, capfd, way):
         assert capfd.readouterr().out == "a line\n"
 
 
-@pytest.mark.parametrize("value", [None, 0, 147, -(2**70), 1.5, "\x93" * 10, b"x" * 4000, b"x" * 5000, b"x" * 100_000, (1, [2, {3}]), complex(1, 2)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        0,
+        147,
+        -(2**70),
+        1.5,
+        "\x93" * 10,
+        b"x" * 4000,
+        b"x" * 5000,
+        b"x" * 100_000,
+        (1, [2, {3}]),
+        complex(1, 2),
+    ],
+)
 def test_values(single, value):
     for _ in range(20):
         assert single.submit(pow, 2, 2).result() == 4
@@ -269,12 +289,17 @@ def test_values(single, value):
 
 
 def test_a_task_that_closes_all_descriptors(single):
-    """The bell goes with them, and answers find another way: the worker's pipes went too, so another worker."""
+    """The bell goes with them, and answers find another way.
+
+    The worker's pipes went too, so another worker.
+    """
     assert single.submit(pow, 2, 2).result() == 4
     for _ in range(3):
         task = single.submit(work.close_range, 3, 480)
         task.exception(DEADLINE)
-        assert [single.submit(pow, 2, n).result(DEADLINE) for n in range(10)] == [2**n for n in range(10)]
+        assert [single.submit(pow, 2, n).result(DEADLINE) for n in range(10)] == [
+            2**n for n in range(10)
+        ]
 
 
 def test_a_forked_child_does_not_answer(single):
@@ -338,19 +363,36 @@ def test_workers_are_killed_under_waiting_submitters(make, stress_rng):
     for thread in threads:
         thread.join(DEADLINE)
         assert not thread.is_alive()
-    wrong = [(number, found) for number, found in outcomes if found != number and type(found).__name__ not in ("WorkerCrashed", "WorkerStartError")]
+    wrong = [
+        (number, found)
+        for number, found in outcomes
+        if found != number and type(found).__name__ not in ("WorkerCrashed", "WorkerStartError")
+    ]
     assert wrong == []
     assert kills > 3
     assert executor.wait_all(DEADLINE)
 
 
-@pytest.mark.parametrize(("kind", "count"), [("struck", 100_000), ("value", 20_000), ("index", 20_000), ("timeout", 20_000), ("interrupt", 20_000)])
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("struck", 100_000),
+        ("value", 20_000),
+        ("index", 20_000),
+        ("timeout", 20_000),
+        ("interrupt", 20_000),
+    ],
+)
 def test_interrupted_at_every_step(host, kind, count):
     """An exception a thousand times a second through a hundred thousand results."""
     code, out, err = host("struck_in_result", count, kind).finish(100)
     assert code == 0, (out, err)
     found = out.splitlines()
-    assert found[1:] == [f"done {count} wrong 0 timeouts 0", "running 0 queued 0 failed 0", "well"], (out, err)
+    assert found[1:] == [
+        f"done {count} wrong 0 timeouts 0",
+        "running 0 queued 0 failed 0",
+        "well",
+    ], (out, err)
     assert int(found[0].split()[1]) > 100, "it has to be struck"
 
 
@@ -386,7 +428,12 @@ def test_a_time_limit_by_a_signal_handler(single, meeting, handler, expected):
 
     handler(raise_limit)
     if expected:
-        assert until(lambda: single.submit(pow, 2, 2).result() == 4 and next(iter(single._pool.processes.values())).direct.receive.expected)
+        assert until(
+            lambda: (
+                single.submit(pow, 2, 2).result() == 4
+                and next(iter(single._pool.processes.values())).direct.receive.expected
+            )
+        )
     for _ in range(3):
         task = single.submit(attend, meeting.address, "limited")
         guest = meeting.next()
@@ -400,7 +447,9 @@ def test_a_time_limit_by_a_signal_handler(single, meeting, handler, expected):
 
 
 @pytest.mark.parametrize("look", [by_exception, by_polling, by_wait])
-def test_a_signal_handler_looks_at_the_task_that_its_thread_waits_for(single, meeting, handler, look):
+def test_a_signal_handler_looks_at_the_task_that_its_thread_waits_for(
+    single, meeting, handler, look
+):
     for _ in range(5):
         assert single.submit(pow, 2, 2).result() == 4
         task = single.submit(attend, meeting.address, "looked at")
@@ -422,7 +471,9 @@ def test_a_signal_handler_looks_at_the_task_that_its_thread_waits_for(single, me
 def test_a_listener_to_the_executor_hears_of_a_quiet_call(single):
     task = quiet(single)
     ended = threading.Event()
-    single.listen(lambda event: ended.set() if event.task is task and event.type.is_terminal else None)
+    single.listen(
+        lambda event: ended.set() if event.task is task and event.type.is_terminal else None
+    )
     assert ended.wait(DEADLINE)
 
 
@@ -467,7 +518,9 @@ def test_who_wakes_up_after_the_end_leaves_nothing_behind(single, meeting, monke
     (process,) = pool.processes.values()
     task = single.submit(attend, meeting.address, "held")
     meeting.next()
-    monkeypatch.setattr(direct, "read", lambda fd, count: (os.read(fd, count), pool.life.finished.wait(DEADLINE))[0])
+    monkeypatch.setattr(
+        direct, "read", lambda fd, count: (os.read(fd, count), pool.life.finished.wait(DEADLINE))[0]
+    )
     waiter = threading.Thread(target=task.exception)
     waiter.start()
     assert until(lambda: process.direct.receive.caller is not None)

@@ -1,4 +1,7 @@
-"""Workers that one process of the environment forks (``share_preload``): as good as workers of their own, whoever dies."""
+"""Workers that one process of the environment forks (``share_preload``).
+
+As good as workers of their own, whoever dies.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,13 @@ import pytest
 from tests.contract.workload import attend
 from tests.faults import work
 from tests.support.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, lines, pids, until
-from wetlands_executor import CondaEnvExecutor, TaskTimeoutError, WorkerCrashed, WorkerStartError, children
+from wetlands_executor import (
+    CondaEnvExecutor,
+    TaskTimeoutError,
+    WorkerCrashed,
+    WorkerStartError,
+    children,
+)
 from wetlands_executor.pool import reaper
 from wetlands_executor.serialize.settings import current_settings
 
@@ -25,7 +34,9 @@ from wetlands_executor.serialize.settings import current_settings
 @pytest.fixture
 def shared(make):
     """Make executors that share a preload."""
-    return lambda max_workers=2, preload=("json",), **kwargs: make(max_workers, preload=preload, share_preload=True, **kwargs)
+    return lambda max_workers=2, preload=("json",), **kwargs: make(
+        max_workers, preload=preload, share_preload=True, **kwargs
+    )
 
 
 @pytest.fixture
@@ -74,7 +85,9 @@ def level_of(name: str) -> int:
 
 def test_imported_once_for_all(shared, module, tmp_path):
     journal = tmp_path / "journal"
-    name = module("counted", f"import os\nopen({str(journal)!r}, 'a').write('%d\\n' % os.getpid())\n")
+    name = module(
+        "counted", f"import os\nopen({str(journal)!r}, 'a').write('%d\\n' % os.getpid())\n"
+    )
     executor = shared(4, [name]).launch()
     assert lines(journal) == [str(fork_server_of(executor))]
     assert {parent_of(pid) for pid in pids(executor)} == {fork_server_of(executor)}
@@ -84,7 +97,11 @@ def test_imported_once_for_all(shared, module, tmp_path):
 
 def test_every_python(shared, meeting, anypython):
     """From 3.8 on: calls, errors, a crash and its replacement, the end."""
-    executor = shared(2, ["json", "decimal", "logging", "multiprocessing.util", "concurrent.futures.thread"], env=str(anypython.path)).launch()
+    executor = shared(
+        2,
+        ["json", "decimal", "logging", "multiprocessing.util", "concurrent.futures.thread"],
+        env=str(anypython.path),
+    ).launch()
     assert executor.submit("platform:python_version").result(DEADLINE).startswith(anypython.minor)
     assert executor.submit("os:getppid").result(DEADLINE) == fork_server_of(executor)
     assert isinstance(executor.submit(work.strike, "raise").exception(DEADLINE), ZeroDivisionError)
@@ -108,7 +125,13 @@ def test_a_worker_has_a_session_and_descriptors_of_its_own(shared, make):
             except OSError:
                 continue  # the listing itself
             kinds[target] = kinds.get(target, 0) + 1
-        return os.getpid() == os.getsid(0) == os.getpgrp(), kinds, os.getcwd(), sorted(os.environ.items()), os.get_blocking(0)
+        return (
+            os.getpid() == os.getsid(0) == os.getpgrp(),
+            kinds,
+            os.getcwd(),
+            sorted(os.environ.items()),
+            os.get_blocking(0),
+        )
 
     own = make(1, preload=["json"]).submit(describe).result(DEADLINE)
     executor = shared(3).launch()
@@ -132,10 +155,19 @@ def test_variables(shared, module):
         pid, environment = task.result(DEADLINE)
         seen[pid] = environment
     assert sorted(environment["OWN"] for environment in seen.values()) == ["0", "1", "2"]
-    assert [environment.get("FIRST") for environment in seen.values() if environment["OWN"] != "0"] == [None, None]
-    assert all("OMP_NUM_THREADS" not in environment or "OMP_NUM_THREADS" in os.environ for environment in seen.values())
+    assert [
+        environment.get("FIRST") for environment in seen.values() if environment["OWN"] != "0"
+    ] == [None, None]
+    assert all(
+        "OMP_NUM_THREADS" not in environment or "OMP_NUM_THREADS" in os.environ
+        for environment in seen.values()
+    )
     at_import = executor.submit(eval, "__import__('looks').seen").result(DEADLINE)
-    assert (at_import["SAME"], at_import["OMP_NUM_THREADS"], at_import["OPENBLAS_NUM_THREADS"]) == ("yes", "1", "1")
+    assert (at_import["SAME"], at_import["OMP_NUM_THREADS"], at_import["OPENBLAS_NUM_THREADS"]) == (
+        "yes",
+        "1",
+        "1",
+    )
     assert "OWN" not in at_import
     executor = shared(1, [name], worker_env={"OMP_NUM_THREADS": "3"})
     at_import = executor.submit(eval, "__import__('looks').seen").result(DEADLINE)
@@ -145,11 +177,15 @@ def test_variables(shared, module):
 
 def test_folder(shared, tmp_path, monkeypatch):
     executor = shared(1, cwd=tmp_path, max_tasks_per_child=1)
-    assert {executor.submit(os.getcwd).result(DEADLINE) for _ in range(3)} == {str(tmp_path.resolve())}
+    assert {executor.submit(os.getcwd).result(DEADLINE) for _ in range(3)} == {
+        str(tmp_path.resolve())
+    }
     wandering = shared(1, max_tasks_per_child=1)
     wandering.submit(os.getcwd).result(DEADLINE)
     monkeypatch.chdir(tmp_path)
-    assert until(lambda: wandering.submit(os.getcwd).result(DEADLINE) == str(tmp_path.resolve())), "the host's folder when a worker starts"
+    assert until(lambda: wandering.submit(os.getcwd).result(DEADLINE) == str(tmp_path.resolve())), (
+        "the host's folder when a worker starts"
+    )
 
 
 def test_folder_that_is_gone(shared, tmp_path):
@@ -172,7 +208,9 @@ def test_random_numbers_differ(shared):
 
 def test_what_a_preload_prints_and_logs_comes_once(shared, module, capsys, caplog):
     name = module(
-        "talks", "import logging, sys\nprint('imported')\nprint('to stderr', file=sys.stderr)\nlogging.getLogger('talks').warning('logged %d', 7)\n"
+        "talks",
+        "import logging, sys\nprint('imported')\nprint('to stderr', "
+        "file=sys.stderr)\nlogging.getLogger('talks').warning('logged %d', 7)\n",
     )
     executor = shared(3, [name]).launch()
     for task in [executor.submit(work.log_and_print, number) for number in range(6)]:
@@ -181,11 +219,15 @@ def test_what_a_preload_prints_and_logs_comes_once(shared, module, capsys, caplo
     out, err = capsys.readouterr()
     assert out.count("imported\n") == 1
     assert err.count("to stderr\n") == 1
-    assert sorted(line for line in out.splitlines() if line.startswith("printed")) == [f"printed {number}" for number in range(6)]
+    assert sorted(line for line in out.splitlines() if line.startswith("printed")) == [
+        f"printed {number}" for number in range(6)
+    ]
     records = [record for record in caplog.records if record.name == "talks"]
     assert [record.getMessage() for record in records] == ["logged 7"]
     records = [record for record in caplog.records if record.name == "work"]
-    assert sorted(record.getMessage() for record in records) == [f"logged {number}" for number in range(6)]
+    assert sorted(record.getMessage() for record in records) == [
+        f"logged {number}" for number in range(6)
+    ]
     assert all(record.task_name and record.worker_index in (0, 1, 2) for record in records)
 
 
@@ -196,7 +238,8 @@ def test_exit_hooks_of_the_preload_run_once(shared, module, tmp_path):
         "hooked",
         "import atexit, os, tempfile, weakref\n"
         f"def note(what): open({str(journal)!r}, 'a').write('%s %d\\n' % (what, os.getpid()))\n"
-        "atexit.register(note, 'hook')\nclass Thing: pass\nthing = Thing()\nweakref.finalize(thing, note, 'finalizer')\n"
+        "atexit.register(note, 'hook')\nclass Thing: pass\nthing = "
+        "Thing()\nweakref.finalize(thing, note, 'finalizer')\n"
         "folder = tempfile.TemporaryDirectory(prefix='wl-hooked')\n",
     )
     executor = shared(2, [name]).launch()
@@ -206,7 +249,9 @@ def test_exit_hooks_of_the_preload_run_once(shared, module, tmp_path):
     executor.submit(os.kill, worker, 0).result(DEADLINE)
     assert os.path.isdir(folder)
     executor.shutdown()
-    assert sorted(lines(journal)) == sorted([f"hook {parent}", f"finalizer {parent}", f"task hook {worker}", f"task finalizer {worker}"])
+    assert sorted(lines(journal)) == sorted(
+        [f"hook {parent}", f"finalizer {parent}", f"task hook {worker}", f"task finalizer {worker}"]
+    )
     assert not os.path.exists(folder)
 
 
@@ -216,7 +261,10 @@ def test_children_of_tasks(shared):
     pid = executor.submit(os.getpid).result(DEADLINE)
     assert executor.submit(work.fork_and_return).result(DEADLINE) == ("parent", pid)
     for method in ("fork", "spawn", "forkserver"):
-        assert executor.submit(work.use_multiprocessing, method).result(DEADLINE) == ("from below", 0)
+        assert executor.submit(work.use_multiprocessing, method).result(DEADLINE) == (
+            "from below",
+            0,
+        )
     assert executor.submit(os.system, "exit 3").result(DEADLINE) == 3 << 8
 
 
@@ -237,8 +285,11 @@ def test_a_worker_after_the_other(shared):
         fds.append(len(os.listdir(f"/proc/{parent}/fd")))
         assert fork_server_of(executor) == parent
     assert until(lambda: len(children_of(parent)) <= 2), "zombies stay"
-    # Race: while it forks, it holds the descriptors of that worker too; looked at in that moment they are not left over.
-    assert until(lambda: len(os.listdir(f"/proc/{parent}/fd")) <= min(fds) + 2), f"descriptors stay: {fds}"
+    # Race: while it forks, it holds the descriptors of that worker too; looked at in that moment
+    # they are not left over.
+    assert until(lambda: len(os.listdir(f"/proc/{parent}/fd")) <= min(fds) + 2), (
+        f"descriptors stay: {fds}"
+    )
 
 
 def test_fork_server_is_killed(shared, meeting):
@@ -303,7 +354,9 @@ def test_everybody_dies_again_and_again(shared, tmp_path, stress_rng):
     _done, still_open = wait(tasks.values(), timeout=3 * DEADLINE)
     assert not still_open
     failed = {number for number, task in tasks.items() if task.exception() is not None}
-    assert all(type(tasks[number].exception()) is WorkerCrashed for number in failed), {repr(tasks[n].exception()) for n in failed}
+    assert all(type(tasks[number].exception()) is WorkerCrashed for number in failed), {
+        repr(tasks[n].exception()) for n in failed
+    }
     assert len(failed) <= killed
     ran = lines(journal)
     assert len(ran) == len(set(ran)), "a task ran twice"
@@ -383,7 +436,9 @@ def test_hung_call_shows_its_stacks(shared):
 
 def test_preload_that_fails(shared, module, tmp_path):
     journal = tmp_path / "journal"
-    name = module("trap", f"open({str(journal)!r}, 'a').write('x\\n')\nraise RuntimeError('the trap')\n")
+    name = module(
+        "trap", f"open({str(journal)!r}, 'a').write('x\\n')\nraise RuntimeError('the trap')\n"
+    )
     executor = shared(8, ["json", name])
     with pytest.raises(WorkerStartError, match="the trap") as info:
         executor.launch()
@@ -396,16 +451,28 @@ def test_preload_that_fails(shared, module, tmp_path):
     assert executor.submit(pow, 2, 3).result(DEADLINE) == 8
 
 
-@pytest.mark.parametrize("end", ["raise SystemExit(0)", "raise KeyboardInterrupt", "import os; os._exit(3)", "import ctypes; ctypes.string_at(0)"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "raise SystemExit(0)",
+        "raise KeyboardInterrupt",
+        "import os; os._exit(3)",
+        "import ctypes; ctypes.string_at(0)",
+    ],
+)
 def test_preload_that_ends_the_fork_server(shared, module, end):
-    name = module("end", f"import sys\nsys.stderr.write('about to end')\nsys.stderr.flush()\n{end}\n")
+    name = module(
+        "end", f"import sys\nsys.stderr.write('about to end')\nsys.stderr.flush()\n{end}\n"
+    )
     assert "about to end" in str(start_error(shared(2, [name]).submit(pow, 2, 3)))
 
 
 def test_preload_that_hangs(shared, module, tmp_path):
     pid_file = tmp_path / "pid"
     name = module(
-        "hang", f"import os, sys, time\nopen({str(pid_file)!r}, 'w').write(str(os.getpid()))\nprint('hanging', file=sys.stderr)\ntime.sleep(60)\n"
+        "hang",
+        f"import os, sys, time\nopen({str(pid_file)!r}, "
+        f"'w').write(str(os.getpid()))\nprint('hanging', file=sys.stderr)\ntime.sleep(60)\n",
     )
     executor = shared(2, [name], start_timeout=1.0)
     error = start_error(executor.submit(pow, 2, 3))
@@ -436,13 +503,17 @@ def test_end_during_the_preload(shared, module, tmp_path, end):
 
 def test_interrupted_fork_server_goes_on(shared):
     executor = shared().launch()
-    os.kill(fork_server_of(executor), signal.SIGINT)  # the warm-up has put that one's handler in its place for a while
+    # the warm-up has put that one's handler in its place for a while
+    os.kill(fork_server_of(executor), signal.SIGINT)
     crash_of(executor.submit(os.kill, executor.submit(os.getpid).result(DEADLINE), signal.SIGKILL))
     assert executor.submit(parent_of_me).result(DEADLINE) == fork_server_of(executor)
 
 
 def test_surroundings_that_fit_into_no_pipe(shared, monkeypatch, tmp_path):
-    """A fork server warms up with pipes that nobody else reads; it must not wait for somebody who does."""
+    """A fork server warms up with pipes that nobody else reads.
+
+    It must not wait for somebody who does.
+    """
     folders = [tmp_path / ("folder" * 30 + str(number)) for number in range(400)]
     for folder in folders:
         folder.mkdir()
@@ -465,7 +536,10 @@ def test_not_a_python(shared, tmp_path):
     """Something that reads nothing, says a lot, and then ends."""
     python = tmp_path / "env" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\nhead -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2; echo 'the end' >&2; exit 2\n")
+    python.write_text(
+        "#!/bin/sh\nhead -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2; echo "
+        "'the end' >&2; exit 2\n"
+    )
     python.chmod(0o755)
     error = start_error(shared(1, env=str(python)).submit(pow, 2, 3))
     assert "the end" in str(error)
@@ -474,20 +548,30 @@ def test_not_a_python(shared, tmp_path):
 
 
 def test_threads_are_refused(shared, module):
-    name = module("threaded", "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), name='ticker', daemon=True).start()\n")
+    name = module(
+        "threaded",
+        "import threading, time\nthreading.Thread(target=time.sleep, "
+        "args=(60,), name='ticker', daemon=True).start()\n",
+    )
     module("brief", "import threading\nthreading.Thread(target=int).start()\n")
     error = start_error(shared(2, ["json", name]).submit(pow, 2, 3))
     assert "ticker" in str(error)
     assert "threaded" in str(error)
-    assert shared(2, ["brief"]).submit(pow, 2, 3).result(DEADLINE) == 8, "a thread that has ended is none"
+    assert shared(2, ["brief"]).submit(pow, 2, 3).result(DEADLINE) == 8, (
+        "a thread that has ended is none"
+    )
 
 
 def test_native_threads_are_named(shared, module, caplog):
-    """They may be harmless (a numerical library that knows about forks): the log says who has started them."""
+    """They may be harmless (a numerical library that knows about forks).
+
+    The log says who has started them.
+    """
     name = module(
         "native",
         "import ctypes\nlibc = ctypes.CDLL(None)\nthread = ctypes.c_ulong()\n"
-        "libc.pthread_create(ctypes.byref(thread), None, ctypes.cast(libc.sleep, ctypes.c_void_p), ctypes.c_void_p(1000))\n",
+        "libc.pthread_create(ctypes.byref(thread), None, ctypes.cast(libc.sleep, "
+        "ctypes.c_void_p), ctypes.c_void_p(1000))\n",
     )
     executor = shared(2, [name])
     with caplog.at_level(logging.WARNING):
@@ -500,7 +584,10 @@ def test_native_threads_are_named(shared, module, caplog):
 
 @pytest.mark.parametrize("room", range(9, 21))
 def test_no_descriptors_left_in_the_fork_server(shared, room):
-    """The kernel drops descriptors that it cannot deliver. That is a start that failed, not a fork server that is lost, and passes with its cause."""
+    """The kernel drops descriptors that it cannot deliver.
+
+    That is a start that failed, not a fork server that is lost, and passes with its cause.
+    """
     executor = shared(1)
     first = executor.submit(os.getpid).result(DEADLINE)
     process = fork_server_of(executor)
@@ -508,7 +595,9 @@ def test_no_descriptors_left_in_the_fork_server(shared, room):
     resource.prlimit(process, resource.RLIMIT_NOFILE, (room, old[1]))
     os.kill(first, signal.SIGKILL)
     error = executor.submit(pow, 2, 3).exception(DEADLINE)
-    assert error is None or isinstance(error, WorkerCrashed) or "Too many open files" in str(error), error
+    assert (
+        error is None or isinstance(error, WorkerCrashed) or "Too many open files" in str(error)
+    ), error
     resource.prlimit(process, resource.RLIMIT_NOFILE, old)
     assert until(lambda: executor.submit(pow, 2, 3).exception(DEADLINE) is None)
     assert fork_server_of(executor) == process
@@ -545,7 +634,10 @@ def test_numbers_stay_the_same_after_a_change_of_hosts_paths(shared, module, mon
 
 
 def test_half_used_numbers_are_not_shared(shared, module):
-    """A generator of normal numbers makes two at once, and keeps the second: that is the same in all forks if nobody throws it away."""
+    """A generator of normal numbers makes two at once, and keeps the second.
+
+    That is the same in all forks if nobody throws it away.
+    """
     pytest.importorskip("numpy")
     module("draws", "import numpy\nnumpy.random.seed(3)\nfirst = numpy.random.standard_normal()\n")
     executor = shared(1, ["draws"], max_tasks_per_child=1)

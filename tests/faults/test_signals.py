@@ -38,7 +38,9 @@ def test_sigstop_of_a_busy_worker(executor, meeting):
     task = executor.submit(attend, meeting.address, "stopped")
     guest = meeting.next()
     os.kill(guest.pid, signal.SIGSTOP)
-    assert [executor.submit(pow, 2, n).result(DEADLINE) for n in range(100)] == [2**n for n in range(100)]
+    assert [executor.submit(pow, 2, n).result(DEADLINE) for n in range(100)] == [
+        2**n for n in range(100)
+    ]
     executor.kill_workers()
     began = time.monotonic()
     executor.shutdown()
@@ -90,7 +92,10 @@ def test_ctrl_c_reaches_a_busy_worker(executor, meeting):
 
 
 def test_storm_of_ctrl_c(make, stress_rng):
-    """Hundreds of them, into whatever the worker does: each ends one call at most, and none the worker."""
+    """Hundreds of them, into whatever the worker does.
+
+    Each ends one call at most, and none the worker.
+    """
     executor = make(max_workers=1)
     pid = executor.submit(work.pid).result(DEADLINE)
     outcomes = []
@@ -106,13 +111,17 @@ def test_storm_of_ctrl_c(make, stress_rng):
     assert executor.submit(work.pid).result(DEADLINE) == pid
 
 
-@pytest.mark.parametrize("function", [work.replace_signal_handlers, work.python_sigint, work.block_all_signals])
+@pytest.mark.parametrize(
+    "function", [work.replace_signal_handlers, work.python_sigint, work.block_all_signals]
+)
 @pytest.mark.parametrize("end", ["shutdown", "terminate_workers", "kill_workers"])
 def test_task_that_replaces_signal_handlers(make, function, end):
     executor = make(max_workers=1)
     executor.submit(function).result(DEADLINE)
     pid = executor.submit(work.pid).result(DEADLINE)
-    assert [executor.submit(pow, 2, n).result(DEADLINE) for n in range(10)] == [2**n for n in range(10)]
+    assert [executor.submit(pow, 2, n).result(DEADLINE) for n in range(10)] == [
+        2**n for n in range(10)
+    ]
     began = time.monotonic()
     getattr(executor, end)()
     executor.shutdown()
@@ -121,7 +130,10 @@ def test_task_that_replaces_signal_handlers(make, function, end):
 
 
 def test_interrupted_after_another_task_took_the_handler(single):
-    """A task that puts Python's own handler in place: a later Ctrl-C must not cost a task that has not started."""
+    """A task that puts Python's own handler in place.
+
+    A later Ctrl-C must not cost a task that has not started.
+    """
     for _ in range(25):
         single.submit(work.python_sigint).result(DEADLINE)
         pid = single.submit(work.pid).result(DEADLINE)

@@ -1,4 +1,7 @@
-"""Environments in which no worker comes up. The error says what the interpreter said, and the next submit tries again."""
+"""Environments in which no worker comes up.
+
+The error says what the interpreter said, and the next submit tries again.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,9 @@ def test_interpreter_that_says_why_and_exits(make, interpreter):
         assert "exit code 1" in str(error)
     assert time.monotonic() - began < 5
     assert 3 <= interpreter.starts <= 6, "three tries, with delays"
-    assert len({id(task.exception()) for task in tasks}) == len(tasks), "everybody gets an exception of his own"
+    assert len({id(task.exception()) for task in tasks}) == len(tasks), (
+        "everybody gets an exception of his own"
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -83,7 +88,10 @@ def test_next_submit_tries_again(make, interpreter, workers):
 
 def test_repaired_between_two_tries(make, interpreter):
     """A failure that goes away by itself is nobody's error."""
-    interpreter.does(f'if [ "$(wc -l < "{interpreter.journal}")" -lt 3 ]; then echo try again >&2; exit 1; fi\n{WORKING}')
+    interpreter.does(
+        f'if [ "$(wc -l < "{interpreter.journal}")" -lt 3 ]; then echo try again '
+        f">&2; exit 1; fi\n{WORKING}"
+    )
     executor = make(env=str(interpreter.path), max_workers=1)
     assert executor.submit(pow, 2, 3).result(DEADLINE) == 8
     assert interpreter.starts == 3
@@ -108,7 +116,10 @@ def test_launch_says_why(make, interpreter):
 
 
 def test_interpreter_that_breaks_while_others_work(make, interpreter, meeting):
-    """The environment is removed under a running pool: what runs goes on, what has a worker is served."""
+    """The environment is removed under a running pool.
+
+    What runs goes on, what has a worker is served.
+    """
     interpreter.does(WORKING)
     executor = make(env=str(interpreter.path), max_workers=2)
     first = executor.submit(work.pid).result(DEADLINE)
@@ -120,7 +131,9 @@ def test_interpreter_that_breaks_while_others_work(make, interpreter, meeting):
     assert executor.submit(work.pid).result(DEADLINE) == first
 
 
-@pytest.mark.skipif(SHARED, reason="what forks the workers is there already, and needs no interpreter any more")
+@pytest.mark.skipif(
+    SHARED, reason="what forks the workers is there already, and needs no interpreter any more"
+)
 def test_last_worker_dies_and_cannot_be_replaced(make, interpreter):
     interpreter.does(WORKING)
     executor = make(env=str(interpreter.path), max_workers=1)
@@ -166,7 +179,9 @@ def test_interpreter_disappears(make, interpreter):
 
 def test_not_a_python_at_all(make, interpreter):
     """Something that reads nothing, says a lot, and then ends."""
-    interpreter.does("head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2; echo 'the end' >&2; exit 2")
+    interpreter.does(
+        "head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2; echo 'the end' >&2; exit 2"
+    )
     error = start_error(make(env=str(interpreter.path), max_workers=1).submit(pow, 2, 3))
     assert "the end" in str(error)
     assert len(str(error)) < 100_000
@@ -198,9 +213,19 @@ def test_preload_that_fails(make, tmp_path, monkeypatch):
     assert executor.submit(pow, 2, 3).result(DEADLINE) == 8
 
 
-@pytest.mark.parametrize("end", ["raise SystemExit(0)", "raise KeyboardInterrupt", "import os; os._exit(3)", "import ctypes; ctypes.string_at(0)"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "raise SystemExit(0)",
+        "raise KeyboardInterrupt",
+        "import os; os._exit(3)",
+        "import ctypes; ctypes.string_at(0)",
+    ],
+)
 def test_preload_that_ends_the_worker(make, tmp_path, monkeypatch, end):
-    (tmp_path / "preload_end.py").write_text(f"import sys\nsys.stderr.write('about to end')\nsys.stderr.flush()\n{end}\n")
+    (tmp_path / "preload_end.py").write_text(
+        f"import sys\nsys.stderr.write('about to end')\nsys.stderr.flush()\n{end}\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     error = start_error(make(preload=["preload_end"], max_workers=1).submit(pow, 2, 3))
     assert "about to end" in str(error)
@@ -209,7 +234,8 @@ def test_preload_that_ends_the_worker(make, tmp_path, monkeypatch, end):
 def test_preload_that_hangs(make, tmp_path, monkeypatch):
     pid_file = tmp_path / "pid"
     (tmp_path / "preload_hang.py").write_text(
-        f"import os, sys, time\nopen({str(pid_file)!r}, 'w').write(str(os.getpid()))\nprint('hanging', file=sys.stderr)\ntime.sleep(60)\n"
+        f"import os, sys, time\nopen({str(pid_file)!r}, "
+        f"'w').write(str(os.getpid()))\nprint('hanging', file=sys.stderr)\ntime.sleep(60)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     executor = make(preload=["preload_hang"], start_timeout=1.0, max_workers=1)
@@ -230,7 +256,9 @@ def test_interpreter_that_hangs_at_once(make, interpreter):
 
 
 def test_sitecustomize_that_hangs(make, tmp_path, interpreter):
-    (tmp_path / "sitecustomize.py").write_text("import sys, time\nsys.stderr.write('site hangs\\n')\ntime.sleep(60)\n")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\nsys.stderr.write('site hangs\\n')\ntime.sleep(60)\n"
+    )
     interpreter.does(f'PYTHONPATH="{tmp_path}" {WORKING}')
     executor = make(env=str(interpreter.path), start_timeout=1.0, max_workers=1)
     error = start_error(executor.submit(pow, 2, 3))
@@ -241,7 +269,9 @@ def test_sitecustomize_that_hangs(make, tmp_path, interpreter):
 
 def test_sitecustomize_that_prints_and_opens(make, tmp_path, interpreter, capfd):
     """Noise before the first line of ours harms nothing."""
-    (tmp_path / "sitecustomize.py").write_text("import sys\nprint('noise ' * 1000)\nkeep = [open('/dev/null') for _ in range(20)]\n")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nprint('noise ' * 1000)\nkeep = [open('/dev/null') for _ in range(20)]\n"
+    )
     interpreter.does(f'PYTHONPATH="{tmp_path}" {WORKING}')
     assert make(env=str(interpreter.path), max_workers=1).submit(pow, 2, 3).result(DEADLINE) == 8
 
@@ -273,7 +303,10 @@ def test_broken_activation_script(make, tmp_path):
     assert executor.submit(os.getenv, "ACTIVATED").result(DEADLINE) == "yes"
 
 
-@pytest.mark.parametrize("cls", [ValueError, SystemExit, KeyboardInterrupt, work.BadStr, work.Unpicklable, work.BadReduce])
+@pytest.mark.parametrize(
+    "cls",
+    [ValueError, SystemExit, KeyboardInterrupt, work.BadStr, work.Unpicklable, work.BadReduce],
+)
 def test_initializer_that_fails(make, cls, caplog):
     executor = make(max_workers=2, initializer=work.fail_to_initialize, initargs=(cls, "no GPU"))
     task = executor.submit(pow, 2, 3)

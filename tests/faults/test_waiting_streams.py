@@ -1,4 +1,7 @@
-"""A stream or a log handler of the program may wait for tasks while it is called; what it waits for may be behind its own lines."""
+"""A stream or a log handler of the program may wait for tasks while it is called.
+
+What it waits for may be behind its own lines.
+"""
 
 from __future__ import annotations
 
@@ -57,16 +60,28 @@ WAYS = {
     "with": _nested,
     "await": lambda executor: _await(executor.submit(pow, 2, 5)),
     "wait": lambda executor: wait([executor.submit(pow, 2, 5)], DEADLINE).done.pop().result(0),
-    "as_completed": lambda executor: next(as_completed([executor.submit(pow, 2, 5)], DEADLINE)).result(0),
+    "as_completed": lambda executor: next(
+        as_completed([executor.submit(pow, 2, 5)], DEADLINE)
+    ).result(0),
     "map": lambda executor: sum(executor.map(pow, [2, 2], [4, 4], timeout=DEADLINE)),
-    "map unordered": lambda executor: sum(executor.map(pow, [2, 2], [4, 4], timeout=DEADLINE, ordered=False)),
+    "map unordered": lambda executor: sum(
+        executor.map(pow, [2, 2], [4, 4], timeout=DEADLINE, ordered=False)
+    ),
     "wait_all": lambda executor: 32 if executor.wait_all(DEADLINE) else None,
     "launch": lambda executor: 32 if executor.launch() is executor else None,
     "what has printed": lambda executor: executor.submit(_say_and_return, 32).result(DEADLINE),
-    "a map that prints": lambda executor: sum(executor.map(_say_and_return, [2, 30], timeout=DEADLINE)),
-    "after what has printed": lambda executor: executor.submit(pow, executor.submit(_say_and_return, 2), 5).result(DEADLINE),
-    "what has failed": lambda executor: 32 if executor.submit(_say_and_raise).exception(DEADLINE) else None,
-    "what has died": lambda executor: 32 if executor.submit(_say_and_die).exception(DEADLINE) else None,
+    "a map that prints": lambda executor: sum(
+        executor.map(_say_and_return, [2, 30], timeout=DEADLINE)
+    ),
+    "after what has printed": lambda executor: executor.submit(
+        pow, executor.submit(_say_and_return, 2), 5
+    ).result(DEADLINE),
+    "what has failed": lambda executor: (
+        32 if executor.submit(_say_and_raise).exception(DEADLINE) else None
+    ),
+    "what has died": lambda executor: (
+        32 if executor.submit(_say_and_die).exception(DEADLINE) else None
+    ),
     "another executor": lambda executor: _in_another(),
 }
 
@@ -97,7 +112,8 @@ def test_a_stream_that_waits(single, way):
     with contextlib.redirect_stdout(out):
         assert single.submit(work.say, "a", "b").result(DEADLINE) == 2
         single.submit(work.say, "c").result(DEADLINE)
-        # The stream may wait for "c" too, whose line comes behind it then, and wake up after this thread.
+        # The stream may wait for "c" too, whose line comes behind it then, and wake up after this
+        # thread.
         assert out.acted.wait(DEADLINE)
         single.submit(work.say, "said").result(DEADLINE)
     assert out.found == [32]
@@ -176,7 +192,10 @@ def test_a_stream_that_waits_when_reading_was_paused_before(single, meeting, mon
         assert task.result(DEADLINE) == 60_000
         single.submit(work.say, "end").result(DEADLINE)
     assert out.found == [32]
-    assert [int(line.split()[0]) for line in out.getvalue().splitlines()[:-1]] == [-1, *range(60_000)]
+    assert [int(line.split()[0]) for line in out.getvalue().splitlines()[:-1]] == [
+        -1,
+        *range(60_000),
+    ]
 
 
 def test_lines_come_before_results_again_after_a_wait(single):

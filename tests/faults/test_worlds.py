@@ -1,4 +1,6 @@
-"""The same attacks where pipes cannot be taken back from, or not be polled: as on macOS and on Windows.
+"""The same attacks where pipes cannot be taken back from, or not be polled.
+
+As on macOS and on Windows.
 
 The choice is read at import, so these run in hosts of their own.
 """
@@ -35,7 +37,9 @@ def test_host_is_killed(host, world, what):
     assert gone(processes, ORPHAN_LIMIT)
 
 
-@pytest.mark.parametrize("name", ["finalizers", "struck_in_shutdown", "abandoned_by_collector", "forked_errors"])
+@pytest.mark.parametrize(
+    "name", ["finalizers", "struck_in_shutdown", "abandoned_by_collector", "forked_errors"]
+)
 def test_program(host, world, name):
     code, out, err = host(name, **world).finish(60)
     assert code == 0, (out, err)

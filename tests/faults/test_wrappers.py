@@ -1,4 +1,7 @@
-"""Interpreters that are wrappers: the Python is their child, perhaps in another session. Signals reach the Python, a kill both."""
+"""Interpreters that are wrappers: the Python is their child, perhaps in another session.
+
+Signals reach the Python, a kill both.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ KINDS = {
     "trap": 'trap "" INT TERM\n"{python}" "$@"\ncode=$?\nexit $code\n',
     "session": '{setsid} -w "{python}" "$@"\nexit $?\n',
     "group": 'set -m\n"{python}" "$@" &\nwait $!\nexit $?\n',
-    "deep": "sh -c '\"{python}\" \"$@\"; exit $?' sh \"$@\"\nexit $?\n",
+    "deep": 'sh -c \'"{python}" "$@"; exit $?\' sh "$@"\nexit $?\n',
     "slow end": '"{python}" "$@"\ncode=$?\nsleep 0.2\nexit $code\n',
 }
 
@@ -43,7 +46,14 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["single", pytest.param("shared", marks=pytest.mark.skipif(sys.platform != "linux", reason="no forks"))])
+@pytest.fixture(
+    params=[
+        "single",
+        pytest.param(
+            "shared", marks=pytest.mark.skipif(sys.platform != "linux", reason="no forks")
+        ),
+    ]
+)
 def options(request: pytest.FixtureRequest) -> dict[str, object]:
     return {"share_preload": True, "preload": ["json"]} if request.param == "shared" else {}
 
@@ -63,7 +73,8 @@ def test_a_worker_behind_a_wrapper_is_like_any_other(make, tmp_path, kind, optio
     slow.cancel()
     slow.wait_for(DEADLINE)
     assert slow.cancelled()
-    assert executor.submit("os:getpid").result(DEADLINE) == pid  # the interrupt went to the Python, which lives
+    # the interrupt went to the Python, which lives
+    assert executor.submit("os:getpid").result(DEADLINE) == pid
 
     limited = executor.options(timeout=0.5).submit(time.sleep, 60)
     error = limited.exception(DEADLINE)
@@ -114,8 +125,16 @@ def test_the_wrapper_dies_and_python_goes_with_it(make, tmp_path, kind):
 def test_a_python_that_never_says_hello_is_killed_all_the_same(make, tmp_path, kind):
     site = tmp_path / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'a').write('%d\\n' % os.getpid())\ntime.sleep(600)\n")
-    executor = make(env=wrapper(tmp_path, kind), max_workers=1, start_timeout=2, worker_env={"PYTHONPATH": str(site)})
+    (site / "sitecustomize.py").write_text(
+        f"import os, time\nopen({str(tmp_path / 'pid')!r}, "
+        f"'a').write('%d\\n' % os.getpid())\ntime.sleep(600)\n"
+    )
+    executor = make(
+        env=wrapper(tmp_path, kind),
+        max_workers=1,
+        start_timeout=2,
+        worker_env={"PYTHONPATH": str(site)},
+    )
     assert isinstance(executor.submit(pow, 2, 3).exception(DEADLINE), WorkerStartError)
     found = [int(line) for line in (tmp_path / "pid").read_text().split()]
     assert found
@@ -133,10 +152,16 @@ def test_a_forked_child_is_not_believed(make, tmp_path, kind):
 def test_the_host_is_killed(tmp_path, kind):
     program = (
         "import sys, time\nfrom wetlands_executor import CondaEnvExecutor\n"
-        "executor = CondaEnvExecutor(sys.argv[1], max_workers=1)\nprint(executor.submit('os:getpid').result(20), flush=True)\n"
+        "executor = CondaEnvExecutor(sys.argv[1], "
+        "max_workers=1)\nprint(executor.submit('os:getpid').result(20), flush=True)\n"
         "executor.submit(time.sleep, 600)\ntime.sleep(600)\n"
     )
-    host = subprocess.Popen([sys.executable, "-c", program, wrapper(tmp_path, kind)], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    host = subprocess.Popen(
+        [sys.executable, "-c", program, wrapper(tmp_path, kind)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert host.stdout is not None
     pid = int(host.stdout.readline())
     host.kill()
@@ -145,7 +170,9 @@ def test_the_host_is_killed(tmp_path, kind):
 
 
 def test_another_version_behind_a_wrapper(make, tmp_path):
-    others = [python for python in interpreters.find() if python.version[:2] != sys.version_info[:2]]
+    others = [
+        python for python in interpreters.find() if python.version[:2] != sys.version_info[:2]
+    ]
     if not others:
         pytest.skip("no other Python")
     executor = make(env=wrapper(tmp_path, "child", str(others[0].path)), max_workers=1)
@@ -153,7 +180,9 @@ def test_another_version_behind_a_wrapper(make, tmp_path):
 
 
 def test_processes_below(tmp_path):
-    shell = subprocess.Popen(["sh", "-c", "sleep 600 & sh -c 'sleep 600; true'; true"], start_new_session=True)
+    shell = subprocess.Popen(
+        ["sh", "-c", "sleep 600 & sh -c 'sleep 600; true'; true"], start_new_session=True
+    )
     try:
         assert until(lambda: len(children.descendants(shell.pid)) == 3)
         found = children.find_wrapped(children.descendants(shell.pid)[-1], shell.pid)

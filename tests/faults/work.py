@@ -1,4 +1,7 @@
-"""What the fault tests run in workers. Standard library only, Python 3.8 or newer; the victims and the culprits live here."""
+"""What the fault tests run in workers.
+
+Standard library only, Python 3.8 or newer; the victims and the culprits live here.
+"""
 
 # ruff: noqa: UP031, FURB - the text of an old Python, on purpose
 
@@ -112,7 +115,8 @@ def blob(size):
 
 def blob_and_die(size):
     """Return a large result through the pipe, and SIGKILL this process when a tenth of it has been written."""
-    sys.modules["_wetlands_worker.current_task"]._runner.carries = False  # as where there is no shared memory
+    # as where there is no shared memory
+    sys.modules["_wetlands_worker.current_task"]._runner.carries = False
 
     def watch():
         start = written()
@@ -303,7 +307,10 @@ def leave_stubborn_subprocess(address):
     """Leave a command running that ignores what it can, then be busy for ever."""
     import subprocess
 
-    code = "import signal, time; [signal.signal(s, signal.SIG_IGN) for s in (1, 2, 15)]; time.sleep(600)"
+    code = (
+        "import signal, time; [signal.signal(s, signal.SIG_IGN) for s in (1, 2, 15)]; "
+        "time.sleep(600)"
+    )
     child = subprocess.Popen([sys.executable, "-c", code])
     announce(address, str(child.pid))
     time.sleep(PATIENCE)
@@ -364,7 +371,14 @@ def spin(address, label=""):
 
 
 def replace_signal_handlers():
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE):
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGALRM,
+        signal.SIGCHLD,
+        signal.SIGPIPE,
+    ):
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -400,7 +414,9 @@ def attend_twice(address, label):
 def exhaust_descriptors(limit):
     import resource
 
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
     found = []
     try:
         while True:
@@ -517,7 +533,9 @@ def throw_of_made_module(message):
 def throw_group():
     from tests.contract.workload import Reduced
 
-    raise ExceptionGroup("outer", [ValueError(1), ExceptionGroup("inner", [KeyError("k"), Reduced(7, "seven")])])  # noqa: F821
+    raise ExceptionGroup(
+        "outer", [ValueError(1), ExceptionGroup("inner", [KeyError("k"), Reduced(7, "seven")])]
+    )  # noqa: F821
 
 
 def throw_picky_group():
@@ -733,7 +751,9 @@ def leave_thread_that_raises(way):
             if way == "signals":
                 signal.pthread_kill(main, signal.SIGUSR1)
             else:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(main), ctypes.py_object(Alarm))
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(main), ctypes.py_object(Alarm)
+                )
 
     threading.Thread(target=late).start()
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what builds programs, unless it is asked for."""
     if "frozen" not in (config.getoption("-m") or ""):
-        skip = pytest.mark.skip(reason="builds programs with PyInstaller: pytest -m frozen tests/integration")
+        skip = pytest.mark.skip(
+            reason="builds programs with PyInstaller: pytest -m frozen tests/integration"
+        )
         for item in items:
             if item.get_closest_marker("frozen"):
                 item.add_marker(skip)
@@ -27,7 +29,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def conda_prefix_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
     """``make_conda_prefix(dst, *, python=None, activate_scripts=None, env_vars=None, state=None) -> Path``.
 
-    The first prefix of an interpreter takes about two seconds, each further one less than one. Skips where none can be made.
+    The first prefix of an interpreter takes about two seconds, each further one less than one.
+    Skips where none can be made.
     """
     folder = tmp_path_factory.mktemp("conda")
     factory = CondaPrefixFactory(folder)
@@ -46,6 +49,11 @@ def conda_prefix_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 
 @pytest.fixture(scope="session")
-def conda_prefix(conda_prefix_factory: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real conda prefix called ``wex`` in a folder called ``envs``; do not change anything in it."""
+def conda_prefix(
+    conda_prefix_factory: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A real conda prefix called ``wex`` in a folder called ``envs``.
+
+    Do not change anything in it.
+    """
     return conda_prefix_factory(tmp_path_factory.mktemp("root") / "envs" / "wex")

@@ -12,7 +12,9 @@ from wetlands_executor.environment import _platform
 if TYPE_CHECKING:
     import pytest
 
-_OF_THE_HOST = re.compile(r"(CONDA|MAMBA|_CONDA|_CE_|PIXI|__CONDA).*|CONDARC|XDG_(CONFIG|DATA)_HOME|VIRTUAL_ENV.*|PYTHONPATH|PYTHONHOME|BASH_ENV|ENV")
+_OF_THE_HOST = re.compile(
+    r"(CONDA|MAMBA|_CONDA|_CE_|PIXI|__CONDA).*|CONDARC|XDG_(CONFIG|DATA)_HOME|VIRTUAL_ENV.*|PYTHONPATH|PYTHONHOME|BASH_ENV|ENV"
+)
 
 
 def isolate(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

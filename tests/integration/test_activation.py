@@ -1,4 +1,7 @@
-"""Activation, launch specs and commands, on fake prefixes: the only processes are the shells and commands that are the subject."""
+"""Activation, launch specs and commands, on fake prefixes.
+
+The only processes are the shells and commands that are the subject.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,11 @@ def any_shell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if real(request.param) is None:
         pytest.skip(f"no {request.param}")
     if request.param == "sh":
-        monkeypatch.setattr(_platform.shutil, "which", lambda name, **options: None if name == "bash" else real(name, **options))
+        monkeypatch.setattr(
+            _platform.shutil,
+            "which",
+            lambda name, **options: None if name == "bash" else real(name, **options),
+        )
     return str(request.param)
 
 
@@ -115,15 +122,31 @@ def test_declared_variables(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> No
         prefix,
         b={"SHARED": "b", "lower": "x"},
         a={"SHARED": "a", "ONLY_A": "1", "GONE": "pkg", "NUMBER": 3},
-        state={"version": 1, "env_vars": {"ONLY_A": "state", "GONE": "***unset***", "HOST": "***unset***", "PYTHONPATH": "/kept"}},
+        state={
+            "version": 1,
+            "env_vars": {
+                "ONLY_A": "state",
+                "GONE": "***unset***",
+                "HOST": "***unset***",
+                "PYTHONPATH": "/kept",
+            },
+        },
     )
     env = activation(Environment.find(prefix), environ={"HOST": "host", "PYTHONPATH": "/leak"})
-    assert (env["SHARED"], env["ONLY_A"], env["LOWER"], env["NUMBER"], env["PYTHONPATH"]) == ("b", "state", "x", "3", "/kept")
+    assert (env["SHARED"], env["ONLY_A"], env["LOWER"], env["NUMBER"], env["PYTHONPATH"]) == (
+        "b",
+        "state",
+        "x",
+        "3",
+        "/kept",
+    )
     assert "GONE" not in env
     assert env["HOST"] == "host"
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '{"A": {"x": 1}}', '{"A=B": "x"}', '{"": "x"}', '{"A": "\\u0000"}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[1]", '{"A": {"x": 1}}', '{"A=B": "x"}', '{"": "x"}', '{"A": "\\u0000"}']
+)
 def test_unusable_declarations(prefix: Path, content: str) -> None:
     declare(prefix)
     file = prefix / "etc" / "conda" / "env_vars.d" / "bad.json"
@@ -135,22 +158,52 @@ def test_unusable_declarations(prefix: Path, content: str) -> None:
 def test_venv_and_plain_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_process(monkeypatch)
     venv = fakes.venv(tmp_path / "v")
-    host = {"PATH": "/old/bin:/usr/bin", "VIRTUAL_ENV": "/old", "PYTHONHOME": "/h", "CONDA_PREFIX": "/c", "A": "1"}
-    assert activation(Environment.find(venv), environ=host) == {"PATH": f"{venv}/bin:/usr/bin", "VIRTUAL_ENV": str(venv), "A": "1"}
+    host = {
+        "PATH": "/old/bin:/usr/bin",
+        "VIRTUAL_ENV": "/old",
+        "PYTHONHOME": "/h",
+        "CONDA_PREFIX": "/c",
+        "A": "1",
+    }
+    assert activation(Environment.find(venv), environ=host) == {
+        "PATH": f"{venv}/bin:/usr/bin",
+        "VIRTUAL_ENV": str(venv),
+        "A": "1",
+    }
     python = fakes.interpreter(tmp_path / "p" / "bin" / "python")
-    assert activation(Environment.find(python), environ=host) == {"PATH": f"{python.parent}:/usr/bin", "A": "1"}
+    assert activation(Environment.find(python), environ=host) == {
+        "PATH": f"{python.parent}:/usr/bin",
+        "A": "1",
+    }
 
 
 # --------------------------------------------------------------------------------------------------------- with a shell
 
 
 def test_values_survive_the_shell(prefix: Path, any_shell: str) -> None:
-    script(prefix, "b.sh", "export ORDER=${ORDER}b\nexport NAME='a\nb'\\''\"é\t '\nunset REMOVED\nNOT_EXPORTED=1\n")
-    script(prefix, "a.sh", "export ORDER=a; echo noise; echo more >&2; export PYTHONPATH=$CONDA_PREFIX/x:$PYTHONPATH; cd /; set -eu\n")
+    script(
+        prefix,
+        "b.sh",
+        "export ORDER=${ORDER}b\nexport NAME='a\nb'\\''\"é\t '\nunset REMOVED\nNOT_EXPORTED=1\n",
+    )
+    script(
+        prefix,
+        "a.sh",
+        "export ORDER=a; echo noise; echo more >&2; export "
+        "PYTHONPATH=$CONDA_PREFIX/x:$PYTHONPATH; cd /; set -eu\n",
+    )
     script(prefix, "c.fish", "set -x FISH 1\n")
     script(prefix, ".hidden.sh", "export HIDDEN=1\n")
     raw = "\udcff\n"  # a byte that is no UTF-8, as the system hands it to Python
-    host = {"PATH": SYSTEM_PATH, "REMOVED": "1", "KEPT": raw, "odd.name": "1", "BASH_FUNC_f%%": "() {  :\n}", "PWD": "/p", "SHLVL": "7"}
+    host = {
+        "PATH": SYSTEM_PATH,
+        "REMOVED": "1",
+        "KEPT": raw,
+        "odd.name": "1",
+        "BASH_FUNC_f%%": "() {  :\n}",
+        "PWD": "/p",
+        "SHLVL": "7",
+    }
     host.update(ENV="/nonexistent", BASH_ENV="/nonexistent", PYTHONPATH="/leak")
     lines = ("if true; then", "export EXTRA=$ORDER", "fi")
     env = activation(Environment.find(prefix), lines, host)
@@ -162,7 +215,11 @@ def test_values_survive_the_shell(prefix: Path, any_shell: str) -> None:
 
 
 def test_lines_run_for_every_kind(tmp_path: Path) -> None:
-    for what in (None, fakes.venv(tmp_path / "v"), fakes.interpreter(tmp_path / "p" / "bin" / "python")):
+    for what in (
+        None,
+        fakes.venv(tmp_path / "v"),
+        fakes.interpreter(tmp_path / "p" / "bin" / "python"),
+    ):
         assert activation(Environment.find(what), ["export A=1"])["A"] == "1"
 
 
@@ -173,7 +230,10 @@ def test_lines_run_for_every_kind(tmp_path: Path) -> None:
         ("exit 0", r"b\.sh. ended the shell with exit code 0.*\n.*wrote nothing"),
         ("kill -9 $$", r"b\.sh. ended the shell by signal 9"),
         ("exec true", r"b\.sh. ended the shell with exit code 0"),
-        ("echo out; set -e; false; true", r"b\.sh. ended the shell with exit code 1.*\nIt wrote:\nout"),
+        (
+            "echo out; set -e; false; true",
+            r"b\.sh. ended the shell with exit code 1.*\nIt wrote:\nout",
+        ),
         ("trap 'exit 5' EXIT", r"could not be read back, the shell ended with exit code 5"),
     ],
 )
@@ -185,7 +245,9 @@ def test_script_that_ends_the_shell(prefix: Path, any_shell: str, text: str, exp
         activation(Environment.find(prefix), environ={"PATH": SYSTEM_PATH})
 
 
-@pytest.mark.parametrize("line", ["exit 3", "false", "nonexistent-command", "if", "set -e; false; true"])
+@pytest.mark.parametrize(
+    "line", ["exit 3", "false", "nonexistent-command", "if", "set -e; false; true"]
+)
 def test_line_that_fails(tmp_path: Path, any_shell: str, line: str) -> None:
     environment = Environment.find(fakes.venv(tmp_path / "v"))
     with pytest.raises(ActivationError, match="the extra lines"):
@@ -199,7 +261,12 @@ def test_last_command_of_a_script_may_fail(prefix: Path, any_shell: str) -> None
 
 
 def test_script_cannot_write_into_the_answer(prefix: Path, any_shell: str) -> None:
-    script(prefix, "a.sh", "printf() { echo mine; }; env() { echo mine; }; echo X=1 >&9; set -- 1 2 3; IFS=x; export A=1; PATH=/nowhere")
+    script(
+        prefix,
+        "a.sh",
+        "printf() { echo mine; }; env() { echo mine; }; echo X=1 >&9; set -- 1 "
+        "2 3; IFS=x; export A=1; PATH=/nowhere",
+    )
     env = activation(Environment.find(prefix))
     assert (env["A"], env["PATH"]) == ("1", "/nowhere")
     assert "X" not in env
@@ -208,9 +275,14 @@ def test_script_cannot_write_into_the_answer(prefix: Path, any_shell: str) -> No
 def test_time_limit_ends_the_whole_group(prefix: Path) -> None:
     script(prefix, "slow.sh", "echo started >&2; sleep 600 & sleep 600\n")
     before = time.monotonic()
-    with pytest.raises(ActivationError, match=r"slow\.sh. did not end within 0\.3 s\nIt wrote:\nstarted"):
+    with pytest.raises(
+        ActivationError,
+        match=r"slow\.sh. did not end within 0\.3 s\nIt "
+        r"wrote:\nstarted",
+    ):
         activation(Environment.find(prefix), timeout=0.3)
-    assert time.monotonic() - before < 10  # the leak check of conftest.py finds a `sleep` that was left
+    # the leak check of conftest.py finds a `sleep` that was left
+    assert time.monotonic() - before < 10
 
 
 def test_daemon_of_a_script_does_not_hold_us_up(prefix: Path, tmp_path: Path) -> None:
@@ -224,7 +296,10 @@ def test_daemon_of_a_script_does_not_hold_us_up(prefix: Path, tmp_path: Path) ->
 
 
 def test_wait_without_a_pidfd(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused, as by a sandbox: from 3.15 on the standard library's own ``subprocess`` expects the function to be there."""
+    """Refused, as by a sandbox.
+
+    From 3.15 on the standard library's own ``subprocess`` expects the function to be there.
+    """
 
     def refuse(*_args: object) -> int:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -247,7 +322,9 @@ def test_dump_by_python(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_batch_program(tmp_path: Path) -> None:
-    text = _platform.batch_program(str(tmp_path), r"C:\e\python.exe", [r"C:\50%\a.bat"], "set A=1", "T")
+    text = _platform.batch_program(
+        str(tmp_path), r"C:\e\python.exe", [r"C:\50%\a.bat"], "set A=1", "T"
+    )
     lines = text.splitlines()
     assert lines[2:4] == ["echo T 0", r'call "C:\50%%\a.bat" 1>&2']
     assert lines[-3:] == ["echo.", "echo T end", "exit 0"]
@@ -325,13 +402,21 @@ def test_launch_spec(prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CONDA_SHLVL", "1")
     environment = Environment.find(prefix)
     spec = environment.launch_spec(cwd=tmp_path, worker_env={"A": "2", "W": "é\n"})
-    assert (spec.argv, spec.cwd, spec.environment) == ((str(prefix / "bin" / "python"),), str(tmp_path), environment)
+    assert (spec.argv, spec.cwd, spec.environment) == (
+        (str(prefix / "bin" / "python"),),
+        str(tmp_path),
+        environment,
+    )
     assert (spec.env["A"], spec.env["W"]) == ("2", "é\n")
     assert pickle.loads(pickle.dumps(spec)) == spec
     assert isinstance(spec, LaunchSpec)
     assert environment.launch_spec(activate=["export A=9"]).env["A"] == "9"
     plain = environment.launch_spec(activate=False, worker_env={"W": "1"})
-    assert plain.env == {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "CONDA_SHLVL")} | {"W": "1"}
+    assert plain.env == {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONHOME", "CONDA_SHLVL")
+    } | {"W": "1"}
     assert plain.cwd is None
 
 
@@ -341,7 +426,12 @@ def test_launch_spec_checks_its_arguments(prefix: Path, tmp_path: Path) -> None:
         environment.launch_spec(cwd=tmp_path / "nothing")
     with pytest.raises(NotADirectoryError, match="history"):
         environment.launch_spec(cwd=prefix / "conda-meta" / "history")
-    for bad, error in [({3: "x"}, TypeError), ({"THREE": 3}, TypeError), ({"A=B": "x"}, ValueError), ({"": "x"}, ValueError)]:
+    for bad, error in [
+        ({3: "x"}, TypeError),
+        ({"THREE": 3}, TypeError),
+        ({"A=B": "x"}, ValueError),
+        ({"": "x"}, ValueError),
+    ]:
         with pytest.raises(error, match=repr(next(iter(bad)))):
             environment.launch_spec(worker_env=bad)
     with pytest.raises(ValueError, match="'NAME'") as caught:
@@ -364,14 +454,29 @@ def test_run_looks_on_the_path_of_the_environment(prefix: Path, tmp_path: Path) 
     command.write_text('#!/bin/sh\necho "$0|$1|$A|$CONDA_PREFIX"; pwd\n')
     script(prefix, "a.sh", "export A=1")
     environment = Environment.find(prefix)
-    done = environment.run(["wex-tool", "x y"], cwd=tmp_path, env={"A": "over"}, capture_output=True, text=True, check=True)
+    done = environment.run(
+        ["wex-tool", "x y"],
+        cwd=tmp_path,
+        env={"A": "over"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.splitlines() == [f"{command}|x y|over|{prefix}", str(tmp_path)]
-    assert environment.run("wex-tool", capture_output=True, text=True).stdout.startswith(f"{command}||1|")
-    assert environment.run('wex-tool "$A"', shell=True, capture_output=True, text=True).stdout.startswith(f"{command}|1|1|")
-    with environment.popen([Path("wex-tool")], stdout=subprocess.PIPE, text=True, activate=["export A=2"]) as process:
+    assert environment.run("wex-tool", capture_output=True, text=True).stdout.startswith(
+        f"{command}||1|"
+    )
+    assert environment.run(
+        'wex-tool "$A"', shell=True, capture_output=True, text=True
+    ).stdout.startswith(f"{command}|1|1|")
+    with environment.popen(
+        [Path("wex-tool")], stdout=subprocess.PIPE, text=True, activate=["export A=2"]
+    ) as process:
         assert process.communicate(timeout=30)[0].startswith(f"{command}||2|")
     (tmp_path / "local").symlink_to(command)
-    assert environment.run(["./local"], cwd=tmp_path, capture_output=True, text=True).stdout.startswith("./local||1|")
+    assert environment.run(
+        ["./local"], cwd=tmp_path, capture_output=True, text=True
+    ).stdout.startswith("./local||1|")
     with pytest.raises(subprocess.CalledProcessError):
         environment.run(["false"], check=True)
 
@@ -391,7 +496,9 @@ def test_missing_command_names_command_and_environment(prefix: Path) -> None:
         environment.popen(["true"], env={"A": 1})
 
 
-def test_interrupted_activation_leaves_no_shell(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_activation_leaves_no_shell(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script(prefix, "a.sh", "exec sleep 600")
 
     def interrupted(*args: object) -> None:
@@ -416,7 +523,11 @@ def test_no_temporary_folder(prefix: Path, any_shell: str, monkeypatch: pytest.M
 
 
 def test_much_output_does_not_fill_a_pipe(prefix: Path, any_shell: str) -> None:
-    script(prefix, "a.sh", "i=0; while [ $i -lt 20000 ]; do echo 'a line of noise'; i=$((i+1)); done; export A=1")
+    script(
+        prefix,
+        "a.sh",
+        "i=0; while [ $i -lt 20000 ]; do echo 'a line of noise'; i=$((i+1)); done; export A=1",
+    )
     assert activation(Environment.find(prefix))["A"] == "1"
     script(prefix, "b.sh", "echo the last words >&2; exit 7")
     with pytest.raises(ActivationError, match="exit code 7(.|\n)*the last words"):
@@ -430,7 +541,10 @@ def test_long_lines(tmp_path: Path, any_shell: str, size: int) -> None:
     assert activation(environment, [*lines, "export A='1'"])["A"] == "1"
     with pytest.raises(ActivationError, match="the extra lines"):
         activation(environment, [*lines, "false"])
-    assert activation(environment, [f"export A=${{#B}} B='{'y' * size}' && B= && export A=2"])["A"] == "2"
+    assert (
+        activation(environment, [f"export A=${{#B}} B='{'y' * size}' && B= && export A=2"])["A"]
+        == "2"
+    )
 
 
 def test_exit_status_that_the_program_throws_away(prefix: Path, any_shell: str) -> None:
@@ -439,7 +553,11 @@ def test_exit_status_that_the_program_throws_away(prefix: Path, any_shell: str) 
     try:
         assert activation(Environment.find(prefix))["A"] == "1"
         script(prefix, "b.sh", "exit 3")
-        with pytest.raises(ActivationError, match=r"b\.sh. ended the shell (with exit code 3|in an unknown way)"):
+        with pytest.raises(
+            ActivationError,
+            match=r"b\.sh. ended the shell (with exit code 3|in "
+            r"an unknown way)",
+        ):
             activation(Environment.find(prefix))
     finally:
         signal.signal(signal.SIGCHLD, before)
@@ -458,13 +576,19 @@ def test_module(prefix: Path, tmp_path: Path, way: str) -> None:
     else:
         file = tmp_path / "init" / "bash"
         file.parent.mkdir()
-        file.write_text("export PATH=/first:$PATH; export NEW=1; export CONDA_PREFIX=/wrong\n" + MODULE)
+        file.write_text(
+            "export PATH=/first:$PATH; export NEW=1; export CONDA_PREFIX=/wrong\n" + MODULE
+        )
         host[way] = str(file if way == "BASH_ENV" else tmp_path)
     environment = Environment.find(prefix)
     env = activation(environment, ["module load cuda/12"], host)
     assert env["LOADED"] == "cuda/12"
     assert env["PATH"] == f"/module/cuda/12:{prefix}/bin:{SYSTEM_PATH}"
-    assert (env["CONDA_PREFIX"], env["A"], env.get("NEW")) == (str(prefix), "1", None if way == "exported" else "1")
+    assert (env["CONDA_PREFIX"], env["A"], env.get("NEW")) == (
+        str(prefix),
+        "1",
+        None if way == "exported" else "1",
+    )
     if way == "BASH_ENV":
         assert env["BASH_ENV"] == host["BASH_ENV"]
         file.write_text(MODULE.replace("LOADED", "AGAIN"))
@@ -475,7 +599,9 @@ def test_module(prefix: Path, tmp_path: Path, way: str) -> None:
         assert activation(environment, environ=host)["A"] == "1"  # no lines, no startup file
 
 
-def test_names_of_declared_variables(prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_declared_variables(
+    prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     declare(prefix, a={"lower": "1", "GIVEN": "x"}, state={"env_vars": {"Mixed": "2"}})
     environment = Environment.find(prefix)
     env = activation(environment, environ={})

@@ -15,10 +15,16 @@ VALUE = "line one\nline 'two' \"quoted\" é"
 
 
 @pytest.fixture(scope="module")
-def activated(conda_prefix_factory: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    script = "export WET_MULTI='line one\nline '\\''two'\\'' \"quoted\" é'\necho this goes to stderr\n"
+def activated(
+    conda_prefix_factory: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    script = (
+        "export WET_MULTI='line one\nline '\\''two'\\'' \"quoted\" é'\necho this goes to stderr\n"
+    )
     prefix = tmp_path_factory.mktemp("envs") / "imaging"
-    return conda_prefix_factory(prefix, activate_scripts={"wet.sh": script}, env_vars={"WET_FROM_JSON": "yes"})
+    return conda_prefix_factory(
+        prefix, activate_scripts={"wet.sh": script}, env_vars={"WET_FROM_JSON": "yes"}
+    )
 
 
 def test_by_name_with_its_activation(activated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +39,10 @@ def test_by_name_with_its_activation(activated: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_file_runs_there(activated: Path, tmp_path: Path) -> None:
-    (tmp_path / "where.py").write_text("import sys\ndef where(task):\n    task.update('here', current=1, maximum=1)\n    return sys.prefix\n")
+    (tmp_path / "where.py").write_text(
+        "import sys\ndef where(task):\n    task.update('here', "
+        "current=1, maximum=1)\n    return sys.prefix\n"
+    )
     with CondaEnvExecutor(activated, max_workers=1) as executor:
         task = executor.submit(f"{tmp_path / 'where.py'}:where")
         assert Path(task.result()) == activated
@@ -49,10 +58,18 @@ def test_functions_of_this_process_run_there(activated: Path) -> None:
             assert executor.submit(lambda: 6 * 7).result() == 42
 
 
-def test_a_script_that_calls_exit_fails_the_start(conda_prefix_factory: Callable[..., Path], tmp_path: Path) -> None:
-    prefix = conda_prefix_factory(tmp_path / "broken", activate_scripts={"bad.sh": "echo I give up >&2\nexit 3\n"})
+def test_a_script_that_calls_exit_fails_the_start(
+    conda_prefix_factory: Callable[..., Path], tmp_path: Path
+) -> None:
+    prefix = conda_prefix_factory(
+        tmp_path / "broken", activate_scripts={"bad.sh": "echo I give up >&2\nexit 3\n"}
+    )
     with CondaEnvExecutor(prefix, max_workers=1) as executor:
-        with pytest.raises(WorkerStartError, match=r"bad\.sh[\s\S]*I give up|I give up[\s\S]*bad\.sh"):
+        with pytest.raises(
+            WorkerStartError,
+            match=r"bad\.sh[\s\S]*I give up|I give "
+            r"up[\s\S]*bad\.sh",
+        ):
             executor.submit(abs, -1).result()
         (prefix / "etc" / "conda" / "activate.d" / "bad.sh").write_text("export WET_REPAIRED=1\n")
         assert executor.submit("os:getenv", "WET_REPAIRED").result() == "1"

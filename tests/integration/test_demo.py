@@ -1,4 +1,7 @@
-"""The demo, end to end: two environments from the package registry, real workers, a picture; and what it does when things go wrong."""
+"""The demo, end to end: two environments from the package registry, real workers, a picture.
+
+And what it does when things go wrong.
+"""
 
 from __future__ import annotations
 
@@ -30,22 +33,37 @@ ROOT = Path(__file__).parents[2]
 UNREACHABLE = 3
 
 
-def run_demo(*arguments: str | Path, timeout: float = 900, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_demo(
+    *arguments: str | Path, timeout: float = 900, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run the demo as a user does, in a process of its own."""
     command = [sys.executable, "-m", "wetlands_executor", "demo", *map(str, arguments)]
     environment = {**os.environ, **variables}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=timeout, env=environment)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=timeout,
+        env=environment,
+    )
 
 
 @pytest.fixture(scope="session")
 def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of the demo's environments; WETLANDS_DEMO_CACHE lets a CI keep it from run to run."""
+    """Give the folder of the demo's environments.
+
+    WETLANDS_DEMO_CACHE lets a CI keep it from run to run.
+    """
     kept = os.environ.get("WETLANDS_DEMO_CACHE")
     return Path(kept).absolute() if kept else tmp_path_factory.mktemp("demo-cache")
 
 
 @pytest.fixture(scope="session")
-def first_run(demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def first_run(
+    demo_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Run the demo once, with whatever the cache holds; skip where there is no package registry."""
     out = tmp_path_factory.mktemp("demo-out") / "new" / "folder"
     done = run_demo("--out", out, "--cache", demo_cache, "--workers", "2")
@@ -79,13 +97,17 @@ def pixels_of_png(content: bytes) -> tuple[int, int, bytes]:
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
 class TestEndToEnd:
-    def test_succeeds_and_says_what_it_did(self, first_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    def test_succeeds_and_says_what_it_did(
+        self, first_run: tuple[Path, subprocess.CompletedProcess[str]]
+    ) -> None:
         _, done = first_run
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr + done.stdout
         assert "numpy==" in done.stderr
 
-    def test_draws_a_picture(self, first_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    def test_draws_a_picture(
+        self, first_run: tuple[Path, subprocess.CompletedProcess[str]]
+    ) -> None:
         out, _ = first_run
         content = (out / "picture.png").read_bytes()
         width, height, rows = pixels_of_png(content)
@@ -95,42 +117,73 @@ class TestEndToEnd:
         assert len(set(rows)) > 200
         assert len(content) > 500_000  # photographs, not an empty card
 
-    def test_table_shows_two_numpy_versions(self, first_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    def test_table_shows_two_numpy_versions(
+        self, first_run: tuple[Path, subprocess.CompletedProcess[str]]
+    ) -> None:
         out, done = first_run
         with (out / "table.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        versions = {role: {row["numpy"] for row in rows if row["environment"] == role} for role in ("older", "newer")}
+        versions = {
+            role: {row["numpy"] for row in rows if row["environment"] == role}
+            for role in ("older", "newer")
+        }
         assert all(len(found) == 1 for found in versions.values())
         assert versions["older"] != versions["newer"]
         for found in versions.values():
             assert found <= set((out / "table.txt").read_text(encoding="utf-8").split())
             assert found <= set(done.stdout.split())
-        pids = {role: {row["pid"] for row in rows if row["environment"] == role} for role in ("older", "newer")}
+        pids = {
+            role: {row["pid"] for row in rows if row["environment"] == role}
+            for role in ("older", "newer")
+        }
         assert len(pids["older"]) == 2  # more tasks than workers, and every worker had some
         assert not pids["older"] & pids["newer"]
         settings = sum(len(recipe.sweep) for row in recipes.ROWS for recipe in row)
         assert sum(row["step"] == "segment" for row in rows) == settings
 
-    def test_finds_the_coins(self, first_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    def test_finds_the_coins(
+        self, first_run: tuple[Path, subprocess.CompletedProcess[str]]
+    ) -> None:
         out, _ = first_run
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
         assert summary["pictures"]["Coins"] == 24
-        assert sum(summary["kinds"].values()) == summary["objects"] == sum(summary["pictures"].values())
-        assert summary["environments"]["older"]["packages"]["numpy"] != summary["environments"]["newer"]["packages"]["numpy"]
+        assert (
+            sum(summary["kinds"].values())
+            == summary["objects"]
+            == sum(summary["pictures"].values())
+        )
+        assert (
+            summary["environments"]["older"]["packages"]["numpy"]
+            != summary["environments"]["newer"]["packages"]["numpy"]
+        )
 
     def test_second_run_makes_no_environment(
-        self, first_run: tuple[Path, subprocess.CompletedProcess[str]], demo_cache: Path, tmp_path: Path
+        self,
+        first_run: tuple[Path, subprocess.CompletedProcess[str]],
+        demo_cache: Path,
+        tmp_path: Path,
     ) -> None:
         out, _ = first_run
         before = sorted(demo_cache.iterdir())
-        # Without a registry and without any other interpreter: all that the second run needs is there.
-        offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
+        # Without a registry and without any other interpreter: all that the second run needs is
+        # there.
+        offline = {
+            "PIP_INDEX_URL": "http://127.0.0.1:9/",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_NO_INDEX": "1",
+        }
         done = run_demo("--out", tmp_path, "--cache", demo_cache, "--workers", "1", **offline)
         assert done.returncode == 0, done.stderr
         assert "making" not in done.stderr
         assert sorted(demo_cache.iterdir()) == before
-        summaries = [json.loads((folder / "summary.json").read_text(encoding="utf-8")) for folder in (out, tmp_path)]
-        assert all(environment["made_in_seconds"] is None for environment in summaries[1]["environments"].values())
+        summaries = [
+            json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+            for folder in (out, tmp_path)
+        ]
+        assert all(
+            environment["made_in_seconds"] is None
+            for environment in summaries[1]["environments"].values()
+        )
         assert summaries[0]["pictures"] == summaries[1]["pictures"]
 
 
@@ -142,15 +195,41 @@ class TestCommandLine:
         assert stopped.value.code == 2
         assert "--workers" in capsys.readouterr().err
 
-    def test_output_folder_that_cannot_be(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_output_folder_that_cannot_be(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         (tmp_path / "file").write_text("in the way")
-        assert cli.main(["demo", "--out", str(tmp_path / "file" / "out"), "--cache", str(tmp_path / "cache")]) == 1
+        assert (
+            cli.main(
+                [
+                    "demo",
+                    "--out",
+                    str(tmp_path / "file" / "out"),
+                    "--cache",
+                    str(tmp_path / "cache"),
+                ]
+            )
+            == 1
+        )
         assert "--out" in capsys.readouterr().err
         assert not (tmp_path / "cache").exists()
 
-    def test_cache_folder_that_cannot_be(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_cache_folder_that_cannot_be(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         (tmp_path / "file").write_text("in the way")
-        assert cli.main(["demo", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "file" / "cache")]) == 1
+        assert (
+            cli.main(
+                [
+                    "demo",
+                    "--out",
+                    str(tmp_path / "out"),
+                    "--cache",
+                    str(tmp_path / "file" / "cache"),
+                ]
+            )
+            == 1
+        )
         assert "--cache" in capsys.readouterr().err
 
     def test_no_command_shows_the_help(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,30 +243,69 @@ class TestCommandLine:
         assert capsys.readouterr().out.split()[0] == "wetlands-executor"
 
     def test_help_does_not_import_the_demo(self) -> None:
-        code = "import sys; from wetlands_executor import cli\ntry: cli.main(['--help'])\nfinally: assert 'wetlands_executor.demo' not in sys.modules"
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, timeout=60)
+        code = (
+            "import sys; from wetlands_executor import cli\ntry: cli.main(['--help'])\nfinally: "
+            "assert 'wetlands_executor.demo' not in sys.modules"
+        )
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, timeout=60
+        )
 
 
 class TestFailures:
     @pytest.mark.slow
     @pytest.mark.timeout(300)
     def test_no_registry(self, tmp_path: Path) -> None:
-        nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_RETRIES": "0"}
-        done = run_demo("--out", tmp_path / "out", "--cache", tmp_path / "cache", timeout=240, **nowhere)
+        nowhere = {
+            "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_FIND_LINKS": "",
+            "PIP_RETRIES": "0",
+        }
+        done = run_demo(
+            "--out", tmp_path / "out", "--cache", tmp_path / "cache", timeout=240, **nowhere
+        )
         assert done.returncode == UNREACHABLE, done.stderr
         assert "Check the network" in done.stderr
         assert "Traceback (most" not in done.stderr
         assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".log"]
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="a console's Ctrl-C cannot be sent to one process on Windows")
+    @pytest.mark.skipif(
+        sys.platform == "win32",
+        reason="a console's Ctrl-C cannot be sent to one process on Windows",
+    )
     @pytest.mark.timeout(120)
     @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
-    def test_interrupt_leaves_no_process_and_no_half_environment(self, which: signal.Signals, tmp_path: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never answers, so that pip waits
+    def test_interrupt_leaves_no_process_and_no_half_environment(
+        self, which: signal.Signals, tmp_path: Path
+    ) -> None:
+        # accepts connections and never answers, so that pip waits
+        with socket.create_server(("127.0.0.1", 0)) as silent:
             index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
-            variables = {**os.environ, "PIP_INDEX_URL": index, "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
-            command = [sys.executable, "-m", "wetlands_executor", "demo", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
-            demo = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            variables = {
+                **os.environ,
+                "PIP_INDEX_URL": index,
+                "PIP_CONFIG_FILE": os.devnull,
+                "PIP_FIND_LINKS": "",
+            }
+            command = [
+                sys.executable,
+                "-m",
+                "wetlands_executor",
+                "demo",
+                "--out",
+                str(tmp_path / "out"),
+                "--cache",
+                str(tmp_path / "cache"),
+            ]
+            demo = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             silent.settimeout(100)
             silent.accept()[0].close()  # pip is at work now
             family = psutil.Process(demo.pid).children(recursive=True)
@@ -249,10 +367,17 @@ class TestCache:
         assert second.take()
 
     def test_lock_of_a_dead_process_is_taken_by_exactly_one(self, slot: Slot) -> None:
-        child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+        child = subprocess.run(
+            [sys.executable, "-c", "import os; print(os.getpid())"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         lock = slot.folder / f"{slot.name}.lock"
         lock.mkdir()
-        (lock / "owner.json").write_text(json.dumps({"host": socket.gethostname(), "pid": int(child.stdout)}))
+        (lock / "owner.json").write_text(
+            json.dumps({"host": socket.gethostname(), "pid": int(child.stdout)})
+        )
         with ThreadPoolExecutor(8) as threads:
             taken = list(threads.map(lambda _: Lock(slot).take(), range(8)))
         assert taken.count(True) == 1
@@ -266,7 +391,9 @@ class TestCache:
         os.utime(lock, (long_ago, long_ago))
         assert Lock(slot).take()
 
-    def test_default_folder_is_the_users(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_default_folder_is_the_users(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
         monkeypatch.setattr(Path, "home", lambda: tmp_path)
@@ -277,7 +404,9 @@ class TestPlan:
     @pytest.mark.parametrize("minor", [10, 11, 12, 13, 14])
     def test_the_two_numpys_exclude_each_other(self, minor: int) -> None:
         pinned = older_requirements(minor)[0].removeprefix("numpy==").removesuffix(".*")
-        least = newer_requirements(older_requirements(minor))[0].removeprefix("numpy>=").split(",")[0]
+        least = (
+            newer_requirements(older_requirements(minor))[0].removeprefix("numpy>=").split(",")[0]
+        )
         assert tuple(map(int, pinned.split("."))) < tuple(map(int, least.split(".")))
 
     def test_probe_tells_a_broken_interpreter(self, tmp_path: Path) -> None:
@@ -290,12 +419,18 @@ class TestPlan:
     def test_rows_fill_the_sheet(self) -> None:
         for row in recipes.ROWS:
             sizes = recipes.panel_sizes(row)
-            assert sum(width for width, _ in sizes) + recipes.GAP * (len(row) - 1) == recipes.SHEET_WIDTH - 2 * recipes.MARGIN
+            assert (
+                sum(width for width, _ in sizes) + recipes.GAP * (len(row) - 1)
+                == recipes.SHEET_WIDTH - 2 * recipes.MARGIN
+            )
             assert len({height for _, height in sizes}) == 1
 
     def test_workers_are_numbered_per_environment(self) -> None:
         starts = [("older", 7, 2.0), ("newer", 8, 1.0), ("older", 9, 0.0), ("older", 7, 3.0)]
-        runs = number_workers(Run("segment", "", role, "", {"pid": pid, "started": start}, start) for role, pid, start in starts)
+        runs = number_workers(
+            Run("segment", "", role, "", {"pid": pid, "started": start}, start)
+            for role, pid, start in starts
+        )
         assert [(run.role, run.where["pid"], run.worker) for run in runs] == [
             ("older", 9, 1),
             ("newer", 8, 1),
@@ -311,13 +446,17 @@ class TestProgress:
         progress.say("something lasting")
         assert capsys.readouterr().err == "something lasting\n"
 
-    def test_one_line_on_a_terminal(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_line_on_a_terminal(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         progress = Progress()
         progress.show("a long line")
         progress.show("short")
         progress.say("done")
-        assert capsys.readouterr().err == "\ra long line\rshort      \r     \rdone\n".replace("\r     \r", "\r" + " " * 5 + "\r")
+        assert capsys.readouterr().err == "\ra long line\rshort      \r     \rdone\n".replace(
+            "\r     \r", "\r" + " " * 5 + "\r"
+        )
 
     def test_bar(self) -> None:
         assert bar(0, 4, 4) == "[....]"

@@ -24,7 +24,15 @@ LIMIT = 60
 def doctor(*arguments: str | Path, **variables: str) -> tuple[int, str, str]:
     """Run the command; return exit code, output and errors."""
     command = [sys.executable, "-m", "wetlands_executor", "doctor", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -52,7 +60,10 @@ def site_packages(venv: Path) -> Path:
 
 
 def test_a_virtual_environment_of_every_python(anypython: Interpreter, tmp_path: Path) -> None:
-    """All parts are there; the interpreter is the one that was asked for, and so is what follows from its version."""
+    """All parts are there.
+
+    The interpreter is the one that was asked for, and so is what follows from its version.
+    """
     code, report = report_of(make_venv(anypython.path, tmp_path / "venv"))
     assert (code, report["ok"], report["failure"]) == (0, True, None)
     assert report["environment"]["kind"] == "venv"
@@ -75,8 +86,13 @@ def test_a_conda_environment(conda_prefix: Path) -> None:
     assert code == 0, errors
     report = json.loads(out)
     assert report["environment"]["kind"] == "conda"
-    assert [Path(script).name for script in report["activation"]["scripts"]] == ["a_values.sh", "b_order.sh"]
-    assert {"CONDA_PREFIX", "WEX_SHARE", "WEX_ORDER", "WEX_MULTI"} <= set(report["activation"]["set"])
+    assert [Path(script).name for script in report["activation"]["scripts"]] == [
+        "a_values.sh",
+        "b_order.sh",
+    ]
+    assert {"CONDA_PREFIX", "WEX_SHARE", "WEX_ORDER", "WEX_MULTI"} <= set(
+        report["activation"]["set"]
+    )
     assert "single" not in out.replace("single-", ""), "a value was told"
     code, out, _ = doctor(conda_prefix)
     assert code == 0
@@ -110,7 +126,11 @@ def run_at_start(venv: Path, line: str) -> None:
 def test_an_environment_whose_python_does_not_start(tmp_path: Path) -> None:
     """What it wrote is in the report."""
     venv = make_venv(Path(sys.executable), tmp_path / "venv")
-    run_at_start(venv, r"import sys, os; sys.stderr.write('the licence has expired\n'); os._exit(3)")
+    run_at_start(
+        venv,
+        r"import sys, os; sys.stderr.write('the licence has expired\n'); "
+        r"os._exit(3)",
+    )
     code, report = report_of(venv)
     assert (code, report["ok"], report["failure"]["step"]) == (1, False, "interpreter")
     assert "the licence has expired" in levels(report)["error"][0]
@@ -133,7 +153,9 @@ def test_an_environment_whose_worker_does_not_start(tmp_path: Path) -> None:
 
 def test_activation_that_fails(conda_prefix_factory: Callable[..., Path], tmp_path: Path) -> None:
     """The script is named, with what it wrote."""
-    prefix = conda_prefix_factory(tmp_path / "broken", activate_scripts={"bad.sh": "echo I give up >&2\nexit 3\n"})
+    prefix = conda_prefix_factory(
+        tmp_path / "broken", activate_scripts={"bad.sh": "echo I give up >&2\nexit 3\n"}
+    )
     code, report = report_of(prefix)
     assert (code, report["failure"]["step"], report["interpreter"]) == (1, "activation", None)
     assert "bad.sh" in levels(report)["error"][0]
@@ -160,13 +182,24 @@ def test_an_ambiguous_name(tmp_path: Path) -> None:
         (prefix / "conda-meta" / "history").touch()
         (prefix / "bin").mkdir()
         (prefix / "bin" / "python").symlink_to(sys.executable)
-    code, _, errors = doctor("twice", CONDA_ENVS_PATH=os.pathsep.join(str(tmp_path / root) for root in ("one", "two")))
+    code, _, errors = doctor(
+        "twice", CONDA_ENVS_PATH=os.pathsep.join(str(tmp_path / root) for root in ("one", "two"))
+    )
     assert code == 2
     assert str(tmp_path / "one" / "twice") in errors
     assert str(tmp_path / "two" / "twice") in errors
 
 
-@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--no-such-option", "a"], [".", "--start-timeout", "0"], [".", "--start-timeout", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["a", "b"],
+        ["--no-such-option", "a"],
+        [".", "--start-timeout", "0"],
+        [".", "--start-timeout", "x"],
+    ],
+)
 def test_wrong_arguments(arguments: list[str]) -> None:
     """Are exit code 2, with a word about it."""
     code, out, errors = doctor(*arguments)
@@ -176,8 +209,17 @@ def test_wrong_arguments(arguments: list[str]) -> None:
 
 def test_few_descriptors() -> None:
     """A warning that names the number, and the command that raises it."""
-    command = f"ulimit -n 120; exec {sys.executable} -m wetlands_executor doctor {sys.executable} --json"
-    done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
+    command = (
+        f"ulimit -n 120; exec {sys.executable} -m wetlands_executor doctor {sys.executable} --json"
+    )
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
     report = json.loads(done.stdout)
     assert done.returncode == 0
     assert report["limits"]["open_files"] == report["worker"]["open_files"] == 120
@@ -197,9 +239,13 @@ def test_numpy_that_cannot_be_imported(tmp_path: Path) -> None:
     venv = make_venv(Path(sys.executable), tmp_path / "venv")
     site = site_packages(venv)
     (site / "numpy").mkdir()
-    (site / "numpy" / "__init__.py").write_text("raise ImportError('libopenblas.so.0: cannot open shared object file')\n")
+    (site / "numpy" / "__init__.py").write_text(
+        "raise ImportError('libopenblas.so.0: cannot open shared object file')\n"
+    )
     (site / "numpy-1.22.0.dist-info").mkdir()
-    (site / "numpy-1.22.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.22.0\n")
+    (site / "numpy-1.22.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: numpy\nVersion: 1.22.0\n"
+    )
     code, report = report_of(venv)
     assert code == 0
     assert report["packages"]["numpy"]["there"] == "1.22.0"
@@ -219,7 +265,9 @@ def test_numpy_that_cannot_be_imported(tmp_path: Path) -> None:
         ("pandas", "3.0.1", "2.2.3", "none"),
     ],
 )
-def test_what_can_be_exchanged(package: str, here: str | None, there: str | None, expected: str) -> None:
+def test_what_can_be_exchanged(
+    package: str, here: str | None, there: str | None, expected: str
+) -> None:
     """By major versions; tests/data shows that it is so."""
     assert advice.exchange(package, here, there) == expected
     assert expected in advice.EXCHANGES

@@ -1,4 +1,7 @@
-"""A program that PyInstaller has made, with workers in real environments: ``pytest -m frozen tests/integration``."""
+"""A program that PyInstaller has made, with workers in real environments.
+
+``pytest -m frozen tests/integration``.
+"""
 
 from __future__ import annotations
 
@@ -93,14 +96,29 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (folder / name).write_text(textwrap.dedent(text), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "pyinstaller", str(ROOT)], check=True)
+    subprocess.run(
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "pyinstaller",
+            str(ROOT),
+        ],
+        check=True,
+    )
     command = [python, "-m", "PyInstaller", "-y", "--log-level", "ERROR", "app.spec"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return {"folder": folder / "dist" / "app" / "app", "file": folder / "dist" / "one"}
 
 
 def run(program: Path, tmp_path: Path, env: str = "", executable: str = "") -> dict[str, object]:
-    """Start the program in a folder without its sources; return what it found, and how often it was started."""
+    """Start the program in a folder without its sources.
+
+    Return what it found, and how often it was started.
+    """
     starts = tmp_path / "starts"
     variables = {**os.environ, "STARTS": str(starts), "LD_LIBRARY_PATH": "/opt/original"}
     process = subprocess.Popen(
@@ -142,11 +160,20 @@ def test_an_environment_of_the_same_version(program: Path, tmp_path: Path) -> No
     found = run(program, tmp_path, env=sys.executable)
     check(found)
     assert found["main"] == 2
-    assert found["look"] == {"mapped": [], "variables": {"LD_LIBRARY_PATH": "/opt/original"}, "path": []}
+    assert found["look"] == {
+        "mapped": [],
+        "variables": {"LD_LIBRARY_PATH": "/opt/original"},
+        "path": [],
+    }
 
 
-def test_an_environment_of_another_version(program: Path, tmp_path: Path, otherpython: Interpreter) -> None:
-    """The module's source was collected; that of the main script cannot be, and the error says so."""
+def test_an_environment_of_another_version(
+    program: Path, tmp_path: Path, otherpython: Interpreter
+) -> None:
+    """The module's source was collected.
+
+    That of the main script cannot be, and the error says so.
+    """
     found = run(program, tmp_path, env=str(otherpython.path))
     check(found)
     assert "PicklingError" in str(found["main"])

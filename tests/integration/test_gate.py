@@ -20,7 +20,10 @@ pytestmark = [
     pytest.mark.skipif(not GATE.exists(), reason="not in a source tree"),
 ]
 
-SNIPPET = "```python\nimport os, sys\nassert os.listdir() == ['first.py'], os.listdir()\nprint('first snippet in', sys.prefix)\n```\n"
+SNIPPET = (
+    "```python\nimport os, sys\nassert os.listdir() == ['first.py'], os.listdir()\nprint('first "
+    "snippet in', sys.prefix)\n```\n"
+)
 PICTURE = b"\x89PNG\r\n\x1a\n" + b"x" * 200_000 + b"IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
 #: Fails at the first try and passes at the second.
 PYTEST = """
@@ -48,14 +51,24 @@ def project(folder: Path, readme: str) -> Path:
 
 
 def run(folder: Path) -> tuple[int, list[str]]:
-    """Run the gate with this Python, whose virtual environments are made without pip: that takes most of the time, and none is used here."""
+    """Run the gate with this Python, whose virtual environments are made without pip.
+
+    That takes most of the time, and none is used here.
+    """
     commands = folder.parent / "bin"
     commands.mkdir()
     command = commands / "python3"
     python = shlex.quote(sys.executable)
-    command.write_text(f'#!/bin/sh\n[ "$1 $2" = "-m venv" ] && exec {python} -m venv --without-pip "$3"\nexec {python} "$@"\n')
+    command.write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "-m venv" ] && exec {python} -m venv '
+        f'--without-pip "$3"\nexec {python} "$@"\n'
+    )
     command.chmod(0o755)
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "PYTEST_"))}
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("GIT_", "PYTEST_"))
+    }
     done = subprocess.run(
         ["bash", ".ci/run"], cwd=folder, env={**variables, "PATH": f"{commands}{os.pathsep}{variables['PATH']}"}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100, check=False,
@@ -64,24 +77,42 @@ def run(folder: Path) -> tuple[int, list[str]]:
 
 
 def test_commands_are_run_as_the_readme_has_them(tmp_path: Path) -> None:
-    """In a clone of the commit, without what is not committed; only the extra dev cannot be had here."""
+    """In a clone of the commit, without what is not committed.
+
+    Only the extra dev cannot be had here.
+    """
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     readme = (
-        f"# It\n{SNIPPET}\n```sh\nmkdir wetlands-demo && cp picture.png wetlands-demo && echo wetlands_executor demo\n```\n"
+        f"# It\n{SNIPPET}\n```sh\nmkdir wetlands-demo && cp picture.png wetlands-demo && echo "
+        f"wetlands_executor demo\n```\n"
         "```sh\npython -c 'print(\"installed\")' && python -m pytest\n```\n"
     )
     folder = project(tmp_path / "it", readme)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false", "-C", str(folder)]
+    git = [
+        "git",
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "-c",
+        "commit.gpgsign=false",
+        "-C",
+        str(folder),
+    ]
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "it"]):
         subprocess.run([*git, *arguments], check=True, capture_output=True)
     (folder / "README.md").write_text("not committed")
     code, lines = run(folder)
     text = "\n".join(lines)
     assert code == 1, text
-    assert [line for line in lines if line.startswith("FAILED: ")] == ["FAILED: the extra dev cannot be installed"], text
+    assert [line for line in lines if line.startswith("FAILED: ")] == [
+        "FAILED: the extra dev cannot be installed"
+    ], text
     assert "wetlands_executor demo" in lines
-    assert any(line.startswith("first snippet in ") and line.endswith("/demo-venv") for line in lines), text
+    assert any(
+        line.startswith("first snippet in ") and line.endswith("/demo-venv") for line in lines
+    ), text
     assert "installed" in lines
     assert "in a clone: True in an environment of its own: True" in lines
     assert "soak ['--seconds', '60']" in lines
@@ -91,11 +122,18 @@ def test_commands_are_run_as_the_readme_has_them(tmp_path: Path) -> None:
 
 def test_what_is_missing_fails_the_gate(tmp_path: Path) -> None:
     """No command for the tests, no picture; and no repository, which is said."""
-    readme = f"{SNIPPET}\n```sh\ntrue wetlands_executor demo\n```\n`python -m pytest` is not in a block.\n"
+    readme = (
+        f"{SNIPPET}\n```sh\ntrue wetlands_executor demo\n```\n`python -m pytest` is not in a "
+        f"block.\n"
+    )
     code, lines = run(project(tmp_path / "it", readme))
     failed = {line.removeprefix("FAILED: ") for line in lines if line.startswith("FAILED: ")}
     assert code == 1, lines
-    assert failed == {"the demo's picture", "the tests' command is not in README.md", "the extra dev cannot be installed"}, lines
+    assert failed == {
+        "the demo's picture",
+        "the tests' command is not in README.md",
+        "the extra dev cannot be installed",
+    }, lines
     assert "no git, or no commit: a copy of the folder is tested instead of a clone" in lines
     assert lines[-1] == "pytest did not come to an end"
 

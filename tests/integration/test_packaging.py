@@ -16,8 +16,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: What pip says when it cannot reach the registry, and what it says of a registry that it does not know.
-OFFLINE = re.compile(r"No matching distribution|Could not fetch|ConnectionError|NewConnectionError|Temporary failure|ReadTimeout|ProxyError")
+#: What pip says when it cannot reach the registry, and what it says of a registry that it does not
+#: know.
+OFFLINE = re.compile(
+    r"No matching distribution|Could not "
+    r"fetch|ConnectionError|NewConnectionError|Temporary "
+    r"failure|ReadTimeout|ProxyError"
+)
 
 #: A program that uses the installed package in workers, and says where it came from.
 SMOKE = """
@@ -31,7 +36,11 @@ if __name__ == "__main__":
 
 
 def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    }
     return subprocess.run(
         list(map(str, command)), cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, timeout=100, check=False,
@@ -45,13 +54,31 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("not in a source tree")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    shutil.copytree(ROOT / "wetlands_executor", source / "wetlands_executor", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "tests" / "unit", source / "tests" / "unit", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "wetlands_executor",
+        source / "wetlands_executor",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    shutil.copytree(
+        ROOT / "tests" / "unit",
+        source / "tests" / "unit",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, source)
     (source / "wetlands_executor" / "__pycache__").mkdir()
     (source / "wetlands_executor" / "__pycache__" / "stale.cpython-310.pyc").write_bytes(b"")
-    command: list[object] = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder / "out", source]
+    command: list[object] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        folder / "out",
+        source,
+    ]
     offline = importlib.util.find_spec("hatchling") is not None
     if offline:
         command.insert(4, "--no-build-isolation")
@@ -70,7 +97,9 @@ def names(wheel: Path) -> set[str]:
 
 def test_every_source_is_in_the_wheel(wheel: Path) -> None:
     """The worker's above all: they are read as data, so no import would miss them here."""
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "wetlands_executor").rglob("*.py")}
+    sources = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "wetlands_executor").rglob("*.py")
+    }
     assert {name for name in sources if name.startswith("wetlands_executor/worker/")}
     assert sources <= names(wheel)
     assert "wetlands_executor/py.typed" in names(wheel)
@@ -89,10 +118,16 @@ def test_the_metadata(wheel: Path) -> None:
         (path,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = email.message_from_string(archive.read(path).decode())
         (entry_points,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
-        assert "wetlands-executor = wetlands_executor.cli:main" in archive.read(entry_points).decode()
+        assert (
+            "wetlands-executor = wetlands_executor.cli:main" in archive.read(entry_points).decode()
+        )
         assert any(name.endswith("licenses/LICENSE") for name in archive.namelist())
     core = [each for each in metadata.get_all("Requires-Dist", []) if "extra ==" not in each]
-    assert sorted(re.match(r"[\w-]+", each)[0] for each in core) == ["cloudpickle", "psutil", "typing-extensions"]
+    assert sorted(re.match(r"[\w-]+", each)[0] for each in core) == [
+        "cloudpickle",
+        "psutil",
+        "typing-extensions",
+    ]
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.10"
 
@@ -136,7 +171,16 @@ def test_the_unpacked_wheel_works_without_the_source_tree(wheel: Path, tmp_path:
 @pytest.mark.registry
 def test_pip_installs_the_wheel_with_its_dependencies(wheel: Path, tmp_path: Path) -> None:
     python = make_venv(tmp_path / "venv")
-    done = run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=tmp_path)
+    done = run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        wheel,
+        cwd=tmp_path,
+    )
     if done.returncode and OFFLINE.search(done.stdout):
         pytest.skip("the registry cannot be reached")
     assert done.returncode == 0, done.stdout

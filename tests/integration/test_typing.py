@@ -51,8 +51,18 @@ def test_views_and_events_are_typed_as_the_executor_is(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(tmp_path / "cache"), str(program)]
-    # As a user's program sees the package: in the folder of the sources, mypy would check those too.
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        str(program),
+    ]
+    # As a user's program sees the package: in the folder of the sources, mypy would check those
+    # too.
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )

@@ -1,1 +1,4 @@
-"""Where the user's own modules lie, and whether workers find them there: real programs, started as people start them."""
+"""Where the user's own modules lie, and whether workers find them there.
+
+Real programs, started as people start them.
+"""

@@ -21,8 +21,13 @@ LIMIT = 100
 
 
 def make_host(folder: Path) -> Path:
-    """Make a virtual environment with what this library needs, and a package of its own; return its interpreter."""
-    subprocess.run([sys.executable, "-I", "-m", "venv", "--without-pip", folder], check=True, timeout=LIMIT)
+    """Make a virtual environment with what this library needs, and a package of its own.
+
+    Return its interpreter.
+    """
+    subprocess.run(
+        [sys.executable, "-I", "-m", "venv", "--without-pip", folder], check=True, timeout=LIMIT
+    )
     site = next(folder.glob("lib/python3*/site-packages"))
     for name in ("cloudpickle", "psutil", "typing_extensions"):
         spec = importlib.util.find_spec(name)
@@ -53,15 +58,21 @@ RunProgram = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def run_program(workers: tuple[interpreters.Interpreter, ...]) -> RunProgram:
-    """``run_program([python, "main.py"], cwd=..., PYTHONPATH=...)``: start a program with the workers as arguments; return what it prints."""
+    """``run_program([python, "main.py"], cwd=..., PYTHONPATH=...)``.
+
+    Start a program with the workers as arguments; return what it prints.
+    """
 
     def run_program(command: list[str | Path], cwd: Path, **variables: str) -> list[dict[str, Any]]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        # This library itself is not installed there: it comes last, behind everything of the project.
+        # This library itself is not installed there: it comes last, behind everything of the
+        # project.
         path = os.pathsep.join(filter(None, (variables.pop("PYTHONPATH", ""), str(ROOT))))
         full = [*map(str, command), *(str(each.path) for each in workers)]
         environ = {**kept, **variables, "PYTHONPATH": path}
-        done = subprocess.run(full, cwd=cwd, env=environ, capture_output=True, text=True, timeout=LIMIT, check=False)
+        done = subprocess.run(
+            full, cwd=cwd, env=environ, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
         assert done.returncode == 0, done.stderr[-4000:]
         found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
         assert [each["python"] for each in found] == full[-len(workers) :]

@@ -1,6 +1,7 @@
 """Projects as people lay them out, and the program in each that lets its modules run in workers.
 
-``PROGRAM`` is the same in all of them: it imports ``animals.work`` and prints what the workers (interpreters given as arguments) make of it.
+``PROGRAM`` is the same in all of them: it imports ``animals.work`` and prints what the workers
+(interpreters given as arguments) make of it.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def fail():
     raise Failure("it", 2)
 '''
 
-PROGRAM = '''
+PROGRAM = """
 import json
 import sys
 
@@ -92,7 +93,7 @@ def main():
 
 if __name__ == "__main__":
     main()
-'''
+"""
 
 PACKAGE = {
     "animals/__init__.py": "",

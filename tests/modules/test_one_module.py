@@ -49,7 +49,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_an_initializer_has_loaded(folder: Path, initializer: object) -> None:
     (folder / "link.py").symlink_to(folder / "model.py")
     with CondaEnvExecutor(max_workers=1, initializer=initializer, initargs=(7,)) as executor:  # type: ignore[arg-type]
-        for target in ("model.py:predict", "./model.py:predict", f"{folder}/model.py:predict", Path("model.py:predict"), "link.py:predict"):
+        for target in (
+            "model.py:predict",
+            "./model.py:predict",
+            f"{folder}/model.py:predict",
+            Path("model.py:predict"),
+            "link.py:predict",
+        ):
             assert executor.submit(target).result(DEADLINE) == (7, 1), target
         assert executor.submit("model.py:imported").result(DEADLINE) == (7, True)
         assert executor.import_module("model.py").predict() == (7, 1)
@@ -57,7 +63,9 @@ def test_what_an_initializer_has_loaded(folder: Path, initializer: object) -> No
 
 
 def test_in_every_version(folder: Path, anypython: Interpreter) -> None:
-    with CondaEnvExecutor(str(anypython.path), max_workers=1, initializer="model.py:load", initargs=(7,)) as executor:
+    with CondaEnvExecutor(
+        str(anypython.path), max_workers=1, initializer="model.py:load", initargs=(7,)
+    ) as executor:
         assert executor.submit("model.py:predict").result(DEADLINE) == (7, 1)
         assert executor.submit("model.py:imported").result(DEADLINE) == (7, True)
 
@@ -70,18 +78,27 @@ def test_by_name_and_by_file(folder: Path, monkeypatch: pytest.MonkeyPatch, firs
         assert executor.submit("model:predict").result(DEADLINE) == (3, 1)
 
 
-@pytest.mark.parametrize("order", [["pkg.mod:add", "pkg/mod.py:add"], ["pkg/mod.py:add", "pkg.mod:add"]])
-def test_a_file_of_a_package(folder: Path, monkeypatch: pytest.MonkeyPatch, order: list[str]) -> None:
+@pytest.mark.parametrize(
+    "order", [["pkg.mod:add", "pkg/mod.py:add"], ["pkg/mod.py:add", "pkg.mod:add"]]
+)
+def test_a_file_of_a_package(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, order: list[str]
+) -> None:
     monkeypatch.syspath_prepend(str(folder))
     (folder / "pkg").mkdir()
     (folder / "pkg" / "__init__.py").touch()
-    (folder / "pkg" / "mod.py").write_text("X = []\ndef add():\n    X.append(1)\n    return len(X)\n")
+    (folder / "pkg" / "mod.py").write_text(
+        "X = []\ndef add():\n    X.append(1)\n    return len(X)\n"
+    )
     with CondaEnvExecutor(max_workers=1) as executor:
         assert [executor.submit(target).result(DEADLINE) for target in order] == [1, 2]
 
 
 def test_relative_imports_of_a_file(folder: Path) -> None:
-    """A file that lies in a package finds its neighbours as it does when the package is imported; another package of that name does not."""
+    """A file that lies in a package finds its neighbours as it does when the package is imported.
+
+    Another package of that name does not.
+    """
     for where, value in ("one", 1), ("two", 2):
         inner = folder / where / "parcels" / "inner"
         inner.mkdir(parents=True)
@@ -89,14 +106,21 @@ def test_relative_imports_of_a_file(folder: Path) -> None:
         (inner.parent / "values.py").write_text(f"VALUE = {value}\n")
         (inner / "__init__.py").write_text("")
         (inner / "near.py").write_text(f"NEAR = {value}\n")
-        (inner / "use.py").write_text("from ..values import VALUE\nfrom . import near\ndef use():\n    return VALUE, near.NEAR\n")
+        (inner / "use.py").write_text(
+            "from ..values import VALUE\nfrom . import near\ndef "
+            "use():\n    return VALUE, near.NEAR\n"
+        )
     (folder / "one" / "parcels" / "inner" / "__init__.py").write_text("from . import user\n")
-    (folder / "one" / "parcels" / "inner" / "user.py").write_text("from .use import use\nLOADED = []\ndef loaded(): return list(LOADED)\n")
+    (folder / "one" / "parcels" / "inner" / "user.py").write_text(
+        "from .use import use\nLOADED = []\ndef loaded(): return list(LOADED)\n"
+    )
     with CondaEnvExecutor(max_workers=1) as executor:
         assert executor.submit("one/parcels/inner/use.py:use").result(DEADLINE) == (1, 1)
         executor.submit("one/parcels/inner/user.py:LOADED.append", 5).result(DEADLINE)
         assert executor.submit("one/parcels/inner/user.py:loaded").result(DEADLINE) == [5]
-        assert executor.submit(lambda: sys.modules["parcels.inner.user"].LOADED).result(DEADLINE) == [5]  # type: ignore[attr-defined]
+        assert executor.submit(lambda: sys.modules["parcels.inner.user"].LOADED).result(
+            DEADLINE
+        ) == [5]  # type: ignore[attr-defined]
         with pytest.raises(ImportError, match="relative import"):
             executor.submit("two/parcels/inner/use.py:use").result(DEADLINE)
         assert executor.submit("one/parcels/inner/use.py:use").result(DEADLINE) == (1, 1)
@@ -114,15 +138,27 @@ def test_a_file_with_the_name_of_another_module(folder: Path, name: str) -> None
     (folder / f"{name}.py").write_text(NAMESAKE)
     with CondaEnvExecutor(max_workers=1) as executor:
         assert executor.submit(f"{name}.py:use").result(DEADLINE)[:3] == (True, True, True)
-        assert executor.submit(eval, f"'{os.sep}' in __import__({name!r}).__name__").exception(DEADLINE) is None or name == "numpy"
-        assert executor.submit(eval, "__import__('queue').Queue.__name__").result(DEADLINE) == "Queue"
+        assert (
+            executor.submit(eval, f"'{os.sep}' in __import__({name!r}).__name__").exception(
+                DEADLINE
+            )
+            is None
+            or name == "numpy"
+        )
+        assert (
+            executor.submit(eval, "__import__('queue').Queue.__name__").result(DEADLINE) == "Queue"
+        )
         assert executor.submit(f"{name}.py:use").result(DEADLINE)[:3] == (True, True, True)
 
 
 @pytest.mark.parametrize("bad", [5, None, b"model.py:load", object()])
 def test_what_is_no_target_is_refused_at_once(bad: object) -> None:
     with CondaEnvExecutor(max_workers=1) as executor:
-        for call in (executor.submit, executor.options(start=False).submit, executor.options(name="x").submit):
+        for call in (
+            executor.submit,
+            executor.options(start=False).submit,
+            executor.options(name="x").submit,
+        ):
             with pytest.raises(TypeError, match="neither callable"):
                 call(bad)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="neither callable"):

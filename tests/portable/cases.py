@@ -1,8 +1,11 @@
-"""What travels between Python versions: one function per case, which returns a callable and its arguments.
+"""What travels between Python versions.
 
-Loaded as ``__main__`` by whoever sends, so that everything here goes by value; runs on Python 3.8 and newer. A result is compared by its
-``repr`` with what the same call gives at home. This file is data for the tests beside it; ``CASES`` is filled by the decorator, whose
-argument is the row of docs/portable.md that the case stands for.
+One function per case, which returns a callable and its arguments.
+
+Loaded as ``__main__`` by whoever sends, so that everything here goes by value; runs on Python 3.8
+and newer. A result is compared by its ``repr`` with what the same call gives at home. This file is
+data for the tests beside it; ``CASES`` is filled by the decorator, whose argument is the row of
+docs/portable.md that the case stands for.
 """
 
 import abc
@@ -34,7 +37,10 @@ def case(row, since=(3, 8)):
 
 
 def write(name, text):
-    """Execute a text that this file cannot have, because older versions could not read it; return what it has defined."""
+    """Execute a text that this file cannot have, because older versions could not read it.
+
+    Return what it has defined.
+    """
     filename = "<text of the case %s>" % name
     linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
     exec(compile(text, filename, "exec", dont_inherit=True), globals())
@@ -96,7 +102,8 @@ def equal_lambdas_behind_another_one():
 
 @case("functions")
 def lambdas_within_lambdas_in_one_line():
-    f = lambda x: (lambda y: (lambda z: x + y + z)); g = lambda x: (lambda y: x * y)  # noqa: E702, E731
+    f = lambda x: lambda y: lambda z: x + y + z
+    g = lambda x: lambda y: x * y  # noqa: E702, E731
     return lambda: (f(1)(2)(3), g(2)(3)), ()
 
 
@@ -122,7 +129,13 @@ def lambdas_as_defaults():
 
 @case("functions")
 def functions_that_were_moved_or_renamed():
-    return lambda f, g, h: (f(4, 6), g("a", "b"), g("a", "ab").end(), h("/a/../b"), math.isqrt(9)), (math.gcd, re.match, os.path.normpath)
+    return lambda f, g, h: (
+        f(4, 6),
+        g("a", "b"),
+        g("a", "ab").end(),
+        h("/a/../b"),
+        math.isqrt(9),
+    ), (math.gcd, re.match, os.path.normpath)
 
 
 @case("closures")
@@ -418,7 +431,12 @@ def a_class():
 
 @case("classes")
 def inheritance_and_super():
-    return lambda: (Derived(1).value(), Both(1).value(), Derived.kind, [c.__name__ for c in Both.__mro__]), ()
+    return lambda: (
+        Derived(1).value(),
+        Both(1).value(),
+        Derived.kind,
+        [c.__name__ for c in Both.__mro__],
+    ), ()
 
 
 @case("classes")
@@ -630,7 +648,12 @@ def a_registry_filled_by_a_metaclass_on_top_of_another():
             return 4
 
     def f():
-        return list(Meta.made), Square().area(), isinstance(Square(), Shape), sorted(Shape.__abstractmethods__)
+        return (
+            list(Meta.made),
+            Square().area(),
+            isinstance(Square(), Shape),
+            sorted(Shape.__abstractmethods__),
+        )
 
     return f, ()
 
@@ -653,7 +676,12 @@ def a_registry_filled_below_a_generic_class():
         pass
 
     def f():
-        return list(Box.made), IntBox.__orig_bases__ == (Box[int],), AnyBox.__parameters__ == (kind,), type(AnyBox[int]()) is AnyBox
+        return (
+            list(Box.made),
+            IntBox.__orig_bases__ == (Box[int],),
+            AnyBox.__parameters__ == (kind,),
+            type(AnyBox[int]()) is AnyBox,
+        )
 
     return f, ()
 
@@ -713,7 +741,12 @@ def an_abstract_class():
         try:
             Shape()
         except TypeError:
-            return Square().area(), isinstance(Square(), Shape), isinstance(1, Shape), isinstance("", Shape)
+            return (
+                Square().area(),
+                isinstance(Square(), Shape),
+                isinstance(1, Shape),
+                isinstance("", Shape),
+            )
 
     return f, ()
 
@@ -781,7 +814,7 @@ class Point:
     shared: typing.ClassVar[int] = 9
 
     def norm(self):
-        return self.x ** 2 + self.y ** 2
+        return self.x**2 + self.y**2
 
 
 @case("dataclasses")
@@ -789,7 +822,16 @@ def a_dataclass():
     def f(given):
         made = Point(3)
         fields = [(each.name, dict(each.metadata)) for each in dataclasses.fields(Point)]
-        return made, made == Point(3), made.norm(), Point.shared, dataclasses.asdict(given), dataclasses.replace(given, x=0), fields, made.tags is Point(1).tags
+        return (
+            made,
+            made == Point(3),
+            made.norm(),
+            Point.shared,
+            dataclasses.asdict(given),
+            dataclasses.replace(given, x=0),
+            fields,
+            made.tags is Point(1).tags,
+        )
 
     return f, (Point(1, 5, [1]),)
 
@@ -808,7 +850,11 @@ def a_frozen_and_ordered_dataclass():
         try:
             given.major = 1
         except dataclasses.FrozenInstanceError:
-            return sorted([Version(2), given, given.bump()]), {given: 1}[Version(1)], Version(1) < Version(1, 1)
+            return (
+                sorted([Version(2), given, given.bump()]),
+                {given: 1}[Version(1)],
+                Version(1) < Version(1, 1),
+            )
 
     return f, (Version(1),)
 
@@ -824,7 +870,12 @@ def a_dataclass_with_init_only_fields():
         def __post_init__(self, factor):
             self.result = self.value * factor
 
-    return lambda given: (Scaled(2), Scaled(2, factor=5), given, [each.name for each in dataclasses.fields(Scaled)]), (Scaled(1),)
+    return lambda given: (
+        Scaled(2),
+        Scaled(2, factor=5),
+        given,
+        [each.name for each in dataclasses.fields(Scaled)],
+    ), (Scaled(1),)
 
 
 @case("dataclasses")
@@ -834,9 +885,11 @@ def dataclasses_that_inherit():
         z: int = 7
 
         def norm(self):
-            return super().norm() + self.z ** 2
+            return super().norm() + self.z**2
 
-    return lambda given: (Point3(1), Point3(1, 2, z=3).norm(), given, isinstance(given, Point)), (Point3(0),)
+    return lambda given: (Point3(1), Point3(1, 2, z=3).norm(), given, isinstance(given, Point)), (
+        Point3(0),
+    )
 
 
 @case("dataclasses")
@@ -890,7 +943,14 @@ if hasattr(dataclasses, "KW_ONLY"):
             try:
                 made.other = 1
             except AttributeError:
-                return made, made.total(), given, made == Slotted(1), Slotted(1).z is made.z, hasattr(made, "__dict__")
+                return (
+                    made,
+                    made.total(),
+                    given,
+                    made == Slotted(1),
+                    Slotted(1).z is made.z,
+                    hasattr(made, "__dict__"),
+                )
 
         return f, (Slotted(4, 5),)
 
@@ -922,7 +982,12 @@ if hasattr(dataclasses, "KW_ONLY"):
             try:
                 Options(1, "positional")
             except TypeError:
-                return Options(5, name="n"), Options(name="m", size=0), given, Options(name="m") == Options(name="m")
+                return (
+                    Options(5, name="n"),
+                    Options(name="m", size=0),
+                    given,
+                    Options(name="m") == Options(name="m"),
+                )
 
         return f, (Options(name="x"),)
 
@@ -956,13 +1021,28 @@ class Triple(collections.namedtuple("Triple", ["a", "b", "c"])):
 
 @case("named tuples")
 def a_namedtuple():
-    return lambda given: (given, Pair(1), Pair(1)._replace(b=0), Pair._fields, given._asdict(), Pair(1) == (1, 5)), (Pair(1, 2),)
+    return lambda given: (
+        given,
+        Pair(1),
+        Pair(1)._replace(b=0),
+        Pair._fields,
+        given._asdict(),
+        Pair(1) == (1, 5),
+    ), (Pair(1, 2),)
 
 
 @case("named tuples")
 def a_typed_namedtuple():
     def f(given):
-        return given, Row("a").describe(), given.twice, Row.__doc__, Row._field_defaults, list(Row.__annotations__), type(given).__name__
+        return (
+            given,
+            Row("a").describe(),
+            given.twice,
+            Row.__doc__,
+            Row._field_defaults,
+            list(Row.__annotations__),
+            type(given).__name__,
+        )
 
     return f, (Row("x", 9),)
 
@@ -1006,7 +1086,7 @@ class Planet(enum.Enum):
         self.radius = radius
 
     def gravity(self):
-        return round(6.67e-11 * self.mass / self.radius ** 2, 2)
+        return round(6.67e-11 * self.mass / self.radius**2, 2)
 
 
 class Label(str, enum.Enum):
@@ -1023,7 +1103,15 @@ class Label(str, enum.Enum):
 @case("enumerations")
 def an_enumeration():
     def f(given):
-        return given is Colour.RED, Colour("?").name, given.shout, [c.name for c in Colour], Colour.CRIMSON is given, Colour["CRIMSON"].name, Colour(1).value
+        return (
+            given is Colour.RED,
+            Colour("?").name,
+            given.shout,
+            [c.name for c in Colour],
+            Colour.CRIMSON is given,
+            Colour["CRIMSON"].name,
+            Colour(1).value,
+        )
 
     return f, (Colour.RED,)
 
@@ -1032,19 +1120,37 @@ def an_enumeration():
 def enumerations_of_numbers_and_flags():
     def f(level, access):
         both = Access.R | Access.W
-        return level + 1, Level.LOW < level, int(level), both is Access.RW, bool(access & Access.R), Access.RW.value, isinstance(level, int)
+        return (
+            level + 1,
+            Level.LOW < level,
+            int(level),
+            both is Access.RW,
+            bool(access & Access.R),
+            Access.RW.value,
+            isinstance(level, int),
+        )
 
     return f, (Level.HIGH, Access.RW)
 
 
 @case("enumerations")
 def enumerations_with_a_constructor():
-    return lambda given: (given.gravity(), Planet.MARS.radius, Planet((5.976e24, 6.37814e6)).name), (Planet.EARTH,)
+    return lambda given: (
+        given.gravity(),
+        Planet.MARS.radius,
+        Planet((5.976e24, 6.37814e6)).name,
+    ), (Planet.EARTH,)
 
 
 @case("enumerations")
 def enumerations_with_another_constructor():
-    return lambda given: (given.text, Label("b").text, given == "a", given.upper(), Label.B.value), (Label.A,)
+    return lambda given: (
+        given.text,
+        Label("b").text,
+        given == "a",
+        given.upper(),
+        Label.B.value,
+    ), (Label.A,)
 
 
 if hasattr(enum, "StrEnum"):
@@ -1055,7 +1161,13 @@ if hasattr(enum, "StrEnum"):
             FAST = enum.auto()
             SLOW = enum.auto()
 
-        return lambda given: (str(given), given.value, Mode("slow").name, "%s" % Mode.SLOW, given == "fast"), (Mode.FAST,)
+        return lambda given: (
+            str(given),
+            given.value,
+            Mode("slow").name,
+            "%s" % Mode.SLOW,
+            given == "fast",
+        ), (Mode.FAST,)
 
 
 T = typing.TypeVar("T")
@@ -1090,7 +1202,11 @@ class Movie(typing.TypedDict, total=False):
 
 @case("typing")
 def a_generic_class():
-    return lambda: (Stack[int]().push(1).items, IntStack().push(2).items, IntStack.__mro__[1].__name__), ()
+    return lambda: (
+        Stack[int]().push(1).items,
+        IntStack().push(2).items,
+        IntStack.__mro__[1].__name__,
+    ), ()
 
 
 Number = typing.NewType("Number", int)
@@ -1116,12 +1232,22 @@ def protocols():
 
 @case("typing")
 def a_typed_dict():
-    return lambda: (Movie(title="t"), sorted(Movie.__annotations__), Movie.__total__, Movie.__name__), ()
+    return lambda: (
+        Movie(title="t"),
+        sorted(Movie.__annotations__),
+        Movie.__total__,
+        Movie.__name__,
+    ), ()
 
 
 @case("typing")
 def annotations_of_typing():
-    def f(a: typing.Optional[int], b: "typing.List[Point]", c: Point, *args: typing.Callable[[int], str]) -> typing.Dict[str, typing.Any]:
+    def f(
+        a: typing.Optional[int],
+        b: "typing.List[Point]",
+        c: Point,
+        *args: typing.Callable[[int], str],
+    ) -> typing.Dict[str, typing.Any]:
         x: int = 1
         return {"a": a, "n": len(b), "x": x}
 
@@ -1132,7 +1258,9 @@ if hasattr(list, "__class_getitem__"):
 
     @case("typing")
     def annotations_that_are_generic_builtins():
-        def f(a: list[int], b: dict[str, tuple[int, ...]], c: collections.abc.Callable[[int], str]) -> set[Point]:
+        def f(
+            a: list[int], b: dict[str, tuple[int, ...]], c: collections.abc.Callable[[int], str]
+        ) -> set[Point]:
             return a, b, c
 
         class C:
@@ -1174,18 +1302,36 @@ Chosen = typing.TypeVar("Chosen", "Tree", int)
 
 @case("quoted annotations")
 def quoted_in_a_signature():
-    def f(a: typing.Optional["Tree"] = None, *rest: typing.Union["Tree", int], **more: typing.Dict[str, "Tree"]) -> "typing.List[Tree]":
+    def f(
+        a: typing.Optional["Tree"] = None,
+        *rest: typing.Union["Tree", int],
+        **more: typing.Dict[str, "Tree"],
+    ) -> "typing.List[Tree]":
         return a, rest, more
 
-    def g(call: typing.Callable[["Tree"], "Tree"], kind: typing.Type["Tree"], n: typing.Iterator[typing.Tuple["Tree", ...]] = ()):
+    def g(
+        call: typing.Callable[["Tree"], "Tree"],
+        kind: typing.Type["Tree"],
+        n: typing.Iterator[typing.Tuple["Tree", ...]] = (),
+    ):
         return call(1), kind, n
 
-    return lambda: (f(1, 2, x=3), g(lambda x: x + 1, 5), sorted(f.__annotations__), sorted(g.__annotations__)), ()
+    return lambda: (
+        f(1, 2, x=3),
+        g(lambda x: x + 1, 5),
+        sorted(f.__annotations__),
+        sorted(g.__annotations__),
+    ), ()
 
 
 @case("quoted annotations")
 def quoted_in_a_class():
-    return lambda given: (Tree.left, type(given) is Tree, list(Tree.__annotations__), str(Tree.__annotations__["left"].__args__[0])), (Tree(),)
+    return lambda given: (
+        Tree.left,
+        type(given) is Tree,
+        list(Tree.__annotations__),
+        str(Tree.__annotations__["left"].__args__[0]),
+    ), (Tree(),)
 
 
 @case("quoted annotations")
@@ -1204,7 +1350,12 @@ def quoted_in_a_dataclass():
         def total(self: "Node") -> "int":
             return self.value + (self.next.total() if self.next else 0)
 
-    return lambda given: (given.total(), Node(1), [f.name for f in dataclasses.fields(Node)], Node.shared), (Node(1, Node(2)),)
+    return lambda given: (
+        given.total(),
+        Node(1),
+        [f.name for f in dataclasses.fields(Node)],
+        Node.shared,
+    ), (Node(1, Node(2)),)
 
 
 class Entry(typing.TypedDict):
@@ -1232,7 +1383,14 @@ class Box(typing.Generic[Leaf]):
 @case("quoted annotations")
 def quoted_in_what_typing_makes():
     def f(given):
-        return Entry(parent=None, children=[]), sorted(Entry.__annotations__), given, Step(Step()), Step._fields, issubclass(Walks, typing.Generic)
+        return (
+            Entry(parent=None, children=[]),
+            sorted(Entry.__annotations__),
+            given,
+            Step(Step()),
+            Step._fields,
+            issubclass(Walks, typing.Generic),
+        )
 
     return f, (Step(),)
 
@@ -1243,27 +1401,53 @@ def quoted_bounds_of_type_variables():
         return x
 
     text = lambda v: getattr(v, "__forward_arg__", v)
-    return lambda: (f(1, 2), Leaf.__name__, text(Leaf.__bound__), [str(text(c)) for c in Chosen.__constraints__], Box().put(3).leaf), ()
+    return lambda: (
+        f(1, 2),
+        Leaf.__name__,
+        text(Leaf.__bound__),
+        [str(text(c)) for c in Chosen.__constraints__],
+        Box().put(3).leaf,
+    ), ()
 
 
 @case("quoted annotations")
 def quoted_types_as_values():
-    given = typing.Optional["Tree"], typing.List["Tree"], typing.ForwardRef("Tree"), typing.Dict[str, typing.List["Tree"]]
-    return lambda *kinds: ([k.__args__[-1] is type(None) for k in kinds[:1]], kinds[1].__args__[0].__forward_arg__, kinds[2].__forward_arg__,
-                           kinds[3].__args__[1].__args__[0] == typing.ForwardRef("Tree")), given
+    given = (
+        typing.Optional["Tree"],
+        typing.List["Tree"],
+        typing.ForwardRef("Tree"),
+        typing.Dict[str, typing.List["Tree"]],
+    )
+    return lambda *kinds: (
+        [k.__args__[-1] is type(None) for k in kinds[:1]],
+        kinds[1].__args__[0].__forward_arg__,
+        kinds[2].__forward_arg__,
+        kinds[3].__args__[1].__args__[0] == typing.ForwardRef("Tree"),
+    ), given
 
 
 @case("quoted annotations")
 def quoted_types_that_were_evaluated():
     typing.get_type_hints(Tree)
-    return lambda: (typing.get_type_hints(Tree, {"Tree": int, "typing": typing})["left"].__args__[0].__name__ != ""), ()
+    return (
+        lambda: (
+            typing.get_type_hints(Tree, {"Tree": int, "typing": typing})["left"]
+            .__args__[0]
+            .__name__
+            != ""
+        ),
+        (),
+    )
 
 
 if hasattr(typing, "Annotated"):
 
     @case("quoted annotations")
     def quoted_below_a_remark():
-        def f(x: typing.Annotated[typing.Optional["Tree"], "remark"], y: typing.Annotated["Tree", Base(1)] = 2) -> typing.Literal["Tree"]:
+        def f(
+            x: typing.Annotated[typing.Optional["Tree"], "remark"],
+            y: typing.Annotated["Tree", Base(1)] = 2,
+        ) -> typing.Literal["Tree"]:
             return x, y
 
         class C:
@@ -1312,7 +1496,13 @@ if hasattr(typing, "TypeVarTuple"):
             def m(self, other: typing.Annotated[Base, Base(1)]) -> typing.Self:
                 return 5
 
-        return lambda: (f(1, 2), Options(y=1), sorted(Options.__annotations__), C().m(1), Ts.__name__), ()
+        return lambda: (
+            f(1, 2),
+            Options(y=1),
+            sorted(Options.__annotations__),
+            C().m(1),
+            Ts.__name__,
+        ), ()
 
 
 if hasattr(functools, "Placeholder"):
@@ -1328,7 +1518,13 @@ if hasattr(functools, "Placeholder"):
             g = functools.partialmethod(f, gap, 2, c=3)
 
         f = functools.partial(lambda a, b, c, d=0: (a, b, c, d), gap, "b", d=4)
-        return lambda given: (given(1, 3), f(1, 3), functools.partial(f, 1)(3), C().g(1), C.g(C(), 1)), (f,)
+        return lambda given: (
+            given(1, 3),
+            f(1, 3),
+            functools.partial(f, 1)(3),
+            C().g(1),
+            C.g(C(), 1),
+        ), (f,)
 
 
 @case("decorators")

@@ -41,15 +41,29 @@ def run_host(tmp_path_factory: pytest.TempPathFactory) -> Run:
         assert spec is not None
         assert spec.origin is not None
         if spec.submodule_search_locations:
-            shutil.copytree(Path(spec.origin).parent, folder / name, ignore=shutil.ignore_patterns("__pycache__", "tests"))
+            shutil.copytree(
+                Path(spec.origin).parent,
+                folder / name,
+                ignore=shutil.ignore_patterns("__pycache__", "tests"),
+            )
         else:
             shutil.copy(spec.origin, folder)
 
-    def run(minor: str, *arguments: str, text: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        minor: str, *arguments: str, text: str | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         path = os.pathsep.join((str(ROOT), str(folder)))
         env = {**os.environ, **variables, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         command = [str(python_of(minor)), *arguments]
-        return subprocess.run(command, input=text or "", capture_output=True, text=True, timeout=DEADLINE, check=False, env=env)
+        return subprocess.run(
+            command,
+            input=text or "",
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+            env=env,
+        )
 
     return run
 
@@ -80,7 +94,10 @@ def there() -> Iterator[CondaEnvExecutor]:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Iterator[Load]:
-    """Make a module of a source that no other process can import by its name; ``load(source, loader=..., name=...)``."""
+    """Make a module of a source that no other process can import by its name.
+
+    ``load(source, loader=..., name=...)``.
+    """
     made: list[str] = []
 
     def load(source: str, loader: object = None, name: str = "only_here") -> types.ModuleType:

@@ -1,8 +1,10 @@
-"""A host with one worker of each Python: runs every case of ``cases.py`` there and some journeys back, and writes what went wrong.
+"""A host with one worker of each Python.
 
-``python hosts.py REPORT MINOR=PYTHON ...`` with this project and its dependencies on PYTHONPATH. All bytes that pass the pool's
-pipes, and all that goes through shared memory, are recorded on the way: ``tap`` looks for bytecode among them. With the variable
-PORTABLE=0, code travels as it is.
+Runs every case of ``cases.py`` there and some journeys back, and writes what went wrong.
+
+``python hosts.py REPORT MINOR=PYTHON ...`` with this project and its dependencies on PYTHONPATH.
+All bytes that pass the pool's pipes, and all that goes through shared memory, are recorded on the
+way: ``tap`` looks for bytecode among them. With the variable PORTABLE=0, code travels as it is.
 """
 
 import ast
@@ -35,7 +37,9 @@ def tap() -> None:
 
     def reading_into(fd, buffers):
         count = readv(fd, buffers)
-        passed.setdefault(("in", fd), bytearray()).extend(b"".join(bytes(memoryview(b)) for b in buffers)[:count])
+        passed.setdefault(("in", fd), bytearray()).extend(
+            b"".join(bytes(memoryview(b)) for b in buffers)[:count]
+        )
         return count
 
     def writing(fd, data):
@@ -72,21 +76,34 @@ def tap() -> None:
 
         return taking
 
-    arena.Arena.store, arena.Arena.store_all, OutOfBandArguments._append = storing, storing_all, appending
+    arena.Arena.store, arena.Arena.store_all, OutOfBandArguments._append = (
+        storing,
+        storing_all,
+        appending,
+    )
     ResultMemory._take, arena.Arena.take = recorded(take), recorded(take_back)
 
 
 def bytecode_among(direction: str, codes: list, shipped: bytes) -> list:
-    """Return what of bytecode passed in a direction: the reduction of a code object, or the instructions of one that is known."""
-    data = b"".join(data.replace(shipped, b"") for (way, _fd), data in list(passed.items()) if way == direction)
+    """Return what of bytecode passed in a direction.
+
+    The reduction of a code object, or the instructions of one that is known.
+    """
+    data = b"".join(
+        data.replace(shipped, b"") for (way, _fd), data in list(passed.items()) if way == direction
+    )
     found = [word.decode() for word in (b"CodeType", b"marshal") if word in data]
-    return found + [code.co_name for code in codes if len(code.co_code) >= 16 and code.co_code in data]
+    return found + [
+        code.co_name for code in codes if len(code.co_code) >= 16 and code.co_code in data
+    ]
 
 
 def in_memory() -> dict:
     """Return how much went through shared memory, and whether code objects were in it. (Sources of ``main`` travel, so it must not say the word.)"""
     found = {way: bytes(passed.get((way, "memory"), b"")) for way in ("in", "out")}
-    return {way: {"bytes": len(data), "bytecode": b"CodeType" in data} for way, data in found.items()}
+    return {
+        way: {"bytes": len(data), "bytecode": b"CodeType" in data} for way, data in found.items()
+    }
 
 
 def load_cases() -> tuple:
@@ -141,7 +158,9 @@ def journey_instances_keep_their_class(executor):
     back = executor.submit(lambda c: c.next(), Carried(1)).result(DEADLINE)
     assert type(back) is Carried, type(back)
     assert back.next().x == 3
-    frozen = executor.submit(lambda f: dataclasses.replace(f, x=2), Frozen(1, ("a",))).result(DEADLINE)
+    frozen = executor.submit(lambda f: dataclasses.replace(f, x=2), Frozen(1, ("a",))).result(
+        DEADLINE
+    )
     assert type(frozen) is Frozen
     assert frozen == Frozen(2, ("a",))
 
@@ -160,7 +179,9 @@ def journey_local_classes_keep_their_class(executor):
 
     made = Slots()
     made.x = 7
-    one, two, three = executor.submit(lambda *given: given, Slotted(3), made, FrozenSlots()).result(DEADLINE)
+    one, two, three = executor.submit(lambda *given: given, Slotted(3), made, FrozenSlots()).result(
+        DEADLINE
+    )
     assert type(one) is Slotted
     assert one == Slotted(3)
     assert type(two) is Slots
@@ -238,8 +259,20 @@ def journey_globals_are_shared(executor):
 
 
 def journey_maps_and_targets(executor):
-    assert list(executor.map(lambda x, y: x * y, range(5), range(5), timeout=DEADLINE)) == [0, 1, 4, 9, 16]
-    assert list(executor.map(lambda x: x + counter, range(5), chunksize=2, timeout=DEADLINE)) == [3, 4, 5, 6, 7]
+    assert list(executor.map(lambda x, y: x * y, range(5), range(5), timeout=DEADLINE)) == [
+        0,
+        1,
+        4,
+        9,
+        16,
+    ]
+    assert list(executor.map(lambda x: x + counter, range(5), chunksize=2, timeout=DEADLINE)) == [
+        3,
+        4,
+        5,
+        6,
+        7,
+    ]
     made = executor.submit(f"{HERE}/made_there.py:make", 5).result(DEADLINE)
     assert made(2) == 7
 
@@ -271,7 +304,10 @@ def journey_cells_of_a_notebook(executor):
 
 
 def journey_statements_that_were_compiled_alone(executor):
-    """As IPython does it: each release of Python compiles a call of an imported module's function in its own way then."""
+    """As IPython does it.
+
+    Each release of Python compiles a call of an imported module's function in its own way then.
+    """
     name = "<statements>"
     source = "import math\ndef f(x): return math.floor(x)\ng = lambda x: math.ceil(x) + f(x)\n"
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
@@ -284,11 +320,17 @@ def journey_statements_that_were_compiled_alone(executor):
 
 def journey_features_of_the_future(executor):
     name = "<cell of the future>"
-    source = "from __future__ import annotations\ndef f(x: Missing) -> Nothing: return x, f.__annotations__\n"
+    source = (
+        "from __future__ import annotations\ndef f(x: Missing) -> Nothing: return x, "
+        "f.__annotations__\n"
+    )
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     space = {"__name__": "__main__"}
     exec(compile(source, name, "exec"), space)
-    assert executor.submit(space["f"], 1).result(DEADLINE) == (1, {"x": "Missing", "return": "Nothing"})
+    assert executor.submit(space["f"], 1).result(DEADLINE) == (
+        1,
+        {"x": "Missing", "return": "Nothing"},
+    )
 
 
 def call(pair):
@@ -340,8 +382,12 @@ def main(report: str, *workers: str) -> None:
                 cases_here, journeys_here = {}, {}
             else:
                 cases_here, journeys_here = cases, dict(journeys)
-                if minor == "{}.{}".format(*sys.version_info):  # bytecode needs no source, and shows none
-                    del journeys_here["journey_what_cannot_travel_says_why"], journeys_here["journey_cells_of_a_notebook"]
+                # bytecode needs no source, and shows none
+                if minor == "{}.{}".format(*sys.version_info):
+                    del (
+                        journeys_here["journey_what_cannot_travel_says_why"],
+                        journeys_here["journey_cells_of_a_notebook"],
+                    )
             for name, (_row, make) in cases_here.items():
                 try:
                     function, args = make()
@@ -367,7 +413,15 @@ def main(report: str, *workers: str) -> None:
                     failed[name] = traceback.format_exc()
         found = {way: bytecode_among(way, codes, bundle.source()) for way in ("in", "out")}
         with open(f"{report}-{minor}.json", "w") as stream:
-            json.dump({"failed": failed, "bytecode": found, "memory": in_memory(), "count": len(cases_here) + len(journeys_here)}, stream)
+            json.dump(
+                {
+                    "failed": failed,
+                    "bytecode": found,
+                    "memory": in_memory(),
+                    "count": len(cases_here) + len(journeys_here),
+                },
+                stream,
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""One end of the portable layer alone, without a pool: ``python layer.py BUNDLE send|receive ...``. Runs on Python 3.8 and newer.
+"""One end of the portable layer alone, without a pool: ``python layer.py BUNDLE send|receive ...``.
 
-The shipped modules come from the bundle, under the worker's name for them. ``send FILE`` writes (case -> pickled call, expected result);
-``receive FOLDER OWN SENDERS`` loads and calls each of what those senders have written there, and writes what came out.
+Runs on Python 3.8 and newer.
+
+The shipped modules come from the bundle, under the worker's name for them. ``send FILE`` writes
+(case -> pickled call, expected result); ``receive FOLDER OWN SENDERS`` loads and calls each of what
+those senders have written there, and writes what came out.
 """
 
 import json
@@ -81,7 +84,9 @@ def receive(folder, own, senders):
         if child == 0:
             status = 1
             try:
-                _receive(os.path.join(folder, sender), os.path.join(folder, "%s-%s.json" % (sender, own)))
+                _receive(
+                    os.path.join(folder, sender), os.path.join(folder, "%s-%s.json" % (sender, own))
+                )
                 status = 0
             finally:
                 os._exit(status)

@@ -23,6 +23,7 @@ if __name__ == "__main__":
         return operator.add(1, 1)
 """
 
+
 def shapes() -> dict[str, tuple[list[str], str]]:
     """Return name -> (cells, what ``repr(got)`` has to be), read from ``cells.txt``."""
     found = {}
@@ -60,12 +61,21 @@ def main(report: str, worker: str) -> None:
                 client.execute("got = None", reply=True, timeout=DEADLINE)
                 for cell in cells:
                     text = cell.replace("{script}", script.name)
-                    answer = client.execute(text, reply=True, timeout=DEADLINE, user_expressions={"got": "got"})
+                    answer = client.execute(
+                        text, reply=True, timeout=DEADLINE, user_expressions={"got": "got"}
+                    )
                     reply = answer["content"]
                     if reply["status"] != "ok":
                         break
-                got = reply.get("user_expressions", {}).get("got", {}).get("data", {}).get("text/plain")
-                found[name] = got if reply["status"] == "ok" else f"{reply['ename']}: {reply['evalue']}"
+                got = (
+                    reply.get("user_expressions", {})
+                    .get("got", {})
+                    .get("data", {})
+                    .get("text/plain")
+                )
+                found[name] = (
+                    got if reply["status"] == "ok" else f"{reply['ename']}: {reply['evalue']}"
+                )
             client.execute("executor.shutdown()", reply=True, timeout=DEADLINE)
         finally:
             client.stop_channels()

@@ -26,7 +26,14 @@ def report(other: Interpreter, tmp_path_factory: pytest.TempPathFactory) -> dict
             pytest.skip(f"{name} is not installed")
     path = tmp_path_factory.mktemp("notebooks") / "report"
     command = [sys.executable, str(HERE / "notebooks.py"), str(path), str(other.path)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
     assert path.exists(), done.stderr[-3000:]
     found: dict[str, str] = json.loads(path.read_text())
     return found
@@ -34,7 +41,12 @@ def report(other: Interpreter, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 def _is_installed(name: str) -> bool:
     # An import of jupyter_client starts nothing, but warns in some versions.
-    return subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            [sys.executable, "-c", f"import {name}"], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)

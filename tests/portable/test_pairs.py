@@ -1,6 +1,9 @@
-"""The portable layer alone, between every two Python versions: what one has written as source, the other runs with the same result.
+"""The portable layer alone, between every two Python versions.
 
-Every version sends once, and receives from all others in one process (with a child per sender, so that a crash concerns one pair only).
+What one has written as source, the other runs with the same result.
+
+Every version sends once, and receives from all others in one process (with a child per sender, so
+that a crash concerns one pair only).
 """
 
 from __future__ import annotations
@@ -35,11 +38,22 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def run(minor: str, *arguments: str) -> None:
         command = [str(found[minor]), "-I", str(HERE / "layer.py"), str(shipped), *arguments]
         with (folder / f"{minor}-{arguments[0]}.log").open("w") as log:
-            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=DEADLINE, check=False)
+            subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=DEADLINE,
+                check=False,
+            )
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda minor: run(minor, "send", str(folder / minor)), found))
-        list(threads.map(lambda minor: run(minor, "receive", str(folder), minor, ",".join(found)), found))
+        list(
+            threads.map(
+                lambda minor: run(minor, "receive", str(folder), minor, ",".join(found)), found
+            )
+        )
     return folder
 
 
@@ -52,11 +66,17 @@ def test_every_case_between_two_versions(sender: str, receiver: str, reports: Pa
         pytest.skip(f"no working Python {' and '.join(sorted(absent))} on this machine")
     report = reports / f"{sender}-{receiver}.json"
     if not report.exists():
-        said = [log.read_text()[-2000:] for log in (reports / f"{sender}-send.log", reports / f"{receiver}-receive.log")]
+        said = [
+            log.read_text()[-2000:]
+            for log in (reports / f"{sender}-send.log", reports / f"{receiver}-receive.log")
+        ]
         pytest.fail("there is no report, one side has crashed:\n" + "\n".join(said), pytrace=False)
     found = json.loads(report.read_text())
     failed = found["failed"].items()
-    lines = [f"{sender} to {receiver}: {case}: {what}\n    got {got}\n    instead of {wanted}" for case, (what, got, wanted) in failed]
+    lines = [
+        f"{sender} to {receiver}: {case}: {what}\n    got {got}\n    instead of {wanted}"
+        for case, (what, got, wanted) in failed
+    ]
     assert found["count"] >= 60
     if lines:
         pytest.fail("\n".join(lines), pytrace=False)
@@ -64,8 +84,16 @@ def test_every_case_between_two_versions(sender: str, receiver: str, reports: Pa
 
 def test_the_page_names_what_the_cases_show() -> None:
     """Every kind of the table in docs/portable.md has cases, and every case has its row."""
-    rows = [node.decorator_list[0] for node in ast.walk(ast.parse((HERE / "cases.py").read_text())) if getattr(node, "decorator_list", None)]
-    shown = {row.args[0].value for row in rows if isinstance(row, ast.Call) and getattr(row.func, "id", "") == "case"}  # type: ignore[attr-defined]
+    rows = [
+        node.decorator_list[0]
+        for node in ast.walk(ast.parse((HERE / "cases.py").read_text()))
+        if getattr(node, "decorator_list", None)
+    ]
+    shown = {
+        row.args[0].value
+        for row in rows
+        if isinstance(row, ast.Call) and getattr(row.func, "id", "") == "case"
+    }  # type: ignore[attr-defined]
     assert shown == kinds_of_the_page()
 
 

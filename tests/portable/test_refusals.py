@@ -1,4 +1,7 @@
-"""What cannot travel to another Python, and what the error says: the function, both versions, the reason, the way out."""
+"""What cannot travel to another Python, and what the error says.
+
+The function, both versions, the reason, the way out.
+"""
 
 from __future__ import annotations
 
@@ -53,12 +56,22 @@ def file_gone(there: CondaEnvExecutor, other: Interpreter, load: Load) -> None:
 
 
 def edited(there: CondaEnvExecutor, other: Interpreter, load: Load) -> None:
-    module = load("STEP = 1\ndef before(x=1):\n    return x + STEP\ndef edited(x=1):\n    return x + STEP\ndef moved(x=1):\n    return x\n")
+    module = load(
+        "STEP = 1\ndef before(x=1):\n    return x + STEP\ndef edited(x=1):\n    return "
+        "x + STEP\ndef moved(x=1):\n    return x\n"
+    )
     path = Path(module.__file__ or "")
-    path.write_text(path.read_text().replace("def edited(x=1):\n    return x + STEP", "def edited(x=1):\n    # one line more\n    return x - STEP"))
+    path.write_text(
+        path.read_text().replace(
+            "def edited(x=1):\n    return x + STEP",
+            "def edited(x=1):\n    # one line more\n    return x - STEP",
+        )
+    )
     refused(there, module.edited, "edited", str(path), "the file was edited", "Reload")
     refused(there, module.moved, "moved", "the file was edited")
-    assert there.submit(module.before).result(DEADLINE) == 2, "what the edit has not touched is still what runs"
+    assert there.submit(module.before).result(DEADLINE) == 2, (
+        "what the edit has not touched is still what runs"
+    )
     # What was verified once stays so, whatever becomes of the file.
     path.write_text("nothing = 0\n")
     assert there.submit(module.before, 5).result(DEADLINE) == 6
@@ -75,7 +88,14 @@ def newer_syntax(there: CondaEnvExecutor, other: Interpreter, load: Load) -> Non
     if other.version >= (3, 10):
         pytest.skip("no Python older than 3.10 on this machine")
     module = load("def matches(x=1):\n    match x:\n        case 1:\n            return 'one'\n")
-    refused(there, module.matches, "matches", ".".join(map(str, other.version)), "line 2", "use an environment whose Python is at least as new")
+    refused(
+        there,
+        module.matches,
+        "matches",
+        ".".join(map(str, other.version)),
+        "line 2",
+        "use an environment whose Python is at least as new",
+    )
     refused(there, lambda f=module.matches: f(), "matches")
 
 
@@ -99,7 +119,9 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-def test_what_cannot_travel_says_why(what: str, there: CondaEnvExecutor, other: Interpreter, load: Load) -> None:
+def test_what_cannot_travel_says_why(
+    what: str, there: CondaEnvExecutor, other: Interpreter, load: Load
+) -> None:
     REFUSALS[what](there, other, load)
 
 
@@ -162,7 +184,10 @@ def test_an_annotation_that_cannot_travel(there: CondaEnvExecutor) -> None:
     annotated.__annotations__ = {"y": int, "x": Held("Other", (), {"frame": sys._getframe()})}
     error = there.submit(annotated).exception(DEADLINE)
     assert isinstance(error, pickle.PicklingError), error
-    assert all(word in str(error) for word in ("the annotation of 'x' in", "annotated", "cannot pickle 'frame' object")), error
+    assert all(
+        word in str(error)
+        for word in ("the annotation of 'x' in", "annotated", "cannot pickle 'frame' object")
+    ), error
 
 
 # --- bytecode is refused
@@ -184,7 +209,9 @@ def streams() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("way", ["by cloudpickle", "by marshal", "by the type itself", "by the type, in an old protocol"])
+@pytest.mark.parametrize(
+    "way", ["by cloudpickle", "by marshal", "by the type itself", "by the type, in an old protocol"]
+)
 def test_the_host_refuses_bytecode(way: str) -> None:
     """Of a worker of another magic number; from one of its own it takes it."""
     data = streams()[way]
@@ -196,7 +223,9 @@ def test_the_host_refuses_bytecode(way: str) -> None:
             decode(data, foreign=True)
 
 
-@pytest.mark.parametrize("way", ["by cloudpickle", "by marshal", "by the type itself", "by the type, in an old protocol"])
+@pytest.mark.parametrize(
+    "way", ["by cloudpickle", "by marshal", "by the type itself", "by the type, in an old protocol"]
+)
 def test_the_worker_refuses_bytecode(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, in the unpickler that is shipped."""
     monkeypatch.setattr(calls, "_foreign", "3.8.0")
@@ -205,16 +234,22 @@ def test_the_worker_refuses_bytecode(way: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_peer_that_was_taken_for_another(other: Interpreter) -> None:
-    """Its interpreter could not be asked, and turns out to be of another version: what was pickled for this one is never sent to it."""
+    """Its interpreter could not be asked, and turns out to be of another version.
+
+    What was pickled for this one is never sent to it.
+    """
     with CondaEnvExecutor(str(other.path), max_workers=1) as executor:
         executor._pool.settings.peer._known = (interpreter.MAGIC, interpreter.VERSION)
         early = executor.submit(lambda: 1)
         error = early.exception(DEADLINE)
         assert isinstance(error, pickle.PicklingError)
         assert "was pickled as bytecode of Python" in str(error)
-        assert executor.submit(lambda: 1).result(DEADLINE) == 1, "by now the worker has said what it is"
+        assert executor.submit(lambda: 1).result(DEADLINE) == 1, (
+            "by now the worker has said what it is"
+        )
         executor._pool.settings.peer._known = (interpreter.MAGIC, interpreter.VERSION)
-        late = executor.submit(workload.echo, lambda: 1)  # to an idle worker, by the submitting thread itself
+        # to an idle worker, by the submitting thread itself
+        late = executor.submit(workload.echo, lambda: 1)
         assert isinstance(late.exception(DEADLINE), pickle.PicklingError)
         assert executor.submit(abs, -1).result(DEADLINE) == 1
 
@@ -223,7 +258,10 @@ def test_a_peer_that_was_taken_for_another(other: Interpreter) -> None:
 
 
 def test_only_code_asks_for_the_other_version(other: Interpreter) -> None:
-    """Importable functions and their arguments do not; and an interpreter is asked once for all pools."""
+    """Importable functions and their arguments do not.
+
+    And an interpreter is asked once for all pools.
+    """
     interpreter._cache.clear()
     with CondaEnvExecutor(str(other.path), max_workers=1) as executor:
         executor.submit(abs, -1)
@@ -249,8 +287,18 @@ def test_an_interpreter_that_cannot_be_asked(tmp_path: Path) -> None:
 
 def test_the_types_that_are_refused_are_those_that_make_code() -> None:
     """And no others."""
-    for module, name in (("marshal", "loads"), ("types", "CodeType"), ("builtins", "code"), ("cloudpickle.cloudpickle", "_builtin_type")):
+    for module, name in (
+        ("marshal", "loads"),
+        ("types", "CodeType"),
+        ("builtins", "code"),
+        ("cloudpickle.cloudpickle", "_builtin_type"),
+    ):
         with pytest.raises(pickle.PicklingError):
             code_portable.check_name(module, name)
-    for module, name in (("codeop", "compile_command"), ("builtins", "int"), ("of_a_user", "CodeType"), ("cloudpickle", "_make_function")):
+    for module, name in (
+        ("codeop", "compile_command"),
+        ("builtins", "int"),
+        ("of_a_user", "CodeType"),
+        ("cloudpickle", "_make_function"),
+    ):
         code_portable.check_name(module, name)

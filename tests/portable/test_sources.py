@@ -52,7 +52,10 @@ def check_in_worker(x: int) -> str:
 
 
 def test_a_function_of_this_test_module(there: CondaEnvExecutor) -> None:
-    """Its code was changed by pytest, which the worker's Python does not have: its plain source travels."""
+    """Its code was changed by pytest, which the worker's Python does not have.
+
+    Its plain source travels.
+    """
     local = functools.partial(check_in_worker, 1)
 
     def nested(x: int) -> list[str]:
@@ -70,10 +73,17 @@ def test_a_function_of_this_test_module(there: CondaEnvExecutor) -> None:
 def test_the_edit_of_a_test_module_is_detected(load: Load) -> None:
     """A rewritten module whose file says something else by now."""
     hook = next(finder for finder in sys.meta_path if isinstance(finder, AssertionRewritingHook))
-    module = load("def same(x=1):\n    assert x\n    return x\ndef other(x=1):\n    assert x\n    return x\n", loader=hook)
+    module = load(
+        "def same(x=1):\n    assert x\n    return x\ndef other(x=1):\n    assert x\n    return x\n",
+        loader=hook,
+    )
     assert "@pytest_ar" in module.same.__code__.co_names
     path = Path(module.__file__ or "")
-    path.write_text(path.read_text().replace("def other(x=1):\n    assert x", "def other(x=1):\n    assert not x"))
+    path.write_text(
+        path.read_text().replace(
+            "def other(x=1):\n    assert x", "def other(x=1):\n    assert not x"
+        )
+    )
     assert text_of(module.same) == "def same(x=1):\n    assert x\n    return x"
     with pytest.raises(code_sources.NoSource, match="edited"):
         located(module.other)
@@ -105,9 +115,17 @@ def test_only_the_statement_around_it_travels(load: Load) -> None:
     )
     assert text_of(module.decorated).startswith("@functools.wraps(\n")
     assert text_of(module.decorated).endswith("return 1")
-    assert text_of(module.C.method).splitlines() == ["class C:", "    def method(self): return lambda: 2"]
+    assert text_of(module.C.method).splitlines() == [
+        "class C:",
+        "    def method(self): return lambda: 2",
+    ]
     assert text_of(module.C().method()) == text_of(module.C.method)
-    assert text_of(module.f) == text_of(module.g[0]) == text_of(module.h) == "a = 1; f = lambda: 3; g = [\n    lambda: 4,\n]; h = lambda: 5"
+    assert (
+        text_of(module.f)
+        == text_of(module.g[0])
+        == text_of(module.h)
+        == "a = 1; f = lambda: 3; g = [\n    lambda: 4,\n]; h = lambda: 5"
+    )
     assert text_of(module.inner).startswith("if unused:")
 
 
@@ -129,7 +147,9 @@ def test_an_encoding_of_its_own(tmp_path: Path, load: Load, there: CondaEnvExecu
     assert there.submit(module.f).result(DEADLINE) == "äöü"
 
 
-def test_a_module_in_an_archive(tmp_path: Path, there: CondaEnvExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_in_an_archive(
+    tmp_path: Path, there: CondaEnvExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its loader has the source; a function within one of its functions goes by value."""
     archive = tmp_path / "archive.zip"
     with zipfile.ZipFile(archive, "w") as stream:
@@ -145,16 +165,26 @@ def test_a_module_in_an_archive(tmp_path: Path, there: CondaEnvExecutor, monkeyp
 
 
 def test_bytecode_of_another_patch_release(load: Load) -> None:
-    """What the cache holds runs, although this release would compile it a little differently: the cache says of which source it is."""
+    """What the cache holds runs, although this release would compile it a little differently.
+
+    The cache says of which source it is.
+    """
     module = load("def f(x=1):\n    return x + 1\n")
     path = Path(module.__file__ or "")
     cache = py_compile.compile(str(path))
-    other = module.f.__code__.replace(co_stacksize=module.f.__code__.co_stacksize + 1, co_consts=(*module.f.__code__.co_consts, "more"))
+    other = module.f.__code__.replace(
+        co_stacksize=module.f.__code__.co_stacksize + 1,
+        co_consts=(*module.f.__code__.co_consts, "more"),
+    )
     import marshal
 
     head = Path(cache).read_bytes()[:16]
     whole = compile(path.read_text(), str(path), "exec")
-    whole = whole.replace(co_consts=tuple(other if isinstance(each, types.CodeType) else each for each in whole.co_consts))
+    whole = whole.replace(
+        co_consts=tuple(
+            other if isinstance(each, types.CodeType) else each for each in whole.co_consts
+        )
+    )
     Path(cache).write_bytes(head + marshal.dumps(whole))
     module.f.__code__ = marshal.loads(marshal.dumps(other))
     assert text_of(module.f) == "def f(x=1):\n    return x + 1"
@@ -166,6 +196,7 @@ def test_bytecode_of_another_patch_release(load: Load) -> None:
 
 def test_functions_of_the_standard_library_are_named(there: CondaEnvExecutor) -> None:
     """The worker has its own; the host's would be compiled against another library."""
+
     @contextlib.contextmanager
     def opened():  # type: ignore[no-untyped-def]
         yield 5
@@ -196,19 +227,35 @@ def test_a_prompt(run_host: Run) -> None:
 
     """
     worker = str(python_of("3.9"))
-    assert "RESULT 42" in (done := run_host("3.13", "-q", "-i", text=textwrap.dedent(lines), WORKER=worker)).stdout, done
-    assert "RESULT f cannot travel" in (done := run_host("3.12", "-q", "-i", text=textwrap.dedent(lines), WORKER=worker)).stdout, done
+    assert (
+        "RESULT 42"
+        in (done := run_host("3.13", "-q", "-i", text=textwrap.dedent(lines), WORKER=worker)).stdout
+    ), done
+    assert (
+        "RESULT f cannot travel"
+        in (done := run_host("3.12", "-q", "-i", text=textwrap.dedent(lines), WORKER=worker)).stdout
+    ), done
 
 
 def test_a_notebooks_cells(there: CondaEnvExecutor) -> None:
-    """They are in ``linecache`` only, and a cell may be run again with another text. ``from __future__`` may come from an earlier cell."""
+    """They are in ``linecache`` only, and a cell may be run again with another text.
+
+    ``from __future__`` may come from an earlier cell.
+    """
     import __future__
 
     space = {"__name__": "__main__"}
-    for number, source in enumerate(["def f(x: Missing): return x + 1", "def f(x): return x + 2\nh = lambda: f(0)"]):
+    for number, source in enumerate(
+        ["def f(x: Missing): return x + 1", "def f(x): return x + 2\nh = lambda: f(0)"]
+    ):
         name = f"/tmp/ipykernel_{os.getpid()}/{number}.py"
         linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-        exec(compile(source, name, "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True), space)
+        exec(
+            compile(
+                source, name, "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True
+            ),
+            space,
+        )
         assert there.submit(space["f"], 1).result(DEADLINE) == 2 + number  # type: ignore[arg-type]
     assert there.submit(space["h"]).result(DEADLINE) == 2  # type: ignore[arg-type]
 
@@ -237,7 +284,17 @@ def remember(name: str, source: str) -> None:
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
 
 
-@pytest.mark.parametrize("way", ["whole", "each statement", "two and two", "each at a prompt", "from the third on", "in a function"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "whole",
+        "each statement",
+        "two and two",
+        "each at a prompt",
+        "from the third on",
+        "in a function",
+    ],
+)
 def test_what_was_compiled_together(way: str, there: CondaEnvExecutor) -> None:
     """IPython and prompts compile each statement alone, Spyder the lines between two marks, ``%timeit`` a function around them.
 
@@ -258,7 +315,10 @@ def test_what_was_compiled_together(way: str, there: CondaEnvExecutor) -> None:
     for nodes, mode in parts:
         if mode == "function":
             tree = ast.parse("def inner(): pass")
-            tree.body[0].body = [ast.parse("global math, operator, json, f, g, h, C").body[0], *nodes]  # type: ignore[attr-defined]
+            tree.body[0].body = [
+                ast.parse("global math, operator, json, f, g, h, C").body[0],
+                *nodes,
+            ]  # type: ignore[attr-defined]
             exec(compile(ast.fix_missing_locations(tree), name, "exec", dont_inherit=True), space)
             space["inner"]()  # type: ignore[operator]
         else:
@@ -273,12 +333,23 @@ def test_the_cells_of_an_editor(there: CondaEnvExecutor, tmp_path: Path) -> None
     path.write_text("# %%\nimport operator\n# %%\n" + IMPORTS.replace("math, operator", "math"))
     space: dict[str, object] = {"__name__": "__main__"}
     exec(compile("\nimport operator\n", str(path), "exec", dont_inherit=True), space)
-    exec(compile("\n" * 3 + IMPORTS.replace("math, operator", "math"), str(path), "exec", dont_inherit=True), space)
+    exec(
+        compile(
+            "\n" * 3 + IMPORTS.replace("math, operator", "math"),
+            str(path),
+            "exec",
+            dont_inherit=True,
+        ),
+        space,
+    )
     check_imports(there, space)
 
 
 def test_an_interactive_console(there: CondaEnvExecutor) -> None:
-    """``code.interact`` keeps no source: it says so. One that keeps its inputs, as ``doctest`` does, is served."""
+    """``code.interact`` keeps no source: it says so.
+
+    One that keeps its inputs, as ``doctest`` does, is served.
+    """
     console = code.InteractiveConsole({"__name__": "__main__"}, filename="<console of a test>")
     console.push("import math; f = lambda x: math.floor(x)")
     error = there.submit(console.locals["f"], 1.5).exception(DEADLINE)  # type: ignore[arg-type]
@@ -289,9 +360,17 @@ def test_an_interactive_console(there: CondaEnvExecutor) -> None:
 
 def test_a_doctest(there: CondaEnvExecutor) -> None:
     """Each example is compiled alone, as at a prompt."""
-    text = ">>> import math\n>>> def f(x):\n...     return math.floor(x)\n>>> there.submit(f, 1.5).result()\n1\n"
-    text += ">>> import math; g = lambda x: math.ceil(x)\n>>> there.submit(lambda: g(1.5)).result()\n2\n"
-    test = doctest.DocTestParser().get_doctest(text, {"there": there, "__name__": "__main__"}, "a page", None, None)
+    text = (
+        ">>> import math\n>>> def f(x):\n...     return math.floor(x)\n>>> there.submit(f, "
+        "1.5).result()\n1\n"
+    )
+    text += (
+        ">>> import math; g = lambda x: math.ceil(x)\n>>> there.submit(lambda: "
+        "g(1.5)).result()\n2\n"
+    )
+    test = doctest.DocTestParser().get_doctest(
+        text, {"there": there, "__name__": "__main__"}, "a page", None, None
+    )
     runner = doctest.DocTestRunner(verbose=False)
     said: list[str] = []
     runner.run(test, out=said.append)
@@ -311,22 +390,41 @@ def test_a_script_that_another_runs(there: CondaEnvExecutor, tmp_path: Path) -> 
 def test_other_code_in_the_same_place(there: CondaEnvExecutor) -> None:
     """Whatever imports are tried, only the very code is taken."""
     space: dict[str, object] = {"__name__": "__main__"}
-    for number, other in enumerate(["math.floor(x, 1)", "math.ceil(x)", "math.floor(y)", "math.floor", "floor(x)", "operator.floor(x)"]):
+    for number, other in enumerate(
+        [
+            "math.floor(x, 1)",
+            "math.ceil(x)",
+            "math.floor(y)",
+            "math.floor",
+            "floor(x)",
+            "operator.floor(x)",
+        ]
+    ):
         name = f"<other {number}>"
-        exec(compile("def f(x):\n    return math.floor(x)\n", name, "exec", dont_inherit=True), space)
+        exec(
+            compile("def f(x):\n    return math.floor(x)\n", name, "exec", dont_inherit=True), space
+        )
         remember(name, f"import math, operator\ndef f(x):\n    return {other}\n")
-        assert "is not that of this function" in str(there.submit(space["f"], 1).exception(DEADLINE))  # type: ignore[arg-type]
+        assert "is not that of this function" in str(
+            there.submit(space["f"], 1).exception(DEADLINE)
+        )  # type: ignore[arg-type]
         remember(name, f"def f(x):\n    return {other}\n")
-        assert "is not that of this function" in str(there.submit(space["f"], 1).exception(DEADLINE))  # type: ignore[arg-type]
+        assert "is not that of this function" in str(
+            there.submit(space["f"], 1).exception(DEADLINE)
+        )  # type: ignore[arg-type]
 
 
 def test_ipython(there: CondaEnvExecutor, other: Interpreter) -> None:
     """A real shell: magics, several statements in a cell, a function that is defined again."""
     shell_module = pytest.importorskip("IPython.core.interactiveshell")
-    quiet = importlib.import_module("traitlets.config").Config({"HistoryManager": {"enabled": False}})
+    quiet = importlib.import_module("traitlets.config").Config(
+        {"HistoryManager": {"enabled": False}}
+    )
     shell = shell_module.InteractiveShell.instance(config=quiet)
     shell.push({"there": there})
-    shell.run_cell("%time 1\nk = 5\ndef f(x):\n    return x + k\nclass C:\n    def get(self): return f(1)\n")
+    shell.run_cell(
+        "%time 1\nk = 5\ndef f(x):\n    return x + k\nclass C:\n    def get(self): return f(1)\n"
+    )
     shell.run_cell("a = there.submit(f, 1).result(); b = there.submit(lambda: C().get()).result()")
     assert (shell.user_ns["a"], shell.user_ns["b"]) == (6, 6)
     shell_module.InteractiveShell.clear_instance()
@@ -338,20 +436,25 @@ def test_ipython(there: CondaEnvExecutor, other: Interpreter) -> None:
 def streams(make: Callable[[], tuple[object, object]], other: Interpreter) -> tuple[int, int]:
     """Return the bytes of a call as source, and as cloudpickle writes it."""
     call = make()
-    return len(dumps(call, remote=interpreter.RemoteInterpreter(other.path))[0]), len(cloudpickle.dumps(call))
+    return len(dumps(call, remote=interpreter.RemoteInterpreter(other.path))[0]), len(
+        cloudpickle.dumps(call)
+    )
 
 
 def test_the_payload_is_of_the_order_of_cloudpickles(other: Interpreter) -> None:
     """One statement, not the file."""
     measured = {}
     for name, (_row, make) in cases.CASES.items():
-        with contextlib.suppress(TypeError):  # cloudpickle alone cannot do what holds a lock, as cached properties do in some versions
+        # cloudpickle alone cannot do what holds a lock, as cached properties do in some versions
+        with contextlib.suppress(TypeError):
             measured[name] = streams(make, other)
     assert len(measured) > 60
     ours, theirs = (sum(size[i] for size in measured.values()) for i in (0, 1))
     assert ours < 1.5 * theirs
     for name, (source, bytecode) in measured.items():
-        assert source < 2 * bytecode + 2000, f"{name}: {source} bytes as source, {bytecode} as bytecode"
+        assert source < 2 * bytecode + 2000, (
+            f"{name}: {source} bytes as source, {bytecode} as bytecode"
+        )
     assert max(size[0] for size in measured.values()) < len(Path(cases.__file__).read_text())
 
 
@@ -364,22 +467,31 @@ def test_a_statement_is_compiled_once(there: CondaEnvExecutor) -> None:
     """However often it comes."""
     count = lambda: statements_compiled()  # noqa: E731
     before = there.submit(count).result(DEADLINE)
-    assert [there.submit(lambda x: x + 1, i).result(DEADLINE) for i in range(20)] == list(range(1, 21))
+    assert [there.submit(lambda x: x + 1, i).result(DEADLINE) for i in range(20)] == list(
+        range(1, 21)
+    )
     assert list(there.map(lambda x: x * 2, range(5))) == [0, 2, 4, 6, 8]
-    assert there.submit(count).result(DEADLINE) - before <= 1, "all of them stand in this test function"
+    assert there.submit(count).result(DEADLINE) - before <= 1, (
+        "all of them stand in this test function"
+    )
 
 
 # --- details on the other side
 
 
 def test_annotations_that_cannot_be_made_there(there: CondaEnvExecutor) -> None:
-    """A class of a module that is not there, a form that is not there yet: only a remark, its text remains."""
+    """A class of a module that is not there, a form that is not there yet.
+
+    Only a remark, its text remains.
+    """
     from _pytest.config import Config
 
     def f() -> None: ...
 
     f.__annotations__ = {"a": Config, "b": int | None, "c": list[int], "d": int, "return": "Path"}
-    found = there.submit(lambda: {key: str(value) for key, value in f.__annotations__.items()}).result(DEADLINE)
+    found = there.submit(
+        lambda: {key: str(value) for key, value in f.__annotations__.items()}
+    ).result(DEADLINE)
     assert found["a"] == "Config"
     assert found["b"] in ("typing.Union[int, NoneType]", "int | None", "typing.Optional[int]")
     assert found["c"] in ("typing.List[int]", "list[int]")
@@ -390,13 +502,25 @@ def test_generic_values_are_made_there(there: CondaEnvExecutor) -> None:
     """As values, not only as annotations."""
     from collections.abc import Callable, Iterator, Mapping
 
-    given = (list[int], dict[str, tuple[int, ...]], Callable[[int], str], Callable[..., int], Iterator[str], Mapping[str, int], set[int])
-    spelled = lambda *kinds: [str(kind).replace("typing.", "").replace("collections.abc.", "").lower() for kind in kinds]  # noqa: E731
+    given = (
+        list[int],
+        dict[str, tuple[int, ...]],
+        Callable[[int], str],
+        Callable[..., int],
+        Iterator[str],
+        Mapping[str, int],
+        set[int],
+    )
+    spelled = lambda *kinds: [  # noqa: E731
+        str(kind).replace("typing.", "").replace("collections.abc.", "").lower() for kind in kinds
+    ]
     texts = there.submit(spelled, *given).result(DEADLINE)
     assert texts == [
         "list[int]", "dict[str, tuple[int, ...]]", "callable[[int], str]", "callable[..., int]", "iterator[str]", "mapping[str, int]", "set[int]"
     ]  # fmt: skip
-    assert there.submit(lambda *kinds: [isinstance(None, kind) for kind in kinds], type(None), int).result(DEADLINE) == [True, False]
+    assert there.submit(
+        lambda *kinds: [isinstance(None, kind) for kind in kinds], type(None), int
+    ).result(DEADLINE) == [True, False]
     assert there.submit(lambda kind: kind(x=1).x, types.SimpleNamespace).result(DEADLINE) == 1
 
 

@@ -1,8 +1,10 @@
 """The program: ``python -m tests.soak --seconds 60 --seed 7``.
 
-The run is a row of rounds. A round makes its executors, lets several threads (drivers) work them with ingredients drawn at random, ends the
-executors, and looks what is left. The seed decides what each driver does in which order; the times are the machine's. The first round warms
-up: what it leaves is the measure for the rest. Prints the seed first. Exit code 0, or 1 with what did not hold.
+The run is a row of rounds. A round makes its executors, lets several threads (drivers) work them
+with ingredients drawn at random, ends the executors, and looks what is left. The seed decides what
+each driver does in which order; the times are the machine's. The first round warms
+up: what it leaves is the measure for the rest. Prints the seed first. Exit code 0, or 1 with what
+did not hold.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ def executors(stack: contextlib.ExitStack, rng: random.Random) -> dict[str, Any]
     preload = ["numpy"] if data.HAS_NUMPY else ["decimal"]
     made = {
         "plain": CondaEnvExecutor(max_workers=2),
-        "second": CondaEnvExecutor(second, max_workers=2, max_tasks_per_child=rng.choice([None, 40])),
+        "second": CondaEnvExecutor(
+            second, max_workers=2, max_tasks_per_child=rng.choice([None, 40])
+        ),
         "quiet": CondaEnvExecutor(max_workers=1),
     }
     if sys.platform == "linux":
@@ -51,7 +55,10 @@ def executors(stack: contextlib.ExitStack, rng: random.Random) -> dict[str, Any]
 
 
 def drive(kitchen: Kitchen, names: list[str], deadline: float, stop: threading.Event) -> None:
-    """Be a driver: ingredient after ingredient, until the deadline or until something did not hold."""
+    """Be a driver.
+
+    Ingredient after ingredient, until the deadline or until something did not hold.
+    """
     weights = [WEIGHTS.get(name, 1.0) for name in names]
     while time.monotonic() < deadline and not stop.is_set():
         kitchen.ingredient = kitchen.rng.choices(names, weights)[0]
@@ -60,7 +67,8 @@ def drive(kitchen: Kitchen, names: list[str], deadline: float, stop: threading.E
         except Violation as violation:
             kitchen.ledger.complain(f"{kitchen.ingredient}: {violation}")
             stop.set()
-        except BaseException:  # noqa: BLE001 - whatever comes out of a call that should succeed is what we look for
+        except BaseException:  # noqa: BLE001
+            # whatever comes out of a call that should succeed is what we look for
             kitchen.ledger.complain(f"{kitchen.ingredient} raised:\n{traceback.format_exc()}")
             stop.set()
         else:
@@ -73,11 +81,19 @@ def run_round(ledger: Ledger, seed: str, names: list[str], seconds: float, drive
     stop = threading.Event()
     before = leaks.Snapshot.take()
     with tempfile.TemporaryDirectory(prefix="soak") as folder, contextlib.ExitStack() as stack:
-        with contextlib.redirect_stdout(data.stream(rng.choice(data.ENCODINGS))), contextlib.redirect_stderr(data.stream("utf-8")):
+        with contextlib.redirect_stdout(
+            data.stream(rng.choice(data.ENCODINGS))
+        ), contextlib.redirect_stderr(data.stream("utf-8")):
             made = executors(stack, rng)
             deadline = time.monotonic() + seconds
-            kitchens = [Kitchen(ledger, random.Random(f"{seed}/{number}"), made, folder) for number in range(drivers)]
-            threads = [threading.Thread(target=drive, args=(kitchen, names, deadline, stop)) for kitchen in kitchens]
+            kitchens = [
+                Kitchen(ledger, random.Random(f"{seed}/{number}"), made, folder)
+                for number in range(drivers)
+            ]
+            threads = [
+                threading.Thread(target=drive, args=(kitchen, names, deadline, stop))
+                for kitchen in kitchens
+            ]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -101,13 +117,37 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Several executors under mixed work and harm at once.")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak",
+        description="Several executors under mixed work and harm at once.",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="how long (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, help="repeats the choices of an earlier run")
-    parser.add_argument("--drivers", type=int, default=4, help="threads that submit (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, help="lives of the executors (default: one each 10 seconds, and at least 3)")
-    parser.add_argument("--only", nargs="+", choices=sorted(INGREDIENTS), metavar="NAME", help="these ingredients only")
-    parser.add_argument("--without", nargs="+", default=[], choices=sorted(INGREDIENTS), metavar="NAME", help="not these")
+    parser.add_argument(
+        "--drivers", type=int, default=4, help="threads that submit (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        help="lives of the executors (default: one each 10 seconds, and at least 3)",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=sorted(INGREDIENTS),
+        metavar="NAME",
+        help="these ingredients only",
+    )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        choices=sorted(INGREDIENTS),
+        metavar="NAME",
+        help="not these",
+    )
     parser.add_argument("--list", action="store_true", help="name the ingredients")
     options = parser.parse_args(arguments)
     if options.list:
@@ -119,7 +159,11 @@ def main(arguments: list[str] | None = None) -> int:
     leaks.mark_session()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     rounds = options.rounds or max(3, round(options.seconds / 10))
-    print(f"soak: --seed {seed}, {options.seconds:g} s in {rounds} rounds, {options.drivers} drivers, Python {sys.version.split()[0]}", flush=True)
+    print(
+        f"soak: --seed {seed}, {options.seconds:g} s in {rounds} rounds, {options.drivers} "
+        f"drivers, Python {sys.version.split()[0]}",
+        flush=True,
+    )
     faulthandler.dump_traceback_later(options.seconds + MARGIN, exit=True)
     logger = logging.getLogger("soak")
     logger.propagate = False
@@ -144,13 +188,19 @@ def main(arguments: list[str] | None = None) -> int:
                 ledger.complain(f"between round 1 and round {number + 1} {text}")
         if ledger.violations:
             break
-    print(f"  {ledger.tasks} tasks; " + ", ".join(f"{name} {count}" for name, count in sorted(ledger.done.items())))
+    print(
+        f"  {ledger.tasks} tasks; "
+        + ", ".join(f"{name} {count}" for name, count in sorted(ledger.done.items()))
+    )
     for violation in ledger.violations:
         print(f"VIOLATION (--seed {seed}): {violation}", flush=True)
     missing = [name for name in names if not ledger.done[name]]
     if missing:
         print(f"  not drawn in this time: {', '.join(missing)}")
-    print(f"soak: {'well' if not ledger.violations else 'failed'} after {time.monotonic() - began:.0f} s")
+    print(
+        f"soak: {'well' if not ledger.violations else 'failed'} after "
+        f"{time.monotonic() - began:.0f} s"
+    )
     sys.stdout.flush()
     faulthandler.cancel_dump_traceback_later()
     return bool(ledger.violations)

@@ -1,4 +1,7 @@
-"""Ingredients that work as they should: values, exceptions, maps, dependencies, options, asyncio."""
+"""Ingredients that work as they should.
+
+Values, exceptions, maps, dependencies, options, asyncio.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,9 @@ def exceptions(kitchen: Kitchen) -> None:
     kitchen.fails(kitchen.submit(executor, work.echo, work.Lock()), Exception, "pickle")
     kitchen.fails(kitchen.submit(executor, work.echo, work.Sour("elsewhere")), Exception, "sour")
     kitchen.fails(kitchen.submit(executor, work.give_sour), Exception, "sour")
-    kitchen.fails(kitchen.submit(executor, "no_such_module_at_all:f"), Exception, "no_such_module_at_all")
+    kitchen.fails(
+        kitchen.submit(executor, "no_such_module_at_all:f"), Exception, "no_such_module_at_all"
+    )
     bystanders()
 
 
@@ -74,11 +79,17 @@ def maps(kitchen: Kitchen) -> None:
     count, chunk = rng.choice([0, 1, 7, 60, 400]), rng.choice([1, 1, 3, 50])
     numbers = [rng.randrange(1000) for _ in range(count)]
     found = list(executor.map(work.add, numbers, range(count), chunksize=chunk, timeout=LIMIT))
-    kitchen.same(found, [a + b for a, b in zip(numbers, range(count), strict=True)], "an ordered map")
-    unordered = executor.map(lambda n: n * 2, numbers, ordered=False, chunksize=chunk, timeout=LIMIT)
+    kitchen.same(
+        found, [a + b for a, b in zip(numbers, range(count), strict=True)], "an ordered map"
+    )
+    unordered = executor.map(
+        lambda n: n * 2, numbers, ordered=False, chunksize=chunk, timeout=LIMIT
+    )
     kitchen.same(sorted(unordered), sorted(2 * n for n in numbers), "an unordered map")
     if count:
-        results = executor.map(work.complain, numbers, timeout=LIMIT, buffersize=rng.choice([None, 2]))
+        results = executor.map(
+            work.complain, numbers, timeout=LIMIT, buffersize=rng.choice([None, 2])
+        )
         try:
             next(results)
         except work.Complaint as error:
@@ -91,7 +102,10 @@ def maps(kitchen: Kitchen) -> None:
 
 
 def dependencies(kitchen: Kitchen) -> None:
-    """Chains and diamonds across executors; a failure reaches all that depend on it, and nothing else."""
+    """Chains and diamonds across executors.
+
+    A failure reaches all that depend on it, and nothing else.
+    """
     rng = kitchen.rng
     task = kitchen.submit(kitchen.executor(), work.add, 1, 1)
     expected = 2
@@ -99,7 +113,10 @@ def dependencies(kitchen: Kitchen) -> None:
         if rng.random() < 0.3:
             task, expected = kitchen.submit(kitchen.executor(), work.add, task, task), 2 * expected
         else:
-            task, expected = kitchen.submit(kitchen.executor(), work.add, task, right=1), expected + 1
+            task, expected = (
+                kitchen.submit(kitchen.executor(), work.add, task, right=1),
+                expected + 1,
+            )
     failed = kitchen.submit(kitchen.executor(), work.complain, 5)
     dependants = [kitchen.submit(kitchen.executor(), work.add, failed, task) for _ in range(3)]
     late = kitchen.submit(kitchen.executor().options(start=False), work.echo, 4)
@@ -117,7 +134,11 @@ def waiting(kitchen: Kitchen) -> None:
     """The standard library's functions over our tasks, and threads that wait for one task together."""
     executor = kitchen.executor()
     tasks = [kitchen.submit(executor, work.echo, number) for number in range(12)]
-    kitchen.same(sorted(task.result() for task in concurrent.futures.as_completed(tasks, LIMIT)), list(range(12)), "as_completed")
+    kitchen.same(
+        sorted(task.result() for task in concurrent.futures.as_completed(tasks, LIMIT)),
+        list(range(12)),
+        "as_completed",
+    )
     task = kitchen.submit(executor, work.echo, "shared")
     found: list[object] = []
     threads = [threading.Thread(target=lambda: found.append(task.result(LIMIT))) for _ in range(4)]
@@ -134,7 +155,10 @@ def scripts(kitchen: Kitchen) -> None:
     """A script runs as a script does."""
     path = os.path.join(kitchen.folder, f"{uuid.uuid4().hex}.py")
     with open(path, "w", encoding="utf-8") as file:
-        file.write("import sys\nassert __name__ == '__main__'\nif sys.argv[1] == 'raise':\n    raise ValueError('of a script')\n")
+        file.write(
+            "import sys\nassert __name__ == '__main__'\nif sys.argv[1] == 'raise':\n    "
+            "raise ValueError('of a script')\n"
+        )
         file.write("if sys.argv[1] == 'exit':\n    sys.exit(int(sys.argv[2]))\n")
     executor = kitchen.executor()
     kitchen.value(kitchen.track(executor.submit_script(path, ["exit", "0"])), None)
@@ -147,13 +171,20 @@ def scripts(kitchen: Kitchen) -> None:
 async def _awaited(kitchen: Kitchen, executor: Any, folder: str) -> None:
     rng = kitchen.rng
     numbers = [rng.randrange(1000) for _ in range(rng.randrange(1, 25))]
-    found = await asyncio.wait_for(asyncio.gather(*(kitchen.submit(executor, work.add, n, 1) for n in numbers)), LIMIT)
+    found = await asyncio.wait_for(
+        asyncio.gather(*(kitchen.submit(executor, work.add, n, 1) for n in numbers)), LIMIT
+    )
     kitchen.same(found, [n + 1 for n in numbers], "tasks that are awaited together")
-    types = [event.type.value async for event in kitchen.submit(executor, work.quiet_progress, 3).events()]
+    types = [
+        event.type.value
+        async for event in kitchen.submit(executor, work.quiet_progress, 3).events()
+    ]
     # A task that has ended before it is listened to has its last event only.
     if types.count("completion") != 1 or types[-1] != "completion" or "started" in types[1:]:
         raise Violation(f"the events of a task: {types}")
-    waiter = asyncio.ensure_future(_await(kitchen.submit(executor, work.hold_politely, "/nonexistent/socket")))
+    waiter = asyncio.ensure_future(
+        _await(kitchen.submit(executor, work.hold_politely, "/nonexistent/socket"))
+    )
     await asyncio.sleep(rng.random() * 0.05)
     waiter.cancel()
     try:
@@ -170,12 +201,17 @@ async def _await(task: Task[Any]) -> Any:
     except asyncio.CancelledError:
         await asyncio.get_running_loop().run_in_executor(None, task.wait_for, LIMIT)
         if task.status is not TaskStatus.CANCELED:
-            raise Violation(f"the awaiter of {task} was cancelled, and the task did not stop: {task.error}") from None
+            raise Violation(
+                f"the awaiter of {task} was cancelled, and the task did not stop: {task.error}"
+            ) from None
         raise
 
 
 def in_asyncio(kitchen: Kitchen) -> None:
-    """Tasks of a loop: gathered, watched, and asked to stop by the cancellation of what awaits them."""
+    """Tasks of a loop.
+
+    Gathered, watched, and asked to stop by the cancellation of what awaits them.
+    """
     asyncio.run(_awaited(kitchen, kitchen.executor(), kitchen.folder))
 
 
@@ -184,7 +220,9 @@ def views(kitchen: Kitchen) -> None:
     executor = kitchen.executor("plain", "second")
     rng = kitchen.rng
     bystanders = kitchen.bystanders(executor)
-    named = kitchen.submit(executor.options(name="a name", priority=rng.randrange(-5, 5)), work.echo, 1)
+    named = kitchen.submit(
+        executor.options(name="a name", priority=rng.randrange(-5, 5)), work.echo, 1
+    )
     kitchen.same(named.name, "a name", "the name of a task")
     kitchen.value(named, 1)
     path = os.path.join(kitchen.folder, uuid.uuid4().hex)
@@ -200,5 +238,15 @@ def views(kitchen: Kitchen) -> None:
 
 INGREDIENTS = {
     function.__name__: function
-    for function in (values, fast_results, exceptions, maps, dependencies, waiting, scripts, in_asyncio, views)
+    for function in (
+        values,
+        fast_results,
+        exceptions,
+        maps,
+        dependencies,
+        waiting,
+        scripts,
+        in_asyncio,
+        views,
+    )
 }

@@ -14,7 +14,8 @@ import psutil
 
 from tests.support import leaks
 
-#: Megabytes by which a round may leave the process larger than an earlier one: allocators keep some.
+#: Megabytes by which a round may leave the process larger than an earlier one: allocators keep
+#: some.
 MEMORY = 32
 #: Of ``mallopt``, as the header of the C library of GNU has them.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
@@ -23,7 +24,8 @@ _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 def keep_memory_comparable() -> None:
     """Have the C library give large blocks back when they are freed, and keep one heap for all threads.
 
-    Else it keeps a heap per thread, and blocks of up to 32 MB in each: this process would grow for minutes without holding anything.
+    Else it keeps a heap per thread, and blocks of up to 32 MB in each: this process would grow for
+    minutes without holding anything.
     """
     if sys.platform == "linux":
         try:
@@ -79,11 +81,21 @@ class Counts:
 
 
 def growth(before: Counts, after: Counts) -> list[str]:
-    """Compare the counts after a round with those after an earlier one; return what has grown too much.
+    """Compare the counts after a round with those after an earlier one.
 
-    Threads, descriptors and processes may not grow at all. Mappings, memory and objects may by what an allocator or a cache keeps.
+    Return what has grown too much.
+
+    Threads, descriptors and processes may not grow at all. Mappings, memory and objects may by what
+    an allocator or a cache keeps.
     """
-    slack = {"threads": 0, "descriptors": 0, "processes": 0, "mappings": 150, "memory": MEMORY, "objects": 20_000}
+    slack = {
+        "threads": 0,
+        "descriptors": 0,
+        "processes": 0,
+        "mappings": 150,
+        "memory": MEMORY,
+        "objects": 20_000,
+    }
     found = []
     for name, old in asdict(before).items():
         new = asdict(after)[name]

@@ -1,4 +1,7 @@
-"""Ingredients that move data: arrays and bytes, progress and outputs, log records and lines of output."""
+"""Ingredients that move data.
+
+Arrays and bytes, progress and outputs, log records and lines of output.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,10 @@ class Sink:
 
 
 class Raw(io.RawIOBase):
-    """The way of one stream into the sink: a text stream closes what it writes to when it is collected."""
+    """The way of one stream into the sink.
+
+    A text stream closes what it writes to when it is collected.
+    """
 
     def writable(self) -> bool:
         """Say yes."""
@@ -81,7 +87,9 @@ ENCODINGS = ("utf-8", "ascii", "latin-1")
 
 def stream(encoding: str) -> io.TextIOWrapper:
     """Return a text stream into the sink, as strict as a terminal's."""
-    return io.TextIOWrapper(Raw(), encoding=encoding, errors="strict", newline="\n", write_through=True)  # type: ignore[type-var]
+    return io.TextIOWrapper(
+        Raw(), encoding=encoding, errors="strict", newline="\n", write_through=True
+    )  # type: ignore[type-var]
 
 
 def blobs(kitchen: Kitchen) -> None:
@@ -109,14 +117,27 @@ def arrays(kitchen: Kitchen) -> None:
         if task.exception(0) is not None:
             raise Violation(f"{task}: {task.error}")
         result = task.value
-        if not np.array_equal(result, np.arange(size, dtype=array.dtype) * factor) or not result.flags.writeable:
-            raise Violation(f"{task}: an array of {size} came back wrong (sum {result.sum()}, expected {total * factor})")
+        if (
+            not np.array_equal(result, np.arange(size, dtype=array.dtype) * factor)
+            or not result.flags.writeable
+        ):
+            raise Violation(
+                f"{task}: an array of {size} came back wrong (sum {result.sum()}, "
+                f"expected {total * factor})"
+            )
         result[:] = -1
     tasks.clear()
     masked = np.ma.masked_greater(np.arange(size, dtype="f8"), size / 2)
-    kitchen.value(kitchen.submit(executor, work.summarize, masked), ("MaskedArray", "float64", (size,), float(masked.sum())))
+    kitchen.value(
+        kitchen.submit(executor, work.summarize, masked),
+        ("MaskedArray", "float64", (size,), float(masked.sum())),
+    )
     made = kitchen.submit(executor, work.make_array, (size, 2), "i8", 7)
-    kitchen.same((kitchen.end(made).status.value, made.value.shape, int(made.value.sum())), ("completed", (size, 2), 14 * size), made)
+    kitchen.same(
+        (kitchen.end(made).status.value, made.value.shape, int(made.value.sum())),
+        ("completed", (size, 2), 14 * size),
+        made,
+    )
     kept = share(np.full(size, 2.0))
     shared = [kitchen.submit(executor, work.summarize, kept) for _ in range(4)]
     for task in shared:
@@ -130,8 +151,20 @@ def progress(kitchen: Kitchen) -> None:
     steps = kitchen.rng.randrange(1, 200)
     task = kitchen.submit(executor, work.report, steps)
     kitchen.value(task, steps)
-    kitchen.same((task.message, task.maximum, task.progress), (f"step {steps}", steps, 1.0), "the last progress of a task")
-    kitchen.same(task.outputs, {"token": work.Token(("a", steps)), "name": os.fsdecode(b"\xff.tif"), "level": work.Level.HIGH}, "outputs")
+    kitchen.same(
+        (task.message, task.maximum, task.progress),
+        (f"step {steps}", steps, 1.0),
+        "the last progress of a task",
+    )
+    kitchen.same(
+        task.outputs,
+        {
+            "token": work.Token(("a", steps)),
+            "name": os.fsdecode(b"\xff.tif"),
+            "level": work.Level.HIGH,
+        },
+        "outputs",
+    )
     bystanders()
 
 
@@ -144,7 +177,9 @@ def logs(kitchen: Kitchen) -> None:
     kitchen.value(kitchen.submit(executor, work.log, name, text), text)
     found = [(record.levelname, record.getMessage()) for record in RECORDS.take(name)]
     # A formatted level is "3" or "Level.LOW", by the version of Python in the worker.
-    if [level for level, _ in found] != ["WARNING", "ERROR"] or not (found[0][1].startswith(f"{text} ") and found[1][1] == f"{text} failed"):
+    if [level for level, _ in found] != ["WARNING", "ERROR"] or not (
+        found[0][1].startswith(f"{text} ") and found[1][1] == f"{text} failed"
+    ):
         raise Violation(f"two log records should have arrived from {text!r}: {found}")
     bystanders()
 
@@ -160,7 +195,10 @@ def output(kitchen: Kitchen) -> None:
     if numbers != list(range(count)) or len(found) != count + 1:
         threading.Event().wait(2)  # a violation is to say whether the rest comes too late or never
         late = len(SINK.take(text))
-        raise Violation(f"of {count} lines and one on stderr {len(found)} have come before the end, {late} later: {found[:3]} ...")
+        raise Violation(
+            f"of {count} lines and one on stderr {len(found)} have come before the "
+            f"end, {late} later: {found[:3]} ..."
+        )
 
 
 def census(kitchen: Kitchen) -> None:
@@ -172,7 +210,9 @@ def census(kitchen: Kitchen) -> None:
     pid, first, now = task.value
     for what, slack in (("threads", 4), ("descriptors", 16), ("mappings", 200)):
         if now[what] > first[what] + slack:
-            raise Violation(f"the worker {pid} had {first[what]} {what} at first and has {now[what]} now")
+            raise Violation(
+                f"the worker {pid} had {first[what]} {what} at first and has {now[what]} now"
+            )
 
 
 INGREDIENTS = {function.__name__: function for function in (blobs, progress, logs, output, census)}

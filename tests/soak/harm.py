@@ -1,7 +1,9 @@
-"""Ingredients that do harm: crashes, kills, cancellations, limits, interrupts, and tasks that harm what they have inherited.
+"""Ingredients that do harm.
 
-What harms a worker harms the call that runs there, and no other: each has bystanders whose values must come. A worker is killed from outside
-only while a call of the same ingredient holds it.
+Crashes, kills, cancellations, limits, interrupts, and tasks that harm what they have inherited.
+
+What harms a worker harms the call that runs there, and no other: each has bystanders whose values
+must come. A worker is killed from outside only while a call of the same ingredient holds it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from wetlands_executor import CondaEnvExecutor, Task, TaskStatus, TaskTimeoutErr
 
 
 @contextlib.contextmanager
-def held(kitchen: Kitchen, executor: Any, function: Any = work.hold, *args: object) -> Iterator[tuple[Task[Any], Guest]]:
+def held(
+    kitchen: Kitchen, executor: Any, function: Any = work.hold, *args: object
+) -> Iterator[tuple[Task[Any], Guest]]:
     """Have a call hold a worker; yields the task and the process in which it waits."""
     with Meeting() as meeting:
         task = kitchen.submit(executor, function, meeting.address, *args)
@@ -130,7 +134,11 @@ def forks(kitchen: Kitchen) -> None:
     for _ in range(5):
         task = kitchen.submit(executor, work.quiet_progress, 8)
         kitchen.value(task, 8)
-        kitchen.same((task.message, task.current, task.outputs), ("own 7", 8, {}), "the progress of a task after one that left a thread")
+        kitchen.same(
+            (task.message, task.current, task.outputs),
+            ("own 7", 8, {}),
+            "the progress of a task after one that left a thread",
+        )
 
 
 def alarms(kitchen: Kitchen) -> None:
@@ -142,7 +150,10 @@ def alarms(kitchen: Kitchen) -> None:
 
 
 def vandals(kitchen: Kitchen) -> None:
-    """A task that writes into, or changes the flags of, what it has inherited: neighbours in other workers have their values."""
+    """A task that writes into, or changes the flags of, what it has inherited.
+
+    Neighbours in other workers have their values.
+    """
     function = kitchen.rng.choice([work.zeros_into_inherited, work.unblock_inherited])
     bulk = os.urandom(kitchen.rng.choice([1000, 300_000, 2_000_000]))
     with CondaEnvExecutor(max_workers=2) as executor:
@@ -158,7 +169,9 @@ def vandals(kitchen: Kitchen) -> None:
 
 def endings(kitchen: Kitchen) -> None:
     """Executors of one ingredient, ended in every way."""
-    how = kitchen.rng.choice(["with", "cancel", "terminate", "kill", "unused", "dropped", "no wait"])
+    how = kitchen.rng.choice(
+        ["with", "cancel", "terminate", "kill", "unused", "dropped", "no wait"]
+    )
     executor = CondaEnvExecutor(max_workers=2)
     if how == "unused":
         executor.shutdown()
@@ -178,7 +191,9 @@ def endings(kitchen: Kitchen) -> None:
             kitchen.same(task.value, number, task)
         elif task.status is TaskStatus.FAILED:
             if how not in ("terminate", "kill"):
-                raise Violation(f"{task} failed in an executor that was ended by {how!r}: {task.error}")
+                raise Violation(
+                    f"{task} failed in an executor that was ended by {how!r}: {task.error}"
+                )
             kitchen.fails(task, BrokenProcessPool)
         elif how not in ("cancel", "terminate", "kill"):
             raise Violation(f"{task} was cancelled in an executor that was ended by {how!r}")
@@ -207,7 +222,9 @@ def finalizers(kitchen: Kitchen) -> None:
         kitchen.value(kitchen.submit(executor, work.add, number, 1), number + 1)
     deadline = time.monotonic() + LIMIT
     while len(late) < count and time.monotonic() < deadline:
-        gc.collect()  # returns at once while another thread collects, and that thread's end is announced by nothing
+        # returns at once while another thread collects, and that thread's end is announced by
+        # nothing
+        gc.collect()
         threading.Event().wait(0.01)
     kitchen.same(len(late), count, "objects that were finalized")
     for task in late:
@@ -219,5 +236,17 @@ def finalizers(kitchen: Kitchen) -> None:
 
 INGREDIENTS = {
     function.__name__: function
-    for function in (crashes, kills, cancellations, races, limits, interrupts, forks, alarms, vandals, endings, finalizers)
+    for function in (
+        crashes,
+        kills,
+        cancellations,
+        races,
+        limits,
+        interrupts,
+        forks,
+        alarms,
+        vandals,
+        endings,
+        finalizers,
+    )
 }

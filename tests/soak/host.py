@@ -1,8 +1,11 @@
-"""Hosts of their own: programs whose main thread is interrupted, and that are killed, while their executors work.
+"""Hosts of their own.
 
-``python -m tests.soak.host SECONDS SEED`` is such a program: its main thread submits and waits while SIGINT (from the soak) and an alarm
-(its own) raise in it at any moment. It prints the process ids of its workers, one line each time they may have changed, and in the end
-"well" or what did not hold.
+Programs whose main thread is interrupted, and that are killed, while their executors work.
+
+``python -m tests.soak.host SECONDS SEED`` is such a program: its main thread submits and waits
+while SIGINT (from the soak) and an alarm (its own) raise in it at any moment. It prints the process
+ids of its workers, one line each time they may have changed, and in the end "well" or what did not
+hold.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from tests.support import dispositions, leaks
 from wetlands_executor import CondaEnvExecutor
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Seconds within which the workers of a host that was killed must be gone: two by the guarantee, and the time of a busy machine.
+#: Seconds within which the workers of a host that was killed must be gone: two by the guarantee,
+#: and the time of a busy machine.
 ORPHANS = 10.0
 
 
@@ -81,7 +85,9 @@ def main(seconds: float, seed: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if left := leaks.descendants():
         leaks.wait_for_exit(left, LIMIT)
-    names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    names = [
+        thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
+    ]
     print("well" if not names else f"threads are left: {names}", flush=True)
     return bool(names)
 
@@ -96,10 +102,24 @@ def check(kept: list[tuple[Any, int]]) -> None:
 
 def start(seconds: float, seed: int) -> subprocess.Popen[str]:
     """Start such a host."""
-    command = [sys.executable, "-X", "faulthandler", "-m", "tests.soak.host", str(seconds), str(seed)]
+    command = [
+        sys.executable,
+        "-X",
+        "faulthandler",
+        "-m",
+        "tests.soak.host",
+        str(seconds),
+        str(seed),
+    ]
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, cwd=ROOT, env=variables, text=True, start_new_session=True, **pipes)
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+    }
+    return subprocess.Popen(
+        command, cwd=ROOT, env=variables, text=True, start_new_session=True, **pipes
+    )
 
 
 def interrupted_host(kitchen: Kitchen) -> None:
@@ -122,7 +142,9 @@ def interrupted_host(kitchen: Kitchen) -> None:
         process.kill()
         process.communicate()
     if process.returncode != 0 or text.splitlines()[-1:] != ["well"]:
-        raise Violation(f"a host that was interrupted ended with {process.returncode}:\n{line}{text}")
+        raise Violation(
+            f"a host that was interrupted ended with {process.returncode}:\n{line}{text}"
+        )
 
 
 def killed_host(kitchen: Kitchen) -> None:
@@ -136,7 +158,10 @@ def killed_host(kitchen: Kitchen) -> None:
         process.kill()
         process.communicate()
     if not pids or (left := leaks.wait_for_exit(pids, ORPHANS)):
-        raise Violation(f"workers of a host that was killed: {pids}, after {ORPHANS} s there are {left if pids else pids}")
+        raise Violation(
+            f"workers of a host that was killed: {pids}, after {ORPHANS} s there are "
+            f"{left if pids else pids}"
+        )
 
 
 INGREDIENTS = {function.__name__: function for function in (interrupted_host, killed_host)}

@@ -1,7 +1,8 @@
 """What the soak knows of its tasks, and what it found wrong.
 
-A task is known by a record that does not keep it alive. When all executors of a round have ended, each record must say: one final state, seen
-once by the task's callback and once by its listener, the same state that was seen first; and the task itself must be gone.
+A task is known by a record that does not keep it alive. When all executors of a round have ended,
+each record must say: one final state, seen once by the task's callback and once by its listener,
+the same state that was seen first; and the task itself must be gone.
 """
 
 from __future__ import annotations
@@ -89,9 +90,14 @@ class Ledger:
         for record in records:
             about = f"{record.ingredient}, task {record.name}"
             if len(record.calls) != 1 or len(record.ends) != 1:
-                self.complain(f"{about}: {len(record.calls)} callbacks and {len(record.ends)} terminal events instead of one each")
+                self.complain(
+                    f"{about}: {len(record.calls)} callbacks and {len(record.ends)} "
+                    f"terminal events instead of one each"
+                )
             elif record.calls != record.ends or not record.calls[0].is_finished():
-                self.complain(f"{about}: its callback saw {record.calls}, its listener {record.ends}")
+                self.complain(
+                    f"{about}: its callback saw {record.calls}, its listener {record.ends}"
+                )
             if record.task() is not None:
                 kept[record.ingredient] += 1
         if kept:
@@ -99,9 +105,14 @@ class Ledger:
 
 
 class Kitchen:
-    """What an ingredient works with: one driver's random numbers, the executors of the round, and the checks."""
+    """What an ingredient works with.
 
-    def __init__(self, ledger: Ledger, rng: random.Random, executors: dict[str, Any], folder: str) -> None:
+    One driver's random numbers, the executors of the round, and the checks.
+    """
+
+    def __init__(
+        self, ledger: Ledger, rng: random.Random, executors: dict[str, Any], folder: str
+    ) -> None:
         self.ledger = ledger
         self.rng = rng
         self.executors = executors
@@ -110,7 +121,11 @@ class Kitchen:
 
     def executor(self, *names: str) -> Any:
         """Return one of the executors of the round: of these names, or any."""
-        return self.executors[self.rng.choice([name for name in names or sorted(self.executors) if name in self.executors])]
+        return self.executors[
+            self.rng.choice(
+                [name for name in names or sorted(self.executors) if name in self.executors]
+            )
+        ]
 
     def track(self, task: Task[Any]) -> Task[Any]:
         """Have the end of a task watched."""
@@ -150,7 +165,10 @@ class Kitchen:
         error = None if task.cancelled() else task.exception(0)
         if task.status is not TaskStatus.FAILED or not isinstance(error, kind):
             value = task.value if task.status is TaskStatus.COMPLETED else ""
-            raise Violation(f"{task} should fail with {kind.__name__}, and has {task.status}: {error!r:.1000} {value!r:.100}")
+            raise Violation(
+                f"{task} should fail with {kind.__name__}, and has {task.status}: "
+                f"{error!r:.1000} {value!r:.100}"
+            )
         if not re.search(pattern, str(error), re.DOTALL):
             raise Violation(f"{task}: {pattern!r} is not in {error!s:.1000}")
         return error

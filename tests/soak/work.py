@@ -1,4 +1,7 @@
-"""What the soak runs in workers: imported there by name, so standard library only, Python 3.8 or newer (numpy only inside functions)."""
+"""What the soak runs in workers.
+
+Imported there by name, so standard library only, Python 3.8 or newer (numpy only inside functions).
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,10 @@ class Token:
 
 
 class Sour:
-    """Raises when it is unpickled: where, is for `place` to say ("here" is the process that has pickled it)."""
+    """Raises when it is unpickled.
+
+    Where, is for `place` to say ("here" is the process that has pickled it).
+    """
 
     def __init__(self, place):
         self.place = place
@@ -212,7 +218,13 @@ def log(name, text):
     import decimal
 
     logger = logging.getLogger(name)
-    extra = {"level_of": Level.HIGH, "odd": OddText("odd"), "token": Token(1), "money": decimal.Decimal("1.5"), "surrogate": "\udcff"}
+    extra = {
+        "level_of": Level.HIGH,
+        "odd": OddText("odd"),
+        "token": Token(1),
+        "money": decimal.Decimal("1.5"),
+        "surrogate": "\udcff",
+    }
     try:
         import numpy as np
 
@@ -273,7 +285,10 @@ def zeros_into_inherited():
 
 
 def unblock_inherited():
-    """Make every inherited descriptor non-blocking: the flag is shared with the processes that have inherited it too."""
+    """Make every inherited descriptor non-blocking.
+
+    The flag is shared with the processes that have inherited it too.
+    """
     for number in range(3, 64):
         try:
             os.set_blocking(number, False)

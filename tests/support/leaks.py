@@ -1,17 +1,22 @@
-"""What a test may not leave behind: processes, threads, descriptors, shared memory, temporary files.
+"""What a test may not leave behind.
 
-Owns the comparison only; the fixture that runs it around every test is in ``tests/conftest.py``. The way of one check::
+Processes, threads, descriptors, shared memory, temporary files.
+
+Owns the comparison only; the fixture that runs it around every test is in ``tests/conftest.py``.
+The way of one check::
 
     before = Snapshot.take()         # about half a millisecond
     ...the test...
-    found = since(before)            # the same again when nothing is left; else waits, bounded, for what is on its way out
+    found = since(before)            # the same again when nothing is left; else waits, bounded, for
+    what is on its way out
 
-Waiting is on what ends: a thread is joined, a process is watched through its pidfd (not ``waitpid``, which would tidy up the very zombie
-that we look for). Nothing announces a closed descriptor or a removed file: those are looked at again a few times, growing intervals, until
-the deadline.
+Waiting is on what ends: a thread is joined, a process is watched through its pidfd (not
+``waitpid``, which would tidy up the very zombie that we look for). Nothing announces a closed
+descriptor or a removed file: those are looked at again a few times, growing intervals, until the
+deadline.
 
-Orphans are found too: the session's processes carry a mark in their environment (``MARK``), which a grandchild keeps when its parent dies
-and it becomes init's child.
+Orphans are found too: the session's processes carry a mark in their environment (``MARK``), which a
+grandchild keeps when its parent dies and it becomes init's child.
 """
 
 from __future__ import annotations
@@ -37,7 +42,8 @@ MARK = "WETLANDS_TEST_SESSION"
 TEMP_PREFIX = "wetlands"
 #: Seconds that threads and processes on their way out may take after a test.
 GRACE = 5.0
-#: Seconds for what nothing announces (descriptors, mappings, files), once no thread or process is left over.
+#: Seconds for what nothing announces (descriptors, mappings, files), once no thread or process is
+#: left over.
 SETTLE = 1.0
 
 _PROC = Path("/proc/self/fd").is_dir()
@@ -103,7 +109,8 @@ def _is_marked(pid: int) -> bool:
 def _descriptors() -> frozenset[tuple[int, str]]:
     if not _PROC:
         try:
-            return frozenset((number, "") for number in range(psutil.Process().num_fds()))  # counts only
+            # counts only
+            return frozenset((number, "") for number in range(psutil.Process().num_fds()))
         except AttributeError:  # Windows
             return frozenset()
     found = set()
@@ -112,8 +119,8 @@ def _descriptors() -> frozenset[tuple[int, str]]:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the descriptor of this very listing
             continue
-        # libffi (of ctypes) opens its own file at the first callback of a process, to map code from it,
-        # and never closes it.
+        # libffi (of ctypes) opens its own file at the first callback of a process, to map code from
+        # it, and never closes it.
         if not os.path.basename(target).startswith("libffi.so"):
             found.add((int(name), target))
     return frozenset(found)
@@ -164,7 +171,8 @@ def _allowed() -> tuple[set[int], set[int]]:
             if isinstance(value, int):
                 kind.add(value)
     bells = sys.modules.get("wetlands_executor.bells")
-    if bells is not None:  # one descriptor for each thread that has ever waited, as long as the thread lives
+    # one descriptor for each thread that has ever waited, as long as the thread lives
+    if bells is not None:
         fds.update(bell.fd for bell in list(bells._bells) if isinstance(bell, bells.ThreadBell))
     return pids, fds
 
@@ -258,9 +266,13 @@ def _compare(before: Snapshot) -> Leaks:
     return Leaks(
         pids=((now.children - before.children) | orphans) - allowed_pids,
         threads={
-            thread for thread in now.threads - before.threads if thread.is_alive() and not isinstance(thread, threading._DummyThread)
+            thread
+            for thread in now.threads - before.threads
+            if thread.is_alive() and not isinstance(thread, threading._DummyThread)
         },
-        fds={fd for fd in now.fds - before.fds if fd[0] not in allowed_fds} if _PROC else set(now.fds - before.fds),
+        fds={fd for fd in now.fds - before.fds if fd[0] not in allowed_fds}
+        if _PROC
+        else set(now.fds - before.fds),
         shm=_ours_of(now.shm - before.shm),
         memfds={area for area in now.memfds - before.memfds if not _is_in_use(area)},
         temps=set(now.temps - before.temps),
@@ -268,17 +280,25 @@ def _compare(before: Snapshot) -> Leaks:
 
 
 def _is_in_use(area: str) -> bool:
-    """Say whether a mapping is of the shared memory of pools that live on: those of a session share one file, and any of them may make it grow."""
+    """Say whether a mapping is of the shared memory of pools that live on.
+
+    Those of a session share one file, and any of them may make it grow.
+    """
     arena = sys.modules.get("wetlands_executor.sharedmem.arena")
     references = [] if arena is None else list(arena._arenas.values())
     found = next((each for reference in references if (each := reference()) is not None), None)
-    return found is not None and bool(found.workers) and f"inode {os.fstat(found.fd).st_ino} " in area
+    return (
+        found is not None and bool(found.workers) and f"inode {os.fstat(found.fd).st_ino} " in area
+    )
 
 
 def _ours_of(segments: set[str]) -> set[str]:
-    """Leave out the segments of other sessions on this machine: those that a process maps which is not ours.
+    """Leave out the segments of other sessions on this machine.
 
-    Named semaphores are ours only while one of our processes maps them: those of a session that was killed stay until somebody tidies up.
+    Those that a process maps which is not ours.
+
+    Named semaphores are ours only while one of our processes maps them: those of a session that was
+    killed stay until somebody tidies up.
     """
     if not segments:
         return set()
@@ -328,7 +348,8 @@ def since(before: Snapshot, grace: float = GRACE, settle: float = SETTLE) -> Lea
     deadline = time.monotonic() + settle
     pause = 0.002
     while found and time.monotonic() < deadline:
-        time.sleep(pause)  # not to synchronise: nothing announces a closed descriptor, so look again
+        # not to synchronise: nothing announces a closed descriptor, so look again
+        time.sleep(pause)
         pause = min(2 * pause, 0.1)
         gc.collect()
         found = _compare(before)
@@ -387,6 +408,9 @@ def describe_process(pid: int) -> str:
     try:
         process = psutil.Process(pid)
         with process.oneshot():
-            return f"{pid} ({process.status()}, child of {process.ppid()}): {' '.join(process.cmdline())[:300]}"
+            return (
+                f"{pid} ({process.status()}, child of {process.ppid()}): "
+                f"{' '.join(process.cmdline())[:300]}"
+            )
     except psutil.Error:
         return f"{pid} (gone)"

@@ -1,8 +1,12 @@
-"""How a test knows that a task runs, and how it decides when the task ends: without a sleep and without polling.
+"""How a test knows that a task runs, and how it decides when the task ends.
 
-A task calls ``workload.attend(meeting.address, label)``, which connects and blocks. The test takes one guest after another with ``next()``
-(bounded by a deadline) and lets each go on with ``release()``, or all, now and later, with ``open()``. A local socket, because it works
-between threads, processes and interpreters of any version, and tells both sides when the other one has gone.
+Without a sleep and without polling.
+
+A task calls ``workload.attend(meeting.address, label)``, which connects and blocks. The test takes
+one guest after another with ``next()`` (bounded by a deadline) and lets each go on with
+``release()``, or all, now and later, with ``open()``. A local socket, because it works between
+threads, processes and interpreters of any version, and tells both sides when the other one has
+gone.
 """
 
 from __future__ import annotations
@@ -73,7 +77,9 @@ class Meeting:
         try:
             line, _ = self._door.accept()
         except TimeoutError:
-            raise AssertionError(f"no task has reported within {timeout} s; so far: {self._guests}") from None
+            raise AssertionError(
+                f"no task has reported within {timeout} s; so far: {self._guests}"
+            ) from None
         guest = Guest(line)
         self._guests.append(guest)
         return guest
@@ -88,7 +94,10 @@ class Meeting:
         return guests
 
     def uninvited(self) -> list[str]:
-        """Return the labels of calls that have reported and that nobody has asked for. Meant for the end of a test."""
+        """Return the labels of calls that have reported and that nobody has asked for.
+
+        Meant for the end of a test.
+        """
         labels = []
         self._door.settimeout(0)
         while True:
@@ -111,7 +120,12 @@ class Meeting:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.open()
 
 

@@ -42,7 +42,10 @@ def kill_first(executor: CondaEnvExecutor) -> bool:
 
 
 def until(condition: Callable[[], object], timeout: float = DEADLINE) -> bool:
-    """Look, with growing intervals, until something is so that nothing announces; True if it became so in time."""
+    """Look, with growing intervals, until something is so that nothing announces.
+
+    True if it became so in time.
+    """
     end = time.monotonic() + timeout
     pause = 0.001
     while not condition():
@@ -70,7 +73,9 @@ def group_of(pid: int) -> set[int]:
 def grace_owner() -> Any:
     """Return the module of the pool that holds ``STOP_GRACE``, the seconds that a worker may take to end by itself."""
     (owner,) = (
-        module for name, module in sys.modules.items() if name.startswith("wetlands_executor.pool.") and "STOP_GRACE" in vars(module)
+        module
+        for name, module in sys.modules.items()
+        if name.startswith("wetlands_executor.pool.") and "STOP_GRACE" in vars(module)
     )
     return owner
 

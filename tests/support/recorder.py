@@ -1,4 +1,7 @@
-"""Listeners that remember, and that a test can wait for. Entered by the callback thread of an executor and by the test."""
+"""Listeners that remember, and that a test can wait for.
+
+Entered by the callback thread of an executor and by the test.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,9 @@ class Recorder:
 
     def wait(self, wanted: TaskEventType | Wanted, timeout: float = DEADLINE) -> TaskEvent:
         """Wait for the first event of a type, or that a function accepts; past ones count."""
-        accepts: Wanted = wanted if not isinstance(wanted, TaskEventType) else lambda event: event.type is wanted
+        accepts: Wanted = (
+            wanted if not isinstance(wanted, TaskEventType) else lambda event: event.type is wanted
+        )
         found: list[TaskEvent] = []
 
         def look() -> bool:
@@ -50,13 +55,17 @@ class Recorder:
             return bool(found)
 
         with self._changed:
-            assert self._changed.wait_for(look, timeout), f"{wanted} has not come within {timeout} s; so far: {self.events}"
+            assert self._changed.wait_for(look, timeout), (
+                f"{wanted} has not come within {timeout} s; so far: {self.events}"
+            )
         return found[0]
 
     def wait_for_count(self, count: int, timeout: float = DEADLINE) -> list[TaskEvent]:
         """Wait until there are ``count`` events; return them all."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.events) >= count, timeout), f"only {len(self.events)} of {count}"
+            assert self._changed.wait_for(lambda: len(self.events) >= count, timeout), (
+                f"only {len(self.events)} of {count}"
+            )
             return list(self.events)
 
     def wait_for_end(self, timeout: float = DEADLINE) -> TaskEvent:

@@ -1,6 +1,10 @@
-"""Which executor the tests make: with ``WETLANDS_TEST_SHARED=1`` in the environment, one whose workers are forked by one process (the fork server).
+"""Which executor the tests make.
 
-Everything that holds for a worker of its own must hold for a forked one, so the contract and fault tests can be run over both.
+With ``WETLANDS_TEST_SHARED=1`` in the environment, one whose workers are forked by one process (the
+fork server).
+
+Everything that holds for a worker of its own must hold for a forked one, so the contract and fault
+tests can be run over both.
 """
 
 from __future__ import annotations

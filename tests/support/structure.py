@@ -1,4 +1,6 @@
-"""Figures about the package's structure, counted in its sources: ``python -m tests.support.structure``.
+"""Figures about the package's structure, counted in its sources.
+
+``python -m tests.support.structure``.
 
 Owns the counting only; ``tests/unit/test_structure.py`` has the limits. What is counted:
 

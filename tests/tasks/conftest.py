@@ -27,7 +27,10 @@ FIRST_CALLS = 10.0
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[CondaEnvExecutor]:
-    """One executor with one worker for a whole module, for tests that leave no trace. All its threads run before the first test begins."""
+    """One executor with one worker for a whole module, for tests that leave no trace.
+
+    All its threads run before the first test begins.
+    """
     with CondaEnvExecutor(max_workers=1) as one:
         one.submit(workload.say, "", end="").result(FIRST_CALLS)
         called = threading.Event()

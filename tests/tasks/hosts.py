@@ -1,4 +1,7 @@
-"""Host programs that tests run in a process of their own: ``python -m tests.tasks.hosts name args...``."""
+"""Host programs that tests run in a process of their own.
+
+``python -m tests.tasks.hosts name args...``.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,10 @@ def many(count: str) -> None:
 
 @contextlib.contextmanager
 def attentive_sleep() -> Iterator[Callable[[float], object]]:
-    """Give a ``time.sleep`` that a signal ends even if it has come just before the sleep began: CPython looks for it after the sleep then."""
+    """Give a ``time.sleep`` that a signal ends even if it has come just before the sleep began.
+
+    CPython looks for it after the sleep then.
+    """
     read, write = os.pipe()
     os.set_blocking(write, False)
     before = signal.set_wakeup_fd(write)
@@ -86,7 +92,11 @@ def attentive_sleep() -> Iterator[Callable[[float], object]]:
 def interrupted(kind: str, path: str, seconds: str) -> None:
     """Block in ``with`` until Ctrl-C; print what became of the tasks."""
     lifecycle.INTERRUPT_AFTER = float(seconds)
-    calls: dict[str, Any] = {"cooperative": workload.cooperate_by_update, "sleeping": workload.sleep_on, "stubborn": workload.stubborn}
+    calls: dict[str, Any] = {
+        "cooperative": workload.cooperate_by_update,
+        "sleeping": workload.sleep_on,
+        "stubborn": workload.stubborn,
+    }
     running = queued = None
     ready = threading.Event()
     try:
@@ -133,7 +143,11 @@ def interrupted_async(kind: str, path: str, seconds: str, how: str) -> None:
     import signal
 
     lifecycle.INTERRUPT_AFTER = float(seconds)
-    calls: dict[str, Any] = {"cooperative": workload.cooperate_by_update, "sleeping": workload.sleep_on, "stubborn": workload.stubborn}
+    calls: dict[str, Any] = {
+        "cooperative": workload.cooperate_by_update,
+        "sleeping": workload.sleep_on,
+        "stubborn": workload.stubborn,
+    }
     tasks: list[Any] = []
 
     async def main() -> None:

@@ -1,4 +1,7 @@
-"""``await task``, ``async for event in task.events()``: from any loop, several at once, without a leak."""
+"""``await task``, ``async for event in task.events()``.
+
+From any loop, several at once, without a leak.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,11 @@ from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
 
 STARTED, UPDATE = TaskEventType.STARTED, TaskEventType.UPDATE
-COMPLETION, FAILURE, CANCELATION = TaskEventType.COMPLETION, TaskEventType.FAILURE, TaskEventType.CANCELATION
+COMPLETION, FAILURE, CANCELATION = (
+    TaskEventType.COMPLETION,
+    TaskEventType.FAILURE,
+    TaskEventType.CANCELATION,
+)
 
 
 async def types_of(task: Task[object]) -> list[TaskEventType]:
@@ -76,7 +83,9 @@ def test_await_of_stop_iteration(single: CondaEnvExecutor, wait: bool) -> None:
 
 def test_gather_of_tasks(executor: CondaEnvExecutor) -> None:
     async def main() -> list[int]:
-        return await asyncio.gather(*(executor.submit(workload.add, number, 1) for number in range(200)))
+        return await asyncio.gather(
+            *(executor.submit(workload.add, number, 1) for number in range(200))
+        )
 
     assert asyncio.run(main()) == list(range(1, 201))
 
@@ -103,7 +112,9 @@ def test_two_loops_await_one_task(single: CondaEnvExecutor, meeting: Meeting) ->
     assert got == ["both", "both"]
 
 
-def test_cancelling_the_awaiter_asks_the_running_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_cancelling_the_awaiter_asks_the_running_task(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     async def main() -> None:
         task = single.submit(workload.cooperate, meeting.address, "in")
         guest = await next_guest(meeting)
@@ -121,7 +132,9 @@ def test_cancelling_the_awaiter_asks_the_running_task(single: CondaEnvExecutor, 
     asyncio.run(main())
 
 
-def test_cancelling_the_awaiter_of_a_waiting_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_cancelling_the_awaiter_of_a_waiting_task(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     async def main() -> None:
         single.submit(workload.attend, meeting.address, "first")
         guest = await next_guest(meeting)
@@ -166,7 +179,9 @@ def test_shield_protects_the_task(single: CondaEnvExecutor, meeting: Meeting) ->
     asyncio.run(main())
 
 
-def test_cancelling_one_of_two_awaiters_wakes_both_rightly(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_cancelling_one_of_two_awaiters_wakes_both_rightly(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     async def main() -> None:
         task = single.submit(workload.cooperate, meeting.address, "in")
         guest = await next_guest(meeting)
@@ -180,7 +195,9 @@ def test_cancelling_one_of_two_awaiters_wakes_both_rightly(single: CondaEnvExecu
     asyncio.run(main())
 
 
-def test_a_loop_that_is_closed_while_a_task_runs_harms_nobody(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_loop_that_is_closed_while_a_task_runs_harms_nobody(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
 
@@ -240,7 +257,9 @@ async def _collect(task: Task[object]) -> list[object]:
 
 
 @pytest.mark.parametrize("kind", [COMPLETION, FAILURE, CANCELATION])
-def test_a_finished_task_yields_its_terminal_event(single: CondaEnvExecutor, meeting: Meeting, kind: TaskEventType) -> None:
+def test_a_finished_task_yields_its_terminal_event(
+    single: CondaEnvExecutor, meeting: Meeting, kind: TaskEventType
+) -> None:
     if kind is CANCELATION:
         single.submit(workload.attend, meeting.address, "first")
         meeting.next()
@@ -281,7 +300,9 @@ def test_several_streams_in_several_loops(single: CondaEnvExecutor, meeting: Mee
     assert watchers(task) == 0
 
 
-def test_breaking_out_of_the_loop_leaves_nothing(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_breaking_out_of_the_loop_leaves_nothing(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     async def main() -> None:
         task = single.submit(workload.attend, meeting.address, "in")
         guest = await next_guest(meeting)
@@ -313,7 +334,9 @@ def test_closing_the_stream_leaves_nothing(single: CondaEnvExecutor, meeting: Me
     asyncio.run(main())
 
 
-def test_a_cancelled_consumer_leaves_nothing_and_does_not_cancel_the_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_cancelled_consumer_leaves_nothing_and_does_not_cancel_the_task(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     async def main() -> None:
         task = single.submit(workload.attend, meeting.address, "in")
         guest = await next_guest(meeting)
@@ -389,7 +412,9 @@ def test_reading_races_with_the_end(single: CondaEnvExecutor) -> None:
 # ---------------------------------------------------------------------------------------------------------- executor
 
 
-def test_async_with_of_the_executor(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_async_with_of_the_executor(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     async def main() -> None:
         order: list[str] = []
         async with make() as executor:

@@ -1,4 +1,7 @@
-"""Cancellation: at once while a task waits, by request while it runs, and by force where that was asked for."""
+"""Cancellation.
+
+At once while a task waits, by request while it runs, and by force where that was asked for.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ CANCELED, COMPLETED = TaskStatus.CANCELED, TaskStatus.COMPLETED
 # ---------------------------------------------------------------------------------------------------------- waiting
 
 
-def test_a_waiting_task_is_cancelled_at_once(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
+def test_a_waiting_task_is_cancelled_at_once(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+) -> None:
     blocking = single.submit(workload.attend, meeting.address, "first")
     guest = meeting.next()
     tasks = [single.submit(workload.note, journal, number) for number in range(200)]
@@ -38,8 +43,13 @@ def test_a_waiting_task_is_cancelled_at_once(single: CondaEnvExecutor, meeting: 
     assert journal.read_text() == ""
 
 
-def test_a_task_in_the_inbox_of_a_worker_is_cancelled_and_never_runs(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
-    """The first ones after a long task have been handed to its worker already: they are taken back."""
+def test_a_task_in_the_inbox_of_a_worker_is_cancelled_and_never_runs(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+) -> None:
+    """The first ones after a long task have been handed to its worker already.
+
+    They are taken back.
+    """
     single.submit(workload.add, 1).result(DEADLINE)
     first = single.submit(workload.attend, meeting.address, "first")
     tasks = [single.submit(workload.note, journal, number) for number in range(30)]
@@ -54,7 +64,9 @@ def test_a_task_in_the_inbox_of_a_worker_is_cancelled_and_never_runs(single: Con
     assert journal.read_text().split() == [str(number) for number in range(1, 30, 2)]
 
 
-def test_cancelling_races_with_the_start_and_says_the_truth(executor: CondaEnvExecutor, journal: Path, stress_rng: random.Random) -> None:
+def test_cancelling_races_with_the_start_and_says_the_truth(
+    executor: CondaEnvExecutor, journal: Path, stress_rng: random.Random
+) -> None:
     """True means: it did not run and never will."""
     answers = {}
     for number in range(600):
@@ -101,7 +113,9 @@ def test_the_request_to_a_running_task(single: CondaEnvExecutor, meeting: Meetin
     assert task._state == "CANCELLED_AND_NOTIFIED"
 
 
-def test_a_function_that_returns_after_the_request_has_completed(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_function_that_returns_after_the_request_has_completed(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.submit(workload.cooperate, meeting.address, "in", acknowledge=False)
     guest = meeting.next()
     task.cancel()
@@ -119,7 +133,9 @@ def test_a_function_that_never_looks_completes(single: CondaEnvExecutor, meeting
     assert task.result(DEADLINE) == "result"
 
 
-def test_raising_after_the_acknowledgement_is_cancelled_as_well(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_raising_after_the_acknowledgement_is_cancelled_as_well(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.submit(workload.acknowledge_and_raise, meeting.address, "in")
     guest = meeting.next()
     task.cancel()
@@ -152,7 +168,9 @@ def test_the_request_concerns_one_task_only(executor: CondaEnvExecutor, meeting:
     assert two.wait_for(DEADLINE).status is following.wait_for(DEADLINE).status is CANCELED
 
 
-def test_an_acknowledged_cancellation_wakes_everybody(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_an_acknowledged_cancellation_wakes_everybody(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.submit(workload.cooperate, meeting.address, "in")
     guest = meeting.next()
     woken: dict[str, object] = {}
@@ -187,7 +205,9 @@ def test_an_acknowledged_cancellation_wakes_everybody(single: CondaEnvExecutor, 
     assert called.wait(DEADLINE)
 
 
-def test_the_events_of_an_acknowledged_cancellation(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_the_events_of_an_acknowledged_cancellation(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     recorder = Recorder()
     task = single.submit(workload.cooperate, meeting.address, "in").listen(recorder)
     guest = meeting.next()
@@ -197,7 +217,9 @@ def test_the_events_of_an_acknowledged_cancellation(single: CondaEnvExecutor, me
     assert recorder.types == [TaskEventType.STARTED, TaskEventType.CANCELATION]
 
 
-def test_the_worker_goes_on_after_a_cooperative_cancellation(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_the_worker_goes_on_after_a_cooperative_cancellation(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.submit(workload.cooperate, meeting.address, "in")
     guest = meeting.next()
     task.cancel()
@@ -220,7 +242,9 @@ def test_without_grace_the_request_is_all(single: CondaEnvExecutor, meeting: Mee
 
 
 @pytest.mark.parametrize("where", ["options", "executor"])
-def test_grace_interrupts_the_call(make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path, where: str) -> None:
+def test_grace_interrupts_the_call(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path, where: str
+) -> None:
     executor = make(cancel_grace=0.1) if where == "executor" else make()
     view = executor.options(cancel_grace=0.1) if where == "options" else executor
     task = view.submit(workload.sleep_on, meeting.address, "in", journal)
@@ -233,7 +257,9 @@ def test_grace_interrupts_the_call(make: Callable[..., CondaEnvExecutor], meetin
     assert executor.submit(os.getpid).result(DEADLINE) == guest.pid, "the worker lives on"
 
 
-def test_an_option_comes_before_the_executors_grace(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_an_option_comes_before_the_executors_grace(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     executor = make(cancel_grace=30)
     task = executor.options(cancel_grace=0.05).submit(workload.sleep_on, meeting.address, "in")
     meeting.next()
@@ -241,14 +267,20 @@ def test_an_option_comes_before_the_executors_grace(make: Callable[..., CondaEnv
     assert task.wait_for(5).status is CANCELED
 
 
-def test_a_function_that_returns_at_the_interrupt_has_completed(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    task = single.options(cancel_grace=0.05).submit(workload.swallow_one_interrupt, meeting.address, "in")
+def test_a_function_that_returns_at_the_interrupt_has_completed(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
+    task = single.options(cancel_grace=0.05).submit(
+        workload.swallow_one_interrupt, meeting.address, "in"
+    )
     meeting.next()
     task.cancel()
     assert task.result(DEADLINE) == "cleaned up"
 
 
-def test_who_cooperates_within_the_grace_is_not_interrupted(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_who_cooperates_within_the_grace_is_not_interrupted(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.options(cancel_grace=30).submit(workload.cooperate, meeting.address, "in")
     guest = meeting.next()
     task.cancel()
@@ -257,7 +289,9 @@ def test_who_cooperates_within_the_grace_is_not_interrupted(single: CondaEnvExec
     assert single.submit(os.getpid).result(DEADLINE) == guest.pid
 
 
-def test_who_ignores_the_interrupt_loses_the_worker_with_its_children(make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path) -> None:
+def test_who_ignores_the_interrupt_loses_the_worker_with_its_children(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path
+) -> None:
     executor = make(cancel_grace=0.15)
     task = executor.submit(workload.stubborn, meeting.address, "in", journal)
     guest = meeting.next()
@@ -271,7 +305,9 @@ def test_who_ignores_the_interrupt_loses_the_worker_with_its_children(make: Call
     assert executor.submit(os.getpid).result(DEADLINE) != guest.pid
 
 
-def test_cancelling_twice_does_not_escalate_twice(make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path) -> None:
+def test_cancelling_twice_does_not_escalate_twice(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path
+) -> None:
     executor = make(cancel_grace=0.2)
     task = executor.submit(workload.sleep_on, meeting.address, "in", journal)
     guest = meeting.next()
@@ -295,8 +331,13 @@ def test_the_escalation_of_a_task_that_has_ended_does_not_hit_the_next(
     assert executor.submit(os.getpid).result(DEADLINE) == guest.pid
 
 
-def test_a_late_interrupt_never_hits_another_task(make: Callable[..., CondaEnvExecutor], stress_rng: random.Random) -> None:
-    """Tasks as long as the grace, all cancelled: the interrupt arrives around their end. No neighbour may notice."""
+def test_a_late_interrupt_never_hits_another_task(
+    make: Callable[..., CondaEnvExecutor], stress_rng: random.Random
+) -> None:
+    """Tasks as long as the grace, all cancelled: the interrupt arrives around their end.
+
+    No neighbour may notice.
+    """
     executor = make(cancel_grace=0.001)
     interrupted = 0
     for _ in range(150):
@@ -313,7 +354,9 @@ def test_a_late_interrupt_never_hits_another_task(make: Callable[..., CondaEnvEx
     assert interrupted > 0
 
 
-def test_a_foreign_sigint_to_the_worker_is_an_ordinary_failure(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_foreign_sigint_to_the_worker_is_an_ordinary_failure(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     """Nobody has cancelled: KeyboardInterrupt is what the function raised."""
     task = single.submit(workload.sleep_on, meeting.address, "in")
     guest = meeting.next()
@@ -331,7 +374,9 @@ def test_an_idle_worker_survives_sigint(single: CondaEnvExecutor) -> None:
 # -------------------------------------------------------------------------------------------------------------- kill
 
 
-def test_kill_ends_the_worker_and_the_task_is_cancelled(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
+def test_kill_ends_the_worker_and_the_task_is_cancelled(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+) -> None:
     recorder = Recorder()
     task = single.submit(workload.stubborn, meeting.address, "in", journal).listen(recorder)
     guest = meeting.next()
@@ -342,7 +387,9 @@ def test_kill_ends_the_worker_and_the_task_is_cancelled(single: CondaEnvExecutor
     recorder.wait_for_end()
     assert recorder.types == [TaskEventType.STARTED, TaskEventType.CANCELATION]
     assert not leaks.wait_for_exit({guest.pid, int(journal.read_text().split()[0])}, DEADLINE)
-    assert [one.result(DEADLINE) for one in waiting] == list(range(10)), "items in its inbox go back to the queue"
+    assert [one.result(DEADLINE) for one in waiting] == list(range(10)), (
+        "items in its inbox go back to the queue"
+    )
 
 
 def test_kill_leaves_the_neighbour_alone(executor: CondaEnvExecutor, meeting: Meeting) -> None:
@@ -356,7 +403,9 @@ def test_kill_leaves_the_neighbour_alone(executor: CondaEnvExecutor, meeting: Me
     assert two.result(DEADLINE) == "two"
 
 
-def test_killing_a_waiting_task_cancels_it_without_killing_anybody(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
+def test_killing_a_waiting_task_cancels_it_without_killing_anybody(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+) -> None:
     running = single.submit(workload.attend, meeting.address, "running")
     guest = meeting.next()
     tasks = [single.submit(workload.note, journal, number) for number in range(20)]
@@ -388,9 +437,13 @@ def test_a_killed_task_is_not_retried(single: CondaEnvExecutor, meeting: Meeting
     assert meeting.uninvited() == []
 
 
-def test_killing_races_with_the_end_and_harms_no_neighbour(executor: CondaEnvExecutor, stress_rng: random.Random) -> None:
+def test_killing_races_with_the_end_and_harms_no_neighbour(
+    executor: CondaEnvExecutor, stress_rng: random.Random
+) -> None:
     for _ in range(40):
-        tasks = [executor.submit(workload.spin_a_little, stress_rng.uniform(0, 400)) for _ in range(12)]
+        tasks = [
+            executor.submit(workload.spin_a_little, stress_rng.uniform(0, 400)) for _ in range(12)
+        ]
         victim = stress_rng.choice(tasks)
         for _ in range(stress_rng.randrange(3000)):
             pass
@@ -404,7 +457,9 @@ def test_killing_races_with_the_end_and_harms_no_neighbour(executor: CondaEnvExe
 # --------------------------------------------------------------------------------------------------------- shutdown
 
 
-def test_cancel_futures_cancels_what_waits_and_finishes_what_runs(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_cancel_futures_cancels_what_waits_and_finishes_what_runs(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     executor = make()
     running = executor.submit(workload.attend, meeting.address, "running")
     guest = meeting.next()
@@ -444,7 +499,9 @@ def test_ctrl_c_in_with_stops_a_cooperative_task(host: Callable[..., Host], jour
     assert journal.read_text() == ""
 
 
-def test_ctrl_c_in_with_interrupts_what_does_not_look(host: Callable[..., Host], journal: Path) -> None:
+def test_ctrl_c_in_with_interrupts_what_does_not_look(
+    host: Callable[..., Host], journal: Path
+) -> None:
     process = host("interrupted", "sleeping", journal, 0.3)
     assert process.line() == "ready"
     process.interrupt()
@@ -455,7 +512,9 @@ def test_ctrl_c_in_with_interrupts_what_does_not_look(host: Callable[..., Host],
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_with_takes_five_seconds_and_five_more(host: Callable[..., Host], journal: Path) -> None:
+def test_ctrl_c_in_with_takes_five_seconds_and_five_more(
+    host: Callable[..., Host], journal: Path
+) -> None:
     process = host("interrupted", "stubborn", journal, 5.0)
     assert process.line() == "ready"
     began = time.monotonic()
@@ -483,7 +542,8 @@ def test_a_second_ctrl_c_kills_at_once(host: Callable[..., Host], journal: Path)
     assert process.line() == "ready"
     began = time.monotonic()
     process.interrupt()
-    # Nothing announces that the host has begun to wait for its workers; a second one that comes too early is an ordinary first one.
+    # Nothing announces that the host has begun to wait for its workers; a second one that comes too
+    # early is an ordinary first one.
     time.sleep(0.5)
     process.interrupt()
     process.finish()

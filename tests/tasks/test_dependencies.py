@@ -1,4 +1,7 @@
-"""Tasks as arguments of tasks: they wait holding no worker, and failure and cancellation pass on, in one direction."""
+"""Tasks as arguments of tasks.
+
+They wait holding no worker, and failure and cancellation pass on, in one direction.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ def test_others_run_while_a_dependant_waits(executor: CondaEnvExecutor, meeting:
     first = executor.submit(workload.attend, meeting.address, 1)
     guest = meeting.next()
     dependants = [executor.submit(workload.add, first, number) for number in range(10)]
-    assert [executor.submit(workload.add, number).result(DEADLINE) for number in range(20)] == list(range(20))
+    assert [executor.submit(workload.add, number).result(DEADLINE) for number in range(20)] == list(
+        range(20)
+    )
     assert not any(task.done() for task in dependants)
     guest.release()
     assert [task.result(DEADLINE) for task in dependants] == list(range(1, 11))
@@ -67,7 +72,10 @@ def test_a_diamond_with_one_worker(single: CondaEnvExecutor) -> None:
 def test_submitted_in_any_order_it_never_deadlocks(single: CondaEnvExecutor) -> None:
     """The dependants come first: they are held back, and hold nobody back."""
     roots = [single.options(start=False).submit(workload.add, number) for number in range(30)]
-    dependants = [single.submit(workload.add, root, other) for root, other in zip(roots, reversed(roots), strict=True)]
+    dependants = [
+        single.submit(workload.add, root, other)
+        for root, other in zip(roots, reversed(roots), strict=True)
+    ]
     assert [task.result(DEADLINE) for task in dependants] == [29] * 30
     assert all(root.done() for root in roots), "an unstarted dependency is started"
 
@@ -81,7 +89,9 @@ def test_a_dependant_that_is_not_started_starts_nothing(single: CondaEnvExecutor
     assert root.done()
 
 
-def test_starting_a_waiting_dependant_again_changes_nothing(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_starting_a_waiting_dependant_again_changes_nothing(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     root = single.submit(workload.attend, meeting.address, 1)
     guest = meeting.next()
     waiting = single.options(start=False).submit(workload.add, root, 1)
@@ -105,7 +115,9 @@ def test_map_tasks(single: CondaEnvExecutor) -> None:
 def test_submit_script(single: CondaEnvExecutor, tmp_path: Path) -> None:
     """Arguments of a script are texts; a task among them is replaced by the text of its result."""
     script = tmp_path / "script.py"
-    script.write_text("import sys, pathlib\npathlib.Path(sys.argv[1]).write_text(','.join(sys.argv[2:]))\n")
+    script.write_text(
+        "import sys, pathlib\npathlib.Path(sys.argv[1]).write_text(','.join(sys.argv[2:]))\n"
+    )
     result = single.submit(workload.add, 40, 2)
     task = single.submit_script(script, [str(tmp_path / "out"), result, "end"])  # type: ignore[list-item]
     assert task.result(DEADLINE) is None
@@ -120,7 +132,9 @@ def test_across_executors(make: Callable[..., CondaEnvExecutor]) -> None:
     assert task.result(DEADLINE) == 21
 
 
-def test_across_executors_the_other_one_may_be_shut_down(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_across_executors_the_other_one_may_be_shut_down(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     one, two = make(), make()
     first = one.submit(workload.attend, meeting.address, 1)
     guest = meeting.next()
@@ -138,7 +152,9 @@ def test_objects_pass_through_the_host(single: CondaEnvExecutor) -> None:
 
 def test_with_options_of_its_own(single: CondaEnvExecutor, journal: Path) -> None:
     first = single.submit(workload.add, 3)
-    task = single.options(name="named", retries=3, retry_on=OSError).submit(workload.fail_until, journal, first)
+    task = single.options(name="named", retries=3, retry_on=OSError).submit(
+        workload.fail_until, journal, first
+    )
     assert task.result(DEADLINE) == 3
     assert (task.name, task.attempt) == ("named", 3)
 
@@ -174,7 +190,9 @@ def test_failure_passes_along_a_chain(single: CondaEnvExecutor) -> None:
     assert isinstance(error, ValueError)
 
 
-def test_a_cancelled_dependency_cancels_the_dependant(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_cancelled_dependency_cancels_the_dependant(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     single.submit(workload.attend, meeting.address, "first")
     meeting.next()
     recorder = Recorder()
@@ -191,7 +209,9 @@ def test_a_cancelled_dependency_cancels_the_dependant(single: CondaEnvExecutor, 
     assert recorder.types == [TaskEventType.CANCELATION]
 
 
-def test_cancelling_the_dependant_leaves_the_dependency_alone(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
+def test_cancelling_the_dependant_leaves_the_dependency_alone(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+) -> None:
     root = single.submit(workload.attend, meeting.address, "root")
     guest = meeting.next()
     dependant = single.submit(workload.note, journal, root)
@@ -206,7 +226,9 @@ def test_cancelling_the_dependant_leaves_the_dependency_alone(single: CondaEnvEx
     assert journal.read_text() == ""
 
 
-def test_killing_the_dependant_leaves_the_dependency_alone(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_killing_the_dependant_leaves_the_dependency_alone(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     root = single.submit(workload.attend, meeting.address, "root")
     guest = meeting.next()
     dependant = single.submit(workload.add, root)
@@ -216,7 +238,9 @@ def test_killing_the_dependant_leaves_the_dependency_alone(single: CondaEnvExecu
     assert root.result(DEADLINE) == "root"
 
 
-def test_an_arguments_own_trouble_with_pickling_is_the_dependants_failure(single: CondaEnvExecutor) -> None:
+def test_an_arguments_own_trouble_with_pickling_is_the_dependants_failure(
+    single: CondaEnvExecutor,
+) -> None:
     import threading
 
     root = single.submit(workload.add, 1)
@@ -231,13 +255,23 @@ def test_a_dependency_whose_result_cannot_be_unpickled(single: CondaEnvExecutor)
     assert isinstance(dependant.exception(DEADLINE), DependencyFailed)
 
 
-@pytest.mark.parametrize("nest", [lambda t: [t], lambda t: (1, t), lambda t: {"key": t}, lambda t: {t}], ids=["list", "tuple", "dict", "set"])
+@pytest.mark.parametrize(
+    "nest",
+    [lambda t: [t], lambda t: (1, t), lambda t: {"key": t}, lambda t: {t}],
+    ids=["list", "tuple", "dict", "set"],
+)
 @pytest.mark.parametrize("finished", [False, True])
-def test_a_nested_task_is_a_type_error_on_the_task(single: CondaEnvExecutor, nest: Callable[[object], object], finished: bool) -> None:
+def test_a_nested_task_is_a_type_error_on_the_task(
+    single: CondaEnvExecutor, nest: Callable[[object], object], finished: bool
+) -> None:
     root = single.submit(workload.add, 1)
     if finished:
         root.wait_for(DEADLINE)
-    for args, kwargs in (((nest(root),), {}), ((1,), {"right": nest(root)}), ((root, nest(root)), {})):
+    for args, kwargs in (
+        ((nest(root),), {}),
+        ((1,), {"right": nest(root)}),
+        ((root, nest(root)), {}),
+    ):
         error = single.submit(workload.add, *args, **kwargs).exception(DEADLINE)
         assert isinstance(error, TypeError)
         assert "result()" in str(error)
@@ -260,7 +294,9 @@ def test_map_does_not_wait_for_tasks_of_a_foreign_kind(single: CondaEnvExecutor)
 # ----------------------------------------------------------------------------------------------------------- shutdown
 
 
-def test_shutdown_right_after_submitting_a_chain_finishes_it(make: Callable[..., CondaEnvExecutor]) -> None:
+def test_shutdown_right_after_submitting_a_chain_finishes_it(
+    make: Callable[..., CondaEnvExecutor],
+) -> None:
     executor = make()
     task = executor.submit(workload.add, 0)
     for _ in range(50):
@@ -269,8 +305,13 @@ def test_shutdown_right_after_submitting_a_chain_finishes_it(make: Callable[...,
     assert task.result(0) == 50
 
 
-def test_shutdown_with_objects_in_the_chain_finishes_it(make: Callable[..., CondaEnvExecutor]) -> None:
-    """These results are unpickled on another thread, and the dependants pickled on one: the pool waits for that."""
+def test_shutdown_with_objects_in_the_chain_finishes_it(
+    make: Callable[..., CondaEnvExecutor],
+) -> None:
+    """These results are unpickled on another thread, and the dependants pickled on one.
+
+    The pool waits for that.
+    """
     for _ in range(5):
         with make(2) as executor:
             task = executor.submit(workload.hold, 1)
@@ -279,7 +320,9 @@ def test_shutdown_with_objects_in_the_chain_finishes_it(make: Callable[..., Cond
         assert len(task.result(0).data) == 11
 
 
-def test_cancel_futures_cancels_the_dependants(make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path) -> None:
+def test_cancel_futures_cancels_the_dependants(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path
+) -> None:
     executor = make()
     root = executor.submit(workload.attend, meeting.address, "root")
     guest = meeting.next()
@@ -293,7 +336,9 @@ def test_cancel_futures_cancels_the_dependants(make: Callable[..., CondaEnvExecu
     assert journal.read_text() == ""
 
 
-def test_kill_workers_cancels_the_dependants(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_kill_workers_cancels_the_dependants(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     executor = make()
     root = executor.submit(workload.attend, meeting.address, "root")
     meeting.next()
@@ -304,7 +349,9 @@ def test_kill_workers_cancels_the_dependants(make: Callable[..., CondaEnvExecuto
     assert dependant.status in (CANCELED, TaskStatus.FAILED)
 
 
-def test_an_unstarted_dependency_of_a_foreign_executor_that_is_gone(make: Callable[..., CondaEnvExecutor]) -> None:
+def test_an_unstarted_dependency_of_a_foreign_executor_that_is_gone(
+    make: Callable[..., CondaEnvExecutor],
+) -> None:
     one, two = make(), make()
     root = one.options(start=False).submit(workload.add, 1)
     one.shutdown()
@@ -312,7 +359,10 @@ def test_an_unstarted_dependency_of_a_foreign_executor_that_is_gone(make: Callab
     try:
         dependant = two.submit(workload.add, root)
     except RuntimeError:
-        pytest.fail("the dependant belongs to an executor that is open; it is cancelled as its dependency is")
+        pytest.fail(
+            "the dependant belongs to an executor that is open; it is cancelled as its "
+            "dependency is"
+        )
     assert dependant.wait_for(DEADLINE).status is CANCELED
     assert two.wait_all(DEADLINE)
 
@@ -360,7 +410,9 @@ def test_dependencies_under_stress(executor: CondaEnvExecutor, stress_rng: objec
         if rng.random() < 0.03:
             tasks.append(executor.submit(workload.fail))
         else:
-            tasks.append(executor.options(start=rng.random() > 0.1).submit(max, number, number - 1, *parents))
+            tasks.append(
+                executor.options(start=rng.random() > 0.1).submit(max, number, number - 1, *parents)
+            )
         if rng.random() < 0.03:
             rng.choice(tasks).cancel()
     for task in tasks:

@@ -33,7 +33,9 @@ def test_a_timeout_that_is_not_needed_changes_nothing(single: CondaEnvExecutor) 
     assert [task.result() for task in tasks] == list(range(10))
 
 
-def test_after_the_timeout_what_waits_is_cancelled_and_what_runs_is_asked(single: CondaEnvExecutor) -> None:
+def test_after_the_timeout_what_waits_is_cancelled_and_what_runs_is_asked(
+    single: CondaEnvExecutor,
+) -> None:
     running = single.submit(workload.cooperate_by_update)
     waiting = single.submit(workload.add, 1)
     unstarted = single.options(start=False).submit(workload.add, 1)
@@ -75,14 +77,20 @@ def test_an_executor_that_was_never_used_ends_at_once(single: CondaEnvExecutor) 
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize(("timeout", "error"), [("1", TypeError), (True, TypeError), (float("nan"), ValueError)], ids=str)
-def test_a_wrong_timeout_is_refused_and_nothing_is_shut_down(single: CondaEnvExecutor, timeout: object, error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("timeout", "error"), [("1", TypeError), (True, TypeError), (float("nan"), ValueError)], ids=str
+)
+def test_a_wrong_timeout_is_refused_and_nothing_is_shut_down(
+    single: CondaEnvExecutor, timeout: object, error: type[Exception]
+) -> None:
     with pytest.raises(error, match="timeout"):
         single.shutdown(timeout=timeout)  # type: ignore[arg-type]
     assert single.submit(workload.add, 1).result(DEADLINE) == 1
 
 
-def test_a_view_with_a_timeout_ends_its_own_tasks_only(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_a_view_with_a_timeout_ends_its_own_tasks_only(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     executor = make(2)
     view = executor.options(name="view")
     mine = view.submit(workload.cooperate_by_update)
@@ -95,7 +103,9 @@ def test_a_view_with_a_timeout_ends_its_own_tasks_only(make: Callable[..., Conda
     other.result(DEADLINE)
 
 
-def test_a_view_says_why_it_killed_a_task(make: Callable[..., CondaEnvExecutor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_says_why_it_killed_a_task(
+    make: Callable[..., CondaEnvExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("wetlands_executor.views.KILL_AFTER", 0.1)
     view = make(1).options(name="view")
     task = view.submit(time.sleep, 60)
@@ -132,7 +142,9 @@ def test_cancel_futures_leaves_a_reason(single: CondaEnvExecutor, meeting: Meeti
 
 
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
-def test_the_end_of_all_workers_leaves_a_reason(single: CondaEnvExecutor, meeting: Meeting, method: str) -> None:
+def test_the_end_of_all_workers_leaves_a_reason(
+    single: CondaEnvExecutor, meeting: Meeting, method: str
+) -> None:
     running = single.submit(workload.attend, meeting.address, "in")
     meeting.next()
     waiting = single.submit(workload.add, 1)
@@ -167,7 +179,9 @@ def test_an_awaited_task_says_why(single: CondaEnvExecutor) -> None:
     async def main() -> None:
         await task
 
-    with pytest.raises(asyncio.CancelledError, match="the executor was shut down before the task was started"):
+    with pytest.raises(
+        asyncio.CancelledError, match="the executor was shut down before the task was started"
+    ):
         asyncio.run(main())
 
 
@@ -175,7 +189,9 @@ def test_an_awaited_task_says_why(single: CondaEnvExecutor) -> None:
 
 
 @pytest.mark.parametrize("how", ["inside", "ends", "handler"])
-def test_a_signal_ends_an_async_block_as_a_with_block(host: Callable[..., Host], journal: Path, how: str) -> None:
+def test_a_signal_ends_an_async_block_as_a_with_block(
+    host: Callable[..., Host], journal: Path, how: str
+) -> None:
     """What has not started is cancelled, and not run first; what runs is asked to stop."""
     process = host("interrupted_async", "cooperative", journal, 5.0, how)
     assert process.line() == "ready"
@@ -191,7 +207,9 @@ def test_a_signal_ends_an_async_block_as_a_with_block(host: Callable[..., Host],
     assert journal.read_text() == ""
 
 
-def test_an_async_block_interrupts_what_does_not_look(host: Callable[..., Host], journal: Path) -> None:
+def test_an_async_block_interrupts_what_does_not_look(
+    host: Callable[..., Host], journal: Path
+) -> None:
     process = host("interrupted_async", "sleeping", journal, 0.3, "inside")
     assert process.line() == "ready"
     process.interrupt()
@@ -201,7 +219,9 @@ def test_an_async_block_interrupts_what_does_not_look(host: Callable[..., Host],
     assert journal.read_text() == "interrupted running\n"
 
 
-def test_a_second_cancellation_kills_at_once(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_a_second_cancellation_kills_at_once(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     executor = make()
 
     async def main() -> float:
@@ -214,7 +234,8 @@ def test_a_second_cancellation_kills_at_once(make: Callable[..., CondaEnvExecuto
                 begun.set()
 
         task = asyncio.ensure_future(block())
-        await begun.wait()  # in the same step of the loop the block has begun to wait for the end of its executor
+        # in the same step of the loop the block has begun to wait for the end of its executor
+        await begun.wait()
         began = time.monotonic()
         for _ in range(2):
             task.cancel()
@@ -257,8 +278,13 @@ def test_the_loop_goes_on_while_a_block_ends(single: CondaEnvExecutor, meeting: 
     assert asyncio.run(main()) >= 5
 
 
-def test_an_awaited_task_that_was_cancelled_is_no_end_of_the_block(single: CondaEnvExecutor) -> None:
-    """It raises the same exception as the cancellation of the block; what was submitted is finished all the same (Python 3.11)."""
+def test_an_awaited_task_that_was_cancelled_is_no_end_of_the_block(
+    single: CondaEnvExecutor,
+) -> None:
+    """It raises the same exception as the cancellation of the block.
+
+    What was submitted is finished all the same (Python 3.11).
+    """
     if not hasattr(asyncio.Task, "cancelling"):
         pytest.skip("Python 3.10 cannot tell them apart")
 

@@ -1,4 +1,7 @@
-"""Listeners: who is told what, in which order, once; and whom a slow or broken listener may harm: nobody."""
+"""Listeners: who is told what, in which order, once; and whom a slow or broken listener may harm.
+
+Nobody.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,11 @@ from wetlands_executor.pool.direct import DirectSend
 from wetlands_executor.pool.worker_process import WorkerProcess
 
 STARTED, UPDATE = TaskEventType.STARTED, TaskEventType.UPDATE
-COMPLETION, FAILURE, CANCELATION = TaskEventType.COMPLETION, TaskEventType.FAILURE, TaskEventType.CANCELATION
+COMPLETION, FAILURE, CANCELATION = (
+    TaskEventType.COMPLETION,
+    TaskEventType.FAILURE,
+    TaskEventType.CANCELATION,
+)
 
 
 def test_the_events_of_a_completed_task(single: CondaEnvExecutor) -> None:
@@ -29,7 +36,8 @@ def test_the_events_of_a_completed_task(single: CondaEnvExecutor) -> None:
     assert task.listen(recorder) is task
     event = recorder.wait_for_end()
     assert recorder.types[-1] is COMPLETION
-    assert recorder.types in ([STARTED, COMPLETION], [COMPLETION])  # the second one: it had finished before anybody listened
+    # the second one: it had finished before anybody listened
+    assert recorder.types in ([STARTED, COMPLETION], [COMPLETION])
     assert event.task is task
     assert task.created_at - 0.05 <= event.timestamp <= time.time()
 
@@ -52,7 +60,9 @@ def test_a_task_that_never_ran_has_no_started(single: CondaEnvExecutor, meeting:
     assert recorder.types == [CANCELATION]
 
 
-def test_started_comes_when_a_worker_took_it_not_before(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_started_comes_when_a_worker_took_it_not_before(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     single.submit(workload.attend, meeting.address, "first")
     first = meeting.next()
     recorder = Recorder()
@@ -101,7 +111,9 @@ def test_started_comes_if_the_worker_took_it_at_that_moment(
     assert recorder.types == [STARTED, COMPLETION]
 
 
-def test_a_listener_that_comes_while_the_task_runs_gets_started_first(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_listener_that_comes_while_the_task_runs_gets_started_first(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
     recorder = Recorder()
@@ -123,9 +135,13 @@ def test_updates_carry_their_own_snapshots(single: CondaEnvExecutor, meeting: Me
     guest.release()
     guest = meeting.next()
     second = recorder.wait(lambda event: "b" in event.outputs)
-    assert (second.message, second.current, second.maximum) == ("second", 2, 4), "what is not given stays"
+    assert (second.message, second.current, second.maximum) == ("second", 2, 4), (
+        "what is not given stays"
+    )
     assert dict(second.outputs) == {"b": [2], "c": {"three": 3}}, "only the new ones"
-    assert (first.message, dict(first.outputs).get("b")) == ("first", None), "an event does not change any more"
+    assert (first.message, dict(first.outputs).get("b")) == ("first", None), (
+        "an event does not change any more"
+    )
     assert task.outputs == {"a": 1, "b": [2], "c": {"three": 3}}
     assert not task.done()
     guest.release()
@@ -157,7 +173,9 @@ def test_the_terminal_event_knows_the_last_report(single: CondaEnvExecutor) -> N
 
 
 @pytest.mark.parametrize("kind", [COMPLETION, FAILURE, CANCELATION])
-def test_a_late_listener_gets_the_terminal_event_once(single: CondaEnvExecutor, meeting: Meeting, kind: TaskEventType) -> None:
+def test_a_late_listener_gets_the_terminal_event_once(
+    single: CondaEnvExecutor, meeting: Meeting, kind: TaskEventType
+) -> None:
     if kind is CANCELATION:
         single.submit(workload.attend, meeting.address, "first")
         meeting.next()
@@ -184,7 +202,9 @@ def _quiet(executor: CondaEnvExecutor, task: object) -> None:
     assert last.wait(DEADLINE)
 
 
-def test_a_callback_that_exits_skips_none_behind_it(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_callback_that_exits_skips_none_behind_it(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.submit(workload.attend, meeting.address, "in")
     called: list[int] = []
     last = threading.Event()
@@ -201,7 +221,9 @@ def test_a_callback_that_exits_skips_none_behind_it(single: CondaEnvExecutor, me
     assert called == [1, 2]
 
 
-def test_listening_races_with_the_end_and_the_terminal_event_comes_once(single: CondaEnvExecutor) -> None:
+def test_listening_races_with_the_end_and_the_terminal_event_comes_once(
+    single: CondaEnvExecutor,
+) -> None:
     recorders = []
     for _ in range(300):
         task = single.submit(workload.add, 1)
@@ -287,7 +309,9 @@ def test_dispatch_takes_the_events_elsewhere(single: CondaEnvExecutor) -> None:
 
     events: queue.Queue[tuple[Callable[[TaskEvent], object], TaskEvent]] = queue.Queue()
     recorder = Recorder()
-    single.options(start=False).submit(workload.add, 1).listen(recorder, dispatch=lambda callback, event: events.put((callback, event))).start()
+    single.options(start=False).submit(workload.add, 1).listen(
+        recorder, dispatch=lambda callback, event: events.put((callback, event))
+    ).start()
     got = []
     while not got or not got[-1].type.is_terminal:
         callback, event = events.get(timeout=DEADLINE)
@@ -307,7 +331,9 @@ def test_the_replayed_event_goes_through_dispatch_too(single: CondaEnvExecutor) 
     assert recorder.types == []
 
 
-def test_a_dispatch_that_raises_is_logged(single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dispatch_that_raises_is_logged(
+    single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
     def dispatch(_callback: object, _event: object) -> None:
         raise RuntimeError("the window is gone")
 
@@ -322,11 +348,15 @@ def test_a_dispatch_that_raises_is_logged(single: CondaEnvExecutor, caplog: pyte
 
 
 @pytest.mark.parametrize("kind", [COMPLETION, FAILURE, CANCELATION])
-def test_state_then_listeners_then_callbacks(single: CondaEnvExecutor, meeting: Meeting, kind: TaskEventType) -> None:
+def test_state_then_listeners_then_callbacks(
+    single: CondaEnvExecutor, meeting: Meeting, kind: TaskEventType
+) -> None:
     if kind is CANCELATION:
         task = single.submit(workload.cooperate, meeting.address, "in")
     else:
-        task = single.submit(workload.attend_and_raise if kind is FAILURE else workload.attend, meeting.address, "in")
+        task = single.submit(
+            workload.attend_and_raise if kind is FAILURE else workload.attend, meeting.address, "in"
+        )
     guest = meeting.next()
     order: list[tuple[str, bool]] = []
     last = threading.Event()
@@ -344,7 +374,13 @@ def test_state_then_listeners_then_callbacks(single: CondaEnvExecutor, meeting: 
 def test_a_listener_sees_the_final_state(single: CondaEnvExecutor) -> None:
     seen: list[object] = []
     task = single.options(start=False).submit(workload.report, 3)
-    task.listen(lambda event: seen.append((event.task.status, event.task.result(0), event.task.outputs)) if event.type is COMPLETION else None)
+    task.listen(
+        lambda event: (
+            seen.append((event.task.status, event.task.result(0), event.task.outputs))
+            if event.type is COMPLETION
+            else None
+        )
+    )
     recorder = Recorder()
     task.listen(recorder).start()
     recorder.wait_for_end()
@@ -407,7 +443,9 @@ def test_a_blocking_callback_delays_nobody_else(executor: CondaEnvExecutor, jour
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["of a task", "of the executor"])
-def test_a_blocking_listener_delays_nobody_else(executor: CondaEnvExecutor, journal: Path, whole: bool) -> None:
+def test_a_blocking_listener_delays_nobody_else(
+    executor: CondaEnvExecutor, journal: Path, whole: bool
+) -> None:
     latch = Latch()
     if whole:
         executor.listen(latch)
@@ -418,7 +456,10 @@ def test_a_blocking_listener_delays_nobody_else(executor: CondaEnvExecutor, jour
 
 
 def _assert_everything_goes_on(executor: CondaEnvExecutor, journal: Path) -> None:
-    """Result, wait, as_completed, await, dependency, retry, cancel, crash, wait_all: none waits for a user's callback."""
+    """Result, wait, as_completed, await, dependency, retry, cancel, crash, wait_all.
+
+    None waits for a user's callback.
+    """
     import asyncio
 
     assert executor.submit(workload.add, 1, 2).result(DEADLINE) == 3
@@ -429,14 +470,40 @@ def _assert_everything_goes_on(executor: CondaEnvExecutor, journal: Path) -> Non
 
     async def main() -> None:
         assert await asyncio.wait_for(asyncio.ensure_future(_await(executor)), DEADLINE) == 3
-        assert await asyncio.wait_for(asyncio.wrap_future(executor.submit(workload.add, 1, 2)), DEADLINE) == 3
-        kinds = [event.type async for event in executor.options(start=False).submit(workload.report, 2).start().events()]
+        assert (
+            await asyncio.wait_for(
+                asyncio.wrap_future(executor.submit(workload.add, 1, 2)), DEADLINE
+            )
+            == 3
+        )
+        kinds = [
+            event.type
+            async for event in executor.options(start=False)
+            .submit(workload.report, 2)
+            .start()
+            .events()
+        ]
         assert kinds[-1] is COMPLETION
 
     asyncio.run(main())
-    assert executor.submit(workload.add, executor.submit(workload.add, 1), right=executor.submit(workload.add, 2)).result(DEADLINE) == 3
-    assert executor.options(retries=5, retry_on=OSError).submit(workload.fail_until, journal, 3).result(DEADLINE) == 3
-    assert executor.options(retries=1).submit(workload.die_until, journal.with_name("deaths"), 2).result(DEADLINE) == 2
+    assert (
+        executor.submit(
+            workload.add, executor.submit(workload.add, 1), right=executor.submit(workload.add, 2)
+        ).result(DEADLINE)
+        == 3
+    )
+    assert (
+        executor.options(retries=5, retry_on=OSError)
+        .submit(workload.fail_until, journal, 3)
+        .result(DEADLINE)
+        == 3
+    )
+    assert (
+        executor.options(retries=1)
+        .submit(workload.die_until, journal.with_name("deaths"), 2)
+        .result(DEADLINE)
+        == 2
+    )
     assert executor.wait_all(DEADLINE)
     assert executor.is_responsive()
 
@@ -516,7 +583,9 @@ def test_events_of_many_tasks_are_in_order_for_each(executor: CondaEnvExecutor) 
 # ------------------------------------------------------------------------------------------------------ of the executor
 
 
-def test_the_executor_tells_of_all_tasks_from_now_on(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_the_executor_tells_of_all_tasks_from_now_on(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     before = single.submit(workload.add, 1).wait_for(DEADLINE)
     recorder = Recorder()
     assert single.listen(recorder) is single
@@ -533,7 +602,9 @@ def test_the_executor_tells_of_all_tasks_from_now_on(single: CondaEnvExecutor, m
     assert len(recorder.events) == count
 
 
-def test_the_executor_tells_of_a_task_that_was_running_already(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_the_executor_tells_of_a_task_that_was_running_already(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
     recorder = Recorder()

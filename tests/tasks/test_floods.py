@@ -22,7 +22,9 @@ class Window:
     """The event queue of a GUI: it takes events at once, and handles one when the test says so."""
 
     def __init__(self) -> None:
-        self.queue: queue.SimpleQueue[tuple[Callable[[TaskEvent], object], TaskEvent]] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[tuple[Callable[[TaskEvent], object], TaskEvent]] = (
+            queue.SimpleQueue()
+        )
 
     def dispatch(self, callback: Callable[[TaskEvent], object], event: TaskEvent) -> None:
         self.queue.put((callback, event))
@@ -49,7 +51,9 @@ def flood(address: Any, count: int, task: Any) -> int:
     return count
 
 
-def test_one_update_is_under_way_and_the_end_comes_next(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_one_update_is_under_way_and_the_end_comes_next(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     window, seen = Window(), Recorder()
     task = single.submit(flood, meeting.address, 2000)
     ends = Recorder()
@@ -71,9 +75,13 @@ def test_one_update_is_under_way_and_the_end_comes_next(single: CondaEnvExecutor
     assert seen.types == [event.type for event in events]
 
 
-def test_the_next_update_comes_when_one_was_handled(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_the_next_update_comes_when_one_was_handled(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     window = Window()
-    task = single.submit(workload.report_twice, meeting.address).listen(Recorder(), dispatch=window.dispatch)
+    task = single.submit(workload.report_twice, meeting.address).listen(
+        Recorder(), dispatch=window.dispatch
+    )
     guest = meeting.next()
     assert window.handle().type is TaskEventType.STARTED
     first = window.handle()
@@ -90,7 +98,9 @@ def test_the_next_update_comes_when_one_was_handled(single: CondaEnvExecutor, me
 
 
 @pytest.mark.parametrize("keeps", [False, True], ids=["dropped", "kept for ever"])
-def test_a_dispatch_that_never_calls_back_gets_the_end_all_the_same(single: CondaEnvExecutor, meeting: Meeting, keeps: bool) -> None:
+def test_a_dispatch_that_never_calls_back_gets_the_end_all_the_same(
+    single: CondaEnvExecutor, meeting: Meeting, keeps: bool
+) -> None:
     got: list[TaskEventType] = []
     kept: list[Any] = []
 
@@ -113,7 +123,9 @@ def test_a_dispatch_that_never_calls_back_gets_the_end_all_the_same(single: Cond
     assert not listener._held, "nothing waits"
 
 
-def test_updates_of_all_tasks_take_turns(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_updates_of_all_tasks_take_turns(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     executor = make(2)
     window, seen = Window(), Recorder()
     ends = Recorder()
@@ -133,13 +145,18 @@ def test_updates_of_all_tasks_take_turns(make: Callable[..., CondaEnvExecutor], 
     assert not executor._pool.listeners, "the callback given to listen is the one to remove"
 
 
-def test_the_callback_in_dispatch_is_equal_to_the_one_that_was_given(single: CondaEnvExecutor) -> None:
+def test_the_callback_in_dispatch_is_equal_to_the_one_that_was_given(
+    single: CondaEnvExecutor,
+) -> None:
     got: list[Any] = []
     recorder = Recorder()
     task = single.submit(workload.add, 1)
     task.listen(recorder, dispatch=lambda callback, event: got.append(callback) or callback(event))  # type: ignore[func-returns-value]
     recorder.wait_for_end()
-    assert all(callback == recorder and recorder == callback and hash(callback) == hash(recorder) for callback in got)
+    assert all(
+        callback == recorder and recorder == callback and hash(callback) == hash(recorder)
+        for callback in got
+    )
 
 
 class TclError(Exception):
@@ -160,11 +177,19 @@ GONE = [
 
 @pytest.mark.parametrize(
     ("where", "error"),
-    [("callback", GONE[0]), *(("dispatch", error) for error in GONE[1:3]), *(("callback behind dispatch", error) for error in GONE[3:])],
+    [
+        ("callback", GONE[0]),
+        *(("dispatch", error) for error in GONE[1:3]),
+        *(("callback behind dispatch", error) for error in GONE[3:]),
+    ],
     ids=lambda value: str(value)[:24],
 )
 def test_a_listener_whose_window_is_gone_is_logged_once(
-    single: CondaEnvExecutor, meeting: Meeting, caplog: pytest.LogCaptureFixture, where: str, error: Exception
+    single: CondaEnvExecutor,
+    meeting: Meeting,
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+    error: Exception,
 ) -> None:
     calls: list[TaskEventType] = []
 
@@ -188,8 +213,13 @@ def test_a_listener_whose_window_is_gone_is_logged_once(
     assert len([record for record in caplog.records if "gone" in record.getMessage()]) == 1
 
 
-@pytest.mark.parametrize("error", [RuntimeError("main thread is not in main loop"), ValueError("deleted"), TypeError("closed")])
-def test_other_errors_are_logged_each_time(single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("main thread is not in main loop"), ValueError("deleted"), TypeError("closed")],
+)
+def test_other_errors_are_logged_each_time(
+    single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
     calls: list[TaskEventType] = []
 
     def fail(event: TaskEvent) -> None:
@@ -202,7 +232,9 @@ def test_other_errors_are_logged_each_time(single: CondaEnvExecutor, caplog: pyt
         other.wait_for_end()
         drain_callbacks(single)
     assert calls[-1] is COMPLETION
-    assert len(calls) == len([record for record in caplog.records if "exception in a listener" in record.getMessage()])
+    assert len(calls) == len(
+        [record for record in caplog.records if "exception in a listener" in record.getMessage()]
+    )
 
 
 def test_events_can_be_hashed(single: CondaEnvExecutor, meeting: Meeting) -> None:

@@ -15,7 +15,13 @@ from tests.support.interpreters import Interpreter
 from tests.support.meeting import DEADLINE, Meeting
 from tests.support.recorder import Latch, Recorder
 from tests.tasks import workload
-from wetlands_executor import CondaEnvExecutor, RemoteTaskHandle, TaskEventType, TaskStatus, current_task
+from wetlands_executor import (
+    CondaEnvExecutor,
+    RemoteTaskHandle,
+    TaskEventType,
+    TaskStatus,
+    current_task,
+)
 
 UPDATE = TaskEventType.UPDATE
 
@@ -111,7 +117,9 @@ def test_an_initializer_has_no_task(make: Callable[..., CondaEnvExecutor]) -> No
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take this checkout off ``sys.path``, so that it does not travel to the workers as a project folder."""
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if Path(path or ".").resolve() != ROOT])
+    monkeypatch.setattr(
+        sys, "path", [path for path in sys.path if Path(path or ".").resolve() != ROOT]
+    )
 
 
 FOREIGN = """
@@ -141,7 +149,10 @@ def submodule():
 
 
 def test_current_task_where_nothing_is_installed(
-    make: Callable[..., CondaEnvExecutor], anypython: Interpreter, tmp_path: Path, nothing_installed: None
+    make: Callable[..., CondaEnvExecutor],
+    anypython: Interpreter,
+    tmp_path: Path,
+    nothing_installed: None,
 ) -> None:
     module = tmp_path / "foreign.py"
     module.write_text(FOREIGN)
@@ -161,7 +172,10 @@ def test_current_task_where_nothing_is_installed(
 def test_current_task_where_the_hosts_package_is_found_but_cannot_be_imported(
     make: Callable[..., CondaEnvExecutor], anypython: Interpreter, tmp_path: Path
 ) -> None:
-    """The host runs from a checkout (or an editable installation): the folder travels, its requirements do not."""
+    """The host runs from a checkout (or an editable installation).
+
+    The folder travels, its requirements do not.
+    """
     module = tmp_path / "foreign.py"
     module.write_text(FOREIGN)
     task = make(env=str(anypython.path)).submit(f"{module}:deep")
@@ -173,22 +187,32 @@ def test_current_task_where_the_hosts_package_is_found_but_cannot_be_imported(
 
 def test_the_real_package_is_used_where_it_can_be_imported(single: CondaEnvExecutor) -> None:
     origin = single.submit(workload.origin_of_package).result(DEADLINE)
-    # This checkout's, or the copy that is installed in the environment (which comes first there); in any case no stand-in.
+    # This checkout's, or the copy that is installed in the environment (which comes first there);
+    # in any case no stand-in.
     assert Path(origin).name == "__init__.py"
     assert Path(origin).parent.name == "wetlands_executor"
     assert Path(origin).is_file()
     assert single.submit(workload.deep).result(DEADLINE)
 
 
-def test_the_handle_in_every_version_of_python(make: Callable[..., CondaEnvExecutor], anypython: Interpreter) -> None:
+def test_the_handle_in_every_version_of_python(
+    make: Callable[..., CondaEnvExecutor], anypython: Interpreter
+) -> None:
     executor = make(env=str(anypython.path))
     task = executor.submit(workload.report, 10)
     assert task.result(DEADLINE) == 10
-    assert (task.message, task.current, task.maximum, task.outputs) == ("step 10", 10, 10, {"steps": 10})
+    assert (task.message, task.current, task.maximum, task.outputs) == (
+        "step 10",
+        10,
+        10,
+        {"steps": 10},
+    )
     task = executor.submit(workload.describe_handle, 1, 5, 6, more=7)
     identifier, _name, inputs = task.result(DEADLINE)
     assert identifier == task.id
-    assert inputs == {"first": 1, "second": 5, "0": 6, "more": 7} or {k: inputs[k] for k in ("first", "second", "more")} == {
+    assert inputs == {"first": 1, "second": 5, "0": 6, "more": 7} or {
+        k: inputs[k] for k in ("first", "second", "more")
+    } == {
         "first": 1,
         "second": 5,
         "more": 7,
@@ -258,7 +282,9 @@ def test_outputs_of_any_kind(single: CondaEnvExecutor) -> None:
     assert outputs["any", "key"] == {"nested": [1]}
 
 
-def test_an_output_is_there_before_the_task_has_ended(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_an_output_is_there_before_the_task_has_ended(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     recorder = Recorder()
     task = single.submit(workload.report_twice, meeting.address).listen(recorder)
     guest = meeting.next()
@@ -282,7 +308,9 @@ def test_an_unpicklable_output_raises_in_the_function(single: CondaEnvExecutor) 
     assert task.outputs == {"after": "fine"}
 
 
-def test_an_output_that_cannot_be_unpickled_here_harms_nothing(single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_output_that_cannot_be_unpickled_here_harms_nothing(
+    single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
     from tests.contract.workload import UnpickleRaises
 
     def steps(task: RemoteTaskHandle) -> str:
@@ -297,7 +325,9 @@ def test_an_output_that_cannot_be_unpickled_here_harms_nothing(single: CondaEnvE
 
 
 @pytest.mark.parametrize("acknowledge", [True, False])
-def test_cancel_requested_and_should_stop(single: CondaEnvExecutor, meeting: Meeting, acknowledge: bool) -> None:
+def test_cancel_requested_and_should_stop(
+    single: CondaEnvExecutor, meeting: Meeting, acknowledge: bool
+) -> None:
     task = single.submit(workload.cooperate, meeting.address, "in", acknowledge=acknowledge)
     guest = meeting.next()
     assert task.cancel() is False
@@ -311,7 +341,11 @@ def test_inputs_id_and_name(single: CondaEnvExecutor) -> None:
     identifier, name, inputs = task.result(DEADLINE)
     assert identifier == task.id
     assert name in task.name
-    assert {key: inputs[key] for key in ("first", "second", "more")} == {"first": 1, "second": 5, "more": 7}
+    assert {key: inputs[key] for key in ("first", "second", "more")} == {
+        "first": 1,
+        "second": 5,
+        "more": 7,
+    }
 
 
 def test_inputs_do_not_name_the_handle(single: CondaEnvExecutor) -> None:
@@ -372,7 +406,9 @@ def test_no_numbers_are_refused_where_they_are_reported(single: CondaEnvExecutor
 def test_numbers_at_the_edge(single: CondaEnvExecutor, meeting: Meeting, value: float) -> None:
     meeting.open()
     recorder = Recorder()
-    task = single.submit(workload.report_and_attend, meeting.address, 0, current=value, maximum=10).listen(recorder)
+    task = single.submit(
+        workload.report_and_attend, meeting.address, 0, current=value, maximum=10
+    ).listen(recorder)
     task.result(DEADLINE)
     assert task.current == value or task.current != task.current
     assert task.progress is None or task.progress != task.progress or 0.0 <= task.progress <= 1.0
@@ -408,7 +444,9 @@ def test_a_message_that_is_no_text_becomes_one(single: CondaEnvExecutor) -> None
 
 
 @pytest.mark.parametrize("listening", [False, True])
-def test_the_last_report_is_there_when_the_result_is(single: CondaEnvExecutor, listening: bool) -> None:
+def test_the_last_report_is_there_when_the_result_is(
+    single: CondaEnvExecutor, listening: bool
+) -> None:
     for count in (1, 2, 3, 10, 100, 1000):
         task = single.options(start=False).submit(workload.report, count)
         recorder = Recorder()
@@ -427,7 +465,11 @@ def test_reports_of_consecutive_tasks_are_never_mixed(executor: CondaEnvExecutor
     tasks = [executor.submit(workload.consecutive, number) for number in range(1500)]
     assert executor.wait_all(DEADLINE)
     for number, task in enumerate(tasks):
-        assert (task.message, task.current, task.outputs) == (f"of {number}", number, {"number": number})
+        assert (task.message, task.current, task.outputs) == (
+            f"of {number}",
+            number,
+            {"number": number},
+        )
     numbers = {task: number for number, task in enumerate(tasks)}
     for event in recorder.of(UPDATE):
         assert event.current == numbers[event.task]
@@ -467,16 +509,32 @@ def test_threads_of_one_task_report_at_the_same_time(single: CondaEnvExecutor) -
 
 
 def test_a_million_updates(single: CondaEnvExecutor) -> None:
-    """The last one arrives; a report costs the task no more than a small multiple of an ``os.write`` of 64 bytes."""
+    """The last one arrives.
+
+    A report costs the task no more than a small multiple of an ``os.write`` of 64 bytes.
+    """
     task = single.submit(workload.flood, 1_000_000)
     per_update, per_write = task.result(DEADLINE)
-    assert (task.message, task.current, task.maximum, task.progress) == ("step", 1_000_000, 1_000_000, 1.0)
-    assert per_update < 25 * per_write, f"{per_update * 1e6:.2f} us per update, {per_write * 1e6:.2f} us per write"
+    assert (task.message, task.current, task.maximum, task.progress) == (
+        "step",
+        1_000_000,
+        1_000_000,
+        1.0,
+    )
+    assert per_update < 25 * per_write, (
+        f"{per_update * 1e6:.2f} us per update, {per_write * 1e6:.2f} us per write"
+    )
 
 
 def test_a_flood_with_a_blocked_listener_is_not_slowed_down(single: CondaEnvExecutor) -> None:
     latch, recorder = Latch(), Recorder()
-    task = single.options(start=False).submit(workload.flood, 200_000).listen(latch).listen(recorder).start()
+    task = (
+        single.options(start=False)
+        .submit(workload.flood, 200_000)
+        .listen(latch)
+        .listen(recorder)
+        .start()
+    )
     assert latch.entered.wait(DEADLINE)
     task.result(DEADLINE)
     assert task.current == 200_000
@@ -489,7 +547,9 @@ def test_a_flood_with_a_blocked_listener_is_not_slowed_down(single: CondaEnvExec
 
 def test_a_flood_with_a_fast_listener_arrives_in_order(single: CondaEnvExecutor) -> None:
     recorder = Recorder()
-    single.options(start=False).submit(workload.flood, 100_000).listen(recorder).start().result(DEADLINE)
+    single.options(start=False).submit(workload.flood, 100_000).listen(recorder).start().result(
+        DEADLINE
+    )
     recorder.wait_for_end()
     seen = [event.current for event in recorder.of(UPDATE)]
     assert seen == sorted(seen)

@@ -1,4 +1,7 @@
-"""Which functions get a handle as ``task``: by signature, decided in the worker; what the caller passes is never touched."""
+"""Which functions get a handle as ``task``: by signature, decided in the worker.
+
+What the caller passes is never touched.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +53,22 @@ def test_a_parameter_without_default(single: CondaEnvExecutor) -> None:
         (workload.WantingInNew, ("v",), HANDLE),
         (functools.partial(workload.wants_optional, "v"), (), ("v", HANDLE)),
         (functools.partial(workload.wants_optional), ("v",), ("v", HANDLE)),
-        (functools.partial(functools.partial(workload.wants_in_the_middle, "b"), after="a"), (), ("b", HANDLE, "a")),
+        (
+            functools.partial(functools.partial(workload.wants_in_the_middle, "b"), after="a"),
+            (),
+            ("b", HANDLE, "a"),
+        ),
         (functools.partial(Wanting(1).method), ("v",), ("v", HANDLE)),
         (functools.partial(Wanting(1), "v"), (), ("v", HANDLE)),
         (functools.partial(workload.wants_decorated, "v"), (), ("v", HANDLE)),
     ],
-    ids=lambda value: getattr(value, "__qualname__", None) or (type(value).__name__ if callable(value) else ""),
+    ids=lambda value: (
+        getattr(value, "__qualname__", None) or (type(value).__name__ if callable(value) else "")
+    ),
 )
-def test_injected(run: Callable[..., Any], call: Callable[..., object], args: tuple[object, ...], expected: object) -> None:
+def test_injected(
+    run: Callable[..., Any], call: Callable[..., object], args: tuple[object, ...], expected: object
+) -> None:
     assert run(call, *args) == expected
     assert run(call, *args) == expected, "the same when it is called again"
 
@@ -103,7 +114,11 @@ def test_a_class_by_value_with_task_in_init(run: Callable[..., Any]) -> None:
     ids=steady,
 )
 def test_what_the_caller_passes_stays(
-    run: Callable[..., Any], call: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object], expected: object
+    run: Callable[..., Any],
+    call: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    expected: object,
 ) -> None:
     assert run(call, *args, **kwargs) == expected
 
@@ -128,7 +143,9 @@ def test_what_the_caller_passes_stays(
     ],
     ids=steady,
 )
-def test_not_injected(run: Callable[..., Any], call: Callable[..., object], args: tuple[object, ...], expected: object) -> None:
+def test_not_injected(
+    run: Callable[..., Any], call: Callable[..., object], args: tuple[object, ...], expected: object
+) -> None:
     assert run(call, *args) == expected
 
 
@@ -154,7 +171,9 @@ def test_annotated_with_another_default(run: Callable[..., Any], tmp_path: Path)
         assert run(f"{path}:other") == "int"
 
 
-def test_injection_is_cached_by_function_not_by_name(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_injection_is_cached_by_function_not_by_name(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
     module = tmp_path / "changing.py"
     module.write_text("def f(task=None): return type(task).__name__\n")
     assert run(f"{module}:f") == HANDLE
@@ -171,13 +190,24 @@ def test_lambdas_and_closures(run: Callable[..., Any]) -> None:
 
 def test_in_map_and_map_tasks(single: CondaEnvExecutor) -> None:
     assert list(single.map(workload.wants_optional, "ab")) == [("a", HANDLE), ("b", HANDLE)]
-    assert list(single.map(workload.wants_optional, "ab", ["mine", None])) == [("a", "str"), ("b", "NoneType")]
-    assert [task.result(DEADLINE) for task in single.map_tasks(workload.wants_optional, "ab")] == [("a", HANDLE), ("b", HANDLE)]
-    assert list(single.map(lambda value, task: (value, type(task).__name__), "ab")) == [("a", HANDLE), ("b", HANDLE)]
+    assert list(single.map(workload.wants_optional, "ab", ["mine", None])) == [
+        ("a", "str"),
+        ("b", "NoneType"),
+    ]
+    assert [task.result(DEADLINE) for task in single.map_tasks(workload.wants_optional, "ab")] == [
+        ("a", HANDLE),
+        ("b", HANDLE),
+    ]
+    assert list(single.map(lambda value, task: (value, type(task).__name__), "ab")) == [
+        ("a", HANDLE),
+        ("b", HANDLE),
+    ]
 
 
 def test_map_with_chunks_injects_too(single: CondaEnvExecutor) -> None:
-    assert list(single.map(workload.wants_optional, "abcd", chunksize=2)) == [(letter, HANDLE) for letter in "abcd"]
+    assert list(single.map(workload.wants_optional, "abcd", chunksize=2)) == [
+        (letter, HANDLE) for letter in "abcd"
+    ]
 
 
 def test_positional_task_may_be_a_users_own(run: Callable[..., Any]) -> None:
@@ -212,7 +242,9 @@ def test_without_a_worker_the_function_is_just_called() -> None:
     assert workload.report(3, handle) == 3
 
 
-def test_in_every_version_of_python(make: Callable[..., CondaEnvExecutor], anypython: Interpreter) -> None:
+def test_in_every_version_of_python(
+    make: Callable[..., CondaEnvExecutor], anypython: Interpreter
+) -> None:
     executor = make(env=str(anypython.path))
     task = executor.submit(workload.wants)
     assert task.result(DEADLINE) == (HANDLE, task.id)

@@ -1,4 +1,7 @@
-"""Time and health: task time-outs, silent workers, their stacks in the error, replacements, priorities."""
+"""Time and health.
+
+Task time-outs, silent workers, their stacks in the error, replacements, priorities.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,22 @@ from tests.support import leaks
 from tests.support.meeting import DEADLINE, Meeting
 from tests.support.recorder import Recorder
 from tests.tasks import workload
-from wetlands_executor import CondaEnvExecutor, TaskEventType, TaskStatus, TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
+from wetlands_executor import (
+    CondaEnvExecutor,
+    TaskEventType,
+    TaskStatus,
+    TaskTimeoutError,
+    WorkerCrashed,
+    WorkerUnresponsive,
+)
 
 # -------------------------------------------------------------------------------------------------------- time-outs
 
 
 @pytest.mark.parametrize("where", ["options", "executor"])
-def test_a_task_that_runs_too_long_fails_with_its_stacks(make: Callable[..., CondaEnvExecutor], where: str) -> None:
+def test_a_task_that_runs_too_long_fails_with_its_stacks(
+    make: Callable[..., CondaEnvExecutor], where: str
+) -> None:
     executor = make(task_timeout=0.3) if where == "executor" else make()
     view = executor.options(timeout=0.3) if where == "options" else executor
     pid = executor.submit(os.getpid).result(DEADLINE)
@@ -49,7 +61,9 @@ def test_a_timeout_also_while_the_gil_is_held_in_c(single: CondaEnvExecutor) -> 
     assert single.submit(workload.add, 1).result(DEADLINE) == 1
 
 
-def test_a_call_that_our_question_interrupts_has_timed_out_all_the_same(single: CondaEnvExecutor) -> None:
+def test_a_call_that_our_question_interrupts_has_timed_out_all_the_same(
+    single: CondaEnvExecutor,
+) -> None:
     """The signal that asks for the stacks ends a sleep in C; what the function returns then came too late."""
     single.submit(workload.add, 1).result(DEADLINE)
     with pytest.raises(TaskTimeoutError):
@@ -70,7 +84,9 @@ def test_time_in_the_queue_does_not_count(make: Callable[..., CondaEnvExecutor])
     assert [task.result(DEADLINE) for task in tasks] == [0.2] * 5
 
 
-def test_time_that_a_worker_takes_to_start_does_not_count(make: Callable[..., CondaEnvExecutor]) -> None:
+def test_time_that_a_worker_takes_to_start_does_not_count(
+    make: Callable[..., CondaEnvExecutor],
+) -> None:
     executor = make(initializer=workload.nap, initargs=(0.5,))
     assert executor.options(timeout=0.4).submit(workload.add, 1).result(DEADLINE) == 1
 
@@ -83,7 +99,9 @@ def test_who_is_in_time_is_not_harmed_by_the_deadline_later(single: CondaEnvExec
     assert single.submit(os.getpid).result(DEADLINE) == pid
 
 
-def test_a_time_out_leaves_the_neighbours_alone(executor: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_time_out_leaves_the_neighbours_alone(
+    executor: CondaEnvExecutor, meeting: Meeting
+) -> None:
     good = executor.submit(workload.attend, meeting.address, "good")
     guest = meeting.next()
     bad = [executor.options(timeout=0.15).submit(workload.nap, 60) for _ in range(2)]
@@ -95,7 +113,9 @@ def test_a_time_out_leaves_the_neighbours_alone(executor: CondaEnvExecutor, meet
     assert good.result(DEADLINE) == "good"
 
 
-def test_a_time_out_takes_the_childrens_processes_along(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
+def test_a_time_out_takes_the_childrens_processes_along(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+) -> None:
     task = single.options(timeout=1.0).submit(workload.stubborn, meeting.address, "in", journal)
     guest = meeting.next()
     assert isinstance(task.exception(DEADLINE), TaskTimeoutError)
@@ -113,7 +133,9 @@ def test_every_task_of_a_map_has_its_own_limit(executor: CondaEnvExecutor) -> No
     assert list(executor.options(timeout=0.5).map(workload.nap, [0.2] * 6)) == [0.2] * 6
 
 
-def test_a_limit_of_a_task_that_is_cancelled_is_forgotten(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_limit_of_a_task_that_is_cancelled_is_forgotten(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.options(timeout=0.3).submit(workload.cooperate, meeting.address, "in")
     guest = meeting.next()
     task.cancel()
@@ -155,7 +177,9 @@ def test_set_timeout_can_be_lifted_and_replaced(single: CondaEnvExecutor) -> Non
 
 
 @pytest.mark.parametrize("wrong", [0, -1])
-def test_a_limit_has_to_be_positive(make: Callable[..., CondaEnvExecutor], single: CondaEnvExecutor, wrong: float) -> None:
+def test_a_limit_has_to_be_positive(
+    make: Callable[..., CondaEnvExecutor], single: CondaEnvExecutor, wrong: float
+) -> None:
     with pytest.raises(ValueError, match="seconds"):
         single.set_timeout(wrong)
     for key in ("task_timeout", "worker_timeout", "cancel_grace", "start_timeout"):
@@ -190,7 +214,9 @@ def test_a_worker_that_is_silent_in_c_is_replaced(make: Callable[..., CondaEnvEx
 
 
 @pytest.mark.parametrize("how", ["update", "print", "output", "log"])
-def test_a_worker_that_says_something_is_alive(make: Callable[..., CondaEnvExecutor], how: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_says_something_is_alive(
+    make: Callable[..., CondaEnvExecutor], how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     executor = make(worker_timeout=0.6)
     assert executor.submit(workload.talk, 9, 0.1, how).result(DEADLINE) == 9
     assert executor.is_responsive()
@@ -212,7 +238,9 @@ def test_an_idle_worker_may_be_silent(make: Callable[..., CondaEnvExecutor]) -> 
     assert executor.submit(os.getpid).result(DEADLINE) == pid
 
 
-def test_many_short_tasks_one_after_another_are_no_silence(make: Callable[..., CondaEnvExecutor]) -> None:
+def test_many_short_tasks_one_after_another_are_no_silence(
+    make: Callable[..., CondaEnvExecutor],
+) -> None:
     executor = make(worker_timeout=0.4)
     pid = executor.submit(os.getpid).result(DEADLINE)
     tasks = [executor.submit(workload.nap, 0.15) for _ in range(5)]
@@ -220,7 +248,9 @@ def test_many_short_tasks_one_after_another_are_no_silence(make: Callable[..., C
     assert executor.submit(os.getpid).result(DEADLINE) == pid
 
 
-def test_the_replacement_of_a_hung_worker_is_watched_too(make: Callable[..., CondaEnvExecutor]) -> None:
+def test_the_replacement_of_a_hung_worker_is_watched_too(
+    make: Callable[..., CondaEnvExecutor],
+) -> None:
     executor = make(worker_timeout=0.25)
     for _ in range(2):
         assert isinstance(executor.submit(workload.nap, 60).exception(DEADLINE), WorkerUnresponsive)
@@ -237,7 +267,9 @@ def test_a_task_after_a_pause_gets_its_full_time(make: Callable[..., CondaEnvExe
 # ------------------------------------------------------------------------------------------------------- is_responsive
 
 
-def test_is_responsive_before_during_and_after(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_is_responsive_before_during_and_after(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     executor = make()
     assert executor.is_responsive()
     executor.submit(workload.attend, meeting.address, "in")
@@ -250,8 +282,13 @@ def test_is_responsive_before_during_and_after(make: Callable[..., CondaEnvExecu
     assert executor.is_responsive()
 
 
-def test_is_responsive_is_false_while_a_worker_is_silent_too_long(make: Callable[..., CondaEnvExecutor]) -> None:
-    """Between the deadline and the end of the worker it says no; we look at the moment of the verdict."""
+def test_is_responsive_is_false_while_a_worker_is_silent_too_long(
+    make: Callable[..., CondaEnvExecutor],
+) -> None:
+    """Between the deadline and the end of the worker it says no.
+
+    We look at the moment of the verdict.
+    """
     executor = make(worker_timeout=0.3)
     answers: list[bool] = []
     task = executor.submit(workload.hold_the_gil)
@@ -298,7 +335,10 @@ def order_of(journal: Path) -> list[str]:
 def test_higher_runs_first(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
     single.submit(workload.attend, meeting.address, "first")
     guest = meeting.next()
-    tasks = [single.options(priority=priority).submit(workload.note, journal, f"p{priority}") for priority in (0, -5, 3, 1, 10, 0)]
+    tasks = [
+        single.options(priority=priority).submit(workload.note, journal, f"p{priority}")
+        for priority in (0, -5, 3, 1, 10, 0)
+    ]
     guest.release()
     for task in tasks:
         task.result(DEADLINE)
@@ -315,7 +355,9 @@ def test_equal_ones_run_in_order(single: CondaEnvExecutor, meeting: Meeting, jou
     assert order_of(journal) == [str(number) for number in range(50)]
 
 
-def test_an_urgent_task_overtakes_what_is_in_the_inbox_already(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
+def test_an_urgent_task_overtakes_what_is_in_the_inbox_already(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+) -> None:
     single.submit(workload.add, 1).result(DEADLINE)
     single.submit(workload.attend, meeting.address, "first")
     ordinary = [single.submit(workload.note, journal, number) for number in range(100)]
@@ -329,7 +371,9 @@ def test_an_urgent_task_overtakes_what_is_in_the_inbox_already(single: CondaEnvE
     assert order_of(journal) == ["urgent", *(str(number) for number in range(100))]
 
 
-def test_an_urgent_task_does_not_wait_for_a_second_long_one(executor: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_an_urgent_task_does_not_wait_for_a_second_long_one(
+    executor: CondaEnvExecutor, meeting: Meeting
+) -> None:
     for number in range(8):
         executor.submit(workload.attend, meeting.address, f"long {number}")
     first, second = meeting.next(), meeting.next()
@@ -341,7 +385,9 @@ def test_an_urgent_task_does_not_wait_for_a_second_long_one(executor: CondaEnvEx
     second.release()
 
 
-def test_priorities_of_a_dependant_and_of_an_unstarted_task(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
+def test_priorities_of_a_dependant_and_of_an_unstarted_task(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+) -> None:
     single.submit(workload.attend, meeting.address, "first")
     guest = meeting.next()
     low = [single.submit(workload.note, journal, "low") for _ in range(3)]

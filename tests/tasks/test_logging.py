@@ -1,4 +1,7 @@
-"""Log records of workers are handled on the host as if they had been made here, once; printed lines come once and in time."""
+"""Log records of workers are handled on the host as if they had been made here, once.
+
+Printed lines come once and in time.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +52,17 @@ def keeper() -> Iterator[Keeper]:
     logger.disabled = False
 
 
-def test_a_record_under_its_own_name_once_with_the_extra_fields(single: CondaEnvExecutor, keeper: Keeper, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_under_its_own_name_once_with_the_extra_fields(
+    single: CondaEnvExecutor, keeper: Keeper, caplog: pytest.LogCaptureFixture
+) -> None:
     task = single.options(name="the task").submit(workload.log)
     task.result(DEADLINE)
     (record,) = keeper.records
-    assert (record.name, record.levelno, record.getMessage()) == (NAME, logging.WARNING, "hello you")
+    assert (record.name, record.levelno, record.getMessage()) == (
+        NAME,
+        logging.WARNING,
+        "hello you",
+    )
     assert record.worker_index == 0  # type: ignore[attr-defined]
     assert record.worker_pid == record.process == task.worker_pid  # type: ignore[attr-defined]
     assert (record.task_id, record.task_name) == (task.id, "the task")  # type: ignore[attr-defined]
@@ -61,10 +70,14 @@ def test_a_record_under_its_own_name_once_with_the_extra_fields(single: CondaEnv
     assert record.filename == "workload.py"
     assert record.funcName == "log"
     assert record.created == pytest.approx(task.finished_at, abs=5)
-    assert [one for one in caplog.records if one.name == NAME] == [record], "handlers of the root get it too, once"
+    assert [one for one in caplog.records if one.name == NAME] == [record], (
+        "handlers of the root get it too, once"
+    )
 
 
-def test_records_come_before_the_tasks_end_and_in_order(executor: CondaEnvExecutor, keeper: Keeper) -> None:
+def test_records_come_before_the_tasks_end_and_in_order(
+    executor: CondaEnvExecutor, keeper: Keeper
+) -> None:
     def several(number: int) -> None:
         for step in range(20):
             logging.getLogger("tests.tasks.remote").warning("%d.%d", number, step)
@@ -75,14 +88,19 @@ def test_records_come_before_the_tasks_end_and_in_order(executor: CondaEnvExecut
 
 
 def test_each_record_is_attributed_to_its_task(executor: CondaEnvExecutor, keeper: Keeper) -> None:
-    tasks = {executor.submit(workload.log, logging.WARNING, "task %d", number).id: number for number in range(200)}
+    tasks = {
+        executor.submit(workload.log, logging.WARNING, "task %d", number).id: number
+        for number in range(200)
+    }
     assert executor.wait_all(DEADLINE)
     assert len(keeper.records) == 200
     for record in keeper.records:
         assert record.getMessage() == f"task {tasks[record.task_id]}"  # type: ignore[attr-defined]
 
 
-def test_arguments_that_cannot_be_pickled_and_those_that_do_not_fit(single: CondaEnvExecutor, keeper: Keeper) -> None:
+def test_arguments_that_cannot_be_pickled_and_those_that_do_not_fit(
+    single: CondaEnvExecutor, keeper: Keeper
+) -> None:
     import threading
 
     def odd() -> None:
@@ -129,7 +147,9 @@ def test_a_large_record(single: CondaEnvExecutor, keeper: Keeper) -> None:
     assert len(keeper.texts[0]) == 2_000_003
 
 
-def test_logging_in_every_version_of_python(make: Callable[..., CondaEnvExecutor], anypython: Interpreter, keeper: Keeper) -> None:
+def test_logging_in_every_version_of_python(
+    make: Callable[..., CondaEnvExecutor], anypython: Interpreter, keeper: Keeper
+) -> None:
     executor = make(env=str(anypython.path))
     task = executor.submit(workload.log)
     task.result(DEADLINE)
@@ -149,11 +169,15 @@ def test_an_initializer_may_log(make: Callable[..., CondaEnvExecutor], keeper: K
 # --------------------------------------------------------------------------------------------------- levels and filters
 
 
-def test_levels_of_the_host_are_honoured_in_the_worker(single: CondaEnvExecutor, keeper: Keeper) -> None:
+def test_levels_of_the_host_are_honoured_in_the_worker(
+    single: CondaEnvExecutor, keeper: Keeper
+) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     single.submit(workload.log, logging.INFO).result(DEADLINE)
     assert keeper.records == []
-    assert single.submit(workload.is_enabled, logging.INFO).result(DEADLINE) is False, "the record is not even made"
+    assert single.submit(workload.is_enabled, logging.INFO).result(DEADLINE) is False, (
+        "the record is not even made"
+    )
 
 
 def test_levels_changed_later_are_honoured(single: CondaEnvExecutor, keeper: Keeper) -> None:
@@ -174,7 +198,9 @@ def test_levels_changed_later_are_honoured(single: CondaEnvExecutor, keeper: Kee
     assert keeper.texts == ["second you", "fourth you", "sixth you"]
 
 
-def test_a_level_changed_while_the_task_waits(single: CondaEnvExecutor, keeper: Keeper, meeting: Meeting) -> None:
+def test_a_level_changed_while_the_task_waits(
+    single: CondaEnvExecutor, keeper: Keeper, meeting: Meeting
+) -> None:
     """At the latest when the record arrives, the host's level of that moment counts."""
     logging.getLogger(NAME).setLevel(logging.WARNING)
     single.submit(workload.attend, meeting.address, "first")
@@ -193,7 +219,9 @@ def test_filters_of_the_host_are_honoured(single: CondaEnvExecutor, keeper: Keep
     assert keeper.texts == ["public you"]
 
 
-def test_propagation_and_disabling_are_the_hosts(single: CondaEnvExecutor, keeper: Keeper, caplog: pytest.LogCaptureFixture) -> None:
+def test_propagation_and_disabling_are_the_hosts(
+    single: CondaEnvExecutor, keeper: Keeper, caplog: pytest.LogCaptureFixture
+) -> None:
     logging.getLogger(NAME).propagate = False
     single.submit(workload.log).result(DEADLINE)
     assert keeper.texts == ["hello you"]
@@ -203,7 +231,9 @@ def test_propagation_and_disabling_are_the_hosts(single: CondaEnvExecutor, keepe
     assert keeper.texts == ["hello you"]
 
 
-def test_a_handler_that_raises_harms_nothing(single: CondaEnvExecutor, keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handler_that_raises_harms_nothing(
+    single: CondaEnvExecutor, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def emit(_record: object) -> None:
         raise ZeroDivisionError("a broken handler")
 
@@ -214,7 +244,9 @@ def test_a_handler_that_raises_harms_nothing(single: CondaEnvExecutor, keeper: K
     assert keeper.texts == ["hello you"]
 
 
-def test_a_logger_that_the_host_has_never_heard_of(single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_logger_that_the_host_has_never_heard_of(
+    single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
     single.submit(lambda: logging.getLogger("no.such.logger").error("new")).result(DEADLINE)
     (record,) = [record for record in caplog.records if record.name == "no.such.logger"]
     assert record.getMessage() == "new"
@@ -223,15 +255,21 @@ def test_a_logger_that_the_host_has_never_heard_of(single: CondaEnvExecutor, cap
 # ------------------------------------------------------------------------------------------------------------ crashes
 
 
-def test_nothing_is_lost_when_the_worker_crashes_right_after(single: CondaEnvExecutor, keeper: Keeper) -> None:
+def test_nothing_is_lost_when_the_worker_crashes_right_after(
+    single: CondaEnvExecutor, keeper: Keeper
+) -> None:
     for number in range(20):
         task = single.submit(workload.log_and_die)
         assert isinstance(task.exception(DEADLINE), WorkerCrashed)
-        assert keeper.texts == ["last words 0", "last words 1", "last words 2"] * (number + 1), "all there when the task has ended"
+        assert keeper.texts == ["last words 0", "last words 1", "last words 2"] * (number + 1), (
+            "all there when the task has ended"
+        )
         assert keeper.records[-1].task_id == task.id  # type: ignore[attr-defined]
 
 
-def test_the_last_lines_are_in_the_error_of_a_crash(single: CondaEnvExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_lines_are_in_the_error_of_a_crash(
+    single: CondaEnvExecutor, capsys: pytest.CaptureFixture[str]
+) -> None:
     def speak_and_die() -> None:
         print("to stdout")
         print("the end is near", file=sys.stderr, flush=True)
@@ -250,22 +288,30 @@ def test_the_last_lines_are_in_the_error_of_a_crash(single: CondaEnvExecutor, ca
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_printed_lines_come_once_before_the_tasks_end(single: CondaEnvExecutor, capsys: pytest.CaptureFixture[str], stream: str) -> None:
+def test_printed_lines_come_once_before_the_tasks_end(
+    single: CondaEnvExecutor, capsys: pytest.CaptureFixture[str], stream: str
+) -> None:
     for number in range(20):
         single.submit(workload.say, f"line {number}", stream).result(DEADLINE)
     captured = capsys.readouterr()
-    assert (captured.out if stream == "stdout" else captured.err) == "".join(f"line {number}\n" for number in range(20))
+    assert (captured.out if stream == "stdout" else captured.err) == "".join(
+        f"line {number}\n" for number in range(20)
+    )
     assert (captured.err if stream == "stdout" else captured.out) == ""
 
 
-def test_half_a_line_is_whole_at_the_tasks_end(single: CondaEnvExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_half_a_line_is_whole_at_the_tasks_end(
+    single: CondaEnvExecutor, capsys: pytest.CaptureFixture[str]
+) -> None:
     single.submit(workload.say, "half", end="").result(DEADLINE)
     assert capsys.readouterr().out == "half\n"
     single.submit(workload.say, "a bar", end="\r").result(DEADLINE)
     assert capsys.readouterr().out == "a bar\r"
 
 
-def test_lines_of_several_workers_are_whole(executor: CondaEnvExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_several_workers_are_whole(
+    executor: CondaEnvExecutor, capsys: pytest.CaptureFixture[str]
+) -> None:
     tasks = [executor.submit(workload.say, f"{number}:" + "x" * 300) for number in range(200)]
     for task in tasks:
         task.result(DEADLINE)
@@ -273,14 +319,18 @@ def test_lines_of_several_workers_are_whole(executor: CondaEnvExecutor, capsys: 
     assert sorted(lines) == sorted(f"{number}:" + "x" * 300 for number in range(200))
 
 
-def test_the_stream_of_the_moment_is_written_to(single: CondaEnvExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stream_of_the_moment_is_written_to(
+    single: CondaEnvExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     single.submit(workload.say, "redirected").result(DEADLINE)
     assert stream.getvalue() == "redirected\n"
 
 
-def test_a_log_record_is_not_printed_as_well(single: CondaEnvExecutor, keeper: Keeper, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_log_record_is_not_printed_as_well(
+    single: CondaEnvExecutor, keeper: Keeper, capfd: pytest.CaptureFixture[str]
+) -> None:
     logging.getLogger(NAME).propagate = False
     single.submit(workload.log).result(DEADLINE)
     captured = capfd.readouterr()
@@ -288,7 +338,9 @@ def test_a_log_record_is_not_printed_as_well(single: CondaEnvExecutor, keeper: K
     assert keeper.texts == ["hello you"]
 
 
-def test_printing_and_logging_keep_the_task_waiting_for_both(single: CondaEnvExecutor, keeper: Keeper, capsys: pytest.CaptureFixture[str]) -> None:
+def test_printing_and_logging_keep_the_task_waiting_for_both(
+    single: CondaEnvExecutor, keeper: Keeper, capsys: pytest.CaptureFixture[str]
+) -> None:
     def both() -> None:
         for step in range(50):
             print("printed", step)

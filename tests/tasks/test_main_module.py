@@ -1,4 +1,7 @@
-"""``__main__`` in a worker stands for the host's: ``multiprocessing``, ``inspect`` and ``pickle`` find there what they look for."""
+"""``__main__`` in a worker stands for the host's.
+
+``multiprocessing``, ``inspect`` and ``pickle`` find there what they look for.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,9 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"][: 1 if sys.platform == "win32" else 3])
+@pytest.mark.parametrize(
+    "method", ["spawn", "forkserver", "fork"][: 1 if sys.platform == "win32" else 3]
+)
 def test_processes_of_a_task(script: Path, method: str) -> None:
     run(script, "", *(f"{way}-{method}" for way in WAYS), cwd=script.parent)
 
@@ -147,14 +152,23 @@ def test_source_pickle_and_arguments(script: Path) -> None:
 def test_in_every_version(script: Path, anypython: Interpreter) -> None:
     """That environment lacks nothing that the script imports at its top."""
     # A class of an older Python does not know its first line, by which 3.13 and newer go.
-    source = ["source"] if anypython.version[:2] < (3, 13) or anypython.version[:2] == sys.version_info[:2] else []
+    source = (
+        ["source"]
+        if anypython.version[:2] < (3, 13) or anypython.version[:2] == sys.version_info[:2]
+        else []
+    )
     run(script, anypython.path, "pool-spawn", "process-spawn", cwd=script.parent)
     run(script, anypython.path, *source, "dumped", "argv", cwd=script.parent)
 
 
 @pytest.mark.parametrize("change", ["unguarded", "lacking"])
-def test_a_script_that_cannot_be_imported_is_not(script: Path, change: str, oldpython_or_none: Path | None) -> None:
-    """Without its guard it would do the host's work again; and an environment may lack what it imports."""
+def test_a_script_that_cannot_be_imported_is_not(
+    script: Path, change: str, oldpython_or_none: Path | None
+) -> None:
+    """Without its guard it would do the host's work again.
+
+    And an environment may lack what it imports.
+    """
     env = ""
     if change == "unguarded":
         text = PROGRAM.replace('if __name__ == "__main__":', "if True:")
@@ -179,8 +193,10 @@ def test_a_program_without_a_file(tmp_path: Path) -> None:
     """As in a child of ``ProcessPoolExecutor`` there is none then, and no script is run."""
     text = (
         "import sys\nfrom wetlands_executor import CondaEnvExecutor\n"
-        "def look():\n    import __main__, sys\n    return hasattr(__main__, '__file__'), sys.argv\n"
-        "with CondaEnvExecutor(max_workers=1) as ex:\n    assert ex.submit(look).result(60) == (False, ['-c', 'more'])\nprint('holds')"
+        "def look():\n    import __main__, sys\n    return hasattr(__main__, '__file__'), "
+        "sys.argv\n"
+        "with CondaEnvExecutor(max_workers=1) as ex:\n    assert ex.submit(look).result(60) == "
+        "(False, ['-c', 'more'])\nprint('holds')"
     )
     run("-c", text, "more", cwd=tmp_path)
 
@@ -210,7 +226,9 @@ def test_processes_of_a_script_that_is_a_task(single: CondaEnvExecutor, tmp_path
     path.write_text(SCRIPT)
     for _ in range(2):
         single.submit_script(path).result(DEADLINE * 2)
-    before = single.submit(eval, "__import__('sys').modules['__main__'] is __import__('sys').modules['__mp_main__']")
+    before = single.submit(
+        eval, "__import__('sys').modules['__main__'] is __import__('sys').modules['__mp_main__']"
+    )
     assert before.result(DEADLINE)
 
 

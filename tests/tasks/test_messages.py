@@ -94,7 +94,9 @@ CALLS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("fn", [crash, complain])
-def test_a_failure_names_its_input(make: Callable[..., CondaEnvExecutor], fn: Callable[..., object]) -> None:
+def test_a_failure_names_its_input(
+    make: Callable[..., CondaEnvExecutor], fn: Callable[..., object]
+) -> None:
     executor = make(2)
     tasks = [executor.submit(fn, *args, **kwargs) for args, kwargs, _ in CALLS]
     for task, (_, _, text) in zip(tasks, CALLS, strict=True):
@@ -105,7 +107,9 @@ def test_a_failure_names_its_input(make: Callable[..., CondaEnvExecutor], fn: Ca
         said = str(error) if fn is crash else str(error.__cause__)
         assert f"The call was {task.name}{task.arguments}".lower() in said.lower()
         if fn is complain:
-            assert (type(error), str(error)) == (ValueError, "not a picture"), "the function's own exception is as it was"
+            assert (type(error), str(error)) == (ValueError, "not a picture"), (
+                "the function's own exception is as it was"
+            )
             assert task.traceback is not None
             assert task.traceback[0].startswith("Traceback")
 
@@ -114,7 +118,9 @@ def test_arrays_are_told_by_shape_and_type(single: CondaEnvExecutor) -> None:
     numpy = pytest.importorskip("numpy")
     for size in (3, 400):
         task = single.submit(crash, numpy.zeros((size, size), "f4"), numpy.int64(-5))
-        assert f"(<numpy.ndarray ({size}, {size}) float32>, int64(-5))" in str(task.exception(DEADLINE))
+        assert f"(<numpy.ndarray ({size}, {size}) float32>, int64(-5))" in str(
+            task.exception(DEADLINE)
+        )
 
 
 def test_time_limits_name_the_input(make: Callable[..., CondaEnvExecutor]) -> None:
@@ -134,9 +140,15 @@ def test_of_many_files_the_bad_ones_are_told(make: Callable[..., CondaEnvExecuto
     tasks = executor.map_tasks(measure, names)
     executor.wait_all(DEADLINE)
     bad = [name for name in names if name.endswith(("7.tif", "8.tif"))]
-    assert sorted(task.arguments for task in executor.get_failed()) == sorted(f"({name!r})" for name in bad)
-    assert [task.name for task in tasks] == [f"tests.tasks.test_messages.measure[{place}]" for place in range(40)]
-    assert all(task.arguments == "" for task in tasks if task.exception() is None), "nothing is kept of a task that has returned"
+    assert sorted(task.arguments for task in executor.get_failed()) == sorted(
+        f"({name!r})" for name in bad
+    )
+    assert [task.name for task in tasks] == [
+        f"tests.tasks.test_messages.measure[{place}]" for place in range(40)
+    ]
+    assert all(task.arguments == "" for task in tasks if task.exception() is None), (
+        "nothing is kept of a task that has returned"
+    )
 
 
 def test_items_of_map_are_told(make: Callable[..., CondaEnvExecutor]) -> None:
@@ -169,7 +181,9 @@ def test_what_cannot_be_pickled_is_told_by_its_task(single: CondaEnvExecutor) ->
     assert task.arguments == "('scan_3.tif', <_thread.lock object>)"
 
 
-def test_arguments_of_tasks_that_have_not_finished(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_arguments_of_tasks_that_have_not_finished(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     running = single.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
     queued = single.submit(workload.add, 1)
@@ -188,20 +202,29 @@ def test_a_result_that_cannot_be_rebuilt_says_so(single: CondaEnvExecutor) -> No
     task = single.submit(return_refusing, "scan_3.tif")
     error = task.exception(DEADLINE)
     assert type(error) is LookupError
-    assert "The result of tests.tasks.test_messages.return_refusing('scan_3.tif') cannot be rebuilt in this process" in str(error.__cause__)
+    assert (
+        "The result of tests.tasks.test_messages.return_refusing('scan_3.tif') cannot be rebuilt "
+        "in this process" in str(error.__cause__)
+    )
     assert "Return builtin types" in str(error.__cause__)
 
 
-def test_an_output_that_cannot_be_rebuilt_says_so(single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_output_that_cannot_be_rebuilt_says_so(
+    single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
     task = single.submit(set_refusing, "scan_3.tif")
     assert task.result(DEADLINE) is None
     (record,) = [record for record in caplog.records if "output" in record.getMessage()]
     assert "set_refusing('scan_3.tif') cannot be rebuilt in this process" in record.getMessage()
 
 
-def test_an_exception_that_cannot_be_rebuilt_says_so(single: CondaEnvExecutor, tmp_path: pathlib.Path) -> None:
+def test_an_exception_that_cannot_be_rebuilt_says_so(
+    single: CondaEnvExecutor, tmp_path: pathlib.Path
+) -> None:
     path = tmp_path / "there.py"
-    path.write_text("class Misfit(Exception):\n    pass\n\n\ndef fail(name):\n    raise Misfit(name)\n")
+    path.write_text(
+        "class Misfit(Exception):\n    pass\n\n\ndef fail(name):\n    raise Misfit(name)\n"
+    )
     task = single.submit(f"{path}:fail", "scan_3.tif")
     error = task.exception(DEADLINE)
     assert isinstance(error, ExecutionException)
@@ -232,17 +255,27 @@ def test_stacks_are_logged_and_not_printed(tmp_path: pathlib.Path) -> None:
         )
     )
     for how in ("logged", "silent"):
-        done = subprocess.run([sys.executable, str(program), how], capture_output=True, text=True, timeout=DEADLINE, check=False)
+        done = subprocess.run(
+            [sys.executable, str(program), how],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         assert done.stderr == "my own words\n"
         assert ("in hang" in done.stdout) is (how == "logged")
 
 
-def test_stacks_go_to_the_library_s_logger(single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture) -> None:
+def test_stacks_go_to_the_library_s_logger(
+    single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         single.options(timeout=0.2).submit(hang, "scan_3.tif").exception(DEADLINE)
         single.shutdown()
-    (record,) = [record for record in caplog.records if "most recent call first" in record.getMessage()]
+    (record,) = [
+        record for record in caplog.records if "most recent call first" in record.getMessage()
+    ]
     assert record.name == "concurrent.futures.wetlands_executor"
     assert "in hang" in record.getMessage()
 
@@ -254,7 +287,9 @@ def test_what_does_not_fit_into_this_process_is_named(single: CondaEnvExecutor) 
     assert "complain('scan_3.tif')" in str(task.exception(DEADLINE))
 
 
-def test_the_arguments_of_a_script_are_its_own(single: CondaEnvExecutor, tmp_path: pathlib.Path) -> None:
+def test_the_arguments_of_a_script_are_its_own(
+    single: CondaEnvExecutor, tmp_path: pathlib.Path
+) -> None:
     path = tmp_path / "script.py"
     path.write_text("import sys\nsys.exit(3)\n")
     task = single.submit_script(path, ["scan_3.tif"])

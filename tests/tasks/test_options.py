@@ -79,11 +79,15 @@ def test_run_in_executor_and_as_completed(executor: CondaEnvExecutor) -> None:
 
     async def main() -> list[int]:
         loop = asyncio.get_running_loop()
-        return await asyncio.gather(*(loop.run_in_executor(view, workload.add, number, 1) for number in range(10)))
+        return await asyncio.gather(
+            *(loop.run_in_executor(view, workload.add, number, 1) for number in range(10))
+        )
 
     assert asyncio.run(main()) == list(range(1, 11))
     tasks = [view.submit(workload.add, number) for number in range(10)]
-    assert {task.result() for task in concurrent.futures.as_completed(tasks, timeout=DEADLINE)} == set(range(10))
+    assert {
+        task.result() for task in concurrent.futures.as_completed(tasks, timeout=DEADLINE)
+    } == set(range(10))
 
 
 def test_a_view_as_context_manager_ends_the_view_only(single: CondaEnvExecutor) -> None:
@@ -101,10 +105,14 @@ def test_a_view_that_was_shut_down_refuses_everything(single: CondaEnvExecutor, 
     view = single.options()
     view.shutdown()
     with pytest.raises(RuntimeError, match="shutdown"):
-        getattr(view, ask)(workload.add, [1]) if ask != "submit_script" else view.submit_script(__file__)
+        getattr(view, ask)(workload.add, [1]) if ask != "submit_script" else view.submit_script(
+            __file__
+        )
 
 
-def test_a_view_of_an_executor_that_was_shut_down_refuses(make: Callable[..., CondaEnvExecutor]) -> None:
+def test_a_view_of_an_executor_that_was_shut_down_refuses(
+    make: Callable[..., CondaEnvExecutor],
+) -> None:
     executor = make()
     view = executor.options()
     executor.shutdown()
@@ -112,7 +120,9 @@ def test_a_view_of_an_executor_that_was_shut_down_refuses(make: Callable[..., Co
         view.submit(workload.add, 1)
 
 
-def test_shutting_a_view_down_waits_for_its_own_tasks_only(executor: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_shutting_a_view_down_waits_for_its_own_tasks_only(
+    executor: CondaEnvExecutor, meeting: Meeting
+) -> None:
     view = executor.options(name="viewed")
     executor.submit(workload.attend, meeting.address, "foreign")
     own = view.submit(workload.attend, meeting.address, "own")
@@ -173,7 +183,9 @@ def test_map_tasks_with_start_false(single: CondaEnvExecutor) -> None:
 
 
 def test_map_applies_the_options(single: CondaEnvExecutor, journal: Path) -> None:
-    assert list(single.options(retries=2, retry_on=OSError).map(workload.fail_until, [journal], [3])) == [3]
+    assert list(
+        single.options(retries=2, retry_on=OSError).map(workload.fail_until, [journal], [3])
+    ) == [3]
     with pytest.raises(TaskTimeoutError):
         list(single.options(timeout=0.05).map(workload.nap, [workload.PATIENCE]))
 
@@ -189,8 +201,12 @@ def test_submit_script_applies_the_options(single: CondaEnvExecutor, tmp_path: P
     assert (tmp_path / "out").read_text() == "__main__"
 
 
-def test_the_timeout_of_a_call_in_map_is_of_the_iterator(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    results = single.options(name="viewed").map(workload.attend, [meeting.address], ["in"], timeout=0.05)
+def test_the_timeout_of_a_call_in_map_is_of_the_iterator(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
+    results = single.options(name="viewed").map(
+        workload.attend, [meeting.address], ["in"], timeout=0.05
+    )
     with pytest.raises(TimeoutError) as caught:
         next(results)
     assert not isinstance(caught.value, TaskTimeoutError)
@@ -212,7 +228,9 @@ def test_the_timeout_of_a_call_in_map_is_of_the_iterator(single: CondaEnvExecuto
     ],
     ids=str,
 )
-def test_wrong_options_are_refused_at_once(shared: CondaEnvExecutor, options: dict[str, object], error: type[Exception]) -> None:
+def test_wrong_options_are_refused_at_once(
+    shared: CondaEnvExecutor, options: dict[str, object], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         shared.options(**options)  # type: ignore[arg-type]
     with pytest.raises(error):
@@ -220,7 +238,14 @@ def test_wrong_options_are_refused_at_once(shared: CondaEnvExecutor, options: di
 
 
 def test_no_keyword_of_submit_is_an_option(single: CondaEnvExecutor) -> None:
-    given = {"name": 1, "timeout": 2, "retries": 3, "priority": 4, "start": False, "cancel_grace": 0}
+    given = {
+        "name": 1,
+        "timeout": 2,
+        "retries": 3,
+        "priority": 4,
+        "start": False,
+        "cancel_grace": 0,
+    }
     assert single.submit(dict, **given).result(DEADLINE) == given
     assert single.options(name="viewed").submit(dict, **given).result(DEADLINE) == given
 

@@ -1,4 +1,7 @@
-"""The pool's view: counts, workers, failures, waiting for all; bounded, and keeping no result alive."""
+"""The pool's view: counts, workers, failures, waiting for all.
+
+Bounded, and keeping no result alive.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,14 @@ from tests.support.host import Host
 from tests.support.meeting import DEADLINE, Meeting
 from tests.support.recorder import Latch
 from tests.tasks import workload
-from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task, TasksFailed, WorkerCrashed, WorkerInfo
+from wetlands_executor import (
+    CondaEnvExecutor,
+    DependencyFailed,
+    Task,
+    TasksFailed,
+    WorkerCrashed,
+    WorkerInfo,
+)
 from wetlands_executor.pool.stats import TaskStats
 
 # ---------------------------------------------------------------------------------------------------------- wait_all
@@ -37,7 +47,9 @@ def test_wait_all_wakes_several_waiters(single: CondaEnvExecutor, meeting: Meeti
     single.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
     answers: list[bool] = []
-    threads = [threading.Thread(target=lambda: answers.append(single.wait_all(DEADLINE))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: answers.append(single.wait_all(DEADLINE))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     guest.release()
@@ -46,11 +58,17 @@ def test_wait_all_wakes_several_waiters(single: CondaEnvExecutor, meeting: Meeti
     assert answers == [True] * 4
 
 
-def test_wait_all_with_failures_cancellations_and_crashes(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_wait_all_with_failures_cancellations_and_crashes(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     single.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
     cancelled = single.submit(workload.add, 1)
-    tasks = [single.submit(workload.fail), single.submit(workload.die), single.submit(workload.add, 1)]
+    tasks = [
+        single.submit(workload.fail),
+        single.submit(workload.die),
+        single.submit(workload.add, 1),
+    ]
     cancelled.cancel()
     single.submit(workload.add, tasks[0])
     guest.release()
@@ -119,7 +137,10 @@ def test_get_failed_is_bounded(single: CondaEnvExecutor) -> None:
 
 
 def test_the_last_failures_are_those_that_were_made_last() -> None:
-    """Whichever thread settles them first; but a task that was made long before, and fails last, is among them."""
+    """Whichever thread settles them first.
+
+    But a task that was made long before, and fails last, is among them.
+    """
     stats = TaskStats(cast("Any", None))
     tasks: list[Task[Any]] = [Task() for _ in range(1500)]
     early, *others = tasks
@@ -140,7 +161,11 @@ def test_the_error_callback(single: CondaEnvExecutor) -> None:
         ready.release()
 
     single.set_error_callback(tell)
-    good, failed, crashed = single.submit(workload.add, 1), single.submit(workload.fail), single.submit(workload.die)
+    good, failed, crashed = (
+        single.submit(workload.add, 1),
+        single.submit(workload.fail),
+        single.submit(workload.die),
+    )
     dependant = single.submit(workload.add, failed)
     for _ in range(3):
         assert ready.acquire(timeout=DEADLINE)
@@ -155,7 +180,9 @@ def test_the_error_callback(single: CondaEnvExecutor) -> None:
         single.set_error_callback(5)  # type: ignore[arg-type]
 
 
-def test_an_error_callback_that_raises_or_blocks_harms_nothing(single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_callback_that_raises_or_blocks_harms_nothing(
+    single: CondaEnvExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
     latch = Latch()
 
     def bad(task: Task[Any], error: BaseException) -> None:
@@ -173,7 +200,17 @@ def test_an_error_callback_that_raises_or_blocks_harms_nothing(single: CondaEnvE
 
 # ------------------------------------------------------------------------------------------------------------ progress
 
-TOTALS = {"total", "completed", "running", "queued", "failed", "canceled", "workers", "tasks", "errors"}
+TOTALS = {
+    "total",
+    "completed",
+    "running",
+    "queued",
+    "failed",
+    "canceled",
+    "workers",
+    "tasks",
+    "errors",
+}
 OF_A_TASK = {"id", "name", "state", "queued_duration_ms", "execution_duration_ms", "progress_pct"}
 
 
@@ -187,17 +224,24 @@ def test_get_progress(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -
     executor = make(2)
     executor.options(name="failed").submit(workload.fail, "the reason").wait_for(DEADLINE)
     executor.submit(workload.add, 1).result(DEADLINE)
-    running = executor.options(name="running").submit(workload.report_and_attend, meeting.address, 7, current=1, maximum=4)
+    running = executor.options(name="running").submit(
+        workload.report_and_attend, meeting.address, 7, current=1, maximum=4
+    )
     other = executor.submit(workload.attend, meeting.address, "other")
     guests = meeting.expect(7, "other")
-    waiting = [executor.options(name="waiting").submit(workload.add, number) for number in range(20)]
+    waiting = [
+        executor.options(name="waiting").submit(workload.add, number) for number in range(20)
+    ]
     waiting[0].cancel()
     dependant = executor.submit(workload.add, running)
     unstarted = executor.options(start=False).submit(workload.add, 1)
     progress = executor.get_progress()
     assert json.loads(json.dumps(progress)) == progress
     assert set(progress) == TOTALS
-    assert {key: progress[key] for key in ("total", "completed", "running", "queued", "failed", "canceled")} == {
+    assert {
+        key: progress[key]
+        for key in ("total", "completed", "running", "queued", "failed", "canceled")
+    } == {
         "total": 25,
         "completed": 1,
         "running": 2,
@@ -205,12 +249,20 @@ def test_get_progress(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -
         "failed": 1,
         "canceled": 1,
     }
-    assert [set(worker) for worker in progress["workers"]] == [{"id", "idle", "task", "queue_depth"}] * 2
+    assert [set(worker) for worker in progress["workers"]] == [
+        {"id", "idle", "task", "queue_depth"}
+    ] * 2
     assert [worker["id"] for worker in progress["workers"]] == [0, 1]
     assert {worker["idle"] for worker in progress["workers"]} == {False}
     assert {worker["task"] for worker in progress["workers"]} == {"running", other.name}
     tasks = {task["id"]: task for task in progress["tasks"]}
-    assert set(tasks) == {running.id, other.id, *(task.id for task in waiting[1:]), dependant.id, unstarted.id}
+    assert set(tasks) == {
+        running.id,
+        other.id,
+        *(task.id for task in waiting[1:]),
+        dependant.id,
+        unstarted.id,
+    }
     assert all(set(task) == OF_A_TASK for task in tasks.values())
     mine = tasks[running.id]
     assert (mine["name"], mine["state"], mine["progress_pct"]) == ("running", "running", 25.0)
@@ -231,7 +283,9 @@ def test_get_progress(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -
     assert {worker["idle"] for worker in progress["workers"]} == {True}
 
 
-def test_get_progress_lists_at_most_a_thousand_waiting(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_get_progress_lists_at_most_a_thousand_waiting(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     single.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
     single.map_tasks(workload.add, range(3000))
@@ -243,7 +297,10 @@ def test_get_progress_lists_at_most_a_thousand_waiting(single: CondaEnvExecutor,
 
 
 def test_get_progress_all_the_time(executor: CondaEnvExecutor) -> None:
-    """Looked at from another thread under full load: no error, and the counts never go backwards."""
+    """Looked at from another thread under full load.
+
+    No error, and the counts never go backwards.
+    """
     end = threading.Event()
     errors: list[BaseException] = []
     seen: list[int] = []
@@ -257,7 +314,10 @@ def test_get_progress_all_the_time(executor: CondaEnvExecutor) -> None:
                 executor.get_failed()
                 executor.get_task("5")
                 seen.append(progress["completed"])
-                assert progress["completed"] + progress["failed"] + progress["canceled"] <= progress["total"]
+                assert (
+                    progress["completed"] + progress["failed"] + progress["canceled"]
+                    <= progress["total"]
+                )
         except BaseException as error:
             errors.append(error)
 
@@ -278,7 +338,12 @@ def test_get_progress_after_shutdown(make: Callable[..., CondaEnvExecutor]) -> N
     with make() as executor:
         executor.submit(workload.add, 1)
     progress = executor.get_progress()
-    assert (progress["total"], progress["completed"], progress["workers"], progress["tasks"]) == (1, 1, [], [])
+    assert (progress["total"], progress["completed"], progress["workers"], progress["tasks"]) == (
+        1,
+        1,
+        [],
+        [],
+    )
 
 
 def test_get_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
@@ -320,7 +385,9 @@ def test_workers(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> Non
     idle = executor.workers()
     assert [info.index for info in idle] == [0, 1]
     assert [info.state for info in idle] == ["idle", "idle"]
-    assert all(info.task is None and info.tasks_done == 0 and info.queue_depth == 0 for info in idle)
+    assert all(
+        info.task is None and info.tasks_done == 0 and info.queue_depth == 0 for info in idle
+    )
     for info in idle:
         assert isinstance(info, WorkerInfo)
         assert info.rss is not None
@@ -332,7 +399,11 @@ def test_workers(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> Non
     task = executor.options(name="busy one").submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
     (busy,) = [info for info in executor.workers() if info.state == "busy"]
-    assert (busy.pid, busy.task, busy.index) == (guest.pid, "busy one", next(info.index for info in idle if info.pid == guest.pid))
+    assert (busy.pid, busy.task, busy.index) == (
+        guest.pid,
+        "busy one",
+        next(info.index for info in idle if info.pid == guest.pid),
+    )
     guest.release()
     task.result(DEADLINE)
     assert executor.wait_all(DEADLINE)
@@ -407,7 +478,9 @@ def test_no_argument_of_a_dependant_is_kept_alive(single: CondaEnvExecutor) -> N
     assert gone() is None, "the finished tasks are still held, their arguments must not be"
 
 
-def test_a_finished_task_that_is_dropped_goes_without_the_collector(single: CondaEnvExecutor) -> None:
+def test_a_finished_task_that_is_dropped_goes_without_the_collector(
+    single: CondaEnvExecutor,
+) -> None:
     """No reference cycles: a million tasks must not wait for the garbage collector."""
     single.submit(workload.add, 1).result(DEADLINE)
     gc.collect()

@@ -1,4 +1,7 @@
-"""A handle belongs to one call: threads inherit the call that started them, and are inert after its end."""
+"""A handle belongs to one call.
+
+Threads inherit the call that started them, and are inert after its end.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from tests.support.meeting import DEADLINE
 from tests.support.recorder import Recorder
 from wetlands_executor import CondaEnvExecutor, TaskEventType
 
-#: What the first call leaves behind, in ``PARKED``: an event that lets it go on, and one that says that it has.
+#: What the first call leaves behind, in ``PARKED``: an event that lets it go on, and one that says
+#: that it has.
 MODULE = '''
 import _thread, asyncio, contextvars, logging, threading
 from concurrent.futures import ThreadPoolExecutor
@@ -234,7 +238,9 @@ def module(tmp_path: Path) -> Path:
     return path
 
 
-def check_harmless(task: object, recorder: Recorder, caplog: pytest.LogCaptureFixture, value: object = 1) -> None:
+def check_harmless(
+    task: object, recorder: Recorder, caplog: pytest.LogCaptureFixture, value: object = 1
+) -> None:
     result, seen = task.result(DEADLINE)  # type: ignore[attr-defined]
     assert result == value
     recorder.wait_for_end()
@@ -261,34 +267,61 @@ def test_what_a_call_leaves_behind_is_inert_in_the_next(
 
 @pytest.mark.parametrize("way", ["thread", "executor"])
 def test_in_every_version(
-    make: Callable[..., CondaEnvExecutor], anypython: Interpreter, module: Path, caplog: pytest.LogCaptureFixture, way: str
+    make: Callable[..., CondaEnvExecutor],
+    anypython: Interpreter,
+    module: Path,
+    caplog: pytest.LogCaptureFixture,
+    way: str,
 ) -> None:
     executor = make(env=str(anypython.path))
     executor.submit(f"{module}:start", way).result(DEADLINE)
     recorder = Recorder()
-    check_harmless(executor.options(start=False).submit(f"{module}:victim", 1).listen(recorder).start(), recorder, caplog)
+    check_harmless(
+        executor.options(start=False).submit(f"{module}:victim", 1).listen(recorder).start(),
+        recorder,
+        caplog,
+    )
     executor.submit(f"{module}:make_pools").result(DEADLINE)
     task = executor.submit(f"{module}:use_pools")
     task.result(DEADLINE)
     assert set(task.outputs.values()) == {task.id}
 
 
-def test_after_an_async_function(single: CondaEnvExecutor, module: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_after_an_async_function(
+    single: CondaEnvExecutor, module: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     single.submit(f"{module}:start_async").result(DEADLINE)
     recorder = Recorder()
-    check_harmless(single.options(start=False).submit(f"{module}:victim", 1).listen(recorder).start(), recorder, caplog)
+    check_harmless(
+        single.options(start=False).submit(f"{module}:victim", 1).listen(recorder).start(),
+        recorder,
+        caplog,
+    )
 
 
-@pytest.mark.parametrize(("keep", "use"), [("keep_loop", "go_on_with_loop"), ("keep_context", "use_context"), ("keep_handle", "use_handle")])
+@pytest.mark.parametrize(
+    ("keep", "use"),
+    [
+        ("keep_loop", "go_on_with_loop"),
+        ("keep_context", "use_context"),
+        ("keep_handle", "use_handle"),
+    ],
+)
 def test_what_goes_on_in_the_main_thread(
     single: CondaEnvExecutor, module: Path, caplog: pytest.LogCaptureFixture, keep: str, use: str
 ) -> None:
     single.submit(f"{module}:{keep}").result(DEADLINE)
     recorder = Recorder()
-    check_harmless(single.options(start=False).submit(f"{module}:{use}").listen(recorder).start(), recorder, caplog)
+    check_harmless(
+        single.options(start=False).submit(f"{module}:{use}").listen(recorder).start(),
+        recorder,
+        caplog,
+    )
 
 
-def test_calls_of_one_batch(single: CondaEnvExecutor, module: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_calls_of_one_batch(
+    single: CondaEnvExecutor, module: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Items that travel together are calls of their own."""
     assert list(single.map(f"{module}:start", ["thread"])) == [None]
     found = list(single.map(f"{module}:victim", range(3)))
@@ -297,7 +330,9 @@ def test_calls_of_one_batch(single: CondaEnvExecutor, module: Path, caplog: pyte
     assert all(record.task_id == "" for record in caplog.records if record.name == "owners")  # type: ignore[attr-defined]
 
 
-def test_the_next_attempt_of_the_same_task(single: CondaEnvExecutor, module: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_next_attempt_of_the_same_task(
+    single: CondaEnvExecutor, module: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """It has the same number, and is another call."""
     task = single.options(retries=1, retry_on=ValueError).submit(f"{module}:fail_with_thread", 1)
     result, seen = task.result(DEADLINE)
@@ -306,7 +341,9 @@ def test_the_next_attempt_of_the_same_task(single: CondaEnvExecutor, module: Pat
     assert (task.message, task.outputs) == (None, {})
 
 
-def test_pools_of_threads_that_outlive_a_call_work_for_the_next(single: CondaEnvExecutor, module: Path) -> None:
+def test_pools_of_threads_that_outlive_a_call_work_for_the_next(
+    single: CondaEnvExecutor, module: Path
+) -> None:
     """What is handed to a pool belongs to the call that hands it over, not to the one that has started its threads."""
     single.submit(f"{module}:make_pools").result(DEADLINE)
     for _ in range(2):

@@ -30,18 +30,27 @@ def watch(tasks: list[Task[object]]) -> tuple[list[str], threading.Event]:
 
 
 def wait_for_recalls(extra: list[Task[object]]) -> None:
-    """Return when workers have given back what they held ahead, in whose midst these tasks were: they are cancelled."""
+    """Return when workers have given back what they held ahead, in whose midst these tasks were.
+
+    They are cancelled.
+    """
     for task in extra:
         assert task.cancel()
 
 
-@pytest.mark.parametrize(("low", "high"), [(-1, 0), (0, 1), (-2, -1), (-5, 3), (-(10**30), 10**30)], ids=str)
-def test_a_higher_call_overtakes_what_was_given_out(single: CondaEnvExecutor, meeting: Meeting, low: int, high: int) -> None:
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1, 0), (0, 1), (-2, -1), (-5, 3), (-(10**30), 10**30)], ids=str
+)
+def test_a_higher_call_overtakes_what_was_given_out(
+    single: CondaEnvExecutor, meeting: Meeting, low: int, high: int
+) -> None:
     """It waits for what runs; of the lower calls none starts before it."""
     background = single.options(priority=low)
     first = background.submit(workload.attend, meeting.address, "first")
     guest = meeting.next()
-    tasks: list[Task[object]] = [background.options(name="low").submit(workload.add, number) for number in range(40)]
+    tasks: list[Task[object]] = [
+        background.options(name="low").submit(workload.add, number) for number in range(40)
+    ]
     extra = [background.submit(workload.add, 0)]
     tasks.append(single.options(priority=high, name="high").submit(workload.add, 1))
     order, finished = watch(tasks)
@@ -52,8 +61,13 @@ def test_a_higher_call_overtakes_what_was_given_out(single: CondaEnvExecutor, me
     assert order == ["high"] + ["low"] * 40
 
 
-def test_background_work_does_not_delay_ordinary_calls(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
-    """One of two workers runs background work and has more of it; the other runs every ordinary call before it takes any."""
+def test_background_work_does_not_delay_ordinary_calls(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
+    """One of two workers runs background work and has more of it.
+
+    The other runs every ordinary call before it takes any.
+    """
     executor = make(2)
     executor.launch()
     background = executor.options(priority=-1, name="low")
@@ -61,7 +75,9 @@ def test_background_work_does_not_delay_ordinary_calls(make: Callable[..., Conda
     guests = [meeting.next(), meeting.next()]
     tasks: list[Task[object]] = [background.submit(workload.add, number) for number in range(40)]
     extra: list[Task[object]] = [background.submit(workload.add, number) for number in range(8)]
-    tasks += [executor.options(name="ordinary").submit(workload.add, number) for number in range(20)]
+    tasks += [
+        executor.options(name="ordinary").submit(workload.add, number) for number in range(20)
+    ]
     order, finished = watch(tasks)
     wait_for_recalls(extra)
     guests[0].release()

@@ -36,7 +36,9 @@ def tries(journal: Path) -> int:
 
 
 def test_nothing_is_tried_again_by_default(single: CondaEnvExecutor, journal: Path) -> None:
-    assert isinstance(single.submit(workload.die_until, journal, 9).exception(DEADLINE), WorkerCrashed)
+    assert isinstance(
+        single.submit(workload.die_until, journal, 9).exception(DEADLINE), WorkerCrashed
+    )
     assert tries(journal) == 1
 
 
@@ -74,7 +76,9 @@ def test_a_hang_is_tried_again(make: Callable[..., CondaEnvExecutor], journal: P
     assert task.attempt == 2
 
 
-def test_an_exception_is_not_tried_again_by_default(single: CondaEnvExecutor, journal: Path) -> None:
+def test_an_exception_is_not_tried_again_by_default(
+    single: CondaEnvExecutor, journal: Path
+) -> None:
     task = single.options(retries=5).submit(workload.fail_until, journal, 2)
     assert isinstance(task.exception(DEADLINE), OSError)
     assert task.attempt == tries(journal) == 1
@@ -91,22 +95,37 @@ def test_retry_on(single: CondaEnvExecutor, journal: Path, retry_on: object) -> 
     assert task.attempt == tries(journal) == 4
 
 
-@pytest.mark.parametrize("retry_on", [KeyError, (KeyError, ValueError), lambda error: False], ids=["type", "types", "function"])
+@pytest.mark.parametrize(
+    "retry_on",
+    [KeyError, (KeyError, ValueError), lambda error: False],
+    ids=["type", "types", "function"],
+)
 def test_retry_on_something_else(single: CondaEnvExecutor, journal: Path, retry_on: object) -> None:
     task = single.options(retries=5, retry_on=retry_on).submit(workload.fail_until, journal, 4)  # type: ignore[arg-type]
     assert isinstance(task.exception(DEADLINE), OSError)
     assert task.attempt == tries(journal) == 1
 
 
-def test_retry_on_an_exception_does_not_mean_a_crash(single: CondaEnvExecutor, journal: Path) -> None:
+def test_retry_on_an_exception_does_not_mean_a_crash(
+    single: CondaEnvExecutor, journal: Path
+) -> None:
     task = single.options(retries=5, retry_on=KeyError).submit(workload.die_until, journal, 9)
     assert isinstance(task.exception(DEADLINE), WorkerCrashed)
     assert tries(journal) == 1
 
 
-@pytest.mark.parametrize("retry_on", [WorkerCrashed, BrokenProcessPool, Exception], ids=lambda kind: kind.__name__)
-def test_retry_on_may_name_the_crash(single: CondaEnvExecutor, journal: Path, retry_on: type[BaseException]) -> None:
-    assert single.options(retries=5, retry_on=retry_on).submit(workload.die_until, journal, 3).result(DEADLINE) == 3
+@pytest.mark.parametrize(
+    "retry_on", [WorkerCrashed, BrokenProcessPool, Exception], ids=lambda kind: kind.__name__
+)
+def test_retry_on_may_name_the_crash(
+    single: CondaEnvExecutor, journal: Path, retry_on: type[BaseException]
+) -> None:
+    assert (
+        single.options(retries=5, retry_on=retry_on)
+        .submit(workload.die_until, journal, 3)
+        .result(DEADLINE)
+        == 3
+    )
 
 
 def test_a_function_decides_about_crashes_too(single: CondaEnvExecutor, journal: Path) -> None:
@@ -125,17 +144,23 @@ def test_a_function_decides_about_crashes_too(single: CondaEnvExecutor, journal:
 def test_retry_on_time_out_only(single: CondaEnvExecutor, journal: Path) -> None:
     view = single.options(retries=5, retry_on=TaskTimeoutError, timeout=0.5)
     assert view.submit(workload.hang_until, journal, 2).result(DEADLINE) == 2
-    assert isinstance(view.submit(workload.die_until, journal, 9).exception(DEADLINE), WorkerCrashed)
+    assert isinstance(
+        view.submit(workload.die_until, journal, 9).exception(DEADLINE), WorkerCrashed
+    )
     assert tries(journal) == 3
 
 
 def test_retry_on_hang_only(make: Callable[..., CondaEnvExecutor], journal: Path) -> None:
     executor = make(worker_timeout=0.5)
-    task = executor.options(retries=5, retry_on=WorkerUnresponsive, timeout=60).submit(workload.hang_until, journal, 2)
+    task = executor.options(retries=5, retry_on=WorkerUnresponsive, timeout=60).submit(
+        workload.hang_until, journal, 2
+    )
     assert task.result(DEADLINE) == 2
 
 
-def test_a_function_that_raises_is_logged_and_means_no(single: CondaEnvExecutor, journal: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_function_that_raises_is_logged_and_means_no(
+    single: CondaEnvExecutor, journal: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(error: BaseException) -> bool:
         raise ZeroDivisionError("in retry_on")
 
@@ -149,21 +174,33 @@ def test_a_function_that_blocks_holds_up_nobody(executor: CondaEnvExecutor, jour
     import threading
 
     go_on = threading.Event()
-    task = executor.options(retries=1, retry_on=lambda error: go_on.wait(DEADLINE)).submit(workload.fail_until, journal, 2)
-    assert [executor.submit(workload.add, number).result(DEADLINE) for number in range(20)] == list(range(20))
-    assert executor.submit(workload.hold).result(DEADLINE).data == b"", "another result that has to be unpickled"
+    task = executor.options(retries=1, retry_on=lambda error: go_on.wait(DEADLINE)).submit(
+        workload.fail_until, journal, 2
+    )
+    assert [executor.submit(workload.add, number).result(DEADLINE) for number in range(20)] == list(
+        range(20)
+    )
+    assert executor.submit(workload.hold).result(DEADLINE).data == b"", (
+        "another result that has to be unpickled"
+    )
     assert not task.done()
     go_on.set()
     assert task.result(DEADLINE) == 2
 
 
-def test_an_error_that_cannot_be_rebuilt_is_judged_by_what_it_became(single: CondaEnvExecutor) -> None:
-    task = single.options(retries=2, retry_on=ExecutionException).submit(throw_new, Unpicklable, "no")
+def test_an_error_that_cannot_be_rebuilt_is_judged_by_what_it_became(
+    single: CondaEnvExecutor,
+) -> None:
+    task = single.options(retries=2, retry_on=ExecutionException).submit(
+        throw_new, Unpicklable, "no"
+    )
     assert isinstance(task.exception(DEADLINE), ExecutionException)
     assert task.attempt == 3
 
 
-def test_a_worker_that_cannot_start_is_never_tried_again(make: Callable[..., CondaEnvExecutor], journal: Path) -> None:
+def test_a_worker_that_cannot_start_is_never_tried_again(
+    make: Callable[..., CondaEnvExecutor], journal: Path
+) -> None:
     executor = make(preload=["there_is_no_such_module"])
     began = time.monotonic()
     view = executor.options(retries=1000, retry_on=lambda error: True)
@@ -174,7 +211,9 @@ def test_a_worker_that_cannot_start_is_never_tried_again(make: Callable[..., Con
 
 
 def test_a_cancelled_call_is_not_tried_again(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    task = single.options(retries=5, retry_on=Exception).submit(workload.acknowledge_and_raise, meeting.address, "in")
+    task = single.options(retries=5, retry_on=Exception).submit(
+        workload.acknowledge_and_raise, meeting.address, "in"
+    )
     guest = meeting.next()
     task.cancel()
     guest.release()
@@ -182,7 +221,9 @@ def test_a_cancelled_call_is_not_tried_again(single: CondaEnvExecutor, meeting: 
     assert task.attempt == 1
 
 
-def test_a_crash_after_a_request_to_cancel_is_not_tried_again(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_crash_after_a_request_to_cancel_is_not_tried_again(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.options(retries=5).submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
     task.cancel()
@@ -197,19 +238,33 @@ def test_a_crash_after_a_request_to_cancel_is_not_tried_again(single: CondaEnvEx
 # ------------------------------------------------------------------------------------------------- what the Task shows
 
 
-def test_between_two_tries_the_task_runs(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
+def test_between_two_tries_the_task_runs(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+) -> None:
     recorder = Recorder()
-    task = single.options(retries=1, retry_on=OSError).submit(workload.report_until, journal, 2, meeting.address).listen(recorder)
+    task = (
+        single.options(retries=1, retry_on=OSError)
+        .submit(workload.report_until, journal, 2, meeting.address)
+        .listen(recorder)
+    )
     first = meeting.next()
     recorder.wait(lambda event: "only first" in event.outputs)
-    assert (task.message, task.current, task.maximum, task.outputs, task.attempt) == ("first try", 7, 10, {"only first": True}, 1)
+    assert (task.message, task.current, task.maximum, task.outputs, task.attempt) == (
+        "first try",
+        7,
+        10,
+        {"only first": True},
+        1,
+    )
     first.release()
     second = meeting.next()
     recorder.wait(lambda event: "only later" in event.outputs)
     assert task.status is TaskStatus.RUNNING
     assert not task.done()
     assert task.attempt == 2
-    assert (task.message, task.current, task.maximum, task.progress) == (None, None, None, None), "progress starts anew"
+    assert (task.message, task.current, task.maximum, task.progress) == (None, None, None, None), (
+        "progress starts anew"
+    )
     assert task.outputs == {"only later": 2}, "outputs start anew"
     second.release()
     assert task.result(DEADLINE) == 2
@@ -233,7 +288,10 @@ def between_two_tries(
     good: int = 99,
     at_first: Callable[[Task[int]], object] = lambda _task: None,
 ) -> tuple[Task[int], Guest, Task[object]]:
-    """Return a task whose first try has failed, and the call that has the only worker meanwhile; ``at_first`` is called during the first try."""
+    """Return a task whose first try has failed, and the call that has the only worker meanwhile.
+
+    ``at_first`` is called during the first try.
+    """
     view = executor.options(retries=5, priority=-1, retry_on=(OSError, WorkerCrashed))
     task = view.submit(workload.meet_and_fail_until, meeting.address, journal, good, how)
     first = meeting.next()
@@ -245,12 +303,15 @@ def between_two_tries(
     assert executor.is_responsive()
     deadline = time.monotonic() + DEADLINE
     while task.attempt == 1 and time.monotonic() < deadline:
-        time.sleep(0.001)  # an exception is judged on another thread; nothing announces the next attempt
+        # an exception is judged on another thread; nothing announces the next attempt
+        time.sleep(0.001)
     return task, guest, blocking
 
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
-def test_a_task_that_waits_for_its_second_try_is_running(single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str) -> None:
+def test_a_task_that_waits_for_its_second_try_is_running(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+) -> None:
     """One worker, taken by somebody else in between: by the contract the status stays RUNNING."""
     task, guest, blocking = between_two_tries(single, meeting, journal, how, good=2)
     assert tries(journal) == 1
@@ -267,7 +328,9 @@ def test_a_task_that_waits_for_its_second_try_is_running(single: CondaEnvExecuto
 
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
-def test_cancelling_between_two_tries(single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str) -> None:
+def test_cancelling_between_two_tries(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+) -> None:
     recorder = Recorder()
     task, guest, _blocking = between_two_tries(single, meeting, journal, how)
     task.listen(recorder)
@@ -281,10 +344,17 @@ def test_cancelling_between_two_tries(single: CondaEnvExecutor, meeting: Meeting
 
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
-def test_a_cancellation_that_has_read_the_first_try_reaches_the_second(single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str) -> None:
-    """The race of ``Task.cancel`` with the new try, laid out in time: what it has read from the task belongs to the try before."""
+def test_a_cancellation_that_has_read_the_first_try_reaches_the_second(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+) -> None:
+    """The race of ``Task.cancel`` with the new try, laid out in time.
+
+    What it has read from the task belongs to the try before.
+    """
     read: list[Any] = []
-    task, guest, _blocking = between_two_tries(single, meeting, journal, how, at_first=lambda task: read.append(task._call))
+    task, guest, _blocking = between_two_tries(
+        single, meeting, journal, how, at_first=lambda task: read.append(task._call)
+    )
     assert read[0] is not None
     assert read[0] is not task._call
     assert single._pool.cancel(read[0]) is True
@@ -294,10 +364,14 @@ def test_a_cancellation_that_has_read_the_first_try_reaches_the_second(single: C
 
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
-def test_a_kill_that_has_read_the_first_try_ends_the_second(single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str) -> None:
+def test_a_kill_that_has_read_the_first_try_ends_the_second(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+) -> None:
     """As above, and the second try runs."""
     read: list[Any] = []
-    task, guest, blocking = between_two_tries(single, meeting, journal, how, at_first=lambda task: read.append(task._call))
+    task, guest, blocking = between_two_tries(
+        single, meeting, journal, how, at_first=lambda task: read.append(task._call)
+    )
     guest.release()
     assert blocking.result(DEADLINE) == "between"
     meeting.next()
@@ -307,7 +381,9 @@ def test_a_kill_that_has_read_the_first_try_ends_the_second(single: CondaEnvExec
 
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
-def test_killing_between_two_tries(single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str) -> None:
+def test_killing_between_two_tries(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+) -> None:
     task, guest, blocking = between_two_tries(single, meeting, journal, how)
     task.kill()
     assert task.wait_for(DEADLINE).status is TaskStatus.CANCELED
@@ -317,15 +393,21 @@ def test_killing_between_two_tries(single: CondaEnvExecutor, meeting: Meeting, j
     assert tries(journal) == 1
 
 
-def test_shutdown_finishes_the_retries(make: Callable[..., CondaEnvExecutor], journal: Path) -> None:
+def test_shutdown_finishes_the_retries(
+    make: Callable[..., CondaEnvExecutor], journal: Path
+) -> None:
     with make() as executor:
         crashing = executor.options(retries=5).submit(workload.die_until, journal, 3)
-        failing = executor.options(retries=5, retry_on=OSError).submit(workload.fail_until, journal.with_name("second"), 3)
+        failing = executor.options(retries=5, retry_on=OSError).submit(
+            workload.fail_until, journal.with_name("second"), 3
+        )
     assert crashing.result(0) == failing.result(0) == 3
 
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
-def test_shutdown_with_cancel_futures_between_two_tries_ends(single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str) -> None:
+def test_shutdown_with_cancel_futures_between_two_tries_ends(
+    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+) -> None:
     task, guest, blocking = between_two_tries(single, meeting, journal, how)
     single.shutdown(wait=False, cancel_futures=True)
     assert task.wait_for(DEADLINE).status is TaskStatus.CANCELED
@@ -348,7 +430,9 @@ def test_what_runs_at_a_shutdown_with_cancel_futures_is_not_tried_again(
     assert task.attempt == tries(journal) == 1
 
 
-def test_kill_workers_ends_the_retries(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_kill_workers_ends_the_retries(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     executor = make()
     task = executor.options(retries=50).submit(workload.attend, meeting.address, "in")
     meeting.next()
@@ -358,7 +442,9 @@ def test_kill_workers_ends_the_retries(make: Callable[..., CondaEnvExecutor], me
 
 
 def test_a_retried_task_counts_once(single: CondaEnvExecutor, journal: Path) -> None:
-    single.options(retries=3, retry_on=OSError).submit(workload.fail_until, journal, 3).result(DEADLINE)
+    single.options(retries=3, retry_on=OSError).submit(workload.fail_until, journal, 3).result(
+        DEADLINE
+    )
     assert single.wait_all(DEADLINE)
     progress = single.get_progress()
     assert (progress["total"], progress["completed"], progress["failed"]) == (1, 1, 0)
@@ -395,6 +481,9 @@ def test_large_arguments_are_sent_again(single: CondaEnvExecutor, journal: Path)
 
 def test_many_at_once(executor: CondaEnvExecutor, tmp_path: Path) -> None:
     view = executor.options(retries=3, retry_on=OSError)
-    tasks = [view.submit(workload.fail_until, tmp_path / str(number), 1 + number % 4) for number in range(100)]
+    tasks = [
+        view.submit(workload.fail_until, tmp_path / str(number), 1 + number % 4)
+        for number in range(100)
+    ]
     assert [task.result(DEADLINE) for task in tasks] == [1 + number % 4 for number in range(100)]
     assert [task.attempt for task in tasks] == [1 + number % 4 for number in range(100)]

@@ -1,4 +1,7 @@
-"""Scripts that end as scripts do: an exit code of 0 completes the task, another is an error of it, and none ends this process."""
+"""Scripts that end as scripts do.
+
+An exit code of 0 completes the task, another is an error of it, and none ends this process.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.meeting import DEADLINE
-from wetlands_executor import CondaEnvExecutor, ExecutionException, ScriptExit, TaskStatus, WorkerCrashed
+from wetlands_executor import (
+    CondaEnvExecutor,
+    ExecutionException,
+    ScriptExit,
+    TaskStatus,
+    WorkerCrashed,
+)
 
 Write = Callable[[str], Path]
 
@@ -38,9 +47,11 @@ GOOD = {
     "exit": "exit()",
     "quit": "quit()",
     "nested": "import runpy, sys\nsys.argv = sys.argv[:1]\nexec('raise SystemExit(0)')",
-    "thread": "import sys, threading\nt = threading.Thread(target=sys.exit, args=(3,))\nt.start()\nt.join()",
+    "thread": "import sys, threading\nt = threading.Thread(target=sys.exit, "
+    "args=(3,))\nt.start()\nt.join()",
     "caught": "import sys\ntry:\n    sys.exit(3)\nexcept SystemExit:\n    pass",
-    "unittest": "import unittest\nclass T(unittest.TestCase):\n    def test(self): pass\nunittest.main(argv=['x'])",
+    "unittest": "import unittest\nclass T(unittest.TestCase):\n    def test(self): "
+    "pass\nunittest.main(argv=['x'])",
 }
 
 
@@ -66,7 +77,11 @@ def test_success(single: CondaEnvExecutor, write: Write, name: str) -> None:
         ("import sys; sys.exit([])", 1, "[]"),
         ("class End(SystemExit): pass\nraise End(7)", 7, ""),
         ("import enum, sys\nclass Code(enum.IntEnum):\n    BAD = 9\nsys.exit(Code.BAD)", 9, ""),
-        ("import argparse; argparse.ArgumentParser(prog='tool').parse_args(['--nope'])", 2, "tool: error: unrecognized arguments: --nope"),
+        (
+            "import argparse; argparse.ArgumentParser(prog='tool').parse_args(['--nope'])",
+            2,
+            "tool: error: unrecognized arguments: --nope",
+        ),
         ("import sys\nprint('one\\ntwo', file=sys.stderr)\nsys.exit(5)", 5, "two"),
         ("exec('raise SystemExit(6)')", 6, ""),
     ],
@@ -84,11 +99,20 @@ def test_failure(single: CondaEnvExecutor, write: Write, text: str, code: int, l
     assert any("script.py" in line for line in error.traceback)
     assert task.status is TaskStatus.FAILED
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
-        assert (type(again), str(again), again.code, again.stderr) == (ScriptExit, str(error), error.code, error.stderr)
+        assert (type(again), str(again), again.code, again.stderr) == (
+            ScriptExit,
+            str(error),
+            error.code,
+            error.stderr,
+        )
 
 
-def test_only_the_last_lines_are_kept(single: CondaEnvExecutor, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    task = single.submit_script(write("import sys\nfor i in range(1000): print('line', i, file=sys.stderr)\nsys.exit(1)"))
+def test_only_the_last_lines_are_kept(
+    single: CondaEnvExecutor, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = single.submit_script(
+        write("import sys\nfor i in range(1000): print('line', i, file=sys.stderr)\nsys.exit(1)")
+    )
     error = task.exception(DEADLINE)
     assert isinstance(error, ScriptExit)
     lines = error.stderr.splitlines()
@@ -101,7 +125,10 @@ def test_only_the_last_lines_are_kept(single: CondaEnvExecutor, write: Write, ca
 
 
 def test_a_value_that_cannot_be_printed(single: CondaEnvExecutor, write: Write) -> None:
-    text = "class Bad:\n    def __str__(self): raise ValueError('unprintable')\nraise SystemExit(Bad())"
+    text = (
+        "class Bad:\n    def __str__(self): raise ValueError('unprintable')\nraise "
+        "SystemExit(Bad())"
+    )
     error = single.submit_script(write(text)).exception(DEADLINE)
     assert isinstance(error, ScriptExit)
     assert error.code == 1
@@ -121,14 +148,20 @@ def test_a_script_that_closes_the_standard_input(single: CondaEnvExecutor, write
     single.submit_script(write("exit()")).result(DEADLINE)
     with pytest.raises(EOFError):
         single.submit(input).result(DEADLINE)
-    with pytest.raises(SystemExit):  # the function's own end is its failure, as that of any other exception
+    # the function's own end is its failure, as that of any other exception
+    with pytest.raises(SystemExit):
         single.submit(eval, "exit(3)").result(DEADLINE)
     with pytest.raises(EOFError):
         single.submit(input).result(DEADLINE)
 
 
 def test_retries_of_a_script(single: CondaEnvExecutor, write: Write, tmp_path: Path) -> None:
-    path = write("import sys\nwith open(sys.argv[1], 'a+') as f:\n    f.write('x')\n    n = f.tell()\nsys.exit(int(n < 3))")
-    task = single.options(retries=5, retry_on=ScriptExit).submit_script(path, [str(tmp_path / "count")])
+    path = write(
+        "import sys\nwith open(sys.argv[1], 'a+') as f:\n    f.write('x')\n    n = "
+        "f.tell()\nsys.exit(int(n < 3))"
+    )
+    task = single.options(retries=5, retry_on=ScriptExit).submit_script(
+        path, [str(tmp_path / "count")]
+    )
     assert task.result(DEADLINE) is None
     assert task.attempt == 3

@@ -1,8 +1,11 @@
-"""Thousands of tasks under random cancels, kills, time-outs, crashes, listeners and awaits: every guarantee, checked for every task.
+"""Thousands of tasks under random cancels, kills, time-outs, crashes, listeners and awaits.
 
-``WETLANDS_SEED=n`` repeats a run. What is checked, whatever happens: each task reaches exactly one final state and keeps it; its terminal
-event, its listeners' and its callbacks come exactly once, STARTED before all others; what nobody has harmed has its right result; the counts
-add up; everything ends in bounded time.
+Every guarantee, checked for every task.
+
+``WETLANDS_SEED=n`` repeats a run. What is checked, whatever happens: each task reaches exactly one
+final state and keeps it; its terminal event, its listeners' and its callbacks come exactly once,
+STARTED before all others; what nobody has harmed has its right result; the counts add up;
+everything ends in bounded time.
 """
 
 from __future__ import annotations
@@ -40,7 +43,17 @@ from wetlands_executor import (
 #: Seconds within which a storm has to be over; far beyond what it takes.
 LIMIT = 90.0
 
-KINDS = {"quick": 40, "fail": 6, "report": 10, "print": 3, "log": 3, "die": 2, "nap": 8, "cooperate": 8, "depend": 8}
+KINDS = {
+    "quick": 40,
+    "fail": 6,
+    "report": 10,
+    "print": 3,
+    "log": 3,
+    "die": 2,
+    "nap": 8,
+    "cooperate": 8,
+    "depend": 8,
+}
 
 
 class Witness:
@@ -71,7 +84,11 @@ class Witness:
             elif event.type.is_terminal:
                 self.terminal[task] += 1
                 self.states[task].add(task.status)
-                if event.type is not TaskEventType.CANCELATION and task not in self.started and task.worker_pid is not None:
+                if (
+                    event.type is not TaskEventType.CANCELATION
+                    and task not in self.started
+                    and task.worker_pid is not None
+                ):
                     self.complaints.append(f"{event.type} without STARTED: {task}")
 
     def own_listener(self, event: TaskEvent) -> None:
@@ -121,7 +138,11 @@ class Storm:
             if kind == "depend" and self.tasks:
                 task = view.submit(workload.add, "from ", right=rng.choice(self.tasks[-50:]))
             else:
-                task = view.submit(workload.chance, "quick" if kind == "depend" else kind, rng.choice((0.0, 0.002, 0.02, 0.08)))
+                task = view.submit(
+                    workload.chance,
+                    "quick" if kind == "depend" else kind,
+                    rng.choice((0.0, 0.002, 0.02, 0.08)),
+                )
             self.tasks.append(task)
             self.kinds[task] = kind
             if limited:
@@ -129,7 +150,9 @@ class Storm:
             if rng.random() < 0.3:
                 self._watch(task)
             if rng.random() < 0.1:
-                self.awaiting.append(asyncio.run_coroutine_threadsafe(_wait(task, rng.random() < 0.3), loop))
+                self.awaiting.append(
+                    asyncio.run_coroutine_threadsafe(_wait(task, rng.random() < 0.3), loop)
+                )
                 self.harmed.add(task)
             self._harm()
 
@@ -164,7 +187,8 @@ class Storm:
             concurrent.futures.wait(self.tasks[-20:], timeout=0.002)
 
     def _sigkill(self) -> None:
-        # Three starts in a row that are killed are a WorkerStartError, by the contract; that is tested elsewhere.
+        # Three starts in a row that are killed are a WorkerStartError, by the contract; that is
+        # tested elsewhere.
         infos = [info for info in self.executor.workers() if info.state in ("idle", "busy")]
         if infos:
             try:
@@ -198,12 +222,16 @@ class Storm:
             status = finals[task]
             assert status.is_finished()
             assert task.status is status, "a final state is final"
-            assert witness.terminal[task] == 1, f"{witness.terminal[task]} terminal events of {task}"
+            assert witness.terminal[task] == 1, (
+                f"{witness.terminal[task]} terminal events of {task}"
+            )
             assert witness.own[task] == witness.callbacks[task] == witness.expected[task], task
             assert witness.states[task] == {status}, task
             self._check_outcome(task, status)
         counts = collections.Counter(finals.values())
-        assert progress["total"] == progress["completed"] + progress["failed"] + progress["canceled"]
+        assert (
+            progress["total"] == progress["completed"] + progress["failed"] + progress["canceled"]
+        )
         assert progress["completed"] == counts[TaskStatus.COMPLETED]
         assert progress["failed"] == counts[TaskStatus.FAILED]
         assert progress["canceled"] <= counts[TaskStatus.CANCELED]
@@ -216,12 +244,16 @@ class Storm:
             assert task.value in wanted or str(task.value).startswith("from "), task.value
             assert kind not in ("fail", "die")
             if kind == "report":
-                assert (task.current, task.maximum, task.outputs) == (20, 20, {"done": True}), "the last report is there"
+                assert (task.current, task.maximum, task.outputs) == (20, 20, {"done": True}), (
+                    "the last report is there"
+                )
         elif status is TaskStatus.CANCELED:
             assert task in self.harmed or kind == "depend", f"nobody has cancelled {task} ({kind})"
         else:
             error = task.exception(0)
-            allowed: tuple[type[BaseException], ...] = (WorkerCrashed,) if self.sigkills or kind == "die" else ()
+            allowed: tuple[type[BaseException], ...] = (
+                (WorkerCrashed,) if self.sigkills or kind == "die" else ()
+            )
             if task in self.limited:
                 allowed += (TaskTimeoutError,)
             if kind == "fail":
@@ -262,7 +294,12 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_storm(make: Callable[..., CondaEnvExecutor], stress_rng: random.Random, loop: asyncio.AbstractEventLoop, workers: int) -> None:
+def test_a_storm(
+    make: Callable[..., CondaEnvExecutor],
+    stress_rng: random.Random,
+    loop: asyncio.AbstractEventLoop,
+    workers: int,
+) -> None:
     storm = Storm(make(workers), stress_rng)
     storm.blow(700, loop)
     storm.calm(LIMIT)
@@ -271,7 +308,10 @@ def test_a_storm(make: Callable[..., CondaEnvExecutor], stress_rng: random.Rando
 @pytest.fixture
 def busy_machine() -> Iterator[None]:
     """Other people's processes take what they can get of the processors."""
-    loops = [subprocess.Popen([sys.executable, "-c", "import os\nos.nice(1)\nwhile True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    loops = [
+        subprocess.Popen([sys.executable, "-c", "import os\nos.nice(1)\nwhile True: pass"])
+        for _ in range(2 * (os.cpu_count() or 1))
+    ]
     yield
     for process in loops:
         process.kill()
@@ -282,7 +322,11 @@ def busy_machine() -> Iterator[None]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("repetition", range(3))
 def test_a_long_storm_on_a_busy_machine(
-    make: Callable[..., CondaEnvExecutor], stress_rng: random.Random, loop: asyncio.AbstractEventLoop, busy_machine: None, repetition: int
+    make: Callable[..., CondaEnvExecutor],
+    stress_rng: random.Random,
+    loop: asyncio.AbstractEventLoop,
+    busy_machine: None,
+    repetition: int,
 ) -> None:
     storm = Storm(make(3), stress_rng)
     storm.blow(4000, loop)
@@ -291,15 +335,26 @@ def test_a_long_storm_on_a_busy_machine(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_storm_with_limits_on_silence(make: Callable[..., CondaEnvExecutor], stress_rng: random.Random, loop: asyncio.AbstractEventLoop) -> None:
+def test_a_storm_with_limits_on_silence(
+    make: Callable[..., CondaEnvExecutor],
+    stress_rng: random.Random,
+    loop: asyncio.AbstractEventLoop,
+) -> None:
     storm = Storm(make(2, worker_timeout=10.0, task_timeout=20.0, cancel_grace=0.02), stress_rng)
     storm.blow(5000, loop)
     storm.calm(4 * LIMIT)
 
 
-@pytest.mark.parametrize("ending", ["shutdown", "cancel_futures", "kill_workers", "terminate_workers", "without waiting"])
-def test_ends_at_any_moment(make: Callable[..., CondaEnvExecutor], stress_rng: random.Random, ending: str) -> None:
-    """The pool ends while tasks are submitted, waiting, running, retried, depending and crashing: all reach a final state, once."""
+@pytest.mark.parametrize(
+    "ending", ["shutdown", "cancel_futures", "kill_workers", "terminate_workers", "without waiting"]
+)
+def test_ends_at_any_moment(
+    make: Callable[..., CondaEnvExecutor], stress_rng: random.Random, ending: str
+) -> None:
+    """The pool ends while tasks are submitted, waiting, running, retried, depending and crashing.
+
+    All reach a final state, once.
+    """
     rng = stress_rng
     for _ in range(4):
         executor = make(2)
@@ -316,24 +371,35 @@ def test_ends_at_any_moment(make: Callable[..., CondaEnvExecutor], stress_rng: r
             elif ending == "terminate_workers":
                 executor.terminate_workers()
             else:
-                executor.shutdown(wait=ending != "without waiting", cancel_futures=ending == "cancel_futures")
+                executor.shutdown(
+                    wait=ending != "without waiting", cancel_futures=ending == "cancel_futures"
+                )
             ended.set()
 
         thread = threading.Thread(target=end)
         for number in range(60):
             if number == moment:
                 thread.start()
-            view = rng.choice([executor, executor.options(retries=1, retry_on=(ValueError, WorkerCrashed)), executor.options(start=False)])
+            view = rng.choice(
+                [
+                    executor,
+                    executor.options(retries=1, retry_on=(ValueError, WorkerCrashed)),
+                    executor.options(start=False),
+                ]
+            )
             try:
                 if tasks and rng.random() < 0.2:
                     tasks.append(view.submit(workload.add, "from ", right=rng.choice(tasks)))
                 else:
-                    kind = rng.choice(("quick", "fail", "report", "nap", "die", "cooperate", "print"))
+                    kind = rng.choice(
+                        ("quick", "fail", "report", "nap", "die", "cooperate", "print")
+                    )
                     tasks.append(view.submit(workload.chance, kind, 0.01))
             except RuntimeError:
                 break  # the executor has been shut down; BrokenProcessPool is one too
             if rng.random() < 0.15:
-                concurrent.futures.wait([rng.choice(tasks)], timeout=0.01)  # so that the end meets tasks in every state
+                # so that the end meets tasks in every state
+                concurrent.futures.wait([rng.choice(tasks)], timeout=0.01)
             if rng.random() < 0.2:
                 try:
                     rng.choice(tasks).start()
@@ -351,20 +417,32 @@ def test_ends_at_any_moment(make: Callable[..., CondaEnvExecutor], stress_rng: r
             assert witness.states[task] == {task.status}
 
 
-def test_cancel_crash_result_timeout_and_shutdown_race_for_one_task(make: Callable[..., CondaEnvExecutor], stress_rng: random.Random) -> None:
+def test_cancel_crash_result_timeout_and_shutdown_race_for_one_task(
+    make: Callable[..., CondaEnvExecutor], stress_rng: random.Random
+) -> None:
     """All that can end a task at the same moment; one of them does, once."""
     rng = stress_rng
     executor = make(2)
     outcomes: collections.Counter[str] = collections.Counter()
     for _ in range(80):
         witness = Witness()
-        task = executor.options(timeout=0.02, start=False, cancel_grace=0.002).submit(workload.chance, "cooperate", 0.02)
+        task = executor.options(timeout=0.02, start=False, cancel_grace=0.002).submit(
+            workload.chance, "cooperate", 0.02
+        )
         task.listen(witness).add_done_callback(witness.callback)
         task.start()
-        actions: list[Callable[[], object]] = [task.cancel, task.kill, task.cancel, lambda: task.wait_for(DEADLINE)]
+        actions: list[Callable[[], object]] = [
+            task.cancel,
+            task.kill,
+            task.cancel,
+            lambda: task.wait_for(DEADLINE),
+        ]
         rng.shuffle(actions)
         delay = rng.uniform(0, 0.03)
-        threads = [threading.Timer(delay + rng.uniform(0, 0.002), action) for action in actions[: rng.randrange(4)]]
+        threads = [
+            threading.Timer(delay + rng.uniform(0, 0.002), action)
+            for action in actions[: rng.randrange(4)]
+        ]
         for thread in threads:
             thread.start()
         task.wait_for(DEADLINE)
@@ -373,7 +451,9 @@ def test_cancel_crash_result_timeout_and_shutdown_race_for_one_task(make: Callab
             thread.join()
         assert task.status is first
         deadline = time.monotonic() + DEADLINE
-        while not (witness.callbacks[task] and witness.terminal[task]) and time.monotonic() < deadline:
+        while (
+            not (witness.callbacks[task] and witness.terminal[task]) and time.monotonic() < deadline
+        ):
             time.sleep(0.0005)
         outcomes[first.value] += 1
         assert executor.submit(workload.add, 1).result(DEADLINE) == 1

@@ -31,7 +31,10 @@ def test_the_words_of_a_status() -> None:
         "CANCELED": "canceled",
     }
     assert TaskStatus.CANCELLED is TaskStatus.CANCELED
-    assert [status for status in TaskStatus if not status.is_finished()] == [TaskStatus.PENDING, TaskStatus.RUNNING]
+    assert [status for status in TaskStatus if not status.is_finished()] == [
+        TaskStatus.PENDING,
+        TaskStatus.RUNNING,
+    ]
 
 
 def test_the_words_of_an_event() -> None:
@@ -43,7 +46,10 @@ def test_the_words_of_an_event() -> None:
         "CANCELATION": "cancelation",
     }
     assert TaskEventType.CANCELLATION is TaskEventType.CANCELATION
-    assert [kind for kind in TaskEventType if not kind.is_terminal] == [TaskEventType.STARTED, TaskEventType.UPDATE]
+    assert [kind for kind in TaskEventType if not kind.is_terminal] == [
+        TaskEventType.STARTED,
+        TaskEventType.UPDATE,
+    ]
 
 
 def test_a_bare_task_is_a_plain_future() -> None:
@@ -88,7 +94,10 @@ def test_a_bare_task_can_be_awaited_and_listened_to() -> None:
         assert await asyncio.wait_for(task, 5) == 5
         setter.join()
         recorder.wait_for_end()
-        assert recorder.types in ([TaskEventType.COMPLETION], [TaskEventType.STARTED, TaskEventType.COMPLETION])
+        assert recorder.types in (
+            [TaskEventType.COMPLETION],
+            [TaskEventType.STARTED, TaskEventType.COMPLETION],
+        )
 
     asyncio.run(main())
 
@@ -105,7 +114,15 @@ def test_a_waiting_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
     assert (task.done(), task.running(), task.cancelled()) == (False, False, False)
     assert before <= task.created_at <= time.time()
     assert task.started_at is task.finished_at is task.worker_pid is None
-    assert task.error is task.traceback is task.message is task.current is task.maximum is task.progress is None
+    assert (
+        task.error
+        is task.traceback
+        is task.message
+        is task.current
+        is task.maximum
+        is task.progress
+        is None
+    )
     assert task.outputs == {}
     assert task.attempt == 1
     assert not task.cancel_requested
@@ -147,7 +164,13 @@ def test_a_completed_task(single: CondaEnvExecutor) -> None:
     assert task.result() == task.result(0) == task.value == 3
     assert task.exception() is None
     assert task.error is task.traceback is None
-    assert (task.message, task.current, task.maximum, task.progress, task.outputs) == ("step 3", 3, 3, 1.0, {"steps": 3})
+    assert (task.message, task.current, task.maximum, task.progress, task.outputs) == (
+        "step 3",
+        3,
+        3,
+        1.0,
+        {"steps": 3},
+    )
     assert task.started_at is not None
     assert task.finished_at is not None
     assert task.created_at - 0.05 <= task.started_at <= task.finished_at <= time.time()
@@ -199,7 +222,9 @@ def test_a_cancelled_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
     assert "cancelled" in repr(task)
 
 
-def test_value_does_not_raise_the_failure_but_says_that_there_is_none(single: CondaEnvExecutor) -> None:
+def test_value_does_not_raise_the_failure_but_says_that_there_is_none(
+    single: CondaEnvExecutor,
+) -> None:
     with pytest.raises(concurrent.futures.InvalidStateError):
         _ = single.submit(workload.fail).wait_for(DEADLINE).value
 
@@ -228,7 +253,9 @@ def test_ids_are_unique_texts_and_stay(single: CondaEnvExecutor) -> None:
     assert [task.id for task in tasks] == ids
 
 
-def test_ids_of_tasks_that_have_not_been_started_stay_too(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_ids_of_tasks_that_have_not_been_started_stay_too(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     holding = single.submit(workload.attend, meeting.address, "first")
     waiting = single.submit(workload.add, holding)
     unstarted = single.options(start=False).submit(workload.add, 1)
@@ -253,7 +280,9 @@ def test_ids_of_tasks_that_have_not_been_started_stay_too(single: CondaEnvExecut
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_names_are_derived(single: CondaEnvExecutor, call: Callable[..., object], name: str) -> None:
+def test_names_are_derived(
+    single: CondaEnvExecutor, call: Callable[..., object], name: str
+) -> None:
     task = single.options(start=False).submit(call, "value")
     running = single.submit(call, "value")
     assert task.name == running.name
@@ -290,13 +319,29 @@ def test_outputs_are_a_copy(single: CondaEnvExecutor) -> None:
 
 @pytest.mark.parametrize(
     ("current", "maximum", "progress"),
-    [(None, None, None), (3, None, None), (None, 4, None), (1, 4, 0.25), (5, 4, 1.0), (-1, 4, 0.0), (1, 0, None), (0, 4, 0.0), (2.5, 5.0, 0.5)],
+    [
+        (None, None, None),
+        (3, None, None),
+        (None, 4, None),
+        (1, 4, 0.25),
+        (5, 4, 1.0),
+        (-1, 4, 0.0),
+        (1, 0, None),
+        (0, 4, 0.0),
+        (2.5, 5.0, 0.5),
+    ],
 )
 def test_progress_is_clamped(
-    single: CondaEnvExecutor, meeting: Meeting, current: float | None, maximum: float | None, progress: float | None
+    single: CondaEnvExecutor,
+    meeting: Meeting,
+    current: float | None,
+    maximum: float | None,
+    progress: float | None,
 ) -> None:
     meeting.open()
-    task = single.submit(workload.report_and_attend, meeting.address, 0, current=current, maximum=maximum).wait_for(DEADLINE)
+    task = single.submit(
+        workload.report_and_attend, meeting.address, 0, current=current, maximum=maximum
+    ).wait_for(DEADLINE)
     assert (task.current, task.maximum, task.progress) == (current, maximum, progress)
     assert task.progress is None or isinstance(task.progress, float)
 
@@ -334,7 +379,9 @@ def test_starting_from_many_threads_runs_once(single: CondaEnvExecutor, journal:
     assert journal.read_text().split() == [str(number) for number in range(10)]
 
 
-def test_an_unstarted_task_can_be_cancelled_and_not_started_then(single: CondaEnvExecutor, journal: Path) -> None:
+def test_an_unstarted_task_can_be_cancelled_and_not_started_then(
+    single: CondaEnvExecutor, journal: Path
+) -> None:
     task = single.options(start=False).submit(workload.note, journal, "ran")
     assert task.cancel() is True
     assert task.cancelled()
@@ -360,12 +407,16 @@ def test_starting_after_shutdown_is_an_error(make: Callable[..., CondaEnvExecuto
     with make() as executor:
         executor.submit(workload.add, 1).result(DEADLINE)
         task = executor.options(start=False).submit(workload.add, 1)
-    assert task.status is TaskStatus.CANCELED, "tasks that were never started are cancelled at shutdown"
+    assert task.status is TaskStatus.CANCELED, (
+        "tasks that were never started are cancelled at shutdown"
+    )
     with pytest.raises(RuntimeError, match="shutdown"):
         task.start()
 
 
-def test_starting_after_a_shutdown_without_waiting_is_an_error_as_well(make: Callable[..., CondaEnvExecutor]) -> None:
+def test_starting_after_a_shutdown_without_waiting_is_an_error_as_well(
+    make: Callable[..., CondaEnvExecutor],
+) -> None:
     executor = make()
     task = executor.options(start=False).submit(workload.add, 1)
     executor.shutdown(wait=False)
@@ -410,7 +461,9 @@ def test_listeners_of_an_unstarted_task_hear_everything(single: CondaEnvExecutor
     assert recorder.types[-1] is TaskEventType.COMPLETION
 
 
-def test_a_live_task_keeps_its_pool_alive(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_a_live_task_keeps_its_pool_alive(
+    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+) -> None:
     executor = CondaEnvExecutor(max_workers=1)
     unstarted_view = executor.options(start=False)
     task = executor.submit(workload.attend, meeting.address, "result")
@@ -441,7 +494,9 @@ def test_with_starts_and_waits(single: CondaEnvExecutor) -> None:
     assert task.status is TaskStatus.COMPLETED
 
 
-def test_leaving_with_cancels_and_waits_without_raising(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_leaving_with_cancels_and_waits_without_raising(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     with single.submit(workload.cooperate, meeting.address, "in") as task:
         meeting.next().release()
     assert task.done()
@@ -460,8 +515,12 @@ def test_leaving_with_cancels_a_waiting_task(single: CondaEnvExecutor, meeting: 
     assert meeting.uninvited() == []
 
 
-def test_an_error_in_the_body_of_with_comes_through(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    with pytest.raises(ZeroDivisionError), single.submit(workload.cooperate, meeting.address, "in") as task:
+def test_an_error_in_the_body_of_with_comes_through(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
+    with pytest.raises(ZeroDivisionError), single.submit(
+        workload.cooperate, meeting.address, "in"
+    ) as task:
         meeting.next().release()
         raise ZeroDivisionError
     assert task.status is TaskStatus.CANCELED
@@ -481,7 +540,9 @@ def test_async_with(single: CondaEnvExecutor, meeting: Meeting) -> None:
     asyncio.run(main())
 
 
-def test_leaving_async_with_does_not_block_the_loop(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_leaving_async_with_does_not_block_the_loop(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     async def main() -> None:
         async def leave() -> None:
             async with single.submit(workload.attend, meeting.address, "in"):
@@ -507,7 +568,9 @@ def test_wait_and_as_completed_take_tasks(executor: CondaEnvExecutor, meeting: M
     guest = meeting.next()
     quick = executor.submit(workload.add, 1)
     failing = executor.submit(workload.fail)
-    done, not_done = concurrent.futures.wait([slow, quick, failing], timeout=DEADLINE, return_when=concurrent.futures.FIRST_EXCEPTION)
+    done, not_done = concurrent.futures.wait(
+        [slow, quick, failing], timeout=DEADLINE, return_when=concurrent.futures.FIRST_EXCEPTION
+    )
     assert failing in done
     assert slow in not_done
     ended = concurrent.futures.as_completed([slow, quick, failing], timeout=DEADLINE)
@@ -516,7 +579,9 @@ def test_wait_and_as_completed_take_tasks(executor: CondaEnvExecutor, meeting: M
     assert next(ended) is slow
 
 
-def test_a_task_that_is_cancelled_wakes_wait_and_as_completed(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_task_that_is_cancelled_wakes_wait_and_as_completed(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     single.submit(workload.attend, meeting.address, "first")
     meeting.next()
     waiting = [single.submit(workload.add, number) for number in range(3)]
@@ -547,14 +612,18 @@ def test_wrap_future(single: CondaEnvExecutor) -> None:
     asyncio.run(main())
 
 
-def test_done_callbacks_of_a_finished_task_run_at_once_in_the_caller(single: CondaEnvExecutor) -> None:
+def test_done_callbacks_of_a_finished_task_run_at_once_in_the_caller(
+    single: CondaEnvExecutor,
+) -> None:
     task = single.submit(workload.add, 1).wait_for(DEADLINE)
     threads: list[int] = []
     task.add_done_callback(lambda _task: threads.append(threading.get_ident()))
     assert threads == [threading.get_ident()]
 
 
-def test_done_callbacks_get_the_task_in_order_each_once(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_done_callbacks_get_the_task_in_order_each_once(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
     got: list[tuple[int, object]] = []
@@ -567,7 +636,9 @@ def test_done_callbacks_get_the_task_in_order_each_once(single: CondaEnvExecutor
     assert got == [(number, task) for number in range(5)]
 
 
-def test_a_callback_that_raises_is_logged_and_harms_nothing(single: CondaEnvExecutor, meeting: Meeting, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_raises_is_logged_and_harms_nothing(
+    single: CondaEnvExecutor, meeting: Meeting, caplog: pytest.LogCaptureFixture
+) -> None:
     task = single.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
     second = threading.Event()
@@ -600,7 +671,9 @@ def test_shutdown_drains_the_callbacks(make: Callable[..., CondaEnvExecutor]) ->
     assert len(later) == len(tasks)
 
 
-def test_a_waiting_thread_is_interrupted_by_nothing_but_its_timeout(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_waiting_thread_is_interrupted_by_nothing_but_its_timeout(
+    single: CondaEnvExecutor, meeting: Meeting
+) -> None:
     task = single.submit(workload.attend, meeting.address, "in")
     guest = meeting.next()
     with pytest.raises(TimeoutError):

@@ -1,4 +1,7 @@
-"""What the tests of tasks run in workers. Standard library only, Python 3.8 or newer: workers of other environments import this file too."""
+"""What the tests of tasks run in workers.
+
+Standard library only, Python 3.8 or newer: workers of other environments import this file too.
+"""
 
 import functools
 import logging
@@ -8,7 +11,8 @@ import sys
 import threading
 import time
 
-from tests.contract.workload import append, attend, attend_and_raise, die  # noqa: F401 - tasks of the tests, under one roof
+# tasks of the tests, under one roof
+from tests.contract.workload import append, attend, attend_and_raise, die  # noqa: F401
 
 #: Seconds after which a call that waits for the test gives up: the test is long dead then.
 PATIENCE = 60.0
@@ -72,7 +76,10 @@ def report_twice(address, task):
 
 
 def flood(count, task):
-    """Report as fast as possible; return the seconds per report, and those of an ``os.write`` of 64 bytes."""
+    """Report as fast as possible.
+
+    Return the seconds per report, and those of an ``os.write`` of 64 bytes.
+    """
     began = time.perf_counter()
     for step in range(1, count + 1):
         task.update("step", current=step, maximum=count)
@@ -158,7 +165,13 @@ def swallow_one_interrupt(address, label):
 
 def stubborn(address, label, path=None):
     """Swallow every interrupt, with a child process that does the same."""
-    child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(60)"])
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(60)",
+        ]
+    )
     if path is not None:
         append(str(path), str(child.pid))
     deadline = time.monotonic() + PATIENCE
@@ -176,7 +189,10 @@ def stubborn(address, label, path=None):
 
 
 def spin_a_little(microseconds):
-    """Keep the interpreter busy, in many small steps, for about this long; True if nothing disturbed it."""
+    """Keep the interpreter busy, in many small steps, for about this long.
+
+    True if nothing disturbed it.
+    """
     end = time.perf_counter() + microseconds / 1e6
     while time.perf_counter() < end:
         pass
@@ -191,7 +207,10 @@ def unmistakable_name_in_a_stack(seconds):
 
 
 def hold_the_gil():
-    """Keep every other thread of this process out, in C, for ever; no signal ends it (``read`` is restarted)."""
+    """Keep every other thread of this process out, in C, for ever.
+
+    No signal ends it (``read`` is restarted).
+    """
     import ctypes
 
     read, _write = os.pipe()
@@ -299,7 +318,9 @@ def log_exception():
 
 
 def log_extra():
-    logging.getLogger("tests.tasks.remote").warning("with extra", extra={"patient": 7, "thing": Holder()})
+    logging.getLogger("tests.tasks.remote").warning(
+        "with extra", extra={"patient": 7, "thing": Holder()}
+    )
 
 
 def log_and_die(count=3):

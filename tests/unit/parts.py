@@ -1,4 +1,7 @@
-"""What the parts of a pool are given in unit tests: a loop that the test turns, a feed that only records, pipes without a process."""
+"""What the parts of a pool are given in unit tests.
+
+A loop that the test turns, a feed that only records, pipes without a process.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ NONCE = 7
 
 
 class Port:
-    """A poller that only remembers. ``written`` by descriptor, ``readers`` by descriptor; what can be read is put into ``incoming``."""
+    """A poller that only remembers.
+
+    ``written`` by descriptor, ``readers`` by descriptor; what can be read is put into ``incoming``.
+    """
 
     sleeping = False
     urgent = -1
@@ -129,7 +135,17 @@ class Board:
 class Pipes:
     """A record of descriptors like ``spawn.Process``, none of them open."""
 
-    inbox, bulk, results, stdout, stderr, exit, take_back, memory, bell = 101, 102, 103, 104, 105, 106, -1, -1, None
+    inbox, bulk, results, stdout, stderr, exit, take_back, memory, bell = (
+        101,
+        102,
+        103,
+        104,
+        105,
+        106,
+        -1,
+        -1,
+        None,
+    )
     forked = False
     why_lost = ""
 
@@ -185,7 +201,9 @@ class Crew:
 
     def call(self, process: WorkerProcess | None = None, task: Any = None) -> Call:
         """Return a call of ``abs``; ``process`` has it."""
-        call = Call(next(self._numbers), encode(abs, (-1,), {}), current_settings(), task, self.receiver)
+        call = Call(
+            next(self._numbers), encode(abs, (-1,), {}), current_settings(), task, self.receiver
+        )
         if process is not None:
             assert process.give([call]) == []
         return call

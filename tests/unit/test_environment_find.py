@@ -1,4 +1,7 @@
-"""What a word, a path or an object stands for. Fake environments of empty files; nothing is started."""
+"""What a word, a path or an object stands for.
+
+Fake environments of empty files; nothing is started.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,11 @@ def failure(what: object) -> str:
 
 
 def test_none_is_this_environment() -> None:
-    assert Environment.find(None) == Environment.find() == Environment(None, Path(sys.prefix), Path(sys.executable), "current")
+    assert (
+        Environment.find(None)
+        == Environment.find()
+        == Environment(None, Path(sys.prefix), Path(sys.executable), "current")
+    )
 
 
 def test_environment_is_a_value(tmp_path: Path) -> None:
@@ -61,7 +68,16 @@ def test_conda_prefix_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     prefix = fakes.conda(tmp_path / "home" / "x")
     expected = Environment("x", prefix, prefix / "bin" / "python", "conda")
     monkeypatch.chdir(prefix.parent)
-    for what in (prefix, str(prefix), f"{prefix}/", "~/x", "./x", Path("x"), Path("~/x"), prefix / "bin" / "python"):
+    for what in (
+        prefix,
+        str(prefix),
+        f"{prefix}/",
+        "~/x",
+        "./x",
+        Path("x"),
+        Path("~/x"),
+        prefix / "bin" / "python",
+    ):
         assert Environment.find(what) == expected
     monkeypatch.chdir(prefix)
     assert Environment.find(".") == expected
@@ -69,7 +85,9 @@ def test_conda_prefix_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_python3_alone_is_an_interpreter(tmp_path: Path) -> None:
     fakes.interpreter(tmp_path / "p" / "bin" / "python3")
-    assert Environment.find(tmp_path / "p") == Environment(None, tmp_path / "p", tmp_path / "p/bin/python3", "python")
+    assert Environment.find(tmp_path / "p") == Environment(
+        None, tmp_path / "p", tmp_path / "p/bin/python3", "python"
+    )
 
 
 def test_venv_link_is_not_resolved(tmp_path: Path) -> None:
@@ -102,14 +120,21 @@ def test_pixi_project(tmp_path: Path, manifest: str) -> None:
     write(project / manifest, "[project]\nname = 'p'\n\n[tool.pixi.dependencies]\npython = '*'\n")
     assert "pixi install" in failure(project)
     cuda = fakes.conda(project / ".pixi" / "envs" / "cuda")
-    assert Environment.find(project) == Environment("proj:cuda", cuda, cuda / "bin" / "python", "pixi")
+    assert Environment.find(project) == Environment(
+        "proj:cuda", cuda, cuda / "bin" / "python", "pixi"
+    )
     cpu = fakes.conda(project / ".pixi" / "envs" / "cpu")
     message = failure(project)
     assert str(cuda) in message
     assert str(cpu) in message
     default = fakes.conda(project / ".pixi" / "envs" / "default")
     expected = Environment("proj", default, default / "bin" / "python", "pixi")
-    assert Environment.find(project) == Environment.find(project / manifest) == Environment.find(default) == expected
+    assert (
+        Environment.find(project)
+        == Environment.find(project / manifest)
+        == Environment.find(default)
+        == expected
+    )
     assert Environment.find(cpu).name == "proj:cpu"
 
 
@@ -124,7 +149,9 @@ def test_pyproject_without_pixi_is_no_pixi_project(tmp_path: Path) -> None:
 @pytest.mark.parametrize("attribute", ["prefix", "path", "base"])
 def test_objects_of_other_libraries(tmp_path: Path, attribute: str) -> None:
     prefix = fakes.conda(tmp_path / "x")
-    assert Environment.find(SimpleNamespace(**{attribute: str(prefix)})) == Environment.find(SimpleNamespace(prefix=None, path=prefix))
+    assert Environment.find(SimpleNamespace(**{attribute: str(prefix)})) == Environment.find(
+        SimpleNamespace(prefix=None, path=prefix)
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
@@ -174,20 +201,42 @@ def test_places_that_variables_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         prefix = fakes.conda(tmp_path / folder / f"n{number}")
         with monkeypatch.context() as patch:
             patch.setenv(variable, value.format(tmp_path))
-            assert Environment.find(f"n{number}") == Environment(f"n{number}", prefix, prefix / "bin" / "python", "conda"), variable
+            assert Environment.find(f"n{number}") == Environment(
+                f"n{number}", prefix, prefix / "bin" / "python", "conda"
+            ), variable
             assert Environment.list() == [Environment.find(prefix)]
         assert f"n{number}" in failure(f"n{number}")
 
 
-@pytest.mark.parametrize("folder", [".conda/envs", "micromamba/envs", ".local/share/mamba/envs", "miniforge3/envs", "anaconda3/envs"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        ".conda/envs",
+        "micromamba/envs",
+        ".local/share/mamba/envs",
+        "miniforge3/envs",
+        "anaconda3/envs",
+    ],
+)
 def test_places_in_the_home_folder(home: Path, folder: str) -> None:
     prefix = fakes.conda(home / folder / "x")
     assert Environment.find("x").prefix == prefix
     assert [environment.prefix for environment in Environment.list()] == [prefix]
 
 
-@pytest.mark.parametrize("file", [".condarc", ".conda/condarc", ".config/conda/.condarc", ".conda/condarc.d/a.yml", "miniconda3/.condarc"])
-def test_settings_files(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+@pytest.mark.parametrize(
+    "file",
+    [
+        ".condarc",
+        ".conda/condarc",
+        ".config/conda/.condarc",
+        ".conda/condarc.d/a.yml",
+        "miniconda3/.condarc",
+    ],
+)
+def test_settings_files(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
     prefix = fakes.conda(tmp_path / "shared" / "x")
     monkeypatch.setenv("SHARED", str(tmp_path / "shared"))
     write(home / file, "envs_dirs: [$SHARED]\n")
@@ -196,7 +245,9 @@ def test_settings_files(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_condarc_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = fakes.conda(tmp_path / "shared" / "x")
-    monkeypatch.setenv("CONDARC", str(write(tmp_path / "my.yml", f"envs_dirs:\n- {tmp_path}/shared\n")))
+    monkeypatch.setenv(
+        "CONDARC", str(write(tmp_path / "my.yml", f"envs_dirs:\n- {tmp_path}/shared\n"))
+    )
     assert Environment.find("x").prefix == prefix
 
 
@@ -205,7 +256,10 @@ def test_condarc_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("envs_dirs:\n  - /a\n  - ~/b # why\n", ["/a", "~/b"]),
         (
-            "# c\nchannels: [x]\nenvs_dirs:\n\n# in between\n- /a b/c\n- '/it''s'\n-   \"/q\\\"#\\x41\"\nssl_verify: true\n- /no\n",
+            (
+                "# c\nchannels: [x]\nenvs_dirs:\n\n# in between\n- /a b/c\n- '/it''s'\n-   "
+                '"/q\\"#\\x41"\nssl_verify: true\n- /no\n'
+            ),
             ["/a b/c", "/it's", '/q"#A'],
         ),
         ("envs_dirs: [/a, '/b, c', \"/d#e\" ]  # end\n", ["/a", "/b, c", "/d#e"]),
@@ -231,12 +285,17 @@ def test_the_yaml_that_is_understood(text: str, expected: list[str]) -> None:
 
 def test_list_of_environments_with_stale_lines(home: Path, tmp_path: Path) -> None:
     alone = fakes.conda(tmp_path / "project" / "env")
-    write(home / ".conda" / "environments.txt", f"/gone/envs/env\n\nenv\n{alone}/\n{alone}\n# {alone}\n")
+    write(
+        home / ".conda" / "environments.txt",
+        f"/gone/envs/env\n\nenv\n{alone}/\n{alone}\n# {alone}\n",
+    )
     assert Environment.find("env").prefix == alone
     assert [environment.prefix for environment in Environment.list()] == [alone]
 
 
-def test_ambiguous_name_lists_the_candidates_once(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ambiguous_name_lists_the_candidates_once(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two = fakes.conda(tmp_path / "a" / "x"), fakes.conda(home / ".conda" / "envs" / "x")
     (tmp_path / "link").symlink_to(tmp_path / "a")
     monkeypatch.setenv("CONDA_ENVS_DIRS", f"{tmp_path}/a:{tmp_path}/link")
@@ -246,7 +305,9 @@ def test_ambiguous_name_lists_the_candidates_once(home: Path, tmp_path: Path, mo
     assert len(Environment.list()) == 2
 
 
-def test_one_environment_reached_in_two_ways(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_environment_reached_in_two_ways(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prefix = fakes.conda(tmp_path / "a" / "x")
     (home / "miniforge3").mkdir()
     (home / "miniforge3" / "envs").symlink_to(tmp_path / "a")
@@ -281,7 +342,11 @@ def test_named_folder_that_is_no_environment_is_passed_over(home: Path) -> None:
 def test_base(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no environment is called 'base'" in failure("base")
     usual = fakes.conda(home / "miniforge3")
-    assert Environment.find("base") == Environment.find("root") == Environment("base", usual, usual / "bin" / "python", "conda")
+    assert (
+        Environment.find("base")
+        == Environment.find("root")
+        == Environment("base", usual, usual / "bin" / "python", "conda")
+    )
     assert Environment.find(usual).name == "base"
     fakes.conda(home / "anaconda3")
     assert failure("base").startswith("2 environments are called 'base'")
@@ -336,12 +401,26 @@ def test_windows_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert Environment.find(str(prefix / "python.exe")) == Environment.find(str(prefix))
     write(tmp_path / "v" / "pyvenv.cfg", "")
     write(tmp_path / "v" / "Scripts" / "python.exe", "")
-    assert Environment.find(str(tmp_path / "v")) == Environment.find(str(tmp_path / "v" / "Scripts" / "python.exe"))
-    assert _platform.conda_path_dirs("P") == ["P", *(os.path.join("P", *p) for p in (
-        ("Library", "mingw-w64", "bin"), ("Library", "usr", "bin"), ("Library", "bin"), ("Scripts",), ("bin",)
-    ))]
+    assert Environment.find(str(tmp_path / "v")) == Environment.find(
+        str(tmp_path / "v" / "Scripts" / "python.exe")
+    )
+    assert _platform.conda_path_dirs("P") == [
+        "P",
+        *(
+            os.path.join("P", *p)
+            for p in (
+                ("Library", "mingw-w64", "bin"),
+                ("Library", "usr", "bin"),
+                ("Library", "bin"),
+                ("Scripts",),
+                ("bin",),
+            )
+        ),
+    ]
     assert _platform.venv_path_dirs("P") == [os.path.join("P", "Scripts")]
-    assert [word for word in ("a", "C:x", "a\\b", "a/b", "a b") if _platform.has_separator(word)] == ["C:x", "a\\b", "a/b"]
+    assert [
+        word for word in ("a", "C:x", "a\\b", "a/b", "a b") if _platform.has_separator(word)
+    ] == ["C:x", "a\\b", "a/b"]
     assert _platform.normalized({"Path": "x"}) == {"PATH": "x"}
 
 
@@ -350,7 +429,14 @@ def test_windows_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     "file",
-    [".mambarc", ".mamba/.mambarc", ".mamba/mambarc", ".mamba/mambarc.d/x.yml", ".config/mamba/.mambarc", ".config/mamba/mambarc"],
+    [
+        ".mambarc",
+        ".mamba/.mambarc",
+        ".mamba/mambarc",
+        ".mamba/mambarc.d/x.yml",
+        ".config/mamba/.mambarc",
+        ".config/mamba/mambarc",
+    ],
 )
 def test_settings_of_mamba(home: Path, tmp_path: Path, file: str) -> None:
     prefix = fakes.conda(tmp_path / "shared" / "x")
@@ -358,15 +444,21 @@ def test_settings_of_mamba(home: Path, tmp_path: Path, file: str) -> None:
     assert Environment.find("x").prefix == prefix
 
 
-@pytest.mark.parametrize("file", ["conda/.condarc", "conda/condarc.d/a.yaml", "mamba/.mambarc", "mamba/mambarc.d/a.yml"])
-def test_settings_below_xdg_config_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+@pytest.mark.parametrize(
+    "file", ["conda/.condarc", "conda/condarc.d/a.yaml", "mamba/.mambarc", "mamba/mambarc.d/a.yml"]
+)
+def test_settings_below_xdg_config_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
     prefix = fakes.conda(tmp_path / "shared" / "x")
     write(tmp_path / "settings" / file, f"envs_dirs: [{tmp_path}/shared]\n")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
     assert Environment.find("x").prefix == prefix
 
 
-def test_mambarc_of_a_variable_and_of_a_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mambarc_of_a_variable_and_of_a_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = fakes.conda(tmp_path / "a" / "x"), fakes.conda(tmp_path / "b" / "y")
     monkeypatch.setenv("MAMBARC", str(write(tmp_path / "my.yml", f"envs_dirs: [{tmp_path}/a]\n")))
     write(tmp_path / "root" / ".mambarc", f"envs_dirs: [{tmp_path}/b]\n")
@@ -374,7 +466,9 @@ def test_mambarc_of_a_variable_and_of_a_root(tmp_path: Path, monkeypatch: pytest
     assert [Environment.find(name).prefix for name in ("x", "y")] == [first, second]
 
 
-def test_default_root_of_mamba_below_xdg_data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_root_of_mamba_below_xdg_data_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prefix = fakes.conda(tmp_path / "data" / "mamba" / "envs" / "x")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     assert Environment.find("x") == Environment("x", prefix, prefix / "bin" / "python", "conda")
@@ -388,7 +482,12 @@ def test_a_prefix_without_a_history(tmp_path: Path, record: str) -> None:
     (prefix / "conda-meta" / "history").unlink()
     write(prefix / "conda-meta" / record, "{}")
     expected = Environment("proj", prefix, prefix / "bin" / "python", "pixi")
-    assert Environment.find(project) == Environment.find(prefix) == Environment.find(prefix / "bin" / "python") == expected
+    assert (
+        Environment.find(project)
+        == Environment.find(prefix)
+        == Environment.find(prefix / "bin" / "python")
+        == expected
+    )
 
 
 def test_an_empty_conda_meta_is_no_environment(tmp_path: Path) -> None:
@@ -397,7 +496,9 @@ def test_an_empty_conda_meta_is_no_environment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["home/.pixi", "elsewhere"])
-def test_global_environments_of_pixi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_global_environments_of_pixi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     prefix = fakes.conda(tmp_path / where / "envs" / "ipython")
     if where == "elsewhere":
         monkeypatch.setenv("PIXI_HOME", str(tmp_path / where))

@@ -14,15 +14,24 @@ from wetlands_executor import Environment, EnvironmentNotFoundError
 from wetlands_executor.environment import frozen
 from wetlands_executor.serialize import project, references
 
-#: The file of the interpreter that runs the tests, before a test gives this process another executable.
+#: The file of the interpreter that runs the tests, before a test gives this process another
+#: executable.
 INTERPRETER = os.path.realpath(sys.executable)
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    """Forget what is cached for the life of a process, before and after; restore multiprocessing's executable."""
+    """Forget what is cached for the life of a process, before and after.
+
+    Restore multiprocessing's executable.
+    """
     executable = multiprocessing.spawn.get_executable()
-    caches = (frozen.is_frozen, frozen._is_installed, frozen._names_of_build, project.belongs_to_environment)
+    caches = (
+        frozen.is_frozen,
+        frozen._is_installed,
+        frozen._names_of_build,
+        project.belongs_to_environment,
+    )
     for cached in caches:
         cached.cache_clear()
     yield
@@ -33,7 +42,10 @@ def fresh() -> Iterator[None]:
 
 @pytest.fixture
 def bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """This process as PyInstaller's boot loader leaves it; its program is ``app``, in the folder that is returned."""
+    """This process as PyInstaller's boot loader leaves it.
+
+    Its program is ``app``, in the folder that is returned.
+    """
     folder = tmp_path / "bundle"
     folder.mkdir()
     program = folder / "app"
@@ -59,7 +71,16 @@ def test_an_ordinary_program_is_its_own_interpreter() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["python", "python3", "python3.13t", "pythonw.exe", "python_d", ".python3-wrapped", "pypy3.10", "python3.12-intel64"],
+    [
+        "python",
+        "python3",
+        "python3.13t",
+        "pythonw.exe",
+        "python_d",
+        ".python3-wrapped",
+        "pypy3.10",
+        "python3.12-intel64",
+    ],
 )
 def test_names_of_interpreters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     program = tmp_path / name
@@ -68,8 +89,12 @@ def test_names_of_interpreters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     assert frozen.interpreter() == str(program)
 
 
-@pytest.mark.parametrize("name", ["app", "blender", "qgis-bin", "happy", "mypython-viewer", "napari"])
-def test_an_embedding_program_is_not_started_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["app", "blender", "qgis-bin", "happy", "mypython-viewer", "napari"]
+)
+def test_an_embedding_program_is_not_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
     program = tmp_path / name
     program.touch()
     run_as(monkeypatch, program)
@@ -96,7 +121,9 @@ def test_a_frozen_program_is_refused(bundle: Path) -> None:
         Environment.find(None)
 
 
-def test_a_frozen_program_named_like_an_interpreter(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_program_named_like_an_interpreter(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = bundle / "python"
     program.touch(mode=0o755)
     run_as(monkeypatch, program)
@@ -132,7 +159,13 @@ def test_variables_of_an_ordinary_program_stay() -> None:
 
 
 def test_variables_of_the_boot_loader_are_removed(bundle: Path) -> None:
-    given = {"_PYI_ARCHIVE_FILE": "a", "_PYI_PARENT_PROCESS_LEVEL": "1", "_MEIPASS2": str(bundle), "_MEIPASS": "x", "HOME": "/home/a"}
+    given = {
+        "_PYI_ARCHIVE_FILE": "a",
+        "_PYI_PARENT_PROCESS_LEVEL": "1",
+        "_MEIPASS2": str(bundle),
+        "_MEIPASS": "x",
+        "HOME": "/home/a",
+    }
     assert frozen.without_bundle(given) == {"HOME": "/home/a"}
 
 
@@ -140,17 +173,32 @@ def test_variables_of_the_boot_loader_are_removed(bundle: Path) -> None:
 def test_library_paths_are_restored(bundle: Path, name: str) -> None:
     changed = os.pathsep.join((str(bundle), "/opt/lib"))
     assert frozen.without_bundle({name: changed, f"{name}_ORIG": "/opt/lib"}) == {name: "/opt/lib"}
-    assert frozen.without_bundle({name: str(bundle), f"{name}_ORIG": "/opt/lib"}) == {name: "/opt/lib"}
+    assert frozen.without_bundle({name: str(bundle), f"{name}_ORIG": "/opt/lib"}) == {
+        name: "/opt/lib"
+    }
     assert frozen.without_bundle({f"{name}_ORIG": "/opt/lib"}) == {name: "/opt/lib"}
     assert frozen.without_bundle({name: str(bundle)}) == {}
     added = os.pathsep.join(("/added", str(bundle / "lib"), "/opt/lib"))
-    assert frozen.without_bundle({name: added, f"{name}_ORIG": "/opt/lib"}) == {name: os.pathsep.join(("/added", "/opt/lib"))}
+    assert frozen.without_bundle({name: added, f"{name}_ORIG": "/opt/lib"}) == {
+        name: os.pathsep.join(("/added", "/opt/lib"))
+    }
 
 
 def test_values_that_point_into_the_bundle_are_removed(bundle: Path) -> None:
     path = os.pathsep.join((str(bundle / "bin"), "/usr/bin", str(bundle)))
-    given = {"PATH": path, "GDAL_DATA": str(bundle / "gdal"), "EMPTY": "", "NEAR": f"{bundle}-other", "TEXT": f"see {bundle}"}
-    assert frozen.without_bundle(given) == {"PATH": "/usr/bin", "EMPTY": "", "NEAR": f"{bundle}-other", "TEXT": f"see {bundle}"}
+    given = {
+        "PATH": path,
+        "GDAL_DATA": str(bundle / "gdal"),
+        "EMPTY": "",
+        "NEAR": f"{bundle}-other",
+        "TEXT": f"see {bundle}",
+    }
+    assert frozen.without_bundle(given) == {
+        "PATH": "/usr/bin",
+        "EMPTY": "",
+        "NEAR": f"{bundle}-other",
+        "TEXT": f"see {bundle}",
+    }
 
 
 # --- modules
@@ -161,10 +209,15 @@ def test_modules_of_the_bundle_travel_and_installed_ones_are_named(bundle: Path)
     assert not frozen.is_private("pytest")
     assert not frozen.is_private("wetlands_executor.worker.wire")
     assert frozen.is_private("tests.unit.test_environment_frozen")
-    assert references.reference_to(test_modules_of_the_bundle_travel_and_installed_ones_are_named) is None
+    assert (
+        references.reference_to(test_modules_of_the_bundle_travel_and_installed_ones_are_named)
+        is None
+    )
 
 
-def test_nothing_of_the_bundle_is_on_the_path_of_a_worker(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_the_bundle_is_on_the_path_of_a_worker(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = bundle.parent / "mine"
     mine.mkdir()
     monkeypatch.setattr(sys, "path", [str(bundle), str(bundle / "lib"), str(mine)])
@@ -176,4 +229,6 @@ def test_the_hook_writes_the_names_where_they_are_looked_for() -> None:
     from wetlands_executor.integrations import pyinstaller
 
     (hooks,) = pyinstaller.get_hook_dirs()
-    assert f'INSTALLED = "{frozen.INSTALLED}"' in Path(hooks, "hook-wetlands_executor.py").read_text(encoding="utf-8")
+    assert f'INSTALLED = "{frozen.INSTALLED}"' in Path(
+        hooks, "hook-wetlands_executor.py"
+    ).read_text(encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Which of the host's variables an environment gets. Nothing is started; the host is a dictionary."""
+"""Which of the host's variables an environment gets.
+
+Nothing is started; the host is a dictionary.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,9 @@ def test_backends_of_notebooks_and_tools(value: str) -> None:
     assert left("MPLBACKEND", value) is None
 
 
-@pytest.mark.parametrize("value", ["agg", "Agg", "QtAgg", "TkAgg", "svg", "module://matplotlib.backends.backend_agg"])
+@pytest.mark.parametrize(
+    "value", ["agg", "Agg", "QtAgg", "TkAgg", "svg", "module://matplotlib.backends.backend_agg"]
+)
 def test_backends_that_matplotlib_has_itself(value: str) -> None:
     assert left("MPLBACKEND", value) == value
 
@@ -87,14 +92,35 @@ def test_preloaded_libraries() -> None:
     assert left("LD_PRELOAD", f"{HOST}/lib/libjemalloc.so") is None
 
 
-@pytest.mark.parametrize("name", ["CONDA_EXE", "CONDA_PYTHON_EXE", "MAMBA_ROOT_PREFIX", "CONDA_PKGS_DIRS", "HOME", "PATH", "TMPDIR"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CONDA_EXE",
+        "CONDA_PYTHON_EXE",
+        "MAMBA_ROOT_PREFIX",
+        "CONDA_PKGS_DIRS",
+        "HOME",
+        "PATH",
+        "TMPDIR",
+    ],
+)
 def test_where_managers_and_homes_are_stays(name: str) -> None:
     assert left(name, f"{HOST}/x") == f"{HOST}/x"
 
 
 def test_an_active_root_is_not_its_other_environments() -> None:
-    host = {"CONDA_PREFIX": "/r", "A": "/r/envs/other/share", "B": "/r/share", "C": "/r/pkgs", "D": "/r/envs/other/lib:/r/lib"}
-    assert without_leaks(host, "/r/envs/other") == {"A": host["A"], "C": host["C"], "D": "/r/envs/other/lib"}
+    host = {
+        "CONDA_PREFIX": "/r",
+        "A": "/r/envs/other/share",
+        "B": "/r/share",
+        "C": "/r/pkgs",
+        "D": "/r/envs/other/lib:/r/lib",
+    }
+    assert without_leaks(host, "/r/envs/other") == {
+        "A": host["A"],
+        "C": host["C"],
+        "D": "/r/envs/other/lib",
+    }
 
 
 def test_what_points_into_the_environment_itself_stays() -> None:
@@ -112,12 +138,21 @@ def test_stacked_environments_are_active_both() -> None:
 def test_a_link_to_the_prefix_is_the_prefix(tmp_path: Path) -> None:
     (tmp_path / "real" / "share").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    host = {"CONDA_PREFIX": str(tmp_path / "link"), "A": f"{tmp_path}/link/share", "B": f"{tmp_path}/real/share"}
+    host = {
+        "CONDA_PREFIX": str(tmp_path / "link"),
+        "A": f"{tmp_path}/link/share",
+        "B": f"{tmp_path}/real/share",
+    }
     assert without_leaks(host, "/other") == {}
 
 
 def test_virtual_environment_of_the_host() -> None:
-    host = {"VIRTUAL_ENV": "/p", "PLUGINS": "/p/lib/python3.11/site-packages/cv2/qt/plugins", "DATA": "/p/data", "CERT": "/p/lib/cacert.pem"}
+    host = {
+        "VIRTUAL_ENV": "/p",
+        "PLUGINS": "/p/lib/python3.11/site-packages/cv2/qt/plugins",
+        "DATA": "/p/data",
+        "CERT": "/p/lib/cacert.pem",
+    }
     assert without_leaks(host, "/other") == {"DATA": "/p/data"}
 
 
@@ -125,14 +160,20 @@ def test_libraries_of_this_interpreter() -> None:
     """What an import has set (cv2 sets QT_QPA_PLATFORM_PLUGIN_PATH), whether or not anything is active."""
     value = f"{sysconfig.get_path('purelib')}/cv2/qt/plugins"
     assert without_leaks({"QT_QPA_PLATFORM_PLUGIN_PATH": value}, "/other") == {}
-    assert without_leaks({"QT_QPA_PLATFORM_PLUGIN_PATH": value}, sys.prefix) == {"QT_QPA_PLATFORM_PLUGIN_PATH": value}
+    assert without_leaks({"QT_QPA_PLATFORM_PLUGIN_PATH": value}, sys.prefix) == {
+        "QT_QPA_PLATFORM_PLUGIN_PATH": value
+    }
 
 
 def test_what_the_host_environment_declares(tmp_path: Path) -> None:
     prefix = fakes.conda(tmp_path / "host")
     (prefix / "etc" / "conda" / "env_vars.d").mkdir(parents=True)
-    (prefix / "etc" / "conda" / "env_vars.d" / "p.json").write_text('{"MODE": "package", "lower": "x"}')
-    (prefix / "conda-meta" / "state").write_text(json.dumps({"env_vars": {"API": "test", "BACK": "declared", "MINE": "a"}}))
+    (prefix / "etc" / "conda" / "env_vars.d" / "p.json").write_text(
+        '{"MODE": "package", "lower": "x"}'
+    )
+    (prefix / "conda-meta" / "state").write_text(
+        json.dumps({"env_vars": {"API": "test", "BACK": "declared", "MINE": "a"}})
+    )
     host = {
         "CONDA_PREFIX": str(prefix), "CONDA_SHLVL": "2", "MODE": "package", "LOWER": "x", "API": "test", "BACK": "declared",
         "__CONDA_SHLVL_1_BACK": "before", "MINE": "changed since",
@@ -146,7 +187,12 @@ def test_what_the_host_environment_declares(tmp_path: Path) -> None:
 def test_activation_of_another_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to start there, and the one that keeps everything: this very environment."""
     other = Environment.find(fakes.conda(tmp_path / "other"))
-    for name, value in {"CONDA_PREFIX": HOST, "PROJ_DATA": f"{HOST}/share/proj", "MPLBACKEND": "module://x", "LD_LIBRARY_PATH": "/a"}.items():
+    for name, value in {
+        "CONDA_PREFIX": HOST,
+        "PROJ_DATA": f"{HOST}/share/proj",
+        "MPLBACKEND": "module://x",
+        "LD_LIBRARY_PATH": "/a",
+    }.items():
         monkeypatch.setenv(name, value)
     for env in (activation(other), other.launch_spec(activate=False).env):
         assert "PROJ_DATA" not in env

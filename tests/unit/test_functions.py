@@ -8,6 +8,11 @@ from wetlands_executor.serialize import project
 
 
 def test_folders_of_the_installation_are_those_of_sysconfig() -> None:
-    """They are put together without the slow half of ``sysconfig``; on every version the result has to be the same."""
+    """They are put together without the slow half of ``sysconfig``.
+
+    On every version the result has to be the same.
+    """
     expected = sysconfig.get_paths()
-    assert project._installation_paths() == [expected[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    assert project._installation_paths() == [
+        expected[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")
+    ]

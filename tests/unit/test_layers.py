@@ -177,7 +177,11 @@ PLANTED = [
     (upward_imports, "scheduling/__init__.py", "from wetlands_executor.serialize import calls"),
     (upward_imports, "serialize/__init__.py", "from wetlands_executor.futures.future import Task"),
     (upward_imports, "futures/__init__.py", "from wetlands_executor.pool import pool"),
-    (outsiders_that_look_inside, "demo/pipeline.py", "from wetlands_executor.pool.pool import Pool"),
+    (
+        outsiders_that_look_inside,
+        "demo/pipeline.py",
+        "from wetlands_executor.pool.pool import Pool",
+    ),
     (outsiders_that_look_inside, "demo/pipeline.py", "from wetlands_executor import _private"),
     (outsiders_that_look_inside, "doctor/show.py", "from wetlands_executor.pool import core"),
     (outsiders_that_look_inside, "cli.py", "from wetlands_executor.futures.future import Task"),
@@ -186,7 +190,11 @@ PLANTED = [
     (imports_of_outsiders, "__init__.py", "import wetlands_executor.cli"),
     (needs_beyond_the_dependencies, "pool/ports.py", "import numpy"),
     (foreign_imports_of_the_worker, "worker/wire.py", "import cloudpickle"),
-    (foreign_imports_of_the_worker, "worker/wire.py", "from wetlands_executor.errors import ScriptExit"),
+    (
+        foreign_imports_of_the_worker,
+        "worker/wire.py",
+        "from wetlands_executor.errors import ScriptExit",
+    ),
     (impurities, "scheduling/state.py", "import time"),
     (impurities, "scheduling/state.py", "from wetlands_executor.pool import ports"),
     (impurities, "scheduling/__init__.py", "import threading"),
@@ -196,13 +204,17 @@ PLANTED = [
 
 @pytest.mark.parametrize("form", [AT_TOP, IN_FUNCTION, FOR_TYPES], ids=["top", "function", "types"])
 @pytest.mark.parametrize(
-    ("rule", "file", "statement"), PLANTED, ids=[f"{p[0].__name__}-{p[1]}-{n}" for n, p in enumerate(PLANTED)]
+    ("rule", "file", "statement"),
+    PLANTED,
+    ids=[f"{p[0].__name__}-{p[1]}-{n}" for n, p in enumerate(PLANTED)],
 )
 def test_a_planted_import_breaks_the_rule(
     rule: Callable[[Package], list[str]], file: str, statement: str, form: str
 ) -> None:
     before = rule(OURS)
-    found = [each for each in rule(OURS.planted(file, form.format(statement))) if each not in before]
+    found = [
+        each for each in rule(OURS.planted(file, form.format(statement))) if each not in before
+    ]
     if rule is needs_beyond_the_dependencies and form != AT_TOP:
         assert found == [], "what is imported where it is used is an extra, and allowed"
     elif rule is parts_without_a_layer:
@@ -216,15 +228,24 @@ def test_a_planted_import_breaks_the_rule(
 
 
 def test_the_sources_were_found() -> None:
-    assert {"__init__", "executor", "errors", "scheduling.state", "worker.runner", "worker.wire"} <= set(OURS.sources)
+    assert {
+        "__init__",
+        "executor",
+        "errors",
+        "scheduling.state",
+        "worker.runner",
+        "worker.wire",
+    } <= set(OURS.sources)
     assert any(each.lazy for each in OURS.imports)
     assert any(each.typing for each in OURS.imports)
 
 
 def test_this_test_sees_every_kind_of_import() -> None:
     text = (
-        "import os.path\nfrom . import wire\nfrom ..errors import X\nfrom typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    import numpy\ndef f():\n    try:\n        import rich\n    except ImportError: pass\n"
+        "import os.path\nfrom . import wire\nfrom ..errors import X\nfrom typing import "
+        "TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import numpy\ndef f():\n    try:\n        import rich\n    except "
+        "ImportError: pass\n"
     )
     found = {(each.target, each.lazy, each.typing) for each in imports_of("worker.channel", text)}
     assert found == {

@@ -65,7 +65,9 @@ def test_a_line_that_never_ends_is_passed_on() -> None:
 
 def test_any_pieces_make_the_same_text(stress_rng: random.Random) -> None:
     """The borders of reads mean nothing."""
-    text = "".join(stress_rng.choice(("a", "é", "🎉", "\n", "\r", "\r\n", " ")) for _ in range(2000))
+    text = "".join(
+        stress_rng.choice(("a", "é", "🎉", "\n", "\r", "\r\n", " ")) for _ in range(2000)
+    )
     data = text.encode()
     chunks = []
     while data:
@@ -77,7 +79,9 @@ def test_any_pieces_make_the_same_text(stress_rng: random.Random) -> None:
     assert all(piece.endswith(("\n", "\r")) for piece in found if piece)
 
 
-def test_the_host_stream_is_looked_up_when_a_line_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_stream_is_looked_up_when_a_line_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A redirection counts from the moment it is made."""
     stream = OutputStream("stdout")
     stream.enqueued = 3
@@ -91,8 +95,13 @@ def test_the_host_stream_is_looked_up_when_a_line_is_written(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("broken", [None, "closed"])
-def test_a_host_without_a_stream_is_no_error(monkeypatch: pytest.MonkeyPatch, broken: str | None) -> None:
-    """Under pythonw there is none; a closed one takes nothing. The count goes on, or a shutdown would wait for it."""
+def test_a_host_without_a_stream_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, broken: str | None
+) -> None:
+    """Under pythonw there is none; a closed one takes nothing.
+
+    The count goes on, or a shutdown would wait for it.
+    """
     target = None
     if broken:
         target = io.StringIO()
@@ -131,7 +140,9 @@ def written(stream: object, text: str = CHUNK, name: str = "stdout") -> None:
         ("shift_jis", "strict", "caf\\xe9 \\u2603"),
     ],
 )
-def test_what_the_stream_cannot_encode_is_escaped(name: str, line_buffering: bool, encoding: str, errors: str, expected: str) -> None:
+def test_what_the_stream_cannot_encode_is_escaped(
+    name: str, line_buffering: bool, encoding: str, errors: str, expected: str
+) -> None:
     """All lines arrive, in order; what the stream can encode stays as it is."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding, errors, newline="\n", line_buffering=line_buffering)
@@ -180,7 +191,9 @@ def test_an_object_whose_encoding_means_nothing(encoding: object) -> None:
     assert stream.getvalue() == console.text == CHUNK
 
 
-def test_one_line_that_is_refused_costs_no_other(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_line_that_is_refused_costs_no_other(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And it is said, once for many."""
     monkeypatch.setattr(lines, "_told", set())
     console = Console(lambda text: ValueError("embedded null character") if "\0" in text else None)
@@ -192,8 +205,12 @@ def test_one_line_that_is_refused_costs_no_other(caplog: pytest.LogCaptureFixtur
     assert "embedded null character" in record.getMessage()
 
 
-@pytest.mark.parametrize("kind", [OSError, BrokenPipeError, RuntimeError, SystemExit, KeyboardInterrupt])
-def test_a_stream_that_always_raises(kind: type[BaseException], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "kind", [OSError, BrokenPipeError, RuntimeError, SystemExit, KeyboardInterrupt]
+)
+def test_a_stream_that_always_raises(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is said once per kind, and nothing escapes."""
     monkeypatch.setattr(lines, "_told", set())
     for _ in range(5):
@@ -240,7 +257,10 @@ def test_a_stream_whose_answer_means_nothing(answer: object) -> None:
 
 @pytest.mark.parametrize("line_buffering", [False, True])
 def test_a_descriptor_in_non_blocking_mode(line_buffering: bool) -> None:
-    """Another program may have done that to a terminal. The writer waits until it takes more; not a byte is lost."""
+    """Another program may have done that to a terminal.
+
+    The writer waits until it takes more; not a byte is lost.
+    """
     read, write = os.pipe()
     os.set_blocking(write, False)
     text = "".join(f"{number} \u2603 {'x' * 90}\n" for number in range(5000))

@@ -1,4 +1,7 @@
-"""Jobs of ``map``: how calls are cut into chunks, what becomes of their outcomes. A pool of our own; no process."""
+"""Jobs of ``map``: how calls are cut into chunks, what becomes of their outcomes.
+
+A pool of our own; no process.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ class Pool:
         self.items: list[Any] = []
         self.counted: list[tuple[int, int]] = []
         self.cancelled: list[Any] = []
-        self.stats = SimpleNamespace(expect=lambda count: None, count=lambda *counts: self.counted.append(counts))
+        self.stats = SimpleNamespace(
+            expect=lambda count: None, count=lambda *counts: self.counted.append(counts)
+        )
 
     def submit_item(self, item: Any) -> None:
         self.items.append(item)
@@ -226,7 +231,9 @@ def test_who_takes_no_more_results_cancels_the_rest(pool: Pool) -> None:
     assert job.on_lost(waiting, DeathReport(RuntimeError())) is None
 
 
-def test_only_the_calls_of_a_failure_get_a_task(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_calls_of_a_failure_get_a_task(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = job_of(pool, 2)
     made: list[int] = []
     monkeypatch.setattr(job, "_failed", lambda error, place: made.append(place) or error)

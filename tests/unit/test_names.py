@@ -8,8 +8,13 @@ from tests.support.names import steady
 
 
 def test_no_address_is_in_a_name() -> None:
-    assert steady(functools.partial(steady, object())) == "functools.partial(<function steady>, <object object>)"
-    assert steady((test_no_address_is_in_a_name, 1)) == "(<function test_no_address_is_in_a_name>, 1)"
+    assert (
+        steady(functools.partial(steady, object()))
+        == "functools.partial(<function steady>, <object object>)"
+    )
+    assert (
+        steady((test_no_address_is_in_a_name, 1)) == "(<function test_no_address_is_in_a_name>, 1)"
+    )
 
 
 def test_sets_are_in_order() -> None:

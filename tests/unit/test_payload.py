@@ -1,4 +1,7 @@
-"""What a callable is called elsewhere, and which bytes may be unpickled where. No process; the worker's half is in ``tests/worker``."""
+"""What a callable is called elsewhere, and which bytes may be unpickled where.
+
+No process; the worker's half is in ``tests/worker``.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(settings, "_current", None)  # it knows the number of roots, not which
     yield tmp_path
     for name in set(sys.modules) - before:
-        if not name.startswith("wetlands_executor"):  # imported when it was needed first; others know its objects by now
+        # imported when it was needed first; others know its objects by now
+        if not name.startswith("wetlands_executor"):
             del sys.modules[name]
 
 
@@ -94,19 +98,35 @@ def load(path: Path, name: str) -> types.ModuleType:
 # --- by reference or by value
 
 
-@pytest.mark.parametrize("function", [os.path.join, json.dumps, math.sqrt, len, print, dict, collections.OrderedDict, pytest.approx])
+@pytest.mark.parametrize(
+    "function",
+    [os.path.join, json.dumps, math.sqrt, len, print, dict, collections.OrderedDict, pytest.approx],
+)
 def test_what_every_environment_may_have_goes_by_name(function: Any) -> None:
-    """Standard library, builtins, installed packages: found in the worker's own environment, whatever file that is."""
+    """Standard library, builtins, installed packages.
+
+    Found in the worker's own environment, whatever file that is.
+    """
     reference = references.reference_to(function)
     assert reference is not None
     assert reference.file is None
-    assert (reference.module, reference.qualname) == (function.__module__ or "builtins", function.__qualname__)
+    assert (reference.module, reference.qualname) == (
+        function.__module__ or "builtins",
+        function.__qualname__,
+    )
 
 
 def test_project_code_goes_by_name_with_its_file() -> None:
     """So that the worker can refuse a namesake."""
-    for obj, qualname in ((importable, "importable"), (Thing, "Thing"), (Thing.method, "Thing.method"), (Thing.Inner, "Thing.Inner")):
-        assert references.reference_to(obj) == references.Reference(__name__, qualname, os.path.abspath(__file__))
+    for obj, qualname in (
+        (importable, "importable"),
+        (Thing, "Thing"),
+        (Thing.method, "Thing.method"),
+        (Thing.Inner, "Thing.Inner"),
+    ):
+        assert references.reference_to(obj) == references.Reference(
+            __name__, qualname, os.path.abspath(__file__)
+        )
 
 
 def test_a_static_method_goes_by_name() -> None:
@@ -120,7 +140,9 @@ def test_our_own_functions_go_by_name_without_a_file() -> None:
     """The worker has the shipped half under a private name."""
     from wetlands_executor.worker import scripts
 
-    assert references.reference_to(scripts.run_script) == references.Reference("wetlands_executor.worker.scripts", "run_script", None)
+    assert references.reference_to(scripts.run_script) == references.Reference(
+        "wetlands_executor.worker.scripts", "run_script", None
+    )
 
 
 def test_what_cannot_be_imported_by_name_goes_by_value() -> None:
@@ -140,17 +162,26 @@ def test_what_cannot_be_imported_by_name_goes_by_value() -> None:
         assert references.reference_to(obj) is None
 
 
-@pytest.mark.parametrize("obj", [Thing().method, Thing.of_class, functools.partial(importable, 1), Thing(), [].append], ids=steady)
+@pytest.mark.parametrize(
+    "obj",
+    [Thing().method, Thing.of_class, functools.partial(importable, 1), Thing(), [].append],
+    ids=steady,
+)
 def test_other_callables_have_no_name_of_their_own(obj: Any) -> None:
     """Bound methods, partials, objects with ``__call__``: they are pickled with the call."""
     assert define(obj) is None
 
 
 def test_a_module_that_was_loaded_outside_sys_path(folder: Path) -> None:
-    """Its folder is sent along, if importing the name from there finds this file; else it goes by value."""
+    """Its folder is sent along, if importing the name from there finds this file.
+
+    Else it goes by value.
+    """
     (folder / "plugin_a.py").write_text("def f(): return 1\n")
     module = load(folder / "plugin_a.py", "plugin_a")
-    assert references.reference_to(module.f) == references.Reference("plugin_a", "f", str(folder / "plugin_a.py"))
+    assert references.reference_to(module.f) == references.Reference(
+        "plugin_a", "f", str(folder / "plugin_a.py")
+    )
     assert str(folder) in current_settings().content[0]
     other = load(folder / "plugin_a.py", "another_name_entirely")
     assert references.reference_to(other.f) is None
@@ -163,27 +194,46 @@ def test_a_package_that_was_loaded_outside_sys_path(folder: Path) -> None:
     (package / "__init__.py").write_text("def g(): return 2\n")
     (package / "mod.py").write_text("def f(): return 1\n")
     load(package / "__init__.py", "some_pkg")
-    assert project.project_root(sys.modules["some_pkg"], str(package / "__init__.py")) == str(folder)
-    assert project.project_root(load(package / "mod.py", "some_pkg.mod"), str(package / "mod.py")) == str(folder)
+    assert project.project_root(sys.modules["some_pkg"], str(package / "__init__.py")) == str(
+        folder
+    )
+    assert project.project_root(
+        load(package / "mod.py", "some_pkg.mod"), str(package / "mod.py")
+    ) == str(folder)
 
 
 # --- project folders
 
 
-def test_project_paths_are_the_entries_of_no_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_project_paths_are_the_entries_of_no_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In order, absolute, those that exist; never the standard library or site-packages."""
     (folder / "src").mkdir()
     site = folder / "lib" / "python3.11" / "site-packages"
     site.mkdir(parents=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", ["", "src", str(site), str(folder / "missing"), os.path.dirname(os.__file__), *sys.path[-1:]])
+    monkeypatch.setattr(
+        sys,
+        "path",
+        [
+            "",
+            "src",
+            str(site),
+            str(folder / "missing"),
+            os.path.dirname(os.__file__),
+            *sys.path[-1:],
+        ],
+    )
     found = project.project_paths()
     assert found[:2] == (str(folder), str(folder / "src"))
     assert not any("site-packages" in path or "missing" in path for path in found)
     assert os.path.dirname(os.__file__) not in found
 
 
-def test_the_context_is_the_same_object_until_something_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_context_is_the_same_object_until_something_changes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A call sends it only when it is new."""
     first = current_settings()
     assert current_settings() is first
@@ -202,14 +252,21 @@ def test_targets(folder: Path) -> None:
     """A module's name, or a file's path with its content; split at the last colon."""
     file = folder / "a:b.py"
     file.write_text("x = 1\n")
-    assert references.definition_of_target("pkg.mod:Class.method") == ("reference", "pkg.mod", "Class.method", None)
+    assert references.definition_of_target("pkg.mod:Class.method") == (
+        "reference",
+        "pkg.mod",
+        "Class.method",
+        None,
+    )
     kind, path, digest, source, qualname = references.definition_of_target(f"{file}:f")
     assert (kind, path, source, qualname) == ("file", str(file), b"x = 1\n", "f")
     file.write_text("x = 2\n")
     assert references.definition_of_target(f"{file}:f")[2] != digest
 
 
-@pytest.mark.parametrize("target", ["", ":", "f", "mod:", ":f", "mod:f()", "mod:1x", "mod f:g", "mod:a..b"])
+@pytest.mark.parametrize(
+    "target", ["", ":", "f", "mod:", ":f", "mod:f()", "mod:1x", "mod f:g", "mod:a..b"]
+)
 def test_malformed_targets(target: str) -> None:
     """The error says what one looks like."""
     with pytest.raises(ValueError, match="module.*file"):
@@ -296,7 +353,9 @@ def test_by_value_is_marked_wherever_it_hides() -> None:
 
 def test_by_value_is_marked_in_a_global_of_a_function_by_value(folder: Path) -> None:
     """One that travels packed in its own bytes."""
-    (folder / "holder.py").write_text("def helper(): return 1\ntable = [helper]\ndef make():\n    return lambda: table\n")
+    (folder / "holder.py").write_text(
+        "def helper(): return 1\ntable = [helper]\ndef make():\n    return lambda: table\n"
+    )
     module = load(folder / "holder.py", "a_module_under_another_name")
     assert encode(module.make(), (), {}).by_value is not None
 
@@ -322,20 +381,44 @@ class Colour(enum.Enum):
 
 
 def _objects(rng: random.Random) -> Iterator[Any]:
-    """Yield objects of every kind, nested at random; many hold the byte 0x93 in their data, many do not."""
+    """Yield objects of every kind, nested at random.
+
+    Many hold the byte 0x93 in their data, many do not.
+    """
     classes: list[Any] = [
         Thing(), Thing, importable, len, Colour.RED, decimal.Decimal("1.5"), fractions.Fraction(1, 3), dt.date(2020, 1, 1),
         uuid.UUID(int=5), pathlib.PurePath("a"), collections.OrderedDict(a=1), collections.Counter("aab"), ValueError("x"),
         re.compile("a"), range(3), slice(1, 2), complex(1, 2), bytearray(b"x"), types.SimpleNamespace(a=1), NotImplemented, ...,
     ]  # fmt: skip
-    plain: list[Any] = [0, -1, 147, 0x93, 1 << 80, 1.5, "text", "\x93", b"\x93", b"", None, True, (), [], {}, frozenset(), set(), "é" * 70]
+    plain: list[Any] = [
+        0,
+        -1,
+        147,
+        0x93,
+        1 << 80,
+        1.5,
+        "text",
+        "\x93",
+        b"\x93",
+        b"",
+        None,
+        True,
+        (),
+        [],
+        {},
+        frozenset(),
+        set(),
+        "é" * 70,
+    ]
     for obj in classes + plain:
         yield obj
     for _ in range(300):
         obj: Any = rng.choice(classes if rng.random() < 0.5 else plain)
         for _ in range(rng.randrange(4)):
             other = rng.choice(plain)
-            obj = rng.choice(([obj, other], (other, obj), {"key": obj}, {1: other, 2: [obj]}, [[obj] * 3]))
+            obj = rng.choice(
+                ([obj, other], (other, obj), {"key": obj}, {1: other, 2: [obj]}, [[obj] * 3])
+            )
         yield obj
 
 
@@ -411,7 +494,17 @@ def travelled(error: BaseException) -> BaseException:
         return decode_error(calls.dumps_error(raised, True))
 
 
-@pytest.mark.parametrize("error", [ValueError("x", 1), KeyError("k"), OSError(2, "no"), KeyboardInterrupt(), SystemExit(3), StopIteration(4)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("x", 1),
+        KeyError("k"),
+        OSError(2, "no"),
+        KeyboardInterrupt(),
+        SystemExit(3),
+        StopIteration(4),
+    ],
+)
 def test_errors_keep_their_type_and_arguments(error: BaseException) -> None:
     """With the remote traceback as their cause."""
     found = travelled(error)
@@ -430,7 +523,11 @@ def test_an_error_whose_init_wants_other_arguments_is_rebuilt_from_its_parts() -
 
 def test_an_error_that_cannot_be_rebuilt_says_what_it_was() -> None:
     """Type, message, lines."""
-    LocalError = type("LocalError", (Exception,), {"__reduce__": NoReduce.__reduce__, "__module__": "somewhere.else"})
+    LocalError = type(
+        "LocalError",
+        (Exception,),
+        {"__reduce__": NoReduce.__reduce__, "__module__": "somewhere.else"},
+    )
     error = LocalError("what happened")
     error.lock = threading.Lock()
     found = travelled(error)
@@ -457,19 +554,39 @@ def test_arrays_of_numbers_are_pickled_as_ever():
     """The short way makes the same bytes; it does not take what it does not know."""
     np = pytest.importorskip("numpy")
     matrix = np.arange(6.0).reshape(2, 3)
-    for value in (matrix, matrix.T, matrix[:, ::2], np.ones(3, complex), np.zeros(3, bool), np.array(5, "i2"), np.zeros((0, 3)), np.longdouble([1])):
+    for value in (
+        matrix,
+        matrix.T,
+        matrix[:, ::2],
+        np.ones(3, complex),
+        np.zeros(3, bool),
+        np.array(5, "i2"),
+        np.zeros((0, 3)),
+        np.longdouble([1]),
+    ):
         encoded = encode(importable, (value, 1, "x"), {})
         assert encoded.payload == dumps(((value, 1, "x"), None))[0]
         assert not encoded.flags & wire.PLAIN
     metadata = np.dtype("f8", metadata={"reader": fractions.Fraction})
-    for value in (np.array([fractions.Fraction(1)]), np.zeros(2, [("a", "f8")]), np.zeros(2, metadata), np.ma.zeros(2)):
+    for value in (
+        np.array([fractions.Fraction(1)]),
+        np.zeros(2, [("a", "f8")]),
+        np.zeros(2, metadata),
+        np.ma.zeros(2),
+    ):
         encoded = encode(importable, (value,), {})
         assert encoded.payload == dumps(((value,), {}))[0]
 
 
 def test_what_is_decoded_without_user_code():
     np = pytest.importorskip("numpy")
-    plain = [np.arange(3.0), np.float64(2), [np.zeros((2, 2), "F"), {"a": np.datetime64("2020-01-01")}], np.array(["x"]), np.zeros(2, [("a", "f8")])]
+    plain = [
+        np.arange(3.0),
+        np.float64(2),
+        [np.zeros((2, 2), "F"), {"a": np.datetime64("2020-01-01")}],
+        np.array(["x"]),
+        np.zeros(2, [("a", "f8")]),
+    ]
     for value in plain:
         found = decode_arrays(pickle.dumps(value, 5))
         assert found is not None
@@ -478,4 +595,6 @@ def test_what_is_decoded_without_user_code():
     for value in (one, np.array([one]), [np.arange(3), fractions.Fraction], np.ma.zeros(2), print):
         assert decode_arrays(pickle.dumps(value, 5)) is None
     assert decode_arrays(b"no pickle") is None
-    assert decode_arrays(pickle.dumps(np.zeros(9000), 5)) is None, "the I/O thread copies nothing that is large"
+    assert decode_arrays(pickle.dumps(np.zeros(9000), 5)) is None, (
+        "the I/O thread copies nothing that is large"
+    )

@@ -49,7 +49,17 @@ def test_builtin_types_are_read(value: Any, protocol: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [Text("x"), Number.ONE, decimal.Decimal(1), 5j, collections.OrderedDict(), len, Text, range(3), pickle.PickleBuffer],
+    [
+        Text("x"),
+        Number.ONE,
+        decimal.Decimal(1),
+        5j,
+        collections.OrderedDict(),
+        len,
+        Text,
+        range(3),
+        pickle.PickleBuffer,
+    ],
     ids=lambda value: repr(value)[:20],
 )
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
@@ -77,7 +87,9 @@ def _named(opcode: bytes) -> bytes:
 FORGED = {
     "GLOBAL": b"\x80\x04" + _named(b"c") + b")R.",
     "INST": b"(" + _named(b"i") + b".",
-    "STACK_GLOBAL": b"\x80\x04" + b"".join(b"\x8c" + bytes([len(name)]) + name for name in (__name__.encode(), b"run")) + b"\x93)R.",
+    "STACK_GLOBAL": b"\x80\x04"
+    + b"".join(b"\x8c" + bytes([len(name)]) + name for name in (__name__.encode(), b"run"))
+    + b"\x93)R.",
     "PERSID": b"Pname\n.",
     "BINPERSID": b"K\x01Q.",
     "EXT1": b"\x82\x7a.",
@@ -132,7 +144,19 @@ def test_what_counts_as_trivial_runs_nothing(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"K\x01.", b"\x85.", b"(t.", b"h\x05.", b"}]K\x01s.", b"}K\x01.", b"\x8c\x02\xff\xff.", b"1.", b"]K\x01K\x01s.", b"K\x01e."]
+    "data",
+    [
+        b"K\x01.",
+        b"\x85.",
+        b"(t.",
+        b"h\x05.",
+        b"}]K\x01s.",
+        b"}K\x01.",
+        b"\x8c\x02\xff\xff.",
+        b"1.",
+        b"]K\x01K\x01s.",
+        b"K\x01e.",
+    ],
 )
 def test_broken_pickles_raise_nothing_else(data: bytes) -> None:
     try:
@@ -161,12 +185,35 @@ def test_random_bytes_raise_nothing_else(stress_rng: random.Random) -> None:
 
 
 def test_shapes() -> None:
-    record = {"name": "x", "msg": "y", "levelno": 20, "levelname": "INFO", "created": 1.5, "extra": None}
+    record = {
+        "name": "x",
+        "msg": "y",
+        "levelno": 20,
+        "levelname": "INFO",
+        "created": 1.5,
+        "extra": None,
+    }
     assert plain.read_record(pickle.dumps(record)) == record
-    for wrong in ({}, [1], {**record, "levelno": "x"}, {**record, "more": [1]}, {**record, 5: 1}, {**record, "msg": None}):
+    for wrong in (
+        {},
+        [1],
+        {**record, "levelno": "x"},
+        {**record, "more": [1]},
+        {**record, 5: 1},
+        {**record, "msg": None},
+    ):
         with pytest.raises(plain.NotPlain):
             plain.read_record(pickle.dumps(wrong))
     assert plain.read_progress(pickle.dumps((5, None, 1, 2.5))) == (5, None, 1, 2.5)
-    for report in ((5, None, 1), [5, None, 1, 2], ("5", None, 1, 2), (5, b"", 1, 2), (5, "", True, 2), (5, "", 1, "2"), (5, "", (1,), 2), 5):
+    for report in (
+        (5, None, 1),
+        [5, None, 1, 2],
+        ("5", None, 1, 2),
+        (5, b"", 1, 2),
+        (5, "", True, 2),
+        (5, "", 1, "2"),
+        (5, "", (1,), 2),
+        5,
+    ):
         with pytest.raises(plain.NotPlain):
             plain.read_progress(pickle.dumps(report))

@@ -121,10 +121,16 @@ def test_what_a_job_or_a_timer_raises_is_contained() -> None:
     loop.later(0.0, lambda: {}["no such key"])
     loop.later(0.001, fired.set)
     assert fired.wait(DEADLINE)
-    assert finish(loop, client) == ["begin", "ZeroDivisionError('division by zero')", "KeyError('no such key')"]
+    assert finish(loop, client) == [
+        "begin",
+        "ZeroDivisionError('division by zero')",
+        "KeyError('no such key')",
+    ]
 
 
-def test_a_client_that_fails_ends_the_loop_and_no_job_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_fails_ends_the_loop_and_no_job_is_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     loop, client = looped()
     client.failing = error = LookupError("the state")
     run = threading.Event()
@@ -270,7 +276,9 @@ def test_the_rest_of_a_batch_goes_back_to_the_front(crew: Crew) -> None:
 
 def orders(crew: Crew, state: PoolState) -> Orders:
     stats = TaskStats(None)  # type: ignore[arg-type]
-    direct = DirectCalls(loop=crew.loop, workers=crew.workers, stats=stats, feed=crew.feed, contain=lambda *_: None)
+    direct = DirectCalls(
+        loop=crew.loop, workers=crew.workers, stats=stats, feed=crew.feed, contain=lambda *_: None
+    )
     none: dict[str, Any] = {"worker_timeout": None, "task_timeout": None, "cancel_grace": None}
     return Orders(
         loop=crew.loop,
@@ -278,8 +286,17 @@ def orders(crew: Crew, state: PoolState) -> Orders:
         state=state,
         feed=crew.feed,
         direct=direct,
-        deadlines=Deadlines(workers=crew.workers, timers=crew.timers, feed=crew.feed, read=print, what="here", **none),
-        announcing=Announcing(loop=crew.loop, feed=crew.feed, can_reclaim=True, latest=lambda call: (call, True)),
+        deadlines=Deadlines(
+            workers=crew.workers,
+            timers=crew.timers,
+            feed=crew.feed,
+            read=print,
+            what="here",
+            **none,
+        ),
+        announcing=Announcing(
+            loop=crew.loop, feed=crew.feed, can_reclaim=True, latest=lambda call: (call, True)
+        ),
         starter=None,  # type: ignore[arg-type]
         peer=RemoteInterpreter(),
         what="here",
@@ -334,10 +351,25 @@ def reaper(crew: Crew) -> Reaper:
         closing=Closing(state),
         inbound=Inbound(),  # type: ignore[arg-type]
         output=Output(crew.loop, crew.workers, "here", None),
-        direct=DirectCalls(loop=crew.loop, workers=crew.workers, stats=stats, feed=crew.feed, contain=lambda *_: None),
-        deadlines=Deadlines(workers=crew.workers, timers=crew.timers, feed=crew.feed, read=print, what="here", **none),
+        direct=DirectCalls(
+            loop=crew.loop,
+            workers=crew.workers,
+            stats=stats,
+            feed=crew.feed,
+            contain=lambda *_: None,
+        ),
+        deadlines=Deadlines(
+            workers=crew.workers,
+            timers=crew.timers,
+            feed=crew.feed,
+            read=print,
+            what="here",
+            **none,
+        ),
         blame=None,  # type: ignore[arg-type]
-        readiness=Readiness(loop=crew.loop, workers=crew.workers, state=state, feed=crew.feed, what="here"),
+        readiness=Readiness(
+            loop=crew.loop, workers=crew.workers, state=state, feed=crew.feed, what="here"
+        ),
         what="here",
     )
 

@@ -1,4 +1,7 @@
-"""The parts of a pool, each by itself: with a feed that records and a loop that the test turns. No process, no thread."""
+"""The parts of a pool, each by itself: with a feed that records and a loop that the test turns.
+
+No process, no thread.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,12 @@ from typing import Any
 import pytest
 
 from tests.unit.parts import Board, Crew, Receiver
-from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerStartError, WorkerUnresponsive
+from wetlands_executor.errors import (
+    TaskTimeoutError,
+    WorkerCrashed,
+    WorkerStartError,
+    WorkerUnresponsive,
+)
 from wetlands_executor.pool.announcing import Announcing
 from wetlands_executor.pool.blame import Blame, concerned
 from wetlands_executor.pool.call import CALL_MOVES, FAILED, CallPhase, Outcome
@@ -44,7 +52,9 @@ def crew() -> Crew:
 
 @pytest.mark.parametrize("old", WorkerPhase)
 @pytest.mark.parametrize("new", WorkerPhase)
-def test_a_worker_moves_by_its_table_or_not_at_all(crew: Crew, old: WorkerPhase, new: WorkerPhase) -> None:
+def test_a_worker_moves_by_its_table_or_not_at_all(
+    crew: Crew, old: WorkerPhase, new: WorkerPhase
+) -> None:
     process = crew.process(ready=False)
     process.phase = old
     if new in WORKER_MOVES[old]:
@@ -58,7 +68,9 @@ def test_a_worker_moves_by_its_table_or_not_at_all(crew: Crew, old: WorkerPhase,
 
 @pytest.mark.parametrize("old", CallPhase)
 @pytest.mark.parametrize("new", CallPhase)
-def test_a_call_moves_by_its_table_or_not_at_all(crew: Crew, old: CallPhase, new: CallPhase) -> None:
+def test_a_call_moves_by_its_table_or_not_at_all(
+    crew: Crew, old: CallPhase, new: CallPhase
+) -> None:
     call = crew.call()
     call.phase = old
     if new in CALL_MOVES[old]:
@@ -151,9 +163,18 @@ class SomeTask:
         self.emitted.append(kind)
 
 
-def deadlines(crew: Crew, read: Callable[[Any], None] = lambda _process: None, **limits: float | None) -> Deadlines:
-    given: dict[str, Any] = {"worker_timeout": None, "task_timeout": None, "cancel_grace": None, **limits}
-    return Deadlines(workers=crew.workers, timers=crew.timers, feed=crew.feed, read=read, what="here", **given)
+def deadlines(
+    crew: Crew, read: Callable[[Any], None] = lambda _process: None, **limits: float | None
+) -> Deadlines:
+    given: dict[str, Any] = {
+        "worker_timeout": None,
+        "task_timeout": None,
+        "cancel_grace": None,
+        **limits,
+    }
+    return Deadlines(
+        workers=crew.workers, timers=crew.timers, feed=crew.feed, read=read, what="here", **given
+    )
 
 
 def test_a_call_over_its_limit_is_killed_after_its_stacks(crew: Crew) -> None:
@@ -182,7 +203,9 @@ def test_a_result_that_is_on_its_way_saves_the_call(crew: Crew) -> None:
     assert (call.verdict, crew.feed.take()) == (None, [])
 
 
-def test_silence_is_measured_from_the_last_sign_of_life(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_is_measured_from_the_last_sign_of_life(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     board = Board()
@@ -251,7 +274,10 @@ def test_a_bad_frame_costs_the_call_that_runs(crew: Crew) -> None:
     part = blame(crew, [], [])
     part.fault(process, BadFrame("no such kind"))
     crew.loop.turn()
-    assert crew.feed.take() == [st.RetireRequested(process.worker), st.KillRequested(running, retry=True)]
+    assert crew.feed.take() == [
+        st.RetireRequested(process.worker),
+        st.KillRequested(running, retry=True),
+    ]
     assert callable(running.verdict)
     assert isinstance(running.verdict(""), WorkerCrashed)
     assert waiting.verdict is None
@@ -364,7 +390,9 @@ def test_a_call_that_a_worker_has_taken_begins_for_a_late_listener(crew: Crew) -
     task = with_call(crew)
     process.give([task._call])
     task._call.place = object()
-    part = Announcing(loop=crew.loop, feed=crew.feed, can_reclaim=True, latest=lambda call: (call, True))
+    part = Announcing(
+        loop=crew.loop, feed=crew.feed, can_reclaim=True, latest=lambda call: (call, True)
+    )
     part.watch(task._call)
     crew.loop.turn()
     assert crew.feed.take() == []  # a worker without a shared page runs what it has
@@ -376,7 +404,9 @@ def test_a_call_that_waits_with_a_worker_is_reclaimed_for_a_late_listener(crew: 
     task = with_call(crew)
     process.give([task._call])
     task._call.plain = True
-    part = Announcing(loop=crew.loop, feed=crew.feed, can_reclaim=True, latest=lambda call: (call, True))
+    part = Announcing(
+        loop=crew.loop, feed=crew.feed, can_reclaim=True, latest=lambda call: (call, True)
+    )
     part.watch(task._call)
     crew.loop.turn()
     assert crew.feed.take() == [st.ReclaimRequested(task._call)]
@@ -419,7 +449,11 @@ def test_the_first_reason_counts() -> None:
 def test_the_limit_of_a_run_ends_what_waits_and_what_runs(crew: Crew) -> None:
     board = Board()
     process = crew.process(board=board)
-    running, held, waiting = crew.call(process, SomeTask()), crew.call(process, SomeTask()), crew.call(None, SomeTask())
+    running, held, waiting = (
+        crew.call(process, SomeTask()),
+        crew.call(process, SomeTask()),
+        crew.call(None, SomeTask()),
+    )
     board.words[wire.TAKEN] = running.number
     waiting.place = st.WAITING
     part = RunLimit(
@@ -437,7 +471,10 @@ def test_the_limit_of_a_run_ends_what_waits_and_what_runs(crew: Crew) -> None:
     crew.loop.turn()
     assert crew.loop.fire() == [2.0]
     assert callable(running.verdict)
-    assert [(kind, number) for kind, number, _ in crew.receiver.told] == [("outcome", waiting.number), ("outcome", held.number)]
+    assert [(kind, number) for kind, number, _ in crew.receiver.told] == [
+        ("outcome", waiting.number),
+        ("outcome", held.number),
+    ]
     assert crew.feed.take() == [st.CancelRequested(waiting), st.CancelRequested(held)]
 
 
@@ -484,7 +521,9 @@ def test_whose_output_it_is(crew: Crew) -> None:
     assert not process.output.printed
 
 
-def test_memory_is_given_back_some_time_after_the_last_buffer(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_given_back_some_time_after_the_last_buffer(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     process = crew.process()
@@ -513,7 +552,9 @@ def test_the_state_hears_of_what_was_sent_directly_first(crew: Crew) -> None:
     call = crew.call(None, with_call(crew))
     call.task._counted = False
     process.outbox.tell(call)
-    part = DirectCalls(loop=crew.loop, workers=crew.workers, stats=stats(), feed=crew.feed, contain=lambda *_: None)
+    part = DirectCalls(
+        loop=crew.loop, workers=crew.workers, stats=stats(), feed=crew.feed, contain=lambda *_: None
+    )
     part.open([process])
     assert part.lanes == (process,)
     process.direct.sent.append((call,))
@@ -532,7 +573,13 @@ def test_the_shell_performs_by_its_table_and_feeds_the_answers(crew: Crew) -> No
         performed.append(action)
         return st.WorkerReady(action.worker)
 
-    direct = DirectCalls(loop=crew.loop, workers=crew.workers, stats=stats(), feed=shell.feed, contain=lambda *_: None)
+    direct = DirectCalls(
+        loop=crew.loop,
+        workers=crew.workers,
+        stats=stats(),
+        feed=shell.feed,
+        contain=lambda *_: None,
+    )
     part = blame(crew, [], [])
     table: dict[type, Any] = {st.StartWorker: start, st.Dispatch: performed.append}
     shell.connect(direct, part, lambda reason, _tail, _cause: WorkerStartError(reason), table)
@@ -549,10 +596,19 @@ def call_without_task(call: Any) -> Any:
 
 
 def test_an_action_that_fails_is_answered_for(crew: Crew) -> None:
-    """No process can be started: what waits fails, and the state is asked for nothing that it does not know."""
+    """No process can be started.
+
+    What waits fails, and the state is asked for nothing that it does not know.
+    """
     state = PoolState(1)
     shell = Shell(state, crew.workers, stats(), Closing(state))
-    direct = DirectCalls(loop=crew.loop, workers=crew.workers, stats=stats(), feed=shell.feed, contain=lambda *_: None)
+    direct = DirectCalls(
+        loop=crew.loop,
+        workers=crew.workers,
+        stats=stats(),
+        feed=shell.feed,
+        contain=lambda *_: None,
+    )
     logged: list[Any] = []
     failed: list[Any] = []
 
@@ -560,7 +616,12 @@ def test_an_action_that_fails_is_answered_for(crew: Crew) -> None:
         raise LookupError("a bug")
 
     table: dict[type, Any] = {st.StartWorker: start, st.StartFailed: failed.append}
-    shell.connect(direct, blame(crew, [], logged), lambda reason, _tail, _cause: WorkerStartError(reason), table)
+    shell.connect(
+        direct,
+        blame(crew, [], logged),
+        lambda reason, _tail, _cause: WorkerStartError(reason),
+        table,
+    )
     shell.take([crew.call()])
     assert len(logged) == 1
     assert isinstance(failed[0].report.error, WorkerStartError)

@@ -25,7 +25,9 @@ from wetlands_executor.scheduling.restarts import (
 )
 
 
-def fail(restarts: Restarts, *, final: bool = False, starts: bool = False, ready: bool = False) -> Consequence:
+def fail(
+    restarts: Restarts, *, final: bool = False, starts: bool = False, ready: bool = False
+) -> Consequence:
     return restarts.failed(final=final, others_start=starts, others_ready=ready)
 
 
@@ -120,7 +122,9 @@ def test_a_launch_of_some_adds_to_what_is_to_be_replaced() -> None:
     assert restarts.take_replacements() == 0
 
 
-@pytest.mark.parametrize("table", [PHASE_MOVES, STATUS_MOVES, STARTS_MOVES], ids=["phase", "status", "starts"])
+@pytest.mark.parametrize(
+    "table", [PHASE_MOVES, STATUS_MOVES, STARTS_MOVES], ids=["phase", "status", "starts"]
+)
 def test_an_illegal_move_raises(table: dict[Phase, frozenset[Phase]]) -> None:
     kind = type(next(iter(table)))
     assert set(table) == set(kind), "every phase has a row"

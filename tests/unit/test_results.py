@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from wetlands_executor.serialize import calls
-from wetlands_executor.serialize.calls import DefinedCall, define, encode, encode_at_once, encode_defined
+from wetlands_executor.serialize.calls import (
+    DefinedCall,
+    define,
+    encode,
+    encode_at_once,
+    encode_defined,
+)
 from wetlands_executor.serialize.results import TOO_LARGE, read_outcome, value_at_once
 from wetlands_executor.serialize.scalars import SCALARS, are_scalars
 from wetlands_executor.worker import calls as worker_calls
@@ -81,7 +87,9 @@ def test_a_failure_of_the_function_is_rebuilt() -> None:
 
 def test_a_failure_of_unpickling_is_the_failure_of_the_call() -> None:
     """SystemExit too."""
-    value, error = read_outcome(wire.VALUE, dumps(Refuses()), False, ("/prefix", "3.12"), "f({})".format, 5)
+    value, error = read_outcome(
+        wire.VALUE, dumps(Refuses()), False, ("/prefix", "3.12"), "f({})".format, 5
+    )
     assert value is None
     assert isinstance(error, SystemExit)
     assert "f(5)" in str(error.__cause__)
@@ -96,12 +104,18 @@ class Text(str):
     __slots__ = ()
 
 
-@pytest.mark.parametrize("args", [(1, 2.5, "a", b"b", True, None, 1j), ("x" * 300_000,), ("x" * 5000, 1)])
+@pytest.mark.parametrize(
+    "args", [(1, 2.5, "a", b"b", True, None, 1j), ("x" * 300_000,), ("x" * 5000, 1)]
+)
 def test_plain_scalars_are_written_by_one_rule(args: tuple[Any, ...]) -> None:
     assert are_scalars(map(type, args))
     definition = define(math.hypot)
     assert definition is not None
-    found = [encode_at_once(math.hypot, args, None), encode_defined(definition, args), encode(math.hypot, args, {})]
+    found = [
+        encode_at_once(math.hypot, args, None),
+        encode_defined(definition, args),
+        encode(math.hypot, args, {}),
+    ]
     for each in found:
         assert each is not None
         assert each.definition is definition

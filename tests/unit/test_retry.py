@@ -49,8 +49,12 @@ def test_a_loss_that_the_state_has_refused_is_final() -> None:
     assert chosen(1).is_asked(Failure.LOST, 1, cancelled=False)
 
 
-@pytest.mark.parametrize(("policy", "failure"), list(itertools.product([by_default(1), chosen(1)], Failure)))
-def test_nothing_is_asked_of_a_cancelled_call_or_after_the_last_attempt(policy: RetryPolicy, failure: Failure) -> None:
+@pytest.mark.parametrize(
+    ("policy", "failure"), list(itertools.product([by_default(1), chosen(1)], Failure))
+)
+def test_nothing_is_asked_of_a_cancelled_call_or_after_the_last_attempt(
+    policy: RetryPolicy, failure: Failure
+) -> None:
     assert not policy.is_asked(failure, 1, cancelled=True)
     assert not policy.is_asked(failure, 2, cancelled=False)
 
@@ -59,7 +63,9 @@ def test_types_and_functions_select_errors() -> None:
     assert chosen(1).matches(PermissionError())
     assert not chosen(1).matches(KeyError())
     assert RetryPolicy(1, (KeyError, OSError), selects=True).matches(KeyError())
-    assert RetryPolicy(1, lambda error: "busy" in str(error), selects=True).matches(KeyError("busy"))
+    assert RetryPolicy(1, lambda error: "busy" in str(error), selects=True).matches(
+        KeyError("busy")
+    )
     assert not RetryPolicy(1, lambda error: 0, selects=True).matches(KeyError("busy"))
 
 

@@ -19,7 +19,15 @@ class Real(float):
         return Real(2.5)
 
 
-GOOD = [(5, 5.0), (0.25, 0.25), (Decimal("1.5"), 1.5), (Fraction(1, 4), 0.25), (Real(2.5), 2.5), (30 * 86400, 2592000.0), (1e300, 1e300)]
+GOOD = [
+    (5, 5.0),
+    (0.25, 0.25),
+    (Decimal("1.5"), 1.5),
+    (Fraction(1, 4), 0.25),
+    (Real(2.5), 2.5),
+    (30 * 86400, 2592000.0),
+    (1e300, 1e300),
+]
 ENDLESS = [math.inf, Decimal("Infinity"), 10**400, Fraction(10**400)]
 NO_NUMBERS: list[Any] = [True, False, "5", b"5", 5j, [5], object(), None.__class__]
 PARAMETERS = ["worker_timeout", "task_timeout", "start_timeout", "cancel_grace"]
@@ -47,7 +55,9 @@ def test_what_is_no_number_is_refused_by_name(value: Any) -> None:
         assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [0, -1, -math.inf, math.nan, Decimal("NaN"), Decimal(-1), -(10**400)])
+@pytest.mark.parametrize(
+    "value", [0, -1, -math.inf, math.nan, Decimal("NaN"), Decimal(-1), -(10**400)]
+)
 def test_a_limit_is_greater_than_zero(value: Any) -> None:
     with pytest.raises(ValueError, match="^key must be greater than 0 seconds, not "):
         seconds.limit("key", value)
@@ -78,7 +88,9 @@ def test_the_executor_checks_its_limits_when_they_are_given(key: str) -> None:
         with pytest.raises(TypeError, match=f"{key} must be a number of seconds, not {value!r}"):
             CondaEnvExecutor(None, 1, **{key: value})  # type: ignore[arg-type]
     for value in (0, -1, math.nan):
-        with pytest.raises(ValueError, match=f"{key} must be greater than 0 seconds, not {value!r}"):
+        with pytest.raises(
+            ValueError, match=f"{key} must be greater than 0 seconds, not {value!r}"
+        ):
             CondaEnvExecutor(None, 1, **{key: value})  # type: ignore[arg-type]
 
 

@@ -1,6 +1,7 @@
 """The pool's rules, one conversation each: what happened, and what is to be done about it.
 
-``Talk`` plays the shell where a test does not: ``say`` feeds one event, checks the invariants, and returns the actions.
+``Talk`` plays the shell where a test does not: ``say`` feeds one event, checks the invariants, and
+returns the actions.
 """
 
 from __future__ import annotations
@@ -72,9 +73,16 @@ class Talk:
     """A conversation with a PoolState."""
 
     def __init__(
-        self, max_workers: int = 1, *, credit: int = 1, most_credit: int | None = None, tasks_per_worker: int | None = None
+        self,
+        max_workers: int = 1,
+        *,
+        credit: int = 1,
+        most_credit: int | None = None,
+        tasks_per_worker: int | None = None,
     ) -> None:
-        self.state = PoolState(max_workers, credit=credit, most_credit=most_credit, tasks_per_worker=tasks_per_worker)
+        self.state = PoolState(
+            max_workers, credit=credit, most_credit=most_credit, tasks_per_worker=tasks_per_worker
+        )
 
     def say(self, event: Event) -> list[Action]:
         actions = self.state.handle(event)
@@ -177,7 +185,10 @@ def test_a_refill_waits_until_half_the_credit_is_used_up() -> None:
 
 
 def test_the_credit_of_a_worker_that_runs_dry_grows() -> None:
-    """It finished half of what it had before the host came round: it gets twice as much, up to the most."""
+    """It finished half of what it had before the host came round.
+
+    It gets twice as much, up to the most.
+    """
     talk = Talk(1, credit=4, most_credit=10).start(1)
     many = items("abcdefghijklmnopqrstuvwxyz")
     talk.say(Submitted(many))
@@ -214,7 +225,10 @@ def test_a_short_queue_is_shared_among_the_workers() -> None:
 
 
 def test_an_idle_worker_makes_a_full_one_give_back() -> None:
-    """Nothing waits, one worker is idle: what another has not started is reclaimed and shared anew."""
+    """Nothing waits, one worker is idle.
+
+    What another has not started is reclaimed and shared anew.
+    """
     talk = Talk(2, credit=64).start(1, 2)
     a, b, c = items("abc")
     talk.say(Submitted([a]))
@@ -252,7 +266,11 @@ def test_nothing_is_dispatched_to_a_worker_that_is_being_reclaimed() -> None:
     talk.say(Submitted([a, b]))
     assert talk.say(CancelRequested(b)) == [Reclaim(1)]
     assert talk.say(Submitted([c])) == []
-    assert talk.say(Reclaimed(1, [b])) == [Cancelled([b]), CancelAnswered(b, True), Dispatch(1, [c])]
+    assert talk.say(Reclaimed(1, [b])) == [
+        Cancelled([b]),
+        CancelAnswered(b, True),
+        Dispatch(1, [c]),
+    ]
 
 
 def test_what_came_back_goes_first() -> None:
@@ -277,7 +295,10 @@ def test_an_item_sent_directly_occupies_its_worker() -> None:
 
 
 def test_an_item_sent_directly_to_a_worker_that_got_another_one_is_reclaimed() -> None:
-    """The thread that sent it could not know. Another worker is idle: it must not wait behind the first."""
+    """The thread that sent it could not know.
+
+    Another worker is idle: it must not wait behind the first.
+    """
     talk = Talk(2, credit=64).start(1, 2)
     a, b = items("ab")
     assert talk.say(Submitted([a])) == [Dispatch(2, [a])]
@@ -455,7 +476,11 @@ def test_an_unstarted_item_is_taken_out_of_the_inbox() -> None:
     a, b, c = items("abc")
     talk.say(Submitted([a, b, c]))
     assert talk.say(CancelRequested(b)) == [Reclaim(1)]
-    assert talk.say(Reclaimed(1, [b, c])) == [Cancelled([b]), CancelAnswered(b, True), Dispatch(1, [c])]
+    assert talk.say(Reclaimed(1, [b, c])) == [
+        Cancelled([b]),
+        CancelAnswered(b, True),
+        Dispatch(1, [c]),
+    ]
 
 
 def test_a_running_item_is_asked_to_stop() -> None:
@@ -502,7 +527,12 @@ def test_a_death_answers_a_request_to_cancel() -> None:
     talk.say(CancelRequested(a))
     talk.say(CancelRequested(b))
     actions = talk.say(WorkerExited(1, [b]))
-    assert actions[:4] == [Cancelled([b]), CancelAnswered(b, True), CancelAnswered(a, False), Lost(a, 1)]
+    assert actions[:4] == [
+        Cancelled([b]),
+        CancelAnswered(b, True),
+        CancelAnswered(a, False),
+        Lost(a, 1),
+    ]
     assert not any(isinstance(action, Dispatch) for action in actions)
 
 
@@ -661,7 +691,10 @@ def test_events_and_actions_are_frozen() -> None:
 
 
 def test_a_kill_harms_nobody_else() -> None:
-    """First what has not started is reclaimed; then nothing but the item can be running, and the worker is ended and replaced."""
+    """First what has not started is reclaimed.
+
+    Then nothing but the item can be running, and the worker is ended and replaced.
+    """
     talk = Talk(1, credit=64).start(1)
     a, b = items("ab")
     talk.say(Submitted([a, b]))
@@ -738,7 +771,10 @@ def test_the_urgent_goes_first() -> None:
 
 
 def test_an_urgent_item_overtakes_what_is_in_an_inbox() -> None:
-    """That was given out ahead of time, and is reclaimed; nothing is given out ahead while something urgent waits for a free worker."""
+    """That was given out ahead of time, and is reclaimed.
+
+    Nothing is given out ahead while something urgent waits for a free worker.
+    """
     talk = Talk(1, credit=2).start(1)
     a, b, c = items("abc")
     c.priority = 1
@@ -761,7 +797,10 @@ def test_priorities_are_compared_with_each_other_and_not_with_zero(ahead: int, n
 
 
 def test_a_lower_item_does_not_run_while_a_higher_one_waits_in_an_inbox() -> None:
-    """The higher one was given out ahead; it is reclaimed, so that the first worker that becomes free runs it."""
+    """The higher one was given out ahead.
+
+    It is reclaimed, so that the first worker that becomes free runs it.
+    """
     talk = Talk(2, credit=4).start(1, 2)
     a, b, c, d = items("abcd")
     d.priority = -1
@@ -802,7 +841,10 @@ def test_an_announced_item_that_never_comes_does_not_keep_the_pool() -> None:
 
 
 def test_a_failed_start_is_told_to_whoever_waits_for_all_workers() -> None:
-    """One worker starts, the other cannot: an empty StartFailed ends the wait, and it is tried again later."""
+    """One worker starts, the other cannot.
+
+    An empty StartFailed ends the wait, and it is tried again later.
+    """
     talk = Talk(2)
     talk.say(LaunchRequested())
     talk.say(WorkerReady(1))
@@ -837,7 +879,9 @@ class Source(Named):
 
 
 def names(actions: list[Action]) -> list[list[str]]:
-    return [[item.name for item in action.items] for action in actions if isinstance(action, Dispatch)]  # type: ignore[attr-defined]
+    return [
+        [item.name for item in action.items] for action in actions if isinstance(action, Dispatch)
+    ]  # type: ignore[attr-defined]
 
 
 def test_one_item_that_stands_for_many_starts_as_many_workers_as_it_can_use() -> None:
@@ -894,7 +938,11 @@ def test_a_worker_holds_few_heavy_parts() -> None:
     talk.say(WorkerReady(1))
     talk.say(WorkerReady(2))
     source = Heavy("a", 20)
-    held = {action.worker: action.items for action in talk.say(Submitted([source])) if isinstance(action, Dispatch)}
+    held = {
+        action.worker: action.items
+        for action in talk.say(Submitted([source]))
+        if isinstance(action, Dispatch)
+    }
     assert [len(items) for items in held.values()] == [2, 2]
     number = 4
     while number < 20:
@@ -909,7 +957,11 @@ def test_a_worker_holds_few_heavy_parts() -> None:
 
 
 def test_heavy_parts_wait_behind_others_and_before_others() -> None:
-    """They hold up neither: what is light is given out ahead as far as the heavy ones, and what is behind those stays behind them."""
+    """They hold up neither.
+
+    What is light is given out ahead as far as the heavy ones, and what is behind those stays behind
+    them.
+    """
     talk = Talk(1, credit=64)
     talk.say(LaunchRequested())
     talk.say(WorkerReady(1))
@@ -969,8 +1021,17 @@ def test_many_cancels_ask_each_worker_once() -> None:
 def picture(talk: Talk) -> tuple[object, ...]:
     """Return everything that an event could have changed."""
     state = talk.state
-    slots = [(slot.phase, slot.worker, list(slot.held), slot.quota, slot.credit) for slot in state.slots.all]
-    return slots, state.waiting.count, state.status, list(state.slots.idle), [item.place for item in state.items()]
+    slots = [
+        (slot.phase, slot.worker, list(slot.held), slot.quota, slot.credit)
+        for slot in state.slots.all
+    ]
+    return (
+        slots,
+        state.waiting.count,
+        state.status,
+        list(state.slots.idle),
+        [item.place for item in state.items()],
+    )
 
 
 def test_an_item_that_its_worker_does_not_hold_cannot_end_or_come_back() -> None:

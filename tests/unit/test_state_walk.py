@@ -1,19 +1,24 @@
 """Random walks through the pool's state, driven by a shell that knows nothing but the actions it was handed.
 
-``Shell`` plays ``pool.py`` and all its worker processes. It never looks into ``PoolState`` (except through ``check_invariants`` and
-``can_act``, which the real shell reads too): what it believes about workers and items comes from the actions, and what its workers do is
-decided by dice. Every rule that it checks is therefore one that a user could notice:
+``Shell`` plays ``pool.py`` and all its worker processes. It never looks into ``PoolState`` (except
+through ``check_invariants`` and ``can_act``, which the real shell reads too): what it believes
+about workers and items comes from the actions, and what its workers do is decided by dice. Every
+rule that it checks is therefore one that a user could notice:
 
-* every item ends exactly once: finished, refused, cancelled, lost or failed; none is started twice, none is started after its end;
-* a death costs at most the item that had started, and not even that if it has another try; the others are handed out again;
-* nothing is sent to a worker that is not ready, was told to end or is dead; never more than ``max_workers`` processes; never more items
-  than the credit, or in a lifetime than the quota;
+* every item ends exactly once: finished, refused, cancelled, lost or failed; none is started twice,
+  none is started after its end;
+* a death costs at most the item that had started, and not even that if it has another try; the
+  others are handed out again;
+* nothing is sent to a worker that is not ready, was told to end or is dead; never more than
+  ``max_workers`` processes; never more items than the credit, or in a lifetime than the quota;
 * first the urgent, then first come, first served; what came back is served before what is new;
 * nothing waits while a worker has nothing to do, or while nobody will ever come;
-* a request to cancel is answered, truthfully; the pool is closed once, and only when nothing is left;
+* a request to cancel is answered, truthfully; the pool is closed once, and only when nothing is
+  left;
 * every walk comes to its end when the dice stop throwing crashes.
 
-A failure tells the walk's story and the call of ``play`` that repeats it. ``WETLANDS_WALKS=n`` sets the number of walks.
+A failure tells the walk's story and the call of ``play`` that repeats it. ``WETLANDS_WALKS=n`` sets
+the number of walks.
 """
 
 from __future__ import annotations
@@ -49,7 +54,18 @@ class Job(st.Item):
         end: how it ended, None before.
     """
 
-    __slots__ = ("by_value", "end", "number", "returned", "sent", "started", "to_cancel", "to_kill", "tried", "tries_given")
+    __slots__ = (
+        "by_value",
+        "end",
+        "number",
+        "returned",
+        "sent",
+        "started",
+        "to_cancel",
+        "to_kill",
+        "tried",
+        "tries_given",
+    )
 
     def __init__(self, number: int, by_value: bool, priority: int = 0, tries: int = 0) -> None:
         super().__init__()
@@ -75,7 +91,8 @@ class Worker:
     Attributes:
         phase: ``"starting"``, ``"ready"``, ``"stopping"`` or ``"killed"``, as the actions said.
         held: what the shell has given to it and has no outcome of.
-        inbox, current, done: what it has not started; what runs; what has finished, its result still unread in the pipe.
+        inbox, current, done: what it has not started; what runs; what has finished, its result
+            still unread in the pipe.
         unheard: sent by the express lane, not yet told to the state.
         reclaim: a Reclaim has not been answered.
         given: items that it was given and kept.
@@ -109,7 +126,9 @@ class Worker:
             self.current = None
         elif self.inbox:
             self.current = self.inbox.popleft()
-            assert self.current.end is None, f"{self.current} is started after its end ({self.current.end})"
+            assert self.current.end is None, (
+                f"{self.current} is started after its end ({self.current.end})"
+            )
             assert not self.current.started, f"{self.current} is started a second time"
             self.current.started = True
 
@@ -136,9 +155,15 @@ class Shell:
         self.credit = credit
         self.quota = quota
         self.reclaims = credit > 1
-        self.prompt = prompt  # a Reclaim is answered at once, as pool.py does it; else at some time later
+        # a Reclaim is answered at once, as pool.py does it; else at some time later
+        self.prompt = prompt
         self.log = log
-        self.state = PoolState(max_workers, credit=credit, most_credit=4 * credit if credit > 1 else None, tasks_per_worker=quota)
+        self.state = PoolState(
+            max_workers,
+            credit=credit,
+            most_credit=4 * credit if credit > 1 else None,
+            tasks_per_worker=quota,
+        )
         self.jobs: list[Job] = []
         self.open: dict[Job, None] = {}
         self.waiting: dict[Job, None] = {}
@@ -162,8 +187,8 @@ class Shell:
 
         Args:
             event: what happened.
-            refill_only: nobody was woken for this event, which is allowed only if all that it leads to is more for these workers, which have
-                enough to do until they are heard of again.
+            refill_only: nobody was woken for this event, which is allowed only if all that it leads
+                to is more for these workers, which have enough to do until they are heard of again.
         """
         queue = deque([event])
         while queue:
@@ -177,9 +202,10 @@ class Shell:
                     job.returned = True
                     self.waiting[job] = None
             actions = self.state.handle(event)
-            assert refill_only is None or all(isinstance(action, st.Dispatch) and action.worker in refill_only for action in actions), (
-                f"can_act said that nobody has to be woken, but there was something to do: {actions}"
-            )
+            assert refill_only is None or all(
+                isinstance(action, st.Dispatch) and action.worker in refill_only
+                for action in actions
+            ), f"can_act said that nobody has to be woken, but there was something to do: {actions}"
             if self.log is not None:
                 self.log.append(f"{event}\n" + "".join(f"    -> {action}\n" for action in actions))
             for action in actions:
@@ -219,7 +245,9 @@ class Shell:
                 refused.append(job)
             else:
                 worker.inbox.append(job)
-        assert len(worker.held) - len(worker.unheard) <= self.state.most_credit, "more items than the credit"
+        assert len(worker.held) - len(worker.unheard) <= self.state.most_credit, (
+            "more items than the credit"
+        )
         assert self.quota is None or worker.given <= self.quota, "more items than the quota"
         fresh = [(-job.priority, job.number) for job in action.items if not job.returned]
         assert fresh == sorted(fresh), "not in the order of priority and submission"
@@ -249,21 +277,34 @@ class Shell:
 
     def _send_cancel(self, action: st.SendCancel) -> None:
         worker = self.workers[action.worker]
-        assert action.item in worker.held, f"a cancel request for {action.item} goes to a worker that does not have it"
-        assert action.item.started or not self.reclaims, f"{action.item} had not started and could have been cancelled"
+        assert action.item in worker.held, (
+            f"a cancel request for {action.item} goes to a worker that does not have it"
+        )
+        assert action.item.started or not self.reclaims, (
+            f"{action.item} had not started and could have been cancelled"
+        )
 
     def _stop(self, action: st.StopWorker) -> None:
         worker = self.workers[action.worker]
         assert worker.phase == "ready"
-        # What the state has not heard of yet is still served: the frame is in the inbox before its end is.
-        assert all(job in worker.unheard for job in worker.held), "a worker is stopped while it has something to do"
-        assert self.draining or self.broken or worker.given == self.quota, "a worker is stopped for no reason"
+        # What the state has not heard of yet is still served: the frame is in the inbox before its
+        # end is.
+        assert all(job in worker.unheard for job in worker.held), (
+            "a worker is stopped while it has something to do"
+        )
+        assert self.draining or self.broken or worker.given == self.quota, (
+            "a worker is stopped for no reason"
+        )
         worker.phase = "stopping"
 
     def _kill(self, action: st.KillWorker) -> None:
         worker = self.workers[action.worker]
         assert worker.phase != "killed", "killed twice"
-        assert worker.doomed or self.terminated or (worker.phase == "starting" and (self.draining or self.broken)), "killed for no reason"
+        assert (
+            worker.doomed
+            or self.terminated
+            or (worker.phase == "starting" and (self.draining or self.broken))
+        ), "killed for no reason"
         worker.phase = "killed"
 
     def _kill_if_running(self, action: st.KillIfRunning) -> st.Event:
@@ -277,17 +318,23 @@ class Shell:
     def _cancelled(self, action: st.Cancelled) -> None:
         assert action.items, "nobody is cancelled"
         for job in action.items:
-            assert self.dropping or job in self.asked or self.closed or job.to_kill, f"{job} is cancelled and nobody asked for it"
+            assert self.dropping or job in self.asked or self.closed or job.to_kill, (
+                f"{job} is cancelled and nobody asked for it"
+            )
             self._end_waiting(job, "cancelled")
 
     def _cancel_answered(self, action: st.CancelAnswered) -> None:
-        assert action.item in self.asked or action.item.to_kill, f"an answer about {action.item} that nobody waits for"
+        assert action.item in self.asked or action.item.to_kill, (
+            f"an answer about {action.item} that nobody waits for"
+        )
         self.asked.pop(action.item, None)
         if action.done:
             assert action.item.end in ("cancelled", "failed") or not action.item.started
             self.promised.append(action.item)
         else:
-            assert action.item.started or action.item.end is not None or not self.reclaims, f"{action.item} could have been cancelled"
+            assert action.item.started or action.item.end is not None or not self.reclaims, (
+                f"{action.item} could have been cancelled"
+            )
 
     promised: list[Job]
 
@@ -300,8 +347,15 @@ class Shell:
             assert action.item is worker.current, f"{action.item} is lost and had not started"
             assert self.lost_now == 1, "one death, two lost items"
         if worker.phase == "killed" and not self.terminated and not self.broken:
-            assert action.item.to_kill, f"{action.item} is lost because another one was to be killed"
-        assert action.item.tried == action.item.tries_given or self.dropping or action.item.to_kill or action.item.to_cancel, "it had another try"
+            assert action.item.to_kill, (
+                f"{action.item} is lost because another one was to be killed"
+            )
+        assert (
+            action.item.tried == action.item.tries_given
+            or self.dropping
+            or action.item.to_kill
+            or action.item.to_cancel
+        ), "it had another try"
         del worker.held[action.item]
         self._end(action.item, "lost")
 
@@ -377,7 +431,10 @@ class Shell:
     # --- what has to be true after every event
 
     def _check_order(self) -> None:
-        """The urgent first; first come, first served, among those that were never given back; and what was given back goes first."""
+        """The urgent first; first come, first served, among those that were never given back.
+
+        And what was given back goes first.
+        """
         fresh = [job for job in self.dispatched_now if not job.returned]
         if not fresh:
             return
@@ -385,17 +442,25 @@ class Shell:
         for job in self.waiting:
             assert job.priority <= last.priority, f"{last} is dispatched before {job}"
             if job.priority == last.priority:
-                assert not job.returned, f"new items are dispatched while {job}, which came back, waits"
+                assert not job.returned, (
+                    f"new items are dispatched while {job}, which came back, waits"
+                )
                 assert job.number > last.number, f"{last} is dispatched before {job}"
 
     def _check_priorities(self) -> None:
         """What waits, waits for nothing of another priority that a worker holds without having started it."""
         priorities = {job.priority for job in self.waiting}
         for worker in self.workers.values():
-            if self.waiting and self.reclaims and not (worker.reclaim or worker.done or worker.unheard):
+            if (
+                self.waiting
+                and self.reclaims
+                and not (worker.reclaim or worker.done or worker.unheard)
+            ):
                 behind = list(worker.inbox)[worker.current is None :]
                 for job in behind:
-                    assert priorities == {job.priority}, f"{job} was given out ahead while priorities {priorities} wait"
+                    assert priorities == {job.priority}, (
+                        f"{job} was given out ahead while priorities {priorities} wait"
+                    )
 
     def _check_nobody_is_forgotten(self) -> None:
         idle = [worker.number for worker in self.workers.values() if worker.idle]
@@ -404,13 +469,23 @@ class Shell:
             assert self.workers or self.timers, f"{list(self.waiting)} wait and nobody will come"
             starting = sum(worker.phase == "starting" for worker in self.workers.values())
             full = len(self.workers) == self.max_workers
-            assert full or self.failed_starts or starting >= len(self.waiting), "too few workers are started"
+            assert full or self.failed_starts or starting >= len(self.waiting), (
+                "too few workers are started"
+            )
             assert not self.broken, "items wait in a broken pool"
             assert not self.terminated, "items wait in a pool that was terminated"
-        elif idle and self.reclaims and not any(worker.done or worker.reclaim or worker.unheard for worker in self.workers.values()):
+        elif (
+            idle
+            and self.reclaims
+            and not any(
+                worker.done or worker.reclaim or worker.unheard for worker in self.workers.values()
+            )
+        ):
             for worker in self.workers.values():
                 behind = len(worker.inbox) - (worker.current is None)
-                assert behind < 1, f"{list(worker.inbox)} queue up at worker {worker.number} while {idle} are idle"
+                assert behind < 1, (
+                    f"{list(worker.inbox)} queue up at worker {worker.number} while {idle} are idle"
+                )
         if self.prompt:
             assert not self.asked, "a request to cancel was not answered"
 
@@ -422,7 +497,12 @@ class Shell:
         jobs = []
         for _ in range(count):
             by_value = self.rng.random() < 0.2
-            job = Job(len(self.jobs), by_value, priority=self.rng.choice(self.priorities), tries=self.rng.choice(self.tries))
+            job = Job(
+                len(self.jobs),
+                by_value,
+                priority=self.rng.choice(self.priorities),
+                tries=self.rng.choice(self.tries),
+            )
             self.jobs.append(job)
             jobs.append(job)
             self.open[job] = None
@@ -431,7 +511,11 @@ class Shell:
         before = len(self.log) if self.log is not None else 0
         if count == 1 and not needed:
             credit = {number: slot.credit for number, slot in self.state.slots.by_worker.items()}
-            busy = {worker.number for worker in self.workers.values() if worker.held and len(worker.held) * 2 >= credit[worker.number]}
+            busy = {
+                worker.number
+                for worker in self.workers.values()
+                if worker.held and len(worker.held) * 2 >= credit[worker.number]
+            }
             self.feed(st.Submitted(jobs), refill_only=busy)
             if self.log is not None:
                 self.log.insert(before, f"{jobs} posted without a wake-up\n")
@@ -439,16 +523,30 @@ class Shell:
             self.feed(st.Submitted(jobs))
 
     def publish(self) -> None:
-        """Say which workers are idle, as the I/O thread does before it sleeps. Until the next time, the submitting threads believe it."""
+        """Say which workers are idle, as the I/O thread does before it sleeps.
+
+        Until the next time, the submitting threads believe it.
+        """
         self.lanes = []
-        if self.reclaims and self.quota is None and not (self.waiting or self.draining or self.broken):
+        if (
+            self.reclaims
+            and self.quota is None
+            and not (self.waiting or self.draining or self.broken)
+        ):
             self.lanes = [worker for worker in self.workers.values() if worker.idle]
 
     lanes: list[Worker]
 
     def send_directly(self) -> None:
-        """Write one frame from the submitting thread to a worker that was idle a moment ago; the state hears of it later."""
-        lanes = [worker for worker in self.lanes if worker.phase == "ready" and not worker.doomed and not worker.unheard]
+        """Write one frame from the submitting thread to a worker that was idle a moment ago.
+
+        The state hears of it later.
+        """
+        lanes = [
+            worker
+            for worker in self.lanes
+            if worker.phase == "ready" and not worker.doomed and not worker.unheard
+        ]
         if lanes:
             worker = self.rng.choice(lanes)
             job = Job(len(self.jobs), by_value=False)
@@ -490,7 +588,10 @@ class Shell:
         self.feed(st.ItemsFinished(worker.number, done))
 
     def exit(self, worker: Worker, final: bool = False) -> None:
-        """The process is gone: its results are read, then what it has not started, then the state is told."""
+        """The process is gone.
+
+        Its results are read, then what it has not started, then the state is told.
+        """
         if worker.done:
             self._read(worker, len(worker.done))
         self._absorb(worker)
@@ -521,7 +622,10 @@ class Shell:
             assert not could or job.end in ("cancelled", "failed")
 
     def kill(self, job: Job) -> None:
-        """End the worker that runs the job, to be rid of the job or to run it again; the job is cancelled if it waits."""
+        """End the worker that runs the job, to be rid of the job or to run it again.
+
+        The job is cancelled if it waits.
+        """
         for worker in list(self.workers.values()):
             self._absorb(worker)
         self.promised = []
@@ -557,7 +661,12 @@ class Shell:
         if cancel:
             left = [job for job in self.open if job in self.waiting]
             if self.prompt and self.reclaims:
-                left += [job for worker in self.workers.values() for job in worker.inbox if worker.phase != "killed"]
+                left += [
+                    job
+                    for worker in self.workers.values()
+                    for job in worker.inbox
+                    if worker.phase != "killed"
+                ]
             assert not left, f"{left} were not dropped"
 
     def terminate(self) -> None:
@@ -587,7 +696,9 @@ class Shell:
             found.append(("cancel any", lambda: self.cancel(rng.choice(self.jobs))))
         if self.open:
             found.append(("kill", lambda: self.kill(rng.choice(list(self.open)))))
-            found.append(("reclaim", lambda: self.feed(st.ReclaimRequested(rng.choice(list(self.open))))))
+            found.append(
+                ("reclaim", lambda: self.feed(st.ReclaimRequested(rng.choice(list(self.open)))))
+            )
         if not self.draining:
             found.append(("reserve", self.reserve))
         if self.reserved:
@@ -604,18 +715,32 @@ class Shell:
             if worker.phase == "starting" and not worker.broken:
                 found.append(("ready", lambda worker=worker: self.ready(worker)))
                 found.append(("initializer", lambda worker=worker: self.initializer_failed(worker)))
-                found.append(("failed start", lambda worker=worker: self.exit(worker, final=rng.random() < 0.2)))
+                found.append(
+                    (
+                        "failed start",
+                        lambda worker=worker: self.exit(worker, final=rng.random() < 0.2),
+                    )
+                )
             if worker.phase == "killed" and not worker.inbox and worker.current is None:
-                found.append(("late ready", lambda worker=worker: self.feed(st.WorkerReady(worker.number))))
+                found.append(
+                    ("late ready", lambda worker=worker: self.feed(st.WorkerReady(worker.number)))
+                )
             if worker.inbox or worker.current is not None:
                 found.append(("work", worker.work))
             if worker.done:
                 found.append(("read", lambda worker=worker: self.read(worker)))
             if worker.reclaim:
-                found.append(("reclaimed", lambda worker=worker: self.feed(self._answer_reclaim(worker))))
+                found.append(
+                    ("reclaimed", lambda worker=worker: self.feed(self._answer_reclaim(worker)))
+                )
             if worker.phase == "ready":
                 found.append(("crash", lambda worker=worker: self.exit(worker)))
-            if worker.phase == "killed" or worker.doomed or worker.broken or (worker.phase == "stopping" and not worker.held):
+            if (
+                worker.phase == "killed"
+                or worker.doomed
+                or worker.broken
+                or (worker.phase == "stopping" and not worker.held)
+            ):
                 found.append(("gone", lambda worker=worker: self.exit(worker)))
             elif worker.phase == "stopping":
                 found.append(("crash", lambda worker=worker: self.exit(worker)))
@@ -648,7 +773,9 @@ class Shell:
             if self.reserved:
                 self.release()
             after = len(self.open), len(self.workers), self.timers, self.reserved, len(self.names)
-            assert any(moved) or before != after, f"stuck: {list(self.open)} are open, {len(self.workers)} processes alive"
+            assert any(moved) or before != after, (
+                f"stuck: {list(self.open)} are open, {len(self.workers)} processes alive"
+            )
         assert self.closed, "the pool does not come to its end"
         assert not self.asked, "a request to cancel was never answered"
         assert all(job.end is not None and job.place is None for job in self.jobs)
@@ -736,7 +863,9 @@ def walks(count: int, rng: random.Random, **given: object) -> None:
                 play(seed, log, **given)
             story = "".join(log[:1] + log[-60:])
             arguments = "".join(f", {key}={value}" for key, value in given.items())
-            raise AssertionError(f"{type(error).__name__}: {error}\nplay({seed}{arguments}):\n{story}") from error
+            raise AssertionError(
+                f"{type(error).__name__}: {error}\nplay({seed}{arguments}):\n{story}"
+            ) from error
 
 
 def test_walks_of_any_kind_keep_all_promises(stress_rng: random.Random) -> None:
@@ -746,7 +875,9 @@ def test_walks_of_any_kind_keep_all_promises(stress_rng: random.Random) -> None:
 
 @pytest.mark.parametrize("max_workers", [1, 2, 3, 4])
 @pytest.mark.parametrize("credit", [1, 64])
-def test_walks_as_the_real_shell_takes_them(stress_rng: random.Random, credit: int, max_workers: int) -> None:
+def test_walks_as_the_real_shell_takes_them(
+    stress_rng: random.Random, credit: int, max_workers: int
+) -> None:
     """Reclaims answered at once, with the credit of a system that can take items back, and of one that cannot."""
     walks(WALKS // 8, stress_rng, credit=credit, max_workers=max_workers, prompt=True)
 
@@ -764,7 +895,10 @@ def test_whoever_was_to_decide_about_starts_is_ended_by_a_shutdown() -> None:
 
 @pytest.mark.parametrize("seed", [1137147611, 3876093560])
 def test_priorities_are_kept_after_an_answer_to_a_reclaim(seed: int) -> None:
-    """The first asked again what had just been answered; the second left a higher item behind what ran, while a lower one waited."""
+    """The first asked again what had just been answered.
+
+    The second left a higher item behind what ran, while a lower one waited.
+    """
     play(seed)
 
 

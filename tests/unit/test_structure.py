@@ -16,16 +16,17 @@ from tests.support.structure import Figures, Structure, figures
 #: What has been reached; the targets: 3 and 4 per 1,000 lines, classes of 500 lines and 40 methods
 #: (with their bases too), chains of two, no circle outside the worker.
 LIMITS = Figures(
-    foreign_assignments=8.9,
-    foreign_private=6.6,
-    class_lines=730,
-    class_methods=60,
-    stacked_lines=730,
-    stacked_methods=60,
+    # Counted in lines of at most 100 characters; the figures that count lines rose with them.
+    foreign_assignments=7.0,
+    foreign_private=3.9,
+    class_lines=744,
+    class_methods=47,
+    stacked_lines=760,
+    stacked_methods=47,
     chain=2,
-    file_lines=880,
-    function_lines=129,
-    long_functions=4,
+    file_lines=861,
+    function_lines=154,
+    long_functions=10,
     circles_at_top=(),
     circles=(4,),
     worker_circles=(11, 10),
@@ -46,7 +47,7 @@ def test_no_figure_rises(name: str, reached: Figures) -> None:
 
 # ------------------------------------------------------------------------- what is counted, and what is not
 
-ASSIGNMENTS = '''
+ASSIGNMENTS = """
 def f(self, task, pairs):
     self.mine = 1
     task.value = 2
@@ -55,8 +56,8 @@ def f(self, task, pairs):
     task.typed: int = 4
     task.table["key"] = 5
     local = 6
-'''
-PRIVATE = '''
+"""
+PRIVATE = """
 class A:
     @classmethod
     def make(cls, other):
@@ -64,8 +65,8 @@ class A:
         other.__dict__
         other._inner.value = other.public
         return super()._made(self._own)
-'''
-CLASSES = '''
+"""
+CLASSES = """
 class A:
     def one(self): ...
     class Nested:
@@ -80,7 +81,7 @@ class Worse(Wrong): ...
 class Worst(Worse): ...
 class Hopeless(Worst): ...
 class Beyond(Hopeless): ...
-'''
+"""
 
 
 def structure(**files: str) -> Structure:
@@ -119,7 +120,9 @@ def test_classes_are_measured_alone_and_stacked() -> None:
 
 
 def test_circles_are_found_wherever_the_imports_stand() -> None:
-    typing = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from wetlands_executor import "
+    typing = (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from wetlands_executor import "
+    )
     lazy = "def f():\n    from wetlands_executor import "
     one = structure(
         a=f"{typing}b\n", b="from wetlands_executor import c\n", c=f"{lazy}a\n", d=f"{lazy}e\n", e=f"{lazy}d\n", f=f"{typing}g\n",

@@ -1,6 +1,7 @@
 """``Task`` as a Future: alone, and as one of a pool whose outcome another thread brings.
 
-Tasks of a pool belong to a real executor that never starts a process: the test settles them, as the I/O thread does.
+Tasks of a pool belong to a real executor that never starts a process: the test settles them, as the
+I/O thread does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, Future, InvalidStateError, as_completed, wait
+from concurrent.futures import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    FIRST_EXCEPTION,
+    CancelledError,
+    Future,
+    InvalidStateError,
+    as_completed,
+    wait,
+)
 from concurrent.futures._base import _create_and_install_waiters  # type: ignore[attr-defined]
 from typing import Any
 
@@ -46,7 +56,12 @@ def test_a_bare_task_has_a_futures_states() -> None:
     """Pending, running, finished, as ``Future`` does it."""
     task: Task[int] = Task()
     assert isinstance(task, Future)
-    assert (task.done(), task.running(), task.cancelled(), task.status) == (False, False, False, TaskStatus.PENDING)
+    assert (task.done(), task.running(), task.cancelled(), task.status) == (
+        False,
+        False,
+        False,
+        TaskStatus.PENDING,
+    )
     assert task.set_running_or_notify_cancel()
     assert (task.done(), task.running(), task.status) == (False, True, TaskStatus.RUNNING)
     task.set_result(7)
@@ -230,8 +245,18 @@ def test_repr_names_state_and_outcome(pool: Any) -> None:
 
 def test_status_words() -> None:
     """The enum's values and its alias are public."""
-    assert [status.value for status in TaskStatus] == ["pending", "running", "completed", "failed", "canceled"]
-    assert [status for status in TaskStatus if status.is_finished()] == [TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELED]
+    assert [status.value for status in TaskStatus] == [
+        "pending",
+        "running",
+        "completed",
+        "failed",
+        "canceled",
+    ]
+    assert [status for status in TaskStatus if status.is_finished()] == [
+        TaskStatus.COMPLETED,
+        TaskStatus.FAILED,
+        TaskStatus.CANCELED,
+    ]
 
 
 def test_ids_are_unique() -> None:
@@ -422,7 +447,10 @@ def test_a_condition_that_somebody_left_locked_blocks_nothing(pool: Any, how: st
 
 
 def test_waiters_that_come_while_it_is_settled(pool: Any) -> None:
-    """``wait`` holds the condition while it looks at the state and adds itself; settling never takes part in that lock."""
+    """``wait`` holds the condition while it looks at the state and adds itself.
+
+    Settling never takes part in that lock.
+    """
     for _ in range(ROUNDS):
         task: Task[int] = Task(pool)
         start = threading.Barrier(2)

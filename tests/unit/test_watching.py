@@ -1,4 +1,7 @@
-"""A function by value that is submitted again: sent as a number if nothing that it reaches has changed, else anew. No process."""
+"""A function by value that is submitted again.
+
+Sent as a number if nothing that it reaches has changed, else anew. No process.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,9 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "an attribute of a class": lambda m: setattr(m.Class, "attribute", 2),
     "a new attribute of a class": lambda m: setattr(m.Class, "more", 2),
     "a method of a class": lambda m: setattr(m.Class, "method", lambda _self: 5),
-    "a global that a method uses is no number of another function": lambda m: setattr(m, "number", 1.0),
+    "a global that a method uses is no number of another function": lambda m: setattr(
+        m, "number", 1.0
+    ),
     "an attribute of an instance": lambda m: setattr(m.instance, "more", 1),
     "in an attribute of an instance": lambda m: m.instance.items.append(1),
     "a slot": lambda m: setattr(m.slots, "x", 2),
@@ -110,7 +115,9 @@ def test_a_change_is_noticed(change: str, module: Any) -> None:
     assert is_recognised(module.function, peer)
 
 
-@pytest.mark.parametrize("change", ["in what a variable holds", "a variable is bound anew", "by the function itself"])
+@pytest.mark.parametrize(
+    "change", ["in what a variable holds", "a variable is bound anew", "by the function itself"]
+)
 def test_a_change_in_a_closure_is_noticed(change: str, module: Any) -> None:
     peer = RemoteInterpreter()
     assert not is_recognised(module.inner, peer)
@@ -161,7 +168,9 @@ def test_nothing_is_kept_alive(module: Any) -> None:
     peer = RemoteInterpreter()
     for _ in range(3):
         encode(module.function, (), {}, None, peer)
-    kept = [weakref.ref(each) for each in (module.function, module.instance, module.Class, module.Slots)]
+    kept = [
+        weakref.ref(each) for each in (module.function, module.instance, module.Class, module.Slots)
+    ]
     number = len(peer.record.known)
     assert number > 10
     module.__dict__.clear()
@@ -230,6 +239,8 @@ def test_what_is_large(make: Callable[[], Any]) -> None:
     assert fingerprints.measure(value, record) == (True, fingerprint)
 
 
-@pytest.mark.parametrize("value", [[], [1] * 900, {i: [i] for i in range(200)}, "x" * 1000, (1, [2], {3})])
+@pytest.mark.parametrize(
+    "value", [[], [1] * 900, {i: [i] for i in range(200)}, "x" * 1000, (1, [2], {3})]
+)
 def test_what_is_small(value: Any) -> None:
     assert not fingerprints.measure(value, identity.Record())[0]

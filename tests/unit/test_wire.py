@@ -1,7 +1,10 @@
-"""Bytes between the host and a worker: layouts, result frames in pieces of any size, the inbox and what is taken back from it.
+"""Bytes between the host and a worker.
 
-The host's half is the real ``WorkerProcess`` behind a real port on real pipes; only the process is missing: ``Pipes`` is a record of
-descriptors like ``spawn.Process``, whose other ends the test holds.
+Layouts, result frames in pieces of any size, the inbox and what is taken back from it.
+
+The host's half is the real ``WorkerProcess`` behind a real port on real pipes; only the process is
+missing: ``Pipes`` is a record of descriptors like ``spawn.Process``, whose other ends the test
+holds.
 """
 
 from __future__ import annotations
@@ -55,7 +58,15 @@ class Pipes:
         os.close(fd)
 
     def close(self) -> None:
-        for name in ("its_inbox", "inbox", "its_bulk", "bulk", "results", "its_results", "take_back"):
+        for name in (
+            "its_inbox",
+            "inbox",
+            "its_bulk",
+            "bulk",
+            "results",
+            "its_results",
+            "take_back",
+        ):
             if getattr(self, name) >= 0:
                 self.close_fd(getattr(self, name))
 
@@ -121,18 +132,37 @@ def polled() -> Iterator[Side]:
     side.close()
 
 
-def frame(number: int, data: bytes = b"", *, kind: int = wire.VALUE, nonce: int = NONCE, pid: int | None = None, length: int | None = None) -> bytes:
+def frame(
+    number: int,
+    data: bytes = b"",
+    *,
+    kind: int = wire.VALUE,
+    nonce: int = NONCE,
+    pid: int | None = None,
+    length: int | None = None,
+) -> bytes:
     """Return a result frame as the worker's channel writes it."""
     size = len(data) if length is None else length
-    return wire.RESULT.pack(size, nonce, os.getpid() if pid is None else pid, kind, number % 1000, number) + data
+    return (
+        wire.RESULT.pack(
+            size, nonce, os.getpid() if pid is None else pid, kind, number % 1000, number
+        )
+        + data
+    )
 
 
-def some_frames(rng: random.Random, count: int, largest: int) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+def some_frames(
+    rng: random.Random, count: int, largest: int
+) -> tuple[bytes, list[tuple[int, int, bytes]]]:
     """Return frames as bytes, and what they are: (kind, number, payload)."""
     expected = []
     for number in range(count):
         kind = rng.choice((wire.VALUE, wire.NONE, wire.ERROR, wire.HELLO))
-        data = b"" if kind == wire.NONE else rng.randbytes(rng.choice((0, 1, 31, 32, 33, rng.randrange(largest))))
+        data = (
+            b""
+            if kind == wire.NONE
+            else rng.randbytes(rng.choice((0, 1, 31, 32, 33, rng.randrange(largest))))
+        )
         expected.append((kind, number, data))
     return b"".join(frame(number, data, kind=kind) for kind, number, data in expected), expected
 
@@ -193,7 +223,9 @@ def test_what_a_channel_sends_is_what_the_host_reads(side: Side) -> None:
 def test_frames_in_pieces_of_any_size(side: Side, stress_rng: random.Random) -> None:
     """A pipe knows no frames: their borders may be anywhere."""
     data, expected = some_frames(stress_rng, 60, 2000)
-    thread = side.write(data, iter(lambda: stress_rng.choice((1, 2, 7, 31, 32, 33, 500, 5000)), None))
+    thread = side.write(
+        data, iter(lambda: stress_rng.choice((1, 2, 7, 31, 32, 33, 500, 5000)), None)
+    )
     frames = side.read_until_end()
     thread.join()
     assert plain(frames) == expected
@@ -208,7 +240,10 @@ def test_a_frame_cut_at_every_byte() -> None:
         process = WorkerProcess(1, 0, side.pipes, port, NONCE)  # type: ignore[arg-type]
         found = process.results._parse(data[:cut])
         found += process.results._parse(process.results._buffer + data[cut:])
-        assert plain([Frame(*raw) for raw in found]) == [(wire.VALUE, 1, b"first"), (wire.VALUE, 2, b"")]
+        assert plain([Frame(*raw) for raw in found]) == [
+            (wire.VALUE, 1, b"first"),
+            (wire.VALUE, 2, b""),
+        ]
     side.close()
 
 
@@ -225,7 +260,9 @@ def test_a_pipe_that_ends_within_a_frame(side: Side, cut: int) -> None:
 def test_a_large_frame_split_anywhere(side: Side, stress_rng: random.Random, first: int) -> None:
     """Read straight into its own buffer, whatever came before it in the same piece and after it."""
     large = stress_rng.randbytes(DIRECT + 77)
-    data = frame(1, bytes(first)) + frame(2, large) + frame(3, b"after") + frame(4, large) + frame(5)
+    data = (
+        frame(1, bytes(first)) + frame(2, large) + frame(3, b"after") + frame(4, large) + frame(5)
+    )
     thread = side.write(data, iter(lambda: stress_rng.randrange(1, 100_000), None))
     frames = side.read_until_end()
     thread.join()
@@ -255,7 +292,11 @@ def test_a_wrong_nonce_is_a_bad_frame(side: Side) -> None:
     """Somebody wrote into the pipe who is not this worker."""
     side.write(frame(1) + frame(2, nonce=NONCE ^ 1) + frame(3)).join()
     frames = side.read_until_end()
-    assert [(one.kind, one.number) for one in frames] == [(wire.VALUE, 1), (GARBAGE, 0), (wire.VALUE, 3)]
+    assert [(one.kind, one.number) for one in frames] == [
+        (wire.VALUE, 1),
+        (GARBAGE, 0),
+        (wire.VALUE, 3),
+    ]
     assert "nonce" in frames[1].payload
 
 
@@ -273,15 +314,26 @@ def test_text_in_the_results_pipe_is_a_bad_frame(side: Side) -> None:
     text = b"hello, world: this is no frame at all\n"
     side.write(text + frame(1) + text + frame(2)).join()
     frames = side.read_until_end()
-    assert [(one.kind, one.number) for one in frames] == [(GARBAGE, 0), (wire.VALUE, 1), (GARBAGE, 0), (wire.VALUE, 2)]
+    assert [(one.kind, one.number) for one in frames] == [
+        (GARBAGE, 0),
+        (wire.VALUE, 1),
+        (GARBAGE, 0),
+        (wire.VALUE, 2),
+    ]
 
 
 @pytest.mark.parametrize("length", [32, 40, 1000, 70_000, DIRECT, DIRECT + 1, 10 * DIRECT, 1 << 45])
 @pytest.mark.parametrize("cut", [0, 1, 10, 31])
-def test_a_frame_that_says_that_it_is_longer_costs_none_behind_it(side: Side, length: int, cut: int) -> None:
+def test_a_frame_that_says_that_it_is_longer_costs_none_behind_it(
+    side: Side, length: int, cut: int
+) -> None:
     side.write(frame(1, bytes(cut), length=length) + frame(2, b"two") + frame(3, b"three")).join()
     frames = side.read_until_end()
-    assert [(one.kind, one.number) for one in frames] == [(GARBAGE, 0), (wire.VALUE, 2), (wire.VALUE, 3)]
+    assert [(one.kind, one.number) for one in frames] == [
+        (GARBAGE, 0),
+        (wire.VALUE, 2),
+        (wire.VALUE, 3),
+    ]
 
 
 def test_no_bytes_in_between_cost_a_frame(side: Side, stress_rng: random.Random) -> None:
@@ -303,15 +355,26 @@ def test_no_bytes_in_between_cost_a_frame(side: Side, stress_rng: random.Random)
 def test_a_forked_child_is_not_believed(side: Side) -> None:
     """It has the nonce, but another pid; its frames are skipped, the next ones count."""
     large = bytes(DIRECT + 5)
-    data = frame(1, b"a") + frame(2, b"child's", pid=1) + frame(3, b"b") + frame(4, large, pid=1) + frame(5, b"c")
+    data = (
+        frame(1, b"a")
+        + frame(2, b"child's", pid=1)
+        + frame(3, b"b")
+        + frame(4, large, pid=1)
+        + frame(5, b"c")
+    )
     thread = side.write(data)
     frames = side.read_until_end()
     thread.join()
     assert plain(frames) == [(wire.VALUE, 1, b"a"), (wire.VALUE, 3, b"b"), (wire.VALUE, 5, b"c")]
 
 
-def test_a_length_that_fits_nowhere_is_told_to_its_own_task(polled: Side, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plausible on the wire, too much for this host: read, dropped, reported; the next frame is unharmed."""
+def test_a_length_that_fits_nowhere_is_told_to_its_own_task(
+    polled: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plausible on the wire, too much for this host: read, dropped, reported.
+
+    The next frame is unharmed.
+    """
     import builtins
 
     from wetlands_executor.pool import result_stream as module
@@ -371,15 +434,25 @@ def test_every_length_of_payload_around_the_limit() -> None:
         assert length == (0 if flags & wire.IN_BULK else len(made.encoded.payload))
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs a second open of a pipe's reading end")
-def test_take_back_returns_what_the_worker_has_not_read(polled: Side, stress_rng: random.Random) -> None:
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="needs a second open of a pipe's reading end"
+)
+def test_take_back_returns_what_the_worker_has_not_read(
+    polled: Side, stress_rng: random.Random
+) -> None:
     """Whole frames, in order, each to exactly one side."""
     polled.port.remove(polled.pipes.results)
     for _ in range(20):
-        calls = [call(number, "z" * stress_rng.choice((1, 10, 500))) for number in range(1, stress_rng.randrange(2, 40))]
+        calls = [
+            call(number, "z" * stress_rng.choice((1, 10, 500)))
+            for number in range(1, stress_rng.randrange(2, 40))
+        ]
         polled.process.give(calls)
         taken = stress_rng.randrange(len(calls) + 1)
-        read = [wire.CALL.unpack_from(os.read(polled.pipes.its_inbox, wire.FRAME))[5] for _ in range(taken)]
+        read = [
+            wire.CALL.unpack_from(os.read(polled.pipes.its_inbox, wire.FRAME))[5]
+            for _ in range(taken)
+        ]
         back = polled.process.reclaim()
         assert read == [made.number for made in calls[:taken]]
         assert back == calls[taken:]
@@ -388,7 +461,9 @@ def test_take_back_returns_what_the_worker_has_not_read(polled: Side, stress_rng
         polled.process.calls.clear()
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs a second open of a pipe's reading end")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="needs a second open of a pipe's reading end"
+)
 def test_take_back_includes_what_did_not_fit_into_the_pipe(polled: Side) -> None:
     """Frames in the pipe and frames in the outbox, none twice, none torn."""
     capacity = 65536 // wire.FRAME
@@ -401,9 +476,14 @@ def test_take_back_includes_what_did_not_fit_into_the_pipe(polled: Side) -> None
     assert polled.process.reclaim() == []
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs a second open of a pipe's reading end")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="needs a second open of a pipe's reading end"
+)
 def test_the_kernel_decides_who_gets_a_frame(polled: Side) -> None:
-    """A worker that reads while the host takes back: every frame goes to exactly one of them, whole."""
+    """A worker that reads while the host takes back.
+
+    Every frame goes to exactly one of them, whole.
+    """
     calls = [call(number) for number in range(1, 400)]
     read: list[int] = []
     go = threading.Event()
@@ -425,7 +505,10 @@ def test_the_kernel_decides_who_gets_a_frame(polled: Side) -> None:
 
 
 def test_a_direct_frame_is_written_once_and_recorded(polled: Side) -> None:
-    """One frame per lane; a second thread is refused until the first record is absorbed and the lane published again."""
+    """One frame per lane.
+
+    A second thread is refused until the first record is absorbed and the lane published again.
+    """
     process = polled.process
     first, second = call(1), call(2)
     process.outbox.tell(first)
@@ -464,7 +547,11 @@ def test_records_precede_the_frame_that_refers_to_them(polled: Side) -> None:
     process.give([big, call(6)])
     channel = Channel(polled.pipes.its_inbox, polled.pipes.its_bulk, -1)
     kind, ident, data = channel.read_record()
-    assert (kind, ident, bytes(data)) == (wire.DEFINITION, big.encoded.definition.number, big.encoded.definition.data)
+    assert (kind, ident, bytes(data)) == (
+        wire.DEFINITION,
+        big.encoded.definition.number,
+        big.encoded.definition.data,
+    )
     kind, ident, data = channel.read_record()
     assert (kind, ident, bytes(data)) == (wire.PAYLOAD, 5, big.encoded.payload)
     assert process.outbox.knows(call(7))

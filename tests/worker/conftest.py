@@ -1,7 +1,7 @@
 """Interpreters, and one warm executor for each of them.
 
-The executors live as long as the session: what a test leaves behind in a worker is what the next task of a real pool finds there too. A
-test that kills, counts or configures workers makes its own.
+The executors live as long as the session: what a test leaves behind in a worker is what the next
+task of a real pool finds there too. A test that kills, counts or configures workers makes its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""A user's script: ``test_identity`` loads it under a name that no worker can import, so all of it travels by value.
+"""A user's script.
 
-Syntax of Python 3.8. Each function returns what is true in the process in which the script was executed, unless its text says otherwise.
+``test_identity`` loads it under a name that no worker can import, so all of it travels by value.
+
+Syntax of Python 3.8. Each function returns what is true in the process in which the script was
+executed, unless its text says otherwise.
 """
 
 import collections
@@ -95,7 +98,12 @@ TABLE = {"a": MISSING, "b": [UNSET], "c": (MISSING, UNSET), MARK: CALLS}
 
 
 def by_table():
-    return TABLE["a"] is MISSING and TABLE["b"][0] is UNSET and TABLE["c"][1] is UNSET and TABLE[MARK] is CALLS
+    return (
+        TABLE["a"] is MISSING
+        and TABLE["b"][0] is UNSET
+        and TABLE["c"][1] is UNSET
+        and TABLE[MARK] is CALLS
+    )
 
 
 def by_attribute():
@@ -187,7 +195,12 @@ PARTIAL = functools.partial(lambda x, y: x is MISSING and y is REGISTRY, MISSING
 
 def by_library():
     found = DEFAULTS["a"], DEQUE[0], ORDERED["a"], SPACE.calls
-    return all(each is CALLS for each in found) and SPACE.mark is DEQUE[1] is MISSING and COUNTER["a"] == 2 and PARTIAL()
+    return (
+        all(each is CALLS for each in found)
+        and SPACE.mark is DEQUE[1] is MISSING
+        and COUNTER["a"] == 2
+        and PARTIAL()
+    )
 
 
 LOOP = []
@@ -208,10 +221,18 @@ def by_large():
     return LARGE[0] is FIRST and all(value[1] is MISSING for value in LARGE.values())
 
 
-WAYS = {name: value for name, value in list(globals().items()) if name.startswith("by_") or name in ("default", "keyword")}
+WAYS = {
+    name: value
+    for name, value in list(globals().items())
+    if name.startswith("by_") or name in ("default", "keyword")
+}
 
 # --- sentinels that belong to modules
-OF_DATACLASSES, OF_INSPECT, OF_MOCK = dataclasses.MISSING, inspect.Parameter.empty, unittest.mock.DEFAULT
+OF_DATACLASSES, OF_INSPECT, OF_MOCK = (
+    dataclasses.MISSING,
+    inspect.Parameter.empty,
+    unittest.mock.DEFAULT,
+)
 LOGGER, DOTS, NOT = logging.getLogger("tests.worker.identity"), ..., NotImplemented
 
 
@@ -264,7 +285,12 @@ def two(x):
 
 def state():
     """Return what the calls before have left: not what is true in the host."""
-    return list(CALLS), list(Store.calls), REGISTRY["one"] is one and ALIAS is REGISTRY, sorted(ALIAS)
+    return (
+        list(CALLS),
+        list(Store.calls),
+        REGISTRY["one"] is one and ALIAS is REGISTRY,
+        sorted(ALIAS),
+    )
 
 
 def add(name):
@@ -336,11 +362,24 @@ def misses():
 
 # --- what each process has for itself
 
-LOCK, RLOCK, LOCAL, EVENT = threading.Lock(), threading.RLock(), threading.local(), threading.Event()
-CONDITION, SEMAPHORE, BOUNDED = threading.Condition(LOCK), threading.Semaphore(2), threading.BoundedSemaphore(3)
+LOCK, RLOCK, LOCAL, EVENT = (
+    threading.Lock(),
+    threading.RLock(),
+    threading.local(),
+    threading.Event(),
+)
+CONDITION, SEMAPHORE, BOUNDED = (
+    threading.Condition(LOCK),
+    threading.Semaphore(2),
+    threading.BoundedSemaphore(3),
+)
 BARRIER = threading.Barrier(1)
 VARIABLE, BARE = contextvars.ContextVar("VARIABLE", default=MISSING), contextvars.ContextVar("BARE")
-VALUES, KEYS, SET = weakref.WeakValueDictionary(a=UNSET), weakref.WeakKeyDictionary(), weakref.WeakSet()
+VALUES, KEYS, SET = (
+    weakref.WeakValueDictionary(a=UNSET),
+    weakref.WeakKeyDictionary(),
+    weakref.WeakSet(),
+)
 QUEUE, SIMPLE = queue.Queue(5), queue.SimpleQueue()
 EVENT.set()
 QUEUE.put(1)
@@ -372,7 +411,15 @@ def own():
 
 def kept():
     """Return what ``own`` has left."""
-    return EVENT.is_set() and QUEUE.qsize() == 1 and SIMPLE.qsize() == 1 and LOCAL.x == 1 and MINE.x == 6 and "b" in VALUES and Unset in KEYS
+    return (
+        EVENT.is_set()
+        and QUEUE.qsize() == 1
+        and SIMPLE.qsize() == 1
+        and LOCAL.x == 1
+        and MINE.x == 6
+        and "b" in VALUES
+        and Unset in KEYS
+    )
 
 
 def steps():

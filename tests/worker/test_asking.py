@@ -1,4 +1,7 @@
-"""How the host learns which Python an environment has, before a worker has said so: wrappers, banners, interpreters that do not answer."""
+"""How the host learns which Python an environment has, before a worker has said so.
+
+Wrappers, banners, interpreters that do not answer.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,11 @@ KINDS = {
     "banner at the end": '"{python}" "$@"\ncode=$?\necho "Have a nice day"\nexit $code\n',
     "banner on stderr": 'echo Loading >&2\nexec "{python}" "$@"\n',
     "fails when asked": ASKED + '[ -n "$asked" ] && exit 3\nexec "{python}" "$@"\n',
-    "silent when asked": ASKED + '[ -n "$asked" ] && exec "{python}" "$@" >/dev/null\nexec "{python}" "$@"\n',
-    "goes on when it has answered": '"{python}" "$@"\ncode=$?\n' + ASKED + '[ -n "$asked" ] && sleep 600\nexit $code\n',
+    "silent when asked": ASKED + '[ -n "$asked" ] && exec "{python}" "$@" >/dev/null\nexec '
+    '"{python}" "$@"\n',
+    "goes on when it has answered": '"{python}" "$@"\ncode=$?\n' + ASKED + '[ -n "$asked" ] && '
+    "sleep 600\nexit "
+    "$code\n",
     "needs a variable": '[ -n "$LICENCE" ] || exit 3\nexec "{python}" "$@"\n',
 }
 
@@ -52,22 +58,35 @@ def add_one(x: int) -> int:
 def test_functions_by_value(tmp_path: Path, kind: str, same: bool) -> None:
     python = Path(sys.executable) if same else OTHERS[0].path
     env = wrapper(tmp_path, KINDS[kind], python)
-    with CondaEnvExecutor(env, max_workers=2, initializer=lambda: None, activate=["export LICENCE=1"]) as executor:
-        tasks = [executor.submit(lambda x: (x + 1, __import__("sys").version_info[:2]), number) for number in range(20)]
+    with CondaEnvExecutor(
+        env, max_workers=2, initializer=lambda: None, activate=["export LICENCE=1"]
+    ) as executor:
+        tasks = [
+            executor.submit(lambda x: (x + 1, __import__("sys").version_info[:2]), number)
+            for number in range(20)
+        ]
         expected = tuple(sys.version_info[:2]) if same else OTHERS[0].version[:2]
-        assert [task.result(DEADLINE) for task in tasks] == [(number + 1, expected) for number in range(20)]
+        assert [task.result(DEADLINE) for task in tasks] == [
+            (number + 1, expected) for number in range(20)
+        ]
         assert sum(executor.map(lambda x: x + 1, range(50))) == 1275
 
 
 @pytest.mark.parametrize("kind", ["fails when asked"])
 def test_an_interpreter_that_does_not_answer_is_started_once(tmp_path: Path, kind: str) -> None:
-    with CondaEnvExecutor(wrapper(tmp_path, KINDS[kind], OTHERS[0].path), max_workers=4) as executor:
+    with CondaEnvExecutor(
+        wrapper(tmp_path, KINDS[kind], OTHERS[0].path), max_workers=4
+    ) as executor:
         assert executor.submit(lambda: 1).result(DEADLINE) == 1
         assert executor.worker_count == 1
 
 
 def test_an_interpreter_that_does_not_work_at_all_says_so(tmp_path: Path) -> None:
-    with CondaEnvExecutor(wrapper(tmp_path, "echo 'libfoo is missing' >&2; exit 4\n", OTHERS[0].path), max_workers=1, start_timeout=5) as executor:
+    with CondaEnvExecutor(
+        wrapper(tmp_path, "echo 'libfoo is missing' >&2; exit 4\n", OTHERS[0].path),
+        max_workers=1,
+        start_timeout=5,
+    ) as executor:
         error = executor.submit(lambda: 1).exception(DEADLINE)
         assert "libfoo is missing" in str(error)
 
@@ -81,7 +100,9 @@ def test_the_variables_of_the_first_worker_are_there(tmp_path: Path) -> None:
 def test_python_is_replaced_under_a_live_pool(tmp_path: Path) -> None:
     env = wrapper(tmp_path, 'exec "{python}" "$@"\n', Path(sys.executable))
     with CondaEnvExecutor(env, max_workers=1) as executor:
-        assert executor.submit(lambda: sys.version_info[:2]).result(DEADLINE) == sys.version_info[:2]
+        assert (
+            executor.submit(lambda: sys.version_info[:2]).result(DEADLINE) == sys.version_info[:2]
+        )
         wrapper(tmp_path, 'exec "{python}" "$@"\n', OTHERS[0].path)
         # Both are pickled before the worker of the new Python has said hello.
         last = executor.submit(lambda: __import__("os")._exit(3))
@@ -92,7 +113,9 @@ def test_python_is_replaced_under_a_live_pool(tmp_path: Path) -> None:
         assert "has been replaced" in str(error)
         assert "did not tell" not in str(error)
         version = OTHERS[0].version[:2]
-        assert executor.submit(lambda: __import__("sys").version_info[:2]).result(DEADLINE) == version
+        assert (
+            executor.submit(lambda: __import__("sys").version_info[:2]).result(DEADLINE) == version
+        )
 
 
 def test_what_a_hello_corrects(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Functions and classes by value in one worker: one namespace per module of the host, as with ``ProcessPoolExecutor``."""
+"""Functions and classes by value in one worker.
+
+One namespace per module of the host, as with ``ProcessPoolExecutor``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ Write = Callable[[str, str], Path]
 
 @pytest.fixture
 def module(write: Write) -> Iterator[types.ModuleType]:
-    """A module that no other process can import by its name: loaded from a file that has another one."""
+    """A module that no other process can import by its name.
+
+    Loaded from a file that has another one.
+    """
     spec = importlib.util.spec_from_file_location("made_by_hand", write("some_file.py", ""))
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
@@ -37,25 +43,41 @@ def run(executor: CondaEnvExecutor, function: Callable[..., object], *args: obje
     return executor.submit(function, *args).result(DEADLINE)
 
 
-def test_calls_share_the_globals_of_their_module(fresh: CondaEnvExecutor, module: types.ModuleType) -> None:
+def test_calls_share_the_globals_of_their_module(
+    fresh: CondaEnvExecutor, module: types.ModuleType
+) -> None:
     """What one call sets the next one sees, another function of the module too."""
-    define(module, "count = 0\ndef add():\n    global count\n    count += 1\n    return count\ndef read():\n    return count\n")
+    define(
+        module,
+        "count = 0\ndef add():\n    global count\n    count += 1\n    return "
+        "count\ndef read():\n    return count\n",
+    )
     assert [run(fresh, module.add) for _ in range(3)] == [1, 2, 3]
     assert run(fresh, module.read) == 3
 
 
 def test_what_an_initializer_sets_is_seen(module: types.ModuleType) -> None:
     """The reason why there are initializers."""
-    define(module, "model = None\ndef setup(name):\n    global model\n    model = name\ndef use():\n    return model\n")
-    with CondaEnvExecutor(sys.executable, max_workers=1, initializer=module.setup, initargs=("big",)) as executor:
+    define(
+        module,
+        "model = None\ndef setup(name):\n    global model\n    model = name\ndef "
+        "use():\n    return model\n",
+    )
+    with CondaEnvExecutor(
+        sys.executable, max_workers=1, initializer=module.setup, initargs=("big",)
+    ) as executor:
         assert run(executor, module.use) == "big"
         assert run(executor, module.use) == "big"
 
 
-def test_a_global_that_the_host_changes_is_sent(fresh: CondaEnvExecutor, module: types.ModuleType) -> None:
+def test_a_global_that_the_host_changes_is_sent(
+    fresh: CondaEnvExecutor, module: types.ModuleType
+) -> None:
     """One that it has not changed keeps the worker's value."""
     define(
-        module, "a = 1\nb = [1]\ndef both():\n    return a, list(b)\ndef change():\n    global a\n    a = 50\n    b.append(2)\n    return both()\n"
+        module,
+        "a = 1\nb = [1]\ndef both():\n    return a, list(b)\ndef change():\n    global "
+        "a\n    a = 50\n    b.append(2)\n    return both()\n",
     )
     assert run(fresh, module.both) == (1, [1])
     assert run(fresh, module.change) == (50, [1, 2])
@@ -67,14 +89,22 @@ def test_a_global_that_the_host_changes_is_sent(fresh: CondaEnvExecutor, module:
 
 
 def test_a_new_definition_wins(fresh: CondaEnvExecutor, module: types.ModuleType) -> None:
-    """A cell that was edited and run again; also for a function that another one calls, and for a class."""
-    define(module, "class C:\n    n = 1\ndef inner():\n    return 1\ndef outer():\n    return inner(), C.n\n")
+    """A cell that was edited and run again.
+
+    Also for a function that another one calls, and for a class.
+    """
+    define(
+        module,
+        "class C:\n    n = 1\ndef inner():\n    return 1\ndef outer():\n    return inner(), C.n\n",
+    )
     assert run(fresh, module.outer) == (1, 1)
     define(module, "class C:\n    n = 2\ndef inner():\n    return 2\n")
     assert run(fresh, module.outer) == (2, 2)
 
 
-def test_functions_that_refer_to_themselves_and_each_other(fresh: CondaEnvExecutor, module: types.ModuleType) -> None:
+def test_functions_that_refer_to_themselves_and_each_other(
+    fresh: CondaEnvExecutor, module: types.ModuleType
+) -> None:
     """Recursion, mutual recursion, a table that holds the function itself."""
     define(
         module,
@@ -110,12 +140,18 @@ def test_a_closure_that_refers_to_itself(fresh: CondaEnvExecutor) -> None:
     assert run(fresh, fib, 10) == 55
 
 
-def test_a_class_by_value_is_the_same_on_its_way_back(fresh: CondaEnvExecutor, module: types.ModuleType) -> None:
-    """An instance that returns is one of the class that was sent; equal classes in two calls are one."""
+def test_a_class_by_value_is_the_same_on_its_way_back(
+    fresh: CondaEnvExecutor, module: types.ModuleType
+) -> None:
+    """An instance that returns is one of the class that was sent.
+
+    Equal classes in two calls are one.
+    """
     define(
         module,
         "class Point:\n    def __init__(self, x):\n        self.x = x\n"
-        "def move(p):\n    return Point(p.x + 1)\ndef same(p, cls):\n    return type(p) is cls and type(p) is Point\n",
+        "def move(p):\n    return Point(p.x + 1)\ndef same(p, cls):\n    return type(p) is cls "
+        "and type(p) is Point\n",
     )
     back = run(fresh, module.move, module.Point(1))
     assert type(back) is module.Point
@@ -145,7 +181,9 @@ def test_defaults_annotations_and_attributes_travel(same: CondaEnvExecutor) -> N
 
     function.mark = "mark"  # type: ignore[attr-defined]
     assert run(same, function, 1) == (1, 2, 3)
-    found = run(same, lambda: (function.__doc__, function.mark, function.__kwdefaults__, function.__name__))  # type: ignore[attr-defined]
+    found = run(
+        same, lambda: (function.__doc__, function.mark, function.__kwdefaults__, function.__name__)
+    )  # type: ignore[attr-defined]
     assert found == ("Text.", "mark", {"c": 3}, "function")
 
 
@@ -165,15 +203,22 @@ def test_two_functions_of_one_call_share_what_they_close_over(same: CondaEnvExec
 
 def test_modules_as_globals(same: CondaEnvExecutor, module: types.ModuleType) -> None:
     """Imported there."""
-    define(module, "import os.path as p, math\ndef f():\n    return p.basename('a/b'), math.floor(1.5)\n")
+    define(
+        module,
+        "import os.path as p, math\ndef f():\n    return p.basename('a/b'), math.floor(1.5)\n",
+    )
     assert run(same, module.f) == ("b", 1)
 
 
 def test_map_of_a_function_by_value(same: CondaEnvExecutor) -> None:
     """Sent once for the whole map."""
     factor = 3
-    assert list(same.map(lambda x: x * factor, range(50), timeout=DEADLINE)) == [x * 3 for x in range(50)]
-    assert list(same.map(lambda x: x * factor, range(50), timeout=DEADLINE, chunksize=7)) == [x * 3 for x in range(50)]
+    assert list(same.map(lambda x: x * factor, range(50), timeout=DEADLINE)) == [
+        x * 3 for x in range(50)
+    ]
+    assert list(same.map(lambda x: x * factor, range(50), timeout=DEADLINE, chunksize=7)) == [
+        x * 3 for x in range(50)
+    ]
 
 
 def test_the_environments_own_cloudpickle_is_not_touched(fresh: CondaEnvExecutor) -> None:
@@ -185,8 +230,13 @@ def test_the_environments_own_cloudpickle_is_not_touched(fresh: CondaEnvExecutor
 # --- namesakes
 
 
-def test_a_namesake_in_the_environment_is_refused(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's module has the name of one that the worker finds elsewhere: never a different function."""
+def test_a_namesake_in_the_environment_is_refused(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's module has the name of one that the worker finds elsewhere.
+
+    Never a different function.
+    """
     ours = write("ours/namesake_of_test.py", "def f():\n    return 'host'\n")
     theirs = write("theirs/namesake_of_test.py", "def f():\n    return 'environment'\n")
     monkeypatch.syspath_prepend(str(ours.parent))
@@ -196,7 +246,9 @@ def test_a_namesake_in_the_environment_is_refused(tmp_path: Path, write: Write, 
     sys.modules["namesake_of_test"] = namesake_of_test
     try:
         code = f"import sys; sys.path.insert(0, {str(theirs.parent)!r})"
-        with CondaEnvExecutor(sys.executable, max_workers=1, initializer=exec, initargs=(code,)) as executor:
+        with CondaEnvExecutor(
+            sys.executable, max_workers=1, initializer=exec, initargs=(code,)
+        ) as executor:
             task = executor.submit(namesake_of_test.f)
             error = task.exception(DEADLINE)
             if error is None:
@@ -211,9 +263,14 @@ def test_a_namesake_in_the_environment_is_refused(tmp_path: Path, write: Write, 
         sys.modules.pop("namesake_of_test", None)
 
 
-def test_a_project_module_is_found_without_pythonpath(write: Write, monkeypatch: pytest.MonkeyPatch, fresh: CondaEnvExecutor) -> None:
+def test_a_project_module_is_found_without_pythonpath(
+    write: Write, monkeypatch: pytest.MonkeyPatch, fresh: CondaEnvExecutor
+) -> None:
     """Entries of ``sys.path`` travel; the variable does not."""
-    path = write("project/module_of_project.py", "import os\ndef f():\n    return __file__, os.environ.get('PYTHONPATH')\n")
+    path = write(
+        "project/module_of_project.py",
+        "import os\ndef f():\n    return __file__, os.environ.get('PYTHONPATH')\n",
+    )
     monkeypatch.setenv("PYTHONPATH", str(path.parent))
     monkeypatch.syspath_prepend(str(path.parent))
     import module_of_project  # type: ignore[import-not-found]
@@ -226,7 +283,9 @@ def test_a_project_module_is_found_without_pythonpath(write: Write, monkeypatch:
         sys.modules.pop("module_of_project", None)
 
 
-def test_a_module_that_was_loaded_from_a_file_outside_sys_path(write: Write, fresh: CondaEnvExecutor) -> None:
+def test_a_module_that_was_loaded_from_a_file_outside_sys_path(
+    write: Write, fresh: CondaEnvExecutor
+) -> None:
     """As plug-in systems and test runners load them."""
     path = write("plugins/plugin_of_test.py", "class K:\n    pass\ndef f(x):\n    return x, K()\n")
     spec = importlib.util.spec_from_file_location("plugin_of_test", path)

@@ -58,9 +58,18 @@ def code_of(data: bytes) -> bytes:
 
 
 def run(cache: Path, **variables: str) -> list[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
     environment.update(PYTHONPATH=str(ROOT), PYTHONPYCACHEPREFIX=str(cache), **variables)
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -106,7 +115,13 @@ with CondaEnvExecutor(max_workers=1) as executor:
 
 
 def test_what_a_start_needs_is_compiled() -> None:
-    done = subprocess.run([sys.executable, "-c", WHAT_A_START_IMPORTS], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", WHAT_A_START_IMPORTS],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.stdout == "[]\n", done.stderr
 
 
@@ -148,7 +163,9 @@ def attempt(fd):
 def test_the_bundle_is_a_file_that_nobody_can_write_to(refused: bool, mapped: str) -> None:
     """And where it cannot be filled, it comes through the pipe."""
     program = HOW_IT_CAME.replace("\nif %r", ATTEMPT + "\nif %r") % refused
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False
+    )
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [mapped] * 4, done.stderr
     assert "written" not in done.stdout
@@ -183,8 +200,20 @@ def test_a_script_may_use_any_name(tmp_path: Path, cache: bool) -> None:
     """What is imported late comes out of the bundle all the same."""
     script = tmp_path / "script.py"
     script.write_text(NAMES)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "" if cache else "1", "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=100, check=False)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "" if cache else "1",
+        "PYTHONPYCACHEPREFIX": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "well"
 
@@ -192,9 +221,17 @@ def test_a_script_may_use_any_name(tmp_path: Path, cache: bool) -> None:
 @pytest.mark.parametrize("share", [False, True])
 def test_another_python_never_gets_code(python, sent: list[bytes], share: bool) -> None:
     """Neither its first worker, of which nothing is known, nor the ones after it, which are known to be different."""
-    with CondaEnvExecutor(str(python.path), max_workers=1, max_tasks_per_child=1, preload=["json"], share_preload=share) as executor:
+    with CondaEnvExecutor(
+        str(python.path),
+        max_workers=1,
+        max_tasks_per_child=1,
+        preload=["json"],
+        share_preload=share,
+    ) as executor:
         for _ in range(3):
-            assert executor.submit("platform:python_version").result(DEADLINE).startswith(python.minor)
+            assert (
+                executor.submit("platform:python_version").result(DEADLINE).startswith(python.minor)
+            )
     assert sent
     if python.minor == "{}.{}".format(*sys.version_info):
         return
@@ -219,4 +256,6 @@ def test_magic_is_the_one_that_decides_for_functions() -> None:
 def test_a_start_does_not_look_for_distributions(python) -> None:
     """Python 3.12 does that when finders are to look into their folders anew, and needs longer for it than for all the rest."""
     with CondaEnvExecutor(str(python.path), max_workers=1) as executor:
-        assert not executor.submit(eval, "'importlib.metadata' in __import__('sys').modules").result(DEADLINE)
+        assert not executor.submit(
+            eval, "'importlib.metadata' in __import__('sys').modules"
+        ).result(DEADLINE)

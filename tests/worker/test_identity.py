@@ -1,4 +1,7 @@
-"""What is one object in the host is one object in a worker's namespace: within a call, across calls, on equal and other versions."""
+"""What is one object in the host is one object in a worker's namespace.
+
+Within a call, across calls, on equal and other versions.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ _names = itertools.count()
 
 def load(name: str) -> types.ModuleType:
     """Execute the script as a module that only this process has."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("identity_script.py"))
+    spec = importlib.util.spec_from_file_location(
+        name, Path(__file__).with_name("identity_script.py")
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -66,7 +71,9 @@ def define(module: types.ModuleType, source: str) -> None:
 
 def test_the_script_is_right_here(script: Any) -> None:
     """The tests below say the same of a worker."""
-    assert [name for name, way in script.WAYS.items() if name != "by_coroutine" and way() is not True] == []
+    assert [
+        name for name, way in script.WAYS.items() if name != "by_coroutine" and way() is not True
+    ] == []
     assert script.well_known()
     assert script.synchronize()
 
@@ -79,21 +86,36 @@ def test_a_default_is_the_sentinel_that_it_is_here(executor: CondaEnvExecutor, s
 def test_all_ways_in_one_call(executor: CondaEnvExecutor, script: Any) -> None:
     """One stream, and the other way round."""
     ways = [way for name, way in script.WAYS.items() if name != "by_coroutine"]
-    assert run(executor, lambda functions: [function() for function in functions], ways) == [True] * len(ways)
+    assert run(executor, lambda functions: [function() for function in functions], ways) == [
+        True
+    ] * len(ways)
 
 
 @pytest.mark.parametrize("way", ["map", "map in chunks", "map_tasks", "initializer"])
 def test_however_it_is_sent(way: str, script: Any) -> None:
     """A definition for many calls, a call of chunks, and what every worker begins with."""
-    with CondaEnvExecutor(sys.executable, max_workers=1, initializer=script.one if way == "initializer" else None, initargs=(1,)) as executor:
+    with CondaEnvExecutor(
+        sys.executable,
+        max_workers=1,
+        initializer=script.one if way == "initializer" else None,
+        initargs=(1,),
+    ) as executor:
         if way == "initializer":
             assert run(executor, script.state)[0] == ["one"]
             assert run(executor, script.default)
         elif way == "map_tasks":
-            assert [task.result(DEADLINE) for task in executor.map_tasks(script.two, range(3))] == [2, 3, 4]
+            assert [task.result(DEADLINE) for task in executor.map_tasks(script.two, range(3))] == [
+                2,
+                3,
+                4,
+            ]
             assert run(executor, script.state)[0] == ["two", "one"] * 3
         else:
-            assert list(executor.map(script.two, range(3), timeout=DEADLINE, chunksize=1 if way == "map" else 2)) == [2, 3, 4]
+            assert list(
+                executor.map(
+                    script.two, range(3), timeout=DEADLINE, chunksize=1 if way == "map" else 2
+                )
+            ) == [2, 3, 4]
             assert run(executor, script.state)[0] == ["two", "one"] * 3
 
 
@@ -121,7 +143,10 @@ def test_sentinel_of_numpy() -> None:
 
 
 def test_one_registry_by_two_names(executor: CondaEnvExecutor, script: Any) -> None:
-    """And a list that a decorator's closure, a class and a global share: what one call changes, another function's call sees."""
+    """And a list that a decorator's closure, a class and a global share.
+
+    What one call changes, another function's call sees.
+    """
     assert run(executor, script.two, 1) == 3
     assert run(executor, script.one, 1) == 2
     calls = ["two", "one", "one"]
@@ -161,9 +186,14 @@ def test_an_object_that_changes_here_changes_there(executor: CondaEnvExecutor, s
     assert run(executor, script.by_large) is True
 
 
-def test_calls_that_are_made_out_of_order_see_what_was_there_when_they_were_submitted(fresh: CondaEnvExecutor, module: Any) -> None:
+def test_calls_that_are_made_out_of_order_see_what_was_there_when_they_were_submitted(
+    fresh: CondaEnvExecutor, module: Any
+) -> None:
     """Small and large values, by two functions, one of which overtakes the other."""
-    functions = "def f():\n    return x, L[0], BIG[0]\ndef g():\n    return x, L[0], BIG[0]\ndef own(v):\n    global x\n    x = v\n"
+    functions = (
+        "def f():\n    return x, L[0], BIG[0]\ndef g():\n    return x, L[0], BIG[0]\ndef "
+        "own(v):\n    global x\n    x = v\n"
+    )
     define(module, f"x = 0\nL = [0]\nBIG = list(range(5000))\n{functions}")
     for _ in range(3):
         assert run(fresh, module.f) == run(fresh, module.g) == (0, 0, 0)
@@ -181,7 +211,9 @@ def test_calls_that_are_made_out_of_order_see_what_was_there_when_they_were_subm
 
 
 def test_a_replaced_worker_is_given_everything_again(module: Any) -> None:
-    define(module, "BIG = list(range(5000))\nS = object()\ndef f(x=S):\n    return len(BIG), x is S\n")
+    define(
+        module, "BIG = list(range(5000))\nS = object()\ndef f(x=S):\n    return len(BIG), x is S\n"
+    )
     with CondaEnvExecutor(sys.executable, max_workers=1, max_tasks_per_child=2) as executor:
         assert [run(executor, module.f) for _ in range(7)] == [(5000, True)] * 7
 
@@ -211,9 +243,15 @@ def test_a_lock_as_an_argument_is_refused(executor: CondaEnvExecutor) -> None:
 
 @pytest.mark.parametrize(
     ("function", "names"),
-    [("unpicklable", ["'STEPS'", "unpicklable"]), ("through_helper", ["'STEPS'", "unpicklable"]), ("through_class", ["'steps'", "Holder"])],
+    [
+        ("unpicklable", ["'STEPS'", "unpicklable"]),
+        ("through_helper", ["'STEPS'", "unpicklable"]),
+        ("through_class", ["'steps'", "Holder"]),
+    ],
 )
-def test_a_global_that_cannot_be_sent_is_named(executor: CondaEnvExecutor, script: Any, function: str, names: list[str]) -> None:
+def test_a_global_that_cannot_be_sent_is_named(
+    executor: CondaEnvExecutor, script: Any, function: str, names: list[str]
+) -> None:
     """With the function that uses it, and what to do."""
     error = executor.submit(getattr(script, function)).exception(DEADLINE)
     assert isinstance(error, pickle.PicklingError)
@@ -224,7 +262,11 @@ def test_executors_tasks_and_threads_are_named(same: CondaEnvExecutor) -> None:
     """They hold locks, which would be made anew, and would be nothing without the rest."""
     task = same.submit(abs, 1)
     thread = threading.Thread()
-    for function, name in ((lambda: same, "same"), (lambda: task, "task"), (lambda: thread, "thread")):
+    for function, name in (
+        (lambda: same, "same"),
+        (lambda: task, "task"),
+        (lambda: thread, "thread"),
+    ):
         error = same.submit(function).exception(DEADLINE)
         assert isinstance(error, pickle.PicklingError)
         assert f"{name!r}" in str(error)
@@ -264,9 +306,18 @@ def seconds(work: Callable[[], object]) -> float:
         "__import__('array').array('d', range(1_000_000))",
     ],
 )
-def test_a_large_global_costs_a_submit_nothing(fresh: CondaEnvExecutor, module: Any, make: str) -> None:
-    """Once the worker has it: in the same function, another one, a lambda made anew, and with a small global that changes each time."""
-    functions = "def f():\n    return len(BIG) + small\ndef g():\n    return len(BIG)\ndef new():\n    return lambda: len(BIG)\n"
+def test_a_large_global_costs_a_submit_nothing(
+    fresh: CondaEnvExecutor, module: Any, make: str
+) -> None:
+    """Once the worker has it.
+
+    In the same function, another one, a lambda made anew, and with a small global that changes each
+    time.
+    """
+    functions = (
+        "def f():\n    return len(BIG) + small\ndef g():\n    return len(BIG)\ndef new():\n    "
+        "return lambda: len(BIG)\n"
+    )
     define(module, f"BIG = {make}\nsmall = 0\n{functions}")
     first = seconds(lambda: pickle.dumps(module.BIG, 5))
     assert run(fresh, module.f) == len(module.BIG)
@@ -276,13 +327,22 @@ def test_a_large_global_costs_a_submit_nothing(fresh: CondaEnvExecutor, module: 
         module.small += 1
         assert run(fresh, module.f) == len(module.BIG) + module.small
 
-    for work in (lambda: run(fresh, module.f), lambda: run(fresh, module.g), lambda: run(fresh, module.new()), change):
+    for work in (
+        lambda: run(fresh, module.f),
+        lambda: run(fresh, module.g),
+        lambda: run(fresh, module.new()),
+        change,
+    ):
         assert seconds(work) < limit
 
 
 def test_a_large_global_that_is_bound_anew_is_sent(fresh: CondaEnvExecutor, module: Any) -> None:
     """Always, also if it looks the same."""
-    define(module, "BIG = list(range(5000))\ndef change():\n    BIG[2500] = 'worker'\ndef f():\n    return BIG[2500]\n")
+    define(
+        module,
+        "BIG = list(range(5000))\ndef change():\n    BIG[2500] = 'worker'\ndef f():\n  "
+        "  return BIG[2500]\n",
+    )
     run(fresh, module.change)
     assert run(fresh, module.f) == "worker"
     module.BIG = list(range(5000))
@@ -294,7 +354,10 @@ def test_a_large_global_that_is_bound_anew_is_sent(fresh: CondaEnvExecutor, modu
 
 def test_a_small_global_that_changes_is_noticed(fresh: CondaEnvExecutor, module: Any) -> None:
     """At any place, however deep."""
-    define(module, "T = {'a': [{'b': (1, [2])}], 'n': dict.fromkeys(range(300))}\ndef f():\n    return T\n")
+    define(
+        module,
+        "T = {'a': [{'b': (1, [2])}], 'n': dict.fromkeys(range(300))}\ndef f():\n    return T\n",
+    )
     assert run(fresh, module.f) == module.T
     module.T["a"][0]["b"][1].append(3)
     assert run(fresh, module.f) == module.T
@@ -307,7 +370,10 @@ def test_a_small_global_that_changes_is_noticed(fresh: CondaEnvExecutor, module:
 def test_a_large_array_is_compared_by_a_sample(fresh: CondaEnvExecutor, module: Any) -> None:
     np = pytest.importorskip("numpy")
     module.np = np
-    define(module, "A = np.zeros(2_000_000)\ndef f():\n    return float(A.sum())\ndef add():\n    A[0] += 1\n")
+    define(
+        module,
+        "A = np.zeros(2_000_000)\ndef f():\n    return float(A.sum())\ndef add():\n    A[0] += 1\n",
+    )
     assert run(fresh, module.f) == 0
     run(fresh, module.add)
     assert run(fresh, module.f) == 1
@@ -319,7 +385,10 @@ def test_a_large_array_is_compared_by_a_sample(fresh: CondaEnvExecutor, module: 
 
 
 def test_the_record_keeps_nothing_alive(fresh: CondaEnvExecutor, module: Any) -> None:
-    """What the host drops is gone after the next call of a function by value: here, and in the worker."""
+    """What the host drops is gone after the next call of a function by value.
+
+    Here, and in the worker.
+    """
     values = "BIG = [C() for _ in range(3000)]\nSMALL = [C()]\nONE = C()\n"
     define(module, f"class C:\n    pass\n{values}def f():\n    return len(BIG) + len(SMALL), ONE\n")
     run(fresh, module.f)
@@ -336,7 +405,13 @@ def test_many_lambdas_leave_nothing_behind(fresh: CondaEnvExecutor) -> None:
     """In the host's record, and in the worker's tables."""
 
     def tables() -> list[int]:
-        return run(fresh, lambda: [len(vars(sys.modules["_wetlands_worker.objects"])[name]) for name in ("TABLE", "VERSIONS", "PIECES", "READ")])
+        return run(
+            fresh,
+            lambda: [
+                len(vars(sys.modules["_wetlands_worker.objects"])[name])
+                for name in ("TABLE", "VERSIONS", "PIECES", "READ")
+            ],
+        )
 
     before = tables()
     for i in range(2000):

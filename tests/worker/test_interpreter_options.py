@@ -36,7 +36,9 @@ if __name__ == "__main__":
 def run(tmp_path: Path, flags: list[str], env: str = "", way: str = "") -> list[object]:
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
-    done = subprocess.run([sys.executable, *flags, str(path), env, way], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, *flags, str(path), env, way], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     found: list[object] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -51,7 +53,10 @@ def run(tmp_path: Path, flags: list[str], env: str = "", way: str = "") -> list[
         ["-E", "-b", "-d"],
         ["-X", "dev", "-X", "utf8"],
         ["-X", "utf8=0", "-X", "faulthandler", "-X", "tracemalloc=2"],
-        pytest.param(["-P"], marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.11 has it first")),
+        pytest.param(
+            ["-P"],
+            marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.11 has it first"),
+        ),
     ],
     ids=" ".join,
 )
@@ -68,8 +73,15 @@ def test_forked_workers_have_them_too(tmp_path: Path) -> None:
 
 
 def test_another_environment_has_its_own(tmp_path: Path) -> None:
-    """The same interpreter, but named: what is right for one environment need not be for another."""
+    """The same interpreter, but named.
+
+    What is right for one environment need not be for another.
+    """
     _here, there, *_ = run(tmp_path, ["-O", "-bb", "-W", "error", "-X", "dev"], env=sys.executable)
     assert isinstance(there, list)
-    assert not any(value for name, value in there[0].items() if name in ("optimize", "bytes_warning", "dev_mode"))
+    assert not any(
+        value
+        for name, value in there[0].items()
+        if name in ("optimize", "bytes_warning", "dev_mode")
+    )
     assert there[1:] == [[], []]

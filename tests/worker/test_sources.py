@@ -16,11 +16,21 @@ from wetlands_executor.worker.stage0 import STAGE0
 
 FOLDER = Path(wetlands_executor.worker.__file__).parent
 SOURCES = sorted(FOLDER.glob("*.py"))
-_COMPILE = "import sys\nfor f in sys.argv[1:]:\n    with open(f, encoding='utf-8') as s: compile(s.read(), f, 'exec', dont_inherit=True)\n"
+_COMPILE = (
+    "import sys\nfor f in sys.argv[1:]:\n    with open(f, encoding='utf-8') as s: "
+    "compile(s.read(), f, 'exec', dont_inherit=True)\n"
+)
 
 
 def _run(python: Path | str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(python), *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [str(python), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_the_sources_compile_without_a_warning(python: Interpreter) -> None:
@@ -61,7 +71,9 @@ def test_the_worker_imports_nothing_of_the_host(path: Path) -> None:
         else:
             continue
         for name in names:
-            assert name.partition(".")[0] in standard | {"_wetlands_worker", "_winapi", "msvcrt"}, f"{path.name} imports {name}"
+            assert name.partition(".")[0] in standard | {"_wetlands_worker", "_winapi", "msvcrt"}, (
+                f"{path.name} imports {name}"
+            )
 
 
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
@@ -80,7 +92,9 @@ def test_an_old_python_is_refused_with_its_version(version: str) -> None:
     from wetlands_executor import CondaEnvExecutor, EnvironmentNotFoundError, WorkerStartError
 
     old = _old_python(version)
-    with pytest.raises((WorkerStartError, EnvironmentNotFoundError), match=version.replace(".", r"\.")):
+    with pytest.raises(
+        (WorkerStartError, EnvironmentNotFoundError), match=version.replace(".", r"\.")
+    ):
         with CondaEnvExecutor(str(old), max_workers=1) as executor:
             executor.submit(abs, -1).result(60)
 

@@ -19,7 +19,13 @@ import pytest
 from tests.support.interpreters import Interpreter
 from tests.worker import workload
 from tests.worker.conftest import DEADLINE
-from wetlands_executor import CondaEnvExecutor, ExecutionException, ScriptExit, WorkerCrashed, current_task
+from wetlands_executor import (
+    CondaEnvExecutor,
+    ExecutionException,
+    ScriptExit,
+    WorkerCrashed,
+    current_task,
+)
 
 Write = Callable[[str, str], Path]
 
@@ -35,7 +41,10 @@ def test_importable_functions(executor: CondaEnvExecutor) -> None:
     assert executor.submit(math.sqrt, 16).result(DEADLINE) == 4
     assert executor.submit(os.path.join, "a", "b").result(DEADLINE) == os.path.join("a", "b")
     assert executor.submit(int, "ff", base=16).result(DEADLINE) == 255
-    assert executor.submit(workload.echo, 1, task=2, fn=3, self=4).result(DEADLINE) == ((1,), {"task": 2, "fn": 3, "self": 4})
+    assert executor.submit(workload.echo, 1, task=2, fn=3, self=4).result(DEADLINE) == (
+        (1,),
+        {"task": 2, "fn": 3, "self": 4},
+    )
     assert executor.submit(workload.thing, 5).result(DEADLINE) == workload.Thing(5)
     assert list(executor.map(pow, [1, 2, 3], [2, 2, 2], timeout=DEADLINE)) == [1, 4, 9]
 
@@ -45,7 +54,10 @@ def test_targets(executor: CondaEnvExecutor, write: Write) -> None:
     assert executor.submit("math:sqrt", 9).result(DEADLINE) == 3
     assert executor.submit("os.path:join", "a", "b").result(DEADLINE) == os.path.join("a", "b")
     write("neighbour_of_target.py", "NAME = 'neighbour'\n")
-    text = "import neighbour_of_target\ndef where():\n    return __file__, neighbour_of_target.NAME, {}\n"
+    text = (
+        "import neighbour_of_target\ndef where():\n    return __file__, neighbour_of_target.NAME, "
+        "{}\n"
+    )
     path = write("target_of_test.py", text.format(1))
     assert executor.submit(f"{path}:where").result(DEADLINE) == (str(path), "neighbour", 1)
     path.write_text(text.format(2))
@@ -63,7 +75,10 @@ def test_targets_that_lead_nowhere(executor: CondaEnvExecutor) -> None:
 
 def test_an_async_function_of_a_file(executor: CondaEnvExecutor, write: Write) -> None:
     """Runs to its end."""
-    path = write("asynchronous.py", "import asyncio\nasync def main(x):\n    await asyncio.sleep(0)\n    return x + 1\n")
+    path = write(
+        "asynchronous.py",
+        "import asyncio\nasync def main(x):\n    await asyncio.sleep(0)\n    return x + 1\n",
+    )
     assert executor.submit(f"{path}:main", 41).result(DEADLINE) == 42
     assert executor.submit(workload.coroutine, "project").result(DEADLINE) == "project"
 
@@ -83,7 +98,9 @@ def test_errors_keep_type_and_traceback(executor: CondaEnvExecutor) -> None:
 
 def test_an_error_that_only_the_worker_knows(executor: CondaEnvExecutor, write: Write) -> None:
     """Its class cannot be imported here: type, message and lines arrive all the same."""
-    path = write("own_error.py", "class Own(Exception):\n    pass\ndef f():\n    raise Own('mine')\n")
+    path = write(
+        "own_error.py", "class Own(Exception):\n    pass\ndef f():\n    raise Own('mine')\n"
+    )
     with pytest.raises(Exception, match="mine") as caught:
         executor.submit(f"{path}:f").result(DEADLINE)
     if isinstance(caught.value, ExecutionException):
@@ -93,7 +110,9 @@ def test_an_error_that_only_the_worker_knows(executor: CondaEnvExecutor, write: 
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_errors_that_would_end_a_process_are_the_tasks_own(executor: CondaEnvExecutor, error: type[BaseException], write: Write) -> None:
+def test_errors_that_would_end_a_process_are_the_tasks_own(
+    executor: CondaEnvExecutor, error: type[BaseException], write: Write
+) -> None:
     """The worker goes on."""
     before = executor.submit(os.getpid).result(DEADLINE)
     path = write(f"ends_{error.__name__}.py", f"def f():\n    raise {error.__name__}(3)\n")
@@ -102,7 +121,9 @@ def test_errors_that_would_end_a_process_are_the_tasks_own(executor: CondaEnvExe
     assert executor.submit(os.getpid).result(DEADLINE) == before
 
 
-def test_prints_precede_the_result(executor: CondaEnvExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_precede_the_result(
+    executor: CondaEnvExecutor, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whole lines, on the stream that they were written to."""
     executor.submit(workload.shout, "out ä 🎉\nno end", "err\n").result(DEADLINE)
     printed = capsys.readouterr()
@@ -116,22 +137,33 @@ def test_standard_input_is_at_its_end(executor: CondaEnvExecutor) -> None:
         executor.submit(workload.standard_input).result(DEADLINE)
 
 
-def test_scripts(executor: CondaEnvExecutor, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scripts(
+    executor: CondaEnvExecutor, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As ``python script.py args`` would run it; what it changes in ``sys`` is put back."""
     write("helper_of_script.py", "VALUE = 'from the helper'\n")
-    path = write("script_of_test.py", "import sys, helper_of_script\nprint(__name__, sys.argv[1:], helper_of_script.VALUE)\n")
+    path = write(
+        "script_of_test.py",
+        "import sys, helper_of_script\nprint(__name__, sys.argv[1:], helper_of_script.VALUE)\n",
+    )
     assert executor.submit_script(path, ["a", "b"]).result(DEADLINE) is None
     assert capsys.readouterr().out == "__main__ ['a', 'b'] from the helper\n"
     leaves = write("leaves.py", "import sys\nprint('why', file=sys.stderr)\nsys.exit(4)\n")
     with pytest.raises(ScriptExit) as caught:
         executor.submit_script(leaves).result(DEADLINE)
     assert (caught.value.code, caught.value.stderr) == (4, "why")
-    assert executor.submit_script(write("ends.py", "import sys\nsys.exit()\n")).result(DEADLINE) is None
+    assert (
+        executor.submit_script(write("ends.py", "import sys\nsys.exit()\n")).result(DEADLINE)
+        is None
+    )
 
 
 def test_modules(executor: CondaEnvExecutor, write: Write) -> None:
     """A stand-in for a module that this process never imports."""
-    path = write("module_of_test.py", "SCALE = 3\ndef scale(x, by=SCALE):\n    return x * by\nclass Box:\n    pass\n")
+    path = write(
+        "module_of_test.py",
+        "SCALE = 3\ndef scale(x, by=SCALE):\n    return x * by\nclass Box:\n    pass\n",
+    )
     module = executor.import_module(str(path))
     assert module.scale(2) == 6
     assert module.scale.submit(2, by=5).result(DEADLINE) == 10
@@ -164,7 +196,9 @@ def test_an_initializer_by_value(python: Interpreter) -> None:
         assert executor.submit(os.getenv, name).result(DEADLINE) == value
 
 
-def test_a_module_that_imports_this_package_loads_where_it_is_not_installed(executor: CondaEnvExecutor, write: Write) -> None:
+def test_a_module_that_imports_this_package_loads_where_it_is_not_installed(
+    executor: CondaEnvExecutor, write: Write
+) -> None:
     """``current_task`` works there, the rest exists until it is used."""
     path = write(
         "uses_the_package.py",
@@ -192,7 +226,10 @@ def test_current_task_is_inert_here() -> None:
 
 
 def test_multiprocessing_inside_a_task(python: Interpreter) -> None:
-    """With forks of the worker, and with children that start anew; neither is believed to be the worker, and all end with it."""
+    """With forks of the worker, and with children that start anew.
+
+    Neither is believed to be the worker, and all end with it.
+    """
     with CondaEnvExecutor(str(python.path), max_workers=1) as executor:
         assert executor.submit(workload.pooled, [1, 2, 3]).result(DEADLINE) == [1, 4, 9]
         assert executor.submit(workload.spawned, [4]).result(DEADLINE) == [16]
@@ -227,7 +264,9 @@ def test_an_idle_worker_ignores_ctrl_c(executor: CondaEnvExecutor) -> None:
     assert executor.submit(os.getpid).result(DEADLINE) == pid
 
 
-def test_a_signal_interrupts_the_running_call_only(executor: CondaEnvExecutor, tmp_path: Path) -> None:
+def test_a_signal_interrupts_the_running_call_only(
+    executor: CondaEnvExecutor, tmp_path: Path
+) -> None:
     """As KeyboardInterrupt; the worker and the calls behind it go on."""
     fifo, answer = tmp_path / "fifo", tmp_path / "answer"
     os.mkfifo(fifo)
@@ -242,12 +281,21 @@ def test_a_signal_interrupts_the_running_call_only(executor: CondaEnvExecutor, t
     assert executor.submit(os.getpid).result(DEADLINE) == pid
 
 
-def test_logging_of_the_host_is_not_touched(executor: CondaEnvExecutor, caplog: pytest.LogCaptureFixture) -> None:
-    """A record of the worker is handled here once, under its own name; handlers and levels stay what they are."""
+def test_logging_of_the_host_is_not_touched(
+    executor: CondaEnvExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A record of the worker is handled here once, under its own name.
+
+    Handlers and levels stay what they are.
+    """
     handlers, level = list(logging.root.handlers), logging.root.level
     with caplog.at_level(logging.WARNING):
         executor.submit(workload.log, "some.library", "told once").result(DEADLINE)
-    assert [(record.name, record.getMessage()) for record in caplog.records if "told once" in record.getMessage()] == [("some.library", "told once")]
+    assert [
+        (record.name, record.getMessage())
+        for record in caplog.records
+        if "told once" in record.getMessage()
+    ] == [("some.library", "told once")]
     assert (list(logging.root.handlers), logging.root.level) == (handlers, level)
 
 

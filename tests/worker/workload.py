@@ -1,4 +1,7 @@
-"""Functions that the tests of the worker submit. Python 3.8, standard library only: they run in every environment."""
+"""Functions that the tests of the worker submit.
+
+Python 3.8, standard library only: they run in every environment.
+"""
 
 import logging
 import os
@@ -101,7 +104,11 @@ def wait_for(path_of_fifo, path_of_answer):
 
 
 def loaded():
-    return sorted(name for name in sys.modules if name.partition(".")[0] in ("cloudpickle", "wetlands_executor", "psutil"))
+    return sorted(
+        name
+        for name in sys.modules
+        if name.partition(".")[0] in ("cloudpickle", "wetlands_executor", "psutil")
+    )
 
 
 def standard_input():
@@ -111,4 +118,8 @@ def standard_input():
 def descriptors_are_closed_on_exec():
     """Return the descriptors above 2 that a command of the task would inherit."""
     folder = "/proc/self/fd"
-    return [fd for fd in map(int, os.listdir(folder)) if fd > 2 and os.path.exists(f"{folder}/{fd}") and os.get_inheritable(fd)]
+    return [
+        fd
+        for fd in map(int, os.listdir(folder))
+        if fd > 2 and os.path.exists(f"{folder}/{fd}") and os.get_inheritable(fd)
+    ]

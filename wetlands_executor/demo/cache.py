@@ -1,9 +1,9 @@
 """Where the demo keeps its environments, and how one is known to be complete.
 
-An environment is built in a folder whose name nobody else uses; a small JSON file beside it, put in place by one atomic
-rename, says that it is finished and where it is. What no such file names does not exist for a later run: an interrupted build
-is done anew, and two demos that build at once cannot mix their files. A lock (a folder: making one is atomic) only spares the
-second the work.
+An environment is built in a folder whose name nobody else uses; a small JSON file beside it, put in
+place by one atomic rename, says that it is finished and where it is. What no such file names does
+not exist for a later run: an interrupted build is done anew, and two demos that build at once
+cannot mix their files. A lock (a folder: making one is atomic) only spares the second the work.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def default_folder() -> Path:
 
 def python_of(prefix: Path) -> Path:
     """Give the interpreter of a virtual environment."""
-    return prefix / "Scripts" / "python.exe" if sys.platform == "win32" else prefix / "bin" / "python"
+    return (
+        prefix / "Scripts" / "python.exe" if sys.platform == "win32" else prefix / "bin" / "python"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,10 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """Name of the files of this slot: role, Python and a digest of everything that makes two environments differ."""
+        """Name of the files of this slot.
+
+        Role, Python and a digest of everything that makes two environments differ.
+        """
         told = json.dumps([self.requirements, sys.platform, platform.machine()])
         return f"{self.role}-py3{self.minor}-{hashlib.sha256(told.encode()).hexdigest()[:10]}"
 
@@ -82,7 +87,8 @@ class Slot:
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return prefix if python_of(prefix).exists() else None  # follows the link: a removed base interpreter counts as missing
+        # follows the link: a removed base interpreter counts as missing
+        return prefix if python_of(prefix).exists() else None
 
     def fresh_prefix(self) -> Path:
         """Name a folder that nobody else builds in."""
@@ -90,7 +96,11 @@ class Slot:
 
     def publish(self, prefix: Path) -> None:
         """Declare an environment complete; from here on other runs use it."""
-        told = {"prefix": prefix.name, "requirements": list(self.requirements), "made": time.strftime("%Y-%m-%dT%H:%M:%S")}
+        told = {
+            "prefix": prefix.name,
+            "requirements": list(self.requirements),
+            "made": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        }
         draft = prefix / "wetlands-demo.json"
         draft.write_text(json.dumps(told, indent=1), encoding="utf-8")
         draft.replace(self.marker)
@@ -130,8 +140,9 @@ class Lock:
     def _clear(self) -> bool:
         """Remove an abandoned lock; False if somebody else is about to.
 
-        Race: between the judgement and the removal another process may have cleared the lock and taken it. So both happen under a lock of
-        their own; nobody else removes a lock that is not theirs.
+        Race: between the judgement and the removal another process may have cleared the lock and
+        taken it. So both happen under a lock of their own; nobody else removes a lock that is not
+        theirs.
         """
         clearing = self._path.with_name(f"{self._path.name}-clearing")
         try:
@@ -168,7 +179,10 @@ class Lock:
             shutil.rmtree(self._path, ignore_errors=True)
 
     def _abandoned(self) -> bool:
-        """Judge whether the owner is gone: by its process on this machine, by the age of its last sign of life on another."""
+        """Judge whether the owner is gone.
+
+        By its process on this machine, by the age of its last sign of life on another.
+        """
         try:
             age = time.time() - self._path.stat().st_mtime
         except OSError:
@@ -177,5 +191,6 @@ class Lock:
             owner = json.loads((self._path / "owner.json").read_text(encoding="utf-8"))
             here, pid = owner["host"] == socket.gethostname(), int(owner["pid"])
         except (OSError, ValueError, KeyError, TypeError):
-            return age > _FORGOTTEN  # Race: the owner may be between making the folder and writing its name
+            # Race: the owner may be between making the folder and writing its name
+            return age > _FORGOTTEN
         return not psutil.pid_exists(pid) if here else age > _FORGOTTEN

@@ -23,7 +23,9 @@ def default_workers() -> int:
     return max(2, min(4, os.cpu_count() or 2))
 
 
-def run_demo(out: Path, workers: int, cache_folder: Path | None = None, *, refresh: bool = False) -> int:
+def run_demo(
+    out: Path, workers: int, cache_folder: Path | None = None, *, refresh: bool = False
+) -> int:
     """Run the demo and report on it.
 
     Args:
@@ -39,7 +41,10 @@ def run_demo(out: Path, workers: int, cache_folder: Path | None = None, *, refre
     try:
         return _run(out, workers, cache_folder or cache.default_folder(), progress, refresh)
     except KeyboardInterrupt:
-        progress.say("interrupted: nothing is left running; run the demo again to go on from the environments that are complete")
+        progress.say(
+            "interrupted: nothing is left running; run the demo again to go on from the "
+            "environments that are complete"
+        )
         return INTERRUPTED
     except DemoError as error:
         progress.clear()
@@ -63,7 +68,10 @@ def _run(out: Path, workers: int, cache_folder: Path, progress: Progress, refres
     made = environments.prepare(cache_folder, progress, refresh=refresh)
     for environment in made:
         state = "ready" if environment.seconds else "there already"
-        progress.say(f"  {environment.role}: {', '.join(environment.requirements)} ({state}, {environment.prefix})")
+        progress.say(
+            f"  {environment.role}: {', '.join(environment.requirements)} ({state}, "
+            f"{environment.prefix})"
+        )
     progress.say(f"Working with {workers} workers in each:")
     outcome = pipeline.run(*made, workers, progress, report.caption)
     paths = report.write(out, outcome, made, progress.elapsed)
@@ -71,7 +79,10 @@ def _run(out: Path, workers: int, cache_folder: Path, progress: Progress, refres
     print()
     print(report.environment_lines(outcome, made))
     print()
-    print(f"{sum(outcome.objects.values())} objects, {len(outcome.runs)} tasks, {progress.elapsed:.1f} s in all. Look at {paths[0]}")
+    print(
+        f"{sum(outcome.objects.values())} objects, {len(outcome.runs)} tasks, "
+        f"{progress.elapsed:.1f} s in all. Look at {paths[0]}"
+    )
     return 0
 
 
@@ -82,4 +93,7 @@ def _check_writable(out: Path) -> None:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise DemoError(f"cannot write in the output folder {out}: {error.strerror}. Choose another one with --out") from error
+        raise DemoError(
+            f"cannot write in the output folder {out}: {error.strerror}. Choose "
+            f"another one with --out"
+        ) from error

@@ -1,6 +1,7 @@
 """Make one virtual environment of the demo, in a thread, with a status that can be read meanwhile.
 
-Owns the processes ``python -m venv`` and ``pip install``. ``stop`` may be called from any thread; it ends their whole tree.
+Owns the processes ``python -m venv`` and ``pip install``. ``stop`` may be called from any thread;
+it ends their whole tree.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class Creation:
         self.seconds = 0.0
         self._imports = imports
         self._stopped = threading.Event()
-        # Guards _process, so that stop() either finds the process or prevents it from being started; never held while one runs.
+        # Guards _process, so that stop() either finds the process or prevents it from being
+        # started; never held while one runs.
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -132,7 +134,11 @@ class Creation:
         ]
         self.slot.log.write_bytes(b"")
         try:
-            self._do("making the environment", [self.interpreter.executable, "-m", "venv", str(prefix)], lock)
+            self._do(
+                "making the environment",
+                [self.interpreter.executable, "-m", "venv", str(prefix)],
+                lock,
+            )
             self._do("installing", [python, *install, *self.slot.requirements], lock)
             self._do("trying it", [python, "-c", f"import {', '.join(self._imports)}"], lock)
             self._check()
@@ -149,12 +155,16 @@ class Creation:
         with self.slot.log.open("ab") as log:
             with self._lock:
                 self._check()
-                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables)
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables
+                )
             while True:
                 try:
                     code = self._process.wait(1.0)
                     break
-                except subprocess.TimeoutExpired:  # a deadline for the sign of life and the status, not for the step
+                except (
+                    subprocess.TimeoutExpired
+                ):  # a deadline for the sign of life and the status, not for the step
                     lock.refresh()
                     self.status = f"{status}{self._detail()}"
             with self._lock:
@@ -186,15 +196,23 @@ class Creation:
         """Say what failed, with the last lines of the output and a remedy."""
         lines = self._tail(12)
         told = "\n".join(f"    {line}" for line in lines)
-        head = f"{status} failed for the {self.slot.role} environment ({self.interpreter}, exit code {code}). Last lines:\n{told}\n"
+        head = (
+            f"{status} failed for the {self.slot.role} environment ({self.interpreter}, exit code "
+            f"{code}). Last lines:\n{told}\n"
+        )
         wanted = " ".join(f'"{requirement}"' for requirement in self.slot.requirements)
         if any(sign in line for line in self._tail(200) for sign in _UNREACHABLE):
             return RegistryUnreachableError(
-                f"{head}  No package registry answered with these packages. Check the network, or tell pip about a proxy or a mirror "
-                f"(pip config set global.index-url ...), then run the demo again. The whole output is in {self.slot.log}"
+                f"{head}  No package registry answered with these packages. Check the network, or "
+                f"tell pip about a proxy or a mirror "
+                f"(pip config set global.index-url ...), then run the demo again. The whole "
+                f"output is in {self.slot.log}"
             )
         if status == "making the environment":
-            remedy = "This Python cannot make virtual environments; on Debian and Ubuntu the package python3-venv is missing."
+            remedy = (
+                "This Python cannot make virtual environments; on Debian and Ubuntu the package "
+                "python3-venv is missing."
+            )
         else:
             remedy = f"Try by hand: python -m pip install --only-binary :all: {wanted}"
         return DemoError(f"{head}  {remedy}\n  The whole output is in {self.slot.log}")

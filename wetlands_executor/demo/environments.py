@@ -1,6 +1,7 @@
 """Decide which two environments the demo needs on this machine, and make those that are not there yet.
 
-The two conflict on purpose: what the *older* one pins, the *newer* one excludes, so no single environment could hold both.
+The two conflict on purpose: what the *older* one pins, the *newer* one excludes, so no single
+environment could hold both.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ _OLDER: tuple[tuple[int, tuple[str, ...]], ...] = (
     (99, ("numpy==2.3.*", "scikit-image>=0.26")),
 )
 # What excludes it.
-_NEWER_NUMPY = {"numpy==1.26.*": "numpy>=2.1,<3", "numpy==2.1.*": "numpy>=2.3,<3", "numpy==2.3.*": "numpy>=2.4,<3"}
+_NEWER_NUMPY = {
+    "numpy==1.26.*": "numpy>=2.1,<3",
+    "numpy==2.1.*": "numpy>=2.3,<3",
+    "numpy==2.3.*": "numpy>=2.4,<3",
+}
 _OLDER_IMPORTS = ("numpy", "scipy.ndimage", "skimage.io", "skimage.segmentation")
 _NEWER_IMPORTS = ("numpy", "sklearn.cluster", "sklearn.decomposition", "PIL.ImageFont")
 _TICK = 0.2  # seconds between two drawings of the progress line
@@ -52,7 +57,9 @@ class MadeEnvironment:
     seconds: float
 
 
-def prepare(folder: Path, progress: Progress, *, refresh: bool = False) -> tuple[MadeEnvironment, MadeEnvironment]:
+def prepare(
+    folder: Path, progress: Progress, *, refresh: bool = False
+) -> tuple[MadeEnvironment, MadeEnvironment]:
     """Give the two environments, made if need be.
 
     Args:
@@ -72,12 +79,18 @@ def prepare(folder: Path, progress: Progress, *, refresh: bool = False) -> tuple
         raise
     except DemoError as error:
         this = _this_interpreter()
-        others = [choice for choice in chosen if isinstance(choice, Creation) and this and choice.interpreter.minor != this.minor]
+        others = [
+            choice
+            for choice in chosen
+            if isinstance(choice, Creation) and this and choice.interpreter.minor != this.minor
+        ]
         if this is None or not others:
             raise
         progress.say(f"  {error}\n  Trying again with this interpreter ({this}) alone.")
         older = _slot_or_creation(folder, "older", this, older_requirements(this.minor), refresh)
-        newer = _slot_or_creation(folder, "newer", this, newer_requirements(older_requirements(this.minor)), refresh)
+        newer = _slot_or_creation(
+            folder, "newer", this, newer_requirements(older_requirements(this.minor)), refresh
+        )
         return _pair(_finish([older, newer], progress))
 
 
@@ -94,16 +107,21 @@ def newer_requirements(older: tuple[str, ...]) -> tuple[str, ...]:
 def _minors(role: str) -> Iterator[int]:
     """List the minor versions of Python to try for a role, best first.
 
-    The older environment prefers a Python other than this one, which shows best that the two have nothing in common; the newer
-    one prefers this Python.
+    The older environment prefers a Python other than this one, which shows best that the two have
+    nothing in common; the newer one prefers this Python.
     """
     this = sys.version_info[1]
     others = [minor for minor in (10, 11, 12) if minor != this]
     yield from [*others, this, 13, 14] if role == "older" else [this, *reversed(others), 13, 14]
 
 
-def _choose(folder: Path, role: str, before: list[Slot | Creation], refresh: bool) -> Slot | Creation:
-    """Choose the interpreter of one environment: one whose environment exists already, else the first that works."""
+def _choose(
+    folder: Path, role: str, before: list[Slot | Creation], refresh: bool
+) -> Slot | Creation:
+    """Choose the interpreter of one environment.
+
+    One whose environment exists already, else the first that works.
+    """
     older = _slot_of(before[0]).requirements if before else None
     for minor in dict.fromkeys(_minors(role)):
         requirements = older_requirements(minor) if older is None else newer_requirements(older)
@@ -114,12 +132,15 @@ def _choose(folder: Path, role: str, before: list[Slot | Creation], refresh: boo
         if interpreter is not None:
             return _slot_or_creation(folder, role, interpreter, requirements, refresh)
     raise DemoError(
-        "no Python from 3.10 to 3.14 on this machine can make a virtual environment (it takes venv, ensurepip and ssl). "
+        "no Python from 3.10 to 3.14 on this machine can make a virtual environment (it takes "
+        "venv, ensurepip and ssl). "
         "On Debian and Ubuntu, install the package python3-venv."
     )
 
 
-def _slot_or_creation(folder: Path, role: str, interpreter: Interpreter, requirements: tuple[str, ...], refresh: bool) -> Slot | Creation:
+def _slot_or_creation(
+    folder: Path, role: str, interpreter: Interpreter, requirements: tuple[str, ...], refresh: bool
+) -> Slot | Creation:
     """Give the slot if its environment is ready, else what makes it."""
     slot = Slot(folder, role, interpreter.minor, requirements)
     if refresh:
@@ -148,7 +169,10 @@ def _finish(chosen: list[Slot | Creation], progress: Progress) -> list[MadeEnvir
     for creation in creations:
         _make_folder(creation.slot.folder)
         wanted = ", ".join(creation.slot.requirements)
-        progress.say(f"  making the {creation.slot.role} environment with {creation.interpreter} ({creation.interpreter.executable}): {wanted}")
+        progress.say(
+            f"  making the {creation.slot.role} environment with {creation.interpreter} "
+            f"({creation.interpreter.executable}): {wanted}"
+        )
     if creations:
         _run(creations, progress)
     made = []
@@ -156,24 +180,39 @@ def _finish(chosen: list[Slot | Creation], progress: Progress) -> list[MadeEnvir
         slot = _slot_of(choice)
         prefix = slot.ready()
         if prefix is None:
-            raise DemoError(f"the environment '{slot.role}' vanished from {slot.folder} while the demo was starting; run it again")
+            raise DemoError(
+                f"the environment '{slot.role}' vanished from {slot.folder} while the "
+                f"demo was starting; run it again"
+            )
         seconds = choice.seconds if isinstance(choice, Creation) else 0.0
         made.append(MadeEnvironment(slot.role, prefix, slot.requirements, seconds))
     return made
 
 
 def _run(creations: list[Creation], progress: Progress) -> None:
-    """Wait for the creations; on an interrupt or the failure of one, stop all and leave no process."""
+    """Wait for the creations.
+
+    On an interrupt or the failure of one, stop all and leave no process.
+    """
     with ThreadPoolExecutor(len(creations), thread_name_prefix="demo-environment") as threads:
-        running: dict[Future[Path], Creation] = {threads.submit(creation.run): creation for creation in creations}
+        running: dict[Future[Path], Creation] = {
+            threads.submit(creation.run): creation for creation in creations
+        }
         pending = set(running)
         try:
             while pending:
                 done, pending = wait_for(pending, timeout=_TICK, return_when="FIRST_COMPLETED")
                 for future in done:
                     future.result()
-                    progress.say(f"  the {running[future].slot.role} environment is ready after {running[future].seconds:.0f} s")
-                told = "; ".join(f"{running[future].slot.role}: {running[future].status}" for future in running if future in pending)
+                    progress.say(
+                        f"  the {running[future].slot.role} environment is ready after "
+                        f"{running[future].seconds:.0f} s"
+                    )
+                told = "; ".join(
+                    f"{running[future].slot.role}: {running[future].status}"
+                    for future in running
+                    if future in pending
+                )
                 progress.show(f"{progress.elapsed:4.0f} s  {told}")
         finally:
             progress.clear()
@@ -186,4 +225,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DemoError(f"cannot make the cache folder {folder}: {error.strerror}. Choose another one with --cache") from error
+        raise DemoError(
+            f"cannot make the cache folder {folder}: {error.strerror}. Choose another "
+            f"one with --cache"
+        ) from error

@@ -1,7 +1,7 @@
 """Find Python interpreters of a given version on this machine, and try them before believing in them.
 
-An interpreter on PATH may be a shim that answers with an error, or lack what making an environment takes (``ensurepip``,
-``ssl``). Nothing is cached: one probe costs some hundredths of a second.
+An interpreter on PATH may be a shim that answers with an error, or lack what making an environment
+takes (``ensurepip``, ``ssl``). Nothing is cached: one probe costs some hundredths of a second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _PROBE = (
     "import sys, sysconfig, venv, ensurepip, ssl, zlib, ctypes;"
-    "print(sys.implementation.name, *sys.version_info[:3], int(bool(sysconfig.get_config_var('Py_GIL_DISABLED'))))"
+    "print(sys.implementation.name, *sys.version_info[:3], "
+    "int(bool(sysconfig.get_config_var('Py_GIL_DISABLED'))))"
 )
 _PROBE_SECONDS = 20
 
@@ -71,7 +72,10 @@ def probe(command: list[str]) -> Interpreter | None:
 
 
 def find(minor: int) -> Interpreter | None:
-    """Find a usable Python 3.``minor``: this one, one on PATH, or one of pyenv, uv or (Windows) the py launcher."""
+    """Find a usable Python 3.``minor``.
+
+    This one, one on PATH, or one of pyenv, uv or (Windows) the py launcher.
+    """
     for executable in _candidates(minor):
         found = probe([executable])
         if found is not None and found.version[:2] == (3, minor):
@@ -85,11 +89,15 @@ def _candidates(minor: int) -> Iterator[str]:
         yield sys.executable
     name = f"python3.{minor}"
     on_path = shutil.which(name)
-    if on_path and "shims" not in Path(on_path).parts:  # a shim of pyenv is slow and often answers with an error; its folder is read below
+    # a shim of pyenv is slow and often answers with an error; its folder is read below
+    if on_path and "shims" not in Path(on_path).parts:
         yield on_path
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     shared = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    for folder, pattern in ((pyenv / "versions", f"3.{minor}.*"), (shared / "uv" / "python", f"cpython-3.{minor}.*")):
+    for folder, pattern in (
+        (pyenv / "versions", f"3.{minor}.*"),
+        (shared / "uv" / "python", f"cpython-3.{minor}.*"),
+    ):
         for prefix in sorted(folder.glob(pattern), reverse=True):
             executable = prefix / "bin" / name
             if executable.is_file():

@@ -1,7 +1,8 @@
 """The work of the demo: two executors at once, and plain ``concurrent.futures`` calls between them.
 
-The functions live in files that only the environments can import; they are named by path. This program has neither numpy nor
-scikit-image nor scikit-learn: it passes on what one environment returned to the other.
+The functions live in files that only the environments can import; they are named by path. This
+program has neither numpy nor scikit-image nor scikit-learn: it passes on what one environment
+returned to the other.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ MEASURE = f"{_WORK / 'measure.py'}:measure"
 CLUSTER = f"{_WORK / 'measure.py'}:cluster"
 PANEL = f"{_WORK / 'draw.py'}:panel"
 SHEET = f"{_WORK / 'draw.py'}:sheet"
-# Each worker is one lane of the parallel work; a library's own threads on top would only compete for the same cores.
+# Each worker is one lane of the parallel work; a library's own threads on top would only compete
+# for the same cores.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -40,8 +42,10 @@ class Run:
         role: of the environment it ran in.
         result: what came of it, in a few words.
         where: what ``work/whereabouts.py`` told from inside the worker.
-        taken: when the worker took it (seconds since the epoch); before the function begins, the worker imports what the file needs.
-        worker: number of the worker within its environment, from 1 in the order of their first tasks.
+        taken: when the worker took it (seconds since the epoch); before the function begins, the
+            worker imports what the file needs.
+        worker: number of the worker within its environment, from 1 in the order of their first
+            tasks.
     """
 
     step: str
@@ -78,19 +82,24 @@ class Outcome:
 class Pipeline:
     """One pass over all pictures."""
 
-    def __init__(self, older: CondaEnvExecutor, newer: CondaEnvExecutor, progress: Progress) -> None:
+    def __init__(
+        self, older: CondaEnvExecutor, newer: CondaEnvExecutor, progress: Progress
+    ) -> None:
         self._older = older
         self._newer = newer
         self._progress = progress
         self._runs: list[Run] = []
         self._pictures = [recipe for row in recipes.ROWS for recipe in row]
-        self._total = sum(len(recipe.sweep) + 2 for recipe in self._pictures) + len(recipes.KINDS_TRIED) + 1
+        self._total = (
+            sum(len(recipe.sweep) + 2 for recipe in self._pictures) + len(recipes.KINDS_TRIED) + 1
+        )
 
     def run(self, caption: Callable[[Outcome], dict[str, Any]]) -> Outcome:
         """Do everything.
 
         Args:
-            caption: makes the sheet's ``title``, ``subtitle``, ``footer`` and ``lanes`` from what is known before it is drawn.
+            caption: makes the sheet's ``title``, ``subtitle``, ``footer`` and ``lanes`` from what
+                is known before it is drawn.
         """
         found, tables = self._segment_and_measure()
         cluster = self._cluster([tables[recipe.title] for recipe in self._pictures])
@@ -106,12 +115,17 @@ class Pipeline:
         return outcome
 
     def _segment_and_measure(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Try every setting on every picture in the older environment; measure each picture's best in the newer one.
+        """Try every setting on every picture in the older environment.
 
-        Neither waits for the other: a picture is measured as soon as its own settings have been tried.
+        Measure each picture's best in the newer one.
+
+        Neither waits for the other: a picture is measured as soon as its own settings have been
+        tried.
         """
         sweep: dict[Future[Any], tuple[recipes.Recipe, float]] = {
-            self._older.submit(SEGMENT, settings): (recipe, settings["sigma"]) for recipe in self._pictures for settings in recipe.settings()
+            self._older.submit(SEGMENT, settings): (recipe, settings["sigma"])
+            for recipe in self._pictures
+            for settings in recipe.settings()
         }
         left = {recipe.title: len(recipe.sweep) for recipe in self._pictures}
         best: dict[str, dict[str, Any]] = {}
@@ -130,21 +144,35 @@ class Pipeline:
         for future in as_completed(measures):
             title = measures[future]
             tables[title] = future.result()["rows"]
-            self._record("measure", title, "newer", future, f"{len(tables[title])} objects, 4 features each")
+            self._record(
+                "measure", title, "newer", future, f"{len(tables[title])} objects, 4 features each"
+            )
         return best, tables
 
     def _cluster(self, tables: list[Any]) -> dict[str, Any]:
         """Sort all objects into kinds, for several numbers of kinds, and keep the most distinct."""
-        tried: dict[Future[Any], int] = {self._newer.submit(CLUSTER, tables, kinds): kinds for kinds in recipes.KINDS_TRIED}
+        tried: dict[Future[Any], int] = {
+            self._newer.submit(CLUSTER, tables, kinds): kinds for kinds in recipes.KINDS_TRIED
+        }
         for future in as_completed(tried):
             result = future.result()
-            self._record("cluster", f"{tried[future]} kinds", "newer", future, f"silhouette {result['score']:.3f}")
-        best: dict[str, Any] = max((future.result() for future in tried), key=lambda result: result["score"])
+            self._record(
+                "cluster",
+                f"{tried[future]} kinds",
+                "newer",
+                future,
+                f"silhouette {result['score']:.3f}",
+            )
+        best: dict[str, Any] = max(
+            (future.result() for future in tried), key=lambda result: result["score"]
+        )
         return best
 
     def _panels(self, found: dict[str, Any], cluster: dict[str, Any]) -> list[list[dict[str, Any]]]:
         """Draw one panel per picture, in parallel."""
-        kinds = dict(zip((recipe.title for recipe in self._pictures), cluster["kinds"], strict=True))
+        kinds = dict(
+            zip((recipe.title for recipe in self._pictures), cluster["kinds"], strict=True)
+        )
         sizes = [recipes.panel_sizes(row) for row in recipes.ROWS]
         drawn: dict[str, Future[Any]] = {
             recipe.title: self._newer.submit(PANEL, found[recipe.title], kinds[recipe.title], *size)
@@ -153,9 +181,23 @@ class Pipeline:
         }
         titles = {future: title for title, future in drawn.items()}
         for future in as_completed(titles):
-            self._record("draw", titles[future], "newer", future, "{width} x {height} pixels".format(**future.result()))
+            self._record(
+                "draw",
+                titles[future],
+                "newer",
+                future,
+                "{width} x {height} pixels".format(**future.result()),
+            )
         return [
-            [{**drawn[recipe.title].result(), "title": recipe.title, "note": self._note(recipe, found)} for recipe in row] for row in recipes.ROWS
+            [
+                {
+                    **drawn[recipe.title].result(),
+                    "title": recipe.title,
+                    "note": self._note(recipe, found),
+                }
+                for recipe in row
+            ]
+            for row in recipes.ROWS
         ]
 
     def _note(self, recipe: recipes.Recipe, found: dict[str, Any]) -> str:
@@ -166,9 +208,14 @@ class Pipeline:
         """Remember a finished task and show it."""
         where = future.result()["where"]
         taken = future.started_at if isinstance(future, Task) else None
-        self._runs.append(Run(step, what, role, result, where, min(taken or where["started"], where["started"])))
+        self._runs.append(
+            Run(step, what, role, result, where, min(taken or where["started"], where["started"]))
+        )
         done = len(self._runs)
-        self._progress.show(f"{self._progress.elapsed:4.0f} s  {bar(done, self._total)} {done}/{self._total}  {step}: {what}")
+        self._progress.show(
+            f"{self._progress.elapsed:4.0f} s  {bar(done, self._total)} "
+            f"{done}/{self._total}  {step}: {what}"
+        )
 
 
 def number_workers(runs: Iterable[Run]) -> list[Run]:
@@ -207,7 +254,8 @@ def run(
         try:
             return Pipeline(first, second, progress).run(caption)
         except KeyboardInterrupt:
-            # Leaving the blocks would first let the running tasks come to an end; nothing here is worth the wait.
+            # Leaving the blocks would first let the running tasks come to an end; nothing here is
+            # worth the wait.
             first.kill_workers()
             second.kill_workers()
             raise

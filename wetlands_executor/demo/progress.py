@@ -1,4 +1,7 @@
-"""Progress on the terminal with nothing but ``print``: one line that rewrites itself, or whole lines in a log."""
+"""Progress on the terminal with nothing but ``print``.
+
+One line that rewrites itself, or whole lines in a log.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ _QUIET_FOR = 15.0  # seconds after which a log, too, shows that something is sti
 
 
 class Progress:
-    """What the demo says while it runs; on standard error, so that standard output holds the result only."""
+    """What the demo says while it runs.
+
+    On standard error, so that standard output holds the result only.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -32,7 +38,10 @@ class Progress:
         self._spoken = time.monotonic()
 
     def show(self, text: str) -> None:
-        """Show what is going on now: replaces the last such line on a terminal; elsewhere it is printed now and then."""
+        """Show what is going on now: replaces the last such line on a terminal.
+
+        Elsewhere it is printed now and then.
+        """
         if not self._terminal:
             if time.monotonic() - self._spoken >= _QUIET_FOR:
                 self.say(f"  {text}")

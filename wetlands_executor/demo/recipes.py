@@ -1,6 +1,9 @@
-"""The pictures of the demo, how each is segmented, and how they are laid out on the sheet. Plain data, no code of its own.
+"""The pictures of the demo, how each is segmented, and how they are laid out on the sheet.
 
-Every picture is a file of scikit-image's own wheel (``skimage/data``), in old and in current releases alike.
+Plain data, no code of its own.
+
+Every picture is a file of scikit-image's own wheel (``skimage/data``), in old and in current
+releases alike.
 """
 
 from __future__ import annotations
@@ -21,10 +24,12 @@ class Recipe:
         title: what the sheet and the table call it.
         file: name in scikit-image's data folder.
         crop: top, left, height and width of the part used, in pixels.
-        signal: which channel shows the objects bright: ``bright``, ``dark`` (inverted) or ``blue`` (blue minus red).
+        signal: which channel shows the objects bright: ``bright``, ``dark`` (inverted) or ``blue``
+            (blue minus red).
         background: width of the local threshold in pixels.
         margin: how far above the local mean an object is (0..1).
-        split: least distance between the centres of two touching objects in pixels; 0 does not split.
+        split: least distance between the centres of two touching objects in pixels; 0 does not
+            split.
         smallest: least area of an object in pixels.
         largest: greatest area of an object in pixels.
         holes: holes of fewer pixels are filled.
@@ -50,14 +55,86 @@ class Recipe:
 
 ROWS: tuple[tuple[Recipe, ...], ...] = (
     (
-        Recipe("Coins", "coins.png", (0, 0, 303, 384), "bright", 151, 0.06, 12, 200, 6000, 150, (0.5, 1.0, 1.5, 2.5)),
-        Recipe("Galaxies", "hubble_deep_field.jpg", (60, 0, 520, 659), "bright", 0, 0.0, 4, 12, 4000, 150, (0.5, 1.0, 1.5, 2.0)),
-        Recipe("Letters", "page.png", (0, 0, 191, 384), "dark", 31, 0.06, 0, 6, 400, 0, (0.2, 0.4, 0.6, 0.8)),
+        Recipe(
+            "Coins",
+            "coins.png",
+            (0, 0, 303, 384),
+            "bright",
+            151,
+            0.06,
+            12,
+            200,
+            6000,
+            150,
+            (0.5, 1.0, 1.5, 2.5),
+        ),
+        Recipe(
+            "Galaxies",
+            "hubble_deep_field.jpg",
+            (60, 0, 520, 659),
+            "bright",
+            0,
+            0.0,
+            4,
+            12,
+            4000,
+            150,
+            (0.5, 1.0, 1.5, 2.0),
+        ),
+        Recipe(
+            "Letters",
+            "page.png",
+            (0, 0, 191, 384),
+            "dark",
+            31,
+            0.06,
+            0,
+            6,
+            400,
+            0,
+            (0.2, 0.4, 0.6, 0.8),
+        ),
     ),
     (
-        Recipe("Nuclei", "ihc.png", (200, 40, 300, 454), "blue", 61, 0.07, 5, 25, 900, 150, (1.0, 1.5, 2.0, 2.5)),
-        Recipe("Gravel", "gravel.png", (0, 0, 300, 454), "bright", 35, 0.0, 6, 40, 2500, 12, (1.0, 1.5, 2.0, 2.5)),
-        Recipe("Bricks", "brick.png", (0, 0, 330, 499), "dark", 61, 0.0, 0, 150, 9000, 150, (0.7, 1.0, 1.5, 2.0)),
+        Recipe(
+            "Nuclei",
+            "ihc.png",
+            (200, 40, 300, 454),
+            "blue",
+            61,
+            0.07,
+            5,
+            25,
+            900,
+            150,
+            (1.0, 1.5, 2.0, 2.5),
+        ),
+        Recipe(
+            "Gravel",
+            "gravel.png",
+            (0, 0, 300, 454),
+            "bright",
+            35,
+            0.0,
+            6,
+            40,
+            2500,
+            12,
+            (1.0, 1.5, 2.0, 2.5),
+        ),
+        Recipe(
+            "Bricks",
+            "brick.png",
+            (0, 0, 330, 499),
+            "dark",
+            61,
+            0.0,
+            0,
+            150,
+            9000,
+            150,
+            (0.7, 1.0, 1.5, 2.0),
+        ),
     ),
 )
 

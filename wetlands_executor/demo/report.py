@@ -17,19 +17,41 @@ if TYPE_CHECKING:
     from wetlands_executor.demo.environments import MadeEnvironment
     from wetlands_executor.demo.pipeline import Outcome, Run
 
-_COLUMNS = ("step", "what", "environment", "python", "numpy", "worker", "pid", "start (s)", "time (s)", "result")
-_WORTH_SHOWING = 0.1  # seconds between taking a task and beginning it, from which on the picture shows them as an import
+_COLUMNS = (
+    "step",
+    "what",
+    "environment",
+    "python",
+    "numpy",
+    "worker",
+    "pid",
+    "start (s)",
+    "time (s)",
+    "result",
+)
+# seconds between taking a task and beginning it, from which on the picture shows them as an import
+_WORTH_SHOWING = 0.1
 _RIGHT = {"worker", "pid", "start (s)", "time (s)"}
 
 
-def write(folder: Path, outcome: Outcome, environments: tuple[MadeEnvironment, MadeEnvironment], seconds: float) -> list[Path]:
-    """Write ``picture.png``, ``table.txt``, ``table.csv`` and ``summary.json``; returns their paths."""
+def write(
+    folder: Path,
+    outcome: Outcome,
+    environments: tuple[MadeEnvironment, MadeEnvironment],
+    seconds: float,
+) -> list[Path]:
+    """Write ``picture.png``, ``table.txt``, ``table.csv`` and ``summary.json``.
+
+    Returns their paths.
+    """
     rows = _rows(outcome.runs)
     contents = {
         "picture.png": outcome.png,
         "table.txt": f"{as_text(outcome.runs)}\n\n{environment_lines(outcome, environments)}\n".encode(),
         "table.csv": _as_csv(rows).encode(),
-        "summary.json": (json.dumps(_summary(outcome, environments, seconds), indent=2) + "\n").encode(),
+        "summary.json": (
+            json.dumps(_summary(outcome, environments, seconds), indent=2) + "\n"
+        ).encode(),
     }
     paths = []
     for name, content in contents.items():
@@ -46,10 +68,18 @@ def as_text(runs: list[Run]) -> str:
     rows = [list(_COLUMNS), *_rows(runs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     rows.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(_aligned(cell, width, name) for cell, width, name in zip(row, widths, _COLUMNS, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(
+            _aligned(cell, width, name)
+            for cell, width, name in zip(row, widths, _COLUMNS, strict=True)
+        ).rstrip()
+        for row in rows
+    )
 
 
-def environment_lines(outcome: Outcome, environments: tuple[MadeEnvironment, MadeEnvironment]) -> str:
+def environment_lines(
+    outcome: Outcome, environments: tuple[MadeEnvironment, MadeEnvironment]
+) -> str:
     """Tell what each environment is and what this program is."""
     lines = [f"{_environment_line(outcome, made)}\n      {made.prefix}" for made in environments]
     return "\n".join([*lines, this_program()])
@@ -61,16 +91,30 @@ def caption(outcome: Outcome) -> dict[str, Any]:
     lanes = sorted({(run.role != "older", run.worker) for run in outcome.runs})
     pids = {(run.role != "older", run.worker): run.where["pid"] for run in outcome.runs}
     return {
-        "title": f"{sum(outcome.objects.values()):,} objects in six pictures, by two environments that cannot be one",
-        "subtitle": f"Found by scikit-image {older['scikit-image']} on numpy {older['numpy']}, sorted by scikit-learn "
-        f"{newer['scikit-learn']} on numpy {newer['numpy']}, from one program that needs none of them",
+        "title": f"{sum(outcome.objects.values()):,} objects in six pictures, by two environments "
+        f"that cannot be one",
+        "subtitle": f"Found by scikit-image {older['scikit-image']} on numpy {older['numpy']}, "
+        f"sorted by scikit-learn "
+        f"{newer['scikit-learn']} on numpy {newer['numpy']}, from one program that needs none of "
+        f"them",
         "footer": [
-            *((step, _role_line(outcome, role).partition(" (")[0]) for step, role in (("segment", "older"), ("measure", "newer"))),
+            *(
+                (step, _role_line(outcome, role).partition(" (")[0])
+                for step, role in (("segment", "older"), ("measure", "newer"))
+            ),
             ("", this_program()),
         ],
-        "lanes": [{"title": f"{'newer' if lane[0] else 'older'} {lane[1]}", "note": f"pid {pids[lane]}"} for lane in lanes],
+        "lanes": [
+            {"title": f"{'newer' if lane[0] else 'older'} {lane[1]}", "note": f"pid {pids[lane]}"}
+            for lane in lanes
+        ],
         "runs": [
-            {"step": step, "lane": lanes.index((run.role != "older", run.worker)), "started": started, "finished": finished}
+            {
+                "step": step,
+                "lane": lanes.index((run.role != "older", run.worker)),
+                "started": started,
+                "finished": finished,
+            }
             for run in outcome.runs
             for step, started, finished in (
                 ("import", run.taken, run.where["started"]),
@@ -84,7 +128,10 @@ def caption(outcome: Outcome) -> dict[str, Any]:
 def this_program() -> str:
     """Tell what the program is that sent the work."""
     numpy = "with numpy installed but not used" if find_spec("numpy") else "without numpy"
-    return f"This program: Python {platform.python_version()}, wetlands-executor {__version__}, {numpy}"
+    return (
+        f"This program: Python {platform.python_version()}, wetlands-executor {__version__}, "
+        f"{numpy}"
+    )
 
 
 def _aligned(cell: str, width: int, column: str) -> str:
@@ -143,7 +190,9 @@ def _environment_line(outcome: Outcome, made: MadeEnvironment) -> str:
     return f"{_role_line(outcome, made.role)}\n      asked for: {', '.join(made.requirements)}"
 
 
-def _summary(outcome: Outcome, environments: tuple[MadeEnvironment, MadeEnvironment], seconds: float) -> dict[str, Any]:
+def _summary(
+    outcome: Outcome, environments: tuple[MadeEnvironment, MadeEnvironment], seconds: float
+) -> dict[str, Any]:
     """Collect the facts of this run for a program to read."""
     return {
         "objects": sum(outcome.objects.values()),
@@ -152,7 +201,11 @@ def _summary(outcome: Outcome, environments: tuple[MadeEnvironment, MadeEnvironm
         "silhouette": round(float(outcome.cluster["score"]), 4),
         "tasks": len(outcome.runs),
         "seconds": round(seconds, 2),
-        "host": {"python": platform.python_version(), "version": __version__, "numpy": find_spec("numpy") is not None},
+        "host": {
+            "python": platform.python_version(),
+            "version": __version__,
+            "numpy": find_spec("numpy") is not None,
+        },
         "environments": {
             made.role: {
                 "prefix": str(made.prefix),

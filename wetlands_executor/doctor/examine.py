@@ -1,4 +1,7 @@
-"""Look at an environment, start one worker in it, measure: a report of builtin types, ready for JSON. The keys are documented in docs/doctor.md."""
+"""Look at an environment, start one worker in it, measure.
+
+A report of builtin types, ready for JSON. The keys are documented in docs/doctor.md.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ PROBE_LIMIT = 30.0
 
 # Any Python from 2.7 on has to understand this.
 _PROBE = (
-    "import sys, platform; sys.stdout.write('\\n'.join(['wetlands-doctor', '.'.join(map(str, sys.version_info[:3])), "
+    "import sys, platform; sys.stdout.write('\\n'.join(['wetlands-doctor', '.'.join(map(str, "
+    "sys.version_info[:3])), "
     "platform.python_implementation(), sys.executable or '', sys.prefix]))"
 )
 
@@ -87,16 +91,27 @@ def examine(env: Any, *, start_timeout: float = 60.0) -> dict[str, Any]:
 
 
 def _examine_activation(environment: Environment, report: dict[str, Any]) -> dict[str, str] | None:
-    """Note what activation does; return the variables, None if it fails. Of variables the names are told: their values may be secret."""
+    """Note what activation does; return the variables, None if it fails.
+
+    Of variables the names are told: their values may be secret.
+    """
     start = time.perf_counter()
     try:
         variables = dict(environment.launch_spec().env)
         scripts = activation_scripts(environment)
     except (WetlandsExecutorError, OSError) as error:
-        report["failure"] = {"step": "activation", "type": type(error).__name__, "message": str(error)}
+        report["failure"] = {
+            "step": "activation",
+            "type": type(error).__name__,
+            "message": str(error),
+        }
         return None
     here = dict(os.environ)
-    added_path = [part for part in variables.get("PATH", "").split(os.pathsep) if part not in here.get("PATH", "").split(os.pathsep)]
+    added_path = [
+        part
+        for part in variables.get("PATH", "").split(os.pathsep)
+        if part not in here.get("PATH", "").split(os.pathsep)
+    ]
     report["activation"] = {
         "seconds": round(time.perf_counter() - start, 4),
         "scripts": scripts,
@@ -107,21 +122,47 @@ def _examine_activation(environment: Environment, report: dict[str, Any]) -> dic
     return variables
 
 
-def _examine_interpreter(environment: Environment, variables: dict[str, str], report: dict[str, Any]) -> None:
+def _examine_interpreter(
+    environment: Environment, variables: dict[str, str], report: dict[str, Any]
+) -> None:
     """Ask the interpreter what it is, in words that an old one understands too."""
     command = [str(environment.python), "-c", _PROBE]
     try:
-        done = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_LIMIT, check=False)
+        done = subprocess.run(
+            command,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROBE_LIMIT,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
-        report["failure"] = {"step": "interpreter", "type": type(error).__name__, "message": str(error)}
+        report["failure"] = {
+            "step": "interpreter",
+            "type": type(error).__name__,
+            "message": str(error),
+        }
         return
-    lines = done.stdout.decode(errors="replace").replace("\r\n", "\n").partition("wetlands-doctor\n")[2].split("\n")
+    lines = (
+        done.stdout.decode(errors="replace")
+        .replace("\r\n", "\n")
+        .partition("wetlands-doctor\n")[2]
+        .split("\n")
+    )
     if done.returncode != 0 or len(lines) < 4:
         words = done.stderr.decode(errors="replace").strip()
-        message = f"{environment.python} ended with exit code {done.returncode}: {words[-2000:] or 'it wrote nothing'}"
+        message = (
+            f"{environment.python} ended with exit code {done.returncode}: "
+            f"{words[-2000:] or 'it wrote nothing'}"
+        )
         report["failure"] = {"step": "interpreter", "type": "WorkerStartError", "message": message}
         return
-    report["interpreter"] = {"version": lines[0], "implementation": lines[1], "executable": lines[2], "prefix": lines[3]}
+    report["interpreter"] = {
+        "version": lines[0],
+        "implementation": lines[1],
+        "executable": lines[2],
+        "prefix": lines[3],
+    }
 
 
 def _examine_worker(environment: Environment, start_timeout: float, report: dict[str, Any]) -> None:
@@ -135,7 +176,9 @@ def _examine_worker(environment: Environment, start_timeout: float, report: dict
             report["round_trip"] = _round_trip(executor)
             # By its name: a bound method of the constant, which answers in builtin types.
             magic = executor.submit("importlib.util:MAGIC_NUMBER.hex").result()
-            report["worker"] = executor.submit(f"{Path(__file__).with_name('probe.py')}:look").result()
+            report["worker"] = executor.submit(
+                f"{Path(__file__).with_name('probe.py')}:look"
+            ).result()
             report["packages"] = _packages(report["worker"].pop("packages"))
     except WetlandsExecutorError as error:
         report["failure"] = {"step": "start", "type": type(error).__name__, "message": str(error)}
@@ -153,16 +196,25 @@ def _round_trip(executor: CondaEnvExecutor) -> dict[str, Any]:
         start = time.perf_counter()
         executor.submit(abs, -1).result()
         times.append((time.perf_counter() - start) * 1e6)
-    return {"calls": CALLS, "median_us": round(statistics.median(times), 1), "fastest_us": round(min(times), 1)}
+    return {
+        "calls": CALLS,
+        "median_us": round(statistics.median(times), 1),
+        "fastest_us": round(min(times), 1),
+    }
 
 
 def _packages(there: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Put both sides together: package -> here, there, error, exchange (one of advice.EXCHANGES)."""
+    """Put both sides together.
+
+    Package -> here, there, error, exchange (one of advice.EXCHANGES).
+    """
     found: dict[str, Any] = {}
     for name, state in there.items():
         here: str | None
         try:
-            here = importlib.metadata.version("wetlands-executor" if name == "wetlands_executor" else name)
+            here = importlib.metadata.version(
+                "wetlands-executor" if name == "wetlands_executor" else name
+            )
         except importlib.metadata.PackageNotFoundError:
             here = __version__ if name == "wetlands_executor" else None
         found[name] = {"here": here, "there": state["version"], "error": state["error"]}

@@ -1,4 +1,7 @@
-"""What the operating system offers to workers: memory, descriptors, the ways to watch and share. Reads, never changes."""
+"""What the operating system offers to workers: memory, descriptors, the ways to watch and share.
+
+Reads, never changes.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from wetlands_executor.system import MFD_CLOEXEC, memfd_create, pidfd_open
 def memory() -> dict[str, Any]:
     """Return what memory can be had, in bytes; None where there is no such limit.
 
-    ``available``, ``shm_free`` and ``shm_total`` (/dev/shm), ``cgroup_limit``, ``cgroup_used``, ``address_space_limit``; and ``memfd``: whether
-    unnamed shared memory can be made.
+    ``available``, ``shm_free`` and ``shm_total`` (/dev/shm), ``cgroup_limit``, ``cgroup_used``,
+    ``address_space_limit``; and ``memfd``: whether unnamed shared memory can be made.
     """
     shm_free = shm_total = None
     if sys.platform != "win32":
@@ -44,12 +47,24 @@ def limits() -> dict[str, Any]:
     used = None
     with contextlib.suppress(OSError):
         used = len(os.listdir("/proc/self/fd"))
-    return {"open_files": soft, "open_files_hard": hard, "open_files_used": used, "processes": _limit("RLIMIT_NPROC")[0]}
+    return {
+        "open_files": soft,
+        "open_files_hard": hard,
+        "open_files_used": used,
+        "processes": _limit("RLIMIT_NPROC")[0],
+    }
 
 
 def mechanisms() -> dict[str, bool]:
-    """Return which fast ways the pool has here: ``pidfd``, ``take_back`` (unstarted calls out of a worker's pipe), ``shared_board``."""
-    return {"pidfd": _has_pidfd(), "take_back": spawn.can_take_back(), "shared_board": not descriptors.PLAIN}
+    """Return which fast ways the pool has here.
+
+    ``pidfd``, ``take_back`` (unstarted calls out of a worker's pipe), ``shared_board``.
+    """
+    return {
+        "pidfd": _has_pidfd(),
+        "take_back": spawn.can_take_back(),
+        "shared_board": not descriptors.PLAIN,
+    }
 
 
 def _limit(name: str) -> tuple[int | None, int | None]:
@@ -110,7 +125,10 @@ def _cgroup_folders() -> list[tuple[str, str, str]]:
         if not controllers:
             root, names = "/sys/fs/cgroup", ("memory.max", "memory.current")
         elif "memory" in controllers.split(","):
-            root, names = "/sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            root, names = (
+                "/sys/fs/cgroup/memory",
+                ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+            )
         else:
             continue
         path = path.strip("/")

@@ -1,4 +1,7 @@
-"""Runs in the environment that is examined: standard library only, Python 3.8. Sent there by content; the host never calls it."""
+"""Runs in the environment that is examined: standard library only, Python 3.8.
+
+Sent there by content; the host never calls it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ def look() -> Dict[str, Any]:
     """Return what only a process of the environment can tell, of builtin types."""
     import site
 
-    packages = {name: _package(name, name == "numpy") for name in ("numpy", "pandas", "wetlands_executor")}
+    packages = {
+        name: _package(name, name == "numpy") for name in ("numpy", "pandas", "wetlands_executor")
+    }
     found: Dict[str, Any] = {
         "packages": packages,
         "user_site": bool(site.ENABLE_USER_SITE and site.getusersitepackages() in sys.path),
@@ -43,6 +48,7 @@ def _package(name: str, load: bool) -> Dict[str, Any]:
     if load:
         try:
             __import__(name)
-        except Exception as error:  # noqa: BLE001 - whatever a broken package raises is what is to be told
+        except Exception as error:  # noqa: BLE001
+            # whatever a broken package raises is what is to be told
             return {"version": version, "error": "%s: %s" % (type(error).__name__, error)}
     return {"version": version, "error": None}

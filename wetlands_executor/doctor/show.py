@@ -21,8 +21,16 @@ def run(env: str, *, as_json: bool, start_timeout: float, out: TextIO | None = N
     except EnvironmentNotFoundError as error:
         if as_json:
             failure = {"step": "find", "type": type(error).__name__, "message": str(error)}
-            problem = {"level": "error", "what": str(error), "remedy": "give the name or the path of an environment"}
-            json.dump({"schema": examine.SCHEMA, "ok": False, "failure": failure, "problems": [problem]}, out, indent=2)
+            problem = {
+                "level": "error",
+                "what": str(error),
+                "remedy": "give the name or the path of an environment",
+            }
+            json.dump(
+                {"schema": examine.SCHEMA, "ok": False, "failure": failure, "problems": [problem]},
+                out,
+                indent=2,
+            )
             out.write("\n")
         else:
             sys.stderr.write(f"wetlands-executor doctor: {error}\n")
@@ -43,20 +51,44 @@ def lines(report: dict[str, Any]) -> list[str]:
         found.append(f"{label:<14}{text}")
 
     environment, interpreter, host = report["environment"], report["interpreter"], report["host"]
-    line("environment", f"{environment['name'] or environment['prefix']} ({environment['kind']}), {environment['prefix']}")
+    line(
+        "environment",
+        f"{environment['name'] or environment['prefix']} ({environment['kind']}), "
+        f"{environment['prefix']}",
+    )
     if interpreter is not None:
-        line("interpreter", f"{interpreter['implementation']} {interpreter['version']}, {environment['python']}")
-    line("this process", f"{host['implementation']} {host['version']}, wetlands_executor {host['wetlands_executor']}, {host['platform']}")
+        line(
+            "interpreter",
+            f"{interpreter['implementation']} {interpreter['version']}, {environment['python']}",
+        )
+    line(
+        "this process",
+        f"{host['implementation']} {host['version']}, wetlands_executor "
+        f"{host['wetlands_executor']}, {host['platform']}",
+    )
     activation = report["activation"]
     if activation is not None:
         scripts = ", ".join(activation["scripts"]) or "none"
         line("activation", f"{activation['seconds'] * 1000:.0f} ms; scripts: {scripts}")
-        line("", f"sets {', '.join(activation['set']) or 'nothing'}; removes {', '.join(activation['removed']) or 'nothing'}")
+        line(
+            "",
+            f"sets {', '.join(activation['set']) or 'nothing'}; removes "
+            f"{', '.join(activation['removed']) or 'nothing'}",
+        )
     if report["ok"]:
         trip = report["round_trip"]
         line("start", f"{report['start']['seconds'] * 1000:.0f} ms until the first result")
-        line("round trip", f"{trip['median_us']:.0f} us (median of {trip['calls']} calls; fastest {trip['fastest_us']:.0f} us)")
-        line("code", "as bytecode: the same version of Python" if report["code"]["same_bytecode"] else "as source: another version of Python")
+        line(
+            "round trip",
+            f"{trip['median_us']:.0f} us (median of {trip['calls']} calls; fastest "
+            f"{trip['fastest_us']:.0f} us)",
+        )
+        line(
+            "code",
+            "as bytecode: the same version of Python"
+            if report["code"]["same_bytecode"]
+            else "as source: another version of Python",
+        )
         for name in ("numpy", "pandas"):
             package = report["packages"][name]
             versions = f"{package['here'] or 'missing'} here, {package['there'] or 'missing'} there"
@@ -64,14 +96,24 @@ def lines(report: dict[str, Any]) -> list[str]:
     memory, limits, mechanisms = report["memory"], report["limits"], report["mechanisms"]
     parts = [f"{advice.size(memory['available'])} available"]
     if memory["cgroup_limit"] is not None:
-        parts.append(f"limited to {advice.size(memory['cgroup_limit'])} ({advice.size(memory['cgroup_used'])} used)")
+        parts.append(
+            f"limited to {advice.size(memory['cgroup_limit'])} "
+            f"({advice.size(memory['cgroup_used'])} used)"
+        )
     if memory["shm_free"] is not None:
         parts.append(f"{advice.size(memory['shm_free'])} free in /dev/shm")
     parts.append("memfd" if memory["memfd"] else "no memfd")
     line("memory", ", ".join(parts))
     files = limits["open_files"] if limits["open_files"] is not None else "any number of"
-    line("descriptors", f"{files} ({limits['open_files_used'] if limits['open_files_used'] is not None else '?'} used here)")
-    line("mechanisms", ", ".join(name if there else f"no {name}" for name, there in mechanisms.items()))
+    line(
+        "descriptors",
+        f"{files} ({limits['open_files_used'] if limits['open_files_used'] is not None else '?'} "
+        f"used here)",
+    )
+    line(
+        "mechanisms",
+        ", ".join(name if there else f"no {name}" for name, there in mechanisms.items()),
+    )
     for problem in report["problems"]:
         found += ["", f"{problem['level']}: {problem['what']}", f"  remedy: {problem['remedy']}"]
     found += ["", "A worker can be started." if report["ok"] else "No worker can be started."]

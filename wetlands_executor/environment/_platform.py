@@ -1,8 +1,9 @@
 """Every platform difference of this sub-package, and nothing else.
 
-The layouts (which folders, which file names) are chosen by ``WINDOWS``, so that a test can look at the other platform's answer;
-calls into the operating system are chosen by ``sys.platform``, which the type checker understands. The Windows and macOS branches
-follow the documentation of conda, venv and cmd.exe and have never been run: this was written on Linux.
+The layouts (which folders, which file names) are chosen by ``WINDOWS``, so that a test can look at
+the other platform's answer; calls into the operating system are chosen by ``sys.platform``, which
+the type checker understands. The Windows and macOS branches follow the documentation of conda, venv
+and cmd.exe and have never been run: this was written on Linux.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ WINDOWS: bool = os.name == "nt"
 
 #: What a shell sets or counts for itself: never taken from it.
 SHELL_OWN: Final = frozenset({"_", "SHLVL", "PWD", "OLDPWD"})
-#: What changes how a shell starts: kept from the shell that we start, given to the worker all the same.
+#: What changes how a shell starts: kept from the shell that we start, given to the worker all the
+#: same.
 SHELL_STARTUP: Final = frozenset({"BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS"})
 
 # Seconds; poll() takes a C int of milliseconds.
@@ -47,11 +49,13 @@ _LONGEST_WAIT: Final = 2_000_000.0
 _LONGEST_ARGUMENT: Final = 100_000
 # Bytes of stderr that are kept.
 _TAIL: Final = 65536
-# Writes the variables of its own process, each ended by NUL. For the platforms whose `env` may not know `-0`.
+# Writes the variables of its own process, each ended by NUL. For the platforms whose `env` may not
+# know `-0`.
 _DUMP: Final = (
     "import os,sys\n"
     "d=getattr(os,'environb',None)\n"
-    "if d is None: d={k.encode('utf-8','surrogatepass'):v.encode('utf-8','surrogatepass') for k,v in os.environ.items()}\n"
+    "if d is None: d={k.encode('utf-8','surrogatepass'):v.encode('utf-8','surrogatepass') for k,v "
+    "in os.environ.items()}\n"
     "sys.stdout.buffer.write(b''.join(k+b'='+v+b'\\0' for k,v in d.items()))\n"
 )
 
@@ -81,7 +85,13 @@ def conda_path_dirs(prefix: str) -> list[str]:
     """Return what conda puts on PATH for a prefix, in its order (conda/activate.py, ``_get_path_dirs``)."""
     if not WINDOWS:
         return [os.path.join(prefix, "bin")]
-    parts = [("Library", "mingw-w64", "bin"), ("Library", "usr", "bin"), ("Library", "bin"), ("Scripts",), ("bin",)]
+    parts = [
+        ("Library", "mingw-w64", "bin"),
+        ("Library", "usr", "bin"),
+        ("Library", "bin"),
+        ("Scripts",),
+        ("bin",),
+    ]
     return [prefix, *(os.path.join(prefix, *part) for part in parts)]
 
 
@@ -91,7 +101,10 @@ def venv_path_dirs(prefix: str) -> list[str]:
 
 
 def python_path_dirs(python: str) -> list[str]:
-    """Return what belongs on PATH for a plain interpreter: its folder, on Windows also the folder of installed commands."""
+    """Return what belongs on PATH for a plain interpreter.
+
+    Its folder, on Windows also the folder of installed commands.
+    """
     folder = os.path.dirname(python)
     return [folder, os.path.join(folder, "Scripts")] if WINDOWS else [folder]
 
@@ -99,25 +112,42 @@ def python_path_dirs(python: str) -> list[str]:
 def interpreters(prefix: str) -> list[str]:
     """Return where the interpreter of a prefix can be, the usual place first."""
     if WINDOWS:  # conda and python.org: in the prefix; venv: in Scripts; msys2: in bin
-        return [os.path.join(prefix, *part) for part in (("python.exe",), ("Scripts", "python.exe"), ("bin", "python.exe"))]
+        return [
+            os.path.join(prefix, *part)
+            for part in (("python.exe",), ("Scripts", "python.exe"), ("bin", "python.exe"))
+        ]
     return [os.path.join(prefix, "bin", name) for name in ("python", "python3")]
 
 
 def prefix_of_interpreter(python: str) -> str:
-    """Return the prefix that an interpreter's place alone suggests: above ``bin`` or ``Scripts``, else its own folder."""
+    """Return the prefix that an interpreter's place alone suggests.
+
+    Above ``bin`` or ``Scripts``, else its own folder.
+    """
     folder = os.path.dirname(python)
-    return os.path.dirname(folder) if os.path.basename(folder).lower() in ("bin", "scripts") else folder
+    return (
+        os.path.dirname(folder)
+        if os.path.basename(folder).lower() in ("bin", "scripts")
+        else folder
+    )
 
 
 def is_executable(path: str) -> bool:
     """Tell whether a file can be started as a program."""
     if WINDOWS:  # os.access knows no execute permission there; the suffix decides
-        return os.path.isfile(path) and os.path.splitext(path)[1].lower() in (".exe", ".bat", ".cmd")
+        return os.path.isfile(path) and os.path.splitext(path)[1].lower() in (
+            ".exe",
+            ".bat",
+            ".cmd",
+        )
     return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def has_separator(text: str) -> bool:
-    """Tell whether a text is a path rather than a name: it has a separator, or on Windows a drive."""
+    """Tell whether a text is a path rather than a name.
+
+    It has a separator, or on Windows a drive.
+    """
     return bool(re.search(r"[\\/]|^[A-Za-z]:", text)) if WINDOWS else "/" in text
 
 
@@ -131,8 +161,13 @@ def common_roots() -> list[str]:
     names = ["miniconda3", "miniforge3", "mambaforge", "anaconda3"]
     roots = [os.path.join(os.path.expanduser("~"), name) for name in names]
     if WINDOWS:
-        folders = (os.environ.get("LOCALAPPDATA", ""), os.environ.get("PROGRAMDATA", r"C:\ProgramData"))
-        return roots + [os.path.join(folder, name) for folder in folders if folder for name in names]
+        folders = (
+            os.environ.get("LOCALAPPDATA", ""),
+            os.environ.get("PROGRAMDATA", r"C:\ProgramData"),
+        )
+        return roots + [
+            os.path.join(folder, name) for folder in folders if folder for name in names
+        ]
     return [*roots, "/opt/conda"]
 
 
@@ -152,38 +187,49 @@ def system_condarcs() -> list[str]:
 def lost_in_shell(name: str) -> bool:
     """Tell whether a variable that a shell did not give back was lost rather than unset.
 
-    A shell drops names that are no identifiers (``BASH_FUNC_f%%``, ``ProgramFiles(x86)``); macOS removes ``DYLD_*`` whenever a
-    program of the system, such as its shell, is started.
+    A shell drops names that are no identifiers (``BASH_FUNC_f%%``, ``ProgramFiles(x86)``); macOS
+    removes ``DYLD_*`` whenever a program of the system, such as its shell, is started.
     """
-    return not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or (sys.platform == "darwin" and name.startswith("DYLD_"))
+    return not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or (
+        sys.platform == "darwin" and name.startswith("DYLD_")
+    )
 
 
 def parse_dump(dump: bytes) -> dict[str, str]:
     """Return the variables of a dump: ``name=value``, each ended by NUL."""
     pairs = (record.split(b"=", 1) for record in dump.split(b"\0") if b"=" in record)
     if WINDOWS:  # _DUMP writes UTF-8 there
-        return {name.decode("utf-8", "surrogatepass").upper(): value.decode("utf-8", "surrogatepass") for name, value in pairs}
+        return {
+            name.decode("utf-8", "surrogatepass").upper(): value.decode("utf-8", "surrogatepass")
+            for name, value in pairs
+        }
     return {os.fsdecode(name): os.fsdecode(value) for name, value in pairs}
 
 
-def shell_program(python: str, scripts: Sequence[str], lines: str, token: str, startup: str = "") -> str:
+def shell_program(
+    python: str, scripts: Sequence[str], lines: str, token: str, startup: str = ""
+) -> str:
     """Return the text that runs scripts and lines in one POSIX shell and then writes the variables.
 
-    Standard output is kept on descriptor 9 and closed for the scripts, so that only our own marks and the dump reach it: a mark
-    is ``<token> <what>`` on a line of its own. What the scripts print goes to standard error. Paths and lines are quoted into the
-    text, because a sourced script shares (and may change) the positional parameters and the variables.
+    Standard output is kept on descriptor 9 and closed for the scripts, so that only our own marks
+    and the dump reach it: a mark is ``<token> <what>`` on a line of its own. What the scripts print
+    goes to standard error. Paths and lines are quoted into the text, because a sourced script
+    shares (and may change) the positional parameters and the variables.
 
     Args:
         python: an interpreter that can write its variables where ``env -0`` may not exist.
         scripts: absolute paths, in order.
         lines: further shell text, or empty.
         token: a word that no script can know.
-        startup: the host's BASH_ENV, for bash; it may define functions that the lines call, such as ``module``.
+        startup: the host's BASH_ENV, for bash; it may define functions that the lines call, such as
+            ``module``.
     """
     env = shutil.which("env") if sys.platform == "linux" else None
-    dump = f"{shlex.quote(env)} -0" if env else f"{shlex.quote(python)} -I -S -c {shlex.quote(_DUMP)}"
-    # `set +eu`: one script's strictness must not end the shell in the next. `command`: a script may define a function named
-    # printf.
+    dump = (
+        f"{shlex.quote(env)} -0" if env else f"{shlex.quote(python)} -I -S -c {shlex.quote(_DUMP)}"
+    )
+    # `set +eu`: one script's strictness must not end the shell in the next. `command`: a script may
+    # define a function named printf.
     mark = f"set +eu; command printf '%s %s\\n' {token}"
     text = ["exec 9>&1 1>&2"]
     for number, script in enumerate(scripts):
@@ -191,23 +237,36 @@ def shell_program(python: str, scripts: Sequence[str], lines: str, token: str, s
     if lines:
         text += _with_functions(lines, startup, mark)
         # Not `eval ... || exit`: on the left of `||` a `set -e` of the user would have no effect.
-        text += [f"{mark} lines >&9", f"eval {shlex.quote(lines)} 9>&-", "case $? in 0) ;; *) exit ;; esac"]
-    text += [f"{mark} dump >&9", f"{dump} >&9 || exit", f"command printf '\\n%s end\\n' {token} >&9", "exit 0"]
+        text += [
+            f"{mark} lines >&9",
+            f"eval {shlex.quote(lines)} 9>&-",
+            "case $? in 0) ;; *) exit ;; esac",
+        ]
+    text += [
+        f"{mark} dump >&9",
+        f"{dump} >&9 || exit",
+        f"command printf '\\n%s end\\n' {token} >&9",
+        "exit 0",
+    ]
     return "\n".join(text) + "\n"
 
 
 def _with_functions(lines: str, startup: str, mark: str) -> list[str]:
     """Return the text that defines the functions on which the lines may count, as in a script or a login shell of the host.
 
-    A startup file may set variables as well, and put its own folders before the environment's (BASH_ENV is often ``~/.bashrc``). So what
-    was exported before it is restored after it; what is new stays.
+    A startup file may set variables as well, and put its own folders before the environment's
+    (BASH_ENV is often ``~/.bashrc``). So what was exported before it is restored after it; what is
+    new stays.
     """
     sourced = []
     if startup:
         sourced.append((f"[ -r {shlex.quote(startup)} ]", shlex.quote(startup)))
     if re.search(r"(^|[\s;&|({])(module|ml)(\s|$)", lines):
         absent = "! command -v module >/dev/null 2>&1"
-        sourced += [(f'{absent} && [ -n "${name}" ] && [ -r "${name}/init/bash" ]', f'"${name}/init/bash"') for name in ("LMOD_PKG", "MODULESHOME")]
+        sourced += [
+            (f'{absent} && [ -n "${name}" ] && [ -r "${name}/init/bash" ]', f'"${name}/init/bash"')
+            for name in ("LMOD_PKG", "MODULESHOME")
+        ]
         sourced.append((f"{absent} && [ -r /etc/profile ]", "/etc/profile"))
     if not sourced:
         return []
@@ -217,7 +276,10 @@ def _with_functions(lines: str, startup: str, mark: str) -> list[str]:
 
 
 def batch_program(folder: str, python: str, scripts: Sequence[str], lines: str, token: str) -> str:
-    """Return the batch file that does for cmd.exe what ``shell_program`` does for a POSIX shell; other files go to ``folder``."""
+    """Return the batch file that does for cmd.exe what ``shell_program`` does for a POSIX shell.
+
+    Other files go to ``folder``.
+    """
 
     def quoted(path: str) -> str:
         return '"' + path.replace("%", "%%") + '"'
@@ -228,10 +290,20 @@ def batch_program(folder: str, python: str, scripts: Sequence[str], lines: str, 
     if lines:
         own = os.path.join(folder, "lines.bat")
         _write(own, "@echo off\n" + lines + "\n")
-        text += [f"echo {token} lines", f"call {quoted(own)} 1>&2", "if errorlevel 1 exit %errorlevel%"]
+        text += [
+            f"echo {token} lines",
+            f"call {quoted(own)} 1>&2",
+            "if errorlevel 1 exit %errorlevel%",
+        ]
     dump = os.path.join(folder, "dump.py")
     _write(dump, _DUMP)
-    text += [f"echo {token} dump", f"{quoted(python)} -I -S {quoted(dump)} || exit 1", "echo.", f"echo {token} end", "exit 0"]
+    text += [
+        f"echo {token} dump",
+        f"{quoted(python)} -I -S {quoted(dump)} || exit 1",
+        "echo.",
+        f"echo {token} end",
+        "exit 0",
+    ]
     return "\n".join(text) + "\n"
 
 
@@ -241,9 +313,18 @@ def _write(path: str, text: str) -> None:
 
 
 def run_shell(
-    python: str, scripts: Sequence[str], lines: str, token: str, env: Mapping[str, str], seconds: float, answered: re.Pattern[bytes]
+    python: str,
+    scripts: Sequence[str],
+    lines: str,
+    token: str,
+    env: Mapping[str, str],
+    seconds: float,
+    answered: re.Pattern[bytes],
 ) -> Finished:
-    """Run scripts and lines in one shell, in a process group of its own; see ``run_to_end``. Raises OSError if it cannot be started."""
+    """Run scripts and lines in one shell, in a process group of its own; see ``run_to_end``.
+
+    Raises OSError if it cannot be started.
+    """
     run = _run_batch if sys.platform == "win32" else _run_posix_shell
     return run(python, scripts, lines, token, env, seconds, answered)
 
@@ -282,7 +363,13 @@ def _run_posix_shell(
         return run_to_end([*shell, "-c", text], passed, seconds, answered)
     read, write = os.pipe()
     try:
-        return run_to_end([*shell, f"/dev/fd/{read}"], passed, seconds, answered, feed=(read, write, os.fsencode(text)))
+        return run_to_end(
+            [*shell, f"/dev/fd/{read}"],
+            passed,
+            seconds,
+            answered,
+            feed=(read, write, os.fsencode(text)),
+        )
     finally:
         os.close(read)
         os.close(write)
@@ -298,10 +385,13 @@ def run_to_end(
     linger: float | None = None,
     feed: tuple[int, int, bytes] | None = None,
 ) -> Finished:
-    """Run a process in a process group of its own until it ends, and read what it writes. Needs no file.
+    """Run a process in a process group of its own until it ends, and read what it writes.
 
-    Waits for the process and not for the end of its output: a daemon that it leaves behind may keep the pipes open. If it does not end in
-    time, or ends without the answer, its whole group is killed.
+    Needs no file.
+
+    Waits for the process and not for the end of its output: a daemon that it leaves behind may keep
+    the pipes open. If it does not end in time, or ends without the answer, its whole group is
+    killed.
 
     Args:
         argv: the command.
@@ -335,7 +425,8 @@ def _run_with_pipes(
     pidfd = -1
     try:
         if hasattr(os, "pidfd_open"):
-            with suppress(OSError):  # an old kernel, a sandbox; or it has ended, and the kernel has collected it
+            # an old kernel, a sandbox; or it has ended, and the kernel has collected it
+            with suppress(OSError):
                 pidfd = os.pidfd_open(process.pid)
         ended, out, err = _listen(process, pidfd, seconds, answered, linger, feed)
         if not ended or not answered.search(out):
@@ -362,7 +453,10 @@ def _listen(
     linger: float | None,
     feed: tuple[int, int, bytes] | None,
 ) -> tuple[bool, bytes, bytes]:
-    """Return whether a process has ended in time, and what it has written: all of stdout, the end of stderr."""
+    """Return whether a process has ended in time, and what it has written.
+
+    All of stdout, the end of stderr.
+    """
     assert process.stdout is not None
     assert process.stderr is not None
     out, err = process.stdout.fileno(), process.stderr.fileno()
@@ -389,7 +483,9 @@ def _listen(
                 ended = True
             elif feed and fd == feed[1]:
                 try:
-                    waiting = waiting[os.write(fd, waiting) :] if not event & POLLERR else waiting[:0]
+                    waiting = (
+                        waiting[os.write(fd, waiting) :] if not event & POLLERR else waiting[:0]
+                    )
                 except BlockingIOError:
                     continue
                 if not waiting:
@@ -420,13 +516,17 @@ def _take(fd: int, data: bytearray) -> bool:
 
 
 def _wait(process: subprocess.Popen[bytes], deadline: float) -> bool:
-    """Wait for the end of a process that has closed its output; True if it came in time. Where there is no pidfd."""
+    """Wait for the end of a process that has closed its output; True if it came in time.
+
+    Where there is no pidfd.
+    """
     try:
         process.wait(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         return False
     if process.returncode == 0 and not _collects_by_itself():
-        process.returncode = children.LOST  # `Popen.wait` says 0 as well if the status was thrown away
+        # `Popen.wait` says 0 as well if the status was thrown away
+        process.returncode = children.LOST
     return True
 
 
@@ -450,7 +550,15 @@ def _run_with_files(
         flags = 0
         if sys.platform == "win32":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        process = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err, creationflags=flags)
+        process = subprocess.Popen(
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            creationflags=flags,
+        )
         ended = True
         try:
             process.wait(timeout=seconds)
@@ -471,10 +579,13 @@ def _run_with_files(
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a process that leads its own group, and everything in that group."""
     if sys.platform == "win32":
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, check=False)
+        subprocess.run(
+            ["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, check=False
+        )
         process.kill()
     else:
-        # Race: the leader may have been reaped already; a group that still has members keeps its number, an empty one is gone.
+        # Race: the leader may have been reaped already; a group that still has members keeps its
+        # number, an empty one is gone.
         try:
             killpg(process.pid, SIGKILL)
         except (ProcessLookupError, PermissionError):  # macOS refuses where only zombies are left

@@ -1,11 +1,13 @@
 """The complete variables for a process of an environment, as activation would have left them.
 
-Owns the order of conda's activation (conda/activate.py) and the cache of its one expensive step, the shell. Any thread may enter.
+Owns the order of conda's activation (conda/activate.py) and the cache of its one expensive step,
+the shell. Any thread may enter.
 
-The order: the host's own activation is taken off; PATH and CONDA_* of the new prefix are put on; ``etc/conda/env_vars.d/*.json``;
-``conda-meta/state``, which overrides; ``etc/conda/activate.d/*`` sorted by name and then the caller's lines, in one shell.
-Without a script or a line no process is started. The host's ``deactivate.d`` scripts are not run: what its own activation has
-left is found by name and by value (``inherited.TABLE``).
+The order: the host's own activation is taken off; PATH and CONDA_* of the new prefix are put on;
+``etc/conda/env_vars.d/*.json``; ``conda-meta/state``, which overrides; ``etc/conda/activate.d/*``
+sorted by name and then the caller's lines, in one shell. Without a script or a line no process is
+started. The host's ``deactivate.d`` scripts are not run: what its own activation has left is found
+by name and by value (``inherited.TABLE``).
 """
 
 from __future__ import annotations
@@ -28,16 +30,21 @@ if TYPE_CHECKING:
 
 _UNSET: Final = "***unset***"
 
-#: Answers of the shell that are kept; a program that alternates between more than these pays a few milliseconds each time.
+#: Answers of the shell that are kept; a program that alternates between more than these pays a few
+#: milliseconds each time.
 CACHE_SIZE: Final = 32
 _Key = tuple[object, ...]
-# Least recently used first. No lock, which an exception from a signal handler could leave locked for the thread that starts workers: each
-# step here is harmless if another thread comes in between. Two first callers may both run the shell.
+# Least recently used first. No lock, which an exception from a signal handler could leave locked
+# for the thread that starts workers: each step here is harmless if another thread comes in between.
+# Two first callers may both run the shell.
 _cache: dict[_Key, dict[str, str]] = {}
 
 
 def activation(
-    env: Environment, extra_lines: Sequence[str] = (), environ: Mapping[str, str] | None = None, timeout: float = 60.0
+    env: Environment,
+    extra_lines: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
 ) -> dict[str, str]:
     """Return the complete variables for a process of an environment.
 
@@ -51,7 +58,8 @@ def activation(
         A dictionary of the caller's own.
 
     Raises:
-        ActivationError: a file cannot be read, or a script or line failed; the message names it and holds what it wrote.
+        ActivationError: a file cannot be read, or a script or line failed; the message names it and
+            holds what it wrote.
     """
     host = frozen.without_bundle(_platform.normalized(os.environ if environ is None else environ))
     base = host if env.kind == "current" else _before_scripts(env, host)
@@ -59,12 +67,18 @@ def activation(
     lines = tuple(extra_lines)
     if not scripts and not lines:
         return base
-    # The key holds all that the answer depends on. The JSON files are in it by their effect on `base`.
-    # Race: a script that changes between this look and its run is cached under the older look, which the next call does not
-    # match.
+    # The key holds all that the answer depends on. The JSON files are in it by their effect on
+    # `base`. Race: a script that changes between this look and its run is cached under the older
+    # look, which the next call does not match.
     startup = base.get("BASH_ENV", "") if lines else ""
     files = (*scripts, *([startup] if os.path.isfile(startup) else ()))
-    key = (env, lines, tuple(map(_fingerprint, files)), frozenset(base.items()), _cwd() if lines else "")
+    key = (
+        env,
+        lines,
+        tuple(map(_fingerprint, files)),
+        frozenset(base.items()),
+        _cwd() if lines else "",
+    )
     found = _cache.pop(key, None)
     if found is None:
         found = variables_after(env.label, str(env.python), scripts, lines, base, timeout)
@@ -95,20 +109,28 @@ def _before_scripts(env: Environment, host: Mapping[str, str]) -> dict[str, str]
         first = _platform.conda_path_dirs(prefix)
         default_env = _default_env(env)
         result.update(
-            CONDA_PREFIX=prefix, CONDA_SHLVL="1", CONDA_DEFAULT_ENV=default_env, CONDA_PROMPT_MODIFIER=f"({default_env}) "
+            CONDA_PREFIX=prefix,
+            CONDA_SHLVL="1",
+            CONDA_DEFAULT_ENV=default_env,
+            CONDA_PROMPT_MODIFIER=f"({default_env}) ",
         )
     result["PATH"] = os.pathsep.join([*first, *_path_without(host, first)])
     if env.kind in ("conda", "pixi"):
         for name, value in _declared(prefix, env.label).items():
             if value is None:
                 result.pop(name, None)
-            elif value != _UNSET:  # as conda: such an entry is as good as absent, a value of the host's stays
+            elif (
+                value != _UNSET
+            ):  # as conda: such an entry is as good as absent, a value of the host's stays
                 result[name] = value
     return result
 
 
 def _default_env(env: Environment) -> str:
-    """Return CONDA_DEFAULT_ENV by conda's rule: a name only where conda itself would find the environment by it."""
+    """Return CONDA_DEFAULT_ENV by conda's rule.
+
+    A name only where conda itself would find the environment by it.
+    """
     if env.kind == "pixi" or env.name == "base":
         return str(env.name)
     return env.prefix.name if env.prefix.parent.name == "envs" else str(env.prefix)
@@ -123,7 +145,9 @@ def _path_without(host: Mapping[str, str], new: Sequence[str]) -> list[str]:
         elif name == "VIRTUAL_ENV" and value:
             gone.update(map(_normal, _platform.venv_path_dirs(value)))
     path = host.get("PATH") or os.defpath
-    return [folder for folder in path.split(os.pathsep) if not folder or _normal(folder) not in gone]
+    return [
+        folder for folder in path.split(os.pathsep) if not folder or _normal(folder) not in gone
+    ]
 
 
 def _normal(folder: str) -> str:
@@ -131,7 +155,10 @@ def _normal(folder: str) -> str:
 
 
 def _declared(prefix: str, label: str) -> dict[str, str | None]:
-    """Return the variables that packages and ``conda env config vars`` declare; None is a variable to take away."""
+    """Return the variables that packages and ``conda env config vars`` declare.
+
+    None is a variable to take away.
+    """
     declared: dict[str, str | None] = {}
     folder = os.path.join(prefix, "etc", "conda", "env_vars.d")
     for name in _listed(folder):
@@ -140,7 +167,9 @@ def _declared(prefix: str, label: str) -> dict[str, str | None]:
     state = os.path.join(prefix, "conda-meta", "state")
     if os.path.exists(state):
         declared.update(_variables(state, "env_vars", label))
-    if all(name == name.upper() for name in declared) or (not _platform.WINDOWS and not forces_upper_case(prefix)):
+    if all(name == name.upper() for name in declared) or (
+        not _platform.WINDOWS and not forces_upper_case(prefix)
+    ):
         return declared
     return {name.upper(): value for name, value in declared.items()}
 
@@ -166,7 +195,9 @@ def _variables(file: str, member: str | None, label: str) -> dict[str, str | Non
         TypeError,
         AttributeError,
     ) as error:  # ValueError: no JSON; AttributeError: no object
-        raise ActivationError(f"activating {label}: {file!r} cannot be read as variables: {error}") from error
+        raise ActivationError(
+            f"activating {label}: {file!r} cannot be read as variables: {error}"
+        ) from error
     return result
 
 
@@ -176,11 +207,18 @@ def activation_scripts(env: Environment) -> list[str]:
         return []
     folder = os.path.join(str(env.prefix), "etc", "conda", "activate.d")
     suffix = _platform.script_suffix()
-    paths = [os.path.join(folder, name) for name in _listed(folder) if name.endswith(suffix) and not name.startswith(".")]
+    paths = [
+        os.path.join(folder, name)
+        for name in _listed(folder)
+        if name.endswith(suffix) and not name.startswith(".")
+    ]
     scripts = [path for path in paths if os.path.isfile(path)]
     for path in scripts:
         if not os.access(path, os.R_OK):
-            raise ActivationError(f"activating {env.label}: the script {path!r} cannot be read; correct its permissions")
+            raise ActivationError(
+                f"activating {env.label}: the script {path!r} cannot be read; "
+                f"correct its permissions"
+            )
     return scripts
 
 
@@ -190,7 +228,9 @@ def _listed(folder: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise ActivationError(f"the activation files in {folder!r} cannot be listed: {error}") from error
+        raise ActivationError(
+            f"the activation files in {folder!r} cannot be listed: {error}"
+        ) from error
 
 
 def _fingerprint(path: str) -> tuple[object, ...]:

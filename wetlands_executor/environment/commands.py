@@ -1,7 +1,9 @@
-"""Commands of the user's in an activated environment: what ``Environment.run`` and ``Environment.popen`` give to ``subprocess``.
+"""Commands of the user's in an activated environment.
 
-Owns the lookup of the command: ``subprocess`` would look on the *host's* PATH, and an argument such as ``python`` would start the
-wrong one.
+What ``Environment.run`` and ``Environment.popen`` give to ``subprocess``.
+
+Owns the lookup of the command: ``subprocess`` would look on the *host's* PATH, and an argument such
+as ``python`` would start the wrong one.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ def prepared(
 
     Args:
         environment: the environment.
-        argv: the command and its arguments; a lone string is a command without arguments, unless ``shell=True``.
+        argv: the command and its arguments; a lone string is a command without arguments, unless
+            ``shell=True``.
         activate: as for ``Environment.launch_spec``.
         options: the caller's keywords of ``subprocess``; not changed.
 
@@ -55,7 +58,10 @@ def prepared(
 
 
 def _found(environment: Environment, command: Argument, env: Mapping[str, str], folder: str) -> str:
-    """Return the path of a command; one without a separator is looked up on the environment's PATH."""
+    """Return the path of a command.
+
+    One without a separator is looked up on the environment's PATH.
+    """
     text = os.fsdecode(command)
     if _platform.has_separator(text):
         if not os.path.exists(os.path.join(folder, text)) and (not folder or os.path.isdir(folder)):
@@ -63,5 +69,7 @@ def _found(environment: Environment, command: Argument, env: Mapping[str, str], 
         return text
     found = shutil.which(text, path=env.get("PATH", os.defpath))
     if found is None:
-        raise FileNotFoundError(errno.ENOENT, f"no such command on the PATH of {environment.label}", text)
+        raise FileNotFoundError(
+            errno.ENOENT, f"no such command on the PATH of {environment.label}", text
+        )
     return os.path.abspath(found)

@@ -1,7 +1,8 @@
 """What conda's and mamba's settings files say of environments, read without a YAML library.
 
-Owns the search path of ``.condarc`` and ``.mambarc`` and the little of YAML that a list of folders and a switch need: block lists, flow
-lists, one string, quotes and comments. Anything it does not understand counts as not being there; nothing here raises.
+Owns the search path of ``.condarc`` and ``.mambarc`` and the little of YAML that a list of folders
+and a switch need: block lists, flow lists, one string, quotes and comments. Anything it does not
+understand counts as not being there; nothing here raises.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 # conda calls the setting by both names.
-_KEY: Final = re.compile(r"""(?P<quote>["']?)(?:envs_dirs|envs_path)(?P=quote)[ \t]*:(?:[ \t]+(?P<rest>.*))?$""")
-_UPPER: Final = re.compile(r"""(?P<quote>["']?)envvars_force_uppercase(?P=quote)[ \t]*:[ \t]+(?P<rest>.+)$""")
+_KEY: Final = re.compile(
+    r"""(?P<quote>["']?)(?:envs_dirs|envs_path)(?P=quote)[ \t]*:(?:[ \t]+(?P<rest>.*))?$"""
+)
+_UPPER: Final = re.compile(
+    r"""(?P<quote>["']?)envvars_force_uppercase(?P=quote)[ \t]*:[ \t]+(?P<rest>.+)$"""
+)
 _FALSE: Final = frozenset({"false", "no", "off", "n", "0"})
 _ITEM: Final = re.compile(r"[ \t]*-(?:[ \t]+(?P<rest>.*))?$")
 _ESCAPES: Final = {
@@ -43,9 +48,10 @@ def expand(path: str) -> str:
 def settings_files(roots: Iterable[str]) -> list[str]:
     """Return the settings files that exist, the most important first.
 
-    The order is mamba's (libmamba/src/api/configuration.cpp), from its end: ``$MAMBARC``, the user's ``.mambarc``, and then conda's
-    (conda/base/constants.py, ``SEARCH_PATH``): ``$CONDARC``, the active prefix, the user's home, ``~/.conda``, ``~/.config/conda``, the
-    root prefixes, the machine. Conda itself does not read mamba's.
+    The order is mamba's (libmamba/src/api/configuration.cpp), from its end: ``$MAMBARC``, the
+    user's ``.mambarc``, and then conda's (conda/base/constants.py, ``SEARCH_PATH``): ``$CONDARC``,
+    the active prefix, the user's home, ``~/.conda``, ``~/.config/conda``, the root prefixes, the
+    machine. Conda itself does not read mamba's.
 
     Args:
         roots: root prefixes of conda installations.
@@ -57,7 +63,11 @@ def settings_files(roots: Iterable[str]) -> list[str]:
     files: list[str] = []
     for folder in folders:
         files += [*_files_in(folder, "conda"), os.path.join(folder, ".mambarc")]
-    for folder in (*([os.path.join(settings, "conda")] if settings else ()), os.path.join(config, "conda"), os.path.join(home, ".conda")):
+    for folder in (
+        *([os.path.join(settings, "conda")] if settings else ()),
+        os.path.join(config, "conda"),
+        os.path.join(home, ".conda"),
+    ):
         files += _files_in(folder, "conda")
     files.append(os.path.join(home, ".condarc"))
     active = os.environ.get("CONDA_PREFIX", "")
@@ -79,22 +89,32 @@ def _files_in(folder: str, manager: str) -> list[str]:
     files = [os.path.join(folder, f".{manager}rc"), os.path.join(folder, f"{manager}rc")]
     more = os.path.join(folder, f"{manager}rc.d")
     try:
-        files += sorted(os.path.join(more, name) for name in os.listdir(more) if name.endswith((".yml", ".yaml")))
+        files += sorted(
+            os.path.join(more, name)
+            for name in os.listdir(more)
+            if name.endswith((".yml", ".yaml"))
+        )
     except OSError:  # no such folder, or not ours to read
         pass
     return files
 
 
 def forces_upper_case(prefix: str) -> bool:
-    """Return what ``envvars_force_uppercase`` says: True unless a settings file, the most important first, says otherwise.
+    """Return what ``envvars_force_uppercase`` says.
+
+    True unless a settings file, the most important first, says otherwise.
 
     Args:
-        prefix: of the environment that is activated; its own settings count, as they would after ``conda activate``.
+        prefix: of the environment that is activated; its own settings count, as they would after
+            ``conda activate``.
     """
     value = os.environ.get("CONDA_ENVVARS_FORCE_UPPERCASE", "")
     if value:
         return value.strip().lower() not in _FALSE
-    roots = [os.environ.get("MAMBA_ROOT_PREFIX", ""), os.path.dirname(os.path.dirname(os.environ.get("CONDA_EXE", "")))]
+    roots = [
+        os.environ.get("MAMBA_ROOT_PREFIX", ""),
+        os.path.dirname(os.path.dirname(os.environ.get("CONDA_EXE", ""))),
+    ]
     for file in [*_files_in(prefix, "conda"), *settings_files(filter(None, roots))]:
         for line in _text_of(file).splitlines():
             match = _UPPER.match(line)
@@ -104,7 +124,10 @@ def forces_upper_case(prefix: str) -> bool:
 
 
 def envs_dirs(file: str) -> list[str]:
-    """Return the folders of environments that one settings file names, expanded; none if it cannot be read."""
+    """Return the folders of environments that one settings file names, expanded.
+
+    None if it cannot be read.
+    """
     return [expand(folder) for folder in parse_envs_dirs(_text_of(file))]
 
 
@@ -125,7 +148,11 @@ def parse_envs_dirs(text: str) -> list[str]:
             continue
         rest = (match["rest"] or "").strip()
         if rest.startswith("["):
-            return [value for value in _flow("\n".join([rest[1:], *lines[number + 1 :]])) if value not in _NULLS]
+            return [
+                value
+                for value in _flow("\n".join([rest[1:], *lines[number + 1 :]]))
+                if value not in _NULLS
+            ]
         if rest and not rest.startswith("#"):
             return [value for value in _scalar(rest).split(os.pathsep) if value not in _NULLS]
         return [value for value in _block(lines[number + 1 :]) if value not in _NULLS]
@@ -166,7 +193,10 @@ def _flow(text: str) -> Iterator[str]:
 
 
 def _scalar(text: str) -> str:
-    """Return the value of a string that stands alone on its line: quoted, or plain up to a comment."""
+    """Return the value of a string that stands alone on its line.
+
+    Quoted, or plain up to a comment.
+    """
     if text[:1] in ("'", '"'):
         return _quoted(text, 0)[0]
     if text.startswith("#"):
@@ -186,7 +216,9 @@ def _quoted(text: str, start: int) -> tuple[str, int]:
             else:
                 return "".join(value), position + 1
         elif character == "\\" and quote == '"':
-            escape = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL).match(text, position)
+            escape = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL).match(
+                text, position
+            )
             if escape is None:
                 return "".join(value), len(text)
             code = escape[1] or escape[2]

@@ -1,12 +1,12 @@
 """Host programs that are no Python interpreter: frozen ones, and programs that embed Python.
 
-Owns what differs in such a program: which interpreter ``env=None`` stands for, which variables belong
-to the bundle and must not reach other programs, and which modules exist in the bundle only. Any thread
-may enter; the only state is caches of facts that do not change while a process lives.
+Owns what differs in such a program: which interpreter ``env=None`` stands for, which variables
+belong to the bundle and must not reach other programs, and which modules exist in the bundle only.
+Any thread may enter; the only state is caches of facts that do not change while a process lives.
 
 Sources: PyInstaller's manual ("Run-time Information", "Launching external programs from the frozen
-application"); ``sys.frozen`` is set by PyInstaller, cx_Freeze, py2exe and py2app, ``__compiled__`` by
-Nuitka. Only PyInstaller's bundles on Linux have been run.
+application"); ``sys.frozen`` is set by PyInstaller, cx_Freeze, py2exe and py2app, ``__compiled__``
+by Nuitka. Only PyInstaller's bundles on Linux have been run.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from typing import Final
 from wetlands_executor.errors import EnvironmentNotFoundError
 
 #: Names of programs that take ``-c``; without folder and without ``.exe``.
-_INTERPRETER: Final = re.compile(r"\.?(python|pypy|graalpy|hython|mayapy)[a-z]{0,2}[\d.]*[a-z]{0,2}([-_.].*)?")
+_INTERPRETER: Final = re.compile(
+    r"\.?(python|pypy|graalpy|hython|mayapy)[a-z]{0,2}[\d.]*[a-z]{0,2}([-_.].*)?"
+)
 #: What PyInstaller's boot loader tells its own child processes.
 _OF_BOOTLOADER: Final = re.compile(r"_PYI_.*|_MEIPASS2?")
 #: Where the boot loader puts the bundle's folder first; the original value stands in ``NAME_ORIG``.
 LIBRARY_PATHS: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LIBPATH")
-#: Written by the PyInstaller hook: top-level names that were installed packages when the bundle was made.
+#: Written by the PyInstaller hook: top-level names that were installed packages when the bundle was
+#: made.
 INSTALLED: Final = "frozen-packages.txt"
 
 
@@ -43,14 +46,17 @@ def bundle_folder() -> str | None:
     folder = getattr(sys, "_MEIPASS", None)
     if isinstance(folder, str):
         return folder
-    return os.path.dirname(os.path.abspath(sys.executable)) if is_frozen() and sys.executable else None
+    return (
+        os.path.dirname(os.path.abspath(sys.executable)) if is_frozen() and sys.executable else None
+    )
 
 
 def interpreter() -> str:
     """Return the interpreter that ``env=None`` stands for.
 
-    In a program that is no interpreter, starting ``sys.executable`` would start the program again. It is
-    the executable that ``multiprocessing`` was given (``multiprocessing.set_executable``) then.
+    In a program that is no interpreter, starting ``sys.executable`` would start the program again.
+    It is the executable that ``multiprocessing`` was given (``multiprocessing.set_executable``)
+    then.
 
     Raises:
         EnvironmentNotFoundError: there is none; the message says why and what to do.
@@ -58,25 +64,38 @@ def interpreter() -> str:
     own = sys.executable or ""
     frozen = is_frozen()
     # py2app sets sys.frozen to "macosx_app" and ships an interpreter as sys.executable.
-    if own and (not frozen or getattr(sys, "frozen", None) == "macosx_app") and _is_interpreter(own):
+    if (
+        own
+        and (not frozen or getattr(sys, "frozen", None) == "macosx_app")
+        and _is_interpreter(own)
+    ):
         return own
     chosen = _multiprocessing_executable()
     if chosen is not None and not _same_file(chosen, own):
         if not os.path.isfile(chosen):
             raise EnvironmentNotFoundError(
-                f"multiprocessing.set_executable() was given {chosen!r}, and there is no such file: "
+                f"multiprocessing.set_executable() was given {chosen!r}, and there is no such "
+                f"file: "
                 "give it the path of a Python interpreter"
             )
         return chosen
     if not own:
         what = "this program has no interpreter of its own (sys.executable is empty)"
     elif frozen:
-        what = f"this program is frozen: {own!r} is the program itself and no Python interpreter, so it would only start again"
+        what = (
+            f"this program is frozen: {own!r} is the program itself and no Python interpreter, so "
+            f"it would only start again"
+        )
     else:
-        what = f"this program embeds Python: {own!r} is no Python interpreter, so it would only start again"
+        what = (
+            f"this program embeds Python: {own!r} is no Python interpreter, so it would only "
+            f"start again"
+        )
     raise EnvironmentNotFoundError(
-        f"env=None stands for the interpreter of this program, and {what}. Name an environment (its name, its "
-        "prefix, or the path of an interpreter), or call multiprocessing.set_executable(path) before"
+        f"env=None stands for the interpreter of this program, and {what}. Name an environment "
+        f"(its name, its "
+        "prefix, or the path of an interpreter), or call multiprocessing.set_executable(path) "
+        "before"
     )
 
 
@@ -95,7 +114,9 @@ def _multiprocessing_executable() -> str | None:
 
 
 def _same_file(first: str, second: str) -> bool:
-    if os.path.normcase(os.path.abspath(first)) == os.path.normcase(os.path.abspath(second or os.curdir)):
+    if os.path.normcase(os.path.abspath(first)) == os.path.normcase(
+        os.path.abspath(second or os.curdir)
+    ):
         return True
     try:
         return os.path.samefile(first, second)
@@ -106,16 +127,18 @@ def _same_file(first: str, second: str) -> bool:
 def without_bundle(variables: Mapping[str, str]) -> dict[str, str]:
     """Return variables as they were before the frozen program changed them for itself.
 
-    What the boot loader tells its own children is removed; library paths get the value they had; of other
-    variables, values that point into the bundle are removed, and such entries of lists of folders.
-    In a program that is not frozen this is a copy.
+    What the boot loader tells its own children is removed; library paths get the value they had; of
+    other variables, values that point into the bundle are removed, and such entries of lists of
+    folders. In a program that is not frozen this is a copy.
     """
     folder = bundle_folder() if is_frozen() else None
     if folder is None:
         return dict(variables)
     kept: dict[str, str] = {}
     for name, value in variables.items():
-        if _OF_BOOTLOADER.fullmatch(name) or (name.endswith("_ORIG") and name[:-5] in LIBRARY_PATHS):
+        if _OF_BOOTLOADER.fullmatch(name) or (
+            name.endswith("_ORIG") and name[:-5] in LIBRARY_PATHS
+        ):
             continue
         left = _outside(value, folder)
         if not left and name in LIBRARY_PATHS:
@@ -151,8 +174,8 @@ def in_bundle(path: str) -> bool:
 def is_private(module: str) -> bool:
     """Return True if a module exists in the bundle of this program only, so that its code has to travel.
 
-    Other environments have the standard library, and may have the packages that were installed where the
-    bundle was made: those are named, as in a program that is not frozen.
+    Other environments have the standard library, and may have the packages that were installed
+    where the bundle was made: those are named, as in a program that is not frozen.
 
     Args:
         module: dotted name of an imported module.
@@ -160,7 +183,11 @@ def is_private(module: str) -> bool:
     if not is_frozen():
         return False
     top = module.partition(".")[0]
-    return top not in sys.stdlib_module_names and top not in ("wetlands_executor", "cloudpickle") and not _is_installed(top)
+    return (
+        top not in sys.stdlib_module_names
+        and top not in ("wetlands_executor", "cloudpickle")
+        and not _is_installed(top)
+    )
 
 
 @functools.lru_cache(maxsize=1024)
@@ -170,7 +197,8 @@ def _is_installed(top: str) -> bool:
     names = _names_of_build()
     if names is not None:
         return top in names
-    # Made without our hook: what has metadata, or code in C, is a package and not part of the program.
+    # Made without our hook: what has metadata, or code in C, is a package and not part of the
+    # program.
     if top in metadata.packages_distributions():
         return True
     for name, module in list(sys.modules.items()):

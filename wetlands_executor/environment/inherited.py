@@ -1,7 +1,8 @@
 """Which variables of the host another environment does not inherit, and why: one table.
 
-Owns ``TABLE``, which ``docs/environments.md`` repeats (a test compares the two), and its application. Reads the files in which the
-host's active conda environment declares variables; starts no process. Any thread may enter; nothing is kept between two calls.
+Owns ``TABLE``, which ``docs/environments.md`` repeats (a test compares the two), and its
+application. Reads the files in which the host's active conda environment declares variables; starts
+no process. Any thread may enter; nothing is kept between two calls.
 """
 
 from __future__ import annotations
@@ -45,45 +46,80 @@ TABLE: Final = (
         "",
         "they say where the host's Python has its libraries; another one would load those, or none",
     ),
-    Removal(("PYTHONUSERBASE",), "", "packages that were installed for the user of the host's Python would be imported"),
     Removal(
-        ("_PYTHON_SYSCONFIGDATA_NAME", "_CONDA_PYTHON_SYSCONFIGDATA_NAME", "_PYTHON_HOST_PLATFORM", "_PYTHON_PROJECT_BASE"),
+        ("PYTHONUSERBASE",),
         "",
-        "compilers of the host's environment set them; `sysconfig` of another Python does not find that module",
+        "packages that were installed for the user of the host's Python would be imported",
+    ),
+    Removal(
+        (
+            "_PYTHON_SYSCONFIGDATA_NAME",
+            "_CONDA_PYTHON_SYSCONFIGDATA_NAME",
+            "_PYTHON_HOST_PLATFORM",
+            "_PYTHON_PROJECT_BASE",
+        ),
+        "",
+        "compilers of the host's environment set them; `sysconfig` of another Python does not "
+        "find that module",
     ),
     Removal(("PYTHON_GIL",), "", "a Python that was built with the lock refuses to start with 0"),
     Removal(
-        ("PYTHONINSPECT", "PYTHONSTARTUP"), "", "they are meant for the interactive session of the host, whose modules they may import"
+        ("PYTHONINSPECT", "PYTHONSTARTUP"),
+        "",
+        "they are meant for the interactive session of the host, whose modules they may import",
     ),
-    Removal(("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "_OLD_VIRTUAL_*"), "", "they say that a virtual environment of the host is active"),
+    Removal(
+        ("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "_OLD_VIRTUAL_*"),
+        "",
+        "they say that a virtual environment of the host is active",
+    ),
     Removal(
         (
-            "CONDA_PREFIX", "CONDA_PREFIX_*", "CONDA_DEFAULT_ENV", "CONDA_PROMPT_MODIFIER", "CONDA_SHLVL", "CONDA_STACKED_*",
+            "CONDA_PREFIX",
+            "CONDA_PREFIX_*",
+            "CONDA_DEFAULT_ENV",
+            "CONDA_PROMPT_MODIFIER",
+            "CONDA_SHLVL",
+            "CONDA_STACKED_*",
             "__CONDA_SHLVL_*",
         ),
         "",
         "they say that a conda environment of the host is active",
     ),
     Removal(
-        ("PIXI_PROJECT_*", "PIXI_WORKSPACE_*", "PIXI_ENVIRONMENT_*", "PIXI_IN_SHELL", "PIXI_PROMPT"),
+        (
+            "PIXI_PROJECT_*",
+            "PIXI_WORKSPACE_*",
+            "PIXI_ENVIRONMENT_*",
+            "PIXI_IN_SHELL",
+            "PIXI_PROMPT",
+        ),
         "",
         "they say that a pixi project of the host is active",
     ),
     Removal(
         ("MPLBACKEND",),
         _NO_BACKEND,
-        "a notebook's kernel or an IDE sets it to a module of its own (`module://...`), without which pyplot cannot be imported",
+        "a notebook's kernel or an IDE sets it to a module of its own (`module://...`), without "
+        "which pyplot cannot be imported",
     ),
-    Removal(("*",), _DECLARED, "`conda env config vars` and packages set it for that environment; deactivation takes it back"),
+    Removal(
+        ("*",),
+        _DECLARED,
+        "`conda env config vars` and packages set it for that environment; "
+        "deactivation takes it back",
+    ),
     Removal(
         ("*",),
         _IN_HOST,
-        "activation scripts and libraries of the host set it for their own data, certificates, plugins and headers; other entries of a "
+        "activation scripts and libraries of the host set it for their own data, certificates, "
+        "plugins and headers; other entries of a "
         "list stay",
     ),
 )
 
-#: Never judged by their values: they say where managers, homes and temporary files are. ``PATH`` has rules of its own.
+#: Never judged by their values: they say where managers, homes and temporary files are. ``PATH``
+#: has rules of its own.
 KEPT: Final = (
     "PATH", "HOME", "PWD", "OLDPWD", "SHELL", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "_",
     "CONDA_EXE", "CONDA_PYTHON_EXE", "CONDA_BAT", "CONDA_ROOT", "_CONDA_EXE", "_CONDA_ROOT", "_CE_CONDA", "_CE_M", "CONDARC",
@@ -91,14 +127,16 @@ KEPT: Final = (
     "PIXI_HOME", "PIXI_EXE", "PIXI_CACHE_DIR",
 )  # fmt: skip
 
-# Backends of matplotlib that need no notebook (matplotlib.backends.backend_registry); names are compared in lower case.
+# Backends of matplotlib that need no notebook (matplotlib.backends.backend_registry); names are
+# compared in lower case.
 _BACKENDS: Final = frozenset(
     [
         "agg", "cairo", "gtk3agg", "gtk3cairo", "gtk4agg", "gtk4cairo", "macosx", "pdf", "pgf", "ps", "qt5agg", "qt5cairo", "qtagg",
         "qtcairo", "svg", "template", "tkagg", "tkcairo", "webagg", "wx", "wxagg", "wxcairo",
     ]
 )  # fmt: skip
-# What a virtual environment consists of. Its folder may be that of the project, whose data are not part of it.
+# What a virtual environment consists of. Its folder may be that of the project, whose data are not
+# part of it.
 _VENV_PARTS: Final = ("bin", "etc", "include", "lib", "lib64", "share", "Include", "Lib", "Scripts")
 # Within a root prefix lie the other environments and the manager's cache.
 _NOT_OF_A_ROOT: Final = ("envs", "pkgs")
@@ -108,7 +146,9 @@ _ENDS: Final = r"\s:;=,'\")\]}|"
 
 
 def without_leaks(environ: Mapping[str, str], prefix: str = "") -> dict[str, str]:
-    """Return variables without what belongs to the host's interpreter or its active environment; PATH is not touched.
+    """Return variables without what belongs to the host's interpreter or its active environment.
+
+    PATH is not touched.
 
     Args:
         environ: the host's variables.
@@ -124,14 +164,19 @@ def without_leaks(environ: Mapping[str, str], prefix: str = "") -> dict[str, str
     return result
 
 
-def _judged(name: str, value: str, folders: _Folders, declared: Mapping[str, tuple[str, str | None]]) -> str | None:
+def _judged(
+    name: str, value: str, folders: _Folders, declared: Mapping[str, tuple[str, str | None]]
+) -> str | None:
     """Return what is left of a variable, None if it is removed."""
     for names, when, _ in TABLE:
         if not any(fnmatchcase(name, pattern) for pattern in names):
             continue
         if not when:
             return None
-        if when == _NO_BACKEND and value.lower().removeprefix("module://matplotlib.backends.backend_") not in _BACKENDS:
+        if (
+            when == _NO_BACKEND
+            and value.lower().removeprefix("module://matplotlib.backends.backend_") not in _BACKENDS
+        ):
             return None
         if when == _DECLARED and name in declared and declared[name][0] == value:
             previous = declared[name][1]
@@ -163,33 +208,58 @@ class _Folders:
         for place in filter(None, places):
             found.update((_normal(os.path.join(place, part)), False) for part in _VENV_PARTS)
         # For a Python that belongs to no environment.
-        libraries = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), getattr(sys.modules.get("site"), "USER_SITE", None)]
+        libraries = [
+            sysconfig.get_path("purelib"),
+            sysconfig.get_path("platlib"),
+            getattr(sys.modules.get("site"), "USER_SITE", None),
+        ]
         found.update((_normal(folder), False) for folder in libraries if folder)
         for folder in list(found):
             real = _normal(os.path.realpath(folder))
             found.setdefault(real, found[folder])
         own = {self._own, _normal(os.path.realpath(self._own))} if self._own else set()
-        self._folders = {folder: whole for folder, whole in found.items() if folder not in own and len(folder) > 1}
-        within = "|".join(re.escape(folder) for folder in sorted(self._folders, key=len, reverse=True))
+        self._folders = {
+            folder: whole
+            for folder, whole in found.items()
+            if folder not in own and len(folder) > 1
+        }
+        within = "|".join(
+            re.escape(folder) for folder in sorted(self._folders, key=len, reverse=True)
+        )
         flags = re.IGNORECASE if _platform.WINDOWS else 0
-        # At the beginning of a word, behind an option (`-I/prefix/include`), `=` or a scheme (`file:///prefix`); not in `/data/prefix`.
+        # At the beginning of a word, behind an option (`-I/prefix/include`), `=` or a scheme
+        # (`file:///prefix`); not in `/data/prefix`.
         start = r"(?:^|(?<=[\s:;=,'\"(\[{|@!])|(?<=://)|(?<!\S)-[A-Za-z]{1,12})"
-        self._mentions = re.compile(rf"{start}({within})(?=$|[{_SEPARATORS}{_ENDS}])([^{_ENDS}]*)", flags) if within else None
+        self._mentions = (
+            re.compile(rf"{start}({within})(?=$|[{_SEPARATORS}{_ENDS}])([^{_ENDS}]*)", flags)
+            if within
+            else None
+        )
 
     def cleared(self, value: str, name: str) -> str | None:
-        """Return a value without the entries that point into these folders; None if nothing sensible is left."""
+        """Return a value without the entries that point into these folders.
+
+        None if nothing sensible is left.
+        """
         if not self._points(value):
             return value
         separator = r"[\s:]" if name == "LD_PRELOAD" else re.escape(os.pathsep)
         entries = re.split(separator, value)
         left = [entry for entry in entries if not self._points(entry)]
-        # Words with options or without a list (`-O2 -isystem /prefix/include`) have no entries that could stand alone.
-        if not any(left) or any(not os.path.isabs(entry) for entry in entries if entry) or len(entries) == 1:
+        # Words with options or without a list (`-O2 -isystem /prefix/include`) have no entries that
+        # could stand alone.
+        if (
+            not any(left)
+            or any(not os.path.isabs(entry) for entry in entries if entry)
+            or len(entries) == 1
+        ):
             return None
         return os.pathsep.join(left)
 
     def _points(self, value: str) -> bool:
-        return self._mentions is not None and any(self._is_host(match[1], match[2]) for match in self._mentions.finditer(value))
+        return self._mentions is not None and any(
+            self._is_host(match[1], match[2]) for match in self._mentions.finditer(value)
+        )
 
     def _is_host(self, folder: str, rest: str) -> bool:
         path = _normal(folder + rest)
@@ -210,9 +280,12 @@ def _normal(folder: str) -> str:
 
 
 def _declared(environ: Mapping[str, str], prefix: str) -> dict[str, tuple[str, str | None]]:
-    """Return the variables that the host's active conda environment declares: value, and what conda has kept of the time before.
+    """Return the variables that the host's active conda environment declares.
 
-    Conda keeps a variable's previous value as ``__CONDA_SHLVL_<level before>_NAME`` (conda/activate.py).
+    Value, and what conda has kept of the time before.
+
+    Conda keeps a variable's previous value as ``__CONDA_SHLVL_<level before>_NAME``
+    (conda/activate.py).
     """
     active = environ.get("CONDA_PREFIX", "")
     if not active or os.path.realpath(active) == os.path.realpath(prefix or os.curdir):
@@ -220,7 +293,11 @@ def _declared(environ: Mapping[str, str], prefix: str) -> dict[str, tuple[str, s
     files = []
     folder = os.path.join(active, "etc", "conda", "env_vars.d")
     try:
-        files += [(os.path.join(folder, name), None) for name in sorted(os.listdir(folder)) if name.endswith(".json")]
+        files += [
+            (os.path.join(folder, name), None)
+            for name in sorted(os.listdir(folder))
+            if name.endswith(".json")
+        ]
     except OSError:  # nothing is declared there, or it is not ours to read
         pass
     found: dict[str, str] = {}
@@ -236,13 +313,20 @@ def _declared(environ: Mapping[str, str], prefix: str) -> dict[str, tuple[str, s
 
 
 def _texts(file: str, member: str | None) -> Iterable[tuple[str, str]]:
-    """Yield the names and values of one JSON file. One that cannot be read declares nothing: it is the host's, not the one in use."""
+    """Yield the names and values of one JSON file.
+
+    One that cannot be read declares nothing: it is the host's, not the one in use.
+    """
     try:
         with open(file, encoding="utf-8") as stream:
             content = json.load(stream)
         if member is not None:
             content = content.get(member) or {}
-        return [(_platform_name(name), str(value)) for name, value in content.items() if value is not None]
+        return [
+            (_platform_name(name), str(value))
+            for name, value in content.items()
+            if value is not None
+        ]
     except (OSError, ValueError, AttributeError):
         return []
 

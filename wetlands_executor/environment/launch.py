@@ -1,7 +1,7 @@
 """How a process of an environment is launched: argument vector, variables, folder.
 
-Owns the checks of what a caller adds (``activate=``, ``cwd=``, ``worker_env=``), so that a mistake is reported where it was made
-and not by a process that does not come up.
+Owns the checks of what a caller adds (``activate=``, ``cwd=``, ``worker_env=``), so that a mistake
+is reported where it was made and not by a process that does not come up.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class LaunchSpec:
     """All that starting an interpreter of an environment takes.
 
     Attributes:
-        argv: the interpreter's path, and for this very environment the options of this interpreter (-O, -W, -X, ...); the caller
-            appends arguments of its own.
+        argv: the interpreter's path, and for this very environment the options of this interpreter
+            (-O, -W, -X, ...); the caller appends arguments of its own.
         env: the complete variables of the process.
         cwd: absolute path of its folder; None stands for that of the host at the time.
         environment: whose interpreter it is.
@@ -50,14 +50,19 @@ def launch_spec(
     own = checked_variables(worker_env, "worker_env")
     env = variables(environment, activate)
     env.update(own)
-    return LaunchSpec((str(environment.python), *own_options(environment)), env, folder, environment)
+    return LaunchSpec(
+        (str(environment.python), *own_options(environment)), env, folder, environment
+    )
 
 
 def own_options(environment: Environment) -> list[str]:
-    """Return the options with which this interpreter was started, if the environment is its own: none for another.
+    """Return the options with which this interpreter was started, if the environment is its own.
 
-    As ``multiprocessing`` does it for its children; the standard library has this function for that purpose, under a private name.
-    The flags of a frozen program are its boot loader's, and say nothing of the interpreter that it names.
+    None for another.
+
+    As ``multiprocessing`` does it for its children; the standard library has this function for that
+    purpose, under a private name. The flags of a frozen program are its boot loader's, and say
+    nothing of the interpreter that it names.
     """
     if environment.kind != "current" or frozen.is_frozen():
         return []
@@ -70,7 +75,8 @@ def variables(environment: Environment, activate: bool | Sequence[str]) -> dict[
 
     Args:
         environment: the environment.
-        activate: True to activate it, False to leave PATH as it is, or shell lines to run after its activation scripts.
+        activate: True to activate it, False to leave PATH as it is, or shell lines to run after its
+            activation scripts.
     """
     lines = checked_lines(activate)
     if lines is not None:
@@ -85,7 +91,8 @@ def checked_lines(activate: bool | Sequence[str]) -> tuple[str, ...] | None:
         return () if activate else None
     if isinstance(activate, (str, bytes)) or not isinstance(activate, Sequence):
         raise TypeError(
-            f"activate={activate!r}: True, False or a sequence of shell lines is expected, for example activate=[{activate!r}]"
+            f"activate={activate!r}: True, False or a sequence of shell lines is expected, for "
+            f"example activate=[{activate!r}]"
         )
     for line in activate:
         if not isinstance(line, str):
@@ -96,18 +103,30 @@ def checked_lines(activate: bool | Sequence[str]) -> tuple[str, ...] | None:
 
 
 def checked_variables(given: Mapping[str, str] | None, argument: str) -> dict[str, str]:
-    """Return variables that a process can have; an error names the variable, never its value, which may be a secret."""
+    """Return variables that a process can have.
+
+    An error names the variable, never its value, which may be a secret.
+    """
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise TypeError(f"{argument} must be a mapping of names to values, not {type(given).__name__}")
+        raise TypeError(
+            f"{argument} must be a mapping of names to values, not {type(given).__name__}"
+        )
     for name, value in given.items():
         if not isinstance(name, str):
-            raise TypeError(f"{argument}: the name {name!r} must be a str, not {type(name).__name__}")
+            raise TypeError(
+                f"{argument}: the name {name!r} must be a str, not {type(name).__name__}"
+            )
         if not name or "=" in name or "\0" in name:
-            raise ValueError(f"{argument}: {name!r} is no name of a variable; it may not be empty or hold '=' or NUL")
+            raise ValueError(
+                f"{argument}: {name!r} is no name of a variable; it may not be empty "
+                f"or hold '=' or NUL"
+            )
         if not isinstance(value, str):
-            raise TypeError(f"{argument}: the value of {name!r} must be a str, not {type(value).__name__}")
+            raise TypeError(
+                f"{argument}: the value of {name!r} must be a str, not {type(value).__name__}"
+            )
         if "\0" in value:
             raise ValueError(f"{argument}: the value of {name!r} holds a NUL character")
     return _platform.normalized(given)

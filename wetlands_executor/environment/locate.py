@@ -1,6 +1,7 @@
 """From what a user wrote to the one environment that is meant: ``locate(what)``.
 
-Owns the decision between name and path, the choice among candidates, and the messages for what was not found.
+Owns the decision between name and path, the choice among candidates, and the messages for what was
+not found.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ def locate(what: object) -> Layout:
         return current()
     if isinstance(what, str):
         if not what.strip():
-            raise EnvironmentNotFoundError(f"{what!r} is no environment; give a name, a path, or None for this environment")
+            raise EnvironmentNotFoundError(
+                f"{what!r} is no environment; give a name, a path, or None for this environment"
+            )
         if "\0" in what:
-            raise EnvironmentNotFoundError(f"{what!r} is no environment: neither a name nor a path can hold a NUL character")
+            raise EnvironmentNotFoundError(
+                f"{what!r} is no environment: neither a name nor a path can hold a NUL character"
+            )
         if _platform.has_separator(what) or what.startswith("~") or what in (os.curdir, os.pardir):
             return by_path(what)
         return by_name(what)
@@ -40,7 +45,10 @@ def locate(what: object) -> Layout:
 
 
 def current() -> Layout:
-    """Return the environment of this very interpreter; in a program that is none, of the one it has chosen."""
+    """Return the environment of this very interpreter.
+
+    In a program that is none, of the one it has chosen.
+    """
     python = frozen.interpreter()
     if python != sys.executable:
         return by_path(python)
@@ -57,26 +65,35 @@ def by_name(name: str) -> Layout:
     """Return the environment of that name.
 
     Raises:
-        EnvironmentNotFoundError: there is none, or there are several; the message lists places or candidates.
+        EnvironmentNotFoundError: there is none, or there are several; the message lists places or
+            candidates.
     """
     places = Places()
     found = places.named(name)
     if len(found) > 1:
         candidates = "\n".join(f"  {prefix}" for prefix in found)
-        raise EnvironmentNotFoundError(f"{len(found)} environments are called {name!r}; give the path of one:\n{candidates}")
+        raise EnvironmentNotFoundError(
+            f"{len(found)} environments are called {name!r}; give the path of one:\n{candidates}"
+        )
     if not found:
         raise EnvironmentNotFoundError(_not_found(name, places))
     return describe(found[0], places.is_root)
 
 
 def everything() -> list[Layout]:
-    """Return every conda environment that can be found, sorted by name and prefix; stale places are passed over."""
+    """Return every conda environment that can be found, sorted by name and prefix.
+
+    Stale places are passed over.
+    """
     places = Places()
     found: list[Layout] = []
     for prefix in places.all_prefixes():
         try:
             found.append(describe(prefix, places.is_root))
-        except (EnvironmentNotFoundError, OSError):  # Race: it may have been removed since it was listed
+        except (
+            EnvironmentNotFoundError,
+            OSError,
+        ):  # Race: it may have been removed since it was listed
             continue
     return sorted(found, key=lambda layout: (layout.name or "", str(layout.prefix)))
 
@@ -92,7 +109,10 @@ def _not_found(name: str, places: Places) -> str:
     else:
         program = shutil.which(name)
         if program:
-            text.append(f"\nThere is a program of that name: write {program!r} if you mean that interpreter.")
+            text.append(
+                f"\nThere is a program of that name: write {program!r} if you mean that "
+                f"interpreter."
+            )
     text.append("\nSearched, in this order:")
     text += [f"\n  {folder} ({source})" for folder, source in places.searched(name)]
     return "".join(text)
@@ -101,7 +121,9 @@ def _not_found(name: str, places: Places) -> str:
 def _by_attribute(what: object) -> Layout:
     """Return the environment of a foreign object that knows its ``prefix``, its ``path``, or (Appose) its ``base``."""
     if isinstance(what, int) and not isinstance(what, bool):
-        raise TypeError(f"{what!r} is no environment; for the number of workers write `max_workers={what!r}`")
+        raise TypeError(
+            f"{what!r} is no environment; for the number of workers write `max_workers={what!r}`"
+        )
     known = [name for name in ("prefix", "path", "base") if hasattr(what, name)]
     for name in known:
         value = getattr(what, name)
@@ -111,7 +133,9 @@ def _by_attribute(what: object) -> Layout:
         values = ", ".join(f".{name} is {getattr(what, name)!r}" for name in known)
         raise TypeError(f"{what!r} is no environment that has a path: {values}")
     expected = "a name, a path, None, or an object with a .prefix or .path"
-    raise TypeError(f"{what!r} is no environment; {expected} is expected, not {type(what).__name__}")
+    raise TypeError(
+        f"{what!r} is no environment; {expected} is expected, not {type(what).__name__}"
+    )
 
 
 def _path_text(value: str | os.PathLike[str], what: object) -> str:

@@ -1,7 +1,10 @@
-"""Where environments with names live: conda's folders of environments, its root prefixes, and the list it keeps.
+"""Where environments with names live.
 
-Owns the search order and nothing of what is done with it. Everything is read anew at each call: variables, settings and folders
-change while a program runs, and a look takes well under a millisecond.
+Conda's folders of environments, its root prefixes, and the list it keeps.
+
+Owns the search order and nothing of what is done with it. Everything is read anew at each call:
+variables, settings and folders change while a program runs, and a look takes well under a
+millisecond.
 """
 
 from __future__ import annotations
@@ -46,9 +49,14 @@ class Places:
         self.roots = list(_unique(_roots_of_variables()))
         self.common = list(_unique(Place(root, "usual place") for root in _platform.common_roots()))
         self.environments_txt = os.path.join(home, ".conda", "environments.txt")
-        self.listed = [Place(prefix, self.environments_txt) for prefix in _listed(self.environments_txt)]
+        self.listed = [
+            Place(prefix, self.environments_txt) for prefix in _listed(self.environments_txt)
+        ]
         shared = os.environ.get("XDG_DATA_HOME", "")
-        mamba = [os.path.join(home, "micromamba"), *([os.path.join(shared, "mamba")] if shared else ())]
+        mamba = [
+            os.path.join(home, "micromamba"),
+            *([os.path.join(shared, "mamba")] if shared else ()),
+        ]
         mamba.append(os.path.join(home, ".local", "share", "mamba"))
         all_roots = [place.folder for place in (*self.roots, *self.common)]
         folders = [*_envs_dirs_of_variables(), *_envs_dirs_of_settings([*all_roots, *mamba])]
@@ -66,7 +74,8 @@ class Places:
         """Tell whether a conda prefix is a root prefix, whose name is ``base``."""
         if os.path.realpath(prefix) in self._root_paths:
             return True
-        # Conda may be installed in an ordinary environment too; what lies in a folder of environments is one.
+        # Conda may be installed in an ordinary environment too; what lies in a folder of
+        # environments is one.
         return os.path.dirname(prefix) not in self._folder_paths and looks_like_root(prefix)
 
     def named(self, name: str) -> list[str]:
@@ -74,11 +83,16 @@ class Places:
         if name in ("base", "root"):
             return self._bases()
         found = [os.path.join(folder, name) for folder, _ in self.folders]
-        found += [prefix for prefix, _ in self.listed if conda_name(prefix, self.is_root)[0] == name]
+        found += [
+            prefix for prefix, _ in self.listed if conda_name(prefix, self.is_root)[0] == name
+        ]
         return _distinct(prefix for prefix in found if is_environment(prefix))
 
     def _bases(self) -> list[str]:
-        """Return the root prefixes; those that variables name count alone, as ``base`` is that of the conda in use."""
+        """Return the root prefixes.
+
+        Those that variables name count alone, as ``base`` is that of the conda in use.
+        """
         listed = [place for place in self.listed if self.is_root(place.folder)]
         for places in (self.roots, self.common, listed):
             found = _distinct(place.folder for place in places if is_conda_prefix(place.folder))
@@ -92,12 +106,21 @@ class Places:
         for folder, _ in self.folders:
             found += [os.path.join(folder, name) for name in _names_in(folder)]
         found += [place.folder for place in self.listed]
-        return _distinct(prefix for prefix in found if is_environment(prefix) and interpreter_of(prefix))
+        return _distinct(
+            prefix for prefix in found if is_environment(prefix) and interpreter_of(prefix)
+        )
 
     def names(self) -> list[str]:
         """Return every name that can be found, for suggestions."""
         found = self.all_prefixes()
-        return sorted({conda_name(prefix, self.is_root)[0] if is_conda_prefix(prefix) else os.path.basename(prefix) for prefix in found})
+        return sorted(
+            {
+                conda_name(prefix, self.is_root)[0]
+                if is_conda_prefix(prefix)
+                else os.path.basename(prefix)
+                for prefix in found
+            }
+        )
 
     def searched(self, name: str) -> list[Place]:
         """Return where ``named`` has looked, for the error."""
@@ -111,7 +134,8 @@ def _roots_of_variables() -> Iterator[Place]:
         if not value:
             continue
         path = expand(value)
-        if variable.endswith("_EXE"):  # <root>/bin/conda, <root>/condabin/conda; micromamba's may be anywhere
+        # <root>/bin/conda, <root>/condabin/conda; micromamba's may be anywhere
+        if variable.endswith("_EXE"):
             path = os.path.dirname(os.path.dirname(path))
             if not (is_conda_prefix(path) or os.path.isdir(os.path.join(path, "envs"))):
                 continue
@@ -140,7 +164,10 @@ def _envs_dirs_of_settings(roots: Iterable[str]) -> Iterator[Place]:
 
 
 def _listed(file: str) -> Iterator[str]:
-    """Yield the prefixes of ``environments.txt``; conda never removes the line of a folder that was deleted by hand."""
+    """Yield the prefixes of ``environments.txt``.
+
+    Conda never removes the line of a folder that was deleted by hand.
+    """
     try:
         with open(file, encoding="utf-8", errors="replace") as stream:
             lines = stream.read().splitlines()

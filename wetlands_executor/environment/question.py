@@ -1,7 +1,8 @@
 """Ask an interpreter what it is, as a worker of it would be started.
 
-Owns the question and the reading of its answer. A wrapper may print a banner, and an interpreter may need what its activation sets, so
-the process gets the argument vector, variables and folder of a worker, and the answer stands between marks. Any thread may enter.
+Owns the question and the reading of its answer. A wrapper may print a banner, and an interpreter
+may need what its activation sets, so the process gets the argument vector, variables and folder of
+a worker, and the answer stands between marks. Any thread may enter.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from typing import Final
 
 from wetlands_executor.environment import _platform
 
-# Parses on every Python. Both modules are frozen: nothing in the current folder can take their place.
+# Parses on every Python. Both modules are frozen: nothing in the current folder can take their
+# place.
 _QUESTION: Final = (
     "import sys, _frozen_importlib_external as e\n"
-    "sys.stdout.write('\\n%(mark)s %%s-%%s %%s %(mark)s\\n' %% (sys.implementation.name, e.MAGIC_NUMBER.hex(), sys.version.split()[0]))\n"
+    "sys.stdout.write('\\n%(mark)s %%s-%%s %%s %(mark)s\\n' %% (sys.implementation.name, "
+    "e.MAGIC_NUMBER.hex(), sys.version.split()[0]))\n"
     "sys.stdout.flush()"
 )
-#: Seconds that an interpreter may take to answer; one that takes longer will fail to start as a worker, too.
+#: Seconds that an interpreter may take to answer; one that takes longer will fail to start as a
+#: worker, too.
 TIMEOUT: Final = 30.0
 #: Seconds that it may take to end when it has answered.
 LINGER: Final = 1.0

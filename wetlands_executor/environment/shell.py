@@ -1,8 +1,8 @@
 """One shell that sources activation scripts, and the variables that it had at its end.
 
-Owns the conversation with that shell: the marks that say how far it came, the dump, the time limit, and the errors that name the
-script at fault. What the text of that conversation looks like on a platform is ``_platform``'s. Any thread may enter; nothing is
-shared.
+Owns the conversation with that shell: the marks that say how far it came, the dump, the time limit,
+and the errors that name the script at fault. What the text of that conversation looks like on a
+platform is ``_platform``'s. Any thread may enter; nothing is shared.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ _LINES_NAME = "the extra lines of `activate=`"
 class _Answer(NamedTuple):
     """What the shell wrote to the private descriptor."""
 
-    last_step: str | None  # the number of a script, "startup", "lines" or "dump"; None: it never got to the first
+    # the number of a script, "startup", "lines" or "dump"; None: it never got to the first
+    last_step: str | None
     dump: bytes | None  # None: missing or cut short
 
 
 def variables_after(
-    label: str, python: str, scripts: Sequence[str], lines: Sequence[str], base: Mapping[str, str], timeout: float
+    label: str,
+    python: str,
+    scripts: Sequence[str],
+    lines: Sequence[str],
+    base: Mapping[str, str],
+    timeout: float,
 ) -> dict[str, str]:
     """Source scripts, run further lines, and return all variables that a process started there would have.
 
@@ -45,19 +51,34 @@ def variables_after(
         timeout: seconds that all of it may take.
 
     Raises:
-        ActivationError: a script or line ended the shell, failed to let it end in time, or hid its variables.
+        ActivationError: a script or line ended the shell, failed to let it end in time, or hid its
+            variables.
     """
     token = f"wetlands-{secrets.token_hex(16)}"
     try:
-        done = _platform.run_shell(python, scripts, "\n".join(lines), token, base, timeout, re.compile(token.encode() + rb" end\r?\n"))
+        done = _platform.run_shell(
+            python,
+            scripts,
+            "\n".join(lines),
+            token,
+            base,
+            timeout,
+            re.compile(token.encode() + rb" end\r?\n"),
+        )
     except OSError as error:
-        raise ActivationError(f"activating {label}: the shell could not be started: {error}") from error
+        raise ActivationError(
+            f"activating {label}: the shell could not be started: {error}"
+        ) from error
     answer = _read(done.out, token)
     if not done.ended:
         step = _step_name(answer, scripts)
-        raise ActivationError(f"activating {label}: {step} did not end within {timeout:g} s{_output(done.err)}")
+        raise ActivationError(
+            f"activating {label}: {step} did not end within {timeout:g} s{_output(done.err)}"
+        )
     if done.code not in (0, None) or answer.dump is None:
-        raise ActivationError(f"activating {label}: {_fault(answer, scripts, done.code)}{_output(done.err)}")
+        raise ActivationError(
+            f"activating {label}: {_fault(answer, scripts, done.code)}{_output(done.err)}"
+        )
     return _merged(base, answer.dump)
 
 
@@ -78,21 +99,38 @@ def _step_name(answer: _Answer, scripts: Sequence[str]) -> str:
         return "the shell"
     if answer.last_step.isdigit():
         return f"the script {scripts[int(answer.last_step)]!r}"
-    return {"lines": _LINES_NAME, "startup": _STARTUP_NAME}.get(answer.last_step, "reading the variables back")
+    return {"lines": _LINES_NAME, "startup": _STARTUP_NAME}.get(
+        answer.last_step, "reading the variables back"
+    )
 
 
 def _fault(answer: _Answer, scripts: Sequence[str], code: int | None) -> str:
     """Say what went wrong when the shell ended without an answer, or with an exit code other than 0."""
-    how = f"in an unknown way ({children.WHY_LOST})" if code is None else f"with exit code {code}" if code >= 0 else f"by signal {-code}"
+    how = (
+        f"in an unknown way ({children.WHY_LOST})"
+        if code is None
+        else f"with exit code {code}"
+        if code >= 0
+        else f"by signal {-code}"
+    )
     step = answer.last_step
     if step is not None and step.isdigit():
-        return f"{_step_name(answer, scripts)} ended the shell {how}; an activation script may not call `exit`, conda sources it"
+        return (
+            f"{_step_name(answer, scripts)} ended the shell {how}; an activation script may not "
+            f"call `exit`, conda sources it"
+        )
     if step == "lines":
-        return f"{_LINES_NAME} failed or ended the shell {how}; write `|| true` behind a command that may fail"
+        return (
+            f"{_LINES_NAME} failed or ended the shell {how}; write `|| true` behind a command "
+            f"that may fail"
+        )
     if step == "startup":
         return f"{_STARTUP_NAME} ended the shell {how}"
     if step == "dump":
-        return f"its variables could not be read back, the shell ended {how}; did a script set a trap or break LD_LIBRARY_PATH?"
+        return (
+            f"its variables could not be read back, the shell ended {how}; did a script set a "
+            f"trap or break LD_LIBRARY_PATH?"
+        )
     return f"the shell ended {how} before the first script"
 
 
@@ -107,6 +145,10 @@ def _merged(base: Mapping[str, str], dump: bytes) -> dict[str, str]:
     """Apply what the shell changed to the variables that it was given."""
     seen = _platform.parse_dump(dump)
     kept = _platform.SHELL_OWN | _platform.SHELL_STARTUP
-    result = {name: value for name, value in base.items() if name in seen or name in kept or _platform.lost_in_shell(name)}
+    result = {
+        name: value
+        for name, value in base.items()
+        if name in seen or name in kept or _platform.lost_in_shell(name)
+    }
     result.update((name, value) for name, value in seen.items() if name not in _platform.SHELL_OWN)
     return result

@@ -13,18 +13,18 @@ from wetlands_executor.serialize.calls import EncodedCall
 if TYPE_CHECKING:
     from wetlands_executor.map.home import Job
 
-#: What one chunk is expected to take, in seconds: long against the 20 us that handing it over costs,
-#: short against what a user notices.
+#: What one chunk is expected to take, in seconds: long against the 20 us that handing it over
+#: costs, short against what a user notices.
 CHUNK_SECONDS = 0.001
 #: Calls in one chunk, and bytes of their arguments that go through the pipe, at most.
 CHUNK_CALLS, CHUNK_BYTES = 64, 65536
 #: Bytes of arguments that are copied for one worker ahead of time, unless two chunks have more; and
 #: chunks, while no duration is known.
 PREFETCH_BYTES, PREFETCH_FIRST = 4 << 20, 4
-#: After each call those before it count for less by this factor in the mean duration (an exponentially
-#: weighted moving average). It is of some tens of calls: fewer, and one that the system has interrupted
-#: would make chunks small for no good reason; more, and they would be too large for too long where
-#: calls become long.
+#: After each call those before it count for less by this factor in the mean duration (an
+#: exponentially weighted moving average). It is of some tens of calls: fewer, and one that the
+#: system has interrupted would make chunks small for no good reason; more, and they would be too
+#: large for too long where calls become long.
 DECAY = 0.97
 
 
@@ -47,7 +47,8 @@ class Chunk:
         self.received = 0
         self.created_at = time.time()
         self.call = Call(next_number(), encoded, job.context, None, job, self)
-        self.call.asks = True  # if its worker dies, the rest is submitted again: the pool must not close in between
+        # if its worker dies, the rest is submitted again: the pool must not close in between
+        self.call.asks = True
 
     @property
     def name(self) -> str:
@@ -89,21 +90,29 @@ class Sizing:
     def note(self, duration: int, count: int) -> None:
         """Learn from the mean duration of ``count`` calls, in microseconds."""
         mean = self._duration
-        self._duration = float(duration) if mean is None else duration + (mean - duration) * DECAY**count
+        self._duration = (
+            float(duration) if mean is None else duration + (mean - duration) * DECAY**count
+        )
 
     def weigh(self, size: int) -> None:
         """Learn how many bytes the last chunk has."""
         self._weight = size
 
     def calls(self, left: int) -> int:
-        """Return how many of the calls that are left go into the next chunk: one as long as no duration is known."""
+        """Return how many of the calls that are left go into the next chunk.
+
+        One as long as no duration is known.
+        """
         if self._duration is None:
             return 1
         share = -(-left // (2 * self._max_workers))  # so that all workers come to the end together
         return max(1, min(CHUNK_CALLS, share, int(CHUNK_SECONDS * 1e6 / max(self._duration, 1.0))))
 
     def ahead(self) -> int:
-        """Return how many chunks a worker may hold. Fewer if they are large: what waits with a worker is a copy."""
+        """Return how many chunks a worker may hold.
+
+        Fewer if they are large: what waits with a worker is a copy.
+        """
         if self._duration is None:
             return PREFETCH_FIRST
         if self._weight < CHUNK_BYTES:

@@ -40,7 +40,10 @@ class Home(task_home.Home, Protocol):
         ...
 
     def submit_item(self, item: Item) -> None:
-        """Take an item that is no single call. The caller has checked that the pool still accepts."""
+        """Take an item that is no single call.
+
+        The caller has checked that the pool still accepts.
+        """
         ...
 
     def cancel_found(self, find: Callable[[], Iterable[Item]]) -> None:

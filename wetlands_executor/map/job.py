@@ -1,13 +1,17 @@
 """A map job: many calls of one function that need no Task each.
 
-The futures of a ``map`` are visible to no user. What is kept per call is its pickled arguments, then its outcome (``results.py``); a
-``MapJob`` owns both. It waits in the queue as one item, a ``MapEntry``; when a worker has room, the state takes a ``Chunk`` from it
-(``chunks.py``): as many calls as are expected to take ``CHUNK_SECONDS`` together. The worker answers each call before it begins the next, so
-a crash concerns the one call that ran; the rest of its chunk goes back to the front of the queue.
+The futures of a ``map`` are visible to no user. What is kept per call is its pickled arguments,
+then its outcome (``results.py``); a ``MapJob`` owns both. It waits in the queue as one item, a
+``MapEntry``; when a worker has room, the state takes a ``Chunk`` from it (``chunks.py``): as many
+calls as are expected to take ``CHUNK_SECONDS`` together. The worker answers each call before it
+begins the next, so a crash concerns the one call that ran; the rest of its chunk goes back to the
+front of the queue.
 
-A job is the *receiver* of its entry and its chunks (``pool/call.py``). A Task is made for a call only when it has failed.
+A job is the *receiver* of its entry and its chunks (``pool/call.py``). A Task is made for a call
+only when it has failed.
 
-Threads: the caller pickles and takes results (unpickling is user code, it runs there); the I/O thread splits, stores and wakes the caller.
+Threads: the caller pickles and takes results (unpickling is user code, it runs there); the I/O
+thread splits, stores and wakes the caller.
 """
 
 from __future__ import annotations
@@ -113,20 +117,23 @@ class MapJob:
         self.definition = definition
         self.context = context
         self.left = 0
-        # By place: the arguments. As they are if they are plain scalars, which can be pickled at any time and by any thread; else pickled
-        # when the map was called. None once the outcome is there.
+        # By place: the arguments. As they are if they are plain scalars, which can be pickled at
+        # any time and by any thread; else pickled when the map was called. None once the outcome is
+        # there.
         self._arguments: list[tuple[Any, ...] | EncodedCall | None] = []
         # The arguments of all calls are as they are, and none can be large.
         self._small = False
         # Place -> what the pickling of its arguments has raised.
         self._failures: dict[int, BaseException] = {}
         self._outcomes = Outcomes()
-        # Places of the calls that no worker has: (first, behind the last). I/O thread only, once the job was submitted.
+        # Places of the calls that no worker has: (first, behind the last). I/O thread only, once
+        # the job was submitted.
         self._waiting: deque[tuple[int, int]] = deque()
         self.entry = MapEntry(self)
         self.chunks: dict[Call, None] = {}
         self.sizing = Sizing(pool.max_workers)
-        # Its workers run another Python: code that comes back is source, or nothing that is accepted; and who they are, for messages.
+        # Its workers run another Python: code that comes back is source, or nothing that is
+        # accepted; and who they are, for messages.
         self._foreign = False
         self._sender: tuple[str, str] = ("", "")
         self.closed = False
@@ -145,7 +152,8 @@ class MapJob:
             if not are_scalars(map(type, args)):
                 try:
                     entry = encode_defined(self.definition, args, None, self.pool.settings.peer)
-                except (Exception, SystemExit) as error:  # noqa: BLE001 - pickling is user code; by the contract its failure is the call's
+                except (Exception, SystemExit) as error:  # noqa: BLE001
+                    # pickling is user code; by the contract its failure is the call's
                     self._failures[len(self._arguments)] = error
                     entry = PackedCall(None, 0, b"", None)  # never sent: only for the message
                     entry.summary = arguments.of_values(args)
@@ -212,8 +220,17 @@ class MapJob:
         entries = self._arguments[first : first + count]
         entry = entries[0]
         parcel = None
-        packed = packing.pack(entries) if large >= packing.CROSSOVER and (count > 1 or isinstance(entry, tuple)) else None
-        if packed is None and count == 1 and isinstance(entry, tuple) and _bytes_in(entry) > wire.CROSSOVER:
+        packed = (
+            packing.pack(entries)
+            if large >= packing.CROSSOVER and (count > 1 or isinstance(entry, tuple))
+            else None
+        )
+        if (
+            packed is None
+            and count == 1
+            and isinstance(entry, tuple)
+            and _bytes_in(entry) > wire.CROSSOVER
+        ):
             entry = encode_defined(definition, entry)  # immutable, so it could wait until here
         if packed is not None:
             data, parcel = packed
@@ -231,7 +248,12 @@ class MapJob:
             flags = wire.MANY
         self.sizing.weigh(len(data) + large)
         flags |= wire.IN_BULK if len(data) > wire.INLINE else 0
-        return Chunk(self, first, count, EncodedCall(definition, flags, data, definition.by_value, definition.bytecode, parcel))
+        return Chunk(
+            self,
+            first,
+            count,
+            EncodedCall(definition, flags, data, definition.by_value, definition.bytecode, parcel),
+        )
 
     def _drop_waiting(self, count: int) -> None:
         """Take the first ``count`` calls from those that wait."""
@@ -243,7 +265,10 @@ class MapJob:
         self.left -= count
 
     def _give_back(self, chunk: Chunk) -> bool:
-        """Put the calls of a chunk that have no outcome in front of those that wait; return True if there are any."""
+        """Put the calls of a chunk that have no outcome in front of those that wait.
+
+        Return True if there are any.
+        """
         first, end = chunk.first + chunk.received, chunk.first + chunk.count
         if first == end:
             return False
@@ -255,7 +280,10 @@ class MapJob:
     # --- back: the receiver of the entry and of chunks
 
     def on_outcome(self, call: Any, outcome: Outcome) -> None:
-        """Take the outcome of one call of a chunk, or of several; or a failure of all that are left of it, or that wait."""
+        """Take the outcome of one call of a chunk, or of several.
+
+        Or a failure of all that are left of it, or that wait.
+        """
         kind, data, place = outcome
         stats = self.pool.stats
         if kind == FAILED:
@@ -274,14 +302,16 @@ class MapJob:
             self._store(place, kind, data)
             stats.count(kind != wire.CANCELLED, kind == wire.CANCELLED)
 
-    def on_lost(self, call: Any, report: DeathReport) -> Item | None:  # noqa: ARG002 - the call that ran has had it
+    # the call that ran has had it
+    def on_lost(self, call: Any, report: DeathReport) -> Item | None:  # noqa: ARG002
         """Let the calls of a chunk that had not begun wait again, before what is younger."""
         if self.closed:
             self.on_cancelled(call, None)
             return None
         return self.entry if self._give_back(call.batch) else None
 
-    def on_cancelled(self, call: Any, reason: str | None) -> None:  # noqa: ARG002 - a job tells it from its pool
+    # a job tells it from its pool
+    def on_cancelled(self, call: Any, reason: str | None) -> None:  # noqa: ARG002
         """Take note that the calls that are left of a chunk, or that wait, will not run."""
         left = self._left_of(call)
         for place in left:
@@ -291,7 +321,10 @@ class MapJob:
             call.encoded.parcel.discard()
 
     def _left_of(self, call: Any) -> list[int]:
-        """Return the places of the calls that have no outcome: of a chunk, or of those that wait. They get theirs now."""
+        """Return the places of the calls that have no outcome: of a chunk, or of those that wait.
+
+        They get theirs now.
+        """
         if call is self.entry:
             found = [place for first, end in self._waiting for place in range(first, end)]
             self._waiting.clear()
@@ -311,19 +344,30 @@ class MapJob:
         self._store(place, SETTLED, self._failed(error, place))
 
     def _fail_remotely(self, place: int, data: Any) -> None:
-        """Let one call fail as the worker said. The exception is rebuilt where user code may run."""
+        """Let one call fail as the worker said.
+
+        The exception is rebuilt where user code may run.
+        """
         task = self._task_for(place)
         self._store(place, SETTLED, task)
-        self.pool.run_user_code(lambda: settle(task, None, decode_error(data, foreign=self._foreign)))  # which raises nothing
+        # which raises nothing
+        self.pool.run_user_code(
+            lambda: settle(task, None, decode_error(data, foreign=self._foreign))
+        )
 
     def _close(self) -> list[Item]:
-        """Take note that no thread will take results any more; return what is to be cancelled. I/O thread."""
+        """Take note that no thread will take results any more; return what is to be cancelled.
+
+        I/O thread.
+        """
         self.closed = True
         return [self.entry, *self.chunks]
 
     # --- the caller
 
-    def results(self, end: float | None, done: Callable[[], object] | None, return_exceptions: bool = False) -> Iterator[Any]:
+    def results(
+        self, end: float | None, done: Callable[[], object] | None, return_exceptions: bool = False
+    ) -> Iterator[Any]:
         """Yield the results in order.
 
         Args:
@@ -342,13 +386,21 @@ class MapJob:
                 entries[place] = None
                 kind, data = entry
                 if kind in _READ:
-                    value, error = read_outcome(kind, data, self._foreign, self._sender, self._name_of, place)
+                    value, error = read_outcome(
+                        kind, data, self._foreign, self._sender, self._name_of, place
+                    )
                     if error is not None:
                         # An interrupt may be this thread's own.
-                        value = _raised(error, return_exceptions and not isinstance(error, KeyboardInterrupt))
+                        value = _raised(
+                            error, return_exceptions and not isinstance(error, KeyboardInterrupt)
+                        )
                         error = None
                 else:
-                    value = None if kind == wire.NONE else self._result_of(kind, data, return_exceptions)
+                    value = (
+                        None
+                        if kind == wire.NONE
+                        else self._result_of(kind, data, return_exceptions)
+                    )
                 del entry, data
                 taken = [value]
                 value = None
@@ -364,7 +416,10 @@ class MapJob:
 
     def _wait(self, place: int, end: float | None) -> None:
         if self.pool.forked:
-            raise RuntimeError("this map belongs to the process that forked this one; only that process can wait for it")
+            raise RuntimeError(
+                "this map belongs to the process that forked this one; only that "
+                "process can wait for it"
+            )
         threads.check(self)
         self._outcomes.wait(place, end)
 
@@ -377,7 +432,9 @@ class MapJob:
                 return cancelled_error(data)
             return data.result() if data.exception() is None else data.exception()
         reason = self.pool.end_reason
-        return _raised(CancelledError() if reason is None else CancelledError(reason), return_exceptions)
+        return _raised(
+            CancelledError() if reason is None else CancelledError(reason), return_exceptions
+        )
 
 
 def _raised(error: BaseException, return_it: bool) -> BaseException:
@@ -395,12 +452,17 @@ def _bytes_in(args: tuple[Any, ...]) -> int:
 
 
 def collect(
-    pool: Home, definition: Definition, items: Iterable[tuple[Any, ...]], has_task: Callable[[tuple[Any, ...], dict[str, Any]], bool]
+    pool: Home,
+    definition: Definition,
+    items: Iterable[tuple[Any, ...]],
+    has_task: Callable[[tuple[Any, ...], dict[str, Any]], bool],
 ) -> tuple[MapJob | None, list[tuple[Any, ...]]]:
     """Return the job of all calls of a map, or None and the calls if one of them needs a Task of its own, because an argument is one."""
     calls = list(items)
     job = MapJob(pool, definition, current_settings())
-    if not are_scalars(map(type, itertools.chain.from_iterable(calls))) and any(has_task(args, {}) for args in calls):
+    if not are_scalars(map(type, itertools.chain.from_iterable(calls))) and any(
+        has_task(args, {}) for args in calls
+    ):
         return None, calls
     job.fill(calls)
     return job, []

@@ -1,7 +1,9 @@
-"""The arguments of several calls of a ``map`` in one block of shared memory; the worker's half is ``Packed`` in ``worker/batch.py``.
+"""The arguments of several calls of a ``map`` in one block of shared memory.
 
-Large bytes and strings are copied as they are: a pickle of them would be one copy more here, and one more through the pipe. What is small
-goes beside them, in a pickle. I/O thread only.
+The worker's half is ``Packed`` in ``worker/batch.py``.
+
+Large bytes and strings are copied as they are: a pickle of them would be one copy more here, and
+one more through the pipe. What is small goes beside them, in a pickle. I/O thread only.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from wetlands_executor.worker import wire
 
 #: Bytes from which a value is large.
 LARGE = 2048
-#: Bytes of large values in one block, but for a single value: enough to make what a chunk costs small, little enough to stay in the
-#: processor's cache between the copy here and the copy there.
+#: Bytes of large values in one block, but for a single value: enough to make what a chunk costs
+#: small, little enough to stay in the processor's cache between the copy here and the copy there.
 BLOCK_BYTES = 1 << 20
 #: Bytes of large values from which a block is faster than the pipe.
 CROSSOVER = 1 << 15
@@ -34,7 +36,8 @@ def possible() -> bool:
 def fitting(entries: list[Any], piped: int) -> tuple[int, int]:
     """Return how many of these calls, from the first on, can travel together, and how many bytes of large values they have, for a block.
 
-    They are of one kind, and not too large; it is at least one. Where there are no blocks nothing is large.
+    They are of one kind, and not too large; it is at least one. Where there are no blocks nothing
+    is large.
 
     Args:
         entries: as for ``pack``.
@@ -73,7 +76,8 @@ def pack(entries: list[Any]) -> tuple[bytes, OutOfBandArguments] | None:
     """Return the payload of a frame with these calls, and its block; None if there is no room.
 
     Args:
-        entries: per call the tuple of its arguments, of builtin scalar types; or its encoded arguments.
+        entries: per call the tuple of its arguments, of builtin scalar types; or its encoded
+            arguments.
     """
     pieces: list[bytes] = []
     position = 0
@@ -87,7 +91,11 @@ def pack(entries: list[Any]) -> tuple[bytes, OutOfBandArguments] | None:
             piece = value if type(value) is not str else value.encode("utf-8", "surrogatepass")
             pieces.append(piece)
             found = found or list(values)
-            found[index] = (position, position + len(piece), _KINDS[type(value)] if values is entry else wire.PICKLE)
+            found[index] = (
+                position,
+                position + len(piece),
+                _KINDS[type(value)] if values is entry else wire.PICKLE,
+            )
             position += len(piece)
         table.append(found or (entry if values is entry else entry.payload))
     parcel = OutOfBandArguments()

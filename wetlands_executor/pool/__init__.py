@@ -1,1 +1,4 @@
-"""The workers of one environment: decisions (``state``), the thread that carries them out (``pool``), processes, pipes and payloads."""
+"""The workers of one environment.
+
+Decisions (``state``), the thread that carries them out (``pool``), processes, pipes and payloads.
+"""

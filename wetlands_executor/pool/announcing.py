@@ -1,6 +1,7 @@
 """Calls that are to tell when they begin, although they were not asked to when they were submitted.
 
-A listener came later. If the call has not begun it is reclaimed, and sent again with the request. Threads: ``watch`` any; else the I/O thread.
+A listener came later. If the call has not begun it is reclaimed, and sent again with the request.
+Threads: ``watch`` any; else the I/O thread.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Announcing:
         for call in [call for call in self._unannounced if call.process is process or call in back]:
             self._unannounced.discard(call)
             if call.process is process:
-                # Race: the worker was faster, even if it has not written to the page yet, and its frame does not ask it to tell.
+                # Race: the worker was faster, even if it has not written to the page yet, and its
+                # frame does not ask it to tell.
                 _begin(call)
 
     @property
@@ -78,5 +80,8 @@ class Announcing:
 
 
 def _begin(call: Call) -> None:
-    """A worker has taken a call that it was not asked to announce. Order: a listener that hears that it has started finds it running."""
+    """A worker has taken a call that it was not asked to announce.
+
+    Order: a listener that hears that it has started finds it running.
+    """
     tell_started(call.task)

@@ -1,8 +1,9 @@
 """Who is to blame when a worker has sent what no worker sends, or when something that was done for it has failed. I/O thread only.
 
-Such a worker is not trusted any more: it is given nothing, and ends after what it runs. The call that has most likely done it fails. The
-frames of a worker come in order, so that is the call whose outcome comes next: the first frames after the bad one are looked at
-(``judge``), and if no outcome is among them, the call that runs is ended with its worker.
+Such a worker is not trusted any more: it is given nothing, and ends after what it runs. The call
+that has most likely done it fails. The frames of a worker come in order, so that is the call whose
+outcome comes next: the first frames after the bad one are looked at (``judge``), and if no outcome
+is among them, the call that runs is ended with its worker.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ class Blame:
         self._start_error = start_error
 
     def contain(self, error: Exception, doing: Any) -> None:
-        """Let what has failed cost the worker that it was done for, and its running call; or nothing but what was to be done.
+        """Let what has failed cost the worker that it was done for, and its running call.
+
+        Or nothing but what was to be done.
 
         Args:
             error: what was raised.
@@ -103,9 +106,17 @@ class Blame:
             self.log_bug(error, doing)
 
     def log_bug(self, error: BaseException, what: object) -> None:
-        """Log a failure of this package. On the output thread: handlers are user code, and take locks."""
+        """Log a failure of this package.
+
+        On the output thread: handlers are user code, and take locks.
+        """
         self._output.put_foreign(
-            partial(LOGGER.critical, "wetlands_executor: %r failed; this is a bug, please report it", what, exc_info=error)
+            partial(
+                LOGGER.critical,
+                "wetlands_executor: %r failed; this is a bug, please report it",
+                what,
+                exc_info=error,
+            )
         )
 
     def fault(self, process: WorkerProcess, error: Exception) -> None:
@@ -113,7 +124,9 @@ class Blame:
         if isinstance(error, BadFrame):
             self._distrust(process, str(error), garbled=isinstance(error, Garbage))
         else:
-            self.log_bug(error, f"the handling of what the worker process {process.process.pid} has sent")
+            self.log_bug(
+                error, f"the handling of what the worker process {process.process.pid} has sent"
+            )
             self._distrust(process, describe(error), garbled=False)
 
     def fault_later(self, process: WorkerProcess, error: Exception) -> None:
@@ -125,7 +138,9 @@ class Blame:
         if process.exited:
             return
         if not process.ready:
-            reason = self._start_error(f"it sent what no worker sends ({why})", process.output.tail(), None)
+            reason = self._start_error(
+                f"it sent what no worker sends ({why})", process.output.tail(), None
+            )
             process.kill_with(reason)
             return
         before: Suspicion | None = process.suspicion
@@ -133,15 +148,19 @@ class Blame:
             # Order: what the worker has sent since is looked at first; see `judge`.
             self._loop.post(partial(self._blame, process))
         message = (
-            f"The worker process {process.process.pid} of {self._what} was ended, because while it ran this task something was sent to this "
+            f"The worker process {process.process.pid} of {self._what} was ended, because while "
+            f"it ran this task something was sent to this "
             f"process, or could not be handled here, that no worker sends ({why})"
         )
         process.suspect(Suspicion(message, garbled or (before is not None and before.garbled)))
 
     def judge(self, process: WorkerProcess, frame: RawFrame) -> bool:
-        """Return True if the first frame since may be of the call that is to blame: an outcome is. The call fails, whatever the outcome.
+        """Return True if the first frame since may be of the call that is to blame: an outcome is.
 
-        An outcome that is not awaited comes from a call that had said before that it had ended: then no other is to blame.
+        The call fails, whatever the outcome.
+
+        An outcome that is not awaited comes from a call that had said before that it had ended:
+        then no other is to blame.
         """
         suspicion: Suspicion | None = process.suspicion
         if suspicion is None or (frame[0] != wire.SEVERAL and frame[0] not in OUTCOMES):
@@ -168,7 +187,10 @@ class Blame:
             self._timers.set_for(process, GRACE, partial(self._end_retired, process))
 
     def _end_retired(self, process: WorkerProcess) -> None:
-        """End a worker that was to stop and runs nothing of what it holds: an outcome was lost in what was no frame, and will not come."""
+        """End a worker that was to stop and runs nothing of what it holds.
+
+        An outcome was lost in what was no frame, and will not come.
+        """
         if not self._workers.has(process):
             return
         self._read_all(process)
@@ -180,7 +202,10 @@ class Blame:
             process.kill()
 
     def _blame(self, process: WorkerProcess) -> None:
-        """The pipe has been read, and no call has ended since: the one that runs is to blame, and ends with its worker."""
+        """The pipe has been read, and no call has ended since.
+
+        The one that runs is to blame, and ends with its worker.
+        """
         if not self._workers.has(process):
             return
         self._read(process)
@@ -191,12 +216,17 @@ class Blame:
             return
         call = process.oldest()
         running = process.taken()
-        if call is not None and call.batch is not None and (running is None or running == call.number):
+        if (
+            call is not None
+            and call.batch is not None
+            and (running is None or running == call.number)
+        ):
             process.kill_with(WorkerCrashed(suspicion.message))
             return
         self._retire(process)
         if call is None or (running is not None and running not in process.calls):
-            return  # what it runs had said that it had ended; what it holds is not begun, and is taken back
+            # what it runs had said that it had ended; what it holds is not begun, and is taken back
+            return
         call.condemn(partial(_crash, suspicion.message))
         if running is None or running == call.number:
             self._feed(st.KillRequested(call, retry=True))
@@ -205,11 +235,20 @@ class Blame:
             self._end_blamed(process, call)
 
     def _end_blamed(self, process: WorkerProcess, call: Call) -> None:
-        """The call that was blamed has no outcome yet. If the worker does not run it (any more), that was lost in what was no frame."""
+        """The call that was blamed has no outcome yet.
+
+        If the worker does not run it (any more), that was lost in what was no frame.
+        """
         if not self._workers.has(process) or call.number not in process.calls:
             return
         if call.batch is not None or process.is_running(call):
-            process.kill_because(WorkerCrashed(f"The worker process {process.process.pid} of {self._what} was ended: outcomes of its were lost"))
+            process.kill_because(
+                WorkerCrashed(
+                    f"The worker process {process.process.pid} of "
+                    f"{self._what} was ended: outcomes of its were "
+                    f"lost"
+                )
+            )
             return
         del process.calls[call.number]
         self._convict(process, call)
@@ -218,7 +257,10 @@ class Blame:
 
 
 def concerned(doing: Any) -> WorkerProcess | None:
-    """Return the worker for which something is done: the one that a bound method or a ``partial`` has, or that has the call that it has."""
+    """Return the worker for which something is done.
+
+    The one that a bound method or a ``partial`` has, or that has the call that it has.
+    """
     while isinstance(doing, partial):
         for value in doing.args:
             if isinstance(value, Call):
@@ -236,5 +278,6 @@ def concerned(doing: Any) -> WorkerProcess | None:
     return owner if isinstance(owner, WorkerProcess) else None
 
 
-def _crash(message: str, stacks: str) -> BaseException:  # noqa: ARG001 - they are added by `Settlement.explain`
+# they are added by `Settlement.explain`
+def _crash(message: str, stacks: str) -> BaseException:  # noqa: ARG001
     return WorkerCrashed(message)

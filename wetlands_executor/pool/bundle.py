@@ -1,4 +1,7 @@
-"""The sources that are shipped to a worker: this package's ``worker`` modules and cloudpickle, read once per process."""
+"""The sources that are shipped to a worker.
+
+This package's ``worker`` modules and cloudpickle, read once per process.
+"""
 
 from __future__ import annotations
 
@@ -70,12 +73,14 @@ _FIRST = (
 def source(compiled: bool = False) -> bytes:
     """Return the bundle (see ``worker/stage0.py``), in two sections, each behind its length (8 bytes, little endian).
 
-    The first has names and sources in turn, separated by NUL. The second is empty, or has code objects: implementation and magic number, a
-    NUL, "name:length" of each, separated by spaces, a NUL, and each marshalled by itself, so that a worker reads only what it imports.
+    The first has names and sources in turn, separated by NUL. The second is empty, or has code
+    objects: implementation and magic number, a NUL, "name:length" of each, separated by spaces, a
+    NUL, and each marshalled by itself, so that a worker reads only what it imports.
 
     Args:
-        compiled: add the code objects, which save the worker half of its start. Only for an interpreter that is known to be like this one:
-            bytecode is never sent to another. It checks that once more, and then compiles the sources itself.
+        compiled: add the code objects, which save the worker half of its start. Only for an
+            interpreter that is known to be like this one: bytecode is never sent to another. It
+            checks that once more, and then compiles the sources itself.
     """
     data = _sources()
     code = _code() if compiled else b""
@@ -84,7 +89,8 @@ def source(compiled: bool = False) -> bytes:
 
 @functools.cache
 def _sources() -> bytes:
-    threads.import_undivided("importlib.readers")  # `resources.files` would import it, and a fork could find it half made
+    # `resources.files` would import it, and a fork could find it half made
+    threads.import_undivided("importlib.readers")
     parts: list[str] = []
     for name in _MODULES:
         parts += [name, _source("wetlands_executor.worker", name)]
@@ -104,25 +110,35 @@ def _source(package: str, name: str) -> str:
         if not frozen.is_frozen():
             raise
         raise FileNotFoundError(
-            f"this program was frozen without {package}/{name}.py, which workers need as source. PyInstaller "
-            "collects it by the hook of wetlands_executor, if that is installed (and not only on PYTHONPATH) where the "
-            "program is made; for other tools, add the .py files of wetlands_executor.worker and cloudpickle as package data"
+            f"this program was frozen without {package}/{name}.py, which workers need as source. "
+            f"PyInstaller "
+            "collects it by the hook of wetlands_executor, if that is installed (and not only on "
+            "PYTHONPATH) where the "
+            "program is made; for other tools, add the .py files of wetlands_executor.worker and "
+            "cloudpickle as package data"
         ) from None
 
 
 def _code() -> bytes:
     """Return what Python's own cache of compiled modules has for the bundle.
 
-    What it has not, because it is switched off and empty, is compiled here if every worker needs it: once, and while the interpreter of the
-    first worker starts, so that it is ready sooner than if the worker did it.
+    What it has not, because it is switched off and empty, is compiled here if every worker needs
+    it: once, and while the interpreter of the first worker starts, so that it is ready sooner than
+    if the worker did it.
     """
     found = {}
     for name in (*_MODULES, "cloudpickle"):
-        module = "cloudpickle.cloudpickle" if name == "cloudpickle" else f"wetlands_executor.worker.{name}"
+        module = (
+            "cloudpickle.cloudpickle"
+            if name == "cloudpickle"
+            else f"wetlands_executor.worker.{name}"
+        )
         code = _cached(module)
         if code is None and name in _FIRST:
             text = _source("wetlands_executor.worker", name)
-            code = marshal.dumps(compile(text, f"<wetlands_executor>/{name}.py", "exec", dont_inherit=True))
+            code = marshal.dumps(
+                compile(text, f"<wetlands_executor>/{name}.py", "exec", dont_inherit=True)
+            )
         if code is not None:
             found[name] = code
     magic = f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}"
@@ -131,9 +147,16 @@ def _code() -> bytes:
 
 
 def _cached(name: str) -> bytes | None:
-    """Return a module's marshalled code; the first time in the life of an installation it is compiled for that, and kept by Python."""
+    """Return a module's marshalled code.
+
+    The first time in the life of an installation it is compiled for that, and kept by Python.
+    """
     spec = importlib.util.find_spec(name)
-    if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader) or spec.cached is None:
+    if (
+        spec is None
+        or not isinstance(spec.loader, importlib.machinery.SourceFileLoader)
+        or spec.cached is None
+    ):
         return None
     found = _read(spec.cached, str(spec.origin))
     if found is not None or sys.dont_write_bytecode:
@@ -156,5 +179,7 @@ def _read(cached: str, path: str) -> bytes | None:
     except OSError:
         return None
     head = importlib.util.MAGIC_NUMBER + bytes(4)
-    head += (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")
+    head += (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (
+        status.st_size & 0xFFFFFFFF
+    ).to_bytes(4, "little")
     return data[16:] if data.startswith(head) and os.fsencode(path) in data else None

@@ -1,11 +1,12 @@
 """A call on its way through the pool, what its worker answers, and who takes the answer.
 
-A ``Call`` is an item of the scheduling with its bytes and its number on the wire. An ``Outcome`` is what
-has become of it. The *receiver* of a call gets exactly one word on it; a ``Task`` is settled by the
-pool's own receiver (``settlement.py``), the calls of a ``map`` by the job that has made them.
+A ``Call`` is an item of the scheduling with its bytes and its number on the wire. An ``Outcome`` is
+what has become of it. The *receiver* of a call gets exactly one word on it; a ``Task`` is settled
+by the pool's own receiver (``settlement.py``), the calls of a ``map`` by the job that has made
+them.
 
-Threads: a call is made by the thread that submits it. From then on its fields are the I/O thread's, but
-for those of the direct ways, which ``direct.py`` documents.
+Threads: a call is made by the thread that submits it. From then on its fields are the I/O thread's,
+but for those of the direct ways, which ``direct.py`` documents.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from wetlands_executor.worker import wire
 if TYPE_CHECKING:
     from wetlands_executor.futures.options import CallOptions
 
-#: Kinds of outcomes that are not on the wire, which has none below 0, besides ``TOO_LARGE``: what is no
-#: frame; a failure that has happened in the host.
+#: Kinds of outcomes that are not on the wire, which has none below 0, besides ``TOO_LARGE``: what
+#: is no frame; a failure that has happened in the host.
 GARBAGE, FAILED = -2, -3
 #: Kinds of result frames that end a call.
-OUTCOMES = frozenset((wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.VALUE_IN_BLOCKS, TOO_LARGE))
+OUTCOMES = frozenset(
+    (wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.VALUE_IN_BLOCKS, TOO_LARGE)
+)
 #: ``Outcome.place``: it concerns the call, or all calls of a batch that are left.
 WHOLE = -1
 
@@ -37,11 +40,11 @@ class Outcome(NamedTuple):
     """What has become of a call, or of some calls of a batch.
 
     Attributes:
-        kind: of the result frame (``VALUE``, ``NONE``, ``ERROR``, ``CANCELLED``, ``VALUE_IN_BLOCKS``,
-            ``SEVERAL``), ``TOO_LARGE``, or ``FAILED``.
-        data: the pickle; an ``OutOfBandResult`` if the kind is ``VALUE_IN_BLOCKS``; the size in bytes as digits
-            if it is ``TOO_LARGE``; a list of (kind, data) if it is ``SEVERAL``; the exception if it is
-            ``FAILED``.
+        kind: of the result frame (``VALUE``, ``NONE``, ``ERROR``, ``CANCELLED``,
+            ``VALUE_IN_BLOCKS``, ``SEVERAL``), ``TOO_LARGE``, or ``FAILED``.
+        data: the pickle; an ``OutOfBandResult`` if the kind is ``VALUE_IN_BLOCKS``; the size in
+            bytes as digits if it is ``TOO_LARGE``; a list of (kind, data) if it is ``SEVERAL``; the
+            exception if it is ``FAILED``.
         place: in a batch the place of the call, or of the first of ``SEVERAL``; else ``WHOLE``.
     """
 
@@ -53,9 +56,9 @@ class Outcome(NamedTuple):
 class Receiver(Protocol):
     """Takes what becomes of calls. Exactly one of its methods is called for a call, once.
 
-    A batch has many calls: ``on_outcome`` is called for them one by one, or for several at once, in the
-    order of their places. What has the place ``WHOLE`` concerns all of them that are left, and so do
-    ``on_lost`` and ``on_cancelled``.
+    A batch has many calls: ``on_outcome`` is called for them one by one, or for several at once, in
+    the order of their places. What has the place ``WHOLE`` concerns all of them that are left, and
+    so do ``on_lost`` and ``on_cancelled``.
 
     Threads: the I/O thread; behind lines that the call has printed the output thread; a thread that
     posts a call to a pool that has ended. Must neither block nor run code of the user's.
@@ -86,7 +89,8 @@ class CallPhase(Enum):
     """Where a call is."""
 
     QUEUED = "queued"  # it was posted, or waits in the state's queue
-    DIRECT = "direct"  # its submitter has written it to a worker; the I/O thread does not know of it
+    # its submitter has written it to a worker; the I/O thread does not know of it
+    DIRECT = "direct"
     GIVEN = "given"  # a worker has it, and the I/O thread knows
     DECIDING = "deciding"  # it has failed; a decoder thread is finding out whether it is run again
     ENDED = "ended"  # its receiver was told
@@ -121,7 +125,8 @@ class Batch(Protocol):
         """Learn from the mean duration of ``count`` calls, in microseconds."""
 
 
-#: What a call was killed for: True for a cancellation, else what makes its error of its worker's stacks.
+#: What a call was killed for: True for a cancellation, else what makes its error of its worker's
+#: stacks.
 Verdict = bool | Callable[[str], BaseException] | None
 
 
@@ -135,16 +140,19 @@ class Call(Item):
         task: its Task; None of a batch.
         receiver: who gets the outcome.
         batch: the calls that it stands for; None if it is one call.
-        plain: nothing is asked but its value: no options, no listener, no limit, no verdict, no batch, and
-            its Task was not counted. Its outcome may be settled in place, by the waiting thread too.
+        plain: nothing is asked but its value: no options, no listener, no limit, no verdict, no
+            batch, and its Task was not counted. Its outcome may be settled in place, by the waiting
+            thread too.
         phase: where it is.
         process: the worker that it was sent to, None while it waits.
         verdict: why its worker was killed, if for the sake of this call.
-        escalating, interrupted: it was asked to stop with a time limit; that is over, and it was interrupted.
-        backlog: ``Backlog`` of its frames that are unpickled one after another; None as long as there was none.
+        escalating, interrupted: it was asked to stop with a time limit; that is over, and it was
+            interrupted.
+        backlog: ``Backlog`` of its frames that are unpickled one after another; None as long as
+            there was none.
         cancel_reason: why it was interrupted or killed, if it did not stop at a request.
-        watched: further flags of the frame: ``wire.WATCHED`` if the worker has to tell when it begins,
-            ``wire.NAMED`` if it gets a name.
+        watched: further flags of the frame: ``wire.WATCHED`` if the worker has to tell when it
+            begins, ``wire.NAMED`` if it gets a name.
         awaited, quiet, departed, after, found: of the direct ways, see ``direct.py``.
     """
 
@@ -279,7 +287,10 @@ class Call(Item):
 
     @property
     def sender(self) -> tuple[str, str]:
-        """Who answers it: prefix of the environment and version of its Python; empty if that is not known."""
+        """Who answers it: prefix of the environment and version of its Python.
+
+        Empty if that is not known.
+        """
         hello = self.process.hello if self.process is not None else None
         return (str(hello["prefix"]), str(hello["version"])) if hello else ("", "")
 
@@ -290,7 +301,10 @@ class Call(Item):
 
     @property
     def input(self) -> str | bytes:
-        """What tells its arguments, for a failure: their text or their pickle; empty for a batch."""
+        """What tells its arguments, for a failure: their text or their pickle.
+
+        Empty for a batch.
+        """
         encoded = self.encoded
         if self.batch is not None:
             return ""
@@ -308,7 +322,10 @@ class Call(Item):
         return process is not None and bool(process.is_running(self))
 
     def running_since(self) -> float | None:
-        """Return when its worker took it, on the monotonic clock in seconds; None if unknown. Any thread."""
+        """Return when its worker took it, on the monotonic clock in seconds; None if unknown.
+
+        Any thread.
+        """
         process = self.process
         found: float | None = None if process is None else process.running_since(self)
         return found
@@ -323,5 +340,11 @@ class Call(Item):
             payload = b""
         function = 0 if definition is None else definition.number
         return wire.CALL_FRAME.pack(
-            wire.RUN, flags | self.watched, len(payload), function, self.context.number, self.number, payload
+            wire.RUN,
+            flags | self.watched,
+            len(payload),
+            function,
+            self.context.number,
+            self.number,
+            payload,
         )

@@ -26,7 +26,10 @@ class CallTimers:
         self.timed: dict[Call, list[Timer]] = {}
 
     def set(self, call: Call, delay: float, job: Callable[[], object]) -> None:
-        """Run ``job`` after ``delay`` seconds, unless the call has ended by then: a limit keeps nothing alive."""
+        """Run ``job`` after ``delay`` seconds, unless the call has ended by then.
+
+        A limit keeps nothing alive.
+        """
         self.timed.setdefault(call, []).append(self._loop.set_timer(delay, job))
 
     def stop(self, call: Call) -> None:

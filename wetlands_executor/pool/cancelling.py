@@ -27,7 +27,9 @@ class Cancelling:
         sync: registers what is under way past the I/O thread.
     """
 
-    def __init__(self, *, loop: IOLoop, feed: Callable[[st.Event | None], None], sync: Callable[[], None]) -> None:
+    def __init__(
+        self, *, loop: IOLoop, feed: Callable[[st.Event | None], None], sync: Callable[[], None]
+    ) -> None:
         self._loop = loop
         self._feed = feed
         self._sync = sync
@@ -36,7 +38,10 @@ class Cancelling:
     # --- any thread
 
     def cancel(self, call: Call) -> bool:
-        """Take the call out of the queue, or ask it to stop; True if it will not run. Waits for the I/O thread to decide."""
+        """Take the call out of the queue, or ask it to stop; True if it will not run.
+
+        Waits for the I/O thread to decide.
+        """
         if self._loop.forked:
             return False
         if threads.must_not_wait():
@@ -64,7 +69,10 @@ class Cancelling:
         self._loop.post(cancel)
 
     def cancel_all(self, calls: Sequence[Call]) -> None:
-        """Take calls out of the queue, or ask them to stop. Returns when that is done (soon), except on the I/O thread itself."""
+        """Take calls out of the queue, or ask them to stop.
+
+        Returns when that is done (soon), except on the I/O thread itself.
+        """
 
         def find() -> Iterable[st.Item]:
             self._feed(None)
@@ -79,7 +87,9 @@ class Cancelling:
 
         def cancel() -> None:
             try:
-                self._feed(st.ManyCancelsRequested([item for item in find() if item.place is not None]))
+                self._feed(
+                    st.ManyCancelsRequested([item for item in find() if item.place is not None])
+                )
             finally:
                 done.set()
 
@@ -135,6 +145,9 @@ class Cancelling:
 
 
 def _latest(call: Call) -> Call:
-    """Return the call of a task's present try. Race: a thread that asks for something may have read the one of the try before, which is over."""
+    """Return the call of a task's present try.
+
+    Race: a thread that asks for something may have read the one of the try before, which is over.
+    """
     latest: Call | None = call.task._call
     return call if latest is None else latest

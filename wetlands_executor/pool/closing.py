@@ -1,4 +1,6 @@
-"""What has become of a pool as a whole: whether it accepts calls, whether it is broken, why it is being ended.
+"""What has become of a pool as a whole.
+
+Whether it accepts calls, whether it is broken, why it is being ended.
 
 Threads: each field is set by one store, by any thread, and read by any.
 """
@@ -31,7 +33,8 @@ class Closing:
         refusing: no new call is accepted.
         broken: why nothing will ever run any more, None if that is not so.
         reason: why what has not started is cancelled, once the pool is ended that way.
-        kill_reason: why all workers were ended at once, for the tasks that ran; None if they were not.
+        kill_reason: why all workers were ended at once, for the tasks that ran; None if they were
+            not.
     """
 
     def __init__(self, state: PoolState) -> None:

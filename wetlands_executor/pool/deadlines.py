@@ -1,6 +1,10 @@
-"""Time: limits of calls, silence of workers, the escalation of a cancellation, what happens to a call that hangs.
+"""Time.
 
-Deadlines are judged after the worker's pipe has been read: a result that is on its way counts. I/O thread only.
+Limits of calls, silence of workers, the escalation of a cancellation, what happens to a call that
+hangs.
+
+Deadlines are judged after the worker's pipe has been read: a result that is on its way counts. I/O
+thread only.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 
-#: Seconds that a worker (its exit hooks, its threads that are no daemons) or a fork server may take to end by itself before it is killed.
+#: Seconds that a worker (its exit hooks, its threads that are no daemons) or a fork server may take
+#: to end by itself before it is killed.
 STOP_GRACE = 5.0
 #: Seconds that a worker may take to print its stacks before it is killed.
 STACKS_GRACE = 0.2
@@ -33,7 +38,8 @@ class Deadlines:
         feed: tells the state.
         read: reads all that a worker has sent, its direct answer too.
         what: how messages call the environment.
-        worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``; seconds, None is no limit.
+        worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``; seconds, None is no
+            limit.
     """
 
     def __init__(
@@ -62,7 +68,10 @@ class Deadlines:
     @property
     def any(self) -> bool:
         """True if something is limited or escalated that concerns each single call."""
-        return any(limit is not None for limit in (self.task_timeout, self.worker_timeout, self.cancel_grace))
+        return any(
+            limit is not None
+            for limit in (self.task_timeout, self.worker_timeout, self.cancel_grace)
+        )
 
     def limit_tasks(self, seconds: float | None) -> None:
         """Limit tasks that are submitted from now on. Any thread."""
@@ -75,7 +84,11 @@ class Deadlines:
         task = call.task
         tell_started(task)
         options = call.options
-        limit = options.timeout if options is not None and options.timeout is not None else self.task_timeout
+        limit = (
+            options.timeout
+            if options is not None and options.timeout is not None
+            else self.task_timeout
+        )
         if limit is not None:
             since = process.running_since(call)
             spent = 0.0 if since is None else time.monotonic() - since
@@ -91,7 +104,9 @@ class Deadlines:
             what = f"The task {call.name!r} ran longer than its limit of {limit:g} s"
             self.end_hung(process, call, partial(TaskTimeoutError, what))
 
-    def end_hung(self, process: WorkerProcess, call: Call, verdict: Callable[[str], BaseException]) -> None:
+    def end_hung(
+        self, process: WorkerProcess, call: Call, verdict: Callable[[str], BaseException]
+    ) -> None:
         """Let the worker print its stacks, then end it."""
         call.condemn(verdict)
         delay = STACKS_GRACE if process.ask_for_stacks() else 0.0
@@ -108,7 +123,9 @@ class Deadlines:
         process.hear()
         if self.worker_timeout is not None and process.worker not in self._watched:
             self._watched.add(process.worker)
-            self._timers.set_for(process, self.worker_timeout, partial(self._check_silence, process))
+            self._timers.set_for(
+                process, self.worker_timeout, partial(self._check_silence, process)
+            )
 
     def _check_silence(self, process: WorkerProcess) -> None:
         self._watched.discard(process.worker)
@@ -126,7 +143,10 @@ class Deadlines:
             self._timers.set_for(process, left, partial(self._check_silence, process))
             return
         call = running[0]
-        what = f"The worker process {process.process.pid} of {self._what} gave no sign of life for {limit:g} s (worker_timeout) in {call.name!r}"
+        what = (
+            f"The worker process {process.process.pid} of {self._what} gave no sign of life for "
+            f"{limit:g} s (worker_timeout) in {call.name!r}"
+        )
         self.end_hung(process, call, partial(WorkerUnresponsive, what))
 
     def kill_later(self, process: WorkerProcess, delay: float) -> None:
@@ -148,20 +168,33 @@ class Deadlines:
     def on_cancel_sent(self, call: Call) -> None:
         """A running call was asked to stop: see that it does, if there is a limit for that."""
         options = call.options
-        grace = options.cancel_grace if options is not None and options.cancel_grace is not None else self.cancel_grace
+        grace = (
+            options.cancel_grace
+            if options is not None and options.cancel_grace is not None
+            else self.cancel_grace
+        )
         if grace is not None and call.begin_escalation():
             self._timers.set(call, grace, partial(self._escalate, call, grace))
 
     def _escalate(self, call: Call, grace: float) -> None:
-        """The call has not stopped at the request: interrupt it, and if that does not help, end its worker."""
+        """The call has not stopped at the request.
+
+        Interrupt it, and if that does not help, end its worker.
+        """
         process = self._workers.holder(call)
         if process is None:
             return
-        call.interrupt(f"it did not stop within {grace:g} s of the request (cancel_grace): it was interrupted")
+        call.interrupt(
+            f"it did not stop within {grace:g} s of the request (cancel_grace): it was interrupted"
+        )
         process.interrupt(call, signal.SIGINT)
         self._timers.set(call, grace, partial(self._end_escalation, call))
 
     def _end_escalation(self, call: Call) -> None:
         if self._workers.holder(call) is not None:
-            call.condemn(True, "it did not stop at the request nor at the interrupt (cancel_grace): its worker was ended")
+            call.condemn(
+                True,
+                "it did not stop at the request nor at the interrupt "
+                "(cancel_grace): its worker was ended",
+            )
             self._feed(st.KillRequested(call))

@@ -1,4 +1,7 @@
-"""The decoder threads of a pool, watched by its I/O thread: user code that unpickles runs there. Any thread may enter."""
+"""The decoder threads of a pool, watched by its I/O thread: user code that unpickles runs there.
+
+Any thread may enter.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ class Decoding:
         self._loop.post(partial(self._check, due=False))
 
     def _check(self, *, due: bool) -> None:
-        """Start a decoder if one is needed. I/O thread. ``due``: the timer of an earlier look has fired; there is one at a time."""
+        """Start a decoder if one is needed. I/O thread.
+
+        ``due``: the timer of an earlier look has fired; there is one at a time.
+        """
         if due:
             self._watched = False
         delay = self._decoders.check()

@@ -1,11 +1,16 @@
-"""Threads on which user code may run: output, unpickling, callbacks. The I/O thread runs none of it.
+"""Threads on which user code may run: output, unpickling, callbacks.
 
-* ``SerialThread``: jobs one after another, in order; a thread that starts with the first job. Used for what workers print (writing to
-  ``sys.stdout`` may block and may be the user's) and for Future callbacks.
-* ``Decoders``: jobs in parallel as far as needed. Unpickling imports modules and runs ``__setstate__``; one result that blocks there must
-  not hold up the others, so a second thread starts when the first has made no progress for ``PATIENCE`` seconds.
+The I/O thread runs none of it.
 
-Every thread is a daemon: the executor drains them at shutdown and at interpreter exit; a job that never ends must not keep the process.
+* ``SerialThread``: jobs one after another, in order; a thread that starts with the first job. Used
+  for what workers print (writing to ``sys.stdout`` may block and may be the user's) and for Future
+  callbacks.
+* ``Decoders``: jobs in parallel as far as needed. Unpickling imports modules and runs
+  ``__setstate__``; one result that blocks there must not hold up the others, so a second thread
+  starts when the first has made no progress for ``PATIENCE`` seconds.
+
+Every thread is a daemon: the executor drains them at shutdown and at interpreter exit; a job that
+never ends must not keep the process.
 """
 
 from __future__ import annotations
@@ -33,8 +38,8 @@ MOST_DECODERS = 32
 class SerialThread:
     """Runs jobs one after another on a thread of its own.
 
-    No locks: user threads enter, which signal handlers interrupt and where finalizers run. A job is put in one step, and of those who start the
-    thread at the same time one is served.
+    No locks: user threads enter, which signal handlers interrupt and where finalizers run. A job is
+    put in one step, and of those who start the thread at the same time one is served.
 
     Args:
         name: of the thread.
@@ -54,17 +59,22 @@ class SerialThread:
         self._gone = Latch()
 
     def put(self, job: Job) -> list[Job]:
-        """Run ``job`` after those that were put before; in the caller if no thread can be had any more (interpreter exit).
+        """Run ``job`` after those that were put before.
+
+        In the caller if no thread can be had any more (interpreter exit).
 
         Returns:
-            Its entry, for ``run_entry``: another thread may run the job before its turn. The entry is empty when the job has been taken.
+            Its entry, for ``run_entry``: another thread may run the job before its turn. The entry
+            is empty when the job has been taken.
         """
         entry = [job]
         self._jobs.put(entry)
         if not self._starts and not self._ended:
             try:
                 threads.start(self._run, (), self._name, self._kind, self._starts.append)
-            except RuntimeError:  # "can't start new thread": out of threads, or the interpreter is going down
+            except (
+                RuntimeError
+            ):  # "can't start new thread": out of threads, or the interpreter is going down
                 run_entry(entry)
         if self._ended:
             run_entry(entry)  # Race: the thread may have ended without seeing it
@@ -81,7 +91,10 @@ class SerialThread:
         self._gone.set()
 
     def end(self) -> None:
-        """Run what was put, then end the thread; waits, unless called from that thread. Later jobs run in their caller. I/O thread."""
+        """Run what was put, then end the thread; waits, unless called from that thread.
+
+        Later jobs run in their caller. I/O thread.
+        """
         self._ended = True
         self._jobs.put(None)
         if not self._starts:
@@ -107,18 +120,21 @@ class SerialThread:
 class Decoders:
     """Runs jobs on as many threads as it takes for none to wait long behind a stuck one.
 
-    No locks, as above. ``put`` is anybody's, ``check`` and ``end`` are the I/O thread's, which alone starts threads.
+    No locks, as above. ``put`` is anybody's, ``check`` and ``end`` are the I/O thread's, which
+    alone starts threads.
 
     Args:
         name: of the threads.
-        overtaken: called on a decoder thread if a job may wait behind one that has just begun: ``check`` should be called.
+        overtaken: called on a decoder thread if a job may wait behind one that has just begun:
+            ``check`` should be called.
     """
 
     def __init__(self, name: str, overtaken: Callable[[], object]) -> None:
         self._name = name
         self._overtaken = overtaken
         self._jobs: SimpleQueue[list[Job] | None] = SimpleQueue()
-        # One entry for each thread that waits for a job, at most one thread in the long run. Who puts a job takes the entry.
+        # One entry for each thread that waits for a job, at most one thread in the long run. Who
+        # puts a job takes the entry.
         self._idle: deque[None] = deque()
         self._threads: set[_Decoder] = set()
         self._ended = False
@@ -137,7 +153,10 @@ class Decoders:
         return False
 
     def check(self) -> float | None:
-        """Start another thread if all are stuck; return the seconds after which to look again, None if nothing waits."""
+        """Start another thread if all are stuck.
+
+        Return the seconds after which to look again, None if nothing waits.
+        """
         if self._jobs.empty() or self._idle or self._ended:
             return None
         begun = [decoder.begun for decoder in self._threads.copy()]
@@ -179,11 +198,15 @@ class Decoders:
         except IndexError:
             pass  # the thread that has put a job took it
         if not self._jobs.empty():
-            self._overtaken()  # Race: a thread that has put another job may take this one to be waiting still
+            # Race: a thread that has put another job may take this one to be waiting still
+            self._overtaken()
         return entry
 
     def end(self) -> None:
-        """Run what was put, then end the threads; waits, unless called from one of them. Later jobs run in their caller. I/O thread."""
+        """Run what was put, then end the threads; waits, unless called from one of them.
+
+        Later jobs run in their caller. I/O thread.
+        """
         self._ended = True
         decoders = self._threads.copy()
         for _ in decoders:
@@ -239,8 +262,11 @@ def run_entry(entry: list[Job]) -> None:
 def _run_job(job: Job) -> None:
     try:
         job()
-    except BaseException:  # noqa: BLE001 - user code: SystemExit or KeyboardInterrupt there must not end the thread that others wait for
+    except BaseException:  # noqa: BLE001
+        # user code: SystemExit or KeyboardInterrupt there must not end the thread that others wait
+        # for
         try:
             LOGGER.exception("wetlands_executor: exception in %r", job)
-        except BaseException:  # noqa: BLE001, S110 - a log handler is user code too; there is no other way to tell
+        except BaseException:  # noqa: BLE001, S110
+            # a log handler is user code too; there is no other way to tell
             pass

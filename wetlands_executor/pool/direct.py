@@ -1,38 +1,51 @@
 r"""Direct send and direct receive: a short call goes to its worker and back without the I/O thread.
 
-Handing a call over to a second thread, and its result back, costs more than a short call itself. So the
-I/O thread publishes workers that hold nothing; a submitting thread may write one frame to one of them
-(``DirectSend``), and take the answer itself while it waits in ``result()`` (``DirectReceive``)::
+Handing a call over to a second thread, and its result back, costs more than a short call itself. So
+the I/O thread publishes workers that hold nothing; a submitting thread may write one frame to one
+of them (``DirectSend``), and take the answer itself while it waits in ``result()``
+(``DirectReceive``)::
 
     submit, result()                                    worker
       writes the frame, records it in `sent` ----------->
       words[AWAITED] = number                             runs the call
-      sleeps on the eventfd <--- notify --- answer on the shared page if AWAITED is its number and nothing
-      takes the claim, settles                            went another way before it, else a frame through
-                                                          the results pipe, to the I/O thread, as ever
+      sleeps on the eventfd <--- notify --- answer on the shared page if AWAITED is its number and
+      nothing takes the claim, settles                            went another way before it, else a
+      frame through
+                                                          the results pipe, to the I/O thread, as
+                                                          ever
 
-1. *The claim* on a call is its entry in ``DirectSend.sent``. The thread that takes it (one step in C) settles the call: the
-   waiting thread when it has seen the answer, or the I/O thread, which takes it (``register``) whenever it has to tell the state
-   anything. *Invariant:* the state hears of all calls that were sent directly (``SentDirectly``) before any other news.
-2. If the I/O thread has the claim, the state knows of the call, and the I/O thread settles it like any other. It then listens to
-   the eventfd as well, because the worker may have put the answer on the page; and it notifies when the call is settled.
-3. *Race:* an exception from a signal handler can end ``wait`` after every call that it makes. Whatever was done by then is undone or finished by
-   the I/O thread: the exception handler leaves the call in a chain with plain stores, and wakes that thread with its first call (``LEFT``). What
-   was read from the page is kept with the call. CPython looks for signals, and changes threads, after calls and at the start of functions and
-   loops only, and collects garbage (which runs finalizers, and they may submit) when it makes containers; a few lines here rely on that there
-   is none of these between them, each says so.
-4. *Prearming:* on one core the worker answers before ``result()`` is even called. So if the submitter of the last call has waited here, the
-   next one is awaited from the moment it is sent. Then no thread is woken if none comes. Such a call is *unannounced* (``Call.quiet``):
-   every accessor of its Task but ``result()`` and its like (``Home.ensure_tracked``), every look at the pool (``sync``) and all news
-   for the state let the I/O thread register it first. After such a look the next call is not prearmed, until a thread waits here again.
-5. Nothing is told from here: listeners, waiters of the standard library and callbacks concern the I/O thread.
+1. *The claim* on a call is its entry in ``DirectSend.sent``. The thread that takes it (one step in
+   C) settles the call: the waiting thread when it has seen the answer, or the I/O thread, which
+   takes it (``register``) whenever it has to tell the state anything. *Invariant:* the state hears
+   of all calls that were sent directly (``SentDirectly``) before any other news.
+2. If the I/O thread has the claim, the state knows of the call, and the I/O thread settles it like
+   any other. It then listens to the eventfd as well, because the worker may have put the answer on
+   the page; and it notifies when the call is settled.
+3. *Race:* an exception from a signal handler can end ``wait`` after every call that it makes.
+   Whatever was done by then is undone or finished by the I/O thread: the exception handler leaves
+   the call in a chain with plain stores, and wakes that thread with its first call (``LEFT``). What
+   was read from the page is kept with the call. CPython looks for signals, and changes threads,
+   after calls and at the start of functions and loops only, and collects garbage (which runs
+   finalizers, and they may submit) when it makes containers; a few lines here rely on that there is
+   none of these between them, each says so.
+4. *Prearming:* on one core the worker answers before ``result()`` is even called. So if the
+   submitter of the last call has waited here, the next one is awaited from the moment it is sent.
+   Then no thread is woken if none comes. Such a call is *unannounced* (``Call.quiet``): every
+   accessor of its Task but ``result()`` and its like (``Home.ensure_tracked``), every look at the
+   pool (``sync``) and all news for the state let the I/O thread register it first. After such a
+   look the next call is not prearmed, until a thread waits here again.
+5. Nothing is told from here: listeners, waiters of the standard library and callbacks concern the
+   I/O thread.
 
-Only this module uses the control words ``AWAITED``, ``ANSWERED`` and ``ANSWER`` of the shared page, and these fields of a call:
-``awaited`` (the worker may have been told that a thread waits for its answer on the page), ``quiet`` (as above), ``departed`` and ``after``
-(it is in the chain of abandoned waits; the next one there), ``found`` (what was read from the page: value, duration in seconds).
+Only this module uses the control words ``AWAITED``, ``ANSWERED`` and ``ANSWER`` of the shared page,
+and these fields of a call: ``awaited`` (the worker may have been told that a thread waits for its
+answer on the page), ``quiet`` (as above), ``departed`` and ``after`` (it is in the chain of
+abandoned waits; the next one there), ``found`` (what was read from the page: value, duration in
+seconds).
 
-Threads: ``DirectSend.send`` is entered by any thread, ``DirectReceive.wait`` by any, one at a time; everything else is the I/O thread's.
-Where there is no eventfd, or no shared page, there is no direct receive.
+Threads: ``DirectSend.send`` is entered by any thread, ``DirectReceive.wait`` by any, one at a time;
+everything else is the I/O thread's. Where there is no eventfd, or no shared page, there is no
+direct receive.
 """
 
 from __future__ import annotations
@@ -61,17 +74,23 @@ from wetlands_executor.system import POLLIN, poll
 from wetlands_executor.worker.shared_page import WEAK, Board, fence
 from wetlands_executor.worker.wire import ANSWER, ANSWERED, AWAITED
 
-#: Seconds that a submitting thread may be inside ``send`` before the I/O thread does something else first. It writes one frame there.
+#: Seconds that a submitting thread may be inside ``send`` before the I/O thread does something else
+#: first. It writes one frame there.
 INSIDE = 0.005
 
 
 def raised_elsewhere(error: BaseException) -> bool:
-    """Return True if an exception comes out of Python code that was called: a signal handler, behind a function of C that raises the same type."""
+    """Return True if an exception comes out of Python code that was called.
+
+    A signal handler, behind a function of C that raises the same type.
+    """
     return error.__traceback__ is not None and error.__traceback__.tb_next is not None
 
 
 class AbandonedWaits:
-    """The calls of one pool whose submitters have left before they were settled; a chain through ``Call.after``.
+    """The calls of one pool whose submitters have left before they were settled.
+
+    A chain through ``Call.after``.
 
     Attributes:
         first: the last one that was added; None if there is none.
@@ -89,12 +108,18 @@ class AbandonedWaits:
         self.wake = wake
 
     def take(self) -> list[Call]:
-        """Return the calls of the chain, which is empty then. One may be in it again before this returns."""
-        call, self.first = self.first, None  # no thread comes in between: what is added meanwhile stays
+        """Return the calls of the chain, which is empty then.
+
+        One may be in it again before this returns.
+        """
+        # no thread comes in between: what is added meanwhile stays
+        call, self.first = self.first, None
         found = []
         while call is not None:
             following, call.after = call.after, None
-            call.departed = False  # Order: before the caller looks. A thread that comes back meanwhile and leaves again adds it anew
+            # Order: before the caller looks. A thread that comes back meanwhile and leaves again
+            # adds it anew
+            call.departed = False
             found.append(call)
             call = following
         return found
@@ -111,7 +136,8 @@ class DirectSend:
 
     Attributes:
         open: the state has the worker idle, and a submitting thread may write to it.
-        sent: (call, ..., bytes written, ...), one entry per frame that a submitting thread wrote itself: the claims.
+        sent: (call, ..., bytes written, ...), one entry per frame that a submitting thread wrote
+            itself: the claims.
         receive: the direct way back, or None.
     """
 
@@ -123,13 +149,15 @@ class DirectSend:
         self._inbox = inbox
         self._outbox = outbox
         self._incarnation = incarnation
-        # The key: the number of the inbox, in here unless a submitting thread is writing to it or the I/O thread has closed the
-        # way. So that number is not closed during a write. No lock: on CPython 3.14 an exception from a signal handler could leave it locked.
+        # The key: the number of the inbox, in here unless a submitting thread is writing to it or
+        # the I/O thread has closed the way. So that number is not closed during a write. No lock:
+        # on CPython 3.14 an exception from a signal handler could leave it locked.
         self._key: SimpleQueue[int] = SimpleQueue()
         self._key.put(inbox)
         self._closed = False
-        # What `send` is made of; each step raises, and changes nothing, if it must not go on. `_empty`: ValueError if a call was
-        # sent that is not registered (an empty deque is equal to an empty deque only). `_take_key`: Empty if the key is not there.
+        # What `send` is made of; each step raises, and changes nothing, if it must not go on.
+        # `_empty`: ValueError if a call was sent that is not registered (an empty deque is equal to
+        # an empty deque only). `_take_key`: Empty if the key is not there.
         self._empty = map([deque[Any]()].index, repeat(self.sent))
         self._take_key = iter(self._key.get_nowait, None)
         self._give_key = map(self._key.put, repeat(inbox))
@@ -137,12 +165,16 @@ class DirectSend:
     # --- submitting threads
 
     def send(self, call: Call) -> bool:
-        """Write one frame from the submitting thread, to a worker that holds nothing; False if it cannot be done.
+        """Write one frame from the submitting thread, to a worker that holds nothing.
 
-        Race: an exception from a signal handler may end this method between any two steps, and other threads may come in there. So this is
-        one step in C (``extend`` over ``zip`` over ``map``): nothing else was sent, the key is taken, the frame written, the key given back,
-        all of it recorded. Either the frame is in the pipe and recorded, or neither. The same step notes that its blocks are given. Only the
-        write lets other threads run. In it no signal handler runs: writing to a pipe that does not block is not interrupted.
+        False if it cannot be done.
+
+        Race: an exception from a signal handler may end this method between any two steps, and
+        other threads may come in there. So this is one step in C (``extend`` over ``zip`` over
+        ``map``): nothing else was sent, the key is taken, the frame written, the key given back,
+        all of it recorded. Either the frame is in the pipe and recorded, or neither. The same step
+        notes that its blocks are given. Only the write lets other threads run. In it no signal
+        handler runs: writing to a pipe that does not block is not interrupted.
         """
         if not self._outbox.knows(call):
             return False
@@ -161,15 +193,26 @@ class DirectSend:
             except ValueError:
                 pass  # the process is gone
             if sent or not self.open:
-                # Race: another thread or a signal handler has sent a call meanwhile, whose answer this one's would overwrite.
+                # Race: another thread or a signal handler has sent a call meanwhile, whose answer
+                # this one's would overwrite.
                 return self._refuse(call)
         try:
-            sent.extend(zip((call,), self._empty, map(write, self._take_key, (frame,)), self._give_key, *notes))  # noqa: B905 - not strict, which takes as long as the rest
+            # not strict, which takes as long as the rest
+            sent.extend(
+                zip(  # noqa: B905
+                    (call,),
+                    self._empty,
+                    map(write, self._take_key, (frame,)),
+                    self._give_key,
+                    *notes,
+                )
+            )
         except OSError as error:
             trace = error.__traceback__
             if trace is not None and trace.tb_next is not None:
                 raise  # a signal handler's, for example a TimeoutError, when the frame was out
-            self._key.put(self._inbox)  # Order: the first call of this block, before which no signal handler runs
+            # Order: the first call of this block, before which no signal handler runs
+            self._key.put(self._inbox)
             if call.awaited and back is not None:
                 back.disarm(call)
             return self._refuse(call)
@@ -190,10 +233,15 @@ class DirectSend:
 
     # --- the I/O thread
 
-    def register(self, calls: dict[int, Call], port: Port, on_answer: Callable[[], None] | None) -> list[Call]:
-        """Take the claims on all calls that were sent; return these calls, which are among ``calls`` now.
+    def register(
+        self, calls: dict[int, Call], port: Port, on_answer: Callable[[], None] | None
+    ) -> list[Call]:
+        """Take the claims on all calls that were sent.
 
-        Invariant: the way is open only while the state has the slot idle; it is opened by ``reopen``, for ``Shell.publish``, and nowhere else.
+        Return these calls, which are among ``calls`` now.
+
+        Invariant: the way is open only while the state has the slot idle; it is opened by
+        ``reopen``, for ``Shell.publish``, and nowhere else.
         """
         self.open = False
         found: list[Call] = []
@@ -207,7 +255,8 @@ class DirectSend:
             calls[call.number] = call
             found.append(call)
             if back is not None and (call.awaited or back.caller is call):
-                # Race: the worker may have looked already whether a thread waits, and put the answer onto the page: both of us listen now.
+                # Race: the worker may have looked already whether a thread waits, and put the
+                # answer onto the page: both of us listen now.
                 add_wakeup(call.task, back.bell)
                 if on_answer is not None:
                     back.listen(port, on_answer)
@@ -239,7 +288,11 @@ class DirectSend:
             back.forget_calls(calls, idle=not self.sent)
 
     def close(self) -> bool:
-        """Close the way; False if another thread is inside right now and the descriptors must stay open a little longer."""
+        """Close the way.
+
+        False if another thread is inside right now and the descriptors must stay open a little
+        longer.
+        """
         self.open = False
         if not self._closed:
             try:
@@ -251,7 +304,10 @@ class DirectSend:
         return True
 
     def wait_for_sender(self) -> bool:
-        """Let a thread that is inside ``send`` finish the step that records what it has sent; False if it needs longer."""
+        """Let a thread that is inside ``send`` finish the step that records what it has sent.
+
+        False if it needs longer.
+        """
         if not self._closed:
             try:
                 key = self._key.get(timeout=INSIDE)
@@ -281,8 +337,9 @@ class DirectReceive:
         caller: the call whose submitter waits here; None if there is none.
         expected: the submitter of the last call has waited here: the next one is prearmed.
         listens: the I/O thread is told when the worker notifies.
-        ring_left: there may be a notification that no thread has read. It does no harm, but a task that writes to
-            the counter, or the worker behind it, may have to wait until a thread of the host reads.
+        ring_left: there may be a notification that no thread has read. It does no harm, but a task
+            that writes to the counter, or the worker behind it, may have to wait until a thread of
+            the host reads.
     """
 
     __slots__ = (
@@ -298,7 +355,9 @@ class DirectReceive:
         "words",
     )
 
-    def __init__(self, board: Board, bell: WorkerBell, outputs: tuple[int, ...], abandoned: AbandonedWaits) -> None:
+    def __init__(
+        self, board: Board, bell: WorkerBell, outputs: tuple[int, ...], abandoned: AbandonedWaits
+    ) -> None:
         self.words = board.words
         self._answer = board.answer
         self.bell = bell
@@ -325,7 +384,8 @@ class DirectReceive:
             timeout: seconds to wait; None waits without limit.
 
         Returns:
-            True if the task is settled; False if this call has no direct way back: then the caller has to wait in another way.
+            True if the task is settled; False if this call has no direct way back: then the caller
+            has to wait in another way.
 
         Raises:
             WaitTimeout: the time is over.
@@ -333,23 +393,32 @@ class DirectReceive:
         """
         if not call.plain or not process.proven:
             return False
-        number, sent, words, fd, output = call.number, process.direct.sent, self.words, self.bell.fd, process.output
+        number, sent, words, fd, output = (
+            call.number,
+            process.direct.sent,
+            self.words,
+            self.bell.fd,
+            process.output,
+        )
         pool: Any = task._pool
         end = None if timeout is None else time.monotonic() + timeout
         abandoned = self._abandoned
         handed_over = settled_here = False
         try:
-            # Invariant: one thread at a time. No call stands between the look and the store, so no thread comes in between.
+            # Invariant: one thread at a time. No call stands between the look and the store, so no
+            # thread comes in between.
             if self.caller is not None:
                 return False
             self.caller = call
             try:
-                # Order: we are seen in `caller`, then look at the claim; the I/O thread takes the claim, then looks at `caller`.
+                # Order: we are seen in `caller`, then look at the claim; the I/O thread takes the
+                # claim, then looks at `caller`.
                 claim = sent[0]
                 mine = claim[0] is call
                 if mine:
                     words[AWAITED] = number
-                    # Quiet: a signal handler of this thread may look at the task, and must not wait for what only this thread could take.
+                    # Quiet: a signal handler of this thread may look at the task, and must not wait
+                    # for what only this thread could take.
                     call.awaited = call.quiet = True
                     rung = words[ANSWERED] == number
             except (ValueError, IndexError):  # the process is gone, or the claim
@@ -360,8 +429,8 @@ class DirectReceive:
             self.expected = True
             while task._final is None:
                 if rung:
-                    # It lies there already. Its notification is left alone, which saves two system calls: the next thread that sleeps here wakes up
-                    # once for nothing.
+                    # It lies there already. Its notification is left alone, which saves two system
+                    # calls: the next thread that sleeps here wakes up once for nothing.
                     rung = False
                     self.ring_left = True
                 else:
@@ -376,7 +445,8 @@ class DirectReceive:
                     except BlockingIOError as error:
                         if raised_elsewhere(error):
                             raise
-                        self.bell.make_blocking()  # a task has changed the descriptor, which it has as well
+                        # a task has changed the descriptor, which it has as well
+                        self.bell.make_blocking()
                         continue
                     if handed_over:
                         continue
@@ -394,9 +464,16 @@ class DirectReceive:
                     if not self._is_released():
                         raise  # a signal handler has raised it
                     head = 0  # the process is gone, and the I/O thread has the claim
-                # What the call has printed must be out before it is settled. Order: the pipes first. If they are empty, the I/O thread has taken what
-                # was in them, and has set `reading` before, and `printed` after.
-                if not head or self._outputs.poll(0) or output.reading or output.printed or (data and not is_trivial(data)):
+                # What the call has printed must be out before it is settled. Order: the pipes
+                # first. If they are empty, the I/O thread has taken what was in them, and has set
+                # `reading` before, and `printed` after.
+                if (
+                    not head
+                    or self._outputs.poll(0)
+                    or output.reading
+                    or output.printed
+                    or (data and not is_trivial(data))
+                ):
                     handed_over = True
                 else:
                     value = loads(data) if data else None
@@ -417,21 +494,28 @@ class DirectReceive:
                     except OSError as error:
                         if raised_elsewhere(error):
                             raise
-                        pool.post(pool.take_departures)  # the pool has ended, and its thread would not look at the chain again
+                        # the pool has ended, and its thread would not look at the chain again
+                        pool.post(pool.take_departures)
                     continue
-                # From here on other threads may use the worker: nothing below looks at it, and the outcome is in `call.found`.
+                # From here on other threads may use the worker: nothing below looks at it, and the
+                # outcome is in `call.found`.
                 settled_here = True
                 process.finished += 1
-                if settle_quietly(task, value, time.time(), process.process.pid, (head >> 32) / 1e6):
+                if settle_quietly(
+                    task, value, time.time(), process.process.pid, (head >> 32) / 1e6
+                ):
                     pool.post(partial(pool.tell, task))
                 pool.ledger.returned_one(task)
             self.caller = None
             if not settled_here:
                 self.ring_left = True
-                self.bell.release()  # Race: it may have been for the next thread that waits here, and that may not be here yet
+                # Race: it may have been for the next thread that waits here, and that may not be
+                # here yet
+                self.bell.release()
             return True
         except BaseException:
-            # Order: into the chain, with stores that nothing can interrupt; then the first call of this block, which wakes the I/O thread.
+            # Order: into the chain, with stores that nothing can interrupt; then the first call of
+            # this block, which wakes the I/O thread.
             if not call.departed:
                 call.departed = True
                 call.after = abandoned.first
@@ -452,7 +536,10 @@ class DirectReceive:
             return True
 
     def prearm_no_more(self) -> None:
-        """Let the next call not be awaited from the beginning: a thread has looked at one without waiting here. Any thread."""
+        """Let the next call not be awaited from the beginning.
+
+        A thread has looked at one without waiting here. Any thread.
+        """
         self.expected = False
 
     # --- the I/O thread; `disarm` the submitting one too
@@ -472,22 +559,31 @@ class DirectReceive:
             port.add_bell(self.bell.fd, RESULTS, on_answer)
 
     def stop_listening(self, port: Port, left: bool) -> None:
-        """End that. ``left``: nothing is under way, and a notification that lies there concerns no call."""
+        """End that.
+
+        ``left``: nothing is under way, and a notification that lies there concerns no call.
+        """
         self.listens = False
         port.remove(self.bell.fd)
         if left:
-            self.take_rings()  # Race: an answer may have been taken in another way, before its notification
+            # Race: an answer may have been taken in another way, before its notification
+            self.take_rings()
 
     def forget_calls(self, calls: Iterable[Call], idle: bool) -> None:
-        """Wait for none of these calls here: they go another way. ``idle``: no call is under way here."""
+        """Wait for none of these calls here: they go another way.
+
+        ``idle``: no call is under way here.
+        """
         awaited = self.words[AWAITED]
-        # Race: the notification of an answer that nothing has looked at yet stays: the I/O thread would not wake up for it.
+        # Race: the notification of an answer that nothing has looked at yet stays: the I/O thread
+        # would not wake up for it.
         if self.ring_left and not self.listens and idle:
             self.take_rings()
         if awaited:
             for call in calls:
                 if call.number == awaited:
-                    self.disarm(call)  # it was here before, in another try, and no thread listens now
+                    # it was here before, in another try, and no thread listens now
+                    self.disarm(call)
 
     def on_notified(self) -> None:
         """Take the notification, unless a thread waits that must not miss one."""

@@ -1,6 +1,9 @@
-"""The calls of a pool that went to their workers directly, as its I/O thread learns of them: registering, answers, abandoned waits.
+"""The calls of a pool that went to their workers directly, as its I/O thread learns of them.
 
-I/O thread, but for ``ensure_tracked``, and ``take_abandoned`` when that thread has ended. See ``direct.py``.
+Registering, answers, abandoned waits.
+
+I/O thread, but for ``ensure_tracked``, and ``take_abandoned`` when that thread has ended. See
+``direct.py``.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ from wetlands_executor.scheduling import messages as st
 if TYPE_CHECKING:
     from wetlands_executor.pool.stats import TaskStats
 
-#: Workers to which submitting threads may write at once. A thread that submits many short calls to many idle workers would wake each of them for
-#: one call, and the I/O thread for each answer; from the third call on they are handed out together. More make nothing faster: one thread
-#: submits at a time.
+#: Workers to which submitting threads may write at once. A thread that submits many short calls to
+#: many idle workers would wake each of them for one call, and the I/O thread for each answer; from
+#: the third call on they are handed out together. More make nothing faster: one thread submits at a
+#: time.
 LANES = 2
 
 
@@ -78,7 +82,10 @@ class DirectCalls:
         self.lanes = tuple(processes)
 
     def registered(self, process: WorkerProcess) -> list[st.Event]:
-        """Take note of what submitting threads have written to a worker; return the events for the state."""
+        """Take note of what submitting threads have written to a worker.
+
+        Return the events for the state.
+        """
         calls = process.register()
         for call in calls:
             self._stats.submitted(call.task)
@@ -139,13 +146,17 @@ class DirectCalls:
             tell_late(task)
 
     def ensure_tracked(self, call: Call) -> None:
-        """Let this thread settle a call that was sent unannounced: a thread wants to be told of its end. Any thread."""
+        """Let this thread settle a call that was sent unannounced.
+
+        A thread wants to be told of its end. Any thread.
+        """
         process: WorkerProcess | None = call.process
         back: DirectReceive | None = process.direct.receive if process is not None else None
         if back is not None and process is not None:
             back.prearm_no_more()
             self._loop.post(partial(self.take_answer, process))
-        call.quiet = False  # Order: last, so that who is interrupted before is followed by the next who looks
+        # Order: last, so that who is interrupted before is followed by the next who looks
+        call.quiet = False
 
     def forget(self) -> None:
         """Let go of everything: it belongs to the parent of this process."""

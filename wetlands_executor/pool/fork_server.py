@@ -1,25 +1,33 @@
-"""The fork server of a pool, seen from the host: one process of the environment that has imported the preload and forks the workers.
+"""The fork server of a pool, seen from the host.
 
-Sixteen workers that import numpy and scipy each for themselves take sixteen times the memory and the time. With ``share_preload=True`` one
-process imports them, and every worker is a fork of it that shares its pages. The other half of the conversation is ``worker/fork_server.py``.
+One process of the environment that has imported the preload and forks the workers.
+
+Sixteen workers that import numpy and scipy each for themselves take sixteen times the memory and
+the time. With ``share_preload=True`` one process imports them, and every worker is a fork of it
+that shares its pages. The other half of the conversation is ``worker/fork_server.py``.
 
 ::
 
     starter thread                      fork server                            worker
     Popen ------ sources, config -----> imports the preload
          <------ ready, or why not ----
-    request + descriptors (SCM_RIGHTS) -> fork ---------------------------> setsid, lifeline, pipes, variables
-         <------ pid ------------------                                    hello, ready: as every worker
+    request + descriptors (SCM_RIGHTS) -> fork ---------------------------> setsid, lifeline, pipes,
+    variables
+         <------ pid ------------------                                    hello, ready: as every
+         worker
     exit (pidfd) is readable <------------------------------------------- ends
     status pipe <------ how it ended -- waitid, leaves the zombie
     closes the status pipe -----------> reaps
 
-*The worker is the fork server's child, not ours.* Its end is seen through a pidfd, how it ended comes through its status pipe. The fork server
-reaps it only when the host has closed that pipe, so that its number cannot become somebody else's while the host may still signal it.
-When the fork server is killed, its workers go on, nobody can tell any more how they end, and the next start makes a new fork server.
+*The worker is the fork server's child, not ours.* Its end is seen through a pidfd, how it ended
+comes through its status pipe. The fork server reaps it only when the host has closed that pipe, so
+that its number cannot become somebody else's while the host may still signal it. When the fork
+server is killed, its workers go on, nobody can tell any more how they end, and the next start makes
+a new fork server.
 
-Threads: everything that starts or asks runs on the pool's starter thread and may block, with a deadline. ``kill`` and ``give_up`` may be
-called by any thread; ``end`` by the I/O thread, at the very end. A ``ForkedProcess`` belongs to the I/O thread, like every process.
+Threads: everything that starts or asks runs on the pool's starter thread and may block, with a
+deadline. ``kill`` and ``give_up`` may be called by any thread; ``end`` by the I/O thread, at the
+very end. A ``ForkedProcess`` belongs to the I/O thread, like every process.
 """
 
 from __future__ import annotations
@@ -66,16 +74,23 @@ FORK_TIMEOUT = 20.0
 CLOSED_GRACE = 1.0
 #: Bytes of stderr that are kept for an error.
 TAIL = 16384
-#: Tries to fork a worker when one fork server after another is lost, and to start a fork server for workers that were asked for together.
+#: Tries to fork a worker when one fork server after another is lost, and to start a fork server for
+#: workers that were asked for together.
 TRIES = 3
 
 _LENGTH = struct.Struct("<Q")
-_ANSWER: dict[str, tuple[type, ...]] = {"records": (list,), "threads": (list,), "failure": (bytes, type(None)), "pid": (int,)}
+_ANSWER: dict[str, tuple[type, ...]] = {
+    "records": (list,),
+    "threads": (list,),
+    "failure": (bytes, type(None)),
+    "pid": (int,),
+}
 
 Launch = Callable[[], tuple[Sequence[str], Mapping[str, str], "str | None"]]
 
 
-class ForkServerFailed(Exception):  # noqa: N818 - never leaves the pool: a WorkerStartError is made of it
+# never leaves the pool: a WorkerStartError is made of it
+class ForkServerFailed(Exception):  # noqa: N818
     """No worker can be forked.
 
     Attributes:
@@ -85,7 +100,9 @@ class ForkServerFailed(Exception):  # noqa: N818 - never leaves the pool: a Work
         final: another try would meet it again.
     """
 
-    def __init__(self, reason: str, tail: str = "", failure: bytes | None = None, final: bool = False) -> None:
+    def __init__(
+        self, reason: str, tail: str = "", failure: bytes | None = None, final: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.tail = tail
@@ -98,7 +115,10 @@ class _Lost(Exception):  # noqa: N818 - see above
 
 
 class ServerOutput(NamedTuple):
-    """What came out of a fork server while it imported: bytes of its two streams, packed log records, and libraries with threads."""
+    """What came out of a fork server while it imported.
+
+    Bytes of its two streams, packed log records, and libraries with threads.
+    """
 
     pid: int
     stdout: bytes
@@ -111,13 +131,15 @@ class ForkServerProcess(spawn.Process):
     """The process of a fork server: a socket, a lifeline and two streams."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
-        # Guards the process's number between its collection and a kill from another thread; held for one call into the kernel.
+        # Guards the process's number between its collection and a kill from another thread; held
+        # for one call into the kernel.
         self._collecting = threading.RLock()
         self.out = bytearray()
         self.err = bytearray()
         super().__init__(argv, env, cwd)
 
-    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:  # noqa: ARG002 - its workers get that
+    # its workers get that
+    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:  # noqa: ARG002
         life_child, self.life = self._pipe()
         self.stdout, stdout_child = self._pipe()
         self.stderr, stderr_child = self._pipe()
@@ -128,7 +150,8 @@ class ForkServerProcess(spawn.Process):
         self._open = {self.life, self.stdout, self.stderr, self.socket, socket_child}
         for fd in (self.socket, self.stdout, self.stderr):
             set_blocking(fd, False)
-        # Order of STAGE0: inbox, bulk, results, life, board. Without an inbox it becomes a fork server, and what it reads from is a socket.
+        # Order of STAGE0: inbox, bulk, results, life, board. Without an inbox it becomes a fork
+        # server, and what it reads from is a socket.
         passed = [-1, socket_child, -1, life_child, -1, -1, -1, -1, self._make_bundle()]
         self._popen = spawn.start(argv, env, cwd, passed, stdout_child, stderr_child)
         self.pid = self._popen.pid
@@ -150,7 +173,9 @@ class ForkServerProcess(spawn.Process):
                             del kept[:-TAIL]
 
     def ask(self, data: bytes, deadline: float, fds: Sequence[int] = ()) -> bytes:
-        """Send a record, with descriptors; return the answer, reading meanwhile what the process prints.
+        """Send a record, with descriptors.
+
+        Return the answer, reading meanwhile what the process prints.
 
         Raises:
             TimeoutError: there is none at the deadline (of the monotonic clock).
@@ -163,7 +188,10 @@ class ForkServerProcess(spawn.Process):
         polled.register(self.stdout, POLLIN)
         polled.register(self.stderr, POLLIN)
         polled.register(self.exit, POLLIN)
-        while len(answer) < _LENGTH.size or len(answer) < _LENGTH.size + _LENGTH.unpack_from(answer)[0]:
+        while (
+            len(answer) < _LENGTH.size
+            or len(answer) < _LENGTH.size + _LENGTH.unpack_from(answer)[0]
+        ):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
@@ -205,7 +233,10 @@ class ForkServerProcess(spawn.Process):
             line.detach()
 
     def how_it_ended(self, timeout: float) -> int | None:
-        """Wait for the end, make it the end of its children too, collect it; return the exit code."""
+        """Wait for the end, make it the end of its children too, collect it.
+
+        Return the exit code.
+        """
         polled = poll()
         polled.register(self.exit, POLLIN)
         if not polled.poll(timeout * 1000):
@@ -261,7 +292,14 @@ class ForkServer:
         self._failure: ForkServerFailed | None = None
 
     def fork(
-        self, env: Mapping[str, str], cwd: str | None, arena: int, *, asked: int, wanted: Callable[[], bool], compiled: bool = False
+        self,
+        env: Mapping[str, str],
+        cwd: str | None,
+        arena: int,
+        *,
+        asked: int,
+        wanted: Callable[[], bool],
+        compiled: bool = False,
     ) -> ForkedProcess:
         """Return a new worker process; starter thread.
 
@@ -269,8 +307,9 @@ class ForkServer:
             env: its complete variables.
             cwd: its working folder; None is the host's.
             arena: the host's file of large arguments, -1 if there is none.
-            asked: ``failures`` when it was asked for. Those that were asked for together share a failure that is final, or the last of
-                several: they would wait for the same preload again and again.
+            asked: ``failures`` when it was asked for. Those that were asked for together share a
+                failure that is final, or the last of several: they would wait for the same preload
+                again and again.
             wanted: False once nobody wants the worker any more.
             compiled: the interpreter is known to be like this one; see ``bundle.source``.
 
@@ -285,7 +324,11 @@ class ForkServer:
                 raise ForkServerFailed("it is not wanted any more")
             try:
                 process = self._process or self._begin(wanted, compiled)
-                changes = {name: env.get(name) for name in {*env, *self._env} if env.get(name) != self._env.get(name)}
+                changes = {
+                    name: env.get(name)
+                    for name in {*env, *self._env}
+                    if env.get(name) != self._env.get(name)
+                }
                 return ForkedProcess(process, changes, cwd or _here(), arena)
             except _Lost:
                 self._bury()
@@ -315,18 +358,30 @@ class ForkServer:
             "main": main_of_host(),
         }
         try:
-            answer = plain.read_shape(process.ask(process.ship(bundle.source(compiled)) + _record(config), deadline), _ANSWER)
+            answer = plain.read_shape(
+                process.ask(process.ship(bundle.source(compiled)) + _record(config), deadline),
+                _ANSWER,
+            )
         except TimeoutError:
             process.kill_tree()
-            raise self._fail(f"its preload was not ready within {self._start_timeout:g} s (start_timeout)", final=True) from None
+            raise self._fail(
+                f"its preload was not ready within {self._start_timeout:g} s (start_timeout)",
+                final=True,
+            ) from None
         except plain.NotPlain as error:
             process.kill_tree()
-            raise self._fail(f"the process that imports the preload for all workers sent what it never sends ({error})", final=True) from error
+            raise self._fail(
+                f"the process that imports the preload for all workers sent what it "
+                f"never sends ({error})",
+                final=True,
+            ) from error
         except _Lost:
             raise self._fail(None) from None
         process.meet(answer["pid"])
         process.listen()
-        said = ServerOutput(process.pid, bytes(process.out), b"", answer["records"], answer["threads"])
+        said = ServerOutput(
+            process.pid, bytes(process.out), b"", answer["records"], answer["threads"]
+        )
         process.out.clear()
         if answer["failure"] is not None:
             self._outputs.append(said)
@@ -336,14 +391,21 @@ class ForkServer:
         self._ready = True
         return process
 
-    def _fail(self, reason: str | None, failure: bytes | None = None, final: bool = False) -> ForkServerFailed:
+    def _fail(
+        self, reason: str | None, failure: bytes | None = None, final: bool = False
+    ) -> ForkServerFailed:
         process = self._process
         assert process is not None
         code = process.how_it_ended(CLOSED_GRACE)
         how = spawn.describe_end(code, process.why_lost)
         final = final or failure is not None or code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED)
         self._failure = ForkServerFailed(
-            reason or f"the process that imports the preload for all workers ended {how} before it was ready", process.tail(), failure, final
+            reason
+            or f"the process that imports the preload for all workers ended {how} before "
+            f"it was ready",
+            process.tail(),
+            failure,
+            final,
         )
         self._outputs.append(ServerOutput(process.pid, bytes(process.out), b"", [], []))
         self._process = None
@@ -363,7 +425,9 @@ class ForkServer:
         if process is not None and self._ready:
             process.listen()
             if process.out or process.err:
-                self._outputs.append(ServerOutput(process.pid, bytes(process.out), bytes(process.err), [], []))
+                self._outputs.append(
+                    ServerOutput(process.pid, bytes(process.out), bytes(process.err), [], [])
+                )
                 process.out.clear()
                 process.err.clear()
         said, self._outputs = self._outputs, []
@@ -381,7 +445,10 @@ class ForkServer:
             process.kill_tree()
 
     def end(self, grace: float) -> None:
-        """Let the process end (exit hooks of the preload run), within ``grace`` seconds. The starter thread has ended."""
+        """Let the process end (exit hooks of the preload run), within ``grace`` seconds.
+
+        The starter thread has ended.
+        """
         process, self._process = self._process, None
         if process is not None:
             process.close_fd(process.socket)
@@ -390,12 +457,17 @@ class ForkServer:
 
 
 class ForkedProcess(spawn.Process):
-    """A worker that a fork server has forked. To the rest of the pool it is a process like any other."""
+    """A worker that a fork server has forked.
+
+    To the rest of the pool it is a process like any other.
+    """
 
     forked = True
     why_lost = "what had forked it was gone"
 
-    def __init__(self, server: ForkServerProcess, changes: Mapping[str, str | None], cwd: str, arena: int) -> None:
+    def __init__(
+        self, server: ForkServerProcess, changes: Mapping[str, str | None], cwd: str, arena: int
+    ) -> None:
         self._prepare()
         self._status: int | None = None
         self._told = False
@@ -413,12 +485,15 @@ class ForkedProcess(spawn.Process):
             answer = server.ask(request, time.monotonic() + FORK_TIMEOUT, given)
             pid = int(_LENGTH.unpack(answer)[0])
             if pid >> 32:
-                raise OSError(pid & 0xFFFFFFFF, f"{os.strerror(pid & 0xFFFFFFFF)} (when a worker was forked)")
+                raise OSError(
+                    pid & 0xFFFFFFFF, f"{os.strerror(pid & 0xFFFFFFFF)} (when a worker was forked)"
+                )
             with descriptors.making:
                 self._let_go()
                 self._open.add(self._status_fd)
                 self.pid = pid
-                # The fork server cannot have reaped it: it keeps the zombie as long as our end of the status pipe is open.
+                # The fork server cannot have reaped it: it keeps the zombie as long as our end of
+                # the status pipe is open.
                 self.exit = self._pidfd = pidfd_open(pid)
                 descriptors.own(self._pidfd)
                 self._open.add(self._pidfd)
@@ -433,7 +508,10 @@ class ForkedProcess(spawn.Process):
         """Do nothing: the fork server has said the number."""
 
     def ended(self) -> bool:
-        """Return True if how it ended is known, or never will be; else ``exit`` is the status pipe from now on."""
+        """Return True if how it ended is known, or never will be.
+
+        Else ``exit`` is the status pipe from now on.
+        """
         if self._hear() or self.exit == self._status_fd:
             return True
         self.exit = self._status_fd
@@ -461,7 +539,8 @@ class ForkedProcess(spawn.Process):
         except ProcessLookupError:
             return
         except OSError:
-            # An older kernel: by number. That is the group's own while the process lives, and as long as the fork server keeps the zombie.
+            # An older kernel: by number. That is the group's own while the process lives, and as
+            # long as the fork server keeps the zombie.
             kept = self._status_fd in self._open and not (self._hear() and self._status is None)
             if kept or not children.is_over(self._pidfd):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -478,7 +557,10 @@ class ForkedProcess(spawn.Process):
                 pidfd_send_signal(self._pidfd, number)
 
     def reap(self) -> int | None:
-        """Let the fork server collect the process, which has ended; return how it ended, None if the fork server was gone."""
+        """Let the fork server collect the process, which has ended.
+
+        Return how it ended, None if the fork server was gone.
+        """
         self.kill_tree()
         self._hear()
         self.close_fd(self._status_fd)
@@ -486,7 +568,10 @@ class ForkedProcess(spawn.Process):
 
 
 def _here() -> str:
-    """Return the host's working folder; "" if it was removed: then a fork stays where its fork server is."""
+    """Return the host's working folder; "" if it was removed.
+
+    Then a fork stays where its fork server is.
+    """
     try:
         return os.getcwd()
     except OSError:

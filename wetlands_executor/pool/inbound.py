@@ -1,7 +1,10 @@
-"""What comes from workers, frame by frame: outcomes, progress, outputs, logs, and what a worker says before it is ready. I/O thread only.
+"""What comes from workers, frame by frame.
 
-Order: a batch of events is served output first, then results, then exits (ranks in ``ports.py``), and output is looked at once more after
-results were read, so that what a task printed is on its way before its result is; a result that was sent before a crash counts.
+Outcomes, progress, outputs, logs, and what a worker says before it is ready. I/O thread only.
+
+Order: a batch of events is served output first, then results, then exits (ranks in ``ports.py``),
+and output is looked at once more after results were read, so that what a task printed is on its way
+before its result is; a result that was sent before a crash counts.
 """
 
 from __future__ import annotations
@@ -121,7 +124,8 @@ class Inbound:
     def _take(self, process: WorkerProcess, frames: list[RawFrame]) -> None:
         """Settle what finished, then tell the state, in one event."""
         parts = self._parts
-        # What submitting threads have sent: the calls are registered at once, the state hears of them together with what has finished.
+        # What submitting threads have sent: the calls are registered at once, the state hears of
+        # them together with what has finished.
         sent: list[st.Event] = []
         if process.direct.sent:
             sent = parts.direct.registered(process)
@@ -138,7 +142,8 @@ class Inbound:
             try:
                 self._take_each(process, rest, finished, settled, entries)
                 break
-            except Exception as error:  # noqa: BLE001 - one frame: those behind it are taken all the same
+            except Exception as error:  # noqa: BLE001
+                # one frame: those behind it are taken all the same
                 parts.suspects.fault(process, error)
         if settled:
             parts.stats.returned(settled)
@@ -153,9 +158,18 @@ class Inbound:
             self._feed(st.ItemsFinished(process.worker, finished) if finished else None, sent)
 
     def _take_each(
-        self, process: WorkerProcess, frames: Iterator[RawFrame], finished: list[Call], settled: list[Task[Any]], entries: list[int]
+        self,
+        process: WorkerProcess,
+        frames: Iterator[RawFrame],
+        finished: list[Call],
+        settled: list[Task[Any]],
+        entries: list[int],
     ) -> None:
-        """Take frames; add to the lists what has ended, which tasks were settled with a result in place, and how many calls of batches."""
+        """Take frames.
+
+        Add to the lists what has ended, which tasks were settled with a result in place, and how
+        many calls of batches.
+        """
         calls, output = process.calls, process.output
         pid = process.process.pid
         now = time.time()
@@ -179,13 +193,22 @@ class Inbound:
             if call is not None:
                 if call is expected:
                     expected = next(due, None)
-                elif call is not next(iter(calls.values())) and not process.may_say(kind in OUTCOMES, number):
+                elif call is not next(iter(calls.values())) and not process.may_say(
+                    kind in OUTCOMES, number
+                ):
                     raise BadFrame(f"kind {kind} of a call that is not due")
-                if call.plain and kind in _PLAIN_OUTCOMES and not output.printed and (kind == wire.NONE or is_trivial(data)):
+                if (
+                    call.plain
+                    and kind in _PLAIN_OUTCOMES
+                    and not output.printed
+                    and (kind == wire.NONE or is_trivial(data))
+                ):
                     # The short way: nothing to wait for, nothing to ask, no user code.
                     try:
                         value = None if kind == wire.NONE else pickle.loads(data)
-                    except Exception:  # noqa: BLE001, S110 - the long way meets it again, where what is wrong with it can be looked into
+                    except Exception:  # noqa: BLE001, S110
+                        # the long way meets it again, where what is wrong with it can be looked
+                        # into
                         pass
                     else:
                         del calls[number]
@@ -197,7 +220,9 @@ class Inbound:
             if kind in OUTCOMES:
                 outcome = Frame(kind, number, data, duration)
                 if number not in calls and not self._has_registered(process, outcome):
-                    continue  # Order: `printed` stays. What the call has printed is dealt with when its outcome is looked at again.
+                    # Order: `printed` stays. What the call has printed is dealt with when its
+                    # outcome is looked at again.
+                    continue
                 ended = self._end_call(process, outcome)
                 output.note_end(number)
                 if ended is not None:
@@ -210,7 +235,10 @@ class Inbound:
     # --- outcomes
 
     def _end_call(self, process: WorkerProcess, frame: Frame) -> Call | None:
-        """Deal with the outcome of a call; return it if it is finished, None if that is still to be found out."""
+        """Deal with the outcome of a call.
+
+        Return it if it is finished, None if that is still to be found out.
+        """
         call = process.calls.get(frame.number)
         if call is None:
             return None
@@ -222,7 +250,8 @@ class Inbound:
         if kind == wire.ERROR and call.interrupted and _is_interrupt(frame.payload):
             kind = wire.CANCELLED
         if callable(call.verdict):
-            # Race: its time was over, and our question for its stacks may have interrupted it. The verdict stands.
+            # Race: its time was over, and our question for its stacks may have interrupted it. The
+            # verdict stands.
             self.convict(process, call)
             return None if call.phase is CallPhase.DECIDING else call
         again = kind == wire.ERROR and self._settlement.asks_for_retry(call, Failure.RAISED)
@@ -230,12 +259,15 @@ class Inbound:
             self._settlement.decide_later(call)
         else:
             call.move(CallPhase.ENDED)
-        self._parts.output.deliver(process, call, partial(call.receiver.on_outcome, call, Outcome(kind, frame.payload)))
+        self._parts.output.deliver(
+            process, call, partial(call.receiver.on_outcome, call, Outcome(kind, frame.payload))
+        )
         return None if again else call
 
     def convict(self, process: WorkerProcess, call: Call) -> None:
         """Give a call that its worker has no more the verdict on it."""
-        # It has ended by itself, so the worker goes on: what it prints from some time on is not what it was asked for.
+        # It has ended by itself, so the worker goes on: what it prints from some time on is not
+        # what it was asked for.
         self._parts.timers.set_for(process, STACKS_PRINTED, partial(self._forget_stacks, process))
         self._settlement.convict(call, process.output.stacks())
 
@@ -254,11 +286,15 @@ class Inbound:
         if callable(call.verdict):
             self.convict(process, call)
         elif frame.kind == wire.CANCELLED:
-            self._parts.output.deliver(process, call, partial(call.receiver.on_cancelled, call, None))
+            self._parts.output.deliver(
+                process, call, partial(call.receiver.on_cancelled, call, None)
+            )
         else:
             batch.note_duration(frame.duration)
             outcome = Outcome(frame.kind, frame.payload, batch.advance())
-            self._parts.output.deliver(process, call, partial(call.receiver.on_outcome, call, outcome))
+            self._parts.output.deliver(
+                process, call, partial(call.receiver.on_outcome, call, outcome)
+            )
         return call
 
     def _take_of_batch(self, process: WorkerProcess, call: Call, frame: RawFrame) -> int:
@@ -268,7 +304,10 @@ class Inbound:
         assert batch is not None
         before = batch.received
         if (number >> wire.NUMBER_BITS) - 1 != before or before == batch.count:
-            raise BadFrame(f"the outcome of call {number >> wire.NUMBER_BITS} of {batch.count}, where that of call {before + 1} is due")
+            raise BadFrame(
+                f"the outcome of call {number >> wire.NUMBER_BITS} of {batch.count}, "
+                f"where that of call {before + 1} is due"
+            )
         if call is not process.oldest() and not process.is_due(call.number):
             raise BadFrame(f"kind {kind} of calls that are not due")
         if kind == wire.SEVERAL:
@@ -277,12 +316,19 @@ class Inbound:
             count = 1
             batch.note_duration(duration)
             outcome = Outcome(kind, data, batch.advance())
-            self._parts.output.deliver(process, call, partial(call.receiver.on_outcome, call, outcome))
+            self._parts.output.deliver(
+                process, call, partial(call.receiver.on_outcome, call, outcome)
+            )
         process.output.note_end(number, batch.received - before)
         return count
 
-    def take_several(self, process: WorkerProcess, call: Call, outcomes: list[tuple[int, Any]], duration: int) -> int:
-        """Take outcomes of a batch that came together, all of calls that have returned normally; return their number."""
+    def take_several(
+        self, process: WorkerProcess, call: Call, outcomes: list[tuple[int, Any]], duration: int
+    ) -> int:
+        """Take outcomes of a batch that came together, all of calls that have returned normally.
+
+        Return their number.
+        """
         batch = call.batch
         assert batch is not None
         count = len(outcomes)
@@ -295,14 +341,19 @@ class Inbound:
         return count
 
     def _has_registered(self, process: WorkerProcess, frame: Frame) -> bool:
-        """Let the thread that sends directly finish the step that records what it has sent: its result came before. False: it needs longer.
+        """Let the thread that sends directly finish the step that records what it has sent.
 
-        Race: the collector may run finalizers within that step, and they may wait for this very thread. The frame is then taken up again later.
+        Its result came before. False: it needs longer.
+
+        Race: the collector may run finalizers within that step, and they may wait for this very
+        thread. The frame is then taken up again later.
         """
         if process.direct.wait_for_sender():
             self._parts.direct.register(process)
             return True
-        process.defer(1)  # Race: outcomes of calls that are sent meanwhile may be read before this one is taken up again
+        # Race: outcomes of calls that are sent meanwhile may be read before this one is taken up
+        # again
+        process.defer(1)
         self._parts.loop.set_timer(TAKE_AGAIN, partial(self._take_later, process, frame))
         return False
 
@@ -334,7 +385,10 @@ class Inbound:
 
     @staticmethod
     def on_progress(process: WorkerProcess, call: Call, data: bytes | bytearray) -> None:
-        """Take a report: from the frame, or from the shared page if the frame only says that one is there."""
+        """Take a report.
+
+        From the frame, or from the shared page if the frame only says that one is there.
+        """
         board = process.process.board
         if not data and board is not None:
             data = board.read()
@@ -343,7 +397,9 @@ class Inbound:
             if number == call.number:
                 reports_of(call.task).update(call.task, message, current, maximum)
 
-    def on_printed(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
+    def on_printed(
+        self, process: WorkerProcess, call: Call | None, data: bytes | bytearray
+    ) -> None:
         """Take what was printed where threads read the pipes."""
         self._parts.output.on_printed(process, call, data)
 
@@ -360,7 +416,11 @@ class Inbound:
             self.on_printed(process, None, data)
         elif kind == GARBAGE:
             raise Garbage(data)
-        elif process.ready or kind not in _OF_STARTS or (kind == wire.HELLO) is not (process.hello is None):
+        elif (
+            process.ready
+            or kind not in _OF_STARTS
+            or (kind == wire.HELLO) is not (process.hello is None)
+        ):
             raise BadFrame(f"kind {kind}, which is not due")
         else:
             self._parts.starting(process, kind, data)

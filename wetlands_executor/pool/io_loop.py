@@ -1,4 +1,6 @@
-"""The I/O thread of a pool: jobs that other threads post, timers, descriptors. Knows no task and no worker.
+"""The I/O thread of a pool: jobs that other threads post, timers, descriptors.
+
+Knows no task and no worker.
 
 ::
 
@@ -10,8 +12,10 @@
 1. Only this thread calls the client. It never runs signal handlers, so no exception can end it
    half-way; a thread that posts only appends to ``posted`` (one step in C) and wakes it.
 2. *Guarantee:* each callback, job and timer is guarded. What one of them raises is given to
-   ``client.contain``; the rest goes on. The guards stand outside the loops, where they cost nothing.
-3. The thread starts with the first entry. Starting it is one step for every re-entry: see ``_fate``.
+   ``client.contain``; the rest goes on. The guards stand outside the loops, where they cost
+   nothing.
+3. The thread starts with the first entry. Starting it is one step for every re-entry: see
+   ``_fate``.
 """
 
 from __future__ import annotations
@@ -52,7 +56,10 @@ class Client(Protocol):
     closed: bool
 
     def publish(self) -> None:
-        """Say to other threads what they may do. Order: ``posted`` is looked at once more after this."""
+        """Say to other threads what they may do.
+
+        Order: ``posted`` is looked at once more after this.
+        """
 
     def gone(self) -> bool:
         """Return True if nothing is left to wait for. Asked only when ``closed``."""
@@ -78,7 +85,10 @@ class Owner(Protocol):
         """Fail all that is under way: the thread itself has failed, and ends."""
 
     def end(self) -> None:
-        """Deliver what is under way. Called last on the thread; calls ``stop_timers``, ``finish``, ``sweep``, ``close``."""
+        """Deliver what is under way.
+
+        Called last on the thread; calls ``stop_timers``, ``finish``, ``sweep``, ``close``.
+        """
 
     def end_unused(self) -> bool:
         """End what has nothing to end, again if that was interrupted."""
@@ -111,7 +121,8 @@ class IOLoop:
 
     Attributes:
         pid: the process that it belongs to.
-        posted: what was posted and not taken: jobs, and items, which are anything that cannot be called.
+        posted: what was posted and not taken: jobs, and items, which are anything that cannot be
+            called.
         port: the poller; None before the thread runs. Used on the thread only.
         ended: the thread has done its last work; what is posted now runs in its caller.
     """
@@ -124,9 +135,10 @@ class IOLoop:
         self._owner: Owner
         self.port: ports.Port = None  # type: ignore[assignment] # until the thread runs
         self._thread: threading.Thread | None = None
-        # What has become of the I/O thread, under the key 0: the attempt that has started it, or None if the pool has ended
-        # without one; empty before. Written once, with `setdefault`: one step, so that of threads, signal handlers and
-        # finalizers that come at the same time one decides.
+        # What has become of the I/O thread, under the key 0: the attempt that has started it, or
+        # None if the pool has ended without one; empty before. Written once, with `setdefault`: one
+        # step, so that of threads, signal handlers and finalizers that come at the same time one
+        # decides.
         self._fate: dict[int, Start | None] = {}
         self._timers = Timers()
         self._notifications: deque[Callable[[], bool]] = deque()
@@ -165,7 +177,10 @@ class IOLoop:
         return not self._fate and not self.posted
 
     def post(self, job: Job) -> None:
-        """Run ``job`` on the I/O thread; on this one if that has ended. In a forked child of the host, nothing happens."""
+        """Run ``job`` on the I/O thread; on this one if that has ended.
+
+        In a forked child of the host, nothing happens.
+        """
         if self.pid != os.getpid():
             return
         self.posted.append(job)
@@ -184,7 +199,9 @@ class IOLoop:
         """
         port: Any = self.port
         if port is None:
-            self.ensure_thread()  # Order: before the item is queued, so that a failure (no descriptors, no threads) is this caller's alone
+            # Order: before the item is queued, so that a failure (no descriptors, no threads) is
+            # this caller's alone
+            self.ensure_thread()
             self.posted.append(item)
             self.wake()
             return
@@ -209,8 +226,8 @@ class IOLoop:
     def ensure_thread(self) -> None:
         """Start the I/O thread if that has not happened; raise why it cannot be started.
 
-        Race: signal handlers and finalizers may come in at any step and call this as well. Each starts a thread, and the threads decide
-        which of them serves.
+        Race: signal handlers and finalizers may come in at any step and call this as well. Each
+        starts a thread, and the threads decide which of them serves.
         """
         if not self._fate:
             start = Start()
@@ -224,9 +241,12 @@ class IOLoop:
         self.post(partial(self.set_timer, delay, job))
 
     def notify_later(self, job: Callable[[], bool]) -> None:
-        """Run ``job`` on the I/O thread a little later, together with others. It returns False if it was too early, and has asked for another try.
+        """Run ``job`` on the I/O thread a little later, together with others.
 
-        A thread that waits for many tasks locks the conditions of all of them for some time, and all of them end meanwhile.
+        It returns False if it was too early, and has asked for another try.
+
+        A thread that waits for many tasks locks the conditions of all of them for some time, and
+        all of them end meanwhile.
         """
         self._notifications.append(job)
         if not self._notifying:
@@ -234,13 +254,16 @@ class IOLoop:
             self.later(NOTIFY_DELAY, self._notify)
 
     def _notify(self) -> None:
-        self._notifying = False  # Order: before they are taken; what is added from here on may set another timer
+        # Order: before they are taken; what is added from here on may set another timer
+        self._notifying = False
         early = 0
         for _ in range(len(self._notifications)):
             if not self._notifications.popleft()():
                 early += 1
                 if early == NOTIFY_EARLY:
-                    break  # the others are locked by the same waiter, most likely; those that were tried stand behind them now
+                    # the others are locked by the same waiter, most likely; those that were tried
+                    # stand behind them now
+                    break
 
     def close_unused(self, used: bool) -> bool:
         """End without ever having started; False if that is not so.
@@ -267,10 +290,18 @@ class IOLoop:
                 if callable(late):
                     late()
                 else:
-                    # Race: submit() had looked before the end had begun. Its caller learns here what it would have learned there.
+                    # Race: submit() had looked before the end had begun. Its caller learns here
+                    # what it would have learned there.
                     self._client.reject(late, None)
-            except Exception:  # a bug of ours; the others who wait must get their answers all the same
-                LOGGER.critical("wetlands_executor: %r failed at the end of the pool; this is a bug, please report it", late, exc_info=True)
+            except (
+                Exception
+            ):  # a bug of ours; the others who wait must get their answers all the same
+                LOGGER.critical(
+                    "wetlands_executor: %r failed at the end of the pool; this is a "
+                    "bug, please report it",
+                    late,
+                    exc_info=True,
+                )
 
     def after_fork_in_child(self) -> None:
         """Let go of everything: it belongs to the parent."""
@@ -299,7 +330,10 @@ class IOLoop:
         self._timers.clear()
 
     def finish(self) -> None:
-        """Let what is posted from now on run in its caller. Called by the owner's ``end``, which calls ``sweep`` then."""
+        """Let what is posted from now on run in its caller.
+
+        Called by the owner's ``end``, which calls ``sweep`` then.
+        """
         self.ended = True
 
     def close(self) -> None:
@@ -328,7 +362,10 @@ class IOLoop:
             self._owner.begin(port)
             self._serve(port)
         except BaseException as error:  # a bug of ours: no thread may wait for ever because of it
-            LOGGER.critical("wetlands_executor: the pool's I/O thread failed; this is a bug, please report it", exc_info=True)
+            LOGGER.critical(
+                "wetlands_executor: the pool's I/O thread failed; this is a bug, please report it",
+                exc_info=True,
+            )
             self._owner.fail(error)
         self._owner.end()
 
@@ -343,13 +380,16 @@ class IOLoop:
 
     def _serve(self, port: ports.Port) -> None:
         """Do what comes, until the client is closed."""
-        # A short call goes through here once, with cold caches: what need not be done is not even called.
+        # A short call goes through here once, with cold caches: what need not be done is not even
+        # called.
         client, posted, wait, timers = self._client, self.posted, port.wait, self._timers.heap
         doing: Any = None
         batch: Iterator[Job] = iter(())
         while True:
             try:
-                for doing in batch:  # the rest, after one that has failed: most news are told again, but not those of bells
+                # the rest, after one that has failed: most news are told again, but not those of
+                # bells
+                for doing in batch:
                     doing()
                 doing = None
                 while True:
@@ -361,8 +401,8 @@ class IOLoop:
                         client.publish()
                     found = wait(self._timers.until_next() if timers else None, posted)
                     if posted and not client.closed:
-                        # Order: what a thread has posted comes before news that it may have caused after that. On a busy machine
-                        # this thread may learn of both at once.
+                        # Order: what a thread has posted comes before news that it may have caused
+                        # after that. On a busy machine this thread may learn of both at once.
                         self._drain_posted()
                     batch = iter(found)
                     for doing in batch:
@@ -396,7 +436,8 @@ class IOLoop:
             if job is not None:
                 try:
                     job()
-                except Exception as error:  # noqa: BLE001 - one job: it costs its worker or its caller
+                except Exception as error:  # noqa: BLE001
+                    # one job: it costs its worker or its caller
                     client.contain(error, job)
 
     def _fire_timers(self) -> None:
@@ -404,5 +445,6 @@ class IOLoop:
         while (job := self._timers.take_due(now)) is not None:
             try:
                 job()
-            except Exception as error:  # noqa: BLE001 - a bug of ours, in one timer: the others fire all the same
+            except Exception as error:  # noqa: BLE001
+                # a bug of ours, in one timer: the others fire all the same
                 self._client.contain(error, job)

@@ -1,4 +1,7 @@
-"""How the workers of an environment are started: launch specs, and the initializer as bytes. Any thread."""
+"""How the workers of an environment are started: launch specs, and the initializer as bytes.
+
+Any thread.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,13 @@ from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.serialize.pickler import CallPickler
 
 #: How many threads numerical libraries start when they are loaded, or at their first call.
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 
 WorkerEnv = Mapping[str, str] | Callable[[int], Mapping[str, str]] | None
 #: argv, environment variables, working folder.
@@ -45,13 +54,22 @@ class Launcher:
         return self.worker(0)
 
     def fork_server(self) -> Spec:
-        """Return how to start the process that imports the preload: with the variables that are the same for all workers."""
+        """Return how to start the process that imports the preload.
+
+        With the variables that are the same for all workers.
+        """
         first = self.variables[0]
-        common = {name: value for name, value in first.items() if all(each.get(name) == value for each in self.variables)}
+        common = {
+            name: value
+            for name, value in first.items()
+            if all(each.get(name) == value for each in self.variables)
+        }
         return self._spec({**dict.fromkeys(THREAD_VARIABLES, "1"), **common})
 
     def _spec(self, variables: dict[str, str]) -> Spec:
-        spec = self.environment.launch_spec(activate=self.activate, cwd=self.cwd, worker_env=variables)
+        spec = self.environment.launch_spec(
+            activate=self.activate, cwd=self.cwd, worker_env=variables
+        )
         return spec.argv, spec.env, spec.cwd
 
 
@@ -61,12 +79,18 @@ def variables_of(worker_env: WorkerEnv, index: int) -> dict[str, str]:
     return dict(found or {})
 
 
-def pickled_initializer(call: tuple[Any, ...], keeps: list[Any], peer: RemoteInterpreter) -> tuple[bytes, CallPickler]:
-    """Pickle (initializer, arguments) for the workers; shared arrays in it are added to ``keeps``."""
+def pickled_initializer(
+    call: tuple[Any, ...], keeps: list[Any], peer: RemoteInterpreter
+) -> tuple[bytes, CallPickler]:
+    """Pickle (initializer, arguments) for the workers.
+
+    Shared arrays in it are added to ``keeps``.
+    """
     try:
         return dump(call, None, keeps, remote=peer)
     except pickle.PicklingError:
         if not peer.silent:
             raise
-        # It has no source, which would be right for any version. As it is it may be; else the worker says so.
+        # It has no source, which would be right for any version. As it is it may be; else the
+        # worker says so.
         return dump(call, None, keeps)

@@ -1,4 +1,6 @@
-"""How a pool begins and ends: shutdown, termination, interpreter exit, a fork of the host, a failure of its own thread.
+"""How a pool begins and ends.
+
+Shutdown, termination, interpreter exit, a fork of the host, a failure of its own thread.
 
 Threads: what is asked for any; ``begin``, ``end`` and ``fail`` are the I/O thread's.
 """
@@ -44,9 +46,11 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("concurrent.futures")
 
-#: How often a submitting thread that is inside a direct send is waited for when the pool has failed.
+#: How often a submitting thread that is inside a direct send is waited for when the pool has
+#: failed.
 INSIDE_TRIES = 200
-#: Seconds that a running call has, when its pool is to end soon: to see the request, then to end at the interrupt.
+#: Seconds that a running call has, when its pool is to end soon: to see the request, then to end at
+#: the interrupt.
 INTERRUPT_AFTER = 5.0
 
 
@@ -107,8 +111,12 @@ class Lifecycle:
 
     # --- any thread
 
-    def shutdown(self, *, cancel_pending: bool = False, reason: str = "the executor was shut down") -> None:
-        """Accept nothing more and end when everything is done. Does not wait: a finalizer may call it.
+    def shutdown(
+        self, *, cancel_pending: bool = False, reason: str = "the executor was shut down"
+    ) -> None:
+        """Accept nothing more and end when everything is done.
+
+        Does not wait: a finalizer may call it.
 
         Args:
             cancel_pending: cancel what has not started.
@@ -129,12 +137,13 @@ class Lifecycle:
     def end_unused(self) -> bool:
         """End a pool that has nothing to end, without starting anything; False if it has been used.
 
-        Threads that are started at interpreter exit only to end harm others: before CPython 3.12.3 they make `threading` forget to wait
-        for the program's own threads.
+        Threads that are started at interpreter exit only to end harm others: before CPython 3.12.3
+        they make `threading` forget to wait for the program's own threads.
         """
         if not self._loop.close_unused(self._parts.callbacks.started):
             return False
-        # Repeated on each call: an exception from a signal handler may have interrupted the call before.
+        # Repeated on each call: an exception from a signal handler may have interrupted the call
+        # before.
         self._parts.settings.release()
         self._loop.sweep()
         self.workers_gone.set()
@@ -145,8 +154,8 @@ class Lifecycle:
     def wind_down(self, reason: str) -> None:
         """End soon. Does not wait; any thread.
 
-        What has not started is cancelled; what runs is asked to stop, interrupted after ``INTERRUPT_AFTER`` seconds, and
-        its worker is ended after as many more.
+        What has not started is cancelled; what runs is asked to stop, interrupted after
+        ``INTERRUPT_AFTER`` seconds, and its worker is ended after as many more.
 
         Args:
             reason: why, for tasks that are cancelled.
@@ -155,7 +164,9 @@ class Lifecycle:
         if self._loop.started and not self._loop.ended:
             self.ask_running(None)
             self._loop.later(INTERRUPT_AFTER, partial(self.ask_running, signal.SIGINT))
-            self._loop.later(2 * INTERRUPT_AFTER, partial(self.terminate, kill=True, why=f"because {reason}"))
+            self._loop.later(
+                2 * INTERRUPT_AFTER, partial(self.terminate, kill=True, why=f"because {reason}")
+            )
 
     def wind_down_later(self, seconds: float, reason: str) -> None:
         """Call ``wind_down`` after ``seconds``, unless the pool has ended by then. Any thread."""
@@ -215,15 +226,24 @@ class Lifecycle:
         self._loop.post(ask)
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until all workers are gone and everything was delivered; True if so. Not from a thread that delivers."""
+        """Wait until all workers are gone and everything was delivered; True if so.
+
+        Not from a thread that delivers.
+        """
         if not self._loop.started or self._loop.forked:
             return True
         kind = threads.kind_of_this()
         if kind is not None and not self.finished.is_set():
             threads.check(self._parts.pool)
             if threading.get_ident() in threads.holding:
-                raise RuntimeError("the executor cannot end before this function (retry_on, or the pickling of a call) has returned")
-            if kind == threads.DECODE or threading.get_ident() in (self._parts.callbacks.ident, self._parts.output.thread.ident):
+                raise RuntimeError(
+                    "the executor cannot end before this function (retry_on, or "
+                    "the pickling of a call) has returned"
+                )
+            if kind == threads.DECODE or threading.get_ident() in (
+                self._parts.callbacks.ident,
+                self._parts.output.thread.ident,
+            ):
                 return self.workers_gone.wait(timeout)  # delivery waits for this very thread
         if not self.finished.wait(timeout):
             return False
@@ -239,14 +259,18 @@ class Lifecycle:
         self._parts.direct.begin(port)
 
     def end(self) -> None:
-        """Deliver what is under way and let all threads go that wait. Runs last on the I/O thread."""
+        """Deliver what is under way and let all threads go that wait.
+
+        Runs last on the I/O thread.
+        """
         parts, loop = self._parts, self._loop
         parts.direct.open([])
         parts.settings.release()
         loop.stop_timers()
         parts.timers.clear()
         parts.readiness.end()
-        for process in parts.workers:  # after a failure only: others are closed when they have ended
+        # after a failure only: others are closed when they have ended
+        for process in parts.workers:
             _try(parts.reaper.close, process)
         parts.workers.clear()
         parts.starter.end()
@@ -262,12 +286,17 @@ class Lifecycle:
         self._run_when_finished()
 
     def fail(self, error: BaseException) -> None:
-        """After a bug of ours: kill all workers and fail every task that is known, so that no thread waits for ever."""
+        """After a bug of ours.
+
+        Kill all workers and fail every task that is known, so that no thread waits for ever.
+        """
         parts = self._parts
         failure = BrokenProcessPool(f"the pool of {parts.what} failed: {describe(error)}")
         failure.__cause__ = error
         self._closing.break_with(failure)
-        parts.direct.open([])  # Order: first. A thread that is inside a direct send is waited for below, and no other begins one
+        # Order: first. A thread that is inside a direct send is waited for below, and no other
+        # begins one
+        parts.direct.open([])
         items: dict[Any, None] = {}
         if parts.settings.fork_server is not None:
             _try(parts.settings.fork_server.kill)
@@ -289,7 +318,10 @@ class Lifecycle:
         parts.shell.close()
 
     def after_fork_in_child(self) -> None:
-        """Let go of everything: the pool belongs to the parent (``spawn`` closes the descriptors)."""
+        """Let go of everything.
+
+        The pool belongs to the parent (``spawn`` closes the descriptors).
+        """
         self._loop.after_fork_in_child()
         self._closing.refuse()
         self._parts.direct.forget()

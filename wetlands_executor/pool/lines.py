@@ -1,12 +1,13 @@
 """What workers print, as whole lines on the host's ``sys.stdout`` and ``sys.stderr``.
 
-Bytes come in on the I/O thread; text goes out on the output thread, because a stream of the host may block or be the user's own object.
-``enqueued`` is written by the I/O thread and ``written`` by the output thread: they are equal when nothing is under way.
+Bytes come in on the I/O thread; text goes out on the output thread, because a stream of the host
+may block or be the user's own object. ``enqueued`` is written by the I/O thread and ``written`` by
+the output thread: they are equal when nothing is under way.
 
-A stream of the host may refuse text: it cannot encode a character, it is a descriptor in non-blocking
-mode, it is the user's own object and raises. What one line meets must not cost the lines beside it:
-a refused text is written again line by line, with escapes for what cannot be encoded. A failure that
-remains is logged once per kind; the lines that it concerns are dropped.
+A stream of the host may refuse text: it cannot encode a character, it is a descriptor in
+non-blocking mode, it is the user's own object and raises. What one line meets must not cost the
+lines beside it: a refused text is written again line by line, with escapes for what cannot be
+encoded. A failure that remains is logged once per kind; the lines that it concerns are dropped.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ _printing = threading.local()
 def printing_task() -> Task[Any] | None:
     """Return the task whose lines are being written, for an object that stands in ``sys.stdout`` or ``sys.stderr`` and is written to.
 
-    None if the lines are not a worker's, or if it is not known which of its tasks printed them (several very short ones in a row, output
-    of threads and processes that a task has left behind).
+    None if the lines are not a worker's, or if it is not known which of its tasks printed them
+    (several very short ones in a row, output of threads and processes that a task has left behind).
     """
     return getattr(_printing, "task", None)
 
@@ -60,7 +61,10 @@ class LineSplitter:
         return text[:end]
 
     def finish(self) -> str:
-        """Return what waits for its line's end, ended now; for the end of a task or of the stream."""
+        """Return what waits for its line's end, ended now.
+
+        For the end of a task or of the stream.
+        """
         rest, self._rest = self._rest, ""
         return rest + "\n" if rest else ""
 
@@ -72,7 +76,8 @@ class LineSplitter:
 
 #: A line of what faulthandler prints when it is asked for the stacks, from Python 3.8 to 3.15.
 _OF_STACKS = re.compile(
-    r"(Current thread|Thread|Stack).*\(most recent call first\):|  File \".*|  Binary file \".*|  \.\.\.|  <.*>|Current thread's C stack trace.*"
+    r"(Current thread|Thread|Stack).*\(most recent call first\):|  File \".*|  Binary file \".*|  "
+    r"\.\.\.|  <.*>|Current thread's C stack trace.*"
 )
 
 
@@ -86,7 +91,8 @@ class OutputStream:
     """One of a worker's two streams on its way to the host's.
 
     Attributes:
-        name: ``"stdout"`` or ``"stderr"``: which of the host's streams, looked up when a line is written (so a redirection counts).
+        name: ``"stdout"`` or ``"stderr"``: which of the host's streams, looked up when a line is
+            written (so a redirection counts).
         paused: reading was stopped, because the host's stream takes less than the worker prints.
     """
 
@@ -126,7 +132,8 @@ class OutputStream:
             if stream is not None:  # None under pythonw
                 _write(stream, text)
                 _flush(stream)
-        except BaseException as error:  # noqa: BLE001 - the user's stream may raise anything, SystemExit too
+        except BaseException as error:  # noqa: BLE001
+            # the user's stream may raise anything, SystemExit too
             _tell_once(self.name, error)
         finally:
             _printing.task = None
@@ -134,7 +141,10 @@ class OutputStream:
 
 
 def _write(stream: Any, text: str) -> None:
-    """Write a text of several lines to a stream of the host. Raises what the stream raises for good."""
+    """Write a text of several lines to a stream of the host.
+
+    Raises what the stream raises for good.
+    """
     if not text.isascii():
         text = _encodable(text, getattr(stream, "encoding", None), getattr(stream, "errors", None))
     if len(text) > PIECE and _is_nonblocking(stream):
@@ -157,13 +167,17 @@ def _write(stream: Any, text: str) -> None:
 
 
 def _write_escaped(stream: Any, line: str) -> Exception | None:
-    """Write one line of a refused text, in ASCII if it is refused as it is; return what was raised."""
+    """Write one line of a refused text, in ASCII if it is refused as it is.
+
+    Return what was raised.
+    """
     try:
         _write_all(stream, line)
     except UnicodeError:
         try:
             _write_all(stream, line.encode("ascii", "backslashreplace").decode())
-        except Exception as error:  # noqa: BLE001 - the user's stream; the lines after this one are tried all the same
+        except Exception as error:  # noqa: BLE001
+            # the user's stream; the lines after this one are tried all the same
             return error
     except Exception as error:  # noqa: BLE001 - as above
         return error
@@ -198,7 +212,10 @@ def _flush(stream: Any) -> None:
 
 
 def _is_nonblocking(stream: Any) -> bool:
-    """Return True if the descriptor below a stream is non-blocking; another program may have done that to a terminal."""
+    """Return True if the descriptor below a stream is non-blocking.
+
+    Another program may have done that to a terminal.
+    """
     try:
         return not get_blocking(stream.fileno())
     except Exception:  # noqa: BLE001 - there is none, or the user's object says nonsense
@@ -221,7 +238,10 @@ _told: set[tuple[str, type, type]] = set()
 
 
 def _tell_once(name: str, error: BaseException) -> None:
-    """Log that lines of workers are lost. Once per kind: it may happen to each of a million lines."""
+    """Log that lines of workers are lost.
+
+    Once per kind: it may happen to each of a million lines.
+    """
     stream = getattr(sys, name, None)
     kind = (name, type(stream), type(error))
     if kind in _told:
@@ -229,8 +249,10 @@ def _tell_once(name: str, error: BaseException) -> None:
     _told.add(kind)
     try:
         LOGGER.warning(
-            "wetlands_executor: sys.%s (%s) has refused lines that workers printed, which are lost: %s: %s. This is said once",
+            "wetlands_executor: sys.%s (%s) has refused lines that workers printed, which are "
+            "lost: %s: %s. This is said once",
             name, type(stream).__name__, type(error).__name__, error,
         )  # fmt: skip
-    except Exception:  # noqa: BLE001, S110 - the handler may write to the very stream that fails; there is no other way to tell
+    except Exception:  # noqa: BLE001, S110
+        # the handler may write to the very stream that fails; there is no other way to tell
         pass

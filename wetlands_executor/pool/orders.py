@@ -1,4 +1,7 @@
-"""What the state orders for a running worker, done: dispatch, reclaim, cancel, stop, kill. I/O thread only."""
+"""What the state orders for a running worker, done: dispatch, reclaim, cancel, stop, kill.
+
+I/O thread only.
+"""
 
 from __future__ import annotations
 
@@ -87,22 +90,32 @@ class Orders:
         theirs = (process.hello or {}).get("version", "another version")
         before = self._peer.replaced
         if before is not None:
-            why = f"{self._what} had Python {before} when it was, and its interpreter has been replaced since: its worker is Python {theirs}"
+            why = (
+                f"{self._what} had Python {before} when it was, and its interpreter has been "
+                f"replaced since: its worker is Python {theirs}"
+            )
         else:
-            why = f"{self._what} did not tell its version when it was asked; its worker is Python {theirs}"
+            why = (
+                f"{self._what} did not tell its version when it was asked; its worker is Python "
+                f"{theirs}"
+            )
         return pickle.PicklingError(
-            f"{call.encoded.by_value} was pickled as bytecode of Python {python_version()}, because {why}. Bytecode is never sent across. Submit "
-            'it again, or put it into a module or file that the worker can import (submit("file.py:function", ...))'
+            f"{call.encoded.by_value} was pickled as bytecode of Python {python_version()}, "
+            f"because {why}. Bytecode is never sent across. Submit "
+            "it again, or put it into a module or file that the worker can import "
+            '(submit("file.py:function", ...))'
         )
 
     def reclaim(self, action: st.Reclaim) -> st.Event:
         """Take back what a worker has not started."""
         process = self._workers.processes[action.worker]
         if not process.direct.close():
-            # A submitting thread is inside, perhaps interrupted by a signal: what it writes cannot be told from what was there.
+            # A submitting thread is inside, perhaps interrupted by a signal: what it writes cannot
+            # be told from what was there.
             return st.Reclaimed(action.worker, ())
         for event in self._direct.registered(process):
-            # Within an action: the state is between two events, and while it reclaims from this slot it only takes note.
+            # Within an action: the state is between two events, and while it reclaims from this
+            # slot it only takes note.
             actions = self._state.handle(event)
             assert not actions, actions
         back = process.reclaim()
@@ -139,7 +152,8 @@ class Orders:
             process.begin_stop()
             process.kill()
         elif call.number in process.calls:
-            # Race: the worker has read the frame and not yet written the page, or its result is on the way.
+            # Race: the worker has read the frame and not yet written the page, or its result is on
+            # the way.
             self._loop.set_timer(KILL_AGAIN, partial(self._kill_again, call))
         return st.KillAnswered(action.worker, call, running)
 

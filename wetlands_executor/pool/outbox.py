@@ -1,8 +1,12 @@
-"""What goes to ONE worker: frames and records that wait for its pipes to take them, and what it was told so far.
+"""What goes to ONE worker.
 
-Order: records are queued before the frame that refers to them; frames leave in the order of dispatch. Nothing here blocks.
+Frames and records that wait for its pipes to take them, and what it was told so far.
 
-Threads: the I/O thread's, but ``knows``, which a submitting thread asks while the worker holds nothing.
+Order: records are queued before the frame that refers to them; frames leave in the order of
+dispatch. Nothing here blocks.
+
+Threads: the I/O thread's, but ``knows``, which a submitting thread asks while the worker holds
+nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +47,8 @@ class Outbox:
         self._bulk: deque[bytes | memoryview] = deque()
         # Pipes that could not take everything, and of which the port says when they can.
         self._waiting: set[int] = set()
-        # Numbers of the functions that it was told; number of a large object -> the piece that it was given last.
+        # Numbers of the functions that it was told; number of a large object -> the piece that it
+        # was given last.
         self._known: set[int] = set()
         self._pieces: dict[int, int] = {}
         self._context = 0
@@ -68,7 +73,13 @@ class Outbox:
         return (
             call.context.number == self._context
             and not (encoded.flags | call.watched) & _WITH_RECORDS
-            and (definition is None or (definition.number in self._known and (not definition.needs or self._has(definition.needs))))
+            and (
+                definition is None
+                or (
+                    definition.number in self._known
+                    and (not definition.needs or self._has(definition.needs))
+                )
+            )
             and not (encoded.bytecode and self._foreign)
             and (not encoded.needs or self._has(encoded.needs))
             and not (encoded.parcel is not None and encoded.parcel.kept)
@@ -163,10 +174,12 @@ class Outbox:
             self._port.want_write(fd, None)
 
     def reclaim(self) -> list[int]:
-        """Return the numbers of the calls that the worker has not read; their frames are no longer in its inbox.
+        """Return the numbers of the calls that the worker has not read.
 
-        Guarantee: the kernel decides. A frame that is read here was not read by the worker, and the other way round; frames are whole
-        because the pipe holds only multiples of their size.
+        Their frames are no longer in its inbox.
+
+        Guarantee: the kernel decides. A frame that is read here was not read by the worker, and the
+        other way round; frames are whole because the pipe holds only multiples of their size.
         """
         found: list[int] = []
         fd = self._process.take_back
@@ -178,9 +191,15 @@ class Outbox:
                     break
                 if not data:
                     break
-                found += [wire.CALL.unpack_from(data, offset)[5] for offset in range(0, len(data) - wire.FRAME + 1, wire.FRAME)]
+                found += [
+                    wire.CALL.unpack_from(data, offset)[5]
+                    for offset in range(0, len(data) - wire.FRAME + 1, wire.FRAME)
+                ]
         for chunk in self._inbox:  # frames that have not even left
             whole = len(chunk) % wire.FRAME
-            found += [wire.CALL.unpack_from(chunk, offset)[5] for offset in range(whole, len(chunk) - wire.FRAME + 1, wire.FRAME)]
+            found += [
+                wire.CALL.unpack_from(chunk, offset)[5]
+                for offset in range(whole, len(chunk) - wire.FRAME + 1, wire.FRAME)
+            ]
         self._inbox.clear()
         return found

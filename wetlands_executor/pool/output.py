@@ -1,7 +1,10 @@
-"""What workers print, on its way to the host's streams and log handlers; and outcomes that wait behind it.
+"""What workers print, on its way to the host's streams and log handlers.
 
-Order: what a task printed is written before its outcome is known. A job that tells of an outcome waits behind lines of its worker on
-the output thread, unless the program's own stream, which that thread is inside of, waits for just that outcome.
+And outcomes that wait behind it.
+
+Order: what a task printed is written before its outcome is known. A job that tells of an outcome
+waits behind lines of its worker on the output thread, unless the program's own stream, which that
+thread is inside of, waits for just that outcome.
 
 Threads: the I/O thread's, but for what runs on the output thread, which says so.
 """
@@ -28,7 +31,8 @@ from wetlands_executor.serialize.plain import BadFrame
 
 #: Pieces of output under way at which reading from a worker's stream pauses, and goes on.
 OUTPUT_HIGH, OUTPUT_LOW = 256, 64
-#: Reads of 64 KB that empty a pipe of any size that Linux gives to an ordinary user. A child that has survived could fill it for ever.
+#: Reads of 64 KB that empty a pipe of any size that Linux gives to an ordinary user. A child that
+#: has survived could fill it for ever.
 PIPE_READS = 17
 
 
@@ -76,15 +80,20 @@ class Output:
         self._what = what
         self._pool = pool
         self.thread = SerialThread("wetlands-output", threads.OUTPUT)
-        # What the program's stream or log handler, which the output thread is inside of, has waited for. That thread replaces it whole.
+        # What the program's stream or log handler, which the output thread is inside of, has waited
+        # for. That thread replaces it whole.
         self._awaited: Container[object] = frozenset()
-        # Jobs of outcomes that wait on the output thread behind lines. The I/O thread takes out those that have been run.
+        # Jobs of outcomes that wait on the output thread behind lines. The I/O thread takes out
+        # those that have been run.
         self._behind: deque[list[Callable[[], object]]] = deque()
 
     # --- the output thread
 
     def put_foreign(self, job: Callable[[], object]) -> None:
-        """Run ``job`` on the output thread. It enters a stream or log handlers of the program, which may wait for tasks."""
+        """Run ``job`` on the output thread.
+
+        It enters a stream or log handlers of the program, which may wait for tasks.
+        """
         self.thread.put(partial(self._run_foreign, job))
 
     def _run_foreign(self, job: Callable[[], object]) -> None:
@@ -102,8 +111,9 @@ class Output:
     def _pass_outcomes(self, what: Any) -> None:
         """Let outcomes overtake lines until the program's stream or log handler, which is about to wait for ``what``, has returned.
 
-        What it waits for may be behind lines which only this thread can write: those of the task itself, or of one that it depends on. Its
-        worker may also wait in a write of its own. Output thread.
+        What it waits for may be behind lines which only this thread can write: those of the task
+        itself, or of one that it depends on. Its worker may also wait in a write of its own. Output
+        thread.
         """
         before = self._awaited
         if what is None or what is self._pool:
@@ -165,10 +175,14 @@ class Output:
             behind.popleft()
         entry = self.thread.put(outcome)
         behind.append(entry)
-        if outcome.of in self._awaited:  # Race: the output thread may have looked before this entry was there. One of the two runs it
+        # Race: the output thread may have looked before this entry was there. One of the two runs
+        # it
+        if outcome.of in self._awaited:
             run_entry(entry)
 
-    def after_death(self, streams: tuple[OutputStream, ...], job: Callable[[], object], call: Call) -> None:
+    def after_death(
+        self, streams: tuple[OutputStream, ...], job: Callable[[], object], call: Call
+    ) -> None:
         """Run ``job``, which tells of ``call``, after the lines of the process that has died."""
         if any(stream.under_way for stream in streams):
             self.run_behind(job, call)
@@ -180,13 +194,17 @@ class Output:
     def watch(self, process: WorkerProcess) -> None:
         """Read what a new process prints."""
         for fd, stream in _pipes(process):
-            self._loop.port.add_reader(fd, ports.OUTPUT, partial(self._on_output, process, fd, stream))
+            self._loop.port.add_reader(
+                fd, ports.OUTPUT, partial(self._on_output, process, fd, stream)
+            )
 
     def _on_output(self, process: WorkerProcess, fd: int, stream: OutputStream) -> None:
         if process.phase is WorkerPhase.GONE:
             return  # a job that was posted has found its end
         port, output = self._loop.port, process.output
-        output.begin_reading()  # Order: before the bytes are gone from the pipe, where a submitter that waits directly looks for them
+        # Order: before the bytes are gone from the pipe, where a submitter that waits directly
+        # looks for them
+        output.begin_reading()
         data = port.read(fd, 65536)
         if data is not None:
             output.note()
@@ -206,26 +224,33 @@ class Output:
                 return
         self.put(stream, output.said(stream, stream.splitter.feed(data)), self._printed_by(process))
         if stream.under_way > OUTPUT_HIGH and not stream.paused and not self._awaited:
-            # The host's stream is slower than the worker prints. Not reading any more makes the worker's own write wait, as in a terminal.
+            # The host's stream is slower than the worker prints. Not reading any more makes the
+            # worker's own write wait, as in a terminal.
             stream.pause()
             port.remove(fd)
-            # Race: the output thread updates `under_way` and then reads `paused`; this thread has set `paused` and reads `under_way` now. At
-            # least one of the two observes the other's store and resumes the stream.
+            # Race: the output thread updates `under_way` and then reads `paused`; this thread has
+            # set `paused` and reads `under_way` now. At least one of the two observes the other's
+            # store and resumes the stream.
             if stream.under_way < OUTPUT_LOW:
                 self._resume(stream)
 
     def read_before(self, process: WorkerProcess, outcomes: bool) -> None:
-        """Read what was printed before frames that have just been read. ``outcomes``: some of these are outcomes.
+        """Read what was printed before frames that have just been read.
 
-        Race: since `wait` has looked at the output, the worker may have printed more and sent the results that have just been read. (Even if
-        `wait` has named both: it looks at one descriptor after the other, and the worker goes on meanwhile.)
+        ``outcomes``: some of these are outcomes.
+
+        Race: since `wait` has looked at the output, the worker may have printed more and sent the
+        results that have just been read. (Even if `wait` has named both: it looks at one descriptor
+        after the other, and the worker goes on meanwhile.)
         """
         for callback in self._loop.port.printed():
             callback()
         output = process.output
         if outcomes and (output.stdout.paused or output.stderr.paused):
-            # Order: what a task has printed is on its way before its outcome is. The worker's last lines fit into a pipe whose reading is paused,
-            # and its outcome overtakes them there. It prints no faster for it: this is one reading, which takes what a pipe holds, for each outcome.
+            # Order: what a task has printed is on its way before its outcome is. The worker's last
+            # lines fit into a pipe whose reading is paused, and its outcome overtakes them there.
+            # It prints no faster for it: this is one reading, which takes what a pipe holds, for
+            # each outcome.
             for fd, stream in _pipes(process):
                 if stream.paused:
                     self._on_output(process, fd, stream)
@@ -234,7 +259,8 @@ class Output:
         """Take what a dead process has printed."""
         port, output = self._loop.port, process.output
         for fd, stream in _pipes(process):
-            # Also if reading had paused: what is left in the pipe is little, and is read by nothing else.
+            # Also if reading had paused: what is left in the pipe is little, and is read by nothing
+            # else.
             for _ in range(PIPE_READS):
                 data = port.read(fd, 65536)
                 if not data:
@@ -254,7 +280,8 @@ class Output:
     def _printed_by(process: WorkerProcess) -> Any:
         """Return the task whose output has just been read, if it can be only one.
 
-        What earlier tasks printed was read before their results were. So if the oldest unfinished call runs now, all of it is that call's.
+        What earlier tasks printed was read before their results were. So if the oldest unfinished
+        call runs now, all of it is that call's.
         """
         oldest = process.oldest()
         return oldest.task if oldest is not None and process.is_running(oldest) else None
@@ -264,10 +291,15 @@ class Output:
             for fd, mine in _pipes(process):
                 if mine is stream and stream.paused:
                     stream.resume()
-                    self._loop.port.add_reader(fd, ports.OUTPUT, partial(self._on_output, process, fd, stream))
+                    self._loop.port.add_reader(
+                        fd, ports.OUTPUT, partial(self._on_output, process, fd, stream)
+                    )
 
     def _resume_all(self) -> None:
-        """Read on although the host's streams take less: the output thread waits for a task, whose worker may wait in its own write."""
+        """Read on although the host's streams take less.
+
+        The output thread waits for a task, whose worker may wait in its own write.
+        """
         for process in self._workers:
             for stream in process.output.streams:
                 if stream.paused:
@@ -275,7 +307,9 @@ class Output:
 
     # --- frames
 
-    def on_printed(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
+    def on_printed(
+        self, process: WorkerProcess, call: Call | None, data: bytes | bytearray
+    ) -> None:
         """Take what was printed where no pipe says in which order."""
         if not data or data[0] not in (1, 2):
             raise BadFrame("output of no stream")
@@ -283,14 +317,18 @@ class Output:
         process.output.note(call.number if call is not None else 0)
         if stream is process.output.stderr:
             process.output.keep(bytes(data[1:]))
-        self.put(stream, stream.splitter.feed(bytes(data[1:])), call.task if call is not None else None)
+        self.put(
+            stream, stream.splitter.feed(bytes(data[1:])), call.task if call is not None else None
+        )
 
     def on_log(self, process: WorkerProcess, call: Call | None, fields: dict[str, Any]) -> None:
         """Take a log record of a worker."""
         process.output.note(call.number if call is not None else 0)
         self.log(process.output.records, fields, process.index, process.process.pid, call)
 
-    def log(self, stream: OutputStream, fields: dict[str, Any], index: int, pid: int, call: Call | None) -> None:
+    def log(
+        self, stream: OutputStream, fields: dict[str, Any], index: int, pid: int, call: Call | None
+    ) -> None:
         """Let the host's logging handle a record, as if it had been made here."""
         fields.update(
             environment=self._what,
@@ -304,7 +342,10 @@ class Output:
 
 
 def _pipes(process: WorkerProcess) -> tuple[tuple[int, OutputStream], tuple[int, OutputStream]]:
-    return (process.process.stdout, process.output.stdout), (process.process.stderr, process.output.stderr)
+    return (process.process.stdout, process.output.stdout), (
+        process.process.stderr,
+        process.output.stderr,
+    )
 
 
 def _handle_record(records: OutputStream, fields: dict[str, Any]) -> None:

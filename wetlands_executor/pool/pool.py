@@ -4,16 +4,22 @@ r"""``Pool``: the parts of a pool, put together; and what other threads ask of i
 
     any thread                          I/O thread (io_loop.py)                      worker
     submit ---- idle? write frame (direct.py) --------------------------------> inbox
-       \--- put(call), wake ------> Shell.feed(Submitted) -> Orders.dispatch -> inbox, bulk (outbox.py)
-    result() sleeps <--- Settlement <--- Inbound <--- ResultStream <------------- one write per result
+       \--- put(call), wake ------> Shell.feed(Submitted) -> Orders.dispatch -> inbox, bulk
+       (outbox.py)
+    result() sleeps <--- Settlement <--- Inbound <--- ResultStream <------------- one write per
+    result
                                      Shell.feed(ItemsFinished) -> the next Dispatch
-                                     Reaper: exit descriptor -> DeathReport -> Shell.feed(WorkerExited)
+                                     Reaper: exit descriptor -> DeathReport ->
+                                         Shell.feed(WorkerExited)
 
-1. Only the I/O thread calls ``PoolState.handle``, through ``Shell.feed``. That thread never runs signal handlers, so no exception can end it
-   half-way; the main thread, which a Ctrl-C can interrupt between any two steps, only appends to ``IOLoop.posted`` (one step in C) and wakes it.
-2. Each part owns its fields; it gets what it uses when it is made, and tells its news through ``feed(event)``.
-3. User code runs on none of this: results that name a class or function are unpickled by decoder threads, lines are written by the output
-   thread, callbacks run on the callback thread (``delivery.py``).
+1. Only the I/O thread calls ``PoolState.handle``, through ``Shell.feed``. That thread never runs
+   signal handlers, so no exception can end it half-way; the main thread, which a Ctrl-C can
+   interrupt between any two steps, only appends to ``IOLoop.posted`` (one step in C) and wakes it.
+2. Each part owns its fields; it gets what it uses when it is made, and tells its news through
+   ``feed(event)``.
+3. User code runs on none of this: results that name a class or function are unpickled by decoder
+   threads, lines are written by the output thread, callbacks run on the callback thread
+   (``delivery.py``).
 """
 
 from __future__ import annotations
@@ -117,14 +123,25 @@ class Pool:
         self._timers = CallTimers(loop)
         self._decoding = Decoding(loop)
         self.output = Output(loop, workers, what, self)
-        self.direct = DirectCalls(loop=loop, workers=workers, stats=self.stats, feed=feed, contain=shell.contain)
+        self.direct = DirectCalls(
+            loop=loop, workers=workers, stats=self.stats, feed=feed, contain=shell.contain
+        )
         # What a Task asks (``futures/home.py``) of one part alone.
-        self.post, self.notify_later, self.run_user_code = loop.post, loop.notify_later, self._decoding.run
-        self.ensure_tracked, self.take_departures = self.direct.ensure_tracked, self.direct.take_abandoned
+        self.post, self.notify_later, self.run_user_code = (
+            loop.post,
+            loop.notify_later,
+            self._decoding.run,
+        )
+        self.ensure_tracked, self.take_departures = (
+            self.direct.ensure_tracked,
+            self.direct.take_abandoned,
+        )
         self.cancelling = Cancelling(loop=loop, feed=feed, sync=self.direct.sync)
         self.cancel, self.ask_to_cancel = self.cancelling.cancel, self.cancelling.ask_to_cancel
         self.cancel_all, self.kill = self.cancelling.cancel_all, self.cancelling.kill
-        self.announcing = Announcing(loop=loop, feed=feed, can_reclaim=can_reclaim, latest=self.cancelling.latest)
+        self.announcing = Announcing(
+            loop=loop, feed=feed, can_reclaim=can_reclaim, latest=self.cancelling.latest
+        )
         self.watch = self.announcing.watch
         self.readiness = Readiness(loop=loop, workers=workers, state=state, feed=feed, what=what)
         self.deadlines = Deadlines(
@@ -320,7 +337,8 @@ class Pool:
     def _on_broken(self, action: st.Broken) -> None:
         report = action.report
         assert report is not None
-        self.closing.break_with(report.error)  # Order: before the tasks fail, so that a thread which sees that cannot submit any more
+        # Order: before the tasks fail, so that a thread which sees that cannot submit any more
+        self.closing.break_with(report.error)
         self.readiness.answer_launch(self.settlement.failed(action))
 
     def _set_restart_timer(self, action: st.SetRestartTimer) -> None:
@@ -329,11 +347,18 @@ class Pool:
     # --- submitting
 
     def submit(self, encoded: EncodedCall, task: Any) -> Call:
-        """Take a call; its task will be settled. The caller has checked that the pool still accepts."""
+        """Take a call; its task will be settled.
+
+        The caller has checked that the pool still accepts.
+        """
         call = self.make_call(encoded, current_settings(), task)
         task._call = call
         loop = self.loop
-        if not loop.posted and not call.priority and (encoded.parcel is None or self._trimmer.note_now()):
+        if (
+            not loop.posted
+            and not call.priority
+            and (encoded.parcel is None or self._trimmer.note_now())
+        ):
             for process in self.direct.lanes:
                 direct = process.direct
                 if not direct.sent and direct.send(call):
@@ -369,11 +394,19 @@ class Pool:
 
     @property
     def sees_calls_alone(self) -> bool:
-        """True if something is asked of each single call: then those of a ``map`` are submitted one by one, as tasks."""
-        return bool(self.listeners) or self.deadlines.any or self._state.tasks_per_worker is not None
+        """True if something is asked of each single call.
+
+        Then those of a ``map`` are submitted one by one, as tasks.
+        """
+        return (
+            bool(self.listeners) or self.deadlines.any or self._state.tasks_per_worker is not None
+        )
 
     def submit_item(self, item: st.Item) -> None:
-        """Take an item that is no single call: the calls of a ``map``. The caller has checked that the pool still accepts."""
+        """Take an item that is no single call: the calls of a ``map``.
+
+        The caller has checked that the pool still accepts.
+        """
         self.loop.put(item, wake=True)
 
     def cancel_found(self, find: Callable[[], Iterable[st.Item]]) -> None:
@@ -469,11 +502,15 @@ class Pool:
         self._run_limit.set(seconds)
 
     def wait_all(self, timeout: float | None) -> bool:
-        """Wait until every task that was handed in has finished; False if ``timeout`` seconds were over before."""
+        """Wait until every task that was handed in has finished.
+
+        False if ``timeout`` seconds were over before.
+        """
         end = None if timeout is None else time.monotonic() + timeout
         threads.check(among=self)
         if self.started and not self.ended and not self.forked:
-            # What was submitted is counted by the I/O thread. When that comes to this, it has counted all of it.
+            # What was submitted is counted by the I/O thread. When that comes to this, it has
+            # counted all of it.
             counted = Latch()
 
             def count() -> None:
@@ -491,7 +528,9 @@ class Pool:
 
     @property
     def on_own_thread(self) -> bool:
-        """True on an I/O thread: in a finalizer that the garbage collector runs there, which must not wait for that thread.
+        """True on an I/O thread.
+
+        In a finalizer that the garbage collector runs there, which must not wait for that thread.
 
         That of another pool counts too: two of them could wait for each other.
         """
@@ -547,5 +586,6 @@ def _finish_at_exit() -> None:
         pool.life.join()
 
 
-# Before threading joins its threads, as concurrent.futures does it (bpo-39812); atexit would come too late for callbacks that start threads.
+# Before threading joins its threads, as concurrent.futures does it (bpo-39812); atexit would come
+# too late for callbacks that start threads.
 getattr(threading, "_register_atexit", atexit.register)(_finish_at_exit)

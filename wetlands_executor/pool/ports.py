@@ -1,8 +1,12 @@
-"""Waiting on many descriptors: one thread that sleeps until something can be read or written, or somebody wakes it.
+"""Waiting on many descriptors.
 
-``PollPort`` is for systems that can poll pipes. ``ThreadPort`` serves where they cannot be polled (Windows): a thread per descriptor reads
-ahead, a thread per written descriptor writes behind. Both speak the same way: ``wait`` returns callbacks in the order of their rank, and
-all reading and writing of a registered descriptor goes through the port. Only the I/O thread calls anything but ``wake``.
+One thread that sleeps until something can be read or written, or somebody wakes it.
+
+``PollPort`` is for systems that can poll pipes. ``ThreadPort`` serves where they cannot be polled
+(Windows): a thread per descriptor reads ahead, a thread per written descriptor writes behind. Both
+speak the same way: ``wait`` returns callbacks in the order of their rank, and all reading and
+writing of a registered descriptor goes through the port. Only the I/O thread calls anything but
+``wake``.
 """
 
 from __future__ import annotations
@@ -33,11 +37,13 @@ from wetlands_executor.system import (
 
 Callback = Callable[[], None]
 
-#: What is added to the counter of ``urgent`` to say that a direct wait was abandoned. Ordinary wake-ups add 1.
+#: What is added to the counter of ``urgent`` to say that a direct wait was abandoned. Ordinary
+#: wake-ups add 1.
 LEFT_COUNT = 1 << 32
 LEFT = LEFT_COUNT.to_bytes(8, sys.byteorder)
 
-# Ranks: what a worker printed comes before the results that it sent after it, and both before the news of its end.
+# Ranks: what a worker printed comes before the results that it sent after it, and both before the
+# news of its end.
 OUTPUT, RESULTS, EXIT = 0, 1, 2
 
 
@@ -47,26 +53,32 @@ class PollPort:
     def __init__(self) -> None:
         self._readers: dict[int, tuple[int, Callback]] = {}
         self._writers: dict[int, Callback] = {}
-        # Descriptors whose news are told once only; those of which ``printed`` has been told, and ``wait`` has not.
+        # Descriptors whose news are told once only; those of which ``printed`` has been told, and
+        # ``wait`` has not.
         self._bells: set[int] = set()
         self._rung: set[int] = set()
         with descriptors.making:
-            self._epoll = select.epoll() if hasattr(select, "epoll") and not descriptors.PLAIN else None
+            self._epoll = (
+                select.epoll() if hasattr(select, "epoll") and not descriptors.PLAIN else None
+            )
             if self._epoll is not None:
                 descriptors.own(self._epoll.fileno())
         self._poll: Any = self._epoll or poll()
         with descriptors.making:
             try:
                 self._wake_read, self._wake_write = _wake_pair()
-            except OSError:  # no descriptor left; the error may keep this object, and with it the other one
+            except (
+                OSError
+            ):  # no descriptor left; the error may keep this object, and with it the other one
                 if self._epoll is not None:
                     descriptors.disown(self._epoll.fileno())
                     self._epoll.close()
                 raise
             descriptors.own(*self.fds())
         self._poll.register(self._wake_read, POLLIN)
-        # Written by the I/O thread only: True from before it looks for posted events until it is awake again. Who posts and sees False
-        # need not wake it. A flag that the wakers clear could be left wrong by an interrupt between the write and the store.
+        # Written by the I/O thread only: True from before it looks for posted events until it is
+        # awake again. Who posts and sees False need not wake it. A flag that the wakers clear could
+        # be left wrong by an interrupt between the write and the store.
         self.sleeping = False
         #: What to call when somebody has added ``LEFT_COUNT`` to the counter of ``urgent``.
         self.on_departure: Callback | None = None
@@ -74,7 +86,11 @@ class PollPort:
     @property
     def urgent(self) -> int:
         """An eventfd that wakes this port, for those who have no time for ``wake``; -1 if there is none."""
-        return self._wake_write if self._epoll is not None and self._wake_write == self._wake_read else -1
+        return (
+            self._wake_write
+            if self._epoll is not None and self._wake_write == self._wake_read
+            else -1
+        )
 
     def add_reader(self, fd: int, rank: int, callback: Callback) -> None:
         """Call ``callback`` from ``wait`` whenever ``fd`` can be read (its end included)."""
@@ -139,7 +155,10 @@ class PollPort:
             return 0
 
     def wait(self, timeout: float | None, posted: Sized) -> list[Callback]:
-        """Sleep until something happens or ``timeout`` seconds have passed; return what to call, in order. Does not sleep if ``posted``."""
+        """Sleep until something happens or ``timeout`` seconds have passed.
+
+        Return what to call, in order. Does not sleep if ``posted``.
+        """
         self.sleeping = True
         if posted or self._rung:
             timeout = 0
@@ -163,7 +182,10 @@ class PollPort:
                 except BlockingIOError:
                     pass  # another thread has read it
                 else:
-                    if self.on_departure is not None and int.from_bytes(count, sys.byteorder) >= LEFT_COUNT:
+                    if (
+                        self.on_departure is not None
+                        and int.from_bytes(count, sys.byteorder) >= LEFT_COUNT
+                    ):
                         found.append((RESULTS, self.on_departure))
                 continue
             reader = self._readers.get(fd)
@@ -177,12 +199,19 @@ class PollPort:
         return [callback for _, callback in found]
 
     def printed(self) -> list[Callback]:
-        """Return what to call for output that can be read now. For a reader of results: what was printed before them is there by now."""
+        """Return what to call for output that can be read now.
+
+        For a reader of results: what was printed before them is there by now.
+        """
         readers = self._readers
         ready = self._epoll.poll(0) if self._epoll is not None else self._poll.poll(0)
         if ready and self._bells:
             self._rung.update(fd for fd, _mask in ready if fd in self._bells)
-        return [readers[fd][1] for fd, _mask in ready if fd in readers and readers[fd][0] == OUTPUT] if ready else []
+        return (
+            [readers[fd][1] for fd, _mask in ready if fd in readers and readers[fd][0] == OUTPUT]
+            if ready
+            else []
+        )
 
     def wake(self) -> None:
         """Make ``wait`` return; from any thread, from a signal handler, from a finalizer."""
@@ -230,7 +259,8 @@ class ThreadPort:
         # One entry per chunk that was read and per wake-up; what they say is found in `_chunks`.
         self._ready: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._readers: dict[int, tuple[int, Callback]] = {}
-        # What was read ahead: chunks, b"" for the end. Appended by the descriptor's thread, taken by the I/O thread.
+        # What was read ahead: chunks, b"" for the end. Appended by the descriptor's thread, taken
+        # by the I/O thread.
         self._chunks: dict[int, deque[bytes]] = {}
         self._room: dict[int, threading.Semaphore] = {}
         self._writers: dict[int, queue.SimpleQueue[bytes | None]] = {}
@@ -312,7 +342,8 @@ class ThreadPort:
         writer = self._writers.get(fd)
         if writer is None:
             writer = self._writers[fd] = queue.SimpleQueue()
-            # Race: ``Thread.start`` would wait for the new thread, in which the collector may run a finalizer that waits for this one.
+            # Race: ``Thread.start`` would wait for the new thread, in which the collector may run a
+            # finalizer that waits for this one.
             start_new_thread(self._pump_out, (fd, os.dup(fd), writer))
         writer.put(bytes(data))
         return len(data)
@@ -330,9 +361,13 @@ class ThreadPort:
             os.close(copy)
 
     def wait(self, timeout: float | None, posted: Sized) -> list[Callback]:
-        """Sleep until something happens or ``timeout`` seconds have passed; return what to call, in order. Does not sleep if ``posted``."""
+        """Sleep until something happens or ``timeout`` seconds have passed.
+
+        Return what to call, in order. Does not sleep if ``posted``.
+        """
         self.sleeping = True
-        # A callback takes one chunk at a time: as with poll, what is left makes the next wait return at once.
+        # A callback takes one chunk at a time: as with poll, what is left makes the next wait
+        # return at once.
         if posted or any(self._chunks.values()):
             timeout = 0
         try:
@@ -342,12 +377,19 @@ class ThreadPort:
                 self._ready.get_nowait()
         except queue.Empty:
             self.sleeping = False
-        found = [self._readers[fd] for fd, chunks in list(self._chunks.items()) if chunks and fd in self._readers]
+        found = [
+            self._readers[fd]
+            for fd, chunks in list(self._chunks.items())
+            if chunks and fd in self._readers
+        ]
         found.sort(key=_rank)
         return [callback for _, callback in found]
 
     def printed(self) -> list[Callback]:
-        """Return nothing: where threads read, lines and results have no order but that of frames."""
+        """Return nothing.
+
+        Where threads read, lines and results have no order but that of frames.
+        """
         return []
 
     def wake(self) -> None:

@@ -1,6 +1,7 @@
 """Threads and event loops that wait for workers to be ready, or to say which Python they are.
 
-Threads: ``start_error`` any; ``launch``, ``launch_then`` and ``hear_hello`` any; the rest the I/O thread's.
+Threads: ``start_error`` any; ``launch``, ``launch_then`` and ``hear_hello`` any; the rest the I/O
+thread's.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ class Readiness:
     """
 
     def __init__(
-        self, *, loop: IOLoop, workers: Workers, state: PoolState, feed: Callable[[st.Event | None], None], what: str
+        self,
+        *,
+        loop: IOLoop,
+        workers: Workers,
+        state: PoolState,
+        feed: Callable[[st.Event | None], None],
+        what: str,
     ) -> None:
         self._loop = loop
         self._workers = workers
@@ -42,7 +49,9 @@ class Readiness:
         # Threads that pickle code and wait for a worker to say which Python it is.
         self._hellos: list[Latch] = []
 
-    def start_error(self, reason: str, tail: str, cause: BaseException | None = None) -> BaseException:
+    def start_error(
+        self, reason: str, tail: str, cause: BaseException | None = None
+    ) -> BaseException:
         """Return the error of a start that has failed.
 
         Args:
@@ -79,11 +88,13 @@ class Readiness:
         """Start all workers. Does not wait; any thread.
 
         Args:
-            answer: called on the I/O thread when all are ready, or with the reason why none can be started; must neither
-                block nor run user code.
+            answer: called on the I/O thread when all are ready, or with the reason why none can be
+                started; must neither block nor run user code.
         """
         if self._loop.forked:
-            raise RuntimeError("this executor belongs to the process that forked this one: make a new one here")
+            raise RuntimeError(
+                "this executor belongs to the process that forked this one: make a new one here"
+            )
 
         def begin() -> None:
             if self._state.status is not Status.OPEN:
@@ -105,8 +116,11 @@ class Readiness:
                 return
             self._hellos.append(said)
             self._feed(st.LaunchRequested(1))
-            if not self._workers.starting and all(process.hello is not None for process in self._workers):
-                self.answer_hello()  # none is being started: it was given up lately, or the pool ends
+            if not self._workers.starting and all(
+                process.hello is not None for process in self._workers
+            ):
+                # none is being started: it was given up lately, or the pool ends
+                self.answer_hello()
 
         self._loop.post(begin)
         said.wait(timeout)

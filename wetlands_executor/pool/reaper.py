@@ -1,6 +1,9 @@
-"""The end of workers: from a process that has exited to ``WorkerExited`` with its ``DeathReport``. I/O thread only.
+"""The end of workers: from a process that has exited to ``WorkerExited`` with its ``DeathReport``.
 
-The only place where a worker is declared dead. What it has sent before counts; what it has not begun goes back to the queue.
+I/O thread only.
+
+The only place where a worker is declared dead. What it has sent before counts; what it has not
+begun goes back to the queue.
 """
 
 from __future__ import annotations
@@ -81,23 +84,33 @@ class Reaper:
 
     def watch(self, process: WorkerProcess) -> None:
         """Hear of the end of a new process."""
-        self._loop.port.add_reader(process.process.exit, ports.EXIT, partial(self._on_exit, process))
+        self._loop.port.add_reader(
+            process.process.exit, ports.EXIT, partial(self._on_exit, process)
+        )
 
     def watch_python(self, process: WorkerProcess) -> None:
         """Hear of the end of the Python, if the process that was started is a wrapper of it."""
         inner = process.process.exit_of_python()
         if inner >= 0:
-            self._loop.port.add_reader(inner, ports.EXIT, partial(self._on_python_gone, process, inner))
+            self._loop.port.add_reader(
+                inner, ports.EXIT, partial(self._on_python_gone, process, inner)
+            )
 
     def on_results_ended(self, process: WorkerProcess) -> None:
-        """The results pipe is at its end: it has closed its pipes, or is about to end. If it lives on, nothing can be heard from it any more."""
+        """The results pipe is at its end: it has closed its pipes, or is about to end.
+
+        If it lives on, nothing can be heard from it any more.
+        """
         if process.exited:
             self._finalize(process)
         else:
             self._deadlines.kill_later(process, CLOSED_GRACE)
 
     def _on_python_gone(self, process: WorkerProcess, fd: int) -> None:
-        """The Python behind a wrapper has ended. Its pipes say nothing of that: the wrapper has them too, and may go on for ever."""
+        """The Python behind a wrapper has ended.
+
+        Its pipes say nothing of that: the wrapper has them too, and may go on for ever.
+        """
         self._loop.port.remove(fd)
         self._loop.set_timer(CLOSED_GRACE, partial(self._deadlines.kill_if_alive, process))
 
@@ -108,7 +121,8 @@ class Reaper:
         port = self._loop.port
         port.remove(process.process.exit)
         if not late and not process.process.ended():
-            # Its fork server is about to tell how it ended. If that is stopped, the death is declared without.
+            # Its fork server is about to tell how it ended. If that is stopped, the death is
+            # declared without.
             port.remove(process.process.exit)
             port.add_reader(process.process.exit, ports.EXIT, partial(self._on_exit, process))
             self._loop.set_timer(STATUS_GRACE, partial(self._on_exit, process, True))
@@ -116,7 +130,8 @@ class Reaper:
         process.note_exit()
         try:
             self._drain(process)
-        except Exception as error:  # noqa: BLE001 - what it has left cannot be read: it is dead all the same
+        except Exception as error:  # noqa: BLE001
+            # what it has left cannot be read: it is dead all the same
             self._blame.log_bug(error, self._drain)
             self._finalize(process)
 
@@ -130,7 +145,8 @@ class Reaper:
             before = process.results.arrived
             self._inbound.read(process)
             if process.results.arrived == before and not process.results.ended:
-                break  # a surviving child holds the pipe; what the worker itself wrote has been read
+                # a surviving child holds the pipe; what the worker itself wrote has been read
+                break
         self._finalize(process)
 
     def _finalize(self, process: WorkerProcess) -> None:
@@ -143,20 +159,31 @@ class Reaper:
             return
         try:
             self._finalize_closed(process)
-        except Exception as error:  # noqa: BLE001 - a bug of ours: its calls must not wait for it all the same
+        except Exception as error:  # noqa: BLE001
+            # a bug of ours: its calls must not wait for it all the same
             self._blame.log_bug(error, self._finalize)
             what = f"The worker process {process.process.pid} of {self._what}"
-            reason = WorkerCrashed(f"{what} has ended, and that could not be dealt with ({describe(error)})")
+            reason = WorkerCrashed(
+                f"{what} has ended, and that could not be dealt with ({describe(error)})"
+            )
             self._end(process, st.WorkerExited(process.worker, (), False, st.DeathReport(reason)))
 
     def _finalize_closed(self, process: WorkerProcess) -> None:
         code = process.process.reap()
-        process.output.begin_reading()  # for submitters that wait directly: what is read now comes before what the process has answered
-        for last in (self._output.take_last, self._direct.register, self._direct.take_answer, self.take_unsent):
+        # for submitters that wait directly: what is read now comes before what the process has
+        # answered
+        process.output.begin_reading()
+        for last in (
+            self._output.take_last,
+            self._direct.register,
+            self._direct.take_answer,
+            self.take_unsent,
+        ):
             # Order: what these make the state send to the dead process is taken back with the rest.
             try:
                 last(process)
-            except Exception as failure:  # noqa: BLE001 - what it has left cannot be read: it is dead all the same
+            except Exception as failure:  # noqa: BLE001
+                # what it has left cannot be read: it is dead all the same
                 if not isinstance(failure, BadFrame):
                     self._blame.log_bug(failure, last)
         unstarted = process.reclaim()
@@ -205,10 +232,19 @@ class Reaper:
             if process.reason is not None:
                 return process.reason, False
             why = f"{self._closing.kill_reason}. " if self._closing.kill_reason is not None else ""
-            message = f"{why}The worker process {process.process.pid} of {self._what} was ended {how} while it ran this task{said}"
+            message = (
+                f"{why}The worker process {process.process.pid} of {self._what} was ended {how} "
+                f"while it ran this task{said}"
+            )
             return WorkerCrashed(message, code, name, tail), False
         if process.reason is not None:
             return process.reason, True
-        cause = decode_error(process.failure, trusted_only=True) if process.failure is not None else None
-        error = self._readiness.start_error(f"its process ended {how} before it was ready", tail, cause)
+        cause = (
+            decode_error(process.failure, trusted_only=True)
+            if process.failure is not None
+            else None
+        )
+        error = self._readiness.start_error(
+            f"its process ended {how} before it was ready", tail, cause
+        )
         return error, code in (wire.EXIT_TOO_OLD, wire.EXIT_START_FAILED) or cause is not None

@@ -1,4 +1,7 @@
-"""A pool as seen from outside, at one moment: workers, counts, tasks under way. Reads only; entered by any thread."""
+"""A pool as seen from outside, at one moment: workers, counts, tasks under way.
+
+Reads only; entered by any thread.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,8 @@ class WorkerInfo:
         tasks_done: calls that this process has finished.
         queue_depth: calls in its inbox that it has not taken.
         rss: resident memory in bytes, None if the process is gone.
-        cpu_percent: processor time per wall time since its start, in percent of one core, None if the process is gone.
+        cpu_percent: processor time per wall time since its start, in percent of one core, None if
+            the process is gone.
         started_at: when the process was started, as ``time.time()``, None if it is gone.
     """
 
@@ -51,15 +55,26 @@ def workers(pool: Pool) -> list[WorkerInfo]:
     """Return what the workers do, by index."""
     if any(process.direct.sent for process in list(pool.processes.values())):
         _under_way(pool)  # some may have finished, and nobody has looked
-    return sorted((_worker(process) for process in list(pool.processes.values())), key=lambda info: info.index)
+    return sorted(
+        (_worker(process) for process in list(pool.processes.values())), key=lambda info: info.index
+    )
 
 
 def _worker(process: WorkerProcess) -> WorkerInfo:
-    import psutil  # as long as half of the standard library's pools to import, and only those who look need it
+    # as long as half of the standard library's pools to import, and only those who look need it
+    import psutil
 
     calls = process.current_calls()
     running = [call for call in calls if process.is_running(call)]
-    state = "stopping" if process.stopping else "starting" if not process.ready else "busy" if calls else "idle"
+    state = (
+        "stopping"
+        if process.stopping
+        else "starting"
+        if not process.ready
+        else "busy"
+        if calls
+        else "idle"
+    )
     rss = cpu = started = None
     try:
         system = psutil.Process(process.process.pid)
@@ -71,13 +86,27 @@ def _worker(process: WorkerProcess) -> WorkerInfo:
     except psutil.Error:
         pass  # it has ended since
     name = running[0].name if running else None
-    return WorkerInfo(process.index, process.process.pid, state, name, process.finished, len(calls) - len(running), rss, cpu, started)
+    return WorkerInfo(
+        process.index,
+        process.process.pid,
+        state,
+        name,
+        process.finished,
+        len(calls) - len(running),
+        rss,
+        cpu,
+        started,
+    )
 
 
 def _under_way(pool: Pool) -> tuple[list[Call], list[Call]]:
-    """Return the calls that run, and those that wait: before all, then in inboxes, then in the queue."""
+    """Return the calls that run, and those that wait.
+
+    Before all, then in inboxes, then in the queue.
+    """
     if pool.started and not pool.ended and not pool.on_own_thread:
-        # Between two steps of its own thread the pool's picture is whole; from here a call could be seen on its way from one list to the other.
+        # Between two steps of its own thread the pool's picture is whole; from here a call could be
+        # seen on its way from one list to the other.
         found: list[tuple[list[Call], list[Call]]] = []
         done = Latch()
 
@@ -107,16 +136,29 @@ def progress(pool: Pool) -> dict[str, Any]:
     ledger = pool.ledger
     running, waiting = _under_way(pool)
     held = [task for task in [*list(pool.dependents), *list(pool.unstarted)] if not task.done()]
-    counts = {"total": ledger.total, "completed": ledger.completed, "failed": ledger.failed, "canceled": ledger.cancelled}
+    counts = {
+        "total": ledger.total,
+        "completed": ledger.completed,
+        "failed": ledger.failed,
+        "canceled": ledger.cancelled,
+    }
     return {
         **counts,
         "running": len(running),
         "queued": max(ledger.active - len(running), 0),
         "workers": [
-            {"id": info.index, "idle": info.state == "idle", "task": info.task, "queue_depth": info.queue_depth} for info in workers(pool)
+            {
+                "id": info.index,
+                "idle": info.state == "idle",
+                "task": info.task,
+                "queue_depth": info.queue_depth,
+            }
+            for info in workers(pool)
         ],
         "tasks": [*map(_call, running), *map(_call, waiting[:LISTED]), *map(_task, held[:LISTED])],
-        "errors": [{"id": task.id, "name": task.name, "error": task.error} for task in ledger.failures()],
+        "errors": [
+            {"id": task.id, "name": task.name, "error": task.error} for task in ledger.failures()
+        ],
     }
 
 
@@ -131,8 +173,12 @@ def _call(call: Any) -> dict[str, Any]:
         "id": str(call.number),
         "name": call.name,
         "state": "running" if running else "pending",
-        "queued_duration_ms": round(1000 * (time.time() - call.batch.created_at), 3) if since is None else 0.0,
-        "execution_duration_ms": None if since is None else round(1000 * (time.monotonic() - since), 3),
+        "queued_duration_ms": round(1000 * (time.time() - call.batch.created_at), 3)
+        if since is None
+        else 0.0,
+        "execution_duration_ms": None
+        if since is None
+        else round(1000 * (time.monotonic() - since), 3),
         "progress_pct": None,
     }
 
@@ -145,7 +191,9 @@ def _task(task: Task[Any]) -> dict[str, Any]:
         "name": task.name,
         "state": task.status.value,
         "queued_duration_ms": round(1000 * ((started or finished or now) - task.created_at), 3),
-        "execution_duration_ms": None if started is None else round(1000 * ((finished or now) - started), 3),
+        "execution_duration_ms": None
+        if started is None
+        else round(1000 * ((finished or now) - started), 3),
         "progress_pct": None if fraction is None else round(100 * fraction, 2),
     }
 
@@ -169,7 +217,9 @@ def is_responsive(pool: Pool) -> bool:
     if limit is not None:
         now = time.monotonic()
         for process in list(pool.processes.values()):
-            if now - process.last_heard > limit and any(process.is_running(call) for call in process.current_calls()):
+            if now - process.last_heard > limit and any(
+                process.is_running(call) for call in process.current_calls()
+            ):
                 return False
     if not pool.started or pool.ended:
         return True

@@ -1,4 +1,6 @@
-"""What comes from ONE worker: bytes of its results pipe, made into frames. What is no frame is found, and costs none behind it.
+"""What comes from ONE worker: bytes of its results pipe, made into frames.
+
+What is no frame is found, and costs none behind it.
 
 Threads: the I/O thread's.
 """
@@ -30,7 +32,11 @@ _MARK = struct.Struct("<II")
 
 
 class Frame(NamedTuple):
-    """A result frame. On the way to whom it concerns it is a plain tuple of the same order: making one of these costs as much as reading it."""
+    """A result frame.
+
+    On the way to whom it concerns it is a plain tuple of the same order: making one of these costs
+    as much as reading it.
+    """
 
     kind: int
     number: int
@@ -62,7 +68,9 @@ class ResultStream:
         sender: number under which the Python knows itself; every frame has it.
     """
 
-    def __init__(self, port: Port, fd: int, nonce: int, pid: int, parcels: ResultMemory, forked: bool) -> None:
+    def __init__(
+        self, port: Port, fd: int, nonce: int, pid: int, parcels: ResultMemory, forked: bool
+    ) -> None:
         self.arrived = 0
         self.ended = False
         self.sender = pid
@@ -70,7 +78,8 @@ class ResultStream:
         self._fd = fd
         self._nonce = nonce
         self._parcels = parcels
-        # The Python has not said hello, and may have another number than the process that was started.
+        # The Python has not said hello, and may have another number than the process that was
+        # started.
         self._may_be_wrapped = not forked
         self._buffer = b""
         self._large: tuple[int, int, bytearray | None, int, int, int] | None = None
@@ -84,7 +93,10 @@ class ResultStream:
         self.ended = True
 
     def read(self) -> tuple[list[RawFrame], bool]:
-        """Read what is there, once; return (frames, whether the pipe is at its end). What is no frame comes as GARBAGE."""
+        """Read what is there, once; return (frames, whether the pipe is at its end).
+
+        What is no frame comes as GARBAGE.
+        """
         fd = self._fd
         if self._large is not None:
             return self._read_large(fd)
@@ -109,16 +121,27 @@ class ResultStream:
                 append((GARBAGE, 0, f"nonce {its_nonce:#x}, length {length}", 0))
                 at = self._other_header(data, last, position)
                 # Without another header: the last bytes may be the first of one.
-                position, last = at if at >= 0 else max(position + 1, size - MARK - _MARK.size + 1), position
+                position, last = (
+                    at if at >= 0 else max(position + 1, size - MARK - _MARK.size + 1),
+                    position,
+                )
                 continue
             end = position + head + length
-            if (length >= head or its_pid != pid) and (at := data.find(self._mark(), position + MARK + 1, end + MARK + _MARK.size - 1)) >= 0:
+            if (length >= head or its_pid != pid) and (
+                at := data.find(self._mark(), position + MARK + 1, end + MARK + _MARK.size - 1)
+            ) >= 0:
                 append((GARBAGE, 0, f"a frame within a frame of kind {kind}", 0))
                 position, last = at - MARK, position
                 continue
             if end > size:
                 if length > DIRECT:
-                    self._begin_large(kind if its_pid == pid else 0, number, length, data[position + head :], duration)
+                    self._begin_large(
+                        kind if its_pid == pid else 0,
+                        number,
+                        length,
+                        data[position + head :],
+                        duration,
+                    )
                     position = size
                 break
             if its_pid == pid:  # else a child that a task forked speaks: it is not believed
@@ -127,12 +150,17 @@ class ResultStream:
                 else:
                     append((kind, number, data[position + head : end], duration))
             elif kind == wire.HELLO and self._may_be_wrapped and not frames:
-                # The interpreter is a wrapper whose child is the Python. It proves that by the nonce, which is told to it alone, and by being
-                # the first: no code of the user's has run before.
+                # The interpreter is a wrapper whose child is the Python. It proves that by the
+                # nonce, which is told to it alone, and by being the first: no code of the user's
+                # has run before.
                 self.sender = pid = its_pid
                 append((kind, number, data[position + head : end], duration))
             position, last = end, position
-        if position < size and self._large is None and (at := self._other_header(data, last, position)) >= 0:
+        if (
+            position < size
+            and self._large is None
+            and (at := self._other_header(data, last, position)) >= 0
+        ):
             # What is left over does not wait for its end: it is not what it seems.
             append((GARBAGE, 0, "a frame within a frame", 0))
             return frames + self._parse(data[at:])
@@ -140,16 +168,20 @@ class ResultStream:
         return frames
 
     def _mark(self) -> bytes:
-        """Return what a frame's header has from its byte ``MARK`` on, and hardly anything else: nonce and pid.
+        """Return what a frame's header has from its byte ``MARK`` on, and hardly anything else.
 
-        Guarantee: a frame that says that it is longer than it is, or that was cut, or bytes that are no frame, cost no frame behind them.
+        Nonce and pid.
+
+        Guarantee: a frame that says that it is longer than it is, or that was cut, or bytes that
+        are no frame, cost no frame behind them.
         """
         return _MARK.pack(self._nonce, self.sender)
 
     def _other_header(self, data: bytes, last: int, position: int) -> int:
         """Return where the next frame begins if not at ``position``; -1 if there is none.
 
-        What was taken for a frame at ``last`` may have been cut, and have its end from the header of the next one.
+        What was taken for a frame at ``last`` may have been cut, and have its end from the header
+        of the next one.
         """
         mark = self._mark()
         at = data.find(mark, last + 1 + MARK, position + MARK + _MARK.size - 1)
@@ -157,10 +189,13 @@ class ResultStream:
             at = data.find(mark, position + 1 + MARK)
         return at - MARK if at >= 0 else -1
 
-    def _begin_large(self, kind: int, number: int, length: int, first: bytes, duration: int) -> None:
+    def _begin_large(
+        self, kind: int, number: int, length: int, first: bytes, duration: int
+    ) -> None:
         target: bytearray | None = None
         try:
-            # The buffer is filled with zeros at once: what does not fit would be the end of this process, not an error.
+            # The buffer is filled with zeros at once: what does not fit would be the end of this
+            # process, not an error.
             if length < SURE or length < available_memory():
                 target = bytearray(length)
                 target[: len(first)] = first
@@ -183,11 +218,18 @@ class ResultStream:
             return [], True
         self.arrived += got
         if got < READ:  # not a full pipe: what comes here may be a frame of its own
-            chunk = chunk if target is None else bytes(target[max(0, done - MARK - _MARK.size) : done + got])
+            chunk = (
+                chunk
+                if target is None
+                else bytes(target[max(0, done - MARK - _MARK.size) : done + got])
+            )
             at = chunk.find(self._mark()) if chunk is not None else -1
             if at >= MARK and chunk is not None:
                 self._large = None
-                return [(GARBAGE, 0, f"a frame within a frame of kind {kind}", 0), *self._parse(chunk[at - MARK :])], False
+                return [
+                    (GARBAGE, 0, f"a frame within a frame of kind {kind}", 0),
+                    *self._parse(chunk[at - MARK :]),
+                ], False
         done += got
         if done < length:
             self._large = (kind, number, target, done, length, duration)
@@ -197,7 +239,11 @@ class ResultStream:
             return [], False
         if target is None:
             return [(TOO_LARGE, number, b"%d" % length, duration)], False
-        return [self._adopt(number, target, duration) if kind == wire.VALUE_IN_BLOCKS else (kind, number, target, duration)], False
+        return [
+            self._adopt(number, target, duration)
+            if kind == wire.VALUE_IN_BLOCKS
+            else (kind, number, target, duration)
+        ], False
 
     def _adopt(self, number: int, data: bytes | bytearray, duration: int) -> RawFrame:
         """Take the blocks of a result over at once, whatever becomes of the frame."""
@@ -206,7 +252,8 @@ class ResultStream:
                 return wire.VALUE_IN_BLOCKS, number, self._parcels.adopt(data), duration
             except MemoryError:
                 return TOO_LARGE, number, b"%d" % self._parcels.refuse(data), duration
-        except Exception as error:  # noqa: BLE001 - mostly BadBlock: the list of blocks is what the worker says, and may say anything
+        except Exception as error:  # noqa: BLE001
+            # mostly BadBlock: the list of blocks is what the worker says, and may say anything
             return GARBAGE, 0, f"{type(error).__name__}: {error}", 0
 
 

@@ -52,14 +52,21 @@ class RunLimit:
         self._timer: Timer | None = None
 
     def set(self, seconds: float | None) -> None:
-        """End all tasks that have not finished ``seconds`` from now; None lifts the limit. Any thread."""
+        """End all tasks that have not finished ``seconds`` from now; None lifts the limit.
+
+        Any thread.
+        """
         if self._loop.started or seconds is not None:
             self._loop.post(partial(self._set, seconds))
 
     def _set(self, seconds: float | None) -> None:
         if self._timer is not None:
             self._loop.stop_timer(self._timer)
-        self._timer = None if seconds is None else self._loop.set_timer(seconds, partial(self._end_run, seconds))
+        self._timer = (
+            None
+            if seconds is None
+            else self._loop.set_timer(seconds, partial(self._end_run, seconds))
+        )
 
     def _end_run(self, seconds: float) -> None:
         self._sync()
@@ -75,7 +82,11 @@ class RunLimit:
             for call in list(process.calls.values()):
                 if process.is_running(call):
                     call.give_up_tries()
-                    self._deadlines.end_hung(process, call, partial(TaskTimeoutError, f"The task {call.name!r} was ended: {why}"))
+                    self._deadlines.end_hung(
+                        process,
+                        call,
+                        partial(TaskTimeoutError, f"The task {call.name!r} was ended: {why}"),
+                    )
                 else:
                     call.fail(TaskTimeoutError(why))
                     self._feed(st.CancelRequested(call))

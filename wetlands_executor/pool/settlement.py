@@ -1,10 +1,11 @@
 """THE way from the outcome of a call to its settled Task.
 
-``Settlement`` is the receiver of all calls that have a Task. It gives a value to the Task where no code of the user's can run, else
-on a decoder thread, and has calls run again where that was asked for. The thread that waits directly (``direct.py``) settles with the
-same reader and the same count.
+``Settlement`` is the receiver of all calls that have a Task. It gives a value to the Task where no
+code of the user's can run, else on a decoder thread, and has calls run again where that was asked
+for. The thread that waits directly (``direct.py``) settles with the same reader and the same count.
 
-*Settle, then feed:* a Task has its outcome before the state hears that the item is finished, so that a closed pool has no open task.
+*Settle, then feed:* a Task has its outcome before the state hears that the item is finished, so
+that a closed pool has no open task.
 
 Threads: the I/O thread, the output thread behind lines, decoder threads; each method says which.
 """
@@ -42,17 +43,17 @@ from wetlands_executor.worker import wire
 
 LOGGER = logging.getLogger("concurrent.futures")
 
-#: For the stacks of calls that hang. It has a handler that does nothing: a program that has configured
-#: no logging would else get them on its stderr (``logging.lastResort``).
+#: For the stacks of calls that hang. It has a handler that does nothing: a program that has
+#: configured no logging would else get them on its stderr (``logging.lastResort``).
 STACKS_LOGGER = logging.getLogger("concurrent.futures.wetlands_executor")
 STACKS_LOGGER.addHandler(logging.NullHandler())
-
 
 
 class Backlog:
     """Frames of one call that wait to be unpickled, in order.
 
-    No lock: on a decoder thread the collector may run a finalizer, which may wait for a task, and the I/O thread must not wait for that.
+    No lock: on a decoder thread the collector may run a finalizer, which may wait for a task, and
+    the I/O thread must not wait for that.
 
     Attributes:
         frames: (kind, data) of those that no decoder has taken.
@@ -153,7 +154,11 @@ class Settlement:
             since = process.running_since(call)
             note_run(task, process.process.pid, 0.0 if since is None else time.monotonic() - since)
         verdict = call.verdict
-        error = report.error if verdict is None or verdict is True else self.explain(verdict, report.stacks)
+        error = (
+            report.error
+            if verdict is None or verdict is True
+            else self.explain(verdict, report.stacks)
+        )
         if call.asks and self.asks_for_retry(call, Failure.LOST):
             call.move(CallPhase.DECIDING)
             self._decoding.run(partial(self._decide, call, error))
@@ -190,7 +195,9 @@ class Settlement:
         begun = process.begun(call) if process is not None else None
         if begun is None or begun > call.batch.received:
             failed = Outcome(FAILED, report.error, call.batch.advance())
-            self._output.after_death(report.streams, partial(call.receiver.on_outcome, call, failed), call)
+            self._output.after_death(
+                report.streams, partial(call.receiver.on_outcome, call, failed), call
+            )
         rest = call.receiver.on_lost(call, report)
         return st.Submitted([rest], front=True) if rest is not None and rest.place is None else None
 
@@ -206,7 +213,8 @@ class Settlement:
         for item in action.items:
             call: Call = item  # type: ignore[assignment]
             if action.refused and not (call.task is not None and call.task.cancel_requested):
-                call.receiver.on_outcome(call, Outcome(FAILED, self._closing.refusal()))  # its caller learns here what submit() would have said
+                # its caller learns here what submit() would have said
+                call.receiver.on_outcome(call, Outcome(FAILED, self._closing.refusal()))
             else:
                 call.receiver.on_cancelled(call, self._closing.reason)
 
@@ -225,7 +233,8 @@ class Settlement:
         if (call.backlog is None or not call.backlog.busy) and is_trivial(data):
             try:
                 new = pickle.loads(data)
-            except Exception:  # noqa: BLE001 - it is met again where what is wrong with it can be looked into
+            except Exception:  # noqa: BLE001
+                # it is met again where what is wrong with it can be looked into
                 new = None
             if type(new) is dict:
                 reports_of(call.task).add_outputs(call.task, new)
@@ -233,7 +242,10 @@ class Settlement:
         self.decode(call, kind, data)
 
     def decode(self, call: Call, kind: int, data: Any) -> None:
-        """Unpickle on a decoder thread. Order: frames of one call one after another, those of different calls side by side."""
+        """Unpickle on a decoder thread.
+
+        Order: frames of one call one after another, those of different calls side by side.
+        """
         backlog = call.backlog
         if backlog is None:
             backlog = Backlog()
@@ -250,7 +262,8 @@ class Settlement:
                 kind, data = backlog.frames.popleft()
             except IndexError:
                 backlog.turn.append(None)
-                if backlog.frames and backlog.take_turn():  # Race: one was added before the turn was given back
+                # Race: one was added before the turn was given back
+                if backlog.frames and backlog.take_turn():
                     continue
                 return
             if kind == wire.OUTPUT:
@@ -270,12 +283,23 @@ class Settlement:
         error = verdict(stacks)
         if stacks:
             # Handlers take locks and are user code: not on this thread.
-            self._output.thread.put(partial(STACKS_LOGGER.warning, "wetlands_executor: %s%s%s", error.args[0], OF_STACKS, stacks))
+            self._output.thread.put(
+                partial(
+                    STACKS_LOGGER.warning,
+                    "wetlands_executor: %s%s%s",
+                    error.args[0],
+                    OF_STACKS,
+                    stacks,
+                )
+            )
             error.args = (f"{error.args[0]}{OF_STACKS}{stacks}", *error.args[1:])
         return error
 
     def convict(self, call: Call, stacks: str) -> None:
-        """Give a call the verdict on it, or let it be decided whether it is run again. I/O thread."""
+        """Give a call the verdict on it, or let it be decided whether it is run again.
+
+        I/O thread.
+        """
         assert call.verdict is not None
         error = self.explain(call.verdict, stacks)
         if self.asks_for_retry(call, Failure.CONDEMNED):
@@ -303,14 +327,19 @@ class Settlement:
         return found
 
     def _decide(self, call: Call, error: BaseException) -> None:
-        """Find out whether a failed call is run again; ``retry_on`` may be user code. Runs on a decoder thread."""
+        """Find out whether a failed call is run again; ``retry_on`` may be user code.
+
+        Runs on a decoder thread.
+        """
         threads.decide(call.task)
         threads.holding.add(get_ident())
         again = False
         asked = call.asks and call.place is None  # its worker died: the state has reserved a place
         try:
             again = call.options is not None and call.options.retry.matches(error)
-        except BaseException:  # user code, and no thread of its own: SystemExit there ends nothing either
+        except (
+            BaseException
+        ):  # user code, and no thread of its own: SystemExit there ends nothing either
             LOGGER.exception("wetlands_executor: exception in retry_on of task %r", call.task.name)
         finally:
             threads.holding.discard(get_ident())
@@ -337,7 +366,8 @@ class Settlement:
         elif step is Next.FAIL:
             settle(task, None, error)
         else:
-            # Order: the new try is submitted before the old one is finished, so that a draining pool does not close in between.
+            # Order: the new try is submitted before the old one is finished, so that a draining
+            # pool does not close in between.
             again = self._again(call)
             begin_again(task, again)
             self._feed(st.Submitted([again]))
@@ -350,7 +380,10 @@ def _report(action: st.Lost | st.StartFailed | st.Broken) -> st.DeathReport:
 
 
 def _copy_error(error: BaseException) -> BaseException:
-    """Return an equal exception: each task raises its own, because raising one writes its traceback."""
+    """Return an equal exception.
+
+    Each task raises its own, because raising one writes its traceback.
+    """
     try:
         copy = type(error)(*error.args)
     except Exception:  # noqa: BLE001 - an __init__ with another signature: then the tasks share it
@@ -367,8 +400,10 @@ def _decode_output(call: Call, data: Any) -> None:
         reports_of(call.task).add_outputs(call.task, new)
     except BaseException:  # unpickling is user code: the outcome, which comes behind this, must be settled all the same
         LOGGER.exception(
-            "wetlands_executor: an output of task %s cannot be rebuilt in this process, and is missing. "
-            "Report builtin types or numpy arrays, or what both sides can import in the same version",
+            "wetlands_executor: an output of task %s cannot be rebuilt in this process, and is "
+            "missing. "
+            "Report builtin types or numpy arrays, or what both sides can import in the same "
+            "version",
             call_text(call.task),
         )
 

@@ -1,6 +1,9 @@
-"""The shell around ``PoolState``: ``feed(event)`` lets the state decide, and has its actions performed, by a table.
+"""The shell around ``PoolState``.
 
-Settle, then feed: a Task has its outcome before the state hears that the item is finished, so that a closed pool has no open task.
+``feed(event)`` lets the state decide, and has its actions performed, by a table.
+
+Settle, then feed: a Task has its outcome before the state hears that the item is finished, so that
+a closed pool has no open task.
 
 I/O thread only; other threads read ``wants_wakeup``.
 """
@@ -36,10 +39,13 @@ class Shell:
     Attributes:
         changed: the state was told something since ``publish`` was called last.
         closed: the state has closed, or has failed.
-        wants_wakeup: True if a posted call could be acted on at once; else the I/O thread need not be woken for it.
+        wants_wakeup: True if a posted call could be acted on at once; else the I/O thread need not
+            be woken for it.
     """
 
-    def __init__(self, state: PoolState, workers: Workers, stats: TaskStats, closing: Closing) -> None:
+    def __init__(
+        self, state: PoolState, workers: Workers, stats: TaskStats, closing: Closing
+    ) -> None:
         self.changed = True
         self.closed = False
         self.wants_wakeup = True
@@ -65,7 +71,8 @@ class Shell:
             direct: what passes the I/O thread.
             blame: takes note of failures.
             start_error: makes the error of a start: (reason, stderr, cause).
-            perform: type of an action -> what performs it, and returns the state's answer, if it waits for one.
+            perform: type of an action -> what performs it, and returns the state's answer, if it
+                waits for one.
         """
         self._direct = direct
         self._blame = blame
@@ -73,7 +80,9 @@ class Shell:
         self._perform = {**perform, st.PoolClosed: self._close}
 
     def feed(self, event: st.Event | None, before: Sequence[st.Event] = ()) -> None:
-        """Let the state decide, and do what it says. Order: what submitting threads have sent comes before any other news.
+        """Let the state decide, and do what it says.
+
+        Order: what submitting threads have sent comes before any other news.
 
         Args:
             event: what happened; None to register what was sent only.
@@ -112,7 +121,10 @@ class Shell:
                     queue.append(answer)
 
     def _recover(self, action: st.Action, error: Exception) -> st.Event | None:
-        """An action has failed, which is a bug: let its worker go; return the answer for which the state waits."""
+        """An action has failed, which is a bug: let its worker go.
+
+        Return the answer for which the state waits.
+        """
         worker = getattr(action, "worker", None)
         process = self._workers.processes.get(worker) if worker is not None else None
         if process is not None:
@@ -152,7 +164,10 @@ class Shell:
             raise
 
     def reject(self, item: Any, error: BaseException | None) -> None:
-        """Refuse a call that came too late: its caller learns here what submit() would have said. Any thread."""
+        """Refuse a call that came too late: its caller learns here what submit() would have said.
+
+        Any thread.
+        """
         item.fail(error if error is not None else self._closing.refusal())
 
     def contain(self, error: Exception, doing: Any) -> None:
@@ -160,11 +175,20 @@ class Shell:
         self._blame.contain(error, doing)
 
     def publish(self) -> None:
-        """Tell the submitting threads what they may do. Order: after this, ``posted`` is looked at once more before the thread sleeps."""
+        """Tell the submitting threads what they may do.
+
+        Order: after this, ``posted`` is looked at once more before the thread sleeps.
+        """
         self.changed = False
         state = self._state
-        if state.waiting.count or state.status is not Status.OPEN or state.credit == 1 or state.tasks_per_worker is not None:
-            # Where an item cannot be taken back, or where they are counted, a second one at the same moment would do harm.
+        if (
+            state.waiting.count
+            or state.status is not Status.OPEN
+            or state.credit == 1
+            or state.tasks_per_worker is not None
+        ):
+            # Where an item cannot be taken back, or where they are counted, a second one at the
+            # same moment would do harm.
             self._direct.open([])
         else:
             processes = self._workers.processes
@@ -182,4 +206,3 @@ class Shell:
 
     def _close(self, _action: st.PoolClosed) -> None:
         self.closed = True
-

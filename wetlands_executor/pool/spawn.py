@@ -1,11 +1,14 @@
-"""Every platform branch of the pool: starting a process with private pipes, watching its end, shared words, killing its tree.
+"""Every platform branch of the pool.
 
-Nothing else in ``pool/`` knows the platform. What was run: Linux. The branches for systems without pidfd, a second open of a pipe's reading
-end and memory files (macOS) can be switched on under Linux by ``WETLANDS_EXECUTOR_PLAIN=1`` and are tested that way; the branches for
-Windows were written from its documentation and never ran.
+Starting a process with private pipes, watching its end, shared words, killing its tree.
 
-Why a session of its own per worker: a Ctrl-C in the terminal reaches the host only, which passes it on by its own rules, and the whole tree
-of a worker can be killed by its process group.
+Nothing else in ``pool/`` knows the platform. What was run: Linux. The branches for systems without
+pidfd, a second open of a pipe's reading end and memory files (macOS) can be switched on under Linux
+by ``WETLANDS_EXECUTOR_PLAIN=1`` and are tested that way; the branches for Windows were written from
+its documentation and never ran.
+
+Why a session of its own per worker: a Ctrl-C in the terminal reaches the host only, which passes it
+on by its own rules, and the whole tree of a worker can be killed by its process group.
 """
 
 from __future__ import annotations
@@ -78,7 +81,10 @@ def close_all() -> None:
 
 
 def _fill(fd: int, data: bytes) -> None:
-    """Write a file of ``Process._make_bundle`` for good: nobody can change it any more. Raises OSError."""
+    """Write a file of ``Process._make_bundle`` for good: nobody can change it any more.
+
+    Raises OSError.
+    """
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
@@ -89,7 +95,8 @@ class Process:
     """A started worker process and the host's ends of its pipes.
 
     Attributes:
-        pid: the Python. It leads a session and a process group of its own on POSIX, unless it is the child of a wrapper, which leads both.
+        pid: the Python. It leads a session and a process group of its own on POSIX, unless it is
+            the child of a wrapper, which leads both.
         inbox, bulk: writing ends, non-blocking.
         results, stdout, stderr: reading ends, non-blocking.
         life: writing end that is never written to; its closing ends the process tree.
@@ -97,7 +104,8 @@ class Process:
         exit: a descriptor that becomes readable when the process has ended.
         memory: the file of its large results, -1 where there is none.
         board: the page that is shared with the worker (see ``worker/shared_page.py``), or None.
-        bell: what the worker rings when an answer lies on the board, or None. It is closed when nobody knows it any more.
+        bell: what the worker rings when an answer lies on the board, or None. It is closed when
+            nobody knows it any more.
     """
 
     _popen: subprocess.Popen[bytes] | None = None
@@ -107,10 +115,13 @@ class Process:
     #: Why ``reap`` may not know how the process has ended.
     why_lost = children.WHY_LOST
 
-    #: True if it was forked by a fork server (``fork_server.py``), which has imported the preload and holds the sources.
+    #: True if it was forked by a fork server (``fork_server.py``), which has imported the preload
+    #: and holds the sources.
     forked = False
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, arena: int = -1) -> None:
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, arena: int = -1
+    ) -> None:
         self._prepare()
         try:
             with making:
@@ -130,7 +141,8 @@ class Process:
         self._map: mmap.mmap | None = None
         self._open: set[int] = set()
         self._bundle = -1
-        #: The Python, if a wrapper has started it; and whether that is known, because the Python has said its number.
+        #: The Python, if a wrapper has started it; and whether that is known, because the Python
+        #: has said its number.
         self._wrapped: children.WrappedPython | None = None
         self._met = False
 
@@ -158,7 +170,10 @@ class Process:
             self._pidfd = self.exit
 
     def _make_pipes(self, arena: int) -> tuple[list[int], tuple[int, int]]:
-        """Make both ends of everything; return what the worker gets, in the order of ``STAGE0``, and its stdout and stderr."""
+        """Make both ends of everything.
+
+        Return what the worker gets, in the order of ``STAGE0``, and its stdout and stderr.
+        """
         inbox_child, self.inbox = self._pipe()
         bulk_child, self.bulk = self._pipe()
         self.results, results_child = self._pipe()
@@ -168,8 +183,11 @@ class Process:
         self.take_back = -1
         board_child = -1
         if not PLAIN:
-            with contextlib.suppress(OSError):  # no /proc: the worker holds one item at a time, as elsewhere
-                again = os.open(f"/proc/self/fd/{inbox_child}", os.O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+            # no /proc: the worker holds one item at a time, as elsewhere
+            with contextlib.suppress(OSError):
+                again = os.open(
+                    f"/proc/self/fd/{inbox_child}", os.O_RDONLY | O_NONBLOCK | O_CLOEXEC
+                )
                 self.take_back = above_standard(again)
                 own(self.take_back)
                 self._close.callback(close_quietly, self.take_back)
@@ -205,14 +223,16 @@ class Process:
     def ship(self, data: bytes) -> bytes:
         """Put the bundle where it is looked for; return what has to go through its pipe first.
 
-        Once, and after the start: the interpreter needs longer for its own start than the host for the bundle.
+        Once, and after the start: the interpreter needs longer for its own start than the host for
+        the bundle.
         """
         fd, self._bundle = self._bundle, -1
         if fd >= 0:
             try:
                 _fill(fd, data)
             except OSError:
-                pass  # a limit of file sizes, or of memory: it does not look there unless it is told so
+                # a limit of file sizes, or of memory: it does not look there unless it is told so
+                pass
             else:
                 return bytes(8)
             finally:
@@ -220,11 +240,25 @@ class Process:
         return len(data).to_bytes(8, "little") + data
 
     def _let_go(self) -> None:
-        """Close the worker's ends. Only the host's are kept for ``close``: the numbers of the others may be somebody else's soon."""
+        """Close the worker's ends.
+
+        Only the host's are kept for ``close``: the numbers of the others may be somebody else's
+        soon.
+        """
         for fd in self._theirs:
             close_quietly(fd)
         self._close.pop_all()
-        self._open = {self.inbox, self.bulk, self.results, self.life, self.stdout, self.stderr, self.take_back, self.memory, self._bundle}
+        self._open = {
+            self.inbox,
+            self.bulk,
+            self.results,
+            self.life,
+            self.stdout,
+            self.stderr,
+            self.take_back,
+            self.memory,
+            self._bundle,
+        }
 
     def _share_board(self) -> int:
         fd = self._close_later(memory("wetlands-board") if MEMFD else temporary_file())
@@ -264,7 +298,10 @@ class Process:
             self._map = None
 
     def disinherit(self) -> None:
-        """Forget the process, which belongs to the parent of this forked one; the descriptors are closed already."""
+        """Forget the process, which belongs to the parent of this forked one.
+
+        The descriptors are closed already.
+        """
         self._wrapped = None
         self._open.clear()
         self._close_board()
@@ -272,12 +309,16 @@ class Process:
             self._popen.returncode = 0  # else its finalizer would warn of a process that still runs
 
     def meet(self, claimed: int) -> None:
-        """Learn from the Python itself which process it is: this one, or the child of this one, which is a wrapper then.
+        """Learn from the Python itself which process it is.
 
-        An interpreter may be a script that runs Python as its child. Signals concern the Python, the exit is the wrapper's.
+        This one, or the child of this one, which is a wrapper then.
+
+        An interpreter may be a script that runs Python as its child. Signals concern the Python,
+        the exit is the wrapper's.
 
         Args:
-            claimed: the number that the Python says; it has proven to be ours by the nonce, which only it was told.
+            claimed: the number that the Python says; it has proven to be ours by the nonce, which
+                only it was told.
         """
         assert self._popen is not None
         self._met = True
@@ -297,13 +338,17 @@ class Process:
         return -1 if wrapped is None or THREADS else wrapped.fd
 
     def kill_tree(self) -> None:
-        """End the process and all that it started in its process group, at once. Harmless when they are gone."""
+        """End the process and all that it started in its process group, at once.
+
+        Harmless when they are gone.
+        """
         assert self._popen is not None
         if self._popen.returncode is not None:
             return
         others = [] if self._wrapped is None else [self._wrapped]
         if not self._met and not WINDOWS:
-            # Before the Python has said who it is: it may be there all the same, below a wrapper and in a session of its own.
+            # Before the Python has said who it is: it may be there all the same, below a wrapper
+            # and in a session of its own.
             others = children.in_other_groups(self._popen.pid)
         if WINDOWS:
             self._popen.kill()  # a launcher's child is in its job, and ends with it
@@ -322,13 +367,14 @@ class Process:
             except ProcessLookupError:
                 return
             except OSError:
-                # A kernel before 6.9. The group's number stays taken until the leader is collected: by `reap`, after this, unless the
-                # program ignores SIGCHLD.
+                # A kernel before 6.9. The group's number stays taken until the leader is collected:
+                # by `reap`, after this, unless the program ignores SIGCHLD.
                 if children.is_over(self._pidfd) and signal.getsignal(SIGCHLD) == signal.SIG_IGN:
                     return
             else:
                 return
-        # Race: the group's number stays taken until the leader is reaped, and only `reap` does that, after this.
+        # Race: the group's number stays taken until the leader is reaped, and only `reap` does
+        # that, after this.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             killpg(self._popen.pid, SIGKILL)
 
@@ -344,29 +390,46 @@ class Process:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
             if self._pidfd >= 0 and self._pidfd in self._open:
-                pidfd_send_signal(self._pidfd, number)  # `Popen.send_signal` collects a process that has ended, before `reap`
+                # `Popen.send_signal` collects a process that has ended, before `reap`
+                pidfd_send_signal(self._pidfd, number)
             else:
                 self._popen.send_signal(number)
 
     def ended(self) -> bool:
-        """Return True when ``exit`` has told all; False if ``exit`` is another descriptor from now on, which tells the rest."""
+        """Return True when ``exit`` has told all.
+
+        False if ``exit`` is another descriptor from now on, which tells the rest.
+        """
         wrapped = self._wrapped
-        if wrapped is None or wrapped.fd < 0 or THREADS or self.exit == wrapped.fd or wrapped.has_ended():
+        if (
+            wrapped is None
+            or wrapped.fd < 0
+            or THREADS
+            or self.exit == wrapped.fd
+            or wrapped.has_ended()
+        ):
             return True
-        # The wrapper has ended before the Python, which may still write to memory that it shares with others.
+        # The wrapper has ended before the Python, which may still write to memory that it shares
+        # with others.
         wrapped.kill()
         self.exit = wrapped.fd
         return False
 
     def reap(self) -> int | None:
-        """Collect the process, which has ended; return its exit code, negative for a signal, None if that is lost."""
+        """Collect the process, which has ended.
+
+        Return its exit code, negative for a signal, None if that is lost.
+        """
         self.kill_tree()
         assert self._popen is not None
         return children.collect(self._popen, self._pidfd)
 
 
 def can_fork_workers() -> bool:
-    """Return True if workers may be forked by a fork server: Linux with pidfds, which tell the end of a process that is not a child of this one."""
+    """Return True if workers may be forked by a fork server.
+
+    Linux with pidfds, which tell the end of a process that is not a child of this one.
+    """
     if PLAIN or not hasattr(os, "pidfd_open"):
         return False
     try:
@@ -394,11 +457,18 @@ def describe_end(code: int | None, why_lost: str) -> str:
         return f"by {signal_name(code)}"
     # A wrapper that is a shell ends so when its Python was ended by a signal.
     name = signal_name(128 - code) if 128 < code < 128 + signal.NSIG else None
-    return f"with exit code {code}" + (f" (a shell's for a program that {name} has ended)" if name else "")
+    return f"with exit code {code}" + (
+        f" (a shell's for a program that {name} has ended)" if name else ""
+    )
 
 
 def start(
-    argv: list[str], env: dict[str, str], cwd: str | None, passed: list[int], stdout: int, stderr: int
+    argv: list[str],
+    env: dict[str, str],
+    cwd: str | None,
+    passed: list[int],
+    stdout: int,
+    stderr: int,
 ) -> subprocess.Popen[bytes]:
     """Start an interpreter with ``STAGE0``, which gets the numbers of ``passed``."""
     if WINDOWS:
@@ -418,7 +488,12 @@ def start(
 
 
 def _popen_windows(
-    argv: list[str], env: dict[str, str], cwd: str | None, passed: list[int], stdout: int, stderr: int
+    argv: list[str],
+    env: dict[str, str],
+    cwd: str | None,
+    passed: list[int],
+    stdout: int,
+    stderr: int,
 ) -> subprocess.Popen[bytes]:  # pragma: no cover - never run here
     import msvcrt
 
@@ -466,7 +541,9 @@ def _tie_to_job(process: subprocess.Popen[bytes]) -> None:  # pragma: no cover -
     job = kernel.CreateJobObjectW(None, None)
     limits = Limits(flags=0x2000)
     extended_limit_information = 9
-    kernel.SetInformationJobObject(job, extended_limit_information, ctypes.byref(limits), ctypes.sizeof(limits))
+    kernel.SetInformationJobObject(
+        job, extended_limit_information, ctypes.byref(limits), ctypes.sizeof(limits)
+    )
     kernel.AssignProcessToJobObject(job, int(process._handle))  # type: ignore[attr-defined,unused-ignore]
     process._wetlands_job = job  # type: ignore[attr-defined] # the handle stays open as long as the host lives
 
@@ -488,7 +565,9 @@ def watch_exit(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
             else:
                 children.collect(process)
         except ChildProcessError:
-            pass  # the program's own SIGCHLD handler has collected it, or ignores the signal: it has ended all the same
+            # the program's own SIGCHLD handler has collected it, or ignores the signal: it has
+            # ended all the same
+            pass
         finally:
             os.close(write)
 
@@ -512,4 +591,6 @@ def at_fork(after_in_child: Callable[[], None]) -> None:
         finally:
             threads.release_all(making)
 
-    os.register_at_fork(before=making.acquire, after_in_parent=making.release, after_in_child=in_child)
+    os.register_at_fork(
+        before=making.acquire, after_in_parent=making.release, after_in_child=in_child
+    )

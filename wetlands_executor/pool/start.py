@@ -1,6 +1,7 @@
 """Starting workers: the process, its configuration, what it says until it is ready.
 
-Threads: the I/O thread's, but for ``_spawn``, which runs on the starter thread, because activation runs a shell and exec takes a millisecond.
+Threads: the I/O thread's, but for ``_spawn``, which runs on the starter thread, because activation
+runs a shell and exec takes a millisecond.
 """
 
 from __future__ import annotations
@@ -56,10 +57,12 @@ class StartSettings:
     """How workers are started.
 
     Attributes:
-        launch: slot index -> (argv, environment, working folder) of its process; may take long and may raise.
+        launch: slot index -> (argv, environment, working folder) of its process; may take long and
+            may raise.
         peer: the Python of the workers.
         preload: modules that a worker imports before it is ready.
-        initializer: pickled (function, args), the name of what travels as code in it, and whether it does as bytecode; or None.
+        initializer: pickled (function, args), the name of what travels as code in it, and whether
+            it does as bytecode; or None.
         timeout: seconds from the process's start to its being ready; None is no limit.
         fork_server: what forks the workers (``share_preload``); None if each is started by itself.
         keeps: shared arrays that the initializer refers to.
@@ -119,7 +122,8 @@ class Starter:
         """End a process as soon as it is started."""
         all_of_them = self._parts.workers.give_up(worker)
         if self._settings.fork_server is not None and all_of_them:
-            self._settings.fork_server.give_up()  # Order: after the worker was marked; see `ForkServer._begin`
+            # Order: after the worker was marked; see `ForkServer._begin`
+            self._settings.fork_server.give_up()
 
     def end(self) -> None:
         """End the starter thread, then the fork server, when the workers are gone."""
@@ -147,8 +151,11 @@ class Starter:
                     raise
             else:
                 wanted = partial(self._parts.workers.is_wanted, worker)
-                process = server.fork(env, cwd, shared, asked=asked, wanted=wanted, compiled=compiled)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is why the worker cannot start
+                process = server.fork(
+                    env, cwd, shared, asked=asked, wanted=wanted, compiled=compiled
+                )
+        except Exception as error:  # noqa: BLE001
+            # whatever it is, it is why the worker cannot start
             process = error
             memory = None
         if server is not None:
@@ -157,7 +164,12 @@ class Starter:
         loop.post(partial(self._on_spawned, worker, index, process, memory, opening))
 
     def _on_spawned(
-        self, worker: int, index: int, process: spawn.Process | BaseException, memory: arena.Arena | None, opening: bytes
+        self,
+        worker: int,
+        index: int,
+        process: spawn.Process | BaseException,
+        memory: arena.Arena | None,
+        opening: bytes,
     ) -> None:
         parts = self._parts
         parts.workers.started(worker)
@@ -171,10 +183,15 @@ class Starter:
             process.close()
             return
         port = parts.loop.port
-        mine = WorkerProcess(worker, index, process, port, secrets.randbits(32), ResultMemory(process.memory, memory))
+        mine = WorkerProcess(
+            worker, index, process, port, secrets.randbits(32), ResultMemory(process.memory, memory)
+        )
         parts.workers.add(mine)
         if parts.deadlines.worker_timeout is None:
-            mine.listen(direct_receive(process, parts.direct.abandoned), partial(parts.direct.on_notified, mine))
+            mine.listen(
+                direct_receive(process, parts.direct.abandoned),
+                partial(parts.direct.on_notified, mine),
+            )
         parts.output.watch(mine)
         port.add_reader(process.results, ports.RESULTS, partial(parts.inbound.read, mine))
         parts.reaper.watch(mine)
@@ -193,12 +210,18 @@ class Starter:
         parts.readiness.answer_hello()
         parts.workers.take_unwanted(worker)
         if isinstance(error, ForkServerFailed):
-            cause = decode_error(error.failure, trusted_only=True) if error.failure is not None else None
+            cause = (
+                decode_error(error.failure, trusted_only=True)
+                if error.failure is not None
+                else None
+            )
             reason = parts.readiness.start_error(error.reason, error.tail, cause)
             self._feed(st.WorkerExited(worker, (), error.final, st.DeathReport(reason)))
             return
         reason = parts.readiness.start_error(describe(error), "", error)
-        transient = isinstance(error, (BlockingIOError, MemoryError)) or getattr(error, "errno", None) in (11, 12, 23, 24)
+        transient = isinstance(error, (BlockingIOError, MemoryError)) or getattr(
+            error, "errno", None
+        ) in (11, 12, 23, 24)
         self._feed(st.WorkerExited(worker, (), not transient, st.DeathReport(reason)))
 
     def _on_server_output(self, said: ServerOutput) -> None:
@@ -212,14 +235,17 @@ class Starter:
         for module, count in said.threads:
             warn = partial(
                 LOGGER.warning,
-                "wetlands_executor: the import of %s in %s has started %d threads in native code, and workers are forked from that process. "
-                "That is safe only if the library says so. Numerical libraries start none if OMP_NUM_THREADS and its like are 1, as they are "
+                "wetlands_executor: the import of %s in %s has started %d threads in native code, "
+                "and workers are forked from that process. "
+                "That is safe only if the library says so. Numerical libraries start none if "
+                "OMP_NUM_THREADS and its like are 1, as they are "
                 "unless worker_env sets them",
                 module,
                 self._parts.what,
                 count,
             )
-            output.put_foreign(warn)  # handlers take locks, which the program may hold, or have left locked
+            # handlers take locks, which the program may hold, or have left locked
+            output.put_foreign(warn)
 
     def _config(self, process: WorkerProcess) -> bytes:
         settings = self._settings
@@ -276,14 +302,22 @@ class Starter:
 
     def _on_initializer_failed(self, process: WorkerProcess, data: bytes | bytearray) -> None:
         cause = decode_error(data, trusted_only=True)
-        error = BrokenProcessPool(f"The initializer raised {describe(cause)}; the pool of {self._parts.what} is not usable any more")
+        error = BrokenProcessPool(
+            f"The initializer raised {describe(cause)}; the pool of "
+            f"{self._parts.what} is not usable any more"
+        )
         error.__cause__ = cause
         process.blame(error)
         self._parts.output.release(process)
         self._feed(st.InitializerFailed(process.worker, st.DeathReport(error)))
 
 
-_HELLO: dict[str, tuple[type, ...]] = {"magic": (str,), "version": (str,), "prefix": (str,), "pid": (int,)}
+_HELLO: dict[str, tuple[type, ...]] = {
+    "magic": (str,),
+    "version": (str,),
+    "prefix": (str,),
+    "pid": (int,),
+}
 
 
 def python_version() -> str:

@@ -1,4 +1,7 @@
-"""What has become of a pool's tasks, in numbers, and the last failures. Bounded, and keeps no result alive. Entered by any thread."""
+"""What has become of a pool's tasks, in numbers, and the last failures.
+
+Bounded, and keeps no result alive. Entered by any thread.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
 
 #: Failures and finished tasks that are remembered.
 REMEMBERED = 1000
-#: Failures that are kept beyond those: decoder threads may settle tasks in another order than they were made,
-#: so that which of them are the last is decided when they are asked for.
+#: Failures that are kept beyond those: decoder threads may settle tasks in another order than they
+#: were made, so that which of them are the last is decided when they are asked for.
 OUT_OF_ORDER = 64
 
 ErrorCallback = Callable[["Task[Any]", BaseException], object]
@@ -40,12 +43,14 @@ class AtomicCounter:
 
     def add(self, number: int) -> None:
         """Raise it by any number."""
-        next(itertools.islice(self._count, number, number), None)  # one step: a slice that begins at its end only counts
+        # one step: a slice that begins at its end only counts
+        next(itertools.islice(self._count, number, number), None)
 
     @property
     def value(self) -> int:
         """The number."""
-        return int(repr(self._count)[6:-1])  # "count(7)": to look at it in any other way would be to count
+        # "count(7)": to look at it in any other way would be to count
+        return int(repr(self._count)[6:-1])
 
 
 class TaskStats:
@@ -53,12 +58,19 @@ class TaskStats:
 
     def __init__(self, callbacks: SerialThread) -> None:
         self._callbacks = callbacks
-        self._total, self._completed, self._failed, self._cancelled = AtomicCounter(), AtomicCounter(), AtomicCounter(), AtomicCounter()
-        # Those of which the beginning and the end are counted in one step, so that whoever is interrupted has counted both or none.
+        self._total, self._completed, self._failed, self._cancelled = (
+            AtomicCounter(),
+            AtomicCounter(),
+            AtomicCounter(),
+            AtomicCounter(),
+        )
+        # Those of which the beginning and the end are counted in one step, so that whoever is
+        # interrupted has counted both or none.
         self._at_once, self._refused = AtomicCounter(), AtomicCounter()
         self._failures: deque[Task[Any]] = deque(maxlen=REMEMBERED + OUT_OF_ORDER)
         self._recent: deque[weakref.ref[Task[Any]]] = deque(maxlen=REMEMBERED)
-        #: Locks of threads that wait until no task is active. Order: who counts an end counts first, and looks here then; who waits does the reverse.
+        #: Locks of threads that wait until no task is active. Order: who counts an end counts
+        #: first, and looks here then; who waits does the reverse.
         self._wakeups = Wakeups()
         self.error_callback: ErrorCallback | None = None
 
@@ -85,11 +97,15 @@ class TaskStats:
     @property
     def active(self) -> int:
         """Number of tasks that were handed in and have not finished."""
-        done = self._completed.value + self._failed.value + self._cancelled.value  # Order: first, so that it is never more than the total
+        # Order: first, so that it is never more than the total
+        done = self._completed.value + self._failed.value + self._cancelled.value
         return self._total.value - done
 
     def submitted(self, task: Task[Any]) -> None:
-        """Count a task that was handed in, once. Not by its submitter, whom a signal may interrupt before the call is on its way."""
+        """Count a task that was handed in, once.
+
+        Not by its submitter, whom a signal may interrupt before the call is on its way.
+        """
         fields = task.__dict__
         if "_counted" not in fields:
             fields["_counted"] = True
@@ -108,7 +124,13 @@ class TaskStats:
         if error is not None:
             self._failures.append(task)
         self._recent.append(weakref.ref(task))
-        (self._failed if error is not None else self._cancelled if task.cancelled() else self._completed).up()
+        (
+            self._failed
+            if error is not None
+            else self._cancelled
+            if task.cancelled()
+            else self._completed
+        ).up()
         if self._wakeups:
             self._wake()
         if error is not None:
@@ -127,11 +149,15 @@ class TaskStats:
             self._wake()
 
     def returned_one(self, task: Task[Any]) -> None:
-        """Count a task that nobody has counted before, and that has returned normally; once, however often it is called."""
+        """Count a task that nobody has counted before, and that has returned normally.
+
+        Once, however often it is called.
+        """
         self._recent.append(weakref.ref(task))
         fields = task.__dict__
         if "_counted" not in fields:
-            fields["_counted"] = True  # Order: no call stands between this and the next line, which is one step
+            # Order: no call stands between this and the next line, which is one step
+            fields["_counted"] = True
             self._at_once.up()
 
     def refused(self, task: Task[Any], error: BaseException) -> None:
@@ -165,8 +191,8 @@ class TaskStats:
     def failures(self) -> list[Task[Any]]:
         """Return the last failed tasks in the order in which they were made.
 
-        Of those that failed first, the ones made first are left out; a task that was made long before, and failed
-        last, is not.
+        Of those that failed first, the ones made first are left out; a task that was made long
+        before, and failed last, is not.
         """
         found = list(self._failures.copy())
         surplus = max(len(found) - REMEMBERED, 0)

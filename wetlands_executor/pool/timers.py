@@ -1,7 +1,8 @@
 """Timers of a pool: one heap. I/O thread only.
 
-A timer that is stopped lets go of its job at once. Its place in the heap, a few words, goes when its time comes, or when more than half
-of the places are of stopped timers: so a limit of an hour on each of a million short calls keeps neither calls nor memory.
+A timer that is stopped lets go of its job at once. Its place in the heap, a few words, goes when
+its time comes, or when more than half of the places are of stopped timers: so a limit of an hour on
+each of a million short calls keeps neither calls nor memory.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ class Timers:
             self._stopped = 0
 
     def until_next(self) -> float | None:
-        """Return the seconds until the next timer is due, at most what one wait can last; None if there is none."""
+        """Return the seconds until the next timer is due, at most what one wait can last.
+
+        None if there is none.
+        """
         heap = self.heap
         while heap and heap[0].job is None:
             heapq.heappop(heap)
@@ -72,7 +76,10 @@ class Timers:
         return min(max(0.0, heap[0].when - time.monotonic()), LONGEST) if heap else None
 
     def take_due(self, now: float) -> Job | None:
-        """Return the job of the next timer that is due at ``now``, which has fired with that; None if there is none."""
+        """Return the job of the next timer that is due at ``now``, which has fired with that.
+
+        None if there is none.
+        """
         heap = self.heap
         while heap and heap[0].when <= now:
             timer = heapq.heappop(heap)

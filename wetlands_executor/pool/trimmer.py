@@ -1,4 +1,7 @@
-"""Gives memory of free blocks back some time after the last large buffer has travelled. I/O thread, but for ``note_now``."""
+"""Gives memory of free blocks back some time after the last large buffer has travelled.
+
+I/O thread, but for ``note_now``.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,16 @@ class Trimmer:
         self._loop = loop
         self._workers = workers
         self._sync = sync
-        # When a large buffer travelled last, on the monotonic clock; whether the timer for the end of that is set. The one is written by
-        # any thread.
+        # When a large buffer travelled last, on the monotonic clock; whether the timer for the end
+        # of that is set. The one is written by any thread.
         self._last = 0.0
         self._set = False
 
     def note(self, parcels: ResultMemory) -> None:
-        """A large buffer has travelled: some time after the last one the memory of free blocks goes back."""
+        """A large buffer has travelled.
+
+        Some time after the last one the memory of free blocks goes back.
+        """
         parcels.used = False
         self._last = time.monotonic()
         if not self._set:
@@ -38,12 +44,17 @@ class Trimmer:
             self._loop.set_timer(arena.IDLE, self._trim)
 
     def note_now(self) -> bool:
-        """Note that a large buffer is about to travel past the I/O thread; False if that has to take it, in order to set the timer. Any thread."""
+        """Note that a large buffer is about to travel past the I/O thread.
+
+        False if that has to take it, in order to set the timer. Any thread.
+        """
         self._last = time.monotonic()
         return self._set
 
     def _trim(self) -> None:
-        self._set = False  # Order: before the look. A thread that has noted a buffer since, and saw the timer set, is seen here.
+        # Order: before the look. A thread that has noted a buffer since, and saw the timer set, is
+        # seen here.
+        self._set = False
         left = self._last + arena.IDLE - time.monotonic()
         if left > 0:
             self._set = True
@@ -58,6 +69,7 @@ class Trimmer:
             if process.parcels.rest():
                 process.ask_to_trim()
         if in_use:
-            # They are freed without a word to the host. It looks again after the next call; an idle pool is not woken for it.
+            # They are freed without a word to the host. It looks again after the next call; an idle
+            # pool is not woken for it.
             for process in self._workers:
                 process.parcels.used = True

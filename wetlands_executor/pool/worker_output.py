@@ -1,6 +1,9 @@
-"""What ONE worker prints: its streams on their way to the host's, its last lines, its stacks; which of its calls may have printed.
+"""What ONE worker prints: its streams on their way to the host's, its last lines, its stacks.
 
-Threads: the I/O thread's. A thread that waits for a direct result reads ``reading`` and ``printed``.
+Which of its calls may have printed.
+
+Threads: the I/O thread's. A thread that waits for a direct result reads ``reading`` and
+``printed``.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ class WorkerOutput:
         self._calls = calls
         # The last call of which something printed may be, as on the board; None if unknown.
         self._until: int | None = None
-        # What was said before the worker was ready is part of the error if it fails to start, and is not said twice.
+        # What was said before the worker was ready is part of the error if it fails to start, and
+        # is not said twice.
         self._held_back = b""
         self._tail = b""
         self._stderr_total = 0
@@ -73,7 +77,10 @@ class WorkerOutput:
         self.reading = False
 
     def note(self, number: int | None = None) -> None:
-        """Note that something was printed or logged: by call ``number``, or by one of those up to the one that runs now."""
+        """Note that something was printed or logged.
+
+        By call ``number``, or by one of those up to the one that runs now.
+        """
         if number is None:
             self._until = None if self._board is None else self._board.words[wire.TAKEN]
         elif not self.printed:
@@ -81,7 +88,10 @@ class WorkerOutput:
         self.printed = True
 
     def note_end(self, number: int, count: int = 1) -> None:
-        """Note that the outcome of call ``number`` was dealt with; of a batch, of the last of ``count`` that end now."""
+        """Note that the outcome of call ``number`` was dealt with.
+
+        Of a batch, of the last of ``count`` that end now.
+        """
         if not self.printed:
             return
         until = self._until
@@ -114,8 +124,15 @@ class WorkerOutput:
         return self._tail.decode("utf-8", "replace").strip()
 
     def said(self, stream: OutputStream, text: str) -> str:
-        """Return what the worker itself has said: the stacks that it was asked for are part of an exception, and not said twice."""
-        return without_stacks(text) if text and self._stacks_from is not None and stream is self.stderr else text
+        """Return what the worker itself has said.
+
+        The stacks that it was asked for are part of an exception, and not said twice.
+        """
+        return (
+            without_stacks(text)
+            if text and self._stacks_from is not None and stream is self.stderr
+            else text
+        )
 
     # --- stacks
 

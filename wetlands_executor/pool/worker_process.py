@@ -1,11 +1,12 @@
 """ONE worker process: its phase, the calls that it has, what it is asked for, the end of its life.
 
-What goes to it is its ``outbox``, what comes from it its ``results`` and its ``output``; the ways past the I/O thread are its ``direct``.
+What goes to it is its ``outbox``, what comes from it its ``results`` and its ``output``; the ways
+past the I/O thread are its ``direct``.
 
 Threads: the I/O thread's, but for ``direct.send``, and what is said to be for any thread.
 
-The end: only ``reaper.py`` declares a process dead, when its ``exit`` descriptor says so. Everything else (a bad frame, a broken
-pipe, a time limit, shutdown) only kills.
+The end: only ``reaper.py`` declares a process dead, when its ``exit`` descriptor says so.
+Everything else (a bad frame, a broken pipe, a time limit, shutdown) only kills.
 """
 
 from __future__ import annotations
@@ -83,22 +84,31 @@ class WorkerProcess:
         parcels: what goes and comes in shared memory.
 
     Attributes:
-        calls: number -> call, of what was given to it and is not finished; always the same dictionary.
+        calls: number -> call, of what was given to it and is not finished; always the same
+            dictionary.
         hello: what it said about itself, None before.
         foreign: its bytecode is not ours.
         failure: why it cannot start (payload of START_FAILED), else None.
-        reason: why it was killed, if not for the sake of one call: what its calls fail with, or those that wait for it to start.
+        reason: why it was killed, if not for the sake of one call: what its calls fail with, or
+            those that wait for it to start.
         finished: number of calls that it has finished.
         proven: the state has heard of a call that it has finished.
-        crowded: it may have been given calls in another order than that of ``calls``, until those have ended.
-        deferred: number of outcomes that came before their calls were registered, and are taken up again a little later. Those
-            behind them come first.
+        crowded: it may have been given calls in another order than that of ``calls``, until those
+            have ended.
+        deferred: number of outcomes that came before their calls were registered, and are taken up
+            again a little later. Those behind them come first.
         timers: those that concern it, stopped when it has ended.
         suspicion: see ``blame.py``.
     """
 
     def __init__(
-        self, worker: int, index: int, process: spawn.Process, port: Port, nonce: int, parcels: ResultMemory | None = None
+        self,
+        worker: int,
+        index: int,
+        process: spawn.Process,
+        port: Port,
+        nonce: int,
+        parcels: ResultMemory | None = None,
     ) -> None:
         self.worker = worker
         self.index = index
@@ -111,7 +121,12 @@ class WorkerProcess:
         self.outbox = Outbox(self, port, process)
         self.output = WorkerOutput(process.board, self.calls)
         self.results = ResultStream(
-            port, process.results, nonce, process.pid, self.parcels, getattr(process, "forked", False)
+            port,
+            process.results,
+            nonce,
+            process.pid,
+            self.parcels,
+            getattr(process, "forked", False),
         )
         self.direct = DirectSend(self, process.inbox, self.outbox, self.parcels.incarnation)
         self.hello: dict[str, Any] | None = None
@@ -124,7 +139,8 @@ class WorkerProcess:
         self.deferred = 0
         self.timers: list[Timer] = []
         self.suspicion: Any = None
-        #: The direct way back, where Tasks look for it (``futures/home.py``): the same as ``direct.receive``.
+        #: The direct way back, where Tasks look for it (``futures/home.py``): the same as
+        #: ``direct.receive``.
         self.return_lane: DirectReceive | None = None
         self._on_answer: Callable[[], None] | None = None
         self._last_heard = 0.0
@@ -188,7 +204,10 @@ class WorkerProcess:
     # --- calls
 
     def give(self, calls: Iterable[Call]) -> list[tuple[Call, Exception]]:
-        """Send calls, with the records that they refer to; return those that cannot be sent, and why."""
+        """Send calls, with the records that they refer to.
+
+        Return those that cannot be sent, and why.
+        """
         direct, outbox, mine = self.direct, self.outbox, self.calls
         if direct.open or direct.receive is not None:
             direct.shut(calls)
@@ -197,7 +216,9 @@ class WorkerProcess:
         given, queued = CallPhase.GIVEN, CallPhase.QUEUED
         for call in calls:
             if call.phase is not queued:
-                raise IllegalMove(f"the call {call.number} is {call.phase.value}, and cannot be given to a worker")
+                raise IllegalMove(
+                    f"the call {call.number} is {call.phase.value}, and cannot be given to a worker"
+                )
             call.process = self
             call.phase = given
             mine[call.number] = call
@@ -209,7 +230,8 @@ class WorkerProcess:
                     call.watched = call.watched & ~wire.KEPT | parcel.send(self.parcels.incarnation)
                     self.parcels.used = True
                 frames.append(call.frame())
-            except Exception as error:  # noqa: BLE001 - one call; records of it that are on the way are skipped by the worker
+            except Exception as error:  # noqa: BLE001
+                # one call; records of it that are on the way are skipped by the worker
                 del mine[call.number]
                 failed.append((call, error))
         if frames:
@@ -233,7 +255,8 @@ class WorkerProcess:
         """Return the calls that submitting threads have written since the last time, now counted among ``calls``."""
         found = self.direct.register(self.calls, self.port, self._on_answer)
         if found:
-            self.crowded = len(self.calls) > 1  # Race: the other frames may have been written after these
+            # Race: the other frames may have been written after these
+            self.crowded = len(self.calls) > 1
         return found
 
     def reclaim(self) -> list[Call]:
@@ -250,14 +273,19 @@ class WorkerProcess:
 
     def current_calls(self) -> list[Call]:
         """Return what the worker was given and has not finished, oldest first. Any thread."""
-        return list(self.calls.values()) + [entry[0] for entry in list(self.direct.sent) if entry[0].number not in self.calls]
+        return list(self.calls.values()) + [
+            entry[0] for entry in list(self.direct.sent) if entry[0].number not in self.calls
+        ]
 
     def oldest(self) -> Call | None:
         """Return the call that it was given first and has not finished."""
         return next(iter(self.calls.values()), None)
 
     def defer(self, change: int) -> None:
-        """Count outcomes that wait for their calls to be registered: one more (1), or one less (-1)."""
+        """Count outcomes that wait for their calls to be registered.
+
+        One more (1), or one less (-1).
+        """
         self.deferred += change
 
     def note_finished(self, count: int, proven: bool) -> None:
@@ -271,7 +299,11 @@ class WorkerProcess:
         """Return True if the worker has taken this call. Any thread."""
         board = self.process.board
         try:
-            return call in self.current_calls() if board is None else board.words[wire.TAKEN] & wire.NUMBER == call.number
+            return (
+                call in self.current_calls()
+                if board is None
+                else board.words[wire.TAKEN] & wire.NUMBER == call.number
+            )
         except ValueError:  # released: the process is gone
             return False
 
@@ -280,7 +312,10 @@ class WorkerProcess:
         return [call for call in self.calls.values() if self.is_running(call)]
 
     def running_since(self, call: Call) -> float | None:
-        """Return when the worker took the call that it runs, on the monotonic clock in seconds; None if unknown. Any thread."""
+        """Return when the worker took the call that it runs, on the monotonic clock in seconds.
+
+        None if unknown. Any thread.
+        """
         board = self.process.board
         try:
             if board is None or board.words[wire.TAKEN] & wire.NUMBER != call.number:
@@ -298,7 +333,10 @@ class WorkerProcess:
         return taken >> wire.NUMBER_BITS if taken & wire.NUMBER == call.number else 0
 
     def taken(self) -> int | None:
-        """Return the number of the call that the worker has taken last, as it says; None if unknown."""
+        """Return the number of the call that the worker has taken last, as it says.
+
+        None if unknown.
+        """
         board = self.process.board
         try:
             return None if board is None else board.words[wire.TAKEN] & wire.NUMBER
@@ -306,7 +344,10 @@ class WorkerProcess:
             return None
 
     def is_due(self, number: int) -> bool:
-        """Return True if the outcome of this call may come now, though there is an older call: outcomes come in order, but for two ways."""
+        """Return True if the outcome of this call may come now, though there is an older call.
+
+        Outcomes come in order, but for two ways.
+        """
         if self.crowded or self.deferred:
             return True
         back = self.direct.receive
@@ -317,7 +358,10 @@ class WorkerProcess:
         return self.is_due(number) if ended else self.has_taken(number)
 
     def has_taken(self, number: int) -> bool:
-        """Return True if the worker may speak of this call, which is not the oldest that it has: it has taken it, or a later one."""
+        """Return True if the worker may speak of this call, which is not the oldest that it has.
+
+        It has taken it, or a later one.
+        """
         taken = self.taken()
         if self.crowded or self.deferred or taken is None:
             return True

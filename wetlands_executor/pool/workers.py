@@ -48,7 +48,10 @@ class Workers:
         self.processes.clear()
 
     def forget(self) -> None:
-        """Forget all, in a child that the host has forked: the parent's dictionary may be half-way through a change."""
+        """Forget all, in a child that the host has forked.
+
+        The parent's dictionary may be half-way through a change.
+        """
         self.processes = {}
 
     def has(self, process: WorkerProcess) -> bool:
@@ -56,9 +59,16 @@ class Workers:
         return self.processes.get(process.worker) is process
 
     def holder(self, call: Call) -> WorkerProcess | None:
-        """Return the process that was given this call and has not ended it; None if there is none."""
+        """Return the process that was given this call and has not ended it.
+
+        None if there is none.
+        """
         process: WorkerProcess | None = call.process
-        if process is None or self.processes.get(process.worker) is not process or call.number not in process.calls:
+        if (
+            process is None
+            or self.processes.get(process.worker) is not process
+            or call.number not in process.calls
+        ):
             return None
         return process
 
@@ -69,7 +79,10 @@ class Workers:
     # --- processes that are not wanted any more before they run
 
     def give_up(self, worker: int) -> bool:
-        """End a process as soon as it is started; return True if that is so for all that are being started."""
+        """End a process as soon as it is started.
+
+        Return True if that is so for all that are being started.
+        """
         self._unwanted.add(worker)
         return self._unwanted.issuperset(self.starting)
 

@@ -596,7 +596,6 @@ class PoolState:
     }  # fmt: skip
 
 
-
 def check_invariants(state: PoolState) -> None:
     """Raise AssertionError if the fields of a state contradict each other; for tests."""
     state.waiting.check_invariants()

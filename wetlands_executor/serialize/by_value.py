@@ -1,8 +1,12 @@
-"""Functions and classes by value as bytes: what they reach is named by number, so that it is one object in a worker's namespace.
+"""Functions and classes by value as bytes.
 
-``ByValuePickler`` writes one function or class with all that it needs, in a stream of its own. ``pickler.CallPickler``, which writes calls,
-puts such streams into its own; arguments beside them are copies, as ever. Which objects have numbers, and whether their content has
-changed, is ``identity``'s business; ``worker/objects.py`` and ``worker/namespaces.py`` are the other end. Entered by any thread that submits.
+What they reach is named by number, so that it is one object in a worker's namespace.
+
+``ByValuePickler`` writes one function or class with all that it needs, in a stream of its own.
+``pickler.CallPickler``, which writes calls, puts such streams into its own; arguments beside them
+are copies, as ever. Which objects have numbers, and whether their content has changed, is
+``identity``'s business; ``worker/objects.py`` and ``worker/namespaces.py`` are the other end.
+Entered by any thread that submits.
 """
 
 from __future__ import annotations
@@ -22,7 +26,14 @@ from typing import Any
 
 from cloudpickle import cloudpickle as _cp
 
-from wetlands_executor.serialize import changes, fingerprints, identity, kinds, references, sentinels
+from wetlands_executor.serialize import (
+    changes,
+    fingerprints,
+    identity,
+    kinds,
+    references,
+    sentinels,
+)
 from wetlands_executor.serialize.identity import Mark, Stand
 from wetlands_executor.serialize.pickler import VARYING, CallPickler, Space, reductions, space_name
 from wetlands_executor.serialize.pickler import dump as dump_call
@@ -46,14 +57,24 @@ _BUILTINS: dict[Any, int] = {
     types.CellType: objects.CELL,
 }
 #: Classes of the standard library whose reductions hold nothing but their elements.
-_TRANSPARENT: frozenset[Any] = frozenset({OrderedDict, defaultdict, deque, Counter, functools.partial})
+_TRANSPARENT: frozenset[Any] = frozenset(
+    {OrderedDict, defaultdict, deque, Counter, functools.partial}
+)
 #: What belongs to this process.
-_HERE_ONLY = (concurrent.futures.Future, concurrent.futures.Executor, threading.Thread, subprocess.Popen)
+_HERE_ONLY = (
+    concurrent.futures.Future,
+    concurrent.futures.Executor,
+    threading.Thread,
+    subprocess.Popen,
+)
 _active = threading.local()
 
 
 class BoundToProcessError(pickle.PicklingError, TypeError):
-    """A Task, a thread or the like stands in a closure or a global. Pickling one elsewhere is a TypeError, as here."""
+    """A Task, a thread or the like stands in a closure or a global.
+
+    Pickling one elsewhere is a TypeError, as here.
+    """
 
 
 class ByValuePickler(CallPickler):
@@ -66,14 +87,18 @@ class ByValuePickler(CallPickler):
         remote: the Python that reads it; None is one like this.
     """
 
-    def __init__(self, file: io.BytesIO, record: identity.Record, keeps: list[Any] | None, remote: Any) -> None:
+    def __init__(
+        self, file: io.BytesIO, record: identity.Record, keeps: list[Any] | None, remote: Any
+    ) -> None:
         super().__init__(file, None, keeps, remote=remote, by_value=_this_module)
         self._record = record
-        # id -> the stand-in of an object of this stream, which keeps the object; or of one that is written as it is.
+        # id -> the stand-in of an object of this stream, which keeps the object; or of one that is
+        # written as it is.
         self._stands: dict[int, Stand] = {}
         self._plain: dict[int, Any] = {}
         self._at: Mark | None = None
-        #: What has to be as it is for the stream to be right another time; None if that cannot be told.
+        #: What has to be as it is for the stream to be right another time; None if that cannot be
+        #: told.
         self.checks: list[tuple[Any, ...]] | None = []
 
     def _check(self, *check: Any) -> None:
@@ -81,17 +106,30 @@ class ByValuePickler(CallPickler):
             self.checks.append(check)
 
     def dump(self, obj: Any) -> None:
-        """Write the object; an error names the global that could not be pickled, and the function that uses it."""
+        """Write the object.
+
+        An error names the global that could not be pickled, and the function that uses it.
+        """
         try:
             super().dump(obj)
-        except (TypeError, pickle.PicklingError, AttributeError, RuntimeError, NotImplementedError) as error:
+        except (
+            TypeError,
+            pickle.PicklingError,
+            AttributeError,
+            RuntimeError,
+            NotImplementedError,
+        ) as error:
             self._explain(error)
             raise
 
     def _explain(self, error: BaseException) -> None:
         """Raise an error that says which global it was."""
         at = self._at
-        if at is None or getattr(error, "explained", False) or type(error).__module__ not in ("builtins", "_pickle", "pickle", __name__):
+        if (
+            at is None
+            or getattr(error, "explained", False)
+            or type(error).__module__ not in ("builtins", "_pickle", "pickle", __name__)
+        ):
             return
         reason = str(error)
         try:
@@ -99,9 +137,13 @@ class ByValuePickler(CallPickler):
                 self.explain(error, named=True)
         except pickle.PicklingError as other:
             reason = str(other)
-        found = (BoundToProcessError if isinstance(error, BoundToProcessError) else pickle.PicklingError)(
-            f"the {at.kind} {at.name!r}, which {at.function} uses, cannot be sent to a worker: {reason}. Make it inside the function, or "
-            f"once per worker with an initializer that sets it, or put {at.function} into a module that the worker can import"
+        found = (
+            BoundToProcessError if isinstance(error, BoundToProcessError) else pickle.PicklingError
+        )(
+            f"the {at.kind} {at.name!r}, which {at.function} uses, cannot be sent to a worker: "
+            f"{reason}. Make it inside the function, or "
+            f"once per worker with an initializer that sets it, or put {at.function} into a "
+            f"module that the worker can import"
         )
         found.explained = True  # type: ignore[attr-defined]
         raise found from error
@@ -115,7 +157,10 @@ class ByValuePickler(CallPickler):
     # --- which objects have numbers
 
     def persistent_id(self, obj: Any) -> Any:
-        """Return the stand-in of an object that has a number; None for everything else. Called for each object of the stream."""
+        """Return the stand-in of an object that has a number; None for everything else.
+
+        Called for each object of the stream.
+        """
         stand = self._stands.get(id(obj))
         if stand is not None:
             return stand
@@ -155,7 +200,14 @@ class ByValuePickler(CallPickler):
     def _is_other(self, obj: Any, kind: Any) -> bool:
         """Return True for what travels by rules of its own."""
         return (
-            kind.__module__ in ("typing", "types", "enum", "wetlands_executor.worker.code_reductions", "annotationlib")
+            kind.__module__
+            in (
+                "typing",
+                "types",
+                "enum",
+                "wetlands_executor.worker.code_reductions",
+                "annotationlib",
+            )
             or kind in VARYING
             or kind.__name__ in ("singledispatchmethod", "cached_property")
             or isinstance(obj, (types.GenericAlias, logging.Logger))
@@ -186,10 +238,20 @@ class ByValuePickler(CallPickler):
         content = changes.content_of(obj)
         version = self._version(content)
         self._check(changes.CONTENT, self.record.of(obj), version)
-        return *begin, (stand.number, version, content) if type(content) is bytes else (stand.number, version, *content), None, None, objects.finish
+        return (
+            *begin,
+            (stand.number, version, content)
+            if type(content) is bytes
+            else (stand.number, version, *content),
+            None,
+            None,
+            objects.finish,
+        )
 
     def _version(self, content: Any) -> int:
-        return identity.digest(content if type(content) is bytes else tuple(map(self._part, content)))
+        return identity.digest(
+            content if type(content) is bytes else tuple(map(self._part, content))
+        )
 
     def _part(self, value: Any) -> Any:
         """Return what stands for one element in the version of its container."""
@@ -224,12 +286,20 @@ class ByValuePickler(CallPickler):
             return self._reduce_parts
         active = _active.__dict__.setdefault("ids", set())
         if id(obj) in active:
-            return None  # it refers to itself through a function: the stream's own memo has to close the circle
+            # it refers to itself through a function: the stream's own memo has to close the circle
+            return None
         active.add(id(obj))
         try:
             reduced = super().reducer_override(obj)
             if reduced is NotImplemented and id(obj) not in self._plain:
-                data, pickler = dump_call(obj, None, self.keeps, remote=self._remote, record=self.record, by_value=_this_module)
+                data, pickler = dump_call(
+                    obj,
+                    None,
+                    self.keeps,
+                    remote=self._remote,
+                    record=self.record,
+                    by_value=_this_module,
+                )
             else:
                 return self._numbered(obj, reduced)
         finally:
@@ -238,12 +308,16 @@ class ByValuePickler(CallPickler):
         return data
 
     def _numbered(self, obj: Any, reduced: Any) -> Any:
-        """Return a reduction that makes an object once per worker; None for what has a reduction of another form."""
+        """Return a reduction that makes an object once per worker.
+
+        None for what has a reduction of another form.
+        """
         if not isinstance(reduced, tuple) or len(reduced) != 2:
             return None
         function, args = reduced
         if function is shm_share.attach:
-            return reduced  # a view is made anew for each call, so that its memory is not held longer
+            # a view is made anew for each call, so that its memory is not held longer
+            return reduced
         for part in args:
             if type(part) is dict:
                 self._plainly(part)
@@ -263,9 +337,17 @@ class ByValuePickler(CallPickler):
         if kind is kinds.RLOCK:
             return objects.make, (number, objects.rlock, ())
         if kind in kinds.SYNCHRONIZERS:
-            return objects.make, (number, objects.synchronizer, (kind.__name__, kinds.SYNCHRONIZERS[kind](obj)))
+            return objects.make, (
+                number,
+                objects.synchronizer,
+                (kind.__name__, kinds.SYNCHRONIZERS[kind](obj)),
+            )
         if kind in kinds.QUEUES:
-            return objects.make, (number, objects.queue, (kind.__name__, (obj.maxsize,) if hasattr(obj, "maxsize") else ()))
+            return objects.make, (
+                number,
+                objects.queue,
+                (kind.__name__, (obj.maxsize,) if hasattr(obj, "maxsize") else ()),
+            )
         if isinstance(obj, threading.local):
             return objects.make, (number, objects.local, (kind,))
         if kind in kinds.WEAK_DICTIONARIES:
@@ -287,20 +369,38 @@ class ByValuePickler(CallPickler):
         self._check(changes.CONTENT, self.record.of(obj), version)
         made = objects.make, (stand.number, function, args)
         groups = [found or () for found in (other, attributes, slots, elements, entries)]
-        counts = tuple(-1 if found is None else len(found) for found in (other, attributes, slots, elements, entries))
+        counts = tuple(
+            -1 if found is None else len(found)
+            for found in (other, attributes, slots, elements, entries)
+        )
         # In one tuple: each level of nesting takes from the depth that can be pickled.
-        return *made, (stand.number, version, counts, *itertools.chain.from_iterable(groups)), None, None, objects.set_state
+        return (
+            *made,
+            (stand.number, version, counts, *itertools.chain.from_iterable(groups)),
+            None,
+            None,
+            objects.set_state,
+        )
 
     # --- globals, closures, defaults
 
     def _root(self, value: Any) -> None:
-        """Prepare a value that a function or class reaches directly: a large one becomes a piece, a tuple gets a number."""
+        """Prepare a value that a function or class reaches directly.
+
+        A large one becomes a piece, a tuple gets a number.
+        """
         kind = type(value)
-        if kind in (int, bool, type(None), complex) or isinstance(value, (type, types.ModuleType, types.FunctionType)) or id(value) in self._stands:
+        if (
+            kind in (int, bool, type(None), complex)
+            or isinstance(value, (type, types.ModuleType, types.FunctionType))
+            or id(value) in self._stands
+        ):
             return
         if kind is float and value == value:
             return
-        if kind in changes.DESCRIPTORS or (kind in (str, bytes) and len(value) < fingerprints.BYTES):
+        if kind in changes.DESCRIPTORS or (
+            kind in (str, bytes) and len(value) < fingerprints.BYTES
+        ):
             return
         if share.any_shared() and share.reduce(value) is not None:
             return
@@ -309,7 +409,9 @@ class ByValuePickler(CallPickler):
         if kind is float or (kind in (tuple, frozenset) and value):
             number = self.record.of(value).number
             content = repr(value) if kind is float else self._plainly(list(value))
-            self._stands[id(value)] = Stand(value, number, (objects.constant, (number, kind.__name__, content)))
+            self._stands[id(value)] = Stand(
+                value, number, (objects.constant, (number, kind.__name__, content))
+            )
         return
 
     def _as_piece(self, value: Any) -> bool:
@@ -336,14 +438,18 @@ class ByValuePickler(CallPickler):
             finally:
                 active.discard(id(value))
             known = record.of(value)
-            piece = known.piece = identity.Piece(known.number, data, fingerprint, pickler.needs, pickler.by_value, keeps)
+            piece = known.piece = identity.Piece(
+                known.number, data, fingerprint, pickler.needs, pickler.by_value, keeps
+            )
         self.needs[piece.number] = piece
         self.needs.update(piece.needs)
         if piece.by_value is not None:
             self._foreign()
             self.by_value = self.by_value or piece.by_value
         self._check(changes.PIECE, known, piece)
-        self._stands[id(value)] = Stand(value, known.number, (objects.large, (known.number, piece.number)))
+        self._stands[id(value)] = Stand(
+            value, known.number, (objects.large, (known.number, piece.number))
+        )
         return True
 
     # --- functions and classes
@@ -354,9 +460,14 @@ class ByValuePickler(CallPickler):
         if dispatcher is not None:
             return self._reduce_dispatcher(func, dispatcher)
         what = references.display_name(func)
-        newargs, (attributes, slots) = self._function_getnewargs(func), reductions().function_state(func)
+        newargs, (attributes, slots) = (
+            self._function_getnewargs(func),
+            reductions().function_state(func),
+        )
         if self._foreign():
-            newargs, attributes, slots = reductions().reduce_function(func, self._names, newargs, (attributes, slots), what)
+            newargs, attributes, slots = reductions().reduce_function(
+                func, self._names, newargs, (attributes, slots), what
+            )
         code, base, function_name, defaults, _fresh = newargs
         record = self.record
         cells = func.__closure__ or ()
@@ -365,29 +476,58 @@ class ByValuePickler(CallPickler):
         if space is not None:
             base = self._spaces.get(id(func.__globals__))
             if base is None:
-                base = self._spaces[id(func.__globals__)] = Space(space, self._plainly(dict(_base_of(func))))
+                base = self._spaces[id(func.__globals__)] = Space(
+                    space, self._plainly(dict(_base_of(func)))
+                )
         elif isinstance(base, dict):
             self._plainly(base)
         entries = self._entries(slots.pop("__globals__"), func, what, space)
         slots["__closure__"] = None
-        for value in itertools.chain(func.__defaults__ or (), (func.__kwdefaults__ or {}).values(), attributes.values()):
+        for value in itertools.chain(
+            func.__defaults__ or (), (func.__kwdefaults__ or {}).values(), attributes.values()
+        ):
             self._root(value)
-        for value in itertools.chain(func.__defaults__ or (), (func.__kwdefaults__ or {}).values(), attributes.values()):
+        for value in itertools.chain(
+            func.__defaults__ or (), (func.__kwdefaults__ or {}).values(), attributes.values()
+        ):
             self._part(value)
         version = changes.version_of_function(func, record)
         plain = func.__defaults__ is None and not func.__kwdefaults__ and not func.__dict__
         self._check(changes.FUNCTION, known, version, func.__code__, plain)
-        for container in (slots, attributes, slots.get("__kwdefaults__"), slots.get("_cloudpickle_submodules"), slots.get("__annotations__")):
+        for container in (
+            slots,
+            attributes,
+            slots.get("__kwdefaults__"),
+            slots.get("_cloudpickle_submodules"),
+            slots.get("__annotations__"),
+        ):
             self._plainly(container)
-        closure = tuple(Stand(cell, 0, (objects.begin, (record.of(cell).number, objects.CELL))) for cell in cells) if cells else None
-        state = (attributes, slots, space, (known.number, version, self._cells_of(func, what)), entries)
-        made = objects.make, (known.number, _cp._make_function, (code, base, function_name, defaults, closure))
+        closure = (
+            tuple(
+                Stand(cell, 0, (objects.begin, (record.of(cell).number, objects.CELL)))
+                for cell in cells
+            )
+            if cells
+            else None
+        )
+        state = (
+            attributes,
+            slots,
+            space,
+            (known.number, version, self._cells_of(func, what)),
+            entries,
+        )
+        made = (
+            objects.make,
+            (known.number, _cp._make_function, (code, base, function_name, defaults, closure)),
+        )
         return *made, state, None, None, namespaces.restore
 
     def _cells_of(self, func: Any, what: str) -> tuple[Any, ...]:
         """Return (mark, number, version, content) of each variable that a function closes over."""
         found = []
-        for name, cell in zip(func.__code__.co_freevars, func.__closure__ or ()):  # noqa: B905 - of equal length
+        # of equal length
+        for name, cell in zip(func.__code__.co_freevars, func.__closure__ or ()):  # noqa: B905
             content = changes.content_of(cell)
             self._at = Mark(name, "variable", what)
             for value in content:
@@ -397,7 +537,9 @@ class ByValuePickler(CallPickler):
             found.append((Mark(name, "variable", what), known.number, version, *content))
         return tuple(found)
 
-    def _entries(self, used: dict[str, Any], func: Any, what: str, space: str | None) -> tuple[Any, ...]:
+    def _entries(
+        self, used: dict[str, Any], func: Any, what: str, space: str | None
+    ) -> tuple[Any, ...]:
         """Return mark, token, value of each global that a function uses, one after the other."""
         found: list[Any] = []
         for key, value in used.items():
@@ -448,27 +590,48 @@ class ByValuePickler(CallPickler):
         original, registered = rest[0]
         registered = tuple(registered)
         version = self._version((original, *itertools.chain.from_iterable(registered)))
-        return *made, (known.number, version, rest[-1], (original, registered)), None, None, objects.set_once
+        return (
+            *made,
+            (known.number, version, rest[-1], (original, registered)),
+            None,
+            None,
+            objects.set_once,
+        )
 
     def _class_by_value(self, cls: Any) -> Any:
         maker, args, state, _, _, setter = reductions().reduce_class(cls, self._foreign() or None)
         self._at = Mark(cls.__qualname__, "class", cls.__qualname__)
         if setter is code_classes.set_class:
             what = cls.__qualname__
-            state = ({Mark(name, "attribute", what): value for name, value in state[0].items()}, state[1])
+            state = (
+                {Mark(name, "attribute", what): value for name, value in state[0].items()},
+                state[1],
+            )
         for found in (args, state):
             self._plain_parts(found)
-        members = {name: value for name, value in vars(cls).items() if name not in changes.NOT_STATE}
+        members = {
+            name: value for name, value in vars(cls).items() if name not in changes.NOT_STATE
+        }
         for name, value in members.items():
             self._at = Mark(name, "attribute", cls.__qualname__)
             self._root(value)
             self._part(value)
         version = changes.version_of_class(cls, self.record)
         self._check(changes.CLASS, self.record.of(cls), version)
-        return maker, args, (self.record.of(cls).number, version, setter, state), None, None, objects.set_once
+        return (
+            maker,
+            args,
+            (self.record.of(cls).number, version, setter, state),
+            None,
+            None,
+            objects.set_once,
+        )
 
     def _plain_parts(self, found: Any, depth: int = 0) -> None:
-        """Mark the containers that the reduction of a class is made of; what an attribute holds is not among them."""
+        """Mark the containers that the reduction of a class is made of.
+
+        What an attribute holds is not among them.
+        """
         if type(found) in (list, dict):
             self._plainly(found)
             if depth > 0 and type(found) is dict:
@@ -481,7 +644,11 @@ class ByValuePickler(CallPickler):
 
 def _base_of(func: Any) -> dict[str, Any]:
     """Return the entries with which a function's namespace begins in a worker."""
-    return {key: func.__globals__[key] for key in ("__package__", "__name__", "__path__", "__file__") if key in func.__globals__}
+    return {
+        key: func.__globals__[key]
+        for key in ("__package__", "__name__", "__path__", "__file__")
+        if key in func.__globals__
+    }
 
 
 def _is_importable(module: types.ModuleType) -> bool:
@@ -490,18 +657,26 @@ def _is_importable(module: types.ModuleType) -> bool:
 
 
 def _refuse_locks(kind: Any, state: Any) -> None:
-    """Refuse an object of an installed library that holds a lock: it would hardly be what it was with a new one."""
+    """Refuse an object of an installed library that holds a lock.
+
+    It would hardly be what it was with a new one.
+    """
     if not isinstance(state, dict) or kind.__module__ in ("queue", "threading"):
         return
     for value in state.values():
         if isinstance(value, kinds.PER_PROCESS):
             reference = references.reference_to(kind)
             if reference is not None and reference.file is None:
-                raise pickle.PicklingError(f"cannot pickle {type(value).__qualname__!r} object, which a {kind.__qualname__} holds")
+                raise pickle.PicklingError(
+                    f"cannot pickle {type(value).__qualname__!r} object, "
+                    f"which a {kind.__qualname__} holds"
+                )
             return
 
 
-def dump(obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record) -> tuple[bytes, ByValuePickler]:
+def dump(
+    obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record
+) -> tuple[bytes, ByValuePickler]:
     """Pickle a function or class by value, or a large value that one reaches."""
     with io.BytesIO() as stream:
         pickler = ByValuePickler(stream, record, keeps, remote)
@@ -521,7 +696,10 @@ def record_of(remote: Any) -> identity.Record:
 
 
 def reduce_sentinel(obj: Any, record: identity.Record) -> Any:
-    """Reduce an argument that holds nothing, and so is nothing but its identity; None for everything else."""
+    """Reduce an argument that holds nothing, and so is nothing but its identity.
+
+    None for everything else.
+    """
     if not sentinels.is_stateless(obj):
         return None
     number = sentinels.note_sentinel(record.of(obj))
@@ -536,7 +714,9 @@ def reduce_sentinel(obj: Any, record: identity.Record) -> Any:
     return objects.sentinel, (number, function, args)
 
 
-def current(obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record) -> changes.Watched:
+def current(
+    obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record
+) -> changes.Watched:
     """Return a function or class by value as it is pickled, which is as the last time if nothing has changed since."""
     key = id(obj)
     found: changes.Watched | None = record.functions.get(key)
@@ -549,7 +729,9 @@ def current(obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Rec
     data, pickler = dump(obj, own if keeps is not None else None, remote, record)
     if keeps is not None:
         keeps.extend(own)
-    made = changes.Watched(record.of(obj), data, pickler.checks or [], tuple(pickler.needs.values()))
+    made = changes.Watched(
+        record.of(obj), data, pickler.checks or [], tuple(pickler.needs.values())
+    )
     made.by_value, made.bytecode = pickler.by_value, pickler.bytecode
     if pickler.checks is not None and not own and remote is not None:
         record.functions[key] = made

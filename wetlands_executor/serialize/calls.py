@@ -1,7 +1,8 @@
 """Calls to bytes (the worker's half is ``worker/calls.py``).
 
-Three ways for a call, cheapest first: an importable function is defined once per worker and named by a number; its arguments, if they are
-of builtin scalar types, go through the C pickler; everything else goes through ``pickler.CallPickler``.
+Three ways for a call, cheapest first: an importable function is defined once per worker and named
+by a number; its arguments, if they are of builtin scalar types, go through the C pickler;
+everything else goes through ``pickler.CallPickler``.
 
 ``encode`` runs in the thread that submits, without a lock: pickling is user code.
 """
@@ -41,15 +42,34 @@ class Definition:
         name: for messages.
         by_value: name of the function if its code travels, else None.
         bytecode: its code travels as it is, for workers of this very Python only.
-        rewritten: it stands in a test module that pytest has changed; see ``references.is_rewritten``.
+        rewritten: it stands in a test module that pytest has changed; see
+            ``references.is_rewritten``.
         keep: the function, so that its ``id`` stays its own; or the shared arrays in it.
         needs: large objects that it refers to, which a worker has to have before.
     """
 
-    __slots__ = ("__weakref__", "bare", "by_value", "bytecode", "data", "keep", "name", "needs", "number", "rewritten")
+    __slots__ = (
+        "__weakref__",
+        "bare",
+        "by_value",
+        "bytecode",
+        "data",
+        "keep",
+        "name",
+        "needs",
+        "number",
+        "rewritten",
+    )
 
     def __init__(
-        self, data: bytes, name: str, by_value: str | None = None, keep: Any = None, *, bytecode: bool = False, needs: Sequence[Piece] = ()
+        self,
+        data: bytes,
+        name: str,
+        by_value: str | None = None,
+        keep: Any = None,
+        *,
+        bytecode: bool = False,
+        needs: Sequence[Piece] = (),
     ) -> None:
         self.number = next(_numbers)
         self.name = name
@@ -69,7 +89,8 @@ class EncodedCall:
     Attributes:
         definition: the function, or None if the payload has it.
         flags: of the call frame.
-        payload: pickled (args, kwargs), or (function, args, kwargs); empty for a call without arguments.
+        payload: pickled (args, kwargs), or (function, args, kwargs); empty for a call without
+            arguments.
         by_value: name of what travels as code, or None.
         bytecode: that code travels as it is: only workers of this very Python may get this call.
         parcel: its blocks in shared memory, or None.
@@ -105,7 +126,10 @@ class PackedCall(EncodedCall):
 
 
 class NeedyCall(EncodedCall):
-    """An ``EncodedCall`` whose payload refers to objects of the host's namespaces. ``epoch``: see ``identity.Epoch``."""
+    """An ``EncodedCall`` whose payload refers to objects of the host's namespaces.
+
+    ``epoch``: see ``identity.Epoch``.
+    """
 
     __slots__ = ("epoch", "needs", "summary")
     epoch: Epoch
@@ -125,27 +149,45 @@ def _by_value() -> pickler.ByValue:
 
 
 def dumps(
-    value: Any, parcel: OutOfBandArguments | None = None, keeps: list[Any] | None = None, *, remote: RemoteInterpreter | None = None
+    value: Any,
+    parcel: OutOfBandArguments | None = None,
+    keeps: list[Any] | None = None,
+    *,
+    remote: RemoteInterpreter | None = None,
 ) -> tuple[bytes, str | None, bool]:
-    """Pickle as ``dump``; return the bytes, the name of what travels as code, if anything does, and whether it does as bytecode."""
+    """Pickle as ``dump``.
+
+    Return the bytes, the name of what travels as code, if anything does, and whether it does as
+    bytecode.
+    """
     data, made = dump(value, parcel, keeps, remote=remote)
     return data, made.by_value, made.bytecode
 
 
 def dump(
-    value: Any, parcel: OutOfBandArguments | None = None, keeps: list[Any] | None = None, *, remote: RemoteInterpreter | None = None
+    value: Any,
+    parcel: OutOfBandArguments | None = None,
+    keeps: list[Any] | None = None,
+    *,
+    remote: RemoteInterpreter | None = None,
 ) -> tuple[bytes, CallPickler]:
-    """Pickle for a worker; return the bytes and what the pickler has found out. See ``pickler.dump``."""
+    """Pickle for a worker; return the bytes and what the pickler has found out.
+
+    See ``pickler.dump``.
+    """
     return pickler.dump(value, parcel, keeps, remote=remote, by_value=_by_value)
 
 
-# Definitions of importable functions, by id; the Definition keeps the function, and so its id. Guarded by the GIL.
+# Definitions of importable functions, by id; the Definition keeps the function, and so its id.
+# Guarded by the GIL.
 _definitions: dict[int, Definition] = {}
 _targets: dict[tuple[Any, ...], Definition] = {}
 
 
 def define(fn: Callable[..., Any] | str) -> Definition | None:
-    """Return the definition of an importable function or a target string; None for everything that has to travel by value.
+    """Return the definition of an importable function or a target string.
+
+    None for everything that has to travel by value.
 
     Raises:
         ValueError, FileNotFoundError: a malformed target, or one that names no file.
@@ -165,7 +207,9 @@ def define(fn: Callable[..., Any] | str) -> Definition | None:
     reference = references.reference_to(fn)
     if reference is None:
         return None
-    made = Definition(pickle.dumps(("reference", *reference), 4), references.display_name(fn), keep=fn)
+    made = Definition(
+        pickle.dumps(("reference", *reference), 4), references.display_name(fn), keep=fn
+    )
     made.rewritten = references.is_rewritten(reference)
     return _definitions.setdefault(id(fn), made)
 
@@ -176,12 +220,22 @@ def wants_value(definition: Definition, remote: RemoteInterpreter | None) -> boo
 
 
 def define_by_value(fn: Callable[..., Any], remote: RemoteInterpreter | None = None) -> Definition:
-    """Return a definition that carries the function itself; for callers that use it many times (``map``)."""
+    """Return a definition that carries the function itself.
+
+    For callers that use it many times (``map``).
+    """
     keeps: list[Any] = []
     data, made = dump(fn, None, keeps, remote=remote)
     name, needs = references.display_name(fn), tuple(made.needs.values())
     keeps.append(made.record.epoch)
-    return Definition(pickle.dumps(("value", data), 4), name, made.by_value, keeps, bytecode=made.bytecode, needs=needs)
+    return Definition(
+        pickle.dumps(("value", data), 4),
+        name,
+        made.by_value,
+        keeps,
+        bytecode=made.bytecode,
+        needs=needs,
+    )
 
 
 def encode(
@@ -206,8 +260,13 @@ def encode(
     return encode_defined(definition, args, kwargs, remote)
 
 
-def encode_at_once(fn: Any, args: tuple[Any, ...], definition: Definition | None) -> DefinedCall | None:
-    """Pickle a call of a known function whose arguments are plain scalars; None for every other call. Runs no code of the user's."""
+def encode_at_once(
+    fn: Any, args: tuple[Any, ...], definition: Definition | None
+) -> DefinedCall | None:
+    """Pickle a call of a known function whose arguments are plain scalars.
+
+    None for every other call. Runs no code of the user's.
+    """
     if definition is None:
         definition = _definitions.get(id(fn))
         if definition is None or definition.rewritten:
@@ -215,7 +274,9 @@ def encode_at_once(fn: Any, args: tuple[Any, ...], definition: Definition | None
     if not args:
         bare = definition.bare
         if bare is None:
-            bare = definition.bare = DefinedCall(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
+            bare = definition.bare = DefinedCall(
+                definition, wire.PLAIN, b"", definition.by_value, definition.bytecode
+            )
         return bare
     for value in args:  # for the one or two arguments of most calls faster than ``are_scalars``
         if type(value) not in SCALARS:
@@ -223,7 +284,16 @@ def encode_at_once(fn: Any, args: tuple[Any, ...], definition: Definition | None
     payload = pickle.dumps((args, None), PROTOCOL)
     if len(payload) > wire.INLINE:
         return cast(
-            "DefinedCall", _encoded(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode, None, (args, None))
+            "DefinedCall",
+            _encoded(
+                definition,
+                wire.PLAIN,
+                payload,
+                definition.by_value,
+                definition.bytecode,
+                None,
+                (args, None),
+            ),
         )
     return DefinedCall(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
 
@@ -241,7 +311,15 @@ def encode_defined(
             return found
         if _are_arrays(args):
             payload, parcel = _dumps_arrays((args, None))
-            return _encoded(definition, 0, payload, definition.by_value, definition.bytecode, parcel, (args, None))
+            return _encoded(
+                definition,
+                0,
+                payload,
+                definition.by_value,
+                definition.bytecode,
+                parcel,
+                (args, None),
+            )
     return _encode_call(definition, (args, kwargs or {}), remote)
 
 
@@ -270,7 +348,9 @@ def _dumps_arrays(value: Any) -> tuple[bytes, OutOfBandArguments]:
         raise
 
 
-def _encode_call(definition: Definition | None, value: Any, remote: RemoteInterpreter | None) -> EncodedCall:
+def _encode_call(
+    definition: Definition | None, value: Any, remote: RemoteInterpreter | None
+) -> EncodedCall:
     parcel = OutOfBandArguments()
     try:
         payload, made = dump(value, parcel, remote=remote)
@@ -283,7 +363,9 @@ def _encode_call(definition: Definition | None, value: Any, remote: RemoteInterp
     encoded = _encoded(definition, 0, payload, by_value, bytecode, parcel, value)
     if made._record is None:
         return encoded
-    needy = NeedyCall(definition, encoded.flags, encoded.payload, by_value, bytecode, encoded.parcel)
+    needy = NeedyCall(
+        definition, encoded.flags, encoded.payload, by_value, bytecode, encoded.parcel
+    )
     needy.needs = tuple(made.needs.values())
     needy.summary = encoded.summary
     needy.epoch = made.record.epoch
@@ -302,20 +384,38 @@ def _encoded(
     """Return the call with this payload, the pickle of ``value``."""
     packed = len(payload) > wire.CROSSOVER or (parcel is not None and not parcel.empty)
     if not packed and len(payload) <= arguments.KEPT:
-        return EncodedCall(definition, flags if len(payload) <= wire.INLINE else flags | wire.IN_BULK, payload, by_value, bytecode)
+        return EncodedCall(
+            definition,
+            flags if len(payload) <= wire.INLINE else flags | wire.IN_BULK,
+            payload,
+            by_value,
+            bytecode,
+        )
     # Its text is made now only if it is cheaper than to keep what tells it.
-    summary = payload if len(payload) <= arguments.KEPT else arguments.of_values(value[-2], value[-1])
+    summary = (
+        payload if len(payload) <= arguments.KEPT else arguments.of_values(value[-2], value[-1])
+    )
     more = wire.IN_BULK
     if packed:
         parcel = parcel or OutOfBandArguments()
         payload, more = parcel.pack(payload)
-    found = PackedCall(definition, flags | more, payload, by_value, bytecode, None if parcel is None or parcel.empty else parcel)
+    found = PackedCall(
+        definition,
+        flags | more,
+        payload,
+        by_value,
+        bytecode,
+        None if parcel is None or parcel.empty else parcel,
+    )
     found.summary = summary
     return found
 
 
 def _definition_by_value(fn: Any, remote: RemoteInterpreter) -> Definition | None:
-    """Return the number of a function by value that is submitted again as it was; None for everything else."""
+    """Return the number of a function by value that is submitted again as it was.
+
+    None for everything else.
+    """
     record = remote.record
     found: Watched | None = record.functions.get(id(fn))
     if found is None or not found.is_current(fn, record):
@@ -323,6 +423,12 @@ def _definition_by_value(fn: Any, remote: RemoteInterpreter) -> Definition | Non
     made: Definition | None = found.definition
     if made is None:
         data = pickle.dumps(("value", found.data), 4)
-        made = Definition(data, references.display_name(fn), found.by_value, bytecode=found.bytecode, needs=found.needs)
+        made = Definition(
+            data,
+            references.display_name(fn),
+            found.by_value,
+            bytecode=found.bytecode,
+            needs=found.needs,
+        )
         found.definition = made
     return made

@@ -1,10 +1,12 @@
 """Whether a function by value, and all that it reaches, is as it was when it was pickled last.
 
-A walk over what the pickler has met: bindings are compared by identity, contents of small containers by their versions, large objects by
-their fingerprints. As long as it finds no change, the function has a number like an importable one, and a submit pickles only its arguments.
+A walk over what the pickler has met: bindings are compared by identity, contents of small
+containers by their versions, large objects by their fingerprints. As long as it finds no change,
+the function has a number like an importable one, and a submit pickles only its arguments.
 
-Invariant: a worker that has been given another content of something in between, by a call of another function that was pickled at another
-time, reads the definition again before it calls the function (``Runner.drop_stale``).
+Invariant: a worker that has been given another content of something in between, by a call of
+another function that was pickled at another time, reads the definition again before it calls the
+function (``Runner.drop_stale``).
 """
 
 from __future__ import annotations
@@ -23,7 +25,15 @@ from wetlands_executor.serialize.scalars import SCALARS
 GLOBAL, ABSENT, CELL, FUNCTION, CONTENT, CLASS, PIECE = range(7)
 _NOTHING = object()
 #: Attributes of a class that are no state of its own.
-NOT_STATE = ("__dict__", "__weakref__", "_abc_impl", "__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__")
+NOT_STATE = (
+    "__dict__",
+    "__weakref__",
+    "_abc_impl",
+    "__annotations__",
+    "__annotate__",
+    "__annotate_func__",
+    "__annotations_cache__",
+)
 
 
 class Watched:
@@ -38,7 +48,9 @@ class Watched:
 
     __slots__ = ("by_value", "bytecode", "checks", "data", "definition", "known", "needs")
 
-    def __init__(self, known: Known, data: bytes, checks: list[tuple[Any, ...]], needs: tuple[Piece, ...]) -> None:
+    def __init__(
+        self, known: Known, data: bytes, checks: list[tuple[Any, ...]], needs: tuple[Piece, ...]
+    ) -> None:
         self.known = known
         self.data = data
         self.checks = checks
@@ -48,7 +60,10 @@ class Watched:
         self.definition: Any = None
 
     def is_current(self, obj: Any, record: Record) -> bool:
-        """Return True if nothing has changed since. Runs user code only where an instance says itself what its state is."""
+        """Return True if nothing has changed since.
+
+        Runs user code only where an instance says itself what its state is.
+        """
         return self.known.get() is obj and all(_holds(check, record) for check in self.checks)
 
 
@@ -65,7 +80,11 @@ def _holds(check: tuple[Any, ...], record: Record) -> bool:
     if obj is None or record.known.get(known.key) is not known:
         return False
     if kind == PIECE:
-        return known.piece is version and version is not None and fingerprints.measure(obj, record) == (True, version.fingerprint)
+        return (
+            known.piece is version
+            and version is not None
+            and fingerprints.measure(obj, record) == (True, version.fingerprint)
+        )
     if kind == FUNCTION:
         code, plain = check[3:]
         if obj.__code__ is not code:
@@ -81,7 +100,10 @@ def _holds(check: tuple[Any, ...], record: Record) -> bool:
 
 
 def binding(value: Any, record: Record) -> Any:
-    """Return what a name is bound to, for ``GLOBAL``: a scalar itself, the number of everything else."""
+    """Return what a name is bound to, for ``GLOBAL``.
+
+    A scalar itself, the number of everything else.
+    """
     if type(value) in SCALARS and not (type(value) in (str, bytes) and len(value) > 256):
         return (value,)
     return record.of(value).number
@@ -116,8 +138,8 @@ DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 def descriptor(value: Any, record: Record) -> Any:
     """Return what stands for a descriptor of a class: the class and the name.
 
-    It gets no number of its own. The record would keep the descriptor, which has no weak references,
-    the descriptor its class, and the class the descriptor: none of them would ever go.
+    It gets no number of its own. The record would keep the descriptor, which has no weak
+    references, the descriptor its class, and the class the descriptor: none of them would ever go.
     """
     return ("d", record.of(value.__objclass__).number, value.__name__)
 
@@ -146,7 +168,13 @@ def state_of(obj: Any) -> tuple[Any, ...]:
     """Return (function, arguments, attributes, slots, other state, list items, dict items) of an instance; see ``objects.set_state``."""
     kind = type(obj)
     if kind is Counter:
-        function, args, state, listitems, dictitems = Counter, (), vars(obj) or None, None, iter(obj.items())
+        function, args, state, listitems, dictitems = (
+            Counter,
+            (),
+            vars(obj) or None,
+            None,
+            iter(obj.items()),
+        )
     else:
         function, args, state, listitems, dictitems = (*obj.__reduce_ex__(4), None, None, None)[:5]
     attributes = slots = other = None
@@ -154,8 +182,12 @@ def state_of(obj: Any) -> tuple[Any, ...]:
         other = (state,)
     elif state is not None:
         named, slotted = state if type(state) is tuple and len(state) == 2 else (state, None)
-        attributes = None if named is None else tuple(itertools.chain.from_iterable(list(named.items())))
-        slots = None if slotted is None else tuple(itertools.chain.from_iterable(list(slotted.items())))
+        attributes = (
+            None if named is None else tuple(itertools.chain.from_iterable(list(named.items())))
+        )
+        slots = (
+            None if slotted is None else tuple(itertools.chain.from_iterable(list(slotted.items())))
+        )
     elements = None if listitems is None else tuple(listitems)
     entries = None if dictitems is None else tuple(itertools.chain.from_iterable(list(dictitems)))
     return function, args, attributes, slots, other, elements, entries
@@ -168,7 +200,12 @@ def version_of_state(state: tuple[Any, ...], record: Record) -> int:
     if other is not None:
         inner = itertools.chain.from_iterable(other[0].items()) if type(other[0]) is dict else other
     return identity.digest(
-        tuple([None if found is None else tuple([part(each, record) for each in found]) for found in (inner, attributes, slots, elements, entries)])
+        tuple(
+            [
+                None if found is None else tuple([part(each, record) for each in found])
+                for found in (inner, attributes, slots, elements, entries)
+            ]
+        )
     )
 
 
@@ -185,10 +222,20 @@ BUILTINS = (list, dict, set, bytearray, types.CellType)
 def version_of_function(func: Any, record: Record) -> int:
     """Return the version of a function's defaults and attributes."""
     kwdefaults = func.__kwdefaults__ or {}
-    parts = (func.__defaults__, *itertools.chain.from_iterable(kwdefaults.items()), "", *itertools.chain.from_iterable(func.__dict__.items()))
+    parts = (
+        func.__defaults__,
+        *itertools.chain.from_iterable(kwdefaults.items()),
+        "",
+        *itertools.chain.from_iterable(func.__dict__.items()),
+    )
     return version((*parts, func.__doc__, func.__name__, func.__qualname__), record)
 
 
 def version_of_class(cls: Any, record: Record) -> int:
     """Return the version of a class's attributes."""
-    return version(itertools.chain.from_iterable((name, value) for name, value in list(vars(cls).items()) if name not in NOT_STATE), record)
+    return version(
+        itertools.chain.from_iterable(
+            (name, value) for name, value in list(vars(cls).items()) if name not in NOT_STATE
+        ),
+        record,
+    )

@@ -29,28 +29,47 @@ class _BuiltinErrors(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not looked up here")
 
 
-def decode_error(payload: bytes | bytearray, *, trusted_only: bool = False, foreign: bool = False) -> BaseException:
-    """Rebuild a remote exception: the original type where the host can, else ``ExecutionException``. Raises nothing.
+def decode_error(
+    payload: bytes | bytearray, *, trusted_only: bool = False, foreign: bool = False
+) -> BaseException:
+    """Rebuild a remote exception.
+
+    The original type where the host can, else ``ExecutionException``. Raises nothing.
 
     Args:
         payload: what ``dumps_error`` of the worker made.
-        trusted_only: rebuild builtin exceptions only, so that no user code runs (for the I/O thread).
+        trusted_only: rebuild builtin exceptions only, so that no user code runs (for the I/O
+            thread).
         foreign: as for ``decode``.
     """
     try:
         name, message, lines, whole, parts = plain.read(payload)
         described = type(name) is type(message) is type(lines) is str
     except (plain.NotPlain, TypeError, ValueError) as failure:
-        return mark_made(ExecutionException(f"the function raised an exception, and what the worker has sent of it cannot be read ({failure})"))
+        return mark_made(
+            ExecutionException(
+                f"the function raised an exception, and what the "
+                f"worker has sent of it cannot be read ({failure})"
+            )
+        )
     if not described:
-        return mark_made(ExecutionException("the function raised an exception, and what the worker has sent of it is no description"))
+        return mark_made(
+            ExecutionException(
+                "the function raised an exception, and what the "
+                "worker has sent of it is no description"
+            )
+        )
     added = ""
-    error = _rebuild(message, whole, parts, _load_builtin if trusted_only else partial(decode, foreign=foreign))
+    error = _rebuild(
+        message, whole, parts, _load_builtin if trusted_only else partial(decode, foreign=foreign)
+    )
     if error is None:
         error = mark_made(
             ExecutionException(
-                f"the function raised {name}: {message} (an exception that cannot be rebuilt in this process: its traceback is in .traceback. "
-                "To have it here, raise one whose class both sides can import, with arguments that can be pickled)",
+                f"the function raised {name}: {message} (an exception that cannot be rebuilt in "
+                f"this process: its traceback is in .traceback. "
+                "To have it here, raise one whose class both sides can import, with arguments "
+                "that can be pickled)",
                 name,
                 message,
                 lines.splitlines(),
@@ -75,8 +94,13 @@ def _load_builtin(data: bytes) -> Any:
 _FIELDS: Any = vars(BaseException)
 
 
-def _rebuild(message: str, whole: Any, parts: Any, load: Callable[[bytes], Any]) -> BaseException | None:
-    """Return the exception; of the two ways to it the one that keeps its message, if only one does."""
+def _rebuild(
+    message: str, whole: Any, parts: Any, load: Callable[[bytes], Any]
+) -> BaseException | None:
+    """Return the exception.
+
+    Of the two ways to it the one that keeps its message, if only one does.
+    """
     first = None
     if whole is not None:
         try:
@@ -85,7 +109,8 @@ def _rebuild(message: str, whole: Any, parts: Any, load: Callable[[bytes], Any])
                 if parts is None or _says(error, message):
                     return error
                 first = error
-        except BaseException:  # noqa: BLE001, S110 - user code: an __init__ with another signature, a module that the host lacks
+        except BaseException:  # noqa: BLE001, S110
+            # user code: an __init__ with another signature, a module that the host lacks
             pass
     if parts is not None:
         try:
@@ -105,7 +130,9 @@ def _says(error: BaseException, message: str) -> bool:
         return False
 
 
-def undecodable(error: BaseException, what: str, prefix: str = "", python: str = "") -> BaseException:
+def undecodable(
+    error: BaseException, what: str, prefix: str = "", python: str = ""
+) -> BaseException:
     """Return the exception for a result that the host cannot unpickle. Raises nothing.
 
     Args:
@@ -117,10 +144,15 @@ def undecodable(error: BaseException, what: str, prefix: str = "", python: str =
     try:
         error = versions.explain_result(error, what, prefix, python)
     except BaseException:  # its __str__ and its attributes are the user's code
-        LOGGER.debug("wetlands_executor: nothing could be added to what unpickling has raised", exc_info=True)
-    if _FIELDS["__cause__"].__get__(error) is None and not isinstance(error, KeyboardInterrupt):  # that may be of this thread's user
+        LOGGER.debug(
+            "wetlands_executor: nothing could be added to what unpickling has raised", exc_info=True
+        )
+    # that may be of this thread's user
+    if _FIELDS["__cause__"].__get__(error) is None and not isinstance(error, KeyboardInterrupt):
         # The exception is the one of the user's class; what it is about stands in the traceback.
         make_cause: Any = _RemoteTraceback
         told = f"The result of {what} cannot be rebuilt in this process: {describe(error, 500)}"
-        _FIELDS["__cause__"].__set__(error, make_cause(f'\n"""\n{told}. {versions.RESULT_REMEDY}\n"""'))
+        _FIELDS["__cause__"].__set__(
+            error, make_cause(f'\n"""\n{told}. {versions.RESULT_REMEDY}\n"""')
+        )
     return error

@@ -11,13 +11,16 @@ from typing import Any
 from wetlands_executor.serialize.identity import Record, digest
 from wetlands_executor.serialize.scalars import SCALARS
 
-#: Objects in, and bytes of, a value that is compared wholly at each submit. What is larger travels once and is compared by a sample.
+#: Objects in, and bytes of, a value that is compared wholly at each submit. What is larger travels
+#: once and is compared by a sample.
 NODES = 1000
 BYTES = 1 << 16
 
 
 def measure(value: Any, record: Record) -> tuple[bool, Any]:
-    """Return whether a value is large, and what it looks like. Costs at most so much, however large it is.
+    """Return whether a value is large, and what it looks like.
+
+    Costs at most so much, however large it is.
 
     Raises:
         RuntimeError: another thread changes it meanwhile.
@@ -59,7 +62,11 @@ def measure(value: Any, record: Record) -> tuple[bool, Any]:
         if kinds <= _NUMBERS:
             parts.append(tuple(inner))
             left -= len(inner)
-        elif kinds <= SCALARS and (lengths := [len(each) for each in inner if type(each) in (str, bytes)]) and max(lengths) <= 256:
+        elif (
+            kinds <= SCALARS
+            and (lengths := [len(each) for each in inner if type(each) in (str, bytes)])
+            and max(lengths) <= 256
+        ):
             size += sum(lengths)
             parts.append(tuple(inner))
             left -= len(inner)
@@ -81,7 +88,10 @@ def _drain(waiting: list[Any]) -> Iterator[Any]:
 
 
 def _sample(container: Any, most: int) -> list[Any]:
-    """Return at most ``most`` elements of a container: all, or the first and the last, or evenly spread ones."""
+    """Return at most ``most`` elements of a container.
+
+    All, or the first and the last, or evenly spread ones.
+    """
     count = len(container)
     if isinstance(container, dict):
         if count * 2 <= most:

@@ -1,17 +1,19 @@
 """Which objects of the host's namespaces the workers of a pool know, by which number, and whether the host has changed them since.
 
-A function by value brings what it reaches: globals, closures, defaults, attributes. Each of these objects gets a number for as long as it
-lives, so that it is one object in a worker however many functions and calls bring it (``worker/objects.py``). Two sizes are told apart:
+A function by value brings what it reaches: globals, closures, defaults, attributes. Each of these
+objects gets a number for as long as it lives, so that it is one object in a worker however many
+functions and calls bring it (``worker/objects.py``). Two sizes are told apart:
 
-* A small value (``fingerprints.NODES`` objects and ``fingerprints.BYTES`` bytes at most) travels with
-  each function that reaches it. The elements of each container in it make its *version*, so any
-  change is noticed.
-* The content of a large one travels once per worker, as a ``Piece``. Whether it has changed is judged
-  by a *fingerprint*: its identity, its length, and a sample of what it holds, so that a submit costs
-  nothing that grows with its size.
+* A small value (``fingerprints.NODES`` objects and ``fingerprints.BYTES`` bytes at most) travels
+  with each function that reaches it. The elements of each container in it make its *version*, so
+  any change is noticed.
+* The content of a large one travels once per worker, as a ``Piece``. Whether it has changed is
+  judged by a *fingerprint*: its identity, its length, and a sample of what it holds, so that a
+  submit costs nothing that grows with its size.
 
-One ``Record`` belongs to each pool. Entered by any thread that submits, without a lock: tables change by single operations, and two threads
-that meet an object for the first time at once agree on its number by ``setdefault``.
+One ``Record`` belongs to each pool. Entered by any thread that submits, without a lock: tables
+change by single operations, and two threads that meet an object for the first time at once agree on
+its number by ``setdefault``.
 """
 
 from __future__ import annotations
@@ -47,7 +49,13 @@ class Piece:
     __slots__ = ("by_value", "data", "fingerprint", "keeps", "needs", "number", "owner")
 
     def __init__(
-        self, owner: int, data: bytes, fingerprint: Any, needs: dict[int, Piece], by_value: str | None, keeps: list[Any] | None
+        self,
+        owner: int,
+        data: bytes,
+        fingerprint: Any,
+        needs: dict[int, Piece],
+        by_value: str | None,
+        keeps: list[Any] | None,
     ) -> None:
         self.number = next(_numbers)
         self.owner = owner
@@ -80,7 +88,8 @@ class Known:
         key: its id.
         number: what workers call it.
         weak, strong: the object; strong only where Python has no weak references to its type.
-        shape: what cannot change without making it another object: the code of a function, the pickle of an opaque object.
+        shape: what cannot change without making it another object: the code of a function, the
+            pickle of an opaque object.
         piece: its content if it is large.
     """
 
@@ -114,7 +123,8 @@ def _unused() -> int:
 class Epoch:
     """What was dropped in one span of time, until no call that may refer to it is on its way any more.
 
-    Each call holds the epoch in which it was pickled, and each epoch the next one. So when one goes, all calls pickled before its end have gone.
+    Each call holds the epoch in which it was pickled, and each epoch the next one. So when one
+    goes, all calls pickled before its end have gone.
     """
 
     __slots__ = ("dropped", "following", "ready")
@@ -132,7 +142,8 @@ class Record:
     """The objects of one pool's namespaces.
 
     Attributes:
-        known: id -> what has that id. An entry without a weak reference keeps its object until ``purge`` finds that nothing else does.
+        known: id -> what has that id. An entry without a weak reference keeps its object until
+            ``purge`` finds that nothing else does.
         epoch: takes the numbers of objects and pieces that the host drops.
         ready: such numbers of which workers may be told.
         urgent: the host has dropped a piece since: its memory is worth a message.
@@ -163,9 +174,12 @@ class Record:
         key = id(obj)
         found = self.known.get(key)
         if found is not None:
-            if found.get() is obj and (type(obj) is not types.FunctionType or found.shape is obj.__code__):
+            if found.get() is obj and (
+                type(obj) is not types.FunctionType or found.shape is obj.__code__
+            ):
                 return found
-            self.drop(key, found.number)  # its object is gone, and this one has its address; or it has other code now
+            # its object is gone, and this one has its address; or it has other code now
+            self.drop(key, found.number)
         made = Known(obj, key, self)
         if type(obj) is types.FunctionType:
             made.shape = obj.__code__
@@ -214,8 +228,12 @@ class Record:
                 self.drop(key, known.number)
 
     def take_dropped(self) -> list[int]:
-        """Return what workers should forget now, after a call was pickled; empty if it is not worth a message yet."""
-        self.restless = False  # Order: before the look, so that what is dropped from now on is seen by the next one.
+        """Return what workers should forget now, after a call was pickled.
+
+        Empty if it is not worth a message yet.
+        """
+        # Order: before the look, so that what is dropped from now on is seen by the next one.
+        self.restless = False
         self._purge_in -= 1
         if self._purge_in < 0:
             self._purge_in = len(self._strong) // DROPPED
@@ -255,7 +273,10 @@ class Stand:
 
 
 class Mark:
-    """The name of a global or attribute in a stream; tells the pickler what comes next, for messages."""
+    """The name of a global or attribute in a stream.
+
+    Tells the pickler what comes next, for messages.
+    """
 
     __slots__ = ("function", "kind", "name")
 
@@ -267,4 +288,6 @@ class Mark:
 
 def digest(parts: Any) -> int:
     """Return a number for builtin values, equal for equal ones of equal types."""
-    return int.from_bytes(hashlib.blake2b(marshal.dumps(parts, 2), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(marshal.dumps(parts, 2), digest_size=8).digest(), "little"
+    )

@@ -1,8 +1,11 @@
-"""What a pool knows of the Python in which its workers run, before one has said so: whether code may travel there as bytecode.
+"""What a pool knows of the Python in which its workers run, before one has said so.
 
-Asked by threads that submit, and only when something by value is to be pickled: calls of importable functions never get here. The
-interpreter is started once for its answer (about 10 ms), as a worker is started, unless it is this very one or a worker has said hello
-already. If it does not answer, the thread waits for the hello of a worker.
+Whether code may travel there as bytecode.
+
+Asked by threads that submit, and only when something by value is to be pickled: calls of importable
+functions never get here. The interpreter is started once for its answer (about 10 ms), as a worker
+is started, unless it is this very one or a worker has said hello already. If it does not answer,
+the thread waits for the hello of a worker.
 """
 
 from __future__ import annotations
@@ -17,13 +20,15 @@ from typing import Any
 from wetlands_executor.environment import question
 from wetlands_executor.errors import WetlandsExecutorError
 
-#: What has to be the same on both sides for bytecode to travel: implementation and magic number (PEP 3147).
+#: What has to be the same on both sides for bytecode to travel: implementation and magic number
+#: (PEP 3147).
 MAGIC = f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}"
 #: A switch for tests: False lets bytecode travel as if there were one Python version only.
 PORTABLE = True
 #: Version of this Python, for messages.
 VERSION = sys.version.split()[0]
-#: Of an interpreter that has not answered, before there is a pool whose workers could: its source is right for any.
+#: Of an interpreter that has not answered, before there is a pool whose workers could: its source
+#: is right for any.
 UNKNOWN = ("", "of an unknown version")
 
 #: Says how a worker is started: argument vector, variables, folder.
@@ -31,7 +36,8 @@ Launch = Callable[[], "tuple[Sequence[str], Mapping[str, str], str | None]"]
 #: Answers that are kept, by how the interpreter was started and what its file was.
 CACHE_SIZE = 256
 
-# Changed by single operations only, without a lock that an interrupted thread could leave locked. Two threads may ask the same interpreter.
+# Changed by single operations only, without a lock that an interrupted thread could leave locked.
+# Two threads may ask the same interpreter.
 _cache: dict[Any, tuple[str, str]] = {}
 
 
@@ -40,21 +46,37 @@ class RemoteInterpreter:
 
     Args:
         python: path of its interpreter; None is this one.
-        launch: how workers are started; None: by ``python`` alone, with the variables of this process.
+        launch: how workers are started; None: by ``python`` alone, with the variables of this
+            process.
 
     Attributes:
-        await_hello: waits until a worker has said hello, or none can be started; the pool sets it. None before there is a pool.
+        await_hello: waits until a worker has said hello, or none can be started; the pool sets it.
+            None before there is a pool.
         silent: it was asked and did not answer.
-        replaced: version that the interpreter had when it was asked, or when an earlier worker said hello, if it has another now.
+        replaced: version that the interpreter had when it was asked, or when an earlier worker said
+            hello, if it has another now.
     """
 
-    __slots__ = ("_cached", "_known", "_launch", "_made", "_python", "await_hello", "record", "replaced", "silent")
+    __slots__ = (
+        "_cached",
+        "_known",
+        "_launch",
+        "_made",
+        "_python",
+        "await_hello",
+        "record",
+        "replaced",
+        "silent",
+    )
 
-    def __init__(self, python: str | os.PathLike[str] | None = None, launch: Launch | None = None) -> None:
+    def __init__(
+        self, python: str | os.PathLike[str] | None = None, launch: Launch | None = None
+    ) -> None:
         self._python = os.fspath(python) if python is not None else None
         self._launch = launch
         self._known: tuple[str, str] | None = None
-        #: The objects that its workers know by number (``identity.Record``), from the first function by value on.
+        #: The objects that its workers know by number (``identity.Record``), from the first
+        #: function by value on.
         self.record: Any = None
         self._made: dict[str, Any] = {}
         self._cached: Any = None
@@ -71,7 +93,10 @@ class RemoteInterpreter:
             _cache.pop(self._cached, None)
 
     def keep_record(self, made: Any) -> Any:
-        """Return the record; ``made`` if there is none. Two threads that come with one each get the same, without a lock."""
+        """Return the record; ``made`` if there is none.
+
+        Two threads that come with one each get the same, without a lock.
+        """
         self.record = found = self._made.setdefault("record", made)
         return found
 
@@ -82,12 +107,18 @@ class RemoteInterpreter:
 
     @property
     def foreign(self) -> bool:
-        """True if its bytecode is not ours, or if that cannot be known. The first question may start a process."""
+        """True if its bytecode is not ours, or if that cannot be known.
+
+        The first question may start a process.
+        """
         return self._ask()[0] != MAGIC
 
     @property
     def surely_same(self) -> bool:
-        """True if its bytecode is ours, as far as that is known without asking: it is this interpreter, or has answered already."""
+        """True if its bytecode is ours, as far as that is known without asking.
+
+        It is this interpreter, or has answered already.
+        """
         known = self._known
         if known is not None:
             return known[0] == MAGIC
@@ -99,7 +130,9 @@ class RemoteInterpreter:
         return self._ask()[1]
 
     def _is_this(self) -> bool:
-        return self._python is None or os.path.realpath(self._python) == os.path.realpath(sys.executable or "")
+        return self._python is None or os.path.realpath(self._python) == os.path.realpath(
+            sys.executable or ""
+        )
 
     def _ask(self) -> tuple[str, str]:
         known = self._known
@@ -108,12 +141,14 @@ class RemoteInterpreter:
         known = (MAGIC, VERSION) if self._is_this() else None if self.silent else self._answer()
         self.silent = known is None
         if known is None and self.await_hello is not None:
-            # It needs something that only a worker's start has, or does not work at all. A worker says either.
+            # It needs something that only a worker's start has, or does not work at all. A worker
+            # says either.
             wait = self.await_hello()
             if wait is not None:
                 wait()
-            # Still nothing: no worker can be started. That is for the start of the next one to say, in its own words. If it works after all
-            # and is another Python, what was pickled as bytecode is refused before it is sent.
+            # Still nothing: no worker can be started. That is for the start of the next one to say,
+            # in its own words. If it works after all and is another Python, what was pickled as
+            # bytecode is refused before it is sent.
             known = self._known or (MAGIC, VERSION)
         elif known is None:
             return UNKNOWN
@@ -124,13 +159,27 @@ class RemoteInterpreter:
     def _answer(self) -> tuple[str, str] | None:
         assert self._python is not None
         try:
-            argv, env, cwd = self._launch() if self._launch is not None else ((self._python,), os.environ, None)
+            argv, env, cwd = (
+                self._launch() if self._launch is not None else ((self._python,), os.environ, None)
+            )
             status = os.stat(argv[0])
-            key = (tuple(argv), frozenset(env.items()), cwd, os.path.realpath(argv[0]), status.st_mtime_ns, status.st_size)
+            key = (
+                tuple(argv),
+                frozenset(env.items()),
+                cwd,
+                os.path.realpath(argv[0]),
+                status.st_mtime_ns,
+                status.st_size,
+            )
             found = _cache.get(key)
             if found is None:
                 found = question.ask(argv, env, cwd)
-        except (OSError, TypeError, ValueError, WetlandsExecutorError):  # the start of a worker will meet it again, and say what it is
+        except (
+            OSError,
+            TypeError,
+            ValueError,
+            WetlandsExecutorError,
+        ):  # the start of a worker will meet it again, and say what it is
             return None
         if found is not None:
             self._cached = key

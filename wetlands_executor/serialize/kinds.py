@@ -21,7 +21,15 @@ SYNCHRONIZERS: dict[Any, Callable[[Any], tuple[Any, ...]]] = {
 }
 WEAK_DICTIONARIES = (weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
 QUEUES = (queue.Queue, queue.LifoQueue, queue.PriorityQueue, queue.SimpleQueue)
-PER_PROCESS = (LOCK, RLOCK, *SYNCHRONIZERS, *QUEUES, threading.local, contextvars.ContextVar, *WEAK_DICTIONARIES)
+PER_PROCESS = (
+    LOCK,
+    RLOCK,
+    *SYNCHRONIZERS,
+    *QUEUES,
+    threading.local,
+    contextvars.ContextVar,
+    *WEAK_DICTIONARIES,
+)
 
 
 def default_of(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
@@ -36,7 +44,10 @@ _REDUCE_EX, _REDUCE = object.__reduce_ex__, object.__reduce__
 
 
 def has_plain_state(kind: type) -> bool:
-    """Return True if objects of a class are reduced as ``object`` does it: the class, ``__dict__``, slots, items."""
+    """Return True if objects of a class are reduced as ``object`` does it.
+
+    The class, ``__dict__``, slots, items.
+    """
     return (
         getattr(kind, "__reduce_ex__", None) is _REDUCE_EX
         and getattr(kind, "__reduce__", None) is _REDUCE

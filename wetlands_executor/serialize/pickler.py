@@ -1,9 +1,10 @@
 """The pickler of calls: cloudpickle with our rules for what the user's project defines.
 
-Two differences: objects of the project are named together with their file, and functions by value share one namespace per module
-(``worker/namespaces.py``). For a Python of another magic number their code is reduced to source (``worker/code_reductions.py``). Functions and
-classes by value are streams of their own in the stream of a call; what writes those (``by_value.py``) is built on this module and is given
-to each pickler when it is made.
+Two differences: objects of the project are named together with their file, and functions by value
+share one namespace per module (``worker/namespaces.py``). For a Python of another magic number
+their code is reduced to source (``worker/code_reductions.py``). Functions and classes by value are
+streams of their own in the stream of a call; what writes those (``by_value.py``) is built on this
+module and is given to each pickler when it is made.
 
 Entered by any thread that submits, without a lock: pickling is user code.
 """
@@ -47,8 +48,9 @@ _late: dict[str, Any] = {}
 def _import_late(name: str) -> Any:
     """Import a module of ours in the middle of a call.
 
-    Race: a signal handler or a finalizer that submits meanwhile would find the module half made, since a thread does not wait for an import of
-    its own. So another thread imports it, which any re-entry of this one waits for.
+    Race: a signal handler or a finalizer that submits meanwhile would find the module half made,
+    since a thread does not wait for an import of its own. So another thread imports it, which any
+    re-entry of this one waits for.
     """
     known = sys.modules.get(name)
     if known is not None and not getattr(known.__spec__, "_initializing", False):
@@ -67,14 +69,19 @@ def late(name: str) -> Any:
 
 
 def reductions() -> Any:
-    """Return the rules for code and classes by value, imported when the first of them is met: many programs send none."""
+    """Return the rules for code and classes by value, imported when the first of them is met.
+
+    Many programs send none.
+    """
     return late("wetlands_executor.worker.code_reductions")
 
 
 class ByValue(Protocol):
     """What writes functions and classes by value; see ``by_value.py``."""
 
-    def current(self, obj: Any, keeps: list[Any] | None, remote: RemoteInterpreter | None, record: Record, /) -> Watched:
+    def current(
+        self, obj: Any, keeps: list[Any] | None, remote: RemoteInterpreter | None, record: Record, /
+    ) -> Watched:
         """Return a function or class as it is pickled."""
 
     def record_of(self, remote: RemoteInterpreter | None, /) -> Record:
@@ -85,7 +92,10 @@ class ByValue(Protocol):
 
 
 class Space:
-    """Stands for a function's globals in the stream; becomes the namespace of its module in the worker."""
+    """Stands for a function's globals in the stream.
+
+    Becomes the namespace of its module in the worker.
+    """
 
     __slots__ = ("base", "name")
 
@@ -97,7 +107,8 @@ class Space:
         return namespaces.share, (self.name, self.base)
 
 
-# How a few classes are pickled, once their modules are loaded; for our own pickles, not for the program's.
+# How a few classes are pickled, once their modules are loaded; for our own pickles, not for the
+# program's.
 _reducers: dict[Any, Any] = {}
 
 
@@ -110,10 +121,13 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         keeps: takes shared arrays, where there is no parcel.
         remote: the Python that reads them; None is one like this.
         by_name: raise ``reductions.ByValue`` instead of sending code.
-        by_value: returns what writes functions and classes by value; called when the first of them is met.
+        by_value: returns what writes functions and classes by value; called when the first of them
+            is met.
     """
 
-    dispatch_table: ClassVar[Any] = collections.ChainMap(_reducers, *cloudpickle.Pickler.dispatch_table.maps)
+    dispatch_table: ClassVar[Any] = collections.ChainMap(
+        _reducers, *cloudpickle.Pickler.dispatch_table.maps
+    )
 
     def __init__(
         self,
@@ -129,7 +143,9 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if name in sys.modules:
                 moved_names.learn_reducers(_reducers, _reducers)
                 break
-        super().__init__(file, protocol=PROTOCOL, buffer_callback=parcel.take if parcel is not None else None)
+        super().__init__(
+            file, protocol=PROTOCOL, buffer_callback=parcel.take if parcel is not None else None
+        )
         #: number -> a large object that the stream refers to.
         self.needs: dict[int, Piece] = {}
         self._record: Record | None = None
@@ -149,11 +165,18 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self.by_value is not None and not self._names and interpreter.PORTABLE
 
     def _foreign(self) -> Any:
-        """Return who reads it if that is a Python of another magic number, else False. Asked only when code or its like is met."""
+        """Return who reads it if that is a Python of another magic number, else False.
+
+        Asked only when code or its like is met.
+        """
         if self._names is None:
             remote = self._remote
             assert remote is not None
-            self._names = reductions().Names(remote.version, self._dumps_by_name) if interpreter.PORTABLE and remote.foreign else False
+            self._names = (
+                reductions().Names(remote.version, self._dumps_by_name)
+                if interpreter.PORTABLE and remote.foreign
+                else False
+            )
         return self._names
 
     def explain(self, error: TypeError | pickle.PicklingError, named: bool = False) -> None:
@@ -164,16 +187,29 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             named: the caller says which value of which function it was.
         """
         if self._names and self._names.annotated:
-            self._names.blame(error, lambda value: CallPickler(io.BytesIO(), remote=self._remote, by_value=self._by_value).dump(value))
-        if not named and self._names and self.by_value is not None and str(error).startswith(("cannot pickle", "can't pickle")):
+            self._names.blame(
+                error,
+                lambda value: CallPickler(
+                    io.BytesIO(), remote=self._remote, by_value=self._by_value
+                ).dump(value),
+            )
+        if (
+            not named
+            and self._names
+            and self.by_value is not None
+            and str(error).startswith(("cannot pickle", "can't pickle"))
+        ):
             raise pickle.PicklingError(
-                f"{self.by_value} cannot be sent to a worker: what it needs, or an argument, cannot be pickled ({error}). Make that object "
+                f"{self.by_value} cannot be sent to a worker: what it needs, or an argument, "
+                f"cannot be pickled ({error}). Make that object "
                 "inside the function, or once per worker with an initializer"
             ) from error
 
     def _dumps_by_name(self, obj: Any) -> bytes:
         with io.BytesIO() as stream:
-            CallPickler(stream, remote=self._remote, by_name=True, by_value=self._by_value).dump(obj)
+            CallPickler(stream, remote=self._remote, by_name=True, by_value=self._by_value).dump(
+                obj
+            )
             return stream.getvalue()
 
     def _note(self, name: str) -> None:
@@ -196,9 +232,13 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._reduce_class(obj)
         if isinstance(obj, types.MethodType):
             name = obj.__func__.__name__
-            if getattr(obj.__self__, name, None) == obj:  # by name, as pickle does it: the function itself may have no name of its own
+            # by name, as pickle does it: the function itself may have no name of its own
+            if getattr(obj.__self__, name, None) == obj:
                 return getattr, (obj.__self__, name)
-        if kind.__module__ in ("functools", "typing", "annotationlib") and references.reference_to(obj) is None:
+        if (
+            kind.__module__ in ("functools", "typing", "annotationlib")
+            and references.reference_to(obj) is None
+        ):
             found = reductions().reduce_decorated(obj)
             if found is not None:
                 return found
@@ -223,7 +263,11 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if obj in (type(None), type(...), type(NotImplemented)):
             return _cp._class_reduce(obj)
         if obj in _cp._BUILTIN_TYPE_NAMES:
-            return reductions().builtin_type(_cp._BUILTIN_TYPE_NAMES[obj]) if self._foreign() else _cp._class_reduce(obj)
+            return (
+                reductions().builtin_type(_cp._BUILTIN_TYPE_NAMES[obj])
+                if self._foreign()
+                else _cp._class_reduce(obj)
+            )
         if obj.__module__ == "builtins":
             return _cp._class_reduce(obj)
         if obj.__module__ == "enum":
@@ -238,7 +282,9 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _wants_value(self, reference: references.Reference) -> bool:
         """Return True for what goes by value although it could be imported."""
-        return _cp._is_registered_pickle_by_value(sys.modules[reference.module]) or (references.is_rewritten(reference) and bool(self._foreign()))
+        return _cp._is_registered_pickle_by_value(sys.modules[reference.module]) or (
+            references.is_rewritten(reference) and bool(self._foreign())
+        )
 
     @staticmethod
     def _by_reference(reference: references.Reference) -> Any:
@@ -286,7 +332,8 @@ def dump(
     Args:
         value: what is sent.
         parcel: takes large buffers, and shared arrays that are referred to.
-        keeps: takes shared arrays, where there is no parcel; has to live as long as the bytes are used.
+        keeps: takes shared arrays, where there is no parcel; has to live as long as the bytes are
+            used.
         remote: the Python of the workers; None is one like this.
         record: the objects that the workers know by number, if there is no remote.
         by_value: returns what writes functions and classes by value.

@@ -1,9 +1,13 @@
-"""Reading what a worker has sent where no code of its may run: exact builtin types and nothing else.
+"""Reading what a worker has sent where no code of its may run.
 
-A pickle is a program. What the I/O thread reads must therefore be looked at before it is loaded: ``is_plain`` walks over its
-instructions and accepts those that make None, bools, numbers, text, bytes and containers of them. No instruction that names a class,
-a function, an extension code, a persistent object or a buffer is accepted, nor one that writes to a numbered place of the memo (which
-allocates as much as its number says). Pickles that a worker makes of such values have none of these.
+Exact builtin types and nothing else.
+
+A pickle is a program. What the I/O thread reads must therefore be looked at before it is loaded:
+``is_plain`` walks over its instructions and accepts those that make None, bools, numbers, text,
+bytes and containers of them. No instruction that names a class, a function, an extension code, a
+persistent object or a buffer is accepted, nor one that writes to a numbered place of the memo
+(which allocates as much as its number says). Pickles that a worker makes of such values have none
+of these.
 
 Owns no state. Entered by any thread.
 """
@@ -14,7 +18,18 @@ import copyreg
 import pickle
 from typing import Any
 
-__all__ = ["MOST_BYTES", "BadFrame", "NotPlain", "is_array", "is_plain", "is_trivial", "read", "read_progress", "read_record", "read_shape"]
+__all__ = [
+    "MOST_BYTES",
+    "BadFrame",
+    "NotPlain",
+    "is_array",
+    "is_plain",
+    "is_trivial",
+    "read",
+    "read_progress",
+    "read_record",
+    "read_shape",
+]
 
 #: Bytes from which a result is not read by the I/O thread: it would take too long there.
 MOST_BYTES = 65536
@@ -23,37 +38,55 @@ MOST_STEPS = 400
 
 
 class BadFrame(Exception):  # noqa: N818 - never leaves the pool
-    """What came through the results pipe is no frame, or says what no worker says: the process is out of step and must go."""
+    """What came through the results pipe is no frame, or says what no worker says.
+
+    The process is out of step and must go.
+    """
 
 
 class NotPlain(BadFrame):
     """What a worker has sent is no pickle of builtin types, or of others than were to be sent."""
 
 
-# Classes that were given a number (copyreg.add_extension) are named without an instruction that could be seen.
+# Classes that were given a number (copyreg.add_extension) are named without an instruction that
+# could be seen.
 extensions: dict[Any, Any] = getattr(copyreg, "_inverted_registry", {})
 
 
 def _sizes() -> list[int]:
-    """Return by instruction: how many bytes it has; minus the bytes of a length that says how many follow; 0 if it is refused."""
+    """Return by instruction: how many bytes it has.
+
+    Minus the bytes of a length that says how many follow; 0 if it is refused.
+    """
     found = [0] * 256
     for code in b".N\x88\x89]})\x8f(t\x85\x86\x87aesu\x90\x91\x94\x30\x31":
         found[code] = 1
-    for codes, size in ((b"\x80Kh", 2), (b"M", 3), (b"Jj", 5), (b"G\x95", 9), (b"\x8cC\x8a", -1), (b"XB\x8b", -4), (b"\x8d\x8e\x96", -8)):
+    for codes, size in (
+        (b"\x80Kh", 2),
+        (b"M", 3),
+        (b"Jj", 5),
+        (b"G\x95", 9),
+        (b"\x8cC\x8a", -1),
+        (b"XB\x8b", -4),
+        (b"\x8d\x8e\x96", -8),
+    ):
         for code in codes:
             found[code] = size
     return found
 
 
 _SIZES = _sizes()
-#: The same with what pickles of arrays need besides: names, calls, states, buffers that came beside the pickle.
+#: The same with what pickles of arrays need besides: names, calls, states, buffers that came beside
+#: the pickle.
 _ARRAY_SIZES = [1 if code in b"\x93Rb\x97\x98" else size for code, size in enumerate(_SIZES)]
 _STOP = ord(".")
 #: How protocol 5 begins; where its first value stands; SHORT_BINUNICODE and SHORT_BINBYTES.
 _ONE_FRAME, _AT, _SHORT = b"\x80\x05\x95", 11, frozenset(b"\x8cC")
 
 
-def is_plain(data: bytes | bytearray | memoryview, steps: int | None = None, sizes: list[int] = _SIZES) -> bool:
+def is_plain(
+    data: bytes | bytearray | memoryview, steps: int | None = None, sizes: list[int] = _SIZES
+) -> bool:
     """Return True if unpickling ``data`` makes builtin types only, and allocates no more than a few times its length.
 
     Args:
@@ -82,20 +115,29 @@ def is_plain(data: bytes | bytearray | memoryview, steps: int | None = None, siz
 def is_trivial(payload: bytes | bytearray) -> bool:
     """Return True if ``pickle.loads(payload)`` can run no user code, makes builtin types only, and is quick.
 
-    Most results name nothing (STACK_GLOBAL) and have neither a line's end, without which the older instructions that name something
-    cannot be complete, nor the code of LONG_BINPUT: then it is known without a look at each instruction.
+    Most results name nothing (STACK_GLOBAL) and have neither a line's end, without which the older
+    instructions that name something cannot be complete, nor the code of LONG_BINPUT: then it is
+    known without a look at each instruction.
     """
     if len(payload) >= MOST_BYTES or b"\x93" in payload or extensions:
         return False
     if b"\n" not in payload and b"r" not in payload:
         return True
-    if payload.startswith(_ONE_FRAME) and len(payload) > _AT + 1 and payload[_AT] in _SHORT and payload[_AT + 1] + _AT + 4 == len(payload):
+    if (
+        payload.startswith(_ONE_FRAME)
+        and len(payload) > _AT + 1
+        and payload[_AT] in _SHORT
+        and payload[_AT + 1] + _AT + 4 == len(payload)
+    ):
         return True  # one short text, and two bytes behind it
     return is_plain(payload, MOST_STEPS)
 
 
 def is_array(data: bytes | bytearray | memoryview) -> bool:
-    """Return True for a short pickle whose instructions are those of arrays. The names in it are left to the reader."""
+    """Return True for a short pickle whose instructions are those of arrays.
+
+    The names in it are left to the reader.
+    """
     return is_plain(data, MOST_STEPS, _ARRAY_SIZES)
 
 
@@ -132,7 +174,13 @@ def read_shape(data: bytes | bytearray, shape: dict[str, tuple[type, ...]]) -> d
     return found
 
 
-_RECORD: dict[str, tuple[type, ...]] = {"name": (str,), "msg": (str,), "levelno": (int,), "levelname": (str,), "created": (float, int)}
+_RECORD: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "msg": (str,),
+    "levelno": (int,),
+    "levelname": (str,),
+    "created": (float, int),
+}
 _VALUES = frozenset((str, int, float, bool, type(None)))
 
 
@@ -159,6 +207,11 @@ def read_progress(data: bytes | bytearray) -> tuple[int, str | None, float | Non
         raise NotPlain("it is no report of progress")
     number, message, current, maximum = found
     numbers = (int, float, type(None))
-    if type(number) is not int or type(message) not in (str, type(None)) or type(current) not in numbers or type(maximum) not in numbers:
+    if (
+        type(number) is not int
+        or type(message) not in (str, type(None))
+        or type(current) not in numbers
+        or type(maximum) not in numbers
+    ):
         raise NotPlain("its parts are no report of progress")
     return found

@@ -1,7 +1,10 @@
-"""The user's project: which folders and modules belong to no environment, and where a worker has to look for them.
+"""The user's project.
 
-Modules of an environment or of the standard library are found in the worker's own environment; those of the project are named together
-with their file, so that the worker can refuse a namesake. Entered by any thread that submits; keeps no state but caches.
+Which folders and modules belong to no environment, and where a worker has to look for them.
+
+Modules of an environment or of the standard library are found in the worker's own environment;
+those of the project are named together with their file, so that the worker can refuse a namesake.
+Entered by any thread that submits; keeps no state but caches.
 """
 
 from __future__ import annotations
@@ -31,7 +34,11 @@ def _installation_paths() -> list[str]:
         "abi_thread": "t" if "t" in getattr(sys, "abiflags", "") else "",
     }
     try:
-        paths = {key: path.format(**values) for key, path in sysconfig.get_paths(expand=False).items() if key in keys}
+        paths = {
+            key: path.format(**values)
+            for key, path in sysconfig.get_paths(expand=False).items()
+            if key in keys
+        }
     except (KeyError, ValueError):  # a scheme of a distribution that needs more
         paths = sysconfig.get_paths()
     return [paths[key] for key in keys if key in paths]
@@ -45,7 +52,11 @@ def _environment_folders() -> tuple[str, ...]:
     found.add(site.getusersitepackages())
     base = os.path.dirname(os.__file__)
     found.update((base, os.path.join(base, "lib-dynload")))
-    return tuple(sorted({os.path.realpath(path) for path in found} | {os.path.abspath(path) for path in found}))
+    return tuple(
+        sorted(
+            {os.path.realpath(path) for path in found} | {os.path.abspath(path) for path in found}
+        )
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -53,18 +64,26 @@ def belongs_to_environment(path: str) -> bool:
     """Return True if a file or folder is part of the host's interpreter or of its installed packages."""
     if frozen.in_bundle(path):
         return True
-    if any(part in ("site-packages", "dist-packages") for part in path.replace("\\", "/").split("/")):
+    if any(
+        part in ("site-packages", "dist-packages") for part in path.replace("\\", "/").split("/")
+    ):
         return True
     if path.endswith(".zip") and os.path.basename(path).startswith("python"):
         return True
     for candidate in {path, os.path.realpath(path)}:
-        if any(candidate == folder or candidate.startswith(folder + os.sep) for folder in _environment_folders()):
+        if any(
+            candidate == folder or candidate.startswith(folder + os.sep)
+            for folder in _environment_folders()
+        ):
             return True
     return False
 
 
 def project_paths() -> tuple[str, ...]:
-    """Return the entries of ``sys.path`` that belong to no environment, absolute, in order: the user's own code."""
+    """Return the entries of ``sys.path`` that belong to no environment, absolute, in order.
+
+    The user's own code.
+    """
     entries = tuple(entry for entry in sys.path if isinstance(entry, str))
     try:
         folder = os.getcwd()
@@ -84,7 +103,10 @@ def _project_paths(entries: tuple[str, ...], folder: str) -> tuple[str, ...]:
 
 
 def project_root(module: types.ModuleType, file: str) -> str | None:
-    """Return the folder that has to be on ``sys.path`` for ``import module`` to find ``file``; None if no folder does that."""
+    """Return the folder that has to be on ``sys.path`` for ``import module`` to find ``file``.
+
+    None if no folder does that.
+    """
     parts = module.__name__.split(".")
     stem, extension = os.path.splitext(os.path.abspath(file))
     pieces = stem.split(os.sep)
@@ -101,15 +123,17 @@ def project_root(module: types.ModuleType, file: str) -> str | None:
     return os.sep.join(pieces[: -len(parts)]) or os.sep
 
 
-#: Roots of project modules that are not on ``sys.path`` (import hooks of editable installs, test runners); only ever grows.
+#: Roots of project modules that are not on ``sys.path`` (import hooks of editable installs, test
+#: runners); only ever grows.
 extra_roots: dict[str, None] = {}
 
 
 def note_editable_installs() -> None:
     """Make the folders known that the import hooks of editable installs serve, so that a worker, which lacks the hooks, finds them too.
 
-    setuptools writes a module ``__editable___NAME_finder`` with the tables ``MAPPING`` and ``NAMESPACES``. What an install puts on ``sys.path``
-    through a ``.pth`` file needs nothing of this.
+    setuptools writes a module ``__editable___NAME_finder`` with the tables ``MAPPING`` and
+    ``NAMESPACES``. What an install puts on ``sys.path`` through a ``.pth`` file needs nothing of
+    this.
     """
     for finder in list(sys.meta_path):
         module = sys.modules.get(getattr(finder, "__module__", None) or "")
@@ -145,5 +169,10 @@ def note_target(package: str) -> None:
         return  # it need not be here: the worker looks in its own environment
     for path in (spec.submodule_search_locations or ()) if spec is not None else ():
         _note_package(package, path)
-    if spec is not None and spec.origin and not spec.submodule_search_locations and spec.has_location:
+    if (
+        spec is not None
+        and spec.origin
+        and not spec.submodule_search_locations
+        and spec.has_location
+    ):
         _note_package(package, os.path.splitext(spec.origin)[0])

@@ -1,8 +1,11 @@
-"""What a callable of the host is called in another process: by reference, by value, or as a file of source.
+"""What a callable of the host is called in another process.
 
-Owns the rule for project code: modules of an environment or of the standard library are named and found in the worker's own environment;
-modules of the user's project are named together with their file, so that the worker can refuse a namesake; what cannot be imported by
-name there travels by value. Entered by any thread that submits; keeps no state but caches.
+By reference, by value, or as a file of source.
+
+Owns the rule for project code: modules of an environment or of the standard library are named and
+found in the worker's own environment; modules of the user's project are named together with their
+file, so that the worker can refuse a namesake; what cannot be imported by name there travels by
+value. Entered by any thread that submits; keeps no state but caches.
 """
 
 from __future__ import annotations
@@ -17,12 +20,16 @@ from typing import Any, NamedTuple
 from wetlands_executor.environment import frozen
 from wetlands_executor.serialize import project
 
-#: ("reference", module, qualname, file or None) | ("file", path, digest, source, qualname); see ``worker/imports.py``
+#: ("reference", module, qualname, file or None) | ("file", path, digest, source, qualname); see
+#: ``worker/imports.py``
 DefinitionTuple = tuple[Any, ...]
 
 
 class Reference(NamedTuple):
-    """Where the other process finds an object by name. ``file`` is set for modules of the user's project."""
+    """Where the other process finds an object by name.
+
+    ``file`` is set for modules of the user's project.
+    """
 
     module: str
     qualname: str
@@ -61,7 +68,8 @@ def reference_to(obj: Any) -> Reference | None:
     if not isinstance(file, str) or project.belongs_to_environment(os.path.abspath(file)):
         return Reference(name, qualname, None)
     if name.partition(".")[0] in ("wetlands_executor", "cloudpickle"):
-        # Ours: the worker has what was shipped under a private name, and perhaps an installed copy at another place.
+        # Ours: the worker has what was shipped under a private name, and perhaps an installed copy
+        # at another place.
         return Reference(name, qualname, None)
     root = project.project_root(module, file)
     if root is None:
@@ -80,15 +88,23 @@ def is_importable(module: types.ModuleType) -> bool:
     if not isinstance(file, str):
         origin = getattr(getattr(module, "__spec__", None), "origin", None)
         return name.partition(".")[0] in sys.stdlib_module_names or origin in ("built-in", "frozen")
-    return project.belongs_to_environment(os.path.abspath(file)) or project.project_root(module, file) is not None
+    return (
+        project.belongs_to_environment(os.path.abspath(file))
+        or project.project_root(module, file) is not None
+    )
 
 
 def is_rewritten(reference: Reference) -> bool:
     """Return True for what stands in a test module whose asserts pytest has rewritten.
 
-    Such a module hardly imports in another environment, which has no pytest; a Python of another version gets its functions as source.
+    Such a module hardly imports in another environment, which has no pytest; a Python of another
+    version gets its functions as source.
     """
-    return reference.file is not None and type(vars(sys.modules[reference.module]).get("__loader__")).__name__ == "AssertionRewritingHook"
+    return (
+        reference.file is not None
+        and type(vars(sys.modules[reference.module]).get("__loader__")).__name__
+        == "AssertionRewritingHook"
+    )
 
 
 def target_of(fn: Any) -> str:
@@ -111,8 +127,16 @@ def definition_of_target(target: str) -> DefinitionTuple:
         FileNotFoundError: the file does not exist.
     """
     where, colon, qualname = target.rpartition(":")
-    if not colon or not where or not qualname or not all(part.isidentifier() for part in qualname.split(".")):
-        raise ValueError(f'{target!r} is not a target: write "package.module:function" or "path/to/file.py:function"')
+    if (
+        not colon
+        or not where
+        or not qualname
+        or not all(part.isidentifier() for part in qualname.split("."))
+    ):
+        raise ValueError(
+            f'{target!r} is not a target: write "package.module:function" or '
+            f'"path/to/file.py:function"'
+        )
     return definition_of_module(where, qualname)
 
 
@@ -138,7 +162,10 @@ def is_file(where: str) -> bool:
 
 
 def display_name(fn: Any) -> str:
-    """Return a name for messages: ``mod.func``, ``Class.method``, ``<lambda>``, or the target string."""
+    """Return a name for messages.
+
+    ``mod.func``, ``Class.method``, ``<lambda>``, or the target string.
+    """
     if isinstance(fn, str):
         return fn
     while isinstance(fn, functools.partial):

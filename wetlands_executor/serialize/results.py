@@ -1,7 +1,9 @@
-"""From an outcome to its value or its exception: the one place where the kinds of result frames are told apart.
+"""From an outcome to its value or its exception.
 
-``value_at_once`` may be called on any thread; ``read_outcome`` runs user code (imports, ``__setstate__``) and is for threads on which that
-may run. Owns no state.
+The one place where the kinds of result frames are told apart.
+
+``value_at_once`` may be called on any thread; ``read_outcome`` runs user code (imports,
+``__setstate__``) and is for threads on which that may run. Owns no state.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from wetlands_executor.serialize.plain import is_trivial
 from wetlands_executor.serialize.unpickler import decode, decode_arrays
 from wetlands_executor.worker import wire
 
-#: Not on the wire, which has no kind below 0: a result that does not fit into this process. Its data are the size in bytes, as digits.
+#: Not on the wire, which has no kind below 0: a result that does not fit into this process. Its
+#: data are the size in bytes, as digits.
 TOO_LARGE = -1
 
 _NOTHING = (None,)
@@ -34,7 +37,8 @@ def value_at_once(kind: int, data: Any) -> tuple[Any] | None:
         if is_trivial(data):
             try:
                 return (pickle.loads(data),)
-            except Exception:  # noqa: BLE001 - it is read once more where what is wrong with it can be looked into
+            except Exception:  # noqa: BLE001
+                # it is read once more where what is wrong with it can be looked into
                 return None
     elif kind != wire.VALUE_IN_BLOCKS:
         return None
@@ -50,7 +54,8 @@ def read_outcome(
         kind: of the result frame, or ``TOO_LARGE``; not ``CANCELLED``.
         data: its payload.
         foreign: the worker's bytecode is not ours, and is refused.
-        sender: prefix of the worker's environment and version of its Python; empty if they are not known.
+        sender: prefix of the worker's environment and version of its Python; empty if they are not
+            known.
         what: ``what(*of)`` is the name of the call; asked for in messages only.
         *of: its arguments.
     """
@@ -60,7 +65,11 @@ def read_outcome(
         if kind == wire.ERROR:
             return None, decode_error(data, foreign=foreign)
         if kind == TOO_LARGE:
-            return None, MemoryError(f"the result of {what(*of)} has {int(data):,} bytes, which do not fit into this process")
+            return None, MemoryError(
+                f"the result of {what(*of)} has {int(data):,} bytes, which "
+                f"do not fit into this process"
+            )
         return decode(data, foreign), None
-    except BaseException as failure:  # noqa: BLE001 - unpickling is user code: SystemExit too is the failure of this call alone
+    except BaseException as failure:  # noqa: BLE001
+        # unpickling is user code: SystemExit too is the failure of this call alone
         return None, undecodable(failure, what(*of), *sender)

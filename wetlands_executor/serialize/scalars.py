@@ -1,11 +1,15 @@
-"""The rule by which arguments are plain scalars: all of exact builtin types that are immutable and hold no other object.
+"""The rule by which arguments are plain scalars.
 
-The C pickler writes them in no time, on any thread, at any time: no code of the user's runs, and they cannot change meanwhile.
+All of exact builtin types that are immutable and hold no other object.
+
+The C pickler writes them in no time, on any thread, at any time: no code of the user's runs, and
+they cannot change meanwhile.
 """
 
 from __future__ import annotations
 
 SCALARS: frozenset[type] = frozenset({int, float, str, bytes, bool, type(None), complex})
 
-#: ``are_scalars(map(type, values))`` is True if all values are plain scalars. A method in C: it enters no Python function.
+#: ``are_scalars(map(type, values))`` is True if all values are plain scalars. A method in C: it
+#: enters no Python function.
 are_scalars = SCALARS.issuperset

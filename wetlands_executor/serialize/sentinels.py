@@ -1,7 +1,7 @@
 """Objects that are nothing but their identity: ``MISSING = object()`` and its like.
 
-A worker finds one by the name of a global that holds it, if it can import that module; and one that a task returns is the object that it is
-in this process. Entered by any thread.
+A worker finds one by the name of a global that holds it, if it can import that module; and one that
+a task returns is the object that it is in this process. Entered by any thread.
 """
 
 from __future__ import annotations
@@ -39,14 +39,21 @@ _OF_PYTHON = 1 << 9
 
 
 def is_stateless(obj: Any) -> bool:
-    """Return True for what may be a sentinel: an instance that holds nothing, or only texts (its name)."""
+    """Return True for what may be a sentinel.
+
+    An instance that holds nothing, or only texts (its name).
+    """
     kind = type(obj)
     if kind is object:
         return True
     if not kind.__flags__ & _OF_PYTHON or not has_plain_state(kind):
         return False
-    if hasattr(kind, "__setstate__") or getattr(kind, "__getstate__", None) is not getattr(object, "__getstate__", None):
-        return False  # it says itself what it holds: BytesIO and StringIO, which are made like classes of Python from 3.13 on
+    if hasattr(kind, "__setstate__") or getattr(kind, "__getstate__", None) is not getattr(
+        object, "__getstate__", None
+    ):
+        # it says itself what it holds: BytesIO and StringIO, which are made like classes of Python
+        # from 3.13 on
+        return False
     if isinstance(obj, (dict, list, set, tuple, str, bytes, int, float, BaseException)):
         return False
     if any(vars(base).get("__slots__") for base in kind.__mro__):
@@ -54,14 +61,18 @@ def is_stateless(obj: Any) -> bool:
     return all(type(value) is str for value in getattr(obj, "__dict__", {}).values())
 
 
-# id of a plain ``object()`` -> (module, name) of the globals that hold it, in the order in which the modules were imported.
+# id of a plain ``object()`` -> (module, name) of the globals that hold it, in the order in which
+# the modules were imported.
 _named: dict[int, list[tuple[str, str]]] = {}
 _modules_seen = 0
-#: Names under which a sentinel is looked for in a worker, at most: modules that import it from its own have it too.
+#: Names under which a sentinel is looked for in a worker, at most: modules that import it from its
+#: own have it too.
 _MOST_NAMES = 8
 
 
-def names_of(obj: Any, importable: Callable[[types.ModuleType], bool]) -> tuple[tuple[str, str], ...]:
+def names_of(
+    obj: Any, importable: Callable[[types.ModuleType], bool]
+) -> tuple[tuple[str, str], ...]:
     """Return (module, name) of each global of a module which workers can import that holds a sentinel; the likeliest first.
 
     Args:
@@ -73,18 +84,26 @@ def names_of(obj: Any, importable: Callable[[types.ModuleType], bool]) -> tuple[
         module = sys.modules.get(type(obj).__module__)
         if not isinstance(module, types.ModuleType) or not importable(module):
             return ()
-        return tuple((module.__name__, key) for key, value in list(vars(module).items()) if value is obj)[:1]
+        return tuple(
+            (module.__name__, key) for key, value in list(vars(module).items()) if value is obj
+        )[:1]
     if len(sys.modules) != _modules_seen:
         _modules_seen = len(sys.modules)
         _named.clear()
         for name, module in list(sys.modules.items()):
-            for key, value in list(vars(module).items()) if isinstance(module, types.ModuleType) else ():
+            for key, value in (
+                list(vars(module).items()) if isinstance(module, types.ModuleType) else ()
+            ):
                 if type(value) is object:
                     _named.setdefault(id(value), []).append((name, key))
     found = []
     # A module that imports it is imported before the one that makes it.
     for name, key in reversed(_named.get(id(obj), ())):
         module = sys.modules.get(name)
-        if isinstance(module, types.ModuleType) and vars(module).get(key) is obj and importable(module):
+        if (
+            isinstance(module, types.ModuleType)
+            and vars(module).get(key) is obj
+            and importable(module)
+        ):
             found.append((name, key))
     return tuple(found[:_MOST_NAMES])

@@ -1,4 +1,7 @@
-"""What workers take over from this process: the folders of the user's project, log levels, ``sys.argv``, the main module."""
+"""What workers take over from this process.
+
+The folders of the user's project, log levels, ``sys.argv``, the main module.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,16 @@ _numbers = itertools.count(1)
 
 
 class HostSettings:
-    """The user's project folders and log levels at the time of a call; sent to a worker before the first call that needs them."""
+    """The user's project folders and log levels at the time of a call.
+
+    Sent to a worker before the first call that needs them.
+    """
 
     __slots__ = ("content", "data", "number", "seen")
 
-    def __init__(self, seen: tuple[list[str], int], content: tuple[list[str], dict[str, int]]) -> None:
+    def __init__(
+        self, seen: tuple[list[str], int], content: tuple[list[str], dict[str, int]]
+    ) -> None:
         self.number = next(_numbers)
         self.content = content
         self.data = pickle.dumps(content, 4)
@@ -33,7 +41,11 @@ def current_settings() -> HostSettings:
     """Return the settings as they are now; the same object as long as nothing changed."""
     global _current  # a cache of one entry; replaced whole, so a race costs a second equal object
     settings = _current
-    if settings is None or settings.seen != (sys.path, len(project.extra_roots)) or _MARK not in getattr(logging.root, "_cache", ()):
+    if (
+        settings is None
+        or settings.seen != (sys.path, len(project.extra_roots))
+        or _MARK not in getattr(logging.root, "_cache", ())
+    ):
         project.note_editable_installs()
         seen = (list(sys.path), len(project.extra_roots))
         paths = list(project.project_paths())
@@ -47,9 +59,9 @@ def current_settings() -> HostSettings:
     return settings
 
 
-#: ``Logger.setLevel`` clears the caches of all loggers (so that ``isEnabledFor`` asks anew); this mark in the root's cache goes with it.
+#: ``Logger.setLevel`` clears the caches of all loggers (so that ``isEnabledFor`` asks anew); this
+#: mark in the root's cache goes with it.
 _MARK = "wetlands_executor"
-
 
 
 def _log_levels() -> dict[str, int]:
@@ -66,7 +78,10 @@ def _log_levels() -> dict[str, int]:
 
 
 def arguments_of_host() -> list[str]:
-    """Return ``sys.argv`` for the workers, as text only; programs that embed Python may have none."""
+    """Return ``sys.argv`` for the workers, as text only.
+
+    Programs that embed Python may have none.
+    """
     return [value for value in getattr(sys, "argv", None) or () if type(value) is str]
 
 

@@ -1,7 +1,7 @@
 """Bytes to values: results of workers, unpickled.
 
-``decode`` runs user code (imports, ``__setstate__``), so it is for threads on which that may run. ``decode_arrays`` and
-``plain.is_trivial`` know what may be read anywhere. Owns no state.
+``decode`` runs user code (imports, ``__setstate__``), so it is for threads on which that may run.
+``decode_arrays`` and ``plain.is_trivial`` know what may be read anywhere. Owns no state.
 """
 
 from __future__ import annotations
@@ -55,11 +55,16 @@ class _ForeignUnpickler(_ResultUnpickler):
         return super().find_class(module, name)
 
 
-#: What numpy's own pickles of arrays, numbers and dtypes name. None of it runs user code, and it is there at once if numpy is.
+#: What numpy's own pickles of arrays, numbers and dtypes name. None of it runs user code, and it is
+#: there at once if numpy is.
 _ARRAY_NAMES = frozenset(
     [
         *((f"numpy.{core}.numeric", "_frombuffer") for core in ("_core", "core")),
-        *((f"numpy.{core}.multiarray", name) for core in ("_core", "core") for name in ("_reconstruct", "scalar")),
+        *(
+            (f"numpy.{core}.multiarray", name)
+            for core in ("_core", "core")
+            for name in ("_reconstruct", "scalar")
+        ),
         ("numpy", "dtype"),
         ("numpy", "ndarray"),
     ]
@@ -70,8 +75,13 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Knows what arrays of numbers need and nothing else: runs no user code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        # Not imported, which may have to wait, and not by attribute, which warns where numpy has renamed it.
-        found = vars(sys.modules[module]).get(name) if (module, name) in _ARRAY_NAMES and module in sys.modules else None
+        # Not imported, which may have to wait, and not by attribute, which warns where numpy has
+        # renamed it.
+        found = (
+            vars(sys.modules[module]).get(name)
+            if (module, name) in _ARRAY_NAMES and module in sys.modules
+            else None
+        )
         if found is None:
             raise pickle.UnpicklingError(f"{module}.{name} is not looked up here")
         return found
@@ -80,7 +90,8 @@ class _ArrayUnpickler(pickle.Unpickler):
 def decode_arrays(payload: bytes | bytearray | OutOfBandResult) -> tuple[Any] | None:
     """Unpickle a result of numpy's arrays, and plain containers and numbers beside them, in a tuple; None if it is anything else.
 
-    Runs no user code. Asked for every result that is not trivial, so what names nothing of numpy is not even tried.
+    Runs no user code. Asked for every result that is not trivial, so what names nothing of numpy is
+    not even tried.
     """
     data: Any = payload
     buffers = None
@@ -90,7 +101,8 @@ def decode_arrays(payload: bytes | bytearray | OutOfBandResult) -> tuple[Any] | 
         return None
     try:
         found = (_ArrayUnpickler(io.BytesIO(data), buffers=buffers).load(),)
-    except Exception:  # noqa: BLE001 - whatever it is: where user code may run, it is unpickled once more
+    except Exception:  # noqa: BLE001
+        # whatever it is: where user code may run, it is unpickled once more
         return None
     if isinstance(payload, OutOfBandResult):
         payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
@@ -104,8 +116,14 @@ def decode(payload: bytes | bytearray | OutOfBandResult, foreign: bool = False) 
         payload: what the worker has sent.
         foreign: its bytecode is not ours, and is refused.
     """
-    if type(payload) is bytes and b"\x93" not in payload and len(payload) < 65536 and not plain.extensions:
-        return pickle.loads(payload)  # it names nothing (STACK_GLOBAL), so nothing of the versions concerns it
+    if (
+        type(payload) is bytes
+        and b"\x93" not in payload
+        and len(payload) < 65536
+        and not plain.extensions
+    ):
+        # it names nothing (STACK_GLOBAL), so nothing of the versions concerns it
+        return pickle.loads(payload)
     unpickler = _ForeignUnpickler if foreign and interpreter.PORTABLE else _ResultUnpickler
     if isinstance(payload, OutOfBandResult):
         data, buffers = payload.data, payload.buffers
@@ -113,7 +131,8 @@ def decode(payload: bytes | bytearray | OutOfBandResult, foreign: bool = False) 
         try:
             return _load(unpickler(io.BytesIO(data), buffers=buffers))
         except BaseException as error:
-            # The exception may be kept for long; what the frames of its traceback look at must not be.
+            # The exception may be kept for long; what the frames of its traceback look at must not
+            # be.
             traceback.clear_frames(error.__traceback__)
             raise
         finally:

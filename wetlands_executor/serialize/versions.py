@@ -1,7 +1,7 @@
 """Which package, of which version, on which side: the words for data that one side cannot read.
 
-Runs only after a failure, in the thread that has met it. Reads ``sys.modules`` here and the names of ``*.dist-info`` folders there; imports and
-starts nothing.
+Runs only after a failure, in the thread that has met it. Reads ``sys.modules`` here and the names
+of ``*.dist-info`` folders there; imports and starts nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +29,14 @@ _DISTRIBUTIONS = {
 }
 #: Attribute of an error: the name that a result asked for.
 _NAME = "_wetlands_name"
-_REMEDY = "Give both sides the same version, or pass numpy arrays or builtin types (for a table: frame.to_dict() or frame.to_records())"
-RESULT_REMEDY = "Return builtin types or numpy arrays (for a table: frame.to_dict() or frame.to_records()), or give both sides the same version"
+_REMEDY = (
+    "Give both sides the same version, or pass numpy arrays or builtin types (for a table: "
+    "frame.to_dict() or frame.to_records())"
+)
+RESULT_REMEDY = (
+    "Return builtin types or numpy arrays (for a table: frame.to_dict() or frame.to_records()), "
+    "or give both sides the same version"
+)
 
 
 def version_here(package: str) -> str:
@@ -47,7 +53,9 @@ def version_here(package: str) -> str:
 def version_there(package: str, prefix: str) -> str:
     """Return the version of a package that is installed under a prefix, by the name of its metadata folder; empty if none is found."""
     wanted = _normal(_DISTRIBUTIONS.get(package, package))
-    for pattern in ("lib/python3*/site-packages", "lib/site-packages", "Lib/site-packages") if prefix else ():
+    for pattern in (
+        ("lib/python3*/site-packages", "lib/site-packages", "Lib/site-packages") if prefix else ()
+    ):
         for folder in glob.glob(os.path.join(glob.escape(prefix), pattern)):
             for entry in os.listdir(folder):
                 name, _, rest = entry.partition("-")
@@ -66,7 +74,8 @@ def note_packages(error: BaseException, modules: Iterable[str]) -> None:
     found = sorted(name for name in packages if not missing_names.is_standard(name))
     try:
         setattr(error, missing_names.VERSIONS, dict.fromkeys(found, ""))
-    except Exception:  # noqa: BLE001, S110 - an exception class of the user's may refuse attributes: then nothing is added to it
+    except Exception:  # noqa: BLE001, S110
+        # an exception class of the user's may refuse attributes: then nothing is added to it
         pass
 
 
@@ -91,15 +100,23 @@ def explain_result(error: BaseException, what: str, prefix: str, python: str) ->
         there = version_there(package, prefix)
         has = f" (the environment has {package} {there})" if there else ""
         if not version_here(package) and package not in sys.modules:
-            text = f"The result of {what} needs a package that this process lacks, {package}{has}: install it here, or return builtin types or arrays"
+            text = (
+                f"The result of {what} needs a package that this process lacks, {package}{has}: "
+                f"install it here, or return builtin types or arrays"
+            )
             return _again(error, f"{error}. {text}")
-    differences = _differences({package: (version_here(package), version_there(package, prefix)) for package in named})
+    differences = _differences(
+        {package: (version_here(package), version_there(package, prefix)) for package in named}
+    )
     if not differences and isinstance(error, _OF_VERSIONS):
         differences = _differences({"Python": (platform.python_version(), python)})
     if differences or isinstance(error, (ImportError, AttributeError)):
         reason = f"; {differences}" if differences else ""
         remedy = _capital(missing_names.remedy_for(module, name)) or RESULT_REMEDY
-        return _again(error, f"{error}. The result of {what} cannot be rebuilt in this process{reason}. {remedy}")
+        return _again(
+            error,
+            f"{error}. The result of {what} cannot be rebuilt in this process{reason}. {remedy}",
+        )
     return error
 
 
@@ -116,13 +133,16 @@ def explain_argument(error: BaseException) -> tuple[BaseException, str]:
     if lacked and version_here(lacked):
         versions.setdefault(lacked, (version_here(lacked), "none"))
     elif not lacked and isinstance(error, ImportError):
-        return error, ""  # a module of the user's that imports something that is not there: its message says all
+        # a module of the user's that imports something that is not there: its message says all
+        return error, ""
     differences = _differences(versions)
     if not differences and python and isinstance(error, _OF_VERSIONS):
         differences = _differences({"Python": (platform.python_version(), python)})
     if not differences:
         return error, ""
-    added = f"An argument could not be rebuilt in the worker; {differences}" + ("" if lacked else f". {_remedy(differences)}")
+    added = f"An argument could not be rebuilt in the worker; {differences}" + (
+        "" if lacked else f". {_remedy(differences)}"
+    )
     if error.args and isinstance(error.args[0], str):
         error.args = (f"{error.args[0]}. {added}", *error.args[1:])
         if isinstance(error, ImportError):
@@ -132,16 +152,22 @@ def explain_argument(error: BaseException) -> tuple[BaseException, str]:
     return error, f"\n{added}\n"
 
 
-#: What a difference between versions looks like when data are read; other errors of unpickling speak for themselves.
+#: What a difference between versions looks like when data are read; other errors of unpickling
+#: speak for themselves.
 _OF_VERSIONS = (TypeError, AttributeError, ImportError, NameError, pickle.UnpicklingError)
 
 
 def _differences(versions: dict[str, tuple[str, str]]) -> str:
-    """Return "pandas is 3.0 in this process and 2.2 in the worker's environment" for what differs; of Python the minor version counts."""
+    """Return "pandas is 3.0 in this process and 2.2 in the worker's environment" for what differs.
+
+    Of Python the minor version counts.
+    """
     found = [
         f"{name} is {here} in this process and {there} in the worker's environment"
         for name, (here, there) in versions.items()
-        if here and there and (here.split(".")[:2] != there.split(".")[:2] if name == "Python" else here != there)
+        if here
+        and there
+        and (here.split(".")[:2] != there.split(".")[:2] if name == "Python" else here != there)
     ]
     return ", ".join(found)
 
@@ -165,7 +191,11 @@ def _again(error: BaseException, message: str) -> BaseException:
     """Return an error of the same kind that says more; its cause is the first one."""
     kind: Any = type(error) if type(error).__module__ == "builtins" else RuntimeError
     try:
-        new: BaseException = kind(message, name=error.name, path=error.path) if isinstance(error, ImportError) else kind(message)
+        new: BaseException = (
+            kind(message, name=error.name, path=error.path)
+            if isinstance(error, ImportError)
+            else kind(message)
+        )
     except TypeError:  # UnicodeDecodeError and its like want five arguments
         new = RuntimeError(f"{type(error).__name__}: {message}")
     new.__cause__ = error

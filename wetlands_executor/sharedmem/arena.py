@@ -1,9 +1,11 @@
 """The arena: this process's file of shared memory for arguments and shared arrays.
 
-``worker/shm_arena.py`` explains blocks and owner words. ``arguments.py`` (out-of-band arguments), ``results.py`` (out-of-band results) and
-``share.py`` (shared arrays) say who gives which block to whom, and when.
+``worker/shm_arena.py`` explains blocks and owner words. ``arguments.py`` (out-of-band arguments),
+``results.py`` (out-of-band results) and ``share.py`` (shared arrays) say who gives which block to
+whom, and when.
 
-Any thread enters: submitting ones, the I/O thread, decoders, finalizers. What a worker says about blocks is checked before it is believed.
+Any thread enters: submitting ones, the I/O thread, decoders, finalizers. What a worker says about
+blocks is checked before it is believed.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ def _limit() -> int | None:
     return int(text) if text.isdigit() else None
 
 
-#: Bytes that each file may take (variable WETLANDS_EXECUTOR_ARENA); None is what the system has; 0 switches blocks off.
+#: Bytes that each file may take (variable WETLANDS_EXECUTOR_ARENA); None is what the system has; 0
+#: switches blocks off.
 LIMIT = _limit()
 
 
@@ -53,7 +56,9 @@ class Reader(Protocol):
 
 
 class Arena:
-    """The file of arguments of this process. Lives as long as a worker, an out-of-band argument or a view needs it.
+    """The file of arguments of this process.
+
+    Lives as long as a worker, an out-of-band argument or a view needs it.
 
     Attributes:
         fd: the file; workers inherit it.
@@ -65,18 +70,21 @@ class Arena:
         self.fd = -1
         self.pid = os.getpid()
         self.fd = descriptors.memory_file()
-        # Race: not by `__del__`. While that runs, a thread that starts a worker may still get the arena from its weak
-        # reference, and would pass on a descriptor that is closed, or is another file by then. A finalizer of weakref
-        # runs when no weak reference leads here any more.
+        # Race: not by `__del__`. While that runs, a thread that starts a worker may still get the
+        # arena from its weak reference, and would pass on a descriptor that is closed, or is
+        # another file by then. A finalizer of weakref runs when no weak reference leads here any
+        # more.
         weakref.finalize(self, _close_file, self.fd, self.pid).atexit = False
         self.carries = descriptors.MEMFD and LIMIT != 0
         self.idle = False
-        # The allocator, under the key 0, or None where the file cannot be mapped; written once, by `setdefault`.
+        # The allocator, under the key 0, or None where the file cannot be mapped; written once, by
+        # `setdefault`.
         self._mapped: dict[int, Blocks | None] = {}
         self._token: list[int] = []
         #: Living workers by incarnation, for their leases.
         self.workers: weakref.WeakValueDictionary[int, Reader] = weakref.WeakValueDictionary()
-        # Pending free: slots of shared arrays that no view of this process looks at any more, but perhaps a worker.
+        # Pending free: slots of shared arrays that no view of this process looks at any more, but
+        # perhaps a worker.
         self._pending_free: set[int] = set()
 
     def blocks(self) -> Blocks | None:
@@ -86,11 +94,13 @@ class Arena:
         except KeyError:
             pass
         try:
-            # Apart, because the first import of a module is under a lock that a pool's threads need as well.
+            # Apart, because the first import of a module is under a lock that a pool's threads need
+            # as well.
             made = threads.apart(self._map)
         except RuntimeError:  # no thread can be started any more
             made = self._map()
-        return self._mapped.setdefault(0, made)  # if another thread was faster, what was made here is unmapped again
+        # if another thread was faster, what was made here is unmapped again
+        return self._mapped.setdefault(0, made)
 
     def _map(self) -> Blocks | None:
         try:
@@ -111,7 +121,10 @@ class Arena:
         return self._mapped.get(0)
 
     def store(self, raw: memoryview, token: list[int], more: int) -> int:
-        """Copy bytes into a block that has room for ``more`` behind them; return its slot, -1 if there is no room."""
+        """Copy bytes into a block that has room for ``more`` behind them.
+
+        Return its slot, -1 if there is no room.
+        """
 
         def fill(region: Region, offset: int, capacity: int) -> None:
             from wetlands_executor.worker import shm_arena
@@ -121,17 +134,26 @@ class Arena:
         return self._fill(raw.nbytes + more, token, fill)
 
     def store_all(self, pieces: list[bytes], size: int, token: list[int]) -> int:
-        """Copy pieces into one block, one behind the other; return its slot, -1 if there is no room.
+        """Copy pieces into one block, one behind the other.
+
+        Return its slot, -1 if there is no room.
 
         Args:
             pieces: bytes.
             size: of all of them together.
             token: as for ``Blocks.claim``.
         """
-        return self._fill(size, token, lambda region, offset, capacity: region.gather(offset, capacity, pieces, size))
+        return self._fill(
+            size,
+            token,
+            lambda region, offset, capacity: region.gather(offset, capacity, pieces, size),
+        )
 
     def _fill(self, size: int, token: list[int], fill: Callable[[Region, int, int], None]) -> int:
-        """Claim a block of ``size`` bytes and let ``fill(region, offset, capacity)`` write to it; return its slot, -1 if there is no room."""
+        """Claim a block of ``size`` bytes and let ``fill(region, offset, capacity)`` write to it.
+
+        Return its slot, -1 if there is no room.
+        """
         blocks = self.blocks()
         if blocks is None:
             return -1
@@ -148,7 +170,10 @@ class Arena:
         return slot
 
     def reclaim(self, incarnation: int) -> int:
-        """Free what a dead worker had; return how many blocks that were. Order: after it was reaped and its results were read."""
+        """Free what a dead worker had; return how many blocks that were.
+
+        Order: after it was reaped and its results were read.
+        """
         self.workers.pop(incarnation, None)
         blocks = self._blocks
         if blocks is None:
@@ -169,10 +194,17 @@ class Arena:
             raise BadBlock(f"argument block {slot} does not exist")
         offset, capacity = blocks.table[slot]
         words = blocks.region.words
-        # The worker says that it is the host's now; that it was this worker's before is seen by its having no claim here.
+        # The worker says that it is the host's now; that it was this worker's before is seen by its
+        # having no claim here.
         if words[slot] not in (HOST, incarnation) or start + length > capacity:
-            raise BadBlock(f"argument block {slot} of worker {words[slot]}, bytes {start} to {start + length} of {capacity}")
-        if blocks.claims.setdefault(slot, self._token) is not self._token or slot in blocks.region.live:
+            raise BadBlock(
+                f"argument block {slot} of worker {words[slot]}, bytes {start} to "
+                f"{start + length} of {capacity}"
+            )
+        if (
+            blocks.claims.setdefault(slot, self._token) is not self._token
+            or slot in blocks.region.live
+        ):
             raise BadBlock(f"argument block {slot} is not the worker's")
         words[slot] = HOST
         return blocks.region.view(slot, offset, capacity, start, length, self.free, True)
@@ -180,7 +212,12 @@ class Arena:
     def refuse(self, slot: int, incarnation: int) -> None:
         """Free a block that a worker hands back with a result that this process does not take."""
         blocks = self._blocks
-        if blocks is not None and slot < len(blocks.table) and slot not in blocks.region.live and blocks.region.words[slot] in (HOST, incarnation):
+        if (
+            blocks is not None
+            and slot < len(blocks.table)
+            and slot not in blocks.region.live
+            and blocks.region.words[slot] in (HOST, incarnation)
+        ):
             blocks.region.words[slot] = HOST
             self.free(slot)
 
@@ -207,10 +244,12 @@ class Arena:
         Args:
             count: its bytes, at least 1.
             number: of the shared array; unique among those of this process.
-            on_last_view: called with the address and the slot when no view of this process is left; in a finalizer.
+            on_last_view: called with the address and the slot when no view of this process is left;
+                in a finalizer.
 
         Returns:
-            Its slot, its address, and a view of it; None if there is no room, or the file cannot be mapped.
+            Its slot, its address, and a view of it; None if there is no room, or the file cannot be
+            mapped.
         """
         blocks = self.blocks()
         if blocks is None:
@@ -226,7 +265,9 @@ class Arena:
         try:
             offset, capacity = blocks.table[slot]
             address = blocks.region.address(offset, capacity)
-            view = blocks.region.view(slot, offset, capacity, 0, count, partial(on_last_view, address), False)
+            view = blocks.region.view(
+                slot, offset, capacity, 0, count, partial(on_last_view, address), False
+            )
         except BaseException:
             blocks.release(token)
             raise
@@ -253,7 +294,11 @@ class Arena:
         blocks = self._blocks
         if blocks is None:
             return {}
-        return {slot: blocks.region.words[slot] for slot in range(len(blocks.table)) if blocks.region.words[slot] != FREE}
+        return {
+            slot: blocks.region.words[slot]
+            for slot in range(len(blocks.table))
+            if blocks.region.words[slot] != FREE
+        }
 
 
 def _close_file(fd: int, pid: int) -> None:
@@ -261,12 +306,16 @@ def _close_file(fd: int, pid: int) -> None:
         descriptors.close_quietly(fd)
 
 
-#: Number -> arena of this process, while anything holds it; the one with the highest number counts. Each is added in one step.
+#: Number -> arena of this process, while anything holds it; the one with the highest number counts.
+#: Each is added in one step.
 _arenas: dict[int, weakref.ref[Arena]] = {}
 
 
 def current() -> Arena | None:
-    """Return the arena of this process, made if there is none; None where no file without a name can be made."""
+    """Return the arena of this process, made if there is none.
+
+    None where no file without a name can be made.
+    """
     made: Arena | None = None
     while True:
         last = max(_arenas, default=-1)
@@ -278,7 +327,8 @@ def current() -> Arena | None:
             return None
         if made is None:
             try:
-                # Apart, because a lock is held meanwhile, for which threads wait that start workers or fork the host.
+                # Apart, because a lock is held meanwhile, for which threads wait that start workers
+                # or fork the host.
                 made = threads.apart(Arena)
             except (OSError, RuntimeError):  # RuntimeError: no thread can be started any more
                 return None

@@ -2,13 +2,17 @@
 
 The way of an argument:
 
-1. ``OutOfBandArguments.take`` copies it into a block in the thread that submits: the caller may change it at once.
-2. ``send`` names the worker's incarnation in the block's word, before the frame leaves; where a thread that submits writes the frame itself,
-   ``offer`` does. ``take_back`` undoes it for a call that the worker had not started; arguments that are dropped before they were sent free
-   their blocks.
-3. The worker frees the block, or hands it back with a result. After its death ``Arena.reclaim`` frees what it had.
+1. ``OutOfBandArguments.take`` copies it into a block in the thread that submits: the caller may
+   change it at once.
+2. ``send`` names the worker's incarnation in the block's word, before the frame leaves; where a
+   thread that submits writes the frame itself, ``offer`` does. ``take_back`` undoes it for a call
+   that the worker had not started; arguments that are dropped before they were sent free their
+   blocks.
+3. The worker frees the block, or hands it back with a result. After its death ``Arena.reclaim``
+   frees what it had.
 
-A call with retries keeps its blocks (``kept``), and workers take copies: a second try sees what the first saw.
+A call with retries keeps its blocks (``kept``), and workers take copies: a second try sees what the
+first saw.
 
 Any thread enters: submitting ones, the I/O thread, finalizers.
 """
@@ -42,7 +46,8 @@ class OutOfBandArguments:
         self._arena: Arena | None = None
         self._slots: list[tuple[int, int]] = []
         self._token: list[int] = []
-        # The worker that has the blocks, or was offered them; the first is a list so that it changes in one step with the write of a frame.
+        # The worker that has the blocks, or was offered them; the first is a list so that it
+        # changes in one step with the write of a frame.
         self._given: list[int] = []
         self._offered = 0
         self.kept = False
@@ -54,7 +59,10 @@ class OutOfBandArguments:
         return not self._slots and not self.pins
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
-        """Be a ``buffer_callback``: copy a large buffer into a block. True leaves it in the pickle."""
+        """Be a ``buffer_callback``: copy a large buffer into a block.
+
+        True leaves it in the pickle.
+        """
         try:
             raw = buffer.raw()
         except BufferError:  # not contiguous: pickle says so itself
@@ -74,16 +82,26 @@ class OutOfBandArguments:
         return True
 
     def put_all(self, pieces: list[bytes], size: int) -> bytes:
-        """Copy pieces into one block; return its list, which goes before the payload; empty if there is no room."""
+        """Copy pieces into one block; return its list, which goes before the payload.
+
+        Empty if there is no room.
+        """
         arena = self._arena = current()
-        slot = arena.store_all(pieces, size, self._token) if arena is not None and arena.carries else -1
+        slot = (
+            arena.store_all(pieces, size, self._token)
+            if arena is not None and arena.carries
+            else -1
+        )
         if slot < 0:
             return b""
         self._slots.append((slot, size))
         return wire.LIST.pack(1, 0) + self._entries(self._blocks())[0]
 
     def pack(self, data: bytes) -> tuple[bytes, int]:
-        """Return (payload, flags) of the call: its list of blocks before the pickle, which may be in a block itself."""
+        """Return (payload, flags) of the call.
+
+        Its list of blocks before the pickle, which may be in a block itself.
+        """
         first = len(data) > wire.CROSSOVER and self._store(memoryview(data))
         if not self._slots:
             return data, wire.IN_BULK
@@ -97,24 +115,35 @@ class OutOfBandArguments:
         return (whole, wire.BLOCKS | wire.IN_BULK) if place is None else (place, wire.BLOCKS)
 
     def _entries(self, blocks: Blocks) -> list[bytes]:
-        return [wire.BLOCK.pack(slot, wire.ARGUMENTS, *blocks.table[slot], 0, length) for slot, length in self._slots]
+        return [
+            wire.BLOCK.pack(slot, wire.ARGUMENTS, *blocks.table[slot], 0, length)
+            for slot, length in self._slots
+        ]
 
     def _append(self, whole: bytes, blocks: Blocks) -> bytes | None:
-        """Put the payload of the call behind the data of one of its blocks; return where it is, None if there is no room.
+        """Put the payload of the call behind the data of one of its blocks.
 
-        So that a frame is all that has to be sent. Nowhere else could it lie without being overwritten by another call.
+        Return where it is, None if there is no room.
+
+        So that a frame is all that has to be sent. Nowhere else could it lie without being
+        overwritten by another call.
         """
         from wetlands_executor.worker import shm_arena
 
         for slot, length in self._slots:
             offset, capacity = blocks.table[slot]
             if capacity - length >= len(whole):
-                shm_arena.memmove(blocks.region.address(offset, capacity) + length, whole, len(whole))
+                shm_arena.memmove(
+                    blocks.region.address(offset, capacity) + length, whole, len(whole)
+                )
                 return wire.BLOCK.pack(slot, wire.ARGUMENTS, offset, capacity, length, len(whole))
         return None
 
     def send(self, incarnation: int) -> int:
-        """Give the blocks to a worker; return further flags of the frame. I/O thread. Order: before the frame leaves."""
+        """Give the blocks to a worker; return further flags of the frame. I/O thread.
+
+        Order: before the frame leaves.
+        """
         if self.kept:
             return wire.KEPT
         if not self._given:
@@ -123,9 +152,12 @@ class OutOfBandArguments:
         return 0
 
     def offer(self, incarnation: int) -> Iterable[object]:
-        """Give the blocks to a worker, in a thread that submits; return what notes, in one step in C behind the write, that the frame has left.
+        """Give the blocks to a worker, in a thread that submits.
 
-        *Race:* an exception from a signal handler may come before that. Then these arguments are dropped, and take back what the worker never saw.
+        Return what notes, in one step in C behind the write, that the frame has left.
+
+        *Race:* an exception from a signal handler may come before that. Then these arguments are
+        dropped, and take back what the worker never saw.
         """
         self._offered = incarnation
         self._name(incarnation)
@@ -138,7 +170,10 @@ class OutOfBandArguments:
             blocks.claims.pop(slot, None)
 
     def take_back(self) -> None:
-        """Take the blocks back from a worker that has not seen them. I/O thread, or the one that has offered them. Order: before its death."""
+        """Take the blocks back from a worker that has not seen them.
+
+        I/O thread, or the one that has offered them. Order: before its death.
+        """
         if not self.kept:
             for slot, _length in self._slots:
                 blocks = self._blocks()
@@ -168,7 +203,8 @@ class OutOfBandArguments:
     def _free(self, arena: Arena, blocks: Blocks) -> None:
         claims, words, token = blocks.claims, blocks.region.words, self._token
         for slot, _length in self._slots if self._offered else ():
-            # Offered, and not sent. Race: if the worker has died since, the block is free, or somebody else's.
+            # Offered, and not sent. Race: if the worker has died since, the block is free, or
+            # somebody else's.
             if slot in claims or words[slot] != self._offered:
                 continue
             if claims.setdefault(slot, token) is token and words[slot] != self._offered:

@@ -1,7 +1,7 @@
 """Out-of-band results: large buffers that workers send in blocks of files of their own.
 
-Entered by the I/O thread; the views of a result free their blocks on any thread, in finalizers too. What a worker says about blocks is
-checked before it is believed.
+Entered by the I/O thread; the views of a result free their blocks on any thread, in finalizers too.
+What a worker says about blocks is checked before it is believed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from wetlands_executor.worker import wire
 if TYPE_CHECKING:
     from wetlands_executor.worker.shm_arena import Region
 
-#: Where the second table of words is in a file (``worker/shm_arena.py``, which is not imported before it is needed): the leases.
+#: Where the second table of words is in a file (``worker/shm_arena.py``, which is not imported
+#: before it is needed): the leases.
 LEASES = wire.ARENA_LEASES
 
 
@@ -34,7 +35,8 @@ class _ResultFile:
 
     Attributes:
         places: (offset, capacity) of the blocks that were seen, by slot.
-        idle: the worker was asked to give memory back, or is gone: what is freed now goes back at once.
+        idle: the worker was asked to give memory back, or is gone: what is freed now goes back at
+            once.
     """
 
     def __init__(self, region: Region) -> None:
@@ -43,7 +45,10 @@ class _ResultFile:
         self.idle = False
 
     def free(self, slot: int) -> None:
-        """Give a block back to the worker; in finalizers. Order: its memory first, before the worker may take the block again."""
+        """Give a block back to the worker; in finalizers.
+
+        Order: its memory first, before the worker may take the block again.
+        """
         if self.idle:
             self.region.punch(*self.places[slot])
         self.region.words[slot] = FREE
@@ -54,7 +59,8 @@ class ResultMemory:
 
     Attributes:
         incarnation: owner word of the worker in the file of arguments.
-        used: a large buffer went one way or the other since it was last looked at. Set by the I/O thread.
+        used: a large buffer went one way or the other since it was last looked at. Set by the I/O
+            thread.
     """
 
     def __init__(self, fd: int, arena: Arena | None) -> None:
@@ -67,7 +73,10 @@ class ResultMemory:
             arena.workers[self.incarnation] = self
 
     def has_lease(self, slot: int) -> bool:
-        """Return True if the worker looks at a shared array. Any thread: by descriptor, which may be closed meanwhile: then it is dead."""
+        """Return True if the worker looks at a shared array.
+
+        Any thread: by descriptor, which may be closed meanwhile: then it is dead.
+        """
         try:
             return self.fd >= 0 and any(pread(self.fd, 4, LEASES + 4 * slot))
         except OSError:
@@ -86,7 +95,9 @@ class ResultMemory:
         count, first = wire.LIST.unpack_from(payload)
         entries = [wire.LIST.size + index * wire.BLOCK.size for index in range(min(count, size))]
         rest = wire.LIST.size + count * wire.BLOCK.size
-        found = [wire.BLOCK.unpack_from(payload, entry) for entry in entries] if rest <= size else []
+        found = (
+            [wire.BLOCK.unpack_from(payload, entry) for entry in entries] if rest <= size else []
+        )
         following = sum(length for _, place, _, _, _, length in found if place == wire.FOLLOWING)
         if not found or rest + following > size:
             raise BadBlock(f"{count} blocks in {size} bytes")
@@ -111,7 +122,12 @@ class ResultMemory:
     def _take(self, slot: int, offset: int, capacity: int, length: int) -> Any:
         from wetlands_executor.worker import shm_arena
 
-        if self.fd < 0 or slot >= shm_arena.SLOTS or not shm_arena.is_place(offset, capacity) or not 0 < length <= capacity:
+        if (
+            self.fd < 0
+            or slot >= shm_arena.SLOTS
+            or not shm_arena.is_place(offset, capacity)
+            or not 0 < length <= capacity
+        ):
             raise BadBlock(f"result block {slot}: {length} of {capacity} bytes at {offset}")
         try:
             file = self._file
@@ -136,20 +152,32 @@ class ResultMemory:
             return target
 
     def refuse(self, payload: bytes | bytearray) -> int:
-        """Let go of the blocks of a result that does not fit into this process; return its size in bytes."""
+        """Let go of the blocks of a result that does not fit into this process.
+
+        Return its size in bytes.
+        """
         count, _first = wire.LIST.unpack_from(payload)
         total = 0
         for index in range(count):
-            slot, place, _offset, _capacity, _start, length = wire.BLOCK.unpack_from(payload, wire.LIST.size + index * wire.BLOCK.size)
+            slot, place, _offset, _capacity, _start, length = wire.BLOCK.unpack_from(
+                payload, wire.LIST.size + index * wire.BLOCK.size
+            )
             total += length
-            if place == wire.RESULTS and self.fd >= 0 and (self._file is None or slot not in self._file.region.live):
+            if (
+                place == wire.RESULTS
+                and self.fd >= 0
+                and (self._file is None or slot not in self._file.region.live)
+            ):
                 pwrite(self.fd, b"\0\0\0\0", 4 * slot)
             elif place == wire.ARGUMENTS and self.arena is not None:
                 self.arena.refuse(slot, self.incarnation)
         return total
 
     def rest(self) -> bool:
-        """Nothing has travelled for a while. Return True if the worker should give memory back too."""
+        """Nothing has travelled for a while.
+
+        Return True if the worker should give memory back too.
+        """
         if self._file is None:
             return False
         self._file.idle = True

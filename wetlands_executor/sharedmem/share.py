@@ -1,12 +1,15 @@
 """``share()``: one array for many tasks, with one copy in all, or as memory that both sides write.
 
-A shared array lies in a block of the arena that is given to no worker: its word holds a number of its own, and the pickler of calls
-(``serialize.pickler.CallPickler``) sends a reference to it and to its views. A worker that looks at it says so by a *lease*, a word in its own file
-of results that only it writes.
+A shared array lies in a block of the arena that is given to no worker: its word holds a number of
+its own, and the pickler of calls (``serialize.pickler.CallPickler``) sends a reference to it and to
+its views. A worker that looks at it says so by a *lease*, a word in its own file of results that
+only it writes.
 
-The block is freed when the last view on the host is gone (calls under way hold one) and no living worker has a lease. Leases are looked at
-when the host's last view dies, when a worker dies, and when a block is needed. *Invariant:* a worker takes its lease while it unpickles a
-call, and the host holds the array until that call is over; so there is no moment at which neither of them holds it.
+The block is freed when the last view on the host is gone (calls under way hold one) and no living
+worker has a lease. Leases are looked at when the host's last view dies, when a worker dies, and
+when a block is needed. *Invariant:* a worker takes its lease while it unpickles a call, and the
+host holds the array until that call is over; so there is no moment at which neither of them holds
+it.
 """
 
 from __future__ import annotations
@@ -31,22 +34,24 @@ def share(array: Any, writable: bool = False) -> Any:
 
     Args:
         array: a numpy array (``ndarray``, ``matrix`` or ``recarray``) of any shape, order and dtype
-            without Python objects; or any object with the buffer protocol, contiguous, whose format is
-            one that ``memoryview.cast`` knows.
-        writable: True lets tasks and this process write to the same memory (nothing but your own care keeps them from doing it at the
-            same time); False makes it read-only everywhere.
+            without Python objects; or any object with the buffer protocol, contiguous, whose format
+            is one that ``memoryview.cast`` knows.
+        writable: True lets tasks and this process write to the same memory (nothing but your own
+            care keeps them from doing it at the same time); False makes it read-only everywhere.
 
     Returns:
         A numpy array of the same class, or for other objects a memoryview, over the shared memory.
-        It, and views of it, can be passed to any task of any executor of this process, as an argument,
-        inside containers or in a closure. Its memory is freed when neither this process nor a worker
-        looks at it any more. Other pickles (``ProcessPoolExecutor``, files) copy a numpy array as usual.
+        It, and views of it, can be passed to any task of any executor of this process, as an
+        argument, inside containers or in a closure. Its memory is freed when neither this process
+        nor a worker looks at it any more. Other pickles (``ProcessPoolExecutor``, files) copy a
+        numpy array as usual.
 
     Raises:
         TypeError: ``array`` has no buffer, or holds Python objects, or is of a class or format that
             would be lost (a masked array's mask is no part of its buffer).
         BufferError: a buffer that is not contiguous (numpy arrays may be anything).
-        OSError: ``writable`` where memory cannot be shared (Windows, an interpreter without ctypes).
+        OSError: ``writable`` where memory cannot be shared (Windows, an interpreter without
+            ctypes).
         MemoryError: ``writable`` and there is not enough memory.
     """
     numpy = sys.modules.get("numpy")
@@ -58,7 +63,8 @@ def share(array: Any, writable: bool = False) -> Any:
     kind = shm_share.native_format(source.format, source.itemsize)
     if kind is None:
         raise TypeError(
-            f"{type(array).__name__} has a buffer of format {source.format!r}, which a memoryview cannot be cast to: "
+            f"{type(array).__name__} has a buffer of format {source.format!r}, which a memoryview "
+            f"cannot be cast to: "
             "share a numpy array of it, or its bytes"
         )
     if not source.c_contiguous:
@@ -77,16 +83,22 @@ def _share_array(numpy: Any, array: Any, writable: bool) -> Any:
     name = _class_name(numpy, kind)
     if name is None:
         raise TypeError(
-            f"an array of class {kind.__module__}.{kind.__qualname__} may hold more than its buffer, "
+            f"an array of class {kind.__module__}.{kind.__qualname__} may hold more than its "
+            f"buffer, "
             "which is all that can be shared: share the plain arrays that it is made of "
-            "(numpy.asarray(...), .data and .mask of a masked array) and make it of them in the task"
+            "(numpy.asarray(...), .data and .mask of a masked array) and make it of them in the "
+            "task"
         )
     if array.dtype.hasobject:
-        raise TypeError(f"an array of dtype {array.dtype} holds Python objects, which exist in one process only")
+        raise TypeError(
+            f"an array of dtype {array.dtype} holds Python objects, which exist in one process only"
+        )
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     view = _new_block(array.nbytes, writable)
     shared = numpy.ndarray(array.shape, array.dtype, view, 0, None, order)
-    if not (array.flags.forc and array.nbytes and _copied(view, array.__array_interface__["data"][0])):
+    if not (
+        array.flags.forc and array.nbytes and _copied(view, array.__array_interface__["data"][0])
+    ):
         numpy.copyto(shared, array, casting="no")
     if not writable:
         shared = numpy.ndarray(array.shape, array.dtype, view.toreadonly(), 0, None, order)
@@ -104,11 +116,17 @@ def _class_name(numpy: Any, kind: Any) -> str | None:
 
 
 def _new_block(count: int, writable: bool) -> memoryview:
-    """Return a view of a new shared block; of private memory where that cannot be had and makes no difference."""
+    """Return a view of a new shared block.
+
+    Of private memory where that cannot be had and makes no difference.
+    """
     arena = arenas.current()
     if arena is None or arena.blocks() is None:
         if writable:
-            raise OSError("memory cannot be shared with workers here; share() without writable=True works with copies")
+            raise OSError(
+                "memory cannot be shared with workers here; share() without "
+                "writable=True works with copies"
+            )
         return memoryview(bytearray(count))
     found = arena.claim_shared(max(count, 1), next(_numbers), partial(_forget, arena))
     if found is None:
@@ -126,7 +144,11 @@ def _copied(view: memoryview, source: Any) -> bool:
         from wetlands_executor.worker import shm_arena
     except (ImportError, AttributeError):
         return False
-    shm_arena.copy(shm_arena.address_of(view), source if isinstance(source, int) else shm_arena.address_of(source), view.nbytes)
+    shm_arena.copy(
+        shm_arena.address_of(view),
+        source if isinstance(source, int) else shm_arena.address_of(source),
+        view.nbytes,
+    )
     return True
 
 
@@ -136,7 +158,10 @@ def any_shared() -> bool:
 
 
 def reduce(obj: Any) -> Any:
-    """Return how a shared array, or a view of one, is pickled for a worker; None if the object is no such thing."""
+    """Return how a shared array, or a view of one, is pickled for a worker.
+
+    None if the object is no such thing.
+    """
     if type(obj) is memoryview:
         if not obj.c_contiguous or obj.format not in shm_share.FORMATS or not obj.nbytes:
             return None

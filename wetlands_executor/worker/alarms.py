@@ -1,6 +1,9 @@
-"""Alarms that a task has set: they end with its call, so that none goes off in a later one, or between two.
+"""Alarms that a task has set.
 
-Owns which of them were set by calls. Not concerned are those that an initializer has set, and threads that wait (``threading.Timer``).
+They end with its call, so that none goes off in a later one, or between two.
+
+Owns which of them were set by calls. Not concerned are those that an initializer has set, and
+threads that wait (``threading.Timer``).
 """
 
 from __future__ import annotations
@@ -35,11 +38,24 @@ def _noting(function: Any, kind: int) -> Any:
         serial = serial_here(runner) if runner is not None else 0
         if runner is not None and serial:
             if serial != runner.serial or not runner.item:
-                raise RuntimeError("%s() in a thread whose task has ended: it would interrupt another task" % function.__name__)
-            armed.add(kind if kind != _FIRST_ARGUMENT else args[0] if args and type(args[0]) is int else _REAL)
+                raise RuntimeError(
+                    "%s() in a thread whose task has ended: it would interrupt "
+                    "another task" % function.__name__
+                )
+            armed.add(
+                kind
+                if kind != _FIRST_ARGUMENT
+                else args[0]
+                if args and type(args[0]) is int
+                else _REAL
+            )
         return function(*args, **kwargs)
 
-    set_alarm.__name__, set_alarm.__qualname__, set_alarm.__doc__ = function.__name__, function.__qualname__, function.__doc__
+    set_alarm.__name__, set_alarm.__qualname__, set_alarm.__doc__ = (
+        function.__name__,
+        function.__qualname__,
+        function.__doc__,
+    )
     set_alarm._wetlands_alarm = True  # type: ignore[attr-defined]
     return set_alarm
 
@@ -61,7 +77,10 @@ def install() -> None:
 
 
 def clear() -> None:
-    """Stop what calls have set. What a signal handler raises meanwhile is dropped: the call that it was meant for has ended."""
+    """Stop what calls have set.
+
+    What a signal handler raises meanwhile is dropped: the call that it was meant for has ended.
+    """
     while armed:
         try:
             for kind in tuple(armed):

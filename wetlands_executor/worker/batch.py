@@ -1,14 +1,19 @@
-"""Several calls of one frame, as ``map`` sends them: one after another, each with an outcome of its own.
+"""Several calls of one frame, as ``map`` sends them.
 
-Guarantee: when the code of a call begins, the outcomes of those before it can be lost no more. Sending each by itself would cost more than a
-short call. So an outcome is first put onto the board, which the host keeps when this process dies, and sent together with others: at the end
-of the frame, after ``SOON``, or when the board is full. *Order:* the pickle, its length, then the count, by which the host goes; the frame,
-then the count is set to 0. So the host may find outcomes twice, and knows them by their place; it never misses one.
+One after another, each with an outcome of its own.
+
+Guarantee: when the code of a call begins, the outcomes of those before it can be lost no more.
+Sending each by itself would cost more than a short call. So an outcome is first put onto the board,
+which the host keeps when this process dies, and sent together with others: at the end of the frame,
+after ``SOON``, or when the board is full. *Order:* the pickle, its length, then the count, by which
+the host goes; the frame, then the count is set to 0. So the host may find outcomes twice, and knows
+them by their place; it never misses one.
 
 A payload of outcomes: their number, their lengths (0: the call returned None), then the pickles.
 
-Large bytes and strings among the arguments lie in one block of shared memory for all calls (``Packed``). Each is copied out of it when its
-call begins, so that no more of them exist here than one call has.
+Large bytes and strings among the arguments lie in one block of shared memory for all calls
+(``Packed``). Each is copied out of it when its call begins, so that no more of them exist here than
+one call has.
 """
 
 from __future__ import annotations
@@ -29,8 +34,12 @@ if TYPE_CHECKING:
 SOON = 1000000
 
 
-def make_calls(runner: Runner, item: int, function: Any, where: Any, data: Any, flags: int, failure: Any) -> None:
-    """Make the calls of a frame. Where the host does not want the rest any more it is left out, which one more frame says.
+def make_calls(
+    runner: Runner, item: int, function: Any, where: Any, data: Any, flags: int, failure: Any
+) -> None:
+    """Make the calls of a frame.
+
+    Where the host does not want the rest any more it is left out, which one more frame says.
 
     Args:
         runner: the worker's main loop.
@@ -51,7 +60,8 @@ def make_calls(runner: Runner, item: int, function: Any, where: Any, data: Any, 
             packed = Packed(runner, data)
         except ChannelLost:
             raise
-        except Exception as error:  # noqa: BLE001 - the block could be neither mapped nor read: no call can have its arguments
+        except Exception as error:  # noqa: BLE001
+            # the block could be neither mapped nor read: no call can have its arguments
             failure = error
             arguments = _entries(data)
         else:
@@ -74,7 +84,11 @@ def make_calls(runner: Runner, item: int, function: Any, where: Any, data: Any, 
         set_call(serial)
         runner.item = one
         try:
-            outcome, payload = run_one(function, where, args, one, load) if failure is None else runner.failure(failure, one)
+            outcome, payload = (
+                run_one(function, where, args, one, load)
+                if failure is None
+                else runner.failure(failure, one)
+            )
             if armed:
                 alarms.clear()
         except ChannelLost:
@@ -110,8 +124,9 @@ class Packed:
     """The arguments of calls of which the large ones are in a block.
 
     Attributes:
-        entries: one per call: the tuple of its arguments; its pickle; or a list, of which ``load`` makes the arguments. In it a tuple stands for
-            a large value: where it begins and ends in the block, and what it is (see ``wire``).
+        entries: one per call: the tuple of its arguments; its pickle; or a list, of which ``load``
+            makes the arguments. In it a tuple stands for a large value: where it begins and ends in
+            the block, and what it is (see ``wire``).
     """
 
     def __init__(self, runner: Runner, data: Any) -> None:
@@ -120,7 +135,10 @@ class Packed:
         self._size = len(self._view)
 
     def load(self, entry: Any) -> Any:
-        """Return the arguments of a call. *Order:* the block is free before the last call that has something in it begins."""
+        """Return the arguments of a call.
+
+        *Order:* the block is free before the last call that has something in it begins.
+        """
         if type(entry) is bytes:
             return _load(entry)
         found: Any = []
@@ -129,7 +147,13 @@ class Packed:
             if type(value) is tuple:
                 start, end, kind = value
                 piece = self._view[start:end]
-                value = bytes(piece) if kind == wire.BYTES else str(piece, "utf-8", "surrogatepass") if kind == wire.TEXT else loads_rich(piece)
+                value = (
+                    bytes(piece)
+                    if kind == wire.BYTES
+                    else str(piece, "utf-8", "surrogatepass")
+                    if kind == wire.TEXT
+                    else loads_rich(piece)
+                )
                 del piece
             found.append(value)
         if end == self._size:
@@ -185,8 +209,12 @@ class Outbox:
         count = self._count
         if not count:
             return
-        data = b"".join((count.to_bytes(4, "little"), self._lengths[:count], self._outcomes[: self._size]))
-        self._channel.send(wire.SEVERAL, self._first, data, min(self._spent // (1000 * count), 0xFFFFFFFF))
+        data = b"".join(
+            (count.to_bytes(4, "little"), self._lengths[:count], self._outcomes[: self._size])
+        )
+        self._channel.send(
+            wire.SEVERAL, self._first, data, min(self._spent // (1000 * count), 0xFFFFFFFF)
+        )
         self._words[wire.UNSENT_COUNT] = 0
         self._count = self._size = self._spent = 0
         self._sent = monotonic_ns()

@@ -1,7 +1,10 @@
-"""Second stage of a worker's start: its lifeline, the import system of the shipped package, then the runner.
+"""Second stage of a worker's start.
 
-Runs once, on the main thread, before any user code. ``STAGE0`` has read the sources and calls ``main``. Only ``os`` and ``sys`` are
-imported here at the top: every further import costs start time, so modules of the bundle are compiled when they are first imported.
+Its lifeline, the import system of the shipped package, then the runner.
+
+Runs once, on the main thread, before any user code. ``STAGE0`` has read the sources and calls
+``main``. Only ``os`` and ``sys`` are imported here at the top: every further import costs start
+time, so modules of the bundle are compiled when they are first imported.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
     from typing import Any, Callable, Dict, List, Optional
 
-#: Name of the shipped package inside a worker. Not ``wetlands_executor``: a real one may be installed in the environment.
+#: Name of the shipped package inside a worker. Not ``wetlands_executor``: a real one may be
+#: installed in the environment.
 PACKAGE = "_wetlands_worker"
 
 _spec_type: Any = type(sys.__spec__)
@@ -24,11 +28,14 @@ class BundleFinder:
     """Import modules of the shipped package, without importlib's Python half (which costs 5 ms).
 
     Args:
-        sources: returns name -> source. Called when one is needed: decoding them takes as long as the import of several modules.
+        sources: returns name -> source. Called when one is needed: decoding them takes as long as
+            the import of several modules.
         find: returns the code object of a module, None if the host has sent its source only.
     """
 
-    def __init__(self, sources: Callable[[], Dict[str, str]], find: Callable[[str], Optional[CodeType]]) -> None:
+    def __init__(
+        self, sources: Callable[[], Dict[str, str]], find: Callable[[str], Optional[CodeType]]
+    ) -> None:
         self._sources = sources
         self._texts: Dict[str, str] = {}
         self.find = find
@@ -51,7 +58,9 @@ class BundleFinder:
         code = self.find(module)
         if code is None and module not in self.sources:
             return None
-        return _spec_type(name, self, origin="<wetlands_executor>/%s.py" % module, loader_state=code)
+        return _spec_type(
+            name, self, origin="<wetlands_executor>/%s.py" % module, loader_state=code
+        )
 
     def create_module(self, spec: Any) -> None:
         """Let the import system make the module."""
@@ -77,8 +86,9 @@ class BundleFinder:
 def tie_to_host(life: int) -> None:
     """End this process, and what it started, when the host dies, whatever this process is doing then.
 
-    The host holds the only writing end of the life pipe and never writes. On Linux the kernel turns its closing into a SIGKILL for the
-    whole process group, which also ends a worker that holds the GIL in C code. Elsewhere a thread waits for it.
+    The host holds the only writing end of the life pipe and never writes. On Linux the kernel turns
+    its closing into a SIGKILL for the whole process group, which also ends a worker that holds the
+    GIL in C code. Elsewhere a thread waits for it.
     """
     if life < 0:
         return
@@ -128,13 +138,16 @@ def expect_children() -> None:
         _signal.signal(number, _signal.SIG_DFL)
 
 
-def main(fds: List[int], sources: Callable[[], Dict[str, str]], find: Callable[[str], Optional[CodeType]]) -> None:
+def main(
+    fds: List[int], sources: Callable[[], Dict[str, str]], find: Callable[[str], Optional[CodeType]]
+) -> None:
     """Become a worker; does not return."""
     tie_to_host(fds[3])
     expect_children()
     for fd in fds:
         if fd >= 0:
-            os.set_inheritable(fd, False)  # commands that a task starts must not keep the pipes open
+            # commands that a task starts must not keep the pipes open
+            os.set_inheritable(fd, False)
     sys.meta_path.insert(0, BundleFinder(sources, find))
     from _wetlands_worker import runner  # type: ignore[import-not-found]
 

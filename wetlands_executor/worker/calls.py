@@ -1,12 +1,14 @@
 """Bytes to a call, and an outcome to bytes: the worker's half of ``serialize/calls.py``.
 
-Plain payloads hold builtin types only and go through the C unpickler. All others go through an unpickler that serves the cloudpickle
-that the host has shipped (the environment's own copy, if any, is never touched) and this package under its private name.
+Plain payloads hold builtin types only and go through the C unpickler. All others go through an
+unpickler that serves the cloudpickle that the host has shipped (the environment's own copy, if any,
+is never touched) and this package under its private name.
 
-This module and those that ship code (``code_*``, ``pickler``, ``moved_names``, ``missing_names``) import each other in a circle, always
-within functions on this side: an unpickler has to know the names by which code, forms of ``typing`` and moved classes travel, and what
-makes those again has to unpickle and to reach the shipped cloudpickle. A worker whose tasks take and return builtin types loads none of
-them.
+This module and those that ship code (``code_*``, ``pickler``, ``moved_names``, ``missing_names``)
+import each other in a circle, always within functions on this side: an unpickler has to know the
+names by which code, forms of ``typing`` and moved classes travel, and what makes those again has to
+unpickle and to reach the shipped cloudpickle. A worker whose tasks take and return builtin types
+loads none of them.
 """
 
 from __future__ import annotations
@@ -25,7 +27,15 @@ try:
 except ImportError:  # another implementation than CPython
     from pickle import Pickler, PicklingError, Unpickler, dumps, loads
 
-__all__ = ["PicklingError", "cloudpickle_module", "dumps", "dumps_error", "dumps_result", "loads", "loads_rich"]
+__all__ = [
+    "PicklingError",
+    "cloudpickle_module",
+    "dumps",
+    "dumps_error",
+    "dumps_result",
+    "loads",
+    "loads_rich",
+]
 
 #: What the host's pickles call this package, and what a worker's do.
 _HOST_NAME = "wetlands_executor.worker."
@@ -33,7 +43,8 @@ _WORKER_NAME = "_wetlands_worker."
 _HERE = __name__.rpartition(".")[0]
 
 
-#: Version of the host's Python if its bytecode is not this interpreter's; set once, by the runner. Code travels as source then.
+#: Version of the host's Python if its bytecode is not this interpreter's; set once, by the runner.
+#: Code travels as source then.
 _foreign = ""
 
 
@@ -47,13 +58,19 @@ def cloudpickle_module() -> Any:
     """Return the shipped cloudpickle, imported on first use; in the host, its own."""
     import importlib
 
-    return importlib.import_module("cloudpickle.cloudpickle" if _HERE + "." == _HOST_NAME else _HERE + ".cloudpickle")
+    return importlib.import_module(
+        "cloudpickle.cloudpickle" if _HERE + "." == _HOST_NAME else _HERE + ".cloudpickle"
+    )
+
 
 _find: Any = None
 
 
 def _load_find() -> Any:
-    """Return ``moved_names.find``; a worker that only sees builtin types never compiles that module."""
+    """Return ``moved_names.find``.
+
+    A worker that only sees builtin types never compiles that module.
+    """
     global _find  # a cache
     from . import moved_names
 
@@ -86,14 +103,20 @@ class RichUnpickler(Unpickler):
             raise missing_names.explain(error, module, name) from None
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return what stands for an object of a namespace: the stream has made it, or found it, already (see ``objects``)."""
+        """Return what stands for an object of a namespace.
+
+        The stream has made it, or found it, already (see ``objects``).
+        """
         return pid
 
     modules: Any = frozenset()
 
 
 def loads_rich(data: Any, buffers: Any = None) -> Any:
-    """Unpickle what may hold functions, classes or instances of the user's; ``buffers`` came beside it (PEP 574)."""
+    """Unpickle what may hold functions, classes or instances of the user's.
+
+    ``buffers`` came beside it (PEP 574).
+    """
     unpickler = RichUnpickler(io.BytesIO(data), buffers=buffers)
     unpickler.modules = set()
     try:
@@ -112,7 +135,10 @@ own_reducers: Dict[Any, Any] = {}
 
 
 def _learn_reducers() -> None:
-    """Modules have been imported since the last result: let a few classes of theirs be pickled in the form that every version reads."""
+    """Modules have been imported since the last result.
+
+    Let a few classes of theirs be pickled in the form that every version reads.
+    """
     global _modules_seen  # twice does no harm
     _modules_seen = len(sys.modules)
     if "numpy" in sys.modules or "statistics" in sys.modules or "torch" in sys.modules:
@@ -132,8 +158,10 @@ def dumps_result(value: Any, by_value: bool, raws: Any = None) -> bytes:
 
     Args:
         value: what the function returned.
-        by_value: True if code may travel back as it is, that is, if both interpreters have the same magic number; else as source.
-        raws: a list that takes the large buffers (PEP 574) as contiguous views of bytes; None leaves them in the pickle.
+        by_value: True if code may travel back as it is, that is, if both interpreters have the same
+            magic number; else as source.
+        raws: a list that takes the large buffers (PEP 574) as contiguous views of bytes; None
+            leaves them in the pickle.
 
     Raises:
         Exception: whatever the value's own reduction raises.
@@ -186,7 +214,10 @@ def _taker(raws: Any) -> Any:
 
 
 def text_of(value: Any) -> str:
-    """Return ``str(value)`` as an exact ``str``: a subclass could not be read by the host, which does not have the class."""
+    """Return ``str(value)`` as an exact ``str``.
+
+    A subclass could not be read by the host, which does not have the class.
+    """
     try:
         return str.__str__(str(value))
     except Exception as error:  # noqa: BLE001 - __str__ is the user's code
@@ -202,10 +233,13 @@ def repr_of(value: Any) -> str:
 
 
 def dumps_error(error: BaseException, by_value: bool) -> bytes:
-    """Pickle an exception so that the host can rebuild it, or at least say what it was. Never raises an ordinary exception.
+    """Pickle an exception so that the host can rebuild it, or at least say what it was.
 
-    Returns bytes of a tuple: (qualified type name, message, formatted traceback, pickled exception or None, pickled parts or None); the
-    parts (see ``raised``) serve exceptions that pickle does not rebuild, or not as they were.
+    Never raises an ordinary exception.
+
+    Returns bytes of a tuple: (qualified type name, message, formatted traceback, pickled exception
+    or None, pickled parts or None); the parts (see ``raised``) serve exceptions that pickle does
+    not rebuild, or not as they were.
     """
     kind = type(error)
     name = vars(type)["__name__"].__get__(kind)
@@ -214,23 +248,34 @@ def dumps_error(error: BaseException, by_value: bool) -> bytes:
             from . import missing_names
 
             missing_names.name_places(error)
-        name = str.__str__(kind.__qualname__ if kind.__module__ in (None, "builtins") else "%s.%s" % (kind.__module__, kind.__qualname__))
+        name = str.__str__(
+            kind.__qualname__
+            if kind.__module__ in (None, "builtins")
+            else "%s.%s" % (kind.__module__, kind.__qualname__)
+        )
     except Exception:  # noqa: BLE001 - its class may hide its attributes
         pass
     try:
         message = text_of(error)
-    except BaseException as second:  # noqa: BLE001 - SystemExit, or an alarm that has come in between
+    except BaseException as second:  # noqa: BLE001
+        # SystemExit, or an alarm that has come in between
         message = "<its __str__ raised %s>" % type(second).__name__
     try:
         import traceback  # only when something failed: it costs 4 ms of a start
 
         lines = "".join(traceback.format_exception(kind, error, trim(error.__traceback__)))
-    except BaseException as second:  # noqa: BLE001 - so is __repr__; a recursion limit may be near, or no descriptor left to import with
-        lines = "%s: %s\n(the traceback could not be formatted: %s)\n" % (name, message, type(second).__name__)
+    except BaseException as second:  # noqa: BLE001
+        # so is __repr__; a recursion limit may be near, or no descriptor left to import with
+        lines = "%s: %s\n(the traceback could not be formatted: %s)\n" % (
+            name,
+            message,
+            type(second).__name__,
+        )
     whole = parts = None
     try:
         whole = dumps_result(error, by_value)
-    except BaseException:  # noqa: BLE001 - the user's __reduce__; the parts below and the text remain
+    except BaseException:  # noqa: BLE001
+        # the user's __reduce__; the parts below and the text remain
         pass
     try:
         if whole is None or not _is_plain(error):
@@ -243,7 +288,10 @@ def dumps_error(error: BaseException, by_value: bool) -> bytes:
 
 
 def _is_plain(error: BaseException) -> bool:
-    """Tell whether pickle rebuilds an exception as it was: its class makes, fills and reduces its instances as a builtin one does."""
+    """Tell whether pickle rebuilds an exception as it was.
+
+    Its class makes, fills and reduces its instances as a builtin one does.
+    """
     kind = type(error)
     for base in kind.__mro__:
         names = vars(base)
@@ -255,7 +303,18 @@ def _is_plain(error: BaseException) -> bool:
 
 
 _OWN_WAYS = frozenset(
-    ("__init__", "__new__", "__setattr__", "__getattribute__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__slots__", "args")
+    (
+        "__init__",
+        "__new__",
+        "__setattr__",
+        "__getattribute__",
+        "__reduce__",
+        "__reduce_ex__",
+        "__getstate__",
+        "__setstate__",
+        "__slots__",
+        "args",
+    )
 )
 
 

@@ -29,8 +29,9 @@ class Channel:
         self.inbox = inbox
         self.bulk = bulk
         self.results = results
-        # Guarantee: a task that has closed our descriptors and opened files does not find frames in its files. A number that far up is not given
-        # to anybody else; where there is no such, the pipe is looked at before every frame.
+        # Guarantee: a task that has closed our descriptors and opened files does not find frames in
+        # its files. A number that far up is not given to anybody else; where there is no such, the
+        # pipe is looked at before every frame.
         self._identity = os.fstat(results).st_ino if 0 <= results < HIGH else 0
         self.nonce = 0
         # Whether code may travel as bytecode: both interpreters have the same magic number.
@@ -38,7 +39,8 @@ class Channel:
         self._buffer = b""
         #: Changes with every frame that is sent, whichever thread sends it.
         self.sent = 0
-        # Guards the results pipe: a frame larger than PIPE_BUF takes several writes. User code never runs while it is held.
+        # Guards the results pipe: a frame larger than PIPE_BUF takes several writes. User code
+        # never runs while it is held.
         self._lock = allocate_lock()
 
     def read_record(self) -> Tuple[int, int, Any]:
@@ -53,8 +55,9 @@ class Channel:
         except OSError as error:
             raise ChannelLost(str(error)) from error
 
-    # Guarantee: a task that has made our pipes non-blocking (the flag belongs to the open file, a command that it has started can
-    # do that as well) harms no later call. Who meets it makes the pipe block again.
+    # Guarantee: a task that has made our pipes non-blocking (the flag belongs to the open file, a
+    # command that it has started can do that as well) harms no later call. Who meets it makes the
+    # pipe block again.
 
     def _read_bulk(self, count: int) -> bytes:
         while True:
@@ -97,7 +100,9 @@ class Channel:
         try:
             target = bytearray(count)
         except MemoryError:
-            raise ChannelLost("a record of %d bytes does not fit into the memory of this process" % count) from None
+            raise ChannelLost(
+                "a record of %d bytes does not fit into the memory of this process" % count
+            ) from None
         view = memoryview(target)
         view[: len(have)] = have
         done = len(have)
@@ -110,10 +115,12 @@ class Channel:
         return target
 
     def send(self, kind: int, item: int, payload: Any = b"", duration: int = 0) -> None:
-        """Write one result frame. Blocks while the pipe is full; raises ChannelLost when there is no way to the host any more.
+        """Write one result frame.
 
-        Order: the frame is in the pipe, which outlives this process, before the caller goes on. That is what makes a finished result
-        safe from the next task's crash.
+        Blocks while the pipe is full; raises ChannelLost when there is no way to the host any more.
+
+        Order: the frame is in the pipe, which outlives this process, before the caller goes on.
+        That is what makes a finished result safe from the next task's crash.
 
         Args:
             kind: of the frame.
@@ -123,7 +130,8 @@ class Channel:
         """
         pieces = payload if type(payload) is list else None
         length = len(payload) if pieces is None else sum(map(len, pieces))
-        # Guarantee: the pid is asked anew, so that a child that a task forked cannot pass for this worker.
+        # Guarantee: the pid is asked anew, so that a child that a task forked cannot pass for this
+        # worker.
         self.sent += 1
         head = wire.RESULT.pack(length, self.nonce, os.getpid(), kind, duration, item)
         try:

@@ -1,13 +1,15 @@
-"""Annotations in the syntax of a function: when they are evaluated, and which free variables it has.
+"""Annotations in the syntax of a function.
+
+When they are evaluated, and which free variables it has.
 
 From Python 3.14 on, annotations are evaluated when they are asked for (PEP 649), so they may name
 what is defined later, or only for type checkers. An older Python would raise NameError. Likewise
 ``int | None``, which raises TypeError before Python 3.10.
 
-``def f(): x: T = 1`` in another function has the free variable ``T`` until Python 3.13 and none from
-3.14 on; with ``from __future__ import annotations`` so has ``def f(): def g(x: T): ...`` until 3.9.
-A function that travels has to have those of the Python that it comes from, for its cells. Works on
-a tree that belongs to the caller; keeps no state.
+``def f(): x: T = 1`` in another function has the free variable ``T`` until Python 3.13 and none
+from 3.14 on; with ``from __future__ import annotations`` so has ``def f(): def g(x: T): ...`` until
+3.9. A function that travels has to have those of the Python that it comes from, for its cells.
+Works on a tree that belongs to the caller; keeps no state.
 """
 
 from __future__ import annotations
@@ -162,7 +164,9 @@ def _is_late(annotation: Any, line: int, missing: Any, scopes: List[_Scope]) -> 
             return True
     # ``int | None`` is no type before Python 3.10, ``list[int]`` none before 3.9. Of these names
     # dataclasses understand the values better than texts.
-    if any(getattr(node, "id", getattr(node, "attr", "")) in ("ClassVar", "InitVar") for node in nodes):
+    if any(
+        getattr(node, "id", getattr(node, "attr", "")) in ("ClassVar", "InitVar") for node in nodes
+    ):
         return False
     return any(_is_young(node) for node in nodes)
 

@@ -1,10 +1,15 @@
-"""Classes from another Python, the receiving half: made anew where their parts are generated or differ by version.
+"""Classes from another Python, the receiving half.
 
-Ordinary classes are made as cloudpickle makes them: an empty class first, then its attributes, so that methods may refer to it. What
-``dataclasses``, ``collections``, ``enum`` and ``typing`` generate has no source and is not the same in two versions; it is not sent, and
-is generated here by this Python's own modules. The sending half is ``code_sources.py``. Entered by any thread that unpickles.
+Made anew where their parts are generated or differ by version.
 
-Invariant: a class is changed only in a process that received it. The one where it was written keeps it as it is, whatever comes back.
+Ordinary classes are made as cloudpickle makes them: an empty class first, then its attributes, so
+that methods may refer to it. What ``dataclasses``, ``collections``, ``enum`` and ``typing``
+generate has no source and is not the same in two versions; it is not sent, and is generated here by
+this Python's own modules. The sending half is ``code_sources.py``. Entered by any thread that
+unpickles.
+
+Invariant: a class is changed only in a process that received it. The one where it was written keeps
+it as it is, whatever comes back.
 """
 
 from __future__ import annotations
@@ -33,7 +38,9 @@ def _received(cls: Any, tracker: str) -> Any:
     return cloudpickle_module()._lookup_class_or_track(tracker, cls)
 
 
-def make_class(meta: Any, name: str, bases: Tuple[Any, ...], namespace: Dict[str, Any], tracker: str) -> Any:
+def make_class(
+    meta: Any, name: str, bases: Tuple[Any, ...], namespace: Dict[str, Any], tracker: str
+) -> Any:
     """Return the class of that number, made with few attributes if it is new here.
 
     Args:
@@ -58,7 +65,9 @@ def make_class(meta: Any, name: str, bases: Tuple[Any, ...], namespace: Dict[str
         if meta in _RECEIVED:
             made = _make_silently(meta, name, bases, resolved, keys)
         else:
-            made = types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(keys))
+            made = types.new_class(
+                name, bases, {"metaclass": meta}, lambda space: space.update(keys)
+            )
     finally:
         for base, hook in hooks:
             type.__setattr__(base, "__init_subclass__", hook)
@@ -68,17 +77,26 @@ def make_class(meta: Any, name: str, bases: Tuple[Any, ...], namespace: Dict[str
 def _hooks_of(bases: Sequence[Any]) -> List[Tuple[Any, Any]]:
     """Return (class, ``__init_subclass__``) of the received classes among bases and theirs.
 
-    The hook has run where the class was written, with arguments that are known there only; what it has set comes with the attributes.
+    The hook has run where the class was written, with arguments that are known there only; what it
+    has set comes with the attributes.
     """
     lines = [base.__mro__ for base in bases if isinstance(base, type)]
-    every = {base: None for line in lines for base in line if base in _RECEIVED and "__init_subclass__" in vars(base)}
+    every = {
+        base: None
+        for line in lines
+        for base in line
+        if base in _RECEIVED and "__init_subclass__" in vars(base)
+    }
     return [(base, vars(base)["__init_subclass__"]) for base in every]
 
 
-def _make_silently(meta: Any, name: str, bases: Tuple[Any, ...], resolved: Tuple[Any, ...], keys: Dict[str, Any]) -> Any:
+def _make_silently(
+    meta: Any, name: str, bases: Tuple[Any, ...], resolved: Tuple[Any, ...], keys: Dict[str, Any]
+) -> Any:
     """Return a new class of a received metaclass, whose ``__new__`` and ``__init__`` have run where the class was written.
 
-    What they set comes with the attributes, and what they register (in a list, in a counter) comes with that object.
+    What they set comes with the attributes, and what they register (in a list, in a counter) comes
+    with that object.
     """
     native = next(kind for kind in meta.__mro__ if kind not in _RECEIVED)
     space = dict(native.__prepare__(name, resolved))
@@ -102,7 +120,11 @@ def set_class(cls: Any, state: Tuple[Any, ...]) -> None:
 
     members, dataclass = state
     fields = {} if dataclass is None else dataclass[1]
-    slots = {name: vars(cls)[name] for name in fields if type(vars(cls).get(name)).__name__ == "member_descriptor"}
+    slots = {
+        name: vars(cls)[name]
+        for name in fields
+        if type(vars(cls).get(name)).__name__ == "member_descriptor"
+    }
     cloudpickle_module()._class_setstate(cls, (dict(members), {}))
     if dataclass is not None:
         _generate_dataclass(cls, dataclass[0], fields, slots)
@@ -119,13 +141,17 @@ def _complete_protocol(cls: Any) -> None:
         return
     cls.__protocol_attrs__ = find(cls)
     if vars(cls).get("_is_runtime_protocol"):
-        cls.__non_callable_proto_members__ = {name for name in cls.__protocol_attrs__ if not callable(getattr(cls, name, None))}
+        cls.__non_callable_proto_members__ = {
+            name for name in cls.__protocol_attrs__ if not callable(getattr(cls, name, None))
+        }
 
 
 # --- dataclasses
 
 
-def _generate_dataclass(cls: Any, parameters: Dict[str, Any], fields: Dict[str, Any], slots: Dict[str, Any]) -> None:
+def _generate_dataclass(
+    cls: Any, parameters: Dict[str, Any], fields: Dict[str, Any], slots: Dict[str, Any]
+) -> None:
     import dataclasses
     import typing
 
@@ -136,16 +162,29 @@ def _generate_dataclass(cls: Any, parameters: Dict[str, Any], fields: Dict[str, 
         return  # it came again, perhaps with other attributes; what was generated stands
     options_known = dataclasses.field.__kwdefaults__ or {}
     makers = dataclasses.dataclass.__kwdefaults__ or {}
-    own = cls.__annotations__ if sys.version_info >= (3, 14) else vars(cls).get("__annotations__", {})
-    # Kinds of fields are told by annotations, and strings among them by looking into a module that may not be here.
+    own = (
+        cls.__annotations__ if sys.version_info >= (3, 14) else vars(cls).get("__annotations__", {})
+    )
+    # Kinds of fields are told by annotations, and strings among them by looking into a module that
+    # may not be here.
     kinds = {"field": object, "class variable": typing.ClassVar, "init-only": dataclasses.InitVar}
     cls.__annotations__ = {name: kinds[kind] for name, (kind, _options) in fields.items()}
     for name, (_kind, options) in fields.items():
-        setattr(cls, name, dataclasses.field(**{key: value for key, value in options.items() if key in options_known}))
+        setattr(
+            cls,
+            name,
+            dataclasses.field(
+                **{key: value for key, value in options.items() if key in options_known}
+            ),
+        )
     keywords = {name for name, (_kind, options) in fields.items() if options.get("kw_only") is True}
     late = bool(keywords) and "kw_only" not in options_known
     try:
-        known = {key: value for key, value in parameters.items() if key in makers and key not in ("slots", "weakref_slot")}
+        known = {
+            key: value
+            for key, value in parameters.items()
+            if key in makers and key not in ("slots", "weakref_slot")
+        }
         known["kw_only"] = False
         if late:
             known["init"] = False
@@ -172,16 +211,24 @@ def _keyword_init(cls: Any, keywords: Any) -> Callable[..., None]:
     missing = dataclasses.MISSING
     initvar = dataclasses._FIELD_INITVAR  # type: ignore[attr-defined]
     classvar = dataclasses._FIELD_CLASSVAR  # type: ignore[attr-defined]
-    every = [field for field in cls.__dataclass_fields__.values() if field._field_type is not classvar]
+    every = [
+        field for field in cls.__dataclass_fields__.values() if field._field_type is not classvar
+    ]
     positional = [field for field in every if field.init and field.name not in keywords]
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is one
         if len(args) > len(positional):
-            raise TypeError("%s() takes %d positional arguments, %d were given" % (cls.__name__, len(positional), len(args)))
-        given = {field.name: value for field, value in zip(positional, args)}  # noqa: B905 - no strict before 3.10
+            raise TypeError(
+                "%s() takes %d positional arguments, %d were given"
+                % (cls.__name__, len(positional), len(args))
+            )
+        # no strict before 3.10
+        given = {field.name: value for field, value in zip(positional, args)}
         for name, value in kwargs.items():
             if name in given or not any(field.name == name and field.init for field in every):
-                raise TypeError("%s() got an unexpected or repeated argument %r" % (cls.__name__, name))
+                raise TypeError(
+                    "%s() got an unexpected or repeated argument %r" % (cls.__name__, name)
+                )
             given[name] = value
         later = []
         for field in every:
@@ -216,14 +263,16 @@ def _get_fields(self: Any) -> List[Any]:
 def _set_fields(self: Any, state: Sequence[Any]) -> None:
     import dataclasses
 
-    for field, value in zip(dataclasses.fields(self), state):  # noqa: B905 - no strict before 3.10
+    for field, value in zip(dataclasses.fields(self), state):
         object.__setattr__(self, field.name, value)
 
 
 # --- tuples, dictionaries, enumerations
 
 
-def make_namedtuple(name: str, fields: Tuple[str, ...], defaults: Tuple[Any, ...], module: Any, tracker: str) -> Any:
+def make_namedtuple(
+    name: str, fields: Tuple[str, ...], defaults: Tuple[Any, ...], module: Any, tracker: str
+) -> Any:
     """Return the class of that number: a namedtuple."""
     found = _known(tracker)
     if found is not None:
@@ -260,7 +309,13 @@ def set_typed_dict(cls: Any, members: Dict[str, Any]) -> None:
 
 
 def make_enum(
-    meta: Any, name: str, bases: Tuple[Any, ...], namespace: Dict[str, Any], members: Sequence[Tuple[str, Any]], boundary: Optional[str], tracker: str
+    meta: Any,
+    name: str,
+    bases: Tuple[Any, ...],
+    namespace: Dict[str, Any],
+    members: Sequence[Tuple[str, Any]],
+    boundary: Optional[str],
+    tracker: str,
 ) -> Any:
     """Return the class of that number: an enumeration with its members, aliases too.
 
@@ -306,13 +361,17 @@ def enum_base(name: str) -> Any:
 
     found = getattr(enum, name, None)
     if found is None and name == "StrEnum":
-        found = _LATE.get(name) or _LATE.setdefault(name, enum.EnumMeta("StrEnum", (str, enum.Enum), _str_enum_space()))
+        found = _LATE.get(name) or _LATE.setdefault(
+            name, enum.EnumMeta("StrEnum", (str, enum.Enum), _str_enum_space())
+        )
     if found is None and name == "ReprEnum":
         found = enum.Enum
     if found is None and name == "EnumType":
         found = enum.EnumMeta
     if found is None:
-        raise AttributeError("module 'enum' of Python %s has no %r" % (sys.version.split()[0], name))
+        raise AttributeError(
+            "module 'enum' of Python %s has no %r" % (sys.version.split()[0], name)
+        )
     return found
 
 

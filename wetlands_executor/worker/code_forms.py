@@ -39,7 +39,12 @@ def reduce_form(obj: Any) -> Any:
     if name == "ForwardRef":
         is_class = bool(getattr(obj, "__forward_is_class__", False))
         module = getattr(obj, "__forward_module__", None)
-        return make_forward_ref, (obj.__forward_arg__, bool(obj.__forward_is_argument__), module, is_class)
+        return make_forward_ref, (
+            obj.__forward_arg__,
+            bool(obj.__forward_is_argument__),
+            module,
+            is_class,
+        )
     if name in _PARAMETERS:
         return None if _is_importable(obj) else _reduce_parameter(obj)
     if name == "TypeAliasType":
@@ -72,7 +77,8 @@ def _reduce_parameter(obj: Any) -> Any:
     for option, attribute in _OPTIONS:
         try:
             value = getattr(obj, attribute, None)
-        except Exception:  # noqa: BLE001 - user code: a bound of ``def f[T: Later]`` is evaluated when it is asked for
+        except Exception:  # noqa: BLE001
+            # user code: a bound of ``def f[T: Later]`` is evaluated when it is asked for
             value = None
         if value is None or value is False or _is_no_default(value):
             continue
@@ -83,7 +89,10 @@ def _reduce_parameter(obj: Any) -> Any:
 
 
 def _unrolled(value: Any, alias: Any) -> Any:
-    """Return the value of an alias with names in place of itself: ``type Json = str | list[Json]``."""
+    """Return the value of an alias with names in place of itself.
+
+    ``type Json = str | list[Json]``.
+    """
     import typing
 
     origin: Any = getattr(value, "__origin__", None)
@@ -92,11 +101,15 @@ def _unrolled(value: Any, alias: Any) -> Any:
         return typing.ForwardRef(named.__name__)
     args = _args_of(value)
     parts = tuple(_unrolled(each, alias) for each in args)
-    if all(new is old for new, old in zip(parts, args)):  # noqa: B905 - no strict before 3.10
+    if all(new is old for new, old in zip(parts, args)):
         return value
     if hasattr(value, "copy_with"):
         return value.copy_with(parts)
-    return (code_portable.make_union(parts) if origin is None or origin is typing.Union else code_portable.make_alias(origin, parts))
+    return (
+        code_portable.make_union(parts)
+        if origin is None or origin is typing.Union
+        else code_portable.make_alias(origin, parts)
+    )
 
 
 def _args_of(value: Any) -> Tuple[Any, ...]:
@@ -153,8 +166,13 @@ def make_union_type() -> Any:
     return typing.Union
 
 
-def make_parameter(kind: str, name: str, constraints: Tuple[Any, ...], options: Dict[str, Any], tracker: str) -> Any:
-    """Return the type variable of that number; older versions have fewer kinds and fewer options."""
+def make_parameter(
+    kind: str, name: str, constraints: Tuple[Any, ...], options: Dict[str, Any], tracker: str
+) -> Any:
+    """Return the type variable of that number.
+
+    Older versions have fewer kinds and fewer options.
+    """
     from .calls import cloudpickle_module
 
     cloudpickle = cloudpickle_module()
@@ -199,7 +217,9 @@ class AbsentForm:
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
         """Refuse. It exists because ``typing`` takes only callables for types."""
-        raise TypeError("typing.%s does not exist in Python %s" % (self._name, sys.version.split()[0]))
+        raise TypeError(
+            "typing.%s does not exist in Python %s" % (self._name, sys.version.split()[0])
+        )
 
     def __repr__(self) -> str:
         return "typing.%s" % self._name
@@ -282,7 +302,10 @@ def _filled(args: Tuple[Any, ...], given: Tuple[Any, ...]) -> List[Any]:
     """Return arguments whose gaps are filled with the first of those that are given."""
     gaps = sum(each is SLOT for each in args)
     if len(given) < gaps:
-        raise TypeError("missing positional arguments in 'partial' call; expected at least %d, got %d" % (gaps, len(given)))
+        raise TypeError(
+            "missing positional arguments in 'partial' call; expected at least %d, "
+            "got %d" % (gaps, len(given))
+        )
     rest = iter(given)
     return [next(rest) if each is SLOT else each for each in args] + list(rest)
 

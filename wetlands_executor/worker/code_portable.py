@@ -1,12 +1,17 @@
-"""Code from another Python, the receiving half: source back to the code object that is meant, and values that this Python spells otherwise.
+"""Code from another Python, the receiving half.
 
-Bytecode is valid for one implementation and magic number only. Between two that differ, a code object travels as the source of the
-top-level statement in which it stands (``code_sources.py`` cuts it out and verifies that it is the code that runs), and is compiled here. The
-statement keeps its place in the file by empty lines before it, so that names, lines and private names are those of the original; the code
-object that is meant is found by name, first line and free variables, and by its place among the lambdas of that line.
+Source back to the code object that is meant, and values that this Python spells otherwise.
 
-Used on both sides: the host imports it as ``wetlands_executor.worker.code_portable``, the worker as ``_wetlands_worker.code_portable``. What is
-called by a pickle stream has to keep its name. Entered by any thread that unpickles; the tables below only grow, by single operations.
+Bytecode is valid for one implementation and magic number only. Between two that differ, a code
+object travels as the source of the top-level statement in which it stands (``code_sources.py`` cuts
+it out and verifies that it is the code that runs), and is compiled here. The statement keeps its
+place in the file by empty lines before it, so that names, lines and private names are those of the
+original; the code object that is meant is found by name, first line and free variables, and by its
+place among the lambdas of that line.
+
+Used on both sides: the host imports it as ``wetlands_executor.worker.code_portable``, the worker as
+``_wetlands_worker.code_portable``. What is called by a pickle stream has to keep its name. Entered
+by any thread that unpickles; the tables below only grow, by single operations.
 """
 
 from __future__ import annotations
@@ -21,16 +26,27 @@ if TYPE_CHECKING:
     from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
-TOP_LEVEL_AWAIT = 0x2000  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT; notebooks have ``await`` outside functions
-# Guards the trees of all units while a node is moved for a moment; only the compiler runs meanwhile.
+# ast.PyCF_ALLOW_TOP_LEVEL_AWAIT; notebooks have ``await`` outside functions
+TOP_LEVEL_AWAIT = 0x2000
+# Guards the trees of all units while a node is moved for a moment; only the compiler runs
+# meanwhile.
 _marking = allocate_lock()
 
 #: (file name, first line, text, features) -> the compiled statement
 _UNITS: Dict[Tuple[Any, ...], Unit] = {}
-#: id of a code object -> the statement that it was compiled from here (which keeps the object and so its id)
+#: id of a code object -> the statement that it was compiled from here (which keeps the object and
+#: so its id)
 ORIGINS: Dict[int, Unit] = {}
 #: Names under which too much else is compiled for lines to be kept for tracebacks.
-_COMMON = ("<string>", "<stdin>", "<unknown>", "<>", "<timed exec>", "<timed eval>", "<magic-timeit>")
+_COMMON = (
+    "<string>",
+    "<stdin>",
+    "<unknown>",
+    "<>",
+    "<timed exec>",
+    "<timed eval>",
+    "<magic-timeit>",
+)
 
 
 class Unit:
@@ -41,14 +57,32 @@ class Unit:
         text: its lines, whole.
         first: number of its first line.
         features: names of the optional ``__future__`` features that were in force.
-        missing: global names that only annotations have, and that do not exist where it comes from. None: it comes from a Python that
-            evaluates annotations when this one does.
+        missing: global names that only annotations have, and that do not exist where it comes from.
+            None: it comes from a Python that evaluates annotations when this one does.
     """
 
-    __slots__ = ("_adapted", "_counts", "_flags", "_marks", "_tree", "codes", "features", "filename", "first", "last", "missing", "text")
+    __slots__ = (
+        "_adapted",
+        "_counts",
+        "_flags",
+        "_marks",
+        "_tree",
+        "codes",
+        "features",
+        "filename",
+        "first",
+        "last",
+        "missing",
+        "text",
+    )
 
     def __init__(
-        self, filename: str, first: int, text: str, features: Tuple[str, ...], missing: Optional[Tuple[str, ...]] = None
+        self,
+        filename: str,
+        first: int,
+        text: str,
+        features: Tuple[str, ...],
+        missing: Optional[Tuple[str, ...]] = None,
     ) -> None:
         self.filename = filename
         self.first = first
@@ -82,29 +116,46 @@ class Unit:
             code_annotations.delay(tree, source, self.missing)
         return tree
 
-    def find(self, name: str, line: int, freevars: Tuple[str, ...], ordinal: int) -> Optional[CodeType]:
+    def find(
+        self, name: str, line: int, freevars: Tuple[str, ...], ordinal: int
+    ) -> Optional[CodeType]:
         """Return the code object of the ``ordinal``-th function of that name that begins in that line, or None."""
-        found = [c for c in self.codes if c.co_name == name and c.co_firstlineno == line and c.co_freevars == freevars]
+        found = [
+            c
+            for c in self.codes
+            if c.co_name == name and c.co_firstlineno == line and c.co_freevars == freevars
+        ]
         if not found:
             return None
-        # Several lambdas in one line. Their order among the constants differs between versions, and some merge equal ones; their order in
-        # the syntax does not change.
+        # Several lambdas in one line. Their order among the constants differs between versions, and
+        # some merge equal ones; their order in the syntax does not change.
         if all(same_shape(found[0], each) for each in found[1:]):
             return found[0]
         marked = self._marked(name, line, ordinal)
-        return next((code for code in found if marked is not None and same_shape(code, marked)), None)
+        return next(
+            (code for code in found if marked is not None and same_shape(code, marked)), None
+        )
 
-    def adapt(self, name: str, line: int, freevars: Tuple[str, ...], ordinal: int) -> Optional[CodeType]:
-        """Return the code of a function that has other free variables in this version; None if that is not due to annotations.
+    def adapt(
+        self, name: str, line: int, freevars: Tuple[str, ...], ordinal: int
+    ) -> Optional[CodeType]:
+        """Return the code of a function that has other free variables in this version.
 
-        Whether the names in an annotation that is never evaluated are variables of the function differs between versions.
+        None if that is not due to annotations.
+
+        Whether the names in an annotation that is never evaluated are variables of the function
+        differs between versions.
         """
         key = (name, line, freevars, ordinal)
         if key not in self._adapted:
             from . import code_annotations
 
             tree = self._fresh()
-            nodes = [node for node in _functions(tree) if getattr(node, "name", "<lambda>") == name and _head(node).lineno == line]
+            nodes = [
+                node
+                for node in _functions(tree)
+                if getattr(node, "name", "<lambda>") == name and _head(node).lineno == line
+            ]
             if ordinal >= len(nodes):
                 return None
             late = "annotations" in self.features
@@ -112,7 +163,11 @@ class Unit:
             code_annotations.refer_to(nodes[ordinal], freevars)
             flags = self._flags & ~flags_of(("annotations",)) if late else self._flags
             codes = list(walk(compile_quietly(tree, self.filename, flags)))
-            found = [c for c in codes if c.co_name == name and c.co_firstlineno == line and c.co_freevars == freevars]
+            found = [
+                c
+                for c in codes
+                if c.co_name == name and c.co_firstlineno == line and c.co_freevars == freevars
+            ]
             self._adapted[key] = found[0] if len(found) == 1 else None
         return self._adapted[key]  # type: ignore[no-any-return]
 
@@ -135,25 +190,37 @@ class Unit:
         return tree
 
     def _marked(self, name: str, line: int, ordinal: int) -> Any:
-        """Return what a function's syntax alone compiles to: it is moved to lines of its own for that."""
+        """Return what a function's syntax alone compiles to.
+
+        It is moved to lines of its own for that.
+        """
         key = (name, line, ordinal)
         with _marking:
             if key not in self._marks:
                 tree = self._parsed()
-                nodes = [node for node in _functions(tree) if getattr(node, "name", "<lambda>") == name and _head(node).lineno == line]
+                nodes = [
+                    node
+                    for node in _functions(tree)
+                    if getattr(node, "name", "<lambda>") == name and _head(node).lineno == line
+                ]
                 if ordinal >= len(nodes):
                     return None
                 _shift(nodes[ordinal], self.last)
                 try:
                     codes = walk(compile_quietly(tree, self.filename, self._flags))
-                    self._marks[key] = next((code for code in codes if code.co_firstlineno == line + self.last), None)
+                    self._marks[key] = next(
+                        (code for code in codes if code.co_firstlineno == line + self.last), None
+                    )
                 finally:
                     _shift(nodes[ordinal], -self.last)
             return self._marks[key]
 
 
 def _shift(node: Any, lines: int) -> None:
-    """Move a node with all that is in it: in some versions instructions depend on what stands in one line."""
+    """Move a node with all that is in it.
+
+    In some versions instructions depend on what stands in one line.
+    """
     import ast
 
     found: Any = ast.walk(node)
@@ -190,8 +257,10 @@ def same_shape(a: CodeType, b: CodeType) -> bool:
     """Return True if two code objects do the same, wherever they stand."""
     return (
         a.co_code == b.co_code
-        and (a.co_names, a.co_varnames, a.co_freevars, a.co_cellvars) == (b.co_names, b.co_varnames, b.co_freevars, b.co_cellvars)
-        and (a.co_argcount, a.co_posonlyargcount, a.co_kwonlyargcount) == (b.co_argcount, b.co_posonlyargcount, b.co_kwonlyargcount)
+        and (a.co_names, a.co_varnames, a.co_freevars, a.co_cellvars)
+        == (b.co_names, b.co_varnames, b.co_freevars, b.co_cellvars)
+        and (a.co_argcount, a.co_posonlyargcount, a.co_kwonlyargcount)
+        == (b.co_argcount, b.co_posonlyargcount, b.co_kwonlyargcount)
         and (a.co_name, a.co_flags, len(a.co_consts)) == (b.co_name, b.co_flags, len(b.co_consts))
         and all(map(_same_constant, a.co_consts, b.co_consts))
     )
@@ -202,7 +271,8 @@ def _same_constant(x: Any, y: Any) -> bool:
         return False
     if isinstance(x, type(walk.__code__)):
         return same_shape(x, y)
-    return bool(x == y) and (isinstance(x, frozenset) or repr(x) == repr(y))  # 0.0 == -0.0, (1,) == (True,)
+    # 0.0 == -0.0, (1,) == (True,)
+    return bool(x == y) and (isinstance(x, frozenset) or repr(x) == repr(y))
 
 
 def flags_of(features: Sequence[str]) -> int:
@@ -226,7 +296,11 @@ def compile_quietly(source: Any, filename: str, flags: int) -> Any:
 
 
 def unit_of(
-    filename: str, first: int, text: str, features: Tuple[str, ...], missing: Optional[Tuple[str, ...]] = None
+    filename: str,
+    first: int,
+    text: str,
+    features: Tuple[str, ...],
+    missing: Optional[Tuple[str, ...]] = None,
 ) -> Unit:
     """Return the compiled statement; compiled once per process. Raises SyntaxError."""
     key = (filename, first, text, features, missing)
@@ -268,20 +342,29 @@ def rebuild_code(
     Raises:
         PicklingError: the source is none for this Python.
     """
-    # From Python 3.14 on annotations are evaluated late, or never: what they name need not exist when the function is made.
-    # Before 3.10, one that is a union cannot be evaluated at all.
+    # From Python 3.14 on annotations are evaluated late, or never: what they name need not exist
+    # when the function is made. Before 3.10, one that is a union cannot be evaluated at all.
     newer = _minor(theirs) >= 14 if sys.version_info >= (3, 10) else _minor(theirs) >= 9
     late = sys.version_info < (3, 14) and newer and "annotations" not in features
     try:
         unit = unit_of(filename, first, text, features, missing if late else None)
     except (SyntaxError, ValueError) as error:
         raise refusal(
-            name, theirs, "its source (%s, line %d) is no Python %s: %s" % (filename, getattr(error, "lineno", 0) or line, _version(), error),
+            name,
+            theirs,
+            "its source (%s, line %d) is no Python %s: %s"
+            % (filename, getattr(error, "lineno", 0) or line, _version(), error),
             "Write it without that syntax, or use an environment whose Python is at least as new",
         ) from None
     code = unit.find(name, line, freevars, ordinal) or unit.adapt(name, line, freevars, ordinal)
     if code is None:
-        raise refusal(name, theirs, "Python %s compiles its source (%s, line %d) to other functions" % (_version(), filename, line), "")
+        raise refusal(
+            name,
+            theirs,
+            "Python %s compiles its source (%s, line %d) to other "
+            "functions" % (_version(), filename, line),
+            "",
+        )
     if ORIGINS.get(id(code)) is None:
         ORIGINS.update((id(each), unit) for each in [code, *walk(code), *unit.codes])
         _show_lines(unit)
@@ -297,8 +380,10 @@ def _minor(version: str) -> int:
 def refusal(name: str, theirs: str, reason: str, remedy: str) -> PicklingError:
     """Return the error for code that came from another Python and cannot be used."""
     return PicklingError(
-        "%s came from Python %s and cannot run in Python %s: %s. %s" % (name, theirs, _version(), reason, (remedy + ". ") if remedy else "")
-        + "Bytecode is never sent from one to the other. Or put the function into a module or file that the other Python can import"
+        "%s came from Python %s and cannot run in Python %s: %s. %s"
+        % (name, theirs, _version(), reason, (remedy + ". ") if remedy else "")
+        + "Bytecode is never sent from one to the other. Or put the function into a module or "
+        "file that the other Python can import"
     )
 
 
@@ -321,7 +406,13 @@ def _show_lines(unit: Unit) -> None:
     linecache.cache[unit.filename] = (sum(map(len, lines)), None, lines, unit.filename)
 
 
-def stdlib_code(module: str, path: Tuple[str, ...], nested: Tuple[str, ...], freevars: Tuple[str, ...], theirs: str) -> CodeType:
+def stdlib_code(
+    module: str,
+    path: Tuple[str, ...],
+    nested: Tuple[str, ...],
+    freevars: Tuple[str, ...],
+    theirs: str,
+) -> CodeType:
     """Return the code of a function within the standard library, this Python's own.
 
     Args:
@@ -340,7 +431,11 @@ def stdlib_code(module: str, path: Tuple[str, ...], nested: Tuple[str, ...], fre
             found = getattr(found, "__func__", found)
         code: Any = found.__code__
         for name in nested:
-            code = next(each for each in code.co_consts if isinstance(each, type(code)) and each.co_name == name)
+            code = next(
+                each
+                for each in code.co_consts
+                if isinstance(each, type(code)) and each.co_name == name
+            )
         if code.co_freevars == freevars:
             return code  # type: ignore[no-any-return]
     except (KeyError, AttributeError, StopIteration):
@@ -360,7 +455,11 @@ def builtin_type(name: str) -> Any:
     """Return a type of the module ``types``, also one that has no name there yet."""
     import types
 
-    early = {"NoneType": type(None), "EllipsisType": type(...), "NotImplementedType": type(NotImplemented)}
+    early = {
+        "NoneType": type(None),
+        "EllipsisType": type(...),
+        "NotImplementedType": type(NotImplemented),
+    }
     found = getattr(types, name, None) or early.get(name)
     if found is None:
         raise PicklingError("types.%s does not exist in Python %s" % (name, _version()))
@@ -392,7 +491,9 @@ def make_alias(origin: Any, args: Tuple[Any, ...]) -> Any:
         return origin[given]
     except TypeError:
         name = origin.__name__
-        spelled = {"deque": "Deque", "defaultdict": "DefaultDict", "Set": "AbstractSet"}.get(name, name[:1].upper() + name[1:])
+        spelled = {"deque": "Deque", "defaultdict": "DefaultDict", "Set": "AbstractSet"}.get(
+            name, name[:1].upper() + name[1:]
+        )
         spelled = "FrozenSet" if name == "frozenset" else "Set" if origin is set else spelled
         generic = getattr(typing, spelled, None)
         return origin if generic is None else generic[given]
@@ -404,7 +505,10 @@ def rebuild_annotations(entries: Sequence[Tuple[str, Any, Optional[bytes]]]) -> 
     Args:
         entries: (name, value or text, pickled value or None).
     """
-    return {name: value if packed is None else _annotation(value, packed) for name, value, packed in entries}
+    return {
+        name: value if packed is None else _annotation(value, packed)
+        for name, value, packed in entries
+    }
 
 
 def _annotation(text: str, packed: bytes) -> Any:
@@ -412,7 +516,8 @@ def _annotation(text: str, packed: bytes) -> Any:
 
     try:
         return calls.loads_rich(packed)
-    except Exception:  # noqa: BLE001 - a class of a module that is not here, a special form that is not there yet: only a remark
+    except Exception:  # noqa: BLE001
+        # a class of a module that is not here, a special form that is not there yet: only a remark
         return text
 
 
@@ -480,4 +585,6 @@ def check_name(module: str, name: str) -> None:
         or (name in ("CodeType", "code") and module in ("types", "builtins"))
         or (name == "_builtin_type" and module.rpartition(".")[2] == "cloudpickle")
     ):
-        raise PicklingError("%s.%s: bytecode of another Python is never accepted, only source" % (module, name))
+        raise PicklingError(
+            "%s.%s: bytecode of another Python is never accepted, only source" % (module, name)
+        )

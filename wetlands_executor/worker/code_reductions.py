@@ -1,8 +1,12 @@
-"""Functions and classes for another Python: what a pickler writes for them when its receiver has another magic number.
+"""Functions and classes for another Python.
 
-Code is reduced to source (``code_sources.py``); what ``dataclasses``, ``collections``, ``enum``, ``typing`` and ``functools`` generate is reduced
-to what it was generated from (``code_classes.py`` and ``code_portable.py`` make it again). Everything else stays with cloudpickle. Used by the host's
-``CallPickler`` and by the worker's pickler (``pickler.py``). Entered by any thread that pickles; keeps no state.
+What a pickler writes for them when its receiver has another magic number.
+
+Code is reduced to source (``code_sources.py``); what ``dataclasses``, ``collections``, ``enum``,
+``typing`` and ``functools`` generate is reduced to what it was generated from (``code_classes.py``
+and ``code_portable.py`` make it again). Everything else stays with cloudpickle. Used by the host's
+``CallPickler`` and by the worker's pickler (``pickler.py``). Entered by any thread that pickles;
+keeps no state.
 """
 
 from __future__ import annotations
@@ -20,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class Cells:
-    """The cells of closures within one stream: functions that share one at home share one again on the other side."""
+    """The cells of closures within one stream.
+
+    Functions that share one at home share one again on the other side.
+    """
 
     __slots__ = ("_known",)
 
@@ -37,7 +44,10 @@ class Cells:
         if fresh is None:
             return None
         # The original is kept beside its stand-in, so that its id stays its own.
-        return tuple(self._known.setdefault(id(cell), (cell, empty))[1] for cell, empty in zip(function.__closure__, fresh))  # noqa: B905
+        return tuple(
+            self._known.setdefault(id(cell), (cell, empty))[1]
+            for cell, empty in zip(function.__closure__, fresh)
+        )
 
 
 class Names:
@@ -46,7 +56,8 @@ class Names:
     Attributes:
         theirs: version of the Python that receives.
         dumps: pickles what names only importable things; raises ``ByValue`` for all else.
-        annotated: (function or class, annotated name, annotation) of what goes by value, for messages.
+        annotated: (function or class, annotated name, annotation) of what goes by value, for
+            messages.
         missing: code -> the global names of annotations in it that do not exist.
     """
 
@@ -84,8 +95,10 @@ def refusal(what: str, names: Names, reason: str, remedy: str) -> PicklingError:
     """Return the error for code that cannot travel."""
     ours = sys.version.split()[0]
     return PicklingError(
-        "%s cannot travel from Python %s to Python %s: bytecode is never sent to another version, and %s. %s, or put it into a module or file "
-        'that the other Python can import (submit("file.py:function", ...)), or use an environment with Python %s'
+        "%s cannot travel from Python %s to Python %s: bytecode is never sent to another version, "
+        "and %s. %s, or put it into a module or file "
+        'that the other Python can import (submit("file.py:function", ...)), or use an '
+        "environment with Python %s"
         % (what, ours, names.theirs, reason, remedy, ".".join(ours.split(".")[:2]))
     )
 
@@ -104,7 +117,10 @@ def reduce_code(code: CodeType, names: Names) -> Any:
 
 
 def _missing_names(function: Any) -> Tuple[str, ...]:
-    """Return the global names of annotations within a function that do not exist: Python 3.14 evaluates those late, or never."""
+    """Return the global names of annotations within a function that do not exist.
+
+    Python 3.14 evaluates those late, or never.
+    """
     import builtins
 
     found: Dict[str, None] = {}
@@ -136,17 +152,39 @@ class _Annotations:
         return code_portable.rebuild_annotations, (self.entries,)
 
 
-_PLAIN_TYPES = (int, str, float, bool, bytes, complex, list, tuple, dict, set, frozenset, object, type(None))
+_PLAIN_TYPES = (
+    int,
+    str,
+    float,
+    bool,
+    bytes,
+    complex,
+    list,
+    tuple,
+    dict,
+    set,
+    frozenset,
+    object,
+    type(None),
+)
 
 
 def keep_file(code: CodeType) -> Any:
-    """Reduce code that travels as it is, with the name of its file: cloudpickle leaves that out from 3.1.3 on, and tracebacks would have no lines."""
+    """Reduce code that travels as it is, with the name of its file.
+
+    Cloudpickle leaves that out from 3.1.3 on, and tracebacks would have no lines.
+    """
     kind, args = calls.cloudpickle_module()._code_reduce(code)
-    return kind, tuple(code.co_filename if type(value) is str and value == "<dynamic-code>" else value for value in args)
+    return kind, tuple(
+        code.co_filename if type(value) is str and value == "<dynamic-code>" else value
+        for value in args
+    )
 
 
 def pack_annotations(found: Any, names: Optional[Names], what: str) -> Any:
-    """Return what travels for annotations: those that the other side may be unable to make go with a text to fall back on.
+    """Return what travels for annotations.
+
+    Those that the other side may be unable to make go with a text to fall back on.
 
     Args:
         found: the annotations by name.
@@ -165,7 +203,8 @@ def pack_annotations(found: Any, names: Optional[Names], what: str) -> Any:
         except ByValue:
             names.annotated.append((what, name, value))
             entries.append((name, value, None))
-        except Exception:  # noqa: BLE001 - user code, or nothing that can be pickled: the text remains
+        except Exception:  # noqa: BLE001
+            # user code, or nothing that can be pickled: the text remains
             entries.append((name, _text(value), None))
     return _Annotations(entries)
 
@@ -174,7 +213,9 @@ def _text(value: Any) -> str:
     return value.__qualname__ if type(value) is type else str(value)
 
 
-def reduce_function(function: Any, names: Names, newargs: Tuple[Any, ...], state: Tuple[Any, Any], what: str) -> Tuple[Any, Any, Any]:
+def reduce_function(
+    function: Any, names: Names, newargs: Tuple[Any, ...], state: Tuple[Any, Any], what: str
+) -> Tuple[Any, Any, Any]:
     """Return (arguments for cloudpickle's ``_make_function``, attributes, slots) of a function that travels.
 
     Args:
@@ -200,15 +241,24 @@ def reduce_function(function: Any, names: Names, newargs: Tuple[Any, ...], state
         slots["_cloudpickle_submodules"] = []
         base = _Globals(function.__globals__["__name__"])
     elif piece.plain is not code:
-        used = {*calls.cloudpickle_module()._extract_code_globals(piece.plain), *names_of_classes(piece.plain)}
-        slots["__globals__"] = {name: value for name, value in slots["__globals__"].items() if name in used}
+        used = {
+            *calls.cloudpickle_module()._extract_code_globals(piece.plain),
+            *names_of_classes(piece.plain),
+        }
+        slots["__globals__"] = {
+            name: value for name, value in slots["__globals__"].items() if name in used
+        }
     return (code, base, *rest), attributes, slots
 
 
 def reduce_value(obj: Any, names: Names) -> Any:
-    """Reduce what exists, or is pickled, differently in other versions; None for everything else."""
+    """Reduce what exists, or is pickled, differently in other versions.
+
+    None for everything else.
+    """
     kind = type(obj)
-    if kind.__module__ == "typing" and kind.__name__ == "Union":  # both ways to write one, since Python 3.14
+    # both ways to write one, since Python 3.14
+    if kind.__module__ == "typing" and kind.__name__ == "Union":
         return code_portable.make_union, (obj.__args__,)
     if kind.__module__ == "types" or kind.__name__ == "_CallableGenericAlias":
         if kind.__name__ == "UnionType":
@@ -221,7 +271,10 @@ def reduce_value(obj: Any, names: Names) -> Any:
 
 
 def reduce_decorated(obj: Any) -> Any:
-    """Reduce what ``functools`` and ``typing`` make and no name leads to; None for everything else. Serves equal versions too."""
+    """Reduce what ``functools`` and ``typing`` make and no name leads to; None for everything else.
+
+    Serves equal versions too.
+    """
     kind = type(obj)
     found = code_forms.reduce_form(obj)
     if found is not None:
@@ -234,7 +287,11 @@ def reduce_decorated(obj: Any) -> Any:
         return code_portable.make_singledispatchmethod, (obj.func, obj.dispatcher)
     if kind.__name__ == "_lru_cache_wrapper":
         parameters = getattr(obj, "cache_parameters", None)
-        options = parameters() if parameters is not None else {"maxsize": obj.cache_info().maxsize, "typed": False}
+        options = (
+            parameters()
+            if parameters is not None
+            else {"maxsize": obj.cache_info().maxsize, "typed": False}
+        )
         return code_portable.make_lru_cache, (obj.__wrapped__, options["maxsize"], options["typed"])
     if kind.__name__ == "cached_property":
         return code_portable.make_cached_property, (obj.func, obj.attrname)
@@ -242,14 +299,32 @@ def reduce_decorated(obj: Any) -> Any:
 
 
 def reduce_dispatcher(function: Any) -> Any:
-    """Reduce functions by value that the standard library has made for somebody's: a dispatching one, an early ``NewType``; else None."""
+    """Reduce functions by value that the standard library has made for somebody's.
+
+    A dispatching one, an early ``NewType``; else None.
+    """
     if "__supertype__" in vars(function) and function.__globals__.get("__name__") == "typing":
-        return code_portable.make_newtype, (function.__name__, function.__supertype__, function.__module__)
-    if function.__globals__.get("__name__") != "functools" or "dispatch" not in vars(function) or "registry" not in vars(function):
+        return code_portable.make_newtype, (
+            function.__name__,
+            function.__supertype__,
+            function.__module__,
+        )
+    if (
+        function.__globals__.get("__name__") != "functools"
+        or "dispatch" not in vars(function)
+        or "registry" not in vars(function)
+    ):
         return None
     original = getattr(function, "__wrapped__", None) or function.registry[object]
     state = (original, list(function.registry.items()))
-    return code_portable.make_singledispatch, (), state, None, None, code_portable.set_singledispatch
+    return (
+        code_portable.make_singledispatch,
+        (),
+        state,
+        None,
+        None,
+        code_portable.set_singledispatch,
+    )
 
 
 # --- classes by value
@@ -264,13 +339,17 @@ _OWN_OF_A_VERSION = (
 
 def builtin_type(name: str) -> Any:
     """Reduce a type of the module ``types``."""
-    if name == "UnionType" and sys.version_info >= (3, 14):  # typing.Union is this very class, and has arguments elsewhere
+    # typing.Union is this very class, and has arguments elsewhere
+    if name == "UnionType" and sys.version_info >= (3, 14):
         return code_forms.make_union_type, ()
     return code_portable.builtin_type, (name,)
 
 
 def reduce_class(cls: Any, names: Optional[Names]) -> Any:
-    """Reduce a class that travels by value; ``names`` is None if the receiver is of this very version."""
+    """Reduce a class that travels by value.
+
+    ``names`` is None if the receiver is of this very version.
+    """
     import enum
 
     cloudpickle = calls.cloudpickle_module()
@@ -289,17 +368,32 @@ def reduce_class(cls: Any, names: Optional[Names]) -> Any:
         members.pop("__slots__", None)
     if isinstance(space.get("__dict__"), property):
         first["__dict__"] = space["__dict__"]
-    members = {name: value for name, value in members.items() if name not in _OWN_OF_A_VERSION and not _is_slot(value, cls)}
+    members = {
+        name: value
+        for name, value in members.items()
+        if name not in _OWN_OF_A_VERSION and not _is_slot(value, cls)
+    }
     if names is None and "__firstlineno__" in space:
         members["__firstlineno__"] = space["__firstlineno__"]  # ``inspect.getsource`` goes by it
     if "_is_protocol" in space:
-        members = {name: value for name, value in members.items() if not _made_by(value, ("typing", "typing_extensions"))}
+        members = {
+            name: value
+            for name, value in members.items()
+            if not _made_by(value, ("typing", "typing_extensions"))
+        }
     members["__annotations__"] = pack_annotations(_annotations_of(cls), names, cls.__qualname__)
     if not _annotations_of(cls):
         del members["__annotations__"]
     dataclass = _dataclass(cls, members) if "__dataclass_params__" in space else None
     bases = cloudpickle._get_bases(cls)
-    return code_classes.make_class, (type(cls), cls.__name__, bases, first, tracker), (members, dataclass), None, None, code_classes.set_class
+    return (
+        code_classes.make_class,
+        (type(cls), cls.__name__, bases, first, tracker),
+        (members, dataclass),
+        None,
+        None,
+        code_classes.set_class,
+    )
 
 
 def _annotations_of(cls: Any) -> Any:
@@ -311,7 +405,8 @@ def _annotations_of(cls: Any) -> Any:
 def evaluated_annotations(obj: Any) -> Dict[str, Any]:
     """Return the annotations of a function or class of Python 3.14 and newer, which are evaluated only now (PEP 649).
 
-    A name that does not exist, or not yet, becomes a ``ForwardRef``: so does what stands below ``if TYPE_CHECKING``.
+    A name that does not exist, or not yet, becomes a ``ForwardRef``: so does what stands below ``if
+    TYPE_CHECKING``.
     """
     import importlib
 
@@ -331,7 +426,13 @@ def function_state(function: Any) -> Tuple[Any, Any]:
         try:
             function.__annotations__  # noqa: B018 - evaluates them
         except Exception:  # noqa: BLE001 - user code
-            bare = type(function)(function.__code__, function.__globals__, function.__name__, None, function.__closure__)
+            bare = type(function)(
+                function.__code__,
+                function.__globals__,
+                function.__name__,
+                None,
+                function.__closure__,
+            )
             attributes, slots = cloudpickle._function_getstate(bare)
             for name in ("__qualname__", "__kwdefaults__", "__defaults__", "__module__", "__doc__"):
                 slots[name] = getattr(function, name)
@@ -341,7 +442,10 @@ def function_state(function: Any) -> Tuple[Any, Any]:
 
 
 def _with_names_of_classes(function: Any, state: Tuple[Any, Any]) -> Tuple[Any, Any]:
-    """Add the globals that only the bodies of classes within a function use: cloudpickle does not look for those."""
+    """Add the globals that only the bodies of classes within a function use.
+
+    Cloudpickle does not look for those.
+    """
     space = function.__globals__
     for name in names_of_classes(function.__code__):
         if name in space:
@@ -355,11 +459,20 @@ def names_of_classes(code: CodeType) -> Set[str]:
     for each in code.co_consts:
         if isinstance(each, type(code)):
             found |= names_of_classes(each)
-            # The body of a class has no fast locals (inspect.CO_OPTIMIZED); its annotations are functions since Python 3.14.
-            if not each.co_flags & 1 or each.co_name == "__annotate__" or each.co_name.startswith("<generic"):
+            # The body of a class has no fast locals (inspect.CO_OPTIMIZED); its annotations are
+            # functions since Python 3.14.
+            if (
+                not each.co_flags & 1
+                or each.co_name == "__annotate__"
+                or each.co_name.startswith("<generic")
+            ):
                 import dis
 
-                found.update(step.argval for step in dis.get_instructions(each) if step.opname in ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
+                found.update(
+                    step.argval
+                    for step in dis.get_instructions(each)
+                    if step.opname in ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+                )
     return found
 
 
@@ -367,11 +480,15 @@ def _slots(cls: Any) -> Any:
     slots = vars(cls)["__slots__"]
     if isinstance(slots, (str, tuple, list, dict)):
         return slots
-    return tuple(name for name, value in vars(cls).items() if _is_slot(value, cls))  # an iterator that is used up
+    # an iterator that is used up
+    return tuple(name for name, value in vars(cls).items() if _is_slot(value, cls))
 
 
 def _is_slot(value: Any, cls: Any) -> bool:
-    return type(value).__name__ in ("member_descriptor", "getset_descriptor") and getattr(value, "__objclass__", None) is cls
+    return (
+        type(value).__name__ in ("member_descriptor", "getset_descriptor")
+        and getattr(value, "__objclass__", None) is cls
+    )
 
 
 def _made_by(value: Any, modules: Tuple[str, ...]) -> bool:
@@ -384,7 +501,17 @@ _GENERATED = (
     "__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__setattr__", "__delattr__", "__replace__",
     "__getstate__", "__setstate__",
 )  # fmt: skip
-_PARAMETERS = ("init", "repr", "eq", "order", "unsafe_hash", "frozen", "match_args", "kw_only", "slots")
+_PARAMETERS = (
+    "init",
+    "repr",
+    "eq",
+    "order",
+    "unsafe_hash",
+    "frozen",
+    "match_args",
+    "kw_only",
+    "slots",
+)
 _OPTIONS = ("default", "default_factory", "init", "repr", "hash", "compare", "kw_only", "doc")
 
 
@@ -392,7 +519,11 @@ def _dataclass(cls: Any, members: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[
     """Return (parameters, {field: (kind, options)}) of a dataclass, and take out of ``members`` what the decorator has made."""
     import dataclasses
 
-    parameters = {name: getattr(cls.__dataclass_params__, name) for name in _PARAMETERS if hasattr(cls.__dataclass_params__, name)}
+    parameters = {
+        name: getattr(cls.__dataclass_params__, name)
+        for name in _PARAMETERS
+        if hasattr(cls.__dataclass_params__, name)
+    }
     kinds = {"_FIELD": "field", "_FIELD_CLASSVAR": "class variable", "_FIELD_INITVAR": "init-only"}
     own = _annotations_of(cls) or {}
     fields: Dict[str, Any] = {}
@@ -400,20 +531,30 @@ def _dataclass(cls: Any, members: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[
         if name not in own:
             continue  # of a base
         kind = kinds[field._field_type.name]
-        options = {key: getattr(field, key) for key in _OPTIONS if getattr(field, key, dataclasses.MISSING) is not dataclasses.MISSING}
+        options = {
+            key: getattr(field, key)
+            for key in _OPTIONS
+            if getattr(field, key, dataclasses.MISSING) is not dataclasses.MISSING
+        }
         if kind == "class variable":
             continue  # its value is an attribute like any other
         options["metadata"] = dict(field.metadata)
         if kind == "init-only":
             options.pop("kw_only", None) if not options.get("kw_only") else None
-        fields[name] = (kind, {key: value for key, value in options.items() if not (key == "doc" and value is None)})
+        fields[name] = (
+            kind,
+            {key: value for key, value in options.items() if not (key == "doc" and value is None)},
+        )
         members.pop(name, None)
     for name in ("__dataclass_params__", "__dataclass_fields__", "__match_args__"):
         members.pop(name, None)
-    if type(members.get("__doc__")).__name__ == "_AutoDocstring":  # Python 3.15 makes the text when it is asked for
+    # Python 3.15 makes the text when it is asked for
+    if type(members.get("__doc__")).__name__ == "_AutoDocstring":
         del members["__doc__"]
     for name in _GENERATED:
-        if name in members and (cls.__dataclass_params__.eq if members[name] is None else _is_generated(members[name])):
+        if name in members and (
+            cls.__dataclass_params__.eq if members[name] is None else _is_generated(members[name])
+        ):
             del members[name]
     return parameters, fields
 
@@ -425,7 +566,12 @@ def _is_generated(value: Any) -> bool:
         return True
     value = getattr(value, "__wrapped__", value)
     code = getattr(value, "__code__", None)
-    return code is not None and code.co_filename == "<string>" and (value.__globals__ is not None) and not _is_written(code, linecache)
+    return (
+        code is not None
+        and code.co_filename == "<string>"
+        and (value.__globals__ is not None)
+        and not _is_written(code, linecache)
+    )
 
 
 def _is_written(code: Any, linecache: Any) -> bool:
@@ -443,7 +589,9 @@ def _reduce_namedtuple(cls: Any, tracker: str, names: Optional[Names]) -> Any:
     members = {
         name: value
         for name, value in vars(cls).items()
-        if name not in cls._fields and name not in _OWN_OF_A_VERSION and (name not in made or not _is_tuple_part(name, value))
+        if name not in cls._fields
+        and name not in _OWN_OF_A_VERSION
+        and (name not in made or not _is_tuple_part(name, value))
     }
     members["__qualname__"] = cls.__qualname__
     found = _annotations_of(cls)
@@ -455,21 +603,41 @@ def _reduce_namedtuple(cls: Any, tracker: str, names: Optional[Names]) -> Any:
 
 
 def _is_tuple_part(name: str, value: Any) -> bool:
-    """Return True for what ``collections.namedtuple`` makes; an author may have replaced its methods."""
+    """Return True for what ``collections.namedtuple`` makes.
+
+    An author may have replaced its methods.
+    """
     function = getattr(value, "__func__", value)
     code = getattr(function, "__code__", None)
     if code is None:
         return True
-    return _made_by(function, ("collections", "typing")) or code.co_filename.startswith("<") or name == "__new__"
+    return (
+        _made_by(function, ("collections", "typing"))
+        or code.co_filename.startswith("<")
+        or name == "__new__"
+    )
 
 
 def _reduce_typed_dict(cls: Any, tracker: str, names: Optional[Names]) -> Any:
     keys = ("__required_keys__", "__optional_keys__", "__readonly_keys__", "__mutable_keys__")
     members: Dict[str, Any] = {name: sorted(vars(cls)[name]) for name in keys if name in vars(cls)}
-    members.update({name: vars(cls)[name] for name in ("__module__", "__doc__", "__total__") if name in vars(cls)})
+    members.update(
+        {
+            name: vars(cls)[name]
+            for name in ("__module__", "__doc__", "__total__")
+            if name in vars(cls)
+        }
+    )
     members["__qualname__"] = cls.__qualname__
     members["__annotations__"] = pack_annotations(_annotations_of(cls), names, cls.__qualname__)
-    return code_classes.make_typed_dict, (cls.__name__, bool(cls.__total__), tracker), members, None, None, code_classes.set_typed_dict
+    return (
+        code_classes.make_typed_dict,
+        (cls.__name__, bool(cls.__total__), tracker),
+        members,
+        None,
+        None,
+        code_classes.set_typed_dict,
+    )
 
 
 def _reduce_enum(cls: Any, tracker: str) -> Any:
@@ -479,16 +647,31 @@ def _reduce_enum(cls: Any, tracker: str) -> Any:
     kept = {}
     for name, value in members.items():
         sunder = name.startswith("_") and name.endswith("_") and not name.startswith("__")
-        if name in names_of_members or name in _OWN_OF_A_VERSION or (sunder and name != "_missing_"):
+        if (
+            name in names_of_members
+            or name in _OWN_OF_A_VERSION
+            or (sunder and name != "_missing_")
+        ):
             continue
-        if name in ("__new__", "__new_member__", "__doc__", "__module__", "__qualname__", "__annotations__") or _made_by(value, ("enum",)):
+        if name in (
+            "__new__",
+            "__new_member__",
+            "__doc__",
+            "__module__",
+            "__qualname__",
+            "__annotations__",
+        ) or _made_by(value, ("enum",)):
             continue
         if any(name in vars(base) and vars(base)[name] is value for base in cls.__mro__[1:]):
             continue
         kept[name] = value
     attributes = {}
     for name, member in cls.__members__.items():
-        found = {key: value for key, value in vars(member).items() if not (key.startswith("_") and key.endswith("_"))}
+        found = {
+            key: value
+            for key, value in vars(member).items()
+            if not (key.startswith("_") and key.endswith("_"))
+        }
         if found and member._name_ == name:
             attributes[name] = found
     boundary = getattr(vars(cls).get("_boundary_"), "name", None)
@@ -498,7 +681,14 @@ def _reduce_enum(cls: Any, tracker: str) -> Any:
 
 
 def reduce_enum_base(cls: Any) -> Any:
-    """Reduce a class of the module ``enum`` that not every version has; None for everything else."""
-    if getattr(cls, "__module__", None) == "enum" and cls.__name__ in ("StrEnum", "ReprEnum", "EnumType"):
+    """Reduce a class of the module ``enum`` that not every version has.
+
+    None for everything else.
+    """
+    if getattr(cls, "__module__", None) == "enum" and cls.__name__ in (
+        "StrEnum",
+        "ReprEnum",
+        "EnumType",
+    ):
         return code_classes.enum_base, (cls.__name__,)
     return None

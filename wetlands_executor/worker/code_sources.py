@@ -1,12 +1,15 @@
-"""Code for another Python, the sending half: a code object as the source of its statement, verified to be the code that runs.
+"""Code for another Python, the sending half.
 
-1. Where the source is: in the statement that the code was received in, if it came from another Python itself; else what ``linecache``
-   knows of its file (files, notebook cells, prompts with a history), as it was read before and as it is now (``code_texts.py``).
-2. That is compiled again. If the very code object that runs is in the result, the source is true. A statement may have been compiled alone,
-   or with others than the file has (``code_variants.py``). pytest changes the code of test modules: then the module is rewritten once more, and
-   compared.
-3. The top-level statement around the code's first line is cut out; ``code_portable.py`` compiles it on the other side. Functions of the standard
-   library are only named.
+A code object as the source of its statement, verified to be the code that runs.
+
+1. Where the source is: in the statement that the code was received in, if it came from another
+   Python itself; else what ``linecache`` knows of its file (files, notebook cells, prompts with a
+   history), as it was read before and as it is now (``code_texts.py``).
+2. That is compiled again. If the very code object that runs is in the result, the source is true. A
+   statement may have been compiled alone, or with others than the file has (``code_variants.py``).
+   pytest changes the code of test modules: then the module is rewritten once more, and compared.
+3. The top-level statement around the code's first line is cut out; ``code_portable.py`` compiles it
+   on the other side. Functions of the standard library are only named.
 
 Entered by any thread that pickles; the tables are caches, changed by single operations.
 """
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
     from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 
-class NoSource(Exception):  # noqa: N818 - never leaves the picklers: it becomes a PicklingError that names the function
+# never leaves the picklers: it becomes a PicklingError that names the function
+class NoSource(Exception):  # noqa: N818
     """There is no source that is known to be the code."""
 
     def __init__(self, reason: str, remedy: str) -> None:
@@ -38,13 +42,17 @@ class Piece:
 
     Attributes:
         unit: the statement around it; None for a function of the standard library.
-        plain: the code object as the statement alone gives it; that of a test module without pytest's changes.
-        arguments: for ``code_portable.rebuild_code`` or ``code_portable.stdlib_code``, without the version.
+        plain: the code object as the statement alone gives it; that of a test module without
+            pytest's changes.
+        arguments: for ``code_portable.rebuild_code`` or ``code_portable.stdlib_code``, without the
+            version.
     """
 
     __slots__ = ("arguments", "plain", "unit")
 
-    def __init__(self, unit: Optional[code_portable.Unit], plain: CodeType, arguments: Tuple[Any, ...]) -> None:
+    def __init__(
+        self, unit: Optional[code_portable.Unit], plain: CodeType, arguments: Tuple[Any, ...]
+    ) -> None:
         self.unit = unit
         self.plain = plain
         self.arguments = arguments
@@ -91,9 +99,24 @@ def _piece(whole: code_portable.Unit, unit: code_portable.Unit, plain: CodeType)
         return None
     name, line, freevars = code.co_name, code.co_firstlineno, code.co_freevars
     for ordinal in range(unit.count(name, line)):
-        found = unit.find(name, line, freevars, ordinal) or unit.adapt(name, line, freevars, ordinal)
+        found = unit.find(name, line, freevars, ordinal) or unit.adapt(
+            name, line, freevars, ordinal
+        )
         if found is not None and (found is code or code_portable.same_shape(found, code)):
-            return Piece(unit, found, (unit.filename, unit.first, unit.text, unit.features, name, line, freevars, ordinal))
+            return Piece(
+                unit,
+                found,
+                (
+                    unit.filename,
+                    unit.first,
+                    unit.text,
+                    unit.features,
+                    name,
+                    line,
+                    freevars,
+                    ordinal,
+                ),
+            )
     return None
 
 
@@ -116,29 +139,38 @@ def _of_file(code: CodeType, space: Optional[Dict[str, Any]]) -> Piece:
     if not known:
         if filename.startswith("<"):
             raise NoSource(
-                "it has no source (it was made by exec, eval, python -c or at a prompt that keeps none: %s)" % filename,
+                "it has no source (it was made by exec, eval, python -c or at a prompt that keeps "
+                "none: %s)" % filename,
                 "Write it into a file, a notebook cell or a module",
             )
         if getattr(sys, "frozen", False):
             raise NoSource(
                 "this frozen program was made without its source file %s" % filename,
-                'Collect the source of its module (PyInstaller: module_collection_mode={"module": "pyz+py"} in the spec'
-                " file; that of the main script cannot be collected, so put the function into a module)",
+                'Collect the source of its module (PyInstaller: module_collection_mode={"module": '
+                '"pyz+py"} in the spec'
+                " file; that of the main script cannot be collected, so put the function into a "
+                "module)",
             )
-        raise NoSource("its source file %s cannot be read" % filename, "Let it be where it was when the function was defined")
+        raise NoSource(
+            "its source file %s cannot be read" % filename,
+            "Let it be where it was when the function was defined",
+        )
     if filename.startswith("<") and filename.endswith(">"):
         raise NoSource(
-            "the source that is known as %s is not that of this function (it was made by exec or eval)" % filename,
+            "the source that is known as %s is not that of this function (it was made by exec or "
+            "eval)" % filename,
             "Write it into a file, a notebook cell or a module",
         )
     raise NoSource(
-        "its source in %s, line %d, is not the code that runs: the file was edited after it was imported, or a tool has changed the code"
-        % (filename, code.co_firstlineno),
+        "its source in %s, line %d, is not the code that runs: the file was edited after it was "
+        "imported, or a tool has changed the code" % (filename, code.co_firstlineno),
         "Reload the module or start anew, without tools that change code",
     )
 
 
-def _of_text(text: str, features: Tuple[str, ...], code: CodeType, space: Optional[Dict[str, Any]]) -> Optional[Piece]:
+def _of_text(
+    text: str, features: Tuple[str, ...], code: CodeType, space: Optional[Dict[str, Any]]
+) -> Optional[Piece]:
     """Return where in a text the code stands; None if the text does not give this very code."""
     filename = code.co_filename
     try:
@@ -152,7 +184,11 @@ def _of_text(text: str, features: Tuple[str, ...], code: CodeType, space: Option
     except (SyntaxError, ValueError):  # ``from __future__`` behind another statement of a cell
         whole = None
     if whole is not None:
-        plain = code if code in whole.codes else _of_rewritten(whole, code, space) or _of_cache(whole, code)
+        plain = (
+            code
+            if code in whole.codes
+            else _of_rewritten(whole, code, space) or _of_cache(whole, code)
+        )
         if plain is not None:
             return _piece(whole, unit, plain)
     source = "\n" * (unit.first - 1) + unit.text
@@ -169,7 +205,8 @@ def _of_text(text: str, features: Tuple[str, ...], code: CodeType, space: Option
 def _whole(filename: str, text: str, features: Tuple[str, ...]) -> code_portable.Unit:
     """Return a whole file, compiled.
 
-    Only this gives the code that runs: a statement alone does the same, but newer compilers look at the imports of the module, too.
+    Only this gives the code that runs: a statement alone does the same, but newer compilers look at
+    the imports of the module, too.
     """
     key = (filename, text, features)
     found = _WHOLE.get(key)
@@ -184,27 +221,45 @@ def _features(code: CodeType) -> Tuple[str, ...]:
     """Return the names of the ``__future__`` features that were on when the code was compiled."""
     import __future__
 
-    optional = (name for name in __future__.all_feature_names if name not in ("nested_scopes", "generators"))
-    return tuple(name for name in optional if code.co_flags & getattr(__future__, name).compiler_flag)
+    optional = (
+        name for name in __future__.all_feature_names if name not in ("nested_scopes", "generators")
+    )
+    return tuple(
+        name for name in optional if code.co_flags & getattr(__future__, name).compiler_flag
+    )
 
 
-def _unit_around(filename: str, text: str, features: Tuple[str, ...], line: int) -> Optional[code_portable.Unit]:
-    """Return the top-level statement around a line. Raises SyntaxError, ValueError: the text is none of Python."""
+def _unit_around(
+    filename: str, text: str, features: Tuple[str, ...], line: int
+) -> Optional[code_portable.Unit]:
+    """Return the top-level statement around a line.
+
+    Raises SyntaxError, ValueError: the text is none of Python.
+    """
     for first, last in _groups_of(filename, text, features):
         if first <= line <= last:
-            return code_portable.unit_of(filename, first, "\n".join(text.split("\n")[first - 1 : last]), features)
+            return code_portable.unit_of(
+                filename, first, "\n".join(text.split("\n")[first - 1 : last]), features
+            )
     return None
 
 
 def _groups_of(filename: str, text: str, features: Tuple[str, ...]) -> List[Tuple[int, int]]:
-    """Return (first line, last line) of the top-level statements of a file; those that share a line are one."""
+    """Return (first line, last line) of the top-level statements of a file.
+
+    Those that share a line are one.
+    """
     key = (filename, text, features)
     groups = _GROUPS.get(key)
     if groups is None:
         groups = []
-        tree = code_portable.compile_quietly(text, filename, code_portable.flags_of(features) | code_portable.ONLY_AST)
+        tree = code_portable.compile_quietly(
+            text, filename, code_portable.flags_of(features) | code_portable.ONLY_AST
+        )
         for node in tree.body:
-            first = min([node.lineno] + [each.lineno for each in getattr(node, "decorator_list", ())])
+            first = min(
+                [node.lineno] + [each.lineno for each in getattr(node, "decorator_list", ())]
+            )
             if groups and first <= groups[-1][1]:
                 groups[-1] = (groups[-1][0], max(node.end_lineno, groups[-1][1]))
             else:
@@ -215,14 +270,20 @@ def _groups_of(filename: str, text: str, features: Tuple[str, ...]) -> List[Tupl
     return groups
 
 
-def _of_rewritten(whole: code_portable.Unit, code: CodeType, space: Optional[Dict[str, Any]]) -> Optional[CodeType]:
+def _of_rewritten(
+    whole: code_portable.Unit, code: CodeType, space: Optional[Dict[str, Any]]
+) -> Optional[CodeType]:
     """Return what code would be without pytest's changes to asserts, if rewriting the source gives that code once more."""
     rewrite = sys.modules.get("_pytest.assertion.rewrite")
     if rewrite is None:
         return None
     loader = (space or {}).get("__loader__")
     if loader is None:
-        spaces = (vars(module) for module in list(sys.modules.values()) if getattr(module, "__file__", None) == whole.filename)
+        spaces = (
+            vars(module)
+            for module in list(sys.modules.values())
+            if getattr(module, "__file__", None) == whole.filename
+        )
         loader = next((each.get("__loader__") for each in spaces), None)
     if type(loader).__name__ != "AssertionRewritingHook":
         return None
@@ -232,7 +293,9 @@ def _of_rewritten(whole: code_portable.Unit, code: CodeType, space: Optional[Dic
         import ast
 
         tree = ast.parse(whole.text, whole.filename)
-        rewrite.rewrite_asserts(tree, whole.text.encode(), whole.filename, getattr(loader, "config", None))
+        rewrite.rewrite_asserts(
+            tree, whole.text.encode(), whole.filename, getattr(loader, "config", None)
+        )
         codes = list(code_portable.walk(code_portable.compile_quietly(tree, whole.filename, 0)))
         while len(_REWRITTEN) > 8:
             _REWRITTEN.pop(next(iter(_REWRITTEN)), None)
@@ -240,19 +303,27 @@ def _of_rewritten(whole: code_portable.Unit, code: CodeType, space: Optional[Dic
     return _counterpart(whole, code, codes)
 
 
-def _counterpart(whole: code_portable.Unit, code: CodeType, codes: List[CodeType]) -> Optional[CodeType]:
-    """Return the code of ``whole`` that stands where ``code`` stands in ``codes``; None if it stands nowhere there."""
+def _counterpart(
+    whole: code_portable.Unit, code: CodeType, codes: List[CodeType]
+) -> Optional[CodeType]:
+    """Return the code of ``whole`` that stands where ``code`` stands in ``codes``.
+
+    None if it stands nowhere there.
+    """
     key = (code.co_name, code.co_firstlineno, code.co_freevars)
     alike = [each for each in codes if (each.co_name, each.co_firstlineno, each.co_freevars) == key]
     index = next((index for index, each in enumerate(alike) if each == code), None)
-    plain = [each for each in whole.codes if (each.co_name, each.co_firstlineno, each.co_freevars) == key]
+    plain = [
+        each for each in whole.codes if (each.co_name, each.co_firstlineno, each.co_freevars) == key
+    ]
     return plain[index] if index is not None and len(plain) == len(alike) else None
 
 
 def _of_cache(whole: code_portable.Unit, code: CodeType) -> Optional[CodeType]:
     """Return what this release makes of code that an earlier patch release has compiled a little differently.
 
-    The cached bytecode says of which source it is. If the file is still that source, and the code that runs is in the cache, all is true.
+    The cached bytecode says of which source it is. If the file is still that source, and the code
+    that runs is in the cache, all is true.
     """
     import importlib.util
     import marshal
@@ -262,10 +333,13 @@ def _of_cache(whole: code_portable.Unit, code: CodeType) -> Optional[CodeType]:
         with open(importlib.util.cache_from_source(whole.filename), "rb") as stream:
             head = stream.read(16)
             status = os.stat(whole.filename)
-            times = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")
+            times = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (
+                status.st_size & 0xFFFFFFFF
+            ).to_bytes(4, "little")
             if head[:8] != importlib.util.MAGIC_NUMBER + b"\0\0\0\0" or head[8:] != times:
                 return None
-            codes = list(code_portable.walk(marshal.loads(stream.read())))  # noqa: S302 - this interpreter's own cache
+            # this interpreter's own cache
+            codes = list(code_portable.walk(marshal.loads(stream.read())))  # noqa: S302
     except (OSError, ValueError, EOFError, TypeError, NotImplementedError):
         return None
     return _counterpart(whole, code, codes)
@@ -297,7 +371,11 @@ def _stdlib_module(space: Optional[Dict[str, Any]]) -> Optional[str]:
     import os
 
     file = getattr(module, "__file__", None) or ""
-    return name if file.startswith(os.path.dirname(os.__file__) + os.sep) and "site-packages" not in file else None
+    return (
+        name
+        if file.startswith(os.path.dirname(os.__file__) + os.sep) and "site-packages" not in file
+        else None
+    )
 
 
 def _functions_of(module: Any) -> Iterator[Tuple[Tuple[str, ...], Tuple[str, ...], CodeType]]:

@@ -1,7 +1,7 @@
 """Texts in which the source of a code object may stand: files, cells, prompts, bodies of magics.
 
-Nothing here is believed: ``code_sources.py`` compiles each text again and compares. Imports nothing of
-IPython; asks the shell that is loaded, if there is one. Entered by any thread that pickles.
+Nothing here is believed: ``code_sources.py`` compiles each text again and compares. Imports nothing
+of IPython; asks the shell that is loaded, if there is one. Entered by any thread that pickles.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _OF_CELLS = ("<ipython-input-", "ipykernel_")
 
 
 def known(code: CodeType, space: Optional[Dict[str, Any]]) -> Iterator[str]:
-    """Yield what ``linecache`` knows of the file of a code object: as it was read, and as it is now.
+    """Yield what ``linecache`` knows of the file of a code object.
+
+    As it was read, and as it is now.
 
     Args:
         code: the code object.

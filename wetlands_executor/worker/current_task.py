@@ -1,7 +1,9 @@
-"""What a running function can know and say of its task, wherever it stands: ``current_task`` and the handle that it gives.
+"""What a running function can know and say of its task, wherever it stands.
 
-Works in a worker, where the runner sets ``_runner``, and anywhere else, where the handle is inert; so the same function runs in a worker,
-under pytest and in-process.
+``current_task`` and the handle that it gives.
+
+Works in a worker, where the runner sets ``_runner``, and anywhere else, where the handle is inert;
+so the same function runs in a worker, under pytest and in-process.
 """
 
 from __future__ import annotations
@@ -24,9 +26,12 @@ INFO = 20
 
 
 class RemoteTaskHandle:
-    """The running function's view of its task. Inert outside a worker, and after the call has ended.
+    """The running function's view of its task.
 
-    A handle belongs to one call and may be given to any thread, also to those that C code has started.
+    Inert outside a worker, and after the call has ended.
+
+    A handle belongs to one call and may be given to any thread, also to those that C code has
+    started.
 
     Attributes:
         id: the task's identifier on the host; empty outside a worker.
@@ -41,7 +46,14 @@ class RemoteTaskHandle:
 
     def _live(self) -> Optional[Runner]:
         runner = _runner
-        return runner if runner is not None and self._item and runner.item == self._item and runner.serial == self._serial else None
+        return (
+            runner
+            if runner is not None
+            and self._item
+            and runner.item == self._item
+            and runner.serial == self._serial
+            else None
+        )
 
     @property
     def name(self) -> str:
@@ -51,7 +63,10 @@ class RemoteTaskHandle:
 
     @property
     def inputs(self) -> Dict[str, Any]:
-        """The arguments of the call by the names of the function's parameters; ``*args`` beyond them are named ``"0"``, ``"1"``, ..."""
+        """The arguments of the call by the names of the function's parameters.
+
+        ``*args`` beyond them are named ``"0"``, ``"1"``, ...
+        """
         runner = self._live()
         return runner.inputs() if runner is not None else {}
 
@@ -66,13 +81,20 @@ class RemoteTaskHandle:
         return self.cancel_requested
 
     def cancel(self) -> None:
-        """Acknowledge the cancellation: when the function returns now (or raises), the task is cancelled, not completed."""
+        """Acknowledge the cancellation.
+
+        When the function returns now (or raises), the task is cancelled, not completed.
+        """
         runner = self._live()
         if runner is not None:
             runner.acknowledged = self._serial
 
-    def update(self, message: Optional[str] = None, *, current: Any = None, maximum: Any = None) -> None:
-        """Report progress. Cheap: reports that nobody has seen yet are replaced, the last one always arrives.
+    def update(
+        self, message: Optional[str] = None, *, current: Any = None, maximum: Any = None
+    ) -> None:
+        """Report progress.
+
+        Cheap: reports that nobody has seen yet are replaced, the last one always arrives.
 
         Args:
             message: text; None leaves the last one.
@@ -81,7 +103,9 @@ class RemoteTaskHandle:
         """
         runner = self._live()
         if runner is not None:
-            runner.progress.update(self, message, _number(current, "current"), _number(maximum, "maximum"))
+            runner.progress.update(
+                self, message, _number(current, "current"), _number(maximum, "maximum")
+            )
 
     def set_progress(self, fraction: float) -> None:
         """Report progress as a fraction of 1."""
@@ -114,7 +138,8 @@ class RemoteTaskHandle:
         else:
             from .threads import Inheriting
 
-            Inheriting(write, self._serial, thread=False)(level, message)  # of this call, whichever thread holds the handle
+            # of this call, whichever thread holds the handle
+            Inheriting(write, self._serial, thread=False)(level, message)
 
     def __repr__(self) -> str:
         return "<RemoteTaskHandle %s>" % (self.id or "(inert)")
@@ -139,7 +164,8 @@ def _number(value: Any, name: str) -> Any:
 def current_task() -> RemoteTaskHandle:
     """Return the handle of the running task, also many calls deep and in the threads that it has started; outside a worker an inert one.
 
-    In a thread that a call has left behind it is inert after the end of that call, whatever runs in the worker then.
+    In a thread that a call has left behind it is inert after the end of that call, whatever runs in
+    the worker then.
     """
     shipped = sys.modules.get("_wetlands_worker.current_task")
     if shipped is not None and shipped.__dict__ is not globals():
@@ -151,10 +177,14 @@ def current_task() -> RemoteTaskHandle:
 
     serial = runner.serial
     item = item_here(runner)
-    # Race: in a thread that was left behind the next call may begin between these lines; it does not get the handle of that one.
-    return RemoteTaskHandle(item, serial) if item and runner.serial == serial else RemoteTaskHandle()
+    # Race: in a thread that was left behind the next call may begin between these lines; it does
+    # not get the handle of that one.
+    return (
+        RemoteTaskHandle(item, serial) if item and runner.serial == serial else RemoteTaskHandle()
+    )
 
 
-# The same class under both names in a worker that has the real package: an annotation may name either.
+# The same class under both names in a worker that has the real package: an annotation may name
+# either.
 if "_wetlands_worker.current_task" in sys.modules and __name__ != "_wetlands_worker.current_task":
     RemoteTaskHandle = sys.modules["_wetlands_worker.current_task"].RemoteTaskHandle  # type: ignore[misc]

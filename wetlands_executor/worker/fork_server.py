@@ -1,15 +1,22 @@
-"""The fork server: a process that imports the preload once and forks a worker whenever the host asks for one. Linux only.
+"""The fork server.
 
-Owns the process until the fork, and the steps that make a fork as good as a process of its own. The host's half, with the picture of the
-conversation, is ``pool/fork_server.py``. There is one thread, the main one, and no user code runs on it after the preload.
+A process that imports the preload once and forks a worker whenever the host asks for one. Linux
+only.
 
-1. ``serve`` imports the preload under the same conditions as a worker does (streams, project folders, log records, stand-ins), and answers
-   with what came of it. A failure, or a thread that was started, ends the process: a fork would copy the locks of threads, not the threads.
-2. It waits for requests, for the end of children, and for the host to take note of an end. A request carries the descriptors of a worker.
+Owns the process until the fork, and the steps that make a fork as good as a process of its own. The
+host's half, with the picture of the conversation, is ``pool/fork_server.py``. There is one thread,
+the main one, and no user code runs on it after the preload.
+
+1. ``serve`` imports the preload under the same conditions as a worker does (streams, project
+   folders, log records, stand-ins), and answers with what came of it. A failure, or a thread that
+   was started, ends the process: a fork would copy the locks of threads, not the threads.
+2. It waits for requests, for the end of children, and for the host to take note of an end. A
+   request carries the descriptors of a worker.
 3. In the fork ``serve`` returns them, and ``bootstrap`` goes on as in every worker.
 
-*Order:* a child that has ended is reported with ``WNOWAIT`` and stays a zombie until the host closes its status pipe. As long as the host
-may send a signal to its number, nobody else gets that number.
+*Order:* a child that has ended is reported with ``WNOWAIT`` and stays a zombie until the host
+closes its status pipe. As long as the host may send a signal to its number, nobody else gets that
+number.
 """
 
 from __future__ import annotations
@@ -35,7 +42,8 @@ if TYPE_CHECKING:
 # Type checkers do not look at the rest on other platforms.
 assert sys.platform == "linux"
 
-#: Descriptors of a request at most: those of a worker in the order of ``STAGE0``, then stdout, stderr and status.
+#: Descriptors of a request at most: those of a worker in the order of ``STAGE0``, then stdout,
+#: stderr and status.
 _MOST = 32
 #: ``MSG_CMSG_CLOEXEC``: no command that a sibling starts inherits them.
 _CLOEXEC = 0x40000000
@@ -50,7 +58,10 @@ _HOOKS = (
 
 
 class LogBuffer:
-    """Stands where the runner will be: keeps the log records of the preload, and passes those of a worker on to its runner."""
+    """Stands where the runner will be.
+
+    Keeps the log records of the preload, and passes those of a worker on to its runner.
+    """
 
     def __init__(self) -> None:
         self.kept: List[bytes] = []
@@ -92,7 +103,11 @@ def _current() -> Any:
 
 
 class Child:
-    """A worker that was forked: its pid, our end of its status pipe (-1 when the host has closed the other), whether its end was reported."""
+    """A worker that was forked.
+
+    Its pid, our end of its status pipe (-1 when the host has closed the other), whether its end was
+    reported.
+    """
 
     def __init__(self, pid: int, status: int) -> None:
         self.pid = pid
@@ -101,7 +116,10 @@ class Child:
 
 
 def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
-    """Import the preload and fork workers; return, in each of them, its descriptors. Never returns in the fork server itself."""
+    """Import the preload and fork workers; return, in each of them, its descriptors.
+
+    Never returns in the fork server itself.
+    """
     line = _socket.socket(fileno=fds[1])
     stdio.install()
     runner.watch_for_faults()
@@ -123,7 +141,9 @@ def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
 class ForkServer:
     """The loop of the fork server."""
 
-    def __init__(self, line: Any, life: int, tie_to_host: Callable[[int], None], threads: bool) -> None:
+    def __init__(
+        self, line: Any, life: int, tie_to_host: Callable[[int], None], threads: bool
+    ) -> None:
         self.line = line
         self.life = life
         self.tie_to_host = tie_to_host
@@ -142,7 +162,8 @@ class ForkServer:
     def loop(self) -> List[int]:
         """Serve the host until it closes the socket; return in each fork."""
         while True:
-            # Race: what is done for one descriptor may give the number of another, seen ready as well, to somebody else. So one at a time.
+            # Race: what is done for one descriptor may give the number of another, seen ready as
+            # well, to somebody else. So one at a time.
             fd = self.poll.poll()[0][0]
             if fd == self.line.fileno():
                 found = self.answer()
@@ -155,14 +176,19 @@ class ForkServer:
                 self.host_knows(fd)
 
     def answer(self) -> Optional[List[int]]:
-        """Fork for a request; return the worker's descriptors in the child, None in this process."""
+        """Fork for a request.
+
+        Return the worker's descriptors in the child, None in this process.
+        """
         data, given = _receive(self.line)
         if not data:
-            for child in self.children:  # the host uses no number any more, whether or not we have seen that it closed a pipe
+            # the host uses no number any more, whether or not we have seen that it closed a pipe
+            for child in self.children:
                 _reap(child.pid)
             sys.exit(0)  # exit hooks of the preload run here, once
         request = loads(data)
-        pid = 1 << 32 | EMFILE  # the kernel has dropped descriptors for which this process had no room
+        # the kernel has dropped descriptors for which this process had no room
+        pid = 1 << 32 | EMFILE
         if len(given) == sum(request["passed"]) + 3:
             try:
                 pid = self.fork()
@@ -173,7 +199,8 @@ class ForkServer:
         if not pid >> 32:
             status = given.pop()
             self.children.append(Child(pid, status))
-            self.poll.register(status, 0)  # POLLERR is reported unasked: the host has closed its end
+            # POLLERR is reported unasked: the host has closed its end
+            self.poll.register(status, 0)
         for fd in given:
             os.close(fd)
         self.line.sendall((8).to_bytes(8, "little") + pid.to_bytes(8, "little"))
@@ -238,7 +265,13 @@ class ForkServer:
         set_wakeup_fd(-1)
         set_signal(SIGCHLD, self.previous if self.previous is not None else SIG_DFL)
         self.line.close()
-        for fd in (self.life, self.wake, self.woken, status, *(child.status for child in self.children)):
+        for fd in (
+            self.life,
+            self.wake,
+            self.woken,
+            status,
+            *(child.status for child in self.children),
+        ):
             if fd >= 0:
                 os.close(fd)
         stdio.adopt(stdout, stderr)
@@ -280,9 +313,13 @@ def _receive(line: Any) -> Tuple[bytes, List[int]]:
     data = b""
     fds: List[int] = []
     while len(data) < 8 or len(data) < 8 + int.from_bytes(data[:8], "little"):
-        wanted = 8 + int.from_bytes(data[:8], "little") - len(data) if len(data) >= 8 else 8 - len(data)
+        wanted = (
+            8 + int.from_bytes(data[:8], "little") - len(data) if len(data) >= 8 else 8 - len(data)
+        )
         try:
-            got, extra, _flags, _address = line.recvmsg(wanted, _socket.CMSG_SPACE(4 * _MOST), _CLOEXEC)
+            got, extra, _flags, _address = line.recvmsg(
+                wanted, _socket.CMSG_SPACE(4 * _MOST), _CLOEXEC
+            )
         except ConnectionResetError:
             return b"", fds
         if not got:
@@ -298,7 +335,8 @@ def _receive(line: Any) -> Tuple[bytes, List[int]]:
 
 def _preload(config: ProcessConfig) -> Dict[str, Any]:
     """Import the modules; return what the host wants to know."""
-    # Imports make objects that stay. Looking for garbage among them again and again takes a tenth of the time.
+    # Imports make objects that stay. Looking for garbage among them again and again takes a tenth
+    # of the time.
     thresholds = gc.get_threshold()
     gc.set_threshold(100_000, 50, 1000)
     log_buffer = LogBuffer()
@@ -313,7 +351,8 @@ def _preload(config: ProcessConfig) -> Dict[str, Any]:
         before, natives = _python_threads(), _native_threads()
         try:
             imports.import_named(name)
-        except BaseException as error:  # noqa: BLE001 - any failure of user code ends the start, with its reason
+        except BaseException as error:  # noqa: BLE001
+            # any failure of user code ends the start, with its reason
             failure = _describe(error, "preload of %r failed" % name, by_value)
             break
         new = [thread for thread in _python_threads() if thread not in before]
@@ -335,7 +374,11 @@ def _describe(error: BaseException, reason: str, by_value: bool) -> bytes:
 
 def _python_threads() -> List[Any]:
     threading = sys.modules.get("threading")
-    return [] if threading is None else [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return (
+        []
+        if threading is None
+        else [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    )
 
 
 def _native_threads() -> int:
@@ -357,14 +400,18 @@ def _refuse_threads(started: Dict[str, List[Any]], by_value: bool) -> Optional[b
             thread.join(max(0.0, end - monotonic()))
         alive = [thread for thread in threads if thread.is_alive()]
         if alive:
-            left.append("%s (started by the import of %s)" % (", ".join(repr(thread.name) for thread in alive), name))
+            left.append(
+                "%s (started by the import of %s)"
+                % (", ".join(repr(thread.name) for thread in alive), name)
+            )
     if not left:
         count = _thread._count()
         if not count:
             return None
         left = ["%d without a name" % count]
     error = RuntimeError(
-        "the preload has left threads running: %s. A process with threads cannot be forked safely. Take the module out of preload "
+        "the preload has left threads running: %s. A process with threads cannot be forked "
+        "safely. Take the module out of preload "
         "(workers then import it when they need it), or leave share_preload out" % "; ".join(left)
     )
     return _describe(error, "preload", by_value)
@@ -392,7 +439,8 @@ def _prepare_forks(config: ProcessConfig) -> bool:
 def _forget_exit_hooks() -> None:
     """Leave what the preload has registered for its end to the fork server, where it runs once, and keep what serves new objects.
 
-    As with ``multiprocessing``: a fork must not remove a temporary folder that its siblings use, or end a library that they share.
+    As with ``multiprocessing``: a fork must not remove a temporary folder that its siblings use, or
+    end a library that they share.
     """
     import atexit
 
@@ -407,7 +455,10 @@ def _forget_exit_hooks() -> None:
     atexit._clear()
     hooks = _HOOKS
     if sys.version_info < (3, 9):  # newer ones have a list of their own, which stays
-        hooks += (("concurrent.futures.thread", "_python_exit"), ("concurrent.futures.process", "_python_exit"))
+        hooks += (
+            ("concurrent.futures.thread", "_python_exit"),
+            ("concurrent.futures.process", "_python_exit"),
+        )
     for module, path in hooks:
         found: Any = sys.modules.get(module)
         if found is not None and (module != "weakref" or found.finalize._registered_with_atexit):
@@ -417,13 +468,17 @@ def _forget_exit_hooks() -> None:
 
 
 def _reseed() -> None:
-    """Give numpy's global generator a state of its own; ``random`` reseeds itself when a process forks.
+    """Give numpy's global generator a state of its own.
 
-    The whole state is random. To have it made from a seed writes to twice as many pages, and each is copied in every fork.
+    ``random`` reseeds itself when a process forks.
+
+    The whole state is random. To have it made from a seed writes to twice as many pages, and each
+    is copied in every fork.
     """
     numbers = sys.modules.get("numpy.random")
     if numbers is not None:
         try:
             numbers.set_state(("MT19937", memoryview(os.urandom(4 * 624)).cast("I"), 624))
         except (TypeError, ValueError):
-            pass  # the preload has put another bit generator in its place, which cannot be seeded again
+            # the preload has put another bit generator in its place, which cannot be seeded again
+            pass

@@ -1,9 +1,12 @@
-"""Where functions come from: definitions that the host sends, the host's project folders, and ``wetlands_executor`` itself.
+"""Where functions come from.
+
+Definitions that the host sends, the host's project folders, and ``wetlands_executor`` itself.
 
 A definition is a tuple whose first element says how the function is named:
 
-* ``("reference", module, qualname, file)``: import the module. ``file`` is given for modules of the host's project (not for those of an
-  environment or the standard library): the worker must find the same file, or it would run another function under the same name.
+* ``("reference", module, qualname, file)``: import the module. ``file`` is given for modules of the
+  host's project (not for those of an environment or the standard library): the worker must find the
+  same file, or it would run another function under the same name.
 * ``("file", path, digest, source, qualname)``: a source file of the host by content.
 * ``("value", payload)``: a pickled function.
 """
@@ -19,15 +22,17 @@ if TYPE_CHECKING:
 
 #: (path, digest) -> module that was made of that content
 _FILES: Dict[Tuple[str, str], Any] = {}
-#: project folders of the host, as last received; behind everything of the environment in ``sys.path``
+#: project folders of the host, as last received; behind everything of the environment in
+#: ``sys.path``
 _PROJECT: List[str] = []
 
 
 def native(text: str) -> str:
     """Return a path, argument or variable of the host as this interpreter itself would name it.
 
-    The host has decoded its bytes as UTF-8. In a Python whose file system encoding is ASCII (``LC_ALL=C`` without UTF-8 mode) the same
-    bytes are another str, and the host's could not be encoded.
+    The host has decoded its bytes as UTF-8. In a Python whose file system encoding is ASCII
+    (``LC_ALL=C`` without UTF-8 mode) the same bytes are another str, and the host's could not be
+    encoded.
     """
     if sys.platform != "win32" and not text.isascii():
         try:
@@ -53,11 +58,15 @@ def use_project_paths(paths: Sequence[str]) -> None:
 def _list_folders_anew() -> None:
     """Let files be found that are newer than the first look into their folders.
 
-    As ``importlib.invalidate_caches``, but for the installed distributions: to forget them, Python 3.12 imports ``importlib.metadata`` (70 ms),
-    which has none to forget if nobody has imported it before.
+    As ``importlib.invalidate_caches``, but for the installed distributions: to forget them, Python
+    3.12 imports ``importlib.metadata`` (70 ms), which has none to forget if nobody has imported it
+    before.
     """
     for finder in sys.meta_path:
-        if getattr(finder, "__name__", "") == "PathFinder" and "importlib.metadata" not in sys.modules:
+        if (
+            getattr(finder, "__name__", "") == "PathFinder"
+            and "importlib.metadata" not in sys.modules
+        ):
             for path, entry in list(sys.path_importer_cache.items()):
                 if entry is None or not os.path.isabs(path):
                     sys.path_importer_cache.pop(path, None)
@@ -71,7 +80,8 @@ def resolve(definition: Sequence[Any]) -> Any:
     """Return the function that a definition names.
 
     Raises:
-        ImportError: it cannot be found; the message names what, the environment and where it was looked for.
+        ImportError: it cannot be found; the message names what, the environment and where it was
+            looked for.
     """
     kind = definition[0]
     if kind == "reference":
@@ -93,11 +103,14 @@ def fetch(module: str, qualname: str, file: Optional[str] = None) -> Any:
         file: the host's file of that module if it belongs to the host's project, else None.
     """
     if module.startswith("wetlands_executor.worker."):
-        module = __name__.rpartition(".")[0] + module[len("wetlands_executor.worker") :]  # ours: the shipped copy
+        # ours: the shipped copy
+        module = __name__.rpartition(".")[0] + module[len("wetlands_executor.worker") :]
     if file is None and module.startswith("numpy"):
         from . import moved_names
 
-        return moved_names.find(module, qualname, lambda where, what: _attribute(import_named(where), what, where))
+        return moved_names.find(
+            module, qualname, lambda where, what: _attribute(import_named(where), what, where)
+        )
     try:
         found = import_named(module)
         if file is None:
@@ -115,8 +128,10 @@ def fetch(module: str, qualname: str, file: Optional[str] = None) -> Any:
         here = getattr(found, "__file__", None)
         if here is None or _real(here) != _real(native(file)):
             raise ImportError(
-                "module %r is %s on the host, but %s in the environment %s: refusing to run a different function. Rename the module, or "
-                'name the file: submit("%s:%s", ...)' % (module, file, here or "built in", sys.prefix, file, qualname)
+                "module %r is %s on the host, but %s in the environment %s: refusing to run a "
+                "different function. Rename the module, or "
+                'name the file: submit("%s:%s", ...)'
+                % (module, file, here or "built in", sys.prefix, file, qualname)
             )
     return _attribute(found, qualname, module)
 
@@ -149,14 +164,17 @@ def _attribute(module: Any, qualname: str, where: str) -> Any:
             found = getattr(found, part)
         except AttributeError:
             near = ", ".join(sorted(n for n in dir(module) if not n.startswith("_"))[:20])
-            raise AttributeError("%s has no %r in the worker; it has: %s" % (where, qualname, near)) from None
+            raise AttributeError(
+                "%s has no %r in the worker; it has: %s" % (where, qualname, near)
+            ) from None
     return found
 
 
 def module_of_file(path: str, digest: str, source: bytes) -> Any:
     """Return the module of a file; an edited file makes a new one.
 
-    Guarantee: one file is one module here, by whichever name or path it is reached, and it never takes the place of another module.
+    Guarantee: one file is one module here, by whichever name or path it is reached, and it never
+    takes the place of another module.
     """
     path = native(path)
     module = _FILES.get((path, digest))
@@ -167,7 +185,8 @@ def module_of_file(path: str, digest: str, source: bytes) -> Any:
     if module is None:
         module = _loaded(real) or _make_module(path, real, source)
         for key in [key for key in _FILES if _real(key[0]) == real]:
-            del _FILES[key]  # an older content of the same file: nothing will ask for it under its digest again
+            # an older content of the same file: nothing will ask for it under its digest again
+            del _FILES[key]
         _FILES[real, digest] = module
     _FILES[path, digest] = module
     return module
@@ -177,8 +196,8 @@ def _make_module(path: str, real: str, source: bytes) -> Any:
     folder, base = os.path.split(path)
     name = _name_for(real, os.path.splitext(base)[0])
     if folder not in sys.path:
-        # Its neighbours can be imported, as those of a script. But they stand behind the standard library, and behind everything if this
-        # very file has the name of another module.
+        # Its neighbours can be imported, as those of a script. But they stand behind the standard
+        # library, and behind everything if this very file has the name of another module.
         sys.path.insert(len(sys.path) if name.startswith(_PRIVATE) else _behind_stdlib(), folder)
     if not any(isinstance(finder, FileFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, FileFinder())
@@ -188,7 +207,9 @@ def _make_module(path: str, real: str, source: bytes) -> Any:
     if b"from ." in source and _imports_relatively(source):
         package = _package_of(os.path.dirname(real))
         if package is not None:
-            known = sys.modules.get(package if base == "__init__.py" else "%s.%s" % (package, os.path.splitext(base)[0]))
+            known = sys.modules.get(
+                package if base == "__init__.py" else "%s.%s" % (package, os.path.splitext(base)[0])
+            )
             if known is not None and _real(getattr(known, "__file__", None) or "") == real:
                 return known  # the package imports it
             module.__package__ = package
@@ -218,11 +239,14 @@ def _imports_relatively(source: bytes) -> bool:
 def _package_of(folder: str) -> Optional[str]:
     """Return the dotted name of the package that a folder is, imported, for the relative imports of a file in it; None if it is none.
 
-    Its root is looked for behind everything else; a package of that name that lies elsewhere is never taken for it.
+    Its root is looked for behind everything else; a package of that name that lies elsewhere is
+    never taken for it.
     """
     names: List[str] = []
     root = folder
-    while os.path.isfile(os.path.join(root, "__init__.py")) and os.path.basename(root).isidentifier():
+    while (
+        os.path.isfile(os.path.join(root, "__init__.py")) and os.path.basename(root).isidentifier()
+    ):
         root, name = os.path.split(root)
         names.insert(0, name)
     if not names:
@@ -233,9 +257,14 @@ def _package_of(folder: str) -> Optional[str]:
     try:
         package = import_named(".".join(names))
     except ImportError:
-        return None  # it lacks something, or another module has the name; the relative import says the rest
+        # it lacks something, or another module has the name; the relative import says the rest
+        return None
     file = getattr(package, "__file__", None)
-    return package.__name__ if file and _real(file) == _real(os.path.join(folder, "__init__.py")) else None
+    return (
+        package.__name__
+        if file and _real(file) == _real(os.path.join(folder, "__init__.py"))
+        else None
+    )
 
 
 def _loaded(real: str) -> Any:
@@ -244,7 +273,10 @@ def _loaded(real: str) -> Any:
         return None  # known with another content
     stem = os.path.splitext(os.path.basename(real))[0]
     for name, module in list(sys.modules.items()):
-        if name.rpartition(".")[2] not in (stem, os.path.basename(os.path.dirname(real))) or name in ("__main__", "__mp_main__"):
+        if name.rpartition(".")[2] not in (
+            stem,
+            os.path.basename(os.path.dirname(real)),
+        ) or name in ("__main__", "__mp_main__"):
             continue
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and _real(file) == real and not _has_changed(module, real):
@@ -270,7 +302,10 @@ _PRIVATE = "_wetlands_file_"
 
 
 def _name_for(real: str, stem: str) -> str:
-    """Return the stem if ``import stem`` would mean this very file, or nothing; else a private name."""
+    """Return the stem if ``import stem`` would mean this very file, or nothing.
+
+    Else a private name.
+    """
     import hashlib
     import importlib.util
 
@@ -291,7 +326,11 @@ def _name_for(real: str, stem: str) -> str:
 def _behind_stdlib() -> int:
     """Return the place in ``sys.path`` behind the standard library."""
     base = os.path.dirname(os.__file__)
-    found = [i for i, path in enumerate(sys.path) if (path + os.sep).startswith(base + os.sep) and "-packages" not in path]
+    found = [
+        i
+        for i, path in enumerate(sys.path)
+        if (path + os.sep).startswith(base + os.sep) and "-packages" not in path
+    ]
     return found[-1] + 1 if found else 0
 
 
@@ -335,16 +374,21 @@ class FileLoader:
 
 
 class LastResort:
-    """Serves ``import wetlands_executor`` where it is not installed: ``current_task`` works, other names exist until they are used.
+    """Serves ``import wetlands_executor`` where it is not installed.
 
-    Stands first among the finders, because the host's own copy may be found through the host's project folders although this environment
-    lacks what it needs (its dependencies, a Python of its age); a copy that belongs to the environment is always preferred.
+    ``current_task`` works, other names exist until they are used.
+
+    Stands first among the finders, because the host's own copy may be found through the host's
+    project folders although this environment lacks what it needs (its dependencies, a Python of its
+    age); a copy that belongs to the environment is always preferred.
     """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Find our names when no usable package answers to them."""
         package = name.partition(".")[0]
-        if package == "wetlands_executor" and (self.serving if name != package else self._must_serve()):
+        if package == "wetlands_executor" and (
+            self.serving if name != package else self._must_serve()
+        ):
             make_spec: Any = type(sys.__spec__)
             spec = make_spec(name, self, origin="wetlands_executor (stand-in)", is_package=True)
             spec.submodule_search_locations = []
@@ -358,12 +402,16 @@ class LastResort:
         for finder in sys.meta_path:
             spec = finder.find_spec("wetlands_executor", None) if finder is not self else None
             if spec is not None:
-                if not any((spec.origin or "").startswith(os.path.join(folder, "")) for folder in _PROJECT):
+                if not any(
+                    (spec.origin or "").startswith(os.path.join(folder, "")) for folder in _PROJECT
+                ):
                     return False
                 import importlib.util
 
                 needed = ("cloudpickle", "psutil", "typing_extensions")
-                self.serving = sys.version_info < (3, 10) or any(importlib.util.find_spec(need) is None for need in needed)
+                self.serving = sys.version_info < (3, 10) or any(
+                    importlib.util.find_spec(need) is None for need in needed
+                )
                 return self.serving
         self.serving = True
         return True
@@ -394,11 +442,14 @@ class LastResort:
 def _placeholder(module: str, name: str) -> Any:
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise ImportError(
-            "%s.%s was used inside a worker whose environment (%s) does not have wetlands_executor: install it there, or use it on the "
+            "%s.%s was used inside a worker whose environment (%s) does not have "
+            "wetlands_executor: install it there, or use it on the "
             "host only" % (module, name, sys.prefix)
         )
 
-    return type(name, (), {"__init__": fail, "__module__": module, "__doc__": "Stand-in; fails when used."})
+    return type(
+        name, (), {"__init__": fail, "__module__": module, "__doc__": "Stand-in; fails when used."}
+    )
 
 
 class AuthkeyFinder:

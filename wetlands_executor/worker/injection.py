@@ -1,7 +1,10 @@
-"""Which functions get a handle as their parameter ``task``: decided by signature, here in the worker, once per function.
+"""Which functions get a handle as their parameter ``task``.
 
-A parameter named ``task`` that the caller has not passed is filled if it has no default, the default None, or the annotation
-``RemoteTaskHandle``. ``**kwargs`` alone never is. ``inspect`` costs 10 ms, so a quick look at the code objects comes first.
+Decided by signature, here in the worker, once per function.
+
+A parameter named ``task`` that the caller has not passed is filled if it has no default, the
+default None, or the annotation ``RemoteTaskHandle``. ``**kwargs`` alone never is. ``inspect`` costs
+10 ms, so a quick look at the code objects comes first.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ def position_of_task(function: Any) -> Optional[Tuple[int, bool]]:
         import inspect
 
         parameters = list(inspect.signature(function).parameters.values())
-    except Exception:  # noqa: BLE001 - a C function, one that hides its signature, a callable whose attributes raise
+    except Exception:  # noqa: BLE001
+        # a C function, one that hides its signature, a callable whose attributes raise
         return None
     index = -1
     for number, parameter in enumerate(parameters):
@@ -34,7 +38,11 @@ def position_of_task(function: Any) -> Optional[Tuple[int, bool]]:
             return None
         if parameter.kind is not parameter.KEYWORD_ONLY:
             index = number
-        wanted = parameter.default is parameter.empty or parameter.default is None or "RemoteTaskHandle" in _text(parameter.annotation)
+        wanted = (
+            parameter.default is parameter.empty
+            or parameter.default is None
+            or "RemoteTaskHandle" in _text(parameter.annotation)
+        )
         return (index, parameter.kind is parameter.POSITIONAL_ONLY) if wanted else None
     return None
 
@@ -57,7 +65,11 @@ def with_handle(where: Tuple[int, bool], args: Any, kwargs: Any, handle: Any) ->
 
 
 def _text(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else "%s %s" % (getattr(annotation, "__name__", ""), annotation)
+    return (
+        annotation
+        if isinstance(annotation, str)
+        else "%s %s" % (getattr(annotation, "__name__", ""), annotation)
+    )
 
 
 def _mentions_task(function: Any, depth: int) -> bool:
@@ -83,4 +95,7 @@ def _mentions_task(function: Any, depth: int) -> bool:
         targets = [getattr(function, "__init__", None), getattr(function, "__new__", None)]
     else:
         targets = [getattr(type(function), "__call__", None)]
-    return any(getattr(target, "__code__", None) is not None and _mentions_task(target, depth + 1) for target in targets)
+    return any(
+        getattr(target, "__code__", None) is not None and _mentions_task(target, depth + 1)
+        for target in targets
+    )

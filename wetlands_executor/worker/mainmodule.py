@@ -1,9 +1,14 @@
-"""``__main__`` of a worker: it stands for that of the host's program, for what ``pickle``, ``inspect`` and ``multiprocessing`` ask of it.
+"""``__main__`` of a worker.
 
-Functions and classes of the host's script travel by value and are rebuilt one by one; the script itself does not run here. What is asked
-of ``__main__`` by name is looked up among them. Processes that a task starts with ``multiprocessing`` (spawn, forkserver) run the script
-as ``__mp_main__``, as those of a ``ProcessPoolExecutor`` do, if it can be imported: if it has the guard ``if __name__ == "__main__":``
-(another one would do the host's work once more), and if this environment has what it imports.
+It stands for that of the host's program, for what ``pickle``, ``inspect`` and ``multiprocessing``
+ask of it.
+
+Functions and classes of the host's script travel by value and are rebuilt one by one; the script
+itself does not run here. What is asked of ``__main__`` by name is looked up among them. Processes
+that a task starts with ``multiprocessing`` (spawn, forkserver) run the script as ``__mp_main__``,
+as those of a ``ProcessPoolExecutor`` do, if it can be imported: if it has the guard ``if __name__
+== "__main__":`` (another one would do the host's work once more), and if this environment has what
+it imports.
 """
 
 from __future__ import annotations
@@ -29,7 +34,8 @@ class Host:
         prefix: of the host's Python.
         file: of its script, None if there is none (a notebook, ``python -c``).
         main: this worker's ``__main__``.
-        importable: whether other processes of this environment can run the script as ``__mp_main__``; None until it is asked.
+        importable: whether other processes of this environment can run the script as
+            ``__mp_main__``; None until it is asked.
     """
 
     prefix = ""
@@ -39,7 +45,10 @@ class Host:
 
 
 def install(config: ProcessConfig) -> None:
-    """Make ``__main__`` stand for the host's; ``config`` has "main": (prefix, file or None, name or None for ``python -m``)."""
+    """Make ``__main__`` stand for the host's.
+
+    ``config`` has "main": (prefix, file or None, name or None for ``python -m``).
+    """
     Host.prefix, Host.file, name = config["main"]
     if Host.file is not None:
         Host.file = native(Host.file)
@@ -65,7 +74,11 @@ def _look_up(name: str) -> Any:
     if found is None and not name.startswith("__"):
         cloudpickle = sys.modules.get(__name__.rpartition(".")[0] + ".cloudpickle")
         # The latest definition is the last.
-        for kind in list(cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.values()) if cloudpickle is not None else ():
+        for kind in (
+            list(cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.values())
+            if cloudpickle is not None
+            else ()
+        ):
             if kind.__module__ == "__main__" and kind.__qualname__ == name:
                 found = kind
     if found is None:
@@ -105,17 +118,29 @@ def _examine(file: str) -> bool:
     guarded = False
     names = []
     for statement in tree.body:
-        if isinstance(statement, ast.If) and any(isinstance(each, ast.Name) and each.id == "__name__" for each in ast.walk(statement.test)):
+        if isinstance(statement, ast.If) and any(
+            isinstance(each, ast.Name) and each.id == "__name__"
+            for each in ast.walk(statement.test)
+        ):
             guarded = True
         elif isinstance(statement, ast.Import):
             names += [alias.name for alias in statement.names]
         elif isinstance(statement, ast.ImportFrom) and not statement.level and statement.module:
             names.append(statement.module)
-    return guarded and (sys.prefix == Host.prefix or all(_has(name.partition(".")[0]) for name in names))
+    return guarded and (
+        sys.prefix == Host.prefix or all(_has(name.partition(".")[0]) for name in names)
+    )
 
 
 def _has(name: str) -> bool:
-    """Return True if a new process of this environment finds a module; it lacks the stand-ins of this one."""
+    """Return True if a new process of this environment finds a module.
+
+    It lacks the stand-ins of this one.
+    """
     import _frozen_importlib_external as external
 
-    return name in sys.builtin_module_names or name == "__future__" or external.PathFinder.find_spec(name) is not None
+    return (
+        name in sys.builtin_module_names
+        or name == "__future__"
+        or external.PathFinder.find_spec(name) is not None
+    )

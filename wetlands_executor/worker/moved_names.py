@@ -1,10 +1,15 @@
-"""What differs between versions of Python and numpy in a pickle stream: names that moved, and a few forms that only one side reads.
+"""What differs between versions of Python and numpy in a pickle stream.
 
-Both unpicklers ask here, the worker's (``calls.RichUnpickler``) and the host's (``unpickler._ResultUnpickler``). What is found under its own
-name costs nothing; a table is consulted for ``numpy.`` modules and after a failure. Keeps no state but one cache; any thread may enter.
+Names that moved, and a few forms that only one side reads.
 
-numpy 2 renamed ``numpy.core`` to ``numpy._core``. numpy 1.26 has stubs of the new names, numpy 2 of the old ones, and neither is complete
-or silent, so the name that is this version's own is always the one that is looked up.
+Both unpicklers ask here, the worker's (``calls.RichUnpickler``) and the host's
+(``unpickler._ResultUnpickler``). What is found under its own name costs nothing; a table is
+consulted for ``numpy.`` modules and after a failure. Keeps no state but one cache; any thread may
+enter.
+
+numpy 2 renamed ``numpy.core`` to ``numpy._core``. numpy 1.26 has stubs of the new names, numpy 2 of
+the old ones, and neither is complete or silent, so the name that is this version's own is always
+the one that is looked up.
 """
 
 from __future__ import annotations
@@ -17,7 +22,8 @@ if TYPE_CHECKING:
 
     Find = Callable[[str, str], Any]
 
-#: Modules of the standard library and of numpy that have other names elsewhere: here is tried what stands behind the name, in order.
+#: Modules of the standard library and of numpy that have other names elsewhere: here is tried what
+#: stands behind the name, in order.
 MODULES: Dict[str, Tuple[str, ...]] = {
     "pathlib._local": ("pathlib",),  # 3.13 only
     "pathlib._abc": ("pathlib",),
@@ -47,11 +53,19 @@ MODULES: Dict[str, Tuple[str, ...]] = {
 
 #: Single names: (module, name) -> where else they are.
 NAMES: Dict[Tuple[str, str], Tuple[Tuple[str, str], ...]] = {
-    ("numpy.lib.polynomial", "RankWarning"): (("numpy.exceptions", "RankWarning"), ("numpy", "RankWarning")),
+    ("numpy.lib.polynomial", "RankWarning"): (
+        ("numpy.exceptions", "RankWarning"),
+        ("numpy", "RankWarning"),
+    ),
     ("numpy", "RankWarning"): (("numpy.exceptions", "RankWarning"),),
-    # Exceptions that older Pythons lack: the older name, the backport, or the class that code for both would catch.
-    ("pandas._libs.tslibs.nattype", "_nat_unpickle"): (("pandas._libs.tslibs.nattype", "__nat_unpickle"),),
-    ("pandas._libs.tslibs.nattype", "__nat_unpickle"): (("pandas._libs.tslibs.nattype", "_nat_unpickle"),),
+    # Exceptions that older Pythons lack: the older name, the backport, or the class that code for
+    # both would catch.
+    ("pandas._libs.tslibs.nattype", "_nat_unpickle"): (
+        ("pandas._libs.tslibs.nattype", "__nat_unpickle"),
+    ),
+    ("pandas._libs.tslibs.nattype", "__nat_unpickle"): (
+        ("pandas._libs.tslibs.nattype", "_nat_unpickle"),
+    ),
     ("re", "prefixmatch"): (("re", "match"),),  # 3.15
     ("posix", "_path_normpath"): (("posixpath", "normpath"),),
     ("enum", "EnumType"): (("enum", "EnumMeta"),),
@@ -63,7 +77,8 @@ NAMES: Dict[Tuple[str, str], Tuple[Tuple[str, str], ...]] = {
     ("builtins", "PythonFinalizationError"): (("builtins", "RuntimeError"),),
 }
 
-#: Tuples with names that numpy returns since 1.25; older ones return plain tuples, which cannot take their place in a stream.
+#: Tuples with names that numpy returns since 1.25; older ones return plain tuples, which cannot
+#: take their place in a stream.
 RESULTS: Dict[str, str] = {
     "EigResult": "eigenvalues eigenvectors",
     "EighResult": "eigenvalues eigenvectors",
@@ -83,11 +98,15 @@ FORMS = (
 
 #: What cannot be cured, and what to do: a word of the name -> the remedy.
 REMEDIES: Dict[str, str] = {
-    "stringdtype": "the dtype of strings of variable width exists since numpy 2: send array.astype(str) or array.astype(object)",
-    "templatelib": "template strings exist since Python 3.14: send the text, or its strings and values",
+    "stringdtype": "the dtype of strings of variable width exists since numpy 2: send "
+    "array.astype(str) or array.astype(object)",
+    "templatelib": "template strings exist since Python 3.14: send the text, or its strings and "
+    "values",
     "GenericAlias": "types like list[int] exist since Python 3.9",
-    "zoneinfo": "zoneinfo exists since Python 3.9: install backports.zoneinfo there, or send datetime.timezone objects",
-    "ExceptionGroup": "groups of exceptions exist since Python 3.11: install the package exceptiongroup there",
+    "zoneinfo": "zoneinfo exists since Python 3.9: install backports.zoneinfo there, or send "
+    "datetime.timezone objects",
+    "ExceptionGroup": "groups of exceptions exist since Python 3.11: install the package "
+    "exceptiongroup there",
 }
 
 #: Names of the package that numpy 2 renamed; importing the wrong one warns.
@@ -103,7 +122,8 @@ def find(module: str, name: str, original: Find) -> Any:
         original: looks a name up as ``pickle`` does.
 
     Raises:
-        ImportError, AttributeError: under no name is it here; the error is that of the stream's own name.
+        ImportError, AttributeError: under no name is it here; the error is that of the stream's own
+            name.
     """
     if module.startswith("numpy"):
         special = _of_numpy(module, name, original)
@@ -133,7 +153,11 @@ def others(module: str, name: str) -> List[Tuple[str, str]]:
     package, _, last = module.rpartition(".")
     if package == "numpy.lib":  # numpy 2 calls its private halves so
         found.append((package, name))
-        found.append((module[:-5].replace(".lib._", ".lib."), name) if last.endswith("_impl") else ("numpy.lib._%s_impl" % last, name))
+        found.append(
+            (module[:-5].replace(".lib._", ".lib."), name)
+            if last.endswith("_impl")
+            else ("numpy.lib._%s_impl" % last, name)
+        )
     if module.startswith("numpy"):
         found += [(other, name) for other in ("numpy.exceptions", "numpy") if other != module]
     return found
@@ -142,7 +166,11 @@ def others(module: str, name: str) -> List[Tuple[str, str]]:
 def module_here(module: str) -> str:
     """Return the name under which this process imports a module, for those whose old name still exists but should not be used."""
     if module.startswith(_CORE) and "numpy" in _loaded("numpy"):
-        rest = module[len("numpy._core") :] if module.startswith("numpy._core") else module[len("numpy.core") :]
+        rest = (
+            module[len("numpy._core") :]
+            if module.startswith("numpy._core")
+            else module[len("numpy.core") :]
+        )
         if not rest or rest[0] == ".":
             return ("numpy.core" if _is_numpy_1() else "numpy._core") + rest
     return module
@@ -163,7 +191,10 @@ def _is_numpy_1() -> bool:
 
 
 def _of_numpy(module: str, name: str, original: Find) -> Any:
-    """Return what has to be looked up otherwise, or made otherwise, in this version of numpy; None for all the rest."""
+    """Return what has to be looked up otherwise, or made otherwise, in this version of numpy.
+
+    None for all the rest.
+    """
     # What exists under this name too, but not without a warning.
     if name == "chararray" and module in ("numpy", "numpy.char"):
         if "numpy" not in _loaded("numpy") or _is_numpy_1():
@@ -218,12 +249,16 @@ def _named_tuple(name: str) -> Any:
     return made
 
 
-# --- what is pickled in a form of our own, because the forms of two versions differ
-# Structured dtypes: numpy 2 pickles flags that numpy 1 cannot read, and the other way round the alignment is lost.
+# --- what is pickled in a form of our own, because the forms of two versions differ Structured
+# dtypes: numpy 2 pickles flags that numpy 1 cannot read, and the other way round the alignment is
+# lost.
 
 
 def reduce_dtype(dtype: Any) -> Any:
-    """Reduce an aligned structured dtype to what every version reads: its fields; the rest as ``pickle`` does."""
+    """Reduce an aligned structured dtype to what every version reads: its fields.
+
+    The rest as ``pickle`` does.
+    """
     if not dtype.isalignedstruct or dtype.names is None or dtype.metadata is not None:
         return dtype.__reduce__()
     fields = [dtype.fields[name] for name in dtype.names]
@@ -239,12 +274,18 @@ def reduce_dtype(dtype: Any) -> Any:
 
 
 def reduce_normal_dist(value: Any) -> Any:
-    """Reduce a ``statistics.NormalDist`` to its arguments: its state has two forms, and reading one as the other gives wrong numbers."""
+    """Reduce a ``statistics.NormalDist`` to its arguments.
+
+    Its state has two forms, and reading one as the other gives wrong numbers.
+    """
     return type(value), (value.mean, value.stdev)
 
 
 def reduce_coordinates(matrix: Any) -> Any:
-    """Reduce a sparse matrix in coordinates to its parts: older versions of scipy keep them under other names, and miss them later."""
+    """Reduce a sparse matrix in coordinates to its parts.
+
+    Older versions of scipy keep them under other names, and miss them later.
+    """
     if matrix.ndim != 2:
         return matrix.__reduce_ex__(4)
     return type(matrix), ((matrix.data, (matrix.row, matrix.col)), matrix.shape)
@@ -258,7 +299,10 @@ def reduce_keys(matrix: Any) -> Any:
 
 
 def reduce_piecewise(value: Any) -> Any:
-    """Reduce a piecewise polynomial to its arguments: scipy 1.17 keeps them under other names, and an older one misses them when it is called."""
+    """Reduce a piecewise polynomial to its arguments.
+
+    Scipy 1.17 keeps them under other names, and an older one misses them when it is called.
+    """
     return type(value).construct_fast, (value.c, value.x, value.extrapolate, value.axis)
 
 
@@ -271,8 +315,17 @@ def _statistics_reducers(statistics: Any) -> Dict[Any, Any]:
 
 
 def _interpolate_reducers(interpolate: Any) -> Dict[Any, Any]:
-    names = ("PPoly", "BPoly", "CubicSpline", "CubicHermiteSpline", "PchipInterpolator", "Akima1DInterpolator")
-    return {getattr(interpolate, name): reduce_piecewise for name in names if hasattr(interpolate, name)}
+    names = (
+        "PPoly",
+        "BPoly",
+        "CubicSpline",
+        "CubicHermiteSpline",
+        "PchipInterpolator",
+        "Akima1DInterpolator",
+    )
+    return {
+        getattr(interpolate, name): reduce_piecewise for name in names if hasattr(interpolate, name)
+    }
 
 
 def _torch_reducers(torch: Any) -> Dict[Any, Any]:
@@ -282,8 +335,15 @@ def _torch_reducers(torch: Any) -> Dict[Any, Any]:
 
 
 def _sparse_reducers(sparse: Any) -> Dict[Any, Any]:
-    reductions = (("coo_matrix", reduce_coordinates), ("coo_array", reduce_coordinates), ("dok_matrix", reduce_keys), ("dok_array", reduce_keys))
-    return {getattr(sparse, name): reduction for name, reduction in reductions if hasattr(sparse, name)}
+    reductions = (
+        ("coo_matrix", reduce_coordinates),
+        ("coo_array", reduce_coordinates),
+        ("dok_matrix", reduce_keys),
+        ("dok_array", reduce_keys),
+    )
+    return {
+        getattr(sparse, name): reduction for name, reduction in reductions if hasattr(sparse, name)
+    }
 
 
 #: Module -> (a name that it has when its import is complete, its reductions by class).
@@ -347,7 +407,16 @@ def _bit_generator(base: Any) -> Any:
             self.state = state
 
         # The name is compared with the one in the state.
-        made = type(base.__name__, (base,), {"__slots__": (), "__setstate__": setstate, "__module__": base.__module__, "__doc__": base.__doc__})
+        made = type(
+            base.__name__,
+            (base,),
+            {
+                "__slots__": (),
+                "__setstate__": setstate,
+                "__module__": base.__module__,
+                "__doc__": base.__doc__,
+            },
+        )
         _bit_generators[base] = made
     return made()
 
@@ -363,11 +432,19 @@ def _random_state(bit_generator: Any) -> Any:
     return sys.modules["numpy.random"].RandomState(bit_generator)
 
 
-_MAKERS: Dict[str, Any] = {"__bit_generator_ctor": _bit_generator, "__generator_ctor": _generator, "__randomstate_ctor": _random_state}
+_MAKERS: Dict[str, Any] = {
+    "__bit_generator_ctor": _bit_generator,
+    "__generator_ctor": _generator,
+    "__randomstate_ctor": _random_state,
+}
 
 
 def _seed_sequence(kind: Any, checksum: Any, state: Any) -> Any:
-    """Make a seed sequence. Its pickles are checked by a sum that differs between compilers, so the sum is not held against it."""
+    """Make a seed sequence.
+
+    Its pickles are checked by a sum that differs between compilers, so the sum is not held against
+    it.
+    """
     unpickle = sys.modules["numpy.random.bit_generator"].__dict__["__pyx_unpickle_SeedSequence"]
     try:
         return unpickle(kind, checksum, state)

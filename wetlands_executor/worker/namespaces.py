@@ -1,11 +1,15 @@
-"""Globals of functions that travel by value: one namespace per module of the host, shared by all functions that come from it.
+"""Globals of functions that travel by value.
 
-A function that is pickled by value brings the globals that it uses. Rebuilt naively, each call would get its own copy: what an initializer
-or an earlier call has set would be gone. Here every function of one host module gets the same dictionary, and a global is written into it
-only if the host has changed it since it was last sent to this worker (its token differs). ``ProcessPoolExecutor`` behaves the same, by
-importing the module once per process.
+One namespace per module of the host, shared by all functions that come from it.
 
-``share`` and ``restore`` are called by the pickle stream; the host names them when it reduces a function.
+A function that is pickled by value brings the globals that it uses. Rebuilt naively, each call
+would get its own copy: what an initializer or an earlier call has set would be gone. Here every
+function of one host module gets the same dictionary, and a global is written into it only if the
+host has changed it since it was last sent to this worker (its token differs).
+``ProcessPoolExecutor`` behaves the same, by importing the module once per process.
+
+``share`` and ``restore`` are called by the pickle stream; the host names them when it reduces a
+function.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ def share(name: str, base: Dict[str, Any]) -> Dict[str, Any]:
     space = SPACES.get(name)
     if space is None:
         if name == "__main__":
-            # Functions and classes of the host's script stay picklable by reference among processes that a task starts.
+            # Functions and classes of the host's script stay picklable by reference among processes
+            # that a task starts.
             space = sys.modules["__main__"].__dict__
             base.pop("__file__", None)
         else:
@@ -39,12 +44,15 @@ def share(name: str, base: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def restore(function: Any, state: Tuple[Any, ...]) -> None:
-    """Set the state of a function that was just made, or found: what the host has changed of it, and of the globals that it uses.
+    """Set the state of a function that was just made, or found.
+
+    What the host has changed of it, and of the globals that it uses.
 
     Args:
         function: what ``_make_function`` of cloudpickle made.
-        state: (attributes, slots, namespace name or None, (its number, version, variables), (global's name, token, value, ...)); each of the
-            variables that it closes over is (name, number of its cell, version, content), without content if it is not bound.
+        state: (attributes, slots, namespace name or None, (its number, version, variables),
+            (global's name, token, value, ...)); each of the variables that it closes over is (name,
+            number of its cell, version, content), without content if it is not bound.
     """
     attributes, slots, name, (number, version, variables), entries = state
     from . import objects
@@ -54,12 +62,13 @@ def restore(function: Any, state: Tuple[Any, ...]) -> None:
         slots["__globals__"] = {}
         cloudpickle_module()._function_setstate(function, (attributes, slots))
         objects.set_version(number, version)
-    for cell, variable in zip(function.__closure__ or (), variables):  # noqa: B905 - no strict before 3.10
+    # no strict before 3.10
+    for cell, variable in zip(function.__closure__ or (), variables):
         objects.finish(cell, variable[1:])
     space = function.__globals__
     tokens = {} if name is None else TOKENS[name]
     steps = iter(entries)
-    for key, token, value in zip(steps, steps, steps):  # noqa: B905 - no strict before 3.10
+    for key, token, value in zip(steps, steps, steps):
         if token is not None and tokens.get(key) == token and key in space:
             continue
         changed = key in tokens

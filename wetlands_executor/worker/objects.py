@@ -1,13 +1,17 @@
 """Objects of the host's namespaces that exist once in this worker, however many streams name them.
 
-Each object that a function by value reaches (a global, what a closure holds, what those hold in turn) has a number, which the host gives
-it for as long as it lives there. A stream names such an object by a reduction that begins with its number: the first one makes the object,
-each later one finds it. Its content follows with a version, and is set only if the version is new here. So what the host has changed is
-changed here, within the same object; what it has not changed keeps what tasks have made of it.
+Each object that a function by value reaches (a global, what a closure holds, what those hold in
+turn) has a number, which the host gives it for as long as it lives there. A stream names such an
+object by a reduction that begins with its number: the first one makes the object, each later one
+finds it. Its content follows with a version, and is set only if the version is new here. So what
+the host has changed is changed here, within the same object; what it has not changed keeps what
+tasks have made of it.
 
-A large object's content travels once, as a *piece* (a record of its own), which is read when a stream refers to it.
+A large object's content travels once, as a *piece* (a record of its own), which is read when a
+stream refers to it.
 
-All functions are called by pickle streams, on the thread that loads them. ``forget`` is called by the runner when the host drops objects.
+All functions are called by pickle streams, on the thread that loads them. ``forget`` is called by
+the runner when the host drops objects.
 """
 
 from __future__ import annotations
@@ -48,9 +52,12 @@ def set_version(number: int, version: int) -> None:
 
 
 def note_change() -> None:
-    """Something that was here has been changed by the host: functions that were read before are read again when they are called.
+    """Something that was here has been changed by the host.
 
-    Else a call that was pickled before the change, and is made after it, would leave its content to calls that were pickled after the change.
+    Functions that were read before are read again when they are called.
+
+    Else a call that was pickled before the change, and is made after it, would leave its content to
+    calls that were pickled after the change.
     """
     from . import current_task
 
@@ -90,7 +97,7 @@ def finish(target: Any, state: Tuple[Any, ...]) -> None:
     elif kind is dict:
         target.clear()
         steps = iter(content)
-        target.update(zip(steps, steps))  # noqa: B905 - no strict before 3.10
+        target.update(zip(steps, steps))
     elif kind is set:
         target.clear()
         target.update(content)
@@ -104,11 +111,18 @@ def finish(target: Any, state: Tuple[Any, ...]) -> None:
     set_version(number, version)
 
 
-_CONSTANTS: Dict[str, Callable[[Any], Any]] = {"tuple": tuple, "frozenset": frozenset, "float": float}
+_CONSTANTS: Dict[str, Callable[[Any], Any]] = {
+    "tuple": tuple,
+    "frozenset": frozenset,
+    "float": float,
+}
 
 
 def constant(number: int, kind: str, content: Any) -> Any:
-    """Return the object of that number, which cannot be changed: a tuple, a frozenset, a float that is not a number."""
+    """Return the object of that number, which cannot be changed.
+
+    A tuple, a frozenset, a float that is not a number.
+    """
     found = TABLE.get(number)
     if found is None:
         found = TABLE[number] = _CONSTANTS[kind](content)
@@ -127,8 +141,9 @@ def make(number: int, function: Callable[..., Any], args: Tuple[Any, ...]) -> An
 def set_state(target: Any, state: Tuple[Any, ...]) -> None:
     """Set the state of an instance: (number, version, counts, value, value, ...).
 
-    ``counts`` says how many of the values there are of each kind, or -1: what ``__setstate__`` gets; names and values in turn for ``__dict__``,
-    and for slots; list items; keys and values of dict items.
+    ``counts`` says how many of the values there are of each kind, or -1: what ``__setstate__``
+    gets; names and values in turn for ``__dict__``, and for slots; list items; keys and values of
+    dict items.
     """
     number, version, counts = state[:3]
     if VERSIONS.get(number) == version:
@@ -148,7 +163,7 @@ def set_state(target: Any, state: Tuple[Any, ...]) -> None:
         if again:
             target.clear()
         steps = iter(dictitems)
-        for key, value in zip(steps, steps):  # noqa: B905 - no strict before 3.10
+        for key, value in zip(steps, steps):
             target[key] = value
     if other is not None:
         target.__setstate__(other[0])
@@ -159,11 +174,11 @@ def set_state(target: Any, state: Tuple[Any, ...]) -> None:
         if again:
             space.clear()
         steps = iter(attributes)
-        for key, value in zip(steps, steps):  # noqa: B905 - no strict before 3.10
+        for key, value in zip(steps, steps):
             space[sys.intern(key) if type(key) is str else key] = value
     if slots is not None:
         steps = iter(slots)
-        for key, value in zip(steps, steps):  # noqa: B905 - no strict before 3.10
+        for key, value in zip(steps, steps):
             object.__setattr__(target, key, value)
     set_version(number, version)
 
@@ -260,7 +275,11 @@ def context_variable(name: str, default: Tuple[Any, ...]) -> Any:
     """Return a new context variable; ``default`` is empty or holds its default."""
     import contextvars
 
-    return contextvars.ContextVar(name, default=default[0]) if default else contextvars.ContextVar(name)
+    return (
+        contextvars.ContextVar(name, default=default[0])
+        if default
+        else contextvars.ContextVar(name)
+    )
 
 
 def weak_dictionary(name: str) -> Any:
@@ -271,7 +290,10 @@ def weak_dictionary(name: str) -> Any:
 
 
 def named(number: int, names: Iterable[Tuple[str, str]]) -> Any:
-    """Return a sentinel that belongs to a module, this process's own one: what the first of (module, name) that is here stands for."""
+    """Return a sentinel that belongs to a module, this process's own one.
+
+    What the first of (module, name) that is here stands for.
+    """
     found = TABLE.get(number)
     if found is not None:
         return found

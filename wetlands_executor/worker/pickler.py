@@ -1,7 +1,9 @@
-"""The worker's pickler for results, outputs and exceptions that plain pickle cannot do: with functions and classes by value.
+"""The worker's pickler for results, outputs and exceptions that plain pickle cannot do.
 
-cloudpickle, with the rules of ``code_reductions.py`` for classes, and for code if the host has another magic number. The host's own is
-``CallPickler``. Entered by any thread of a task.
+With functions and classes by value.
+
+cloudpickle, with the rules of ``code_reductions.py`` for classes, and for code if the host has
+another magic number. The host's own is ``CallPickler``. Entered by any thread of a task.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ def dumps_by_value(value: Any, theirs: str, buffer_callback: Any = None) -> byte
 
     Args:
         value: what is sent.
-        theirs: version of the Python that receives it, if that has other bytecode: code travels as source then; else "".
+        theirs: version of the Python that receives it, if that has other bytecode: code travels as
+            source then; else "".
         buffer_callback: takes large buffers (PEP 574); None leaves them in the pickle.
     """
     with io.BytesIO() as stream:
@@ -48,14 +51,21 @@ def _pickler() -> Any:
     from .calls import cloudpickle_module, own_reducers
 
     cloudpickle = cloudpickle_module()
-    function_type, code_type = type(code_reductions.reduce_code), type(code_reductions.reduce_code.__code__)
+    function_type, code_type = (
+        type(code_reductions.reduce_code),
+        type(code_reductions.reduce_code.__code__),
+    )
 
     class SourcePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
         """cloudpickle, except that generated classes are generated anew, and that code travels as source if it has to."""
 
-        dispatch_table: ClassVar[Any] = ChainMap(own_reducers, *cloudpickle.Pickler.dispatch_table.maps)
+        dispatch_table: ClassVar[Any] = ChainMap(
+            own_reducers, *cloudpickle.Pickler.dispatch_table.maps
+        )
 
-        def __init__(self, stream: Any, theirs: str, by_name: bool = False, buffer_callback: Any = None) -> None:
+        def __init__(
+            self, stream: Any, theirs: str, by_name: bool = False, buffer_callback: Any = None
+        ) -> None:
             super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
             # None: the host has this interpreter's bytecode, and code travels as it is.
             self.names = code_reductions.Names(theirs, self.dumps_by_name) if theirs else None
@@ -64,7 +74,9 @@ def _pickler() -> Any:
 
         def dumps_by_name(self, obj: Any) -> bytes:
             with io.BytesIO() as stream:
-                SourcePickler(stream, self.names.theirs if self.names else "", by_name=True).dump(obj)
+                SourcePickler(stream, self.names.theirs if self.names else "", by_name=True).dump(
+                    obj
+                )
                 return stream.getvalue()
 
         def reducer_override(self, obj: Any) -> Any:
@@ -77,7 +89,10 @@ def _pickler() -> Any:
                 if self.by_name:
                     raise code_reductions.ByValue
                 return code_reductions.reduce_dispatcher(obj) or self.reduce_function(obj)
-            if kind.__module__ in ("functools", "typing", "annotationlib") and cloudpickle._lookup_module_and_qualname(obj) is None:
+            if (
+                kind.__module__ in ("functools", "typing", "annotationlib")
+                and cloudpickle._lookup_module_and_qualname(obj) is None
+            ):
                 found = code_reductions.reduce_decorated(obj)
                 if found is not None:
                     return found
@@ -96,18 +111,32 @@ def _pickler() -> Any:
                     return base
                 if obj in cloudpickle._BUILTIN_TYPE_NAMES:
                     return code_reductions.builtin_type(cloudpickle._BUILTIN_TYPE_NAMES[obj])
-            if obj in cloudpickle._BUILTIN_TYPE_NAMES or cloudpickle._should_pickle_by_reference(obj):
+            if obj in cloudpickle._BUILTIN_TYPE_NAMES or cloudpickle._should_pickle_by_reference(
+                obj
+            ):
                 return cloudpickle._class_reduce(obj)
             if self.by_name:
                 raise code_reductions.ByValue
             return code_reductions.reduce_class(obj, self.names)
 
         def reduce_function(self, obj: Any) -> Any:
-            made, (attributes, slots) = self._function_getnewargs(obj), code_reductions.function_state(obj)
+            made, (attributes, slots) = (
+                self._function_getnewargs(obj),
+                code_reductions.function_state(obj),
+            )
             if self.names is not None:
-                made, attributes, slots = code_reductions.reduce_function(obj, self.names, made, (attributes, slots), obj.__qualname__)
+                made, attributes, slots = code_reductions.reduce_function(
+                    obj, self.names, made, (attributes, slots), obj.__qualname__
+                )
             made = made[:4] + (self.cells.of(obj, made[4]),)
-            return cloudpickle._make_function, made, (attributes, slots), None, None, cloudpickle._function_setstate
+            return (
+                cloudpickle._make_function,
+                made,
+                (attributes, slots),
+                None,
+                None,
+                cloudpickle._function_setstate,
+            )
 
     _pickler_class = SourcePickler
     return SourcePickler

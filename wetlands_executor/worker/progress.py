@@ -1,4 +1,7 @@
-"""What a running task reports: progress on the board, named outputs as frames. Entered by any thread of the task."""
+"""What a running task reports: progress on the board, named outputs as frames.
+
+Entered by any thread of the task.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ class Progress:
     def __init__(self, channel: Channel, board: Board) -> None:
         self._channel = channel
         self._board = board
-        # Guards the fields below and the writing of the board: threads of one task may report at the same time.
+        # Guards the fields below and the writing of the board: threads of one task may report at
+        # the same time.
         self._lock = allocate_lock()
         self.item = 0
         self._message: Optional[str] = None
@@ -39,14 +43,18 @@ class Progress:
         # The last report has gone by a frame with its payload, and not only to the board.
         self._sent = False
 
-    def update(self, handle: RemoteTaskHandle, message: Optional[str], current: Any, maximum: Any) -> None:
+    def update(
+        self, handle: RemoteTaskHandle, message: Optional[str], current: Any, maximum: Any
+    ) -> None:
         """Report; what is None stays as it was."""
         item = handle._item
         if message is not None and type(message) is not str:
             message = text_of(message)  # user code: not under the lock
         with self._lock:
             if handle._live() is None:
-                return  # Race: the call has ended since this thread looked, and the fields below may be the next call's
+                # Race: the call has ended since this thread looked, and the fields below may be the
+                # next call's
+                return
             if item != self.item:
                 self.item = item
                 self._message = self._current = self._maximum = None
@@ -64,7 +72,10 @@ class Progress:
                 self._channel.send(wire.UPDATE, item)
 
     def output(self, handle: RemoteTaskHandle, values: Dict[Any, Any]) -> None:
-        """Send named outputs; an unpicklable value raises here. Order: what was reported before arrives before."""
+        """Send named outputs; an unpicklable value raises here.
+
+        Order: what was reported before arrives before.
+        """
         data = dumps_result(values, self._channel.by_value)
         item = handle._item
         with self._lock:
@@ -76,7 +87,9 @@ class Progress:
         self._channel.send(wire.OUTPUT, item, data)
 
     def finish(self, item: int) -> None:
-        """Before the result: send the last report of a call that has reported, because the next call will use the board.
+        """Before the result.
+
+        Send the last report of a call that has reported, because the next call will use the board.
 
         Whether the host has read the board cannot be known: it clears the bell before it reads.
         """

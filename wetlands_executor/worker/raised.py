@@ -1,8 +1,11 @@
-"""The parts of an exception, and an exception of parts: for classes that pickle does not rebuild, or not as they were.
+"""The parts of an exception, and an exception of parts.
 
-Pickle calls ``class(*args)``. That fails where ``__init__`` or ``__new__`` wants something else, and makes another message where
-``__init__`` composes it. Here no code of the class runs: its instance is made, and filled, by the builtin class below it. Members of a
-group, and exceptions among the arguments, are taken apart in the same way. Imported by both ends, when a call has failed.
+For classes that pickle does not rebuild, or not as they were.
+
+Pickle calls ``class(*args)``. That fails where ``__init__`` or ``__new__`` wants something else,
+and makes another message where ``__init__`` composes it. Here no code of the class runs: its
+instance is made, and filled, by the builtin class below it. Members of a group, and exceptions
+among the arguments, are taken apart in the same way. Imported by both ends, when a call has failed.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, Tuple
 
-#: What an entry of the arguments is: a value, the parts of an exception, or a list or tuple with such in it.
+#: What an entry of the arguments is: a value, the parts of an exception, or a list or tuple with
+#: such in it.
 _VALUE, _PARTS, _LIST, _TUPLE = range(4)
 _FIELDS: Any = vars(BaseException)
 _DEEPEST = 20
@@ -57,13 +61,21 @@ def _taken(value: Any, depth: int) -> Tuple[Any, ...]:
     if depth < _DEEPEST:
         if isinstance(value, BaseException):
             return _PARTS, parts_of(value, depth + 1)
-        if type(value) in (list, tuple) and any(isinstance(entry, BaseException) for entry in value):
-            return _LIST if type(value) is list else _TUPLE, [_taken(entry, depth + 1) for entry in value]
+        if type(value) in (list, tuple) and any(
+            isinstance(entry, BaseException) for entry in value
+        ):
+            return _LIST if type(value) is list else _TUPLE, [
+                _taken(entry, depth + 1) for entry in value
+            ]
     return _VALUE, value
 
 
 def _mangled(base: Any, name: str) -> str:
-    return "_%s%s" % (base.__name__.lstrip("_"), name) if name.startswith("__") and not name.endswith("__") else name
+    return (
+        "_%s%s" % (base.__name__.lstrip("_"), name)
+        if name.startswith("__") and not name.endswith("__")
+        else name
+    )
 
 
 def made_of(parts: Tuple[Any, ...]) -> BaseException:
@@ -82,7 +94,8 @@ def made_of(parts: Tuple[Any, ...]) -> BaseException:
     except TypeError:
         error = builtin.__new__(kind)
     try:
-        builtin.__init__(error, *args)  # fills what has fields of its own, such as the number of an OSError
+        # fills what has fields of its own, such as the number of an OSError
+        builtin.__init__(error, *args)
     except TypeError:
         pass  # its arguments are not those of the builtin class
     _FIELDS["args"].__set__(error, args)

@@ -1,7 +1,8 @@
 """Log records of the worker on their way to the host, which handles them under their own logger's name.
 
-``logging`` costs 8 ms of a start and most tasks do not use it: a finder waits until it is imported. Levels are the host's: those of its
-loggers that have one travel with the project folders (see ``imports``), so a record that nobody wants is not made.
+``logging`` costs 8 ms of a start and most tasks do not use it: a finder waits until it is imported.
+Levels are the host's: those of its loggers that have one travel with the project folders (see
+``imports``), so a record that nobody wants is not made.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def use_levels(levels: Dict[str, int]) -> None:
     if logging is not None and getattr(logging, "_wetlands_ready", False):
         for name in previous:
             if name not in levels:
-                logging.getLogger(name or None).setLevel(logging.NOTSET if name else logging.WARNING)
+                logging.getLogger(name or None).setLevel(
+                    logging.NOTSET if name else logging.WARNING
+                )
         _apply(logging)
 
 
@@ -89,7 +92,10 @@ _formatter: Optional[Any] = None
 
 
 def _pack(logging: Any, record: Any) -> bytes:
-    """Return the record as exact builtin types, which any host can read: the message is formatted here, where its arguments are."""
+    """Return the record as exact builtin types, which any host can read.
+
+    The message is formatted here, where its arguments are.
+    """
     from .calls import dumps, repr_of, text_of
 
     global _formatter
@@ -97,12 +103,19 @@ def _pack(logging: Any, record: Any) -> bytes:
         _formatter = logging.Formatter()
     try:
         message = text_of(record.getMessage())
-    except Exception as error:  # noqa: BLE001 - the arguments do not fit the format: logging would print that and go on
-        message = "%s %s (could not be formatted: %s)" % (text_of(record.msg), repr_of(record.args), text_of(error))
+    except Exception as error:  # noqa: BLE001
+        # the arguments do not fit the format: logging would print that and go on
+        message = "%s %s (could not be formatted: %s)" % (
+            text_of(record.msg),
+            repr_of(record.args),
+            text_of(error),
+        )
     fields: Dict[str, Any] = {}
     for key, value in record.__dict__.items():
         if key not in _SKIPPED:
-            fields[key if type(key) is str else text_of(key)] = value if type(value) in _PLAIN else _as_plain(value)
+            fields[key if type(key) is str else text_of(key)] = (
+                value if type(value) in _PLAIN else _as_plain(value)
+            )
     fields["msg"] = message
     fields["args"] = None
     try:
@@ -110,7 +123,8 @@ def _pack(logging: Any, record: Any) -> bytes:
             fields["exc_text"] = _formatter.formatException(record.exc_info)
         elif record.exc_text:
             fields["exc_text"] = text_of(record.exc_text)
-    except Exception as error:  # noqa: BLE001 - __str__ and __repr__ of an exception are the user's code
+    except Exception as error:  # noqa: BLE001
+        # __str__ and __repr__ of an exception are the user's code
         fields["exc_text"] = "(the traceback could not be formatted: %s)" % type(error).__name__
     if record.stack_info:
         fields["stack_info"] = text_of(record.stack_info)
@@ -118,7 +132,10 @@ def _pack(logging: Any, record: Any) -> bytes:
 
 
 def _as_plain(value: Any) -> Any:
-    """Return a value of a record as a builtin type: numbers and text as what they derive from (numpy.float64 is a float), the rest as its repr."""
+    """Return a value of a record as a builtin type.
+
+    Numbers and text as what they derive from (numpy.float64 is a float), the rest as its repr.
+    """
     from .calls import repr_of
 
     try:

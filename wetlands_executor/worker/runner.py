@@ -1,16 +1,21 @@
 """The main loop of a worker: one frame, one call, one result, on the only thread there is.
 
-1. ``main`` opens the channel, reads the host's configuration, says hello, runs preload and initializer, says ready.
-2. ``Runner.loop`` reads one frame from the inbox (the kernel hands it to this worker and to nobody else), writes its item on the board
-   (that is what makes the task RUNNING for the host), finds the function, calls it and sends the result before it looks at the next frame.
-3. The end of the inbox is the order to stop: buffers are flushed, exit hooks run, and the process ends.
+1. ``main`` opens the channel, reads the host's configuration, says hello, runs preload and
+   initializer, says ready.
+2. ``Runner.loop`` reads one frame from the inbox (the kernel hands it to this worker and to nobody
+   else), writes its item on the board (that is what makes the task RUNNING for the host), finds the
+   function, calls it and sends the result before it looks at the next frame.
+3. The end of the inbox is the order to stop: buffers are flushed, exit hooks run, and the process
+   ends.
 
-The order to cancel is one store by the host into the shared board; nothing here has to wake up for it.
+The order to cancel is one store by the host into the shared board; nothing here has to wake up for
+it.
 
-SIGINT is a KeyboardInterrupt in a running call, once, and nothing outside one: an idle worker must survive a Ctrl-C that reaches its
-process group, and none may land in this module's own steps. ``interruptible`` is the item that may be interrupted; the handler clears it
-before it raises, so that a second signal cannot hit the lines that deal with the first. An interrupt that the host sends names its item
-on the board and is ignored in any other.
+SIGINT is a KeyboardInterrupt in a running call, once, and nothing outside one: an idle worker must
+survive a Ctrl-C that reaches its process group, and none may land in this module's own steps.
+``interruptible`` is the item that may be interrupted; the handler clears it before it raises, so
+that a second signal cannot hit the lines that deal with the first. An interrupt that the host sends
+names its item on the board and is ignored in any other.
 """
 
 from __future__ import annotations
@@ -18,7 +23,8 @@ from __future__ import annotations
 import os
 import sys
 
-# The C half of ``signal``: the Python half makes enums of everything, which costs 3 ms of a start and 2 us of every call.
+# The C half of ``signal``: the Python half makes enums of everything, which costs 3 ms of a start
+# and 2 us of every call.
 from _signal import SIGINT, default_int_handler, getsignal
 from _signal import signal as set_signal
 from _thread import get_ident
@@ -32,7 +38,19 @@ from .progress import Progress
 
 # What every call needs, without a look into the module each time.
 from .system import HIGH, move_up, set_blocking, stack_signal
-from .wire import ANSWER, ANSWER_MOST, ANSWERED, AWAITED, CANCELLED, MANY, NONE, PLAIN, RUN, STARTED_NS, TAKEN
+from .wire import (
+    ANSWER,
+    ANSWER_MOST,
+    ANSWERED,
+    AWAITED,
+    CANCELLED,
+    MANY,
+    NONE,
+    PLAIN,
+    RUN,
+    STARTED_NS,
+    TAKEN,
+)
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -81,11 +99,13 @@ class Runner:
         self.board = shared_page.attach(fds[4])
         # Elsewhere a thread reads it under its old number (``bootstrap.tie_to_host``).
         self.life = move_up(fds[3]) if fds[3] >= 0 and sys.platform.startswith("linux") else fds[3]
-        #: Files of large arguments and results, -1 where there are none; what they were; what serves them, from the first use on;
-        #: whether arguments and results travel in them (else arrays of ``share()`` only).
+        #: Files of large arguments and results, -1 where there are none; what they were; what
+        #: serves them, from the first use on; whether arguments and results travel in them (else
+        #: arrays of ``share()`` only).
         self.shared = [move_up(fd) if fd >= 0 else fd for fd in fds[5:7]]
         self._identities = [identity(fd) for fd in self.shared]
-        #: Wakes the thread of the host that waits for an answer on the board; -1 if there is none, or a task has closed it.
+        #: Wakes the thread of the host that waits for an answer on the board; -1 if there is none,
+        #: or a task has closed it.
         self.bell = move_up(fds[7]) if len(fds) > 7 and fds[7] >= 0 else -1
         if self.bell < HIGH:
             self.bell = -1  # a task could close it and get its number for a file
@@ -115,7 +135,8 @@ class Runner:
         self.printed = False
         self.name = ""
         self._call: Tuple[Any, Any, Any] = _NO_CALL
-        self._handler = self.on_sigint  # one object: making a bound method for every call costs more than comparing it
+        # one object: making a bound method for every call costs more than comparing it
+        self._handler = self.on_sigint
 
     # --- start
 
@@ -144,9 +165,12 @@ class Runner:
         for name in config["preload"]:
             try:
                 imports.import_named(name)
-            except BaseException as error:  # noqa: BLE001 - any failure of user code ends the start, with its reason
+            except BaseException as error:  # noqa: BLE001
+                # any failure of user code ends the start, with its reason
                 return self._fail(wire.START_FAILED, error, "preload of %r failed" % name)
-        if config["initializer"] is not None and not self._initialize(config["initializer"], config["initializer_code"]):
+        if config["initializer"] is not None and not self._initialize(
+            config["initializer"], config["initializer_code"]
+        ):
             return False
         stdio.finish_task()
         channel.send(wire.READY, 0)
@@ -155,7 +179,8 @@ class Runner:
     def _initialize(self, payload: bytes, code: Any) -> bool:
         if code is not None and not self.channel.by_value:
             error = PicklingError(
-                "the initializer %s would have to travel as code, but this is Python %s and the host is another version: put it into "
+                "the initializer %s would have to travel as code, but this is Python %s and the "
+                "host is another version: put it into "
                 "a module that the worker can import" % (code, sys.version.split()[0])
             )
             return self._fail(wire.START_FAILED, error, "initializer")
@@ -171,7 +196,9 @@ class Runner:
         except BaseException as error:
             import logging
 
-            logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+            logging.getLogger("concurrent.futures").critical(
+                "Exception in initializer:", exc_info=True
+            )
             return self._fail(wire.INITIALIZER_FAILED, error, "")
         return True
 
@@ -179,7 +206,9 @@ class Runner:
         stdio.finish_task()
         self.channel.send(kind, 0, dumps_error(error, self.channel.by_value))
         if reason:
-            sys.stderr.write("wetlands_executor: %s: %s: %s\n" % (reason, type(error).__name__, error))
+            sys.stderr.write(
+                "wetlands_executor: %s: %s: %s\n" % (reason, type(error).__name__, error)
+            )
         stdio.finish_task()
         return False
 
@@ -188,8 +217,9 @@ class Runner:
     def loop(self) -> None:
         """Serve frames until the inbox ends.
 
-        Guarantee: whatever is raised here outside a call (by a signal handler that a task has left, or in this thread by another one) ends the
-        process. Nothing can be said then of what has been read, and of what has been written.
+        Guarantee: whatever is raised here outside a call (by a signal handler that a task has left,
+        or in this thread by another one) ends the process. Nothing can be said then of what has
+        been read, and of what has been written.
         """
         try:
             self._serve()
@@ -229,7 +259,9 @@ class Runner:
                     alarms.clear()
             except ChannelLost:
                 raise
-            except BaseException as error:  # noqa: BLE001 - Race: a signal came between the call's end and the lines that end its right to raise
+            except BaseException as error:  # noqa: BLE001
+                # Race: a signal came between the call's end and the lines that end its right to
+                # raise
                 outcome, payload = self.fail_late(error, item)
             frame = b""
             self._answer(outcome, payload, item, start, sent)
@@ -238,8 +270,9 @@ class Runner:
     def _answer(self, outcome: int, payload: bytes, item: int, start: int, sent: int) -> None:
         """Send what came of a call, and make ready for the next.
 
-        If a thread of the host waits for this very call, a short outcome goes onto the board and the bell wakes that thread. But only if nothing
-        of this call went another way before, which could be overtaken: no frame (``sent``), and nothing that was printed.
+        If a thread of the host waits for this very call, a short outcome goes onto the board and
+        the bell wakes that thread. But only if nothing of this call went another way before, which
+        could be overtaken: no frame (``sent``), and nothing that was printed.
         """
         if getpid() != self.pid:
             os._exit(0)  # forked by C code, which runs no hooks
@@ -270,13 +303,18 @@ class Runner:
                 self._ring_again()
                 return
             except OSError:
-                self.bell = -1  # the task has closed it; if somebody has seen the answer all the same, the frame will concern nobody
+                # the task has closed it; if somebody has seen the answer all the same, the frame
+                # will concern nobody
+                self.bell = -1
             else:
                 return
         self.channel.send(outcome, item, payload, duration)
 
     def _ring_again(self) -> None:
-        """Ring although the task has filled the counter, and has made it non-blocking; it is blocking afterwards."""
+        """Ring although the task has filled the counter, and has made it non-blocking.
+
+        It is blocking afterwards.
+        """
         try:
             os.read(self.bell, 8)
         except BlockingIOError:
@@ -285,12 +323,18 @@ class Runner:
         write(self.bell, _ONE)
 
     def conclude(self, item: int) -> bool:
-        """Clear up after a call: what it printed and reported goes before its outcome. Return True if it has acknowledged its cancellation."""
+        """Clear up after a call: what it printed and reported goes before its outcome.
+
+        Return True if it has acknowledged its cancellation.
+        """
         if getsignal(SIGINT) is not self._handler:
-            # Libraries put Python's own handler in place; between calls, and in the next one, ours has to stand.
+            # Libraries put Python's own handler in place; between calls, and in the next one, ours
+            # has to stand.
             set_signal(SIGINT, self._handler)
         if self.forked:
-            os._exit(0)  # a child that the task has forked came back out of it: it must not go on as a second worker
+            # a child that the task has forked came back out of it: it must not go on as a second
+            # worker
+            os._exit(0)
         progress = self.progress
         if progress.item:
             progress.finish(item)
@@ -306,31 +350,44 @@ class Runner:
         alarms.clear()
         return self.failure(error, item)
 
-    def _run_many(self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int) -> None:
+    def _run_many(
+        self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int
+    ) -> None:
         """Find the function and the arguments of a frame of many, and make the calls."""
         self.board.words[wire.TAKEN] = item | 1 << wire.NUMBER_BITS
         failure: Any = None
         function: Any = None
         self.serial += 1
         threads.CALL.set(self.serial)
-        self.item = item | 1 << wire.NUMBER_BITS  # importing the function is the first call's business
+        # importing the function is the first call's business
+        self.item = item | 1 << wire.NUMBER_BITS
         if context != self.context:
             self._read_until(wire.CONTEXT, context)
-        data: Any = self._read_until(wire.PAYLOAD, item) if flags & wire.IN_BULK else frame[wire.CALL.size : wire.CALL.size + length]
+        data: Any = (
+            self._read_until(wire.PAYLOAD, item)
+            if flags & wire.IN_BULK
+            else frame[wire.CALL.size : wire.CALL.size + length]
+        )
         try:
             function = self.functions.get(function_id)
             if function is None:
                 function = self._define(function_id)
         except ChannelLost:
             raise
-        except BaseException as error:  # noqa: BLE001 - importing the function is user code; it fails every one of these calls
+        except BaseException as error:  # noqa: BLE001
+            # importing the function is user code; it fails every one of these calls
             failure = error
         from .batch import make_calls
 
         make_calls(self, item, function, self.task_positions.get(function_id), data, flags, failure)
 
-    def run_one(self, function: Any, where: Any, args: Any, item: int, load: Any) -> Tuple[int, bytes]:
-        """Make one of many calls; ``args`` is a tuple, or what ``load`` makes one of. As ``_run``."""
+    def run_one(
+        self, function: Any, where: Any, args: Any, item: int, load: Any
+    ) -> Tuple[int, bytes]:
+        """Make one of many calls; ``args`` is a tuple, or what ``load`` makes one of.
+
+        As ``_run``.
+        """
         try:
             self.interruptible = item
             if type(args) is not tuple:
@@ -354,12 +411,16 @@ class Runner:
             return self._outcome_of(box)
         except ChannelLost:
             raise
-        except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
+        except BaseException as error:  # noqa: BLE001
+            # whatever the task raises is the task's outcome
             self.interruptible = 0
             return self.failure(error, item)
 
     def _outcome_of(self, box: List[Any]) -> Tuple[int, bytes]:
-        """Pickle what a call has returned; ``box`` holds it, and nobody else: an argument that comes back is handed back without a copy."""
+        """Pickle what a call has returned; ``box`` holds it, and nobody else.
+
+        An argument that comes back is handed back without a copy.
+        """
         value = box.pop()
         if type(value) is _COROUTINE:
             value = _run_coroutine(value)
@@ -380,15 +441,19 @@ class Runner:
             return outcome
         return wire.VALUE, payload
 
-    def _run(self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int) -> Tuple[int, bytes]:
+    def _run(
+        self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int
+    ) -> Tuple[int, bytes]:
         """Make the call of a frame; return (kind of result frame, payload).
 
-        What escapes is the channel's end, or was raised by a signal handler at the very end of the call.
+        What escapes is the channel's end, or was raised by a signal handler at the very end of the
+        call.
         """
         try:
             function = self.bare.get(function_id)
             args: Any = ()
-            if function is not None and flags == PLAIN and context == self.context:  # the way of most calls
+            # the way of most calls
+            if function is not None and flags == PLAIN and context == self.context:
                 self.interruptible = item
                 if length:
                     args = loads(frame[HEAD : HEAD + length])[0]
@@ -433,7 +498,8 @@ class Runner:
             return self._outcome_of(box)
         except ChannelLost:
             raise
-        except BaseException as error:  # noqa: BLE001 - whatever the task raises is the task's outcome
+        except BaseException as error:  # noqa: BLE001
+            # whatever the task raises is the task's outcome
             self.interruptible = 0
             return self.failure(error, item)
 
@@ -442,19 +508,29 @@ class Runner:
         if self.parcels is None:
             from .shm_buffers import Parcels
 
-            self.parcels = Parcels(self.shared, self._identities, self.config["incarnation"], self.config["arena_limit"])
+            self.parcels = Parcels(
+                self.shared,
+                self._identities,
+                self.config["incarnation"],
+                self.config["arena_limit"],
+            )
         return self.parcels
 
     def failure(self, error: BaseException, item: int) -> Tuple[int, bytes]:
         """Return (kind of result frame, payload) of a call that has raised."""
-        if self.acknowledged == self.serial or (self.interrupted == item and isinstance(error, KeyboardInterrupt)):
+        if self.acknowledged == self.serial or (
+            self.interrupted == item and isinstance(error, KeyboardInterrupt)
+        ):
             return wire.CANCELLED, b""
         if isinstance(error, SystemExit):
             stdio.renew_stdin()  # exit() has closed it
         return wire.ERROR, dumps_error(error, self.channel.by_value)
 
     def _define(self, function_id: int) -> Any:
-        """Return the function of a definition, reading records until it is there. A failure is raised anew for every call of it."""
+        """Return the function of a definition, reading records until it is there.
+
+        A failure is raised anew for every call of it.
+        """
         definition = self.definitions.get(function_id)
         if definition is None:
             self._read_until(wire.DEFINITION, function_id)
@@ -472,17 +548,22 @@ class Runner:
         return function
 
     def _read_until(self, kind: int, ident: int) -> Any:
-        """Read records up to the one that is asked for; what belongs to frames that the host took back is dropped.
+        """Read records up to the one that is asked for.
 
-        Guarantee: whatever is raised meanwhile (by a signal handler, or because memory is short) is the end of this worker. A record that
-        was read in part, or whose content is lost, would be missed by the calls that follow.
+        What belongs to frames that the host took back is dropped.
+
+        Guarantee: whatever is raised meanwhile (by a signal handler, or because memory is short) is
+        the end of this worker. A record that was read in part, or whose content is lost, would be
+        missed by the calls that follow.
         """
         try:
             return self._read_records(kind, ident)
         except ChannelLost:
             raise
         except BaseException as error:
-            raise ChannelLost("%s was raised while it read what belongs to a call" % describe(error)) from error
+            raise ChannelLost(
+                "%s was raised while it read what belongs to a call" % describe(error)
+            ) from error
 
     def _read_records(self, kind: int, ident: int) -> Any:
         while True:
@@ -507,14 +588,20 @@ class Runner:
                 return data
 
     def drop_stale(self) -> None:
-        """Let functions by value be read again when they are called: what they refer to has been changed."""
+        """Let functions by value be read again when they are called.
+
+        What they refer to has been changed.
+        """
         for number in self.by_value:
             self.functions.pop(number, None)
             self.bare.pop(number, None)
         self.by_value.clear()
 
     def read_piece(self, number: int) -> None:
-        """Read records up to a piece that a stream refers to. A signal does not interrupt that: the pipe would be out of step."""
+        """Read records up to a piece that a stream refers to.
+
+        A signal does not interrupt that: the pipe would be out of step.
+        """
         interruptible, self.interruptible = self.interruptible, 0
         self._read_until(wire.PIECE, number)
         self.interruptible = interruptible
@@ -525,7 +612,9 @@ class Runner:
 
         global _surroundings  # a fact about this process
         if data == _surroundings:
-            return  # a fork: the fork server has them, and what the preload has changed since stands, as in a worker that imports it itself
+            # a fork: the fork server has them, and what the preload has changed since stands, as in
+            # a worker that imports it itself
+            return
         _surroundings = bytes(data)
         paths, levels = loads(data)
         imports.use_project_paths(paths)
@@ -559,7 +648,11 @@ class Runner:
             return "<lambda>"
         name = name.rpartition("<locals>.")[2]
         module = getattr(function, "__module__", None)
-        return name if "." in name or module in (None, "__main__", "builtins") else "%s.%s" % (module, name)
+        return (
+            name
+            if "." in name or module in (None, "__main__", "builtins")
+            else "%s.%s" % (module, name)
+        )
 
     def inputs(self) -> Dict[str, Any]:
         """Return the arguments of the running call by name."""
@@ -568,7 +661,10 @@ class Runner:
         names = code.co_varnames[: code.co_argcount] if code is not None else ()
         if hasattr(function, "__func__"):
             names = names[1:]
-        found = {names[i] if i < len(names) else str(i - len(names)): value for i, value in enumerate(args or ())}
+        found = {
+            names[i] if i < len(names) else str(i - len(names)): value
+            for i, value in enumerate(args or ())
+        }
         found.update(kwargs or {})
         return found
 
@@ -594,7 +690,14 @@ class Runner:
         """Leave the pipes to the parent: a child must neither answer nor keep them open."""
         self.forked = True
         self.item = 0  # its handles are inert: a report would go to the pipes of the parent
-        for fd in (self.channel.inbox, self.channel.bulk, self.channel.results, self.life, self.bell, *self.shared):
+        for fd in (
+            self.channel.inbox,
+            self.channel.bulk,
+            self.channel.results,
+            self.life,
+            self.bell,
+            *self.shared,
+        ):
             if fd >= 0:
                 try:
                     os.close(fd)
@@ -626,7 +729,10 @@ def _run_coroutine(value: Any) -> Any:
 
 
 def _use_program(config: ProcessConfig) -> None:
-    """Give tasks the arguments and the ``__main__`` of the host's program; those of this process say how it was started."""
+    """Give tasks the arguments and the ``__main__`` of the host's program.
+
+    Those of this process say how it was started.
+    """
     from . import mainmodule
     from .imports import native
 
@@ -635,7 +741,10 @@ def _use_program(config: ProcessConfig) -> None:
 
 
 def surround(config: ProcessConfig, runner: Any) -> None:
-    """Make user code find what it finds in every worker: the host's project folders, its key, our stand-ins, its logging."""
+    """Make user code find what it finds in every worker.
+
+    The host's project folders, its key, our stand-ins, its logging.
+    """
     from . import imports, records
 
     threads.install()
@@ -688,11 +797,18 @@ def watch_for_faults() -> None:
 
 
 def _give_up(reason: str) -> None:
-    """End this process, which is of no use any more, at once: exit hooks and threads of tasks could take for ever."""
+    """End this process, which is of no use any more, at once.
+
+    Exit hooks and threads of tasks could take for ever.
+    """
     try:
         alarms.clear()
         stdio.flush_buffered()
-        os.write(2, b"wetlands_executor: this worker ends, because it has lost its way to the host: %s\n" % reason.encode("utf-8", "replace"))
+        os.write(
+            2,
+            b"wetlands_executor: this worker ends, because it has lost its way to the "
+            b"host: %s\n" % reason.encode("utf-8", "replace"),
+        )
     except OSError:
         pass  # the task has closed descriptor 2
     finally:
@@ -700,7 +816,10 @@ def _give_up(reason: str) -> None:
 
 
 def main(fds: List[int], forked: bool = False) -> None:
-    """Be a worker until the inbox ends; does not return. ``forked``: from a fork server, which has set up the process."""
+    """Be a worker until the inbox ends; does not return.
+
+    ``forked``: from a fork server, which has set up the process.
+    """
     if not forked:
         stdio.install()
         watch_for_faults()

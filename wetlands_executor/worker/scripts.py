@@ -1,4 +1,7 @@
-"""Functions of this package that run as tasks: whole scripts, and what ``import_module`` asks of a module."""
+"""Functions of this package that run as tasks.
+
+Whole scripts, and what ``import_module`` asks of a module.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ class ScriptExit(Exception):  # noqa: N818 - the host knows it as the public exc
 
 
 def run_script(path: str, run_name: str, *args: Any) -> None:
-    """Run a file as ``python path args...`` would, inside this worker; ``sys.argv`` and ``sys.path[0]`` are set for its duration.
+    """Run a file as ``python path args...`` would, inside this worker.
+
+    ``sys.argv`` and ``sys.path[0]`` are set for its duration.
 
     Raises:
         ScriptExit: it has ended with another exit code than 0.
@@ -50,7 +55,11 @@ def run_script(path: str, run_name: str, *args: Any) -> None:
         if code:
             stderr = "".join(said)[-65536:].rstrip()
             lines = "\n".join(stderr.splitlines()[-LINES:])
-            message = "the script %s ended with exit code %d%s" % (path, code, "; the last lines of its stderr:\n" + lines if lines else "")
+            message = "the script %s ended with exit code %d%s" % (
+                path,
+                code,
+                "; the last lines of its stderr:\n" + lines if lines else "",
+            )
             raise ScriptExit(message, code, lines) from error
     finally:
         stdio.forget_stderr(said)
@@ -68,7 +77,11 @@ def run_script(path: str, run_name: str, *args: Any) -> None:
 
 
 def _run_file(path: str, run_name: str) -> None:
-    """As ``runpy.run_path``; but its module is known before it runs, so that it is ``__mp_main__`` for ``multiprocessing`` as well."""
+    """As ``runpy.run_path``.
+
+    But its module is known before it runs, so that it is ``__mp_main__`` for ``multiprocessing`` as
+    well.
+    """
     with open(path, "rb") as stream:
         source = stream.read()
     if b"\0" in source:  # compiled, or an archive
@@ -77,15 +90,21 @@ def _run_file(path: str, run_name: str) -> None:
         runpy.run_path(path, run_name=run_name)
         return
     module = type(sys)(run_name)
-    module.__dict__.update(__file__=path, __cached__=None, __package__="", __builtins__=__builtins__)
+    module.__dict__.update(
+        __file__=path, __cached__=None, __package__="", __builtins__=__builtins__
+    )
     sys.modules[run_name] = module
-    if run_name == "__main__" and "multiprocessing" in sys.modules:  # else it does so itself when it is imported
+    # else it does so itself when it is imported
+    if run_name == "__main__" and "multiprocessing" in sys.modules:
         sys.modules["__mp_main__"] = module
     exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
 
 
 def _exit_code(error: SystemExit) -> int:
-    """Return what the process would have ended with; as Python does, print to stderr what is neither an integer nor None."""
+    """Return what the process would have ended with.
+
+    As Python does, print to stderr what is neither an integer nor None.
+    """
     code = error.code
     if code is None:
         return 0
@@ -93,7 +112,8 @@ def _exit_code(error: SystemExit) -> int:
         return int(code)
     try:
         print(code, file=sys.stderr)
-    except Exception as second:  # noqa: BLE001 - its __str__ is the script's code, and so may be sys.stderr
+    except Exception as second:  # noqa: BLE001
+        # its __str__ is the script's code, and so may be sys.stderr
         sys.stderr.write("(the exit code could not be printed: %s)\n" % type(second).__name__)
     return 1
 
@@ -105,7 +125,9 @@ def call_target(definition: Tuple[Any, ...], *args: Any) -> Any:
     return imports.resolve(definition)(*args)
 
 
-def process_chunk(function: Union[Callable[..., Any], Tuple[Any, ...]], chunk: Sequence[Tuple[Any, ...]]) -> List[Any]:
+def process_chunk(
+    function: Union[Callable[..., Any], Tuple[Any, ...]], chunk: Sequence[Tuple[Any, ...]]
+) -> List[Any]:
     """Return the results of ``function`` (or of the one that a definition names) for each tuple of arguments in ``chunk``."""
     if isinstance(function, tuple):
         from . import imports
@@ -130,7 +152,8 @@ def describe(definition: Tuple[Any, ...]) -> Tuple[List[str], List[str]]:
     """Return (names, callables) of a module: ``dir()`` and those of them that can be called.
 
     Args:
-        definition: a definition of the module's file or reference with an empty qualname (see ``imports``).
+        definition: a definition of the module's file or reference with an empty qualname (see
+            ``imports``).
     """
     module = _module(definition)
     names = dir(module)

@@ -1,12 +1,17 @@
-"""The board: a page of memory that a worker and the host share, with words that have one writer each, the latest progress, and outcomes on their way.
+"""The board.
 
-Why not a message per update: a task may report its progress a million times. On the board a report replaces the one before it, and only
-if the host has read the last one is a frame sent to make it look again (the *bell*): no report blocks, none grows anybody's memory, and
-the last one is always seen.
+A page of memory that a worker and the host share, with words that have one writer each, the latest
+progress, and outcomes on their way.
 
-*Order:* the worker writes a slot, then its number, then looks at the bell; the host clears the bell, then reads the number, then the slot.
-So either the worker sees the bell cleared and rings, or the host, which clears it before it reads, sees this report. On machines that
-reorder stores (not x86) a lock is taken and released in between, which is a full barrier.
+Why not a message per update: a task may report its progress a million times. On the board a report
+replaces the one before it, and only if the host has read the last one is a frame sent to make it
+look again (the *bell*): no report blocks, none grows anybody's memory, and the last one is always
+seen.
+
+*Order:* the worker writes a slot, then its number, then looks at the bell; the host clears the
+bell, then reads the number, then the slot. So either the worker sees the bell cleared and rings, or
+the host, which clears it before it reads, sees this report. On machines that reorder stores (not
+x86) a lock is taken and released in between, which is a full barrier.
 """
 
 from __future__ import annotations
@@ -32,7 +37,8 @@ def fence() -> None:
     """Order the stores and loads before this call before those after it."""
     if WEAK:
         for _ in (1, 2):
-            with allocate_lock():  # a fresh one: finalizers come here too, in the middle of anything
+            # a fresh one: finalizers come here too, in the middle of anything
+            with allocate_lock():
                 pass
 
 
@@ -41,7 +47,8 @@ class Board:
 
     Attributes:
         words: 64-bit words; see ``wire``.
-        shared: False where memory cannot be shared: then the words are private, and progress goes by frames.
+        shared: False where memory cannot be shared: then the words are private, and progress goes
+            by frames.
     """
 
     def __init__(self, memory: memoryview, shared: bool) -> None:
@@ -55,7 +62,10 @@ class Board:
         self.shared = shared
 
     def post(self, data: bytes) -> bool:
-        """Make ``data`` the latest progress; return True if the bell has to be rung. Only one thread at a time."""
+        """Make ``data`` the latest progress; return True if the bell has to be rung.
+
+        Only one thread at a time.
+        """
         words = self.words
         number = words[wire.SLOT] + 1
         offset, _size = wire.SLOTS[number & 1]
@@ -82,10 +92,12 @@ class Board:
             length = int.from_bytes(memory[offset : offset + 4], sys.byteorder)
             data = bytes(memory[offset + 4 : offset + 4 + min(length, size - 4)])
             fence()
-            # Race: the worker may be writing this slot again if it has published the other one meanwhile.
+            # Race: the worker may be writing this slot again if it has published the other one
+            # meanwhile.
             if words[wire.SLOT] == number:
                 return data
-        # It reports faster than it can be read. It rings again with the next report (the bell is cleared), or when the call ends.
+        # It reports faster than it can be read. It rings again with the next report (the bell is
+        # cleared), or when the call ends.
         return b""
 
     def unsent(self) -> Tuple[int, bytes]:
@@ -96,7 +108,9 @@ class Board:
             return 0, b""
         lengths = bytes(memory[wire.UNSENT_LENGTHS : wire.UNSENT_LENGTHS + 4 * count])
         size = sum(memoryview(lengths).cast("I"))
-        return words[wire.UNSENT_FIRST], b"".join((count.to_bytes(4, "little"), lengths, memory[wire.UNSENT : wire.UNSENT + size]))
+        return words[wire.UNSENT_FIRST], b"".join(
+            (count.to_bytes(4, "little"), lengths, memory[wire.UNSENT : wire.UNSENT + size])
+        )
 
     def release(self) -> None:
         """Let go of the memory."""
@@ -119,8 +133,9 @@ def attach(fd: int) -> Board:
 def map_file(fd: int, length: int) -> Any:
     """Return a mapping of the first bytes of a file that keeps no descriptor of it.
 
-    Guarantee: a task that writes to each descriptor that it finds does not reach what it shares with the host.
-    Before Python 3.13 an ``mmap`` object always has a descriptor of its own; the null device takes its place.
+    Guarantee: a task that writes to each descriptor that it finds does not reach what it shares
+    with the host. Before Python 3.13 an ``mmap`` object always has a descriptor of its own; the
+    null device takes its place.
     """
     import mmap
 
@@ -139,12 +154,16 @@ def map_file(fd: int, length: int) -> Any:
             os.dup2(null, copy, False)
             os.close(null)
     except OSError:
-        pass  # another thread has opened files, or there is no null device here: the descriptor stays
+        # another thread has opened files, or there is no null device here: the descriptor stays
+        pass
     return shared
 
 
 def free_word(fd: int, slot: int) -> None:
-    """Make a block free whose file cannot be mapped as a whole: its word is 0. To a worker's open of it nothing can be written."""
+    """Make a block free whose file cannot be mapped as a whole: its word is 0.
+
+    To a worker's open of it nothing can be written.
+    """
     try:
         table = map_file(fd, 4 * (slot + 1))
     except (OSError, ValueError):

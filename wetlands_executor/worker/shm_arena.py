@@ -1,24 +1,31 @@
-"""Shared memory for large buffers: a sparse file without a name, its blocks, and one word per block that says whose it is.
+"""Shared memory for large buffers.
 
-Both sides import this module, and only when the first large buffer travels (``ctypes`` costs a worker 10 ms). It owns the mapping of such a
-file, views of blocks with finalizers, the choice of free blocks, and the guard for forks. Who gives blocks to whom is the business of
-``shm_buffers.py`` (worker) and ``sharedmem/arena.py`` (host).
+A sparse file without a name, its blocks, and one word per block that says whose it is.
 
-There are two kinds of file. *Arguments*: one per host process, every worker has it; only the host allocates. *Results*: one per worker; only
-that worker allocates. So no two processes ever compete for a free block, and a plain store is enough to change an owner:
+Both sides import this module, and only when the first large buffer travels (``ctypes`` costs a
+worker 10 ms). It owns the mapping of such a file, views of blocks with finalizers, the choice of
+free blocks, and the guard for forks. Who gives blocks to whom is the business of ``shm_buffers.py``
+(worker) and ``sharedmem/arena.py`` (host).
+
+There are two kinds of file. *Arguments*: one per host process, every worker has it; only the host
+allocates. *Results*: one per worker; only that worker allocates. So no two processes ever compete
+for a free block, and a plain store is enough to change an owner:
 
 * the allocator takes a block whose word is ``FREE`` and fills it;
-* before the message leaves, the word names the receiver, and the sender never looks at the block again;
-* the receiver maps it, and may write to it, for nobody else has it. When its last view dies, the finalizer stores ``FREE``.
+* before the message leaves, the word names the receiver, and the sender never looks at the block
+  again;
+* the receiver maps it, and may write to it, for nobody else has it. When its last view dies, the
+  finalizer stores ``FREE``.
 
-If a worker dies, the host frees the words that name it, after the process was reaped. *Invariant:* a block has one owner, and only the owner
-writes its word (the allocator if it is free).
+If a worker dies, the host frees the words that name it, after the process was reaped. *Invariant:*
+a block has one owner, and only the owner writes its word (the allocator if it is free).
 
-A forked child has the same mapping. It must not free what its parent uses, nor see what becomes of it: its finalizers do nothing (the pid
-differs), and blocks that were in use at the fork become private copies at the same addresses, while the parent waits.
+A forked child has the same mapping. It must not free what its parent uses, nor see what becomes of
+it: its finalizers do nothing (the pid differs), and blocks that were in use at the fork become
+private copies at the same addresses, while the parent waits.
 
-Any thread enters here, and the garbage collector. There are no locks but that of forks, which hooks in C take: an exception from a signal
-handler could leave one locked for ever.
+Any thread enters here, and the garbage collector. There are no locks but that of forks, which hooks
+in C take: an exception from a signal handler could leave one locked for ever.
 """
 
 from __future__ import annotations
@@ -41,14 +48,15 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
 
-#: Owner words of blocks: nobody, the host, the worker (in its results). Greater numbers are incarnations, or arrays of ``share()``.
+#: Owner words of blocks: nobody, the host, the worker (in its results). Greater numbers are
+#: incarnations, or arrays of ``share()``.
 FREE, HOST, WORKER = 0, 1, 2
 #: From this word on it is the number of a shared array.
 SHARED = 1 << 31
 #: Blocks of one file at most.
 SLOTS = wire.ARENA_SLOTS
-#: Bytes before the first block: a word per block; in a file of results also a word per block of the arguments: 1 while this worker looks
-#: at a shared array there.
+#: Bytes before the first block: a word per block; in a file of results also a word per block of the
+#: arguments: 1 while this worker looks at a shared array there.
 HEADER = wire.ARENA_HEADER
 #: Bytes of the file. Only touched pages exist.
 SIZE = 1 << 44
@@ -59,7 +67,8 @@ SMALLEST = 1 << 17
 #: Free blocks that are looked at before a new one is made, if there is room.
 _LOOK = 32
 
-#: Bytes up to which pieces are gathered without letting other threads run: to get the GIL back for each piece would take longer.
+#: Bytes up to which pieces are gathered without letting other threads run: to get the GIL back for
+#: each piece would take longer.
 _GIL_KEPT = 1 << 20
 _HUGE = 1 << 21
 
@@ -68,7 +77,14 @@ _serial = itertools.count()
 _pid = os.getpid
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _FAILED = ctypes.c_void_p(-1).value
@@ -98,7 +114,10 @@ _release_buffer.argtypes = [ctypes.POINTER(_Buffer)]
 
 
 def address_of(view: Any) -> int:
-    """Return where the bytes of a contiguous view are, for as long as the view is alive. Read-only ones too, which ctypes refuses."""
+    """Return where the bytes of a contiguous view are, for as long as the view is alive.
+
+    Read-only ones too, which ctypes refuses.
+    """
     buffer = _Buffer()
     _get_buffer(view, ctypes.byref(buffer), 0)
     address: int = buffer.buf or 0
@@ -109,9 +128,10 @@ def address_of(view: Any) -> int:
 class _Extent:
     """A mapped part of the file; unmapped with its last block.
 
-    *Race:* the collector runs the finalizers of a circle of garbage in any order, and those of blocks, or of the user's objects that hold views, must
-    still find the memory there. So no finalizer unmaps it: an ``mmap`` object has reserved the addresses, and gives them back when it is
-    itself taken apart, which comes after all finalizers.
+    *Race:* the collector runs the finalizers of a circle of garbage in any order, and those of
+    blocks, or of the user's objects that hold views, must still find the memory there. So no
+    finalizer unmaps it: an ``mmap`` object has reserved the addresses, and gives them back when it
+    is itself taken apart, which comes after all finalizers.
     """
 
     def __init__(self, fd: int, offset: int, length: int, huge: bool) -> None:
@@ -125,7 +145,10 @@ class _Extent:
         except OSError as error:
             raise MemoryError("mmap: %s" % error) from None
         self.address: int = ctypes.addressof(ctypes.c_char.from_buffer(self._owner))
-        if _libc.mmap(self.address, length, _READ_WRITE, _MAP_SHARED | _MAP_FIXED, fd, offset) == _FAILED:
+        if (
+            _libc.mmap(self.address, length, _READ_WRITE, _MAP_SHARED | _MAP_FIXED, fd, offset)
+            == _FAILED
+        ):
             raise MemoryError("mmap: " + os.strerror(ctypes.get_errno()))
         if sys.platform.startswith("linux"):
             _libc.madvise(self.address, length, _DONTDUMP)
@@ -133,13 +156,28 @@ class _Extent:
                 _libc.madvise(self.address, length, _HUGEPAGE)
 
     def make_private(self, parts: List[Tuple[int, int]]) -> None:
-        """Replace the mapping by private memory with a copy of these (address, length). In a forked child."""
-        spare = _libc.mmap(None, self.length, _READ_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0)
+        """Replace the mapping by private memory with a copy of these (address, length).
+
+        In a forked child.
+        """
+        spare = _libc.mmap(
+            None, self.length, _READ_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0
+        )
         if spare == _FAILED:
             os._exit(70)  # it would write to its parent's memory
         for address, length in parts:
             memmove(spare + address - self.address, address, length)
-        if _libc.mmap(self.address, self.length, _READ_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED, -1, 0) == _FAILED:
+        if (
+            _libc.mmap(
+                self.address,
+                self.length,
+                _READ_WRITE,
+                _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED,
+                -1,
+                0,
+            )
+            == _FAILED
+        ):
             os._exit(70)
         for address, length in parts:
             memmove(address, spare + address - self.address, length)
@@ -175,7 +213,8 @@ class Region:
         size: its bytes.
         words: owner words by slot.
         leases: second table of words, see ``HEADER``.
-        live: slot -> root of the views in this process; where others look at the block too, (slot, serial number) -> root.
+        live: slot -> root of the views in this process; where others look at the block too, (slot,
+            serial number) -> root.
     """
 
     def __init__(self, fd: int) -> None:
@@ -193,7 +232,10 @@ class Region:
         _regions.add(self)
 
     def extent(self, offset: int, capacity: int) -> _Extent:
-        """Return the mapping that a block is in; made when it is first asked for. Raises MemoryError."""
+        """Return the mapping that a block is in; made when it is first asked for.
+
+        Raises MemoryError.
+        """
         alone = capacity > SEGMENT // 2
         start, length = (offset, capacity) if alone else (offset & -SEGMENT, SEGMENT)
         found = self._extents.get(start)
@@ -206,7 +248,16 @@ class Region:
         extent = self.extent(offset, capacity)
         return extent.address + offset - extent.offset
 
-    def view(self, slot: int, offset: int, capacity: int, start: int, count: int, free: Callable[[int], object], own: bool) -> memoryview:
+    def view(
+        self,
+        slot: int,
+        offset: int,
+        capacity: int,
+        start: int,
+        count: int,
+        free: Callable[[int], object],
+        own: bool,
+    ) -> memoryview:
         """Return a writable view of ``count`` bytes of a block from ``start`` on.
 
         Args:
@@ -215,7 +266,8 @@ class Region:
             capacity: its bytes.
             start: first byte that is wanted.
             count: bytes that are wanted.
-            free: called with the slot when the last view is gone; in any thread, from the garbage collector.
+            free: called with the slot when the last view is gone; in any thread, from the garbage
+                collector.
             own: False if others look at the block too.
 
         Raises:
@@ -240,7 +292,10 @@ class Region:
             root.free(slot)
 
     def gather(self, offset: int, capacity: int, pieces: List[bytes], size: int) -> None:
-        """Copy pieces into a block that this process holds, one behind the other; ``size`` is the sum of their lengths. Raises MemoryError."""
+        """Copy pieces into a block that this process holds, one behind the other.
+
+        ``size`` is the sum of their lengths. Raises MemoryError.
+        """
         target = self.address(offset, capacity)
         if size > _GIL_KEPT:
             for piece in pieces:
@@ -254,7 +309,9 @@ class Region:
             view[start:end] = piece
 
     def _type(self, capacity: int) -> Any:
-        return self._types.get(capacity) or self._types.setdefault(capacity, ctypes.c_char * capacity)
+        return self._types.get(capacity) or self._types.setdefault(
+            capacity, ctypes.c_char * capacity
+        )
 
     def find(self, address: int) -> Optional[Root]:
         """Return the root of the block in use that an address is in."""
@@ -274,26 +331,39 @@ class Region:
         return count * 512
 
     def make_private(self) -> None:
-        """Cut the blocks in use off from the file. In a forked child; once, a child of that child is cut off already."""
+        """Cut the blocks in use off from the file.
+
+        In a forked child; once, a child of that child is cut off already.
+        """
         if self.cut_off:
             return
         self.cut_off = True
         parts: Dict[int, Tuple[_Extent, List[Tuple[int, int]]]] = {}
         for root in list(self.live.values()):
-            parts.setdefault(root.extent.address, (root.extent, []))[1].append((root.address, root.used))
+            parts.setdefault(root.extent.address, (root.extent, []))[1].append(
+                (root.address, root.used)
+            )
         for extent, inside in parts.values():
             extent.make_private(inside)
 
 
 def is_place(offset: int, capacity: int) -> bool:
     """Return True if an allocator could have put a block there."""
-    if offset < SEGMENT or capacity < SMALLEST or (offset | capacity) % 4096 or offset + capacity > SIZE:
+    if (
+        offset < SEGMENT
+        or capacity < SMALLEST
+        or (offset | capacity) % 4096
+        or offset + capacity > SIZE
+    ):
         return False
     return capacity > SEGMENT // 2 or offset % SEGMENT + capacity <= SEGMENT
 
 
 def size_class(count: int) -> int:
-    """Return the capacity of a block for ``count`` bytes: four classes per octave. What is not touched costs no memory."""
+    """Return the capacity of a block for ``count`` bytes: four classes per octave.
+
+    What is not touched costs no memory.
+    """
     size = SMALLEST
     while size < count:
         size *= 2
@@ -306,15 +376,17 @@ def size_class(count: int) -> int:
 class Blocks:
     """The allocator of a region; in the one process that allocates there.
 
-    *Race:* threads may ask at the same time, a signal handler may raise or ask again between any two steps, and finalizers free blocks.
-    So a claim is one step in C (``setdefault`` of the slot), and what it claimed is looked at once more afterwards.
+    *Race:* threads may ask at the same time, a signal handler may raise or ask again between any
+    two steps, and finalizers free blocks. So a claim is one step in C (``setdefault`` of the slot),
+    and what it claimed is looked at once more afterwards.
 
     Attributes:
-        claims: slot -> token (a list, told from others by identity) of who holds the block here. A slot in it is not free, whatever its word says.
+        claims: slot -> token (a list, told from others by identity) of who holds the block here. A
+            slot in it is not free, whatever its word says.
         table: (offset, capacity) by slot.
         limit: bytes that the file may take; None leaves it to ``available_memory()``.
-        reserve: takes the space of a block (fd, offset, bytes) from the file system, or raises OSError; None
-            where the file is in memory.
+        reserve: takes the space of a block (fd, offset, bytes) from the file system, or raises
+            OSError; None where the file is in memory.
     """
 
     def __init__(
@@ -333,8 +405,9 @@ class Blocks:
         self.touched: Dict[int, int] = {}
         self._by_class: Dict[int, List[int]] = {}
         self._cursor = 0
-        # By slot: (offset, capacity), and then the end of the last extent, the next place in the segment that is being filled, the end of that
-        # segment. The next slot belongs to the thread that adds its entry first, in one step (`setdefault`).
+        # By slot: (offset, capacity), and then the end of the last extent, the next place in the
+        # segment that is being filled, the end of that segment. The next slot belongs to the thread
+        # that adds its entry first, in one step (`setdefault`).
         self._growth: Dict[int, Tuple[Tuple[int, int], Tuple[int, int, int]]] = {}
         self._allowance = 0
 
@@ -343,8 +416,8 @@ class Blocks:
 
         Args:
             count: bytes.
-            token: who claims; the slot is appended. It may hold slots that were not claimed after all (an exception came from a signal
-                handler): ``release`` knows.
+            token: who claims; the slot is appended. It may hold slots that were not claimed after
+                all (an exception came from a signal handler): ``release`` knows.
         """
         slot = self._claim(count, token)
         if slot >= 0 and self.reserve is not None:
@@ -396,7 +469,8 @@ class Blocks:
             end, place, filled = (SEGMENT, SEGMENT, SEGMENT)
             if slot:
                 last, (end, place, filled) = growth[slot - 1]
-                self.table.setdefault(slot - 1, last)  # its maker may have been interrupted; the table has no gaps
+                # its maker may have been interrupted; the table has no gaps
+                self.table.setdefault(slot - 1, last)
             if size > SEGMENT // 2:
                 place, ends = end, ((end + size + _HUGE - 1) & -_HUGE, place, filled)
             elif place + size <= filled:
@@ -426,7 +500,8 @@ class Blocks:
             left = available_memory()
             if self.limit is not None:
                 left = min(left, self.limit - self.region.resident())
-            # Not asked again for every block: other processes take memory too, so at most a sixteenth is granted at once.
+            # Not asked again for every block: other processes take memory too, so at most a
+            # sixteenth is granted at once.
             self._allowance = left if left < growth else max(growth, left // 16)
             if growth > left:
                 return False
@@ -434,7 +509,10 @@ class Blocks:
         return True
 
     def free(self, slot: int) -> None:
-        """Make a block that this process holds free. Order: the word first; the claim still keeps others away."""
+        """Make a block that this process holds free.
+
+        Order: the word first; the claim still keeps others away.
+        """
         self.region.words[slot] = FREE
         self.claims.pop(slot, None)
 
@@ -468,7 +546,8 @@ class Blocks:
 # --- forks
 
 # Held from the first hook of a fork to the last one: a child that gets the pipe of another thread's
-# fork would keep that thread waiting. RLock, because the child releases it in the thread that forked.
+# fork would keep that thread waiting. RLock, because the child releases it in the thread that
+# forked.
 _forking = RLock()
 # The pipe of each fork that is under way, or None; more than one if a signal handler forks as well.
 _meetings: List[Optional[Tuple[int, int]]] = []
@@ -519,6 +598,12 @@ def _end_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
     # Order: `before` runs the last one first, the others run the first one first.
-    os.register_at_fork(before=_forking.acquire, after_in_parent=_end_fork, after_in_child=_end_fork_in_child)
+    os.register_at_fork(
+        before=_forking.acquire, after_in_parent=_end_fork, after_in_child=_end_fork_in_child
+    )

@@ -1,11 +1,14 @@
-"""The worker's half of shared memory: arguments that came in blocks, results that leave in them. Imported with the first large buffer.
+"""The worker's half of shared memory: arguments that came in blocks, results that leave in them.
 
-What comes in blocks belongs to this worker: views of it are given to the unpickler and are freed by their finalizers. What leaves is copied
-into a block of the worker's own file, with one exception: an argument that the task returns (the only buffer in its block, and nobody else
-here looks at it) is handed back in its block.
+Imported with the first large buffer.
 
-Where the files cannot be mapped (no ``ctypes``, a limit of the address space), arguments are read from the file into memory, with the same
-meaning for the task, and results go through the pipe.
+What comes in blocks belongs to this worker: views of it are given to the unpickler and are freed by
+their finalizers. What leaves is copied into a block of the worker's own file, with one exception:
+an argument that the task returns (the only buffer in its block, and nobody else here looks at it)
+is handed back in its block.
+
+Where the files cannot be mapped (no ``ctypes``, a limit of the address space), arguments are read
+from the file into memory, with the same meaning for the task, and results go through the pipe.
 
 Runs on the main thread, outside user code; finalizers of views run anywhere.
 """
@@ -38,7 +41,9 @@ class Parcels:
         limit: bytes that the results may take; None is what the system has.
     """
 
-    def __init__(self, fds: List[int], identities: List[Any], me: int, limit: Optional[int]) -> None:
+    def __init__(
+        self, fds: List[int], identities: List[Any], me: int, limit: Optional[int]
+    ) -> None:
         self.me = me
         self.limit = limit
         self._fds = fds
@@ -70,7 +75,9 @@ class Parcels:
             arguments = shm_arena.Region(self._fds[0])
             results = shm_arena.Region(self._fds[1])
         except (ImportError, AttributeError, MemoryError, OSError):
-            return  # no ctypes in this interpreter, or a limit of the address space: read and written through descriptors
+            # no ctypes in this interpreter, or a limit of the address space: read and written
+            # through descriptors
+            return
         self._arguments = arguments
         self._results = results
         self._blocks = shm_arena.Blocks(results, shm_arena.WORKER, self.limit)
@@ -80,7 +87,8 @@ class Parcels:
     def receive(self, payload: Any, flags: int) -> Tuple[Any, Callable[[Any], Any]]:
         """Take what a call's list of blocks says; return (pickle, function that unpickles it).
 
-        Guarantee: from here on every block is freed when its last view is gone, whatever happens to the call.
+        Guarantee: from here on every block is freed when its last view is gone, whatever happens to
+        the call.
         """
         if not flags & wire.IN_BULK:
             payload = self._tail(payload)
@@ -88,13 +96,17 @@ class Parcels:
         views = []
         position = wire.LIST.size
         for left in range(count, 0, -1):
-            slot, _place, offset, capacity, _start, length = wire.BLOCK.unpack_from(payload, position)
+            slot, _place, offset, capacity, _start, length = wire.BLOCK.unpack_from(
+                payload, position
+            )
             try:
                 views.append(self._open(slot, offset, capacity, length, bool(flags & wire.KEPT)))
             except MemoryError:
                 if not flags & wire.KEPT:
                     for index in range(left):  # this one, and those that nobody will open now
-                        self._give_back(wire.BLOCK.unpack_from(payload, position + index * wire.BLOCK.size)[0])
+                        self._give_back(
+                            wire.BLOCK.unpack_from(payload, position + index * wire.BLOCK.size)[0]
+                        )
                 raise
             position += wire.BLOCK.size
         data = views.pop(0) if first else memoryview(payload)[position:]
@@ -121,8 +133,13 @@ class Parcels:
         return self._read(offset + start, length)
 
     def receive_packed(self, payload: Any) -> Any:
-        """Return what is in the only block of a call of many (see ``batch.py``). The same guarantee."""
-        slot, _place, offset, capacity, _start, length = wire.BLOCK.unpack_from(payload, wire.LIST.size)
+        """Return what is in the only block of a call of many (see ``batch.py``).
+
+        The same guarantee.
+        """
+        slot, _place, offset, capacity, _start, length = wire.BLOCK.unpack_from(
+            payload, wire.LIST.size
+        )
         try:
             return self._open(slot, offset, capacity, length, False)
         except MemoryError:
@@ -133,7 +150,9 @@ class Parcels:
         region = self.arguments()
         if region is not None:
             try:
-                view = region.view(slot, offset, capacity, 0, length, _nothing if kept else self._free, not kept)
+                view = region.view(
+                    slot, offset, capacity, 0, length, _nothing if kept else self._free, not kept
+                )
             except MemoryError:
                 pass  # the address space is limited: read it
             else:
@@ -144,7 +163,10 @@ class Parcels:
         return target
 
     def _give_back(self, slot: int) -> None:
-        """Free a block that is not looked at through the mapping. The file is the one that ``_read`` has just looked at."""
+        """Free a block that is not looked at through the mapping.
+
+        The file is the one that ``_read`` has just looked at.
+        """
         free_word(self._fds[0], slot)
 
     def _read(self, offset: int, length: int) -> bytearray:
@@ -167,7 +189,9 @@ class Parcels:
             words[slot] = FREE
 
     def attach(self, place: Tuple[int, int, int, int, int], writable: bool) -> Any:
-        """Return a view of a shared array's block, and take a lease of it; a copy where it cannot be mapped.
+        """Return a view of a shared array's block, and take a lease of it.
+
+        A copy where it cannot be mapped.
 
         Raises:
             MemoryError: it cannot be mapped, and a copy would not do.
@@ -185,7 +209,10 @@ class Parcels:
                     raise RuntimeError("the shared array does not exist any more")
                 return view
         if writable:
-            raise MemoryError("shared memory cannot be mapped into this worker (a limit of its address space, or no ctypes)")
+            raise MemoryError(
+                "shared memory cannot be mapped into this worker (a limit of its "
+                "address space, or no ctypes)"
+            )
         return memoryview(self._read(offset, length))
 
     def _end_lease(self, slot: int) -> None:
@@ -194,19 +221,23 @@ class Parcels:
         assert results is not None
         if not _looked_at(region, slot):
             results.leases[slot] = 0
-            # Race: another call may have attached it in between; the host holds it as long as that call runs.
+            # Race: another call may have attached it in between; the host holds it as long as that
+            # call runs.
             if _looked_at(region, slot):
                 results.leases[slot] = 1
 
     # --- results
 
     def send(self, data: bytes, raws: List[Any]) -> Tuple[int, Any]:
-        """Put a result into blocks; return (kind of result frame, payload). For what found no block, the payload is a list of pieces.
+        """Put a result into blocks; return (kind of result frame, payload).
+
+        For what found no block, the payload is a list of pieces.
 
         Args:
             data: the pickle.
-            raws: its out-of-band buffers, contiguous; the list is emptied. *Order:* nobody else holds the result any more: what is still
-                looked at after this list has let go is copied.
+            raws: its out-of-band buffers, contiguous; the list is emptied. *Order:* nobody else
+                holds the result any more: what is still looked at after this list has let go is
+                copied.
         """
         region = self.arguments()
         back: List[Optional[Root]] = []
@@ -224,12 +255,21 @@ class Parcels:
             if not raws and not first:
                 return wire.VALUE, data
             words = region.words if region is not None else ()
-            back = self._candidates(region, raws) if region is not None and region.live else [None] * len(raws)
-            places = [(_address(raw), raw.nbytes) if root is not None else (0, 0) for raw, root in zip(raws, back)]  # noqa: B905 - Python 3.8
+            back = (
+                self._candidates(region, raws)
+                if region is not None and region.live
+                else [None] * len(raws)
+            )
+            # Python 3.8
+            places = [
+                (_address(raw), raw.nbytes) if root is not None else (0, 0)
+                for raw, root in zip(raws, back)
+            ]
             for root in back:
                 if root is not None:
                     root.slot = -1  # its death does not free the block any more
-            rest = [raw if root is None else None for raw, root in zip(raws, back)]  # noqa: B905 - Python 3.8
+            # Python 3.8
+            rest = [raw if root is None else None for raw, root in zip(raws, back)]
             raws.clear()
             raw: Any = None
             for index, root in enumerate(back):
@@ -241,11 +281,22 @@ class Parcels:
                     if alive is None:
                         # Nobody looks: the block leaves as it is.
                         region.live.pop(root.number, None)
-                        entries.append(wire.BLOCK.pack(root.number, wire.ARGUMENTS, root.offset, 0, address - root.address, length))
+                        entries.append(
+                            wire.BLOCK.pack(
+                                root.number,
+                                wire.ARGUMENTS,
+                                root.offset,
+                                0,
+                                address - root.address,
+                                length,
+                            )
+                        )
                         continue
                     root.slot = root.number
                     back[index] = None
-                    raw = memoryview(alive).cast("B")[address - root.address : address - root.address + length]
+                    raw = memoryview(alive).cast("B")[
+                        address - root.address : address - root.address + length
+                    ]
                     del alive
                 entry = self._store(raw, claimed)
                 if entry is None:
@@ -254,7 +305,9 @@ class Parcels:
                     following.append(raw)
                 entries.append(entry)
                 raw = None
-            payload: Any = b"".join([wire.LIST.pack(len(entries), first), *entries, b"" if first else data])
+            payload: Any = b"".join(
+                [wire.LIST.pack(len(entries), first), *entries, b"" if first else data]
+            )
             if following:
                 payload = [payload, *following]
             for root in back:
@@ -275,11 +328,22 @@ class Parcels:
         return wire.VALUE_IN_BLOCKS, payload
 
     def _candidates(self, region: Region, raws: List[Any]) -> List[Optional[Root]]:
-        """Return for each buffer the argument's block that might be handed back with it: it holds no other one, and at least half of it."""
-        found: List[Optional[Root]] = [region.find(_address(raw)) if raw.nbytes else None for raw in raws]
+        """Return for each buffer the argument's block that might be handed back with it.
+
+        It holds no other one, and at least half of it.
+        """
+        found: List[Optional[Root]] = [
+            region.find(_address(raw)) if raw.nbytes else None for raw in raws
+        ]
         return [
-            root if root is not None and root.slot >= 0 and found.count(root) == 1 and 2 * raw.nbytes >= root.used and root.own else None
-            for raw, root in zip(raws, found)  # noqa: B905 - Python 3.8
+            root
+            if root is not None
+            and root.slot >= 0
+            and found.count(root) == 1
+            and 2 * raw.nbytes >= root.used
+            and root.own
+            else None
+            for raw, root in zip(raws, found)
         ]
 
     def _store(self, raw: Any, claimed: List[int]) -> Optional[bytes]:
@@ -295,7 +359,9 @@ class Parcels:
             return None
         offset, capacity = blocks.table[slot]
         try:
-            shm_arena.copy(blocks.region.address(offset, capacity), shm_arena.address_of(raw), raw.nbytes)
+            shm_arena.copy(
+                blocks.region.address(offset, capacity), shm_arena.address_of(raw), raw.nbytes
+            )
         except MemoryError:
             claimed.remove(slot)
             blocks.free(slot)
@@ -320,4 +386,3 @@ def _looked_at(region: Region, slot: int) -> bool:
 
 def _nothing(_slot: int) -> None:
     """Free nothing: the block stays the host's."""
-

@@ -1,12 +1,16 @@
-"""Copies large buffers with more than one core: one core alone does not use what the memory can do, and new pages are cleared by each on its own.
+"""Copies large buffers with more than one core.
 
-Whoever sends waits for the copy, so it copies a slice itself, and threads that live no longer than the copy do the others. Everybody takes the
-next slice as soon as it can: a helper that starts late, or never, leaves more to the others. There are no more slices than threads, because
-each step from one to the next needs the GIL, and a thread that computes in Python gives it away every 5 ms only.
+One core alone does not use what the memory can do, and new pages are cleared by each on its own.
 
-*Invariant:* a helper says that it is at work before it takes a slice, and ``copy`` does not return, nor raise, before it has taken the slices
-that are left away from the helpers and waited for all that are at work. So nobody reads the source or writes the target afterwards, when
-the one may be gone and the other be somebody else's. That holds wherever a signal handler raises.
+Whoever sends waits for the copy, so it copies a slice itself, and threads that live no longer than
+the copy do the others. Everybody takes the next slice as soon as it can: a helper that starts late,
+or never, leaves more to the others. There are no more slices than threads, because each step from
+one to the next needs the GIL, and a thread that computes in Python gives it away every 5 ms only.
+
+*Invariant:* a helper says that it is at work before it takes a slice, and ``copy`` does not return,
+nor raise, before it has taken the slices that are left away from the helpers and waited for all
+that are at work. So nobody reads the source or writes the target afterwards, when the one may be
+gone and the other be somebody else's. That holds wherever a signal handler raises.
 
 Imported with ``arena``. Any thread enters; nothing is kept between calls.
 """
@@ -22,9 +26,11 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, List, Tuple
 
-#: Bytes from which on several threads are faster than one, with what the receiver does to the data: below, caches make one core as fast as two.
+#: Bytes from which on several threads are faster than one, with what the receiver does to the data:
+#: below, caches make one core as fast as two.
 CROSSOVER = 1 << 24
-#: Threads at most, the caller's among them: fewer than the cores of a large machine saturate its memory.
+#: Threads at most, the caller's among them: fewer than the cores of a large machine saturate its
+#: memory.
 MOST = 4
 _PAGE = 4096
 
@@ -40,13 +46,19 @@ def cores() -> int:
 
 
 def copy(target: int, source: int, count: int) -> None:
-    """Copy bytes between two addresses that do not overlap. Without the GIL, which a slice assignment between memoryviews keeps."""
+    """Copy bytes between two addresses that do not overlap.
+
+    Without the GIL, which a slice assignment between memoryviews keeps.
+    """
     threads = min(cores(), MOST) if count >= CROSSOVER else 1
     if threads < 2:
         memmove(target, source, count)
         return
     size = -(-count // (threads * _PAGE)) * _PAGE  # no page is written by two
-    slices = [(target + start, source + start, min(size, count - start)) for start in range(0, count, size)]
+    slices = [
+        (target + start, source + start, min(size, count - start))
+        for start in range(0, count, size)
+    ]
     wanted = len(slices)
     done: List[int] = []
     working: List[Any] = []
@@ -61,7 +73,8 @@ def copy(target: int, source: int, count: int) -> None:
         finally:
             _part(slices, working)
     finally:
-        _part(slices, working)  # once more: a handler may have raised between two lines, before the first had begun
+        # once more: a handler may have raised between two lines, before the first had begun
+        _part(slices, working)
     if len(done) < wanted:
         memmove(target, source, count)  # a helper had no memory for its next step
 
@@ -90,7 +103,8 @@ def _help(slices: List[Tuple[int, int, int]], done: List[int], working: List[Any
 def _part(slices: List[Tuple[int, int, int]], working: List[Any]) -> None:
     """Leave nothing to those that have not begun, and wait for the others.
 
-    *Race:* a signal handler may raise between any two steps. All of them can be done again: the locks are the kind that one thread may take twice.
+    *Race:* a signal handler may raise between any two steps. All of them can be done again: the
+    locks are the kind that one thread may take twice.
     """
     try:
         slices.clear()

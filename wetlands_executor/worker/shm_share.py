@@ -1,4 +1,7 @@
-"""The worker's end of ``share()``: from a reference in a pickle to an array over shared memory. See ``sharedmem/share.py``."""
+"""The worker's end of ``share()``: from a reference in a pickle to an array over shared memory.
+
+See ``sharedmem/share.py``.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ def native_format(name: str, size: int) -> Optional[str]:
     """Return the format of ``FORMATS`` that means the same; None if there is none.
 
     Args:
-        name: of a buffer. ``ctypes`` and others say the order of bytes, also where it is this machine's.
+        name: of a buffer. ``ctypes`` and others say the order of bytes, also where it is this
+            machine's.
         size: bytes of an item.
     """
     if name in FORMATS:
@@ -41,7 +45,8 @@ def attach(place: Tuple[int, int, int, int, int], start: int, writable: bool, *l
         place: slot, owner word, offset, capacity and length of its block.
         start: first byte in the block.
         writable: False makes it read-only.
-        layout: (dtype, shape, strides, name of its class if it is no plain array) of a numpy array, or (format, shape) of a memoryview.
+        layout: (dtype, shape, strides, name of its class if it is no plain array) of a numpy array,
+            or (format, shape) of a memoryview.
     """
     from . import current_task
 

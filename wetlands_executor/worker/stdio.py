@@ -1,8 +1,11 @@
-r"""Standard streams of a worker: what tasks print goes to private pipes that the host turns into whole lines.
+r"""Standard streams of a worker.
 
-Owns ``sys.stdout`` and ``sys.stderr`` of the worker. Text is handed to the pipe when a line ends (``\n`` or ``\r``) and at the end of a
-task; nothing here ever blocks on the host for longer than the pipe is full, and a stream that the task has closed or broken is opened
-again for the next one (a task must not be able to take its neighbours' output away).
+What tasks print goes to private pipes that the host turns into whole lines.
+
+Owns ``sys.stdout`` and ``sys.stderr`` of the worker. Text is handed to the pipe when a line ends
+(``\n`` or ``\r``) and at the end of a task; nothing here ever blocks on the host for longer than
+the pipe is full, and a stream that the task has closed or broken is opened again for the next one
+(a task must not be able to take its neighbours' output away).
 """
 
 from __future__ import annotations
@@ -96,7 +99,13 @@ def send_frames(runner: Runner) -> None:
 def open_stream(fd: int) -> TaskStream:
     """Return a line-buffered text stream over ``fd`` that does not close it."""
     raw: Any = PipeWriter(fd, "w", closefd=False) if _runner is None else FrameWriter(fd)
-    stream = TaskStream(io.BufferedWriter(raw, 8192), encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
+    stream = TaskStream(
+        io.BufferedWriter(raw, 8192),
+        encoding="utf-8",
+        errors="backslashreplace",
+        newline="\n",
+        line_buffering=True,
+    )
     stream.mode = "w"  # type: ignore[misc]
     return stream
 
@@ -106,7 +115,6 @@ _ours: Any = (None, None)
 get_inheritable = os.get_inheritable
 #: Private copies of the pipes behind descriptors 1 and 2, for a task that closes those.
 _kept: Dict[int, int] = {}
-
 
 
 def install() -> None:
@@ -120,7 +128,10 @@ def install() -> None:
 
 
 def remember_stderr() -> Any:
-    """Return what takes a copy of the text that is written to ``sys.stderr`` from now on: the last pieces of it."""
+    """Return what takes a copy of the text that is written to ``sys.stderr`` from now on.
+
+    The last pieces of it.
+    """
     from collections import deque
 
     said: Any = deque(maxlen=400)
@@ -144,7 +155,10 @@ def renew_stdin() -> None:
 
 
 def adopt(stdout: int, stderr: int) -> None:
-    """Put other pipes behind descriptors 1 and 2; the streams over them, which modules may have kept, stay the same objects."""
+    """Put other pipes behind descriptors 1 and 2.
+
+    The streams over them, which modules may have kept, stay the same objects.
+    """
     for fd, new in ((1, stdout), (2, stderr)):
         os.dup2(new, fd)
         os.close(_kept[fd])
@@ -153,10 +167,13 @@ def adopt(stdout: int, stderr: int) -> None:
 
 
 def finish_task() -> bool:
-    """Hand over what a task has left in the buffers, so that its lines precede its result. Never raises.
+    """Hand over what a task has left in the buffers, so that its lines precede its result.
+
+    Never raises.
 
     Returns:
-        False if the task has written nothing through the streams and left all as it was. What it has written below them is not known.
+        False if the task has written nothing through the streams and left all as it was. What it
+        has written below them is not known.
     """
     global _ours
     out, err = _ours
@@ -169,7 +186,8 @@ def finish_task() -> bool:
         pass  # the task has closed a descriptor, or taken a stream away
     for name, fd in (("stdout", 1), ("stderr", 2)):
         try:
-            # The pipes of the host are inherited by commands; what a task has opened in their place is not (PEP 446).
+            # The pipes of the host are inherited by commands; what a task has opened in their place
+            # is not (PEP 446).
             intact = os.get_inheritable(fd)
         except OSError:
             intact = False
@@ -178,7 +196,8 @@ def finish_task() -> bool:
         try:
             if _finish(getattr(sys, name, None)):
                 continue
-        except BaseException:  # noqa: BLE001 - a foreign, closed or detached object in sys.stdout may raise anything, SystemExit too
+        except BaseException:  # noqa: BLE001
+            # a foreign, closed or detached object in sys.stdout may raise anything, SystemExit too
             pass
         setattr(sys, name, open_stream(fd))
     ours: Any = (sys.stdout, sys.stderr)
@@ -218,5 +237,6 @@ def flush_buffered() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BaseException:  # noqa: BLE001 - a foreign object in sys.stdout may raise anything, SystemExit too
+        except BaseException:  # noqa: BLE001
+            # a foreign object in sys.stdout may raise anything, SystemExit too
             pass

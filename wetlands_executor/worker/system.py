@@ -1,4 +1,6 @@
-"""System calls that some platform lacks: the worker's part (the host's is ``wetlands_executor/system.py``).
+"""System calls that some platform lacks.
+
+The worker's part (the host's is ``wetlands_executor/system.py``).
 
 What only the fork server uses is not here: that runs on Linux. Any thread.
 """
@@ -75,6 +77,9 @@ else:
 
 
 def stack_signal() -> Optional[int]:
-    """Return the signal at which a worker prints its Python stacks, for both ends; None on Windows."""
+    """Return the signal at which a worker prints its Python stacks, for both ends.
+
+    None on Windows.
+    """
     last: Optional[int] = getattr(_signal, "SIGRTMAX", None)
     return getattr(_signal, "SIGUSR2", None) if last is None else last - 1

@@ -1,13 +1,18 @@
-"""Tensors of torch on their way: the memory of a large one as a buffer beside the pickle (PEP 574), which torch itself copies four times.
+"""Tensors of torch on their way.
 
-Only the storage is pickled otherwise (and what torch cannot read itself). What a tensor makes of it (shape, strides, ``requires_grad``, hooks) and
-every other kind of storage (small, of a device) stay as torch does it. So what arrives is what ``pickle`` would make, but that its memory
-cannot grow in place.
+The memory of a large one as a buffer beside the pickle (PEP 574), which torch itself copies four
+times.
 
-Both sides import this module, when torch has been imported and a storage travels. It keeps no state; any thread enters.
+Only the storage is pickled otherwise (and what torch cannot read itself). What a tensor makes of it
+(shape, strides, ``requires_grad``, hooks) and every other kind of storage (small, of a device) stay
+as torch does it. So what arrives is what ``pickle`` would make, but that its memory cannot grow in
+place.
 
-*Order:* these reductions are for our own pickles alone, and never go into ``copyreg``: ``torch.save`` would use them too, and write files that
-nobody but a worker could read.
+Both sides import this module, when torch has been imported and a storage travels. It keeps no
+state; any thread enters.
+
+*Order:* these reductions are for our own pickles alone, and never go into ``copyreg``:
+``torch.save`` would use them too, and write files that nobody but a worker could read.
 """
 
 from __future__ import annotations
@@ -27,19 +32,28 @@ def reducers(torch: Any) -> Dict[Any, Any]:
     """Return the reductions by class; none for a torch before 2.0, which has other classes."""
     if _is_old(torch):
         return {}
-    return {torch.storage.TypedStorage: reduce_storage, torch.UntypedStorage: reduce_storage, torch.Tensor: reduce_tensor}
+    return {
+        torch.storage.TypedStorage: reduce_storage,
+        torch.UntypedStorage: reduce_storage,
+        torch.Tensor: reduce_tensor,
+    }
 
 
 def reduce_tensor(tensor: Any) -> Any:
     """Reduce a tensor as torch does, but so that it can be read again.
 
-    Of dtypes newer than torch 2.1 (``uint16``, ``float8_e4m3fn``) torch pickles a storage without a type, and wants one with a type back, as
-    ``torch.load`` makes it.
+    Of dtypes newer than torch 2.1 (``uint16``, ``float8_e4m3fn``) torch pickles a storage without a
+    type, and wants one with a type back, as ``torch.load`` makes it.
     """
     found = tensor.__reduce_ex__(5)
     torch = importlib.import_module("torch")
-    if found[0] is getattr(torch._utils, "_rebuild_tensor_v3", None) and type(found[1][0]) is torch.UntypedStorage:
-        typed = torch.storage.TypedStorage(wrap_storage=found[1][0], dtype=torch.uint8, _internal=True)
+    if (
+        found[0] is getattr(torch._utils, "_rebuild_tensor_v3", None)
+        and type(found[1][0]) is torch.UntypedStorage
+    ):
+        typed = torch.storage.TypedStorage(
+            wrap_storage=found[1][0], dtype=torch.uint8, _internal=True
+        )
         return (found[0], (typed, *found[1][1:]), *found[2:])
     return found
 
@@ -69,10 +83,20 @@ def rebuild_storage(buffer: Any, dtype: Any) -> Any:
     if _is_old(torch):  # its storages are of other kinds: a copy in one of those
         view = memoryview(buffer)
         made = torch.empty(view.nbytes // torch.empty(0, dtype=dtype).element_size(), dtype=dtype)
-        ctypes.memmove(made.data_ptr(), (ctypes.c_char * view.nbytes).from_buffer(view), view.nbytes)
+        ctypes.memmove(
+            made.data_ptr(), (ctypes.c_char * view.nbytes).from_buffer(view), view.nbytes
+        )
         return made.storage()
-    untyped = torch.frombuffer(buffer, dtype=torch.uint8).untyped_storage() if len(buffer) else torch.UntypedStorage(0)
-    return untyped if dtype is None else torch.storage.TypedStorage(wrap_storage=untyped, dtype=dtype, _internal=True)
+    untyped = (
+        torch.frombuffer(buffer, dtype=torch.uint8).untyped_storage()
+        if len(buffer)
+        else torch.UntypedStorage(0)
+    )
+    return (
+        untyped
+        if dtype is None
+        else torch.storage.TypedStorage(wrap_storage=untyped, dtype=dtype, _internal=True)
+    )
 
 
 def _is_old(torch: Any) -> bool:

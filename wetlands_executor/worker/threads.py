@@ -1,11 +1,16 @@
-"""Which call a thread works for: threads, pools of threads and copied contexts inherit it from the code that starts them.
+"""Which call a thread works for.
 
-The running call of the main thread is a context variable, so that ``asyncio`` tasks and ``contextvars.copy_context`` take it along. Python
-gives a new thread an empty context; therefore ``_thread.start_new_thread`` (which ``threading`` uses) passes it on here. A pool of threads
-may outlive the call that has made it. What is handed to one belongs to the call that hands it over, not to the call that started the thread.
+Threads, pools of threads and copied contexts inherit it from the code that starts them.
 
-A call is known by its *serial*: a number that no other call of this process has. The number of its item will not do, because a retry has
-the same. Entered by any thread of a task; nothing here takes a lock.
+The running call of the main thread is a context variable, so that ``asyncio`` tasks and
+``contextvars.copy_context`` take it along. Python gives a new thread an empty context; therefore
+``_thread.start_new_thread`` (which ``threading`` uses) passes it on here. A pool of threads may
+outlive the call that has made it. What is handed to one belongs to the call that hands it over, not
+to the call that started the thread.
+
+A call is known by its *serial*: a number that no other call of this process has. The number of its
+item will not do, because a retry has the same. Entered by any thread of a task; nothing here takes
+a lock.
 """
 
 from __future__ import annotations
@@ -20,9 +25,11 @@ if TYPE_CHECKING:
 
     from .runner import Runner
 
-#: Serial of the call that the code in this context works for; 0 in a context in which nothing has set it.
+#: Serial of the call that the code in this context works for; 0 in a context in which nothing has
+#: set it.
 CALL: ContextVar[int] = ContextVar("_wetlands_call", default=0)
-#: The same by thread, for code in a thread that runs in an empty context (``Context().run``, greenlets).
+#: The same by thread, for code in a thread that runs in an empty context (``Context().run``,
+#: greenlets).
 _local = _thread._local()
 
 
@@ -71,7 +78,9 @@ class Inheriting:
 
 
 def inherit(function: Any, thread: bool = False) -> Any:
-    """Return what calls ``function`` for the call that the calling code works for; ``function`` itself if there is none.
+    """Return what calls ``function`` for the call that the calling code works for.
+
+    ``function`` itself if there is none.
 
     Args:
         function: what another thread will call.
@@ -95,7 +104,10 @@ def _passing_on(start: Any) -> Any:
 
 
 def _pass_on_in_threading() -> None:
-    """Let what starts threads pass the call on: in ``_thread``, and in ``threading`` if that has taken the functions over already."""
+    """Let what starts threads pass the call on.
+
+    In ``_thread``, and in ``threading`` if that has taken the functions over already.
+    """
     threading = sys.modules.get("threading")
     for name in ("start_new_thread", "start_new", "start_joinable_thread"):
         start = getattr(_thread, name, None)
@@ -115,11 +127,16 @@ def _hand_over(pool: Any, *names: str) -> None:
         def hand_over(self: Any, *args: Any, **kwargs: Any) -> Any:
             if args:
                 return method(self, inherit(args[0]), *args[1:], **kwargs)
-            if "func" in kwargs:  # as ``multiprocessing`` names it; an executor takes it by position only
+            # as ``multiprocessing`` names it; an executor takes it by position only
+            if "func" in kwargs:
                 kwargs["func"] = inherit(kwargs["func"])
             return method(self, **kwargs)
 
-        hand_over.__name__, hand_over.__qualname__, hand_over.__doc__ = method.__name__, method.__qualname__, method.__doc__
+        hand_over.__name__, hand_over.__qualname__, hand_over.__doc__ = (
+            method.__name__,
+            method.__qualname__,
+            method.__doc__,
+        )
         return hand_over
 
     for name in names:
@@ -138,7 +155,9 @@ def _adjust_spawn(module: Any) -> None:
 _AFTER: Dict[str, Callable[[Any], None]] = {
     "multiprocessing.spawn": _adjust_spawn,
     "concurrent.futures.thread": lambda module: _hand_over(module.ThreadPoolExecutor, "submit"),
-    "multiprocessing.pool": lambda module: _hand_over(module.ThreadPool, "apply_async", "_map_async", "imap", "imap_unordered"),
+    "multiprocessing.pool": lambda module: _hand_over(
+        module.ThreadPool, "apply_async", "_map_async", "imap", "imap_unordered"
+    ),
 }
 
 

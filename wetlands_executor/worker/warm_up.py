@@ -1,10 +1,12 @@
 """What a worker does at its start and in its first calls, done a few times in the fork server, before it forks.
 
-Python finishes much of a function only when it runs: it counts calls, specializes instructions, fills caches, and as long as it has not
-done so, it writes to the names that the code looks up. In a fork each of these writes copies a page of 4 KB. What the fork server has done, all
-workers share: with numpy and scipy they own 0.3 MB less each (CPython 3.11), for about 5 ms of the fork server.
+Python finishes much of a function only when it runs: it counts calls, specializes instructions,
+fills caches, and as long as it has not done so, it writes to the names that the code looks up. In a
+fork each of these writes copies a page of 4 KB. What the fork server has done, all workers share:
+with numpy and scipy they own 0.3 MB less each (CPython 3.11), for about 5 ms of the fork server.
 
-Nothing here is needed for anything to be right. The runner is a real one, over pipes that nobody else has.
+Nothing here is needed for anything to be right. The runner is a real one, over pipes that nobody
+else has.
 """
 
 from __future__ import annotations
@@ -26,13 +28,17 @@ if TYPE_CHECKING:
 
     from .config import ProcessConfig
 
-#: CPython 3.11 to 3.13 specialize what has run twice to eight times; more than this saves nothing more.
+#: CPython 3.11 to 3.13 specialize what has run twice to eight times; more than this saves nothing
+#: more.
 TIMES = 10
 _CALLS = 3
 
 
 def warm_up(config: ProcessConfig) -> None:
-    """Run a worker's start and a few calls, again and again. Where descriptors are short it does less."""
+    """Run a worker's start and a few calls, again and again.
+
+    Where descriptors are short it does less.
+    """
     handler = getsignal(SIGINT)
     _look_into_folders()
     try:
@@ -46,7 +52,10 @@ def warm_up(config: ProcessConfig) -> None:
 
 
 def _look_into_folders() -> None:
-    """Let the folders of ``sys.path`` be listed that the preload has not reached; listings are looked at again when a folder changes."""
+    """Let the folders of ``sys.path`` be listed that the preload has not reached.
+
+    Listings are looked at again when a folder changes.
+    """
     for finder in sys.meta_path:
         if getattr(finder, "__name__", "") == "PathFinder":
             finder.find_spec("_wetlands_worker_nothing", None)
@@ -81,7 +90,10 @@ def _write_all(frames: int, records: int, config: ProcessConfig) -> None:
     _write(records, _record(wire.CONFIG, 0, dumps(idle(config), 4)))
     _write(records, _record(wire.DEFINITION, 1, definition))
     for item in range(1, 1 + _CALLS):
-        _write(frames, wire.CALL_FRAME.pack(wire.RUN, wire.PLAIN, len(arguments), 1, 1, item, arguments))
+        _write(
+            frames,
+            wire.CALL_FRAME.pack(wire.RUN, wire.PLAIN, len(arguments), 1, 1, item, arguments),
+        )
 
 
 def _record(kind: int, ident: int, data: bytes) -> bytes:

@@ -1,15 +1,19 @@
-"""What travels between the host and a worker: frame layouts, kinds and limits. Both ends import this module; it imports only ``struct``.
+"""What travels between the host and a worker: frame layouts, kinds and limits.
+
+Both ends import this module; it imports only ``struct``.
 
 Three pipes make a channel, all inherited, anonymous and private:
 
-* inbox (host to worker): frames of exactly ``FRAME`` bytes. The size is a power of two that divides a page, so that a pipe never holds
-  part of one: whoever reads ``FRAME`` bytes gets one whole frame, and the kernel decides who got it. The worker takes one frame per
-  task; on Linux the host can take back what has not started by reading the same pipe.
-* bulk (host to worker): records of any size; the worker reads them only when a frame refers to one. Records of frames that were taken
-  back are skipped.
+* inbox (host to worker): frames of exactly ``FRAME`` bytes. The size is a power of two that divides
+  a page, so that a pipe never holds part of one: whoever reads ``FRAME`` bytes gets one whole
+  frame, and the kernel decides who got it. The worker takes one frame per task; on Linux the host
+  can take back what has not started by reading the same pipe.
+* bulk (host to worker): records of any size; the worker reads them only when a frame refers to one.
+  Records of frames that were taken back are skipped.
 * results (worker to host): frames of any size, in the order in which things happened.
 
-Where memory can be shared, a page of it is the *board*: single words, each with one writer, and the latest progress of the running task.
+Where memory can be shared, a page of it is the *board*: single words, each with one writer, and the
+latest progress of the running task.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ import struct
 #: Bytes of a frame in the inbox.
 FRAME = 128
 
-#: kind, flags, length of the inline payload, definition of the function (0: the payload has it), context, item.
+#: kind, flags, length of the inline payload, definition of the function (0: the payload has it),
+#: context, item.
 CALL = struct.Struct("<BBHIIQ")
 #: Bytes of arguments that fit into the frame itself.
 INLINE = FRAME - CALL.size
@@ -36,13 +41,19 @@ IN_BULK = 1  # the payload is a record in the bulk pipe
 PLAIN = 2  # the payload holds no function, class or instance of the user's: any Unpickler will do
 WATCHED = 4  # tell when the call begins
 NAMED = 8  # the task's name is a record in the bulk pipe
-BLOCKS = 64  # the payload begins with a list of blocks in shared memory; without IN_BULK, the frame has one entry, which says where that payload lies
+# the payload begins with a list of blocks in shared memory; without IN_BULK, the frame has one
+# entry, which says where that payload lies
+BLOCKS = 64
 KEPT = 128  # the blocks stay the host's (the call may be run again): the worker takes copies
-MANY = 32  # arguments of several calls: PLAIN: one pickled list of tuples; else their number, their lengths, then one pickle each
-#: MANY and BLOCKS: after the list of one block, a pickled list with an entry per call (see ``batch.py``). What a large value in it is:
+# arguments of several calls: PLAIN: one pickled list of tuples; else their number, their lengths,
+# then one pickle each
+MANY = 32
+#: MANY and BLOCKS: after the list of one block, a pickled list with an entry per call (see
+#: ``batch.py``). What a large value in it is:
 BYTES, TEXT, PICKLE = 0, 1, 2
 
-#: Numbers of items have 40 bits. Above them stands the place of a call within a frame of many, from 1.
+#: Numbers of items have 40 bits. Above them stands the place of a call within a frame of many, from
+#: 1.
 NUMBER_BITS = 40
 NUMBER = (1 << NUMBER_BITS) - 1
 
@@ -67,7 +78,8 @@ FORGET = 6
 NAME = 7
 PIECE = 8  # content of a large object; FORGET with number 0 names objects and pieces in its payload
 
-#: length of the payload, nonce of the incarnation, pid of the writer, kind, microseconds that the call took, item
+#: length of the payload, nonce of the incarnation, pid of the writer, kind, microseconds that the
+#: call took, item
 RESULT = struct.Struct("<QIIBxxxIQ")
 # Kinds of result frames.
 HELLO = 1
@@ -82,18 +94,23 @@ STARTED = 9  # the call begins; sent for watched calls only
 UPDATE = 10  # progress: in the payload, or on the board if the payload is empty
 OUTPUT = 11  # a named output
 LOG = 12  # a log record
-PRINTED = 13  # output of ``sys.stdout`` (first byte 1) or ``sys.stderr`` (2), where the order of different pipes cannot be known
+# output of ``sys.stdout`` (first byte 1) or ``sys.stderr`` (2), where the order of different pipes
+# cannot be known
+PRINTED = 13
 
-SEVERAL = 14  # outcomes of consecutive calls of a frame of many (see ``batch.py``), all of which have returned
+# outcomes of consecutive calls of a frame of many (see ``batch.py``), all of which have returned
+SEVERAL = 14
 VALUE_IN_BLOCKS = 32  # as VALUE; the payload begins with a list of blocks
 
 #: Before a payload with blocks: how many entries follow; 1 if the first is the pickle itself.
 LIST = struct.Struct("<II")
 #: slot, place, offset in the file, capacity, first byte, number of bytes
 BLOCK = struct.Struct("<IIQQQQ")
-#: Places of a block: the file of arguments, the worker's file of results, behind the pickle in the payload itself.
+#: Places of a block: the file of arguments, the worker's file of results, behind the pickle in the
+#: payload itself.
 ARGUMENTS, RESULTS, FOLLOWING = 0, 1, 2
-#: Bytes of a call's payload (its list of blocks and its pickle) that fit behind the data of a block.
+#: Bytes of a call's payload (its list of blocks and its pickle) that fit behind the data of a
+#: block.
 TAIL = 1024
 #: Bytes from which a buffer, or a pickle, travels in a block; measured: below, the pipe is faster.
 CROSSOVER = 1 << 17
@@ -103,17 +120,23 @@ BOARD = 4096 + 65536 + 512 + 4096
 TAKEN = 0  # item that the worker has taken; written by the worker
 STARTED_NS = 1  # when, on the system's monotonic clock, in nanoseconds; written by the worker
 CANCEL_WORD = 2  # item to cancel; written by the host
-INTERRUPT_WORD = 3  # item that the next SIGINT is meant for; written by the host, cleared by the worker
-BELL = 4  # 1 while an UPDATE frame that refers to the board is under way; set by the worker, cleared by the host before it reads
+# item that the next SIGINT is meant for; written by the host, cleared by the worker
+INTERRUPT_WORD = 3
+# 1 while an UPDATE frame that refers to the board is under way; set by the worker, cleared by the
+# host before it reads
+BELL = 4
 UNSENT_FIRST = 6  # the first call of the unsent outcomes; written by the worker
 UNSENT_COUNT = 7  # number of unsent outcomes; written by the worker after the outcome itself
-SLOT = 5  # which of the two progress slots is the latest: its number, ever growing; written by the worker
+# which of the two progress slots is the latest: its number, ever growing; written by the worker
+SLOT = 5
 AWAITED = 256  # item whose submitter waits for its answer on the board; written by the host
 ANSWERED = 257  # item whose answer lies on the board; written by the worker after the answer itself
-ANSWER = 258  # kind of the outcome, length of its payload << 8, duration << 32; written by the worker
+# kind of the outcome, length of its payload << 8, duration << 32; written by the worker
+ANSWER = 258
 #: The two progress slots: offset and size in bytes. Each: length of the payload (4 bytes), payload.
 SLOTS = ((64, 1984), (2112, 1984))
-#: Outcomes that have not been sent yet: lengths at the first offset (one 32-bit word each, 0 is None), pickles from the second on.
+#: Outcomes that have not been sent yet: lengths at the first offset (one 32-bit word each, 0 is
+#: None), pickles from the second on.
 UNSENT_LENGTHS, UNSENT = 4096, 4096 + 512
 UNSENT_MOST = 128
 #: Payload of the answer: offset and most bytes.

@@ -1,7 +1,9 @@
-"""Draw the demo's picture: panels of the segmented pictures, the plane of the features, the timeline of the workers.
+"""Draw the demo's picture.
 
-Runs in the demo's second environment (numpy and Pillow). One task draws one panel (they run side by side), a last one puts the
-sheet together. Lengths are pixels of the finished sheet.
+Panels of the segmented pictures, the plane of the features, the timeline of the workers.
+
+Runs in the demo's second environment (numpy and Pillow). One task draws one panel (they run side by
+side), a last one puts the sheet together. Lengths are pixels of the finished sheet.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ def panel(found: dict[str, Any], kinds: list[int], width: int, height: int) -> d
     alpha[_outline(large, labels)] = 255
     palette = np.array([BACKGROUND, *KINDS], dtype=np.uint8)
     overlay = np.dstack([palette[large], alpha])
-    base = Image.blend(picture, picture.convert("L").convert("RGB"), 0.35).resize((width, height), Image.Resampling.LANCZOS)
+    base = Image.blend(picture, picture.convert("L").convert("RGB"), 0.35).resize(
+        (width, height), Image.Resampling.LANCZOS
+    )
     base = Image.blend(base, Image.new("RGB", base.size, BACKGROUND), 0.12)
     result = base.convert("RGBA")
     result.alpha_composite(_shrunk(overlay, width, height))
@@ -79,12 +83,17 @@ def panel(found: dict[str, Any], kinds: list[int], width: int, height: int) -> d
 
 
 def _smooth(kinds: Array, width: int, height: int) -> Array:
-    """Enlarge a map of kinds (0 is background) without the steps of its pixels: scale each kind's mask, let the strongest win."""
+    """Enlarge a map of kinds (0 is background) without the steps of its pixels.
+
+    Scale each kind's mask, let the strongest win.
+    """
     present = np.unique(kinds)
     best = np.zeros((height, width), dtype=np.uint8)
     result = np.zeros((height, width), dtype=np.uint8)
     for kind in present:
-        mask = Image.fromarray(np.where(kinds == kind, 255, 0).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        mask = Image.fromarray(np.where(kinds == kind, 255, 0).astype(np.uint8)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
         weight = np.asarray(mask)
         result = np.where(weight > best, kind, result)
         best = np.maximum(weight, best)
@@ -102,14 +111,19 @@ def _outline(large: Array, labels: Array) -> Array:
             for step in (reach, -reach):
                 other = np.roll(large, step, axis)
                 edge |= other != large
-                if reach < _FINER:  # where objects of one kind touch, their numbers tell them apart; the line is drawn on both sides
+                # where objects of one kind touch, their numbers tell them apart; the line is drawn
+                # on both sides
+                if reach < _FINER:
                     beside = np.roll(number, step, axis)
                     edge |= (beside != number) & (beside > 0) & (number > 0)
     return edge & (large > 0)
 
 
 def _shrunk(overlay: Array, width: int, height: int) -> Any:
-    """Scale an overlay (RGBA) down to a picture without dark fringes: colours weigh by their opacity."""
+    """Scale an overlay (RGBA) down to a picture without dark fringes.
+
+    Colours weigh by their opacity.
+    """
     pixels = overlay.astype(np.float32).reshape(height, _FINER, width, _FINER, 4)
     weight = pixels[..., 3:]
     alpha = weight.mean(axis=(1, 3))
@@ -121,10 +135,11 @@ def sheet(plan: dict[str, Any]) -> dict[str, Any]:
     """Put the finished sheet together.
 
     Args:
-        plan: ``rows`` (lists of panels, each with ``title``, ``note`` and what ``panel`` returned), ``cluster`` (what
-            ``measure.cluster`` returned), ``runs`` (``step``, ``lane``, ``started``, ``finished``: one bar of the timeline
-            each), ``lanes`` (``title`` and ``note`` of each worker), ``title``, ``subtitle`` and ``footer`` (pairs of a
-            colour's step and a line).
+        plan: ``rows`` (lists of panels, each with ``title``, ``note`` and what ``panel`` returned),
+            ``cluster`` (what ``measure.cluster`` returned), ``runs`` (``step``, ``lane``,
+            ``started``, ``finished``: one bar of the timeline each), ``lanes`` (``title`` and
+            ``note`` of each worker), ``title``, ``subtitle`` and ``footer`` (pairs of a colour's
+            step and a line).
 
     Returns:
         ``png``: the file, and ``where``.
@@ -159,16 +174,35 @@ def _font(size: float) -> Any:
     return ImageFont.load_default(size)
 
 
-def _text(pen: Any, at: tuple[float, float], words: str, size: float, colour: Colour, *, anchor: str = "la", bold: bool = False) -> None:
+def _text(
+    pen: Any,
+    at: tuple[float, float],
+    words: str,
+    size: float,
+    colour: Colour,
+    *,
+    anchor: str = "la",
+    bold: bool = False,
+) -> None:
     """Write one line of text."""
-    pen.text(at, words, fill=colour, font=_font(size), anchor=anchor, stroke_width=1 if bold else 0, stroke_fill=colour)
+    pen.text(
+        at,
+        words,
+        fill=colour,
+        font=_font(size),
+        anchor=anchor,
+        stroke_width=1 if bold else 0,
+        stroke_fill=colour,
+    )
 
 
 def _gallery(image: Any, pen: Any, row: list[dict[str, Any]], top: int) -> None:
     """Place one row of panels with their captions below."""
     left = MARGIN
     for item in row:
-        picture = Image.frombytes("RGB", (item["width"], item["height"]), zlib.decompress(item["pixels"]))
+        picture = Image.frombytes(
+            "RGB", (item["width"], item["height"]), zlib.decompress(item["pixels"])
+        )
         image.paste(picture, (left, top), _rounded(picture.size, 10))
         base = top + item["height"] + 8
         _text(pen, (left + 2, base), item["title"], 20, TEXT)
@@ -179,7 +213,9 @@ def _gallery(image: Any, pen: Any, row: list[dict[str, Any]], top: int) -> None:
 def _rounded(size: tuple[int, int], radius: int) -> Any:
     """Make a mask with round corners."""
     mask = Image.new("L", (size[0] * 2, size[1] * 2), 0)
-    ImageDraw.Draw(mask).rounded_rectangle((0, 0, size[0] * 2 - 1, size[1] * 2 - 1), radius * 2, fill=255)
+    ImageDraw.Draw(mask).rounded_rectangle(
+        (0, 0, size[0] * 2 - 1, size[1] * 2 - 1), radius * 2, fill=255
+    )
     return mask.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -202,7 +238,9 @@ def _legend(pen: Any, cluster: dict[str, Any], box: tuple[int, int, int, int]) -
         _text(pen, (box[2] - 22, y + 1), f"{size:,}", 18, MUTED, anchor="ra")
         length = (box[2] - box[0] - 78) * size / max(sizes)
         pen.rounded_rectangle((box[0] + 56, y + 31, box[2] - 22, y + 36), 2, fill=RULE)
-        pen.rounded_rectangle((box[0] + 56, y + 31, box[0] + 56 + max(6, length), y + 36), 2, fill=colour)
+        pen.rounded_rectangle(
+            (box[0] + 56, y + 31, box[0] + 56 + max(6, length), y + 36), 2, fill=colour
+        )
 
 
 def _plane(image: Any, pen: Any, cluster: dict[str, Any], box: tuple[int, int, int, int]) -> None:
@@ -214,21 +252,38 @@ def _plane(image: Any, pen: Any, cluster: dict[str, Any], box: tuple[int, int, i
     left, top, right, bottom = box[0] + 24, box[1] + 58, box[2] - 24, box[3] - 22
     width, height = right - left, bottom - top
     reach = np.percentile(np.abs(points), 99.5, axis=0) * 1.08
-    places = np.clip(points / reach, -1, 1) * (width / 2 - 8, -(height / 2 - 8)) + (width / 2, height / 2)
+    places = np.clip(points / reach, -1, 1) * (width / 2 - 8, -(height / 2 - 8)) + (
+        width / 2,
+        height / 2,
+    )
     cloud = Image.new("RGB", (width * _FINER, height * _FINER), CARD)
     brush = ImageDraw.Draw(cloud, "RGBA")
-    brush.line((0, height * _FINER // 2, width * _FINER, height * _FINER // 2), fill=RULE, width=_FINER)
-    brush.line((width * _FINER // 2, 0, width * _FINER // 2, height * _FINER), fill=RULE, width=_FINER)
+    brush.line(
+        (0, height * _FINER // 2, width * _FINER, height * _FINER // 2), fill=RULE, width=_FINER
+    )
+    brush.line(
+        (width * _FINER // 2, 0, width * _FINER // 2, height * _FINER), fill=RULE, width=_FINER
+    )
     for index in np.random.default_rng(0).permutation(len(places)):
         x, y = places[index] * _FINER
         radius = 3.4 * _FINER
-        brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(*KINDS[kinds[index] % len(KINDS)], 170))
+        brush.ellipse(
+            (x - radius, y - radius, x + radius, y + radius),
+            fill=(*KINDS[kinds[index] % len(KINDS)], 170),
+        )
     image.paste(cloud.resize((width, height), Image.Resampling.LANCZOS), (left, top))
-    _directions(pen, cluster["axes"], (left + width / 2, top + height / 2), (width * 0.40, height * 0.40))
+    _directions(
+        pen, cluster["axes"], (left + width / 2, top + height / 2), (width * 0.40, height * 0.40)
+    )
 
 
-def _directions(pen: Any, axes: list[Any], centre: tuple[float, float], scale: tuple[float, float]) -> None:
-    """Draw one line per feature, labelled at its end; labels that would meet are moved apart downwards."""
+def _directions(
+    pen: Any, axes: list[Any], centre: tuple[float, float], scale: tuple[float, float]
+) -> None:
+    """Draw one line per feature, labelled at its end.
+
+    Labels that would meet are moved apart downwards.
+    """
     taken: list[tuple[float, float, float, float]] = []
     for name, x, y in axes:
         end = (centre[0] + x * scale[0], centre[1] - y * scale[1])
@@ -237,7 +292,10 @@ def _directions(pen: Any, axes: list[Any], centre: tuple[float, float], scale: t
         width = _font(16).getlength(name)
         x0 = end[0] + 8 if x >= 0 else end[0] - 8 - width
         y0 = end[1] - 10
-        while any(x0 < box[2] and box[0] < x0 + width and y0 < box[3] and box[1] < y0 + 20 for box in taken):
+        while any(
+            x0 < box[2] and box[0] < x0 + width and y0 < box[3] and box[1] < y0 + 20
+            for box in taken
+        ):
             y0 += 4
         taken.append((x0, y0, x0 + width, y0 + 20))
         pen.rounded_rectangle((x0 - 4, y0 - 2, x0 + width + 4, y0 + 20), 5, fill=BACKGROUND)
@@ -268,5 +326,11 @@ def _timeline(pen: Any, plan: dict[str, Any], box: tuple[int, int, int, int]) ->
         _text(pen, (box[0] + 22, middle - 1), told["title"], 16, TEXT, anchor="ld")
         _text(pen, (box[0] + 22, middle + 1), told["note"], 13, MUTED, anchor="la")
         for run in (run for run in runs if run["lane"] == lane):
-            start, end = (left + (right - left) * (run[key] - first) / span for key in ("started", "finished"))
-            pen.rounded_rectangle((start, middle - tall / 2, max(end - 2, start + 2), middle + tall / 2), 3, fill=STEPS[run["step"]])
+            start, end = (
+                left + (right - left) * (run[key] - first) / span for key in ("started", "finished")
+            )
+            pen.rounded_rectangle(
+                (start, middle - tall / 2, max(end - 2, start + 2), middle + tall / 2),
+                3,
+                fill=STEPS[run["step"]],
+            )

@@ -1,7 +1,9 @@
-"""Measure objects and sort them into kinds: the demo's second environment (a current numpy, with scikit-learn).
+"""Measure objects and sort them into kinds.
 
-Runs in a worker of that environment and nowhere else. What it gets was made with another version of numpy, in another process;
-both sides agree on plain data: zlib-compressed pixels with their size.
+The demo's second environment (a current numpy, with scikit-learn).
+
+Runs in a worker of that environment and nowhere else. What it gets was made with another version of
+numpy, in another process; both sides agree on plain data: zlib-compressed pixels with their size.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ def measure(found: dict[str, Any]) -> dict[str, Any]:
         found: ``height``, ``width``, ``picture`` and ``labels``, as ``segment.py`` returns them.
 
     Returns:
-        ``rows``: one list of four numbers per object, in the order of the labels: area (pixels), eccentricity of the ellipse
-        with the same second moments (0 round .. 1 line), mean brightness and its standard deviation within the object (both
-        0..1); ``where``.
+        ``rows``: one list of four numbers per object, in the order of the labels: area (pixels),
+        eccentricity of the ellipse with the same second moments (0 round .. 1 line), mean
+        brightness and its standard deviation within the object (both 0..1); ``where``.
     """
     started = time.time()
     shape = (found["height"], found["width"])
@@ -57,7 +59,11 @@ def _eccentricity(inside: Array, index: Array, area: Array) -> Array:
     y, x = (axis.astype(float) for axis in np.nonzero(inside))
     dy = y - _mean(index, y, area)[index]
     dx = x - _mean(index, x, area)[index]
-    yy, xx, xy = _mean(index, dy * dy, area) + 1 / 12, _mean(index, dx * dx, area) + 1 / 12, _mean(index, dx * dy, area)
+    yy, xx, xy = (
+        _mean(index, dy * dy, area) + 1 / 12,
+        _mean(index, dx * dx, area) + 1 / 12,
+        _mean(index, dx * dy, area),
+    )
     spread = np.sqrt((xx - yy) ** 2 / 4 + xy**2)
     major, minor = (xx + yy) / 2 + spread, (xx + yy) / 2 - spread
     return np.sqrt(np.clip(1 - minor / major, 0, 1))
@@ -66,17 +72,19 @@ def _eccentricity(inside: Array, index: Array, area: Array) -> Array:
 def cluster(tables: list[list[list[float]]], kinds: int) -> dict[str, Any]:
     """Sort the objects of all pictures into kinds.
 
-    Every feature counts relative to the object's own picture, so that a kind is not simply a picture.
+    Every feature counts relative to the object's own picture, so that a kind is not simply a
+    picture.
 
     Args:
         tables: the ``rows`` of every picture.
         kinds: how many kinds to make.
 
     Returns:
-        ``kinds`` (for each picture a list: the kind of each of its objects, the most frequent kind being 0), ``names``,
-        ``sizes``, ``score`` (silhouette, -1..1), ``points`` (for each object x, y of the first two principal components, all
-        pictures in order), ``axes`` (for each feature its name and its direction in that plane), ``explained`` (share of the
-        variance of x and y), ``where``.
+        ``kinds`` (for each picture a list: the kind of each of its objects, the most frequent kind
+        being 0), ``names``, ``sizes``, ``score`` (silhouette, -1..1), ``points`` (for each object
+        x, y of the first two principal components, all pictures in order), ``axes`` (for each
+        feature its name and its direction in that plane), ``explained`` (share of the variance of x
+        and y), ``where``.
     """
     started = time.time()
     scaled = np.concatenate([_relative(np.array(table)) for table in tables if table])
@@ -92,7 +100,10 @@ def cluster(tables: list[list[list[float]]], kinds: int) -> dict[str, Any]:
         "sizes": np.bincount(rank, minlength=kinds).tolist(),
         "score": float(silhouette_score(scaled, rank, sample_size=1500, random_state=3)),
         "points": plane.transform(scaled).tolist(),
-        "axes": [[name, *direction] for name, direction in zip(FEATURES, plane.components_.T.tolist(), strict=True)],
+        "axes": [
+            [name, *direction]
+            for name, direction in zip(FEATURES, plane.components_.T.tolist(), strict=True)
+        ],
         "explained": plane.explained_variance_ratio_.tolist(),
         "where": whereabouts(started),
     }
@@ -102,7 +113,9 @@ def _relative(table: Array) -> Array:
     """Standardise one picture's features, but do not blow up a feature in which its objects hardly differ."""
     area, eccentricity, bright, texture = table.T
     columns = ((np.log2(area), 0.4), (eccentricity, 0.12), (bright, 0.02), (texture, 0.01))
-    return np.column_stack([(values - values.mean()) / max(float(values.std()), least) for values, least in columns])
+    return np.column_stack(
+        [(values - values.mean()) / max(float(values.std()), least) for values, least in columns]
+    )
 
 
 def _names(centres: Array) -> list[str]:
@@ -112,7 +125,9 @@ def _names(centres: Array) -> list[str]:
     for centre in centres:
         by_weight = [int(feature) for feature in np.argsort(-np.abs(centre))]
         for count in (2, 3, 4):
-            name = ", ".join(words[feature][int(centre[feature] > 0)] for feature in sorted(by_weight[:count]))
+            name = ", ".join(
+                words[feature][int(centre[feature] > 0)] for feature in sorted(by_weight[:count])
+            )
             if name not in names:
                 break
         names.append(name)

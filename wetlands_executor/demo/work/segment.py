@@ -1,7 +1,10 @@
-"""Find the objects of one picture: the demo's first environment (an older numpy, with scikit-image).
+"""Find the objects of one picture.
 
-Runs in a worker of that environment and nowhere else: the host has neither numpy nor scikit-image, so what comes in and what
-goes out is plain data. The pictures are those that the scikit-image wheel itself ships; nothing is downloaded.
+The demo's first environment (an older numpy, with scikit-image).
+
+Runs in a worker of that environment and nowhere else: the host has neither numpy nor scikit-image,
+so what comes in and what goes out is plain data. The pictures are those that the scikit-image wheel
+itself ships; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -24,14 +27,16 @@ def segment(recipe: dict[str, Any]) -> dict[str, Any]:
     """Segment one picture with one setting of the sweep.
 
     Args:
-        recipe: what ``recipes.py`` of the host lists: ``file`` (name in scikit-image's data folder), ``signal``,
-            ``background`` (width of the local threshold in pixels, 0 for one threshold for all), ``margin``, ``split`` (least
-            distance of two objects' centres in pixels), ``smallest`` and ``largest`` (areas in pixels), ``sigma`` (smoothing
-            in pixels: the value that the sweep varies).
+        recipe: what ``recipes.py`` of the host lists: ``file`` (name in scikit-image's data
+            folder), ``signal``, ``background`` (width of the local threshold in pixels, 0 for one
+            threshold for all), ``margin``, ``split`` (least distance of two objects' centres in
+            pixels), ``smallest`` and ``largest`` (areas in pixels), ``sigma`` (smoothing in pixels:
+            the value that the sweep varies).
 
     Returns:
-        ``height``, ``width``; ``picture`` (zlib of uint8, height x width x 3) and ``labels`` (zlib of int32, height x width, 0
-        outside); ``objects``; ``score`` (how well the outlines follow edges, for choosing among the sweep); ``where``.
+        ``height``, ``width``; ``picture`` (zlib of uint8, height x width x 3) and ``labels`` (zlib
+        of int32, height x width, 0 outside); ``objects``; ``score`` (how well the outlines follow
+        edges, for choosing among the sweep); ``where``.
     """
     started = time.time()
     top, left, height, width = recipe["crop"]
@@ -68,7 +73,10 @@ def _signal(picture: Array, kind: str) -> Array:
 def _foreground(smooth: Array, recipe: dict[str, Any]) -> Array:
     """Separate objects from background: boolean, height x width."""
     if recipe["background"]:
-        level = filters.threshold_local(smooth, recipe["background"], method="gaussian") + recipe["margin"]
+        level = (
+            filters.threshold_local(smooth, recipe["background"], method="gaussian")
+            + recipe["margin"]
+        )
     else:
         level = filters.threshold_otsu(smooth) + recipe["margin"]
     mask = _without_specks(smooth > level, recipe["smallest"])
@@ -84,11 +92,16 @@ def _without_specks(mask: Array, smallest: int) -> Array:
 
 
 def _split(mask: Array, recipe: dict[str, Any]) -> Array:
-    """Number the objects; where ``split`` asks for it, cut touching ones apart along the watershed of their distance map."""
+    """Number the objects.
+
+    Where ``split`` asks for it, cut touching ones apart along the watershed of their distance map.
+    """
     if not recipe["split"]:
         return measure.label(mask)
     distance = filters.gaussian(ndimage.distance_transform_edt(mask), 1)
-    peaks = feature.peak_local_max(distance, min_distance=recipe["split"], threshold_abs=0.5, exclude_border=False)
+    peaks = feature.peak_local_max(
+        distance, min_distance=recipe["split"], threshold_abs=0.5, exclude_border=False
+    )
     seeds = np.zeros(mask.shape, dtype=np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     return segmentation.watershed(-distance, seeds, mask=mask)
@@ -103,11 +116,18 @@ def _keep(labels: Array, smallest: int, largest: int) -> Array:
 
 
 def _score(labels: Array, signal: Array) -> float:
-    """Rate a segmentation without a ground truth: contrast across the outlines, relative to the picture's own contrast."""
+    """Rate a segmentation without a ground truth.
+
+    Contrast across the outlines, relative to the picture's own contrast.
+    """
     if labels.max() == 0:
         return 0.0
     inner = segmentation.find_boundaries(labels, mode="inner")
     outer = segmentation.find_boundaries(labels, mode="outer") & (labels == 0)
-    contrast = abs(float(signal[inner].mean()) - float(signal[outer].mean())) if outer.any() else 0.0
+    contrast = (
+        abs(float(signal[inner].mean()) - float(signal[outer].mean())) if outer.any() else 0.0
+    )
     edges = filters.sobel(signal)
-    return contrast / float(signal.std()) + float(edges[inner].mean()) / (float(edges.mean()) + 1e-9)
+    return contrast / float(signal.std()) + float(edges[inner].mean()) / (
+        float(edges.mean()) + 1e-9
+    )

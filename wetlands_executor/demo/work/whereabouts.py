@@ -1,7 +1,7 @@
 """Say where a piece of the demo ran: interpreter, package versions, process, time.
 
-The other files of this folder import it as a sibling, inside the environments of the demo. The host never imports it, and it
-needs nothing but the standard library.
+The other files of this folder import it as a sibling, inside the environments of the demo. The host
+never imports it, and it needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ def whereabouts(started: float) -> dict[str, object]:
         started: ``time.time()`` at the start of the call, in seconds.
 
     Returns:
-        Plain data: ``python``, ``prefix``, ``packages`` (name to version), ``pid``, ``started`` and ``finished`` (seconds
-            since the epoch).
+        Plain data: ``python``, ``prefix``, ``packages`` (name to version), ``pid``, ``started`` and
+            ``finished`` (seconds since the epoch).
     """
-    installed = {(found.metadata["Name"] or "").lower(): found.version for found in metadata.distributions()}
+    installed = {
+        (found.metadata["Name"] or "").lower(): found.version for found in metadata.distributions()
+    }
     return {
         "python": platform.python_version(),
         "prefix": sys.prefix,

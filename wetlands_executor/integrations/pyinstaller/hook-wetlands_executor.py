@@ -1,9 +1,13 @@
-"""What PyInstaller collects for ``wetlands_executor``; run by PyInstaller while it builds a program.
+"""What PyInstaller collects for ``wetlands_executor``.
 
-1. The sources that are shipped to workers, and cloudpickle's: as files, since a bundle holds bytecode.
+Run by PyInstaller while it builds a program.
+
+1. The sources that are shipped to workers, and cloudpickle's: as files, since a bundle holds
+   bytecode.
 2. Modules that are imported by name only.
-3. The names of the packages that are installed here. A frozen program cannot tell its own modules from
-   installed packages any more; the ones travel as code, the others are named (``environment/frozen.py``).
+3. The names of the packages that are installed here. A frozen program cannot tell its own modules
+   from installed packages any more; the ones travel as code, the others are named
+   (``environment/frozen.py``).
 """
 
 from __future__ import annotations
@@ -37,7 +41,10 @@ def _write_names() -> tuple[str, str]:
 
 
 # Some modules of these are imported by name when the first function by value is sent.
-hiddenimports = [*collect_submodules("wetlands_executor.worker"), *collect_submodules("wetlands_executor.serialize")]
+hiddenimports = [
+    *collect_submodules("wetlands_executor.worker"),
+    *collect_submodules("wetlands_executor.serialize"),
+]
 datas = [
     *collect_data_files("wetlands_executor.worker", include_py_files=True),
     *collect_data_files("cloudpickle", include_py_files=True),
