@@ -122,9 +122,8 @@ def _memory(processes: Iterable[psutil.Process]) -> tuple[float, float, float]:
     for process in processes:
         try:
             found = process.memory_full_info()
-        except (
-            psutil.NoSuchProcess
-        ):  # a package that ends its processes when they have nothing to do
+        except psutil.NoSuchProcess:
+            # a package that ends its processes when they have nothing to do
             continue
         pss, uss, rss = pss + getattr(found, "pss", 0), uss + found.uss, rss + found.rss
     return float(pss), float(uss), float(rss)

@@ -186,6 +186,8 @@ class Crew:
         self.workers = Workers()
         self.timers = CallTimers(self.loop)
         self.receiver = Receiver()
+        #: Parts with a thread that the test has started, to be ended after it.
+        self.outputs: list[Any] = []
         self._numbers = iter(range(1, 1000))
 
     def process(self, *, ready: bool = True, board: Board | None = None) -> WorkerProcess:

@@ -34,8 +34,11 @@ DEADLINE = 10.0
 
 
 @pytest.fixture
-def crew() -> Crew:
-    return Crew()
+def crew() -> Iterator[Crew]:
+    crew = Crew()
+    yield crew
+    for output in crew.outputs:
+        output.thread.end()
 
 
 # ------------------------------------------------------------------------------------------------------------ the loop
@@ -164,11 +167,13 @@ def test_a_loop_that_was_never_used_starts_no_thread() -> None:
 
 
 def settlement(crew: Crew) -> Settlement:
+    output = Output(crew.loop, crew.workers, "here", None)
+    crew.outputs.append(output)
     return Settlement(
         loop=crew.loop,
         feed=crew.feed,
         workers=crew.workers,
-        output=Output(crew.loop, crew.workers, "here", None),
+        output=output,
         decoding=Decoding(crew.loop),
         timers=crew.timers,
         closing=Closing(PoolState(1)),

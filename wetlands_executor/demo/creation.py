@@ -162,9 +162,8 @@ class Creation:
                 try:
                     code = self._process.wait(1.0)
                     break
-                except (
-                    subprocess.TimeoutExpired
-                ):  # a deadline for the sign of life and the status, not for the step
+                except subprocess.TimeoutExpired:
+                    # a deadline for the sign of life and the status, not for the step
                     lock.refresh()
                     self.status = f"{status}{self._detail()}"
             with self._lock:

@@ -119,9 +119,8 @@ def _before_scripts(env: Environment, host: Mapping[str, str]) -> dict[str, str]
         for name, value in _declared(prefix, env.label).items():
             if value is None:
                 result.pop(name, None)
-            elif (
-                value != _UNSET
-            ):  # as conda: such an entry is as good as absent, a value of the host's stays
+            elif value != _UNSET:
+                # as conda: such an entry is as good as absent, a value of the host's stays
                 result[name] = value
     return result
 

@@ -72,9 +72,8 @@ class SerialThread:
         if not self._starts and not self._ended:
             try:
                 threads.start(self._run, (), self._name, self._kind, self._starts.append)
-            except (
-                RuntimeError
-            ):  # "can't start new thread": out of threads, or the interpreter is going down
+            except RuntimeError:
+                # "can't start new thread": out of threads, or the interpreter is going down
                 run_entry(entry)
         if self._ended:
             run_entry(entry)  # Race: the thread may have ended without seeing it

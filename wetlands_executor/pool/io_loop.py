@@ -293,9 +293,8 @@ class IOLoop:
                     # Race: submit() had looked before the end had begun. Its caller learns here
                     # what it would have learned there.
                     self._client.reject(late, None)
-            except (
-                Exception
-            ):  # a bug of ours; the others who wait must get their answers all the same
+            except Exception:
+                # a bug of ours; the others who wait must get their answers all the same
                 LOGGER.critical(
                     "wetlands_executor: %r failed at the end of the pool; this is a "
                     "bug, please report it",

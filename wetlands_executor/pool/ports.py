@@ -67,9 +67,8 @@ class PollPort:
         with descriptors.making:
             try:
                 self._wake_read, self._wake_write = _wake_pair()
-            except (
-                OSError
-            ):  # no descriptor left; the error may keep this object, and with it the other one
+            except OSError:
+                # no descriptor left; the error may keep this object, and with it the other one
                 if self._epoll is not None:
                     descriptors.disown(self._epoll.fileno())
                     self._epoll.close()

@@ -337,9 +337,8 @@ class Settlement:
         asked = call.asks and call.place is None  # its worker died: the state has reserved a place
         try:
             again = call.options is not None and call.options.retry.matches(error)
-        except (
-            BaseException
-        ):  # user code, and no thread of its own: SystemExit there ends nothing either
+        except BaseException:
+            # user code, and no thread of its own: SystemExit there ends nothing either
             LOGGER.exception("wetlands_executor: exception in retry_on of task %r", call.task.name)
         finally:
             threads.holding.discard(get_ident())
