@@ -173,9 +173,8 @@ def throw_noted(message, *notes):
 
 def throw_group():
     """Raise a nested exception group (Python 3.11)."""
-    raise ExceptionGroup(
-        "outer", [ValueError(1), ExceptionGroup("inner", [KeyError("k"), Reduced(7, "seven")])]
-    )  # noqa: F821
+    inner = ExceptionGroup("inner", [KeyError("k"), Reduced(7, "seven")])  # noqa: F821
+    raise ExceptionGroup("outer", [ValueError(1), inner])  # noqa: F821
 
 
 def exit_with(code):

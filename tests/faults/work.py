@@ -533,9 +533,8 @@ def throw_of_made_module(message):
 def throw_group():
     from tests.contract.workload import Reduced
 
-    raise ExceptionGroup(
-        "outer", [ValueError(1), ExceptionGroup("inner", [KeyError("k"), Reduced(7, "seven")])]
-    )  # noqa: F821
+    inner = ExceptionGroup("inner", [KeyError("k"), Reduced(7, "seven")])  # noqa: F821
+    raise ExceptionGroup("outer", [ValueError(1), inner])  # noqa: F821
 
 
 def throw_picky_group():

@@ -81,9 +81,10 @@ def run_round(ledger: Ledger, seed: str, names: list[str], seconds: float, drive
     stop = threading.Event()
     before = leaks.Snapshot.take()
     with tempfile.TemporaryDirectory(prefix="soak") as folder, contextlib.ExitStack() as stack:
-        with contextlib.redirect_stdout(
-            data.stream(rng.choice(data.ENCODINGS))
-        ), contextlib.redirect_stderr(data.stream("utf-8")):
+        with (
+            contextlib.redirect_stdout(data.stream(rng.choice(data.ENCODINGS))),
+            contextlib.redirect_stderr(data.stream("utf-8")),
+        ):
             made = executors(stack, rng)
             deadline = time.monotonic() + seconds
             kitchens = [

@@ -518,9 +518,10 @@ def test_leaving_with_cancels_a_waiting_task(single: CondaEnvExecutor, meeting: 
 def test_an_error_in_the_body_of_with_comes_through(
     single: CondaEnvExecutor, meeting: Meeting
 ) -> None:
-    with pytest.raises(ZeroDivisionError), single.submit(
-        workload.cooperate, meeting.address, "in"
-    ) as task:
+    with (
+        pytest.raises(ZeroDivisionError),
+        single.submit(workload.cooperate, meeting.address, "in") as task,
+    ):
         meeting.next().release()
         raise ZeroDivisionError
     assert task.status is TaskStatus.CANCELED
