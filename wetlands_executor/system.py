@@ -59,6 +59,7 @@ __all__ = [
     "readv",
     "send_descriptors",
     "set_blocking",
+    "unread",
     "waitid",
 ]
 
@@ -74,7 +75,7 @@ def absent(*_args: object) -> Any:
 
 # POSIX: everywhere but on Windows.
 if sys.platform != "win32":
-    from fcntl import F_DUPFD_CLOEXEC, fcntl
+    from fcntl import F_DUPFD_CLOEXEC, fcntl, ioctl
     from os import (
         O_CLOEXEC,
         O_NONBLOCK,
@@ -89,10 +90,15 @@ if sys.platform != "win32":
     from select import POLLERR, POLLIN, POLLOUT, poll
     from signal import SIGCHLD, SIGKILL
     from socket import AF_UNIX, SCM_RIGHTS, SOL_SOCKET
+    from termios import FIONREAD
 
     def send_descriptors(line: socket, data: memoryview, fds: Sequence[int]) -> int:
         """Send bytes with open files through a Unix socket; return how many bytes were taken."""
         return line.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, array("i", fds))])
+
+    def unread(fd: int) -> int:
+        """Return how many bytes a pipe holds. On Linux either end may be given."""
+        return int.from_bytes(ioctl(fd, FIONREAD, bytes(4)), sys.byteorder)
 
 else:
     fcntl: Callable[..., int] = absent
@@ -105,6 +111,7 @@ else:
     readv: Callable[..., int] = absent
     send_descriptors: Callable[..., int] = absent
     set_blocking: Callable[..., None] = absent
+    unread: Callable[..., int] = absent
     F_DUPFD_CLOEXEC = O_CLOEXEC = O_NONBLOCK = AF_UNIX = SIGCHLD = 0
     POLLIN, POLLOUT, POLLERR = 1, 4, 8
     SIGKILL = signal.SIGTERM

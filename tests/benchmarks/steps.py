@@ -297,7 +297,7 @@ def _board(have: Any) -> Timed:
 @step(_WORKER, "find the function, call it, look at its value")
 def _run(have: Any) -> Timed:
     runner, frame = have.runner, have.frame
-    _kind, flags, length, function, context, item = have.wire.CALL.unpack_from(frame)
+    _kind, flags, length, function, context, item, _mark = have.wire.CALL.unpack_from(frame)
     runner.functions[function] = runner.bare[function] = have.nothing
     runner.task_positions[function] = None
     runner.context = context

@@ -7,6 +7,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
+import sys
+import threading
+import time
+
+from tests.contract.workload import attend
 
 BELL = "eventfd"
 FILES = "/memfd:wetlands"
@@ -136,7 +142,104 @@ def write_zeros():
 
 def hold_and_sum(array, address):
     """Wait with an array; return its sum after that."""
-    from tests.contract.workload import attend
-
     attend(address)
     return float(sum(array[:: len(array) // 7]))
+
+
+# ---------------------------------------------------------------- what belongs to the worker alone
+
+
+def own_descriptors():
+    """Return name -> number of the descriptors that belong to this worker."""
+    runner = sys.modules["_wetlands_worker.current_task"]._runner
+    channel = runner.channel
+    return {
+        "inbox": channel.inbox,
+        "bulk": channel.bulk,
+        "results": channel.results,
+        "life": runner.life,
+        "wakeup": runner.bell,
+        "arguments": runner.shared[0],
+        "file": runner.shared[1],
+    }
+
+
+def read_own(name, count, address=None):
+    """Read once from a descriptor of the worker, after the test has said so."""
+    if address is not None:
+        attend(address)
+    fd = own_descriptors()[name]
+    # A pipe may be empty because this worker holds all of it in memory.
+    if select.select([fd], [], [], 0)[0]:
+        return len(os.read(fd, count))
+    return 0
+
+
+def leave_reader(name, count, address=None):
+    """Leave a thread behind that reads whatever comes, from when the test says so."""
+    fd = own_descriptors()[name]
+
+    def read():
+        if address is not None:
+            attend(address)
+        try:
+            while os.read(fd, count):
+                pass
+        except OSError:
+            pass  # closed: the worker ends
+
+    thread = threading.Thread(target=read)
+    thread.daemon = True
+    thread.start()
+
+
+def leave_one_reading(name, count):
+    """Leave a thread behind that reads once, and is waiting to do so when this task ends."""
+    fd = own_descriptors()[name]
+    thread = threading.Thread(target=os.read, args=(fd, count))
+    thread.daemon = True
+    thread.start()
+    with open(f"/proc/self/task/{thread.native_id}/wchan") as file:
+        while (
+            "read" not in file.read()
+        ):  # nothing announces that a thread has begun to wait in the kernel
+            file.seek(0)
+            time.sleep(0.001)
+
+
+def read_everything(count, address=None):
+    """Read from each descriptor that has something to read; return how many that were."""
+    if address is not None:
+        attend(address)
+    done = 0
+    for fd in descriptors():
+        if fd > 2:
+            try:
+                if select.select([fd], [], [], 0)[0]:
+                    os.read(fd, count)
+                    done += 1
+            except OSError:
+                continue  # it cannot be read
+    return done
+
+
+def close_own(name):
+    try:
+        os.close(own_descriptors()[name])
+    except OSError:
+        pass  # an earlier task has closed it
+
+
+def cover_own(name):
+    """Put the null device in its place."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, own_descriptors()[name])
+    os.close(null)
+
+
+def spoil_own(name):
+    """Write what no worker writes."""
+    try:
+        os.write(own_descriptors()[name], b"\1\0\0\0\0\0\0\0" * 16)
+    except OSError:
+        pass  # the reading end of a pipe, or a file that takes no writes

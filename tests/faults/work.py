@@ -763,3 +763,20 @@ def install_handler(name):
 
 def has_handler(name):
     return signal.getsignal(getattr(signal, name)) is raise_alarm
+
+
+# --------------------------------------------------------------------------------------- beside a culprit
+
+
+def attend_quietly(address):
+    from tests.contract.workload import attend
+
+    attend(address)
+
+
+def attend_and_journal(address, path, number):
+    """Wait for the test, then note that this call ran."""
+    from tests.contract.workload import attend
+
+    attend(address)
+    return journal(path, number)

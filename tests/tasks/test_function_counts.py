@@ -125,4 +125,5 @@ def test_a_warm_call_enters_few_functions(
     one = found[counts.index(typical)]
     assert typical <= LIMITS[name], f"{sorted(Counter(counts).items())}\n{one.most_common()}"
     if name == "result":
-        assert set(counts) == {typical}, "no other thread takes part, so each round is the same"
+        # No other thread takes part, but for the watchdog's, which looks twice a second.
+        assert sum(count != typical for count in counts) <= 2, counts

@@ -25,7 +25,7 @@ from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.serialize.calls import encode
 from wetlands_executor.serialize.settings import current_settings
 from wetlands_executor.worker import wire
-from wetlands_executor.worker.channel import Channel
+from wetlands_executor.worker.channel import Channel, StreamBroken
 
 NONCE = 0xC0FFEE42
 #: Seconds after which a test gives up; nothing here takes longer than milliseconds.
@@ -413,7 +413,7 @@ def test_an_inbox_frame_always_has_its_size(args: tuple[object, ...]) -> None:
     made = call(7, *args)
     data = made.frame()
     assert len(data) == wire.FRAME
-    kind, flags, length, function, context, number = wire.CALL.unpack_from(data)
+    kind, flags, length, function, context, number, _mark = wire.CALL.unpack_from(data)
     assert (kind, number, context) == (wire.RUN, 7, made.context.number)
     assert function == made.encoded.definition.number
     if flags & wire.IN_BULK:
@@ -558,6 +558,70 @@ def test_records_precede_the_frame_that_refers_to_them(polled: Side) -> None:
     os.set_blocking(polled.pipes.its_bulk, False)
     with pytest.raises(BlockingIOError):
         os.read(polled.pipes.its_bulk, 1)
+
+
+def test_a_record_that_is_missing_is_noticed(polled: Side) -> None:
+    """Something else has read exactly one record."""
+    process = polled.process
+    for number in range(3):
+        process.outbox.record(wire.PAYLOAD, number, b"x" * 100)
+    process.outbox.flush()
+    assert len(os.read(polled.pipes.its_bulk, wire.RECORD.size + 104)) == wire.RECORD.size + 104
+    with pytest.raises(StreamBroken):
+        Channel(polled.pipes.its_inbox, polled.pipes.its_bulk, -1).read_record()
+
+
+@pytest.mark.parametrize("skipped", [1, 4, 20, 50])
+@pytest.mark.parametrize("size", [100, 20_000])
+def test_bytes_that_are_missing_in_a_payload_are_noticed(
+    polled: Side, size: int, skipped: int
+) -> None:
+    """No payload ends with bytes of what follows it."""
+    for number in range(3):
+        polled.process.outbox.record(wire.PAYLOAD, number, b"%d" % number * size)
+    polled.process.outbox.flush()
+    data = os.read(polled.pipes.its_bulk, 65536)
+    assert len(data) == 3 * (wire.RECORD.size + size + 4)
+    read, end = os.pipe()
+    os.write(end, data[:60] + data[60 + skipped :])
+    try:
+        with pytest.raises(StreamBroken):
+            Channel(-1, read, -1).read_record()
+    finally:
+        os.close(read)
+        os.close(end)
+
+
+def test_marks_go_on_where_a_worker_stands(polled: Side) -> None:
+    """What was taken back gives its marks back; a direct frame has none of them. They never become a direct frame's."""
+    process = polled.process
+    direct, first = wire.marks(NONCE)
+    process.outbox._next_mark = first = wire.MARK_BITS - 2  # about to start anew
+    process.give([call(number) for number in range(1, 9)])
+    marks = [
+        wire.CALL.unpack_from(os.read(polled.pipes.its_inbox, wire.FRAME))[6] for _ in range(3)
+    ]
+    assert [made.number for made in process.reclaim()] == [4, 5, 6, 7, 8]
+    process.give([call(9)])
+    marks.append(wire.CALL.unpack_from(os.read(polled.pipes.its_inbox, wire.FRAME))[6])
+    assert marks == [(first + wire.MARK_STEP * n) & wire.MARK_BITS for n in range(4)]
+    assert direct % 2 == 0
+    assert all(mark % 2 for mark in marks)
+    process.calls.clear()
+    process.direct.open = True
+    assert process.direct.send(call(10))
+    assert wire.CALL.unpack_from(os.read(polled.pipes.its_inbox, wire.FRAME))[6] == direct
+
+
+@pytest.mark.parametrize("skipped", [1, 24, 127])
+def test_a_frame_that_was_cut_is_not_taken_back(polled: Side, skipped: int) -> None:
+    """What is left in the inbox makes no calls; they stay with the worker, which will not find them either."""
+    process = polled.process
+    calls = [call(number) for number in range(1, 9)]
+    process.give(calls)
+    os.read(polled.pipes.its_inbox, skipped)
+    assert process.reclaim() == []
+    assert list(process.calls.values()) == calls
 
 
 def test_large_records_arrive_whole(side: Side, stress_rng: random.Random) -> None:

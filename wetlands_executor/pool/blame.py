@@ -177,10 +177,10 @@ class Blame:
             if oldest is not call:
                 self._end_blamed(process, oldest)  # its outcome was lost in what was no frame
         process.suspect(None)
-        self._loop.post(partial(self._retire, process))
+        self._loop.post(partial(self.retire, process))
         return False
 
-    def _retire(self, process: WorkerProcess) -> None:
+    def retire(self, process: WorkerProcess) -> None:
         """Let a worker stop after what it runs; it gets nothing more."""
         self._feed(st.RetireRequested(process.worker))
         if self._workers.has(process):
@@ -223,7 +223,7 @@ class Blame:
         ):
             process.kill_with(WorkerCrashed(suspicion.message))
             return
-        self._retire(process)
+        self.retire(process)
         if call is None or (running is not None and running not in process.calls):
             # what it runs had said that it had ended; what it holds is not begun, and is taken back
             return

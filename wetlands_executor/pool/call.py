@@ -330,8 +330,8 @@ class Call(Item):
         found: float | None = None if process is None else process.running_since(self)
         return found
 
-    def frame(self) -> bytes:
-        """Return the inbox frame of this call."""
+    def frame(self, mark: int = 0) -> bytes:
+        """Return the inbox frame of this call. ``mark``: see ``wire.marks``."""
         encoded = self.encoded
         definition = encoded.definition
         payload = encoded.payload
@@ -346,5 +346,6 @@ class Call(Item):
             function,
             self.context.number,
             self.number,
+            mark,
             payload,
         )

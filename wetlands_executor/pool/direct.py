@@ -178,7 +178,7 @@ class DirectSend:
         """
         if not self._outbox.knows(call):
             return False
-        frame = call.frame()
+        frame = call.frame(self._outbox.direct_mark)
         sent, back = self.sent, self.receive
         parcel = call.encoded.parcel
         if not self.open or sent:
@@ -321,6 +321,7 @@ class DirectSend:
         back, self.receive = self.receive, None
         if back is not None:
             port.remove(back.bell.fd)
+            back.wake()  # a task of the worker may have taken the notification before
 
 
 class DirectReceive:
@@ -414,8 +415,7 @@ class DirectReceive:
                 # Order: we are seen in `caller`, then look at the claim; the I/O thread takes the
                 # claim, then looks at `caller`.
                 claim = sent[0]
-                mine = claim[0] is call
-                if mine:
+                if mine := claim[0] is call:
                     words[AWAITED] = number
                     # Quiet: a signal handler of this thread may look at the task, and must not wait
                     # for what only this thread could take.
@@ -434,6 +434,8 @@ class DirectReceive:
                     rung = False
                     self.ring_left = True
                 else:
+                    if not pool.watchdog.armed:  # a task may take the frame, or the wakeup
+                        pool.post(pool.watchdog.start)
                     if end is not None:
                         left = end - time.monotonic()
                         if not self._bell_ready.poll(min(max(left, 0.0), LONGEST) * 1000):
@@ -457,8 +459,7 @@ class DirectReceive:
                     if WEAK:
                         fence()
                     head = words[ANSWER]
-                    size = head >> 8 & 0xFFFFFF
-                    if size:
+                    if size := head >> 8 & 0xFFFFFF:
                         data = self._answer[:size].tobytes()
                 except ValueError:
                     if not self._is_released():
@@ -595,6 +596,23 @@ class DirectReceive:
     def relieve(self) -> None:
         """Let a worker go on that is stuck in a counter which a task has filled."""
         self.bell.relieve()
+
+    def wake(self) -> None:
+        """Notify the submitter that waits here, if one does."""
+        if self.caller is not None:
+            self.bell.release()
+
+    def missed(self, calls: dict[int, Call]) -> tuple[int, bool]:
+        """Return which call's submitter waits here (0: none), and whether a wakeup seems to be lost.
+
+        Args:
+            calls: those that the state has heard of.
+        """
+        caller, answered = self.caller, self.words[ANSWERED]
+        asleep = caller is not None and (
+            caller.number == answered or caller.task._final is not None
+        )
+        return (0 if caller is None else caller.number), asleep or answered in calls
 
     def take_rings(self) -> None:
         """Empty the counter; notify again for a submitter that may sleep.

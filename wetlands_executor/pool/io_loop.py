@@ -33,6 +33,7 @@ from wetlands_executor import threads
 from wetlands_executor.futures.waiting import Latch
 from wetlands_executor.pool import ports
 from wetlands_executor.pool.timers import Timer, Timers
+from wetlands_executor.seconds import LONGEST
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -381,7 +382,8 @@ class IOLoop:
         """Do what comes, until the client is closed."""
         # A short call goes through here once, with cold caches: what need not be done is not even
         # called.
-        client, posted, wait, timers = self._client, self.posted, port.wait, self._timers.heap
+        client, posted, wait = self._client, self.posted, port.wait
+        timers, monotonic = self._timers.heap, time.monotonic
         doing: Any = None
         batch: Iterator[Job] = iter(())
         while True:
@@ -398,7 +400,11 @@ class IOLoop:
                         return
                     if client.changed:
                         client.publish()
-                    found = wait(self._timers.until_next() if timers else None, posted)
+                    left = timers[0].when - monotonic() if timers else None
+                    found = wait(
+                        left if left is None or 0 < left < LONGEST else self._timers.until_next(),
+                        posted,
+                    )
                     if posted and not client.closed:
                         # Order: what a thread has posted comes before news that it may have caused
                         # after that. On a busy machine this thread may learn of both at once.
@@ -407,7 +413,7 @@ class IOLoop:
                     for doing in batch:
                         doing()
                     doing = None
-                    if timers:
+                    if timers and timers[0].when <= monotonic():
                         self._fire_timers()
             except Exception as error:
                 if doing is None:

@@ -15,11 +15,12 @@ import os
 import pickle
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wetlands_executor.pool.ports import Port
 from wetlands_executor.serialize.calls import Definition
 from wetlands_executor.serialize.settings import HostSettings
+from wetlands_executor.system import unread
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -28,6 +29,23 @@ if TYPE_CHECKING:
 
 #: Flags of calls that need more than their frame.
 _WITH_RECORDS = wire.IN_BULK | wire.NAMED
+#: Bytes from which a record is written in pieces: the system calls cost less than the copy.
+JOINED = 16384
+
+
+class InPipes(NamedTuple):
+    """What was written to a worker and not read by it, or waits to be written.
+
+    Attributes:
+        frames: whole frames in the inbox or before it.
+        cut: the inbox holds a part of a frame.
+        records: bytes of the bulk pipe that were written and are not in it any more: the worker has
+            read them, if nothing else has.
+    """
+
+    frames: int
+    cut: bool
+    records: int
 
 
 class Outbox:
@@ -37,10 +55,19 @@ class Outbox:
         owner: the worker process; it is killed when it does not read any more.
         port: what writes.
         process: the pipes.
+        nonce: of the incarnation; the marks of its frames begin there.
+
+    Attributes:
+        direct_mark: of a frame that goes to a worker which holds nothing; see ``wire.marks``.
     """
 
-    def __init__(self, owner: Any, port: Port, process: Any) -> None:
+    def __init__(self, owner: Any, port: Port, process: Any, nonce: int) -> None:
         self.owner = owner
+        self.direct_mark, self._next_mark = wire.marks(nonce)
+        self._next_record = wire.FIRST_RECORD
+        # Bytes that were written to the bulk pipe from the first record on; whether more may be.
+        self._bulk_written = 0
+        self._bulk_open = True
         self._port = port
         self._process = process
         self._inbox: deque[bytes | memoryview] = deque()
@@ -129,13 +156,24 @@ class Outbox:
 
     def record(self, kind: int, number: int, payload: bytes) -> None:
         """Queue a record for the bulk pipe."""
-        self._bulk.append(wire.RECORD.pack(kind, len(payload), number))
-        if payload:
-            self._bulk.append(payload)
+        first = kind | self._next_record << 8
+        self._next_record = self._next_record + 1 & wire.RECORD_BITS
+        head = wire.RECORD.pack(first, len(payload), number)
+        if len(payload) < JOINED:
+            self._bulk.append(b"".join((head, payload, head[:4])) if payload else head)
+        else:
+            self._bulk.extend((head, payload, head[:4]))
 
     def raw(self, data: bytes) -> None:
-        """Queue bytes for the bulk pipe."""
+        """Queue bytes for the bulk pipe, before the first record."""
         self._bulk.append(data)
+        self._bulk_written -= len(data)
+
+    def next_mark(self) -> int:
+        """Return the mark of the next frame of a call; see ``wire.marks``."""
+        mark = self._next_mark
+        self._next_mark = mark + wire.MARK_STEP & wire.MARK_BITS
+        return mark
 
     def frames(self, data: bytes) -> None:
         """Queue whole frames for the inbox, and write what fits."""
@@ -144,26 +182,36 @@ class Outbox:
 
     def order(self, kind: int, number: int = 0) -> None:
         """Send a frame that is no call."""
-        self.frames(wire.CALL.pack(kind, 0, 0, 0, 0, number).ljust(wire.FRAME, b"\0"))
+        self.frames(self.frame(kind, number, self.direct_mark))
+
+    @staticmethod
+    def frame(kind: int, number: int, mark: int) -> bytes:
+        """Return a frame that is no call."""
+        return wire.CALL.pack(kind, 0, 0, 0, 0, number, mark).ljust(wire.FRAME, b"\0")
 
     def flush(self) -> None:
         """Write what fits; ask to be called again for the rest."""
-        if self._bulk or self._waiting:
-            self._write(self._process.bulk, self._bulk)
+        if not self._bulk_open:
+            self._bulk.clear()
+        elif self._bulk or self._waiting:
+            self._bulk_written += self._write(self._process.bulk, self._bulk)
         if self._inbox or self._waiting:
             self._write(self._process.inbox, self._inbox)
 
-    def _write(self, fd: int, waiting: deque[bytes | memoryview]) -> None:
+    def _write(self, fd: int, waiting: deque[bytes | memoryview]) -> int:
+        """Write what fits; return the number of bytes."""
+        written = 0
         try:
             while waiting:
                 data = waiting[0]
                 done = self._port.write(fd, data)
+                written += done
                 if done < len(data):
                     if done:
                         waiting[0] = memoryview(data)[done:]
                     self._port.want_write(fd, self.flush)
                     self._waiting.add(fd)
-                    return
+                    return written
                 waiting.popleft()
         except OSError:
             # The process has closed its pipes or is dying; its exit, or the kill, will be noticed.
@@ -172,6 +220,7 @@ class Outbox:
         if fd in self._waiting:
             self._waiting.discard(fd)
             self._port.want_write(fd, None)
+        return written
 
     def reclaim(self) -> list[int]:
         """Return the numbers of the calls that the worker has not read.
@@ -179,9 +228,11 @@ class Outbox:
         Their frames are no longer in its inbox.
 
         Guarantee: the kernel decides. A frame that is read here was not read by the worker, and the
-        other way round; frames are whole because the pipe holds only multiples of their size.
+        other way round; frames are whole because the pipe holds only multiples of their size. If a
+        task has read from it as well, they are neither whole nor complete; then what is missing
+        stays with the worker, and ``watchdog.py`` finds that out.
         """
-        found: list[int] = []
+        chunks: list[bytes | memoryview] = []
         fd = self._process.take_back
         if fd >= 0:
             while True:
@@ -191,15 +242,38 @@ class Outbox:
                     break
                 if not data:
                     break
-                found += [
-                    wire.CALL.unpack_from(data, offset)[5]
-                    for offset in range(0, len(data) - wire.FRAME + 1, wire.FRAME)
-                ]
-        for chunk in self._inbox:  # frames that have not even left
-            whole = len(chunk) % wire.FRAME
-            found += [
-                wire.CALL.unpack_from(chunk, offset)[5]
-                for offset in range(whole, len(chunk) - wire.FRAME + 1, wire.FRAME)
-            ]
+                if not len(data) % wire.FRAME:
+                    chunks.append(data)
+        chunks += self._inbox  # frames that have not even left
         self._inbox.clear()
+        found: list[int] = []
+        first = None
+        for chunk in chunks:
+            for offset in range(len(chunk) % wire.FRAME, len(chunk), wire.FRAME):
+                kind, *_, number, mark = wire.CALL.unpack_from(chunk, offset)
+                if kind == wire.RUN:
+                    found.append(number)
+                if first is None and mark != self.direct_mark:
+                    first = mark
+        if first is not None:
+            self._next_mark = first  # the worker expects that one
         return found
+
+    # --- what has become of it
+
+    def in_pipes(self) -> InPipes:
+        """Look at the pipes. Only where the system tells how much a pipe holds."""
+        inbox = unread(self._process.inbox)
+        unsent = sum(map(len, self._inbox))
+        records = max(0, self._bulk_written - unread(self._process.bulk)) if self._bulk_open else 0
+        return InPipes((inbox + unsent) // wire.FRAME, bool(inbox % wire.FRAME), records)
+
+    def close_bulk(self) -> None:
+        """End the bulk pipe, of which bytes are missing.
+
+        A worker that waits for them ends, and its call runs elsewhere.
+        """
+        if self._bulk_open and not self._bulk:
+            self._bulk_open = False
+            self._port.remove(self._process.bulk)
+            self._process.close_fd(self._process.bulk)

@@ -60,6 +60,7 @@ from wetlands_executor.pool.shell import Shell
 from wetlands_executor.pool.start import Starter, StarterParts, StartSettings
 from wetlands_executor.pool.stats import TaskStats
 from wetlands_executor.pool.trimmer import Trimmer
+from wetlands_executor.pool.watchdog import Watchdog
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
@@ -210,6 +211,16 @@ class Pool:
         """Make the parts that start, order and reap workers."""
         loop, workers, feed = self.loop, self._workers, self.shell.feed
         self.direct.connect(self.inbound.take_printed)
+        self.watchdog = Watchdog(
+            loop=loop,
+            workers=workers,
+            feed=feed,
+            read=self._read,
+            take_answer=self.direct.take_answer,
+            retire=self.blame.retire,
+            output=self.output,
+            what=what,
+        )
         self.reaper = Reaper(
             loop=loop,
             workers=workers,
@@ -235,6 +246,7 @@ class Pool:
                 direct=self.direct,
                 reaper=self.reaper,
                 readiness=self.readiness,
+                watchdog=self.watchdog,
                 what=what,
                 feed=feed,
                 over=self._is_over,

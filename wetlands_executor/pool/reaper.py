@@ -23,6 +23,7 @@ from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.output import Output
 from wetlands_executor.pool.readiness import Readiness
 from wetlands_executor.pool.result_stream import outcomes_of
+from wetlands_executor.pool.watchdog import cancel_again
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
@@ -186,12 +187,14 @@ class Reaper:
                 # what it has left cannot be read: it is dead all the same
                 if not isinstance(failure, BadFrame):
                     self._blame.log_bug(failure, last)
-        unstarted = process.reclaim()
+        back = process.reclaim()
+        lost = process.reclaim_lost()
         error, final = self.exit_error(process, code)
         report = st.DeathReport(error, process.output.stacks(), process.output.counters)
         if process.parcels.arena is not None:
             process.parcels.arena.reclaim(process.parcels.incarnation)
-        self._end(process, st.WorkerExited(process.worker, unstarted, final, report))
+        self._end(process, st.WorkerExited(process.worker, lost + back, final, report))
+        cancel_again(lost, self._feed)
 
     def _end(self, process: WorkerProcess, event: st.WorkerExited) -> None:
         self._workers.remove(process)

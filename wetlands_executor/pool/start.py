@@ -32,6 +32,7 @@ from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.output import Output
 from wetlands_executor.pool.readiness import Readiness
 from wetlands_executor.pool.reaper import Reaper
+from wetlands_executor.pool.watchdog import Watchdog
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
@@ -97,6 +98,7 @@ class StarterParts:
     direct: DirectCalls
     reaper: Reaper
     readiness: Readiness
+    watchdog: Watchdog
     what: str
     feed: Callable[[st.Event | None], None]
     over: Callable[[], bool]
@@ -187,6 +189,7 @@ class Starter:
             worker, index, process, port, secrets.randbits(32), ResultMemory(process.memory, memory)
         )
         parts.workers.add(mine)
+        mine.watch_losses(parts.watchdog)
         if parts.deadlines.worker_timeout is None:
             mine.listen(
                 direct_receive(process, parts.direct.abandoned),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.call import Call, CallPhase
@@ -26,6 +26,7 @@ from wetlands_executor.pool.timers import Timer
 from wetlands_executor.pool.worker_output import WorkerOutput
 from wetlands_executor.scheduling.phases import IllegalMove, moved
 from wetlands_executor.sharedmem.results import ResultMemory
+from wetlands_executor.system import unread
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.system import stack_signal
 
@@ -72,6 +73,35 @@ _WHEN_STOPPED = {
 }
 
 
+class LossWatch(Protocol):
+    """Looks for losses while a worker holds calls; see ``watchdog.py``.
+
+    Attributes:
+        armed: the next look is set.
+    """
+
+    armed: bool
+
+    def start(self) -> None:
+        """Set the next look, if it is not set."""
+
+
+class Losses(NamedTuple):
+    """What is missing of what went to a worker and came from it; see ``watchdog.py``.
+
+    Attributes:
+        frames: calls that are neither in the inbox nor were taken.
+        records: bytes of the bulk pipe.
+        answers: bytes of the results pipe.
+        seen: where the worker stood when that was seen.
+    """
+
+    frames: int
+    records: int
+    answers: int
+    seen: tuple[int, ...]
+
+
 class WorkerProcess:
     """One incarnation.
 
@@ -99,7 +129,15 @@ class WorkerProcess:
             again a little later. Those behind them come first.
         timers: those that concern it, stopped when it has ended.
         suspicion: see ``blame.py``.
+        harmed: a task has read what was written to it, or takes its wakeups.
     """
+
+    _watchdog: LossWatch | None = None
+    _losses: Losses | None = None
+    _times_seen = 0
+    # The call that was sent directly last, if nothing was given to the worker at the same time.
+    _sent_directly = 0
+    harmed = False
 
     def __init__(
         self,
@@ -118,7 +156,7 @@ class WorkerProcess:
         self.parcels = parcels if parcels is not None else ResultMemory(-1, None)
         self.phase = WorkerPhase.STARTED
         self.calls: dict[int, Call] = {}
-        self.outbox = Outbox(self, port, process)
+        self.outbox = Outbox(self, port, process, nonce)
         self.output = WorkerOutput(process.board, self.calls)
         self.results = ResultStream(
             port,
@@ -211,8 +249,13 @@ class WorkerProcess:
         direct, outbox, mine = self.direct, self.outbox, self.calls
         if direct.open or direct.receive is not None:
             direct.shut(calls)
+        self._start_watchdog()
         frames = []
         failed = []
+        if self._sent_directly in mine and next(reversed(mine)) == self._sent_directly:
+            # Order: before calls that are numbered. The one that was sent directly is not, and a
+            # task may have read it.
+            frames.append(outbox.frame(wire.AFTER, self._sent_directly, outbox.next_mark()))
         given, queued = CallPhase.GIVEN, CallPhase.QUEUED
         for call in calls:
             if call.phase is not queued:
@@ -229,7 +272,7 @@ class WorkerProcess:
                 if parcel is not None:
                     call.watched = call.watched & ~wire.KEPT | parcel.send(self.parcels.incarnation)
                     self.parcels.used = True
-                frames.append(call.frame())
+                frames.append(call.frame(outbox.next_mark()))
             except Exception as error:  # noqa: BLE001
                 # one call; records of it that are on the way are skipped by the worker
                 del mine[call.number]
@@ -255,14 +298,19 @@ class WorkerProcess:
         """Return the calls that submitting threads have written since the last time, now counted among ``calls``."""
         found = self.direct.register(self.calls, self.port, self._on_answer)
         if found:
+            self._start_watchdog()
             # Race: the other frames may have been written after these
             self.crowded = len(self.calls) > 1
+            self._sent_directly = 0 if self.crowded else found[0].number
         return found
 
     def reclaim(self) -> list[Call]:
         """Return the calls that the worker has not started; they are no longer with it."""
+        return self._take_back(self.outbox.reclaim())
+
+    def _take_back(self, numbers: Iterable[int]) -> list[Call]:
         found = []
-        for number in self.outbox.reclaim():
+        for number in numbers:
             call = self.calls.pop(number, None)
             if call is not None:
                 call.queue_again()
@@ -270,6 +318,27 @@ class WorkerProcess:
                     call.encoded.parcel.take_back()
                 found.append(call)
         return found
+
+    def reclaim_lost(self) -> list[Call]:
+        """Return the calls that have not begun although their frames are gone.
+
+        They are no longer with the worker. Order: the inbox was emptied before (``reclaim``), and
+        after that all results that it has sent were read.
+
+        Guarantee: nothing runs twice. A worker tells which call it takes before anything of that
+        runs, and answers it before it takes another one. So what was not answered is that call, or
+        has not begun. Where an answer may have been lost on its way, nothing is returned.
+        """
+        taken = self.taken()
+        if taken is None or self.reason is not None or self.suspicion is not None or self.deferred:
+            return []
+        return self._take_back(
+            [
+                number
+                for number, call in self.calls.items()
+                if number != taken and call.verdict is None
+            ]
+        )
 
     def current_calls(self) -> list[Call]:
         """Return what the worker was given and has not finished, oldest first. Any thread."""
@@ -375,6 +444,68 @@ class WorkerProcess:
     def suspect(self, suspicion: Any) -> None:
         """Hold something against the worker, or nothing any more (None); see ``blame.py``."""
         self.suspicion = suspicion
+
+    # --- what has become of what was written
+
+    def watch_losses(self, watchdog: LossWatch) -> None:
+        """Say who looks for losses while this worker holds calls."""
+        self._watchdog = watchdog
+
+    def _start_watchdog(self) -> None:
+        if self._watchdog is not None and not self._watchdog.armed:
+            self._watchdog.start()
+
+    @property
+    def has_waiter(self) -> bool:
+        """True if a submitter sleeps until the worker notifies it."""
+        return self.direct.receive is not None and self.direct.receive.caller is not None
+
+    def mark_harmed(self) -> bool:
+        """Take note that it is harmed; return True for the first time."""
+        first, self.harmed = not self.harmed, True
+        return first
+
+    def look_for_losses(self) -> tuple[Losses | None, int]:
+        """Return what is missing, or None; and how many looks in succession saw that before."""
+        losses = self._find_losses()
+        self._times_seen = (
+            self._times_seen + 1 if losses is not None and losses == self._losses else 0
+        )
+        self._losses = losses
+        return losses, self._times_seen
+
+    def _find_losses(self) -> Losses | None:
+        """Return what is missing of what went to the worker and came from it; None if nothing is.
+
+        Race: what the worker has just read, and not noted on the page, is missing too. Equal
+        answers, with a wait of the I/O thread in between, say that it stays so. Answers that are
+        missing are missing for good.
+        """
+        board, calls = self.process.board, self.calls
+        if board is None or not self.ready or self.exited or self.results.ended:
+            return None
+        words = board.words
+        # Order: before the pipe is looked at. What the worker has sent is in the pipe by then, or
+        # has been read.
+        sent = words[wire.SENT]
+        answers = max(0, sent - self.results.arrived - unread(self.process.results))
+        taken, read = words[wire.TAKEN] & wire.NUMBER, words[wire.BULK_READ]
+        held = {call.number for call in self.current_calls()}
+        frames = records = 0
+        if not self.stopping:
+            there = self.outbox.in_pipes()
+            frames = max(len(held) - (taken in held) - there.frames, 1 if there.cut else 0)
+            records = max(0, there.records - read)
+        back = self.direct.receive
+        waiting, asleep = back.missed(calls) if back is not None else (0, False)
+        if not (frames or records or answers or asleep):
+            return None
+        return Losses(
+            frames,
+            records,
+            answers,
+            (taken, read, sent, waiting, self.finished, self.results.arrived, len(held)),
+        )
 
     # --- signs of life
 

@@ -209,6 +209,7 @@ class Outbox:
         count = self._count
         if not count:
             return
+        self._channel.verify()
         data = b"".join(
             (count.to_bytes(4, "little"), self._lengths[:count], self._outcomes[: self._size])
         )

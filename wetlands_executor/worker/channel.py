@@ -10,6 +10,7 @@ from _thread import allocate_lock  # the threading module costs 2 ms of a start
 
 from . import wire
 from .system import HIGH, can_read, readinto, set_blocking
+from .wire import SENT
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -22,8 +23,24 @@ class ChannelLost(Exception):  # noqa: N818 - an end, not an error of the progra
     """The host closed its end: there is nothing left to work for."""
 
 
+class StreamBroken(ChannelLost):
+    """What belongs to a call cannot be had; the call has not begun.
+
+    A task has read from our pipes, or has closed them.
+    """
+
+
+#: What is said of it.
+STOLEN = "a task has read what was written to this worker"
+CLOSED = "the task has closed descriptors that it did not open"
+
+
 class Channel:
-    """Pipes of this worker. ``nonce`` is set when the host's configuration has been read."""
+    """Pipes of this worker.
+
+    ``nonce`` is set when the host's configuration has been read; ``words``, those of the shared
+    page, before.
+    """
 
     def __init__(self, inbox: int, bulk: int, results: int) -> None:
         self.inbox = inbox
@@ -31,14 +48,21 @@ class Channel:
         self.results = results
         # Guarantee: a task that has closed our descriptors and opened files does not find frames in
         # its files. A number that far up is not given to anybody else; where there is no such, the
-        # pipe is looked at before every frame.
-        self._identity = os.fstat(results).st_ino if 0 <= results < HIGH else 0
+        # pipe is looked at before every frame. Else a task must name the number itself, and the
+        # pipe is looked at after calls that were long enough for that (``verify``); the host
+        # notices what is missing all the same.
+        self._identity = os.fstat(results).st_ino if results >= 0 else 0
+        self._exposed = 0 <= results < HIGH
         self.nonce = 0
         # Whether code may travel as bytecode: both interpreters have the same magic number.
         self.by_value = True
         self._buffer = b""
+        self.words: Any = [0] * (SENT + 1)
+        self._record = wire.FIRST_RECORD
+        self._bulk_read = 0
         #: Changes with every frame that is sent, whichever thread sends it.
         self.sent = 0
+        self._written = 0
         # Guards the results pipe: a frame larger than PIPE_BUF takes several writes. User code
         # never runs while it is held.
         self._lock = allocate_lock()
@@ -46,14 +70,28 @@ class Channel:
     def read_record(self) -> Tuple[int, int, Any]:
         """Return the next record of the bulk pipe as (kind, id, payload). Blocks."""
         head = self._take(wire.RECORD.size)
-        kind, length, ident = wire.RECORD.unpack(head)
-        return kind, ident, self._take(length)
+        first, length, ident = wire.RECORD.unpack(head)
+        if first >> 8 != self._record:
+            raise StreamBroken(STOLEN)
+        payload = self._take(length)
+        if length and self._take(4) != head[:4]:
+            raise StreamBroken(STOLEN)  # bytes of the payload are missing
+        self._record = (first >> 8) + 1 & wire.RECORD_BITS
+        return first & 0xFF, ident, payload
 
     def _take(self, count: int) -> Any:
         try:
             return self._read(count)
         except OSError as error:
-            raise ChannelLost(str(error)) from error
+            raise StreamBroken(str(error)) from error
+
+    def _count(self, count: int) -> None:
+        """Let the host know how much of the bulk pipe was read.
+
+        It knows how much it has written, and how much is in the pipe.
+        """
+        self._bulk_read += count
+        self.words[wire.BULK_READ] = self._bulk_read
 
     # Guarantee: a task that has made our pipes non-blocking (the flag belongs to the open file, a
     # command that it has started can do that as well) harms no later call. Who meets it makes the
@@ -91,7 +129,8 @@ class Channel:
             while size < count:
                 part = self._read_bulk(65536)
                 if not part:
-                    raise ChannelLost
+                    raise StreamBroken
+                self._count(len(part))
                 parts.append(part)
                 size += len(part)
             have = b"".join(parts)
@@ -110,7 +149,8 @@ class Channel:
         while done < count:
             got = self._readinto_bulk(view[done:])
             if not got:
-                raise ChannelLost
+                raise StreamBroken
+            self._count(got)
             done += got
         return target
 
@@ -136,8 +176,8 @@ class Channel:
         head = wire.RESULT.pack(length, self.nonce, os.getpid(), kind, duration, item)
         try:
             with self._lock:
-                if self._identity and os.fstat(self.results).st_ino != self._identity:
-                    raise ChannelLost("the task has closed descriptors that it did not open")
+                if self._exposed:
+                    self.verify()
                 if length < 4000 and pieces is None:
                     data = head + payload
                     try:
@@ -146,12 +186,25 @@ class Channel:
                         done = 0
                     while done < len(data):
                         done += self._write(data[done:])
-                    return
-                self._write_all(head)
-                for piece in pieces or (payload,):
-                    self._write_all(piece)
+                else:
+                    self._write_all(head)
+                    for piece in pieces or (payload,):
+                        self._write_all(piece)
+                # Order: after the write. The host may find fewer bytes here than were written,
+                # never more.
+                self._written = written = self._written + len(head) + length
+                self.words[SENT] = written
         except OSError as error:
             raise ChannelLost(str(error)) from error
+
+    def verify(self) -> None:
+        """Raise ChannelLost if a task has closed the results pipe, or has covered it."""
+        try:
+            found = os.fstat(self.results).st_ino
+        except OSError as error:
+            raise ChannelLost(str(error)) from error
+        if found != self._identity:
+            raise ChannelLost(CLOSED)
 
     def next_frame(self) -> bytes:
         """Return the next frame of the inbox, b"" at its end. Blocks."""
@@ -163,7 +216,7 @@ class Channel:
         except OSError as error:
             raise ChannelLost(str(error)) from error
         if frame and len(frame) != wire.FRAME:
-            raise ChannelLost("a frame was cut")
+            raise StreamBroken(STOLEN)
         return frame
 
     def inbox_ready(self) -> bool:
@@ -176,6 +229,15 @@ class Channel:
             view = view.cast("B")
         while view:
             view = view[self._write(view[:_MAX_IOV]) :]
+
+
+def describe(error: BaseException) -> str:
+    """Return the type and the text of an exception for a message."""
+    try:
+        text = str(error)
+    except BaseException as second:  # noqa: BLE001 - __str__ is the user's code
+        text = "its __str__ raised %s" % type(second).__name__
+    return "%s (%s)" % (type(error).__name__, text) if text else type(error).__name__
 
 
 def identity(fd: int) -> Any:

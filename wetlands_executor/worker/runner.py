@@ -32,7 +32,7 @@ from time import monotonic_ns
 
 from . import alarms, calls, shared_page, stdio, threads, wire
 from .calls import PicklingError, dumps, dumps_error, dumps_result, loads, loads_rich
-from .channel import Channel, ChannelLost, identity
+from .channel import STOLEN, Channel, ChannelLost, StreamBroken, describe, identity
 from .current_task import RemoteTaskHandle
 from .progress import Progress
 
@@ -66,6 +66,8 @@ async def _coroutine() -> None:
 getpid, write = os.getpid, os.write
 _SIMPLE = frozenset((int, float, bool))
 HEAD = wire.CALL.size
+#: Microseconds from which a call may have put a file in the place of a descriptor that is not its.
+LONG = 10
 #: Outcomes that may go back on the board.
 _SHORT = (wire.VALUE, wire.NONE)
 _ONE = (1).to_bytes(8, sys.byteorder)
@@ -97,6 +99,7 @@ class Runner:
     def __init__(self, fds: List[int]) -> None:
         self.channel = Channel(*map(move_up, fds[:3]))
         self.board = shared_page.attach(fds[4])
+        self.channel.words = self.board.words
         # Elsewhere a thread reads it under its old number (``bootstrap.tie_to_host``).
         self.life = move_up(fds[3]) if fds[3] >= 0 and sys.platform.startswith("linux") else fds[3]
         #: Files of large arguments and results, -1 where there are none; what they were; what
@@ -223,7 +226,9 @@ class Runner:
         """
         try:
             self._serve()
-        except (ChannelLost, SystemExit):
+        except (ChannelLost, SystemExit) as end:
+            if isinstance(end, StreamBroken):
+                self.board.words[TAKEN] = 0  # the host learns that this call has not begun
             raise
         except BaseException as error:
             raise ChannelLost("%s was raised between two calls" % describe(error)) from error
@@ -234,14 +239,21 @@ class Runner:
         armed = alarms.armed
         next_frame, unpack = channel.next_frame, wire.CALL.unpack_from
         words = self.board.words
+        (direct, expected), step, bits = wire.marks(channel.nonce), wire.MARK_STEP, wire.MARK_BITS
         while True:
             frame = next_frame()
             if not frame:
                 return
-            kind, flags, length, function_id, context, item = unpack(frame)
+            kind, flags, length, function_id, context, item, mark = unpack(frame)
+            if mark != direct:
+                if mark != expected:
+                    raise StreamBroken(STOLEN)  # Order: before anything of the frame is believed
+                expected = mark + step & bits
             if kind != RUN:
                 if kind == wire.TRIM and self.parcels is not None:
                     self.parcels.trim()
+                if kind == wire.AFTER and words[TAKEN] & wire.NUMBER != item:
+                    raise StreamBroken(STOLEN)
                 continue  # or an order to cancel a call that has ended meanwhile
             if flags & MANY:
                 self._run_many(frame, flags, length, function_id, context, item)
@@ -281,6 +293,8 @@ class Runner:
         duration = (monotonic_ns() - start) // 1000
         if duration > 0xFFFFFFFF:
             duration = 0xFFFFFFFF
+        if duration > LONG:
+            self.channel.verify()
         board = self.board
         words = board.words
         if (
@@ -603,7 +617,11 @@ class Runner:
         A signal does not interrupt that: the pipe would be out of step.
         """
         interruptible, self.interruptible = self.interruptible, 0
-        self._read_until(wire.PIECE, number)
+        try:
+            self._read_until(wire.PIECE, number)
+        except StreamBroken as error:
+            # The call has begun: arguments are unpickled, which is user code.
+            raise ChannelLost(str(error)) from error
         self.interruptible = interruptible
 
     @staticmethod
@@ -634,7 +652,7 @@ class Runner:
             frame = self.channel.next_frame()
             if not frame:
                 return
-            kind, _flags, _length, _function, _context, item = wire.CALL.unpack_from(frame)
+            kind, _flags, _length, _function, _context, item, _mark = wire.CALL.unpack_from(frame)
             if kind == wire.CANCEL:
                 self.board.words[wire.CANCEL_WORD] = item
 
@@ -705,15 +723,6 @@ class Runner:
                     pass  # the task closed it before
         if getsignal(SIGINT) == self._handler:
             set_signal(SIGINT, default_int_handler)
-
-
-def describe(error: BaseException) -> str:
-    """Return the type and the text of an exception for a message."""
-    try:
-        text = str(error)
-    except BaseException as second:  # noqa: BLE001 - __str__ is the user's code
-        text = "its __str__ raised %s" % type(second).__name__
-    return "%s (%s)" % (type(error).__name__, text) if text else type(error).__name__
 
 
 def _position_of_task(function: Any) -> Any:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from . import wire
 from .calls import loads, loads_rich
-from .channel import ChannelLost, identity
+from .channel import CLOSED, ChannelLost, StreamBroken, identity
 from .shared_page import free_word
 from .system import preadv
 
@@ -90,6 +90,7 @@ class Parcels:
         Guarantee: from here on every block is freed when its last view is gone, whatever happens to
         the call.
         """
+        self._verify()
         if not flags & wire.IN_BULK:
             payload = self._tail(payload)
         count, first = wire.LIST.unpack_from(payload)
@@ -119,6 +120,14 @@ class Parcels:
 
         return data, load
 
+    def _verify(self) -> None:
+        """Raise StreamBroken if a task has closed the file of arguments before it was mapped.
+
+        No block was taken.
+        """
+        if self.arguments() is None and identity(self._fds[0]) != self._identities[0]:
+            raise StreamBroken(CLOSED)
+
     def _tail(self, place: bytes) -> Any:
         """Return the payload that lies behind the data of one of its blocks."""
         _slot, _place, offset, capacity, start, length = wire.BLOCK.unpack_from(place)
@@ -137,6 +146,7 @@ class Parcels:
 
         The same guarantee.
         """
+        self._verify()
         slot, _place, offset, capacity, _start, length = wire.BLOCK.unpack_from(
             payload, wire.LIST.size
         )
@@ -172,7 +182,7 @@ class Parcels:
     def _read(self, offset: int, length: int) -> bytearray:
         fd = self._fds[0]
         if identity(fd) != self._identities[0]:
-            raise ChannelLost("the task has closed descriptors that it did not open")
+            raise ChannelLost(CLOSED)
         target = bytearray(length)
         view = memoryview(target)
         done = 0

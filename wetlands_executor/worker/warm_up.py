@@ -85,19 +85,24 @@ def _run_once(config: ProcessConfig) -> None:
 def _write_all(frames: int, records: int, config: ProcessConfig) -> None:
     definition = dumps(("reference", __name__, "_echo", None), 4)
     arguments = dumps((("text", 1), {}), 5)
+    said = idle(config)
+    direct, _ordered = wire.marks(said["nonce"])
     for pipe in (frames, records):
         set_blocking(pipe, False)
-    _write(records, _record(wire.CONFIG, 0, dumps(idle(config), 4)))
-    _write(records, _record(wire.DEFINITION, 1, definition))
+    for place, (kind, data) in enumerate(
+        ((wire.CONFIG, dumps(said, 4)), (wire.DEFINITION, definition))
+    ):
+        first = kind | wire.FIRST_RECORD + place << 8
+        _write(
+            records, wire.RECORD.pack(first, len(data), place) + data + first.to_bytes(4, "little")
+        )
     for item in range(1, 1 + _CALLS):
         _write(
             frames,
-            wire.CALL_FRAME.pack(wire.RUN, wire.PLAIN, len(arguments), 1, 1, item, arguments),
+            wire.CALL_FRAME.pack(
+                wire.RUN, wire.PLAIN, len(arguments), 1, 1, item, direct, arguments
+            ),
         )
-
-
-def _record(kind: int, ident: int, data: bytes) -> bytes:
-    return wire.RECORD.pack(kind, len(data), ident) + data
 
 
 def _write(pipe: int, data: bytes) -> None:

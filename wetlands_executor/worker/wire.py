@@ -7,9 +7,10 @@ Three pipes make a channel, all inherited, anonymous and private:
 * inbox (host to worker): frames of exactly ``FRAME`` bytes. The size is a power of two that divides
   a page, so that a pipe never holds part of one: whoever reads ``FRAME`` bytes gets one whole
   frame, and the kernel decides who got it. The worker takes one frame per task; on Linux the host
-  can take back what has not started by reading the same pipe.
+  can take back what has not started by reading the same pipe. Frames are numbered (``marks``).
 * bulk (host to worker): records of any size; the worker reads them only when a frame refers to one.
-  Records of frames that were taken back are skipped.
+  Records of frames that were taken back are skipped. Records are numbered too: a task has the
+  descriptors of these pipes, and may have read from them.
 * results (worker to host): frames of any size, in the order in which things happened.
 
 Where memory can be shared, a page of it is the *board*: single words, each with one writer, and the
@@ -20,20 +21,28 @@ from __future__ import annotations
 
 import struct
 
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Tuple
+
 #: Bytes of a frame in the inbox.
 FRAME = 128
 
 #: kind, flags, length of the inline payload, definition of the function (0: the payload has it),
-#: context, item.
-CALL = struct.Struct("<BBHIIQ")
+#: context, item, mark (see ``marks``).
+CALL = struct.Struct("<BBHIIQI")
 #: Bytes of arguments that fit into the frame itself.
 INLINE = FRAME - CALL.size
 #: The same with the inline payload, padded with zeros.
-CALL_FRAME = struct.Struct("<BBHIIQ%ds" % INLINE)
+CALL_FRAME = struct.Struct("<BBHIIQI%ds" % INLINE)
+#: A mark has 32 bits. From one call that waits for its turn to the next it grows by ``MARK_STEP``.
+MARK_STEP, MARK_BITS = 2, (1 << 32) - 1
 
 # Kinds of inbox frames.
 RUN = 1
 CANCEL = 2  # only where there is no board
+# the call that was taken last is this one: it went directly, and such frames are not numbered
+AFTER = 3
 TRIM = 16  # give the memory of free blocks back
 
 # Flags of a call frame.
@@ -66,8 +75,10 @@ ARENA_HEADER = 2 * ARENA_LEASES
 #: Owners: none, the host; any other number is the incarnation of a worker.
 FREE, HOST = 0, 1
 
-#: kind, length, id
-RECORD = struct.Struct("<BxxxQQ")
+#: kind and running number << 8, length, id. Behind a payload its first four bytes stand once more.
+RECORD = struct.Struct("<IQQ")
+#: Running number of the first record, and the bits that it has.
+FIRST_RECORD, RECORD_BITS = 0xA5C3F1, (1 << 24) - 1
 # Kinds of bulk records.
 BUNDLE = 1
 CONFIG = 2
@@ -133,6 +144,8 @@ AWAITED = 256  # item whose submitter waits for its answer on the board; written
 ANSWERED = 257  # item whose answer lies on the board; written by the worker after the answer itself
 # kind of the outcome, length of its payload << 8, duration << 32; written by the worker
 ANSWER = 258
+BULK_READ = 259  # bytes that the worker has read from the bulk pipe; written by the worker
+SENT = 260  # bytes that the worker has written to its results pipe; written by the worker
 #: The two progress slots: offset and size in bytes. Each: length of the payload (4 bytes), payload.
 SLOTS = ((64, 1984), (2112, 1984))
 #: Outcomes that have not been sent yet: lengths at the first offset (one 32-bit word each, 0 is
@@ -141,6 +154,18 @@ UNSENT_LENGTHS, UNSENT = 4096, 4096 + 512
 UNSENT_MOST = 128
 #: Payload of the answer: offset and most bytes.
 ANSWER_AT, ANSWER_MOST = 4096 + 65536 + 512, 4096
+
+
+def marks(nonce: int) -> Tuple[int, int]:
+    """Return the mark of frames that go directly, and that of the first one that may have to wait.
+
+    Guarantee: a worker notices that something else in its process has read its inbox: a frame is
+    missing, or it begins in the middle of one. Frames that the I/O thread writes are numbered in
+    their order. A direct frame is written by any thread, to a worker that holds nothing; all of
+    them have one mark, which is none of these numbers.
+    """
+    return nonce & ~1, nonce | 1
+
 
 #: Exit codes of a worker that could not start for a reason that a second try would meet again.
 EXIT_TOO_OLD = 85
