@@ -375,7 +375,13 @@ class Pool:
                 direct = process.direct
                 if not direct.sent and direct.send(call):
                     return call
-        loop.put(call, self.shell.wants_wakeup or call.priority != 0)
+        wake = self.shell.wants_wakeup or call.priority != 0
+        if wake or loop.port is None:
+            loop.put(call, wake)
+        else:  # as ``put`` does it, without the call: what a long queue costs is this line
+            loop.posted.append(call)
+            if loop.ended:
+                loop.sweep()
         return call
 
     def make_call(self, encoded: EncodedCall, context: HostSettings, task: Any) -> Call:
