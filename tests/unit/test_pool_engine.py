@@ -151,7 +151,7 @@ def test_what_comes_after_the_end_runs_in_its_caller() -> None:
     loop.post(lambda: None)
     finish(loop, client)
     loop.post(lambda: client.told.append(threading.current_thread()))
-    loop.put("item", wake=True)
+    loop.put("item")
     assert client.told[-2:] == [threading.current_thread(), ("late", "item", None)]
 
 
@@ -160,7 +160,7 @@ def test_a_loop_that_was_never_used_starts_no_thread() -> None:
     assert loop.close_unused(True) is False
     assert loop.close_unused(False) is True
     assert (loop.ended, loop.started, loop.thread) == (True, True, None)
-    loop.put("item", wake=True)
+    loop.put("item")
     assert client.told == [("late", "item", None)]
 
 

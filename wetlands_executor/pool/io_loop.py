@@ -191,26 +191,14 @@ class IOLoop:
         elif port.sleeping:
             port.wake()
 
-    def put(self, item: Any, wake: bool) -> None:
-        """Give an item to the client.
-
-        Args:
-            item: anything that cannot be called.
-            wake: it could be acted on at once; else it is taken with the next news.
-        """
-        port: Any = self.port
-        if port is None:
+    def put(self, item: Any) -> None:
+        """Give an item, which is anything that cannot be called, to the client, and wake the thread."""
+        if self.port is None:
             # Order: before the item is queued, so that a failure (no descriptors, no threads) is
             # this caller's alone
             self.ensure_thread()
-            self.posted.append(item)
-            self.wake()
-            return
         self.posted.append(item)
-        if self.ended:
-            self.sweep()
-        elif wake and port.sleeping:
-            port.wake()
+        self.wake()
 
     def wake(self) -> None:
         """Let the thread look at what was posted; start it if need be."""

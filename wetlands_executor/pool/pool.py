@@ -375,13 +375,17 @@ class Pool:
                 direct = process.direct
                 if not direct.sent and direct.send(call):
                     return call
-        wake = self.shell.wants_wakeup or call.priority != 0
-        if wake or loop.port is None:
-            loop.put(call, wake)
-        else:  # as ``put`` does it, without the call: what a long queue costs is this line
-            loop.posted.append(call)
-            if loop.ended:
-                loop.sweep()
+        if loop.port is None:
+            loop.put(call)
+            return call
+        loop.posted.append(call)
+        # Order: the call is queued, and only then is `wants_wakeup` read. The I/O thread does the
+        # reverse before it sleeps: it publishes that, and then looks at the queue. Were it read
+        # before, the I/O thread could do both in between, and sleep beside this call.
+        if self.shell.wants_wakeup or call.priority:
+            loop.wake()
+        elif loop.ended:
+            loop.sweep()
         return call
 
     def make_call(self, encoded: EncodedCall, context: HostSettings, task: Any) -> Call:
@@ -425,7 +429,7 @@ class Pool:
 
         The caller has checked that the pool still accepts.
         """
-        self.loop.put(item, wake=True)
+        self.loop.put(item)
 
     def cancel_found(self, find: Callable[[], Iterable[st.Item]]) -> None:
         """Take what ``find`` returns on the I/O thread out of the queue, and ask what runs of it to stop.
