@@ -91,6 +91,13 @@ class DirectCalls:
             self._stats.submitted(call.task)
         return [st.SentDirectly(process.worker, call) for call in calls]
 
+    def ask_to_register(self, process: WorkerProcess) -> None:
+        """Let the I/O thread tell the state what was written to a worker to which it gave calls too.
+
+        Any thread.
+        """
+        self._loop.post(partial(self.register, process))
+
     def register(self, process: WorkerProcess) -> None:
         """Tell the state what submitting threads have written to a worker."""
         if process.direct.sent:

@@ -193,7 +193,8 @@ class IOLoop:
 
     def put(self, item: Any) -> None:
         """Give an item, which is anything that cannot be called, to the client, and wake the thread."""
-        if self.port is None:
+        port: Any = self.port
+        if port is None:
             # Order: before the item is queued, so that a failure (no descriptors, no threads) is
             # this caller's alone
             self.ensure_thread()

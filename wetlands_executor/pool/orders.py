@@ -84,6 +84,10 @@ class Orders:
             for call, error in process.give(calls):
                 call.fail(error)
                 refused.append(call)
+            if process.direct.sent:
+                # Race: a submitting thread has written to this worker since the state was last told
+                # of such calls, and what it was given now lies behind that call.
+                self._direct.ask_to_register(process)
         return st.ItemsFinished(action.worker, refused) if refused else None
 
     def _code_error(self, process: WorkerProcess, call: Call) -> BaseException:

@@ -374,8 +374,15 @@ class Pool:
             for process in self.direct.lanes:
                 direct = process.direct
                 if not direct.sent and direct.send(call):
+                    if not direct.open:
+                        # Race: the I/O thread may have given this worker another call at the same
+                        # moment. It looks for what was sent after it has closed the way, this
+                        # thread looks whether the way is closed after it has sent: at least one of
+                        # the two observes it, and the call behind is given to an idle worker.
+                        self.direct.ask_to_register(process)
                     return call
-        if loop.port is None:
+        port: Any = loop.port
+        if port is None:
             loop.put(call)
             return call
         loop.posted.append(call)
