@@ -596,7 +596,7 @@ def test_marks_go_on_where_a_worker_stands(polled: Side) -> None:
     """What was taken back gives its marks back; a direct frame has none of them. They never become a direct frame's."""
     process = polled.process
     direct, first = wire.marks(NONCE)
-    process.outbox._next_mark = first = wire.MARK_BITS - 2  # about to start anew
+    process.outbox.next_mark = first = wire.MARK_BITS - 2  # about to start anew
     process.give([call(number) for number in range(1, 9)])
     marks = [
         wire.CALL.unpack_from(os.read(polled.pipes.its_inbox, wire.FRAME))[6] for _ in range(3)

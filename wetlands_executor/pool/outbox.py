@@ -59,11 +59,12 @@ class Outbox:
 
     Attributes:
         direct_mark: of a frame that goes to a worker which holds nothing; see ``wire.marks``.
+        next_mark: of the next frame that may have to wait for its turn.
     """
 
     def __init__(self, owner: Any, port: Port, process: Any, nonce: int) -> None:
         self.owner = owner
-        self.direct_mark, self._next_mark = wire.marks(nonce)
+        self.direct_mark, self.next_mark = wire.marks(nonce)
         self._next_record = wire.FIRST_RECORD
         # Bytes that were written to the bulk pipe from the first record on; whether more may be.
         self._bulk_written = 0
@@ -169,20 +170,15 @@ class Outbox:
         self._bulk.append(data)
         self._bulk_written -= len(data)
 
-    def next_mark(self) -> int:
-        """Return the mark of the next frame of a call; see ``wire.marks``."""
-        mark = self._next_mark
-        self._next_mark = mark + wire.MARK_STEP & wire.MARK_BITS
-        return mark
-
-    def frames(self, data: bytes) -> None:
-        """Queue whole frames for the inbox, and write what fits."""
+    def frames(self, data: bytes, next_mark: int) -> None:
+        """Queue whole frames for the inbox, and write what fits. ``next_mark``: that behind them."""
+        self.next_mark = next_mark
         self._inbox.append(data)
         self.flush()
 
     def order(self, kind: int, number: int = 0) -> None:
         """Send a frame that is no call."""
-        self.frames(self.frame(kind, number, self.direct_mark))
+        self.frames(self.frame(kind, number, self.direct_mark), self.next_mark)
 
     @staticmethod
     def frame(kind: int, number: int, mark: int) -> bytes:
@@ -256,7 +252,7 @@ class Outbox:
                 if first is None and mark != self.direct_mark:
                     first = mark
         if first is not None:
-            self._next_mark = first  # the worker expects that one
+            self.next_mark = first  # the worker expects that one
         return found
 
     # --- what has become of it

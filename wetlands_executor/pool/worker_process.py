@@ -249,13 +249,16 @@ class WorkerProcess:
         direct, outbox, mine = self.direct, self.outbox, self.calls
         if direct.open or direct.receive is not None:
             direct.shut(calls)
-        self._start_watchdog()
+        if self._watchdog is not None and not self._watchdog.armed:
+            self._watchdog.start()
         frames = []
         failed = []
+        mark = outbox.next_mark
         if self._sent_directly in mine and next(reversed(mine)) == self._sent_directly:
             # Order: before calls that are numbered. The one that was sent directly is not, and a
             # task may have read it.
-            frames.append(outbox.frame(wire.AFTER, self._sent_directly, outbox.next_mark()))
+            frames.append(outbox.frame(wire.AFTER, self._sent_directly, mark))
+            mark = mark + wire.MARK_STEP & wire.MARK_BITS
         given, queued = CallPhase.GIVEN, CallPhase.QUEUED
         for call in calls:
             if call.phase is not queued:
@@ -272,13 +275,14 @@ class WorkerProcess:
                 if parcel is not None:
                     call.watched = call.watched & ~wire.KEPT | parcel.send(self.parcels.incarnation)
                     self.parcels.used = True
-                frames.append(call.frame(outbox.next_mark()))
+                frames.append(call.frame(mark))
+                mark = mark + wire.MARK_STEP & wire.MARK_BITS
             except Exception as error:  # noqa: BLE001
                 # one call; records of it that are on the way are skipped by the worker
                 del mine[call.number]
                 failed.append((call, error))
         if frames:
-            outbox.frames(b"".join(frames))
+            outbox.frames(b"".join(frames), mark)
         else:
             outbox.flush()
         return failed
