@@ -141,7 +141,7 @@ class CondaEnvExecutor(Executor):
         variables = [variables_of(worker_env, index) for index in range(self._max_workers)]
         folder = os.fspath(cwd) if cwd is not None else None
         launcher = Launcher(self._environment, activate, folder, variables)
-        peer = RemoteInterpreter(self._environment.python, launcher.first)
+        remote = RemoteInterpreter(self._environment.python, launcher.first)
         fork_server = None
         if share_preload and spawn.can_fork_workers():
             fork_server = ForkServer(launcher.fork_server, preload, start_timeout)
@@ -160,10 +160,10 @@ class CondaEnvExecutor(Executor):
         first: tuple[bytes, str | None, bool] | None = None
         needs: tuple[Any, ...] = ()
         if initializer:
-            data, pickler = pickled_initializer((initializer, tuple(initargs)), keeps, peer)
+            data, pickler = pickled_initializer((initializer, tuple(initargs)), keeps, remote)
             first, needs = (data, pickler.by_value, pickler.bytecode), tuple(pickler.needs.values())
         settings = StartSettings(
-            launcher.worker, peer, list(preload), first, start_timeout, fork_server, keeps, needs
+            launcher.worker, remote, list(preload), first, start_timeout, fork_server, keeps, needs
         )
         self._pool = Pool(
             settings,
@@ -174,7 +174,7 @@ class CondaEnvExecutor(Executor):
             cancel_grace=cancel_grace,
             what=_describe(self._environment),
         )
-        peer.await_hello = weakref.WeakMethod(self._pool.hear_hello)
+        remote.await_hello = weakref.WeakMethod(self._pool.hear_hello)
         # An executor that is simply dropped finishes its work and ends, as in the standard library.
         self._finalizer = weakref.finalize(self, self._pool.life.shutdown)
         self._finalizer.atexit = False
@@ -273,7 +273,7 @@ class CondaEnvExecutor(Executor):
         """Pickle a call and give it to the pool. Whatever fails here is the task's failure."""
         pool = self._pool
         try:
-            encoded = encode(fn, args, kwargs, definition, pool.settings.peer)
+            encoded = encode(fn, args, kwargs, definition, pool.settings.remote)
         except (Exception, SystemExit) as error:  # noqa: BLE001
             # pickling is user code; by the contract its failure is the task's
             if not callable(fn) and not isinstance(fn, str):
@@ -290,8 +290,8 @@ class CondaEnvExecutor(Executor):
             raise
         relabel(task, encoded.definition or references.display_name(fn))
         pool.submit(encoded, task)
-        if encoded.by_value is not None and pool.settings.peer.record is not None:
-            pool.tidy(pool.settings.peer.record)
+        if encoded.by_value is not None and pool.settings.remote.record is not None:
+            pool.tidy(pool.settings.remote.record)
 
     def _refuse(self) -> None:
         pool = self._pool
@@ -411,11 +411,11 @@ class CondaEnvExecutor(Executor):
         fn = fn if callable(fn) else references.target_of(fn)
         if callable(fn) or isinstance(fn, str):
             found = define(fn)
-            if found is None or wants_value(found, self._pool.settings.peer):
+            if found is None or wants_value(found, self._pool.settings.remote):
                 found = None
                 # its pickling error belongs to the tasks, where it will be met again
                 with contextlib.suppress(Exception):
-                    found = define_by_value(fn, self._pool.settings.peer)
+                    found = define_by_value(fn, self._pool.settings.remote)
             return found
         raise TypeError(f"{fn!r} is neither callable nor a target like 'package.module:function'")
 

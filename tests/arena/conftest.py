@@ -13,7 +13,7 @@ from tests.support.fixtures import (  # noqa: F401
     executor,
     executor_class,
     make,
-    meeting,
+    rendezvous,
     single,
 )
 from tests.support.observe import until

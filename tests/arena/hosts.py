@@ -203,8 +203,8 @@ def struck(count):
         gc.collect()
         memory = arena.current()
         deadline = time.monotonic() + 5
-        # A strike that hits the finalizer of a parcel leaves its block, which nothing in Python can
-        # help; no other block is left.
+        # A strike that hits the finalizer of a out-of-band buffers leaves its block, which nothing
+        # in Python can help; no other block is left.
         while len(memory.in_use()) > len(finalizers) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(memory.in_use()) <= len(finalizers), (hits, len(finalizers), memory.in_use())

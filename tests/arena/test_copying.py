@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.arena import copies, workload
-from tests.support.meeting import DEADLINE
+from tests.support.rendezvous import DEADLINE
 from wetlands_executor.pool import bundle
 from wetlands_executor.worker import shm_copy
 

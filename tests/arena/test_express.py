@@ -1,4 +1,4 @@
-"""Large arguments on the express lane.
+"""Large arguments on the direct send.
 
 The thread that submits gives the blocks to an idle worker itself, and their list lies in one of
 them.
@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from tests.arena import workload
-from tests.support.meeting import DEADLINE
 from tests.support.observe import kill_first, until
+from tests.support.rendezvous import DEADLINE
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.pool.call import CallPhase
 from wetlands_executor.sharedmem import arena
@@ -59,20 +59,20 @@ def test_a_block_that_its_data_would_fill(single, memory, size):
 
 
 @pytest.mark.parametrize("end", ["kill", "cancel", "terminate_workers", "kill_workers"])
-def test_its_blocks_are_freed_whatever_becomes_of_it(make, memory, meeting, end):
+def test_its_blocks_are_freed_whatever_becomes_of_it(make, memory, rendezvous, end):
     executor = make()
     executor.submit(workload.wait_with, np.ones(50_000), "nowhere").exception(DEADLINE)
     executor.submit(workload.total, np.ones(50_000)).result(DEADLINE)
-    task = executor.submit(workload.wait_with, np.ones(50_000), meeting.address)
-    assert task._call.phase is CallPhase.DIRECT, "it was to take the express lane"
-    guest = meeting.next()
+    task = executor.submit(workload.wait_with, np.ones(50_000), rendezvous.address)
+    assert task._call.phase is CallPhase.DIRECT, "it was to take the express direct_receive"
+    arrival = rendezvous.next()
     assert memory.in_use
     if end == "kill":
         os.kill(executor.workers()[0].pid, signal.SIGKILL)
         assert isinstance(task.exception(DEADLINE), WorkerCrashed)
     elif end == "cancel":
         task.cancel()
-        guest.release()
+        arrival.release()
         task.wait_for(DEADLINE)
     else:
         getattr(executor, end)()
@@ -98,17 +98,17 @@ def test_memory_goes_back_after_calls_of_which_the_io_thread_has_not_heard(
 
 
 def test_memory_goes_back_after_a_call_that_is_longer_than_the_time(
-    make, memory, monkeypatch, meeting
+    make, memory, monkeypatch, rendezvous
 ):
     monkeypatch.setattr(arena, "IDLE", 0.2)
     executor = make()
     executor.submit(workload.wait_with, np.ones(20_000), "nowhere").exception(DEADLINE)
     executor.submit(workload.total, np.ones(20_000)).result(DEADLINE)
-    task = executor.submit(workload.wait_with, np.ones(2_000_000), meeting.address)
-    guest = meeting.next()
+    task = executor.submit(workload.wait_with, np.ones(2_000_000), rendezvous.address)
+    arrival = rendezvous.next()
     assert until(lambda: memory.arena.idle)
     assert memory.resident > 15_000_000
-    guest.release()
+    arrival.release()
     task.result(DEADLINE)
     assert memory.is_free()
     assert until(lambda: memory.resident < 2_000_000)

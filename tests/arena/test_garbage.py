@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 
-from tests.support.meeting import DEADLINE
+from tests.support.rendezvous import DEADLINE
 
 PROGRAM = """
 import gc

@@ -15,8 +15,8 @@ import pytest
 
 from tests.arena import workload
 from tests.faults import work
-from tests.support.meeting import DEADLINE
 from tests.support.observe import until
+from tests.support.rendezvous import DEADLINE
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.map import chunks, packing
 from wetlands_executor.sharedmem import arena
@@ -154,39 +154,39 @@ def test_random_kills_tear_nothing(make, memory, stress_rng):
     assert memory.is_free()
 
 
-def close_in_between(executor, meeting, count, size, place):
+def close_in_between(executor, rendezvous, count, size, place):
     """Close the iterator of a map of large bytes when the first result was taken and the call at ``place`` waits; wait for its end."""
     outcomes = executor.map(
         workload.wait_at,
         [_of(number, size) for number in range(count)],
-        [meeting.address] * count,
+        [rendezvous.address] * count,
         [place] * count,
     )
     assert next(outcomes) == 0
-    meeting.next()
+    rendezvous.next()
     outcomes.close()
-    meeting.open()
+    rendezvous.open()
     assert executor.wait_all(DEADLINE)
 
 
-def test_closing_the_iterator_frees_the_rest(make, memory, meeting):
-    close_in_between(make(2), meeting, 500, 100_000, place=40)
+def test_closing_the_iterator_frees_the_rest(make, memory, rendezvous):
+    close_in_between(make(2), rendezvous, 500, 100_000, place=40)
     assert memory.is_free()
 
 
-def test_a_cancelled_part_frees_its_block_at_once(make, memory, meeting):
+def test_a_cancelled_part_frees_its_block_at_once(make, memory, rendezvous):
     """Not when the collector comes round, which may be never."""
     executor = make(1)
     gc.collect()
     gc.disable()
     try:
-        close_in_between(executor, meeting, 60, 500_000, place=1)
+        close_in_between(executor, rendezvous, 60, 500_000, place=1)
         assert until(lambda: not memory.in_use, 10)
     finally:
         gc.enable()
 
 
-def test_what_is_copied_ahead_is_little(make, memory, meeting):
+def test_what_is_copied_ahead_is_little(make, memory, rendezvous):
     """However many calls wait.
 
     A call may take an hour, and its neighbours are a copy as long as they wait.
@@ -196,29 +196,29 @@ def test_what_is_copied_ahead_is_little(make, memory, meeting):
     outcomes = executor.map(
         workload.wait_at,
         [_of(number, 1_000_000) for number in range(300)],
-        [meeting.address] * 300,
+        [rendezvous.address] * 300,
         [100] * 300,
     )
-    meeting.next()
-    meeting.next()  # the other worker
+    rendezvous.next()
+    rendezvous.next()  # the other worker
     assert len(memory.in_use) <= 2 * chunks.PREFETCH_BYTES // 1_000_000
-    meeting.open()
+    rendezvous.open()
     assert list(outcomes) == list(range(300))
     del outcomes
     assert memory.is_free()
 
 
-def test_a_long_call_holds_no_block(make, memory, meeting):
+def test_a_long_call_holds_no_block(make, memory, rendezvous):
     """What the last call of a part needs is taken out before it begins."""
     executor = make()
-    outcomes = executor.map(workload.wait_at, [_of(0, 30_000_000)], [meeting.address], [0])
-    meeting.next()
+    outcomes = executor.map(workload.wait_at, [_of(0, 30_000_000)], [rendezvous.address], [0])
+    rendezvous.next()
     assert memory.is_free()
-    meeting.open()
+    rendezvous.open()
     assert list(outcomes) == [0]
 
 
-def test_others_are_served_while_a_large_map_waits(make, meeting):
+def test_others_are_served_while_a_large_map_waits(make, rendezvous):
     """Calls that were submitted behind it come behind it, and it does not keep those before it from their workers."""
     executor = make(2)
     executor.launch()

@@ -13,9 +13,9 @@ import signal
 import pytest
 
 from tests.arena import workload
-from tests.support.meeting import DEADLINE
 from tests.support.names import steady
 from tests.support.observe import until
+from tests.support.rendezvous import DEADLINE
 from wetlands_executor import WorkerCrashed, share
 from wetlands_executor.worker.shm_arena import SHARED
 
@@ -269,14 +269,14 @@ def test_a_lease_keeps_it(make, memory):
     assert memory.is_free()
 
 
-def test_a_call_under_way_keeps_it(make, memory, meeting):
+def test_a_call_under_way_keeps_it(make, memory, rendezvous):
     executor = make()
-    busy = executor.submit(workload.wait_with, np.ones(10), meeting.address)
-    guest = meeting.next()
+    busy = executor.submit(workload.wait_with, np.ones(10), rendezvous.address)
+    arrival = rendezvous.next()
     task = executor.submit(workload.total, share(np.ones(50_000)))
     gc.collect()
     assert [word >= SHARED for word in memory.in_use.values()] == [True]
-    guest.release()
+    arrival.release()
     assert task.result(DEADLINE) == 50_000
     assert busy.result(DEADLINE) == 10
     del task, busy

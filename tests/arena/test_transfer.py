@@ -15,8 +15,8 @@ import pytest
 
 from tests.arena import workload
 from tests.arena.workload import Buffers
-from tests.support.meeting import DEADLINE
 from tests.support.observe import until
+from tests.support.rendezvous import DEADLINE
 
 np = pytest.importorskip("numpy")
 

@@ -15,8 +15,8 @@ from concurrent.futures import CancelledError, wait
 import pytest
 
 from tests.arena import workload
-from tests.support.meeting import DEADLINE
 from tests.support.observe import until
+from tests.support.rendezvous import DEADLINE
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.sharedmem import arena
 
@@ -25,47 +25,47 @@ np = pytest.importorskip("numpy")
 MILLION = 1_000_000
 
 
-def test_cancelled_calls_free_their_blocks(single, memory, meeting):
-    busy = single.submit(workload.wait_with, np.ones(50_000), meeting.address)
-    meeting.next()
+def test_cancelled_calls_free_their_blocks(single, memory, rendezvous):
+    busy = single.submit(workload.wait_with, np.ones(50_000), rendezvous.address)
+    rendezvous.next()
     waiting = [single.submit(workload.total, np.ones(50_000)) for _ in range(100)]
     assert len(memory.in_use) == 101
     assert all(task.cancel() for task in waiting)
-    meeting.open()
+    rendezvous.open()
     assert busy.result(DEADLINE) == 50_000
     del waiting, busy
     assert memory.is_free()
 
 
-def test_calls_that_are_taken_back_go_to_another_worker(make, memory, meeting):
+def test_calls_that_are_taken_back_go_to_another_worker(make, memory, rendezvous):
     """One worker is busy, and what it holds unstarted is stolen by the other.
 
     With the right content.
     """
     executor = make(2)
     executor.launch()
-    busy = [executor.submit(workload.wait_with, np.ones(50_000), meeting.address)]
-    meeting.next()
+    busy = [executor.submit(workload.wait_with, np.ones(50_000), rendezvous.address)]
+    rendezvous.next()
     tasks = [
         executor.submit(workload.total, np.full(40_000, float(number))) for number in range(200)
     ]
     assert [task.result(DEADLINE) for task in tasks] == [40_000.0 * number for number in range(200)]
-    meeting.open()
+    rendezvous.open()
     wait(busy)
     del tasks, busy
     assert memory.is_free()
 
 
-def test_shutdown_frees_what_was_queued(make, memory, meeting):
+def test_shutdown_frees_what_was_queued(make, memory, rendezvous):
     executor = make()
-    busy = executor.submit(workload.wait_with, np.ones(50_000), meeting.address)
-    meeting.next()
+    busy = executor.submit(workload.wait_with, np.ones(50_000), rendezvous.address)
+    rendezvous.next()
     queued = [executor.submit(workload.total, np.ones(50_000)) for _ in range(20)]
     executor.shutdown(wait=False, cancel_futures=True)
     # Race: the worker may take the next call as soon as the first one ends. All are taken back
     # before it does.
     assert not wait(queued, DEADLINE).not_done
-    meeting.open()
+    rendezvous.open()
     executor.shutdown()
     assert busy.result() == 50_000
     assert all(task.cancelled() for task in queued)
@@ -73,10 +73,10 @@ def test_shutdown_frees_what_was_queued(make, memory, meeting):
     assert memory.is_free()
 
 
-def test_killed_workers_free_everything(make, memory, meeting):
+def test_killed_workers_free_everything(make, memory, rendezvous):
     executor = make()
-    busy = executor.submit(workload.wait_with, np.ones(50_000), meeting.address)
-    meeting.next()
+    busy = executor.submit(workload.wait_with, np.ones(50_000), rendezvous.address)
+    rendezvous.next()
     queued = [executor.submit(workload.total, np.ones(50_000)) for _ in range(20)]
     executor.kill_workers()
     assert isinstance(busy.exception(DEADLINE), WorkerCrashed)
@@ -286,9 +286,9 @@ def test_a_list_that_is_too_long_is_not_believed(make):
     )
 
 
-def test_asking_to_cancel_a_running_task_frees_its_blocks(single, memory, meeting):
-    task = single.submit(workload.wait_with, np.ones(MILLION), meeting.address)
-    meeting.next()
+def test_asking_to_cancel_a_running_task_frees_its_blocks(single, memory, rendezvous):
+    task = single.submit(workload.wait_with, np.ones(MILLION), rendezvous.address)
+    rendezvous.next()
     task.kill()
     with pytest.raises(CancelledError):
         task.result(DEADLINE)

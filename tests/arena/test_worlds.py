@@ -16,8 +16,8 @@ import pytest
 
 from tests.arena import workload
 from tests.arena.workload import Buffers
-from tests.support.meeting import DEADLINE
 from tests.support.observe import ORPHAN_LIMIT, gone
+from tests.support.rendezvous import DEADLINE
 from wetlands_executor.worker.available_memory import available_memory
 
 np = pytest.importorskip("numpy")
@@ -157,7 +157,8 @@ def test_a_worker_without_ctypes(make, memory):
 def test_a_task_that_closes_the_files(make, memory, capsys):
     """Other files have taken their numbers.
 
-    They are not mapped. The next call has not begun and runs elsewhere; the worker says why it ends.
+    They are not mapped. The next call has not begun and runs elsewhere; the worker says why it
+    ends.
     """
     executor = make()
     executor.submit(workload.close_descriptors).result(DEADLINE)

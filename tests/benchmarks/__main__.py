@@ -1,4 +1,6 @@
-"""``python -m tests.benchmarks``: our executor beside its peers, in one session, in turn.
+"""``python -m tests.benchmarks``.
+
+Our executor beside its remote interpreters, in one session, in turn.
 
 Medians and ratios.
 

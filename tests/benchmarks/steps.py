@@ -236,23 +236,23 @@ def _os_write(have: Any) -> Timed:
     return in_batches(lambda: os.write(pipe.write, frame), 200, pipe.drain)
 
 
-@step(_HOST, "sleep on the bell and wake up: it has rung")
-def _bell(have: Any) -> Timed:
-    bell = importlib.import_module("wetlands_executor.bells").Bell()
+@step(_HOST, "sleep on the wakeup and wake up: it has rung")
+def _wakeup(have: Any) -> Timed:
+    wakeup = importlib.import_module("wetlands_executor.wakeups").Wakeup()
     one = (1).to_bytes(8, sys.byteorder)
 
     def once() -> None:
-        os.write(bell.fd, one)
-        os.read(bell.fd, 8)
+        os.write(wakeup.fd, one)
+        os.read(wakeup.fd, 8)
 
-    both, ring = alone(once), in_batches(lambda: os.write(bell.fd, one), 200, lambda: None)
+    both, ring = alone(once), in_batches(lambda: os.write(wakeup.fd, one), 200, lambda: None)
     return lambda count: both(count) - ring(count)
 
 
 @step(_HOST, "look whether anything was printed")
 def _outputs(have: Any) -> Timed:
-    lane = next(iter(have.pool.processes.values())).return_lane
-    return alone(lambda: lane._outputs.poll(0))
+    direct_receive = next(iter(have.pool.processes.values())).direct_receive
+    return alone(lambda: direct_receive._outputs.poll(0))
 
 
 @step(_HOST, "settle the Task quietly, and count it")
@@ -283,9 +283,9 @@ def _unpack(have: Any) -> Timed:
     return alone(lambda: unpack(frame))
 
 
-@step(_WORKER, "say on the board what runs since when")
-def _board(have: Any) -> Timed:
-    words, started, taken = have.runner.board.words, have.wire.STARTED_NS, have.wire.TAKEN
+@step(_WORKER, "say on the page what runs since when")
+def _page(have: Any) -> Timed:
+    words, started, taken = have.runner.page.words, have.wire.STARTED_NS, have.wire.TAKEN
 
     def say() -> None:
         words[started] = time.monotonic_ns()
@@ -329,17 +329,17 @@ def _printed(have: Any) -> Timed:
     return lambda count: have.executor.submit(_time_finish_task, count).result() * 1000
 
 
-@step(_WORKER, "put the answer onto the board and ring")
+@step(_WORKER, "put the answer onto the page and notify")
 def _answer(have: Any) -> Timed:
-    words, wire = have.runner.board.words, have.wire
-    bell = importlib.import_module("wetlands_executor.bells").Bell()
+    words, wire = have.runner.page.words, have.wire
+    wakeup = importlib.import_module("wetlands_executor.wakeups").Wakeup()
     one = (1).to_bytes(8, sys.byteorder)
 
     def once() -> None:
         if words[wire.AWAITED] != 1:
             words[wire.ANSWER] = wire.NONE | 10 << 32
             words[wire.ANSWERED] = 1
-            os.write(bell.fd, one)
+            os.write(wakeup.fd, one)
 
     return alone(once)
 
@@ -358,10 +358,10 @@ def _dumps(have: Any) -> Timed:
 
 @step(_IO, "go to sleep and wake up: one readable pipe")
 def _wait(have: Any) -> Timed:
-    port, pipe = have.ports.new_port(), _Pipe()
+    poller, pipe = have.polling.new_poller(), _Pipe()
     os.write(pipe.write, b"x")
-    port.add_reader(pipe.read, have.ports.RESULTS, lambda: None)
-    return alone(lambda: port.wait(None, ()))
+    poller.add_reader(pipe.read, have.polling.RESULTS, lambda: None)
+    return alone(lambda: poller.wait(None, ()))
 
 
 @step(_IO, "tell submitting threads which workers are idle")
@@ -442,7 +442,7 @@ def _time_finish_task(count: int) -> float:
 
 def _surroundings(executor: Any, ping_pong: float) -> Any:
     """Return the real modules, an open pool, a worker's runner on pipes of our own, and makers of the small things."""
-    names = ("pool.ports", "serialize.calls", "serialize.settings")
+    names = ("pool.polling", "serialize.calls", "serialize.settings")
     modules = {
         name.partition(".")[2]: importlib.import_module(f"wetlands_executor.{name}")
         for name in names
@@ -465,9 +465,9 @@ def _surroundings(executor: Any, ping_pong: float) -> Any:
 
     def process() -> tuple[_Pipe, Any]:
         pipe = _Pipe()
-        port = have.ports.new_port()
+        poller = have.polling.new_poller()
         return pipe, worker_process(
-            1, 0, SimpleNamespace(pid=os.getpid(), inbox=-1, results=-1, board=None), port, 7
+            1, 0, SimpleNamespace(pid=os.getpid(), inbox=-1, results=-1, page=None), poller, 7
         )
 
     have.process = process
@@ -497,7 +497,12 @@ def _steps(have: Any, count: int) -> list[tuple[str, str, float | None, str]]:
 #: (module, name in it, what is said of the moment before, and of the one after)
 _MOMENTS = (
     ("wetlands_executor.pool.pool", "Pool.submit", "Task made, call encoded", None),
-    ("wetlands_executor.futures.waiting", "sleep", "result() waits on the return lane", None),
+    (
+        "wetlands_executor.futures.waiting",
+        "sleep",
+        "result() waits on the return direct_receive",
+        None,
+    ),
     ("wetlands_executor.pool.direct", "settle_quietly", "answer read", "Task settled"),
     (
         "wetlands_executor.pool.result_stream",
@@ -535,7 +540,7 @@ def _timeline(executor: Any, count: int) -> list[tuple[str, float]]:
             seen["function runs"] = ran
             with contextlib.suppress(AttributeError, IndexError, StopIteration):
                 process = next(iter(executor._pool.processes.values()))
-                seen["worker has read the frame"] = process.process.board.words[_started_word()]
+                seen["worker has read the frame"] = process.process.page.words[_started_word()]
             for label, at in seen.items():
                 moments.setdefault(label, []).append((at - start) / 1000)
     finally:

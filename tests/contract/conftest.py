@@ -1,8 +1,8 @@
 """The stamps: each contract test runs once per kind of executor.
 
-``stamp`` makes executors and meetings and cleans both up in the only order that cannot hang: first
-everybody may go on, then the executors are shut down. A test that concerns only some kinds says
-``@pytest.mark.stamps("process", "conda")``; ``"conda-other"`` runs the workers in another
+``stamp`` makes executors and rendezvous and cleans both up in the only order that cannot hang:
+first everybody may go on, then the executors are shut down. A test that concerns only some kinds
+says ``@pytest.mark.stamps("process", "conda")``; ``"conda-other"`` runs the workers in another
 environment (same version of Python, nothing installed).
 """
 
@@ -18,7 +18,7 @@ from multiprocessing.managers import SyncManager
 import pytest
 
 from tests.contract.stamps import ALL_STAMPS, STAMPS, Stamp
-from tests.support.meeting import Meeting
+from tests.support.rendezvous import Rendezvous
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -54,9 +54,9 @@ def single(stamp: Stamp) -> Executor:
 
 
 @pytest.fixture
-def meeting(stamp: Stamp) -> Meeting:
+def rendezvous(stamp: Stamp) -> Rendezvous:
     """The place where tasks report and wait for the test."""
-    return stamp.meeting()
+    return stamp.rendezvous()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support import interpreters, leaks
-from tests.support.meeting import DEADLINE, Meeting
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.support.sharing import CondaEnvExecutor
 
 STAMPS = ("thread", "process", "conda")
@@ -30,7 +30,7 @@ class Stamp:
         self.ours = name.startswith("conda")
         self.remote = name != "thread"
         self._executors: list[Executor] = []
-        self._meetings: list[Meeting] = []
+        self._rendezvous: list[Rendezvous] = []
         self.type: Any = (
             CondaEnvExecutor
             if self.ours
@@ -64,16 +64,16 @@ class Stamp:
         """Keep no reference to this executor any more."""
         self._executors = [other for other in self._executors if other is not executor]
 
-    def meeting(self) -> Meeting:
-        """Return a new meeting that ends with the test."""
-        meeting = Meeting()
-        self._meetings.append(meeting)
-        return meeting
+    def rendezvous(self) -> Rendezvous:
+        """Return a new rendezvous that ends with the test."""
+        rendezvous = Rendezvous()
+        self._rendezvous.append(rendezvous)
+        return rendezvous
 
     def close(self) -> None:
         """Let everybody go on, then shut everything down."""
-        for meeting in self._meetings:
-            meeting.open()
+        for rendezvous in self._rendezvous:
+            rendezvous.open()
         for executor in self._executors:
             executor.shutdown(wait=True, cancel_futures=True)
 

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 import pytest
 
 from tests.contract import workload
-from tests.support.meeting import DEADLINE, Meeting
+from tests.support.rendezvous import DEADLINE, Rendezvous
 
 
 def test_run_in_executor_gives_the_result(executor: Executor) -> None:
@@ -50,15 +50,15 @@ def test_gather_with_errors_returned(executor: Executor) -> None:
     assert rest == [(1, 0), (0, 1)]
 
 
-def test_the_loop_goes_on_while_a_task_runs(executor: Executor, meeting: Meeting) -> None:
+def test_the_loop_goes_on_while_a_task_runs(executor: Executor, rendezvous: Rendezvous) -> None:
     async def main() -> list[object]:
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(executor, workload.attend, meeting.address, "result")
-        guest = await asyncio.to_thread(meeting.next)
+        call = loop.run_in_executor(executor, workload.attend, rendezvous.address, "result")
+        arrival = await asyncio.to_thread(rendezvous.next)
         order: list[object] = []
         loop.call_soon(order.append, "the loop")
         await asyncio.sleep(0)
-        guest.release()
+        arrival.release()
         order.append(await call)
         return order
 
@@ -66,13 +66,15 @@ def test_the_loop_goes_on_while_a_task_runs(executor: Executor, meeting: Meeting
 
 
 def test_cancelling_the_awaiter_of_a_waiting_task_cancels_the_task(
-    single: Executor, meeting: Meeting
+    single: Executor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(single, workload.attend, meeting.address, "running")
-        guest = await asyncio.to_thread(meeting.next)
-        waiting = [single.submit(workload.attend, meeting.address, number) for number in range(4)]
+        running = loop.run_in_executor(single, workload.attend, rendezvous.address, "running")
+        arrival = await asyncio.to_thread(rendezvous.next)
+        waiting = [
+            single.submit(workload.attend, rendezvous.address, number) for number in range(4)
+        ]
         awaiter = asyncio.ensure_future(asyncio.wrap_future(waiting[-1]))
         await asyncio.sleep(0)
         awaiter.cancel()
@@ -80,43 +82,43 @@ def test_cancelling_the_awaiter_of_a_waiting_task_cancels_the_task(
             await awaiter
         await asyncio.sleep(0)  # the cancellation is passed on by a callback of the loop
         assert waiting[-1].cancelled()
-        guest.release()
+        arrival.release()
         assert await running == "running"
 
     asyncio.run(main())
     for _ in range(3):
-        meeting.next().release()
+        rendezvous.next().release()
     single.shutdown()
-    assert meeting.uninvited() == []
+    assert rendezvous.uninvited() == []
 
 
 def test_cancelling_the_awaiter_of_a_running_task_leaves_the_task_alone(
-    executor: Executor, meeting: Meeting
+    executor: Executor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> object:
-        task = executor.submit(workload.attend, meeting.address, "result")
-        guest = await asyncio.to_thread(meeting.next)
+        task = executor.submit(workload.attend, rendezvous.address, "result")
+        arrival = await asyncio.to_thread(rendezvous.next)
         awaiter = asyncio.wrap_future(task)
         awaiter.cancel()
         with pytest.raises(asyncio.CancelledError):
             await awaiter
         assert task.running()
-        guest.release()
+        arrival.release()
         return await asyncio.to_thread(task.result, DEADLINE)
 
     assert asyncio.run(main()) == "result"
 
 
-def test_wait_for_with_a_time_out(executor: Executor, meeting: Meeting) -> None:
+def test_wait_for_with_a_time_out(executor: Executor, rendezvous: Rendezvous) -> None:
     async def main() -> None:
         call = asyncio.get_running_loop().run_in_executor(
-            executor, workload.attend, meeting.address
+            executor, workload.attend, rendezvous.address
         )
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(call, 0.05)
 
     asyncio.run(main())
-    meeting.open()
+    rendezvous.open()
     assert executor.submit(workload.identity, 1).result() == 1
 
 
@@ -155,17 +157,17 @@ def test_loops_of_several_threads_share_an_executor(executor: Executor) -> None:
 
 
 def test_a_callback_that_blocks_does_not_delay_an_await(
-    executor: Executor, meeting: Meeting
+    executor: Executor, rendezvous: Rendezvous
 ) -> None:
     """The bridge to asyncio runs before or beside a user's callback, not behind it."""
     blocked, release = threading.Event(), threading.Event()
 
     async def main() -> object:
-        task = executor.submit(workload.attend, meeting.address, "result")
-        await asyncio.to_thread(meeting.next)
+        task = executor.submit(workload.attend, rendezvous.address, "result")
+        await asyncio.to_thread(rendezvous.next)
         future = asyncio.wrap_future(task)
         task.add_done_callback(lambda _: (blocked.set(), release.wait(DEADLINE)))
-        meeting.open()
+        rendezvous.open()
         return await asyncio.wait_for(future, DEADLINE)
 
     try:

@@ -11,8 +11,8 @@ import pytest
 
 from tests.contract import workload
 from tests.contract.stamps import Stamp
-from tests.support.meeting import DEADLINE
 from tests.support.names import steady
+from tests.support.rendezvous import DEADLINE
 
 MEGABYTE = 1 << 20
 

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback  # ty
 import pytest
 
 from tests.contract import workload
-from tests.support.meeting import DEADLINE
+from tests.support.rendezvous import DEADLINE
 from wetlands_executor import ExecutionException
 
 PICKLING_ERRORS = (TypeError, AttributeError, pickle.PicklingError)

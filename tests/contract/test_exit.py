@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.stamps import Stamp
-from tests.support.meeting import DEADLINE, Meeting
+from tests.support.rendezvous import DEADLINE, Rendezvous
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,45 +103,47 @@ def test_work_that_waits_is_done_at_exit(run, tmp_path: Path) -> None:
     assert sorted(map(int, journal.read_text().split())) == list(range(20))
 
 
-def test_a_task_that_runs_at_exit_is_waited_for(run, meeting: Meeting, tmp_path: Path) -> None:
+def test_a_task_that_runs_at_exit_is_waited_for(
+    run, rendezvous: Rendezvous, tmp_path: Path
+) -> None:
     journal = tmp_path / "journal"
     program = run(
         "executor = make(1)\nexecutor.submit(workload.attend, sys.argv[1])\n"
         "executor.submit(workload.append, sys.argv[2], 'done')\nprint('main is over', flush=True)",
-        meeting.address, journal,
+        rendezvous.address, journal,
     )  # fmt: skip
     assert program.line() == "main is over"
-    guest = meeting.next()
+    arrival = rendezvous.next()
     assert not journal.exists()
-    guest.release()
+    arrival.release()
     assert program.end() == (0, "", "")
     assert journal.read_text() == "done\n"
 
 
-def test_what_a_task_prints_at_exit_arrives(run, meeting: Meeting) -> None:
+def test_what_a_task_prints_at_exit_arrives(run, rendezvous: Rendezvous) -> None:
     program = run(
         "executor = make(1)\nexecutor.submit(workload.attend, "
         "sys.argv[1])\nexecutor.submit(print, 'from a task', flush=True)\n"
-        "print('main is over', flush=True)", meeting.address,
+        "print('main is over', flush=True)", rendezvous.address,
     )  # fmt: skip
     assert program.line() == "main is over"
-    meeting.next().release()
+    rendezvous.next().release()
     assert program.end() == (0, "from a task\n", "")
 
 
-def test_callbacks_run_at_exit(run, meeting: Meeting) -> None:
+def test_callbacks_run_at_exit(run, rendezvous: Rendezvous) -> None:
     program = run(
         "executor = make(1)\nfuture = executor.submit(workload.attend, sys.argv[1], 'result')\n"
         "future.add_done_callback(lambda done: print('callback got', done.result(), "
         "flush=True))\nprint('main is over', flush=True)",
-        meeting.address,
+        rendezvous.address,
     )  # fmt: skip
     assert program.line() == "main is over"
-    meeting.next().release()
+    rendezvous.next().release()
     assert program.end() == (0, "callback got result\n", "")
 
 
-def test_a_callback_that_submits_at_exit_is_served_or_refused(run, meeting: Meeting) -> None:
+def test_a_callback_that_submits_at_exit_is_served_or_refused(run, rendezvous: Rendezvous) -> None:
     program = run(
         """
 executor = make(1)
@@ -153,23 +155,23 @@ def again(done):
 executor.submit(workload.attend, sys.argv[1]).add_done_callback(again)
 print("main is over", flush=True)
 """,
-        meeting.address,
+        rendezvous.address,
     )
     assert program.line() == "main is over"
-    meeting.next().release()
+    rendezvous.next().release()
     code, out, err = program.end()
     assert (code, err) == (0, "")
     assert re.fullmatch(f"served\n|refused: {REFUSED}", out)
 
 
-def test_a_callback_that_raises_at_exit_is_logged(run, meeting: Meeting) -> None:
+def test_a_callback_that_raises_at_exit_is_logged(run, rendezvous: Rendezvous) -> None:
     program = run(
         "executor = make(1)\nfuture = executor.submit(workload.attend, sys.argv[1])\n"
         "future.add_done_callback(lambda done: 1 // 0)\nprint('main is over', flush=True)",
-        meeting.address,
+        rendezvous.address,
     )  # fmt: skip
     assert program.line() == "main is over"
-    meeting.next().release()
+    rendezvous.next().release()
     code, out, err = program.end()
     assert (code, out) == (0, "")
     assert "exception calling callback" in err
@@ -204,16 +206,16 @@ def test_shutdown_from_an_atexit_function(run) -> None:
 
 
 @pytest.mark.stamps("thread", "conda")
-def test_exit_after_shutdown_without_waiting(run, meeting: Meeting) -> None:
+def test_exit_after_shutdown_without_waiting(run, rendezvous: Rendezvous) -> None:
     """Not for the standard library's pool of processes, which hangs here (its issue 83386)."""
     program = run(
         "executor = make(1)\nexecutor.submit(workload.attend, "
         "sys.argv[1])\nexecutor.submit(print, 'from a task', flush=True)\n"
         "executor.shutdown(wait=False)\nprint('main is over', flush=True)",
-        meeting.address,
+        rendezvous.address,
     )  # fmt: skip
     assert program.line() == "main is over"
-    meeting.next().release()
+    rendezvous.next().release()
     assert program.end() == (0, "from a task\n", "")
 
 
@@ -244,16 +246,16 @@ def test_a_failed_task_that_nobody_looked_at_is_silent_at_exit(run) -> None:
     assert run("executor = make(1)\nexecutor.submit(divmod, 1, 0)").end() == (0, "", "")
 
 
-def test_a_daemon_thread_that_waits_at_exit_does_not_hold_it(run, meeting: Meeting) -> None:
+def test_a_daemon_thread_that_waits_at_exit_does_not_hold_it(run, rendezvous: Rendezvous) -> None:
     program = run(
         "import threading\nexecutor = make(1)\nfuture = executor.submit(workload.attend, "
         "sys.argv[1])\n"
         "threading.Thread(target=future.result, daemon=True).start()\nprint('main is over', "
         "flush=True)",
-        meeting.address,
+        rendezvous.address,
     )  # fmt: skip
     assert program.line() == "main is over"
-    meeting.next().release()
+    rendezvous.next().release()
     assert program.end() == (0, "", "")
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.contract import workload
 from tests.contract.stamps import Stamp
-from tests.support.meeting import DEADLINE, Meeting, elapsed
+from tests.support.rendezvous import DEADLINE, Rendezvous, elapsed
 
 #: Items that the standard library's pool has handed over already when the first one has run: those
 #: cannot be cancelled any more.
@@ -26,14 +26,14 @@ AT_THE_HEAD = 3
 BUFFERED = ("thread", "process", "conda") if sys.version_info >= (3, 14) else ("conda",)
 
 
-def labels_until_the_last(single: Executor, meeting: Meeting) -> list[str]:
+def labels_until_the_last(single: Executor, rendezvous: Rendezvous) -> list[str]:
     """Let everything run that still does, one after another; return the labels of what has run."""
-    single.submit(workload.attend, meeting.address, "the last")
+    single.submit(workload.attend, rendezvous.address, "the last")
     labels = []
-    while (guest := meeting.next()).label != "the last":
-        labels.append(guest.label)
-        guest.release()
-    guest.release()
+    while (arrival := rendezvous.next()).label != "the last":
+        labels.append(arrival.label)
+        arrival.release()
+    arrival.release()
     return labels
 
 
@@ -42,12 +42,12 @@ def test_results_come_in_the_order_of_the_input(executor: Executor) -> None:
 
 
 def test_results_come_in_order_although_the_tasks_finish_in_another(
-    executor: Executor, meeting: Meeting
+    executor: Executor, rendezvous: Rendezvous
 ) -> None:
-    results = executor.map(workload.attend, [meeting.address] * 2, ["first", "second"])
-    guests = meeting.expect("first", "second")
-    guests["second"].release()
-    threading.Timer(0.05, guests["first"].release).start()
+    results = executor.map(workload.attend, [rendezvous.address] * 2, ["first", "second"])
+    arrivals = rendezvous.expect("first", "second")
+    arrivals["second"].release()
+    threading.Timer(0.05, arrivals["first"].release).start()
     assert list(results) == ["first", "second"]
 
 
@@ -61,13 +61,15 @@ def test_no_iterables_and_empty_ones_give_nothing(executor: Executor) -> None:
     assert list(executor.map(workload.multiply, [])) == []
 
 
-def test_tasks_start_before_anybody_asks_for_results(executor: Executor, meeting: Meeting) -> None:
-    results = executor.map(workload.attend, [meeting.address], ["asked by nobody"])
-    meeting.next().release()
+def test_tasks_start_before_anybody_asks_for_results(
+    executor: Executor, rendezvous: Rendezvous
+) -> None:
+    results = executor.map(workload.attend, [rendezvous.address], ["asked by nobody"])
+    rendezvous.next().release()
     assert list(results) == ["asked by nobody"]
 
 
-def test_the_input_is_read_at_once(executor: Executor, meeting: Meeting) -> None:
+def test_the_input_is_read_at_once(executor: Executor, rendezvous: Rendezvous) -> None:
     read = []
 
     def source() -> Iterator[int]:
@@ -75,9 +77,9 @@ def test_the_input_is_read_at_once(executor: Executor, meeting: Meeting) -> None
             read.append(number)
             yield number
 
-    results = executor.map(workload.attend, itertools.repeat(meeting.address), source())
+    results = executor.map(workload.attend, itertools.repeat(rendezvous.address), source())
     assert read == list(range(100))
-    meeting.open()
+    rendezvous.open()
     assert list(results) == read
 
 
@@ -106,42 +108,44 @@ def test_an_error_comes_at_its_place(executor: Executor) -> None:
         next(results)
 
 
-def test_the_first_error_cancels_the_rest(single: Executor, meeting: Meeting) -> None:
-    second = itertools.chain([meeting.address], itertools.repeat(meeting.address, 30))
+def test_the_first_error_cancels_the_rest(single: Executor, rendezvous: Rendezvous) -> None:
+    second = itertools.chain([rendezvous.address], itertools.repeat(rendezvous.address, 30))
     results = single.map(workload.attend_and_raise, second, range(31))
-    meeting.next().release()
+    rendezvous.next().release()
     with pytest.raises(ValueError, match="0"):
         next(results)
-    assert len(labels_until_the_last(single, meeting)) <= AT_THE_HEAD
+    assert len(labels_until_the_last(single, rendezvous)) <= AT_THE_HEAD
 
 
-def test_closing_the_iterator_cancels_the_rest(single: Executor, meeting: Meeting) -> None:
-    results = single.map(workload.attend, itertools.repeat(meeting.address), range(30))
-    meeting.next().release()
+def test_closing_the_iterator_cancels_the_rest(single: Executor, rendezvous: Rendezvous) -> None:
+    results = single.map(workload.attend, itertools.repeat(rendezvous.address), range(30))
+    rendezvous.next().release()
     assert next(results) == 0
     results.close()  # type: ignore[attr-defined]
-    assert len(labels_until_the_last(single, meeting)) <= AT_THE_HEAD
+    assert len(labels_until_the_last(single, rendezvous)) <= AT_THE_HEAD
     with pytest.raises(StopIteration):
         next(results)
 
 
 def test_dropping_the_iterator_half_way_cancels_the_rest(
-    single: Executor, meeting: Meeting
+    single: Executor, rendezvous: Rendezvous
 ) -> None:
-    results = single.map(workload.attend, itertools.repeat(meeting.address), range(30))
-    meeting.next().release()
+    results = single.map(workload.attend, itertools.repeat(rendezvous.address), range(30))
+    rendezvous.next().release()
     next(results)
     del results
     gc.collect()
-    assert len(labels_until_the_last(single, meeting)) <= AT_THE_HEAD
+    assert len(labels_until_the_last(single, rendezvous)) <= AT_THE_HEAD
 
 
 # -------------------------------------------------------------------------------------------------------------- time-outs
 
 
-def test_the_time_out_is_raised_by_the_iterator(executor: Executor, meeting: Meeting) -> None:
-    results = executor.map(workload.attend, [meeting.address] * 2, ["quick", "slow"], timeout=1.5)
-    meeting.expect("quick", "slow")["quick"].release()
+def test_the_time_out_is_raised_by_the_iterator(executor: Executor, rendezvous: Rendezvous) -> None:
+    results = executor.map(
+        workload.attend, [rendezvous.address] * 2, ["quick", "slow"], timeout=1.5
+    )
+    rendezvous.expect("quick", "slow")["quick"].release()
     assert next(results) == "quick"
     began = time.monotonic()
     with pytest.raises(futures.TimeoutError):
@@ -149,14 +153,14 @@ def test_the_time_out_is_raised_by_the_iterator(executor: Executor, meeting: Mee
     assert elapsed(began) < 6
 
 
-def test_a_time_out_of_nothing(executor: Executor, meeting: Meeting) -> None:
-    results = executor.map(workload.attend, [meeting.address], timeout=0)
+def test_a_time_out_of_nothing(executor: Executor, rendezvous: Rendezvous) -> None:
+    results = executor.map(workload.attend, [rendezvous.address], timeout=0)
     with pytest.raises(futures.TimeoutError):
         next(results)
 
 
-def test_the_time_runs_from_the_call_of_map(executor: Executor, meeting: Meeting) -> None:
-    results = executor.map(workload.attend, [meeting.address], timeout=0.4)
+def test_the_time_runs_from_the_call_of_map(executor: Executor, rendezvous: Rendezvous) -> None:
+    results = executor.map(workload.attend, [rendezvous.address], timeout=0.4)
     # the subject of this test is time: it passes while nobody asks for results
     threading.Event().wait(0.5)
     began = time.monotonic()
@@ -176,15 +180,15 @@ def test_results_that_are_there_in_time_are_yielded_after_it(executor: Executor)
     assert list(results) == [0, 1, 2]
 
 
-def test_a_time_out_cancels_the_rest(single: Executor, meeting: Meeting) -> None:
+def test_a_time_out_cancels_the_rest(single: Executor, rendezvous: Rendezvous) -> None:
     results = single.map(
-        workload.attend, itertools.repeat(meeting.address, 20), range(20), timeout=0.2
+        workload.attend, itertools.repeat(rendezvous.address, 20), range(20), timeout=0.2
     )
-    guest = meeting.next()
+    arrival = rendezvous.next()
     with pytest.raises(futures.TimeoutError):
         next(results)
-    guest.release()
-    assert len(labels_until_the_last(single, meeting)) <= AT_THE_HEAD
+    arrival.release()
+    assert len(labels_until_the_last(single, rendezvous)) <= AT_THE_HEAD
 
 
 # ----------------------------------------------------------------------------------------------------------------- chunks
@@ -296,15 +300,17 @@ def test_an_error_comes_at_its_place_behind_a_buffer(executor: Executor) -> None
 
 
 @pytest.mark.stamps(*BUFFERED)
-def test_a_buffer_keeps_the_order_of_a_slow_head(executor: Executor, meeting: Meeting) -> None:
+def test_a_buffer_keeps_the_order_of_a_slow_head(
+    executor: Executor, rendezvous: Rendezvous
+) -> None:
     results = executor.map(
-        workload.attend, itertools.repeat(meeting.address), range(4), buffersize=2
+        workload.attend, itertools.repeat(rendezvous.address), range(4), buffersize=2
     )
-    guests = meeting.expect(0, 1)
-    guests["1"].release()
-    guests["0"].release()
+    arrivals = rendezvous.expect(0, 1)
+    arrivals["1"].release()
+    arrivals["0"].release()
     assert [next(results), next(results)] == [0, 1]
-    meeting.open()
+    rendezvous.open()
     assert list(results) == [2, 3]
 
 
@@ -312,20 +318,22 @@ def test_a_buffer_keeps_the_order_of_a_slow_head(executor: Executor, meeting: Me
 
 
 @pytest.mark.stamps("conda")
-def test_unordered_results_come_as_they_are_ready(executor: Executor, meeting: Meeting) -> None:
+def test_unordered_results_come_as_they_are_ready(
+    executor: Executor, rendezvous: Rendezvous
+) -> None:
     results = executor.map(
-        workload.attend, [meeting.address] * 2, ["first", "second"], ordered=False
+        workload.attend, [rendezvous.address] * 2, ["first", "second"], ordered=False
     )  # type: ignore[call-arg]
-    guests = meeting.expect("first", "second")
-    guests["second"].release()
+    arrivals = rendezvous.expect("first", "second")
+    arrivals["second"].release()
     assert next(results) == "second"
-    guests["first"].release()
+    arrivals["first"].release()
     assert list(results) == ["first"]
 
 
 @pytest.mark.stamps("conda")
-def test_unordered_results_time_out_too(executor: Executor, meeting: Meeting) -> None:
-    results = executor.map(workload.attend, [meeting.address], timeout=0.05, ordered=False)  # type: ignore[call-arg]
+def test_unordered_results_time_out_too(executor: Executor, rendezvous: Rendezvous) -> None:
+    results = executor.map(workload.attend, [rendezvous.address], timeout=0.05, ordered=False)  # type: ignore[call-arg]
     with pytest.raises(futures.TimeoutError):
         next(results)
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract import workload
 from tests.contract.stamps import Stamp
-from tests.support.meeting import DEADLINE
+from tests.support.rendezvous import DEADLINE
 
 OURS_AND_THREADS = pytest.mark.stamps("thread", "conda", "conda-other")
 OURS = pytest.mark.stamps("conda", "conda-other")

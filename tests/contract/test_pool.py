@@ -19,7 +19,7 @@ import pytest
 
 from tests.contract import workload
 from tests.contract.stamps import Stamp, assert_processes_end
-from tests.support.meeting import DEADLINE, Meeting
+from tests.support.rendezvous import DEADLINE, Rendezvous
 
 #: The kinds of executor that have ``max_tasks_per_child``.
 REPLACING = ("process", "conda") if sys.version_info >= (3, 11) else ("conda",)
@@ -49,16 +49,16 @@ def test_the_public_property_says_the_same(stamp: Stamp) -> None:
     assert stamp.make(3).max_workers == 3  # type: ignore[attr-defined]
 
 
-def test_no_more_workers_than_asked_for(stamp: Stamp, meeting: Meeting) -> None:
+def test_no_more_workers_than_asked_for(stamp: Stamp, rendezvous: Rendezvous) -> None:
     executor = stamp.make(3)
     for number in range(10):
-        executor.submit(workload.attend, meeting.address, number)
-    guests = [meeting.next() for _ in range(3)]
+        executor.submit(workload.attend, rendezvous.address, number)
+    arrivals = [rendezvous.next() for _ in range(3)]
     if stamp.remote:
-        assert len({guest.pid for guest in guests}) == 3
-        assert os.getpid() not in {guest.pid for guest in guests}
+        assert len({arrival.pid for arrival in arrivals}) == 3
+        assert os.getpid() not in {arrival.pid for arrival in arrivals}
     with pytest.raises(AssertionError, match="no task has reported"):
-        meeting.next(timeout=0.1)
+        rendezvous.next(timeout=0.1)
 
 
 @pytest.mark.stamps("process", "conda")
@@ -140,13 +140,13 @@ def test_max_tasks_per_child_has_to_be_a_positive_integer(
 
 @pytest.mark.stamps("thread", "process", "conda", "conda-other")
 def test_the_initializer_runs_once_in_every_worker_before_its_first_task(
-    stamp: Stamp, meeting: Meeting, tmp_path
+    stamp: Stamp, rendezvous: Rendezvous, tmp_path
 ) -> None:
     journal = tmp_path / "journal"
     executor = stamp.make(2, initializer=workload.remember, initargs=("prepared", str(journal)))
-    tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(2)]
-    pids = {str(guest.pid) for guest in meeting.expect(0, 1).values()}
-    meeting.open()
+    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(2)]
+    pids = {str(arrival.pid) for arrival in rendezvous.expect(0, 1).values()}
+    rendezvous.open()
     assert [task.result() for task in tasks] == [0, 1]
     assert list(executor.map(workload.remembered, range(20))) == ["prepared"] * 20
     executor.shutdown()
@@ -260,14 +260,14 @@ def test_a_worker_that_dies_is_a_broken_process_pool(executor: Executor) -> None
 
 @pytest.mark.stamps("conda", "conda-other")
 def test_a_worker_that_dies_costs_only_the_task_that_it_ran(
-    single: Executor, meeting: Meeting
+    single: Executor, rendezvous: Rendezvous
 ) -> None:
     """Where the standard library's pool is broken for ever."""
-    before = single.submit(workload.attend, meeting.address, "before")
-    meeting.next()
+    before = single.submit(workload.attend, rendezvous.address, "before")
+    rendezvous.next()
     culprit = single.submit(workload.die)
     after = [single.submit(workload.multiply, number, 2) for number in range(50)]
-    meeting.open()
+    rendezvous.open()
     assert before.result(DEADLINE) == "before"
     with pytest.raises(BrokenProcessPool):
         culprit.result(DEADLINE)

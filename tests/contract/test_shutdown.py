@@ -14,7 +14,7 @@ import pytest
 
 from tests.contract import workload
 from tests.contract.stamps import Stamp, assert_processes_end
-from tests.support.meeting import DEADLINE, Meeting
+from tests.support.rendezvous import DEADLINE, Rendezvous
 
 #: The kinds of executor that have Python 3.14's ``terminate_workers`` and ``kill_workers``.
 ENDING = ("process", "conda") if sys.version_info >= (3, 14) else ("conda",)
@@ -43,49 +43,51 @@ def test_shutdown_can_be_called_again(executor: Executor) -> None:
     assert future.result(timeout=0) == 1
 
 
-def test_shutdown_waits_for_what_runs_and_what_waits(single: Executor, meeting: Meeting) -> None:
-    tasks = [single.submit(workload.attend, meeting.address, number) for number in range(5)]
-    guest = meeting.next()
+def test_shutdown_waits_for_what_runs_and_what_waits(
+    single: Executor, rendezvous: Rendezvous
+) -> None:
+    tasks = [single.submit(workload.attend, rendezvous.address, number) for number in range(5)]
+    arrival = rendezvous.next()
     finished = threading.Event()
     thread = threading.Thread(target=lambda: (single.shutdown(wait=True), finished.set()))
     thread.start()
     assert not finished.wait(0.1)
-    guest.release()
+    arrival.release()
     for _ in range(4):
         assert not finished.is_set()
-        meeting.next().release()
+        rendezvous.next().release()
     thread.join(DEADLINE)
     assert finished.is_set()
     assert [task.result(timeout=0) for task in tasks] == list(range(5))
 
 
 def test_shutdown_without_waiting_returns_and_the_work_is_done(
-    executor: Executor, meeting: Meeting
+    executor: Executor, rendezvous: Rendezvous
 ) -> None:
-    tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(4)]
-    meeting.next()
+    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(4)]
+    rendezvous.next()
     executor.shutdown(wait=False)
     assert not any(task.done() for task in tasks)
     with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
         executor.submit(int)
-    meeting.open()
+    rendezvous.open()
     assert [task.result(DEADLINE) for task in tasks] == [0, 1, 2, 3]
 
 
 @pytest.mark.stamps("thread", "conda")
 def test_shutdown_with_waiting_after_one_without_waits(
-    executor: Executor, meeting: Meeting
+    executor: Executor, rendezvous: Rendezvous
 ) -> None:
     """Not for the standard library's pool of processes: it has forgotten what to wait for."""
-    task = executor.submit(workload.attend, meeting.address, 1)
-    guest = meeting.next()
+    task = executor.submit(workload.attend, rendezvous.address, 1)
+    arrival = rendezvous.next()
     executor.shutdown(wait=False)
-    threading.Timer(0.05, guest.release).start()
+    threading.Timer(0.05, arrival.release).start()
     executor.shutdown(wait=True)
     assert task.result(timeout=0) == 1
 
 
-def shut_down_cancelling(executor: Executor, tasks: list[Future], meeting: Meeting) -> None:
+def shut_down_cancelling(executor: Executor, tasks: list[Future], rendezvous: Rendezvous) -> None:
     """Shut down with ``cancel_futures``, in a thread, and let the running task go on only after the last one has been cancelled."""
     cancelled = threading.Event()
     tasks[-1].add_done_callback(lambda _: cancelled.set())
@@ -94,17 +96,17 @@ def shut_down_cancelling(executor: Executor, tasks: list[Future], meeting: Meeti
     )
     thread.start()
     assert cancelled.wait(DEADLINE)
-    meeting.open()
+    rendezvous.open()
     thread.join(DEADLINE)
     assert not thread.is_alive()
 
 
 def test_cancel_futures_cancels_what_waits_and_lets_finish_what_runs(
-    single: Executor, meeting: Meeting
+    single: Executor, rendezvous: Rendezvous
 ) -> None:
-    tasks = [single.submit(workload.attend, meeting.address, number) for number in range(30)]
-    meeting.next()
-    shut_down_cancelling(single, tasks, meeting)
+    tasks = [single.submit(workload.attend, rendezvous.address, number) for number in range(30)]
+    rendezvous.next()
+    shut_down_cancelling(single, tasks, rendezvous)
     assert all(task.done() for task in tasks)
     ran = [number for number, task in enumerate(tasks) if not task.cancelled()]
     assert ran == list(range(len(ran))), "cancelled ones are the last"
@@ -115,42 +117,44 @@ def test_cancel_futures_cancels_what_waits_and_lets_finish_what_runs(
 
 
 def test_cancel_futures_calls_the_callbacks_of_what_it_cancels(
-    single: Executor, meeting: Meeting
+    single: Executor, rendezvous: Rendezvous
 ) -> None:
-    tasks = [single.submit(workload.attend, meeting.address, number) for number in range(10)]
-    meeting.next()
+    tasks = [single.submit(workload.attend, rendezvous.address, number) for number in range(10)]
+    rendezvous.next()
     calls: list[Future] = []
     for task in tasks:
         task.add_done_callback(calls.append)
-    shut_down_cancelling(single, tasks, meeting)
+    shut_down_cancelling(single, tasks, rendezvous)
     assert sorted(map(id, calls)) == sorted(map(id, tasks))
 
 
 @pytest.mark.stamps("conda")
 def test_cancel_futures_cancels_everything_that_no_worker_has_taken(
-    single: Executor, meeting: Meeting
+    single: Executor, rendezvous: Rendezvous
 ) -> None:
-    tasks = [single.submit(workload.attend, meeting.address, number) for number in range(30)]
-    meeting.next()
+    tasks = [single.submit(workload.attend, rendezvous.address, number) for number in range(30)]
+    rendezvous.next()
     single.shutdown(wait=False, cancel_futures=True)
     assert futures.wait(tasks[1:], DEADLINE).not_done == set(), "while the first one still runs"
     assert [task.cancelled() for task in tasks] == [False] + [True] * 29
-    meeting.open()
+    rendezvous.open()
     assert tasks[0].result(DEADLINE) == 0
 
 
 @pytest.mark.stamps("thread", "conda")
-def test_several_threads_shut_down_at_the_same_time(executor: Executor, meeting: Meeting) -> None:
+def test_several_threads_shut_down_at_the_same_time(
+    executor: Executor, rendezvous: Rendezvous
+) -> None:
     """Not for the standard library's pool of processes.
 
     A thread that comes second may find that its attributes have gone.
     """
-    task = executor.submit(workload.attend, meeting.address, 1)
-    meeting.next()
+    task = executor.submit(workload.attend, rendezvous.address, 1)
+    rendezvous.next()
     threads = [threading.Thread(target=executor.shutdown) for _ in range(4)]
     for thread in threads:
         thread.start()
-    meeting.open()
+    rendezvous.open()
     for thread in threads:
         thread.join(DEADLINE)
     assert not any(thread.is_alive() for thread in threads)
@@ -181,12 +185,12 @@ def test_a_submit_that_races_shutdown_is_refused_or_done(executor: Executor) -> 
     assert [future.result(timeout=0) for future in accepted] == [1] * len(accepted)
 
 
-def test_a_callback_can_shut_down(executor: Executor, meeting: Meeting) -> None:
+def test_a_callback_can_shut_down(executor: Executor, rendezvous: Rendezvous) -> None:
     finished = threading.Event()
-    task = executor.submit(workload.attend, meeting.address, 1)
-    meeting.next()
+    task = executor.submit(workload.attend, rendezvous.address, 1)
+    rendezvous.next()
     task.add_done_callback(lambda _: (executor.shutdown(wait=False), finished.set()))
-    meeting.open()
+    rendezvous.open()
     assert finished.wait(DEADLINE)
     with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
         executor.submit(int)
@@ -204,12 +208,14 @@ def test_with_gives_the_executor_and_shuts_it_down(stamp: Stamp) -> None:
         executor.submit(int)
 
 
-def test_leaving_with_waits_for_the_work(stamp: Stamp, meeting: Meeting) -> None:
+def test_leaving_with_waits_for_the_work(stamp: Stamp, rendezvous: Rendezvous) -> None:
     with stamp.make(1) as executor:
-        tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(3)]
-        guest = meeting.next()
-        threading.Timer(0.05, guest.release).start()
-        threading.Timer(0.1, meeting.open).start()
+        tasks = [
+            executor.submit(workload.attend, rendezvous.address, number) for number in range(3)
+        ]
+        arrival = rendezvous.next()
+        threading.Timer(0.05, arrival.release).start()
+        threading.Timer(0.1, rendezvous.open).start()
     assert [task.result(timeout=0) for task in tasks] == [0, 1, 2]
 
 
@@ -223,17 +229,19 @@ def test_an_exception_passes_through_with(stamp: Stamp) -> None:
 # ---------------------------------------------------------------------------------------------------------------- dropped
 
 
-def test_a_dropped_executor_finishes_its_work_and_ends(stamp: Stamp, meeting: Meeting) -> None:
+def test_a_dropped_executor_finishes_its_work_and_ends(
+    stamp: Stamp, rendezvous: Rendezvous
+) -> None:
     executor = stamp.make(1)
-    tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(4)]
-    guest = meeting.next()
+    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(4)]
+    arrival = rendezvous.next()
     stamp.forget(executor)
     reference = weakref.ref(executor)
     del executor
     gc.collect()
-    pids = {guest.pid} if stamp.remote else set()
-    guest.release()
-    meeting.open()
+    pids = {arrival.pid} if stamp.remote else set()
+    arrival.release()
+    rendezvous.open()
     assert [task.result(DEADLINE) for task in tasks] == [0, 1, 2, 3]
     del tasks
     gc.collect()
@@ -252,11 +260,11 @@ def test_a_dropped_idle_executor_ends_its_workers(stamp: Stamp) -> None:
 
 
 @pytest.mark.stamps("process", "conda", "conda-other")
-def test_no_worker_is_left_after_shutdown(executor: Executor, meeting: Meeting) -> None:
-    tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(2)]
-    pids = {guest.pid for guest in meeting.expect(0, 1).values()}
+def test_no_worker_is_left_after_shutdown(executor: Executor, rendezvous: Rendezvous) -> None:
+    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(2)]
+    pids = {arrival.pid for arrival in rendezvous.expect(0, 1).values()}
     assert len(pids) == 2
-    meeting.open()
+    rendezvous.open()
     executor.shutdown(wait=True)
     assert all(task.done() for task in tasks)
     assert not any(psutil.pid_exists(pid) for pid in pids), "reaped when shutdown returns"
@@ -268,21 +276,21 @@ def test_no_worker_is_left_after_shutdown(executor: Executor, meeting: Meeting) 
 @pytest.mark.stamps(*ENDING, "conda-other")
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
 def test_workers_can_be_ended_with_what_they_run(
-    single: Executor, meeting: Meeting, method: str
+    single: Executor, rendezvous: Rendezvous, method: str
 ) -> None:
-    running = single.submit(workload.attend, meeting.address, "running")
-    guest = meeting.next()
-    waiting = [single.submit(workload.attend, meeting.address, number) for number in range(10)]
+    running = single.submit(workload.attend, rendezvous.address, "running")
+    arrival = rendezvous.next()
+    waiting = [single.submit(workload.attend, rendezvous.address, number) for number in range(10)]
     getattr(single, method)()
     with pytest.raises(futures.process.BrokenProcessPool):
         running.result(DEADLINE)
     futures.wait(waiting, DEADLINE)
     assert waiting[-1].cancelled()
-    assert_processes_end({guest.pid})
+    assert_processes_end({arrival.pid})
     with pytest.raises(RuntimeError):
         single.submit(int)
     single.shutdown(wait=True)
-    assert meeting.uninvited() == []
+    assert rendezvous.uninvited() == []
 
 
 @pytest.mark.stamps(*ENDING)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.contract import workload
 from tests.contract.stamps import Stamp
-from tests.support.meeting import DEADLINE, Meeting, elapsed
+from tests.support.rendezvous import DEADLINE, Rendezvous, elapsed
 
 # ------------------------------------------------------------------------------------------------------------- signature
 
@@ -106,24 +106,26 @@ def test_tasks_of_one_worker_run_in_the_order_of_submission(single: Executor, tm
     assert journal.read_text().split() == [str(number) for number in range(50)]
 
 
-def test_two_workers_run_two_tasks_at_a_time(executor: Executor, meeting: Meeting) -> None:
-    tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(3)]
-    first, second = meeting.next(), meeting.next()
+def test_two_workers_run_two_tasks_at_a_time(executor: Executor, rendezvous: Rendezvous) -> None:
+    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(3)]
+    first, second = rendezvous.next(), rendezvous.next()
     assert {first.label, second.label} == {"0", "1"}
     assert not any(task.done() for task in tasks)
     first.release()
-    assert meeting.next().label == "2"
-    meeting.open()
+    assert rendezvous.next().label == "2"
+    rendezvous.open()
     assert [task.result() for task in tasks] == [0, 1, 2]
 
 
 # ------------------------------------------------------------------------------------------------- result and exception
 
 
-def test_result_blocks_until_the_task_has_finished(executor: Executor, meeting: Meeting) -> None:
-    future = executor.submit(workload.attend, meeting.address, "x")
-    guest = meeting.next()
-    threading.Timer(0.1, guest.release).start()
+def test_result_blocks_until_the_task_has_finished(
+    executor: Executor, rendezvous: Rendezvous
+) -> None:
+    future = executor.submit(workload.attend, rendezvous.address, "x")
+    arrival = rendezvous.next()
+    threading.Timer(0.1, arrival.release).start()
     assert future.result() == "x"
     assert future.exception() is None
 
@@ -136,17 +138,17 @@ def test_result_can_be_asked_for_again(executor: Executor) -> None:
 @pytest.mark.parametrize("method", ["result", "exception"])
 @pytest.mark.parametrize("timeout", [0, 0.05])
 def test_a_time_out_is_about_the_wait_not_the_task(
-    executor: Executor, meeting: Meeting, method: str, timeout: float
+    executor: Executor, rendezvous: Rendezvous, method: str, timeout: float
 ) -> None:
-    future = executor.submit(workload.attend, meeting.address, 5)
-    guest = meeting.next()
+    future = executor.submit(workload.attend, rendezvous.address, 5)
+    arrival = rendezvous.next()
     began = time.monotonic()
     with pytest.raises(futures.TimeoutError):
         getattr(future, method)(timeout=timeout)
     assert elapsed(began) < timeout + 5
     assert future.running()
     assert not future.done()
-    guest.release()
+    arrival.release()
     assert future.result(timeout=DEADLINE) == 5
 
 
@@ -168,25 +170,25 @@ def test_a_failure_is_raised_by_result_and_returned_by_exception(executor: Execu
     assert not future.cancelled()
 
 
-def test_many_waiters_get_the_result(executor: Executor, meeting: Meeting) -> None:
-    future = executor.submit(workload.attend, meeting.address, "x")
+def test_many_waiters_get_the_result(executor: Executor, rendezvous: Rendezvous) -> None:
+    future = executor.submit(workload.attend, rendezvous.address, "x")
     results: list[object] = []
     threads = [
         threading.Thread(target=lambda: results.append(future.result(DEADLINE))) for _ in range(8)
     ]
     for thread in threads:
         thread.start()
-    meeting.next().release()
+    rendezvous.next().release()
     for thread in threads:
         thread.join()
     assert results == ["x"] * 8
 
 
-def test_states_of_a_task(single: Executor, meeting: Meeting) -> None:
-    future = single.submit(workload.attend, meeting.address, 1)
-    guest = meeting.next()
+def test_states_of_a_task(single: Executor, rendezvous: Rendezvous) -> None:
+    future = single.submit(workload.attend, rendezvous.address, 1)
+    arrival = rendezvous.next()
     assert (future.running(), future.done(), future.cancelled()) == (True, False, False)
-    guest.release()
+    arrival.release()
     future.result()
     assert (future.running(), future.done(), future.cancelled()) == (False, True, False)
 
@@ -195,21 +197,21 @@ def test_states_of_a_task(single: Executor, meeting: Meeting) -> None:
 
 
 def test_callbacks_run_in_the_order_in_which_they_were_added(
-    executor: Executor, meeting: Meeting
+    executor: Executor, rendezvous: Rendezvous
 ) -> None:
-    future = executor.submit(workload.attend, meeting.address, 1)
-    meeting.next()
+    future = executor.submit(workload.attend, rendezvous.address, 1)
+    rendezvous.next()
     calls: list[tuple[int, Future]] = []
     finished = threading.Event()
     for number in range(5):
         future.add_done_callback(lambda done, number=number: calls.append((number, done)))
     future.add_done_callback(lambda _: finished.set())
-    meeting.open()
+    rendezvous.open()
     assert finished.wait(DEADLINE)
     assert calls == [(number, future) for number in range(5)]
 
 
-def test_a_callback_sees_a_finished_future(executor: Executor, meeting: Meeting) -> None:
+def test_a_callback_sees_a_finished_future(executor: Executor, rendezvous: Rendezvous) -> None:
     seen: list[object] = []
     finished = threading.Event()
 
@@ -217,30 +219,30 @@ def test_a_callback_sees_a_finished_future(executor: Executor, meeting: Meeting)
         seen.extend([done.done(), done.running(), done.result(timeout=0)])
         finished.set()
 
-    future = executor.submit(workload.attend, meeting.address, "x")
-    meeting.next()
+    future = executor.submit(workload.attend, rendezvous.address, "x")
+    rendezvous.next()
     future.add_done_callback(look)
-    meeting.open()
+    rendezvous.open()
     assert finished.wait(DEADLINE)
     assert seen == [True, False, "x"]
 
 
-def test_a_callback_of_a_failed_task(executor: Executor, meeting: Meeting) -> None:
-    future = executor.submit(workload.attend_and_raise, meeting.address, "x")
-    meeting.next()
+def test_a_callback_of_a_failed_task(executor: Executor, rendezvous: Rendezvous) -> None:
+    future = executor.submit(workload.attend_and_raise, rendezvous.address, "x")
+    rendezvous.next()
     errors: list[object] = []
     finished = threading.Event()
     future.add_done_callback(lambda done: (errors.append(done.exception()), finished.set()))
-    meeting.open()
+    rendezvous.open()
     assert finished.wait(DEADLINE)
     assert [type(error) for error in errors] == [ValueError]
 
 
 def test_an_exception_in_a_callback_is_logged_and_harms_nobody(
-    executor: Executor, meeting: Meeting, caplog: pytest.LogCaptureFixture
+    executor: Executor, rendezvous: Rendezvous, caplog: pytest.LogCaptureFixture
 ) -> None:
-    future = executor.submit(workload.attend, meeting.address, 1)
-    meeting.next()
+    future = executor.submit(workload.attend, rendezvous.address, 1)
+    rendezvous.next()
     finished = threading.Event()
 
     def fail(_: Future) -> None:
@@ -249,7 +251,7 @@ def test_an_exception_in_a_callback_is_logged_and_harms_nobody(
     future.add_done_callback(fail)
     future.add_done_callback(lambda _: finished.set())
     with caplog.at_level(logging.DEBUG):
-        meeting.open()
+        rendezvous.open()
         assert finished.wait(DEADLINE)
     logged = [
         (record.levelno, record.getMessage())
@@ -303,25 +305,29 @@ def test_an_exception_in_a_callback_that_runs_at_once_is_logged(
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [workload.Plain]
 
 
-def test_the_same_callback_twice_is_called_twice(executor: Executor, meeting: Meeting) -> None:
-    future = executor.submit(workload.attend, meeting.address, 1)
-    meeting.next()
+def test_the_same_callback_twice_is_called_twice(
+    executor: Executor, rendezvous: Rendezvous
+) -> None:
+    future = executor.submit(workload.attend, rendezvous.address, 1)
+    rendezvous.next()
     calls: list[Future] = []
     finished = threading.Event()
     future.add_done_callback(calls.append)
     future.add_done_callback(calls.append)
     future.add_done_callback(lambda _: finished.set())
-    meeting.open()
+    rendezvous.open()
     assert finished.wait(DEADLINE)
     assert calls == [future, future]
 
 
-def test_callbacks_have_run_when_shutdown_returns(executor: Executor, meeting: Meeting) -> None:
+def test_callbacks_have_run_when_shutdown_returns(
+    executor: Executor, rendezvous: Rendezvous
+) -> None:
     calls: list[Future] = []
-    tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(5)]
+    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(5)]
     for task in tasks:
         task.add_done_callback(calls.append)
-    meeting.open()
+    rendezvous.open()
     executor.shutdown(wait=True)
     assert sorted(map(id, calls)) == sorted(map(id, tasks))
 
@@ -329,11 +335,13 @@ def test_callbacks_have_run_when_shutdown_returns(executor: Executor, meeting: M
 # ---------------------------------------------------------------------------------------------------------------- cancel
 
 
-def test_a_waiting_task_can_be_cancelled_and_never_runs(single: Executor, meeting: Meeting) -> None:
-    running = single.submit(workload.attend, meeting.address, "running")
-    meeting.next()
+def test_a_waiting_task_can_be_cancelled_and_never_runs(
+    single: Executor, rendezvous: Rendezvous
+) -> None:
+    running = single.submit(workload.attend, rendezvous.address, "running")
+    rendezvous.next()
     # The standard library's pool calls those at the head of the queue running before they are.
-    waiting = [single.submit(workload.attend, meeting.address, number) for number in range(4)]
+    waiting = [single.submit(workload.attend, rendezvous.address, number) for number in range(4)]
     victim = waiting.pop()
     calls: list[Future] = []
     victim.add_done_callback(calls.append)
@@ -344,23 +352,23 @@ def test_a_waiting_task_can_be_cancelled_and_never_runs(single: Executor, meetin
         victim.result(timeout=DEADLINE)
     with pytest.raises(futures.CancelledError):
         victim.exception(timeout=DEADLINE)
-    for guest in [*meeting._guests]:
-        guest.release()
+    for arrival in [*rendezvous._arrivals]:
+        arrival.release()
     for _ in waiting:
-        meeting.next().release()
+        rendezvous.next().release()
     single.shutdown(wait=True)
-    assert meeting.uninvited() == []
+    assert rendezvous.uninvited() == []
     assert calls == [victim]
     assert running.result() == "running"
     assert [future.result() for future in waiting] == [0, 1, 2]
 
 
-def test_a_running_task_is_not_cancelled(single: Executor, meeting: Meeting) -> None:
-    future = single.submit(workload.attend, meeting.address, 1)
-    guest = meeting.next()
+def test_a_running_task_is_not_cancelled(single: Executor, rendezvous: Rendezvous) -> None:
+    future = single.submit(workload.attend, rendezvous.address, 1)
+    arrival = rendezvous.next()
     assert future.cancel() is False
     assert (future.cancelled(), future.done(), future.running()) == (False, False, True)
-    guest.release()
+    arrival.release()
     assert future.result() == 1
     assert future.cancelled() is False
 
@@ -376,10 +384,10 @@ def test_a_finished_task_is_not_cancelled(executor: Executor) -> None:
 
 
 def test_a_callback_added_to_a_cancelled_task_runs_at_once(
-    single: Executor, meeting: Meeting
+    single: Executor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, meeting.address)
-    meeting.next()
+    single.submit(workload.attend, rendezvous.address)
+    rendezvous.next()
     future = [single.submit(workload.identity, number) for number in range(4)][-1]
     assert future.cancel()
     calls: list[Future] = []
@@ -389,29 +397,31 @@ def test_a_callback_added_to_a_cancelled_task_runs_at_once(
 
 @pytest.mark.stamps("conda", "conda-other")
 def test_whatever_no_worker_has_taken_is_pending_and_can_be_cancelled(
-    single: Executor, meeting: Meeting
+    single: Executor, rendezvous: Rendezvous
 ) -> None:
     """Stricter than the standard library, whose pool calls the first few waiting tasks running."""
-    running = single.submit(workload.attend, meeting.address, "running")
-    meeting.next()
-    waiting = [single.submit(workload.attend, meeting.address, number) for number in range(100)]
+    running = single.submit(workload.attend, rendezvous.address, "running")
+    rendezvous.next()
+    waiting = [single.submit(workload.attend, rendezvous.address, number) for number in range(100)]
     assert not any(future.running() for future in waiting)
     assert all(future.cancel() for future in waiting)
     assert futures.wait(waiting, timeout=0).not_done == set(), (
         "waiters see a cancelled task as done, at once"
     )
     assert len(list(futures.as_completed(waiting, timeout=0))) == 100
-    meeting._guests[0].release()
+    rendezvous._arrivals[0].release()
     assert running.result() == "running"
     assert single.submit(workload.identity, 1).result() == 1
     single.shutdown()
-    assert meeting.uninvited() == []
+    assert rendezvous.uninvited() == []
 
 
 @pytest.mark.stamps("conda")
-def test_cancelling_wakes_those_who_wait_for_the_task(single: Executor, meeting: Meeting) -> None:
-    single.submit(workload.attend, meeting.address)
-    meeting.next()
+def test_cancelling_wakes_those_who_wait_for_the_task(
+    single: Executor, rendezvous: Rendezvous
+) -> None:
+    single.submit(workload.attend, rendezvous.address)
+    rendezvous.next()
     future = single.submit(workload.identity, 1)
     outcomes: list[object] = []
 
@@ -456,10 +466,12 @@ def test_the_executor_keeps_neither_arguments_nor_result(executor: Executor) -> 
     assert result() is None
 
 
-def test_a_future_that_nobody_keeps_runs_all_the_same(executor: Executor, meeting: Meeting) -> None:
-    executor.submit(workload.attend, meeting.address, "alone")
+def test_a_future_that_nobody_keeps_runs_all_the_same(
+    executor: Executor, rendezvous: Rendezvous
+) -> None:
+    executor.submit(workload.attend, rendezvous.address, "alone")
     gc.collect()
-    assert meeting.next().label == "alone"
+    assert rendezvous.next().label == "alone"
 
 
 # --------------------------------------------------------------------------------------------------------------- threads

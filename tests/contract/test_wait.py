@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future
 import pytest
 
 from tests.contract import workload
-from tests.support.meeting import DEADLINE, Meeting, elapsed
+from tests.support.rendezvous import DEADLINE, Rendezvous, elapsed
 
 
 def finished_future(result: object = None) -> Future:
@@ -22,10 +22,10 @@ def finished_future(result: object = None) -> Future:
 # ------------------------------------------------------------------------------------------------------------------- wait
 
 
-def test_wait_for_all(executor: Executor, meeting: Meeting) -> None:
-    tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(3)]
+def test_wait_for_all(executor: Executor, rendezvous: Rendezvous) -> None:
+    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(3)]
     foreign = finished_future()
-    threading.Timer(0.05, meeting.open).start()
+    threading.Timer(0.05, rendezvous.open).start()
     done, not_done = futures.wait([*tasks, foreign])
     assert done == {*tasks, foreign}
     assert not_done == set()
@@ -36,27 +36,29 @@ def test_wait_for_all_counts_failures_as_done(executor: Executor) -> None:
     assert futures.wait(tasks, DEADLINE) == (set(tasks), set())
 
 
-def test_wait_for_the_first(executor: Executor, meeting: Meeting) -> None:
+def test_wait_for_the_first(executor: Executor, rendezvous: Rendezvous) -> None:
     first, second = (
-        executor.submit(workload.attend, meeting.address, number) for number in range(2)
+        executor.submit(workload.attend, rendezvous.address, number) for number in range(2)
     )
-    meeting.expect(0, 1)["1"].release()
+    rendezvous.expect(0, 1)["1"].release()
     assert futures.wait([first, second], DEADLINE, futures.FIRST_COMPLETED) == ({second}, {first})
 
 
-def test_wait_for_the_first_with_one_done_already(executor: Executor, meeting: Meeting) -> None:
-    task = executor.submit(workload.attend, meeting.address)
+def test_wait_for_the_first_with_one_done_already(
+    executor: Executor, rendezvous: Rendezvous
+) -> None:
+    task = executor.submit(workload.attend, rendezvous.address)
     foreign = finished_future()
     assert futures.wait([task, foreign], DEADLINE, futures.FIRST_COMPLETED) == ({foreign}, {task})
 
 
-def test_wait_for_the_first_exception(executor: Executor, meeting: Meeting) -> None:
+def test_wait_for_the_first_exception(executor: Executor, rendezvous: Rendezvous) -> None:
     fine = executor.submit(workload.multiply, 2, 3)
     fine.result()
-    failing = executor.submit(workload.attend_and_raise, meeting.address, "failing")
-    running = executor.submit(workload.attend, meeting.address, "running")
-    guests = meeting.expect("failing", "running")
-    threading.Timer(0.05, guests["failing"].release).start()
+    failing = executor.submit(workload.attend_and_raise, rendezvous.address, "failing")
+    running = executor.submit(workload.attend, rendezvous.address, "running")
+    arrivals = rendezvous.expect("failing", "running")
+    threading.Timer(0.05, arrivals["failing"].release).start()
     assert futures.wait([fine, failing, running], DEADLINE, futures.FIRST_EXCEPTION) == (
         {fine, failing},
         {running},
@@ -68,23 +70,23 @@ def test_wait_for_the_first_exception_when_there_is_none(executor: Executor) -> 
     assert futures.wait(tasks, DEADLINE, futures.FIRST_EXCEPTION) == (set(tasks), set())
 
 
-def test_a_cancelled_task_is_no_exception_to_wait(single: Executor, meeting: Meeting) -> None:
-    running = single.submit(workload.attend, meeting.address)
-    meeting.next()
+def test_a_cancelled_task_is_no_exception_to_wait(single: Executor, rendezvous: Rendezvous) -> None:
+    running = single.submit(workload.attend, rendezvous.address)
+    rendezvous.next()
     waiting = [single.submit(workload.identity, number) for number in range(4)]
     assert waiting[-1].cancel()
     done, not_done = futures.wait([running, waiting[-1]], 0.05, futures.FIRST_EXCEPTION)
     assert running in not_done
-    meeting.open()
+    rendezvous.open()
     assert futures.wait([running, *waiting], DEADLINE).not_done == set()
     assert done <= {waiting[-1]}
 
 
 @pytest.mark.parametrize("timeout", [0, 0.05])
 def test_wait_times_out_without_an_error(
-    executor: Executor, meeting: Meeting, timeout: float
+    executor: Executor, rendezvous: Rendezvous, timeout: float
 ) -> None:
-    task = executor.submit(workload.attend, meeting.address)
+    task = executor.submit(workload.attend, rendezvous.address)
     foreign = finished_future()
     began = time.monotonic()
     assert futures.wait([task, foreign], timeout) == ({foreign}, {task})
@@ -97,8 +99,8 @@ def test_wait_takes_duplicates_and_nothing(executor: Executor) -> None:
     assert futures.wait([], 0) == (set(), set())
 
 
-def test_wait_from_many_threads(executor: Executor, meeting: Meeting) -> None:
-    tasks = [executor.submit(workload.attend, meeting.address, number) for number in range(10)]
+def test_wait_from_many_threads(executor: Executor, rendezvous: Rendezvous) -> None:
+    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(10)]
     results: list[int] = []
     threads = [
         threading.Thread(target=lambda: results.append(len(futures.wait(tasks, DEADLINE).done)))
@@ -106,7 +108,7 @@ def test_wait_from_many_threads(executor: Executor, meeting: Meeting) -> None:
     ]
     for thread in threads:
         thread.start()
-    meeting.open()
+    rendezvous.open()
     for thread in threads:
         thread.join()
     assert results == [10] * 6
@@ -116,16 +118,16 @@ def test_wait_from_many_threads(executor: Executor, meeting: Meeting) -> None:
 
 
 def test_as_completed_yields_in_the_order_of_completion(
-    executor: Executor, meeting: Meeting
+    executor: Executor, rendezvous: Rendezvous
 ) -> None:
     first, second = (
-        executor.submit(workload.attend, meeting.address, number) for number in range(2)
+        executor.submit(workload.attend, rendezvous.address, number) for number in range(2)
     )
-    guests = meeting.expect(0, 1)
+    arrivals = rendezvous.expect(0, 1)
     iterator = futures.as_completed([first, second], DEADLINE)
-    guests["1"].release()
+    arrivals["1"].release()
     assert next(iterator) is second
-    guests["0"].release()
+    arrivals["0"].release()
     assert next(iterator) is first
     with pytest.raises(StopIteration):
         next(iterator)
@@ -136,12 +138,12 @@ def test_as_completed_yields_failures_and_foreign_futures(executor: Executor) ->
     assert set(futures.as_completed(tasks, DEADLINE)) == tasks
 
 
-def test_as_completed_yields_a_cancelled_task(single: Executor, meeting: Meeting) -> None:
-    running = single.submit(workload.attend, meeting.address)
-    meeting.next()
+def test_as_completed_yields_a_cancelled_task(single: Executor, rendezvous: Rendezvous) -> None:
+    running = single.submit(workload.attend, rendezvous.address)
+    rendezvous.next()
     waiting = [single.submit(workload.identity, number) for number in range(4)]
     assert waiting[-1].cancel()
-    threading.Timer(0.05, meeting.open).start()
+    threading.Timer(0.05, rendezvous.open).start()
     found = list(futures.as_completed([running, *waiting], DEADLINE))
     assert sorted(map(id, found)) == sorted(map(id, [running, *waiting]))
 
@@ -157,9 +159,9 @@ def test_as_completed_of_nothing() -> None:
 
 @pytest.mark.parametrize("timeout", [0, 0.05])
 def test_as_completed_times_out_with_the_number_of_unfinished(
-    executor: Executor, meeting: Meeting, timeout: float
+    executor: Executor, rendezvous: Rendezvous, timeout: float
 ) -> None:
-    task = executor.submit(workload.attend, meeting.address)
+    task = executor.submit(workload.attend, rendezvous.address)
     foreign = finished_future()
     found = []
     with pytest.raises(futures.TimeoutError, match=r"1 \(of 2\) futures unfinished"):

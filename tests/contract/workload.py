@@ -18,9 +18,9 @@ STATE = {"initialized": None}
 
 
 def attend(address, value=None):
-    """Report to the test's meeting, wait until it says go on, and return ``value``.
+    """Report to the test's rendezvous, wait until it says go on, and return ``value``.
 
-    The test decides when: no sleep, no polling. A meeting that is over (or was opened) lets
+    The test decides when: no sleep, no polling. A rendezvous that is over (or was opened) lets
     everybody pass.
     """
     family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
@@ -38,13 +38,13 @@ def attend(address, value=None):
 
 
 def attend_and_raise(address, value=None):
-    """Report to the meeting, then fail."""
+    """Report to the rendezvous, then fail."""
     attend(address, value)
     raise ValueError(value)
 
 
 def attend_ignoring_interrupts(address, value=None):
-    """Report to the meeting like ``attend``; KeyboardInterrupt is swallowed."""
+    """Report to the rendezvous like ``attend``; KeyboardInterrupt is swallowed."""
     while True:
         try:
             return attend(address, value)

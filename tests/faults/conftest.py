@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.support import sharing
-from tests.support.fixtures import executor, host, host_programs, make, meeting, single  # noqa: F401
+from tests.support.fixtures import executor, host, host_programs, make, rendezvous, single  # noqa: F401
 from wetlands_executor import CondaEnvExecutor
 
 if not sys.platform.startswith("linux"):

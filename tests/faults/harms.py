@@ -14,7 +14,7 @@ import time
 
 from tests.contract.workload import attend
 
-BELL = "eventfd"
+WAKEUP = "eventfd"
 FILES = "/memfd:wetlands"
 
 
@@ -48,7 +48,7 @@ def set_nonblocking():
 
 def fill_counters():
     """Fill every eventfd, so that the next write to it blocks."""
-    return _for_each(lambda fd: os.write(fd, (2**64 - 2).to_bytes(8, "little")), BELL)
+    return _for_each(lambda fd: os.write(fd, (2**64 - 2).to_bytes(8, "little")), WAKEUP)
 
 
 def fill_and_set_nonblocking():
@@ -59,7 +59,7 @@ def fill_and_set_nonblocking():
 def drain_counters():
     """Take the rings that are there."""
     set_nonblocking()
-    return _for_each(lambda fd: os.read(fd, 8), BELL)
+    return _for_each(lambda fd: os.read(fd, 8), WAKEUP)
 
 
 def change_flags():
@@ -158,7 +158,7 @@ def own_descriptors():
         "bulk": channel.bulk,
         "results": channel.results,
         "life": runner.life,
-        "wakeup": runner.bell,
+        "wakeup": runner.wakeup,
         "arguments": runner.shared[0],
         "file": runner.shared[1],
     }

@@ -21,8 +21,8 @@ from concurrent.futures import CancelledError, as_completed, wait
 
 from tests.contract.workload import attend
 from tests.faults import work
-from tests.support.meeting import Meeting
 from tests.support.observe import DEADLINE, pids
+from tests.support.rendezvous import Rendezvous
 from tests.support.sharing import CondaEnvExecutor
 from wetlands_executor import WorkerCrashed
 
@@ -55,21 +55,21 @@ def busy(what):
     real = sys.stdout
     if what == "output":
         sys.stdout = _Blocking()
-    with Meeting() as meeting:
+    with Rendezvous() as rendezvous:
         executor = CondaEnvExecutor(max_workers=2)
         for _ in range(2):
             if what == "python":
-                executor.submit(work.spin, meeting.address)
+                executor.submit(work.spin, rendezvous.address)
             elif what == "c":
-                executor.submit(work.hold_gil, 60, meeting.address)
+                executor.submit(work.hold_gil, 60, rendezvous.address)
             elif what == "grandchildren":
-                executor.submit(work.leave_stubborn_subprocess, meeting.address)
+                executor.submit(work.leave_stubborn_subprocess, rendezvous.address)
             elif what == "output":
-                executor.submit(work.announce_and_flood, meeting.address)
-        guests = [meeting.next() for _ in range(2)]
+                executor.submit(work.announce_and_flood, rendezvous.address)
+        arrivals = [rendezvous.next() for _ in range(2)]
         print(
-            *(guest.pid for guest in guests),
-            *(guest.label for guest in guests if guest.label),
+            *(arrival.pid for arrival in arrivals),
+            *(arrival.label for arrival in arrivals if arrival.label),
             file=real,
             flush=True,
         )
@@ -86,10 +86,12 @@ class _Blocking:
 
 def starting():
     """Have workers that are in the middle of their start: their initializer runs."""
-    with Meeting() as meeting:
-        executor = CondaEnvExecutor(max_workers=2, initializer=attend, initargs=(meeting.address,))
+    with Rendezvous() as rendezvous:
+        executor = CondaEnvExecutor(
+            max_workers=2, initializer=attend, initargs=(rendezvous.address,)
+        )
         executor.launch(wait=False)
-        say(meeting.next().pid, meeting.next().pid)
+        say(rendezvous.next().pid, rendezvous.next().pid)
         sys.stdin.readline()
 
 
@@ -142,13 +144,13 @@ def _expect(kind, function):
 
 def forked_errors():
     """A child that uses the parent's executor gets clear errors; the parent notices nothing."""
-    with Meeting() as meeting:
+    with Rendezvous() as rendezvous:
         executor = CondaEnvExecutor(max_workers=2).launch()
         before = pids(executor)
         finished = executor.submit(pow, 2, 3)
         assert finished.result(DEADLINE) == 8
-        task = executor.submit(attend, meeting.address, "running")
-        guest = meeting.next()
+        task = executor.submit(attend, rendezvous.address, "running")
+        arrival = rendezvous.next()
         for name, check in {
             "submit": lambda: _expect(RuntimeError, lambda: executor.submit(abs, 1)),
             "map": lambda: _expect(RuntimeError, lambda: list(executor.map(abs, [1]))),
@@ -170,7 +172,7 @@ def forked_errors():
             say(name, _in_child(check))
             assert pids(executor) == before, name
             assert not task.done(), name
-        guest.release()
+        arrival.release()
         assert task.result(DEADLINE) == "running"
         assert {executor.submit(os.getpid).result(DEADLINE) for _ in range(4)} <= before
         executor.shutdown()
@@ -234,13 +236,13 @@ def forked_descriptors():
 
 def fork_and_be_killed(when):
     """Fork a child that outlives this process, then wait for the end."""
-    with Meeting() as meeting:
+    with Rendezvous() as rendezvous:
         executor = CondaEnvExecutor(max_workers=2)
         executor.launch(wait=when == "idle")
         if when == "busy":
-            executor.submit(work.hold_gil, 60, meeting.address)
-            executor.submit(work.spin, meeting.address)
-            meeting.next(), meeting.next()
+            executor.submit(work.hold_gil, 60, rendezvous.address)
+            executor.submit(work.spin, rendezvous.address)
+            rendezvous.next(), rendezvous.next()
         child = fork()
         if child == 0:
             os.close(1), os.close(0)
@@ -426,16 +428,16 @@ def struck_in_shutdown():
     The next one waits all the same, and ends.
     """
     logging.getLogger().addHandler(_Critical())
-    with Meeting() as meeting:
+    with Rendezvous() as rendezvous:
         executor = CondaEnvExecutor(max_workers=1)
-        task = executor.submit(attend, meeting.address)
+        task = executor.submit(attend, rendezvous.address)
         queued = executor.submit(pow, 2, 3)
-        guest = meeting.next()
+        arrival = rendezvous.next()
         counts = {"wanted": 600, "calls": 0, "struck": 0, "timeouts": 0}
         _storm(lambda _number: executor.shutdown(), counts)
         assert not task.done(), "a shutdown that returns has waited"
         say(counts["struck"])
-        threading.Timer(0.1, guest.release).start()
+        threading.Timer(0.1, arrival.release).start()
         executor.shutdown()
         say(task.done(), queued.done() and queued.result(), executor.worker_count)
 
@@ -504,15 +506,16 @@ def interrupted_with(kind):
     What is queued is cancelled, what runs is asked to stop, then interrupted.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with Meeting() as meeting:
+    with Rendezvous() as rendezvous:
         queued = []
         try:
             with CondaEnvExecutor(max_workers=1) as executor:
                 task = executor.submit(
-                    patient if kind == "patient" else work.sleep_until_interrupted, meeting.address
+                    patient if kind == "patient" else work.sleep_until_interrupted,
+                    rendezvous.address,
                 )
                 queued = [executor.submit(pow, 2, 3) for _ in range(100)]
-                say(meeting.next().pid)
+                say(rendezvous.next().pid)
                 if kind == "leaving":
                     pass  # the signal comes while __exit__ waits
                 else:
@@ -673,7 +676,7 @@ def children_ignored(how):
 
 def smoke():
     """A little of everything, for the other I/O worlds."""
-    with Meeting() as meeting, CondaEnvExecutor(max_workers=2) as executor:
+    with Rendezvous() as rendezvous, CondaEnvExecutor(max_workers=2) as executor:
         for kind in ("os_exit", "segfault"):
             tasks = [executor.submit(pow, 2, n) for n in range(100)]
             culprit = executor.submit(work.strike, kind)
@@ -688,14 +691,14 @@ def smoke():
         assert isinstance(
             executor.submit(work.blob_and_die, 100_000_000).exception(DEADLINE), WorkerCrashed
         )
-        running = [executor.submit(attend, meeting.address, n) for n in range(2)]
-        guests = meeting.expect(0, 1)
+        running = [executor.submit(attend, rendezvous.address, n) for n in range(2)]
+        arrivals = rendezvous.expect(0, 1)
         waiting = [executor.submit(pow, 2, n) for n in range(20)]
         assert waiting[-1].cancel()
-        os.kill(guests["0"].pid, signal.SIGKILL)
+        os.kill(arrivals["0"].pid, signal.SIGKILL)
         assert isinstance(running[0].exception(DEADLINE), WorkerCrashed)
         assert [task.result(DEADLINE) for task in waiting[:-1]] == [2**n for n in range(19)]
-        guests["1"].release()
+        arrivals["1"].release()
         assert running[1].result(DEADLINE) == 1
         assert executor.submit(work.flood, 3000).result(DEADLINE) == 3000
         executor.submit(work.leave_subprocess).result(DEADLINE)
@@ -723,20 +726,20 @@ def shared(what):
         executor.launch(wait=False)
         say(_fork_server(executor))
         sys.stdin.readline()
-    with Meeting() as meeting:
+    with Rendezvous() as rendezvous:
         executor = CondaEnvExecutor(max_workers=2, preload=["json"], share_preload=True).launch()
-        guests = []
+        arrivals = []
         if what != "idle":
             for _ in range(2):
                 if what == "c":
-                    executor.submit(work.hold_gil, 60, meeting.address)
+                    executor.submit(work.hold_gil, 60, rendezvous.address)
                 else:
-                    executor.submit(work.leave_stubborn_subprocess, meeting.address)
-            guests = [meeting.next() for _ in range(2)]
+                    executor.submit(work.leave_stubborn_subprocess, rendezvous.address)
+            arrivals = [rendezvous.next() for _ in range(2)]
         say(
             _fork_server(executor),
             *pids(executor),
-            *(guest.label for guest in guests if guest.label),
+            *(arrival.label for arrival in arrivals if arrival.label),
         )
         sys.stdin.readline()
 

@@ -30,13 +30,13 @@ def test_fork_that_exits(single):
     assert single.submit(work.pid).result(DEADLINE) == pid
 
 
-def test_forked_child_that_lingers(single, meeting):
+def test_forked_child_that_lingers(single, rendezvous):
     """It holds all that it inherited.
 
     The task is done, the worker goes on, and shutdown does not wait for it.
     """
-    child = single.submit(work.fork_and_linger, meeting.address).result(DEADLINE)
-    assert meeting.next().pid == child
+    child = single.submit(work.fork_and_linger, rendezvous.address).result(DEADLINE)
+    assert rendezvous.next().pid == child
     pid = single.submit(work.pid).result(DEADLINE)
     began = time.monotonic()
     single.shutdown()
@@ -44,10 +44,10 @@ def test_forked_child_that_lingers(single, meeting):
     assert gone([child, pid])
 
 
-def test_worker_dies_while_its_child_lingers(single, meeting):
+def test_worker_dies_while_its_child_lingers(single, rendezvous):
     """The child holds the ends of the dead worker's pipes: the death is noticed all the same."""
-    child = single.submit(work.fork_and_linger, meeting.address).result(DEADLINE)
-    meeting.next()
+    child = single.submit(work.fork_and_linger, rendezvous.address).result(DEADLINE)
+    rendezvous.next()
     culprit = single.submit(os.kill, os.getpid(), 0)
     culprit.exception(DEADLINE)
     began = time.monotonic()
@@ -113,7 +113,7 @@ def test_task_that_becomes_another_program(single):
     assert single.submit(pow, 2, 3).result(DEADLINE) == 8
 
 
-def test_retirement_of_a_worker_with_children(make, meeting):
+def test_retirement_of_a_worker_with_children(make, rendezvous):
     """A worker that is replaced after its share of tasks takes along what it has started."""
     executor = make(max_workers=1, max_tasks_per_child=2)
     left = executor.submit(work.leave_subprocess).result(DEADLINE)

@@ -19,14 +19,14 @@ SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT]
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_idle_worker_is_replaced(make, meeting, number):
+def test_idle_worker_is_replaced(make, rendezvous, number):
     executor = make(
-        max_workers=2, initializer=work.announce, initargs=(meeting.address, "starts")
+        max_workers=2, initializer=work.announce, initargs=(rendezvous.address, "starts")
     ).launch()
-    first = {meeting.next().pid, meeting.next().pid}
+    first = {rendezvous.next().pid, rendezvous.next().pid}
     victim = min(first)
     os.kill(victim, number)
-    replacement = meeting.next()  # nobody submits anything: it comes by itself
+    replacement = rendezvous.next()  # nobody submits anything: it comes by itself
     assert gone([victim])
     assert executor.launch().worker_count == 2
     assert pids(executor) == first - {victim} | {replacement.pid}
@@ -34,41 +34,41 @@ def test_idle_worker_is_replaced(make, meeting, number):
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_busy_worker_dies_with_its_task_only(executor, meeting, number):
-    culprit = executor.submit(attend, meeting.address, "culprit")
-    neighbour = executor.submit(attend, meeting.address, "neighbour")
-    guests = meeting.expect("culprit", "neighbour")
+def test_busy_worker_dies_with_its_task_only(executor, rendezvous, number):
+    culprit = executor.submit(attend, rendezvous.address, "culprit")
+    neighbour = executor.submit(attend, rendezvous.address, "neighbour")
+    arrivals = rendezvous.expect("culprit", "neighbour")
     queued = [executor.submit(work.make, int, n) for n in range(50)]
-    os.kill(guests["culprit"].pid, number)
+    os.kill(arrivals["culprit"].pid, number)
     crash = crash_of(culprit)
     assert (crash.exit_code, crash.signal_name) == (-number, number.name)
     assert number.name in str(crash)
-    assert str(guests["culprit"].pid) in str(crash)
+    assert str(arrivals["culprit"].pid) in str(crash)
     assert [task.result(DEADLINE) for task in queued] == list(range(50)), (
         "they did not wait for the neighbour"
     )
     assert not neighbour.done()
-    guests["neighbour"].release()
+    arrivals["neighbour"].release()
     assert neighbour.result(DEADLINE) == "neighbour"
 
 
-def test_all_workers_die_at_once(make, meeting):
+def test_all_workers_die_at_once(make, rendezvous):
     executor = make(max_workers=3).launch()
-    tasks = [executor.submit(attend, meeting.address, n) for n in range(3)]
-    for guest in meeting.expect(0, 1, 2).values():
-        os.kill(guest.pid, signal.SIGKILL)
+    tasks = [executor.submit(attend, rendezvous.address, n) for n in range(3)]
+    for arrival in rendezvous.expect(0, 1, 2).values():
+        os.kill(arrival.pid, signal.SIGKILL)
     for task in tasks:
         crash_of(task)
     assert executor.submit(pow, 2, 5).result(DEADLINE) == 32
 
 
-def test_queue_behind_a_killed_task_survives(single, meeting):
+def test_queue_behind_a_killed_task_survives(single, rendezvous):
     """What waits in the inbox of the victim goes to its replacement, in order, once."""
-    culprit = single.submit(attend, meeting.address, "culprit")
-    guest = meeting.next()
-    journal = os.path.join(os.path.dirname(meeting.address), "journal")
+    culprit = single.submit(attend, rendezvous.address, "culprit")
+    arrival = rendezvous.next()
+    journal = os.path.join(os.path.dirname(rendezvous.address), "journal")
     queued = [single.submit(work.journal, journal, n) for n in range(200)]
-    os.kill(guest.pid, signal.SIGKILL)
+    os.kill(arrival.pid, signal.SIGKILL)
     crash_of(culprit)
     assert [task.result(DEADLINE) for task in queued] == list(range(200))
     with open(journal) as file:
@@ -166,12 +166,12 @@ def test_cancels_under_load_with_kills(make, stress_rng):
     assert not open_tasks
 
 
-def test_two_submits_never_queue_behind_each_other(executor, meeting):
+def test_two_submits_never_queue_behind_each_other(executor, rendezvous):
     """With two idle workers, two tasks that need each other meet, however their submits interleave."""
     for round_number in range(150):
         threads = [
             threading.Thread(
-                target=executor.submit, args=(attend, meeting.address, f"{round_number} {n}")
+                target=executor.submit, args=(attend, rendezvous.address, f"{round_number} {n}")
             )
             for n in range(2)
         ]
@@ -179,8 +179,8 @@ def test_two_submits_never_queue_behind_each_other(executor, meeting):
             thread.start()
         for thread in threads:
             thread.join()
-        for guest in meeting.expect(*(f"{round_number} {n}" for n in range(2))).values():
-            guest.release()
+        for arrival in rendezvous.expect(*(f"{round_number} {n}" for n in range(2))).values():
+            arrival.release()
 
 
 def test_death_while_a_large_result_travels(single):
@@ -189,15 +189,15 @@ def test_death_while_a_large_result_travels(single):
     assert single.submit(work.blob, 1_000_000).result(DEADLINE) == b"x" * 1_000_000
 
 
-def test_death_while_a_large_argument_travels(single, meeting):
+def test_death_while_a_large_argument_travels(single, rendezvous):
     """The argument of a queued task was half written when the worker died.
 
     Its replacement gets it whole.
     """
-    culprit = single.submit(attend, meeting.address, "culprit")
-    guest = meeting.next()
+    culprit = single.submit(attend, rendezvous.address, "culprit")
+    arrival = rendezvous.next()
     large = single.submit(work.make, len, b"x" * 20_000_000)
-    os.kill(guest.pid, signal.SIGKILL)
+    os.kill(arrival.pid, signal.SIGKILL)
     crash_of(culprit)
     assert large.result(DEADLINE) == 20_000_000
 
@@ -218,26 +218,26 @@ def test_result_does_not_fit_into_the_host(host):
     assert (code, out.split()) == (0, ["MemoryError", "1000000", "same"]), err
 
 
-def test_death_is_reported_to_everybody_who_waits(single, meeting):
-    task = single.submit(attend, meeting.address)
-    guest = meeting.next()
+def test_death_is_reported_to_everybody_who_waits(single, rendezvous):
+    task = single.submit(attend, rendezvous.address)
+    arrival = rendezvous.next()
     seen: list[object] = []
     called = threading.Event()
     task.add_done_callback(lambda done: (seen.append(done.exception()), called.set()))
     waiter = threading.Thread(target=lambda: seen.append(task.exception(DEADLINE)))
     waiter.start()
-    os.kill(guest.pid, signal.SIGKILL)
+    os.kill(arrival.pid, signal.SIGKILL)
     waiter.join(DEADLINE)
     assert called.wait(DEADLINE)
     assert [type(error) for error in seen] == [WorkerCrashed] * 2
 
 
 @pytest.mark.parametrize("end", ["kill_workers", "terminate_workers"])
-def test_end_workers_with_work_under_way(make, meeting, end):
+def test_end_workers_with_work_under_way(make, rendezvous, end):
     executor = make(max_workers=2).launch()
     processes = pids(executor)
-    running = [executor.submit(attend, meeting.address, n) for n in range(2)]
-    meeting.expect(0, 1)
+    running = [executor.submit(attend, rendezvous.address, n) for n in range(2)]
+    rendezvous.expect(0, 1)
     queued = [executor.submit(work.pid) for _ in range(100)]
     getattr(executor, end)()
     for task in running:
@@ -250,17 +250,17 @@ def test_end_workers_with_work_under_way(make, meeting, end):
         executor.submit(work.pid)
 
 
-def test_nothing_is_left_in_the_group_of_a_worker(make, meeting):
+def test_nothing_is_left_in_the_group_of_a_worker(make, rendezvous):
     """Whatever a worker's tasks have started ends with it.
 
     At its death, at its replacement, at shutdown.
     """
     executor = make(max_workers=1)
-    culprit = executor.submit(work.leave_stubborn_subprocess, meeting.address)
-    guest = meeting.next()
-    grandchild = int(guest.label)
-    assert group_of(guest.pid) == {guest.pid, grandchild}
-    os.kill(guest.pid, signal.SIGKILL)
+    culprit = executor.submit(work.leave_stubborn_subprocess, rendezvous.address)
+    arrival = rendezvous.next()
+    grandchild = int(arrival.label)
+    assert group_of(arrival.pid) == {arrival.pid, grandchild}
+    os.kill(arrival.pid, signal.SIGKILL)
     crash_of(culprit)
     assert gone([grandchild])
     left = executor.submit(work.leave_subprocess).result(DEADLINE)

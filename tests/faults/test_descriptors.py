@@ -69,11 +69,11 @@ def test_task_that_closes_one_descriptor(single, fd):
     assert len(single.submit(work.blob, 1_000_000).result(DEADLINE)) == 1_000_000
 
 
-def test_task_that_closes_while_others_wait(single, meeting):
-    culprit = single.submit(_attend_and_close, meeting.address)
-    guest = meeting.next()
+def test_task_that_closes_while_others_wait(single, rendezvous):
+    culprit = single.submit(_attend_and_close, rendezvous.address)
+    arrival = rendezvous.next()
     queued = [single.submit(pow, 2, n) for n in range(100)]
-    guest.release()
+    arrival.release()
     error = culprit.exception(DEADLINE)
     assert error is None or isinstance(error, WorkerCrashed)
     assert [task.result(DEADLINE) for task in queued] == [2**n for n in range(100)]

@@ -1,8 +1,8 @@
 """Frames that no worker sends: they cost the worker and the call that it runs, nothing else.
 
 The calls that forge have a name, so that their outcomes come through the pipe, behind what they
-have forged. An answer on the board can overtake bytes in the pipe that are half a frame; the next
-call of that worker may be blamed then.
+have forged. An answer on the shared page can overtake bytes in the pipe that are half a frame; the
+next call of that worker may be blamed then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from tests.faults import forging
-from tests.support.meeting import DEADLINE, Meeting
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from wetlands_executor import CondaEnvExecutor, Task, TaskStatus, WorkerCrashed
 from wetlands_executor.worker import wire
 
@@ -60,12 +60,12 @@ def test_a_forged_frame_costs_nothing_but_its_call(
     "kind", [wire.LOG, wire.UPDATE, wire.PRINTED, wire.HELLO, wire.INITIALIZER_FAILED, 99]
 )
 def test_the_task_that_has_sent_it_fails_and_says_why(
-    executor: CondaEnvExecutor, meeting: Meeting, kind: int, payload: str
+    executor: CondaEnvExecutor, rendezvous: Rendezvous, kind: int, payload: str
 ) -> None:
     neighbour = executor.submit(
-        forging.forge, wire.NONE, "empty", "unknown number", meeting.address
+        forging.forge, wire.NONE, "empty", "unknown number", rendezvous.address
     )
-    guest = meeting.next()
+    arrival = rendezvous.next()
     bad = executor.submit(
         forging.forge_and_sleep,
         kind,
@@ -77,7 +77,7 @@ def test_the_task_that_has_sent_it_fails_and_says_why(
         bad.result(DEADLINE)
     assert isinstance(caught.value, BrokenProcessPool)
     assert neighbour.running()
-    guest.release()
+    arrival.release()
     assert neighbour.result(DEADLINE) == "forged"
     assert executor.submit(forging.double, 1).result(DEADLINE) == 2
 
@@ -90,16 +90,16 @@ def test_a_call_that_forges_is_run_again_if_that_was_asked_for(single: CondaEnvE
 
 
 def test_calls_that_the_worker_holds_already_are_unharmed(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     """An outcome that is forged for a call which waits in the same worker's inbox is not believed."""
     single.submit(forging.double, 1).result(DEADLINE)
     bad = single.submit(
-        forging.attend_and_forge, meeting.address, wire.VALUE, "text", "numbers behind"
+        forging.attend_and_forge, rendezvous.address, wire.VALUE, "text", "numbers behind"
     )
-    guest = meeting.next()
+    arrival = rendezvous.next()
     neighbours = [single.submit(forging.double, value) for value in range(20)]
-    guest.release()
+    arrival.release()
     assert isinstance(bad.exception(DEADLINE), WorkerCrashed)
     assert [task.result(DEADLINE) for task in neighbours] == [2 * value for value in range(20)]
 

@@ -76,24 +76,24 @@ def test_output_after_it(single, harm, capsys):
     assert capsys.readouterr().out.splitlines()[-1].split()[0] == "29999"
 
 
-def test_no_write_reaches_what_workers_share(executor, meeting):
+def test_no_write_reaches_what_workers_share(executor, rendezvous):
     """Neither the tables, nor an array that another worker looks at, nor a shared one."""
     value = array.array("d", range(200_000))
     shared = share(value, writable=True)
     expected = float(sum(value[:: len(value) // 7]))
-    busy = executor.submit(harms.hold_and_sum, value, meeting.address)
-    guest = meeting.next()
+    busy = executor.submit(harms.hold_and_sum, value, rendezvous.address)
+    arrival = rendezvous.next()
     assert executor.submit(harms.write_zeros).result(DEADLINE) == []
     for _ in range(3):
         assert executor.submit(sum, value).result(DEADLINE) == sum(value)
     assert shared.tolist() == value.tolist()
-    guest.release()
+    arrival.release()
     assert busy.result(DEADLINE) == expected
 
 
 def test_the_shared_page_has_no_descriptor_in_the_worker(single):
     names = single.submit(harms.descriptors).result(DEADLINE).values()
-    assert not [name for name in names if "board" in name]
+    assert not [name for name in names if "page" in name]
 
 
 def test_each_worker_has_an_open_of_the_file_for_itself():

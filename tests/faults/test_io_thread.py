@@ -15,8 +15,8 @@ import pytest
 
 from tests.contract import workload
 from tests.faults import forging, odd
-from tests.support.meeting import DEADLINE, Meeting
 from tests.support.observe import until
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from wetlands_executor import (
     CondaEnvExecutor,
     DependencyFailed,
@@ -50,11 +50,11 @@ def test_a_job_that_fails_costs_nothing_else(
 
 @pytest.mark.parametrize("name", ["on_started", "on_progress", "on_printed", "on_log"])
 def test_what_fails_for_one_worker_costs_that_one(
-    executor: CondaEnvExecutor, meeting: Meeting, monkeypatch: pytest.MonkeyPatch, name: str
+    executor: CondaEnvExecutor, rendezvous: Rendezvous, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A fault is put into the handling of what one call sends."""
-    neighbour = executor.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    neighbour = executor.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     part = executor._pool.deadlines if name == "on_started" else executor._pool.inbound
     monkeypatch.setattr(part, name, lambda *_args: _fail())
     kind = {"on_started": 9, "on_progress": 10, "on_printed": 13, "on_log": 12}[name]
@@ -63,7 +63,7 @@ def test_what_fails_for_one_worker_costs_that_one(
     assert "a failure of the test's own" in str(bad.exception())
     monkeypatch.undo()
     assert neighbour.running()
-    guest.release()
+    arrival.release()
     assert neighbour.result(DEADLINE) == "in"
     assert executor.submit(odd.same, 1).result(DEADLINE) == 1
 
@@ -87,11 +87,11 @@ def test_an_end_of_a_worker_that_cannot_be_dealt_with(
 
 
 def test_when_the_thread_itself_fails_no_task_stays_open(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make(2, task_timeout=3600)
-    running = executor.submit(workload.attend, meeting.address, "in")
-    meeting.next()
+    running = executor.submit(workload.attend, rendezvous.address, "in")
+    rendezvous.next()
     tasks: list[Task[object]] = [running]
     tasks += [executor.submit(odd.same, number) for number in range(100)]
     tasks += [
@@ -123,15 +123,15 @@ def test_when_the_thread_itself_fails_no_task_stays_open(
 
 
 def test_a_call_on_the_direct_way_is_not_missed_when_the_thread_fails(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     """The state has not heard of a call that its submitter has written to an idle worker itself."""
     executor = make(1)
     for _ in range(3):
         executor.submit(odd.same, 1).result(DEADLINE)
     pool = executor._pool
-    task = executor.submit(workload.attend, meeting.address, "in")
-    meeting.next()
+    task = executor.submit(workload.attend, rendezvous.address, "in")
+    rendezvous.next()
 
     def harm() -> None:
         pool.shell.publish = _fail  # type: ignore[method-assign]
@@ -166,17 +166,17 @@ def test_the_cause_of_a_failed_initializer_stays(make: Callable[..., CondaEnvExe
 
 
 def test_a_dependant_that_is_ready_after_the_pool_broke_hears_why(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     good = make(1)
-    held = good.submit(workload.attend, meeting.address, 5)
-    guest = meeting.next()
+    held = good.submit(workload.attend, rendezvous.address, 5)
+    arrival = rendezvous.next()
     executor = make(1, initializer=_refuse_to_start)
     dependant = executor.submit(odd.same, held)
     broken = executor.submit(odd.same, 1)
     assert isinstance(broken.exception(DEADLINE), BrokenProcessPool)
     assert until(lambda: not executor.workers())
-    guest.release()
+    arrival.release()
     error = dependant.exception(DEADLINE)
     assert isinstance(error, BrokenProcessPool)
     assert "not today" in str(error)

@@ -51,7 +51,7 @@ def test_a_caller_that_is_woken_for_another_result_sleeps_again(pool, monkeypatc
 
 
 def test_results_of_all_kinds_come_back_in_order(pool) -> None:
-    """None, small, larger than the board, and classes: each goes its own way to the host."""
+    """None, small, larger than the shared page, and classes: each goes its own way to the host."""
     assert list(pool.map(parts.mixed, range(400))) == [parts.mixed(value) for value in range(400)]
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.faults import odd
-from tests.support.meeting import DEADLINE, Meeting
 from tests.support.observe import until
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task
 
 WAYS: dict[str, Callable[[CondaEnvExecutor, Any, str], object]] = {
@@ -167,15 +167,17 @@ def test_odd_reports_come(executor: CondaEnvExecutor, how: str) -> None:
     assert (type(task.current), type(task.maximum)) in ((int, int), (int, float))
 
 
-def test_a_class_with_a_number_of_its_own(executor: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_class_with_a_number_of_its_own(
+    executor: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
     from tests.contract import workload
 
-    neighbour = executor.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    neighbour = executor.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     # the output is only logged about
     assert isinstance(executor.submit(odd.put_out_numbered).result(DEADLINE), odd.Numbered)
     assert neighbour.running()
-    guest.release()
+    arrival.release()
     assert neighbour.result(DEADLINE) == "in"
 
 

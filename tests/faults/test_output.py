@@ -92,16 +92,16 @@ def _say_and_strike(kind):
     work.strike(kind)
 
 
-def test_whole_lines_only(executor, meeting):
+def test_whole_lines_only(executor, rendezvous):
     """Two workers write half a line each, then the other halves."""
     out = Recorder()
     with contextlib.redirect_stdout(out):
         tasks = [
-            executor.submit(work.pieces_then_attend, meeting.address, f"<{n}", f"{n}>", n)
+            executor.submit(work.pieces_then_attend, rendezvous.address, f"<{n}", f"{n}>", n)
             for n in range(2)
         ]
-        for guest in meeting.expect(0, 1).values():
-            guest.release()
+        for arrival in rendezvous.expect(0, 1).values():
+            arrival.release()
         for task in tasks:
             task.result(DEADLINE)
     assert sorted(out.getvalue().splitlines()) == ["<00>", "<11>"]
@@ -214,15 +214,15 @@ def test_stream_that_blocks(single):
     assert numbered(text) == list(range(60_000))
 
 
-def test_last_lines_come_before_the_result_while_reading_is_paused(single, meeting, monkeypatch):
+def test_last_lines_come_before_the_result_while_reading_is_paused(single, rendezvous, monkeypatch):
     """What is left of them fits into the pipe, so that the task can end."""
     monkeypatch.setattr(output, "OUTPUT_HIGH", 0)
     monkeypatch.setattr(output, "OUTPUT_LOW", 0)
     out = Gate()
     with contextlib.redirect_stdout(out):
-        task = single.submit(work.say_attend_and_flood, meeting.address, 500)
+        task = single.submit(work.say_attend_and_flood, rendezvous.address, 500)
         assert out.entered.wait(DEADLINE)
-        meeting.next().release()
+        rendezvous.next().release()
         assert until(lambda: single.workers()[0].state == "idle"), "its outcome has been read"
         assert not task.done()
         out.opened.set()
@@ -249,7 +249,7 @@ def test_reading_goes_on_if_all_was_written_in_the_moment_of_the_pause(single, m
     assert numbered(text) == list(range(20_000))
 
 
-def test_stream_that_blocks_delays_no_other_task(executor, meeting):
+def test_stream_that_blocks_delays_no_other_task(executor, rendezvous):
     out = Gate()
     with contextlib.redirect_stdout(out):
         printing = executor.submit(work.flood, 60_000, 100)
@@ -319,7 +319,7 @@ def test_flood_does_not_fill_the_memory(host):
     assert int(megabytes) < 30, "fifty megabytes were printed"
 
 
-def test_print_of_a_running_task_is_seen_at_once(single, meeting):
+def test_print_of_a_running_task_is_seen_at_once(single, rendezvous):
     seen = threading.Event()
 
     class Watched(Recorder):
@@ -328,10 +328,10 @@ def test_print_of_a_running_task_is_seen_at_once(single, meeting):
                 seen.set()
 
     with contextlib.redirect_stdout(Watched()) as out:
-        task = single.submit(_say_and_attend, meeting.address)
+        task = single.submit(_say_and_attend, rendezvous.address)
         assert seen.wait(DEADLINE)
         assert not task.done()
-        meeting.next().release()
+        rendezvous.next().release()
         task.result(DEADLINE)
     assert out.getvalue() == "early\n"
 

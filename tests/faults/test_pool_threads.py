@@ -402,15 +402,15 @@ def _on_pool_thread(executor, place, act):
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("way", WAITS)
-def test_a_wait_on_a_thread_of_the_pool_raises_at_once(single, meeting, place, way):
-    task = single.submit(attend, meeting.address, "in")
-    guest = meeting.next()
+def test_a_wait_on_a_thread_of_the_pool_raises_at_once(single, rendezvous, place, way):
+    task = single.submit(attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     error, seconds = _on_pool_thread(single, place, lambda: WAITS[way](single, task))
     assert isinstance(error, RuntimeError), error
     assert "must not wait for a task" in str(error)
     assert "finalizer" in str(error)
     assert seconds < 1
-    guest.release()
+    arrival.release()
     assert task.result(DEADLINE) == "in"
     assert single.submit(pow, 2, 5).result(DEADLINE) == 32
 
@@ -451,14 +451,14 @@ def test_what_does_not_wait_is_allowed_in_a_finalizer(single, place, act):
     assert single.submit(pow, 2, 5).result(DEADLINE) == 32
 
 
-def test_another_pools_io_thread_must_not_wait_either(single, meeting):
+def test_another_pools_io_thread_must_not_wait_either(single, rendezvous):
     with CondaEnvExecutor(max_workers=1) as other:
-        task = single.submit(attend, meeting.address, "in")
-        guest = meeting.next()
+        task = single.submit(attend, rendezvous.address, "in")
+        arrival = rendezvous.next()
         error, seconds = _on_pool_thread(other, "io", task.result)
         assert isinstance(error, RuntimeError)
         assert seconds < 1
-        guest.release()
+        arrival.release()
 
 
 class SelfAwaiting:
@@ -545,7 +545,7 @@ LOCKS = {
     "descriptors.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
     "threads.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
     "pool/fork_server.py: RLock": "taken by threads of the pool",
-    "pool/ports.py: Semaphore": "taken by threads of the pool",
+    "pool/polling.py: Semaphore": "taken by threads of the pool",
     **dict.fromkeys(
         [
             f"serialize/kinds.py: {kind}"
@@ -557,7 +557,7 @@ LOCKS = {
     "pool/spawn.py: with making": "as above",
     "descriptors.py: with making": "by the thread that starts workers, or one of its own "
     "(`threads.apart`)",
-    "pool/ports.py: with descriptors.making": "by the I/O thread",
+    "pool/polling.py: with descriptors.making": "by the I/O thread",
     "pool/fork_server.py: with descriptors.making": "by the thread that starts workers",
     "pool/fork_server.py: with self._collecting": "by the I/O thread and that one",
 }

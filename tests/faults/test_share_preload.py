@@ -95,7 +95,7 @@ def test_imported_once_for_all(shared, module, tmp_path):
     assert len(pids(executor)) == 4
 
 
-def test_every_python(shared, meeting, anypython):
+def test_every_python(shared, rendezvous, anypython):
     """From 3.8 on: calls, errors, a crash and its replacement, the end."""
     executor = shared(
         2,
@@ -105,12 +105,12 @@ def test_every_python(shared, meeting, anypython):
     assert executor.submit("platform:python_version").result(DEADLINE).startswith(anypython.minor)
     assert executor.submit("os:getppid").result(DEADLINE) == fork_server_of(executor)
     assert isinstance(executor.submit(work.strike, "raise").exception(DEADLINE), ZeroDivisionError)
-    running = [executor.submit(attend, meeting.address, number) for number in range(2)]
-    guests = meeting.expect(0, 1)
-    os.kill(guests["0"].pid, signal.SIGSEGV)
+    running = [executor.submit(attend, rendezvous.address, number) for number in range(2)]
+    arrivals = rendezvous.expect(0, 1)
+    os.kill(arrivals["0"].pid, signal.SIGSEGV)
     crash = crash_of(running[0])
     assert (crash.exit_code, crash.signal_name) == (-signal.SIGSEGV, "SIGSEGV")
-    guests["1"].release()
+    arrivals["1"].release()
     assert running[1].result(DEADLINE) == 1
     assert crash_of(executor.submit(os._exit, 7)).exit_code == 7
     assert list(executor.map(pow, [2] * 50, range(50))) == [2**number for number in range(50)]
@@ -292,17 +292,17 @@ def test_a_worker_after_the_other(shared):
     )
 
 
-def test_fork_server_is_killed(shared, meeting):
+def test_fork_server_is_killed(shared, rendezvous):
     """What runs goes on; the next start makes a new one; how an orphan ends nobody knows."""
     executor = shared(2).launch()
-    running = [executor.submit(attend, meeting.address, number) for number in range(2)]
-    guests = meeting.expect(0, 1)
+    running = [executor.submit(attend, rendezvous.address, number) for number in range(2)]
+    arrivals = rendezvous.expect(0, 1)
     first = fork_server_of(executor)
     os.kill(first, signal.SIGKILL)
-    os.kill(guests["0"].pid, signal.SIGKILL)
+    os.kill(arrivals["0"].pid, signal.SIGKILL)
     crash = crash_of(running[0])
     assert crash.exit_code is None
-    guests["1"].release()
+    arrivals["1"].release()
     assert running[1].result(DEADLINE) == 1
     assert executor.submit(os.getppid).result(DEADLINE) >= 0
     executor.launch()
@@ -311,25 +311,25 @@ def test_fork_server_is_killed(shared, meeting):
     assert crash_of(executor.submit(work.strike, "segfault")) is not None
 
 
-def test_children_of_an_orphan_die_with_it(shared, meeting):
+def test_children_of_an_orphan_die_with_it(shared, rendezvous):
     executor = shared(1)
-    task = executor.submit(work.leave_stubborn_subprocess, meeting.address)
-    guest = meeting.next()
+    task = executor.submit(work.leave_stubborn_subprocess, rendezvous.address)
+    arrival = rendezvous.next()
     os.kill(fork_server_of(executor), signal.SIGKILL)
-    os.kill(guest.pid, signal.SIGKILL)
+    os.kill(arrival.pid, signal.SIGKILL)
     crash_of(task)
-    assert gone([int(guest.label)])
+    assert gone([int(arrival.label)])
 
 
-def test_children_die_also_where_the_kernel_is_older(shared, meeting, monkeypatch):
+def test_children_die_also_where_the_kernel_is_older(shared, rendezvous, monkeypatch):
     """Without signals to a group by pidfd the number serves, which the fork server keeps taken."""
     monkeypatch.setattr(children, "TO_GROUP", 1 << 30)
     executor = shared(1)
-    task = executor.submit(work.leave_stubborn_subprocess, meeting.address)
-    guest = meeting.next()
-    os.kill(guest.pid, signal.SIGKILL)
+    task = executor.submit(work.leave_stubborn_subprocess, rendezvous.address)
+    arrival = rendezvous.next()
+    os.kill(arrival.pid, signal.SIGKILL)
     assert crash_of(task).signal_name == "SIGKILL"
-    assert gone([int(guest.label)])
+    assert gone([int(arrival.label)])
 
 
 def test_everybody_dies_again_and_again(shared, tmp_path, stress_rng):
@@ -363,15 +363,15 @@ def test_everybody_dies_again_and_again(shared, tmp_path, stress_rng):
     assert set(map(str, set(tasks) - failed)) <= set(ran)
 
 
-def test_fork_server_is_stopped(shared, meeting, monkeypatch):
+def test_fork_server_is_stopped(shared, rendezvous, monkeypatch):
     """A death is certified without it; shutdown does not wait for it for ever."""
     monkeypatch.setattr(reaper, "STATUS_GRACE", 0.2)
     executor = shared(2).launch()
     parent = fork_server_of(executor)
-    task = executor.submit(attend, meeting.address)
-    guest = meeting.next()
+    task = executor.submit(attend, rendezvous.address)
+    arrival = rendezvous.next()
     os.kill(parent, signal.SIGSTOP)
-    os.kill(guest.pid, signal.SIGKILL)
+    os.kill(arrival.pid, signal.SIGKILL)
     try:
         assert crash_of(task).exit_code is None
         assert executor.submit(pow, 2, 3).result(DEADLINE) == 8, "the other worker serves"
@@ -409,18 +409,18 @@ def test_host_that_ends_in_the_middle_of_forks(host):
 # -------------------------------------------------------------------------------------------------------------- signals
 
 
-def test_ctrl_c_reaches_only_a_running_call(shared, meeting):
+def test_ctrl_c_reaches_only_a_running_call(shared, rendezvous):
     executor = shared(2, cancel_grace=0.05).launch()
     before = pids(executor)
     for pid in [*before, fork_server_of(executor)]:
         os.kill(pid, signal.SIGINT)
     assert executor.submit(pow, 2, 3).result(DEADLINE) == 8
-    task = executor.submit(work.sleep_until_interrupted, meeting.address)
-    guest = meeting.next()
+    task = executor.submit(work.sleep_until_interrupted, rendezvous.address)
+    arrival = rendezvous.next()
     task.cancel()
     assert until(task.done)
     assert pids(executor) == before
-    assert guest.pid in before
+    assert arrival.pid in before
 
 
 def test_hung_call_shows_its_stacks(shared):
@@ -617,9 +617,11 @@ def test_elsewhere_workers_start_separately(host, world):
     assert (code, out.splitlines()) == (0, ["1 True", "8"]), err
 
 
-def test_initializer_runs_in_each_worker(shared, meeting):
-    executor = shared(3, initializer=work.announce, initargs=(meeting.address, "starts")).launch()
-    assert {meeting.next().pid for _ in range(3)} == pids(executor)
+def test_initializer_runs_in_each_worker(shared, rendezvous):
+    executor = shared(
+        3, initializer=work.announce, initargs=(rendezvous.address, "starts")
+    ).launch()
+    assert {rendezvous.next().pid for _ in range(3)} == pids(executor)
 
 
 def test_numbers_stay_the_same_after_a_change_of_hosts_paths(shared, module, monkeypatch, tmp_path):

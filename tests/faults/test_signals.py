@@ -33,11 +33,11 @@ def _finishes(task, timeout):
     return True
 
 
-def test_sigstop_of_a_busy_worker(executor, meeting):
+def test_sigstop_of_a_busy_worker(executor, rendezvous):
     executor.launch()
-    task = executor.submit(attend, meeting.address, "stopped")
-    guest = meeting.next()
-    os.kill(guest.pid, signal.SIGSTOP)
+    task = executor.submit(attend, rendezvous.address, "stopped")
+    arrival = rendezvous.next()
+    os.kill(arrival.pid, signal.SIGSTOP)
     assert [executor.submit(pow, 2, n).result(DEADLINE) for n in range(100)] == [
         2**n for n in range(100)
     ]
@@ -46,7 +46,7 @@ def test_sigstop_of_a_busy_worker(executor, meeting):
     executor.shutdown()
     assert time.monotonic() - began < 2
     assert task.exception(0) is not None
-    assert gone([guest.pid])
+    assert gone([arrival.pid])
 
 
 @pytest.mark.parametrize("end", ["kill_workers", "terminate_workers", "shutdown"])
@@ -74,19 +74,19 @@ def test_ctrl_c_reaches_idle_workers(executor):
     assert pids(executor) == processes
 
 
-def test_ctrl_c_reaches_a_busy_worker(executor, meeting):
+def test_ctrl_c_reaches_a_busy_worker(executor, rendezvous):
     """KeyboardInterrupt in the running task, once; its neighbour and its successors see nothing."""
     executor.launch()
     processes = pids(executor)
-    interrupted = executor.submit(attend, meeting.address, "interrupted")
-    neighbour = executor.submit(attend, meeting.address, "neighbour")
-    guests = meeting.expect("interrupted", "neighbour")
+    interrupted = executor.submit(attend, rendezvous.address, "interrupted")
+    neighbour = executor.submit(attend, rendezvous.address, "neighbour")
+    arrivals = rendezvous.expect("interrupted", "neighbour")
     queued = [executor.submit(pow, 2, n) for n in range(20)]
-    os.killpg(guests["interrupted"].pid, signal.SIGINT)
+    os.killpg(arrivals["interrupted"].pid, signal.SIGINT)
     error = interrupted.exception(DEADLINE)
     assert type(error) is KeyboardInterrupt
     assert [task.result(DEADLINE) for task in queued] == [2**n for n in range(20)]
-    guests["neighbour"].release()
+    arrivals["neighbour"].release()
     assert neighbour.result(DEADLINE) == "neighbour"
     assert pids(executor) == processes
 

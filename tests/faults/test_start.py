@@ -115,7 +115,7 @@ def test_launch_says_why(make, interpreter):
     assert time.monotonic() - began < 3
 
 
-def test_interpreter_that_breaks_while_others_work(make, interpreter, meeting):
+def test_interpreter_that_breaks_while_others_work(make, interpreter, rendezvous):
     """The environment is removed under a running pool.
 
     What runs goes on, what has a worker is served.

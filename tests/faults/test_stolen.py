@@ -56,29 +56,29 @@ def well(executor: CondaEnvExecutor) -> None:
     assert list(executor.map(abs, range(300), timeout=DEADLINE)) == list(range(300))
 
 
-def hold_all(executor: CondaEnvExecutor, meeting, *culprit):
-    """Let each worker wait in a task, one of them in the culprit; return that, and the guests."""
-    task = executor.submit(*culprit, meeting.address)
-    guests = [meeting.next()]
+def hold_all(executor: CondaEnvExecutor, rendezvous, *culprit):
+    """Let each worker wait in a task, one of them in the culprit; return that, and the arrivals."""
+    task = executor.submit(*culprit, rendezvous.address)
+    arrivals = [rendezvous.next()]
     others = [
-        executor.submit(work.attend_quietly, meeting.address)
+        executor.submit(work.attend_quietly, rendezvous.address)
         for _ in range(executor._max_workers - 1)
     ]
-    guests += [meeting.next() for _ in others]
-    return task, guests
+    arrivals += [rendezvous.next() for _ in others]
+    return task, arrivals
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_the_task_reads_calls_that_wait(some, meeting, tmp_path, count):
+def test_the_task_reads_calls_that_wait(some, rendezvous, tmp_path, count):
     path = tmp_path / "journal"
-    culprit, guests = hold_all(some, meeting, harms.read_own, "inbox", count)
+    culprit, arrivals = hold_all(some, rendezvous, harms.read_own, "inbox", count)
     tasks = [some.submit(work.journal, str(path), n) for n in range(WAITING)]
     assert until(lambda: sum(info.queue_depth for info in some.workers()) == WAITING)
-    guests[0].release()
+    arrivals[0].release()
     assert culprit.result(DEADLINE) > 0
     pid = culprit.worker_pid
-    for guest in guests[1:]:
-        guest.release()
+    for arrival in arrivals[1:]:
+        arrival.release()
     assert [task.result(DEADLINE) for task in tasks] == list(range(WAITING))
     ran_once(path, WAITING)
     assert replaced(some, pid)
@@ -86,17 +86,17 @@ def test_the_task_reads_calls_that_wait(some, meeting, tmp_path, count):
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_the_task_reads_from_everything(some, meeting, tmp_path, count):
+def test_the_task_reads_from_everything(some, rendezvous, tmp_path, count):
     """Short calls and large ones wait behind it."""
     path = tmp_path / "journal"
     well(some)
     assert some.submit(harms.read_everything, count).exception(DEADLINE) is None
-    culprit, guests = hold_all(some, meeting, harms.read_everything, count)
+    culprit, arrivals = hold_all(some, rendezvous, harms.read_everything, count)
     short = [some.submit(work.journal, str(path), n) for n in range(WAITING)]
     large = [some.submit(same_length, bytes([n]) * LARGE) for n in range(5)]
     assert until(lambda: sum(info.queue_depth for info in some.workers()) == WAITING + 5)
-    for guest in guests:
-        guest.release()
+    for arrival in arrivals:
+        arrival.release()
     assert culprit.result(DEADLINE) > 0
     assert [task.result(DEADLINE) for task in short] == list(range(WAITING))
     assert [task.result(DEADLINE) for task in large] == [(LARGE, n, n) for n in range(5)]
@@ -105,24 +105,24 @@ def test_the_task_reads_from_everything(some, meeting, tmp_path, count):
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_the_task_reads_parts_of_a_map(some, meeting, count):
-    culprit, guests = hold_all(some, meeting, harms.read_own, "inbox", count)
+def test_the_task_reads_parts_of_a_map(some, rendezvous, count):
+    culprit, arrivals = hold_all(some, rendezvous, harms.read_own, "inbox", count)
     results = some.map(abs, range(5000), timeout=DEADLINE)
     assert until(lambda: sum(info.queue_depth for info in some.workers()) > 0)
-    for guest in guests:
-        guest.release()
+    for arrival in arrivals:
+        arrival.release()
     assert culprit.result(DEADLINE) > 0
     assert list(results) == list(range(5000))
     well(some)
 
 
 @pytest.mark.parametrize("count", [1, 20, LARGE, 1 << 20])
-def test_the_task_reads_large_arguments_that_wait(some, meeting, count):
-    culprit, guests = hold_all(some, meeting, harms.read_own, "bulk", count)
+def test_the_task_reads_large_arguments_that_wait(some, rendezvous, count):
+    culprit, arrivals = hold_all(some, rendezvous, harms.read_own, "bulk", count)
     tasks = [some.submit(same_length, bytes([n]) * (LARGE + n)) for n in range(10)]
     assert until(lambda: sum(info.queue_depth for info in some.workers()) == 10)
-    for guest in guests:
-        guest.release()
+    for arrival in arrivals:
+        arrival.release()
     assert culprit.result(DEADLINE) > 0
     assert [task.result(DEADLINE) for task in tasks] == [(LARGE + n, n, n) for n in range(10)]
     assert replaced(some, culprit.worker_pid)
@@ -188,19 +188,19 @@ def test_one_descriptor_is_closed_covered_or_written_to(some, name, act):
     well(some)
 
 
-def test_a_neighbour_that_runs_is_left_alone(executor, meeting, tmp_path):
+def test_a_neighbour_that_runs_is_left_alone(executor, rendezvous, tmp_path):
     """A thread of an earlier task reads what waits behind it, which does not wait for its end."""
     path = tmp_path / "journal"
     executor.launch()
-    culprit = executor.submit(harms.leave_reader, "inbox", 65536, meeting.address)
-    thief = meeting.next()
+    culprit = executor.submit(harms.leave_reader, "inbox", 65536, rendezvous.address)
+    thief = rendezvous.next()
     culprit.result(DEADLINE)
     busy = [
-        executor.submit(work.attend_and_journal, meeting.address, str(path), WAITING + n)
+        executor.submit(work.attend_and_journal, rendezvous.address, str(path), WAITING + n)
         for n in range(2)
     ]
-    guests = {guest.pid: guest for guest in (meeting.next(), meeting.next())}
-    assert set(guests) == pids(executor)
+    arrivals = {arrival.pid: arrival for arrival in (rendezvous.next(), rendezvous.next())}
+    assert set(arrivals) == pids(executor)
     tasks = [executor.submit(work.journal, str(path), n) for n in range(WAITING)]
     assert until(lambda: sum(info.queue_depth for info in executor.workers()) == WAITING)
     inbox = next(
@@ -209,9 +209,9 @@ def test_a_neighbour_that_runs_is_left_alone(executor, meeting, tmp_path):
     assert system.unread(inbox)
     thief.release()
     assert until(lambda: not system.unread(inbox))
-    harmed = guests.pop(thief.pid)
-    for guest in guests.values():
-        guest.release()
+    harmed = arrivals.pop(thief.pid)
+    for arrival in arrivals.values():
+        arrival.release()
     assert [task.result(DEADLINE) for task in tasks] == list(range(WAITING))
     harmed.release()
     assert [task.result(DEADLINE) for task in busy] == [WAITING, WAITING + 1]
@@ -219,13 +219,13 @@ def test_a_neighbour_that_runs_is_left_alone(executor, meeting, tmp_path):
     assert replaced(executor, thief.pid)
 
 
-def test_a_stolen_call_can_be_cancelled(single, meeting):
+def test_a_stolen_call_can_be_cancelled(single, rendezvous):
     """The worker was believed to run it."""
-    culprit = single.submit(harms.read_own, "inbox", 65536, meeting.address)
-    guest = meeting.next()
+    culprit = single.submit(harms.read_own, "inbox", 65536, rendezvous.address)
+    arrival = rendezvous.next()
     tasks = [single.submit(pow, 2, n) for n in range(3)]
     assert until(lambda: single.workers()[0].queue_depth == 3)
-    guest.release()
+    arrival.release()
     culprit.result(DEADLINE)
     single.submit(pow, 2, 3)
     for task in tasks:
@@ -233,13 +233,13 @@ def test_a_stolen_call_can_be_cancelled(single, meeting):
     assert all(task.wait_for(DEADLINE).cancelled() or task.result() is not None for task in tasks)
 
 
-def test_shutdown_waits_for_what_was_stolen(make, meeting):
+def test_shutdown_waits_for_what_was_stolen(make, rendezvous):
     executor = make(max_workers=1)
-    culprit = executor.submit(harms.read_own, "inbox", 65536, meeting.address)
-    guest = meeting.next()
+    culprit = executor.submit(harms.read_own, "inbox", 65536, rendezvous.address)
+    arrival = rendezvous.next()
     tasks = [executor.submit(pow, 2, n) for n in range(WAITING)]
     assert until(lambda: executor.workers()[0].queue_depth == WAITING)
-    guest.release()
+    arrival.release()
     executor.shutdown()
     assert culprit.result(0) > 0
     assert [task.result(0) for task in tasks] == [2**n for n in range(WAITING)]

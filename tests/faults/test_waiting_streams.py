@@ -173,7 +173,7 @@ def test_a_stream_that_waits_for_what_is_behind_a_flood(single, monkeypatch):
     assert numbers == list(range(60_000))
 
 
-def test_a_stream_that_waits_when_reading_was_paused_before(single, meeting, monkeypatch):
+def test_a_stream_that_waits_when_reading_was_paused_before(single, rendezvous, monkeypatch):
     monkeypatch.setattr(output, "OUTPUT_HIGH", 0)
     monkeypatch.setattr(output, "OUTPUT_LOW", 0)
     entered, go = threading.Event(), threading.Event()
@@ -185,9 +185,9 @@ def test_a_stream_that_waits_when_reading_was_paused_before(single, meeting, mon
 
     out = Waiting(act)
     with contextlib.redirect_stdout(out):
-        task = single.submit(work.say_attend_and_flood, meeting.address, 60_000)
+        task = single.submit(work.say_attend_and_flood, rendezvous.address, 60_000)
         assert entered.wait(DEADLINE)
-        meeting.next().release()
+        rendezvous.next().release()
         go.set()
         assert task.result(DEADLINE) == 60_000
         single.submit(work.say, "end").result(DEADLINE)

@@ -68,11 +68,11 @@ def ignore(value):
     """Take an argument and return nothing."""
 
 
-# ------------------------------------------------------------------------------------------------------ meeting the test
+# ------------------------------------------------------------------------------------------------------ rendezvous the test
 
 
 def announce(address, label=""):
-    """Report to a meeting, and go on without waiting."""
+    """Report to a rendezvous, and go on without waiting."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
         line.connect(address)
         line.sendall(f"{os.getpid()}\n{label}\n".encode())

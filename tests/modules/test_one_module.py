@@ -100,7 +100,7 @@ def test_relative_imports_of_a_file(folder: Path) -> None:
     Another package of that name does not.
     """
     for where, value in ("one", 1), ("two", 2):
-        inner = folder / where / "parcels" / "inner"
+        inner = folder / where / "result_memory" / "inner"
         inner.mkdir(parents=True)
         (inner.parent / "__init__.py").write_text("")
         (inner.parent / "values.py").write_text(f"VALUE = {value}\n")
@@ -110,20 +110,20 @@ def test_relative_imports_of_a_file(folder: Path) -> None:
             "from ..values import VALUE\nfrom . import near\ndef "
             "use():\n    return VALUE, near.NEAR\n"
         )
-    (folder / "one" / "parcels" / "inner" / "__init__.py").write_text("from . import user\n")
-    (folder / "one" / "parcels" / "inner" / "user.py").write_text(
+    (folder / "one" / "result_memory" / "inner" / "__init__.py").write_text("from . import user\n")
+    (folder / "one" / "result_memory" / "inner" / "user.py").write_text(
         "from .use import use\nLOADED = []\ndef loaded(): return list(LOADED)\n"
     )
     with CondaEnvExecutor(max_workers=1) as executor:
-        assert executor.submit("one/parcels/inner/use.py:use").result(DEADLINE) == (1, 1)
-        executor.submit("one/parcels/inner/user.py:LOADED.append", 5).result(DEADLINE)
-        assert executor.submit("one/parcels/inner/user.py:loaded").result(DEADLINE) == [5]
-        assert executor.submit(lambda: sys.modules["parcels.inner.user"].LOADED).result(
+        assert executor.submit("one/result_memory/inner/use.py:use").result(DEADLINE) == (1, 1)
+        executor.submit("one/result_memory/inner/user.py:LOADED.append", 5).result(DEADLINE)
+        assert executor.submit("one/result_memory/inner/user.py:loaded").result(DEADLINE) == [5]
+        assert executor.submit(lambda: sys.modules["result_memory.inner.user"].LOADED).result(
             DEADLINE
         ) == [5]  # type: ignore[attr-defined]
         with pytest.raises(ImportError, match="relative import"):
-            executor.submit("two/parcels/inner/use.py:use").result(DEADLINE)
-        assert executor.submit("one/parcels/inner/use.py:use").result(DEADLINE) == (1, 1)
+            executor.submit("two/result_memory/inner/use.py:use").result(DEADLINE)
+        assert executor.submit("one/result_memory/inner/use.py:use").result(DEADLINE) == (1, 1)
 
 
 def test_a_changed_file_is_a_new_module(folder: Path) -> None:

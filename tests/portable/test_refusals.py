@@ -233,13 +233,13 @@ def test_the_worker_refuses_bytecode(way: str, monkeypatch: pytest.MonkeyPatch) 
         calls.loads_rich(streams()[way])
 
 
-def test_a_peer_that_was_taken_for_another(other: Interpreter) -> None:
+def test_a_remote_interpreter_that_was_taken_for_another(other: Interpreter) -> None:
     """Its interpreter could not be asked, and turns out to be of another version.
 
     What was pickled for this one is never sent to it.
     """
     with CondaEnvExecutor(str(other.path), max_workers=1) as executor:
-        executor._pool.settings.peer._known = (interpreter.MAGIC, interpreter.VERSION)
+        executor._pool.settings.remote._known = (interpreter.MAGIC, interpreter.VERSION)
         early = executor.submit(lambda: 1)
         error = early.exception(DEADLINE)
         assert isinstance(error, pickle.PicklingError)
@@ -247,7 +247,7 @@ def test_a_peer_that_was_taken_for_another(other: Interpreter) -> None:
         assert executor.submit(lambda: 1).result(DEADLINE) == 1, (
             "by now the worker has said what it is"
         )
-        executor._pool.settings.peer._known = (interpreter.MAGIC, interpreter.VERSION)
+        executor._pool.settings.remote._known = (interpreter.MAGIC, interpreter.VERSION)
         # to an idle worker, by the submitting thread itself
         late = executor.submit(workload.echo, lambda: 1)
         assert isinstance(late.exception(DEADLINE), pickle.PicklingError)

@@ -21,22 +21,22 @@ from typing import Any
 from tests.soak import work
 from tests.soak.ledger import LIMIT, Kitchen, Violation
 from tests.support import leaks
-from tests.support.meeting import Guest, Meeting
+from tests.support.rendezvous import Arrival, Rendezvous
 from wetlands_executor import CondaEnvExecutor, Task, TaskStatus, TaskTimeoutError, WorkerCrashed
 
 
 @contextlib.contextmanager
 def held(
     kitchen: Kitchen, executor: Any, function: Any = work.hold, *args: object
-) -> Iterator[tuple[Task[Any], Guest]]:
+) -> Iterator[tuple[Task[Any], Arrival]]:
     """Have a call hold a worker; yields the task and the process in which it waits."""
-    with Meeting() as meeting:
-        task = kitchen.submit(executor, function, meeting.address, *args)
+    with Rendezvous() as rendezvous:
+        task = kitchen.submit(executor, function, rendezvous.address, *args)
         try:
-            guest = meeting.next(LIMIT)
+            arrival = rendezvous.next(LIMIT)
         except AssertionError:
             raise Violation(f"{task} has not begun within {LIMIT} s: {task.error}") from None
-        yield task, guest
+        yield task, arrival
 
 
 def crashes(kitchen: Kitchen) -> None:
@@ -57,15 +57,15 @@ def kills(kitchen: Kitchen) -> None:
     """task.kill(), and a SIGKILL from elsewhere."""
     executor = kitchen.executor()
     bystanders = kitchen.bystanders(executor)
-    with held(kitchen, executor) as (task, guest):
+    with held(kitchen, executor) as (task, arrival):
         if kitchen.rng.random() < 0.5:
             task.kill()
             kitchen.cancelled(task)
         else:
-            os.kill(guest.pid, signal.SIGKILL)
+            os.kill(arrival.pid, signal.SIGKILL)
             kitchen.fails(task, WorkerCrashed)
-    if leaks.wait_for_exit([guest.pid], LIMIT):
-        raise Violation(f"the worker {guest.pid} that was killed lives")
+    if leaks.wait_for_exit([arrival.pid], LIMIT):
+        raise Violation(f"the worker {arrival.pid} that was killed lives")
     bystanders()
 
 
@@ -73,15 +73,15 @@ def cancellations(kitchen: Kitchen) -> None:
     """Calls that wait, that run and look, and that run and do not."""
     executor = kitchen.executor()
     bystanders = kitchen.bystanders(executor)
-    with held(kitchen, executor, work.hold_politely) as (task, guest):
+    with held(kitchen, executor, work.hold_politely) as (task, arrival):
         kitchen.same(task.cancel(), False, "cancel() of a running task")
-        guest.release()
+        arrival.release()
         kitchen.cancelled(task)
     unstarted = kitchen.submit(executor.options(start=False), work.echo, 1)
     kitchen.same(unstarted.cancel(), True, "cancel() of a task that was not started")
     kitchen.cancelled(unstarted)
-    with held(kitchen, executor.options(cancel_grace=0.05), work.hold_deafly) as (task, guest):
-        guest.release()
+    with held(kitchen, executor.options(cancel_grace=0.05), work.hold_deafly) as (task, arrival):
+        arrival.release()
         task.cancel()
         kitchen.end(task)
         if task.status is TaskStatus.COMPLETED:
@@ -120,8 +120,8 @@ def limits(kitchen: Kitchen) -> None:
 def interrupts(kitchen: Kitchen) -> None:
     """A SIGINT at a worker is a KeyboardInterrupt in the call that runs, and nothing when none runs."""
     executor = kitchen.executor()
-    with held(kitchen, executor) as (task, guest):
-        os.kill(guest.pid, signal.SIGINT)
+    with held(kitchen, executor) as (task, arrival):
+        os.kill(arrival.pid, signal.SIGINT)
         kitchen.fails(task, KeyboardInterrupt)
     kitchen.bystanders(executor)()
 
@@ -157,11 +157,11 @@ def vandals(kitchen: Kitchen) -> None:
     function = kitchen.rng.choice([work.zeros_into_inherited, work.unblock_inherited])
     bulk = os.urandom(kitchen.rng.choice([1000, 300_000, 2_000_000]))
     with CondaEnvExecutor(max_workers=2) as executor:
-        with held(kitchen, executor, work.hold, bulk) as (neighbour, guest):
+        with held(kitchen, executor, work.hold, bulk) as (neighbour, arrival):
             vandal = kitchen.end(kitchen.submit(executor, function))
             if vandal.status is TaskStatus.FAILED:
                 kitchen.fails(vandal, BrokenProcessPool)
-            guest.release()
+            arrival.release()
             kitchen.value(neighbour, bulk)
         for _ in range(3):
             kitchen.value(kitchen.submit(executor, work.echo, bulk), bulk)

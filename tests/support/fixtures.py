@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.host import Host
-from tests.support.meeting import Meeting
+from tests.support.rendezvous import Rendezvous
 from wetlands_executor import CondaEnvExecutor
 
 #: Seconds that a test's calls may still take at its end. Then the workers are killed, so that the
@@ -43,15 +43,15 @@ def host_programs(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def meeting() -> Iterator[Meeting]:
+def rendezvous() -> Iterator[Rendezvous]:
     """The place where calls report and wait for the test."""
-    with Meeting() as meeting:
-        yield meeting
+    with Rendezvous() as rendezvous:
+        yield rendezvous
 
 
 @pytest.fixture
 def make(
-    meeting: Meeting, default_workers: int, executor_class: type[CondaEnvExecutor]
+    rendezvous: Rendezvous, default_workers: int, executor_class: type[CondaEnvExecutor]
 ) -> Iterator[Callable[..., CondaEnvExecutor]]:
     """Make executors that end with the test: ``make(max_workers=..., env=None, ...)``."""
     made: list[CondaEnvExecutor] = []
@@ -61,7 +61,7 @@ def make(
         return made[-1]
 
     yield make
-    meeting.open()
+    rendezvous.open()
     hanging = []
     for executor in made:
         executor.shutdown(wait=False, cancel_futures=True)

@@ -170,10 +170,14 @@ def _allowed() -> tuple[set[int], set[int]]:
             value = getattr(owner, attribute, None)
             if isinstance(value, int):
                 kind.add(value)
-    bells = sys.modules.get("wetlands_executor.bells")
+    wakeups = sys.modules.get("wetlands_executor.wakeups")
     # one descriptor for each thread that has ever waited, as long as the thread lives
-    if bells is not None:
-        fds.update(bell.fd for bell in list(bells._bells) if isinstance(bell, bells.ThreadBell))
+    if wakeups is not None:
+        fds.update(
+            wakeup.fd
+            for wakeup in list(wakeups._wakeups)
+            if isinstance(wakeup, wakeups.ThreadWakeup)
+        )
     return pids, fds
 
 

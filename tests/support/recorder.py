@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from tests.support.meeting import DEADLINE
+from tests.support.rendezvous import DEADLINE
 from wetlands_executor import Task, TaskEvent, TaskEventType
 
 Wanted = Callable[[TaskEvent], bool]

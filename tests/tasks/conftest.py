@@ -15,7 +15,7 @@ from tests.support.fixtures import (  # noqa: F401
     host,
     host_programs,
     make,
-    meeting,
+    rendezvous,
     single,
 )
 from tests.tasks import workload

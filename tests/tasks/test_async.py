@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.meeting import DEADLINE, Guest, Meeting
 from tests.support.recorder import Recorder
+from tests.support.rendezvous import DEADLINE, Arrival, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
 
@@ -29,8 +29,8 @@ async def types_of(task: Task[object]) -> list[TaskEventType]:
     return [event.type async for event in task.events()]
 
 
-async def next_guest(meeting: Meeting) -> Guest:
-    return await asyncio.to_thread(meeting.next)
+async def next_arrival(rendezvous: Rendezvous) -> Arrival:
+    return await asyncio.to_thread(rendezvous.next)
 
 
 def watchers(task: Task[object]) -> int:
@@ -52,10 +52,10 @@ def test_await_gives_the_result_or_raises_the_failure(single: CondaEnvExecutor) 
     asyncio.run(main())
 
 
-def test_await_of_a_cancelled_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_await_of_a_cancelled_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     async def main() -> None:
-        single.submit(workload.attend, meeting.address, "first")
-        await next_guest(meeting)
+        single.submit(workload.attend, rendezvous.address, "first")
+        await next_arrival(rendezvous)
         task = single.submit(workload.add, 1)
         awaiting = asyncio.ensure_future(task)
         await asyncio.sleep(0)
@@ -90,9 +90,9 @@ def test_gather_of_tasks(executor: CondaEnvExecutor) -> None:
     assert asyncio.run(main()) == list(range(1, 201))
 
 
-def test_two_loops_await_one_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    task = single.submit(workload.attend, meeting.address, "both")
-    guest = meeting.next()
+def test_two_loops_await_one_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    task = single.submit(workload.attend, rendezvous.address, "both")
+    arrival = rendezvous.next()
     got: list[object] = []
     inside = threading.Barrier(3)
 
@@ -106,18 +106,18 @@ def test_two_loops_await_one_task(single: CondaEnvExecutor, meeting: Meeting) ->
     for thread in threads:
         thread.start()
     inside.wait(DEADLINE)
-    guest.release()
+    arrival.release()
     for thread in threads:
         thread.join(DEADLINE)
     assert got == ["both", "both"]
 
 
 def test_cancelling_the_awaiter_asks_the_running_task(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
-        task = single.submit(workload.cooperate, meeting.address, "in")
-        guest = await next_guest(meeting)
+        task = single.submit(workload.cooperate, rendezvous.address, "in")
+        arrival = await next_arrival(rendezvous)
         awaiting = asyncio.ensure_future(task)
         await asyncio.sleep(0)
         awaiting.cancel()
@@ -125,7 +125,7 @@ def test_cancelling_the_awaiter_asks_the_running_task(
             await awaiting
         assert task.cancel_requested
         assert not task.done()
-        guest.release()
+        arrival.release()
         task.wait_for(DEADLINE)
         assert task.status is TaskStatus.CANCELED
 
@@ -133,12 +133,12 @@ def test_cancelling_the_awaiter_asks_the_running_task(
 
 
 def test_cancelling_the_awaiter_of_a_waiting_task(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
-        single.submit(workload.attend, meeting.address, "first")
-        guest = await next_guest(meeting)
-        task = single.submit(workload.attend, meeting.address, "second")
+        single.submit(workload.attend, rendezvous.address, "first")
+        arrival = await next_arrival(rendezvous)
+        task = single.submit(workload.attend, rendezvous.address, "second")
         awaiting = asyncio.ensure_future(task)
         await asyncio.sleep(0)
         awaiting.cancel()
@@ -146,17 +146,17 @@ def test_cancelling_the_awaiter_of_a_waiting_task(
             await awaiting
         task.wait_for(DEADLINE)
         assert task.status is TaskStatus.CANCELED
-        guest.release()
+        arrival.release()
 
     asyncio.run(main())
     assert single.submit(workload.add, 1).result(DEADLINE) == 1
-    assert meeting.uninvited() == []
+    assert rendezvous.uninvited() == []
 
 
-def test_a_timeout_of_asyncio_cancels(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_timeout_of_asyncio_cancels(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     async def main() -> None:
-        task = single.submit(workload.cooperate, meeting.address, "in")
-        (await next_guest(meeting)).release()
+        task = single.submit(workload.cooperate, rendezvous.address, "in")
+        (await next_arrival(rendezvous)).release()
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(task, 0.05)
         assert task.cancel_requested
@@ -165,30 +165,30 @@ def test_a_timeout_of_asyncio_cancels(single: CondaEnvExecutor, meeting: Meeting
     asyncio.run(main())
 
 
-def test_shield_protects_the_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_shield_protects_the_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     async def main() -> None:
-        task = single.submit(workload.attend, meeting.address, "in")
-        guest = await next_guest(meeting)
+        task = single.submit(workload.attend, rendezvous.address, "in")
+        arrival = await next_arrival(rendezvous)
         inner = asyncio.ensure_future(task)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(inner), 0.02)
         assert not task.cancel_requested
-        guest.release()
+        arrival.release()
         assert await inner == "in"
 
     asyncio.run(main())
 
 
 def test_cancelling_one_of_two_awaiters_wakes_both_rightly(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
-        task = single.submit(workload.cooperate, meeting.address, "in")
-        guest = await next_guest(meeting)
+        task = single.submit(workload.cooperate, rendezvous.address, "in")
+        arrival = await next_arrival(rendezvous)
         one, two = asyncio.ensure_future(task), asyncio.ensure_future(task)
         await asyncio.sleep(0)
         one.cancel()
-        guest.release()
+        arrival.release()
         results = await asyncio.gather(one, two, return_exceptions=True)
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
 
@@ -196,10 +196,10 @@ def test_cancelling_one_of_two_awaiters_wakes_both_rightly(
 
 
 def test_a_loop_that_is_closed_while_a_task_runs_harms_nobody(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    task = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
 
     async def look() -> None:
         reading = asyncio.ensure_future(types_of(task))
@@ -215,7 +215,7 @@ def test_a_loop_that_is_closed_while_a_task_runs_harms_nobody(
     loop.run_until_complete(asyncio.sleep(0))
     waiting._log_destroy_pending = False  # type: ignore[attr-defined]
     loop.close()
-    guest.release()
+    arrival.release()
     assert task.result(DEADLINE) == "in"
     del waiting
     gc.collect()
@@ -258,11 +258,11 @@ async def _collect(task: Task[object]) -> list[object]:
 
 @pytest.mark.parametrize("kind", [COMPLETION, FAILURE, CANCELATION])
 def test_a_finished_task_yields_its_terminal_event(
-    single: CondaEnvExecutor, meeting: Meeting, kind: TaskEventType
+    single: CondaEnvExecutor, rendezvous: Rendezvous, kind: TaskEventType
 ) -> None:
     if kind is CANCELATION:
-        single.submit(workload.attend, meeting.address, "first")
-        meeting.next()
+        single.submit(workload.attend, rendezvous.address, "first")
+        rendezvous.next()
     task = single.submit(workload.fail if kind is FAILURE else workload.add, 1)
     if kind is CANCELATION:
         task.cancel()
@@ -272,8 +272,8 @@ def test_a_finished_task_yields_its_terminal_event(
     assert watchers(task) == 0
 
 
-def test_several_streams_in_several_loops(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    task = single.options(start=False).submit(workload.report_twice, meeting.address)
+def test_several_streams_in_several_loops(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    task = single.options(start=False).submit(workload.report_twice, rendezvous.address)
     ready = threading.Barrier(4)
     got: list[list[TaskEventType]] = []
 
@@ -288,8 +288,8 @@ def test_several_streams_in_several_loops(single: CondaEnvExecutor, meeting: Mee
         thread.start()
     ready.wait(DEADLINE)
     task.start()
-    meeting.next().release()
-    meeting.next().release()
+    rendezvous.next().release()
+    rendezvous.next().release()
     for thread in threads:
         thread.join(DEADLINE)
     assert len(got) == 6
@@ -301,11 +301,11 @@ def test_several_streams_in_several_loops(single: CondaEnvExecutor, meeting: Mee
 
 
 def test_breaking_out_of_the_loop_leaves_nothing(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
-        task = single.submit(workload.attend, meeting.address, "in")
-        guest = await next_guest(meeting)
+        task = single.submit(workload.attend, rendezvous.address, "in")
+        arrival = await next_arrival(rendezvous)
         async for event in task.events():
             assert event.type is STARTED
             break
@@ -313,33 +313,35 @@ def test_breaking_out_of_the_loop_leaves_nothing(
         gc.collect()
         await asyncio.sleep(0)
         assert watchers(task) == 0
-        guest.release()
+        arrival.release()
         await task
 
     asyncio.run(main())
 
 
-def test_closing_the_stream_leaves_nothing(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_closing_the_stream_leaves_nothing(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
     async def main() -> None:
-        task = single.submit(workload.attend, meeting.address, "in")
-        guest = await next_guest(meeting)
+        task = single.submit(workload.attend, rendezvous.address, "in")
+        arrival = await next_arrival(rendezvous)
         stream = task.events()
         assert (await anext(stream)).type is STARTED
         assert watchers(task) == 1
         await stream.aclose()  # type: ignore[attr-defined]
         assert watchers(task) == 0
-        guest.release()
+        arrival.release()
         await task
 
     asyncio.run(main())
 
 
 def test_a_cancelled_consumer_leaves_nothing_and_does_not_cancel_the_task(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
-        task = single.submit(workload.attend, meeting.address, "in")
-        guest = await next_guest(meeting)
+        task = single.submit(workload.attend, rendezvous.address, "in")
+        arrival = await next_arrival(rendezvous)
         readers = [asyncio.ensure_future(types_of(task)) for _ in range(3)]
         await asyncio.sleep(0)
         readers[0].cancel()
@@ -347,7 +349,7 @@ def test_a_cancelled_consumer_leaves_nothing_and_does_not_cancel_the_task(
             await readers[0]
         assert watchers(task) == 2
         assert not task.cancel_requested
-        guest.release()
+        arrival.release()
         for types in await asyncio.gather(*readers[1:]):
             assert types[-1] is COMPLETION
         assert watchers(task) == 0
@@ -355,7 +357,9 @@ def test_a_cancelled_consumer_leaves_nothing_and_does_not_cancel_the_task(
     asyncio.run(main())
 
 
-def test_a_slow_reader_gets_merged_updates(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_slow_reader_gets_merged_updates(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
     async def main() -> None:
         task = single.submit(workload.send_outputs, 300)
         recorder = Recorder()
@@ -375,15 +379,15 @@ def test_a_slow_reader_gets_merged_updates(single: CondaEnvExecutor, meeting: Me
     asyncio.run(main())
 
 
-def test_a_loop_stays_free_while_it_reads(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_loop_stays_free_while_it_reads(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     async def main() -> None:
-        task = single.submit(workload.attend, meeting.address, "in")
-        guest = await next_guest(meeting)
+        task = single.submit(workload.attend, rendezvous.address, "in")
+        arrival = await next_arrival(rendezvous)
         reading = asyncio.ensure_future(types_of(task))
         for _ in range(10):
             await asyncio.sleep(0)
         assert not reading.done()
-        guest.release()
+        arrival.release()
         assert await reading == [STARTED, COMPLETION]
 
     asyncio.run(main())
@@ -413,17 +417,17 @@ def test_reading_races_with_the_end(single: CondaEnvExecutor) -> None:
 
 
 def test_async_with_of_the_executor(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
         order: list[str] = []
         async with make() as executor:
-            task = executor.submit(workload.attend, meeting.address, "in")
-            guest = await next_guest(meeting)
+            task = executor.submit(workload.attend, rendezvous.address, "in")
+            arrival = await next_arrival(rendezvous)
 
             async def free_the_task() -> None:
                 order.append("the loop is free")
-                guest.release()
+                arrival.release()
 
             freeing = asyncio.ensure_future(free_the_task())
         order.append("left")

@@ -18,8 +18,8 @@ import pytest
 
 from tests.support import leaks
 from tests.support.host import Host
-from tests.support.meeting import DEADLINE, Meeting
 from tests.support.recorder import Recorder
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, TaskEventType, TaskStatus
 
@@ -29,34 +29,34 @@ CANCELED, COMPLETED = TaskStatus.CANCELED, TaskStatus.COMPLETED
 
 
 def test_a_waiting_task_is_cancelled_at_once(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
-    blocking = single.submit(workload.attend, meeting.address, "first")
-    guest = meeting.next()
+    blocking = single.submit(workload.attend, rendezvous.address, "first")
+    arrival = rendezvous.next()
     tasks = [single.submit(workload.note, journal, number) for number in range(200)]
     for task in tasks:
         assert task.cancel() is True
         assert task.status is CANCELED
     assert not blocking.done()
-    guest.release()
+    arrival.release()
     assert single.submit(workload.add, 1).result(DEADLINE) == 1
     assert journal.read_text() == ""
 
 
 def test_a_task_in_the_inbox_of_a_worker_is_cancelled_and_never_runs(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
     """The first ones after a long task have been handed to its worker already.
 
     They are taken back.
     """
     single.submit(workload.add, 1).result(DEADLINE)
-    first = single.submit(workload.attend, meeting.address, "first")
+    first = single.submit(workload.attend, rendezvous.address, "first")
     tasks = [single.submit(workload.note, journal, number) for number in range(30)]
-    guest = meeting.next()
+    arrival = rendezvous.next()
     for task in tasks[::2]:
         assert task.cancel() is True
-    guest.release()
+    arrival.release()
     concurrent.futures.wait(tasks, timeout=DEADLINE)
     assert first.result(DEADLINE) == "first"
     assert [task.status for task in tasks[::2]] == [CANCELED] * 15
@@ -82,9 +82,9 @@ def test_cancelling_races_with_the_start_and_says_the_truth(
     assert ran | {number for number, answer in answers.items() if answer} == set(range(600))
 
 
-def test_cancelling_from_many_threads(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    single.submit(workload.attend, meeting.address, "first")
-    meeting.next()
+def test_cancelling_from_many_threads(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    single.submit(workload.attend, rendezvous.address, "first")
+    rendezvous.next()
     task = single.submit(workload.add, 1)
     answers: list[bool] = []
     threads = [threading.Thread(target=lambda: answers.append(task.cancel())) for _ in range(8)]
@@ -98,14 +98,14 @@ def test_cancelling_from_many_threads(single: CondaEnvExecutor, meeting: Meeting
 # ----------------------------------------------------------------------------------------------------- cooperatively
 
 
-def test_the_request_to_a_running_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    task = single.submit(workload.cooperate, meeting.address, "in")
-    guest = meeting.next()
+def test_the_request_to_a_running_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    task = single.submit(workload.cooperate, rendezvous.address, "in")
+    arrival = rendezvous.next()
     assert task.cancel() is False
     assert task.cancel_requested
     assert task.status is TaskStatus.RUNNING
     assert not task.done()
-    guest.release()
+    arrival.release()
     assert task.wait_for(DEADLINE).status is CANCELED
     assert task.cancel() is True
     with pytest.raises(concurrent.futures.CancelledError):
@@ -114,32 +114,34 @@ def test_the_request_to_a_running_task(single: CondaEnvExecutor, meeting: Meetin
 
 
 def test_a_function_that_returns_after_the_request_has_completed(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.cooperate, meeting.address, "in", acknowledge=False)
-    guest = meeting.next()
+    task = single.submit(workload.cooperate, rendezvous.address, "in", acknowledge=False)
+    arrival = rendezvous.next()
     task.cancel()
-    guest.release()
+    arrival.release()
     assert task.result(DEADLINE) == "in time"
     assert task.status is COMPLETED
     assert task.cancel_requested
 
 
-def test_a_function_that_never_looks_completes(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    task = single.submit(workload.attend, meeting.address, "result")
-    guest = meeting.next()
+def test_a_function_that_never_looks_completes(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    task = single.submit(workload.attend, rendezvous.address, "result")
+    arrival = rendezvous.next()
     assert task.cancel() is False
-    guest.release()
+    arrival.release()
     assert task.result(DEADLINE) == "result"
 
 
 def test_raising_after_the_acknowledgement_is_cancelled_as_well(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.acknowledge_and_raise, meeting.address, "in")
-    guest = meeting.next()
+    task = single.submit(workload.acknowledge_and_raise, rendezvous.address, "in")
+    arrival = rendezvous.next()
     task.cancel()
-    guest.release()
+    arrival.release()
     assert task.wait_for(DEADLINE).status is CANCELED
 
 
@@ -150,16 +152,18 @@ def test_a_task_may_give_up_unasked(single: CondaEnvExecutor) -> None:
     assert single.submit(workload.add, 1).result(DEADLINE) == 1
 
 
-def test_the_request_concerns_one_task_only(executor: CondaEnvExecutor, meeting: Meeting) -> None:
-    one = executor.submit(workload.cooperate, meeting.address, "one")
-    two = executor.submit(workload.cooperate, meeting.address, "two")
-    guests = meeting.expect("one", "two")
+def test_the_request_concerns_one_task_only(
+    executor: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    one = executor.submit(workload.cooperate, rendezvous.address, "one")
+    two = executor.submit(workload.cooperate, rendezvous.address, "two")
+    arrivals = rendezvous.expect("one", "two")
     one.cancel()
-    guests["one"].release()
-    guests["two"].release()
+    arrivals["one"].release()
+    arrivals["two"].release()
     assert one.wait_for(DEADLINE).status is CANCELED
-    following = executor.submit(workload.cooperate, meeting.address, "three")
-    meeting.next().release()
+    following = executor.submit(workload.cooperate, rendezvous.address, "three")
+    rendezvous.next().release()
     with pytest.raises(TimeoutError):
         following.wait_for(0.05)
     assert not two.done()
@@ -169,10 +173,10 @@ def test_the_request_concerns_one_task_only(executor: CondaEnvExecutor, meeting:
 
 
 def test_an_acknowledged_cancellation_wakes_everybody(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.cooperate, meeting.address, "in")
-    guest = meeting.next()
+    task = single.submit(workload.cooperate, rendezvous.address, "in")
+    arrival = rendezvous.next()
     woken: dict[str, object] = {}
     ready = threading.Barrier(4)
 
@@ -198,7 +202,7 @@ def test_an_acknowledged_cancellation_wakes_everybody(
         thread.start()
     ready.wait(DEADLINE)
     task.cancel()
-    guest.release()
+    arrival.release()
     for thread in threads:
         thread.join(DEADLINE)
     assert woken == {"wait": {task}, "as_completed": [task], "result": "cancelled"}
@@ -206,129 +210,129 @@ def test_an_acknowledged_cancellation_wakes_everybody(
 
 
 def test_the_events_of_an_acknowledged_cancellation(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     recorder = Recorder()
-    task = single.submit(workload.cooperate, meeting.address, "in").listen(recorder)
-    guest = meeting.next()
+    task = single.submit(workload.cooperate, rendezvous.address, "in").listen(recorder)
+    arrival = rendezvous.next()
     task.cancel()
-    guest.release()
+    arrival.release()
     recorder.wait_for_end()
     assert recorder.types == [TaskEventType.STARTED, TaskEventType.CANCELATION]
 
 
 def test_the_worker_goes_on_after_a_cooperative_cancellation(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.cooperate, meeting.address, "in")
-    guest = meeting.next()
+    task = single.submit(workload.cooperate, rendezvous.address, "in")
+    arrival = rendezvous.next()
     task.cancel()
-    guest.release()
+    arrival.release()
     task.wait_for(DEADLINE)
-    assert single.submit(os.getpid).result(DEADLINE) == guest.pid
+    assert single.submit(os.getpid).result(DEADLINE) == arrival.pid
 
 
 # ------------------------------------------------------------------------------------------------------- escalation
 
 
-def test_without_grace_the_request_is_all(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    task = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+def test_without_grace_the_request_is_all(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    task = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     task.cancel()
     with pytest.raises(TimeoutError):
         task.wait_for(0.2)
-    guest.release()
+    arrival.release()
     assert task.result(DEADLINE) == "in"
 
 
 @pytest.mark.parametrize("where", ["options", "executor"])
 def test_grace_interrupts_the_call(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path, where: str
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous, journal: Path, where: str
 ) -> None:
     executor = make(cancel_grace=0.1) if where == "executor" else make()
     view = executor.options(cancel_grace=0.1) if where == "options" else executor
-    task = view.submit(workload.sleep_on, meeting.address, "in", journal)
-    guest = meeting.next()
+    task = view.submit(workload.sleep_on, rendezvous.address, "in", journal)
+    arrival = rendezvous.next()
     began = time.monotonic()
     assert task.cancel() is False
     assert task.wait_for(DEADLINE).status is CANCELED
     assert 0.09 < time.monotonic() - began < 5
     assert journal.read_text() == "interrupted in\n"
-    assert executor.submit(os.getpid).result(DEADLINE) == guest.pid, "the worker lives on"
+    assert executor.submit(os.getpid).result(DEADLINE) == arrival.pid, "the worker lives on"
 
 
 def test_an_option_comes_before_the_executors_grace(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make(cancel_grace=30)
-    task = executor.options(cancel_grace=0.05).submit(workload.sleep_on, meeting.address, "in")
-    meeting.next()
+    task = executor.options(cancel_grace=0.05).submit(workload.sleep_on, rendezvous.address, "in")
+    rendezvous.next()
     task.cancel()
     assert task.wait_for(5).status is CANCELED
 
 
 def test_a_function_that_returns_at_the_interrupt_has_completed(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     task = single.options(cancel_grace=0.05).submit(
-        workload.swallow_one_interrupt, meeting.address, "in"
+        workload.swallow_one_interrupt, rendezvous.address, "in"
     )
-    meeting.next()
+    rendezvous.next()
     task.cancel()
     assert task.result(DEADLINE) == "cleaned up"
 
 
 def test_who_cooperates_within_the_grace_is_not_interrupted(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.options(cancel_grace=30).submit(workload.cooperate, meeting.address, "in")
-    guest = meeting.next()
+    task = single.options(cancel_grace=30).submit(workload.cooperate, rendezvous.address, "in")
+    arrival = rendezvous.next()
     task.cancel()
-    guest.release()
+    arrival.release()
     assert task.wait_for(DEADLINE).status is CANCELED
-    assert single.submit(os.getpid).result(DEADLINE) == guest.pid
+    assert single.submit(os.getpid).result(DEADLINE) == arrival.pid
 
 
 def test_who_ignores_the_interrupt_loses_the_worker_with_its_children(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous, journal: Path
 ) -> None:
     executor = make(cancel_grace=0.15)
-    task = executor.submit(workload.stubborn, meeting.address, "in", journal)
-    guest = meeting.next()
+    task = executor.submit(workload.stubborn, rendezvous.address, "in", journal)
+    arrival = rendezvous.next()
     waiting = executor.submit(workload.add, 1, 2)
     task.cancel()
     assert task.wait_for(DEADLINE).status is CANCELED
     child, *rest = journal.read_text().split()
     assert rest == ["interrupted"]
-    assert not leaks.wait_for_exit({guest.pid, int(child)}, DEADLINE)
+    assert not leaks.wait_for_exit({arrival.pid, int(child)}, DEADLINE)
     assert waiting.result(DEADLINE) == 3, "a task behind it runs on the replacement"
-    assert executor.submit(os.getpid).result(DEADLINE) != guest.pid
+    assert executor.submit(os.getpid).result(DEADLINE) != arrival.pid
 
 
 def test_cancelling_twice_does_not_escalate_twice(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous, journal: Path
 ) -> None:
     executor = make(cancel_grace=0.2)
-    task = executor.submit(workload.sleep_on, meeting.address, "in", journal)
-    guest = meeting.next()
+    task = executor.submit(workload.sleep_on, rendezvous.address, "in", journal)
+    arrival = rendezvous.next()
     for _ in range(5):
         task.cancel()
     assert task.wait_for(DEADLINE).status is CANCELED
     assert journal.read_text() == "interrupted in\n"
-    assert executor.submit(os.getpid).result(DEADLINE) == guest.pid
+    assert executor.submit(os.getpid).result(DEADLINE) == arrival.pid
 
 
 def test_the_escalation_of_a_task_that_has_ended_does_not_hit_the_next(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous, journal: Path
 ) -> None:
     executor = make(cancel_grace=0.05)
-    task = executor.submit(workload.cooperate, meeting.address, "in", acknowledge=False)
-    guest = meeting.next()
+    task = executor.submit(workload.cooperate, rendezvous.address, "in", acknowledge=False)
+    arrival = rendezvous.next()
     task.cancel()
-    guest.release()
+    arrival.release()
     assert task.result(DEADLINE) == "in time"
     assert executor.submit(workload.nap, 0.3).result(DEADLINE) == 0.3
-    assert executor.submit(os.getpid).result(DEADLINE) == guest.pid
+    assert executor.submit(os.getpid).result(DEADLINE) == arrival.pid
 
 
 def test_a_late_interrupt_never_hits_another_task(
@@ -355,14 +359,14 @@ def test_a_late_interrupt_never_hits_another_task(
 
 
 def test_a_foreign_sigint_to_the_worker_is_an_ordinary_failure(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     """Nobody has cancelled: KeyboardInterrupt is what the function raised."""
-    task = single.submit(workload.sleep_on, meeting.address, "in")
-    guest = meeting.next()
-    os.kill(guest.pid, signal.SIGINT)
+    task = single.submit(workload.sleep_on, rendezvous.address, "in")
+    arrival = rendezvous.next()
+    os.kill(arrival.pid, signal.SIGINT)
     assert isinstance(task.exception(DEADLINE), KeyboardInterrupt)
-    assert single.submit(os.getpid).result(DEADLINE) == guest.pid
+    assert single.submit(os.getpid).result(DEADLINE) == arrival.pid
 
 
 def test_an_idle_worker_survives_sigint(single: CondaEnvExecutor) -> None:
@@ -375,47 +379,49 @@ def test_an_idle_worker_survives_sigint(single: CondaEnvExecutor) -> None:
 
 
 def test_kill_ends_the_worker_and_the_task_is_cancelled(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
     recorder = Recorder()
-    task = single.submit(workload.stubborn, meeting.address, "in", journal).listen(recorder)
-    guest = meeting.next()
+    task = single.submit(workload.stubborn, rendezvous.address, "in", journal).listen(recorder)
+    arrival = rendezvous.next()
     waiting = [single.submit(workload.add, number) for number in range(10)]
     task.kill()
     assert task.wait_for(DEADLINE).status is CANCELED
     assert task.cancel_requested
     recorder.wait_for_end()
     assert recorder.types == [TaskEventType.STARTED, TaskEventType.CANCELATION]
-    assert not leaks.wait_for_exit({guest.pid, int(journal.read_text().split()[0])}, DEADLINE)
+    assert not leaks.wait_for_exit({arrival.pid, int(journal.read_text().split()[0])}, DEADLINE)
     assert [one.result(DEADLINE) for one in waiting] == list(range(10)), (
         "items in its inbox go back to the queue"
     )
 
 
-def test_kill_leaves_the_neighbour_alone(executor: CondaEnvExecutor, meeting: Meeting) -> None:
-    one = executor.submit(workload.attend, meeting.address, "one")
-    two = executor.submit(workload.attend, meeting.address, "two")
-    guests = meeting.expect("one", "two")
+def test_kill_leaves_the_neighbour_alone(
+    executor: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    one = executor.submit(workload.attend, rendezvous.address, "one")
+    two = executor.submit(workload.attend, rendezvous.address, "two")
+    arrivals = rendezvous.expect("one", "two")
     one.kill()
     assert one.wait_for(DEADLINE).status is CANCELED
     assert not two.done()
-    guests["two"].release()
+    arrivals["two"].release()
     assert two.result(DEADLINE) == "two"
 
 
 def test_killing_a_waiting_task_cancels_it_without_killing_anybody(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
-    running = single.submit(workload.attend, meeting.address, "running")
-    guest = meeting.next()
+    running = single.submit(workload.attend, rendezvous.address, "running")
+    arrival = rendezvous.next()
     tasks = [single.submit(workload.note, journal, number) for number in range(20)]
     for task in tasks:
         task.kill()
     for task in tasks:
         assert task.wait_for(DEADLINE).status is CANCELED
-    guest.release()
+    arrival.release()
     assert running.result(DEADLINE) == "running"
-    assert single.submit(os.getpid).result(DEADLINE) == guest.pid
+    assert single.submit(os.getpid).result(DEADLINE) == arrival.pid
     assert journal.read_text() == ""
 
 
@@ -428,13 +434,13 @@ def test_killing_a_finished_task_does_nothing(single: CondaEnvExecutor) -> None:
     assert single.submit(os.getpid).result(DEADLINE) == pid
 
 
-def test_a_killed_task_is_not_retried(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    task = single.options(retries=5).submit(workload.attend, meeting.address, "in")
-    meeting.next()
+def test_a_killed_task_is_not_retried(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    task = single.options(retries=5).submit(workload.attend, rendezvous.address, "in")
+    rendezvous.next()
     task.kill()
     assert task.wait_for(DEADLINE).status is CANCELED
     single.submit(workload.add, 1).result(DEADLINE)
-    assert meeting.uninvited() == []
+    assert rendezvous.uninvited() == []
 
 
 def test_killing_races_with_the_end_and_harms_no_neighbour(
@@ -458,30 +464,32 @@ def test_killing_races_with_the_end_and_harms_no_neighbour(
 
 
 def test_cancel_futures_cancels_what_waits_and_finishes_what_runs(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make()
-    running = executor.submit(workload.attend, meeting.address, "running")
-    guest = meeting.next()
+    running = executor.submit(workload.attend, rendezvous.address, "running")
+    arrival = rendezvous.next()
     waiting = [executor.submit(workload.add, number) for number in range(30)]
     executor.shutdown(wait=False, cancel_futures=True)
     concurrent.futures.wait(waiting, timeout=DEADLINE)
     assert all(task.status is CANCELED for task in waiting)
     assert running.status is TaskStatus.RUNNING
     assert not running.cancel_requested
-    guest.release()
+    arrival.release()
     assert running.result(DEADLINE) == "running"
 
 
-def test_cancelling_after_shutdown(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_cancelling_after_shutdown(
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
+) -> None:
     executor = make()
-    running = executor.submit(workload.cooperate, meeting.address, "running")
-    guest = meeting.next()
+    running = executor.submit(workload.cooperate, rendezvous.address, "running")
+    arrival = rendezvous.next()
     waiting = executor.submit(workload.add, 1)
     executor.shutdown(wait=False)
     assert waiting.cancel() is True
     assert running.cancel() is False
-    guest.release()
+    arrival.release()
     assert running.wait_for(DEADLINE).status is CANCELED
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.workload import UnpickleRaises
-from tests.support.meeting import DEADLINE, Meeting
 from tests.support.recorder import Recorder
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task, TaskEventType, TaskStatus
 
@@ -29,24 +29,28 @@ def test_positional_and_by_keyword(single: CondaEnvExecutor) -> None:
     assert single.submit(workload.add, left=one, right=one).result(DEADLINE) == 2
 
 
-def test_a_dependant_waits_holding_no_worker(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    first = single.submit(workload.attend, meeting.address, 1)
-    guest = meeting.next()
+def test_a_dependant_waits_holding_no_worker(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    first = single.submit(workload.attend, rendezvous.address, 1)
+    arrival = rendezvous.next()
     dependant = single.submit(workload.add, first, 1)
     assert dependant.status is TaskStatus.PENDING
-    guest.release()
+    arrival.release()
     assert dependant.result(DEADLINE) == 2
 
 
-def test_others_run_while_a_dependant_waits(executor: CondaEnvExecutor, meeting: Meeting) -> None:
-    first = executor.submit(workload.attend, meeting.address, 1)
-    guest = meeting.next()
+def test_others_run_while_a_dependant_waits(
+    executor: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    first = executor.submit(workload.attend, rendezvous.address, 1)
+    arrival = rendezvous.next()
     dependants = [executor.submit(workload.add, first, number) for number in range(10)]
     assert [executor.submit(workload.add, number).result(DEADLINE) for number in range(20)] == list(
         range(20)
     )
     assert not any(task.done() for task in dependants)
-    guest.release()
+    arrival.release()
     assert [task.result(DEADLINE) for task in dependants] == list(range(1, 11))
 
 
@@ -90,10 +94,10 @@ def test_a_dependant_that_is_not_started_starts_nothing(single: CondaEnvExecutor
 
 
 def test_starting_a_waiting_dependant_again_changes_nothing(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    root = single.submit(workload.attend, meeting.address, 1)
-    guest = meeting.next()
+    root = single.submit(workload.attend, rendezvous.address, 1)
+    arrival = rendezvous.next()
     waiting = single.options(start=False).submit(workload.add, root, 1)
     behind = single.options(start=False).submit(workload.add, waiting, 1)
     assert waiting.start() is waiting
@@ -101,7 +105,7 @@ def test_starting_a_waiting_dependant_again_changes_nothing(
     assert behind.start() is behind, "which starts its dependency, once more"
     assert behind.start() is behind
     assert not waiting.done()
-    guest.release()
+    arrival.release()
     assert waiting.result(DEADLINE) == 2
     assert behind.result(DEADLINE) == 3
 
@@ -133,15 +137,15 @@ def test_across_executors(make: Callable[..., CondaEnvExecutor]) -> None:
 
 
 def test_across_executors_the_other_one_may_be_shut_down(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     one, two = make(), make()
-    first = one.submit(workload.attend, meeting.address, 1)
-    guest = meeting.next()
+    first = one.submit(workload.attend, rendezvous.address, 1)
+    arrival = rendezvous.next()
     dependant = two.submit(workload.add, first, 1)
     two.shutdown(wait=False)
     assert not dependant.done()
-    guest.release()
+    arrival.release()
     assert dependant.result(DEADLINE) == 2
 
 
@@ -191,10 +195,10 @@ def test_failure_passes_along_a_chain(single: CondaEnvExecutor) -> None:
 
 
 def test_a_cancelled_dependency_cancels_the_dependant(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, meeting.address, "first")
-    meeting.next()
+    single.submit(workload.attend, rendezvous.address, "first")
+    rendezvous.next()
     recorder = Recorder()
     root = single.submit(workload.add, 1)
     chain = [single.submit(workload.add, root)]
@@ -210,31 +214,31 @@ def test_a_cancelled_dependency_cancels_the_dependant(
 
 
 def test_cancelling_the_dependant_leaves_the_dependency_alone(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
-    root = single.submit(workload.attend, meeting.address, "root")
-    guest = meeting.next()
+    root = single.submit(workload.attend, rendezvous.address, "root")
+    arrival = rendezvous.next()
     dependant = single.submit(workload.note, journal, root)
     behind = single.submit(workload.add, dependant)
     assert dependant.cancel() is True
     assert dependant.status is CANCELED
     assert behind.wait_for(DEADLINE).status is CANCELED
     assert not root.cancel_requested
-    guest.release()
+    arrival.release()
     assert root.result(DEADLINE) == "root"
     assert single.wait_all(DEADLINE)
     assert journal.read_text() == ""
 
 
 def test_killing_the_dependant_leaves_the_dependency_alone(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    root = single.submit(workload.attend, meeting.address, "root")
-    guest = meeting.next()
+    root = single.submit(workload.attend, rendezvous.address, "root")
+    arrival = rendezvous.next()
     dependant = single.submit(workload.add, root)
     dependant.kill()
     assert dependant.status is CANCELED
-    guest.release()
+    arrival.release()
     assert root.result(DEADLINE) == "root"
 
 
@@ -321,27 +325,27 @@ def test_shutdown_with_objects_in_the_chain_finishes_it(
 
 
 def test_cancel_futures_cancels_the_dependants(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting, journal: Path
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous, journal: Path
 ) -> None:
     executor = make()
-    root = executor.submit(workload.attend, meeting.address, "root")
-    guest = meeting.next()
+    root = executor.submit(workload.attend, rendezvous.address, "root")
+    arrival = rendezvous.next()
     dependants = [executor.submit(workload.note, journal, root) for _ in range(5)]
     behind = executor.submit(workload.add, dependants[0])
     executor.shutdown(wait=False, cancel_futures=True)
     for task in (*dependants, behind):
         assert task.wait_for(DEADLINE).status is CANCELED
-    guest.release()
+    arrival.release()
     assert root.result(DEADLINE) == "root"
     assert journal.read_text() == ""
 
 
 def test_kill_workers_cancels_the_dependants(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make()
-    root = executor.submit(workload.attend, meeting.address, "root")
-    meeting.next()
+    root = executor.submit(workload.attend, rendezvous.address, "root")
+    rendezvous.next()
     dependant = executor.submit(workload.add, root)
     executor.kill_workers()
     assert root.wait_for(DEADLINE).status is TaskStatus.FAILED
@@ -367,14 +371,14 @@ def test_an_unstarted_dependency_of_a_foreign_executor_that_is_gone(
     assert two.wait_all(DEADLINE)
 
 
-def test_a_dropped_executor_finishes_its_chain(meeting: Meeting) -> None:
+def test_a_dropped_executor_finishes_its_chain(rendezvous: Rendezvous) -> None:
     executor = CondaEnvExecutor(max_workers=1)
-    root = executor.submit(workload.attend, meeting.address, 1)
+    root = executor.submit(workload.attend, rendezvous.address, 1)
     dependant = executor.submit(workload.add, root, 1)
-    guest = meeting.next()
+    arrival = rendezvous.next()
     del executor, root
     gc.collect()
-    guest.release()
+    arrival.release()
     assert dependant.result(DEADLINE) == 2
 
 
@@ -389,12 +393,12 @@ def test_nothing_is_kept_alive_afterwards(single: CondaEnvExecutor) -> None:
     assert gone() is None, gc.get_referrers(gone())
 
 
-def test_wait_all_counts_dependants(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    root = single.submit(workload.attend, meeting.address, 1)
-    guest = meeting.next()
+def test_wait_all_counts_dependants(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    root = single.submit(workload.attend, rendezvous.address, 1)
+    arrival = rendezvous.next()
     dependant = single.submit(workload.add, root)
     assert single.wait_all(0.05) is False
-    guest.release()
+    arrival.release()
     assert single.wait_all(DEADLINE) is True
     assert dependant.done()
 

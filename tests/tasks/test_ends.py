@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
-from tests.support.meeting import Meeting
+from tests.support.rendezvous import Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, TaskStatus
 from wetlands_executor.pool import lifecycle
@@ -49,18 +49,21 @@ def test_after_the_timeout_what_waits_is_cancelled_and_what_runs_is_asked(
 
 
 def test_what_does_not_look_is_interrupted_and_then_killed(
-    single: CondaEnvExecutor, meeting: Meeting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    single: CondaEnvExecutor,
+    rendezvous: Rendezvous,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lifecycle, "INTERRUPT_AFTER", 0.3)
     path = tmp_path / "journal"
-    running = single.submit(workload.stubborn, meeting.address, "in", str(path))
-    guest = meeting.next()
+    running = single.submit(workload.stubborn, rendezvous.address, "in", str(path))
+    arrival = rendezvous.next()
     single.shutdown(timeout=0)
     assert "interrupted" in path.read_text()
     error = running.exception()
     assert isinstance(error, BrokenProcessPool)
     assert "its worker was killed because the executor was shut down" in str(error)
-    guest.wait_until_gone()
+    arrival.wait_until_gone()
 
 
 def test_a_shutdown_that_does_not_wait_ends_in_the_background(single: CondaEnvExecutor) -> None:
@@ -89,17 +92,17 @@ def test_a_wrong_timeout_is_refused_and_nothing_is_shut_down(
 
 
 def test_a_view_with_a_timeout_ends_its_own_tasks_only(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make(2)
     view = executor.options(name="view")
     mine = view.submit(workload.cooperate_by_update)
-    other = executor.submit(workload.attend, meeting.address, "other")
-    guest = meeting.next()
+    other = executor.submit(workload.attend, rendezvous.address, "other")
+    arrival = rendezvous.next()
     view.shutdown(timeout=0.1)
     assert mine.status is CANCELED
     assert other.running()
-    guest.release()
+    arrival.release()
     other.result(DEADLINE)
 
 
@@ -121,9 +124,9 @@ def test_a_view_says_why_it_killed_a_task(
 # --- reasons
 
 
-def test_cancel_futures_leaves_a_reason(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    running = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+def test_cancel_futures_leaves_a_reason(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    running = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     waiting = single.submit(workload.add, 1)
     by_hand = single.submit(workload.add, 2)
     assert by_hand.cancel()
@@ -136,17 +139,17 @@ def test_cancel_futures_leaves_a_reason(single: CondaEnvExecutor, meeting: Meeti
             task.exception(DEADLINE)
         assert task.error == "the executor was shut down"
     assert by_hand.error is None, "its program asked for that"
-    guest.release()
+    arrival.release()
     running.result(DEADLINE)
     assert running.error is None
 
 
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
 def test_the_end_of_all_workers_leaves_a_reason(
-    single: CondaEnvExecutor, meeting: Meeting, method: str
+    single: CondaEnvExecutor, rendezvous: Rendezvous, method: str
 ) -> None:
-    running = single.submit(workload.attend, meeting.address, "in")
-    meeting.next()
+    running = single.submit(workload.attend, rendezvous.address, "in")
+    rendezvous.next()
     waiting = single.submit(workload.add, 1)
     getattr(single, method)()
     with pytest.raises(BrokenProcessPool, match=rf"its worker was killed by {method}\(\)"):
@@ -156,9 +159,9 @@ def test_the_end_of_all_workers_leaves_a_reason(
     assert f"{method}()" in str(waiting.error)
 
 
-def test_a_killed_task_says_so(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    task = single.submit(workload.attend, meeting.address, "in")
-    meeting.next()
+def test_a_killed_task_says_so(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    task = single.submit(workload.attend, rendezvous.address, "in")
+    rendezvous.next()
     task.kill()
     with pytest.raises(CancelledError, match=r"its worker was killed by Task.kill\(\)"):
         task.result(DEADLINE)
@@ -220,7 +223,7 @@ def test_an_async_block_interrupts_what_does_not_look(
 
 
 def test_a_second_cancellation_kills_at_once(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make()
 
@@ -229,8 +232,8 @@ def test_a_second_cancellation_kills_at_once(
 
         async def block() -> None:
             async with executor:
-                executor.submit(workload.stubborn, meeting.address, "in")
-                await asyncio.to_thread(meeting.next)
+                executor.submit(workload.stubborn, rendezvous.address, "in")
+                await asyncio.to_thread(rendezvous.next)
                 begun.set()
 
         task = asyncio.ensure_future(block())
@@ -247,7 +250,9 @@ def test_a_second_cancellation_kills_at_once(
     assert asyncio.run(main()) < lifecycle.INTERRUPT_AFTER
 
 
-def test_the_loop_goes_on_while_a_block_ends(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_the_loop_goes_on_while_a_block_ends(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
     """Its end takes no thread of the loop's own either: all of them are busy here."""
     release = threading.Event()
 
@@ -262,13 +267,13 @@ def test_the_loop_goes_on_while_a_block_ends(single: CondaEnvExecutor, meeting: 
             while True:
                 ticks += 1
                 if ticks == 5:
-                    guest.release()
+                    arrival.release()
                 await asyncio.sleep(0.01)
 
         async with single:
-            task = single.submit(workload.attend, meeting.address, "in")
+            task = single.submit(workload.attend, rendezvous.address, "in")
             with ThreadPoolExecutor(1) as own:
-                guest = await loop.run_in_executor(own, meeting.next)
+                arrival = await loop.run_in_executor(own, rendezvous.next)
             ticking = asyncio.ensure_future(tick())
         assert task.done()
         ticking.cancel()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.meeting import DEADLINE, Meeting
 from tests.support.recorder import Latch, Recorder
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, TaskEvent, TaskEventType, TaskStatus
 from wetlands_executor.pool.direct import DirectSend
@@ -42,18 +42,20 @@ def test_the_events_of_a_completed_task(single: CondaEnvExecutor) -> None:
     assert task.created_at - 0.05 <= event.timestamp <= time.time()
 
 
-def test_the_events_of_a_failed_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_the_events_of_a_failed_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     recorder = Recorder()
-    task = single.submit(workload.attend_and_raise, meeting.address, "in").listen(recorder)
-    meeting.next().release()
+    task = single.submit(workload.attend_and_raise, rendezvous.address, "in").listen(recorder)
+    rendezvous.next().release()
     recorder.wait_for_end()
     assert recorder.types == [STARTED, FAILURE]
     assert task.status is TaskStatus.FAILED
 
 
-def test_a_task_that_never_ran_has_no_started(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    single.submit(workload.attend, meeting.address, "first")
-    meeting.next()
+def test_a_task_that_never_ran_has_no_started(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    single.submit(workload.attend, rendezvous.address, "first")
+    rendezvous.next()
     recorder = Recorder()
     single.submit(workload.add, 1).listen(recorder).cancel()
     recorder.wait_for_end()
@@ -61,26 +63,28 @@ def test_a_task_that_never_ran_has_no_started(single: CondaEnvExecutor, meeting:
 
 
 def test_started_comes_when_a_worker_took_it_not_before(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, meeting.address, "first")
-    first = meeting.next()
+    single.submit(workload.attend, rendezvous.address, "first")
+    first = rendezvous.next()
     recorder = Recorder()
-    task = single.submit(workload.attend, meeting.address, "second").listen(recorder)
+    task = single.submit(workload.attend, rendezvous.address, "second").listen(recorder)
     single.submit(workload.add, 1)
     assert not task.running()
     assert recorder.types == []
     first.release()
-    meeting.next()
+    rendezvous.next()
     recorder.wait(STARTED)
     assert task.running()
 
 
-@pytest.mark.parametrize("inside", [False, True], ids=["lane free", "thread inside the lane"])
+@pytest.mark.parametrize(
+    "inside", [False, True], ids=["direct_receive free", "thread inside the direct_receive"]
+)
 def test_started_comes_if_the_worker_took_it_at_that_moment(
-    single: CondaEnvExecutor, meeting: Meeting, monkeypatch: pytest.MonkeyPatch, inside: bool
+    single: CondaEnvExecutor, rendezvous: Rendezvous, monkeypatch: pytest.MonkeyPatch, inside: bool
 ) -> None:
-    """It has read the frame, which does not ask it to tell, and the board does not say so yet."""
+    """It has read the frame, which does not ask it to tell, and the shared page does not say so yet."""
     refused = threading.Event()
     close = DirectSend.close
 
@@ -92,8 +96,8 @@ def test_started_comes_if_the_worker_took_it_at_that_moment(
 
     monkeypatch.setattr(DirectSend, "close", close_and_note)
     monkeypatch.setattr(WorkerProcess, "is_running", lambda _process, _call: False)
-    task = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    task = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     recorder = Recorder()
     assert single._pool is not None
     (process,) = single._pool.processes.values()
@@ -106,34 +110,36 @@ def test_started_comes_if_the_worker_took_it_at_that_moment(
         task.listen(recorder)
     recorder.wait(STARTED)
     assert task.running(), "who hears that it has started finds it running"
-    guest.release()
+    arrival.release()
     recorder.wait_for_end()
     assert recorder.types == [STARTED, COMPLETION]
 
 
 def test_a_listener_that_comes_while_the_task_runs_gets_started_first(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    task = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     recorder = Recorder()
     task.listen(recorder)
     started = recorder.wait(STARTED)
     assert task.started_at is not None
     assert started.task is task
-    guest.release()
+    arrival.release()
     recorder.wait_for_end()
     assert recorder.types == [STARTED, COMPLETION]
 
 
-def test_updates_carry_their_own_snapshots(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_updates_carry_their_own_snapshots(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
     recorder = Recorder()
-    task = single.submit(workload.report_twice, meeting.address).listen(recorder)
-    guest = meeting.next()
+    task = single.submit(workload.report_twice, rendezvous.address).listen(recorder)
+    arrival = rendezvous.next()
     first = recorder.wait(lambda event: event.outputs.get("a") == 1)
     assert (first.message, first.current, first.maximum, first.attempt) == ("first", 1, 4, 1)
-    guest.release()
-    guest = meeting.next()
+    arrival.release()
+    arrival = rendezvous.next()
     second = recorder.wait(lambda event: "b" in event.outputs)
     assert (second.message, second.current, second.maximum) == ("second", 2, 4), (
         "what is not given stays"
@@ -144,7 +150,7 @@ def test_updates_carry_their_own_snapshots(single: CondaEnvExecutor, meeting: Me
     )
     assert task.outputs == {"a": 1, "b": [2], "c": {"three": 3}}
     assert not task.done()
-    guest.release()
+    arrival.release()
     recorder.wait_for_end()
     assert recorder.types[0] is STARTED
     assert set(recorder.types[1:-1]) == {UPDATE}
@@ -174,11 +180,11 @@ def test_the_terminal_event_knows_the_last_report(single: CondaEnvExecutor) -> N
 
 @pytest.mark.parametrize("kind", [COMPLETION, FAILURE, CANCELATION])
 def test_a_late_listener_gets_the_terminal_event_once(
-    single: CondaEnvExecutor, meeting: Meeting, kind: TaskEventType
+    single: CondaEnvExecutor, rendezvous: Rendezvous, kind: TaskEventType
 ) -> None:
     if kind is CANCELATION:
-        single.submit(workload.attend, meeting.address, "first")
-        meeting.next()
+        single.submit(workload.attend, rendezvous.address, "first")
+        rendezvous.next()
     task = single.submit(workload.fail if kind is FAILURE else workload.add, 1)
     if kind is CANCELATION:
         task.cancel()
@@ -203,9 +209,9 @@ def _quiet(executor: CondaEnvExecutor, task: object) -> None:
 
 
 def test_a_callback_that_exits_skips_none_behind_it(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, meeting.address, "in")
+    task = single.submit(workload.attend, rendezvous.address, "in")
     called: list[int] = []
     last = threading.Event()
 
@@ -216,7 +222,7 @@ def test_a_callback_that_exits_skips_none_behind_it(
     task.add_done_callback(leave)
     task.add_done_callback(lambda _task: called.append(2))
     task.add_done_callback(lambda _task: last.set())
-    meeting.next().release()
+    rendezvous.next().release()
     assert last.wait(DEADLINE)
     assert called == [1, 2]
 
@@ -238,14 +244,16 @@ def test_listening_races_with_the_end_and_the_terminal_event_comes_once(
         assert recorder.types in ([STARTED, COMPLETION], [COMPLETION])
 
 
-def test_a_removed_listener_hears_nothing_more(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_removed_listener_hears_nothing_more(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
     gone, stays = Recorder(), Recorder()
-    task = single.submit(workload.attend, meeting.address, "in").listen(gone).listen(stays)
-    guest = meeting.next()
+    task = single.submit(workload.attend, rendezvous.address, "in").listen(gone).listen(stays)
+    arrival = rendezvous.next()
     stays.wait(STARTED)
     gone.wait(STARTED)
     task.remove_listener(gone)
-    guest.release()
+    arrival.release()
     stays.wait_for_end()
     _quiet(single, task)
     assert gone.types == [STARTED]
@@ -258,7 +266,7 @@ def test_removing_an_unknown_listener_is_ignored(single: CondaEnvExecutor) -> No
     assert task.result(DEADLINE) == 1
 
 
-def test_bound_methods_can_be_removed(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_bound_methods_can_be_removed(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     class Window:
         def __init__(self) -> None:
             self.types: list[TaskEventType] = []
@@ -267,10 +275,10 @@ def test_bound_methods_can_be_removed(single: CondaEnvExecutor, meeting: Meeting
             self.types.append(event.type)
 
     window, other = Window(), Recorder()
-    task = single.submit(workload.attend, meeting.address, "in").listen(window.on_event)
+    task = single.submit(workload.attend, rendezvous.address, "in").listen(window.on_event)
     task.remove_listener(window.on_event)  # another object, equal to the first
     task.listen(other)
-    meeting.next().release()
+    rendezvous.next().release()
     other.wait_for_end()
     _quiet(single, task)
     assert window.types == []
@@ -349,15 +357,17 @@ def test_a_dispatch_that_raises_is_logged(
 
 @pytest.mark.parametrize("kind", [COMPLETION, FAILURE, CANCELATION])
 def test_state_then_listeners_then_callbacks(
-    single: CondaEnvExecutor, meeting: Meeting, kind: TaskEventType
+    single: CondaEnvExecutor, rendezvous: Rendezvous, kind: TaskEventType
 ) -> None:
     if kind is CANCELATION:
-        task = single.submit(workload.cooperate, meeting.address, "in")
+        task = single.submit(workload.cooperate, rendezvous.address, "in")
     else:
         task = single.submit(
-            workload.attend_and_raise if kind is FAILURE else workload.attend, meeting.address, "in"
+            workload.attend_and_raise if kind is FAILURE else workload.attend,
+            rendezvous.address,
+            "in",
         )
-    guest = meeting.next()
+    arrival = rendezvous.next()
     order: list[tuple[str, bool]] = []
     last = threading.Event()
     task.add_done_callback(lambda future: (order.append(("callback", future.done())), last.set()))
@@ -365,7 +375,7 @@ def test_state_then_listeners_then_callbacks(
     single.listen(lambda event: order.append(("all " + event.type.value, event.task.done())))
     if kind is CANCELATION:
         task.cancel()
-    guest.release()
+    arrival.release()
     assert last.wait(DEADLINE)
     ended = [(what, done) for what, done in order if "started" not in what]
     assert ended == [(kind.value, True), ("all " + kind.value, True), ("callback", True)]
@@ -526,7 +536,7 @@ def test_submitting_and_waiting_inside_a_listener(single: CondaEnvExecutor) -> N
     assert got == [42]
 
 
-def test_cancelling_inside_a_listener(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_cancelling_inside_a_listener(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     recorder = Recorder()
 
     def stop(event: TaskEvent) -> None:
@@ -584,7 +594,7 @@ def test_events_of_many_tasks_are_in_order_for_each(executor: CondaEnvExecutor) 
 
 
 def test_the_executor_tells_of_all_tasks_from_now_on(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     before = single.submit(workload.add, 1).wait_for(DEADLINE)
     recorder = Recorder()
@@ -603,13 +613,13 @@ def test_the_executor_tells_of_all_tasks_from_now_on(
 
 
 def test_the_executor_tells_of_a_task_that_was_running_already(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    task = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     recorder = Recorder()
     single.listen(recorder)
-    guest.release()
+    arrival.release()
     recorder.wait_for_end()
     assert recorder.types == [STARTED, COMPLETION]
     assert {event.task for event in recorder.events} == {task}

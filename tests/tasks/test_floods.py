@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.meeting import DEADLINE, Meeting
 from tests.support.recorder import Recorder
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, TaskEvent, TaskEventType
 
@@ -52,14 +52,14 @@ def flood(address: Any, count: int, task: Any) -> int:
 
 
 def test_one_update_is_under_way_and_the_end_comes_next(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     window, seen = Window(), Recorder()
-    task = single.submit(flood, meeting.address, 2000)
+    task = single.submit(flood, rendezvous.address, 2000)
     ends = Recorder()
     task.listen(seen, dispatch=window.dispatch).listen(ends)
-    guest = meeting.next()  # all of them have been sent
-    guest.release()
+    arrival = rendezvous.next()  # all of them have been sent
+    arrival.release()
     ends.wait_for_end()
     assert window.queue.qsize() <= 3, "STARTED, one UPDATE, the end"
     events = [window.handle()]
@@ -76,30 +76,30 @@ def test_one_update_is_under_way_and_the_end_comes_next(
 
 
 def test_the_next_update_comes_when_one_was_handled(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     window = Window()
-    task = single.submit(workload.report_twice, meeting.address).listen(
+    task = single.submit(workload.report_twice, rendezvous.address).listen(
         Recorder(), dispatch=window.dispatch
     )
-    guest = meeting.next()
+    arrival = rendezvous.next()
     assert window.handle().type is TaskEventType.STARTED
     first = window.handle()
     assert first.type is UPDATE
-    guest.release()
-    guest = meeting.next()
+    arrival.release()
+    arrival = rendezvous.next()
     keys = set(first.outputs)
     while not {"a", "b", "c"} <= keys:
         event = window.handle()  # sent because the one before was handled
         assert event.type is UPDATE
         keys |= set(event.outputs)
-    guest.release()
+    arrival.release()
     assert task.wait_for(DEADLINE).done()
 
 
 @pytest.mark.parametrize("keeps", [False, True], ids=["dropped", "kept for ever"])
 def test_a_dispatch_that_never_calls_back_gets_the_end_all_the_same(
-    single: CondaEnvExecutor, meeting: Meeting, keeps: bool
+    single: CondaEnvExecutor, rendezvous: Rendezvous, keeps: bool
 ) -> None:
     got: list[TaskEventType] = []
     kept: list[Any] = []
@@ -109,10 +109,10 @@ def test_a_dispatch_that_never_calls_back_gets_the_end_all_the_same(
         if keeps:
             kept.append(callback)
 
-    task = single.submit(flood, meeting.address, 500)
+    task = single.submit(flood, rendezvous.address, 500)
     ends = Recorder()
     task.listen(Recorder(), dispatch=dispatch).listen(ends)
-    meeting.next().release()
+    rendezvous.next().release()
     ends.wait_for_end()
     assert got[-1] is COMPLETION
     assert got.count(COMPLETION) == 1
@@ -124,16 +124,16 @@ def test_a_dispatch_that_never_calls_back_gets_the_end_all_the_same(
 
 
 def test_updates_of_all_tasks_take_turns(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make(2)
     window, seen = Window(), Recorder()
     ends = Recorder()
     executor.listen(seen, dispatch=window.dispatch)
     executor.listen(ends)
-    tasks = [executor.submit(flood, meeting.address, 300) for _ in range(2)]
+    tasks = [executor.submit(flood, rendezvous.address, 300) for _ in range(2)]
     for _ in tasks:
-        meeting.next().release()
+        rendezvous.next().release()
     for task in tasks:
         ends.wait(lambda event, task=task: event.task is task and event.type.is_terminal)  # type: ignore[misc]
     assert window.queue.qsize() <= 5, "two beginnings, two ends, one UPDATE"
@@ -186,7 +186,7 @@ GONE = [
 )
 def test_a_listener_whose_window_is_gone_is_logged_once(
     single: CondaEnvExecutor,
-    meeting: Meeting,
+    rendezvous: Rendezvous,
     caplog: pytest.LogCaptureFixture,
     where: str,
     error: Exception,
@@ -197,7 +197,7 @@ def test_a_listener_whose_window_is_gone_is_logged_once(
         calls.append(args[-1].type)
         raise error
 
-    task = single.submit(flood, meeting.address, 50)
+    task = single.submit(flood, rendezvous.address, 50)
     if where == "dispatch":
         task.listen(Recorder(), dispatch=fail)
     elif where == "callback":
@@ -207,7 +207,7 @@ def test_a_listener_whose_window_is_gone_is_logged_once(
     other = Recorder()
     task.listen(other)
     with caplog.at_level(logging.WARNING, "concurrent.futures"):
-        meeting.next().release()
+        rendezvous.next().release()
         other.wait_for_end()
     assert len(calls) == 1
     assert len([record for record in caplog.records if "gone" in record.getMessage()]) == 1
@@ -237,11 +237,11 @@ def test_other_errors_are_logged_each_time(
     )
 
 
-def test_events_can_be_hashed(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_events_can_be_hashed(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     recorder = Recorder()
-    task = single.submit(workload.report_twice, meeting.address).listen(recorder)
+    task = single.submit(workload.report_twice, rendezvous.address).listen(recorder)
     for _ in range(2):
-        meeting.next().release()
+        rendezvous.next().release()
     recorder.wait_for_end()
     assert len(set(recorder.events)) == len(recorder.events)
     assert {recorder.events[-1]: task}[recorder.events[-1]] is task

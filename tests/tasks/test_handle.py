@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.host import ROOT, Host
 from tests.support.interpreters import Interpreter
-from tests.support.meeting import DEADLINE, Meeting
 from tests.support.recorder import Latch, Recorder
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import (
     CondaEnvExecutor,
@@ -283,16 +283,16 @@ def test_outputs_of_any_kind(single: CondaEnvExecutor) -> None:
 
 
 def test_an_output_is_there_before_the_task_has_ended(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     recorder = Recorder()
-    task = single.submit(workload.report_twice, meeting.address).listen(recorder)
-    guest = meeting.next()
+    task = single.submit(workload.report_twice, rendezvous.address).listen(recorder)
+    arrival = rendezvous.next()
     recorder.wait(lambda event: "a" in event.outputs)
     assert task.outputs == {"a": 1}
     assert task.running()
-    guest.release()
-    meeting.next().release()
+    arrival.release()
+    rendezvous.next().release()
 
 
 def test_all_outputs_are_there_when_the_result_is(single: CondaEnvExecutor) -> None:
@@ -326,12 +326,12 @@ def test_an_output_that_cannot_be_unpickled_here_harms_nothing(
 
 @pytest.mark.parametrize("acknowledge", [True, False])
 def test_cancel_requested_and_should_stop(
-    single: CondaEnvExecutor, meeting: Meeting, acknowledge: bool
+    single: CondaEnvExecutor, rendezvous: Rendezvous, acknowledge: bool
 ) -> None:
-    task = single.submit(workload.cooperate, meeting.address, "in", acknowledge=acknowledge)
-    guest = meeting.next()
+    task = single.submit(workload.cooperate, rendezvous.address, "in", acknowledge=acknowledge)
+    arrival = rendezvous.next()
     assert task.cancel() is False
-    guest.release()
+    arrival.release()
     task.wait_for(DEADLINE)
     assert task.status is (TaskStatus.CANCELED if acknowledge else TaskStatus.COMPLETED)
 
@@ -403,11 +403,13 @@ def test_no_numbers_are_refused_where_they_are_reported(single: CondaEnvExecutor
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, -(10**30)])
-def test_numbers_at_the_edge(single: CondaEnvExecutor, meeting: Meeting, value: float) -> None:
-    meeting.open()
+def test_numbers_at_the_edge(
+    single: CondaEnvExecutor, rendezvous: Rendezvous, value: float
+) -> None:
+    rendezvous.open()
     recorder = Recorder()
     task = single.submit(
-        workload.report_and_attend, meeting.address, 0, current=value, maximum=10
+        workload.report_and_attend, rendezvous.address, 0, current=value, maximum=10
     ).listen(recorder)
     task.result(DEADLINE)
     assert task.current == value or task.current != task.current

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support.interpreters import Interpreter
-from tests.support.meeting import DEADLINE
 from tests.support.names import steady
+from tests.support.rendezvous import DEADLINE
 from tests.tasks import workload
 from tests.tasks.workload import Wanting
 from wetlands_executor import CondaEnvExecutor, RemoteTaskHandle

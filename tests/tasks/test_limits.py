@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import leaks
-from tests.support.meeting import DEADLINE, Meeting
 from tests.support.recorder import Recorder
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import (
     CondaEnvExecutor,
@@ -100,26 +100,26 @@ def test_who_is_in_time_is_not_harmed_by_the_deadline_later(single: CondaEnvExec
 
 
 def test_a_time_out_leaves_the_neighbours_alone(
-    executor: CondaEnvExecutor, meeting: Meeting
+    executor: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    good = executor.submit(workload.attend, meeting.address, "good")
-    guest = meeting.next()
+    good = executor.submit(workload.attend, rendezvous.address, "good")
+    arrival = rendezvous.next()
     bad = [executor.options(timeout=0.15).submit(workload.nap, 60) for _ in range(2)]
     for task in bad:
         assert isinstance(task.exception(DEADLINE), TaskTimeoutError)
     assert good.running()
-    assert good.worker_pid == guest.pid
-    guest.release()
+    assert good.worker_pid == arrival.pid
+    arrival.release()
     assert good.result(DEADLINE) == "good"
 
 
 def test_a_time_out_takes_the_childrens_processes_along(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
-    task = single.options(timeout=1.0).submit(workload.stubborn, meeting.address, "in", journal)
-    guest = meeting.next()
+    task = single.options(timeout=1.0).submit(workload.stubborn, rendezvous.address, "in", journal)
+    arrival = rendezvous.next()
     assert isinstance(task.exception(DEADLINE), TaskTimeoutError)
-    assert not leaks.wait_for_exit({guest.pid, int(journal.read_text().split()[0])}, DEADLINE)
+    assert not leaks.wait_for_exit({arrival.pid, int(journal.read_text().split()[0])}, DEADLINE)
 
 
 def test_the_events_of_a_time_out(single: CondaEnvExecutor) -> None:
@@ -134,12 +134,12 @@ def test_every_task_of_a_map_has_its_own_limit(executor: CondaEnvExecutor) -> No
 
 
 def test_a_limit_of_a_task_that_is_cancelled_is_forgotten(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.options(timeout=0.3).submit(workload.cooperate, meeting.address, "in")
-    guest = meeting.next()
+    task = single.options(timeout=0.3).submit(workload.cooperate, rendezvous.address, "in")
+    arrival = rendezvous.next()
     task.cancel()
-    guest.release()
+    arrival.release()
     assert task.wait_for(DEADLINE).status is TaskStatus.CANCELED
     assert single.submit(workload.nap, 0.5).result(DEADLINE) == 0.5
 
@@ -155,9 +155,9 @@ def test_a_limit_for_a_task_sent_straight_to_an_idle_worker(single: CondaEnvExec
 # ----------------------------------------------------------------------------------------------------- the whole run
 
 
-def test_set_timeout_ends_the_whole_run(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    running = single.submit(workload.attend, meeting.address, "running")
-    meeting.next()
+def test_set_timeout_ends_the_whole_run(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    running = single.submit(workload.attend, rendezvous.address, "running")
+    rendezvous.next()
     waiting = [single.submit(workload.add, number) for number in range(40)]
     dependent = single.submit(workload.add, running)
     single.set_timeout(0.2)
@@ -268,14 +268,14 @@ def test_a_task_after_a_pause_gets_its_full_time(make: Callable[..., CondaEnvExe
 
 
 def test_is_responsive_before_during_and_after(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make()
     assert executor.is_responsive()
-    executor.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    executor.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     assert executor.is_responsive()
-    guest.release()
+    arrival.release()
     assert executor.wait_all(DEADLINE)
     assert executor.is_responsive()
     executor.shutdown()
@@ -314,11 +314,11 @@ def test_an_idle_worker_that_dies_is_replaced_silently(single: CondaEnvExecutor)
     assert single.get_failed() == []
 
 
-def test_a_busy_death_costs_one_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    task = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+def test_a_busy_death_costs_one_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    task = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     others = [single.submit(workload.add, number) for number in range(40)]
-    os.kill(guest.pid, 9)
+    os.kill(arrival.pid, 9)
     error = task.exception(DEADLINE)
     assert isinstance(error, WorkerCrashed)
     assert error.signal_name == "SIGKILL"
@@ -332,39 +332,41 @@ def order_of(journal: Path) -> list[str]:
     return journal.read_text().split()
 
 
-def test_higher_runs_first(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
-    single.submit(workload.attend, meeting.address, "first")
-    guest = meeting.next()
+def test_higher_runs_first(single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path) -> None:
+    single.submit(workload.attend, rendezvous.address, "first")
+    arrival = rendezvous.next()
     tasks = [
         single.options(priority=priority).submit(workload.note, journal, f"p{priority}")
         for priority in (0, -5, 3, 1, 10, 0)
     ]
-    guest.release()
+    arrival.release()
     for task in tasks:
         task.result(DEADLINE)
     assert order_of(journal) == ["p10", "p3", "p1", "p0", "p0", "p-5"]
 
 
-def test_equal_ones_run_in_order(single: CondaEnvExecutor, meeting: Meeting, journal: Path) -> None:
-    single.submit(workload.attend, meeting.address, "first")
-    guest = meeting.next()
+def test_equal_ones_run_in_order(
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
+) -> None:
+    single.submit(workload.attend, rendezvous.address, "first")
+    arrival = rendezvous.next()
     for number in range(50):
         single.options(priority=2).submit(workload.note, journal, number)
-    guest.release()
+    arrival.release()
     assert single.wait_all(DEADLINE)
     assert order_of(journal) == [str(number) for number in range(50)]
 
 
 def test_an_urgent_task_overtakes_what_is_in_the_inbox_already(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
     single.submit(workload.add, 1).result(DEADLINE)
-    single.submit(workload.attend, meeting.address, "first")
+    single.submit(workload.attend, rendezvous.address, "first")
     ordinary = [single.submit(workload.note, journal, number) for number in range(100)]
-    guest = meeting.next()
+    arrival = rendezvous.next()
     urgent = single.options(priority=1).submit(workload.note, journal, "urgent")
     assert single.is_responsive()  # the pool has seen it
-    guest.release()
+    arrival.release()
     urgent.result(DEADLINE)
     for task in ordinary:
         task.result(DEADLINE)
@@ -372,28 +374,28 @@ def test_an_urgent_task_overtakes_what_is_in_the_inbox_already(
 
 
 def test_an_urgent_task_does_not_wait_for_a_second_long_one(
-    executor: CondaEnvExecutor, meeting: Meeting
+    executor: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     for number in range(8):
-        executor.submit(workload.attend, meeting.address, f"long {number}")
-    first, second = meeting.next(), meeting.next()
-    urgent = executor.options(priority=5).submit(workload.attend, meeting.address, "urgent")
+        executor.submit(workload.attend, rendezvous.address, f"long {number}")
+    first, second = rendezvous.next(), rendezvous.next()
+    urgent = executor.options(priority=5).submit(workload.attend, rendezvous.address, "urgent")
     assert executor.is_responsive()  # the pool has seen it
     first.release()
-    assert meeting.next().label == "urgent"
+    assert rendezvous.next().label == "urgent"
     assert not urgent.done()
     second.release()
 
 
 def test_priorities_of_a_dependant_and_of_an_unstarted_task(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
-    single.submit(workload.attend, meeting.address, "first")
-    guest = meeting.next()
+    single.submit(workload.attend, rendezvous.address, "first")
+    arrival = rendezvous.next()
     low = [single.submit(workload.note, journal, "low") for _ in range(3)]
     unstarted = single.options(priority=7, start=False).submit(workload.note, journal, "unstarted")
     unstarted.start()
-    guest.release()
+    arrival.release()
     for task in (*low, unstarted):
         task.result(DEADLINE)
     assert order_of(journal)[0] == "unstarted"

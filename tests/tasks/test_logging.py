@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.interpreters import Interpreter
-from tests.support.meeting import DEADLINE, Meeting
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, WorkerCrashed
 
@@ -199,15 +199,15 @@ def test_levels_changed_later_are_honoured(single: CondaEnvExecutor, keeper: Kee
 
 
 def test_a_level_changed_while_the_task_waits(
-    single: CondaEnvExecutor, keeper: Keeper, meeting: Meeting
+    single: CondaEnvExecutor, keeper: Keeper, rendezvous: Rendezvous
 ) -> None:
     """At the latest when the record arrives, the host's level of that moment counts."""
     logging.getLogger(NAME).setLevel(logging.WARNING)
-    single.submit(workload.attend, meeting.address, "first")
-    guest = meeting.next()
+    single.submit(workload.attend, rendezvous.address, "first")
+    arrival = rendezvous.next()
     task = single.submit(workload.log)
     logging.getLogger(NAME).setLevel(logging.ERROR)
-    guest.release()
+    arrival.release()
     task.result(DEADLINE)
     assert keeper.records == []
 

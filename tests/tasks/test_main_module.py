@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.interpreters import Interpreter
-from tests.support.meeting import DEADLINE
+from tests.support.rendezvous import DEADLINE
 from wetlands_executor import CondaEnvExecutor
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.meeting import DEADLINE, Meeting
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import (
     CondaEnvExecutor,
@@ -182,16 +182,16 @@ def test_what_cannot_be_pickled_is_told_by_its_task(single: CondaEnvExecutor) ->
 
 
 def test_arguments_of_tasks_that_have_not_finished(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    running = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    running = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     queued = single.submit(workload.add, 1)
     held = single.options(start=False).submit(complain, "x", channel=1)
     assert running.arguments.endswith(", 'in')")
     assert queued.arguments == "(1)"
     assert held.arguments == "('x', channel=1)"
-    guest.release()
+    arrival.release()
     assert queued.result(DEADLINE) is not None
     assert queued.arguments == ""
     held.cancel()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.meeting import DEADLINE, Meeting
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, Task, TaskStatus, TaskTimeoutError
 
@@ -121,40 +121,42 @@ def test_a_view_of_an_executor_that_was_shut_down_refuses(
 
 
 def test_shutting_a_view_down_waits_for_its_own_tasks_only(
-    executor: CondaEnvExecutor, meeting: Meeting
+    executor: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     view = executor.options(name="viewed")
-    executor.submit(workload.attend, meeting.address, "foreign")
-    own = view.submit(workload.attend, meeting.address, "own")
-    guests = meeting.expect("foreign", "own")
+    executor.submit(workload.attend, rendezvous.address, "foreign")
+    own = view.submit(workload.attend, rendezvous.address, "own")
+    arrivals = rendezvous.expect("foreign", "own")
     ended = threading.Event()
     thread = threading.Thread(target=lambda: (view.shutdown(), ended.set()))
     thread.start()
     assert not ended.wait(0.05)
-    guests["own"].release()
+    arrivals["own"].release()
     assert ended.wait(DEADLINE), "the foreign task still runs, and must not be waited for"
     thread.join()
     assert own.done()
 
 
-def test_shutting_a_view_down_without_waiting(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_shutting_a_view_down_without_waiting(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
     view = single.options()
-    task = view.submit(workload.attend, meeting.address, "own")
-    meeting.next()
+    task = view.submit(workload.attend, rendezvous.address, "own")
+    rendezvous.next()
     view.shutdown(wait=False)
     assert not task.done()
 
 
-def test_cancelling_the_futures_of_a_view(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_cancelling_the_futures_of_a_view(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     view = single.options(name="viewed")
-    running = view.submit(workload.attend, meeting.address, "running")
-    guest = meeting.next()
+    running = view.submit(workload.attend, rendezvous.address, "running")
+    arrival = rendezvous.next()
     waiting = [view.submit(workload.add, number) for number in range(3)]
     foreign = single.submit(workload.add, 1)
     view.shutdown(wait=False, cancel_futures=True)
     assert all(task.cancelled() for task in waiting)
     assert not running.cancel_requested, "as in the standard library: what runs is left alone"
-    guest.release()
+    arrival.release()
     assert running.result(DEADLINE) == "running"
     assert foreign.result(DEADLINE) == 1
 
@@ -202,10 +204,10 @@ def test_submit_script_applies_the_options(single: CondaEnvExecutor, tmp_path: P
 
 
 def test_the_timeout_of_a_call_in_map_is_of_the_iterator(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     results = single.options(name="viewed").map(
-        workload.attend, [meeting.address], ["in"], timeout=0.05
+        workload.attend, [rendezvous.address], ["in"], timeout=0.05
     )
     with pytest.raises(TimeoutError) as caught:
         next(results)

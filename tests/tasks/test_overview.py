@@ -16,8 +16,8 @@ from typing import Any, cast
 import pytest
 
 from tests.support.host import Host
-from tests.support.meeting import DEADLINE, Meeting
 from tests.support.recorder import Latch
+from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import (
     CondaEnvExecutor,
@@ -32,37 +32,37 @@ from wetlands_executor.pool.stats import TaskStats
 # ---------------------------------------------------------------------------------------------------------- wait_all
 
 
-def test_wait_all(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_wait_all(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     assert single.wait_all() is True, "nothing to wait for"
-    task = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    task = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     assert single.wait_all(0) is False
     assert single.wait_all(timeout=0.05) is False
-    threading.Timer(0.05, guest.release).start()
+    threading.Timer(0.05, arrival.release).start()
     assert single.wait_all(DEADLINE) is True
     assert task.done()
 
 
-def test_wait_all_wakes_several_waiters(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+def test_wait_all_wakes_several_waiters(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     answers: list[bool] = []
     threads = [
         threading.Thread(target=lambda: answers.append(single.wait_all(DEADLINE))) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
-    guest.release()
+    arrival.release()
     for thread in threads:
         thread.join(DEADLINE)
     assert answers == [True] * 4
 
 
 def test_wait_all_with_failures_cancellations_and_crashes(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     cancelled = single.submit(workload.add, 1)
     tasks = [
         single.submit(workload.fail),
@@ -71,7 +71,7 @@ def test_wait_all_with_failures_cancellations_and_crashes(
     ]
     cancelled.cancel()
     single.submit(workload.add, tasks[0])
-    guest.release()
+    arrival.release()
     assert single.wait_all(DEADLINE) is True
     assert all(task.done() for task in tasks)
 
@@ -118,11 +118,11 @@ def test_get_failed_and_clear_failed(single: CondaEnvExecutor) -> None:
     assert single.get_failed() == [again]
 
 
-def test_a_cancelled_task_has_not_failed(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+def test_a_cancelled_task_has_not_failed(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     single.submit(workload.add, 1).cancel()
-    guest.release()
+    arrival.release()
     assert single.wait_all(DEADLINE, raise_on_error=True)
 
 
@@ -220,15 +220,15 @@ def test_get_progress_before_anything(single: CondaEnvExecutor) -> None:
     assert progress == {**dict.fromkeys(TOTALS, 0), "workers": [], "tasks": [], "errors": []}
 
 
-def test_get_progress(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_get_progress(make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous) -> None:
     executor = make(2)
     executor.options(name="failed").submit(workload.fail, "the reason").wait_for(DEADLINE)
     executor.submit(workload.add, 1).result(DEADLINE)
     running = executor.options(name="running").submit(
-        workload.report_and_attend, meeting.address, 7, current=1, maximum=4
+        workload.report_and_attend, rendezvous.address, 7, current=1, maximum=4
     )
-    other = executor.submit(workload.attend, meeting.address, "other")
-    guests = meeting.expect(7, "other")
+    other = executor.submit(workload.attend, rendezvous.address, "other")
+    arrivals = rendezvous.expect(7, "other")
     waiting = [
         executor.options(name="waiting").submit(workload.add, number) for number in range(20)
     ]
@@ -274,8 +274,8 @@ def test_get_progress(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -
     (error,) = progress["errors"]
     assert error["name"] == "failed"
     assert "the reason" in error["error"]
-    for guest in guests.values():
-        guest.release()
+    for arrival in arrivals.values():
+        arrival.release()
     assert executor.wait_all(DEADLINE)
     progress = executor.get_progress()
     assert (progress["completed"], progress["running"], progress["queued"]) == (23, 0, 0)
@@ -284,15 +284,15 @@ def test_get_progress(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -
 
 
 def test_get_progress_lists_at_most_a_thousand_waiting(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     single.map_tasks(workload.add, range(3000))
     progress = single.get_progress()
     assert progress["queued"] == 3000
     assert 1000 <= len(progress["tasks"]) <= 1001
-    guest.release()
+    arrival.release()
     assert single.wait_all(DEADLINE)
 
 
@@ -346,17 +346,17 @@ def test_get_progress_after_shutdown(make: Callable[..., CondaEnvExecutor]) -> N
     )
 
 
-def test_get_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_get_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     done = single.submit(workload.add, 1).wait_for(DEADLINE)
-    running = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    running = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     waiting = [single.submit(workload.add, number) for number in range(30)]
     dependant = single.submit(workload.add, running)
     unstarted = single.options(start=False).submit(workload.add, 1)
     for task in (done, running, *waiting, dependant, unstarted):
         assert single.get_task(task.id) is task
     assert single.get_task("no such id") is None
-    guest.release()
+    arrival.release()
     assert single.wait_all(DEADLINE)
     assert single.get_task(running.id) is running
     failed = single.submit(workload.fail).wait_for(DEADLINE)
@@ -376,7 +376,7 @@ def test_get_task_keeps_nothing_alive(single: CondaEnvExecutor) -> None:
 # ------------------------------------------------------------------------------------------------------------- workers
 
 
-def test_workers(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> None:
+def test_workers(make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous) -> None:
     executor = make(2)
     assert executor.workers() == []
     assert executor.worker_count == 0
@@ -396,15 +396,15 @@ def test_workers(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> Non
         assert info.cpu_percent >= 0
         assert info.started_at is not None
         assert abs(time.time() - info.started_at) < 60
-    task = executor.options(name="busy one").submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    task = executor.options(name="busy one").submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     (busy,) = [info for info in executor.workers() if info.state == "busy"]
     assert (busy.pid, busy.task, busy.index) == (
-        guest.pid,
+        arrival.pid,
         "busy one",
-        next(info.index for info in idle if info.pid == guest.pid),
+        next(info.index for info in idle if info.pid == arrival.pid),
     )
-    guest.release()
+    arrival.release()
     task.result(DEADLINE)
     assert executor.wait_all(DEADLINE)
     assert executor.is_responsive()
@@ -412,17 +412,17 @@ def test_workers(make: Callable[..., CondaEnvExecutor], meeting: Meeting) -> Non
     assert [info.state for info in executor.workers()] == ["idle", "idle"]
 
 
-def test_the_queue_depth_of_a_worker(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_the_queue_depth_of_a_worker(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     single.submit(workload.add, 1).result(DEADLINE)
-    single.submit(workload.attend, meeting.address, "in")
+    single.submit(workload.attend, rendezvous.address, "in")
     for number in range(5):
         single.submit(workload.add, number)
-    guest = meeting.next()
+    arrival = rendezvous.next()
     assert single.is_responsive()
     (info,) = single.workers()
     assert info.state == "busy"
     assert 0 <= info.queue_depth <= 5
-    guest.release()
+    arrival.release()
     assert single.wait_all(DEADLINE)
     assert single.workers()[0].queue_depth == 0
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.interpreters import Interpreter
-from tests.support.meeting import DEADLINE
 from tests.support.recorder import Recorder
+from tests.support.rendezvous import DEADLINE
 from wetlands_executor import CondaEnvExecutor, TaskEventType
 
 #: What the first call leaves behind, in ``PARKED``: an event that lets it go on, and one that says

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.meeting import Meeting
+from tests.support.rendezvous import Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, Task
 
@@ -42,12 +42,12 @@ def wait_for_recalls(extra: list[Task[object]]) -> None:
     ("low", "high"), [(-1, 0), (0, 1), (-2, -1), (-5, 3), (-(10**30), 10**30)], ids=str
 )
 def test_a_higher_call_overtakes_what_was_given_out(
-    single: CondaEnvExecutor, meeting: Meeting, low: int, high: int
+    single: CondaEnvExecutor, rendezvous: Rendezvous, low: int, high: int
 ) -> None:
     """It waits for what runs; of the lower calls none starts before it."""
     background = single.options(priority=low)
-    first = background.submit(workload.attend, meeting.address, "first")
-    guest = meeting.next()
+    first = background.submit(workload.attend, rendezvous.address, "first")
+    arrival = rendezvous.next()
     tasks: list[Task[object]] = [
         background.options(name="low").submit(workload.add, number) for number in range(40)
     ]
@@ -55,14 +55,14 @@ def test_a_higher_call_overtakes_what_was_given_out(
     tasks.append(single.options(priority=high, name="high").submit(workload.add, 1))
     order, finished = watch(tasks)
     wait_for_recalls(extra)
-    guest.release()
+    arrival.release()
     first.result(DEADLINE)
     assert finished.wait(DEADLINE)
     assert order == ["high"] + ["low"] * 40
 
 
 def test_background_work_does_not_delay_ordinary_calls(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     """One of two workers runs background work and has more of it.
 
@@ -71,8 +71,10 @@ def test_background_work_does_not_delay_ordinary_calls(
     executor = make(2)
     executor.launch()
     background = executor.options(priority=-1, name="low")
-    running = [background.submit(workload.attend, meeting.address, number) for number in range(2)]
-    guests = [meeting.next(), meeting.next()]
+    running = [
+        background.submit(workload.attend, rendezvous.address, number) for number in range(2)
+    ]
+    arrivals = [rendezvous.next(), rendezvous.next()]
     tasks: list[Task[object]] = [background.submit(workload.add, number) for number in range(40)]
     extra: list[Task[object]] = [background.submit(workload.add, number) for number in range(8)]
     tasks += [
@@ -80,9 +82,9 @@ def test_background_work_does_not_delay_ordinary_calls(
     ]
     order, finished = watch(tasks)
     wait_for_recalls(extra)
-    guests[0].release()
+    arrivals[0].release()
     assert finished.wait(DEADLINE)
     assert order == ["ordinary"] * 20 + ["low"] * 40
-    guests[1].release()
+    arrivals[1].release()
     for task in running:
         task.result(DEADLINE)

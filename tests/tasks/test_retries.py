@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.contract.workload import Unpicklable, throw_new
-from tests.support.meeting import DEADLINE, Guest, Meeting
 from tests.support.recorder import Recorder
+from tests.support.rendezvous import DEADLINE, Arrival, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import (
     CondaEnvExecutor,
@@ -210,44 +210,46 @@ def test_a_worker_that_cannot_start_is_never_tried_again(
     assert time.monotonic() - began < DEADLINE
 
 
-def test_a_cancelled_call_is_not_tried_again(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_cancelled_call_is_not_tried_again(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
     task = single.options(retries=5, retry_on=Exception).submit(
-        workload.acknowledge_and_raise, meeting.address, "in"
+        workload.acknowledge_and_raise, rendezvous.address, "in"
     )
-    guest = meeting.next()
+    arrival = rendezvous.next()
     task.cancel()
-    guest.release()
+    arrival.release()
     assert task.wait_for(DEADLINE).status is TaskStatus.CANCELED
     assert task.attempt == 1
 
 
 def test_a_crash_after_a_request_to_cancel_is_not_tried_again(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.options(retries=5).submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    task = single.options(retries=5).submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     task.cancel()
-    os.kill(guest.pid, 9)
+    os.kill(arrival.pid, 9)
     task.wait_for(DEADLINE)
     assert task.status in (TaskStatus.CANCELED, TaskStatus.FAILED)
     assert task.attempt == 1
     single.submit(workload.add, 1).result(DEADLINE)
-    assert meeting.uninvited() == []
+    assert rendezvous.uninvited() == []
 
 
 # ------------------------------------------------------------------------------------------------- what the Task shows
 
 
 def test_between_two_tries_the_task_runs(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
     recorder = Recorder()
     task = (
         single.options(retries=1, retry_on=OSError)
-        .submit(workload.report_until, journal, 2, meeting.address)
+        .submit(workload.report_until, journal, 2, rendezvous.address)
         .listen(recorder)
     )
-    first = meeting.next()
+    first = rendezvous.next()
     recorder.wait(lambda event: "only first" in event.outputs)
     assert (task.message, task.current, task.maximum, task.outputs, task.attempt) == (
         "first try",
@@ -257,7 +259,7 @@ def test_between_two_tries_the_task_runs(
         1,
     )
     first.release()
-    second = meeting.next()
+    second = rendezvous.next()
     recorder.wait(lambda event: "only later" in event.outputs)
     assert task.status is TaskStatus.RUNNING
     assert not task.done()
@@ -282,38 +284,38 @@ def test_between_two_tries_the_task_runs(
 
 def between_two_tries(
     executor: CondaEnvExecutor,
-    meeting: Meeting,
+    rendezvous: Rendezvous,
     journal: Path,
     how: str,
     good: int = 99,
     at_first: Callable[[Task[int]], object] = lambda _task: None,
-) -> tuple[Task[int], Guest, Task[object]]:
+) -> tuple[Task[int], Arrival, Task[object]]:
     """Return a task whose first try has failed, and the call that has the only worker meanwhile.
 
     ``at_first`` is called during the first try.
     """
     view = executor.options(retries=5, priority=-1, retry_on=(OSError, WorkerCrashed))
-    task = view.submit(workload.meet_and_fail_until, meeting.address, journal, good, how)
-    first = meeting.next()
+    task = view.submit(workload.meet_and_fail_until, rendezvous.address, journal, good, how)
+    first = rendezvous.next()
     at_first(task)
-    blocking = executor.submit(workload.attend, meeting.address, "between")
+    blocking = executor.submit(workload.attend, rendezvous.address, "between")
     first.release()
-    guest = meeting.next()
-    assert guest.label == "between"
+    arrival = rendezvous.next()
+    assert arrival.label == "between"
     assert executor.is_responsive()
     deadline = time.monotonic() + DEADLINE
     while task.attempt == 1 and time.monotonic() < deadline:
         # an exception is judged on another thread; nothing announces the next attempt
         time.sleep(0.001)
-    return task, guest, blocking
+    return task, arrival, blocking
 
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
 def test_a_task_that_waits_for_its_second_try_is_running(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path, how: str
 ) -> None:
     """One worker, taken by somebody else in between: by the contract the status stays RUNNING."""
-    task, guest, blocking = between_two_tries(single, meeting, journal, how, good=2)
+    task, arrival, blocking = between_two_tries(single, rendezvous, journal, how, good=2)
     assert tries(journal) == 1
     assert task.status is TaskStatus.RUNNING
     assert task.running()
@@ -321,22 +323,22 @@ def test_a_task_that_waits_for_its_second_try_is_running(
     assert not task.done()
     with pytest.raises(TimeoutError):
         task.result(0)
-    guest.release()
-    meeting.next().release()
+    arrival.release()
+    rendezvous.next().release()
     assert task.result(DEADLINE) == 2
     assert blocking.done()
 
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
 def test_cancelling_between_two_tries(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path, how: str
 ) -> None:
     recorder = Recorder()
-    task, guest, _blocking = between_two_tries(single, meeting, journal, how)
+    task, arrival, _blocking = between_two_tries(single, rendezvous, journal, how)
     task.listen(recorder)
     assert task.cancel() is True
     assert task.status is TaskStatus.CANCELED
-    guest.release()
+    arrival.release()
     assert single.submit(workload.add, 1).result(DEADLINE) == 1
     assert tries(journal) == 1
     recorder.wait_for_end()
@@ -345,36 +347,36 @@ def test_cancelling_between_two_tries(
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
 def test_a_cancellation_that_has_read_the_first_try_reaches_the_second(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path, how: str
 ) -> None:
     """The race of ``Task.cancel`` with the new try, laid out in time.
 
     What it has read from the task belongs to the try before.
     """
     read: list[Any] = []
-    task, guest, _blocking = between_two_tries(
-        single, meeting, journal, how, at_first=lambda task: read.append(task._call)
+    task, arrival, _blocking = between_two_tries(
+        single, rendezvous, journal, how, at_first=lambda task: read.append(task._call)
     )
     assert read[0] is not None
     assert read[0] is not task._call
     assert single._pool.cancel(read[0]) is True
     assert task.status is TaskStatus.CANCELED
-    guest.release()
+    arrival.release()
     assert tries(journal) == 1
 
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
 def test_a_kill_that_has_read_the_first_try_ends_the_second(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path, how: str
 ) -> None:
     """As above, and the second try runs."""
     read: list[Any] = []
-    task, guest, blocking = between_two_tries(
-        single, meeting, journal, how, at_first=lambda task: read.append(task._call)
+    task, arrival, blocking = between_two_tries(
+        single, rendezvous, journal, how, at_first=lambda task: read.append(task._call)
     )
-    guest.release()
+    arrival.release()
     assert blocking.result(DEADLINE) == "between"
-    meeting.next()
+    rendezvous.next()
     single._pool.kill(read[0])
     assert task.wait_for(DEADLINE).status is TaskStatus.CANCELED
     assert tries(journal) == 2
@@ -382,14 +384,14 @@ def test_a_kill_that_has_read_the_first_try_ends_the_second(
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
 def test_killing_between_two_tries(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path, how: str
 ) -> None:
-    task, guest, blocking = between_two_tries(single, meeting, journal, how)
+    task, arrival, blocking = between_two_tries(single, rendezvous, journal, how)
     task.kill()
     assert task.wait_for(DEADLINE).status is TaskStatus.CANCELED
-    guest.release()
+    arrival.release()
     assert blocking.result(DEADLINE) == "between", "the innocent worker lives"
-    assert single.submit(os.getpid).result(DEADLINE) == guest.pid
+    assert single.submit(os.getpid).result(DEADLINE) == arrival.pid
     assert tries(journal) == 1
 
 
@@ -406,12 +408,12 @@ def test_shutdown_finishes_the_retries(
 
 @pytest.mark.parametrize("how", ["crash", "exception"])
 def test_shutdown_with_cancel_futures_between_two_tries_ends(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path, how: str
 ) -> None:
-    task, guest, blocking = between_two_tries(single, meeting, journal, how)
+    task, arrival, blocking = between_two_tries(single, rendezvous, journal, how)
     single.shutdown(wait=False, cancel_futures=True)
     assert task.wait_for(DEADLINE).status is TaskStatus.CANCELED
-    guest.release()
+    arrival.release()
     assert blocking.result(DEADLINE) == "between"
     assert tries(journal) == 1
 
@@ -419,23 +421,23 @@ def test_shutdown_with_cancel_futures_between_two_tries_ends(
 @pytest.mark.parametrize("how", ["crash", "exception"])
 @pytest.mark.parametrize("select", [False, True], ids=["default", "selected"])
 def test_what_runs_at_a_shutdown_with_cancel_futures_is_not_tried_again(
-    single: CondaEnvExecutor, meeting: Meeting, journal: Path, how: str, select: bool
+    single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path, how: str, select: bool
 ) -> None:
     view = single.options(retries=5, retry_on=(OSError, WorkerCrashed) if select else None)
-    task = view.submit(workload.meet_and_fail_until, meeting.address, journal, 99, how)
-    guest = meeting.next()
+    task = view.submit(workload.meet_and_fail_until, rendezvous.address, journal, 99, how)
+    arrival = rendezvous.next()
     single.shutdown(wait=False, cancel_futures=True)
-    guest.release()
+    arrival.release()
     assert isinstance(task.exception(DEADLINE), WorkerCrashed if how == "crash" else OSError)
     assert task.attempt == tries(journal) == 1
 
 
 def test_kill_workers_ends_the_retries(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make()
-    task = executor.options(retries=50).submit(workload.attend, meeting.address, "in")
-    meeting.next()
+    task = executor.options(retries=50).submit(workload.attend, rendezvous.address, "in")
+    rendezvous.next()
     executor.kill_workers()
     assert isinstance(task.exception(DEADLINE), BrokenProcessPool)
     assert task.attempt == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.meeting import DEADLINE
+from tests.support.rendezvous import DEADLINE
 from wetlands_executor import (
     CondaEnvExecutor,
     ExecutionException,

@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.meeting import DEADLINE
+from tests.support.rendezvous import DEADLINE
 from tests.tasks import workload
 from wetlands_executor import (
     CondaEnvExecutor,

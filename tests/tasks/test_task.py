@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.meeting import DEADLINE, Guest, Meeting
 from tests.support.recorder import Latch, Recorder
+from tests.support.rendezvous import DEADLINE, Arrival, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
 
@@ -105,10 +105,10 @@ def test_a_bare_task_can_be_awaited_and_listened_to() -> None:
 # -------------------------------------------------------------------------------------------------- by state: the table
 
 
-def test_a_waiting_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_a_waiting_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     before = time.time()
-    single.submit(workload.attend, meeting.address, "first")
-    meeting.next()
+    single.submit(workload.attend, rendezvous.address, "first")
+    rendezvous.next()
     task = single.submit(workload.add, 1, 2)
     assert task.status is TaskStatus.PENDING
     assert (task.done(), task.running(), task.cancelled()) == (False, False, False)
@@ -135,12 +135,12 @@ def test_a_waiting_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
     assert "pending" in repr(task)
 
 
-def test_a_running_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    task = single.submit(workload.attend, meeting.address, "result")
-    guest = meeting.next()
+def test_a_running_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    task = single.submit(workload.attend, rendezvous.address, "result")
+    arrival = rendezvous.next()
     assert task.status is TaskStatus.RUNNING
     assert (task.done(), task.running(), task.cancelled()) == (False, True, False)
-    assert task.worker_pid == guest.pid
+    assert task.worker_pid == arrival.pid
     assert task.started_at is not None
     assert task.created_at - 0.05 <= task.started_at <= time.time() + 0.05
     assert task.finished_at is None
@@ -151,7 +151,7 @@ def test_a_running_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
     assert task.status is TaskStatus.RUNNING, "a time-out does not cancel"
     assert not task.cancel_requested
     assert "running" in repr(task)
-    guest.release()
+    arrival.release()
     assert task.wait_for(DEADLINE) is task
     assert task.value == "result"
 
@@ -202,9 +202,9 @@ def test_a_failed_task(single: CondaEnvExecutor) -> None:
     assert "finished raised ValueError" in repr(task)
 
 
-def test_a_cancelled_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    single.submit(workload.attend, meeting.address, "first")
-    meeting.next()
+def test_a_cancelled_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    single.submit(workload.attend, rendezvous.address, "first")
+    rendezvous.next()
     task = single.submit(workload.add, 1)
     assert task.cancel() is True
     assert task.cancel() is True, "again"
@@ -229,13 +229,15 @@ def test_value_does_not_raise_the_failure_but_says_that_there_is_none(
         _ = single.submit(workload.fail).wait_for(DEADLINE).value
 
 
-def test_started_at_is_when_the_worker_took_it(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    first = single.submit(workload.attend, meeting.address, "first")
-    guest = meeting.next()
+def test_started_at_is_when_the_worker_took_it(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    first = single.submit(workload.attend, rendezvous.address, "first")
+    arrival = rendezvous.next()
     second = single.submit(workload.add, 1)
     assert second.started_at is None
     reached = time.time()
-    guest.release()
+    arrival.release()
     second.wait_for(DEADLINE)
     assert first.started_at is not None
     assert second.started_at is not None
@@ -254,14 +256,14 @@ def test_ids_are_unique_texts_and_stay(single: CondaEnvExecutor) -> None:
 
 
 def test_ids_of_tasks_that_have_not_been_started_stay_too(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    holding = single.submit(workload.attend, meeting.address, "first")
+    holding = single.submit(workload.attend, rendezvous.address, "first")
     waiting = single.submit(workload.add, holding)
     unstarted = single.options(start=False).submit(workload.add, 1)
     ids = [waiting.id, unstarted.id]
     assert len({*ids, holding.id}) == 3
-    meeting.next().release()
+    rendezvous.next().release()
     unstarted.start()
     assert [waiting.wait_for(DEADLINE).id, unstarted.wait_for(DEADLINE).id] == ids
 
@@ -333,14 +335,14 @@ def test_outputs_are_a_copy(single: CondaEnvExecutor) -> None:
 )
 def test_progress_is_clamped(
     single: CondaEnvExecutor,
-    meeting: Meeting,
+    rendezvous: Rendezvous,
     current: float | None,
     maximum: float | None,
     progress: float | None,
 ) -> None:
-    meeting.open()
+    rendezvous.open()
     task = single.submit(
-        workload.report_and_attend, meeting.address, 0, current=current, maximum=maximum
+        workload.report_and_attend, rendezvous.address, 0, current=current, maximum=maximum
     ).wait_for(DEADLINE)
     assert (task.current, task.maximum, task.progress) == (current, maximum, progress)
     assert task.progress is None or isinstance(task.progress, float)
@@ -462,18 +464,18 @@ def test_listeners_of_an_unstarted_task_hear_everything(single: CondaEnvExecutor
 
 
 def test_a_live_task_keeps_its_pool_alive(
-    make: Callable[..., CondaEnvExecutor], meeting: Meeting
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = CondaEnvExecutor(max_workers=1)
     unstarted_view = executor.options(start=False)
-    task = executor.submit(workload.attend, meeting.address, "result")
-    guest = meeting.next()
+    task = executor.submit(workload.attend, rendezvous.address, "result")
+    arrival = rendezvous.next()
     waiting = executor.submit(workload.add, 20, 22)
     alive = weakref.ref(executor)
     del executor, unstarted_view
     gc.collect()
     assert alive() is None
-    guest.release()
+    arrival.release()
     assert task.result(DEADLINE) == "result"
     assert waiting.result(DEADLINE) == 42
 
@@ -495,10 +497,10 @@ def test_with_starts_and_waits(single: CondaEnvExecutor) -> None:
 
 
 def test_leaving_with_cancels_and_waits_without_raising(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    with single.submit(workload.cooperate, meeting.address, "in") as task:
-        meeting.next().release()
+    with single.submit(workload.cooperate, rendezvous.address, "in") as task:
+        rendezvous.next().release()
     assert task.done()
     assert task.status is TaskStatus.CANCELED
     with single.submit(workload.fail) as failed:
@@ -506,33 +508,35 @@ def test_leaving_with_cancels_and_waits_without_raising(
     assert failed.status is TaskStatus.FAILED or failed.status is TaskStatus.CANCELED
 
 
-def test_leaving_with_cancels_a_waiting_task(single: CondaEnvExecutor, meeting: Meeting) -> None:
-    single.submit(workload.attend, meeting.address, "first")
-    meeting.next()
-    with single.submit(workload.attend, meeting.address, "second") as task:
+def test_leaving_with_cancels_a_waiting_task(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    single.submit(workload.attend, rendezvous.address, "first")
+    rendezvous.next()
+    with single.submit(workload.attend, rendezvous.address, "second") as task:
         pass
     assert task.status is TaskStatus.CANCELED
-    assert meeting.uninvited() == []
+    assert rendezvous.uninvited() == []
 
 
 def test_an_error_in_the_body_of_with_comes_through(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     with (
         pytest.raises(ZeroDivisionError),
-        single.submit(workload.cooperate, meeting.address, "in") as task,
+        single.submit(workload.cooperate, rendezvous.address, "in") as task,
     ):
-        meeting.next().release()
+        rendezvous.next().release()
         raise ZeroDivisionError
     assert task.status is TaskStatus.CANCELED
 
 
-def test_async_with(single: CondaEnvExecutor, meeting: Meeting) -> None:
+def test_async_with(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     async def main() -> None:
         async with single.options(start=False).submit(workload.add, 1, 2) as task:
             assert await task == 3
-        async with single.submit(workload.cooperate, meeting.address, "in") as task:
-            (await asyncio.to_thread(meeting.next)).release()
+        async with single.submit(workload.cooperate, rendezvous.address, "in") as task:
+            (await asyncio.to_thread(rendezvous.next)).release()
         assert task.status is TaskStatus.CANCELED
         async with single.submit(workload.fail) as failed:
             failed.wait_for(DEADLINE)
@@ -542,20 +546,20 @@ def test_async_with(single: CondaEnvExecutor, meeting: Meeting) -> None:
 
 
 def test_leaving_async_with_does_not_block_the_loop(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
         async def leave() -> None:
-            async with single.submit(workload.attend, meeting.address, "in"):
-                guests.append(await asyncio.to_thread(meeting.next))
+            async with single.submit(workload.attend, rendezvous.address, "in"):
+                arrivals.append(await asyncio.to_thread(rendezvous.next))
                 inside.set()
 
-        guests: list[Guest] = []
+        arrivals: list[Arrival] = []
         inside = asyncio.Event()
         leaving = asyncio.ensure_future(leave())
         await inside.wait()
         assert not leaving.done()
-        guests[0].release()  # the loop is free to get here while `leave` waits
+        arrivals[0].release()  # the loop is free to get here while `leave` waits
         await asyncio.wait_for(leaving, DEADLINE)
 
     asyncio.run(main())
@@ -564,9 +568,11 @@ def test_leaving_async_with_does_not_block_the_loop(
 # ------------------------------------------------------------------------------------------ the standard library's helpers
 
 
-def test_wait_and_as_completed_take_tasks(executor: CondaEnvExecutor, meeting: Meeting) -> None:
-    slow = executor.submit(workload.attend, meeting.address, "slow")
-    guest = meeting.next()
+def test_wait_and_as_completed_take_tasks(
+    executor: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    slow = executor.submit(workload.attend, rendezvous.address, "slow")
+    arrival = rendezvous.next()
     quick = executor.submit(workload.add, 1)
     failing = executor.submit(workload.fail)
     done, not_done = concurrent.futures.wait(
@@ -576,15 +582,15 @@ def test_wait_and_as_completed_take_tasks(executor: CondaEnvExecutor, meeting: M
     assert slow in not_done
     ended = concurrent.futures.as_completed([slow, quick, failing], timeout=DEADLINE)
     assert {next(ended), next(ended)} == {quick, failing}
-    guest.release()
+    arrival.release()
     assert next(ended) is slow
 
 
 def test_a_task_that_is_cancelled_wakes_wait_and_as_completed(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, meeting.address, "first")
-    meeting.next()
+    single.submit(workload.attend, rendezvous.address, "first")
+    rendezvous.next()
     waiting = [single.submit(workload.add, number) for number in range(3)]
     woken: list[object] = []
     ready = threading.Barrier(2)
@@ -623,25 +629,25 @@ def test_done_callbacks_of_a_finished_task_run_at_once_in_the_caller(
 
 
 def test_done_callbacks_get_the_task_in_order_each_once(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    task = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     got: list[tuple[int, object]] = []
     last = threading.Event()
     for number in range(5):
         task.add_done_callback(lambda future, number=number: got.append((number, future)))
     task.add_done_callback(lambda _future: last.set())
-    guest.release()
+    arrival.release()
     assert last.wait(DEADLINE)
     assert got == [(number, task) for number in range(5)]
 
 
 def test_a_callback_that_raises_is_logged_and_harms_nothing(
-    single: CondaEnvExecutor, meeting: Meeting, caplog: pytest.LogCaptureFixture
+    single: CondaEnvExecutor, rendezvous: Rendezvous, caplog: pytest.LogCaptureFixture
 ) -> None:
-    task = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    task = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     second = threading.Event()
 
     def complain(_task: object) -> None:
@@ -649,7 +655,7 @@ def test_a_callback_that_raises_is_logged_and_harms_nothing(
 
     task.add_done_callback(complain)
     task.add_done_callback(lambda _task: second.set())
-    guest.release()
+    arrival.release()
     assert second.wait(DEADLINE)
     assert "from a callback" in caplog.text
     assert single.submit(workload.add, 1).result(DEADLINE) == 1
@@ -673,13 +679,13 @@ def test_shutdown_drains_the_callbacks(make: Callable[..., CondaEnvExecutor]) ->
 
 
 def test_a_waiting_thread_is_interrupted_by_nothing_but_its_timeout(
-    single: CondaEnvExecutor, meeting: Meeting
+    single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, meeting.address, "in")
-    guest = meeting.next()
+    task = single.submit(workload.attend, rendezvous.address, "in")
+    arrival = rendezvous.next()
     with pytest.raises(TimeoutError):
         task.result(0.01)
     with pytest.raises(TimeoutError):
         task.exception(-1)
-    guest.release()
+    arrival.release()
     assert task.result(DEADLINE) == "in"

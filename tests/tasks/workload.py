@@ -120,7 +120,7 @@ def cooperate(address, label, task, acknowledge=True, result="in time"):
 
 
 def cooperate_by_update(task, acknowledge=True):
-    """As ``cooperate``, without a meeting: for hosts that must not wait."""
+    """As ``cooperate``, without a rendezvous: for hosts that must not wait."""
     task.update("ready")
     deadline = time.monotonic() + PATIENCE
     while not task.should_stop() and time.monotonic() < deadline:
@@ -272,7 +272,7 @@ def die_until(path, good, code=9):
 
 
 def meet_and_fail_until(address, path, good, how):
-    """Each try reports to the meeting and waits; all but the ``good``-th fail."""
+    """Each try reports to the rendezvous and waits; all but the ``good``-th fail."""
     count = count_line(path)
     attend(address, f"try {count}")
     if count < good:

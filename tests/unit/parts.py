@@ -22,7 +22,7 @@ from wetlands_executor.serialize.settings import current_settings
 NONCE = 7
 
 
-class Port:
+class Poller:
     """A poller that only remembers.
 
     ``written`` by descriptor, ``readers`` by descriptor; what can be read is put into ``incoming``.
@@ -67,7 +67,7 @@ class Loop:
     started = True
 
     def __init__(self) -> None:
-        self.port: Any = Port()
+        self.poller: Any = Poller()
         self.posted: deque[Any] = deque()
         self.timers: list[tuple[float, Timer]] = []
 
@@ -125,7 +125,7 @@ class Receiver:
         self.told.append(("cancelled", call.number, reason))
 
 
-class Board:
+class SharedPage:
     """A shared page: the words that the worker has written."""
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class Board:
 class Pipes:
     """A record of descriptors like ``spawn.Process``, none of them open."""
 
-    inbox, bulk, results, stdout, stderr, exit, take_back, memory, bell = (
+    inbox, bulk, results, stdout, stderr, exit, take_back, memory, wakeup = (
         101,
         102,
         103,
@@ -149,9 +149,9 @@ class Pipes:
     forked = False
     why_lost = ""
 
-    def __init__(self, board: Board | None = None) -> None:
+    def __init__(self, page: SharedPage | None = None) -> None:
         self.pid = os.getpid()
-        self.board = board
+        self.page = page
         self.done: list[Any] = []
 
     def kill_tree(self) -> None:
@@ -190,11 +190,11 @@ class Crew:
         self.outputs: list[Any] = []
         self._numbers = iter(range(1, 1000))
 
-    def process(self, *, ready: bool = True, board: Board | None = None) -> WorkerProcess:
+    def process(self, *, ready: bool = True, page: SharedPage | None = None) -> WorkerProcess:
         """Return a process that is among the workers."""
         number = len(self.workers.processes) + 1
-        pipes: Any = Pipes(board)
-        process = WorkerProcess(number, number - 1, pipes, self.loop.port, NONCE)
+        pipes: Any = Pipes(page)
+        process = WorkerProcess(number, number - 1, pipes, self.loop.poller, NONCE)
         if ready:
             process.greet({"magic": "", "version": "3", "prefix": "/p", "pid": pipes.pid}, False)
             process.become_ready()

@@ -32,7 +32,7 @@ class Pool:
     max_workers = 2
     forked = False
     end_reason = None
-    settings = SimpleNamespace(peer=None)
+    settings = SimpleNamespace(remote=None)
 
     def __init__(self) -> None:
         self.items: list[Any] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.parts import Board, Crew
+from tests.unit.parts import Crew, SharedPage
 from wetlands_executor import Task
 from wetlands_executor.errors import WorkerCrashed, WorkerStartError
 from wetlands_executor.pool.announcing import Announcing
@@ -57,7 +57,7 @@ class Client:
         self.failing: Exception | None = None
         self.ended = threading.Event()
 
-    def begin(self, _port: Any) -> None:
+    def begin(self, _poller: Any) -> None:
         self.told.append("begin")
 
     def publish(self) -> None:
@@ -265,8 +265,8 @@ def test_the_rest_of_a_batch_goes_back_to_the_front(crew: Crew) -> None:
             pass
 
     rest = st.Item()
-    board = Board()
-    process = crew.process(board=board)
+    page = SharedPage()
+    process = crew.process(page=page)
     call = crew.call(process)
     call.batch = Batch()
     crew.receiver.on_lost = lambda _call, _report: rest  # type: ignore[assignment, method-assign]
@@ -304,7 +304,7 @@ def orders(crew: Crew, state: PoolState) -> Orders:
             loop=crew.loop, feed=crew.feed, can_reclaim=True, latest=lambda call: (call, True)
         ),
         starter=None,  # type: ignore[arg-type]
-        peer=RemoteInterpreter(),
+        remote=RemoteInterpreter(),
         what="here",
     )
 
@@ -314,7 +314,7 @@ def test_a_dispatch_writes_frames(crew: Crew) -> None:
     first, second = crew.call(), crew.call()
     assert orders(crew, PoolState(1)).dispatch(st.Dispatch(process.worker, [first, second])) is None
     assert list(process.calls.values()) == [first, second]
-    assert len(crew.loop.port.written[process.process.inbox]) == 2 * wire.FRAME
+    assert len(crew.loop.poller.written[process.process.inbox]) == 2 * wire.FRAME
 
 
 def test_bytecode_is_not_sent_to_another_python(crew: Crew) -> None:
@@ -329,10 +329,10 @@ def test_bytecode_is_not_sent_to_another_python(crew: Crew) -> None:
 
 @pytest.mark.parametrize("running", [True, False])
 def test_a_worker_is_killed_if_it_runs_the_call(crew: Crew, running: bool) -> None:
-    board = Board()
-    process = crew.process(board=board)
+    page = SharedPage()
+    process = crew.process(page=page)
     call = crew.call(process)
-    board.words[wire.TAKEN] = call.number if running else 0
+    page.words[wire.TAKEN] = call.number if running else 0
     call.place = object()
     answer = orders(crew, PoolState(1)).kill_if_running(st.KillIfRunning(process.worker, call))
     assert answer == st.KillAnswered(process.worker, call, running)
@@ -386,7 +386,7 @@ def test_an_exit_becomes_one_report(crew: Crew, ready: bool) -> None:
     process.output.keep(b"its last words")
     part = reaper(crew)
     part.watch(process)
-    crew.loop.port.readers[process.process.exit]()
+    crew.loop.poller.readers[process.process.exit]()
     (event,) = crew.feed.take()
     assert isinstance(event, st.WorkerExited)
     assert isinstance(event.report, st.DeathReport)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.parts import Board, Crew, Receiver
+from tests.unit.parts import Crew, Receiver, SharedPage
 from wetlands_executor.errors import (
     TaskTimeoutError,
     WorkerCrashed,
@@ -178,10 +178,10 @@ def deadlines(
 
 
 def test_a_call_over_its_limit_is_killed_after_its_stacks(crew: Crew) -> None:
-    board = Board()
-    process = crew.process(board=board)
+    page = SharedPage()
+    process = crew.process(page=page)
     call = crew.call(process, SomeTask())
-    board.words[wire.TAKEN] = call.number
+    page.words[wire.TAKEN] = call.number
     part = deadlines(crew, task_timeout=5.0)
     part.on_started(process, call)
     crew.loop.fire()
@@ -193,10 +193,10 @@ def test_a_call_over_its_limit_is_killed_after_its_stacks(crew: Crew) -> None:
 
 
 def test_a_result_that_is_on_its_way_saves_the_call(crew: Crew) -> None:
-    board = Board()
-    process = crew.process(board=board)
+    page = SharedPage()
+    process = crew.process(page=page)
     call = crew.call(process, SomeTask())
-    board.words[wire.TAKEN] = call.number
+    page.words[wire.TAKEN] = call.number
     part = deadlines(crew, lambda process: process.calls.clear(), task_timeout=5.0)
     part.on_started(process, call)
     crew.loop.fire()
@@ -208,10 +208,10 @@ def test_silence_is_measured_from_the_last_sign_of_life(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    board = Board()
-    process = crew.process(board=board)
+    page = SharedPage()
+    process = crew.process(page=page)
     call = crew.call(process, SomeTask())
-    board.words[wire.TAKEN] = call.number
+    page.words[wire.TAKEN] = call.number
     part = deadlines(crew, worker_timeout=10.0)
     part.watch_silence(process)
     part.watch_silence(process)
@@ -267,10 +267,10 @@ def blame(crew: Crew, convicted: list[Any], logged: list[Any]) -> Blame:
 
 
 def test_a_bad_frame_costs_the_call_that_runs(crew: Crew) -> None:
-    board = Board()
-    process = crew.process(board=board)
+    page = SharedPage()
+    process = crew.process(page=page)
     running, waiting = crew.call(process), crew.call(process)
-    board.words[wire.TAKEN] = running.number
+    page.words[wire.TAKEN] = running.number
     part = blame(crew, [], [])
     part.fault(process, BadFrame("no such kind"))
     crew.loop.turn()
@@ -297,10 +297,10 @@ def test_the_call_whose_outcome_comes_next_is_to_blame(crew: Crew) -> None:
 
 
 def test_an_outcome_that_was_lost_in_garbage_is_given_the_verdict(crew: Crew) -> None:
-    board = Board()
-    process = crew.process(board=board)
+    page = SharedPage()
+    process = crew.process(page=page)
     first, second = crew.call(process), crew.call(process)
-    board.words[wire.TAKEN] = second.number
+    page.words[wire.TAKEN] = second.number
     convicted: list[Any] = []
     part = blame(crew, convicted, [])
     part.fault(process, Garbage("bytes"))
@@ -400,7 +400,7 @@ def test_a_call_that_a_worker_has_taken_begins_for_a_late_listener(crew: Crew) -
 
 
 def test_a_call_that_waits_with_a_worker_is_reclaimed_for_a_late_listener(crew: Crew) -> None:
-    process = crew.process(board=Board())
+    process = crew.process(page=SharedPage())
     task = with_call(crew)
     process.give([task._call])
     task._call.plain = True
@@ -447,14 +447,14 @@ def test_the_first_reason_counts() -> None:
 
 
 def test_the_limit_of_a_run_ends_what_waits_and_what_runs(crew: Crew) -> None:
-    board = Board()
-    process = crew.process(board=board)
+    page = SharedPage()
+    process = crew.process(page=page)
     running, held, waiting = (
         crew.call(process, SomeTask()),
         crew.call(process, SomeTask()),
         crew.call(None, SomeTask()),
     )
-    board.words[wire.TAKEN] = running.number
+    page.words[wire.TAKEN] = running.number
     waiting.place = st.WAITING
     part = RunLimit(
         loop=crew.loop,
@@ -510,10 +510,10 @@ def test_a_stream_of_the_program_that_waits_for_an_outcome_is_overtaken(crew: Cr
 
 
 def test_whose_output_it_is(crew: Crew) -> None:
-    board = Board()
-    process = crew.process(board=board)
+    page = SharedPage()
+    process = crew.process(page=page)
     first, second = crew.call(process), crew.call(process)
-    board.words[wire.TAKEN] = second.number
+    page.words[wire.TAKEN] = second.number
     process.output.note()
     process.output.note_end(first.number)
     assert process.output.printed, "it may be of the second"
@@ -530,7 +530,7 @@ def test_memory_is_given_back_some_time_after_the_last_buffer(
     synced: list[int] = []
     part = Trimmer(crew.loop, crew.workers, partial(synced.append, 1))
     assert part.note_now() is False
-    part.note(process.parcels)
+    part.note(process.result_memory)
     assert part.note_now() is True
     assert crew.loop.fire() == [arena.IDLE]
     assert synced == [], "a buffer has travelled since"
@@ -556,7 +556,7 @@ def test_the_state_hears_of_what_was_sent_directly_first(crew: Crew) -> None:
         loop=crew.loop, workers=crew.workers, stats=stats(), feed=crew.feed, contain=lambda *_: None
     )
     part.open([process])
-    assert part.lanes == (process,)
+    assert part.open_workers == (process,)
     process.direct.sent.append((call,))
     call.process, call.phase = process, CallPhase.DIRECT
     assert part.registered(process) == [st.SentDirectly(process.worker, call)]

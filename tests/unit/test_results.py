@@ -120,7 +120,7 @@ def test_plain_scalars_are_written_by_one_rule(args: tuple[Any, ...]) -> None:
         assert each is not None
         assert each.definition is definition
         assert each.flags & wire.PLAIN
-        if each.parcel is None:
+        if each.out_of_band is None:
             assert pickle.loads(each.payload) == (args, None)
 
 

@@ -282,7 +282,7 @@ def test_what_came_back_goes_first() -> None:
     assert talk.say(WorkerReady(2)) == [Dispatch(2, [b, c])]
 
 
-# --- the express lane
+# --- the direct send
 
 
 def test_an_item_sent_directly_occupies_its_worker() -> None:
@@ -669,7 +669,7 @@ def test_an_item_that_arrives_after_a_termination_is_cancelled() -> None:
     assert talk.say(Submitted([a])) == [Cancelled([a])]
 
 
-def test_a_restart_timer_may_ring_after_the_end() -> None:
+def test_a_restart_timer_may_fire_after_the_end() -> None:
     """It starts nothing."""
     talk = Talk(1)
     (a,) = items("a")
@@ -741,7 +741,7 @@ def test_an_item_with_another_try_waits_again() -> None:
     """In front of the others; when its tries are used up it is lost."""
     talk = Talk(1).start(1)
     a, b = items("ab")
-    a.tries = 1
+    a.retries_left = 1
     talk.say(Submitted([a, b]))
     assert talk.say(WorkerExited(1, [])) == [Retried(a, 1), StartWorker(2, 0)]
     assert talk.say(WorkerReady(2)) == [Dispatch(2, [a])]
@@ -752,7 +752,7 @@ def test_a_terminated_pool_tries_nothing_again() -> None:
     """The end is the end."""
     talk = Talk(1).start(1)
     (a,) = items("a")
-    a.tries = 5
+    a.retries_left = 5
     talk.say(Submitted([a]))
     talk.say(TerminateRequested())
     assert talk.say(WorkerExited(1, [])) == [Lost(a, 1), PoolClosed()]

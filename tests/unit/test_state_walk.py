@@ -70,7 +70,7 @@ class Job(st.Item):
     def __init__(self, number: int, by_value: bool, priority: int = 0, tries: int = 0) -> None:
         super().__init__()
         self.priority = priority
-        self.tries = self.tries_given = tries
+        self.retries_left = self.tries_given = tries
         self.tried = 0
         self.to_kill = False
         self.to_cancel = False
@@ -93,7 +93,7 @@ class Worker:
         held: what the shell has given to it and has no outcome of.
         inbox, current, done: what it has not started; what runs; what has finished, its result
             still unread in the pipe.
-        unheard: sent by the express lane, not yet told to the state.
+        unheard: sent by the direct send, not yet told to the state.
         reclaim: a Reclaim has not been answered.
         given: items that it was given and kept.
         broken: its initializer has failed.
@@ -178,7 +178,7 @@ class Shell:
         self.dying: Worker | None = None
         self.lost_now = 0
         self.dispatched_now: list[Job] = []
-        self.lanes = []
+        self.open_workers = []
 
     # --- performing
 
@@ -259,7 +259,7 @@ class Shell:
         assert not worker.reclaim, "a second reclaim before the answer to the first"
         self._absorb(worker, quietly=True)
         worker.reclaim = True
-        self.lanes = [other for other in self.lanes if other is not worker]
+        self.open_workers = [other for other in self.open_workers if other is not worker]
         return self._answer_reclaim(worker) if self.prompt else None
 
     def _answer_reclaim(self, worker: Worker) -> st.Reclaimed:
@@ -527,28 +527,28 @@ class Shell:
 
         Until the next time, the submitting threads believe it.
         """
-        self.lanes = []
+        self.open_workers = []
         if (
             self.reclaims
             and self.quota is None
             and not (self.waiting or self.draining or self.broken)
         ):
-            self.lanes = [worker for worker in self.workers.values() if worker.idle]
+            self.open_workers = [worker for worker in self.workers.values() if worker.idle]
 
-    lanes: list[Worker]
+    open_workers: list[Worker]
 
     def send_directly(self) -> None:
         """Write one frame from the submitting thread to a worker that was idle a moment ago.
 
         The state hears of it later.
         """
-        lanes = [
+        open_workers = [
             worker
-            for worker in self.lanes
+            for worker in self.open_workers
             if worker.phase == "ready" and not worker.doomed and not worker.unheard
         ]
-        if lanes:
-            worker = self.rng.choice(lanes)
+        if open_workers:
+            worker = self.rng.choice(open_workers)
             job = Job(len(self.jobs), by_value=False)
             job.sent = 1
             self.jobs.append(job)
@@ -599,7 +599,7 @@ class Shell:
             self.failed_starts += 1
         unstarted = self._take_back(worker) if self.reclaims else []
         del self.workers[worker.number]
-        self.lanes = [other for other in self.lanes if other is not worker]
+        self.open_workers = [other for other in self.open_workers if other is not worker]
         self.dying, self.lost_now = worker, 0
         self.feed(st.WorkerExited(worker.number, unstarted, final))
         assert not worker.held, f"{list(worker.held)} died with their worker and nobody was told"

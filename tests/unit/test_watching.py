@@ -61,8 +61,8 @@ def module() -> Iterator[Any]:
     del sys.modules[name]
 
 
-def is_recognised(function: Any, peer: RemoteInterpreter) -> bool:
-    return encode(function, (1,), {}, None, peer).definition is not None
+def is_recognised(function: Any, remote: RemoteInterpreter) -> bool:
+    return encode(function, (1,), {}, None, remote).definition is not None
 
 
 def exchange(module: Any) -> None:
@@ -106,38 +106,38 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_is_noticed(change: str, module: Any) -> None:
     """Each by itself; before it and after it the function is known."""
-    peer = RemoteInterpreter()
-    assert not is_recognised(module.function, peer)
-    assert is_recognised(module.function, peer)
-    assert is_recognised(module.function, peer)
+    remote = RemoteInterpreter()
+    assert not is_recognised(module.function, remote)
+    assert is_recognised(module.function, remote)
+    assert is_recognised(module.function, remote)
     CHANGES[change](module)
-    assert not is_recognised(module.function, peer)
-    assert is_recognised(module.function, peer)
+    assert not is_recognised(module.function, remote)
+    assert is_recognised(module.function, remote)
 
 
 @pytest.mark.parametrize(
     "change", ["in what a variable holds", "a variable is bound anew", "by the function itself"]
 )
 def test_a_change_in_a_closure_is_noticed(change: str, module: Any) -> None:
-    peer = RemoteInterpreter()
-    assert not is_recognised(module.inner, peer)
-    assert is_recognised(module.inner, peer)
+    remote = RemoteInterpreter()
+    assert not is_recognised(module.inner, remote)
+    assert is_recognised(module.inner, remote)
     if change == "in what a variable holds":
         module.inner()[0].append(1)
     elif change == "a variable is bound anew":
         module.change(5)
     else:
         module.inner.__closure__[0].cell_contents = 5
-    assert not is_recognised(module.inner, peer)
-    assert is_recognised(module.inner, peer)
+    assert not is_recognised(module.inner, remote)
+    assert is_recognised(module.inner, remote)
 
 
 def test_what_looks_through_wraps(module: Any) -> None:
-    peer = RemoteInterpreter()
-    encode(module.wrapped, (), {}, None, peer)
-    assert is_recognised(module.wrapped, peer)
+    remote = RemoteInterpreter()
+    encode(module.wrapped, (), {}, None, remote)
+    assert is_recognised(module.wrapped, remote)
     module.helper.__wrapped__ = 1
-    assert not is_recognised(module.wrapped, peer)
+    assert not is_recognised(module.wrapped, remote)
 
 
 def test_pools_do_not_share_what_they_know(module: Any) -> None:
@@ -150,39 +150,39 @@ def test_pools_do_not_share_what_they_know(module: Any) -> None:
 
 def test_a_function_within_arguments_is_recognised_too(module: Any) -> None:
     """Its stream is the same object."""
-    peer = RemoteInterpreter()
+    remote = RemoteInterpreter()
     for _ in range(2):
-        encode(print, ([module.inner],), {}, None, peer)
-    assert peer.record.functions[id(module.inner)].is_current(module.inner, peer.record)
-    assert is_recognised(module.inner, peer)
+        encode(print, ([module.inner],), {}, None, remote)
+    assert remote.record.functions[id(module.inner)].is_current(module.inner, remote.record)
+    assert is_recognised(module.inner, remote)
 
 
-def _left(peer: RemoteInterpreter) -> list[Any]:
+def _left(remote: RemoteInterpreter) -> list[Any]:
     """Return what a record still knows, but for the empty tuple, which lives for ever."""
-    left = [known.get() for known in peer.record.known.values()]
+    left = [known.get() for known in remote.record.known.values()]
     return [each for each in left if each != ()]
 
 
 def test_nothing_is_kept_alive(module: Any) -> None:
     """Neither the function nor what it has reached."""
-    peer = RemoteInterpreter()
+    remote = RemoteInterpreter()
     for _ in range(3):
-        encode(module.function, (), {}, None, peer)
+        encode(module.function, (), {}, None, remote)
     kept = [
         weakref.ref(each) for each in (module.function, module.instance, module.Class, module.Slots)
     ]
-    number = len(peer.record.known)
+    number = len(remote.record.known)
     assert number > 10
     module.__dict__.clear()
     for _ in range(20):  # what refers to each other goes step by step
-        peer.record.take_dropped()
+        remote.record.take_dropped()
         gc.collect()
-        if not any(each() for each in kept) and not _left(peer):
+        if not any(each() for each in kept) and not _left(remote):
             break
     assert [each() for each in kept] == [None] * 4
-    assert _left(peer) == []
-    assert not peer.record.functions
-    assert len(peer.record.retired) == 1
+    assert _left(remote) == []
+    assert not remote.record.functions
+    assert len(remote.record.retired) == 1
 
 
 def test_a_descriptor_is_known_by_its_class_and_name() -> None:

@@ -2,7 +2,8 @@
 
 Layouts, result frames in pieces of any size, the inbox and what is taken back from it.
 
-The host's half is the real ``WorkerProcess`` behind a real port on real pipes; only the process is
+The host's half is the real ``WorkerProcess`` behind a real poller on real pipes; only the process
+is
 missing: ``Pipes`` is a record of descriptors like ``spawn.Process``, whose other ends the test
 holds.
 """
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wetlands_executor.pool import ports
+from wetlands_executor.pool import polling
 from wetlands_executor.pool.call import GARBAGE, Call
 from wetlands_executor.pool.result_stream import DIRECT, LONGEST, Frame
 from wetlands_executor.pool.worker_output import TAIL
@@ -37,7 +38,7 @@ class Pipes:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.board = None
+        self.page = None
         self.killed = 0
         self.its_inbox, self.inbox = os.pipe()
         self.its_bulk, self.bulk = os.pipe()
@@ -72,26 +73,26 @@ class Pipes:
 
 
 class Side:
-    """A WorkerProcess, its port, its pipes; ``read_until`` waits as the I/O thread does."""
+    """A WorkerProcess, its poller, its pipes; ``read_until`` waits as the I/O thread does."""
 
-    def __init__(self, port: ports.Port) -> None:
+    def __init__(self, poller: polling.Poller) -> None:
         self.pipes = Pipes()
-        self.port = port
-        self.process = WorkerProcess(1, 0, self.pipes, port, NONCE)  # type: ignore[arg-type]
+        self.poller = poller
+        self.process = WorkerProcess(1, 0, self.pipes, poller, NONCE)  # type: ignore[arg-type]
         self.frames: list[Frame] = []
         self.ended = False
-        port.add_reader(self.pipes.results, ports.RESULTS, self._on_results)
+        poller.add_reader(self.pipes.results, polling.RESULTS, self._on_results)
 
     def _on_results(self) -> None:
         frames, ended = self.process.results.read()
         self.frames += (Frame(*frame) for frame in frames)
         if ended:
             self.ended = True
-            self.port.remove(self.pipes.results)
+            self.poller.remove(self.pipes.results)
 
     def read_until_end(self) -> list[Frame]:
         while not self.ended:
-            callbacks = self.port.wait(DEADLINE, ())
+            callbacks = self.poller.wait(DEADLINE, ())
             assert callbacks, "nothing came"
             for callback in callbacks:
                 callback()
@@ -112,11 +113,11 @@ class Side:
         return thread
 
     def close(self) -> None:
-        self.port.close()
+        self.poller.close()
         self.pipes.close()
 
 
-@pytest.fixture(params=[ports.PollPort, ports.ThreadPort])
+@pytest.fixture(params=[polling.SystemPoller, polling.ThreadPoller])
 def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     """Both ways of waiting for pipes."""
     side = Side(request.param())
@@ -127,7 +128,7 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
 @pytest.fixture
 def polled() -> Iterator[Side]:
     """The usual way of waiting."""
-    side = Side(ports.PollPort())
+    side = Side(polling.SystemPoller())
     yield side
     side.close()
 
@@ -233,11 +234,11 @@ def test_frames_in_pieces_of_any_size(side: Side, stress_rng: random.Random) -> 
 
 def test_a_frame_cut_at_every_byte() -> None:
     """The parser alone: two pieces, every border of two frames."""
-    port = ports.PollPort()
-    side = Side(port)
+    poller = polling.SystemPoller()
+    side = Side(poller)
     data = frame(1, b"first") + frame(2, b"")
     for cut in range(len(data) + 1):
-        process = WorkerProcess(1, 0, side.pipes, port, NONCE)  # type: ignore[arg-type]
+        process = WorkerProcess(1, 0, side.pipes, poller, NONCE)  # type: ignore[arg-type]
         found = process.results._parse(data[:cut])
         found += process.results._parse(process.results._buffer + data[cut:])
         assert plain([Frame(*raw) for raw in found]) == [
@@ -277,7 +278,7 @@ def test_every_cut_around_the_head_of_a_large_frame(polled: Side) -> None:
     data = frame(1, b"x") + frame(2, large)
     begin = len(frame(1, b"x"))
     for cut in range(begin - 2, begin + wire.RESULT.size + 3):
-        process = WorkerProcess(1, 0, polled.pipes, polled.port, NONCE)  # type: ignore[arg-type]
+        process = WorkerProcess(1, 0, polled.pipes, polled.poller, NONCE)  # type: ignore[arg-type]
         found: list[Frame] = []
         borders = [0, cut, *range(cut + 5000, len(data), 60_000), len(data)]
         for start, end in zip(borders, borders[1:]):
@@ -441,7 +442,7 @@ def test_take_back_returns_what_the_worker_has_not_read(
     polled: Side, stress_rng: random.Random
 ) -> None:
     """Whole frames, in order, each to exactly one side."""
-    polled.port.remove(polled.pipes.results)
+    polled.poller.remove(polled.pipes.results)
     for _ in range(20):
         calls = [
             call(number, "z" * stress_rng.choice((1, 10, 500)))
@@ -505,9 +506,10 @@ def test_the_kernel_decides_who_gets_a_frame(polled: Side) -> None:
 
 
 def test_a_direct_frame_is_written_once_and_recorded(polled: Side) -> None:
-    """One frame per lane.
+    """One frame per direct receive.
 
-    A second thread is refused until the first record is absorbed and the lane published again.
+    A second thread is refused until the first record is absorbed and the direct receive published
+    again.
     """
     process = polled.process
     first, second = call(1), call(2)
@@ -593,7 +595,10 @@ def test_bytes_that_are_missing_in_a_payload_are_noticed(
 
 
 def test_marks_go_on_where_a_worker_stands(polled: Side) -> None:
-    """What was taken back gives its marks back; a direct frame has none of them. They never become a direct frame's."""
+    """What was taken back gives its marks back; a direct frame has none of them.
+
+    They never become a direct frame's.
+    """
     process = polled.process
     direct, first = wire.marks(NONCE)
     process.outbox.next_mark = first = wire.MARK_BITS - 2  # about to start anew
@@ -615,7 +620,10 @@ def test_marks_go_on_where_a_worker_stands(polled: Side) -> None:
 
 @pytest.mark.parametrize("skipped", [1, 24, 127])
 def test_a_frame_that_was_cut_is_not_taken_back(polled: Side, skipped: int) -> None:
-    """What is left in the inbox makes no calls; they stay with the worker, which will not find them either."""
+    """What is left in the inbox makes no calls.
+
+    They stay with the worker, which will not find them either.
+    """
     process = polled.process
     calls = [call(number) for number in range(1, 9)]
     process.give(calls)
@@ -626,7 +634,7 @@ def test_a_frame_that_was_cut_is_not_taken_back(polled: Side, skipped: int) -> N
 
 def test_large_records_arrive_whole(side: Side, stress_rng: random.Random) -> None:
     """More than a pipe holds: the rest goes out when there is room."""
-    side.port.remove(side.pipes.results)
+    side.poller.remove(side.pipes.results)
     sizes = [0, 1, 65_535, 65_536, 300_000, 3]
     records = [stress_rng.randbytes(size) for size in sizes]
     for number, data in enumerate(records):
@@ -640,12 +648,12 @@ def test_large_records_arrive_whole(side: Side, stress_rng: random.Random) -> No
             kind, ident, data = channel.read_record()
             found.append((kind, ident, bytes(data)))
             if len(found) == len(records):
-                side.port.wake()
+                side.poller.wake()
 
     reader = threading.Thread(target=read)
     reader.start()
     while len(found) < len(records):
-        for callback in side.port.wait(0.5, found[len(records) - 1 :]):
+        for callback in side.poller.wait(0.5, found[len(records) - 1 :]):
             callback()
     reader.join()
     assert found == [(wire.PAYLOAD, number, data) for number, data in enumerate(records)]

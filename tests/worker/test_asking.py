@@ -119,18 +119,18 @@ def test_python_is_replaced_under_a_live_pool(tmp_path: Path) -> None:
 
 
 def test_what_a_hello_corrects(tmp_path: Path) -> None:
-    peer = RemoteInterpreter(OTHERS[0].path)
-    assert peer.foreign
-    version = peer.version
+    remote = RemoteInterpreter(OTHERS[0].path)
+    assert remote.foreign
+    version = remote.version
     assert version.startswith(OTHERS[0].minor)
-    peer.learn({"magic": MAGIC, "version": "9.9.9"})
-    assert not peer.foreign
-    assert (peer.version, peer.replaced) == ("9.9.9", version)
+    remote.learn({"magic": MAGIC, "version": "9.9.9"})
+    assert not remote.foreign
+    assert (remote.version, remote.replaced) == ("9.9.9", version)
 
 
 def test_without_an_answer_and_without_a_pool(tmp_path: Path) -> None:
-    peer = RemoteInterpreter(wrapper(tmp_path, "exit 1\n", OTHERS[0].path))
-    assert peer.foreign
-    assert peer.silent
-    assert not peer.surely_same
+    remote = RemoteInterpreter(wrapper(tmp_path, "exit 1\n", OTHERS[0].path))
+    assert remote.foreign
+    assert remote.silent
+    assert not remote.surely_same
     assert RemoteInterpreter(tmp_path / "nothing").foreign

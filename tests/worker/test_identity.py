@@ -420,5 +420,5 @@ def test_many_lambdas_leave_nothing_behind(fresh: CondaEnvExecutor) -> None:
     for _ in range(600):
         run(fresh, lambda: 1)
     assert max(tables()) < max(before) + 2000
-    record = fresh._pool.settings.peer.record
+    record = fresh._pool.settings.remote.record
     assert len(record.known) < 1500

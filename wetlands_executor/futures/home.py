@@ -38,7 +38,7 @@ class Incarnation(Protocol):
     """The worker process that has a call."""
 
     @property
-    def return_lane(self) -> DirectReceive | None:
+    def direct_receive(self) -> DirectReceive | None:
         """The direct way back; None if there is none."""
         ...
 

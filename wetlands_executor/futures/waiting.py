@@ -23,7 +23,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor import bells, seconds, threads
+from wetlands_executor import seconds, threads, wakeups
 from wetlands_executor.errors import WaitTimeout
 
 if TYPE_CHECKING:
@@ -62,25 +62,27 @@ class Wakeups(deque[Any]):
         return False
 
     def wait_on_descriptor(self, is_true: Callable[[], bool]) -> bool:
-        """Sleep until ``is_true()`` is true, on the eventfd of this thread; see ``bells`` for why.
+        """Sleep until ``is_true()`` is true, on the eventfd of this thread.
+
+        See ``wakeups`` for why.
 
         Returns:
             False if this thread has none to wait on. Nothing was waited for then.
         """
-        bell = bells.mine()
-        if bell is None:
+        wakeup = wakeups.mine()
+        if wakeup is None:
             return False
         try:
-            self.append(bell)
+            self.append(wakeup)
             while not is_true():
-                bell.wait()
+                wakeup.wait()
         except OSError as error:
             if error.errno != errno.EBADF:
                 raise  # a signal handler's: TimeoutError is one
-            bells.forget()  # the program has closed its descriptor; a lock cannot be closed
+            wakeups.forget()  # the program has closed its descriptor; a lock cannot be closed
             return False
         finally:
-            bell.busy = False
+            wakeup.busy = False
         return True
 
     def notify_all(self) -> None:
@@ -143,7 +145,7 @@ def sleep(task: Any, call: PendingCall | None, home: Home | None, timeout: float
     if call is not None:
         process = call.process
         if process is not None:
-            direct = process.return_lane
+            direct = process.direct_receive
             if direct is not None and direct.wait(process, call, task, timeout):
                 return
     if home is not None:

@@ -151,7 +151,7 @@ class MapJob:
             entry: tuple[Any, ...] | EncodedCall | None = args
             if not are_scalars(map(type, args)):
                 try:
-                    entry = encode_defined(self.definition, args, None, self.pool.settings.peer)
+                    entry = encode_defined(self.definition, args, None, self.pool.settings.remote)
                 except (Exception, SystemExit) as error:  # noqa: BLE001
                     # pickling is user code; by the contract its failure is the call's
                     self._failures[len(self._arguments)] = error
@@ -219,7 +219,7 @@ class MapJob:
         definition = self.definition
         entries = self._arguments[first : first + count]
         entry = entries[0]
-        parcel = None
+        out_of_band = None
         packed = (
             packing.pack(entries)
             if large >= packing.CROSSOVER and (count > 1 or isinstance(entry, tuple))
@@ -233,7 +233,7 @@ class MapJob:
         ):
             entry = encode_defined(definition, entry)  # immutable, so it could wait until here
         if packed is not None:
-            data, parcel = packed
+            data, out_of_band = packed
             flags = wire.MANY | wire.BLOCKS
         elif isinstance(entry, tuple):
             data = pickle.dumps(entries, PROTOCOL)
@@ -252,7 +252,9 @@ class MapJob:
             self,
             first,
             count,
-            EncodedCall(definition, flags, data, definition.by_value, definition.bytecode, parcel),
+            EncodedCall(
+                definition, flags, data, definition.by_value, definition.bytecode, out_of_band
+            ),
         )
 
     def _drop_waiting(self, count: int) -> None:
@@ -317,8 +319,8 @@ class MapJob:
         for place in left:
             self._store(place, wire.CANCELLED, None)
         self.pool.stats.count(0, len(left))
-        if call is not self.entry and call.encoded.parcel is not None:
-            call.encoded.parcel.discard()
+        if call is not self.entry and call.encoded.out_of_band is not None:
+            call.encoded.out_of_band.discard()
 
     def _left_of(self, call: Any) -> list[int]:
         """Return the places of the calls that have no outcome: of a chunk, or of those that wait.

@@ -54,7 +54,7 @@ def fitting(entries: list[Any], piped: int) -> tuple[int, int]:
                     size += len(value)
                     if len(value) >= LARGE:
                         in_block += len(value)
-        elif entry.parcel is not None or entry.needs:
+        elif entry.out_of_band is not None or entry.needs:
             size = piped + 1  # it has more than bytes, and goes alone
         else:
             size = len(entry.payload)
@@ -98,6 +98,6 @@ def pack(entries: list[Any]) -> tuple[bytes, OutOfBandArguments] | None:
             )
             position += len(piece)
         table.append(found or (entry if values is entry else entry.payload))
-    parcel = OutOfBandArguments()
-    head = parcel.put_all(pieces, position)
-    return (head + pickle.dumps(table, PROTOCOL), parcel) if head else None
+    out_of_band = OutOfBandArguments()
+    head = out_of_band.put_all(pieces, position)
+    return (head + pickle.dumps(table, PROTOCOL), out_of_band) if head else None

@@ -192,8 +192,8 @@ class Call(Item):
     ) -> None:
         self.place = None
         self.priority = 0
-        self.tries = 0
-        self.asks = False
+        self.retries_left = 0
+        self.asks_whether_retried = False
         self.watched = watched
         self.plain = plain
         self.phase = CallPhase.QUEUED
@@ -245,9 +245,9 @@ class Call(Item):
     def demand(self, options: Any, attempt: int) -> None:
         """Take what the options of its task ask for this attempt, counted from 1."""
         self.priority = options.priority
-        self.tries, self.asks = options.retry.of_item(attempt)
-        if options.retries and self.encoded.parcel is not None:
-            self.encoded.parcel.kept = True
+        self.retries_left, self.asks_whether_retried = options.retry.of_item(attempt)
+        if options.retries and self.encoded.out_of_band is not None:
+            self.encoded.out_of_band.kept = True
 
     def watch(self) -> None:
         """Let its worker tell when it begins."""
@@ -262,8 +262,8 @@ class Call(Item):
 
     def give_up_tries(self) -> None:
         """Let the state run it no more: a failure is final, or is decided upon elsewhere."""
-        self.tries = 0
-        self.asks = False
+        self.retries_left = 0
+        self.asks_whether_retried = False
 
     def begin_escalation(self) -> bool:
         """Return True if it is asked to stop with a time limit for the first time."""

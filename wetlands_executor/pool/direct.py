@@ -61,17 +61,17 @@ from pickle import loads
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from wetlands_executor.bells import WorkerBell
 from wetlands_executor.errors import WaitTimeout
 from wetlands_executor.futures.settling import settle_quietly
 from wetlands_executor.futures.waiting import add_wakeup
 from wetlands_executor.pool.call import Call, CallPhase
 from wetlands_executor.pool.outbox import Outbox
-from wetlands_executor.pool.ports import LEFT, RESULTS, Port
+from wetlands_executor.pool.polling import LEFT, RESULTS, Poller
 from wetlands_executor.seconds import LONGEST
 from wetlands_executor.serialize.plain import is_trivial
 from wetlands_executor.system import POLLIN, poll
-from wetlands_executor.worker.shared_page import WEAK, Board, fence
+from wetlands_executor.wakeups import WorkerWakeup
+from wetlands_executor.worker.shared_page import WEAK, SharedPage, fence
 from wetlands_executor.worker.wire import ANSWER, ANSWERED, AWAITED
 
 #: Seconds that a submitting thread may be inside ``send`` before the I/O thread does something else
@@ -180,12 +180,12 @@ class DirectSend:
             return False
         frame = call.frame(self._outbox.direct_mark)
         sent, back = self.sent, self.receive
-        parcel = call.encoded.parcel
+        out_of_band = call.encoded.out_of_band
         if not self.open or sent:
             return False
         call.process = self._owner
         call.phase = CallPhase.DIRECT
-        notes = () if parcel is None else (parcel.offer(self._incarnation),)
+        notes = () if out_of_band is None else (out_of_band.offer(self._incarnation),)
         if back is not None and back.expected and call.plain:
             try:
                 back.words[AWAITED] = call.number
@@ -227,14 +227,14 @@ class DirectSend:
         """Undo what ``send`` has done for a call that it has not sent; return False."""
         call.awaited = call.quiet = False
         call.phase = CallPhase.QUEUED
-        if call.encoded.parcel is not None:
-            call.encoded.parcel.take_back()
+        if call.encoded.out_of_band is not None:
+            call.encoded.out_of_band.take_back()
         return False
 
     # --- the I/O thread
 
     def register(
-        self, calls: dict[int, Call], port: Port, on_answer: Callable[[], None] | None
+        self, calls: dict[int, Call], poller: Poller, on_answer: Callable[[], None] | None
     ) -> list[Call]:
         """Take the claims on all calls that were sent.
 
@@ -257,20 +257,20 @@ class DirectSend:
             if back is not None and (call.awaited or back.caller is call):
                 # Race: the worker may have looked already whether a thread waits, and put the
                 # answer onto the page: both of us listen now.
-                add_wakeup(call.task, back.bell)
+                add_wakeup(call.task, back.wakeup)
                 if on_answer is not None:
-                    back.listen(port, on_answer)
+                    back.listen(poller, on_answer)
         return found
 
     def listen(self, receive: DirectReceive | None) -> None:
         """Open the direct way back, if there is one."""
         self.receive = receive
 
-    def reopen(self, port: Port) -> None:
+    def reopen(self, poller: Poller) -> None:
         """Let submitting threads write to the worker, which holds nothing, and take the answers themselves."""
         back = self.receive
         if back is not None and back.listens:
-            back.stop_listening(port, left=not self.sent)
+            back.stop_listening(poller, left=not self.sent)
         if self._closed:
             self._closed = False
             self._key.put(self._inbox)
@@ -316,11 +316,11 @@ class DirectSend:
             self._key.put(key)
         return True
 
-    def detach(self, port: Port) -> None:
+    def detach(self, poller: Poller) -> None:
         """Let go of the direct way back: the process is gone."""
         back, self.receive = self.receive, None
         if back is not None:
-            port.remove(back.bell.fd)
+            poller.remove(back.wakeup.fd)
             back.wake()  # a task of the worker may have taken the notification before
 
 
@@ -328,8 +328,8 @@ class DirectReceive:
     """The direct way back from one worker process.
 
     Args:
-        board: the shared page.
-        bell: what the worker notifies.
+        page: the shared page.
+        wakeup: what the worker notifies.
         outputs: descriptors from which the I/O thread reads what tasks print.
         abandoned: where a wait that is given up is recorded.
 
@@ -338,32 +338,36 @@ class DirectReceive:
         caller: the call whose submitter waits here; None if there is none.
         expected: the submitter of the last call has waited here: the next one is prearmed.
         listens: the I/O thread is told when the worker notifies.
-        ring_left: there may be a notification that no thread has read. It does no harm, but a task
-            that writes to the counter, or the worker behind it, may have to wait until a thread of
-            the host reads.
+        notify_abandoned: there may be a notification that no thread has read. It does no harm, but
+            a task that writes to the counter, or the worker behind it, may have to wait until a
+            thread of the host reads.
     """
 
     __slots__ = (
         "_abandoned",
         "_answer",
-        "_bell_ready",
         "_outputs",
-        "bell",
+        "_wakeup_ready",
         "caller",
         "expected",
         "listens",
-        "ring_left",
+        "notify_abandoned",
+        "wakeup",
         "words",
     )
 
     def __init__(
-        self, board: Board, bell: WorkerBell, outputs: tuple[int, ...], abandoned: AbandonedWaits
+        self,
+        page: SharedPage,
+        wakeup: WorkerWakeup,
+        outputs: tuple[int, ...],
+        abandoned: AbandonedWaits,
     ) -> None:
-        self.words = board.words
-        self._answer = board.answer
-        self.bell = bell
-        self._bell_ready = poll()
-        self._bell_ready.register(bell.fd, POLLIN)
+        self.words = page.words
+        self._answer = page.answer
+        self.wakeup = wakeup
+        self._wakeup_ready = poll()
+        self._wakeup_ready.register(wakeup.fd, POLLIN)
         self._outputs = poll()
         for fd in outputs:
             self._outputs.register(fd, POLLIN)
@@ -371,7 +375,7 @@ class DirectReceive:
         self.caller: Call | None = None
         self.expected = False
         self.listens = False
-        self.ring_left = False
+        self.notify_abandoned = False
 
     # --- the thread that waits
 
@@ -398,7 +402,7 @@ class DirectReceive:
             call.number,
             process.direct.sent,
             self.words,
-            self.bell.fd,
+            self.wakeup.fd,
             process.output,
         )
         pool: Any = task._pool
@@ -432,13 +436,13 @@ class DirectReceive:
                     # It lies there already. Its notification is left alone, which saves two system
                     # calls: the next thread that sleeps here wakes up once for nothing.
                     rung = False
-                    self.ring_left = True
+                    self.notify_abandoned = True
                 else:
                     if not pool.watchdog.armed:  # a task may take the frame, or the wakeup
                         pool.post(pool.watchdog.start)
                     if end is not None:
                         left = end - time.monotonic()
-                        if not self._bell_ready.poll(min(max(left, 0.0), LONGEST) * 1000):
+                        if not self._wakeup_ready.poll(min(max(left, 0.0), LONGEST) * 1000):
                             if left <= LONGEST:
                                 raise WaitTimeout
                             continue
@@ -448,7 +452,7 @@ class DirectReceive:
                         if raised_elsewhere(error):
                             raise
                         # a task has changed the descriptor, which it has as well
-                        self.bell.make_blocking()
+                        self.wakeup.make_blocking()
                         continue
                     if handed_over:
                         continue
@@ -509,10 +513,10 @@ class DirectReceive:
                 pool.ledger.returned_one(task)
             self.caller = None
             if not settled_here:
-                self.ring_left = True
+                self.notify_abandoned = True
                 # Race: it may have been for the next thread that waits here, and that may not be
                 # here yet
-                self.bell.release()
+                self.wakeup.release()
             return True
         except BaseException:
             # Order: into the chain, with stores that nothing can interrupt; then the first call of
@@ -522,12 +526,12 @@ class DirectReceive:
                 call.after = abandoned.first
                 abandoned.first = call
             self.caller = None
-            self.ring_left = True
+            self.notify_abandoned = True
             try:
                 os.write(abandoned.wake, LEFT)
             except OSError:  # the pool has ended
                 pool.post(pool.take_departures)
-            self.bell.release()  # as above
+            self.wakeup.release()  # as above
             raise
 
     def _is_released(self) -> bool:
@@ -553,22 +557,22 @@ class DirectReceive:
         except ValueError:
             pass  # the process is gone
 
-    def listen(self, port: Port, on_answer: Callable[[], None]) -> None:
+    def listen(self, poller: Poller, on_answer: Callable[[], None]) -> None:
         """Call ``on_answer`` when the worker notifies."""
         if not self.listens:
             self.listens = True
-            port.add_bell(self.bell.fd, RESULTS, on_answer)
+            poller.add_wakeup(self.wakeup.fd, RESULTS, on_answer)
 
-    def stop_listening(self, port: Port, left: bool) -> None:
+    def stop_listening(self, poller: Poller, left: bool) -> None:
         """End that.
 
         ``left``: nothing is under way, and a notification that lies there concerns no call.
         """
         self.listens = False
-        port.remove(self.bell.fd)
+        poller.remove(self.wakeup.fd)
         if left:
             # Race: an answer may have been taken in another way, before its notification
-            self.take_rings()
+            self.take_notifications()
 
     def forget_calls(self, calls: Iterable[Call], idle: bool) -> None:
         """Wait for none of these calls here: they go another way.
@@ -578,8 +582,8 @@ class DirectReceive:
         awaited = self.words[AWAITED]
         # Race: the notification of an answer that nothing has looked at yet stays: the I/O thread
         # would not wake up for it.
-        if self.ring_left and not self.listens and idle:
-            self.take_rings()
+        if self.notify_abandoned and not self.listens and idle:
+            self.take_notifications()
         if awaited:
             for call in calls:
                 if call.number == awaited:
@@ -589,18 +593,18 @@ class DirectReceive:
     def on_notified(self) -> None:
         """Take the notification, unless a thread waits that must not miss one."""
         if self.caller is None:
-            self.take_rings()
+            self.take_notifications()
         else:
-            self.bell.relieve()
+            self.wakeup.relieve()
 
     def relieve(self) -> None:
         """Let a worker go on that is stuck in a counter which a task has filled."""
-        self.bell.relieve()
+        self.wakeup.relieve()
 
     def wake(self) -> None:
         """Notify the submitter that waits here, if one does."""
         if self.caller is not None:
-            self.bell.release()
+            self.wakeup.release()
 
     def missed(self, calls: dict[int, Call]) -> tuple[int, bool]:
         """Return which call's submitter waits here (0: none), and whether a wakeup seems to be lost.
@@ -614,15 +618,15 @@ class DirectReceive:
         )
         return (0 if caller is None else caller.number), asleep or answered in calls
 
-    def take_rings(self) -> None:
+    def take_notifications(self) -> None:
         """Empty the counter; notify again for a submitter that may sleep.
 
         I/O thread. Order: it looks at the answer afterwards, or there is no call that may have one.
         """
-        self.ring_left = False
-        self.bell.empty()
+        self.notify_abandoned = False
+        self.wakeup.empty()
         if self.caller is not None:
-            self.bell.release()
+            self.wakeup.release()
 
     def take_answer(self, calls: dict[int, Call]) -> tuple[int, int, bytes, int] | None:
         """Return what lies on the page for one of these calls, as a result frame (kind, number, payload, duration); None if nothing does."""
@@ -644,6 +648,6 @@ class DirectReceive:
 
 def direct_receive(process: Any, abandoned: AbandonedWaits) -> DirectReceive | None:
     """Return the direct way back of a new process; None if it cannot have one."""
-    if process.bell is None or process.board is None or abandoned.wake < 0:
+    if process.wakeup is None or process.page is None or abandoned.wake < 0:
         return None
-    return DirectReceive(process.board, process.bell, (process.stdout, process.stderr), abandoned)
+    return DirectReceive(process.page, process.wakeup, (process.stdout, process.stderr), abandoned)

@@ -17,7 +17,7 @@ from wetlands_executor.futures.settling import settle_quietly, tell_late
 from wetlands_executor.pool.call import Call, CallPhase
 from wetlands_executor.pool.direct import AbandonedWaits, DirectReceive
 from wetlands_executor.pool.io_loop import IOLoop
-from wetlands_executor.pool.ports import Port
+from wetlands_executor.pool.polling import Poller
 from wetlands_executor.pool.result_stream import RawFrame
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: many idle workers would wake each of them for one call, and the I/O thread for each answer; from
 #: the third call on they are handed out together. More make nothing faster: one thread submits at a
 #: time.
-LANES = 2
+MOST_OPEN = 2
 
 
 class DirectCalls:
@@ -44,7 +44,7 @@ class DirectCalls:
         contain: deals with what was raised while one call was looked at.
 
     Attributes:
-        lanes: idle workers to which a submitting thread may write; replaced whole.
+        open_workers: idle workers to which a submitting thread may write; replaced whole.
         abandoned: see ``direct.py``.
     """
 
@@ -63,23 +63,23 @@ class DirectCalls:
         self._feed = feed
         self._take: Callable[[WorkerProcess, list[RawFrame]], None]
         self._contain = contain
-        self.lanes: tuple[WorkerProcess, ...] = ()
+        self.open_workers: tuple[WorkerProcess, ...] = ()
         self.abandoned = AbandonedWaits()
 
     def connect(self, take: Callable[[WorkerProcess, list[RawFrame]], None]) -> None:
         """Say who takes result frames of a worker, with what was printed before them; once."""
         self._take = take
 
-    def begin(self, port: Port) -> None:
+    def begin(self, poller: Poller) -> None:
         """The I/O thread runs: waits that are given up wake it."""
-        self.abandoned.serve(port.urgent)
-        port.on_departure = self.take_abandoned
+        self.abandoned.serve(poller.urgent)
+        poller.on_departure = self.take_abandoned
 
     def open(self, processes: list[WorkerProcess]) -> None:
         """Let submitting threads write to these workers, which hold nothing, and to no others."""
         for process in processes:
-            process.direct.reopen(self._loop.port)
-        self.lanes = tuple(processes)
+            process.direct.reopen(self._loop.poller)
+        self.open_workers = tuple(processes)
 
     def registered(self, process: WorkerProcess) -> list[st.Event]:
         """Take note of what submitting threads have written to a worker.
@@ -167,11 +167,11 @@ class DirectCalls:
 
     def forget(self) -> None:
         """Let go of everything: it belongs to the parent of this process."""
-        self.lanes = ()
+        self.open_workers = ()
         self.abandoned.serve(-1)
 
     def end(self) -> None:
         """The I/O thread ends: what is left is finished by the threads that wait."""
-        self.lanes = ()
+        self.open_workers = ()
         self.abandoned.serve(-1)
         self.take_abandoned()

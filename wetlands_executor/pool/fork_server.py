@@ -150,8 +150,8 @@ class ForkServerProcess(spawn.Process):
         self._open = {self.life, self.stdout, self.stderr, self.socket, socket_child}
         for fd in (self.socket, self.stdout, self.stderr):
             set_blocking(fd, False)
-        # Order of STAGE0: inbox, bulk, results, life, board. Without an inbox it becomes a fork
-        # server, and what it reads from is a socket.
+        # Order of STAGE0: inbox, bulk, results, life, shared page. Without an inbox it becomes a
+        # fork server, and what it reads from is a socket.
         passed = [-1, socket_child, -1, life_child, -1, -1, -1, -1, self._make_bundle()]
         self._popen = spawn.start(argv, env, cwd, passed, stdout_child, stderr_child)
         self.pid = self._popen.pid

@@ -2,7 +2,7 @@
 
 Outcomes, progress, outputs, logs, and what a worker says before it is ready. I/O thread only.
 
-Order: a batch of events is served output first, then results, then exits (ranks in ``ports.py``),
+Order: a batch of events is served output first, then results, then exits (ranks in ``polling.py``),
 and output is looked at once more after results were read, so that what a task printed is on its way
 before its result is; a result that was sent before a crash counts.
 """
@@ -103,7 +103,7 @@ class Inbound:
             frames = []
         if ended:
             process.results.close()
-            self._parts.loop.port.remove(process.process.results)
+            self._parts.loop.poller.remove(process.process.results)
             self._parts.ended(process)
 
     def read_all(self, process: WorkerProcess) -> None:
@@ -152,8 +152,8 @@ class Inbound:
             process.note_finished(single + sum(entries), bool(finished))
             if parts.timers.timed:
                 parts.timers.stop_all(finished)
-        if process.parcels.used:
-            parts.trimmer.note(process.parcels)
+        if process.result_memory.used:
+            parts.trimmer.note(process.result_memory)
         if finished or sent:
             self._feed(st.ItemsFinished(process.worker, finished) if finished else None, sent)
 
@@ -389,9 +389,9 @@ class Inbound:
 
         From the frame, or from the shared page if the frame only says that one is there.
         """
-        board = process.process.board
-        if not data and board is not None:
-            data = board.read()
+        page = process.process.page
+        if not data and page is not None:
+            data = page.read()
         if data:
             number, message, current, maximum = plain.read_progress(data)
             if number == call.number:

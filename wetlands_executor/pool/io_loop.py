@@ -31,7 +31,7 @@ from typing import Any, Protocol
 
 from wetlands_executor import threads
 from wetlands_executor.futures.waiting import Latch
-from wetlands_executor.pool import ports
+from wetlands_executor.pool import polling
 from wetlands_executor.pool.timers import Timer, Timers
 from wetlands_executor.seconds import LONGEST
 
@@ -79,7 +79,7 @@ class Client(Protocol):
 class Owner(Protocol):
     """Whose thread it is: what happens when it begins and ends."""
 
-    def begin(self, port: ports.Port) -> None:
+    def begin(self, poller: polling.Poller) -> None:
         """Get ready: the thread runs and has its poller."""
 
     def fail(self, error: BaseException) -> None:
@@ -104,7 +104,7 @@ class Start:
         self.error: BaseException | None = None
 
 
-class EndedPort:
+class EndedPoller:
     """Stands where the poller was."""
 
     sleeping = False
@@ -124,7 +124,7 @@ class IOLoop:
         pid: the process that it belongs to.
         posted: what was posted and not taken: jobs, and items, which are anything that cannot be
             called.
-        port: the poller; None before the thread runs. Used on the thread only.
+        poller: the poller; None before the thread runs. Used on the thread only.
         ended: the thread has done its last work; what is posted now runs in its caller.
     """
 
@@ -134,7 +134,7 @@ class IOLoop:
         self.ended = False
         self._client: Client
         self._owner: Owner
-        self.port: ports.Port = None  # type: ignore[assignment] # until the thread runs
+        self.poller: polling.Poller = None  # type: ignore[assignment] # until the thread runs
         self._thread: threading.Thread | None = None
         # What has become of the I/O thread, under the key 0: the attempt that has started it, or
         # None if the pool has ended without one; empty before. Written once, with `setdefault`: one
@@ -185,16 +185,16 @@ class IOLoop:
         if self.pid != os.getpid():
             return
         self.posted.append(job)
-        port: Any = self.port
-        if port is None or self.ended:
+        poller: Any = self.poller
+        if poller is None or self.ended:
             self.wake()
-        elif port.sleeping:
-            port.wake()
+        elif poller.sleeping:
+            poller.wake()
 
     def put(self, item: Any) -> None:
         """Give an item, which is anything that cannot be called, to the client, and wake the thread."""
-        port: Any = self.port
-        if port is None:
+        poller: Any = self.poller
+        if poller is None:
             # Order: before the item is queued, so that a failure (no descriptors, no threads) is
             # this caller's alone
             self.ensure_thread()
@@ -203,13 +203,13 @@ class IOLoop:
 
     def wake(self) -> None:
         """Let the thread look at what was posted; start it if need be."""
-        port: Any = self.port
-        if port is None:
+        poller: Any = self.poller
+        if poller is None:
             self.ensure_thread()
             if self._fate.get(0, self) is None:
                 self._owner.end_unused()  # its end may have been interrupted
-        elif port.sleeping:
-            port.wake()
+        elif poller.sleeping:
+            poller.wake()
         if self.ended:
             self.sweep()
 
@@ -266,7 +266,7 @@ class IOLoop:
         if self._fate.get(0, self) is not None:
             return False
         self.ended = True
-        self.port = EndedPort()  # type: ignore[assignment]
+        self.poller = EndedPoller()  # type: ignore[assignment]
         return True
 
     def sweep(self) -> None:
@@ -294,7 +294,7 @@ class IOLoop:
 
     def after_fork_in_child(self) -> None:
         """Let go of everything: it belongs to the parent."""
-        self.port = EndedPort()  # type: ignore[assignment]
+        self.poller = EndedPoller()  # type: ignore[assignment]
         self._fate = {0: None}
         self.ended = True
         self.posted.clear()
@@ -327,9 +327,9 @@ class IOLoop:
 
     def close(self) -> None:
         """Close the poller."""
-        port = self.port
-        self.port = EndedPort()  # type: ignore[assignment] # no thread waits there any more
-        port.close()
+        poller = self.poller
+        self.poller = EndedPoller()  # type: ignore[assignment] # no thread waits there any more
+        poller.close()
 
     def _begin(self, start: Start) -> None:
         """Run on a new thread: be the I/O thread, if there is none."""
@@ -337,7 +337,7 @@ class IOLoop:
             start.done.set()
             return
         try:
-            port = ports.new_port()
+            poller = polling.new_poller()
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that has asked
             start.error = error
             self._fate.clear()
@@ -345,11 +345,11 @@ class IOLoop:
             start.done.set()
             return
         self._thread = threading.current_thread()
-        self.port = port
+        self.poller = poller
         start.done.set()
         try:
-            self._owner.begin(port)
-            self._serve(port)
+            self._owner.begin(poller)
+            self._serve(poller)
         except BaseException as error:  # a bug of ours: no thread may wait for ever because of it
             LOGGER.critical(
                 "wetlands_executor: the pool's I/O thread failed; this is a bug, please report it",
@@ -367,18 +367,18 @@ class IOLoop:
             else:
                 self._client.reject(entry, error)
 
-    def _serve(self, port: ports.Port) -> None:
+    def _serve(self, poller: polling.Poller) -> None:
         """Do what comes, until the client is closed."""
         # A short call goes through here once, with cold caches: what need not be done is not even
         # called.
-        client, posted, wait = self._client, self.posted, port.wait
+        client, posted, wait = self._client, self.posted, poller.wait
         timers, monotonic = self._timers.heap, time.monotonic
         doing: Any = None
         batch: Iterator[Job] = iter(())
         while True:
             try:
                 # the rest, after one that has failed: most news are told again, but not those of
-                # bells
+                # wakeups
                 for doing in batch:
                     doing()
                 doing = None

@@ -80,16 +80,16 @@ def variables_of(worker_env: WorkerEnv, index: int) -> dict[str, str]:
 
 
 def pickled_initializer(
-    call: tuple[Any, ...], keeps: list[Any], peer: RemoteInterpreter
+    call: tuple[Any, ...], keeps: list[Any], remote: RemoteInterpreter
 ) -> tuple[bytes, CallPickler]:
     """Pickle (initializer, arguments) for the workers.
 
     Shared arrays in it are added to ``keeps``.
     """
     try:
-        return dump(call, None, keeps, remote=peer)
+        return dump(call, None, keeps, remote=remote)
     except pickle.PicklingError:
-        if not peer.silent:
+        if not remote.silent:
             raise
         # It has no source, which would be right for any version. As it is it may be; else the
         # worker says so.

@@ -21,7 +21,7 @@ from weakref import WeakSet
 from wetlands_executor import threads
 from wetlands_executor.errors import describe
 from wetlands_executor.futures.settling import cancel_deferred
-from wetlands_executor.pool import ports
+from wetlands_executor.pool import polling
 from wetlands_executor.pool.announcing import Announcing
 from wetlands_executor.pool.call import FAILED, Outcome
 from wetlands_executor.pool.call_timers import CallTimers
@@ -254,9 +254,9 @@ class Lifecycle:
 
     # --- the I/O thread
 
-    def begin(self, port: ports.Port) -> None:
+    def begin(self, poller: polling.Poller) -> None:
         """Get ready: the thread runs."""
-        self._parts.direct.begin(port)
+        self._parts.direct.begin(poller)
 
     def end(self) -> None:
         """Deliver what is under way and let all threads go that wait.

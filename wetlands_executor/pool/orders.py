@@ -38,7 +38,7 @@ class Orders:
         deadlines: the limits.
         announcing: calls that are to tell when they begin.
         starter: starts processes.
-        peer: the Python of the workers.
+        remote: the Python of the workers.
         what: how messages call the environment.
     """
 
@@ -53,7 +53,7 @@ class Orders:
         deadlines: Deadlines,
         announcing: Announcing,
         starter: Starter,
-        peer: RemoteInterpreter,
+        remote: RemoteInterpreter,
         what: str,
     ) -> None:
         self._loop = loop
@@ -64,7 +64,7 @@ class Orders:
         self._deadlines = deadlines
         self._announcing = announcing
         self._starter = starter
-        self._peer = peer
+        self._remote = remote
         self._what = what
 
     def dispatch(self, action: st.Dispatch) -> st.Event | None:
@@ -92,7 +92,7 @@ class Orders:
 
     def _code_error(self, process: WorkerProcess, call: Call) -> BaseException:
         theirs = (process.hello or {}).get("version", "another version")
-        before = self._peer.replaced
+        before = self._remote.replaced
         if before is not None:
             why = (
                 f"{self._what} had Python {before} when it was, and its interpreter has been "
@@ -163,4 +163,4 @@ class Orders:
 
     def _kill_again(self, call: Call) -> None:
         if call.place is not None and self._workers.holder(call) is not None:
-            self._feed(st.KillRequested(call, retry=call.tries > 0))
+            self._feed(st.KillRequested(call, retry=call.retries_left > 0))

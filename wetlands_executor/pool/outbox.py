@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wetlands_executor.pool.ports import Port
+from wetlands_executor.pool.polling import Poller
 from wetlands_executor.serialize.calls import Definition
 from wetlands_executor.serialize.settings import HostSettings
 from wetlands_executor.system import unread
@@ -53,7 +53,7 @@ class Outbox:
 
     Args:
         owner: the worker process; it is killed when it does not read any more.
-        port: what writes.
+        poller: what writes.
         process: the pipes.
         nonce: of the incarnation; the marks of its frames begin there.
 
@@ -62,18 +62,18 @@ class Outbox:
         next_mark: of the next frame that may have to wait for its turn.
     """
 
-    def __init__(self, owner: Any, port: Port, process: Any, nonce: int) -> None:
+    def __init__(self, owner: Any, poller: Poller, process: Any, nonce: int) -> None:
         self.owner = owner
         self.direct_mark, self.next_mark = wire.marks(nonce)
         self._next_record = wire.FIRST_RECORD
         # Bytes that were written to the bulk pipe from the first record on; whether more may be.
         self._bulk_written = 0
         self._bulk_open = True
-        self._port = port
+        self._poller = poller
         self._process = process
         self._inbox: deque[bytes | memoryview] = deque()
         self._bulk: deque[bytes | memoryview] = deque()
-        # Pipes that could not take everything, and of which the port says when they can.
+        # Pipes that could not take everything, and of which the poller says when they can.
         self._waiting: set[int] = set()
         # Numbers of the functions that it was told; number of a large object -> the piece that it
         # was given last.
@@ -110,7 +110,7 @@ class Outbox:
             )
             and not (encoded.bytecode and self._foreign)
             and (not encoded.needs or self._has(encoded.needs))
-            and not (encoded.parcel is not None and encoded.parcel.kept)
+            and not (encoded.out_of_band is not None and encoded.out_of_band.kept)
         )
 
     def _has(self, needs: Iterable[Piece]) -> bool:
@@ -171,7 +171,10 @@ class Outbox:
         self._bulk_written -= len(data)
 
     def frames(self, data: bytes, next_mark: int) -> None:
-        """Queue whole frames for the inbox, and write what fits. ``next_mark``: that behind them."""
+        """Queue whole frames for the inbox, and write what fits.
+
+        ``next_mark``: that behind them.
+        """
         self.next_mark = next_mark
         self._inbox.append(data)
         self.flush()
@@ -200,12 +203,12 @@ class Outbox:
         try:
             while waiting:
                 data = waiting[0]
-                done = self._port.write(fd, data)
+                done = self._poller.write(fd, data)
                 written += done
                 if done < len(data):
                     if done:
                         waiting[0] = memoryview(data)[done:]
-                    self._port.want_write(fd, self.flush)
+                    self._poller.want_write(fd, self.flush)
                     self._waiting.add(fd)
                     return written
                 waiting.popleft()
@@ -215,7 +218,7 @@ class Outbox:
             self.owner.kill()
         if fd in self._waiting:
             self._waiting.discard(fd)
-            self._port.want_write(fd, None)
+            self._poller.want_write(fd, None)
         return written
 
     def reclaim(self) -> list[int]:
@@ -271,5 +274,5 @@ class Outbox:
         """
         if self._bulk_open and not self._bulk:
             self._bulk_open = False
-            self._port.remove(self._process.bulk)
+            self._poller.remove(self._process.bulk)
             self._process.close_fd(self._process.bulk)

@@ -20,7 +20,7 @@ from typing import Any
 
 from wetlands_executor import threads
 from wetlands_executor.futures.deferral import needed
-from wetlands_executor.pool import ports
+from wetlands_executor.pool import polling
 from wetlands_executor.pool.call import Call
 from wetlands_executor.pool.delivery import SerialThread, run_entry
 from wetlands_executor.pool.io_loop import IOLoop
@@ -194,25 +194,25 @@ class Output:
     def watch(self, process: WorkerProcess) -> None:
         """Read what a new process prints."""
         for fd, stream in _pipes(process):
-            self._loop.port.add_reader(
-                fd, ports.OUTPUT, partial(self._on_output, process, fd, stream)
+            self._loop.poller.add_reader(
+                fd, polling.OUTPUT, partial(self._on_output, process, fd, stream)
             )
 
     def _on_output(self, process: WorkerProcess, fd: int, stream: OutputStream) -> None:
         if process.phase is WorkerPhase.GONE:
             return  # a job that was posted has found its end
-        port, output = self._loop.port, process.output
+        poller, output = self._loop.poller, process.output
         # Order: before the bytes are gone from the pipe, where a submitter that waits directly
         # looks for them
         output.begin_reading()
-        data = port.read(fd, 65536)
+        data = poller.read(fd, 65536)
         if data is not None:
             output.note()
         output.end_reading()
         if data is None:
             return
         if not data:
-            port.remove(fd)
+            poller.remove(fd)
             self.put(stream, stream.splitter.finish())
             return
         if not output.asked:  # what it prints because it was asked is no sign of life
@@ -227,7 +227,7 @@ class Output:
             # The host's stream is slower than the worker prints. Not reading any more makes the
             # worker's own write wait, as in a terminal.
             stream.pause()
-            port.remove(fd)
+            poller.remove(fd)
             # Race: the output thread updates `under_way` and then reads `paused`; this thread has
             # set `paused` and reads `under_way` now. At least one of the two observes the other's
             # store and resumes the stream.
@@ -243,7 +243,7 @@ class Output:
         results that have just been read. (Even if `wait` has named both: it looks at one descriptor
         after the other, and the worker goes on meanwhile.)
         """
-        for callback in self._loop.port.printed():
+        for callback in self._loop.poller.printed():
             callback()
         output = process.output
         if outcomes and (output.stdout.paused or output.stderr.paused):
@@ -257,12 +257,12 @@ class Output:
 
     def take_last(self, process: WorkerProcess) -> None:
         """Take what a dead process has printed."""
-        port, output = self._loop.port, process.output
+        poller, output = self._loop.poller, process.output
         for fd, stream in _pipes(process):
             # Also if reading had paused: what is left in the pipe is little, and is read by nothing
             # else.
             for _ in range(PIPE_READS):
-                data = port.read(fd, 65536)
+                data = poller.read(fd, 65536)
                 if not data:
                     break
                 if stream is output.stderr:
@@ -291,8 +291,8 @@ class Output:
             for fd, mine in _pipes(process):
                 if mine is stream and stream.paused:
                     stream.resume()
-                    self._loop.port.add_reader(
-                        fd, ports.OUTPUT, partial(self._on_output, process, fd, stream)
+                    self._loop.poller.add_reader(
+                        fd, polling.OUTPUT, partial(self._on_output, process, fd, stream)
                     )
 
     def _resume_all(self) -> None:

@@ -261,7 +261,7 @@ class Pool:
             deadlines=self.deadlines,
             announcing=self.announcing,
             starter=self.starter,
-            peer=self.settings.peer,
+            remote=self.settings.remote,
             what=what,
         )
 
@@ -369,9 +369,9 @@ class Pool:
         if (
             not loop.posted
             and not call.priority
-            and (encoded.parcel is None or self._trimmer.note_now())
+            and (encoded.out_of_band is None or self._trimmer.note_now())
         ):
-            for process in self.direct.lanes:
+            for process in self.direct.open_workers:
                 direct = process.direct
                 if not direct.sent and direct.send(call):
                     if not direct.open:
@@ -381,8 +381,8 @@ class Pool:
                         # the two observes it, and the call behind is given to an idle worker.
                         self.direct.ask_to_register(process)
                     return call
-        port: Any = loop.port
-        if port is None:
+        poller: Any = loop.poller
+        if poller is None:
             loop.put(call)
             return call
         loop.posted.append(call)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from wetlands_executor.errors import OF_STDERR, WorkerCrashed, describe
-from wetlands_executor.pool import ports, spawn
+from wetlands_executor.pool import polling, spawn
 from wetlands_executor.pool.blame import Blame
 from wetlands_executor.pool.call import CallPhase
 from wetlands_executor.pool.closing import Closing
@@ -85,16 +85,16 @@ class Reaper:
 
     def watch(self, process: WorkerProcess) -> None:
         """Hear of the end of a new process."""
-        self._loop.port.add_reader(
-            process.process.exit, ports.EXIT, partial(self._on_exit, process)
+        self._loop.poller.add_reader(
+            process.process.exit, polling.EXIT, partial(self._on_exit, process)
         )
 
     def watch_python(self, process: WorkerProcess) -> None:
         """Hear of the end of the Python, if the process that was started is a wrapper of it."""
         inner = process.process.exit_of_python()
         if inner >= 0:
-            self._loop.port.add_reader(
-                inner, ports.EXIT, partial(self._on_python_gone, process, inner)
+            self._loop.poller.add_reader(
+                inner, polling.EXIT, partial(self._on_python_gone, process, inner)
             )
 
     def on_results_ended(self, process: WorkerProcess) -> None:
@@ -112,20 +112,20 @@ class Reaper:
 
         Its pipes say nothing of that: the wrapper has them too, and may go on for ever.
         """
-        self._loop.port.remove(fd)
+        self._loop.poller.remove(fd)
         self._loop.set_timer(CLOSED_GRACE, partial(self._deadlines.kill_if_alive, process))
 
     def _on_exit(self, process: WorkerProcess, late: bool = False) -> None:
         """The process has ended: take what it still sent, then declare its death."""
         if not self._workers.has(process) or process.exited:
             return
-        port = self._loop.port
-        port.remove(process.process.exit)
+        poller = self._loop.poller
+        poller.remove(process.process.exit)
         if not late and not process.process.ended():
             # Its fork server is about to tell how it ended. If that is stopped, the death is
             # declared without.
-            port.remove(process.process.exit)
-            port.add_reader(process.process.exit, ports.EXIT, partial(self._on_exit, process))
+            poller.remove(process.process.exit)
+            poller.add_reader(process.process.exit, polling.EXIT, partial(self._on_exit, process))
             self._loop.set_timer(STATUS_GRACE, partial(self._on_exit, process, True))
             return
         process.note_exit()
@@ -139,7 +139,7 @@ class Reaper:
     def _drain(self, process: WorkerProcess) -> None:
         """Take what a process that has ended has sent, then declare its death."""
         process.process.kill_tree()  # children that hold its pipes open
-        if not process.results.ended and isinstance(self._loop.port, ports.ThreadPort):
+        if not process.results.ended and isinstance(self._loop.poller, polling.ThreadPoller):
             self._loop.set_timer(DRAIN_GRACE, partial(self._finalize, process))
             return
         while not process.results.ended:
@@ -191,8 +191,8 @@ class Reaper:
         lost = process.reclaim_lost()
         error, final = self.exit_error(process, code)
         report = st.DeathReport(error, process.output.stacks(), process.output.counters)
-        if process.parcels.arena is not None:
-            process.parcels.arena.reclaim(process.parcels.incarnation)
+        if process.result_memory.arena is not None:
+            process.result_memory.arena.reclaim(process.result_memory.incarnation)
         self._end(process, st.WorkerExited(process.worker, lost + back, final, report))
         cancel_again(lost, self._feed)
 
@@ -210,10 +210,10 @@ class Reaper:
 
     def take_unsent(self, process: WorkerProcess) -> None:
         """Take the outcomes that the dead process had put onto the shared page, and not yet sent."""
-        board = process.process.board
-        if board is None:
+        page = process.process.page
+        if page is None:
             return
-        number, data = board.unsent()
+        number, data = page.unsent()
         call = process.calls.get(number & wire.NUMBER)
         if data and call is not None and call.batch is not None:
             outcomes = outcomes_of(data)

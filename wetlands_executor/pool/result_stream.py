@@ -11,7 +11,7 @@ import struct
 from typing import Any, NamedTuple, TypeAlias
 
 from wetlands_executor.pool.call import GARBAGE
-from wetlands_executor.pool.ports import Port
+from wetlands_executor.pool.polling import Poller
 from wetlands_executor.serialize.plain import BadFrame
 from wetlands_executor.serialize.results import TOO_LARGE
 from wetlands_executor.sharedmem.results import ResultMemory
@@ -55,11 +55,11 @@ class ResultStream:
     """The results pipe of one incarnation.
 
     Args:
-        port: what reads.
+        poller: what reads.
         fd: the pipe.
         nonce: what every frame of this worker has.
         pid: the process that was started.
-        parcels: what comes in shared memory.
+        result_memory: what comes in shared memory.
         forked: no wrapper can be between the process that was started and the Python.
 
     Attributes:
@@ -69,15 +69,21 @@ class ResultStream:
     """
 
     def __init__(
-        self, port: Port, fd: int, nonce: int, pid: int, parcels: ResultMemory, forked: bool
+        self,
+        poller: Poller,
+        fd: int,
+        nonce: int,
+        pid: int,
+        result_memory: ResultMemory,
+        forked: bool,
     ) -> None:
         self.arrived = 0
         self.ended = False
         self.sender = pid
-        self._port = port
+        self._poller = poller
         self._fd = fd
         self._nonce = nonce
-        self._parcels = parcels
+        self._result_memory = result_memory
         # The Python has not said hello, and may have another number than the process that was
         # started.
         self._may_be_wrapped = not forked
@@ -100,7 +106,7 @@ class ResultStream:
         fd = self._fd
         if self._large is not None:
             return self._read_large(fd)
-        data = self._port.read(fd, READ)
+        data = self._poller.read(fd, READ)
         if data is None:
             return [], False
         if not data:
@@ -208,9 +214,9 @@ class ResultStream:
         kind, number, target, done, length, duration = self._large
         chunk: bytes | None = None
         if target is not None:
-            got = self._port.read_into(fd, memoryview(target)[done:length])
+            got = self._poller.read_into(fd, memoryview(target)[done:length])
         else:
-            chunk = self._port.read(fd, min(READ, length - done))
+            chunk = self._poller.read(fd, min(READ, length - done))
             got = None if chunk is None else len(chunk)
         if got is None:
             return [], False
@@ -249,9 +255,9 @@ class ResultStream:
         """Take the blocks of a result over at once, whatever becomes of the frame."""
         try:
             try:
-                return wire.VALUE_IN_BLOCKS, number, self._parcels.adopt(data), duration
+                return wire.VALUE_IN_BLOCKS, number, self._result_memory.adopt(data), duration
             except MemoryError:
-                return TOO_LARGE, number, b"%d" % self._parcels.refuse(data), duration
+                return TOO_LARGE, number, b"%d" % self._result_memory.refuse(data), duration
         except Exception as error:  # noqa: BLE001
             # mostly BadBlock: the list of blocks is what the worker says, and may say anything
             return GARBAGE, 0, f"{type(error).__name__}: {error}", 0

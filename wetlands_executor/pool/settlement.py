@@ -159,11 +159,11 @@ class Settlement:
             if verdict is None or verdict is True
             else self.explain(verdict, report.stacks)
         )
-        if call.asks and self.asks_for_retry(call, Failure.LOST):
+        if call.asks_whether_retried and self.asks_for_retry(call, Failure.LOST):
             call.move(CallPhase.DECIDING)
             self._decoding.run(partial(self._decide, call, error))
             return
-        if call.asks:
+        if call.asks_whether_retried:
             self._loop.post(partial(self._feed, st.Released()))
         call.move(CallPhase.ENDED)
         if verdict is True:
@@ -334,7 +334,9 @@ class Settlement:
         threads.decide(call.task)
         threads.holding.add(get_ident())
         again = False
-        asked = call.asks and call.place is None  # its worker died: the state has reserved a place
+        asked = (
+            call.asks_whether_retried and call.place is None
+        )  # its worker died: the state has reserved a place
         try:
             again = call.options is not None and call.options.retry.matches(error)
         except BaseException:

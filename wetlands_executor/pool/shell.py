@@ -17,7 +17,7 @@ from typing import Any
 from wetlands_executor.errors import describe
 from wetlands_executor.pool.blame import Blame
 from wetlands_executor.pool.closing import Closing
-from wetlands_executor.pool.direct_calls import LANES, DirectCalls
+from wetlands_executor.pool.direct_calls import MOST_OPEN, DirectCalls
 from wetlands_executor.pool.stats import TaskStats
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
@@ -192,9 +192,9 @@ class Shell:
             self._direct.open([])
         else:
             processes = self._workers.processes
-            idle = itertools.islice(reversed(state.slots.idle), LANES)
+            idle = itertools.islice(reversed(state.slots.idle), MOST_OPEN)
             self._direct.open([processes[slot.worker] for slot in idle if slot.worker in processes])
-        self.wants_wakeup = bool(self._direct.lanes) or state.can_act
+        self.wants_wakeup = bool(self._direct.open_workers) or state.can_act
 
     def gone(self) -> bool:
         """Return True if no process is left, nor one that is being started."""

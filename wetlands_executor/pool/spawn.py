@@ -23,7 +23,6 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 from wetlands_executor import children, threads
-from wetlands_executor.bells import WorkerBell
 from wetlands_executor.descriptors import (
     MEMFD,
     PLAIN,
@@ -61,8 +60,9 @@ from wetlands_executor.system import (
     set_blocking,
     waitid,
 )
+from wetlands_executor.wakeups import WorkerWakeup
 from wetlands_executor.worker import wire
-from wetlands_executor.worker.shared_page import Board, map_file
+from wetlands_executor.worker.shared_page import SharedPage, map_file
 from wetlands_executor.worker.stage0 import STAGE0
 
 _processes: weakref.WeakSet[Process] = weakref.WeakSet()
@@ -103,9 +103,9 @@ class Process:
         take_back: second, non-blocking open of the inbox's reading end, -1 where there is none.
         exit: a descriptor that becomes readable when the process has ended.
         memory: the file of its large results, -1 where there is none.
-        board: the page that is shared with the worker (see ``worker/shared_page.py``), or None.
-        bell: what the worker rings when an answer lies on the board, or None. It is closed when
-            nobody knows it any more.
+        page: the page that is shared with the worker (see ``worker/shared_page.py``), or None.
+        wakeup: what the worker rings when an answer lies on the shared page, or None. It is closed
+            when nobody knows it any more.
     """
 
     _popen: subprocess.Popen[bytes] | None = None
@@ -136,8 +136,8 @@ class Process:
 
     def _prepare(self) -> None:
         self._close = contextlib.ExitStack()
-        self.board: Board | None = None
-        self.bell: WorkerBell | None = None
+        self.page: SharedPage | None = None
+        self.wakeup: WorkerWakeup | None = None
         self._map: mmap.mmap | None = None
         self._open: set[int] = set()
         self._bundle = -1
@@ -181,7 +181,7 @@ class Process:
         self.stdout, stdout_child = self._pipe()
         self.stderr, stderr_child = self._pipe()
         self.take_back = -1
-        board_child = -1
+        page_child = -1
         if not PLAIN:
             # no /proc: the worker holds one item at a time, as elsewhere
             with contextlib.suppress(OSError):
@@ -191,9 +191,9 @@ class Process:
                 self.take_back = above_standard(again)
                 own(self.take_back)
                 self._close.callback(close_quietly, self.take_back)
-            board_child = self._share_board()
+            page_child = self._share_page()
             with contextlib.suppress(OSError):  # no eventfd: all answers go through the pipe
-                self.bell = WorkerBell()
+                self.wakeup = WorkerWakeup()
         self.memory = -1
         files = [-1, -1]
         if arena >= 0:
@@ -204,9 +204,12 @@ class Process:
         if not WINDOWS:
             for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
                 set_blocking(fd, False)
-        passed = [inbox_child, bulk_child, results_child, life_child, board_child, *files]
+        passed = [inbox_child, bulk_child, results_child, life_child, page_child, *files]
         self._theirs = [*passed, stdout_child, stderr_child]
-        return [*passed, -1 if self.bell is None else self.bell.fd], (stdout_child, stderr_child)
+        return [*passed, -1 if self.wakeup is None else self.wakeup.fd], (
+            stdout_child,
+            stderr_child,
+        )
 
     def _close_later(self, fd: int) -> int:
         own(fd)
@@ -260,15 +263,15 @@ class Process:
             self._bundle,
         }
 
-    def _share_board(self) -> int:
-        fd = self._close_later(memory("wetlands-board") if MEMFD else temporary_file())
-        os.ftruncate(fd, wire.BOARD)
+    def _share_page(self) -> int:
+        fd = self._close_later(memory("wetlands-page") if MEMFD else temporary_file())
+        os.ftruncate(fd, wire.PAGE)
         if MEMFD:
             seal_size(fd)
         else:
-            reserve(fd, 0, wire.BOARD)
-        self._map = map_file(fd, wire.BOARD)
-        self.board = Board(memoryview(self._map), True)
+            reserve(fd, 0, wire.PAGE)
+        self._map = map_file(fd, wire.PAGE)
+        self.page = SharedPage(memoryview(self._map), True)
         return fd
 
     def close_fd(self, fd: int) -> None:
@@ -287,12 +290,12 @@ class Process:
         self._close.close()
         for fd in list(self._open):
             self.close_fd(fd)
-        self.bell = None
-        self._close_board()
+        self.wakeup = None
+        self._close_page()
 
-    def _close_board(self) -> None:
-        if self.board is not None:
-            self.board.release()
+    def _close_page(self) -> None:
+        if self.page is not None:
+            self.page.release()
         if self._map is not None:
             self._map.close()
             self._map = None
@@ -304,7 +307,7 @@ class Process:
         """
         self._wrapped = None
         self._open.clear()
-        self._close_board()
+        self._close_page()
         if self._popen is not None:
             self._popen.returncode = 0  # else its finalizer would warn of a process that still runs
 

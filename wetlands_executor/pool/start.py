@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wetlands_executor import descriptors, threads
 from wetlands_executor.errors import describe
-from wetlands_executor.pool import bundle, deadlines, ports, spawn
+from wetlands_executor.pool import bundle, deadlines, polling, spawn
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.delivery import SerialThread
@@ -60,7 +60,7 @@ class StartSettings:
     Attributes:
         launch: slot index -> (argv, environment, working folder) of its process; may take long and
             may raise.
-        peer: the Python of the workers.
+        remote: the Python of the workers.
         preload: modules that a worker imports before it is ready.
         initializer: pickled (function, args), the name of what travels as code in it, and whether
             it does as bytecode; or None.
@@ -71,7 +71,7 @@ class StartSettings:
     """
 
     launch: Launch
-    peer: RemoteInterpreter
+    remote: RemoteInterpreter
     preload: list[str]
     initializer: tuple[bytes, str | None, bool] | None
     timeout: float | None
@@ -82,7 +82,7 @@ class StartSettings:
     def release(self) -> None:
         """Let go of what only workers need: no more of them are started."""
         self.keeps = []
-        self.peer.drop_record()
+        self.remote.drop_record()
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Starter:
             argv, env, cwd = settings.launch(index)
             memory = arena.current()
             shared = memory.fd if memory is not None else -1
-            compiled = settings.peer.surely_same
+            compiled = settings.remote.surely_same
             if server is None:
                 process = spawn.Process(argv, env, cwd, shared)
                 try:
@@ -184,9 +184,14 @@ class Starter:
             process.reap()
             process.close()
             return
-        port = parts.loop.port
+        poller = parts.loop.poller
         mine = WorkerProcess(
-            worker, index, process, port, secrets.randbits(32), ResultMemory(process.memory, memory)
+            worker,
+            index,
+            process,
+            poller,
+            secrets.randbits(32),
+            ResultMemory(process.memory, memory),
         )
         parts.workers.add(mine)
         mine.watch_losses(parts.watchdog)
@@ -196,7 +201,7 @@ class Starter:
                 partial(parts.direct.on_notified, mine),
             )
         parts.output.watch(mine)
-        port.add_reader(process.results, ports.RESULTS, partial(parts.inbound.read, mine))
+        poller.add_reader(process.results, polling.RESULTS, partial(parts.inbound.read, mine))
         parts.reaper.watch(mine)
         if opening:
             mine.outbox.raw(opening)
@@ -269,8 +274,9 @@ class Starter:
             "argv": arguments_of_host(),
             "main": main_of_host(),
             "print_frames": descriptors.THREADS,
-            "carries": process.parcels.arena is not None and process.parcels.arena.carries,
-            "incarnation": process.parcels.incarnation,
+            "carries": process.result_memory.arena is not None
+            and process.result_memory.arena.carries,
+            "incarnation": process.result_memory.incarnation,
             "arena_limit": arena.LIMIT,
         }
         return pickle.dumps(config, 4)
@@ -290,7 +296,7 @@ class Starter:
             process.greet(hello, hello["magic"] != interpreter.MAGIC)
             process.process.meet(process.results.sender)
             parts.reaper.watch_python(process)
-            self._settings.peer.learn(hello)
+            self._settings.remote.learn(hello)
             parts.readiness.answer_hello()
         elif kind == wire.READY:
             process.become_ready()

@@ -32,12 +32,12 @@ class Trimmer:
         self._last = 0.0
         self._set = False
 
-    def note(self, parcels: ResultMemory) -> None:
+    def note(self, result_memory: ResultMemory) -> None:
         """A large buffer has travelled.
 
         Some time after the last one the memory of free blocks goes back.
         """
-        parcels.used = False
+        result_memory.used = False
         self._last = time.monotonic()
         if not self._set:
             self._set = True
@@ -63,13 +63,13 @@ class Trimmer:
         self._sync()  # of what is under way past this thread it could not see the end
         in_use = 0
         for process in self._workers:
-            memory = process.parcels.arena
+            memory = process.result_memory.arena
             if memory is not None and not in_use:
                 in_use = memory.trim()
-            if process.parcels.rest():
+            if process.result_memory.rest():
                 process.ask_to_trim()
         if in_use:
             # They are freed without a word to the host. It looks again after the next call; an idle
             # pool is not woken for it.
             for process in self._workers:
-                process.parcels.used = True
+                process.result_memory.used = True

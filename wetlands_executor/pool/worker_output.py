@@ -22,7 +22,7 @@ class WorkerOutput:
     """The output of one incarnation.
 
     Args:
-        board: the page that is shared with the worker, None if there is none.
+        page: the page that is shared with the worker, None if there is none.
         calls: number -> call, of what the worker has; always the same dictionary.
 
     Attributes:
@@ -33,15 +33,15 @@ class WorkerOutput:
         asked: it was asked for its stacks, and what it prints on stderr may be these.
     """
 
-    def __init__(self, board: Any, calls: Container[int]) -> None:
+    def __init__(self, page: Any, calls: Container[int]) -> None:
         self.stdout = OutputStream("stdout")
         self.stderr = OutputStream("stderr")
         self.records = OutputStream("log")
         self.printed = False
         self.reading = False
-        self._board = board
+        self._page = page
         self._calls = calls
-        # The last call of which something printed may be, as on the board; None if unknown.
+        # The last call of which something printed may be, as on the shared page; None if unknown.
         self._until: int | None = None
         # What was said before the worker was ready is part of the error if it fails to start, and
         # is not said twice.
@@ -82,7 +82,7 @@ class WorkerOutput:
         By call ``number``, or by one of those up to the one that runs now.
         """
         if number is None:
-            self._until = None if self._board is None else self._board.words[wire.TAKEN]
+            self._until = None if self._page is None else self._page.words[wire.TAKEN]
         elif not self.printed:
             self._until = number
         self.printed = True

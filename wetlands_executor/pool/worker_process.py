@@ -20,7 +20,7 @@ from wetlands_executor.pool import spawn
 from wetlands_executor.pool.call import Call, CallPhase
 from wetlands_executor.pool.direct import DirectReceive, DirectSend
 from wetlands_executor.pool.outbox import Outbox
-from wetlands_executor.pool.ports import Port
+from wetlands_executor.pool.polling import Poller
 from wetlands_executor.pool.result_stream import ResultStream
 from wetlands_executor.pool.timers import Timer
 from wetlands_executor.pool.worker_output import WorkerOutput
@@ -109,9 +109,9 @@ class WorkerProcess:
         worker: the incarnation's number in ``PoolState``.
         index: its slot.
         process: pipes and pid.
-        port: what reads and writes the pipes.
+        poller: what reads and writes the pipes.
         nonce: what its frames have.
-        parcels: what goes and comes in shared memory.
+        result_memory: what goes and comes in shared memory.
 
     Attributes:
         calls: number -> call, of what was given to it and is not finished; always the same
@@ -144,29 +144,29 @@ class WorkerProcess:
         worker: int,
         index: int,
         process: spawn.Process,
-        port: Port,
+        poller: Poller,
         nonce: int,
-        parcels: ResultMemory | None = None,
+        result_memory: ResultMemory | None = None,
     ) -> None:
         self.worker = worker
         self.index = index
         self.process = process
-        self.port = port
+        self.poller = poller
         self.nonce = nonce
-        self.parcels = parcels if parcels is not None else ResultMemory(-1, None)
+        self.result_memory = result_memory if result_memory is not None else ResultMemory(-1, None)
         self.phase = WorkerPhase.STARTED
         self.calls: dict[int, Call] = {}
-        self.outbox = Outbox(self, port, process, nonce)
-        self.output = WorkerOutput(process.board, self.calls)
+        self.outbox = Outbox(self, poller, process, nonce)
+        self.output = WorkerOutput(process.page, self.calls)
         self.results = ResultStream(
-            port,
+            poller,
             process.results,
             nonce,
             process.pid,
-            self.parcels,
+            self.result_memory,
             getattr(process, "forked", False),
         )
-        self.direct = DirectSend(self, process.inbox, self.outbox, self.parcels.incarnation)
+        self.direct = DirectSend(self, process.inbox, self.outbox, self.result_memory.incarnation)
         self.hello: dict[str, Any] | None = None
         self.foreign = False
         self.failure: bytes | bytearray | None = None
@@ -179,7 +179,7 @@ class WorkerProcess:
         self.suspicion: Any = None
         #: The direct way back, where Tasks look for it (``futures/home.py``): the same as
         #: ``direct.receive``.
-        self.return_lane: DirectReceive | None = None
+        self.direct_receive: DirectReceive | None = None
         self._on_answer: Callable[[], None] | None = None
         self._last_heard = 0.0
 
@@ -271,10 +271,12 @@ class WorkerProcess:
             try:
                 if not outbox.knows(call):
                     outbox.tell(call)
-                parcel = call.encoded.parcel
-                if parcel is not None:
-                    call.watched = call.watched & ~wire.KEPT | parcel.send(self.parcels.incarnation)
-                    self.parcels.used = True
+                out_of_band = call.encoded.out_of_band
+                if out_of_band is not None:
+                    call.watched = call.watched & ~wire.KEPT | out_of_band.send(
+                        self.result_memory.incarnation
+                    )
+                    self.result_memory.used = True
                 frames.append(call.frame(mark))
                 mark = mark + wire.MARK_STEP & wire.MARK_BITS
             except Exception as error:  # noqa: BLE001
@@ -295,12 +297,12 @@ class WorkerProcess:
             on_answer: what the I/O thread does when an answer lies on the page for it.
         """
         self.direct.listen(receive)
-        self.return_lane = receive
+        self.direct_receive = receive
         self._on_answer = on_answer
 
     def register(self) -> list[Call]:
         """Return the calls that submitting threads have written since the last time, now counted among ``calls``."""
-        found = self.direct.register(self.calls, self.port, self._on_answer)
+        found = self.direct.register(self.calls, self.poller, self._on_answer)
         if found:
             self._start_watchdog()
             # Race: the other frames may have been written after these
@@ -318,8 +320,8 @@ class WorkerProcess:
             call = self.calls.pop(number, None)
             if call is not None:
                 call.queue_again()
-                if call.encoded.parcel is not None:
-                    call.encoded.parcel.take_back()
+                if call.encoded.out_of_band is not None:
+                    call.encoded.out_of_band.take_back()
                 found.append(call)
         return found
 
@@ -370,12 +372,12 @@ class WorkerProcess:
 
     def is_running(self, call: Call) -> bool:
         """Return True if the worker has taken this call. Any thread."""
-        board = self.process.board
+        page = self.process.page
         try:
             return (
                 call in self.current_calls()
-                if board is None
-                else board.words[wire.TAKEN] & wire.NUMBER == call.number
+                if page is None
+                else page.words[wire.TAKEN] & wire.NUMBER == call.number
             )
         except ValueError:  # released: the process is gone
             return False
@@ -389,20 +391,20 @@ class WorkerProcess:
 
         None if unknown. Any thread.
         """
-        board = self.process.board
+        page = self.process.page
         try:
-            if board is None or board.words[wire.TAKEN] & wire.NUMBER != call.number:
+            if page is None or page.words[wire.TAKEN] & wire.NUMBER != call.number:
                 return None
-            return board.words[wire.STARTED_NS] / 1e9
+            return page.words[wire.STARTED_NS] / 1e9
         except ValueError:
             return None
 
     def begun(self, call: Call) -> int | None:
         """Return how many calls of a batch the worker has begun; None if unknown."""
-        board = self.process.board
-        if board is None or not call.encoded.flags & wire.MANY:
+        page = self.process.page
+        if page is None or not call.encoded.flags & wire.MANY:
             return None
-        taken = board.words[wire.TAKEN]
+        taken = page.words[wire.TAKEN]
         return taken >> wire.NUMBER_BITS if taken & wire.NUMBER == call.number else 0
 
     def taken(self) -> int | None:
@@ -410,9 +412,9 @@ class WorkerProcess:
 
         None if unknown.
         """
-        board = self.process.board
+        page = self.process.page
         try:
-            return None if board is None else board.words[wire.TAKEN] & wire.NUMBER
+            return None if page is None else page.words[wire.TAKEN] & wire.NUMBER
         except ValueError:
             return None
 
@@ -485,10 +487,10 @@ class WorkerProcess:
         answers, with a wait of the I/O thread in between, say that it stays so. Answers that are
         missing are missing for good.
         """
-        board, calls = self.process.board, self.calls
-        if board is None or not self.ready or self.exited or self.results.ended:
+        page, calls = self.process.page, self.calls
+        if page is None or not self.ready or self.exited or self.results.ended:
             return None
-        words = board.words
+        words = page.words
         # Order: before the pipe is looked at. What the worker has sent is in the pipe by then, or
         # has been read.
         sent = words[wire.SENT]
@@ -526,9 +528,9 @@ class WorkerProcess:
 
     def request_cancel(self, call: Call) -> None:
         """Make ``cancel_requested`` true in the worker."""
-        board = self.process.board
-        if board is not None:
-            board.words[wire.CANCEL_WORD] = call.number
+        page = self.process.page
+        if page is not None:
+            page.words[wire.CANCEL_WORD] = call.number
         else:
             self.outbox.order(wire.CANCEL, call.number)
 
@@ -539,9 +541,9 @@ class WorkerProcess:
 
     def interrupt(self, call: Call, number: int) -> None:
         """Send a signal that is a KeyboardInterrupt in this call and nothing in any other."""
-        board = self.process.board
-        if board is not None:
-            board.words[wire.INTERRUPT_WORD] = call.number
+        page = self.process.page
+        if page is not None:
+            page.words[wire.INTERRUPT_WORD] = call.number
         self.process.send_signal(number)
 
     def ask_for_stacks(self) -> bool:
@@ -557,7 +559,7 @@ class WorkerProcess:
         """Let the process end: its inbox is at an end. What was sent is still served."""
         self.begin_stop()
         self.direct.suspend()
-        self.port.remove(self.process.inbox)
+        self.poller.remove(self.process.inbox)
         if self.direct.receive is not None:
             self.direct.receive.relieve()
         if self.direct.close():
@@ -584,11 +586,11 @@ class WorkerProcess:
     def discard(self) -> None:
         """Close everything: its death is declared."""
         for fd in self.process.fds():
-            self.port.remove(fd)
-        self.direct.detach(self.port)
-        self.parcels.close()
+            self.poller.remove(fd)
+        self.direct.detach(self.poller)
+        self.result_memory.close()
         self.process.close()
-        self._on_answer = self.return_lane = None
+        self._on_answer = self.direct_receive = None
         self.calls.clear()
         if self.phase is not WorkerPhase.GONE:
             self.move(WorkerPhase.GONE)

@@ -22,14 +22,14 @@ class Item:
     Attributes:
         place: None, ``WAITING`` or the Slot that holds the item; only ``PoolState`` writes it.
         priority: higher goes first; equal ones in the order of their submission.
-        tries: how often it is run again if its worker dies.
-        asks: if its worker dies, a decoder thread decides whether it is run again: ``Lost`` counts
-            as ``Reserved`` then.
+        retries_left: how often it is run again if its worker dies.
+        asks_whether_retried: if its worker dies, a decoder thread decides whether it is run again:
+            ``Lost`` counts as ``Reserved`` then.
         many: it stands for many: it waits in the queue as one, and workers get parts of it
             (``split``) until it is ``exhausted``.
     """
 
-    __slots__ = ("asks", "place", "priority", "tries")
+    __slots__ = ("asks_whether_retried", "place", "priority", "retries_left")
     many = False
 
     @property
@@ -57,8 +57,8 @@ class Item:
     def __init__(self) -> None:
         self.place: Any = None
         self.priority = 0
-        self.tries = 0
-        self.asks = False
+        self.retries_left = 0
+        self.asks_whether_retried = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class RetryPolicy:
         return max(0, self.retries - attempt + 1)
 
     def of_item(self, attempt: int) -> tuple[int, bool]:
-        """Return ``tries`` and ``asks`` of the item of this attempt (see ``Item``)."""
+        """Return ``retries_left`` and ``asks_whether_retried`` of the item of this attempt (see ``Item``)."""
         left = self.left(attempt)
         return (0, left > 0) if self.selects else (left, False)
 
@@ -89,14 +89,14 @@ class RetryPolicy:
         return bool(self.on(error))
 
 
-def forgives_loss(tries: int, *, ending: bool) -> bool:
+def forgives_loss(retries_left: int, *, ending: bool) -> bool:
     """Return True if an item whose worker has died waits for another try.
 
     Args:
-        tries: how many it has left.
+        retries_left: how many it has left.
         ending: the pool drops what has not started.
     """
-    return tries > 0 and not ending
+    return retries_left > 0 and not ending
 
 
 def next_step(*, cancelled: bool, ending: bool) -> Next:

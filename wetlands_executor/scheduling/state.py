@@ -293,7 +293,7 @@ class PoolState:
                 self._drain(out)
             return
         if isinstance(place, Slot):
-            item.tries = 0
+            item.retries_left = 0
             if self.credit > 1:
                 self._cancelling[item] = None
                 self._reclaim(place, out)
@@ -327,7 +327,7 @@ class PoolState:
     def _ask_to_kill(self, slot: Slot, out: list[Action]) -> None:
         for item in [item for item in self._killing if item.place is slot]:
             if not self._killing.pop(item):
-                item.tries = 0
+                item.retries_left = 0
             slot.ask()
             self.slots.idle.pop(slot, None)
             out.append(KillIfRunning(slot.worker, item))
@@ -400,13 +400,13 @@ class PoolState:
         if item in self._cancelling:
             del self._cancelling[item]
             out.append(CancelAnswered(item, False))
-        if forgives_loss(item.tries, ending=self.ending):
-            item.tries -= 1
+        if forgives_loss(item.retries_left, ending=self.ending):
+            item.retries_left -= 1
             self.waiting.append_left((item,))
             out.append(Retried(item, event.worker))
         else:
             item.place = None
-            self.reserved += item.asks
+            self.reserved += item.asks_whether_retried
             out.append(Lost(item, event.worker, event.report))
 
     def _start_failed(self, event: WorkerExited, out: list[Action]) -> None:

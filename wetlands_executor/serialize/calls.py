@@ -93,10 +93,10 @@ class EncodedCall:
             arguments.
         by_value: name of what travels as code, or None.
         bytecode: that code travels as it is: only workers of this very Python may get this call.
-        parcel: its blocks in shared memory, or None.
+        out_of_band: its blocks in shared memory, or None.
     """
 
-    __slots__ = ("by_value", "bytecode", "definition", "flags", "parcel", "payload")
+    __slots__ = ("by_value", "bytecode", "definition", "flags", "out_of_band", "payload")
     #: Large objects that the payload refers to, which a worker has to have before.
     needs: Sequence[Piece] = ()
     #: What tells the arguments if the payload does not: a short pickle, or the text itself.
@@ -109,14 +109,14 @@ class EncodedCall:
         payload: bytes,
         by_value: str | None,
         bytecode: bool = False,
-        parcel: OutOfBandArguments | None = None,
+        out_of_band: OutOfBandArguments | None = None,
     ) -> None:
         self.definition = definition
         self.flags = flags
         self.payload = payload
         self.by_value = by_value
         self.bytecode = bytecode
-        self.parcel = parcel
+        self.out_of_band = out_of_band
 
 
 class PackedCall(EncodedCall):
@@ -150,7 +150,7 @@ def _by_value() -> pickler.ByValue:
 
 def dumps(
     value: Any,
-    parcel: OutOfBandArguments | None = None,
+    out_of_band: OutOfBandArguments | None = None,
     keeps: list[Any] | None = None,
     *,
     remote: RemoteInterpreter | None = None,
@@ -160,13 +160,13 @@ def dumps(
     Return the bytes, the name of what travels as code, if anything does, and whether it does as
     bytecode.
     """
-    data, made = dump(value, parcel, keeps, remote=remote)
+    data, made = dump(value, out_of_band, keeps, remote=remote)
     return data, made.by_value, made.bytecode
 
 
 def dump(
     value: Any,
-    parcel: OutOfBandArguments | None = None,
+    out_of_band: OutOfBandArguments | None = None,
     keeps: list[Any] | None = None,
     *,
     remote: RemoteInterpreter | None = None,
@@ -175,7 +175,7 @@ def dump(
 
     See ``pickler.dump``.
     """
-    return pickler.dump(value, parcel, keeps, remote=remote, by_value=_by_value)
+    return pickler.dump(value, out_of_band, keeps, remote=remote, by_value=_by_value)
 
 
 # Definitions of importable functions, by id; the Definition keeps the function, and so its id.
@@ -310,14 +310,14 @@ def encode_defined(
         if found is not None:
             return found
         if _are_arrays(args):
-            payload, parcel = _dumps_arrays((args, None))
+            payload, out_of_band = _dumps_arrays((args, None))
             return _encoded(
                 definition,
                 0,
                 payload,
                 definition.by_value,
                 definition.bytecode,
-                parcel,
+                out_of_band,
                 (args, None),
             )
     return _encode_call(definition, (args, kwargs or {}), remote)
@@ -340,31 +340,31 @@ def _are_arrays(args: tuple[Any, ...]) -> bool:
 
 
 def _dumps_arrays(value: Any) -> tuple[bytes, OutOfBandArguments]:
-    parcel = OutOfBandArguments()
+    out_of_band = OutOfBandArguments()
     try:
-        return pickle.dumps(value, PROTOCOL, buffer_callback=parcel.take), parcel
+        return pickle.dumps(value, PROTOCOL, buffer_callback=out_of_band.take), out_of_band
     except BaseException:
-        parcel.discard()  # as below
+        out_of_band.discard()  # as below
         raise
 
 
 def _encode_call(
     definition: Definition | None, value: Any, remote: RemoteInterpreter | None
 ) -> EncodedCall:
-    parcel = OutOfBandArguments()
+    out_of_band = OutOfBandArguments()
     try:
-        payload, made = dump(value, parcel, remote=remote)
+        payload, made = dump(value, out_of_band, remote=remote)
     except BaseException:
-        parcel.discard()  # its task may keep the exception, and the traceback this frame
+        out_of_band.discard()  # its task may keep the exception, and the traceback this frame
         raise
     by_value, bytecode = made.by_value, made.bytecode
     if definition is not None:
         by_value, bytecode = definition.by_value or by_value, definition.bytecode or bytecode
-    encoded = _encoded(definition, 0, payload, by_value, bytecode, parcel, value)
+    encoded = _encoded(definition, 0, payload, by_value, bytecode, out_of_band, value)
     if made._record is None:
         return encoded
     needy = NeedyCall(
-        definition, encoded.flags, encoded.payload, by_value, bytecode, encoded.parcel
+        definition, encoded.flags, encoded.payload, by_value, bytecode, encoded.out_of_band
     )
     needy.needs = tuple(made.needs.values())
     needy.summary = encoded.summary
@@ -378,11 +378,11 @@ def _encoded(
     payload: bytes,
     by_value: str | None,
     bytecode: bool,
-    parcel: OutOfBandArguments | None,
+    out_of_band: OutOfBandArguments | None,
     value: tuple[Any, ...],
 ) -> EncodedCall:
     """Return the call with this payload, the pickle of ``value``."""
-    packed = len(payload) > wire.CROSSOVER or (parcel is not None and not parcel.empty)
+    packed = len(payload) > wire.CROSSOVER or (out_of_band is not None and not out_of_band.empty)
     if not packed and len(payload) <= arguments.KEPT:
         return EncodedCall(
             definition,
@@ -397,15 +397,15 @@ def _encoded(
     )
     more = wire.IN_BULK
     if packed:
-        parcel = parcel or OutOfBandArguments()
-        payload, more = parcel.pack(payload)
+        out_of_band = out_of_band or OutOfBandArguments()
+        payload, more = out_of_band.pack(payload)
     found = PackedCall(
         definition,
         flags | more,
         payload,
         by_value,
         bytecode,
-        None if parcel is None or parcel.empty else parcel,
+        None if out_of_band is None or out_of_band.empty else out_of_band,
     )
     found.summary = summary
     return found

@@ -117,8 +117,8 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     Args:
         file: where the bytes go.
-        parcel: takes large buffers, and shared arrays that are referred to.
-        keeps: takes shared arrays, where there is no parcel.
+        out_of_band: takes large buffers, and shared arrays that are referred to.
+        keeps: takes shared arrays, where there is no out-of-band buffers.
         remote: the Python that reads them; None is one like this.
         by_name: raise ``reductions.ByValue`` instead of sending code.
         by_value: returns what writes functions and classes by value; called when the first of them
@@ -132,7 +132,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(
         self,
         file: io.BytesIO,
-        parcel: OutOfBandArguments | None = None,
+        out_of_band: OutOfBandArguments | None = None,
         keeps: list[Any] | None = None,
         *,
         remote: RemoteInterpreter | None = None,
@@ -144,13 +144,15 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
                 moved_names.learn_reducers(_reducers, _reducers)
                 break
         super().__init__(
-            file, protocol=PROTOCOL, buffer_callback=parcel.take if parcel is not None else None
+            file,
+            protocol=PROTOCOL,
+            buffer_callback=out_of_band.take if out_of_band is not None else None,
         )
         #: number -> a large object that the stream refers to.
         self.needs: dict[int, Piece] = {}
         self._record: Record | None = None
         #: Takes shared arrays that are referred to; None: they are copied.
-        self.keeps = keeps if parcel is None else parcel.pins
+        self.keeps = keeps if out_of_band is None else out_of_band.pins
         self.by_value: str | None = None
         self._spaces: dict[int, Space] = {}
         self._remote = remote
@@ -320,7 +322,7 @@ def space_name(space: Mapping[str, Any]) -> str | None:
 
 def dump(
     value: Any,
-    parcel: OutOfBandArguments | None = None,
+    out_of_band: OutOfBandArguments | None = None,
     keeps: list[Any] | None = None,
     *,
     remote: RemoteInterpreter | None = None,
@@ -331,15 +333,15 @@ def dump(
 
     Args:
         value: what is sent.
-        parcel: takes large buffers, and shared arrays that are referred to.
-        keeps: takes shared arrays, where there is no parcel; has to live as long as the bytes are
-            used.
+        out_of_band: takes large buffers, and shared arrays that are referred to.
+        keeps: takes shared arrays, where there is no out-of-band buffers; has to live as long as
+            the bytes are used.
         remote: the Python of the workers; None is one like this.
         record: the objects that the workers know by number, if there is no remote.
         by_value: returns what writes functions and classes by value.
     """
     with io.BytesIO() as stream:
-        pickler = CallPickler(stream, parcel, keeps, remote=remote, by_value=by_value)
+        pickler = CallPickler(stream, out_of_band, keeps, remote=remote, by_value=by_value)
         pickler._record = record
         try:
             pickler.dump(value)

@@ -3,11 +3,11 @@
 One after another, each with an outcome of its own.
 
 Guarantee: when the code of a call begins, the outcomes of those before it can be lost no more.
-Sending each by itself would cost more than a short call. So an outcome is first put onto the board,
-which the host keeps when this process dies, and sent together with others: at the end of the frame,
-after ``SOON``, or when the board is full. *Order:* the pickle, its length, then the count, by which
-the host goes; the frame, then the count is set to 0. So the host may find outcomes twice, and knows
-them by their place; it never misses one.
+Sending each by itself would cost more than a short call. So an outcome is first put onto the shared
+page, which the host keeps when this process dies, and sent together with others: at the end of the
+frame, after ``SOON``, or when the shared page is full. *Order:* the pickle, its length, then the
+count, by which the host goes; the frame, then the count is set to 0. So the host may find outcomes
+twice, and knows them by their place; it never misses one.
 
 A payload of outcomes: their number, their lengths (0: the call returned None), then the pickles.
 
@@ -50,8 +50,8 @@ def make_calls(
         flags: of the frame.
         failure: what every call raises, because the function cannot be had; else None.
     """
-    board, conclude, run_one = runner.board, runner.conclude, runner.run_one
-    words = board.words
+    page, conclude, run_one = runner.page, runner.conclude, runner.run_one
+    words = page.words
     set_call, armed = threads.CALL.set, alarms.armed
     load: Any = _load
     arguments: Any = ()
@@ -72,7 +72,7 @@ def make_calls(
     place = 0
     start = monotonic_ns()
     for args in arguments:
-        if words[wire.CANCEL_WORD] == item or (not board.shared and runner.cancel_requested(item)):
+        if words[wire.CANCEL_WORD] == item or (not page.shared and runner.cancel_requested(item)):
             outbox.send()
             runner.channel.send(wire.CANCELLED, item)
             return
@@ -131,7 +131,7 @@ class Packed:
 
     def __init__(self, runner: Runner, data: Any) -> None:
         self.entries = _entries(data)
-        self._view = runner.use_parcels().receive_packed(data)
+        self._view = runner.use_buffers().receive_packed(data)
         self._size = len(self._view)
 
     def load(self, entry: Any) -> Any:
@@ -166,11 +166,11 @@ class Outbox:
 
     def __init__(self, runner: Runner, item: int) -> None:
         self._channel = runner.channel
-        board = runner.board
-        self._shared = board.shared
-        self._words = board.words
-        self._lengths = board.lengths
-        self._outcomes = board.outcomes
+        page = runner.page
+        self._shared = page.shared
+        self._words = page.words
+        self._lengths = page.lengths
+        self._outcomes = page.outcomes
         self._count = 0
         self._size = 0
         self._spent = 0
@@ -205,7 +205,7 @@ class Outbox:
         return now
 
     def send(self) -> None:
-        """Send what is on the board, if anything is."""
+        """Send what is on the shared page, if anything is."""
         count = self._count
         if not count:
             return

@@ -1,4 +1,4 @@
-"""What a running task reports: progress on the board, named outputs as frames.
+"""What a running task reports: progress on the shared page, named outputs as frames.
 
 Entered by any thread of the task.
 """
@@ -10,7 +10,7 @@ from _thread import allocate_lock
 from . import wire
 from .calls import dumps, dumps_result, text_of
 from .channel import Channel
-from .shared_page import Board
+from .shared_page import SharedPage
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .current_task import RemoteTaskHandle
 
-#: Reports that do not fit into a slot of the board go by a frame of their own.
+#: Reports that do not fit into a slot of the shared page go by a frame of their own.
 _FITS = wire.SLOTS[0][1] - 4
 
 
@@ -29,18 +29,18 @@ class Progress:
         item: the call that has reported; 0 if none has.
     """
 
-    def __init__(self, channel: Channel, board: Board) -> None:
+    def __init__(self, channel: Channel, page: SharedPage) -> None:
         self._channel = channel
-        self._board = board
-        # Guards the fields below and the writing of the board: threads of one task may report at
-        # the same time.
+        self._page = page
+        # Guards the fields below and the writing of the shared page: threads of one task may report
+        # at the same time.
         self._lock = allocate_lock()
         self.item = 0
         self._message: Optional[str] = None
         self._current: Any = None
         self._maximum: Any = None
         self._last = b""
-        # The last report has gone by a frame with its payload, and not only to the board.
+        # The last report has gone by a frame with its payload, and not only to the shared page.
         self._sent = False
 
     def update(
@@ -65,10 +65,10 @@ class Progress:
             if maximum is not None:
                 self._maximum = maximum
             self._last = data = dumps((item, self._message, self._current, self._maximum), 4)
-            self._sent = not self._board.shared or len(data) > _FITS
+            self._sent = not self._page.shared or len(data) > _FITS
             if self._sent:
                 self._channel.send(wire.UPDATE, item, data)
-            elif self._board.post(data):
+            elif self._page.post(data):
                 self._channel.send(wire.UPDATE, item)
 
     def output(self, handle: RemoteTaskHandle, values: Dict[Any, Any]) -> None:
@@ -89,9 +89,11 @@ class Progress:
     def finish(self, item: int) -> None:
         """Before the result.
 
-        Send the last report of a call that has reported, because the next call will use the board.
+        Send the last report of a call that has reported, because the next call will use the shared
+        page.
 
-        Whether the host has read the board cannot be known: it clears the bell before it reads.
+        Whether the host has read the shared page cannot be known: it clears the wakeup before it
+        reads.
         """
         if self.item == item:
             with self._lock:

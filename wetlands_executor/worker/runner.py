@@ -3,19 +3,19 @@
 1. ``main`` opens the channel, reads the host's configuration, says hello, runs preload and
    initializer, says ready.
 2. ``Runner.loop`` reads one frame from the inbox (the kernel hands it to this worker and to nobody
-   else), writes its item on the board (that is what makes the task RUNNING for the host), finds the
-   function, calls it and sends the result before it looks at the next frame.
+   else), writes its item on the shared page (that is what makes the task RUNNING for the host),
+   finds the function, calls it and sends the result before it looks at the next frame.
 3. The end of the inbox is the order to stop: buffers are flushed, exit hooks run, and the process
    ends.
 
-The order to cancel is one store by the host into the shared board; nothing here has to wake up for
+The order to cancel is one store by the host into the shared page; nothing here has to wake up for
 it.
 
 SIGINT is a KeyboardInterrupt in a running call, once, and nothing outside one: an idle worker must
 survive a Ctrl-C that reaches its process group, and none may land in this module's own steps.
 ``interruptible`` is the item that may be interrupted; the handler clears it before it raises, so
 that a second signal cannot hit the lines that deal with the first. An interrupt that the host sends
-names its item on the board and is ignored in any other.
+names its item on the shared page and is ignored in any other.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _SIMPLE = frozenset((int, float, bool))
 HEAD = wire.CALL.size
 #: Microseconds from which a call may have put a file in the place of a descriptor that is not its.
 LONG = 10
-#: Outcomes that may go back on the board.
+#: Outcomes that may go back on the shared page.
 _SHORT = (wire.VALUE, wire.NONE)
 _ONE = (1).to_bytes(8, sys.byteorder)
 _NO_CALL: Any = (None, (), None)
@@ -98,8 +98,8 @@ class Runner:
 
     def __init__(self, fds: List[int]) -> None:
         self.channel = Channel(*map(move_up, fds[:3]))
-        self.board = shared_page.attach(fds[4])
-        self.channel.words = self.board.words
+        self.page = shared_page.attach(fds[4])
+        self.channel.words = self.page.words
         # Elsewhere a thread reads it under its old number (``bootstrap.tie_to_host``).
         self.life = move_up(fds[3]) if fds[3] >= 0 and sys.platform.startswith("linux") else fds[3]
         #: Files of large arguments and results, -1 where there are none; what they were; what
@@ -107,16 +107,16 @@ class Runner:
         #: arrays of ``share()`` only).
         self.shared = [move_up(fd) if fd >= 0 else fd for fd in fds[5:7]]
         self._identities = [identity(fd) for fd in self.shared]
-        #: Wakes the thread of the host that waits for an answer on the board; -1 if there is none,
-        #: or a task has closed it.
-        self.bell = move_up(fds[7]) if len(fds) > 7 and fds[7] >= 0 else -1
-        if self.bell < HIGH:
-            self.bell = -1  # a task could close it and get its number for a file
-        self.parcels: Any = None
+        #: Wakes the thread of the host that waits for an answer on the shared page; -1 if there is
+        #: none, or a task has closed it.
+        self.wakeup = move_up(fds[7]) if len(fds) > 7 and fds[7] >= 0 else -1
+        if self.wakeup < HIGH:
+            self.wakeup = -1  # a task could close it and get its number for a file
+        self.buffers: Any = None
         self.carries = False
         self.config: Any = {}  # a WorkerConfig, once it has come
         self.pid = os.getpid()
-        self.progress = Progress(self.channel, self.board)
+        self.progress = Progress(self.channel, self.page)
         self.thread = get_ident()
         self.serial = 0
         threads.CALL.set(0)  # in a fork, something else may have been left there
@@ -228,7 +228,7 @@ class Runner:
             self._serve()
         except (ChannelLost, SystemExit) as end:
             if isinstance(end, StreamBroken):
-                self.board.words[TAKEN] = 0  # the host learns that this call has not begun
+                self.page.words[TAKEN] = 0  # the host learns that this call has not begun
             raise
         except BaseException as error:
             raise ChannelLost("%s was raised between two calls" % describe(error)) from error
@@ -238,7 +238,7 @@ class Runner:
         set_call = threads.CALL.set
         armed = alarms.armed
         next_frame, unpack = channel.next_frame, wire.CALL.unpack_from
-        words = self.board.words
+        words = self.page.words
         (direct, expected), step, bits = wire.marks(channel.nonce), wire.MARK_STEP, wire.MARK_BITS
         while True:
             frame = next_frame()
@@ -250,8 +250,8 @@ class Runner:
                     raise StreamBroken(STOLEN)  # Order: before anything of the frame is believed
                 expected = mark + step & bits
             if kind != RUN:
-                if kind == wire.TRIM and self.parcels is not None:
-                    self.parcels.trim()
+                if kind == wire.TRIM and self.buffers is not None:
+                    self.buffers.trim()
                 if kind == wire.AFTER and words[TAKEN] & wire.NUMBER != item:
                     raise StreamBroken(STOLEN)
                 continue  # or an order to cancel a call that has ended meanwhile
@@ -282,9 +282,9 @@ class Runner:
     def _answer(self, outcome: int, payload: bytes, item: int, start: int, sent: int) -> None:
         """Send what came of a call, and make ready for the next.
 
-        If a thread of the host waits for this very call, a short outcome goes onto the board and
-        the bell wakes that thread. But only if nothing of this call went another way before, which
-        could be overtaken: no frame (``sent``), and nothing that was printed.
+        If a thread of the host waits for this very call, a short outcome goes onto the shared page
+        and the wakeup wakes that thread. But only if nothing of this call went another way before,
+        which could be overtaken: no frame (``sent``), and nothing that was printed.
         """
         if getpid() != self.pid:
             os._exit(0)  # forked by C code, which runs no hooks
@@ -295,46 +295,46 @@ class Runner:
             duration = 0xFFFFFFFF
         if duration > LONG:
             self.channel.verify()
-        board = self.board
-        words = board.words
+        page = self.page
+        words = page.words
         if (
             words[AWAITED] == item
             and outcome in _SHORT
             and self.channel.sent == sent
             and not self.printed
             and len(payload) <= ANSWER_MOST
-            and self.bell >= 0
+            and self.wakeup >= 0
         ):
             if payload:
-                board.answer[: len(payload)] = payload
+                page.answer[: len(payload)] = payload
             words[ANSWER] = outcome | len(payload) << 8 | duration << 32
             if shared_page.WEAK:
                 shared_page.fence()
             words[ANSWERED] = item
             try:
-                write(self.bell, _ONE)
+                write(self.wakeup, _ONE)
             except BlockingIOError:
-                self._ring_again()
+                self._notify_again()
                 return
             except OSError:
                 # the task has closed it; if somebody has seen the answer all the same, the frame
                 # will concern nobody
-                self.bell = -1
+                self.wakeup = -1
             else:
                 return
         self.channel.send(outcome, item, payload, duration)
 
-    def _ring_again(self) -> None:
+    def _notify_again(self) -> None:
         """Ring although the task has filled the counter, and has made it non-blocking.
 
         It is blocking afterwards.
         """
         try:
-            os.read(self.bell, 8)
+            os.read(self.wakeup, 8)
         except BlockingIOError:
             pass  # the host has read it meanwhile
-        set_blocking(self.bell, True)
-        write(self.bell, _ONE)
+        set_blocking(self.wakeup, True)
+        write(self.wakeup, _ONE)
 
     def conclude(self, item: int) -> bool:
         """Clear up after a call: what it printed and reported goes before its outcome.
@@ -368,7 +368,7 @@ class Runner:
         self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int
     ) -> None:
         """Find the function and the arguments of a frame of many, and make the calls."""
-        self.board.words[wire.TAKEN] = item | 1 << wire.NUMBER_BITS
+        self.page.words[wire.TAKEN] = item | 1 << wire.NUMBER_BITS
         failure: Any = None
         function: Any = None
         self.serial += 1
@@ -451,7 +451,7 @@ class Runner:
         if raws or (raws is not None and len(payload) > wire.CROSSOVER):
             value = None
             self._call = _NO_CALL
-            outcome: Tuple[int, bytes] = self.use_parcels().send(payload, raws)
+            outcome: Tuple[int, bytes] = self.use_buffers().send(payload, raws)
             return outcome
         return wire.VALUE, payload
 
@@ -484,7 +484,7 @@ class Runner:
             else:
                 payload = frame[HEAD : HEAD + length]
             if flags & wire.BLOCKS:
-                payload, load = self.use_parcels().receive(payload, flags)
+                payload, load = self.use_buffers().receive(payload, flags)
             kwargs: Any = None
             if function_id:
                 function = self.functions.get(function_id)
@@ -501,7 +501,7 @@ class Runner:
             payload = load = None  # type: ignore[assignment]
             self._call = (function, args, kwargs)
             if flags & wire.WATCHED:
-                self.board.words[wire.STARTED_NS] = monotonic_ns()
+                self.page.words[wire.STARTED_NS] = monotonic_ns()
                 self.channel.send(wire.STARTED, item)
             if where is not None:
                 from .injection import with_handle
@@ -517,18 +517,18 @@ class Runner:
             self.interruptible = 0
             return self.failure(error, item)
 
-    def use_parcels(self) -> Any:
+    def use_buffers(self) -> Any:
         """Return what serves the files of large arguments and results."""
-        if self.parcels is None:
-            from .shm_buffers import Parcels
+        if self.buffers is None:
+            from .shm_buffers import SharedBuffers
 
-            self.parcels = Parcels(
+            self.buffers = SharedBuffers(
                 self.shared,
                 self._identities,
                 self.config["incarnation"],
                 self.config["arena_limit"],
             )
-        return self.parcels
+        return self.buffers
 
     def failure(self, error: BaseException, item: int) -> Tuple[int, bytes]:
         """Return (kind of result frame, payload) of a call that has raised."""
@@ -642,9 +642,9 @@ class Runner:
 
     def cancel_requested(self, item: int) -> bool:
         """Return True if the host has asked to cancel this item."""
-        if not self.board.shared:
+        if not self.page.shared:
             self._look_for_cancel()
-        return self.board.words[wire.CANCEL_WORD] == item & wire.NUMBER
+        return self.page.words[wire.CANCEL_WORD] == item & wire.NUMBER
 
     def _look_for_cancel(self) -> None:
         """Without shared memory the order comes through the inbox, which holds nothing else while a call runs."""
@@ -654,7 +654,7 @@ class Runner:
                 return
             kind, _flags, _length, _function, _context, item, _mark = wire.CALL.unpack_from(frame)
             if kind == wire.CANCEL:
-                self.board.words[wire.CANCEL_WORD] = item
+                self.page.words[wire.CANCEL_WORD] = item
 
     def task_name(self) -> str:
         """Return the name of the running call."""
@@ -693,7 +693,7 @@ class Runner:
         item = self.interruptible
         if os.getpid() != self.pid:
             raise KeyboardInterrupt
-        words = self.board.words
+        words = self.page.words
         meant = words[wire.INTERRUPT_WORD]
         if meant:
             words[wire.INTERRUPT_WORD] = 0
@@ -713,7 +713,7 @@ class Runner:
             self.channel.bulk,
             self.channel.results,
             self.life,
-            self.bell,
+            self.wakeup,
             *self.shared,
         ):
             if fd >= 0:

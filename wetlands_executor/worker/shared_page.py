@@ -1,17 +1,17 @@
-"""The board.
+"""The shared page.
 
 A page of memory that a worker and the host share, with words that have one writer each, the latest
 progress, and outcomes on their way.
 
-Why not a message per update: a task may report its progress a million times. On the board a report
-replaces the one before it, and only if the host has read the last one is a frame sent to make it
-look again (the *bell*): no report blocks, none grows anybody's memory, and the last one is always
-seen.
+Why not a message per update: a task may report its progress a million times. On the shared page a
+report replaces the one before it, and only if the host has read the last one is a frame sent to
+make it look again (the *wakeup*): no report blocks, none grows anybody's memory, and the last one
+is always seen.
 
-*Order:* the worker writes a slot, then its number, then looks at the bell; the host clears the
-bell, then reads the number, then the slot. So either the worker sees the bell cleared and rings, or
-the host, which clears it before it reads, sees this report. On machines that reorder stores (not
-x86) a lock is taken and released in between, which is a full barrier.
+*Order:* the worker writes a slot, then its number, then looks at the wakeup; the host clears the
+wakeup, then reads the number, then the slot. So either the worker sees the wakeup cleared and
+rings, or the host, which clears it before it reads, sees this report. On machines that reorder
+stores (not x86) a lock is taken and released in between, which is a full barrier.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def fence() -> None:
                 pass
 
 
-class Board:
-    """One end of the board.
+class SharedPage:
+    """One end of the shared page.
 
     Attributes:
         words: 64-bit words; see ``wire``.
@@ -62,7 +62,7 @@ class Board:
         self.shared = shared
 
     def post(self, data: bytes) -> bool:
-        """Make ``data`` the latest progress; return True if the bell has to be rung.
+        """Make ``data`` the latest progress; return True if the wakeup has to be rung.
 
         Only one thread at a time.
         """
@@ -75,15 +75,15 @@ class Board:
         fence()
         words[wire.SLOT] = number
         fence()
-        if words[wire.BELL]:
+        if words[wire.WAKEUP]:
             return False
-        words[wire.BELL] = 1
+        words[wire.WAKEUP] = 1
         return True
 
     def read(self) -> bytes:
-        """Return the latest progress, after clearing the bell."""
+        """Return the latest progress, after clearing the wakeup."""
         words, memory = self.words, self._bytes
-        words[wire.BELL] = 0
+        words[wire.WAKEUP] = 0
         fence()
         data = b""
         for _ in range(100):
@@ -96,7 +96,7 @@ class Board:
             # meanwhile.
             if words[wire.SLOT] == number:
                 return data
-        # It reports faster than it can be read. It rings again with the next report (the bell is
+        # It reports faster than it can be read. It rings again with the next report (the wakeup is
         # cleared), or when the call ends.
         return b""
 
@@ -121,13 +121,13 @@ class Board:
         self._bytes.release()
 
 
-def attach(fd: int) -> Board:
+def attach(fd: int) -> SharedPage:
     """Return the worker's end; ``fd`` is closed. -1: memory cannot be shared."""
     if fd < 0:
-        return Board(memoryview(bytearray(wire.BOARD)), False)
-    shared = map_file(fd, wire.BOARD)
+        return SharedPage(memoryview(bytearray(wire.PAGE)), False)
+    shared = map_file(fd, wire.PAGE)
     os.close(fd)
-    return Board(memoryview(shared), True)
+    return SharedPage(memoryview(shared), True)
 
 
 def map_file(fd: int, length: int) -> Any:

@@ -550,23 +550,23 @@ class Blocks:
 # forked.
 _forking = RLock()
 # The pipe of each fork that is under way, or None; more than one if a signal handler forks as well.
-_meetings: List[Optional[Tuple[int, int]]] = []
+_saved: List[Optional[Tuple[int, int]]] = []
 
 
 def _before_fork() -> None:
-    meeting = None
+    found = None
     if any(region.live and region.pid == os.getpid() for region in list(_regions)):
         try:
-            meeting = os.pipe()
+            found = os.pipe()
         except OSError:
             pass  # no descriptor left: the child copies without its parent waiting
-    _meetings.append(meeting)
+    _saved.append(found)
 
 
 def _after_fork_in_parent() -> None:
-    meeting = _meetings.pop() if _meetings else None
-    if meeting is not None:
-        read, write = meeting
+    found = _saved.pop() if _saved else None
+    if found is not None:
+        read, write = found
         os.close(write)
         os.read(read, 1)  # also at an end if the child dies
         os.close(read)
@@ -575,9 +575,9 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     for region in list(_regions):
         region.make_private()
-    meeting = _meetings.pop() if _meetings else None
-    if meeting is not None:
-        read, write = meeting
+    found = _saved.pop() if _saved else None
+    if found is not None:
+        read, write = found
         os.close(read)
         os.close(write)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FREE, HOST = wire.FREE, wire.HOST
 
 
-class Parcels:
+class SharedBuffers:
     """Both files of this worker, mapped when they are first needed.
 
     Args:

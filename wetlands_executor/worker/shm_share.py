@@ -53,7 +53,7 @@ def attach(place: Tuple[int, int, int, int, int], start: int, writable: bool, *l
     runner = current_task._runner
     if runner is None:
         raise RuntimeError("a reference to a shared array means something in a worker only")
-    view = runner.use_parcels().attach(place, writable)
+    view = runner.use_buffers().attach(place, writable)
     if not writable:
         view = view.toreadonly()
     if len(layout) == 4:

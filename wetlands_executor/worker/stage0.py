@@ -3,9 +3,9 @@
 They have to parse on every Python there is, so that an interpreter that is too old can say so
 itself. They take the current folder off ``sys.path`` before anything is imported that a file there
 could shadow, find the bundle, with compiled code if there is some for this very interpreter, and
-hand over to ``bootstrap.main``. Arguments: the numbers of inbox, bulk, results, life pipe, board,
-the files of large arguments and results, the bell, and the file of the bundle (-1 where there are
-none), separated by commas (on Windows: handles).
+hand over to ``bootstrap.main``. Arguments: the numbers of inbox, bulk, results, life pipe, shared
+page, the files of large arguments and results, the wakeup, and the file of the bundle (-1 where
+there are none), separated by commas (on Windows: handles).
 
 The bulk pipe says how long the bundle is, and it follows; or 0, and it is in its file by now. Of it
 (``pool/bundle.py``) only what is imported is decoded. It is mapped privately: many kernels map no

@@ -13,8 +13,8 @@ Three pipes make a channel, all inherited, anonymous and private:
   descriptors of these pipes, and may have read from them.
 * results (worker to host): frames of any size, in the order in which things happened.
 
-Where memory can be shared, a page of it is the *board*: single words, each with one writer, and the
-latest progress of the running task.
+Where memory can be shared, a page of it is the *shared page*: single words, each with one writer,
+and the latest progress of the running task.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MARK_STEP, MARK_BITS = 2, (1 << 32) - 1
 
 # Kinds of inbox frames.
 RUN = 1
-CANCEL = 2  # only where there is no board
+CANCEL = 2  # only where there is no shared page
 # the call that was taken last is this one: it went directly, and such frames are not numbered
 AFTER = 3
 TRIM = 16  # give the memory of free blocks back
@@ -102,7 +102,7 @@ NONE = 6
 ERROR = 7
 CANCELLED = 8  # the call has acknowledged its cancellation
 STARTED = 9  # the call begins; sent for watched calls only
-UPDATE = 10  # progress: in the payload, or on the board if the payload is empty
+UPDATE = 10  # progress: in the payload, or on the shared page if the payload is empty
 OUTPUT = 11  # a named output
 LOG = 12  # a log record
 # output of ``sys.stdout`` (first byte 1) or ``sys.stderr`` (2), where the order of different pipes
@@ -126,22 +126,24 @@ TAIL = 1024
 #: Bytes from which a buffer, or a pickle, travels in a block; measured: below, the pipe is faster.
 CROSSOVER = 1 << 17
 
-#: Bytes of the board, and what its 64-bit words mean.
-BOARD = 4096 + 65536 + 512 + 4096
+#: Bytes of the shared page, and what its 64-bit words mean.
+PAGE = 4096 + 65536 + 512 + 4096
 TAKEN = 0  # item that the worker has taken; written by the worker
 STARTED_NS = 1  # when, on the system's monotonic clock, in nanoseconds; written by the worker
 CANCEL_WORD = 2  # item to cancel; written by the host
 # item that the next SIGINT is meant for; written by the host, cleared by the worker
 INTERRUPT_WORD = 3
-# 1 while an UPDATE frame that refers to the board is under way; set by the worker, cleared by the
-# host before it reads
-BELL = 4
+# 1 while an UPDATE frame that refers to the shared page is under way; set by the worker, cleared by
+# the host before it reads
+WAKEUP = 4
 UNSENT_FIRST = 6  # the first call of the unsent outcomes; written by the worker
 UNSENT_COUNT = 7  # number of unsent outcomes; written by the worker after the outcome itself
 # which of the two progress slots is the latest: its number, ever growing; written by the worker
 SLOT = 5
-AWAITED = 256  # item whose submitter waits for its answer on the board; written by the host
-ANSWERED = 257  # item whose answer lies on the board; written by the worker after the answer itself
+AWAITED = 256  # item whose submitter waits for its answer on the shared page; written by the host
+ANSWERED = (
+    257  # item whose answer lies on the shared page; written by the worker after the answer itself
+)
 # kind of the outcome, length of its payload << 8, duration << 32; written by the worker
 ANSWER = 258
 BULK_READ = 259  # bytes that the worker has read from the bulk pipe; written by the worker

@@ -29,10 +29,10 @@ _ONE = (1).to_bytes(8, "little")
 #: ``pool/spawn.py``.
 _THERE = hasattr(os, "eventfd") and os.environ.get("WETLANDS_EXECUTOR_PLAIN") != "1"
 _local = threading.local()
-_bells: weakref.WeakSet[Bell] = weakref.WeakSet()
+_wakeups: weakref.WeakSet[Wakeup] = weakref.WeakSet()
 
 
-class Bell:
+class Wakeup:
     """An eventfd that somebody listens to, again and again; closed when nobody knows it any more.
 
     *Race:* a thread that was interrupted while it waited may be rung for later, when it waits for
@@ -48,10 +48,10 @@ class Bell:
         self.fd = -1
         self.fd = eventfd(0, EFD_CLOEXEC)
         if self.fd < 3:
-            # The host's own standard streams are closed: what C code prints must not ring.
+            # The host's own standard streams are closed: what C code prints must not notify a thread.
             low, self.fd = self.fd, fcntl(self.fd, F_DUPFD_CLOEXEC, 3)
             os.close(low)
-        _bells.add(self)
+        _wakeups.add(self)
 
     def wait(self) -> None:
         """Sleep until it rings."""
@@ -77,11 +77,11 @@ class Bell:
                 pass  # as above
 
     def __del__(self) -> None:
-        """Close it when neither the listener nor anybody who could ring knows it any more."""
+        """Close it when neither the listener nor a notifier knows it any more."""
         self.close()
 
 
-class WorkerBell(Bell):
+class WorkerWakeup(Wakeup):
     """What a worker rings.
 
     Its tasks have the descriptor too: flags and counter are what they make of them.
@@ -124,12 +124,12 @@ class WorkerBell(Bell):
         set_blocking(self.fd, True)
 
 
-class ThreadBell(Bell):
+class ThreadWakeup(Wakeup):
     """What one thread listens to.
 
     Attributes:
         busy: the thread waits, and a signal handler that interrupts it and waits as well must not
-            take its ring.
+            take its notification.
     """
 
     __slots__ = ("busy",)
@@ -139,33 +139,33 @@ class ThreadBell(Bell):
         super().__init__()
 
 
-def mine() -> ThreadBell | None:
-    """Return the bell of this thread, marked busy; None if it is in use, or there are none here."""
+def mine() -> ThreadWakeup | None:
+    """Return the wakeup of this thread, marked busy; None if it is in use, or there are none here."""
     if not _THERE:
         return None
-    bell: ThreadBell | None = getattr(_local, "bell", None)
-    if bell is None:
+    wakeup: ThreadWakeup | None = getattr(_local, "wakeup", None)
+    if wakeup is None:
         try:
-            bell = _local.bell = ThreadBell()
+            wakeup = _local.wakeup = ThreadWakeup()
         except OSError:  # no descriptors left: a lock will do
             return None
-    if bell.busy:
+    if wakeup.busy:
         return None
-    bell.busy = True
-    return bell
+    wakeup.busy = True
+    return wakeup
 
 
 def forget() -> None:
-    """Let this thread have another bell the next time."""
-    _local.bell = None
+    """Let this thread have another wakeup the next time."""
+    _local.wakeup = None
 
 
 def _after_fork_in_child() -> None:
-    # the threads of the parent are not here, and its bells are not to be rung from here
+    # the threads of the parent are not here, and its wakeups are not to be rung from here
     global _local
     _local = threading.local()
-    for bell in list(_bells):
-        bell.close()
+    for wakeup in list(_wakeups):
+        wakeup.close()
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,10 +2,10 @@
 
 One thread that sleeps until something can be read or written, or somebody wakes it.
 
-``PollPort`` is for systems that can poll pipes. ``ThreadPort`` serves where they cannot be polled
+``SystemPoller`` is for systems that can poll pipes. ``ThreadPoller`` serves where they cannot be polled
 (Windows): a thread per descriptor reads ahead, a thread per written descriptor writes behind. Both
 speak the same way: ``wait`` returns callbacks in the order of their rank, and all reading and
-writing of a registered descriptor goes through the port. Only the I/O thread calls anything but
+writing of a registered descriptor goes through the poller. Only the I/O thread calls anything but
 ``wake``.
 """
 
@@ -47,7 +47,7 @@ LEFT = LEFT_COUNT.to_bytes(8, sys.byteorder)
 OUTPUT, RESULTS, EXIT = 0, 1, 2
 
 
-class PollPort:
+class SystemPoller:
     """epoll, or poll where there is no epoll."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class PollPort:
         self._writers: dict[int, Callback] = {}
         # Descriptors whose news are told once only; those of which ``printed`` has been told, and
         # ``wait`` has not.
-        self._bells: set[int] = set()
+        self._wakeups: set[int] = set()
         self._rung: set[int] = set()
         with descriptors.making:
             self._epoll = (
@@ -84,7 +84,7 @@ class PollPort:
 
     @property
     def urgent(self) -> int:
-        """An eventfd that wakes this port, for those who have no time for ``wake``; -1 if there is none."""
+        """An eventfd that wakes this poller, for those who have no time for ``wake``; -1 if there is none."""
         return (
             self._wake_write
             if self._epoll is not None and self._wake_write == self._wake_read
@@ -96,13 +96,13 @@ class PollPort:
         self._readers[fd] = (rank, callback)
         self._poll.register(fd, POLLIN)
 
-    def add_bell(self, fd: int, rank: int, callback: Callback) -> None:
+    def add_wakeup(self, fd: int, rank: int, callback: Callback) -> None:
         """Call ``callback`` from ``wait`` once for each time that the eventfd is written to, unless somebody reads it before ``wait`` comes round.
 
         Whoever does that tells the I/O thread in another way, or writes to it once more.
         """
         self._readers[fd] = (rank, callback)
-        self._bells.add(fd)
+        self._wakeups.add(fd)
         self._poll.register(fd, EPOLLIN | EPOLLET)
 
     def want_write(self, fd: int, callback: Callback | None) -> None:
@@ -129,7 +129,7 @@ class PollPort:
                 self._poll.unregister(fd)
             except (OSError, KeyError):
                 pass  # as above
-        self._bells.discard(fd)
+        self._wakeups.discard(fd)
         self._rung.discard(fd)
 
     def read(self, fd: int, count: int) -> bytes | None:
@@ -204,8 +204,8 @@ class PollPort:
         """
         readers = self._readers
         ready = self._epoll.poll(0) if self._epoll is not None else self._poll.poll(0)
-        if ready and self._bells:
-            self._rung.update(fd for fd, _mask in ready if fd in self._bells)
+        if ready and self._wakeups:
+            self._rung.update(fd for fd, _mask in ready if fd in self._wakeups)
         return (
             [readers[fd][1] for fd, _mask in ready if fd in readers and readers[fd][0] == OUTPUT]
             if ready
@@ -221,12 +221,12 @@ class PollPort:
                 pass  # full: the thread wakes up anyway; closed: none waits
 
     def fds(self) -> set[int]:
-        """Return the port's own descriptors."""
+        """Return the poller's own descriptors."""
         found = {self._wake_read, self._wake_write}
         return found | {self._epoll.fileno()} if self._epoll is not None else found
 
     def close(self) -> None:
-        """Close the port's own descriptors."""
+        """Close the poller's own descriptors."""
         fds = {self._wake_read, self._wake_write}
         self.sleeping = False
         descriptors.disown(*self.fds())
@@ -251,7 +251,7 @@ def _wake_pair() -> tuple[int, int]:
     return read, write
 
 
-class ThreadPort:
+class ThreadPoller:
     """A thread per descriptor, for systems whose pipes cannot be polled."""
 
     def __init__(self) -> None:
@@ -275,8 +275,8 @@ class ThreadPort:
         room = self._room[fd] = threading.Semaphore(16)
         start_new_thread(self._pump_in, (fd, chunks, room))
 
-    def add_bell(self, fd: int, rank: int, callback: Callback) -> None:
-        """Nobody has a bell where threads read."""
+    def add_wakeup(self, fd: int, rank: int, callback: Callback) -> None:
+        """Nobody has a wakeup where threads read."""
         raise NotImplementedError
 
     def _pump_in(self, fd: int, chunks: deque[bytes], room: threading.Semaphore) -> None:
@@ -397,7 +397,7 @@ class ThreadPort:
             self._ready.put(None)
 
     def fds(self) -> set[int]:
-        """Return the port's own descriptors: none."""
+        """Return the poller's own descriptors: none."""
         return set()
 
     def close(self) -> None:
@@ -406,11 +406,11 @@ class ThreadPort:
             self.remove(fd)
 
 
-Port = PollPort | ThreadPort
+Poller = SystemPoller | ThreadPoller
 
 
-def new_port() -> Port:
-    """Return the port for this platform."""
+def new_poller() -> Poller:
+    """Return the poller for this platform."""
     if descriptors.THREADS:
-        return ThreadPort()
-    return PollPort()
+        return ThreadPoller()
+    return SystemPoller()

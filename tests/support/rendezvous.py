@@ -2,8 +2,8 @@
 
 Without a sleep and without polling.
 
-A task calls ``workload.attend(meeting.address, label)``, which connects and blocks. The test takes
-one guest after another with ``next()`` (bounded by a deadline) and lets each go on with
+A task calls ``workload.attend(rendezvous.address, label)``, which connects and blocks. The test takes
+one arrival after another with ``next()`` (bounded by a deadline) and lets each go on with
 ``release()``, or all, now and later, with ``open()``. A local socket, because it works between
 threads, processes and interpreters of any version, and tells both sides when the other one has
 gone.
@@ -24,7 +24,7 @@ from typing_extensions import Self
 DEADLINE = 30.0
 
 
-class Guest:
+class Arrival:
     """One call of ``attend`` that waits for us.
 
     Attributes:
@@ -40,7 +40,7 @@ class Guest:
             self.label = file.readline().rstrip("\n")
 
     def __repr__(self) -> str:
-        return f"<Guest {self.label} of process {self.pid}>"
+        return f"<Arrival {self.label} of process {self.pid}>"
 
     def release(self) -> None:
         """Let the call go on."""
@@ -55,7 +55,7 @@ class Guest:
             pass
 
 
-class Meeting:
+class Rendezvous:
     """The place where tasks report and wait."""
 
     def __init__(self) -> None:
@@ -69,29 +69,29 @@ class Meeting:
             self._door.bind(("127.0.0.1", 0))
         self._door.listen(512)
         self.address: str | tuple[str, int] = self._door.getsockname()
-        self._guests: list[Guest] = []
+        self._arrivals: list[Arrival] = []
 
-    def next(self, timeout: float = DEADLINE) -> Guest:
+    def next(self, timeout: float = DEADLINE) -> Arrival:
         """Return the next call that reports; fail if none does in time."""
         self._door.settimeout(timeout)
         try:
             line, _ = self._door.accept()
         except TimeoutError:
             raise AssertionError(
-                f"no task has reported within {timeout} s; so far: {self._guests}"
+                f"no task has reported within {timeout} s; so far: {self._arrivals}"
             ) from None
-        guest = Guest(line)
-        self._guests.append(guest)
-        return guest
+        arrival = Arrival(line)
+        self._arrivals.append(arrival)
+        return arrival
 
-    def expect(self, *labels: object) -> dict[str, Guest]:
+    def expect(self, *labels: object) -> dict[str, Arrival]:
         """Wait until exactly these calls have reported, in any order."""
-        guests = {}
+        arrivals = {}
         for _ in labels:
-            guest = self.next()
-            guests[guest.label] = guest
-        assert sorted(guests) == sorted(map(str, labels))
-        return guests
+            arrival = self.next()
+            arrivals[arrival.label] = arrival
+        assert sorted(arrivals) == sorted(map(str, labels))
+        return arrivals
 
     def uninvited(self) -> list[str]:
         """Return the labels of calls that have reported and that nobody has asked for.
@@ -105,17 +105,17 @@ class Meeting:
                 line, _ = self._door.accept()
             except BlockingIOError:
                 return labels
-            guest = Guest(line)
-            self._guests.append(guest)
-            labels.append(guest.label)
+            arrival = Arrival(line)
+            self._arrivals.append(arrival)
+            labels.append(arrival.label)
 
     def open(self) -> None:
         """Let everybody go on who waits now or reports later."""
         self._door.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
-        for guest in self._guests:
-            guest.release()
+        for arrival in self._arrivals:
+            arrival.release()
 
     def __enter__(self) -> Self:
         return self

@@ -27,11 +27,11 @@ from wetlands_executor.worker import wire
 
 
 def quiet(executor: CondaEnvExecutor, function: Callable[..., Any] = pow, *args: Any) -> Task[Any]:
-    """Submit a call in the way that leaves its answer on the board, and return when it lies there.
+    """Submit a call in the way that leaves its answer on the shared page, and return when it lies there.
 
     Nothing has looked at the task.
     """
-    # After a call whose submitter has waited on the lane, the next one is expected there. The first
+    # After a call whose submitter has waited on the direct receive, the next one is expected there. The first
     # calls go through the queue.
     for _ in range(200):
         assert executor.submit(pow, 2, 2).result() == 4
@@ -42,8 +42,8 @@ def quiet(executor: CondaEnvExecutor, function: Callable[..., Any] = pow, *args:
         task.result()
     else:
         pytest.fail("no call was sent quietly")
-    board = call.process.process.board
-    assert until(lambda: board.words[wire.ANSWERED] == call.number)
+    page = call.process.process.page
+    assert until(lambda: page.words[wire.ANSWERED] == call.number)
     return task
 
 
@@ -214,7 +214,7 @@ def test_a_worker_that_dies_after_a_quiet_answer_takes_nothing_along(make, end):
     assert gone([pid])
 
 
-def test_a_worker_that_dies_while_its_submitter_waits_on_the_lane(single):
+def test_a_worker_that_dies_in_a_direct_receive(single):
     for _ in range(3):
         assert single.submit(pow, 2, 2).result() == 4
         task = single.submit(work.strike, "segfault")
@@ -222,17 +222,17 @@ def test_a_worker_that_dies_while_its_submitter_waits_on_the_lane(single):
         assert single.submit(pow, 2, 3).result(DEADLINE) == 8
 
 
-def test_a_time_out_leaves_the_call_to_others(single, meeting):
+def test_a_time_out_leaves_the_call_to_others(single, rendezvous):
     assert single.submit(pow, 2, 2).result() == 4
     for _ in range(3):
         assert single.submit(pow, 2, 2).result() == 4
-        task = single.submit(attend, meeting.address, "late")
-        guest = meeting.next()
+        task = single.submit(attend, rendezvous.address, "late")
+        arrival = rendezvous.next()
         with pytest.raises(TimeoutError):
             task.result(0.01)
         called = threading.Event()
         task.add_done_callback(lambda _task, called=called: called.set())
-        guest.release()
+        arrival.release()
         assert called.wait(DEADLINE)
         assert task.result(0) == "late"
 
@@ -289,7 +289,7 @@ def test_values(single, value):
 
 
 def test_a_task_that_closes_all_descriptors(single):
-    """The bell goes with them, and answers find another way.
+    """The wakeup goes with them, and answers find another way.
 
     The worker's pipes went too, so another worker.
     """
@@ -309,7 +309,7 @@ def test_a_forked_child_does_not_answer(single):
 
 
 def test_threads_share_workers(executor):
-    """Each gets its own results, whether it waits on a lane or elsewhere, and nothing stays behind."""
+    """Each gets its own results, whether it waits on a direct receive or elsewhere, and nothing stays behind."""
     errors: list[BaseException] = []
 
     def run(seed: int) -> None:
@@ -396,8 +396,10 @@ def test_interrupted_at_every_step(host, kind, count):
     assert int(found[0].split()[1]) > 100, "it has to be struck"
 
 
-@pytest.mark.parametrize("world", [{}, {"WETLANDS_EXECUTOR_PLAIN": "1"}], ids=["lane", "plain"])
-def test_where_there_is_no_return_lane(host, world):
+@pytest.mark.parametrize(
+    "world", [{}, {"WETLANDS_EXECUTOR_PLAIN": "1"}], ids=["direct_receive", "plain"]
+)
+def test_where_there_is_no_direct_receive(host, world):
     """The same program with the short way and without it."""
     code, out, err = host("struck_in_result", 3_000, "struck", **world).finish(60)
     assert code == 0, (out, err)
@@ -417,7 +419,7 @@ def signal_me() -> None:
 
 
 @pytest.mark.parametrize("expected", [True, False])
-def test_a_time_limit_by_a_signal_handler(single, meeting, handler, expected):
+def test_a_time_limit_by_a_signal_handler(single, rendezvous, handler, expected):
     """TimeoutError is an OSError, which a closed descriptor raises too."""
 
     class Limit(TimeoutError):
@@ -435,29 +437,29 @@ def test_a_time_limit_by_a_signal_handler(single, meeting, handler, expected):
             )
         )
     for _ in range(3):
-        task = single.submit(attend, meeting.address, "limited")
-        guest = meeting.next()
+        task = single.submit(attend, rendezvous.address, "limited")
+        arrival = rendezvous.next()
         timer = threading.Timer(0.05, signal_me)
         timer.start()
         with pytest.raises(Limit):
             task.result()
         timer.join()
-        guest.release()
+        arrival.release()
         assert task.result(DEADLINE) == "limited"
 
 
 @pytest.mark.parametrize("look", [by_exception, by_polling, by_wait])
 def test_a_signal_handler_looks_at_the_task_that_its_thread_waits_for(
-    single, meeting, handler, look
+    single, rendezvous, handler, look
 ):
     for _ in range(5):
         assert single.submit(pow, 2, 2).result() == 4
-        task = single.submit(attend, meeting.address, "looked at")
-        guest = meeting.next()
+        task = single.submit(attend, rendezvous.address, "looked at")
+        arrival = rendezvous.next()
         seen = []
 
-        def inspect(task=task, guest=guest, seen=seen):
-            guest.release()
+        def inspect(task=task, arrival=arrival, seen=seen):
+            arrival.release()
             seen.append(look(task))
 
         handler(inspect)
@@ -509,15 +511,17 @@ def test_retries_beside_calls_that_are_waited_for(executor, tmp_path):
         assert [other.result(DEADLINE) for other in others] == [1, 2, 4]
 
 
-def test_who_wakes_up_after_the_end_leaves_nothing_behind(single, meeting, monkeypatch):
+def test_who_wakes_up_after_the_end_leaves_nothing_behind(single, rendezvous, monkeypatch):
     """An ended executor may be kept for long, and a call that it still knew kept its arguments."""
-    first = single.submit(attend, meeting.address, "first")  # so that the worker knows the function
-    meeting.next().release()
+    first = single.submit(
+        attend, rendezvous.address, "first"
+    )  # so that the worker knows the function
+    rendezvous.next().release()
     assert first.result(DEADLINE) == "first"
     pool = single._pool
     (process,) = pool.processes.values()
-    task = single.submit(attend, meeting.address, "held")
-    meeting.next()
+    task = single.submit(attend, rendezvous.address, "held")
+    rendezvous.next()
     monkeypatch.setattr(
         direct, "read", lambda fd, count: (os.read(fd, count), pool.life.finished.wait(DEADLINE))[0]
     )
