@@ -1,4 +1,7 @@
-"""Run Python functions in worker processes of another conda (or any Python) environment, as a ``concurrent.futures.Executor``."""
+"""Run Python functions in worker processes of another conda (or any Python) environment.
+
+``CondaEnvExecutor`` is a ``concurrent.futures.Executor``.
+"""
 
 from wetlands_executor.environment import Environment
 from wetlands_executor.errors import (

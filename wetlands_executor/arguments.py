@@ -54,7 +54,9 @@ def of_values(args: Iterable[Any], kwargs: Mapping[str, Any] | None = None) -> s
 
 
 def of_pickle(data: bytes, skipped: int = 0) -> str:
-    """Return the text for a pickled call: (arguments, keywords), or (function, arguments, keywords).
+    """Return the text for a pickled call.
+
+    The pickle holds (arguments, keywords), or (function, arguments, keywords).
 
     Args:
         data: the pickle; empty for a call without arguments.

@@ -234,7 +234,10 @@ class WrappedPython:
                 pass  # it has ended; Windows knows no such signal
 
     def kill(self) -> None:
-        """End the process, and its process group if it has another one than the process that the pool has started."""
+        """End the process.
+
+        Its process group too, if that is not the one of the process that the pool has started.
+        """
         ended = self.has_ended()
         self.send_signal(SIGKILL)
         if self._group is None:

@@ -73,7 +73,7 @@ def own(*fds: int) -> None:
 
 
 def disown(*fds: int) -> None:
-    """Forget descriptors; before they are closed, when their numbers may become somebody else's."""
+    """Forget descriptors. Call it before they are closed: their numbers may be reused at once."""
     _owned.difference_update(fds)
 
 
@@ -128,12 +128,19 @@ def memory(name: str) -> int:
 
 
 def seal_size(fd: int) -> None:
-    """Let no process make a mapping of a file in memory end early, which would be a SIGBUS for the others."""
+    """Seal the size of a memory file.
+
+    Another process could otherwise truncate it, and mappings of it would meet a SIGBUS.
+    """
     fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)
 
 
 def memory_file() -> int:
-    """Return a sparse file of ``FILE`` bytes without a name, in memory where the system can do that. Raises OSError."""
+    """Return a sparse file of ``FILE`` bytes without a name; in memory where the system has that.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     with making:
         fd = memory("wetlands-arena") if MEMFD else temporary_file()
         own(fd)

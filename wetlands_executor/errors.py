@@ -192,7 +192,7 @@ class TasksFailed(WetlandsExecutorError, RuntimeError):  # noqa: N818 - the publ
 
 
 def describe(error: BaseException, most: int | None = None) -> str:
-    """Return the type and the message of an exception in one text, at most ``most`` characters of the message.
+    """Return the type and the message of an exception; at most ``most`` characters of the message.
 
     Raises nothing but a KeyboardInterrupt on the main thread, which is the user's.
 

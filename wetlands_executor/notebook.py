@@ -240,7 +240,8 @@ def _box(lines: Iterable[str]) -> str:
 
 
 def _mark(state: str) -> str:
-    style = f"display:inline-block;width:.7em;height:.7em;border-radius:50%;background:{_COLOURS.get(state, _GREY)}"
+    colour = _COLOURS.get(state, _GREY)
+    style = f"display:inline-block;width:.7em;height:.7em;border-radius:50%;background:{colour}"
     return f'<span style="{style}"></span>'
 
 

@@ -132,7 +132,8 @@ def start(
         # consumes.
         started = map(start_new_thread, (_begin,), (begin,))
         # one of each
-        deque(zip(map(starting.add, (entry,)), started if note is None else map(note, started)), 0)  # noqa: B905
+        noted = started if note is None else map(note, started)
+        deque(zip(map(starting.add, (entry,)), noted), 0)  # noqa: B905
     except RuntimeError:
         starting.discard(entry)
         raise
@@ -251,7 +252,9 @@ class Call:
 
 
 def apart(function: Callable[[], Any]) -> Any:
-    """Call a function that takes locks which other threads need, where no signal handler can interrupt it.
+    """Call a function on a thread that no signal handler interrupts, and wait for it.
+
+    For functions that take locks which other threads need.
 
     Args:
         function: it must not wait for a task.

@@ -144,12 +144,12 @@ class OptionsView(Executor):
         """As ``CondaEnvExecutor.map``, with the options of this view.
 
         Raises:
-            ValueError: the view makes tasks that wait for ``start()``: nobody could start them.
+            ValueError: the view makes tasks that wait for ``start()``; ``map`` returns no tasks.
         """
         self._refuse_if_closed()
         if not self._options.start:
             raise ValueError(
-                "map with start=False would wait for tasks that nobody can start; use map_tasks"
+                "map with start=False would wait for tasks that cannot be started; use map_tasks"
             )
         return self._executor._map(
             fn,

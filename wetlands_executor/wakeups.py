@@ -140,7 +140,7 @@ class ThreadWakeup(Wakeup):
 
 
 def mine() -> ThreadWakeup | None:
-    """Return the wakeup of this thread, marked busy; None if it is in use, or there are none here."""
+    """Return the wakeup of this thread, marked busy; None if it is in use, or cannot be had."""
     if not _THERE:
         return None
     wakeup: ThreadWakeup | None = getattr(_local, "wakeup", None)

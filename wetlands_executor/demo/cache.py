@@ -1,6 +1,6 @@
 """Where the demo keeps its environments, and how one is known to be complete.
 
-An environment is built in a folder whose name nobody else uses; a small JSON file beside it, put in
+An environment is built in a folder with a unique name; a small JSON file beside it, put in
 place by one atomic rename, says that it is finished and where it is. What no such file names does
 not exist for a later run: an interrupted build is done anew, and two demos that build at once
 cannot mix their files. A lock (a folder: making one is atomic) only spares the second the work.
@@ -79,7 +79,7 @@ class Slot:
         return self.folder / f"{self.name}.log"
 
     def ready(self) -> Path | None:
-        """Give the prefix of the finished environment, if there is one and its interpreter is still there."""
+        """Return the prefix of the finished environment; None if its interpreter is missing."""
         try:
             told = json.loads(self.marker.read_text(encoding="utf-8"))
             prefix = self.folder / told["prefix"]
@@ -91,7 +91,7 @@ class Slot:
         return prefix if python_of(prefix).exists() else None
 
     def fresh_prefix(self) -> Path:
-        """Name a folder that nobody else builds in."""
+        """Return a new folder name, which no other process builds in."""
         return self.folder / f"{self.name}-{uuid4().hex[:8]}"
 
     def publish(self, prefix: Path) -> None:
@@ -118,7 +118,7 @@ class Slot:
 
 
 class Lock:
-    """One builder per slot, among the processes of this machine and of others that share the folder."""
+    """Lets one process at a time build a slot, on all machines that share the folder."""
 
     def __init__(self, slot: Slot) -> None:
         self._path = slot.folder / f"{slot.name}.lock"
@@ -138,7 +138,7 @@ class Lock:
         return True
 
     def _clear(self) -> bool:
-        """Remove an abandoned lock; False if somebody else is about to.
+        """Remove an abandoned lock; False if another process is about to.
 
         Race: between the judgement and the removal another process may have cleared the lock and
         taken it. So both happen under a lock of their own; nobody else removes a lock that is not
@@ -150,7 +150,7 @@ class Lock:
         except FileExistsError:
             try:
                 if time.time() - clearing.stat().st_mtime > _FORGOTTEN:
-                    clearing.rmdir()  # whoever made it died on the way; the next try succeeds
+                    clearing.rmdir()  # its maker died on the way; the next try succeeds
             except OSError:
                 pass  # it has just gone
             return False

@@ -1,4 +1,4 @@
-"""Decide which two environments the demo needs on this machine, and make those that are not there yet.
+"""Decide which two environments the demo needs on this machine, and make those that are missing.
 
 The two conflict on purpose: what the *older* one pins, the *newer* one excludes, so no single
 environment could hold both.

@@ -1,4 +1,4 @@
-"""Find Python interpreters of a given version on this machine, and try them before believing in them.
+"""Find Python interpreters of a given version on this machine, and check that they work.
 
 An interpreter on PATH may be a shim that answers with an error, or lack what making an environment
 takes (``ensurepip``, ``ssl``). Nothing is cached: one probe costs some hundredths of a second.

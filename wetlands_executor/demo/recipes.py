@@ -140,7 +140,7 @@ ROWS: tuple[tuple[Recipe, ...], ...] = (
 
 
 def panel_sizes(row: tuple[Recipe, ...]) -> list[tuple[int, int]]:
-    """Compute width and height of each panel of a row, in pixels, so that the row fills the sheet from margin to margin."""
+    """Return (width, height) in pixels of each panel of a row, which fills the sheet's width."""
     room = SHEET_WIDTH - 2 * MARGIN - GAP * (len(row) - 1)
     shapes = [recipe.crop[3] / recipe.crop[2] for recipe in row]
     widths = [round(room * shape / sum(shapes)) for shape in shapes[:-1]]

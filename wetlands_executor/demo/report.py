@@ -45,9 +45,10 @@ def write(
     Returns their paths.
     """
     rows = _rows(outcome.runs)
+    table = f"{as_text(outcome.runs)}\n\n{environment_lines(outcome, environments)}\n"
     contents = {
         "picture.png": outcome.png,
-        "table.txt": f"{as_text(outcome.runs)}\n\n{environment_lines(outcome, environments)}\n".encode(),
+        "table.txt": table.encode(),
         "table.csv": _as_csv(rows).encode(),
         "summary.json": (
             json.dumps(_summary(outcome, environments, seconds), indent=2) + "\n"

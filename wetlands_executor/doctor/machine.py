@@ -42,7 +42,11 @@ def memory() -> dict[str, Any]:
 
 
 def limits() -> dict[str, Any]:
-    """Return ``open_files`` and ``open_files_hard`` (numbers of descriptors), ``open_files_used``, ``processes``; None is no limit."""
+    """Return the limits of this process; None is no limit.
+
+    ``open_files``, ``open_files_hard`` and ``open_files_used`` are numbers of descriptors,
+    ``processes`` is one of processes.
+    """
     soft, hard = _limit("RLIMIT_NOFILE")
     used = None
     with contextlib.suppress(OSError):
@@ -97,7 +101,10 @@ def _has_pidfd() -> bool:
 
 
 def _cgroup() -> tuple[int | None, int | None]:
-    """Return limit and use of memory of this process's control group, the tightest of those around it; None without one."""
+    """Return (limit, use) of memory in bytes of this process's control group; None without one.
+
+    Of the groups around it the tightest counts.
+    """
     tightest: tuple[int | None, int | None] = (None, None)
     for folder, limit_name, use_name in _cgroup_folders():
         with contextlib.suppress(OSError, ValueError):
@@ -113,7 +120,10 @@ def _cgroup() -> tuple[int | None, int | None]:
 
 
 def _cgroup_folders() -> list[tuple[str, str, str]]:
-    """Return (folder, file of the limit, file of the use) of this process's group and those around it, versions 1 and 2."""
+    """Return (folder, limit's file, use's file) of this process's group and of those around it.
+
+    Both versions of control groups, 1 and 2.
+    """
     try:
         with open("/proc/self/cgroup", encoding="utf-8") as file:
             lines = file.read().splitlines()

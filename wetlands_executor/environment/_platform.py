@@ -82,7 +82,7 @@ def script_suffix() -> str:
 
 
 def conda_path_dirs(prefix: str) -> list[str]:
-    """Return what conda puts on PATH for a prefix, in its order (conda/activate.py, ``_get_path_dirs``)."""
+    """Return what conda puts on PATH for a prefix (conda/activate.py, ``_get_path_dirs``)."""
     if not WINDOWS:
         return [os.path.join(prefix, "bin")]
     parts = [
@@ -152,12 +152,15 @@ def has_separator(text: str) -> bool:
 
 
 def normalized(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a copy of variables in which a name has one spelling (Windows does not tell ``Path`` from ``PATH``)."""
+    """Return a copy of variables in which a name has one spelling.
+
+    Windows does not tell ``Path`` from ``PATH``.
+    """
     return {name.upper(): value for name, value in environ.items()} if WINDOWS else dict(environ)
 
 
 def common_roots() -> list[str]:
-    """Return where the installers of conda and mamba put their root prefix unless told otherwise."""
+    """Return where the installers of conda and mamba put their root prefix by default."""
     names = ["miniconda3", "miniforge3", "mambaforge", "anaconda3"]
     roots = [os.path.join(os.path.expanduser("~"), name) for name in names]
     if WINDOWS:
@@ -172,7 +175,7 @@ def common_roots() -> list[str]:
 
 
 def user_envs_dirs() -> list[str]:
-    """Return the folders of environments that conda keeps for a user whose root prefix is read-only."""
+    """Return the environment folders that conda keeps for a user whose root prefix is read-only."""
     folders = [os.path.join(os.path.expanduser("~"), ".conda", "envs")]
     if WINDOWS and os.environ.get("LOCALAPPDATA"):
         folders.append(os.path.join(os.environ["LOCALAPPDATA"], "conda", "conda", "envs"))
@@ -252,7 +255,9 @@ def shell_program(
 
 
 def _with_functions(lines: str, startup: str, mark: str) -> list[str]:
-    """Return the text that defines the functions on which the lines may count, as in a script or a login shell of the host.
+    """Return the text that defines the functions which the lines may use.
+
+    They are those of a script, or of a login shell, of the host.
 
     A startup file may set variables as well, and put its own folders before the environment's
     (BASH_ENV is often ``~/.bashrc``). So what was exported before it is restored after it; what is
@@ -419,9 +424,16 @@ def _run_with_pipes(
     feed: tuple[int, int, bytes] | None,
 ) -> Finished:
     process = subprocess.Popen(
-        argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        bufsize=0, pass_fds=(feed[0],) if feed else (),
-    )  # fmt: skip
+        argv,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        bufsize=0,
+        pass_fds=(feed[0],) if feed else (),
+    )
     pidfd = -1
     try:
         if hasattr(os, "pidfd_open"):
@@ -531,7 +543,7 @@ def _wait(process: subprocess.Popen[bytes], deadline: float) -> bool:
 
 
 def _collects_by_itself() -> bool:
-    """Return True if this process leaves its children to whoever waits for them."""
+    """Return True if neither the kernel nor a handler of the program collects ended children."""
     handler: object = signal.getsignal(SIGCHLD)
     return handler in (signal.SIG_DFL, None)
 

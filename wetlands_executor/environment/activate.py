@@ -136,7 +136,10 @@ def _default_env(env: Environment) -> str:
 
 
 def _path_without(host: Mapping[str, str], new: Sequence[str]) -> list[str]:
-    """Return the host's PATH without the folders of its active environments, and without those that come first anyway."""
+    """Return the host's PATH without the folders of its active environments.
+
+    Those in ``new``, which come first anyway, are left out too.
+    """
     gone = set(map(_normal, new))
     for name, value in host.items():
         if re.fullmatch(r"CONDA_PREFIX(_\d+)?", name) and value:

@@ -138,9 +138,9 @@ class Environment:
 
     @classmethod
     def list(cls) -> List[Environment]:  # noqa: UP006 - see the import
-        """Return every conda environment that can be found by name or is listed by conda, sorted, each once.
+        """Return every conda environment that can be found by name or is listed by conda.
 
-        Places that are stale or cannot be read are passed over. What has no Python in it is left
-        out.
+        Sorted, each once. Places that are stale or cannot be read are passed over. What has no
+        Python in it is left out.
         """
         return [cls(*layout) for layout in everything()]

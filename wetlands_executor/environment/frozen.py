@@ -172,7 +172,7 @@ def in_bundle(path: str) -> bool:
 
 
 def is_private(module: str) -> bool:
-    """Return True if a module exists in the bundle of this program only, so that its code has to travel.
+    """Return True if a module exists in this program's bundle only, so that its code must travel.
 
     Other environments have the standard library, and may have the packages that were installed
     where the bundle was made: those are named, as in a program that is not frozen.

@@ -122,8 +122,9 @@ TABLE: Final = (
 #: has rules of its own.
 KEPT: Final = (
     "PATH", "HOME", "PWD", "OLDPWD", "SHELL", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "_",
-    "CONDA_EXE", "CONDA_PYTHON_EXE", "CONDA_BAT", "CONDA_ROOT", "_CONDA_EXE", "_CONDA_ROOT", "_CE_CONDA", "_CE_M", "CONDARC",
-    "CONDA_ENVS_DIRS", "CONDA_ENVS_PATH", "CONDA_PKGS_DIRS", "MAMBA_EXE", "MAMBA_ROOT_PREFIX", "MAMBARC",
+    "CONDA_EXE", "CONDA_PYTHON_EXE", "CONDA_BAT", "CONDA_ROOT", "_CONDA_EXE", "_CONDA_ROOT",
+    "_CE_CONDA", "_CE_M", "CONDARC", "CONDA_ENVS_DIRS", "CONDA_ENVS_PATH", "CONDA_PKGS_DIRS",
+    "MAMBA_EXE", "MAMBA_ROOT_PREFIX", "MAMBARC",
     "PIXI_HOME", "PIXI_EXE", "PIXI_CACHE_DIR",
 )  # fmt: skip
 
@@ -131,8 +132,9 @@ KEPT: Final = (
 # compared in lower case.
 _BACKENDS: Final = frozenset(
     [
-        "agg", "cairo", "gtk3agg", "gtk3cairo", "gtk4agg", "gtk4cairo", "macosx", "pdf", "pgf", "ps", "qt5agg", "qt5cairo", "qtagg",
-        "qtcairo", "svg", "template", "tkagg", "tkcairo", "webagg", "wx", "wxagg", "wxcairo",
+        "agg", "cairo", "gtk3agg", "gtk3cairo", "gtk4agg", "gtk4cairo", "macosx", "pdf", "pgf",
+        "ps", "qt5agg", "qt5cairo", "qtagg", "qtcairo", "svg", "template", "tkagg", "tkcairo",
+        "webagg", "wx", "wxagg", "wxcairo",
     ]
 )  # fmt: skip
 # What a virtual environment consists of. Its folder may be that of the project, whose data are not
@@ -270,7 +272,7 @@ class _Folders:
 
 
 def _is_stacked(name: str, environ: Mapping[str, str]) -> bool:
-    """Tell whether a ``CONDA_PREFIX_n`` is active below the last one (``conda activate --stack``)."""
+    """Return True if a ``CONDA_PREFIX_n`` is still active (``conda activate --stack``)."""
     match = re.fullmatch(r"CONDA_PREFIX_(\d+)", name)
     return match is not None and bool(environ.get(f"CONDA_STACKED_{int(match[1]) + 1}"))
 

@@ -19,7 +19,7 @@ from wetlands_executor.errors import EnvironmentNotFoundError
 
 
 def locate(what: object) -> Layout:
-    """Return the environment that a name, a path, None or an object with ``.prefix`` or ``.path`` stands for.
+    """Return the environment of a name, a path, None, or an object with ``.prefix`` or ``.path``.
 
     Raises:
         EnvironmentNotFoundError: none, or more than one, answers to it.
@@ -119,7 +119,10 @@ def _not_found(name: str, places: Places) -> str:
 
 
 def _by_attribute(what: object) -> Layout:
-    """Return the environment of a foreign object that knows its ``prefix``, its ``path``, or (Appose) its ``base``."""
+    """Return the environment of a foreign object.
+
+    It has an attribute ``prefix``, ``path``, or (Appose) ``base``.
+    """
     if isinstance(what, int) and not isinstance(what, bool):
         raise TypeError(
             f"{what!r} is no environment; for the number of workers write `max_workers={what!r}`"

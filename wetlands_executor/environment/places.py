@@ -79,7 +79,7 @@ class Places:
         return os.path.dirname(prefix) not in self._folder_paths and looks_like_root(prefix)
 
     def named(self, name: str) -> list[str]:
-        """Return the prefixes of that name, in the order of the search, each once however many ways lead to it."""
+        """Return the prefixes of that name, in the order of the search, each once."""
         if name in ("base", "root"):
             return self._bases()
         found = [os.path.join(folder, name) for folder, _ in self.folders]

@@ -40,7 +40,7 @@ def variables_after(
     base: Mapping[str, str],
     timeout: float,
 ) -> dict[str, str]:
-    """Source scripts, run further lines, and return all variables that a process started there would have.
+    """Source scripts, run further lines, and return the variables of a process started there.
 
     Args:
         label: how the environment is called in errors.
@@ -105,7 +105,7 @@ def _step_name(answer: _Answer, scripts: Sequence[str]) -> str:
 
 
 def _fault(answer: _Answer, scripts: Sequence[str], code: int | None) -> str:
-    """Say what went wrong when the shell ended without an answer, or with an exit code other than 0."""
+    """Describe why the shell ended without an answer, or with an exit code other than 0."""
     how = (
         f"in an unknown way ({children.WHY_LOST})"
         if code is None

@@ -71,7 +71,7 @@ def _in_order(
         while pending:
             taken = [take(pending.popleft(), end)]
             pending.extend(itertools.islice(more, 1))
-            yield taken.pop()  # while the caller has it, nobody else does
+            yield taken.pop()  # no reference stays here while the caller uses it
     finally:
         _drop(pending)
         if done is not None:

@@ -47,7 +47,7 @@ class Home(task_home.Home, Protocol):
         ...
 
     def cancel_found(self, find: Callable[[], Iterable[Item]]) -> None:
-        """Take out of the queue what ``find`` returns on the I/O thread, and ask what runs of it to stop."""
+        """Cancel what ``find`` returns on the I/O thread: dequeue it, or ask it to stop."""
         ...
 
 

@@ -179,7 +179,10 @@ class MapJob:
             self.pool.submit_item(self.entry)
 
     def _task_for(self, place: int) -> Task[Any]:
-        """Return the Task of a call that has failed, for the pool's record of failures and for the caller. Order: before its arguments go."""
+        """Return the Task of a call that has failed, for the record of failures and for the caller.
+
+        Order: before its arguments are dropped.
+        """
         task: Task[Any] = Task(self.pool, self.definition)
         task._counted = True
         entry = self._arguments[place]
@@ -459,7 +462,10 @@ def collect(
     items: Iterable[tuple[Any, ...]],
     has_task: Callable[[tuple[Any, ...], dict[str, Any]], bool],
 ) -> tuple[MapJob | None, list[tuple[Any, ...]]]:
-    """Return the job of all calls of a map, or None and the calls if one of them needs a Task of its own, because an argument is one."""
+    """Return (the job of all calls of a map, []), or (None, the calls).
+
+    None if one of the calls needs a Task of its own, because an argument of it is a Task.
+    """
     calls = list(items)
     job = MapJob(pool, definition, current_settings())
     if not are_scalars(map(type, itertools.chain.from_iterable(calls))) and any(

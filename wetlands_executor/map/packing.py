@@ -34,10 +34,10 @@ def possible() -> bool:
 
 
 def fitting(entries: list[Any], piped: int) -> tuple[int, int]:
-    """Return how many of these calls, from the first on, can travel together, and how many bytes of large values they have, for a block.
+    """Return (number of calls, bytes): how many calls can travel together, from the first on.
 
-    They are of one kind, and not too large; it is at least one. Where there are no blocks nothing
-    is large.
+    They are of one kind, and not too large; it is at least one call. The bytes are those of their
+    large values, for a block. Where there are no blocks nothing is large.
 
     Args:
         entries: as for ``pack``.

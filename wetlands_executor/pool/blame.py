@@ -1,9 +1,9 @@
-"""Who is to blame when a worker has sent what no worker sends, or when something that was done for it has failed. I/O thread only.
+"""Which call is to blame for bytes that no worker sends, or for a failure in serving its worker.
 
 Such a worker is not trusted any more: it is given nothing, and ends after what it runs. The call
 that has most likely done it fails. The frames of a worker come in order, so that is the call whose
 outcome comes next: the first frames after the bad one are looked at (``judge``), and if no outcome
-is among them, the call that runs is ended with its worker.
+is among them, the call that runs is ended with its worker. I/O thread only.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Blame:
         self._loop.post(partial(self.fault, process, error))
 
     def _distrust(self, process: WorkerProcess, why: str, *, garbled: bool) -> None:
-        """Let a worker go that has sent what no worker sends, and find out which call has most likely done it."""
+        """Retire a worker that has sent what no worker sends; find the call that is to blame."""
         if process.exited:
             return
         if not process.ready:

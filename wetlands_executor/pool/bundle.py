@@ -71,7 +71,9 @@ _FIRST = (
 
 @functools.cache
 def source(compiled: bool = False) -> bytes:
-    """Return the bundle (see ``worker/stage0.py``), in two sections, each behind its length (8 bytes, little endian).
+    """Return the bundle (see ``worker/stage0.py``).
+
+    It has two sections, each behind its length (8 bytes, little endian).
 
     The first has names and sources in turn, separated by NUL. The second is empty, or has code
     objects: implementation and magic number, a NUL, "name:length" of each, separated by spaces, a
@@ -168,9 +170,10 @@ def _cached(name: str) -> bytes | None:
 
 
 def _read(cached: str, path: str) -> bytes | None:
-    """Return the code in a file of Python's cache (PEP 552) without decoding it, which takes ten times as long; None if that needs a look.
+    """Return the code in a file of Python's cache (PEP 552), still marshalled.
 
-    It has to be of the source as it is now, by time and size, and to know it by its present path.
+    Decoding it would take ten times as long. None if the file has to be looked at more closely: it
+    must belong to the source as it is now, by time, size and path.
     """
     try:
         with open(cached, "rb") as stream:

@@ -232,7 +232,9 @@ class Call(Item):
         self.receiver.on_outcome(self, Outcome(FAILED, error))
 
     def condemn(self, verdict: Verdict, reason: str | None = None) -> None:
-        """Say what becomes of the call, whatever its worker answers (if the verdict is no cancellation).
+        """Decide what becomes of the call, whatever its worker answers.
+
+        An answer counts only if the verdict is a cancellation.
 
         Args:
             verdict: see ``Verdict``.

@@ -267,7 +267,7 @@ class DirectSend:
         self.receive = receive
 
     def reopen(self, poller: Poller) -> None:
-        """Let submitting threads write to the worker, which holds nothing, and take the answers themselves."""
+        """Open the way: submitting threads may write to the worker, which holds nothing."""
         back = self.receive
         if back is not None and back.listens:
             back.stop_listening(poller, left=not self.sent)
@@ -607,7 +607,9 @@ class DirectReceive:
             self.wakeup.release()
 
     def missed(self, calls: dict[int, Call]) -> tuple[int, bool]:
-        """Return which call's submitter waits here (0: none), and whether a wakeup seems to be lost.
+        """Return (number of the call whose submitter waits here, whether a wakeup seems lost).
+
+        The number is 0 if no submitter waits.
 
         Args:
             calls: those that the state has heard of.
@@ -629,7 +631,10 @@ class DirectReceive:
             self.wakeup.release()
 
     def take_answer(self, calls: dict[int, Call]) -> tuple[int, int, bytes, int] | None:
-        """Return what lies on the page for one of these calls, as a result frame (kind, number, payload, duration); None if nothing does."""
+        """Return the answer on the page, if it belongs to one of these calls; else None.
+
+        It has the form of a result frame: (kind, number, payload, duration).
+        """
         if self.words[ANSWERED] not in calls:
             return None
         frame = self.answer()

@@ -92,7 +92,7 @@ class DirectCalls:
         return [st.SentDirectly(process.worker, call) for call in calls]
 
     def ask_to_register(self, process: WorkerProcess) -> None:
-        """Let the I/O thread tell the state what was written to a worker to which it gave calls too.
+        """Have the I/O thread register what was written to a worker that it gave calls as well.
 
         Any thread.
         """
@@ -104,7 +104,7 @@ class DirectCalls:
             self._feed(None)
 
     def sync(self) -> None:
-        """Learn of all that submitting threads have sent, and of the answers that no thread has looked at."""
+        """Register all that submitting threads have sent; take answers that no thread has read."""
         self.take_abandoned()
         self._feed(None)
         for process in self._workers:

@@ -138,8 +138,13 @@ class ForkServerProcess(spawn.Process):
         self.err = bytearray()
         super().__init__(argv, env, cwd)
 
-    # its workers get that
-    def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:  # noqa: ARG002
+    def _start(
+        self,
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str | None,
+        arena: int,  # noqa: ARG002 - its workers get that
+    ) -> None:
         life_child, self.life = self._pipe()
         self.stdout, stdout_child = self._pipe()
         self.stderr, stderr_child = self._pipe()

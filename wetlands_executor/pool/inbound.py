@@ -276,7 +276,7 @@ class Inbound:
             process.output.forget_stacks()
 
     def _end_batch(self, process: WorkerProcess, call: Call, frame: Frame) -> Call:
-        """Deal with the outcome of a batch of one, or with the end of one whose rest was left out."""
+        """Deal with the outcome of a batch of one, or the end of one whose rest was left out."""
         batch = call.batch
         assert batch is not None
         if frame.kind != wire.CANCELLED and batch.count - batch.received != 1:
@@ -427,7 +427,10 @@ class Inbound:
 
 
 def _is_interrupt(data: bytes | bytearray) -> bool:
-    """Return True if a failure is the KeyboardInterrupt that the host has sent (a worker without a shared page cannot tell that itself)."""
+    """Return True if a failure is the KeyboardInterrupt that the host has sent.
+
+    A worker without a shared page cannot distinguish it from another one.
+    """
     try:
         found = plain.read(data)
     except NotPlain:

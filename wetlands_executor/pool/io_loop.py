@@ -70,7 +70,7 @@ class Client(Protocol):
         """Take items that were put, in order."""
 
     def reject(self, item: Any, error: BaseException | None) -> None:
-        """Refuse an item that was put too late, or for which no thread can be started (``error``)."""
+        """Refuse an item that was put too late, or for which no thread can start (``error``)."""
 
     def contain(self, error: Exception, doing: Any) -> None:
         """Deal with what ``doing`` (a job, a callback, a timer) has raised."""
@@ -192,7 +192,7 @@ class IOLoop:
             poller.wake()
 
     def put(self, item: Any) -> None:
-        """Give an item, which is anything that cannot be called, to the client, and wake the thread."""
+        """Queue an item (anything that cannot be called) for the client, and wake the thread."""
         poller: Any = self.poller
         if poller is None:
             # Order: before the item is queued, so that a failure (no descriptors, no threads) is

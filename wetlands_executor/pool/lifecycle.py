@@ -174,7 +174,10 @@ class Lifecycle:
             self._loop.later(max(seconds, 0.0), partial(self.wind_down, reason))
 
     def when_finished(self, job: Callable[[], object]) -> None:
-        """Call ``job``, which must neither block nor run user code, when the pool has ended and everything was delivered; now if it has."""
+        """Call ``job`` when the pool has ended and everything was delivered; now if it has.
+
+        ``job`` must neither block nor run user code.
+        """
         self._when_finished.append(job)
         if self.finished.is_set() or not self._loop.started or self._loop.forked:
             self._run_when_finished()
@@ -335,7 +338,7 @@ def _wait_for_sender(process: WorkerProcess) -> None:
 
 
 def _try(job: Callable[..., object], *args: Any) -> None:
-    """Do one of several things that must all be tried, after a failure that may have harmed any of them."""
+    """Run one of several steps that must all be tried, whatever the others raise."""
     try:
         job(*args)
     except Exception:

@@ -36,16 +36,20 @@ _printing = threading.local()
 
 
 def printing_task() -> Task[Any] | None:
-    """Return the task whose lines are being written, for an object that stands in ``sys.stdout`` or ``sys.stderr`` and is written to.
+    """Return the task whose lines are being written.
 
-    None if the lines are not a worker's, or if it is not known which of its tasks printed them
-    (several very short ones in a row, output of threads and processes that a task has left behind).
+    For an object that replaces ``sys.stdout`` or ``sys.stderr``, within its ``write``. None if the
+    lines are not a worker's, or if it is not known which of its tasks printed them (several very
+    short ones in a row, output of threads and processes that a task has left behind).
     """
     return getattr(_printing, "task", None)
 
 
 class LineSplitter:
-    r"""Cuts a byte stream into texts that end at a line's end (``\n``, or ``\r`` as progress bars write it)."""
+    r"""Cuts a byte stream into texts of whole lines.
+
+    A line ends with ``\n``, or with ``\r`` as progress bars write it.
+    """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -223,7 +227,7 @@ def _is_nonblocking(stream: Any) -> bool:
 
 
 def _encodable(text: str, encoding: Any, errors: Any) -> str:
-    """Return the text with escapes in the place of characters that a stream with this encoding cannot take."""
+    """Return the text with escapes for the characters that this encoding cannot represent."""
     try:
         text.encode(encoding, errors if isinstance(errors, str) else "strict")
     except UnicodeError:

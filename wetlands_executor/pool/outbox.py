@@ -95,7 +95,7 @@ class Outbox:
         self._pieces.update((piece.owner, piece.number) for piece in needs)
 
     def knows(self, call: Call) -> bool:
-        """Return True if the call fits into one frame for this worker, without records before it."""
+        """Return True if the call needs nothing but one frame: no record has to go before it."""
         encoded = call.encoded
         definition = encoded.definition
         return (
@@ -114,7 +114,7 @@ class Outbox:
         )
 
     def _has(self, needs: Iterable[Piece]) -> bool:
-        """Return True if the worker has these contents when it has made all calls that it was given."""
+        """Return True if the worker was sent these contents, with the calls that it holds."""
         return all(self._pieces.get(piece.owner) == piece.number for piece in needs)
 
     def tell(self, call: Call) -> None:

@@ -109,11 +109,11 @@ class Output:
             self._awaited = frozenset()
 
     def _pass_outcomes(self, what: Any) -> None:
-        """Let outcomes overtake lines until the program's stream or log handler, which is about to wait for ``what``, has returned.
+        """Let outcomes overtake lines until the program's stream or log handler has returned.
 
-        What it waits for may be behind lines which only this thread can write: those of the task
-        itself, or of one that it depends on. Its worker may also wait in a write of its own. Output
-        thread.
+        The stream or handler is about to wait for ``what``. That may be behind lines which only
+        this thread can write: those of the task itself, or of one that it depends on. Its worker
+        may also wait in a write of its own. Output thread.
         """
         before = self._awaited
         if what is None or what is self._pool:
@@ -150,7 +150,7 @@ class Output:
     # --- outcomes behind lines
 
     def deliver(self, process: WorkerProcess, call: Call, job: Callable[[], object]) -> None:
-        """Run ``job``, which tells of an outcome of ``call``, when what the call has printed is written."""
+        """Run ``job``, which delivers an outcome of ``call``, once its lines are written."""
         if not process.output.printed:
             job()
             return

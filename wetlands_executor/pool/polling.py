@@ -1,12 +1,12 @@
 """Waiting on many descriptors.
 
-One thread that sleeps until something can be read or written, or somebody wakes it.
+One thread sleeps until a descriptor can be read or written, or another thread wakes it.
 
-``SystemPoller`` is for systems that can poll pipes. ``ThreadPoller`` serves where they cannot be polled
-(Windows): a thread per descriptor reads ahead, a thread per written descriptor writes behind. Both
-speak the same way: ``wait`` returns callbacks in the order of their rank, and all reading and
-writing of a registered descriptor goes through the poller. Only the I/O thread calls anything but
-``wake``.
+``SystemPoller`` is for systems that can poll pipes. ``ThreadPoller`` serves where they cannot be
+polled (Windows): a thread per descriptor reads ahead, a thread per written descriptor writes
+behind. Both have one interface: ``wait`` returns callbacks in the order of their rank, and all
+reading and writing of a registered descriptor goes through the poller. Only the I/O thread calls
+anything but ``wake``.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ class SystemPoller:
         # awake again. Who posts and sees False need not wake it. A flag that the wakers clear could
         # be left wrong by an interrupt between the write and the store.
         self.sleeping = False
-        #: What to call when somebody has added ``LEFT_COUNT`` to the counter of ``urgent``.
+        #: What to call when a thread has added ``LEFT_COUNT`` to the counter of ``urgent``.
         self.on_departure: Callback | None = None
 
     @property
     def urgent(self) -> int:
-        """An eventfd that wakes this poller, for those who have no time for ``wake``; -1 if there is none."""
+        """An eventfd that wakes this port in one system call; -1 if there is none."""
         return (
             self._wake_write
             if self._epoll is not None and self._wake_write == self._wake_read
@@ -97,9 +97,10 @@ class SystemPoller:
         self._poll.register(fd, POLLIN)
 
     def add_wakeup(self, fd: int, rank: int, callback: Callback) -> None:
-        """Call ``callback`` from ``wait`` once for each time that the eventfd is written to, unless somebody reads it before ``wait`` comes round.
+        """Call ``callback`` from ``wait`` once for each write to the eventfd.
 
-        Whoever does that tells the I/O thread in another way, or writes to it once more.
+        Not if another thread reads the eventfd before ``wait`` does: that thread notifies the I/O
+        thread in another way, or writes to the eventfd once more.
         """
         self._readers[fd] = (rank, callback)
         self._wakeups.add(fd)
@@ -147,7 +148,7 @@ class SystemPoller:
             return None
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
-        """Write what fits; return the number of bytes. Raises OSError if nobody reads any more."""
+        """Write what fits; return the number of bytes. OSError if the reading end is closed."""
         try:
             return os.write(fd, data)
         except BlockingIOError:
@@ -276,7 +277,7 @@ class ThreadPoller:
         start_new_thread(self._pump_in, (fd, chunks, room))
 
     def add_wakeup(self, fd: int, rank: int, callback: Callback) -> None:
-        """Nobody has a wakeup where threads read."""
+        """Refuse: there is no direct receive, and so no wakeup, where threads read the pipes."""
         raise NotImplementedError
 
     def _pump_in(self, fd: int, chunks: deque[bytes], room: threading.Semaphore) -> None:

@@ -439,7 +439,7 @@ class Pool:
         self.loop.put(item)
 
     def cancel_found(self, find: Callable[[], Iterable[st.Item]]) -> None:
-        """Take what ``find`` returns on the I/O thread out of the queue, and ask what runs of it to stop.
+        """Cancel what ``find`` returns on the I/O thread: dequeue it, or ask it to stop if it runs.
 
         Returns when that is done (soon), except on the I/O thread.
         """
@@ -489,7 +489,7 @@ class Pool:
             self.loop.post(forget)
 
     def tidy(self, record: Record) -> None:
-        """Let all workers drop what the host has dropped of its namespaces, once that is worth a message."""
+        """Have all workers drop what the host has dropped, once that is worth a message."""
         if not record.restless:
             return
         numbers = record.take_dropped()
@@ -507,7 +507,10 @@ class Pool:
                 process.outbox.forget_objects(numbers)
 
     def hear_hello(self) -> None:
-        """Start a worker if there is none, and wait until one has said hello or has failed to start. Any thread that may pickle."""
+        """Wait until a worker has said hello or has failed to start; start one if there is none.
+
+        Any thread that may pickle.
+        """
         if self.loop.forked or self.closing.refusing or self.on_own_thread:
             return
         self.readiness.hear_hello(self.settings.timeout)

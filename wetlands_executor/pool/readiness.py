@@ -107,7 +107,10 @@ class Readiness:
         self._loop.post(begin)
 
     def hear_hello(self, timeout: float | None) -> None:
-        """Start a worker if there is none, and wait until one has said hello or has failed to start. Any thread that may pickle."""
+        """Wait until a worker has said hello or has failed to start; start one if there is none.
+
+        Any thread that may pickle.
+        """
         said = Latch()
 
         def begin() -> None:

@@ -209,7 +209,7 @@ class Reaper:
         self._deadlines.forget(process)
 
     def take_unsent(self, process: WorkerProcess) -> None:
-        """Take the outcomes that the dead process had put onto the shared page, and not yet sent."""
+        """Take the outcomes that the dead process had put on the shared page but not yet sent."""
         page = process.process.page
         if page is None:
             return

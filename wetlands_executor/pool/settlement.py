@@ -278,7 +278,7 @@ class Settlement:
     # --- failures
 
     def explain(self, verdict: Callable[[str], BaseException] | bool, stacks: str) -> BaseException:
-        """Return the error of a call that hung, with its worker's stacks, which are logged as well."""
+        """Return the error of a call that hung, with its worker's stacks; log these as well."""
         assert callable(verdict)
         error = verdict(stacks)
         if stacks:
@@ -311,7 +311,10 @@ class Settlement:
             call.fail(error)
 
     def decide_later(self, call: Call) -> None:
-        """Let a call that has failed be run again, if its options say so once the failure is unpickled. I/O thread."""
+        """Postpone the outcome of a failed call until its error is unpickled.
+
+        Its options may then say that it is run again. I/O thread.
+        """
         call.move(CallPhase.DECIDING)
         call.give_up_tries()
 
@@ -399,7 +402,9 @@ def _decode_output(call: Call, data: Any) -> None:
         if not isinstance(new, dict):
             raise TypeError(f"a {type(new).__name__} came instead of a dict of outputs")
         reports_of(call.task).add_outputs(call.task, new)
-    except BaseException:  # unpickling is user code: the outcome, which comes behind this, must be settled all the same
+    except BaseException:
+        # Unpickling is user code. The outcome of the call, which follows, must be settled all the
+        # same.
         LOGGER.exception(
             "wetlands_executor: an output of task %s cannot be rebuilt in this process, and is "
             "missing. "

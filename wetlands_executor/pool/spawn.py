@@ -217,7 +217,11 @@ class Process:
         return fd
 
     def _make_bundle(self) -> int:
-        """Make the file in which it will find its bundle; -1 where there are none, or no descriptor is left: then its pipe takes it."""
+        """Make the file of its bundle; return its descriptor.
+
+        -1 where there are no memory files, or no descriptor is left: the bundle goes through the
+        pipe.
+        """
         if MEMFD:
             with contextlib.suppress(OSError):
                 self._bundle = self._close_later(memory("wetlands-bundle"))
@@ -336,7 +340,10 @@ class Process:
                     self._open.add(found.fd)
 
     def exit_of_python(self) -> int:
-        """Return the descriptor that tells the end of a Python behind a wrapper, -1 where there is none. The wrapper may go on after it."""
+        """Return the descriptor that becomes readable when the Python behind a wrapper has ended.
+
+        -1 where there is none. The wrapper may go on after that.
+        """
         wrapped = self._wrapped
         return -1 if wrapped is None or THREADS else wrapped.fd
 
@@ -500,12 +507,15 @@ def _popen_windows(
 ) -> subprocess.Popen[bytes]:  # pragma: no cover - never run here
     import msvcrt
 
-    handles = [msvcrt.get_osfhandle(fd) if fd >= 0 else -1 for fd in passed]  # type: ignore[attr-defined,unused-ignore]
+    get_handle = msvcrt.get_osfhandle  # type: ignore[attr-defined,unused-ignore]
+    handles = [get_handle(fd) if fd >= 0 else -1 for fd in passed]
     for handle in handles:
         if handle >= 0:
             os.set_handle_inheritable(handle, True)  # type: ignore[attr-defined,unused-ignore]
     startup = subprocess.STARTUPINFO()  # type: ignore[attr-defined,unused-ignore]
     startup.lpAttributeList = {"handle_list": [handle for handle in handles if handle >= 0]}
+    new_group = subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined,unused-ignore]
+    no_window = subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined,unused-ignore]
     process = subprocess.Popen(
         [*argv, "-c", STAGE0, ",".join(map(str, handles))],
         env=env,
@@ -515,20 +525,26 @@ def _popen_windows(
         stderr=stderr,
         close_fds=True,
         startupinfo=startup,
-        creationflags=subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW,  # type: ignore[attr-defined,unused-ignore]
+        creationflags=new_group | no_window,
     )
     _tie_to_job(process)
     return process
 
 
 def _tie_to_job(process: subprocess.Popen[bytes]) -> None:  # pragma: no cover - never run here
-    """Put the process into a job object that ends with this process, children included (JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE)."""
+    """Put the process into a job object that ends with this process, children included.
+
+    See JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE.
+    """
     import ctypes
 
     kernel = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
 
     class Limits(ctypes.Structure):
-        """JOBOBJECT_EXTENDED_LIMIT_INFORMATION: basic limits (64 bytes on 64-bit), I/O counters (48), four sizes."""
+        """JOBOBJECT_EXTENDED_LIMIT_INFORMATION.
+
+        Basic limits (64 bytes on 64-bit), I/O counters (48 bytes), four sizes.
+        """
 
         _fields_ = (
             ("times", ctypes.c_int64 * 2),
@@ -547,12 +563,14 @@ def _tie_to_job(process: subprocess.Popen[bytes]) -> None:  # pragma: no cover -
     kernel.SetInformationJobObject(
         job, extended_limit_information, ctypes.byref(limits), ctypes.sizeof(limits)
     )
-    kernel.AssignProcessToJobObject(job, int(process._handle))  # type: ignore[attr-defined,unused-ignore]
-    process._wetlands_job = job  # type: ignore[attr-defined] # the handle stays open as long as the host lives
+    handle = process._handle  # type: ignore[attr-defined,unused-ignore]
+    kernel.AssignProcessToJobObject(job, int(handle))
+    # The handle stays open as long as the host lives.
+    process._wetlands_job = job  # type: ignore[attr-defined]
 
 
 def watch_exit(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
-    """Return a descriptor that becomes readable when the process has ended, and whether it is a pidfd.
+    """Return (descriptor, whether it is a pidfd); it becomes readable when the process has ended.
 
     The process is not collected, where that is possible.
     """
@@ -579,7 +597,10 @@ def watch_exit(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
 
 
 def can_take_back() -> bool:
-    """Return True if unstarted items can be read back from a worker's inbox, so that it may be given several."""
+    """Return True if unstarted items can be read back from a worker's inbox.
+
+    A worker may then be given several.
+    """
     return not PLAIN and os.path.isdir("/proc/self/fd")
 
 

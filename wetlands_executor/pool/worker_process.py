@@ -301,7 +301,10 @@ class WorkerProcess:
         self._on_answer = on_answer
 
     def register(self) -> list[Call]:
-        """Return the calls that submitting threads have written since the last time, now counted among ``calls``."""
+        """Add the calls that submitting threads have written since the last time to ``calls``.
+
+        Return them.
+        """
         found = self.direct.register(self.calls, self.poller, self._on_answer)
         if found:
             self._start_watchdog()
@@ -429,7 +432,10 @@ class WorkerProcess:
         return back is not None and back.answer()[1] == next(iter(self.calls)) != number
 
     def may_say(self, ended: bool, number: int) -> bool:
-        """Return True if the worker may say that a call which is not its oldest has ended, or may report something of it."""
+        """Return True if a frame may concern this call, which is not the worker's oldest.
+
+        ``ended``: the frame says that the call has ended; else it reports something of it.
+        """
         return self.is_due(number) if ended else self.has_taken(number)
 
     def has_taken(self, number: int) -> bool:

@@ -60,7 +60,7 @@ class RetryPolicy:
         return max(0, self.retries - attempt + 1)
 
     def of_item(self, attempt: int) -> tuple[int, bool]:
-        """Return ``retries_left`` and ``asks_whether_retried`` of the item of this attempt (see ``Item``)."""
+        """Return ``retries_left`` and ``asks_whether_retried`` of this attempt's item."""
         left = self.left(attempt)
         return (0, left > 0) if self.selects else (left, False)
 

@@ -101,7 +101,7 @@ def _smooth(kinds: Array, width: int, height: int) -> Array:
 
 
 def _outline(large: Array, labels: Array) -> Array:
-    """Mark a band inside every object along its border, about one and a half pixels wide on the sheet."""
+    """Mark a band along the border of every object, on its inside, about 1.5 sheet pixels wide."""
     rows = np.arange(large.shape[0]) * labels.shape[0] // large.shape[0]
     columns = np.arange(large.shape[1]) * labels.shape[1] // large.shape[1]
     number = labels[rows][:, columns]
@@ -244,7 +244,10 @@ def _legend(pen: Any, cluster: dict[str, Any], box: tuple[int, int, int, int]) -
 
 
 def _plane(image: Any, pen: Any, cluster: dict[str, Any], box: tuple[int, int, int, int]) -> None:
-    """Draw every object as a point in the plane of the first two principal components, with the features' directions."""
+    """Draw every object as a point in the plane of the first two principal components.
+
+    The directions of the features are drawn as well.
+    """
     share = cluster["explained"]
     _card(pen, box, "Feature space", f"first two components, {sum(share):.0%} of the variance")
     points = np.array(cluster["points"])

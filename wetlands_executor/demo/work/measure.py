@@ -55,7 +55,10 @@ def _mean(index: Array, values: Array, area: Array) -> Array:
 
 
 def _eccentricity(inside: Array, index: Array, area: Array) -> Array:
-    """Compute the eccentricity of each object from its second central moments (a pixel is a unit square: 1/12)."""
+    """Compute the eccentricity of each object from its second central moments.
+
+    A pixel is a unit square, which adds 1/12 to each.
+    """
     y, x = (axis.astype(float) for axis in np.nonzero(inside))
     dy = y - _mean(index, y, area)[index]
     dx = x - _mean(index, x, area)[index]
@@ -110,7 +113,10 @@ def cluster(tables: list[list[list[float]]], kinds: int) -> dict[str, Any]:
 
 
 def _relative(table: Array) -> Array:
-    """Standardise one picture's features, but do not blow up a feature in which its objects hardly differ."""
+    """Standardise one picture's features.
+
+    A feature in which its objects hardly differ is not scaled up.
+    """
     area, eccentricity, bright, texture = table.T
     columns = ((np.log2(area), 0.4), (eccentricity, 0.12), (bright, 0.02), (texture, 0.01))
     return np.column_stack(
