@@ -28,7 +28,7 @@ LIMITS = Figures(
     function_lines=154,
     long_functions=10,
     circles_at_top=(),
-    circles=(4,),
+    circles=(),
     worker_circles=(11, 10),
 )
 

@@ -10,7 +10,6 @@ Imports the standard library and ``wetlands_executor.errors``, nothing else of t
 
 from __future__ import annotations
 
-from wetlands_executor.environment.environment import Environment
-from wetlands_executor.environment.launch import LaunchSpec
+from wetlands_executor.environment.environment import Environment, LaunchSpec
 
 __all__ = ["Environment", "LaunchSpec"]

@@ -26,7 +26,7 @@ from wetlands_executor.errors import ActivationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from wetlands_executor.environment.environment import Environment
+    from wetlands_executor.environment.layout import Located
 
 _UNSET: Final = "***unset***"
 
@@ -41,7 +41,7 @@ _cache: dict[_Key, dict[str, str]] = {}
 
 
 def activation(
-    env: Environment,
+    env: Located,
     extra_lines: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     timeout: float = 60.0,
@@ -96,7 +96,7 @@ def forget() -> None:
     _cache.clear()
 
 
-def _before_scripts(env: Environment, host: Mapping[str, str]) -> dict[str, str]:
+def _before_scripts(env: Located, host: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of an environment as they are before its scripts run."""
     prefix = str(env.prefix)
     result = without_leaks(host, prefix)
@@ -125,7 +125,7 @@ def _before_scripts(env: Environment, host: Mapping[str, str]) -> dict[str, str]
     return result
 
 
-def _default_env(env: Environment) -> str:
+def _default_env(env: Located) -> str:
     """Return CONDA_DEFAULT_ENV by conda's rule.
 
     A name only where conda itself would find the environment by it.
@@ -203,7 +203,7 @@ def _variables(file: str, member: str | None, label: str) -> dict[str, str | Non
     return result
 
 
-def activation_scripts(env: Environment) -> list[str]:
+def activation_scripts(env: Located) -> list[str]:
     """Return the activation scripts of an environment, in the order in which conda sources them."""
     if env.kind not in ("conda", "pixi"):
         return []

@@ -18,14 +18,14 @@ from wetlands_executor.environment import _platform
 from wetlands_executor.environment.launch import checked_variables, variables
 
 if TYPE_CHECKING:
-    from wetlands_executor.environment.environment import Environment
+    from wetlands_executor.environment.layout import Located
 
 Argument = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 Command = Union[Argument, Sequence[Argument]]
 
 
 def prepared(
-    environment: Environment, argv: Command, activate: bool | Sequence[str], options: dict[str, Any]
+    environment: Located, argv: Command, activate: bool | Sequence[str], options: dict[str, Any]
 ) -> tuple[Command, dict[str, Any]]:
     """Return the arguments with which ``subprocess`` runs a command in an environment.
 
@@ -57,7 +57,7 @@ def prepared(
     return words, options
 
 
-def _found(environment: Environment, command: Argument, env: Mapping[str, str], folder: str) -> str:
+def _found(environment: Located, command: Argument, env: Mapping[str, str], folder: str) -> str:
     """Return the path of a command.
 
     One without a separator is looked up on the environment's PATH.

@@ -1,4 +1,4 @@
-"""``Environment``: the public face of this sub-package.
+"""``Environment`` and its ``LaunchSpec``: the public face of this sub-package.
 
 Every method hands over to the module that owns the matter.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, List  # noqa: UP035 - inside the class, `list` is its method
 
 from wetlands_executor.environment.commands import Command, prepared
-from wetlands_executor.environment.launch import LaunchSpec, launch_spec
+from wetlands_executor.environment.launch import launch
 from wetlands_executor.environment.locate import everything, locate
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Environment:
             TypeError: ``worker_env`` or ``activate`` holds something other than str.
             ValueError: ``worker_env`` holds a name or value that no process can have.
         """
-        return launch_spec(self, activate, cwd, worker_env)
+        return LaunchSpec(*launch(self, activate, cwd, worker_env), self)
 
     def run(
         self, argv: Command, *, activate: bool | Sequence[str] = True, **kwargs: Any
@@ -144,3 +144,21 @@ class Environment:
         Python in it is left out.
         """
         return [cls(*layout) for layout in everything()]
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """All that starting an interpreter of an environment takes.
+
+    Attributes:
+        argv: the interpreter's path, and for this very environment the options of this interpreter
+            (-O, -W, -X, ...); the caller appends arguments of its own.
+        env: the complete variables of the process.
+        cwd: absolute path of its folder; None stands for that of the host at the time.
+        environment: whose interpreter it is.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str | None
+    environment: Environment

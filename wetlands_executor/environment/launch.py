@@ -10,7 +10,6 @@ import errno
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wetlands_executor.environment import _platform, frozen
@@ -18,44 +17,24 @@ from wetlands_executor.environment.activate import activation
 from wetlands_executor.environment.inherited import without_leaks
 
 if TYPE_CHECKING:
-    from wetlands_executor.environment.environment import Environment
+    from wetlands_executor.environment.layout import Located
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchSpec:
-    """All that starting an interpreter of an environment takes.
-
-    Attributes:
-        argv: the interpreter's path, and for this very environment the options of this interpreter
-            (-O, -W, -X, ...); the caller appends arguments of its own.
-        env: the complete variables of the process.
-        cwd: absolute path of its folder; None stands for that of the host at the time.
-        environment: whose interpreter it is.
-    """
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: str | None
-    environment: Environment
-
-
-def launch_spec(
-    environment: Environment,
+def launch(
+    environment: Located,
     activate: bool | Sequence[str],
     cwd: str | os.PathLike[str] | None,
     worker_env: Mapping[str, str] | None,
-) -> LaunchSpec:
-    """Return the launch spec of an environment; see ``Environment.launch_spec``."""
+) -> tuple[tuple[str, ...], dict[str, str], str | None]:
+    """Return argument vector, variables and folder; see ``Environment.launch_spec``."""
     folder = checked_cwd(cwd)
     own = checked_variables(worker_env, "worker_env")
     env = variables(environment, activate)
     env.update(own)
-    return LaunchSpec(
-        (str(environment.python), *own_options(environment)), env, folder, environment
-    )
+    return (str(environment.python), *own_options(environment)), env, folder
 
 
-def own_options(environment: Environment) -> list[str]:
+def own_options(environment: Located) -> list[str]:
     """Return the options with which this interpreter was started, if the environment is its own.
 
     None for another.
@@ -70,7 +49,7 @@ def own_options(environment: Environment) -> list[str]:
     return options()
 
 
-def variables(environment: Environment, activate: bool | Sequence[str]) -> dict[str, str]:
+def variables(environment: Located, activate: bool | Sequence[str]) -> dict[str, str]:
     """Return the variables for a process of an environment.
 
     Args:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, Protocol
 
 from wetlands_executor.environment import _platform
 from wetlands_executor.errors import EnvironmentNotFoundError
@@ -35,6 +35,38 @@ class Layout(NamedTuple):
     prefix: Path
     python: Path
     kind: Kind
+
+
+class Located(Protocol):
+    """What activation, launches and commands need of an ``Environment``.
+
+    ``Environment`` stands above the modules that do these things, so they know it by this.
+    """
+
+    @property
+    def name(self) -> str | None:
+        """What it is called; None where it has no name."""
+        ...
+
+    @property
+    def prefix(self) -> Path:
+        """Absolute path of its folder."""
+        ...
+
+    @property
+    def python(self) -> Path:
+        """Absolute path of its interpreter."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """How it is called in messages."""
+        ...
 
 
 def is_conda_prefix(folder: str) -> bool:
