@@ -42,7 +42,7 @@ def collect(process: subprocess.Popen[Any], pidfd: int = -1) -> int | None:
 
     ``Popen.wait`` says 0 where the status is lost. It is if the program ignores SIGCHLD (the kernel
     then collects its children), or if a handler of the program has collected all there were. Linux
-    6.15 and newer tell it all the same.
+    6.15 and newer report it all the same.
 
     Args:
         process: the child; ``returncode`` is set.
@@ -78,7 +78,7 @@ def _status_of(pidfd: int) -> int:
 
 
 def is_over(pidfd: int) -> bool:
-    """Tell whether the process of a pidfd has ended."""
+    """Return True if the process of a pidfd has ended."""
     ready = poll()
     ready.register(pidfd, POLLIN)
     return bool(ready.poll(0))
@@ -116,7 +116,7 @@ def _children(pid: int) -> Iterator[int]:
 
 @functools.cache
 def _lists_children() -> bool:
-    """Tell whether the system lists the children of a process.
+    """Return True if the system lists the children of a process.
 
     Linux, unless the kernel was built without it.
     """
@@ -257,5 +257,5 @@ class WrappedPython:
                 pass  # it is empty
 
     def has_ended(self) -> bool:
-        """Tell whether the process has ended; False where that cannot be seen."""
+        """Return True if the process has ended; False where that cannot be seen."""
         return self.fd >= 0 and is_over(self.fd)

@@ -30,8 +30,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-#: What a thread of a pool does, as error messages say it. Threads of these kinds never wait for a
-#: task, the output thread but for ``writing``.
+#: What a thread of a pool does, as error messages name it. Threads of these kinds never wait for a
+#: task, except the output thread while it is in ``writing``.
 IO, OUTPUT, START = "feeds the workers", "writes what tasks print", "starts the workers"
 #: User code runs on these, which may wait for any task but the one that it is about.
 DECODE, CALLBACKS = "unpickles results", "runs callbacks"
@@ -157,7 +157,7 @@ def kind_of_this() -> str | None:
     kind = serving.get(get_ident())
     if kind is None and starting:
         # Race: the collector may run a finalizer before a new thread has noted itself in `serving`.
-        # Its first frame tells its kind. That counts only until the thread has noted itself: in a
+        # Its first frame shows its kind. That counts only until the thread has noted itself: in a
         # child that was forked on a thread of a pool, the same frame is below the child's only
         # thread.
         frame = sys._getframe()
@@ -232,7 +232,7 @@ class Call:
         self._done.acquire()
 
     def run(self) -> None:
-        """Call, and let the waiting thread go."""
+        """Call, and wake the waiting thread."""
         try:
             self._value = self._function()
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits

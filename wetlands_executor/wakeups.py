@@ -1,9 +1,10 @@
 """Waking a thread that waits for a result: by an eventfd, where there is such a thing.
 
-Why not a lock: who releases a lock goes on with the interpreter lock in hand, and the thread that
-it has woken goes to sleep again until it gets that. Writing to a descriptor gives the interpreter
-lock away before the other one wakes up; that saves two changes of threads, a third of a short round
-trip. Threads: ``mine`` and ``wait`` are the waiting thread's, ``release`` is anybody's.
+Why not a lock: the thread that releases a lock keeps the GIL, and the thread that it has woken
+sleeps again until it gets the GIL. Writing to a descriptor releases the GIL before the other thread
+wakes up; that saves two changes of threads, a third of a short round trip.
+
+Threads: ``mine`` and ``wait`` are for the waiting thread, ``release`` is for any.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ _wakeups: weakref.WeakSet[Wakeup] = weakref.WeakSet()
 
 
 class Wakeup:
-    """An eventfd that somebody listens to, again and again; closed when nobody knows it any more.
+    """A reusable wakeup for one waiting thread, backed by an eventfd.
 
-    *Race:* a thread that was interrupted while it waited may be rung for later, when it waits for
-    something else. So who wakes up has to look whether it was for that, and wait again.
+    The descriptor is closed when the last reference is dropped.
+
+    *Race:* a notification may arrive after the wait that it was for was interrupted, when the
+    thread waits for something else. So each waiter checks its condition after it wakes up, and
+    waits again.
 
     Attributes:
         fd: the descriptor; -1 when it is closed.
@@ -48,22 +52,22 @@ class Wakeup:
         self.fd = -1
         self.fd = eventfd(0, EFD_CLOEXEC)
         if self.fd < 3:
-            # The host's own standard streams are closed: what C code prints must not notify a thread.
+            # The host's own standard streams are closed: what C code prints must notify no thread.
             low, self.fd = self.fd, fcntl(self.fd, F_DUPFD_CLOEXEC, 3)
             os.close(low)
         _wakeups.add(self)
 
     def wait(self) -> None:
-        """Sleep until it rings."""
+        """Sleep until ``release`` is called."""
         os.read(self.fd, 8)
 
     def release(self) -> None:
-        """Ring; named as for a lock."""
+        """Notify the waiting thread; named as for a lock."""
         try:
             os.write(self.fd, _ONE)
         except OSError:
-            # the program has closed descriptors that it did not open; whoever waits there has met
-            # that already
+            # The program has closed descriptors that it did not open. The waiting thread has met
+            # that already.
             pass
 
     def close(self) -> None:
@@ -77,20 +81,20 @@ class Wakeup:
                 pass  # as above
 
     def __del__(self) -> None:
-        """Close it when neither the listener nor a notifier knows it any more."""
+        """Close the descriptor with the last reference."""
         self.close()
 
 
 class WorkerWakeup(Wakeup):
-    """What a worker rings.
+    """The wakeup that a worker notifies.
 
-    Its tasks have the descriptor too: flags and counter are what they make of them.
+    Its tasks have the descriptor too, and may have changed its flags and its counter.
     """
 
     __slots__ = ()
 
     def release(self) -> None:
-        """Ring. Never blocks: a counter that a task has filled rings already."""
+        """Notify. Never blocks: a counter that a task has filled is a notification already."""
         if not self.is_full():
             super().release()
 
@@ -104,16 +108,16 @@ class WorkerWakeup(Wakeup):
             return False  # closed
 
     def relieve(self) -> None:
-        """Empty a counter that a task has filled, in which the worker may be stuck.
+        """Empty a counter that a task has filled: the worker may be blocked in its write.
 
-        Ring for those who sleep.
+        Notify for a thread that sleeps.
         """
         if self.is_full():
             self.empty()
             self.release()
 
     def empty(self) -> None:
-        """Take all rings. Never blocks, whatever a task has made of the descriptor."""
+        """Take all notifications. Never blocks, whatever a task has made of the descriptor."""
         try:
             preadv(self.fd, [bytearray(8)], -1, RWF_NOWAIT)
         except OSError:
@@ -125,7 +129,7 @@ class WorkerWakeup(Wakeup):
 
 
 class ThreadWakeup(Wakeup):
-    """What one thread listens to.
+    """The wakeup of one thread of the program.
 
     Attributes:
         busy: the thread waits, and a signal handler that interrupts it and waits as well must not
@@ -161,7 +165,7 @@ def forget() -> None:
 
 
 def _after_fork_in_child() -> None:
-    # the threads of the parent are not here, and its wakeups are not to be rung from here
+    # The threads of the parent are not here, and its wakeups must not be notified from here.
     global _local
     _local = threading.local()
     for wakeup in list(_wakeups):

@@ -50,7 +50,7 @@ def add_hook(task: Any, hook: Callable[[Any], object]) -> None:
 
 
 def attempt(tell: Callable[..., object], *args: Any) -> None:
-    """Tell one of several of the end; a failure keeps nothing from the others."""
+    """Call one of several; a failure keeps nothing from the others."""
     try:
         tell(*args)
     except Exception:

@@ -24,13 +24,13 @@ from wetlands_executor.futures.future import Task
 if TYPE_CHECKING:
     from wetlands_executor.futures.home import Home
 
-#: Characters of the message of a failed task that those quote which depend on it.
+#: Characters of a failed task's message that its dependants quote.
 QUOTED = 2000
 #: Attribute of a DependencyFailed: name of the task that has failed first, and what is quoted of
 #: it.
 _ROOT = "_wetlands_root"
 
-#: Pickles a call and gives it to the pool: of its arguments, without tasks.
+#: Pickles a call, of its arguments without tasks, and gives it to the pool.
 Enqueue = Callable[[tuple[Any, ...], dict[str, Any]], object]
 Claim = tuple[Enqueue, tuple[Any, ...], dict[str, Any]]
 
@@ -73,7 +73,7 @@ class Deferral:
         *,
         start: bool,
     ) -> None:
-        """Hold a task back. Called once, before any other thread knows the task.
+        """Hold a task back. Called once, before any other thread has a reference to the task.
 
         Args:
             task: the task, which has this.
@@ -95,9 +95,9 @@ class Deferral:
         Raises:
             RuntimeError: its pool accepts no calls any more.
         """
-        # Race: another thread may start the task at the same time. Order: `_wait` says that it has
-        # happened before it makes a new claim. So this thread has either the old one, which is
-        # empty, or observes that it has happened.
+        # Race: another thread may start the task at the same time. Order: `_wait` stores that the
+        # task was started before it makes a new claim. So this thread has either the old claim,
+        # which is empty, or observes that store.
         claim = self._claim
         if self._started:
             return
@@ -125,7 +125,7 @@ class Deferral:
         return True
 
     def input(self) -> str:
-        """Return what tells the arguments, as text; empty once the pool has the call."""
+        """Return the arguments as text, for messages; empty once the pool has the call."""
         try:
             _, args, kwargs = self._claim[0]
         except IndexError:

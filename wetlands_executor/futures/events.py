@@ -1,4 +1,4 @@
-"""What happens to a task, as objects, and who is told.
+"""What happens to a task, as objects, and the listeners that get them.
 
 A ``Listener`` is called on the executor's callback thread, in order, or through a ``dispatch`` of
 the user's (a Qt signal, ``call_soon_threadsafe``). Bridges of this library (streams of ``async
@@ -104,8 +104,8 @@ class Listener:
         callback: gets a ``TaskEvent``.
         inline: it is called in the thread where it happens; for bridges of this library, which only
             post to a loop.
-        terminal: holds one token until the terminal event has been given to it: who pops it
-            delivers.
+        terminal: holds one entry until the terminal event is delivered: the thread that pops it
+        delivers the event.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Listener:
         self.callback = callback
         self.inline = inline
         self.terminal: deque[None] | None = deque((None,)) if once else None
-        #: For the listener of one task: it has been told of the start.
+        #: For the listener of one task: STARTED was delivered.
         self.started = False
         #: Nothing is delivered any more, not even what is on its way.
         self.removed = False
@@ -235,7 +235,7 @@ class Listener:
                 )
 
     def give_up(self, error: BaseException, task: EventTask) -> None:
-        """Remove the listener, because what it tells does not exist any more.
+        """Remove the listener, because its target does not exist any more.
 
         Any thread; said once.
         """
@@ -268,7 +268,8 @@ class _Dispatched:
     def __init__(self, listener: Listener, handled: Callable[[], object]) -> None:
         self._listener = listener
         self._callback = listener.callback
-        # One entry; who pops it tells. The garbage collector may run ``__del__`` on any thread.
+        # One entry; the thread that pops it reports. The garbage collector may run ``__del__`` on
+        # any thread.
         self._handled = deque((handled,))
 
     def __call__(self, event: Event) -> None:
@@ -313,7 +314,7 @@ _GONE = ("deleted", "destroyed", "is closed", "invalid command name")
 
 
 def is_gone(error: BaseException) -> bool:
-    """Return True if a listener has failed because what it tells does not exist any more.
+    """Return True if a listener has failed because its target does not exist any more.
 
     It will always fail then.
 

@@ -113,8 +113,8 @@ class Task(Future[T]):
     """
 
     #: The final state, stored at once with the outcome. ``_state``, at which the standard library's
-    #: waiters look, follows under their lock: they count the futures that are not done and are then
-    #: told of each; a state that changed in between would be counted wrong.
+    #: waiters look, follows under their lock: a waiter counts the futures that are not done and is
+    #: then notified of each; a state that changed in between would be counted wrong.
     _final: str | None = None
     _state = PENDING
     _result: T | None = None
@@ -137,7 +137,7 @@ class Task(Future[T]):
     _place: int | None = None
     #: Arguments that the library has put before the user's.
     _hidden = 0
-    #: What tells the arguments once the task has failed: their text, or a short pickle.
+    #: The arguments, once the task has failed: their text, or a short pickle.
     _input: str | bytes | None = None
     #: Of a task that was made with ``start=False`` or that depends on others.
     _guard: StartGuard | None = None
@@ -224,8 +224,8 @@ class Task(Future[T]):
     def done(self) -> bool:
         """Return True if the call was cancelled or has finished.
 
-        Order: every accessor but ``result`` and its like calls this before it relies on being told
-        of the end. The result of an unannounced call may arrive without any thread being woken.
+        Order: every accessor but ``result`` and its like calls this before it relies on being
+        notified of the end. The result of an unannounced call may arrive without waking a thread.
         """
         if self._final is not None or self._state in _DONE:
             return True
@@ -458,7 +458,7 @@ class Task(Future[T]):
         self._cancel_asked = True
         return None if settling.cancel_deferred(self) else self._call
 
-    # --- being told
+    # --- listeners and callbacks
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call ``fn(task)`` when the task has finished, on the executor's callback thread.
@@ -476,7 +476,7 @@ class Task(Future[T]):
             callbacks.call_back(fn, self)
 
     def listen(self, callback: Callback, dispatch: Dispatch | None = None) -> Self:
-        """Tell ``callback`` what happens to the task; return the task.
+        """Call ``callback`` with each event of the task; return the task.
 
         Args:
             callback: gets a ``TaskEvent``, on the executor's callback thread. If the task has

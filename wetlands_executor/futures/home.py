@@ -1,7 +1,7 @@
 """What a Task asks of the pool that runs it: ``Home``; and of its call there: ``PendingCall``.
 
-Owns nothing. A Task knows its pool by these protocols alone, so nothing in this folder imports the
-pool. Any thread may call every method, a signal handler on the main thread and a finalizer too.
+Owns nothing. A Task uses its pool through these protocols alone, so nothing in this folder imports
+the pool. Any thread may call every method, a signal handler on the main thread and a finalizer too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Incarnation(Protocol):
 
 
 class PendingCall(Protocol):
-    """A call that was handed to the pool, until it is settled."""
+    """A call that the pool has, until it is settled."""
 
     @property
     def quiet(self) -> bool:
@@ -66,7 +66,7 @@ class PendingCall(Protocol):
 
     @property
     def input(self) -> str | bytes:
-        """What tells its arguments: their text, or a pickle of at most ``arguments.KEPT`` bytes."""
+        """Its arguments: their text, or a pickle of at most ``arguments.KEPT`` bytes."""
         ...
 
     def is_running(self) -> bool:
@@ -94,7 +94,7 @@ class StartGuard(Protocol):
         ...
 
     def input(self) -> str:
-        """Return what tells the arguments, as text; empty once the pool has the call."""
+        """Return the arguments as text, for messages; empty once the pool has the call."""
         ...
 
 
@@ -127,7 +127,7 @@ class TaskStats(Protocol):
     """Counts of tasks by what became of them."""
 
     def submitted(self, task: Any) -> None:
-        """Count a task that was handed in, once."""
+        """Count a task that was submitted, once."""
         ...
 
     def finished(self, task: Any) -> None:
@@ -182,7 +182,7 @@ class Home(Protocol):
         """Let the I/O thread settle a call that was sent unannounced.
 
         Order: every accessor of a Task but ``result`` and its like calls this before it relies on
-        being told of the end.
+        being notified of the end.
         """
         ...
 
@@ -210,10 +210,10 @@ class Home(Protocol):
         ...
 
     def watch(self, call: Any) -> None:
-        """Let the worker say when the call begins."""
+        """Have the worker report when the call begins."""
         ...
 
-    # --- who is told of the end, and where
+    # --- listeners, callbacks and jobs
 
     @property
     def ledger(self) -> TaskStats:
@@ -241,7 +241,7 @@ class Home(Protocol):
         """
         ...
 
-    # --- tasks that are not handed in yet
+    # --- tasks that are not submitted yet
 
     @property
     def unstarted(self) -> Unstarted:
@@ -253,7 +253,7 @@ class Home(Protocol):
         ...
 
     def release(self, task: Any) -> None:
-        """The task was handed in, or never will be."""
+        """Note that a reserved task was submitted, or never will be."""
         ...
 
     def run_user_code(self, job: Callable[[], object]) -> None:

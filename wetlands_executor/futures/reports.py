@@ -1,7 +1,7 @@
-"""What a task reports, and its listeners: what they are told, and in which order.
+"""What a task reports, and its listeners: which events they get, and in which order.
 
 Guarantee: STARTED comes before the first other event of a task that has run, for every listener,
-even if it was added too late to be told of the start when it happened.
+even if it was added after the start.
 
 Threads: the thread where something happens reports it: the I/O thread, a decoder thread for named
 outputs, the thread that settles. Any thread reads, and adds and removes listeners.
@@ -75,7 +75,7 @@ class Reports:
         self._home = home
         self._make_event = make_event
         self._listeners: list[Listener] = []
-        # The listeners to all tasks have been told that this one has started.
+        # The listeners to all tasks have got STARTED of this one.
         self._start_told = False
         self.snapshot = Snapshot()
         self.outputs: dict[Any, Any] = {}
@@ -111,7 +111,7 @@ class Reports:
         self.snapshot = Snapshot()
         self.outputs = {}
 
-    # --- who is told
+    # --- listeners
 
     def add(self, listener: Listener) -> None:
         """Add a listener. Order: the caller looks at the state of the task afterwards."""
@@ -184,7 +184,7 @@ class Reports:
 
 
 def reports_of(task: Any) -> Reports:
-    """Return what a task has reported and who listens; made if need be."""
+    """Return what a task has reported and its listeners; made if need be."""
     fields = task.__dict__
     found: Reports | None = fields.get("_reports")
     if found is None:

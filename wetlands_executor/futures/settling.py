@@ -1,4 +1,4 @@
-"""THE way in which a Task gets its final state, and tells of it.
+"""The one way in which a Task gets its final state, and notifies others of it.
 
 Plain functions over the dictionary of a Task, for the thread that holds the outcome: any thread.
 They run no code of the user's. What a Task has there:
@@ -8,15 +8,14 @@ They run no code of the user's. What a Task has there:
 * ``_counted``: it is among the total of its pool; the pool's stats write this.
 * ``_result``, ``_exception``, ``_cancel_reason``, ``_finished_at``, ``_worker_pid``, ``_duration``.
 * ``_state``: what the standard library reads. It follows under the condition of the Task, if there
-  is
-  one: ``wait`` counts the futures that are not done and is then told of each, and a state that
-      changed in between would be counted wrong.
+  is one: ``wait`` counts the futures that are not done and is then notified of each, and a state
+  that changed in between would be counted wrong.
 * what was made on demand: ``_wakeups`` of threads that sleep, ``_reports`` with the listeners,
   ``_hooks``, ``_waiters`` and ``_condition`` (``standard.py``), ``_done_callbacks``.
 
 Order: settling stores the outcome and the state, and then looks at what was made on demand. A
-thread that wants to be told adds itself there, and then looks at the state. At least one of the two
-observes the other's store.
+waiting thread adds itself there, and then looks at the state. At least one of the two observes the
+other's store.
 """
 
 from __future__ import annotations
@@ -96,7 +95,7 @@ def cancel_deferred(task: Any, reason: str | None = None) -> bool:
 
 
 def settle_quietly(task: Any, value: Any, now: float, pid: int, duration: float) -> bool:
-    """Settle with a result, and tell no other thread: for the thread that waits for it.
+    """Settle with a result, and notify no other thread: for the thread that waits for it.
 
     It may be interrupted after each call, and is done again then by another thread, with the same
     arguments.
@@ -109,7 +108,7 @@ def settle_quietly(task: Any, value: Any, now: float, pid: int, duration: float)
         duration: seconds that it took.
 
     Returns:
-        True if there is something to tell (``tell_late``).
+        True if there is something to notify of it (``tell_late``).
     """
     fields = task.__dict__
     fields["_finished_at"] = now
@@ -148,7 +147,7 @@ def settle_in_batch(task: Any, value: Any, now: float, pid: int, duration: float
 
 
 def keep_input(task: Any, found: str | bytes) -> None:
-    """Have a task that fails before it has a call keep what tells its arguments.
+    """Have a task that fails before it has a call keep its arguments, for its message.
 
     Args:
         task: the task.
@@ -165,7 +164,7 @@ def note_run(task: Any, pid: int, duration: float) -> None:
 
 
 def tell_started(task: Any) -> None:
-    """Tell that a worker has begun a task. Order: a listener that hears of it finds it running."""
+    """Deliver STARTED of a task. Order: a listener that gets it observes the task RUNNING."""
     fields = task.__dict__
     fields["_seen_running"] = True
     home = fields.get("_pool")
@@ -174,7 +173,7 @@ def tell_started(task: Any) -> None:
 
 
 def tell_late(task: Any) -> None:
-    """Tell of the end of a task that was settled quietly; once. On the I/O thread."""
+    """Notify of the end of a task that was settled quietly; once. On the I/O thread."""
     fields = task.__dict__
     if "_told" not in fields:
         fields["_told"] = True
@@ -182,7 +181,7 @@ def tell_late(task: Any) -> None:
 
 
 def _explained(task: Any, error: BaseException) -> BaseException:
-    """Return the failure with the call in it, and have the task keep what tells the arguments."""
+    """Return the failure with the call in it, and have the task keep the arguments' text."""
     try:
         fields = task.__dict__
         if fields.get("_input") is None:
@@ -196,7 +195,7 @@ def _explained(task: Any, error: BaseException) -> BaseException:
 
 
 def _publish(task: Any, state: str, *, failed: bool, count: bool = True) -> None:
-    """Let the standard library read the final state; count the task; tell of its end."""
+    """Let the standard library read the final state; count the task; notify of its end."""
     fields = task.__dict__
     home: Home | None = fields.get("_pool")
     # Order: the outcome is stored. Now either there is a condition, and `_state` changes under it,
@@ -224,7 +223,7 @@ def tell(
     kind: TaskEventType | None,
     notification: Notification | None = None,
 ) -> None:
-    """Tell of the end of a task.
+    """Notify of the end of a task.
 
     Order: threads that sleep, listeners, hooks, the standard library's waiters, callbacks.
 
@@ -235,7 +234,7 @@ def tell(
         task: the task.
         home: its pool; callbacks run here if there is none.
         kind: the event for its listeners; None if they are not concerned.
-        notification: tells the waiters, if there may be some.
+        notification: notifies the standard library's waiters, if there may be some.
     """
     fields = task.__dict__
     if "_wakeups" in fields:

@@ -140,7 +140,7 @@ def make_condition(task: Any) -> TaskCondition:
         found = fields.setdefault("_lazy_condition", TaskCondition())
     if found is not SETTLED:
         # Also if it was there: the thread that has made it may have been interrupted here. Order:
-        # as every accessor, it has the end of an unannounced call made known.
+        # as every accessor, it has an unannounced call registered.
         task.done()
     else:
         # No thread had it before the end. From now on the state is final for each that has it.
@@ -152,7 +152,7 @@ def make_condition(task: Any) -> TaskCondition:
 
 
 class Notification:
-    """Publishes the final state of one Task under its condition, and tells the waiters there.
+    """Publishes the final state of one Task under its condition, and notifies the waiters there.
 
     Race: an exception from a signal handler can leave the condition, or that of a waiter's event,
     locked for ever. So this never blocks on either: each is tried, and what is locked is tried
@@ -183,7 +183,7 @@ class Notification:
         self._failed = failed
         self._later = later
         self._tries = TRIES
-        #: Waiters that have been told.
+        #: Waiters that have been notified.
         self._told: list[Any] = []
 
     def __call__(self) -> bool:
@@ -222,13 +222,13 @@ class Notification:
 
 
 def tell_waiter(waiter: Any, task: Any, state: str, *, failed: bool) -> bool:
-    """Tell a waiter that a task has finished, as its ``add_result`` and the like would.
+    """Notify a waiter that a task has finished, as its ``add_result`` and the like would.
 
     Race: those methods take two locks, and would wait for ever for one that an interrupted waiter
     has left locked.
 
     Returns:
-        False if one of its locks is locked: it was not told.
+        False if one of its locks is locked: it was not notified.
     """
     kind = type(waiter)
     if kind is _AllCompletedWaiter and not failed and waiter.num_pending_calls > 1:

@@ -132,8 +132,8 @@ class MapJob:
         self.entry = MapEntry(self)
         self.chunks: dict[Call, None] = {}
         self.sizing = Sizing(pool.max_workers)
-        # Its workers run another Python: code that comes back is source, or nothing that is
-        # accepted; and who they are, for messages.
+        # Its workers run another Python: code that comes back is source, or is refused; and
+        # their environment and version, for messages.
         self._foreign = False
         self._sender: tuple[str, str] = ("", "")
         self.closed = False
@@ -315,7 +315,7 @@ class MapJob:
             return None
         return self.entry if self._give_back(call.batch) else None
 
-    # a job tells it from its pool
+    # a job reads the reason from its pool
     def on_cancelled(self, call: Any, reason: str | None) -> None:  # noqa: ARG002
         """Take note that the calls that are left of a chunk, or that wait, will not run."""
         left = self._left_of(call)

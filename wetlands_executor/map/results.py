@@ -1,9 +1,9 @@
 """The outcomes of a map job: stored by place, and taken in order by the thread that iterates.
 
 Threads: the I/O thread stores, or the output thread what comes behind printed lines; one thread at
-a time takes. An outcome is stored before the storing thread looks for the waiting one; that one
-says for which it waits and then looks once more. At least one of the two observes the other's
-store.
+a time takes. The storing thread stores the outcome and then looks for a waiting thread; the waiting
+thread stores for which outcome it waits and then looks once more. At least one of the two observes
+the other's store.
 """
 
 from __future__ import annotations

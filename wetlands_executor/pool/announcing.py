@@ -1,4 +1,4 @@
-"""Calls that are to tell when they begin, although they were not asked to when they were submitted.
+"""Calls that must report their start, although that was not asked for when they were submitted.
 
 A listener came later. If the call has not begun it is reclaimed, and sent again with the request.
 Threads: ``watch`` any; else the I/O thread.
@@ -24,7 +24,7 @@ class Announcing:
 
     Args:
         loop: the pool's I/O thread.
-        feed: tells the state.
+        feed: feeds the state.
         can_reclaim: False where a worker has one call at a time.
         latest: returns the call of a task's present try, and whether it has not finished.
     """
@@ -45,7 +45,7 @@ class Announcing:
         self._unannounced: set[Call] = set()
 
     def watch(self, call: Call) -> None:
-        """Let the worker tell when this call begins. Any thread."""
+        """Have the worker report when this call begins. Any thread."""
         self._loop.post(partial(self._watch, call))
 
     def _watch(self, call: Call) -> None:
@@ -60,7 +60,7 @@ class Announcing:
         self._unannounced.add(call)
         self._feed(st.ReclaimRequested(call))
         if call in self._unannounced:
-            # Race: a submitting thread was inside a direct send, and nothing was taken back.
+            # Race: a submitting thread was inside a direct send, and nothing was reclaimed.
             self._unannounced.discard(call)
             self._loop.set_timer(WATCH_AGAIN, partial(self._watch, call))
 
@@ -69,8 +69,8 @@ class Announcing:
         for call in [call for call in self._unannounced if call.process is process or call in back]:
             self._unannounced.discard(call)
             if call.process is process:
-                # Race: the worker was faster, even if it has not written to the page yet, and its
-                # frame does not ask it to tell.
+                # Race: the worker was faster, even if it has not written to the page yet. Its frame
+                # does not ask for a report.
                 _begin(call)
 
     @property
@@ -82,6 +82,6 @@ class Announcing:
 def _begin(call: Call) -> None:
     """A worker has taken a call that it was not asked to announce.
 
-    Order: a listener that hears that it has started finds it running.
+    Order: a listener that gets STARTED observes the task RUNNING.
     """
     tell_started(call.task)

@@ -55,7 +55,7 @@ class Blame:
         timers: of calls and workers.
         output: the way to the program's log handlers.
         what: how messages call the environment.
-        feed: tells the state.
+        feed: feeds the state.
         read: reads all that a worker has sent.
         read_all: the same, its direct answer too.
         register: registers what was sent to a worker directly.

@@ -1,9 +1,9 @@
-"""A call on its way through the pool, what its worker answers, and who takes the answer.
+"""A call on its way through the pool, what its worker answers, and the receiver of the answer.
 
 A ``Call`` is an item of the scheduling with its bytes and its number on the wire. An ``Outcome`` is
-what has become of it. The *receiver* of a call gets exactly one word on it; a ``Task`` is settled
-by the pool's own receiver (``settlement.py``), the calls of a ``map`` by the job that has made
-them.
+what has become of it. Exactly one method of the *receiver* of a call is called; a ``Task`` is
+settled by the pool's own receiver (``settlement.py``), the calls of a ``map`` by the job that has
+made them.
 
 Threads: a call is made by the thread that submits it. From then on its fields are the I/O thread's,
 but for those of the direct ways, which ``direct.py`` documents.
@@ -131,14 +131,14 @@ Verdict = bool | Callable[[str], BaseException] | None
 
 
 class Call(Item):
-    """An item with what the shell needs: its number on the wire, its bytes, who gets the outcome.
+    """An item with what the shell needs: its number on the wire, its bytes, its receiver.
 
     Attributes:
         number: unique in this host process.
         encoded: definition, flags and payload.
         context: the project folders that it needs.
         task: its Task; None of a batch.
-        receiver: who gets the outcome.
+        receiver: gets the outcome.
         batch: the calls that it stands for; None if it is one call.
         plain: nothing is asked but its value: no options, no listener, no limit, no verdict, no
             batch, and its Task was not counted. Its outcome may be settled in place, by the waiting
@@ -151,8 +151,8 @@ class Call(Item):
         backlog: ``Backlog`` of its frames that are unpickled one after another; None as long as
             there was none.
         cancel_reason: why it was interrupted or killed, if it did not stop at a request.
-        watched: further flags of the frame: ``wire.WATCHED`` if the worker has to tell when it
-            begins, ``wire.NAMED`` if it gets a name.
+        watched: further flags of the frame: ``wire.WATCHED`` if the worker has to report when it
+        begins, ``wire.NAMED`` if it gets a name.
         awaited, quiet, departed, after, found: of the direct ways, see ``direct.py``.
     """
 
@@ -228,7 +228,7 @@ class Call(Item):
         self.phase = moved(CALL_MOVES, self.phase, phase)
 
     def fail(self, error: BaseException | None) -> None:
-        """Tell the receiver that the call, or what is left of the batch, has failed here."""
+        """Fail the call, or what is left of the batch, in this process."""
         self.receiver.on_outcome(self, Outcome(FAILED, error))
 
     def condemn(self, verdict: Verdict, reason: str | None = None) -> None:
@@ -252,7 +252,7 @@ class Call(Item):
             self.encoded.out_of_band.kept = True
 
     def watch(self) -> None:
-        """Let its worker tell when it begins."""
+        """Have its worker report when it begins."""
         self.watched |= wire.WATCHED
         self.plain = False
 
@@ -289,7 +289,7 @@ class Call(Item):
 
     @property
     def sender(self) -> tuple[str, str]:
-        """Who answers it: prefix of the environment and version of its Python.
+        """Prefix of the environment that answers it, and version of its Python.
 
         Empty if that is not known.
         """
@@ -303,7 +303,7 @@ class Call(Item):
 
     @property
     def input(self) -> str | bytes:
-        """What tells its arguments, for a failure: their text or their pickle.
+        """Its arguments, for the message of a failure: their text or their pickle.
 
         Empty for a batch.
         """

@@ -1,4 +1,4 @@
-"""Cancellations and kills that other threads ask for, and the answers to those who wait.
+"""Cancellations and kills that other threads ask for, and the answers to waiting threads.
 
 Threads: those that say so any; else the I/O thread.
 """
@@ -23,7 +23,7 @@ class Cancelling:
 
     Args:
         loop: the pool's I/O thread.
-        feed: tells the state.
+        feed: feeds the state.
         sync: registers what is under way past the I/O thread.
     """
 
@@ -133,12 +133,12 @@ class Cancelling:
             self._feed(st.KillRequested(call))
 
     def answered(self, action: st.CancelAnswered) -> None:
-        """Answer those who wait for one cancellation."""
+        """Answer the threads that wait for one cancellation."""
         for reply in self._replies.pop(action.item, ()):
             reply(action.done)
 
     def refuse_all(self) -> list[Callable[[], object]]:
-        """Return what answers all who wait that nothing was cancelled: the pool has failed."""
+        """Return what answers all waiting threads: nothing was cancelled, the pool has failed."""
         replies = [partial(reply, False) for waiting in self._replies.values() for reply in waiting]
         self._replies.clear()
         return list(replies)

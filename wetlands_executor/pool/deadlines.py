@@ -1,7 +1,4 @@
-"""Time.
-
-Limits of calls, silence of workers, the escalation of a cancellation, what happens to a call that
-hangs.
+"""Time limits of calls, silence of workers, and the escalation of a cancellation.
 
 Deadlines are judged after the worker's pipe has been read: a result that is on its way counts. I/O
 thread only.
@@ -35,7 +32,7 @@ class Deadlines:
     Args:
         workers: the pool's processes.
         timers: the limits that are set.
-        feed: tells the state.
+        feed: feeds the state.
         read: reads all that a worker has sent, its direct answer too.
         what: how messages call the environment.
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``; seconds, None is no
@@ -80,7 +77,7 @@ class Deadlines:
     # --- calls
 
     def on_started(self, process: WorkerProcess, call: Call) -> None:
-        """A worker has begun a call, and says so."""
+        """A worker has reported that it has begun a call."""
         task = call.task
         tell_started(task)
         options = call.options
@@ -119,7 +116,7 @@ class Deadlines:
     # --- silence
 
     def watch_silence(self, process: WorkerProcess) -> None:
-        """The worker gets something to do: from now on it must be heard."""
+        """The worker gets something to do: from now on its silence is limited."""
         process.hear()
         if self.worker_timeout is not None and process.worker not in self._watched:
             self._watched.add(process.worker)

@@ -39,7 +39,7 @@ class SerialThread:
     """Runs jobs one after another on a thread of its own.
 
     No locks: user threads enter, which signal handlers interrupt and where finalizers run. A job is
-    put in one step, and of those who start the thread at the same time one is served.
+    put in one step; if several callers start the thread at the same time, one thread serves.
 
     Args:
         name: of the thread.
@@ -119,8 +119,8 @@ class SerialThread:
 class Decoders:
     """Runs jobs on as many threads as it takes for none to wait long behind a stuck one.
 
-    No locks, as above. ``put`` is anybody's, ``check`` and ``end`` are the I/O thread's, which
-    alone starts threads.
+    No locks, as above. ``put`` is for any thread; ``check`` and ``end`` are for the I/O thread,
+    which alone starts threads.
 
     Args:
         name: of the threads.
@@ -132,8 +132,8 @@ class Decoders:
         self._name = name
         self._overtaken = overtaken
         self._jobs: SimpleQueue[list[Job] | None] = SimpleQueue()
-        # One entry for each thread that waits for a job, at most one thread in the long run. Who
-        # puts a job takes the entry.
+        # One entry for each thread that waits for a job, at most one thread in the long run. A
+        # thread that puts a job takes the entry.
         self._idle: deque[None] = deque()
         self._threads: set[_Decoder] = set()
         self._ended = False
@@ -239,7 +239,7 @@ def _join(thread: threading.Thread | None) -> None:
 
 
 def drain(jobs: SimpleQueue[list[Job] | None]) -> None:
-    """Run what was put before the threads that put it knew of the end."""
+    """Run jobs of threads that put them before they could observe the end."""
     while True:
         try:
             entry = jobs.get_nowait()
@@ -262,8 +262,8 @@ def _run_job(job: Job) -> None:
     try:
         job()
     except BaseException:  # noqa: BLE001
-        # user code: SystemExit or KeyboardInterrupt there must not end the thread that others wait
-        # for
+        # User code: SystemExit or KeyboardInterrupt in it must not end this thread, for which
+        # others wait.
         try:
             LOGGER.exception("wetlands_executor: exception in %r", job)
         except BaseException:  # noqa: BLE001, S110

@@ -5,23 +5,21 @@ the I/O thread publishes workers that hold nothing; a submitting thread may writ
 of them (``DirectSend``), and take the answer itself while it waits in ``result()``
 (``DirectReceive``)::
 
-    submit, result()                                    worker
-      writes the frame, records it in `sent` ----------->
-      words[AWAITED] = number                             runs the call
-      sleeps on the eventfd <--- notify --- answer on the shared page if AWAITED is its number and
-      nothing takes the claim, settles                            went another way before it, else a
-      frame through
-                                                          the results pipe, to the I/O thread, as
-                                                          ever
+    submit, result()                              worker
+      writes the frame, records it in `sent` ---> inbox
+      words[AWAITED] = number                     runs the call
+      sleeps on the eventfd <------ notify ------ answer on the shared page, if AWAITED is its
+      takes the claim, settles                    number and nothing of the call went another way;
+                                                  else a frame into the results pipe
 
 1. *The claim* on a call is its entry in ``DirectSend.sent``. The thread that takes it (one step in
    C) settles the call: the waiting thread when it has seen the answer, or the I/O thread, which
-   takes it (``register``) whenever it has to tell the state anything. *Invariant:* the state hears
-   of all calls that were sent directly (``SentDirectly``) before any other news.
+   takes it (``register``) before it feeds the state any event. *Invariant:* the state is fed all
+   calls that were sent directly (``SentDirectly``) before any other event.
 2. If the I/O thread has the claim, the state knows of the call, and the I/O thread settles it like
    any other. It then listens to the eventfd as well, because the worker may have put the answer on
    the page; and it notifies when the call is settled.
-3. *Race:* an exception from a signal handler can end ``wait`` after every call that it makes.
+3. *Race:* an exception from a signal handler can end ``wait`` after every call in it.
    Whatever was done by then is undone or finished by the I/O thread: the exception handler leaves
    the call in a chain with plain stores, and wakes that thread with its first call (``LEFT``). What
    was read from the page is kept with the call. CPython looks for signals, and changes threads,
@@ -34,8 +32,8 @@ of them (``DirectSend``), and take the answer itself while it waits in ``result(
    accessor of its Task but ``result()`` and its like (``Home.ensure_tracked``), every look at the
    pool (``sync``) and all news for the state let the I/O thread register it first. After such a
    look the next call is not prearmed, until a thread waits here again.
-5. Nothing is told from here: listeners, waiters of the standard library and callbacks concern the
-   I/O thread.
+5. This module notifies nothing else: listeners, waiters of the standard library and callbacks
+   concern the I/O thread.
 
 Only this module uses the control words ``AWAITED``, ``ANSWERED`` and ``ANSWER`` of the shared page,
 and these fields of a call: ``awaited`` (the worker may have been told that a thread waits for its
@@ -131,7 +129,7 @@ class DirectSend:
     Args:
         owner: the worker process.
         inbox: its pipe.
-        outbox: what it was told.
+        outbox: what waits to go out to it, and what it has been sent.
         incarnation: its number, for blocks in shared memory.
 
     Attributes:
@@ -256,7 +254,7 @@ class DirectSend:
             found.append(call)
             if back is not None and (call.awaited or back.caller is call):
                 # Race: the worker may have looked already whether a thread waits, and put the
-                # answer onto the page: both of us listen now.
+                # answer onto the page: both this thread and that one listen now.
                 add_wakeup(call.task, back.wakeup)
                 if on_answer is not None:
                     back.listen(poller, on_answer)
@@ -416,12 +414,12 @@ class DirectReceive:
                 return False
             self.caller = call
             try:
-                # Order: we are seen in `caller`, then look at the claim; the I/O thread takes the
-                # claim, then looks at `caller`.
+                # Order: this thread stores `caller`, then reads the claim; the I/O thread takes the
+                # claim, then reads `caller`. At least one observes the other's step.
                 claim = sent[0]
                 if mine := claim[0] is call:
                     words[AWAITED] = number
-                    # Quiet: a signal handler of this thread may look at the task, and must not wait
+                    # Quiet: a signal handler on this thread may look at the task, and must not wait
                     # for what only this thread could take.
                     call.awaited = call.quiet = True
                     rung = words[ANSWERED] == number

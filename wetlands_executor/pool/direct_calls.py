@@ -40,7 +40,7 @@ class DirectCalls:
         loop: that thread.
         workers: the pool's processes.
         stats: counts tasks.
-        feed: tells the state; what was sent directly comes first (``registered``).
+        feed: feeds the state; what was sent directly comes first (``registered``).
         contain: deals with what was raised while one call was looked at.
 
     Attributes:
@@ -67,7 +67,7 @@ class DirectCalls:
         self.abandoned = AbandonedWaits()
 
     def connect(self, take: Callable[[WorkerProcess, list[RawFrame]], None]) -> None:
-        """Say who takes result frames of a worker, with what was printed before them; once."""
+        """Set what takes result frames of a worker, and what was printed before them; once."""
         self._take = take
 
     def begin(self, poller: Poller) -> None:
@@ -99,7 +99,7 @@ class DirectCalls:
         self._loop.post(partial(self.register, process))
 
     def register(self, process: WorkerProcess) -> None:
-        """Tell the state what submitting threads have written to a worker."""
+        """Feed the state what submitting threads have written to a worker."""
         if process.direct.sent:
             self._feed(None)
 
@@ -111,14 +111,14 @@ class DirectCalls:
             self.take_answer(process)
 
     def on_notified(self, process: WorkerProcess) -> None:
-        """The worker has said that an answer lies on its page while no submitter waits for it."""
+        """The worker has notified: an answer lies on its page, and no submitter waits for it."""
         back = process.direct.receive
         if back is not None:
             back.on_notified()
         self.take_answer(process)
 
     def take_answer(self, process: WorkerProcess) -> None:
-        """Take an answer from the shared page whose call the state knows, if there is one."""
+        """Take the answer from the shared page, if there is one and its call is registered."""
         back = process.direct.receive
         if back is None or self._workers.processes.get(process.worker) is not process:
             return
@@ -155,14 +155,14 @@ class DirectCalls:
     def ensure_tracked(self, call: Call) -> None:
         """Let this thread settle a call that was sent unannounced.
 
-        A thread wants to be told of its end. Any thread.
+        Another thread is to be notified of its end. Any thread.
         """
         process: WorkerProcess | None = call.process
         back: DirectReceive | None = process.direct.receive if process is not None else None
         if back is not None and process is not None:
             back.prearm_no_more()
             self._loop.post(partial(self.take_answer, process))
-        # Order: last, so that who is interrupted before is followed by the next who looks
+        # Order: last. If a thread is interrupted before this, the next accessor does it all again.
         call.quiet = False
 
     def forget(self) -> None:

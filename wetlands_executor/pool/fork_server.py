@@ -8,22 +8,20 @@ that shares its pages. The other half of the conversation is ``worker/fork_serve
 
 ::
 
-    starter thread                      fork server                            worker
+    start thread                        fork server                     worker
     Popen ------ sources, config -----> imports the preload
          <------ ready, or why not ----
-    request + descriptors (SCM_RIGHTS) -> fork ---------------------------> setsid, lifeline, pipes,
-    variables
-         <------ pid ------------------                                    hello, ready: as every
-         worker
-    exit (pidfd) is readable <------------------------------------------- ends
+    request, descriptors (SCM_RIGHTS) > fork -------------------------> setsid, life pipe, variables
+         <------ pid ------------------                                 hello, ready (as others do)
+    exit (pidfd) is readable <----------------------------------------- ends
     status pipe <------ how it ended -- waitid, leaves the zombie
     closes the status pipe -----------> reaps
 
-*The worker is the fork server's child, not ours.* Its end is seen through a pidfd, how it ended
-comes through its status pipe. The fork server reaps it only when the host has closed that pipe, so
-that its number cannot become somebody else's while the host may still signal it. When the fork
-server is killed, its workers go on, nobody can tell any more how they end, and the next start makes
-a new fork server.
+*The worker is a child of the fork server, not of the host.* Its end is seen through a pidfd, how it
+ended comes through its status pipe. The fork server reaps it only when the host has closed that
+pipe, so that its number cannot become another process's while the host may still signal it. When
+the fork server is killed, its workers go on, how they end cannot be found out any more, and the
+next start makes a new fork server.
 
 Threads: everything that starts or asks runs on the pool's starter thread and may block, with a
 deadline. ``kill`` and ``give_up`` may be called by any thread; ``end`` by the I/O thread, at the
@@ -315,7 +313,7 @@ class ForkServer:
             asked: ``failures`` when it was asked for. Those that were asked for together share a
                 failure that is final, or the last of several: they would wait for the same preload
                 again and again.
-            wanted: False once nobody wants the worker any more.
+            wanted: returns False once the worker is not needed any more.
             compiled: the interpreter is known to be like this one; see ``bundle.source``.
 
         Raises:
@@ -439,7 +437,7 @@ class ForkServer:
         return said
 
     def give_up(self) -> None:
-        """End a preload for which nobody waits any more. Any thread."""
+        """End a preload that no start waits for any more. Any thread."""
         if not self._ready:
             self.kill()
 

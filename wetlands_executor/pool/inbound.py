@@ -122,10 +122,10 @@ class Inbound:
         self._take(process, frames)
 
     def _take(self, process: WorkerProcess, frames: list[RawFrame]) -> None:
-        """Settle what finished, then tell the state, in one event."""
+        """Settle what finished, then feed the state one event."""
         parts = self._parts
-        # What submitting threads have sent: the calls are registered at once, the state hears of
-        # them together with what has finished.
+        # What submitting threads have sent: the calls are registered at once, the state is fed
+        # their events together with what has finished.
         sent: list[st.Event] = []
         if process.direct.sent:
             sent = parts.direct.registered(process)
@@ -362,7 +362,7 @@ class Inbound:
         if self._parts.workers.has(process):
             self._take(process, [tuple(frame)])
 
-    # --- what a running call says of itself
+    # --- reports of a running call
 
     def _on_report(self, process: WorkerProcess, frame: Frame) -> None:
         if frame.number not in process.calls and not self._has_registered(process, frame):
@@ -407,7 +407,7 @@ class Inbound:
         """Take a log record."""
         self._parts.output.on_log(process, call, plain.read_record(data))
 
-    # --- what a worker says
+    # --- messages of a worker
 
     def _on_message(self, process: WorkerProcess, kind: int, data: Any) -> None:
         if kind == wire.LOG:

@@ -57,7 +57,7 @@ class Client(Protocol):
     closed: bool
 
     def publish(self) -> None:
-        """Say to other threads what they may do.
+        """Publish what other threads may do.
 
         Order: ``posted`` is looked at once more after this.
         """
@@ -77,7 +77,7 @@ class Client(Protocol):
 
 
 class Owner(Protocol):
-    """Whose thread it is: what happens when it begins and ends."""
+    """The owner of the thread: what happens when it begins and ends."""
 
     def begin(self, poller: polling.Poller) -> None:
         """Get ready: the thread runs and has its poller."""
@@ -146,7 +146,7 @@ class IOLoop:
         self._notifying = False
 
     def serve(self, client: Client, owner: Owner) -> None:
-        """Say for whom this works; once, before anything is posted."""
+        """Set the client and the owner; once, before anything is posted."""
         self._client = client
         self._owner = owner
 
@@ -270,7 +270,7 @@ class IOLoop:
         return True
 
     def sweep(self) -> None:
-        """Deal with what was posted too late; any thread. Each entry is taken by exactly one."""
+        """Deal with what was posted too late. Any thread; each entry is taken by exactly one."""
         while self.posted:
             try:
                 late = self.posted.popleft()
@@ -284,7 +284,7 @@ class IOLoop:
                     # what it would have learned there.
                     self._client.reject(late, None)
             except Exception:
-                # a bug of ours; the others who wait must get their answers all the same
+                # a bug of ours; the other waiting threads must get their answers all the same
                 LOGGER.critical(
                     "wetlands_executor: %r failed at the end of the pool; this is a "
                     "bug, please report it",
@@ -377,8 +377,8 @@ class IOLoop:
         batch: Iterator[Job] = iter(())
         while True:
             try:
-                # the rest, after one that has failed: most news are told again, but not those of
-                # wakeups
+                # the rest, after one that has failed: most events are reported again, but not those
+                # of wakeups
                 for doing in batch:
                     doing()
                 doing = None

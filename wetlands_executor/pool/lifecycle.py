@@ -56,7 +56,7 @@ INTERRUPT_AFTER = 5.0
 
 @dataclass
 class Held:
-    """Tasks of a pool that were not handed in yet. Any thread.
+    """Tasks of a pool that were not submitted yet. Any thread.
 
     Attributes:
         unstarted: those that wait for ``start()``.
@@ -135,7 +135,7 @@ class Lifecycle:
             self._loop.post(partial(self._parts.shell.feed, st.ShutdownRequested(cancel_pending)))
 
     def end_unused(self) -> bool:
-        """End a pool that has nothing to end, without starting anything; False if it has been used.
+        """End a pool that was never used, without starting anything; False if it has been used.
 
         Threads that are started at interpreter exit only to end harm others: before CPython 3.12.3
         they make `threading` forget to wait for the program's own threads.

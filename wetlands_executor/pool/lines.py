@@ -237,7 +237,7 @@ def _encodable(text: str, encoding: Any, errors: Any) -> str:
     return text
 
 
-#: Failures that were told: name of the stream, and the types of the stream and of its exception.
+#: Failures that were logged: name of the stream, and the types of the stream and of its exception.
 _told: set[tuple[str, type, type]] = set()
 
 
@@ -258,5 +258,5 @@ def _tell_once(name: str, error: BaseException) -> None:
             name, type(stream).__name__, type(error).__name__, error,
         )  # fmt: skip
     except Exception:  # noqa: BLE001, S110
-        # the handler may write to the very stream that fails; there is no other way to tell
+        # The handler may write to the very stream that fails; there is no other way to report it.
         pass

@@ -1,4 +1,4 @@
-"""What the state orders for a running worker, done: dispatch, reclaim, cancel, stop, kill.
+"""Performs the actions that name a worker: dispatch, reclaim, cancel, stop, kill.
 
 I/O thread only.
 """
@@ -32,11 +32,11 @@ class Orders:
     Args:
         loop: the pool's I/O thread.
         workers: its processes.
-        state: its decisions; told within a reclaim what was sent directly.
-        feed: tells it anything else.
+        state: its decisions; fed within a reclaim with what was sent directly.
+        feed: feeds it anything else.
         direct: what passes the I/O thread.
         deadlines: the limits.
-        announcing: calls that are to tell when they begin.
+        announcing: calls that must report their start.
         starter: starts processes.
         remote: the Python of the workers.
         what: how messages call the environment.
@@ -85,8 +85,8 @@ class Orders:
                 call.fail(error)
                 refused.append(call)
             if process.direct.sent:
-                # Race: a submitting thread has written to this worker since the state was last told
-                # of such calls, and what it was given now lies behind that call.
+                # Race: a submitting thread has written to this worker since such calls were last
+                # registered, and what it was given now lies behind that call.
                 self._direct.ask_to_register(process)
         return st.ItemsFinished(action.worker, refused) if refused else None
 
@@ -111,7 +111,7 @@ class Orders:
         )
 
     def reclaim(self, action: st.Reclaim) -> st.Event:
-        """Take back what a worker has not started."""
+        """Reclaim what a worker has not started."""
         process = self._workers.processes[action.worker]
         if not process.direct.close():
             # A submitting thread is inside, perhaps interrupted by a signal: what it writes cannot

@@ -1,6 +1,6 @@
 """What goes to ONE worker.
 
-Frames and records that wait for its pipes to take them, and what it was told so far.
+Frames and records that wait for its pipes to take them, and what it has been sent so far.
 
 Order: records are queued before the frame that refers to them; frames leave in the order of
 dispatch. Nothing here blocks.
@@ -73,10 +73,10 @@ class Outbox:
         self._process = process
         self._inbox: deque[bytes | memoryview] = deque()
         self._bulk: deque[bytes | memoryview] = deque()
-        # Pipes that could not take everything, and of which the poller says when they can.
+        # Pipes that could not take everything; the poller calls back when they can.
         self._waiting: set[int] = set()
-        # Numbers of the functions that it was told; number of a large object -> the piece that it
-        # was given last.
+        # Numbers of the functions that it was sent; number of a large object -> the piece that it
+        # was sent last.
         self._known: set[int] = set()
         self._pieces: dict[int, int] = {}
         self._context = 0
@@ -90,7 +90,7 @@ class Outbox:
         self._foreign = foreign
 
     def told(self, context: HostSettings, needs: Iterable[Piece]) -> None:
-        """Take note of what the worker's configuration tells it."""
+        """Note what the worker's configuration has told it."""
         self._context = context.number
         self._pieces.update((piece.owner, piece.number) for piece in needs)
 

@@ -2,11 +2,11 @@
 
 And outcomes that wait behind it.
 
-Order: what a task printed is written before its outcome is known. A job that tells of an outcome
-waits behind lines of its worker on the output thread, unless the program's own stream, which that
-thread is inside of, waits for just that outcome.
+Order: what a task printed is written before its outcome is delivered. A job that delivers an
+outcome waits behind lines of its worker on the output thread, unless the program's own stream,
+which that thread is inside of, waits for just that outcome.
 
-Threads: the I/O thread's, but for what runs on the output thread, which says so.
+Threads: the I/O thread, but for what runs on the output thread, which says so.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class BehindLines:
     """A job behind lines, to be called once.
 
     Attributes:
-        of: the task, or the receiver of a batch, that it tells of.
+        of: the task, or the receiver of a batch, whose outcome it delivers.
     """
 
     __slots__ = ("_job", "of")
@@ -165,7 +165,7 @@ class Output:
             job()
 
     def run_behind(self, job: Callable[[], object], call: Call) -> None:
-        """Run ``job``, which tells of ``call``, when all lines that have come are written."""
+        """Run ``job``, which concerns ``call``, when all lines that have come are written."""
         outcome = BehindLines(job, call.task if call.batch is None else call.receiver)
         if outcome.of in self._awaited:
             job()
@@ -175,15 +175,15 @@ class Output:
             behind.popleft()
         entry = self.thread.put(outcome)
         behind.append(entry)
-        # Race: the output thread may have looked before this entry was there. One of the two runs
-        # it
+        # Race: the output thread may have looked before this entry was there. One of the two
+        # threads runs it.
         if outcome.of in self._awaited:
             run_entry(entry)
 
     def after_death(
         self, streams: tuple[OutputStream, ...], job: Callable[[], object], call: Call
     ) -> None:
-        """Run ``job``, which tells of ``call``, after the lines of the process that has died."""
+        """Run ``job``, which concerns ``call``, after the lines of the process that has died."""
         if any(stream.under_way for stream in streams):
             self.run_behind(job, call)
         else:

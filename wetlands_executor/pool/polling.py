@@ -53,8 +53,8 @@ class SystemPoller:
     def __init__(self) -> None:
         self._readers: dict[int, tuple[int, Callback]] = {}
         self._writers: dict[int, Callback] = {}
-        # Descriptors whose news are told once only; those of which ``printed`` has been told, and
-        # ``wait`` has not.
+        # Descriptors whose events are reported once only; those that ``printed`` has been given,
+        # and ``wait`` has not.
         self._wakeups: set[int] = set()
         self._rung: set[int] = set()
         with descriptors.making:
@@ -76,8 +76,8 @@ class SystemPoller:
             descriptors.own(*self.fds())
         self._poll.register(self._wake_read, POLLIN)
         # Written by the I/O thread only: True from before it looks for posted events until it is
-        # awake again. Who posts and sees False need not wake it. A flag that the wakers clear could
-        # be left wrong by an interrupt between the write and the store.
+        # awake again. A thread that posts and reads False need not wake it. If the posting threads
+        # cleared it, an interrupt between write and store could leave it wrong.
         self.sleeping = False
         #: What to call when a thread has added ``LEFT_COUNT`` to the counter of ``urgent``.
         self.on_departure: Callback | None = None

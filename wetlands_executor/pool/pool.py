@@ -2,20 +2,19 @@ r"""``Pool``: the parts of a pool, put together; and what other threads ask of i
 
 ::
 
-    any thread                          I/O thread (io_loop.py)                      worker
-    submit ---- idle? write frame (direct.py) --------------------------------> inbox
-       \--- put(call), wake ------> Shell.feed(Submitted) -> Orders.dispatch -> inbox, bulk
-       (outbox.py)
-    result() sleeps <--- Settlement <--- Inbound <--- ResultStream <------------- one write per
-    result
-                                     Shell.feed(ItemsFinished) -> the next Dispatch
-                                     Reaper: exit descriptor -> DeathReport ->
-                                         Shell.feed(WorkerExited)
+    any thread                    I/O thread (io_loop.py)                          worker
+    submit -- idle? write frame (direct.py) -------------------------------------> inbox
+       \----- put(call), wake --> Shell.feed(Submitted) -> Orders.dispatch,
+                                  Outbox ----------------------------------------> inbox, bulk
+    result() sleeps <------------ Settlement <- Inbound <- ResultStream <--------- results
+                                  Shell.feed(ItemsFinished) -> the next Dispatch
+                                  Reaper: DeathReport <- exit descriptor <-------- ends
+                                  Shell.feed(WorkerExited)
 
 1. Only the I/O thread calls ``PoolState.handle``, through ``Shell.feed``. That thread never runs
    signal handlers, so no exception can end it half-way; the main thread, which a Ctrl-C can
    interrupt between any two steps, only appends to ``IOLoop.posted`` (one step in C) and wakes it.
-2. Each part owns its fields; it gets what it uses when it is made, and tells its news through
+2. Each part owns its fields; it gets what it uses when it is made, and reports its news through
    ``feed(event)``.
 3. User code runs on none of this: results that name a class or function are unpickled by decoder
    threads, lines are written by the output thread, callbacks run on the callback thread
@@ -423,7 +422,7 @@ class Pool:
 
     @property
     def sees_calls_alone(self) -> bool:
-        """True if something is asked of each single call.
+        """True if a limit, a listener or a quota concerns each single call.
 
         Then those of a ``map`` are submitted one by one, as tasks.
         """
@@ -448,7 +447,7 @@ class Pool:
     # --- what a Task asks (futures/home.py)
 
     def tell(self, task: Task[Any]) -> None:
-        """Tell everyone of the end of a task that its submitter has settled. I/O thread."""
+        """Notify listeners, waiters, callbacks of a task that its submitter settled. I/O thread."""
         tell_late(task)
 
     @property
@@ -467,7 +466,7 @@ class Pool:
         self.loop.post(partial(self.shell.feed, st.Reserved()))
 
     def release(self, task: Task[Any]) -> None:
-        """The task was handed in, or never will be."""
+        """Note that a reserved task was submitted, or never will be."""
         self._held.dependents.discard(task)
         self.loop.post(partial(self.shell.feed, st.Released()))
 
@@ -534,7 +533,7 @@ class Pool:
         self._run_limit.set(seconds)
 
     def wait_all(self, timeout: float | None) -> bool:
-        """Wait until every task that was handed in has finished.
+        """Wait until every task that was submitted has finished.
 
         False if ``timeout`` seconds were over before.
         """

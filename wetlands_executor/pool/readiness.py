@@ -1,4 +1,4 @@
-"""Threads and event loops that wait for workers to be ready, or to say which Python they are.
+"""Threads and event loops that wait for workers to be ready, or for their hello.
 
 Threads: ``start_error`` any; ``launch``, ``launch_then`` and ``hear_hello`` any; the rest the I/O
 thread's.
@@ -21,13 +21,13 @@ Answer = Callable[[BaseException | None], object]
 
 
 class Readiness:
-    """Who waits for workers.
+    """The threads and event loops that wait for workers.
 
     Args:
         loop: the pool's I/O thread.
         workers: its processes.
         state: its decisions; asked whether all workers are ready.
-        feed: tells the state.
+        feed: feeds the state.
         what: how messages call the environment.
     """
 
@@ -46,7 +46,7 @@ class Readiness:
         self._feed = feed
         self._what = what
         self._launches: list[Answer] = []
-        # Threads that pickle code and wait for a worker to say which Python it is.
+        # Threads that pickle code and wait for a worker's hello.
         self._hellos: list[Latch] = []
 
     def start_error(
@@ -143,7 +143,7 @@ class Readiness:
             answer(error)
 
     def answer_hello(self) -> None:
-        """Let the threads go that wait for a worker's first word: it was said, or will not be."""
+        """Wake the threads that wait for a hello: it has come, or will not."""
         waiters, self._hellos = self._hellos, []
         for latch in waiters:
             latch.set()

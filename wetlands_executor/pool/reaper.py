@@ -47,7 +47,7 @@ class Reaper:
     Args:
         loop: the pool's I/O thread.
         workers: its processes.
-        feed: tells the state.
+        feed: feeds the state.
         closing: why all workers were ended at once, if they were.
         inbound, output, direct: what takes the last that a worker has sent.
         deadlines: its timers.
@@ -84,13 +84,13 @@ class Reaper:
         self._what = what
 
     def watch(self, process: WorkerProcess) -> None:
-        """Hear of the end of a new process."""
+        """Watch a new process for its end."""
         self._loop.poller.add_reader(
             process.process.exit, polling.EXIT, partial(self._on_exit, process)
         )
 
     def watch_python(self, process: WorkerProcess) -> None:
-        """Hear of the end of the Python, if the process that was started is a wrapper of it."""
+        """Watch the Python for its end, if the process that was started is a wrapper of it."""
         inner = process.process.exit_of_python()
         if inner >= 0:
             self._loop.poller.add_reader(
@@ -100,7 +100,7 @@ class Reaper:
     def on_results_ended(self, process: WorkerProcess) -> None:
         """The results pipe is at its end: it has closed its pipes, or is about to end.
 
-        If it lives on, nothing can be heard from it any more.
+        If it lives on, nothing can be read from it any more.
         """
         if process.exited:
             self._finalize(process)
@@ -122,8 +122,8 @@ class Reaper:
         poller = self._loop.poller
         poller.remove(process.process.exit)
         if not late and not process.process.ended():
-            # Its fork server is about to tell how it ended. If that is stopped, the death is
-            # declared without.
+            # Its fork server is about to report how it ended. If the fork server is stopped, the
+            # death is declared without.
             poller.remove(process.process.exit)
             poller.add_reader(process.process.exit, polling.EXIT, partial(self._on_exit, process))
             self._loop.set_timer(STATUS_GRACE, partial(self._on_exit, process, True))
@@ -151,7 +151,7 @@ class Reaper:
         self._finalize(process)
 
     def _finalize(self, process: WorkerProcess) -> None:
-        """Reap, write the report, tell the state; once."""
+        """Reap, write the report, feed the state; once."""
         if not self._workers.has(process):
             return
         if not process.direct.close():

@@ -54,7 +54,7 @@ class WorkerInfo:
 def workers(pool: Pool) -> list[WorkerInfo]:
     """Return what the workers do, by index."""
     if any(process.direct.sent for process in list(pool.processes.values())):
-        _under_way(pool)  # some may have finished, and nobody has looked
+        _under_way(pool)  # some may have finished without being registered
     return sorted(
         (_worker(process) for process in list(pool.processes.values())), key=lambda info: info.index
     )

@@ -23,7 +23,7 @@ class RunLimit:
 
     Args:
         loop: the pool's I/O thread.
-        feed: tells the state.
+        feed: feeds the state.
         workers: its processes.
         deadlines: ends calls that run.
         sync: registers what is under way past the I/O thread.

@@ -4,7 +4,7 @@
 code of the user's can run, else on a decoder thread, and has calls run again where that was asked
 for. The thread that waits directly (``direct.py``) settles with the same reader and the same count.
 
-*Settle, then feed:* a Task has its outcome before the state hears that the item is finished, so
+*Settle, then feed:* a Task has its outcome before the state is fed that the item is finished, so
 that a closed pool has no open task.
 
 Threads: the I/O thread, the output thread behind lines, decoder threads; each method says which.
@@ -81,7 +81,7 @@ class Backlog:
 
 
 class Feed(Protocol):
-    """Tells the state what has happened."""
+    """Feeds the state."""
 
     def __call__(self, event: st.Event | None) -> None:
         """Do so. I/O thread."""
@@ -92,7 +92,7 @@ class Settlement:
 
     Args:
         loop: its I/O thread.
-        feed: tells the state.
+        feed: feeds the state.
         workers: its processes.
         output: what their lines go through.
         decoding: its decoder threads.
@@ -174,7 +174,7 @@ class Settlement:
     # --- what the state says of calls (I/O thread)
 
     def lost(self, action: st.Lost) -> st.Event | None:
-        """Tell the receiver of a call that its worker has died."""
+        """Report to the receiver of a call that its worker has died."""
         call: Call = action.item  # type: ignore[assignment]
         report = _report(action)
         self._timers.stop(call)

@@ -2,7 +2,7 @@
 
 ``feed(event)`` lets the state decide, and has its actions performed, by a table.
 
-Settle, then feed: a Task has its outcome before the state hears that the item is finished, so that
+Settle, then feed: a Task has its outcome before the state is fed that the item is finished, so that
 a closed pool has no open task.
 
 I/O thread only; other threads read ``wants_wakeup``.
@@ -34,10 +34,10 @@ class Shell:
         state: the decisions.
         workers: the processes.
         stats: counts tasks.
-        closing: what is said to a call that comes too late.
+        closing: how a call is refused that comes too late.
 
     Attributes:
-        changed: the state was told something since ``publish`` was called last.
+        changed: the state was fed since ``publish`` was called last.
         closed: the state has closed, or has failed.
         wants_wakeup: True if a posted call could be acted on at once; else the I/O thread need not
             be woken for it.
@@ -65,7 +65,7 @@ class Shell:
         start_error: Callable[[str, str, BaseException | None], BaseException],
         perform: Mapping[type, Perform],
     ) -> None:
-        """Say who performs the actions; once, before anything is fed.
+        """Set what performs the actions; once, before anything is fed.
 
         Args:
             direct: what passes the I/O thread.
@@ -80,7 +80,7 @@ class Shell:
         self._perform = {**perform, st.PoolClosed: self._close}
 
     def feed(self, event: st.Event | None, before: Sequence[st.Event] = ()) -> None:
-        """Let the state decide, and do what it says.
+        """Let the state decide, and perform its actions.
 
         Order: what submitting threads have sent comes before any other news.
 
@@ -115,7 +115,7 @@ class Shell:
                 return
             except Exception as error:
                 if action is None:
-                    raise  # the state itself: what it says can be relied on no more
+                    raise  # the state itself: its answers can be relied on no more
                 answer = self._recover(action, error)
                 if answer is not None:
                     queue.append(answer)
@@ -160,11 +160,11 @@ class Shell:
         except Exception as error:
             for item in items:
                 if item.place is None:
-                    item.fail(error)  # the state has not heard of it, and no other list has it
+                    item.fail(error)  # neither the state nor another list has it
             raise
 
     def reject(self, item: Any, error: BaseException | None) -> None:
-        """Refuse a call that came too late: its caller learns here what submit() would have said.
+        """Refuse a call that came too late: its Task fails with what submit() would have raised.
 
         Any thread.
         """
@@ -175,7 +175,7 @@ class Shell:
         self._blame.contain(error, doing)
 
     def publish(self) -> None:
-        """Tell the submitting threads what they may do.
+        """Publish which workers submitting threads may write to, and whether a call needs a wakeup.
 
         Order: after this, ``posted`` is looked at once more before the thread sleeps.
         """

@@ -81,7 +81,7 @@ def close_all() -> None:
 
 
 def _fill(fd: int, data: bytes) -> None:
-    """Write a file of ``Process._make_bundle`` for good: nobody can change it any more.
+    """Write a file of ``Process._make_bundle`` for good: it is sealed against changes.
 
     Raises OSError.
     """
@@ -249,8 +249,7 @@ class Process:
     def _let_go(self) -> None:
         """Close the worker's ends.
 
-        Only the host's are kept for ``close``: the numbers of the others may be somebody else's
-        soon.
+        Only the host's are kept for ``close``: the numbers of the others may be reused soon.
         """
         for fd in self._theirs:
             close_quietly(fd)
@@ -316,7 +315,7 @@ class Process:
             self._popen.returncode = 0  # else its finalizer would warn of a process that still runs
 
     def meet(self, claimed: int) -> None:
-        """Learn from the Python itself which process it is.
+        """Note which process the Python is, as it says itself.
 
         This one, or the child of this one, which is a wrapper then.
 

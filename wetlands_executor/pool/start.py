@@ -1,4 +1,4 @@
-"""Starting workers: the process, its configuration, what it says until it is ready.
+"""Starting workers: the process, its configuration, its messages until it is ready.
 
 Threads: the I/O thread's, but for ``_spawn``, which runs on the starter thread, because activation
 runs a shell and exec takes a millisecond.
@@ -286,10 +286,10 @@ class Starter:
             reason = f"it was not ready within {self._settings.timeout:g} s (start_timeout)"
             process.kill_with(self._parts.readiness.start_error(reason, process.output.tail()))
 
-    # --- what a worker says until it is ready
+    # --- messages of a worker until it is ready
 
     def on_message(self, process: WorkerProcess, kind: int, data: Any) -> None:
-        """Take what a worker says before it is ready."""
+        """Take a message of a worker that is not ready."""
         parts = self._parts
         if kind == wire.HELLO:
             hello = plain.read_shape(data, _HELLO)

@@ -64,19 +64,19 @@ class TaskStats:
             AtomicCounter(),
             AtomicCounter(),
         )
-        # Those of which the beginning and the end are counted in one step, so that whoever is
-        # interrupted has counted both or none.
+        # Tasks counted as submitted and completed in one bytecode, so that an interrupt cannot
+        # separate the two.
         self._at_once, self._refused = AtomicCounter(), AtomicCounter()
         self._failures: deque[Task[Any]] = deque(maxlen=REMEMBERED + OUT_OF_ORDER)
         self._recent: deque[weakref.ref[Task[Any]]] = deque(maxlen=REMEMBERED)
-        #: Locks of threads that wait until no task is active. Order: who counts an end counts
-        #: first, and looks here then; who waits does the reverse.
+        #: Locks of threads that wait until no task is active. Order: a thread that counts an end
+        #: counts first and then looks here; a waiting thread adds itself and then reads the counts.
         self._wakeups = Wakeups()
         self.error_callback: ErrorCallback | None = None
 
     @property
     def total(self) -> int:
-        """Number of tasks that were handed in."""
+        """Number of tasks that were submitted."""
         return self._total.value + self._at_once.value + self._refused.value
 
     @property
@@ -96,13 +96,13 @@ class TaskStats:
 
     @property
     def active(self) -> int:
-        """Number of tasks that were handed in and have not finished."""
+        """Number of tasks that were submitted and have not finished."""
         # Order: first, so that it is never more than the total
         done = self._completed.value + self._failed.value + self._cancelled.value
         return self._total.value - done
 
     def submitted(self, task: Task[Any]) -> None:
-        """Count a task that was handed in, once.
+        """Count a task that was submitted, once.
 
         Not by its submitter, whom a signal may interrupt before the call is on its way.
         """
@@ -112,7 +112,7 @@ class TaskStats:
             self._total.up()
 
     def expect(self, count: int) -> None:
-        """Count calls that were handed in together."""
+        """Count calls that were submitted together."""
         self._total.add(count)
 
     def finished(self, task: Task[Any]) -> None:
@@ -149,7 +149,7 @@ class TaskStats:
             self._wake()
 
     def returned_one(self, task: Task[Any]) -> None:
-        """Count a task that nobody has counted before, and that has returned normally.
+        """Count a task that was not counted before, and that has returned normally.
 
         Once, however often it is called.
         """
@@ -161,7 +161,7 @@ class TaskStats:
             self._at_once.up()
 
     def refused(self, task: Task[Any], error: BaseException) -> None:
-        """Count a task that has failed before it was handed in, and settle it."""
+        """Count a task that has failed before it was submitted, and settle it."""
         fields = task.__dict__
         counted = "_counted" in fields
         settle(task, None, error)
@@ -180,7 +180,7 @@ class TaskStats:
             self._wake()
 
     def _wake(self) -> None:
-        """Let those go who wait until no task is active, if that is so."""
+        """Wake the threads that wait until no task is active, if that is so."""
         if self.active <= 0:
             self._wakeups.notify_all()
 
@@ -204,7 +204,7 @@ class TaskStats:
         self._failures.clear()
 
     def find(self, identifier: str) -> Task[Any] | None:
-        """Return one of the last finished tasks, if somebody still holds it."""
+        """Return one of the last finished tasks, if it is still referred to."""
         recent = [*self._recent.copy(), *map(weakref.ref, self._failures.copy())]
         for reference in recent:
             task = reference()

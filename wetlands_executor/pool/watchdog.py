@@ -2,7 +2,7 @@
 
 A task has all descriptors of its process. One that reads from each of them, or a thread that it has
 left, may read calls from the inbox, records from the bulk pipe, or the counter that wakes a waiting
-submitter. The kernel tells none of that to the host.
+submitter. The kernel reports none of that to the host.
 
 1. The worker sees it where the next thing that it reads is not what is due: frames and records are
    numbered (``wire.marks``). It ends, with a message on stderr. No timer is needed for that.
@@ -50,7 +50,7 @@ class Watchdog:
     Args:
         loop: the pool's I/O thread.
         workers: its processes.
-        feed: tells the state.
+        feed: feeds the state.
         read: reads once what a worker has sent.
         take_answer: takes what a worker has answered on the shared page.
         retire: lets a worker end after what it runs.

@@ -1,4 +1,4 @@
-"""ONE worker process: its phase, the calls that it has, what it is asked for, the end of its life.
+"""ONE worker process: its phase, the calls that it has, requests to it, its end.
 
 What goes to it is its ``outbox``, what comes from it its ``results`` and its ``output``; the ways
 past the I/O thread are its ``direct``.
@@ -122,7 +122,7 @@ class WorkerProcess:
         reason: why it was killed, if not for the sake of one call: what its calls fail with, or
             those that wait for it to start.
         finished: number of calls that it has finished.
-        proven: the state has heard of a call that it has finished.
+        proven: the state was fed a call that it has finished.
         crowded: it may have been given calls in another order than that of ``calls``, until those
             have ended.
         deferred: number of outcomes that came before their calls were registered, and are taken up
@@ -209,7 +209,7 @@ class WorkerProcess:
         return self.phase in (WorkerPhase.STOPPING, WorkerPhase.ABANDONED)
 
     def greet(self, hello: dict[str, Any], foreign: bool) -> None:
-        """Take note of what it says of itself."""
+        """Note its hello."""
         if self.phase is WorkerPhase.STARTED:
             self.move(WorkerPhase.GREETED)
         self.hello = hello
@@ -218,11 +218,11 @@ class WorkerProcess:
         self.outbox.expect_bytecode(foreign)
 
     def become_ready(self) -> None:
-        """Take note that it says that it is ready. It may have ended since."""
+        """Note its message that it is ready. It may have ended since."""
         self.move(_WHEN_READY.get(self.phase, WorkerPhase.READY))
 
     def fail(self, failure: bytes | bytearray) -> None:
-        """Take note of why it cannot start, as it says."""
+        """Note its message why it cannot start."""
         self.failure = failure
 
     def blame(self, reason: BaseException) -> None:
@@ -371,7 +371,7 @@ class WorkerProcess:
         self.finished += count
         self.proven = self.proven or proven
 
-    # --- what the worker says of itself on the shared page
+    # --- what the worker has written to the shared page
 
     def is_running(self, call: Call) -> bool:
         """Return True if the worker has taken this call. Any thread."""
@@ -460,7 +460,7 @@ class WorkerProcess:
     # --- what has become of what was written
 
     def watch_losses(self, watchdog: LossWatch) -> None:
-        """Say who looks for losses while this worker holds calls."""
+        """Set the watchdog that looks for losses while this worker holds calls."""
         self._watchdog = watchdog
 
     def _start_watchdog(self) -> None:

@@ -1,4 +1,4 @@
-"""Items that workers hold before they have finished the first: who gets how many of them. Pure."""
+"""Items that workers hold before they have finished the first: which gets how many. Pure."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Submitted:
 class SentDirectly:
     """The submitting thread wrote this item to an idle worker itself.
 
-    The state learns it afterwards.
+    The state is fed this afterwards.
     """
 
     worker: int
@@ -143,7 +143,7 @@ class WorkerExited:
 
     Attributes:
         final: the start failed for a reason that the next try would meet again.
-        report: why; passed on to those whom it concerns.
+        report: why; passed on with the items that it concerns.
     """
 
     worker: int

@@ -1,7 +1,7 @@
 """When a worker is started again after a start has failed, and how often it is tried.
 
 Owns the count of failures, the delays and the workers that are to be replaced. It starts nothing
-itself: ``PoolState`` asks ``held``, tells what has happened, and performs the ``Consequence``.
+itself: ``PoolState`` reads ``held``, reports what has happened, and performs the ``Consequence``.
 
 ::
 
@@ -57,7 +57,7 @@ class Consequence:
 
     Attributes:
         delay: seconds after which ``due`` is to be called; None sets no timer.
-        given_up: what waits for the start is told that it has failed.
+        given_up: what waits for the start fails.
     """
 
     delay: float | None = None
@@ -150,8 +150,8 @@ class Restarts:
             # try again.
             self.release()
             return Consequence(given_up=True)
-        # Others do the work meanwhile; the threads that wait for all workers are told, and it is
-        # tried again later.
+        # Others do the work meanwhile; the threads that wait for all workers are notified, and it
+        # is tried again later.
         return Consequence(self._delay(GIVEN_UP_DELAY), given_up=True)
 
     def _delay(self, seconds: float) -> float | None:

@@ -95,7 +95,7 @@ class Slot:
         self.taken = len(self.held)
 
     def ask(self) -> None:
-        """Note that its worker was asked a question; nothing is given to it until the answer."""
+        """Note that its worker has to answer; nothing is given to it until then."""
         self.reclaiming = True
 
     def answered(self, *, replace: bool) -> None:

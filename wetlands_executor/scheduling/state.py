@@ -8,7 +8,7 @@ performs the actions in their order.
 An **item** is any object of a class derived from ``Item``; its ``place`` belongs to this folder:
 None (unknown or settled), ``WAITING``, or the ``Slot`` that holds it. A **slot** is a place for one
 worker process; an **incarnation** is the process in it, named by a number that is never used twice,
-so that late news of a dead process are recognised.
+so that late events of a dead process are recognised.
 
 How an item moves::
 
@@ -29,7 +29,7 @@ keeps a worker busy while the host decides, and is allowed only where the host c
 items: else a short item could wait behind a long one, and a crash would cost items that never ran.
 
 Guarantee: an event that cannot be (of an item that its worker does not hold, a phase that cannot
-follow) raises before anything is changed. Events of a worker that is gone are late news, and
+follow) raises before anything is changed. Events of a worker that is gone come late, and are
 ignored.
 """
 
@@ -96,7 +96,7 @@ MOST_CREDIT = 512
 
 
 class PoolState:
-    """Who waits, who runs, and what to do about it.
+    """Which items wait, which run, and what has to be done.
 
     Args:
         max_workers: number of slots.
@@ -410,7 +410,7 @@ class PoolState:
             out.append(Lost(item, event.worker, event.report))
 
     def _start_failed(self, event: WorkerExited, out: list[Action]) -> None:
-        """Tell what follows from the end of a worker that had done nothing useful."""
+        """Return the actions after the end of a worker that had done nothing useful."""
         found = self._restarts.failed(
             final=event.final,
             others_start=self.slots.starting > 0,
@@ -506,7 +506,7 @@ class PoolState:
             self.status = moved(STATUS_MOVES, self.status, Status.CLOSED)
             out.append(PoolClosed())
 
-    # --- who gets what
+    # --- dispatch
 
     def _schedule(self, out: list[Action]) -> None:
         """Give waiting items to workers; start workers if that is not enough.
