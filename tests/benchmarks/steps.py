@@ -329,7 +329,7 @@ def _printed(have: Any) -> Timed:
     return lambda count: have.executor.submit(_time_finish_task, count).result() * 1000
 
 
-@step(_WORKER, "put the answer onto the page and notify")
+@step(_WORKER, "put the answer onto the shared page and notify")
 def _answer(have: Any) -> Timed:
     words, wire = have.runner.page.words, have.wire
     wakeup = importlib.import_module("wetlands_executor.wakeups").Wakeup()
@@ -344,7 +344,7 @@ def _answer(have: Any) -> Timed:
     return alone(once)
 
 
-@step(_WORKER, "(pack and write the result, where nobody waits)")
+@step(_WORKER, "(pack and write the result, where no thread waits)")
 def _send(have: Any) -> Timed:
     channel = have.runner.channel
     return in_batches(lambda: channel.send(have.wire.NONE, 1, b"", 10), 200, have.results.drain)
@@ -364,7 +364,7 @@ def _wait(have: Any) -> Timed:
     return alone(lambda: poller.wait(None, ()))
 
 
-@step(_IO, "tell submitting threads which workers are idle")
+@step(_IO, "publish which workers are idle")
 def _publish(have: Any) -> Timed:
     return alone(have.pool._publish)
 
@@ -391,7 +391,7 @@ def _parse(have: Any) -> Timed:
     return alone(lambda: process._parse(frame))
 
 
-@step(_IO, "absorb what a submitting thread has sent")
+@step(_IO, "register what a submitting thread has sent")
 def _absorb(have: Any) -> Timed:
     _pipe, process = have.process()
     call = have.call()
@@ -403,14 +403,14 @@ def _absorb(have: Any) -> Timed:
     return alone(once)
 
 
-@step(_IO, "settle the Task, nobody waits")
+@step(_IO, "settle the Task, no thread waits")
 def _settle(have: Any) -> Timed:
     pool = have.pool
     tasks = iter([have.Task(pool) for _ in range(200_000)])
     return in_batches(lambda: have.settling.settle(next(tasks), None, None), 1000, lambda: None)
 
 
-@step(_IO, "tell the state: sent, and finished")
+@step(_IO, "feed the state: sent, and finished")
 def _state(have: Any) -> Timed:
     st = have.state
     state = have.PoolState(1)

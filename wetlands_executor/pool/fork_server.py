@@ -23,7 +23,7 @@ pipe, so that its number cannot become another process's while the host may stil
 the fork server is killed, its workers go on, how they end cannot be found out any more, and the
 next start makes a new fork server.
 
-Threads: everything that starts or asks runs on the pool's starter thread and may block, with a
+Threads: everything that starts or asks runs on the pool's start thread and may block, with a
 deadline. ``kill`` and ``give_up`` may be called by any thread; ``end`` by the I/O thread, at the
 very end. A ``ForkedProcess`` belongs to the I/O thread, like every process.
 """
@@ -290,7 +290,7 @@ class ForkServer:
         self._ready = False
         self._env: Mapping[str, str] = {}
         self._outputs: list[ServerOutput] = []
-        #: Number of starts that have failed. Written by the starter thread.
+        #: Number of starts that have failed. Written by the start thread.
         self.failures = 0
         self._failure: ForkServerFailed | None = None
 
@@ -304,7 +304,7 @@ class ForkServer:
         wanted: Callable[[], bool],
         compiled: bool = False,
     ) -> ForkedProcess:
-        """Return a new worker process; starter thread.
+        """Return a new worker process; start thread.
 
         Args:
             env: its complete variables.
@@ -423,7 +423,7 @@ class ForkServer:
             process.close()
 
     def take_output(self) -> list[ServerOutput]:
-        """Return what has been said since the last time; starter thread."""
+        """Return what has been said since the last time; start thread."""
         process = self._process
         if process is not None and self._ready:
             process.listen()
@@ -450,7 +450,7 @@ class ForkServer:
     def end(self, grace: float) -> None:
         """Let the process end (exit hooks of the preload run), within ``grace`` seconds.
 
-        The starter thread has ended.
+        The start thread has ended.
         """
         process, self._process = self._process, None
         if process is not None:

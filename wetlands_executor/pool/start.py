@@ -1,6 +1,6 @@
 """Starting workers: the process, its configuration, its messages until it is ready.
 
-Threads: the I/O thread's, but for ``_spawn``, which runs on the starter thread, because activation
+Threads: the I/O thread's, but for ``_spawn``, which runs on the start thread, because activation
 runs a shell and exec takes a millisecond.
 """
 
@@ -128,13 +128,13 @@ class Starter:
             self._settings.fork_server.give_up()
 
     def end(self) -> None:
-        """End the starter thread, then the fork server, when the workers are gone."""
+        """End the start thread, then the fork server, when the workers are gone."""
         self.thread.end()
         if self._settings.fork_server is not None:
             self._settings.fork_server.end(deadlines.STOP_GRACE)
 
     def _spawn(self, worker: int, index: int, asked: int) -> None:
-        """Start a process. Starter thread."""
+        """Start a process. Start thread."""
         settings, loop = self._settings, self._parts.loop
         server, opening = settings.fork_server, b""
         process: spawn.Process | BaseException

@@ -24,7 +24,7 @@ class Workers:
     def __init__(self) -> None:
         self.processes: dict[int, WorkerProcess] = {}
         self.starting: dict[int, int] = {}
-        # To be ended as soon as they are started. The starter thread looks here.
+        # To be ended as soon as they are started. The start thread looks here.
         self._unwanted: set[int] = set()
 
     def begin(self, worker: int, index: int) -> None:
