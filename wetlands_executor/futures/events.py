@@ -127,6 +127,8 @@ class Listener:
         #: updates wait for that.
         self._under_way = False
         self._held: dict[EventTask, None] = {}
+        #: Callback thread only: the terminal event has been delivered, of a listener that gets one.
+        self._over = False
 
     def give(self, event: Event, thread: SerialQueue | None) -> None:
         """Deliver an event; updates that were not seen yet are merged."""
@@ -174,6 +176,8 @@ class Listener:
         if self._under_way and not self.removed:
             self._held[task] = None
             return
+        if self._over:
+            return
         entry = self._take_update(task)
         if entry is not None:
             event = replace(entry[0], outputs=MappingProxyType(entry[1]))
@@ -196,6 +200,12 @@ class Listener:
 
     def _call_in_order(self, event: Event) -> None:
         """Deliver an event that is no update. Callback thread."""
+        if self._over:
+            # Race: a thread has added this listener while another one settled the task. The first
+            # has given it the terminal event, and the second was about to give it the start.
+            return
+        if event.type.is_terminal and self.terminal is not None:
+            self._over = True
         if event.type.is_terminal and event.task in self._held:
             self._held.pop(event.task, None)
             entry = self._take_update(event.task)
