@@ -121,7 +121,10 @@ def test_dependencies_pass_arrays_on(make, memory):
 
 @pytest.mark.timeout(90)
 def test_kills_during_transfers(make, memory):
-    """Workers are killed at random moments: what arrives is right, and no block stays behind."""
+    """Workers are killed at random moments: what arrives is right, and no block stays behind.
+
+    For five seconds, and on a busy machine as long as it takes to have killed enough.
+    """
     seed = random.SystemRandom().randrange(1 << 32)
     rng = random.Random(seed)
     executor = make(2)
@@ -130,7 +133,7 @@ def test_kills_during_transfers(make, memory):
     lost = right = kills = 0
     end = time.monotonic() + 5
     number = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or kills < 6 or right < 21:
         expected = []
         for _ in range(6):
             number += 1
@@ -144,7 +147,8 @@ def test_kills_during_transfers(make, memory):
             value = np.full(rng.choice([20_000, 150_000, 900_000]), float(number))
             expected.append((executor.submit(function, value), float(result)))
             value[:] = -1
-        victims = executor.workers()
+        # Three starts in a row that are killed would be a WorkerStartError.
+        victims = [info for info in executor.workers() if info.state in ("idle", "busy")]
         if victims and rng.random() < 0.7:
             time.sleep(rng.random() * 0.004)
             try:
@@ -169,8 +173,6 @@ def test_kills_during_transfers(make, memory):
             array, result = held.pop(rng.randrange(len(held)))
             assert (array == result).all(), seed
     assert all((array == result).all() for array, result in held), seed
-    assert kills > 5
-    assert right > 20
     executor.shutdown()
     held.clear()
     array = None

@@ -274,8 +274,17 @@ class _Critical(logging.Handler):
     """Says what the library logs as a bug of its own."""
 
     def emit(self, record):
-        if record.levelno >= logging.ERROR:
+        if record.levelno >= logging.ERROR and not _is_strike_in_callback(record):
             say("LOGGED", record.getMessage().splitlines()[0])
+
+
+def _is_strike_in_callback(record):
+    """Return True if an exception of ours hit a callback, of which it is logged by contract.
+
+    A callback that is added to a task which has finished runs in the thread that adds it.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return record.msg.startswith("exception calling callback") and isinstance(error, Struck)
 
 
 def _storm(calls, counts):

@@ -68,6 +68,20 @@ class Recorder:
             )
             return list(self.events)
 
+    def wait_for_ends(self, count: int, timeout: float = DEADLINE) -> None:
+        """Wait for ``count`` terminal events.
+
+        A thread that wakes up because tasks have ended may do so before their listeners are told.
+        """
+
+        def ended() -> int:
+            return sum(event.type.is_terminal for event in self.events)
+
+        with self._changed:
+            assert self._changed.wait_for(lambda: ended() >= count, timeout), (
+                f"only {ended()} of {count} terminal events within {timeout} s"
+            )
+
     def wait_for_end(self, timeout: float = DEADLINE) -> TaskEvent:
         """Wait for a terminal event."""
         return self.wait(lambda event: event.type.is_terminal, timeout)

@@ -577,6 +577,7 @@ def test_events_of_many_tasks_are_in_order_for_each(executor: CondaEnvExecutor) 
     tasks = [executor.submit(workload.report, 3) for _ in range(200)]
     tasks += [executor.submit(workload.fail) for _ in range(50)]
     assert executor.wait_all(DEADLINE)
+    recorder.wait_for_ends(len(tasks))
     _quiet(executor, None)
     executor.remove_listener(recorder)
     of: dict[str, list[TaskEventType]] = {}

@@ -132,6 +132,7 @@ def test_other_arguments_are_not_encoded_at_once(value: Any) -> None:
 
 def test_large_scalars_are_pickled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pickled: list[Any] = []
+    definition = define(math.hypot)  # what is defined for the first time is pickled too
 
     class Counting:
         """The module ``pickle`` that notes what is pickled."""
@@ -144,6 +145,6 @@ def test_large_scalars_are_pickled_once(monkeypatch: pytest.MonkeyPatch) -> None
             return pickle.dumps(value, *args)
 
     monkeypatch.setattr(calls, "pickle", Counting())
-    found = encode(math.hypot, ("x" * 10_000,), {}, define(math.hypot))
+    found = encode(math.hypot, ("x" * 10_000,), {}, definition)
     assert not isinstance(found, DefinedCall)
     assert len(pickled) == 1
