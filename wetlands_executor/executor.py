@@ -497,7 +497,9 @@ class CondaEnvExecutor(Executor):
         priority: int = 0,
         cancel_grace: float | None = None,
     ) -> OptionsView:
-        """Return an Executor over the same pool that applies options to what is submitted through it; see ``CallOptions``.
+        """Return an Executor over the same pool that applies options to its calls.
+
+        See ``CallOptions``.
 
         Args:
             name: of the tasks; None derives it from the function.
@@ -569,7 +571,10 @@ class CondaEnvExecutor(Executor):
         return done
 
     def get_failed(self) -> list[Task[Any]]:
-        """Return the tasks that have failed since the last ``clear_failed``, oldest first, at most the last 1000."""
+        """Return the tasks that have failed since the last ``clear_failed``, oldest first.
+
+        At most the last 1000.
+        """
         return self._pool.ledger.failures()
 
     def clear_failed(self) -> None:
@@ -596,19 +601,22 @@ class CondaEnvExecutor(Executor):
         self._pool.limit_run(seconds_of.limit("seconds", seconds))
 
     def get_progress(self) -> dict[str, Any]:
-        """Return counts, workers, tasks under way (at most 1000) and the last errors, of builtin types, ready for JSON."""
+        """Return counts, workers, tasks under way (at most 1000) and the last errors.
+
+        All of builtin types, ready for JSON.
+        """
         return report.progress(self._pool)
 
     def get_task(self, identifier: str) -> Task[Any] | None:
         """Return a task by its ``id``.
 
-        One that is under way, or one of the last 1000 finished that somebody still holds; else
+        One that is under way, or one of the last 1000 finished that is still referred to; else
         None.
         """
         return report.find(self._pool, identifier)
 
     def is_responsive(self) -> bool:
-        """Return True if no busy worker has been silent for ``worker_timeout`` seconds and the pool's own thread answers."""
+        """Return True if the I/O thread answers and no busy worker is past ``worker_timeout``."""
         return report.is_responsive(self._pool)
 
     # --- workers

@@ -43,10 +43,11 @@ from wetlands_executor.worker import code_classes, namespaces, objects, shm_shar
 
 #: Neither numbered nor looked into: scalars, and what is named or written as code.
 _ATOMS: frozenset[Any] = frozenset({
-    *SCALARS, tuple, frozenset, types.CodeType, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, type(...),
-    type(NotImplemented), range, slice, Stand, Space, property, staticmethod, classmethod, types.MethodType,
-    types.MappingProxyType, types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
-    pickle.PickleBuffer,
+    *SCALARS, tuple, frozenset, types.CodeType, types.ModuleType, types.FunctionType,
+    types.BuiltinFunctionType, type, type(...), type(NotImplemented), range, slice, Stand, Space,
+    property, staticmethod, classmethod, types.MethodType, types.MappingProxyType,
+    types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType,
+    types.MemberDescriptorType, pickle.PickleBuffer,
 })  # fmt: skip
 _BUILTINS: dict[Any, int] = {
     list: objects.LIST,
@@ -270,7 +271,10 @@ class ByValuePickler(CallPickler):
         return ("o", stand.number if stand is not None else self.record.of(value).number)
 
     def _reduce_instance(self, obj: Any, kind: Any) -> Any:
-        """Return the reduction of an instance, what makes it, its pickle if nothing in it has a number, or None if it goes by name."""
+        """Return what stands for an instance in the stream; None if it goes by name.
+
+        That is its reduction, what makes it, or its pickle if nothing in it has a number.
+        """
         if isinstance(obj, (_HERE_ONLY, getattr(sys.modules.get("ctypes"), "CDLL", ()))):
             raise BoundToProcessError(f"a {kind.__qualname__} belongs to this process")
         if kind in kinds.PER_PROCESS or isinstance(obj, threading.local):
@@ -455,7 +459,7 @@ class ByValuePickler(CallPickler):
     # --- functions and classes
 
     def _function_by_value(self, func: Any) -> Any:
-        """Reduce a function by value, with its globals as entries that the worker may or may not need."""
+        """Reduce a function by value; its globals are entries that the worker may skip."""
         dispatcher = reductions().reduce_dispatcher(func)
         if dispatcher is not None:
             return self._reduce_dispatcher(func, dispatcher)
@@ -555,7 +559,7 @@ class ByValuePickler(CallPickler):
         return tuple(found)
 
     def _token(self, value: Any) -> Any:
-        """Return what differs if a global has been bound to another object, or if its object has changed."""
+        """Return a token of a global, which differs once its name or its object has changed."""
         kind = type(value)
         if kind in SCALARS and id(value) not in self._stands:
             return (kind.__name__, repr(value))
@@ -580,7 +584,7 @@ class ByValuePickler(CallPickler):
         return part
 
     def _reduce_dispatcher(self, func: Any, reduced: Any) -> Any:
-        """Reduce a function that ``functools.singledispatch`` has made, or an early ``typing.NewType``."""
+        """Reduce a function of ``functools.singledispatch`` or of an early ``typing.NewType``."""
         maker, args, *rest = reduced
         known = self.record.of(func)
         self.checks = None
@@ -652,7 +656,7 @@ def _base_of(func: Any) -> dict[str, Any]:
 
 
 def _is_importable(module: types.ModuleType) -> bool:
-    """Return True for a module that a worker imports, rather than one of which functions travel by value."""
+    """Return True for a module that a worker imports; functions of others travel by value."""
     return references.is_importable(module) and not _cp._is_registered_pickle_by_value(module)
 
 
@@ -717,7 +721,10 @@ def reduce_sentinel(obj: Any, record: identity.Record) -> Any:
 def current(
     obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record
 ) -> changes.Watched:
-    """Return a function or class by value as it is pickled, which is as the last time if nothing has changed since."""
+    """Return a function or class by value, pickled.
+
+    The last pickle serves again if nothing has changed since.
+    """
     key = id(obj)
     found: changes.Watched | None = record.functions.get(key)
     if found is not None:

@@ -143,7 +143,7 @@ class DefinedCall(EncodedCall):
 
 
 def _by_value() -> pickler.ByValue:
-    """Return what pickles functions and classes by value, imported when the first of them is met."""
+    """Return what pickles functions and classes by value, imported for the first of them."""
     found: pickler.ByValue = pickler.late("wetlands_executor.serialize.by_value")
     return found
 
@@ -215,7 +215,10 @@ def define(fn: Callable[..., Any] | str) -> Definition | None:
 
 
 def wants_value(definition: Definition, remote: RemoteInterpreter | None) -> bool:
-    """Return True for a function that can be imported here, but whose code over there would be another: a test module's rewritten one."""
+    """Return True for an importable function that the worker's import would compile differently.
+
+    Such are the functions of a test module that pytest has rewritten.
+    """
     return definition.rewritten and interpreter.PORTABLE and remote is not None and remote.foreign
 
 
@@ -324,7 +327,10 @@ def encode_defined(
 
 
 def _are_arrays(args: tuple[Any, ...]) -> bool:
-    """Return True for scalars and numpy's arrays of numbers, of which ``pickle`` makes the same bytes as ``CallPickler``, in a fifth of the time."""
+    """Return True for scalars and numpy's arrays of numbers.
+
+    ``pickle`` makes the same bytes of them as ``CallPickler``, in a fifth of the time.
+    """
     numpy: Any = sys.modules.get("numpy")
     array = getattr(numpy, "ndarray", None)
     if array is None or array in copyreg.dispatch_table or share.any_shared():

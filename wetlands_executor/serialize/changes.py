@@ -165,7 +165,10 @@ def content_of(obj: Any) -> Any:
 
 
 def state_of(obj: Any) -> tuple[Any, ...]:
-    """Return (function, arguments, attributes, slots, other state, list items, dict items) of an instance; see ``objects.set_state``."""
+    """Return the reduction of an instance in seven parts; see ``objects.set_state``.
+
+    (function, arguments, attributes, slots, other state, list items, dict items).
+    """
     kind = type(obj)
     if kind is Counter:
         function, args, state, listitems, dictitems = (

@@ -1,4 +1,4 @@
-"""Failures that come from a worker, or of reading what it has sent, as exceptions of this process."""
+"""Failures in a worker, and failures to read what it has sent, as exceptions of this process."""
 
 from __future__ import annotations
 

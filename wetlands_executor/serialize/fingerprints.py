@@ -107,7 +107,10 @@ def _sample(container: Any, most: int) -> list[Any]:
 
 
 def _buffer(obj: Any) -> tuple[int, Any]:
-    """Return how many bytes stand in an array or another object with a buffer, and a sample of them; (0, None) if it has none."""
+    """Return (number of bytes, a sample of them) of an object with a buffer, such as an array.
+
+    (0, None) if it has no buffer.
+    """
     try:
         flat = pickle.PickleBuffer(obj).raw()
     except (TypeError, ValueError, BufferError):

@@ -1,4 +1,6 @@
-"""Which objects of the host's namespaces the workers of a pool know, by which number, and whether the host has changed them since.
+"""The numbers by which the workers of a pool know objects of the host's namespaces.
+
+Each has a version, which says whether the host has changed it since it was sent.
 
 A function by value brings what it reaches: globals, closures, defaults, attributes. Each of these
 objects gets a number for as long as it lives, so that it is one object in a worker however many
@@ -121,7 +123,7 @@ def _unused() -> int:
 
 
 class Epoch:
-    """What was dropped in one span of time, until no call that may refer to it is on its way any more.
+    """What was dropped in one span of time, kept until no call under way may refer to it.
 
     Each call holds the epoch in which it was pickled, and each epoch the next one. So when one
     goes, all calls pickled before its end have gone.
@@ -153,7 +155,8 @@ class Record:
     """
 
     __slots__ = (
-        "__weakref__", "_purge_in", "_strong", "epoch", "functions", "itself", "known", "ready", "restless", "retired", "urgent",
+        "__weakref__", "_purge_in", "_strong", "epoch", "functions", "itself", "known", "ready",
+        "restless", "retired", "urgent",
     )  # fmt: skip
 
     def __init__(self) -> None:

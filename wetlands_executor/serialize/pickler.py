@@ -182,7 +182,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self._names
 
     def explain(self, error: TypeError | pickle.PicklingError, named: bool = False) -> None:
-        """Raise a better error if what could not be pickled belongs to code that was on its way to another Python.
+        """Raise a better error if what cannot be pickled belongs to code for another Python.
 
         Args:
             error: what pickling has raised.
@@ -295,7 +295,10 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         return imports.fetch, tuple(reference)
 
     def _function_by_value(self, obj: Any) -> Any:
-        """Reduce a function or class by value to a stream of its own, in which everything has its identity."""
+        """Reduce a function or class by value to a stream of its own.
+
+        In it each object has its number.
+        """
         found = self._by_value().current(obj, self.keeps, self._remote, self.record)
         for piece in found.needs:
             self.needs[piece.number] = piece
@@ -314,7 +317,10 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def space_name(space: Mapping[str, Any]) -> str | None:
-    """Return the module's name if this is the dictionary of an imported module, which all its functions share."""
+    """Return the module's name if this is the dictionary of an imported module; else None.
+
+    All functions of a module share its dictionary.
+    """
     name = space.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None
     return name if module is not None and module.__dict__ is space else None

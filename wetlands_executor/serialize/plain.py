@@ -87,7 +87,9 @@ _ONE_FRAME, _AT, _SHORT = b"\x80\x05\x95", 11, frozenset(b"\x8cC")
 def is_plain(
     data: bytes | bytearray | memoryview, steps: int | None = None, sizes: list[int] = _SIZES
 ) -> bool:
-    """Return True if unpickling ``data`` makes builtin types only, and allocates no more than a few times its length.
+    """Return True if unpickling ``data`` makes builtin types only, and is bounded.
+
+    It allocates at most a few times the length of ``data`` then.
 
     Args:
         data: the pickle.
@@ -113,7 +115,9 @@ def is_plain(
 
 
 def is_trivial(payload: bytes | bytearray) -> bool:
-    """Return True if ``pickle.loads(payload)`` can run no user code, makes builtin types only, and is quick.
+    """Return True if ``pickle.loads(payload)`` is quick, and makes builtin types only.
+
+    It runs no user code then.
 
     Most results name nothing (STACK_GLOBAL) and have neither a line's end, without which the older
     instructions that name something cannot be complete, nor the code of LONG_BINPUT: then it is

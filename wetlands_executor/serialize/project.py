@@ -21,7 +21,10 @@ from wetlands_executor.environment import frozen
 
 
 def _installation_paths() -> list[str]:
-    """Return what ``sysconfig.get_paths`` says, without its reading of the build's configuration, a third of the time of a first submit."""
+    """Return what ``sysconfig.get_paths`` returns.
+
+    It does not read the configuration of the build, which takes a third of a first submit.
+    """
     keys = ("stdlib", "platstdlib", "purelib", "platlib")
     values = {
         "base": sys.prefix,
@@ -61,7 +64,7 @@ def _environment_folders() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def belongs_to_environment(path: str) -> bool:
-    """Return True if a file or folder is part of the host's interpreter or of its installed packages."""
+    """Return True if a path is part of the host's interpreter or of its installed packages."""
     if frozen.in_bundle(path):
         return True
     if any(
@@ -129,7 +132,9 @@ extra_roots: dict[str, None] = {}
 
 
 def note_editable_installs() -> None:
-    """Make the folders known that the import hooks of editable installs serve, so that a worker, which lacks the hooks, finds them too.
+    """Note the folders that the import hooks of editable installs serve.
+
+    A worker, which lacks these hooks, then finds them too.
 
     setuptools writes a module ``__editable___NAME_finder`` with the tables ``MAPPING`` and
     ``NAMESPACES``. What an install puts on ``sys.path`` through a ``.pth`` file needs nothing of
@@ -161,7 +166,10 @@ def _note_root(root: str) -> None:
 
 @functools.lru_cache(maxsize=256)
 def note_target(package: str) -> None:
-    """Make the folder of a module known that was named as text, if only an import hook of this process finds it. Nothing is imported."""
+    """Note the folder of a module that was named as text, if only an import hook here finds it.
+
+    Nothing is imported.
+    """
     module = sys.modules.get(package)
     try:
         spec = module.__spec__ if module is not None else importlib.util.find_spec(package)

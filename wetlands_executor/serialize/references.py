@@ -64,7 +64,7 @@ def reference_to(obj: Any) -> Reference | None:
     if not isinstance(file, str) and name.partition(".")[0] not in sys.stdlib_module_names:
         origin = getattr(getattr(module, "__spec__", None), "origin", None)
         if origin not in ("built-in", "frozen"):
-            return None  # made by hand, not by an import: nobody else can import it
+            return None  # made by hand, not by an import: no other process can import it
     if not isinstance(file, str) or project.belongs_to_environment(os.path.abspath(file)):
         return Reference(name, qualname, None)
     if name.partition(".")[0] in ("wetlands_executor", "cloudpickle"):
@@ -80,7 +80,7 @@ def reference_to(obj: Any) -> Reference | None:
 
 
 def is_importable(module: types.ModuleType) -> bool:
-    """Return True if another process finds this module by its name, as far as that is known here."""
+    """Return True if another process finds this module by its name, as far as this one can tell."""
     name = module.__name__
     if name in ("__main__", "__mp_main__") or sys.modules.get(name) is not module:
         return False
@@ -108,7 +108,7 @@ def is_rewritten(reference: Reference) -> bool:
 
 
 def target_of(fn: Any) -> str:
-    """Return the text of a target that was given as text or as a path (``Path("model.py:predict")``).
+    """Return the text of a target: itself, or that of a path (``Path("model.py:predict")``).
 
     Raises:
         TypeError: it is neither, and nothing that can be called.
@@ -141,7 +141,10 @@ def definition_of_target(target: str) -> DefinitionTuple:
 
 
 def definition_of_module(where: str, qualname: str = "") -> DefinitionTuple:
-    """Return the definition of ``qualname`` in a module, which is named (``pkg.mod``) or given as a file (``mod.py``)."""
+    """Return the definition of ``qualname`` in a module.
+
+    ``where`` names the module (``pkg.mod``) or its file (``mod.py``).
+    """
     if is_file(where):
         path = os.path.abspath(os.path.expanduser(where))
         try:

@@ -25,7 +25,9 @@ _NOTHING = (None,)
 
 
 def value_at_once(kind: int, data: Any) -> tuple[Any] | None:
-    """Return the value of an outcome, in a tuple, if it can be read here, quickly and without running any code of the user's; else None.
+    """Return the value of an outcome, in a tuple, if it can be read here; else None.
+
+    Reading must be quick and run no user code.
 
     Args:
         kind: of the result frame.

@@ -73,7 +73,9 @@ _MOST_NAMES = 8
 def names_of(
     obj: Any, importable: Callable[[types.ModuleType], bool]
 ) -> tuple[tuple[str, str], ...]:
-    """Return (module, name) of each global of a module which workers can import that holds a sentinel; the likeliest first.
+    """Return (module, name) of the globals that hold a sentinel, the likeliest first.
+
+    Only those of modules that workers can import.
 
     Args:
         obj: a stateless object.

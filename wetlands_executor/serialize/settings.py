@@ -86,7 +86,10 @@ def arguments_of_host() -> list[str]:
 
 
 def main_of_host() -> tuple[str, str | None, str | None]:
-    """Return this Python's prefix, the file of the program if it has one, and the module's name if it was started with ``python -m``."""
+    """Return (prefix of this Python, file of the program or None, module's name or None).
+
+    The module has a name if the program was started with ``python -m``.
+    """
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     name = getattr(getattr(main, "__spec__", None), "name", None)

@@ -88,7 +88,9 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def decode_arrays(payload: bytes | bytearray | OutOfBandResult) -> tuple[Any] | None:
-    """Unpickle a result of numpy's arrays, and plain containers and numbers beside them, in a tuple; None if it is anything else.
+    """Return a result of numpy's arrays, unpickled, in a tuple; None if it is anything else.
+
+    Plain containers and numbers beside the arrays are read too.
 
     Runs no user code. Asked for every result that is not trivial, so what names nothing of numpy is
     not even tried.
@@ -105,7 +107,8 @@ def decode_arrays(payload: bytes | bytearray | OutOfBandResult) -> tuple[Any] | 
         # whatever it is: where user code may run, it is unpickled once more
         return None
     if isinstance(payload, OutOfBandResult):
-        payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
+        # The views live as long as the value.
+        payload.data = payload.buffers = None  # type: ignore[assignment]
     return found
 
 
@@ -127,7 +130,8 @@ def decode(payload: bytes | bytearray | OutOfBandResult, foreign: bool = False) 
     unpickler = _ForeignUnpickler if foreign and interpreter.PORTABLE else _ResultUnpickler
     if isinstance(payload, OutOfBandResult):
         data, buffers = payload.data, payload.buffers
-        payload.data = payload.buffers = None  # type: ignore[assignment] # views live as long as the value
+        # The views live as long as the value.
+        payload.data = payload.buffers = None  # type: ignore[assignment]
         try:
             return _load(unpickler(io.BytesIO(data), buffers=buffers))
         except BaseException as error:
@@ -136,7 +140,8 @@ def decode(payload: bytes | bytearray | OutOfBandResult, foreign: bool = False) 
             traceback.clear_frames(error.__traceback__)
             raise
         finally:
-            data = buffers = None  # type: ignore[assignment] # nor as long as the traceback of a failure
+            # Nor as long as the traceback of a failure.
+            data = buffers = None  # type: ignore[assignment]
     return _load(unpickler(io.BytesIO(payload)))
 
 

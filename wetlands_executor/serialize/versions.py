@@ -51,7 +51,10 @@ def version_here(package: str) -> str:
 
 
 def version_there(package: str, prefix: str) -> str:
-    """Return the version of a package that is installed under a prefix, by the name of its metadata folder; empty if none is found."""
+    """Return the version of a package under a prefix; empty if none is found.
+
+    The name of its metadata folder says it.
+    """
     wanted = _normal(_DISTRIBUTIONS.get(package, package))
     for pattern in (
         ("lib/python3*/site-packages", "lib/site-packages", "Lib/site-packages") if prefix else ()
@@ -85,7 +88,9 @@ def note_name(error: BaseException, module: str, name: str) -> None:
 
 
 def explain_result(error: BaseException, what: str, prefix: str, python: str) -> BaseException:
-    """Return the exception for a result that this process cannot read, with both versions if they differ.
+    """Return the exception for a result that this process cannot read.
+
+    It names both versions if they differ.
 
     Args:
         error: what unpickling raised.

@@ -1,1 +1,4 @@
-"""Large buffers in shared memory on the host's side (the worker's is ``worker/shm_arena.py`` and ``worker/shm_buffers.py``)."""
+"""Large buffers in shared memory, the host's side.
+
+The worker's is ``worker/shm_arena.py`` and ``worker/shm_buffers.py``.
+"""

@@ -204,7 +204,7 @@ class OutOfBandArguments:
         claims, words, token = blocks.claims, blocks.region.words, self._token
         for slot, _length in self._slots if self._offered else ():
             # Offered, and not sent. Race: if the worker has died since, the block is free, or
-            # somebody else's.
+            # has another owner.
             if slot in claims or words[slot] != self._offered:
                 continue
             if claims.setdefault(slot, token) is token and words[slot] != self._offered:

@@ -78,7 +78,7 @@ def share(array: Any, writable: bool = False) -> Any:
 
 
 def _share_array(numpy: Any, array: Any, writable: bool) -> Any:
-    """Return a numpy array over shared memory with the content, the layout and the class of ``array``."""
+    """Return a numpy array over shared memory: content, layout and class are those of ``array``."""
     kind = type(array)
     name = _class_name(numpy, kind)
     if name is None:
@@ -106,7 +106,10 @@ def _share_array(numpy: Any, array: Any, writable: bool) -> Any:
 
 
 def _class_name(numpy: Any, kind: Any) -> str | None:
-    """Return "" for plain arrays, the name of a class of numpy that adds nothing to the buffer, None for all others."""
+    """Return the name of a class of numpy that adds nothing to the buffer; "" for plain arrays.
+
+    None for all other classes.
+    """
     if kind is numpy.ndarray:
         return ""
     for name in shm_share.CLASSES:
@@ -139,7 +142,7 @@ def _new_block(count: int, writable: bool) -> memoryview:
 
 
 def _copied(view: memoryview, source: Any) -> bool:
-    """Fill a view with what is at an address, or in another view, without the GIL; False where that cannot be done."""
+    """Fill a view from an address or another view without the GIL; False if it cannot be done."""
     try:
         from wetlands_executor.worker import shm_arena
     except (ImportError, AttributeError):

@@ -84,7 +84,7 @@ class BundleFinder:
 
 
 def tie_to_host(life: int) -> None:
-    """End this process, and what it started, when the host dies, whatever this process is doing then.
+    """End this process, and what it started, when the host dies; whatever it is doing then.
 
     The host holds the only writing end of the life pipe and never writes. On Linux the kernel turns
     its closing into a SIGKILL for the whole process group, which also ends a worker that holds the
@@ -130,7 +130,10 @@ def tie_to_host(life: int) -> None:
 
 
 def expect_children() -> None:
-    """Let commands that a task runs have an exit status, although the host ignores SIGCHLD: the kernel passes that on to every program."""
+    """Restore the default of SIGCHLD if the host ignores it.
+
+    Commands that a task runs would have no exit status: a program inherits what is ignored.
+    """
     import _signal
 
     number = getattr(_signal, "SIGCHLD", None)

@@ -79,7 +79,7 @@ def _load_find() -> Any:
 
 
 class RichUnpickler(Unpickler):
-    """Unpickler that maps the host's names of cloudpickle and of this package to what was shipped."""
+    """Maps the host's names of cloudpickle and of this package to the shipped modules."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the object that the stream names; an import error says where it was looked for."""

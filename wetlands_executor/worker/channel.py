@@ -47,7 +47,7 @@ class Channel:
         self.bulk = bulk
         self.results = results
         # Guarantee: a task that has closed our descriptors and opened files does not find frames in
-        # its files. A number that far up is not given to anybody else; where there is no such, the
+        # its files. The system gives no other file a number that far up; where there is none, the
         # pipe is looked at before every frame. Else a task must name the number itself, and the
         # pipe is looked at after calls that were long enough for that (``verify``); the host
         # notices what is missing all the same.

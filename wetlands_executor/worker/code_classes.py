@@ -93,8 +93,9 @@ def _hooks_of(bases: Sequence[Any]) -> List[Tuple[Any, Any]]:
 def _make_silently(
     meta: Any, name: str, bases: Tuple[Any, ...], resolved: Tuple[Any, ...], keys: Dict[str, Any]
 ) -> Any:
-    """Return a new class of a received metaclass, whose ``__new__`` and ``__init__`` have run where the class was written.
+    """Return a new class of a received metaclass; its ``__new__`` and ``__init__`` do not run here.
 
+    They have run where the class was written.
     What they set comes with the attributes, and what they register (in a list, in a counter) comes
     with that object.
     """
@@ -133,7 +134,7 @@ def set_class(cls: Any, state: Tuple[Any, ...]) -> None:
 
 
 def _complete_protocol(cls: Any) -> None:
-    """Set what newer versions compute when a protocol is made, which was before it had its members."""
+    """Set what newer versions compute when a protocol is made: it had no members then."""
     import typing
 
     find = getattr(typing, "_get_protocol_attrs", None)
@@ -254,7 +255,7 @@ def _keyword_init(cls: Any, keywords: Any) -> Callable[..., None]:
 
 
 def _get_fields(self: Any) -> List[Any]:
-    """Return the state of a frozen dataclass with slots, as dataclasses of Python 3.10 and newer do."""
+    """Return the state of a frozen dataclass with slots, as dataclasses do from Python 3.10 on."""
     import dataclasses
 
     return [getattr(self, field.name) for field in dataclasses.fields(self)]
@@ -345,7 +346,7 @@ def make_enum(
 
 
 def set_enum(cls: Any, state: Tuple[Dict[str, Any], Dict[str, Dict[str, Any]]]) -> None:
-    """Give an enumeration its methods, and its members the attributes that they have beside name and value."""
+    """Give an enumeration its methods, and its members their further attributes."""
     if cls not in _RECEIVED:
         return
     members, attributes = state

@@ -119,7 +119,7 @@ class Unit:
     def find(
         self, name: str, line: int, freevars: Tuple[str, ...], ordinal: int
     ) -> Optional[CodeType]:
-        """Return the code object of the ``ordinal``-th function of that name that begins in that line, or None."""
+        """Return the code object of the ``ordinal``-th function of that name there, or None."""
         found = [
             c
             for c in self.codes
@@ -287,7 +287,7 @@ def flags_of(features: Sequence[str]) -> int:
 
 
 def compile_quietly(source: Any, filename: str, flags: int) -> Any:
-    """Compile without the warnings that whoever wrote the source has seen already."""
+    """Compile without warnings: the author of the source has seen them already."""
     import warnings
 
     with warnings.catch_warnings():
@@ -392,7 +392,10 @@ def _version() -> str:
 
 
 def _show_lines(unit: Unit) -> None:
-    """Let tracebacks show the lines of a statement whose file is not here (a notebook's cell, a temporary file)."""
+    """Let tracebacks show the lines of a statement whose file does not exist here.
+
+    For example a notebook's cell, or a temporary file.
+    """
     import linecache
     import os
 
@@ -558,7 +561,7 @@ def set_singledispatch(dispatcher: Any, state: Tuple[Any, ...]) -> None:
 
 
 def make_singledispatchmethod(function: Any, dispatcher: Any) -> Any:
-    """Return a ``functools.singledispatchmethod`` around a dispatching function that is there already."""
+    """Return a ``functools.singledispatchmethod`` around an existing dispatching function."""
     import functools
 
     made = functools.singledispatchmethod(function)
@@ -579,7 +582,7 @@ def make_newtype(name: str, supertype: Any, module: str) -> Any:
 
 
 def check_name(module: str, name: str) -> None:
-    """Refuse the names by which a stream from a Python of another magic number would make bytecode runnable."""
+    """Refuse names by which a stream from a Python of another magic number could run bytecode."""
     if (
         module == "marshal"
         or (name in ("CodeType", "code") and module in ("types", "builtins"))

@@ -216,7 +216,7 @@ def _text(value: Any) -> str:
 def reduce_function(
     function: Any, names: Names, newargs: Tuple[Any, ...], state: Tuple[Any, Any], what: str
 ) -> Tuple[Any, Any, Any]:
-    """Return (arguments for cloudpickle's ``_make_function``, attributes, slots) of a function that travels.
+    """Return (arguments for cloudpickle's ``_make_function``, attributes, slots) of a function.
 
     Args:
         function: the function.
@@ -299,7 +299,7 @@ def reduce_decorated(obj: Any) -> Any:
 
 
 def reduce_dispatcher(function: Any) -> Any:
-    """Reduce functions by value that the standard library has made for somebody's.
+    """Reduce functions by value that the standard library has made of a user's.
 
     A dispatching one, an early ``NewType``; else None.
     """
@@ -332,8 +332,9 @@ def reduce_dispatcher(function: Any) -> Any:
 
 #: Entries of a class that other versions do not have, or that each makes by itself.
 _OWN_OF_A_VERSION = (
-    "__static_attributes__", "__firstlineno__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__conditional_annotations__",
-    "__classdictcell__", "__type_params__", "__protocol_attrs__", "__non_callable_proto_members__", "__weakref__", "__dict__",
+    "__static_attributes__", "__firstlineno__", "__annotate__", "__annotate_func__",
+    "__annotations_cache__", "__conditional_annotations__", "__classdictcell__", "__type_params__",
+    "__protocol_attrs__", "__non_callable_proto_members__", "__weakref__", "__dict__",
 )  # fmt: skip
 
 
@@ -403,7 +404,9 @@ def _annotations_of(cls: Any) -> Any:
 
 
 def evaluated_annotations(obj: Any) -> Dict[str, Any]:
-    """Return the annotations of a function or class of Python 3.14 and newer, which are evaluated only now (PEP 649).
+    """Return the annotations of a function or class of Python 3.14 and newer.
+
+    They are evaluated only now (PEP 649).
 
     A name that does not exist, or not yet, becomes a ``ForwardRef``: so does what stands below ``if
     TYPE_CHECKING``.
@@ -420,7 +423,7 @@ def evaluated_annotations(obj: Any) -> Dict[str, Any]:
 
 
 def function_state(function: Any) -> Tuple[Any, Any]:
-    """Return what cloudpickle's ``_function_getstate`` does, also if an annotation cannot be evaluated."""
+    """Return what cloudpickle's ``_function_getstate`` does, even if an annotation raises."""
     cloudpickle = calls.cloudpickle_module()
     if sys.version_info >= (3, 14):
         try:
@@ -498,8 +501,8 @@ def _made_by(value: Any, modules: Tuple[str, ...]) -> bool:
 
 
 _GENERATED = (
-    "__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__setattr__", "__delattr__", "__replace__",
-    "__getstate__", "__setstate__",
+    "__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__",
+    "__setattr__", "__delattr__", "__replace__", "__getstate__", "__setstate__",
 )  # fmt: skip
 _PARAMETERS = (
     "init",
@@ -516,7 +519,10 @@ _OPTIONS = ("default", "default_factory", "init", "repr", "hash", "compare", "kw
 
 
 def _dataclass(cls: Any, members: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-    """Return (parameters, {field: (kind, options)}) of a dataclass, and take out of ``members`` what the decorator has made."""
+    """Return (parameters, {field: (kind, options)}) of a dataclass.
+
+    What the decorator has made is removed from ``members``.
+    """
     import dataclasses
 
     parameters = {
@@ -583,8 +589,9 @@ def _is_written(code: Any, linecache: Any) -> bool:
 
 def _reduce_namedtuple(cls: Any, tracker: str, names: Optional[Names]) -> Any:
     made = (
-        "__slots__", "__module__", "__qualname__", "_fields", "_field_defaults", "_fields_defaults", "__new__", "_make", "_replace", "__replace__",
-        "__repr__", "_asdict", "__getnewargs__", "__match_args__", "__annotations__", "__orig_bases__", "_field_types",
+        "__slots__", "__module__", "__qualname__", "_fields", "_field_defaults", "_fields_defaults",
+        "__new__", "_make", "_replace", "__replace__", "__repr__", "_asdict", "__getnewargs__",
+        "__match_args__", "__annotations__", "__orig_bases__", "_field_types",
     )  # fmt: skip
     members = {
         name: value

@@ -93,7 +93,10 @@ def _received(code: CodeType) -> Optional[Piece]:
 
 
 def _piece(whole: code_portable.Unit, unit: code_portable.Unit, plain: CodeType) -> Optional[Piece]:
-    """Return the place in a statement of code that was found in a whole file (or in that statement); None if it cannot be told."""
+    """Return the place of code in a statement; None if it is ambiguous.
+
+    ``plain`` was found in the whole file, or in that statement.
+    """
     code = plain if whole is unit else _counterpart(unit, plain, whole.codes)
     if code is None:
         return None
@@ -273,7 +276,10 @@ def _groups_of(filename: str, text: str, features: Tuple[str, ...]) -> List[Tupl
 def _of_rewritten(
     whole: code_portable.Unit, code: CodeType, space: Optional[Dict[str, Any]]
 ) -> Optional[CodeType]:
-    """Return what code would be without pytest's changes to asserts, if rewriting the source gives that code once more."""
+    """Return what code would be without pytest's changes to asserts; None if that is not sure.
+
+    It is if rewriting the source gives that code once more.
+    """
     rewrite = sys.modules.get("_pytest.assertion.rewrite")
     if rewrite is None:
         return None
@@ -320,7 +326,7 @@ def _counterpart(
 
 
 def _of_cache(whole: code_portable.Unit, code: CodeType) -> Optional[CodeType]:
-    """Return what this release makes of code that an earlier patch release has compiled a little differently.
+    """Return what this release makes of code that an earlier patch release compiled differently.
 
     The cached bytecode says of which source it is. If the file is still that source, and the code
     that runs is in the cache, all is true.
@@ -349,7 +355,10 @@ def _of_cache(whole: code_portable.Unit, code: CodeType) -> Optional[CodeType]:
 
 
 def _of_stdlib(code: CodeType, space: Optional[Dict[str, Any]]) -> Optional[Piece]:
-    """Return the name of a function within the standard library (a wrapper made by ``contextlib.contextmanager``, for example)."""
+    """Return the name of a function within the standard library; None for other code.
+
+    For example of a wrapper that ``contextlib.contextmanager`` made.
+    """
     module = _stdlib_module(space)
     if module is None:
         return None
@@ -379,7 +388,7 @@ def _stdlib_module(space: Optional[Dict[str, Any]]) -> Optional[str]:
 
 
 def _functions_of(module: Any) -> Iterator[Tuple[Tuple[str, ...], Tuple[str, ...], CodeType]]:
-    """Yield (attributes, names of the functions within, code) of all functions that a module holds."""
+    """Yield (attributes, names of the functions within, code) of all functions of a module."""
     kind = type(code_portable.walk.__code__)
 
     def inside(path: Tuple[str, ...], nested: Tuple[str, ...], code: CodeType) -> Iterator[Any]:

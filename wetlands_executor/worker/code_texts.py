@@ -92,7 +92,7 @@ def _texts_in(shell: Any, cell: str) -> Iterator[str]:
 
 
 def _magic(node: Any) -> Optional[List[str]]:
-    """Return [method, line, cell] of a call ``get_ipython().run_cell_magic("time", line, cell)``."""
+    """Return [method, line, cell] of a ``get_ipython().run_cell_magic("time", line, cell)``."""
     import ast
 
     function = getattr(node, "func", None)

@@ -94,7 +94,7 @@ class RemoteTaskHandle:
     ) -> None:
         """Report progress.
 
-        Cheap: reports that nobody has seen yet are replaced, the last one always arrives.
+        Cheap: a report that the host has not read yet is replaced; the last one always arrives.
 
         Args:
             message: text; None leaves the last one.
@@ -146,7 +146,7 @@ class RemoteTaskHandle:
 
 
 def _number(value: Any, name: str) -> Any:
-    """Return a real number as int or float, so that it can be read without the package that it comes from."""
+    """Return a real number as int or float, which any host can read."""
     if value is None or type(value) in (int, float):
         return value
     try:
@@ -162,7 +162,9 @@ def _number(value: Any, name: str) -> Any:
 
 
 def current_task() -> RemoteTaskHandle:
-    """Return the handle of the running task, also many calls deep and in the threads that it has started; outside a worker an inert one.
+    """Return the handle of the running task; outside a worker an inert one.
+
+    Many calls deep too, and in the threads that the task has started.
 
     In a thread that a call has left behind it is inert after the end of that call, whatever runs in
     the worker then.
@@ -186,5 +188,6 @@ def current_task() -> RemoteTaskHandle:
 
 # The same class under both names in a worker that has the real package: an annotation may name
 # either.
-if "_wetlands_worker.current_task" in sys.modules and __name__ != "_wetlands_worker.current_task":
-    RemoteTaskHandle = sys.modules["_wetlands_worker.current_task"].RemoteTaskHandle  # type: ignore[misc]
+_shipped = sys.modules.get("_wetlands_worker.current_task")
+if _shipped is not None and __name__ != "_wetlands_worker.current_task":
+    RemoteTaskHandle = _shipped.RemoteTaskHandle  # type: ignore[misc]

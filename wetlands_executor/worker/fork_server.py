@@ -15,8 +15,8 @@ the main one, and no user code runs on it after the preload.
 3. In the fork ``serve`` returns them, and ``bootstrap`` goes on as in every worker.
 
 *Order:* a child that has ended is reported with ``WNOWAIT`` and stays a zombie until the host
-closes its status pipe. As long as the host may send a signal to its number, nobody else gets that
-number.
+closes its status pipe. As long as the host may send a signal to its number, no other process gets
+that number.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ class ForkServer:
     def loop(self) -> List[int]:
         """Serve the host until it closes the socket; return in each fork."""
         while True:
-            # Race: what is done for one descriptor may give the number of another, seen ready as
-            # well, to somebody else. So one at a time.
+            # Race: what is done for one descriptor may close another that is ready as well, and
+            # open a new one under its number. So one at a time.
             fd = self.poll.poll()[0][0]
             if fd == self.line.fileno():
                 found = self.answer()
@@ -223,7 +223,7 @@ class ForkServer:
                 continue
             try:
                 found = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:  # reaped by somebody else: nobody knows
+            except ChildProcessError:  # reaped by other code of this process: its status is lost
                 self.drop(child)
                 continue
             if found is None:
@@ -296,7 +296,7 @@ def _reap(pid: int) -> None:
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        pass  # somebody else did
+        pass  # other code of this process has reaped it
 
 
 def _ignore(_signum: int, _frame: Any) -> None:
@@ -421,7 +421,10 @@ def _refuse_threads(started: Dict[str, List[Any]], by_value: bool) -> Optional[b
 
 
 def _prepare_forks(config: ProcessConfig) -> bool:
-    """Do once what every worker needs, and keep the collector from writing to the pages that are shared; return whether it was at work."""
+    """Do once what every worker needs, and keep the collector from writing to shared pages.
+
+    Return whether the collector was enabled.
+    """
     import mmap  # noqa: F401
 
     from . import warm_up
@@ -437,7 +440,9 @@ def _prepare_forks(config: ProcessConfig) -> bool:
 
 
 def _forget_exit_hooks() -> None:
-    """Leave what the preload has registered for its end to the fork server, where it runs once, and keep what serves new objects.
+    """Leave the exit hooks of the preload to the fork server, where they run once.
+
+    Those that serve new objects stay.
 
     As with ``multiprocessing``: a fork must not remove a temporary folder that its siblings use, or
     end a library that they share.

@@ -43,7 +43,10 @@ def native(text: str) -> str:
 
 
 def use_project_paths(paths: Sequence[str]) -> None:
-    """Append the host's project folders to ``sys.path`` (replacing those that were received before), behind the environment's own."""
+    """Append the host's project folders to ``sys.path``, behind the environment's own.
+
+    They replace those that were received before.
+    """
     paths = [native(path) for path in paths]
     new = [path for path in paths if path not in _PROJECT and path not in sys.path]
     for path in _PROJECT:
@@ -59,7 +62,7 @@ def _list_folders_anew() -> None:
     """Let files be found that are newer than the first look into their folders.
 
     As ``importlib.invalidate_caches``, but for the installed distributions: to forget them, Python
-    3.12 imports ``importlib.metadata`` (70 ms), which has none to forget if nobody has imported it
+    3.12 imports ``importlib.metadata`` (70 ms), which has none to forget if it was not imported
     before.
     """
     for finder in sys.meta_path:
@@ -237,8 +240,9 @@ def _imports_relatively(source: bytes) -> bool:
 
 
 def _package_of(folder: str) -> Optional[str]:
-    """Return the dotted name of the package that a folder is, imported, for the relative imports of a file in it; None if it is none.
+    """Import the package that a folder is; return its dotted name, None if it is none.
 
+    For the relative imports of a file in it.
     Its root is looked for behind everything else; a package of that name that lies elsewhere is
     never taken for it.
     """
@@ -285,13 +289,13 @@ def _loaded(real: str) -> Any:
 
 
 def _has_changed(module: Any, real: str) -> bool:
-    """Return True if the compiled file of an imported module says that its source was another one."""
+    """Return True if the compiled file of an imported module belongs to another source."""
     try:
         with open(module.__cached__, "rb") as stream:
             head = stream.read(16)
         status = os.stat(real)
     except (AttributeError, TypeError, OSError):
-        return False  # there is none: nobody knows
+        return False  # there is none, and nothing else tells
     if len(head) < 16 or head[4:8] != bytes(4):
         return False  # it goes by a hash
     made = int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little")
@@ -335,7 +339,10 @@ def _behind_stdlib() -> int:
 
 
 class FileFinder:
-    """Gives the module of a file that was a target to those who import it by another name (``import package.model``)."""
+    """Finds the module of a file that was a target when it is imported by another name.
+
+    For example by ``import package.model``.
+    """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Find the module if the import means the same file."""
@@ -453,7 +460,10 @@ def _placeholder(module: str, name: str) -> Any:
 
 
 class AuthkeyFinder:
-    """Give ``multiprocessing`` the host's key when it is first imported, so that Manager proxies can connect. Importing it now costs 10 ms."""
+    """Gives ``multiprocessing`` the host's key when it is first imported.
+
+    Manager proxies need it to connect. Importing the module now would cost 10 ms.
+    """
 
     def __init__(self, key: bytes) -> None:
         self.key = key

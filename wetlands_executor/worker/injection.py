@@ -20,7 +20,10 @@ _BOUND = type(type("_", (), {"f": lambda _self: None})().f)
 
 
 def position_of_task(function: Any) -> Optional[Tuple[int, bool]]:
-    """Return where the parameter ``task`` stands: (index among the positional ones or -1, positional only); None if it is not to be filled."""
+    """Return where the parameter ``task`` stands; None if it is not to be filled.
+
+    (index among the positional parameters or -1, whether it is positional only).
+    """
     try:
         if not _mentions_task(function, 0):
             return None
@@ -73,7 +76,7 @@ def _text(annotation: Any) -> str:
 
 
 def _mentions_task(function: Any, depth: int) -> bool:
-    """Return True if a function, or what it wraps, has a variable named ``task`` among its parameters."""
+    """Return True if a function, or what it wraps, has a parameter or variable ``task``."""
     if depth > 20:
         return True
     code = getattr(function, "__code__", None)

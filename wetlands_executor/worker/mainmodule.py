@@ -87,7 +87,7 @@ def _look_up(name: str) -> Any:
 
 
 def adjust_spawn(spawn: Any) -> None:
-    """Let ``multiprocessing`` run the host's script in new processes only if it can be imported there."""
+    """Let ``multiprocessing`` run the host's script in new processes only if they can import it."""
     prepare = spawn.get_preparation_data
 
     def get_preparation_data(name: str) -> Any:

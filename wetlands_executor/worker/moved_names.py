@@ -92,8 +92,8 @@ RESULTS: Dict[str, str] = {
 
 #: Special forms of ``typing`` that are younger than Python 3.8: code needs them for remarks only.
 FORMS = (
-    "Annotated", "Concatenate", "LiteralString", "Never", "NotRequired", "ReadOnly", "Required", "Self", "TypeAlias", "TypeGuard", "TypeIs",
-    "Unpack",
+    "Annotated", "Concatenate", "LiteralString", "Never", "NotRequired", "ReadOnly", "Required",
+    "Self", "TypeAlias", "TypeGuard", "TypeIs", "Unpack",
 )  # fmt: skip
 
 #: What cannot be cured, and what to do: a word of the name -> the remedy.
@@ -164,7 +164,10 @@ def others(module: str, name: str) -> List[Tuple[str, str]]:
 
 
 def module_here(module: str) -> str:
-    """Return the name under which this process imports a module, for those whose old name still exists but should not be used."""
+    """Return the name under which this process imports a module.
+
+    Of some modules the old name still exists but should not be used.
+    """
     if module.startswith(_CORE) and "numpy" in _loaded("numpy"):
         rest = (
             module[len("numpy._core") :]
@@ -225,7 +228,10 @@ def _of_numpy(module: str, name: str, original: Find) -> Any:
 
 
 class _Frombuffer:
-    """``_frombuffer`` of a numpy that does not know the order of axes, with which newer ones send transposed arrays."""
+    """``_frombuffer`` of a numpy without the argument for the order of axes.
+
+    Newer ones send transposed arrays with it.
+    """
 
     def __init__(self, original: Any) -> None:
         self.original = original
@@ -292,7 +298,7 @@ def reduce_coordinates(matrix: Any) -> Any:
 
 
 def reduce_keys(matrix: Any) -> Any:
-    """Reduce a sparse matrix that is a dictionary, in some versions by inheritance and in others not."""
+    """Reduce a sparse matrix of keys, which inherits from ``dict`` in some versions only."""
     if matrix.ndim != 2:
         return matrix.__reduce_ex__(4)
     return type(matrix), (matrix.tocoo(),)

@@ -27,7 +27,7 @@ TOKENS: Dict[str, Dict[str, Any]] = {}
 
 
 def share(name: str, base: Dict[str, Any]) -> Dict[str, Any]:
-    """Return the namespace of the host's module ``name``, made with the entries ``base`` on first use."""
+    """Return the namespace of the host's module ``name``; it begins with the entries ``base``."""
     space = SPACES.get(name)
     if space is None:
         if name == "__main__":

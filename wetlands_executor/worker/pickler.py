@@ -57,7 +57,10 @@ def _pickler() -> Any:
     )
 
     class SourcePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
-        """cloudpickle, except that generated classes are generated anew, and that code travels as source if it has to."""
+        """cloudpickle with two differences.
+
+        Generated classes are generated anew, and code travels as source if it has to.
+        """
 
         dispatch_table: ClassVar[Any] = ChainMap(
             own_reducers, *cloudpickle.Pickler.dispatch_table.maps

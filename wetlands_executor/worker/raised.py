@@ -23,7 +23,10 @@ _DESCRIPTORS = (type(vars(OSError)["filename"]), type(vars(OSError)["characters_
 
 
 def parts_of(error: BaseException, depth: int = 0) -> Tuple[Any, ...]:
-    """Return (class, arguments, attributes, values of slots) of an exception, past whatever its class does with names like these."""
+    """Return (class, arguments, attributes, values of slots) of an exception.
+
+    Whatever its class defines under such names is bypassed.
+    """
     kind = type(error)
     args = tuple(_taken(arg, depth) for arg in _FIELDS["args"].__get__(error))
     slots: Dict[str, Any] = {}
@@ -44,7 +47,7 @@ def parts_of(error: BaseException, depth: int = 0) -> Tuple[Any, ...]:
 
 
 def _own_fields(base: Any, error: BaseException) -> Dict[str, Any]:
-    """Return what a builtin class keeps beside the arguments, such as the file name of an OSError."""
+    """Return what a builtin class keeps beside the arguments: the file name of an OSError, say."""
     found = {}
     for name, field in vars(base).items():
         if type(field) in _DESCRIPTORS:

@@ -1,8 +1,10 @@
-"""Log records of the worker on their way to the host, which handles them under their own logger's name.
+"""Log records of the worker on their way to the host.
+
+The host handles them under the name of their own logger.
 
 ``logging`` costs 8 ms of a start and most tasks do not use it: a finder waits until it is imported.
 Levels are the host's: those of its loggers that have one travel with the project folders (see
-``imports``), so a record that nobody wants is not made.
+``imports``), so a record that no logger of the host would handle is not made.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 1. ``main`` opens the channel, reads the host's configuration, says hello, runs preload and
    initializer, says ready.
-2. ``Runner.loop`` reads one frame from the inbox (the kernel hands it to this worker and to nobody
-   else), writes its item on the shared page (that is what makes the task RUNNING for the host),
-   finds the function, calls it and sends the result before it looks at the next frame.
+2. ``Runner.loop`` reads one frame from the inbox (the kernel hands it to one reader only), writes
+   its item on the shared page (that is what makes the task RUNNING for the host), finds the
+   function, calls it and sends the result before it looks at the next frame.
 3. The end of the inbox is the order to stop: buffers are flushed, exit hooks run, and the process
    ends.
 
@@ -359,7 +359,7 @@ class Runner:
         return self.acknowledged == self.serial
 
     def fail_late(self, error: BaseException, item: int) -> Tuple[int, bytes]:
-        """Return the outcome of a call of which a signal handler has raised something at its very end."""
+        """Return the outcome of a call at whose very end a signal handler has raised."""
         self.interruptible = 0
         alarms.clear()
         return self.failure(error, item)
@@ -647,7 +647,10 @@ class Runner:
         return self.page.words[wire.CANCEL_WORD] == item & wire.NUMBER
 
     def _look_for_cancel(self) -> None:
-        """Without shared memory the order comes through the inbox, which holds nothing else while a call runs."""
+        """Look in the inbox for an order to cancel, where there is no shared page.
+
+        The inbox holds nothing else while a call runs.
+        """
         while self.channel.inbox_ready():
             frame = self.channel.next_frame()
             if not frame:
@@ -793,7 +796,7 @@ def _describe_interpreter() -> Dict[str, Any]:
 
 
 def watch_for_faults() -> None:
-    """Let crashes, and the host's question where a hung call stands, print the Python stacks to stderr."""
+    """Print the Python stacks to stderr at a crash, and when the host asks for them."""
     import faulthandler
 
     try:

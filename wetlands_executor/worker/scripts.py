@@ -128,7 +128,10 @@ def call_target(definition: Tuple[Any, ...], *args: Any) -> Any:
 def process_chunk(
     function: Union[Callable[..., Any], Tuple[Any, ...]], chunk: Sequence[Tuple[Any, ...]]
 ) -> List[Any]:
-    """Return the results of ``function`` (or of the one that a definition names) for each tuple of arguments in ``chunk``."""
+    """Return the results of ``function`` for each tuple of arguments in ``chunk``.
+
+    ``function`` is a callable, or the definition of one.
+    """
     if isinstance(function, tuple):
         from . import imports
 

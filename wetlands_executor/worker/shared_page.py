@@ -101,7 +101,10 @@ class SharedPage:
         return b""
 
     def unsent(self) -> Tuple[int, bytes]:
-        """Return (number of the first call, payload as of a frame) of the outcomes that were not sent before the process died."""
+        """Return (number of the first call, payload as of a frame) of the unsent outcomes.
+
+        Called when the process has died.
+        """
         words, memory = self.words, self._bytes
         count = words[wire.UNSENT_COUNT]
         if not 0 < count <= wire.UNSENT_MOST:

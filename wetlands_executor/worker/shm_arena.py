@@ -14,8 +14,8 @@ for a free block, and a plain store is enough to change an owner:
 * the allocator takes a block whose word is ``FREE`` and fills it;
 * before the message leaves, the word names the receiver, and the sender never looks at the block
   again;
-* the receiver maps it, and may write to it, for nobody else has it. When its last view dies, the
-  finalizer stores ``FREE``.
+* the receiver maps it, and may write to it, for no other process uses it. When its last view dies,
+  the finalizer stores ``FREE``.
 
 If a worker dies, the host frees the words that name it, after the process was reaped. *Invariant:*
 a block has one owner, and only the owner writes its word (the allocator if it is free).
@@ -48,7 +48,7 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
 
-#: Owner words of blocks: nobody, the host, the worker (in its results). Greater numbers are
+#: Owner words of blocks: none (free), the host, the worker (in its results). Greater numbers are
 #: incarnations, or arrays of ``share()``.
 FREE, HOST, WORKER = 0, 1, 2
 #: From this word on it is the number of a shared array.
@@ -101,9 +101,11 @@ class _Buffer(ctypes.Structure):
     """``Py_buffer``."""
 
     _fields_ = (
-        ("buf", ctypes.c_void_p), ("obj", ctypes.c_void_p), ("len", ctypes.c_ssize_t), ("itemsize", ctypes.c_ssize_t),
-        ("readonly", ctypes.c_int), ("ndim", ctypes.c_int), ("format", ctypes.c_void_p), ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p), ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p), ("reserve", ctypes.c_void_p * 4),
+        ("buf", ctypes.c_void_p), ("obj", ctypes.c_void_p), ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t), ("readonly", ctypes.c_int), ("ndim", ctypes.c_int),
+        ("format", ctypes.c_void_p), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p),
+        ("reserve", ctypes.c_void_p * 4),
     )  # fmt: skip
 
 
@@ -209,7 +211,7 @@ class Region:
     """One mapped file.
 
     Attributes:
-        fd: the file; whoever made the region closes it.
+        fd: the file; the owner of the region closes it.
         size: its bytes.
         words: owner words by slot.
         leases: second table of words, see ``HEADER``.

@@ -4,7 +4,7 @@ Imported with the first large buffer.
 
 What comes in blocks belongs to this worker: views of it are given to the unpickler and are freed by
 their finalizers. What leaves is copied into a block of the worker's own file, with one exception:
-an argument that the task returns (the only buffer in its block, and nobody else here looks at it)
+an argument that the task returns (the only buffer in its block, with no other view of it here)
 is handed back in its block.
 
 Where the files cannot be mapped (no ``ctypes``, a limit of the address space), arguments are read
@@ -104,7 +104,7 @@ class SharedBuffers:
                 views.append(self._open(slot, offset, capacity, length, bool(flags & wire.KEPT)))
             except MemoryError:
                 if not flags & wire.KEPT:
-                    for index in range(left):  # this one, and those that nobody will open now
+                    for index in range(left):  # this one, and those that will not be opened now
                         self._give_back(
                             wire.BLOCK.unpack_from(payload, position + index * wire.BLOCK.size)[0]
                         )
@@ -245,9 +245,9 @@ class SharedBuffers:
 
         Args:
             data: the pickle.
-            raws: its out-of-band buffers, contiguous; the list is emptied. *Order:* nobody else
-                holds the result any more: what is still looked at after this list has let go is
-                copied.
+            raws: its out-of-band buffers, contiguous; the list is emptied. *Order:* no other
+            reference holds the result any more: a buffer that has views after this list has let
+            go of it is copied.
         """
         region = self.arguments()
         back: List[Optional[Root]] = []
@@ -289,7 +289,7 @@ class SharedBuffers:
                     assert region is not None
                     alive = root()
                     if alive is None:
-                        # Nobody looks: the block leaves as it is.
+                        # No view of it is left: the block leaves as it is.
                         region.live.pop(root.number, None)
                         entries.append(
                             wire.BLOCK.pack(

@@ -2,15 +2,15 @@
 
 One core alone does not use what the memory can do, and new pages are cleared by each on its own.
 
-Whoever sends waits for the copy, so it copies a slice itself, and threads that live no longer than
-the copy do the others. Everybody takes the next slice as soon as it can: a helper that starts late,
+The sending thread waits for the copy, so it copies a slice itself, and threads that live no longer
+than the copy do the others. Each takes the next slice as soon as it can: a helper that starts late,
 or never, leaves more to the others. There are no more slices than threads, because each step from
 one to the next needs the GIL, and a thread that computes in Python gives it away every 5 ms only.
 
 *Invariant:* a helper says that it is at work before it takes a slice, and ``copy`` does not return,
 nor raise, before it has taken the slices that are left away from the helpers and waited for all
-that are at work. So nobody reads the source or writes the target afterwards, when the one may be
-gone and the other be somebody else's. That holds wherever a signal handler raises.
+that are at work. So no helper reads the source or writes the target afterwards, when the one may be
+gone and the other have another owner. That holds wherever a signal handler raises.
 
 Imported with ``arena``. Any thread enters; nothing is kept between calls.
 """
@@ -68,7 +68,7 @@ def copy(target: int, source: int, count: int) -> None:
                 for _ in range(threads - 1):
                     start_new_thread(_help, (slices, done, working))
             except (RuntimeError, MemoryError):
-                pass  # a limit of threads or memory: those that have started help, or nobody
+                pass  # a limit of threads or memory: those that have started help, if any
             _take(slices, done)
         finally:
             _part(slices, working)

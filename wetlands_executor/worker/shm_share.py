@@ -33,7 +33,8 @@ def native_format(name: str, size: int) -> Optional[str]:
         for kinds in ("bhilqn", "BHILQN", "fd", "?", "c"):
             if kind and kind in kinds:
                 for native in kinds:
-                    if memoryview(bytes(8)).cast(native).itemsize == size:  # type: ignore[call-overload]
+                    view: Any = memoryview(bytes(8))
+                    if view.cast(native).itemsize == size:
                         return native
     return None
 

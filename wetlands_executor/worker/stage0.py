@@ -20,14 +20,15 @@ import sys
 if not getattr(sys.flags, 'safe_path', False) and sys.path and sys.path[0] == '': del sys.path[0]
 import os
 if sys.version_info < (3, 8):
-    sys.stderr.write('wetlands_executor needs Python 3.8 or newer in the environment, and %s is Python %s\\n'
-                     % (sys.executable, sys.version.split()[0]))
+    sys.stderr.write('wetlands_executor needs Python 3.8 or newer in the environment, '
+                     'and %s is Python %s\\n' % (sys.executable, sys.version.split()[0]))
     sys.stderr.flush()
     os._exit(85)
 fds = [int(x) for x in sys.argv[1].split(',')]
 if os.name == 'nt':
     import msvcrt
-    fds = [msvcrt.open_osfhandle(x, os.O_RDONLY if i != 2 else 0) if x >= 0 else x for i, x in enumerate(fds)]
+    fds = [x if x < 0 else msvcrt.open_osfhandle(x, 0 if i == 2 else os.O_RDONLY)
+           for i, x in enumerate(fds)]
 def take(n):
     b = b''
     while len(b) < n:
@@ -64,6 +65,7 @@ def find(name, data=data, code=code):
     first, last = code.get(name, (0, 0))
     return marshal.loads(data[first:last]) if first else None
 space = {'__name__': '_wetlands_worker.bootstrap'}
-exec(find('bootstrap') or compile(sources()['bootstrap'], '<wetlands_executor>/bootstrap.py', 'exec', dont_inherit=True), space)
+exec(find('bootstrap') or compile(sources()['bootstrap'], '<wetlands_executor>/bootstrap.py',
+                                  'exec', dont_inherit=True), space)
 space['main'](fds[:8], sources, find)
 """

@@ -50,7 +50,7 @@ class TaskStream(io.TextIOWrapper):
 
 
 class PipeWriter(io.FileIO):
-    """Descriptor 1 or 2, which a task or a command that it has started may have made non-blocking."""
+    """Descriptor 1 or 2, which a task, or a command of it, may have made non-blocking."""
 
     def write(self, data: Any) -> int:
         """Write what fits; wait while nothing does."""

@@ -12,7 +12,7 @@ Both sides import this module, when torch has been imported and a storage travel
 state; any thread enters.
 
 *Order:* these reductions are for our own pickles alone, and never go into ``copyreg``:
-``torch.save`` would use them too, and write files that nobody but a worker could read.
+``torch.save`` would use them too, and write files that only a worker could read.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def reduce_storage(storage: Any) -> Any:
     if (count < wire.CROSSOVER and untyped is not storage) or untyped.device.type != "cpu":
         return storage.__reduce_ex__(5)
     memory = (ctypes.c_char * count).from_address(untyped.data_ptr())
-    memory.owner = untyped  # it lives as long as anybody looks at its memory
+    memory.owner = untyped  # it lives as long as its memory has a view
     return rebuild_storage, (PickleBuffer(memory), None if untyped is storage else storage.dtype)
 
 

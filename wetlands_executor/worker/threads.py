@@ -52,7 +52,7 @@ def item_here(runner: Runner) -> int:
 
 
 class Inheriting:
-    """A callable that works for the call of those who made this object, on whichever thread it runs."""
+    """A callable that works for the call whose code has made this object, on any thread."""
 
     __slots__ = ("_function", "_serial", "_thread")
 
@@ -121,7 +121,7 @@ def _pass_on_in_threading() -> None:
 
 
 def _hand_over(pool: Any, *names: str) -> None:
-    """Let methods of a class of pools hand the function, their first argument, over together with the call."""
+    """Let methods of a class of pools pass the call on with the function, their first argument."""
 
     def handing(method: Any) -> Any:
         def hand_over(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -162,7 +162,10 @@ _AFTER: Dict[str, Callable[[Any], None]] = {
 
 
 class PoolFinder:
-    """Adds to the modules of pools of threads when they are first imported, because importing them now would cost milliseconds of a start."""
+    """Adds to the modules of pools of threads when they are first imported.
+
+    Importing them now would cost milliseconds of a start.
+    """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Find the real module, and add to its execution."""

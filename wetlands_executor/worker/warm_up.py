@@ -1,12 +1,14 @@
-"""What a worker does at its start and in its first calls, done a few times in the fork server, before it forks.
+"""The warm-up of a fork server.
+
+What a worker does at its start and in its first calls is done a few times before the first fork.
 
 Python finishes much of a function only when it runs: it counts calls, specializes instructions,
 fills caches, and as long as it has not done so, it writes to the names that the code looks up. In a
 fork each of these writes copies a page of 4 KB. What the fork server has done, all workers share:
 with numpy and scipy they own 0.3 MB less each (CPython 3.11), for about 5 ms of the fork server.
 
-Nothing here is needed for anything to be right. The runner is a real one, over pipes that nobody
-else has.
+Nothing here is needed for anything to be right. The runner is a real one, over pipes that no other
+process has.
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@ Both ends import this module; it imports only ``struct``.
 Three pipes make a channel, all inherited, anonymous and private:
 
 * inbox (host to worker): frames of exactly ``FRAME`` bytes. The size is a power of two that divides
-  a page, so that a pipe never holds part of one: whoever reads ``FRAME`` bytes gets one whole
-  frame, and the kernel decides who got it. The worker takes one frame per task; on Linux the host
-  can take back what has not started by reading the same pipe. Frames are numbered (``marks``).
+  a page, so that a pipe never holds part of one: a process that reads ``FRAME`` bytes gets one
+  whole frame, and the kernel decides which process gets it. The worker takes one frame per task;
+  on Linux the host can reclaim what has not started by reading the same pipe. Frames are numbered
+  (``marks``).
 * bulk (host to worker): records of any size; the worker reads them only when a frame refers to one.
   Records of frames that were taken back are skipped. Records are numbered too: a task has the
   descriptors of these pipes, and may have read from them.
