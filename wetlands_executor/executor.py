@@ -519,7 +519,7 @@ class CondaEnvExecutor(Executor):
     # --- watching
 
     def listen(self, callback: Callback, dispatch: Dispatch | None = None) -> Self:
-        """Tell ``callback`` what happens to all tasks of this executor from now on.
+        """Call ``callback`` with the events of all tasks of this executor from now on.
 
         See ``Task.listen``.
         """
@@ -528,7 +528,7 @@ class CondaEnvExecutor(Executor):
         kept = (listener for listener in pool.listeners if not listener.removed)
         pool.listeners = (*kept, make_listener(callback, dispatch, once=False))
         if pool.started:
-            pool.post(pool.direct.sync)  # of what is under way it is told as well
+            pool.post(pool.direct.sync)  # it gets the events of what is under way as well
         return self
 
     def remove_listener(self, callback: Callback) -> None:

@@ -42,7 +42,7 @@ serving: dict[int, str] = {}
 starting: set[object] = set()
 #: Identifier of a decoder thread -> the task whose outcome it is finding out.
 deciding: dict[int, Any] = {}
-#: Identifiers of decoder threads without which their pool cannot close: a call may be handed in, or
+#: Identifiers of decoder threads without which their pool cannot close: a call may be submitted, or
 #: run again, when they return.
 holding: set[int] = set()
 #: Identifier of an output thread that is inside a stream or a log handler of the program -> what

@@ -141,8 +141,8 @@ class Lock:
         """Remove an abandoned lock; False if another process is about to.
 
         Race: between the judgement and the removal another process may have cleared the lock and
-        taken it. So both happen under a lock of their own; nobody else removes a lock that is not
-        theirs.
+        taken it. So both happen under a lock of their own; no other process removes a lock that
+        it does not own.
         """
         clearing = self._path.with_name(f"{self._path.name}-clearing")
         try:

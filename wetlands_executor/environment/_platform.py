@@ -133,7 +133,7 @@ def prefix_of_interpreter(python: str) -> str:
 
 
 def is_executable(path: str) -> bool:
-    """Tell whether a file can be started as a program."""
+    """Return True if a file can be started as a program."""
     if WINDOWS:  # os.access knows no execute permission there; the suffix decides
         return os.path.isfile(path) and os.path.splitext(path)[1].lower() in (
             ".exe",
@@ -144,7 +144,7 @@ def is_executable(path: str) -> bool:
 
 
 def has_separator(text: str) -> bool:
-    """Tell whether a text is a path rather than a name.
+    """Return True if a text is a path rather than a name.
 
     It has a separator, or on Windows a drive.
     """
@@ -188,7 +188,7 @@ def system_condarcs() -> list[str]:
 
 
 def lost_in_shell(name: str) -> bool:
-    """Tell whether a variable that a shell did not give back was lost rather than unset.
+    """Return True if a variable that a shell did not give back was lost rather than unset.
 
     A shell drops names that are no identifiers (``BASH_FUNC_f%%``, ``ProgramFiles(x86)``); macOS
     removes ``DYLD_*`` whenever a program of the system, such as its shell, is started.

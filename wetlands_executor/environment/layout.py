@@ -70,7 +70,7 @@ class Located(Protocol):
 
 
 def is_conda_prefix(folder: str) -> bool:
-    """Tell whether a folder is a conda environment.
+    """Return True if a folder is a conda environment.
 
     For conda itself ``conda-meta/history`` decides. Pixi, and what else uses its library, does not
     always write that file: it has a record of each installed package in ``conda-meta``, or
@@ -86,7 +86,7 @@ def is_conda_prefix(folder: str) -> bool:
 
 
 def is_environment(folder: str) -> bool:
-    """Tell whether a folder can have a name in a folder of environments.
+    """Return True if a folder can have a name in a folder of environments.
 
     A conda environment, or a virtual one that lies there.
     """
@@ -94,12 +94,12 @@ def is_environment(folder: str) -> bool:
 
 
 def is_venv(folder: str) -> bool:
-    """Tell whether a folder is a virtual environment (PEP 405)."""
+    """Return True if a folder is a virtual environment (PEP 405)."""
     return os.path.isfile(os.path.join(folder, "pyvenv.cfg"))
 
 
 def is_pixi_project(folder: str) -> bool:
-    """Tell whether a folder holds a pixi manifest, of its own or in ``pyproject.toml``."""
+    """Return True if a folder holds a pixi manifest, of its own or in ``pyproject.toml``."""
     if os.path.isfile(os.path.join(folder, "pixi.toml")):
         return True
     try:
@@ -121,7 +121,7 @@ def pixi_global_folder() -> str:
 
 
 def is_pixi_global(folder: str) -> bool:
-    """Tell whether a folder holds the environments of ``pixi global``.
+    """Return True if a folder holds the environments of ``pixi global``.
 
     The home folder may be a project as well, which has them then.
     """
@@ -142,7 +142,7 @@ def interpreter_of(prefix: str) -> str | None:
 
 
 def looks_like_root(prefix: str) -> bool:
-    """Tell whether a conda prefix is the root of an installation, by what only a root has."""
+    """Return True if a conda prefix is the root of an installation, by what only a root has."""
     # conda may be installed in an ordinary environment as well
     if os.path.basename(os.path.dirname(prefix)) == "envs":
         return False

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """A folder to look in, and who named it."""
+    """A folder to look in, and what named it."""
 
     folder: str
     source: str
@@ -71,7 +71,7 @@ class Places:
         self._root_paths = {os.path.realpath(place.folder) for place in (*self.roots, *self.common)}
 
     def is_root(self, prefix: str) -> bool:
-        """Tell whether a conda prefix is a root prefix, whose name is ``base``."""
+        """Return True if a conda prefix is a root prefix, whose name is ``base``."""
         if os.path.realpath(prefix) in self._root_paths:
             return True
         # Conda may be installed in an ordinary environment too; what lies in a folder of

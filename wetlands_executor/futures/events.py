@@ -288,7 +288,7 @@ class _Dispatched:
                 self._callback(event)
         except Exception as error:
             if not is_gone(error):
-                raise  # as without this wrapper: the toolkit tells
+                raise  # as without this wrapper: the toolkit reports it
             self._listener.give_up(error, event.task)
         finally:
             self.tell()

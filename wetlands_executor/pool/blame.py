@@ -225,7 +225,7 @@ class Blame:
             return
         self.retire(process)
         if call is None or (running is not None and running not in process.calls):
-            # what it runs had said that it had ended; what it holds is not begun, and is taken back
+            # What it runs had sent that it had ended. What it holds has not begun: it is reclaimed.
             return
         call.condemn(partial(_crash, suspicion.message))
         if running is None or running == call.number:

@@ -106,7 +106,7 @@ CALL_MOVES: Mapping[CallPhase, frozenset[CallPhase]] = {
 
 
 class Batch(Protocol):
-    """The calls of a batch, as those who carry it need them.
+    """The calls of a batch, as the pool needs them.
 
     Attributes:
         name: for messages.
@@ -257,7 +257,7 @@ class Call(Item):
         self.plain = False
 
     def queue_again(self) -> None:
-        """Wait for a worker again: it was taken back, or has another try."""
+        """Wait for a worker again: it was reclaimed, or has another try."""
         self.move(CallPhase.QUEUED)
         self.process = None
         self.verdict = None

@@ -36,10 +36,9 @@ of them (``DirectSend``), and take the answer itself while it waits in ``result(
    concern the I/O thread.
 
 Only this module uses the control words ``AWAITED``, ``ANSWERED`` and ``ANSWER`` of the shared page,
-and these fields of a call: ``awaited`` (the worker may have been told that a thread waits for its
-answer on the page), ``quiet`` (as above), ``departed`` and ``after`` (it is in the chain of
-abandoned waits; the next one there), ``found`` (what was read from the page: value, duration in
-seconds).
+and these fields of a call: ``awaited`` (the worker may have read that a thread waits for its answer
+on the page), ``quiet`` (as above), ``departed`` and ``after`` (it is in the chain of abandoned
+waits; the next one there), ``found`` (what was read from the page: value, duration in seconds).
 
 Threads: ``DirectSend.send`` is entered by any thread, ``DirectReceive.wait`` by any, one at a time;
 everything else is the I/O thread's. Where there is no eventfd, or no shared page, there is no
@@ -335,7 +334,7 @@ class DirectReceive:
         words: the control words of the page.
         caller: the call whose submitter waits here; None if there is none.
         expected: the submitter of the last call has waited here: the next one is prearmed.
-        listens: the I/O thread is told when the worker notifies.
+        listens: the I/O thread wakes up when the worker notifies.
         notify_abandoned: there may be a notification that no thread has read. It does no harm, but
             a task that writes to the counter, or the worker behind it, may have to wait until a
             thread of the host reads.
@@ -610,7 +609,7 @@ class DirectReceive:
         The number is 0 if no submitter waits.
 
         Args:
-            calls: those that the state has heard of.
+            calls: those that are registered.
         """
         caller, answered = self.caller, self.words[ANSWERED]
         asleep = caller is not None and (

@@ -1,4 +1,4 @@
-"""The calls of a pool that went to their workers directly, as its I/O thread learns of them.
+"""How the I/O thread of a pool registers the calls that were sent directly.
 
 Registering, answers, abandoned waits.
 

@@ -126,7 +126,7 @@ class ServerOutput(NamedTuple):
 
 
 class ForkServerProcess(spawn.Process):
-    """The process of a fork server: a socket, a lifeline and two streams."""
+    """The process of a fork server: a socket, a life pipe and two streams."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
         # Guards the process's number between its collection and a kill from another thread; held
@@ -249,7 +249,7 @@ class ForkServerProcess(spawn.Process):
         return self.reap()
 
     def meet(self, claimed: int) -> None:
-        """Learn which process the Python is."""
+        """Note which process the Python is."""
         with self._collecting:
             super().meet(claimed)
 
@@ -502,7 +502,7 @@ class ForkedProcess(spawn.Process):
                 self._open.add(self._pidfd)
                 self._met = True
         except BaseException as error:
-            self.close()  # its lifeline included: if it is there, it ends
+            self.close()  # its life pipe included: if it is there, it ends
             if isinstance(error, ProcessLookupError):
                 raise _Lost from error  # the fork server has died with it
             raise

@@ -280,8 +280,8 @@ class IOLoop:
                 if callable(late):
                     late()
                 else:
-                    # Race: submit() had looked before the end had begun. Its caller learns here
-                    # what it would have learned there.
+                    # Race: submit() had looked before the end had begun. The call fails here with
+                    # what submit() would have raised.
                     self._client.reject(late, None)
             except Exception:
                 # a bug of ours; the other waiting threads must get their answers all the same

@@ -33,7 +33,7 @@ from wetlands_executor.worker import wire
 
 #: Seconds that a worker with a closed results pipe may take to end by itself.
 CLOSED_GRACE = 1.0
-#: Seconds that a fork server may take to tell how a worker has ended.
+#: Seconds that a fork server may take to report how a worker has ended.
 STATUS_GRACE = 1.0
 #: Seconds to wait for the rest of a dead worker's results where pipes are read by threads.
 DRAIN_GRACE = 2.0
@@ -180,7 +180,7 @@ class Reaper:
             self._direct.take_answer,
             self.take_unsent,
         ):
-            # Order: what these make the state send to the dead process is taken back with the rest.
+            # Order: what these make the state send to the dead process is reclaimed with the rest.
             try:
                 last(process)
             except Exception as failure:  # noqa: BLE001

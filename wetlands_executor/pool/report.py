@@ -61,7 +61,7 @@ def workers(pool: Pool) -> list[WorkerInfo]:
 
 
 def _worker(process: WorkerProcess) -> WorkerInfo:
-    # as long as half of the standard library's pools to import, and only those who look need it
+    # Importing it takes as long as half of the standard library's pools, and few programs need it.
     import psutil
 
     calls = process.current_calls()

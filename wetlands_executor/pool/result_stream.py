@@ -34,7 +34,7 @@ _MARK = struct.Struct("<II")
 class Frame(NamedTuple):
     """A result frame.
 
-    On the way to whom it concerns it is a plain tuple of the same order: making one of these costs
+    On its way through the pool it is a plain tuple of the same order: making one of these costs
     as much as reading it.
     """
 
@@ -206,7 +206,7 @@ class ResultStream:
                 target = bytearray(length)
                 target[: len(first)] = first
         except (MemoryError, OverflowError):
-            target = None  # it is read and dropped, and its own task is told
+            target = None  # it is read and dropped, and its own task fails
         self._large = (kind, number, target, len(first), length, duration)
 
     def _read_large(self, fd: int) -> tuple[list[RawFrame], bool]:

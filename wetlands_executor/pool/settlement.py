@@ -213,7 +213,7 @@ class Settlement:
         for item in action.items:
             call: Call = item  # type: ignore[assignment]
             if action.refused and not (call.task is not None and call.task.cancel_requested):
-                # its caller learns here what submit() would have said
+                # the call fails with what submit() would have raised
                 call.receiver.on_outcome(call, Outcome(FAILED, self._closing.refusal()))
             else:
                 call.receiver.on_cancelled(call, self._closing.reason)
@@ -379,7 +379,7 @@ class Settlement:
 
 
 def _report(action: st.Lost | st.StartFailed | st.Broken) -> st.DeathReport:
-    assert action.report is not None  # every death that the pool tells the state has one
+    assert action.report is not None  # every death that the state is fed has one
     return action.report
 
 

@@ -187,7 +187,7 @@ class Shell:
             or state.credit == 1
             or state.tasks_per_worker is not None
         ):
-            # Where an item cannot be taken back, or where they are counted, a second one at the
+            # Where an item cannot be reclaimed, or where they are counted, a second one at the
             # same moment would do harm.
             self._direct.open([])
         else:

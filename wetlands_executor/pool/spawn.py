@@ -104,8 +104,8 @@ class Process:
         exit: a descriptor that becomes readable when the process has ended.
         memory: the file of its large results, -1 where there is none.
         page: the page that is shared with the worker (see ``worker/shared_page.py``), or None.
-        wakeup: what the worker rings when an answer lies on the shared page, or None. It is closed
-            when nobody knows it any more.
+        wakeup: what the worker notifies when an answer lies on the shared page, or None. It is
+        closed with the last reference.
     """
 
     _popen: subprocess.Popen[bytes] | None = None
@@ -161,7 +161,7 @@ class Process:
         self._watch()
 
     def _watch(self) -> None:
-        """Make what tells the end of the process."""
+        """Make the descriptor that becomes readable at the end of the process."""
         assert self._popen is not None
         self.exit, is_pidfd = watch_exit(self._popen)
         own(self.exit)
@@ -356,7 +356,7 @@ class Process:
             return
         others = [] if self._wrapped is None else [self._wrapped]
         if not self._met and not WINDOWS:
-            # Before the Python has said who it is: it may be there all the same, below a wrapper
+            # Before the hello of the Python: it may be there all the same, below a wrapper
             # and in a session of its own.
             others = children.in_other_groups(self._popen.pid)
         if WINDOWS:
@@ -405,9 +405,9 @@ class Process:
                 self._popen.send_signal(number)
 
     def ended(self) -> bool:
-        """Return True when ``exit`` has told all.
+        """Return True if the end of ``exit`` is the end of the worker.
 
-        False if ``exit`` is another descriptor from now on, which tells the rest.
+        False if ``exit`` is another descriptor from now on, whose end is.
         """
         wrapped = self._wrapped
         if (
@@ -437,7 +437,7 @@ class Process:
 def can_fork_workers() -> bool:
     """Return True if workers may be forked by a fork server.
 
-    Linux with pidfds, which tell the end of a process that is not a child of this one.
+    Linux with pidfds, which report the end of a process that is not a child of this one.
     """
     if PLAIN or not hasattr(os, "pidfd_open"):
         return False

@@ -104,7 +104,7 @@ class TaskStats:
     def submitted(self, task: Task[Any]) -> None:
         """Count a task that was submitted, once.
 
-        Not by its submitter, whom a signal may interrupt before the call is on its way.
+        Not by its submitter: a signal may interrupt that thread before the call is on its way.
         """
         fields = task.__dict__
         if "_counted" not in fields:

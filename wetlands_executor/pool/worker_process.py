@@ -334,9 +334,10 @@ class WorkerProcess:
         They are no longer with the worker. Order: the inbox was emptied before (``reclaim``), and
         after that all results that it has sent were read.
 
-        Guarantee: nothing runs twice. A worker tells which call it takes before anything of that
-        runs, and answers it before it takes another one. So what was not answered is that call, or
-        has not begun. Where an answer may have been lost on its way, nothing is returned.
+        Guarantee: nothing runs twice. A worker writes to the page which call it takes before
+        anything of that runs, and answers it before it takes another one. So what was not answered
+        is that call, or has not begun. Where an answer may have been lost on its way, nothing is
+        returned.
         """
         taken = self.taken()
         if taken is None or self.reason is not None or self.suspicion is not None or self.deferred:
@@ -367,7 +368,7 @@ class WorkerProcess:
         self.deferred += change
 
     def note_finished(self, count: int, proven: bool) -> None:
-        """Count calls that it has finished; ``proven``: the state hears of one."""
+        """Count calls that it has finished; ``proven``: the state is fed one."""
         self.finished += count
         self.proven = self.proven or proven
 

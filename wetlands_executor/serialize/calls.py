@@ -99,7 +99,7 @@ class EncodedCall:
     __slots__ = ("by_value", "bytecode", "definition", "flags", "out_of_band", "payload")
     #: Large objects that the payload refers to, which a worker has to have before.
     needs: Sequence[Piece] = ()
-    #: What tells the arguments if the payload does not: a short pickle, or the text itself.
+    #: The arguments for messages, if the payload does not have them: a short pickle, or the text.
     summary: bytes | str | None = None
 
     def __init__(
@@ -397,7 +397,7 @@ def _encoded(
             by_value,
             bytecode,
         )
-    # Its text is made now only if it is cheaper than to keep what tells it.
+    # The text is made now only if that is cheaper than to keep the pickle.
     summary = (
         payload if len(payload) <= arguments.KEPT else arguments.of_values(value[-2], value[-1])
     )

@@ -29,7 +29,7 @@ import weakref
 from collections import deque
 from typing import Any
 
-#: Numbers of dropped objects that are kept back before workers are told.
+#: Numbers of dropped objects that are collected before they are sent to workers.
 DROPPED = 256
 
 _numbers = itertools.count(1)
@@ -147,7 +147,7 @@ class Record:
         known: id -> what has that id. An entry without a weak reference keeps its object until
             ``purge`` finds that nothing else does.
         epoch: takes the numbers of objects and pieces that the host drops.
-        ready: such numbers of which workers may be told.
+        ready: such numbers that may be sent to workers.
         urgent: the host has dropped a piece since: its memory is worth a message.
         functions: id of a function or class -> how it was pickled last (``changes.Watched``).
         retired: definitions that will not be called again.

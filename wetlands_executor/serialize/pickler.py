@@ -158,7 +158,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._remote = remote
         self._by_name = by_name
         self._by_value = by_value
-        # Who reads it, once something was met that depends on it; False is a Python like this one.
+        # The Python that reads it, once something depends on it; False is one like this.
         self._names: Any = None if remote is not None else False
 
     @property
@@ -167,7 +167,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self.by_value is not None and not self._names and interpreter.PORTABLE
 
     def _foreign(self) -> Any:
-        """Return who reads it if that is a Python of another magic number, else False.
+        """Return the Python that reads it if that has another magic number, else False.
 
         Asked only when code or its like is met.
         """

@@ -1,8 +1,8 @@
 """The arena: this process's file of shared memory for arguments and shared arrays.
 
 ``worker/shm_arena.py`` explains blocks and owner words. ``arguments.py`` (out-of-band arguments),
-``results.py`` (out-of-band results) and ``share.py`` (shared arrays) say who gives which block to
-whom, and when.
+``results.py`` (out-of-band results) and ``share.py`` (shared arrays) say which blocks change their
+owner, and when.
 
 Any thread enters: submitting ones, the I/O thread, decoders, finalizers. What a worker says about
 blocks is checked before it is believed.

@@ -2,9 +2,9 @@
 
 What the system has available, and what the control groups of this process allow.
 
-Memory of a file without a name counts for the system and for the control group; who takes too much
-of it gets no error but the out-of-memory killer. So it is asked before. Files only, about a tenth
-of a millisecond; any thread.
+Memory of a file without a name counts for the system and for the control group; a process that
+takes too much of it gets no error but the out-of-memory killer. So it is asked before. Files only,
+about a tenth of a millisecond; any thread.
 """
 
 from __future__ import annotations

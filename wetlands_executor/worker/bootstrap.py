@@ -1,6 +1,6 @@
 """Second stage of a worker's start.
 
-Its lifeline, the import system of the shipped package, then the runner.
+Its life pipe, the import system of the shipped package, then the runner.
 
 Runs once, on the main thread, before any user code. ``STAGE0`` has read the sources and calls
 ``main``. Only ``os`` and ``sys`` are imported here at the top: every further import costs start

@@ -288,7 +288,7 @@ def dumps_error(error: BaseException, by_value: bool) -> bytes:
 
 
 def _is_plain(error: BaseException) -> bool:
-    """Tell whether pickle rebuilds an exception as it was.
+    """Return True if pickle rebuilds an exception as it was.
 
     Its class makes, fills and reduces its instances as a builtin one does.
     """

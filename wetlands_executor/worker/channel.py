@@ -94,8 +94,8 @@ class Channel:
         self.words[wire.BULK_READ] = self._bulk_read
 
     # Guarantee: a task that has made our pipes non-blocking (the flag belongs to the open file, a
-    # command that it has started can do that as well) harms no later call. Who meets it makes the
-    # pipe block again.
+    # command that it has started can do that as well) harms no later call. The code that meets it
+    # makes the pipe block again.
 
     def _read_bulk(self, count: int) -> bytes:
         while True:
@@ -241,7 +241,7 @@ def describe(error: BaseException) -> str:
 
 
 def identity(fd: int) -> Any:
-    """Return what tells a file from any other; None if it is closed."""
+    """Return what identifies an open file; None if it is closed."""
     try:
         status = os.fstat(fd)
     except OSError:

@@ -51,7 +51,7 @@ class Cells:
 
 
 class Names:
-    """Who sends to whom, for reductions and messages.
+    """The receiving Python and this one, for reductions and messages.
 
     Attributes:
         theirs: version of the Python that receives.

@@ -1,4 +1,4 @@
-"""What the host tells a process when it starts: the keys, for both ends, and their types.
+"""The configuration of a process that starts: the keys, for both ends, and their types.
 
 The host fills in both (``pool/start.py``, ``pool/fork_server.py``); a fork server makes that of its
 warm-up itself, from its own. Nothing is executed here when a worker starts.

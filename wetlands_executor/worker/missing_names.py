@@ -111,7 +111,7 @@ def places() -> str:
 
 
 def add_versions(error: BaseException, modules: Iterable[str]) -> None:
-    """Let an error tell the host which packages, of which versions, could not read an argument."""
+    """Note in an error which packages, of which versions, could not read an argument."""
     packages = {module.partition(".")[0] for module in modules}
     found: Dict[str, str] = {
         name: version_of(name) for name in sorted(packages) if not is_standard(name)

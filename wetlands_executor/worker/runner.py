@@ -228,7 +228,7 @@ class Runner:
             self._serve()
         except (ChannelLost, SystemExit) as end:
             if isinstance(end, StreamBroken):
-                self.page.words[TAKEN] = 0  # the host learns that this call has not begun
+                self.page.words[TAKEN] = 0  # the host reads that this call has not begun
             raise
         except BaseException as error:
             raise ChannelLost("%s was raised between two calls" % describe(error)) from error
@@ -317,15 +317,15 @@ class Runner:
                 self._notify_again()
                 return
             except OSError:
-                # the task has closed it; if somebody has seen the answer all the same, the frame
-                # will concern nobody
+                # the task has closed it; if a thread of the host has seen the answer all the
+                # same, the frame concerns no call
                 self.wakeup = -1
             else:
                 return
         self.channel.send(outcome, item, payload, duration)
 
     def _notify_again(self) -> None:
-        """Ring although the task has filled the counter, and has made it non-blocking.
+        """Notify although the task has filled the counter, and has made it non-blocking.
 
         It is blocking afterwards.
         """
@@ -431,7 +431,7 @@ class Runner:
             return self.failure(error, item)
 
     def _outcome_of(self, box: List[Any]) -> Tuple[int, bytes]:
-        """Pickle what a call has returned; ``box`` holds it, and nobody else.
+        """Pickle what a call has returned; ``box`` holds the only reference to it.
 
         An argument that comes back is handed back without a copy.
         """

@@ -5,12 +5,11 @@ progress, and outcomes on their way.
 
 Why not a message per update: a task may report its progress a million times. On the shared page a
 report replaces the one before it, and only if the host has read the last one is a frame sent to
-make it look again (the *wakeup*): no report blocks, none grows anybody's memory, and the last one
-is always seen.
+make it look again: no report blocks, no memory grows, and the last one is always seen.
 
-*Order:* the worker writes a slot, then its number, then looks at the wakeup; the host clears the
-wakeup, then reads the number, then the slot. So either the worker sees the wakeup cleared and
-rings, or the host, which clears it before it reads, sees this report. On machines that reorder
+*Order:* the worker writes a slot, then its number, then reads ``WAKEUP`` (1 while such a frame is
+under way); the host clears ``WAKEUP``, then reads the number, then the slot. So either the worker
+observes it cleared and sends a frame, or the host observes this report. On machines that reorder
 stores (not x86) a lock is taken and released in between, which is a full barrier.
 """
 
@@ -62,7 +61,7 @@ class SharedPage:
         self.shared = shared
 
     def post(self, data: bytes) -> bool:
-        """Make ``data`` the latest progress; return True if the wakeup has to be rung.
+        """Make ``data`` the latest progress; return True if the host has to be notified.
 
         Only one thread at a time.
         """
@@ -81,7 +80,7 @@ class SharedPage:
         return True
 
     def read(self) -> bytes:
-        """Return the latest progress, after clearing the wakeup."""
+        """Return the latest progress, after clearing ``WAKEUP``."""
         words, memory = self.words, self._bytes
         words[wire.WAKEUP] = 0
         fence()
@@ -96,7 +95,7 @@ class SharedPage:
             # meanwhile.
             if words[wire.SLOT] == number:
                 return data
-        # It reports faster than it can be read. It rings again with the next report (the wakeup is
+        # It reports faster than it can be read. It notifies again with the next report (the word is
         # cleared), or when the call ends.
         return b""
 

@@ -4,8 +4,8 @@ A sparse file without a name, its blocks, and one word per block that says whose
 
 Both sides import this module, and only when the first large buffer travels (``ctypes`` costs a
 worker 10 ms). It owns the mapping of such a file, views of blocks with finalizers, the choice of
-free blocks, and the guard for forks. Who gives blocks to whom is the business of ``shm_buffers.py``
-(worker) and ``sharedmem/arena.py`` (host).
+free blocks, and the guard for forks. When a block changes its owner is the business of
+``shm_buffers.py`` (worker) and ``sharedmem/arena.py`` (host).
 
 There are two kinds of file. *Arguments*: one per host process, every worker has it; only the host
 allocates. *Results*: one per worker; only that worker allocates. So no two processes ever compete
@@ -383,8 +383,8 @@ class Blocks:
     and what it claimed is looked at once more afterwards.
 
     Attributes:
-        claims: slot -> token (a list, told from others by identity) of who holds the block here. A
-            slot in it is not free, whatever its word says.
+        claims: slot -> token (a list, compared by identity) of the holder of the block here. A slot
+        in it is not free, whatever its word says.
         table: (offset, capacity) by slot.
         limit: bytes that the file may take; None leaves it to ``available_memory()``.
         reserve: takes the space of a block (fd, offset, bytes) from the file system, or raises
@@ -418,7 +418,7 @@ class Blocks:
 
         Args:
             count: bytes.
-            token: who claims; the slot is appended. It may hold slots that were not claimed after
+            token: of the claim; the slot is appended. It may hold slots that were not claimed after
                 all (an exception came from a signal handler): ``release`` knows.
         """
         slot = self._claim(count, token)

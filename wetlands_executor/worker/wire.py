@@ -10,7 +10,7 @@ Three pipes make a channel, all inherited, anonymous and private:
   on Linux the host can reclaim what has not started by reading the same pipe. Frames are numbered
   (``marks``).
 * bulk (host to worker): records of any size; the worker reads them only when a frame refers to one.
-  Records of frames that were taken back are skipped. Records are numbered too: a task has the
+  Records of frames that were reclaimed are skipped. Records are numbered too: a task has the
   descriptors of these pipes, and may have read from them.
 * results (worker to host): frames of any size, in the order in which things happened.
 
@@ -49,7 +49,7 @@ TRIM = 16  # give the memory of free blocks back
 # Flags of a call frame.
 IN_BULK = 1  # the payload is a record in the bulk pipe
 PLAIN = 2  # the payload holds no function, class or instance of the user's: any Unpickler will do
-WATCHED = 4  # tell when the call begins
+WATCHED = 4  # report when the call begins
 NAMED = 8  # the task's name is a record in the bulk pipe
 # the payload begins with a list of blocks in shared memory; without IN_BULK, the frame has one
 # entry, which says where that payload lies
@@ -67,7 +67,7 @@ BYTES, TEXT, PICKLE = 0, 1, 2
 NUMBER_BITS = 40
 NUMBER = (1 << NUMBER_BITS) - 1
 
-# A file of shared memory: a table of words that say who owns each block, one of leases, the blocks.
+# A file of shared memory: a table of words that name each block's owner, one of leases, the blocks.
 #: Words of each table.
 ARENA_SLOTS = 65536
 #: Where the table of leases begins, and where the blocks do, in bytes.
