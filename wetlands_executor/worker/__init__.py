@@ -7,5 +7,5 @@ name ``_wetlands_worker`` (so that a real ``wetlands_executor`` that is installe
 stays what it is). Read in this order: ``stage0`` (the first lines that a fresh interpreter
 executes), ``bootstrap``, ``wire`` (what travels), ``runner`` (the main loop), ``calls`` (bytes to a
 call, a result to bytes), ``imports`` (where functions come from), ``namespaces`` (globals of
-functions that travel by value), ``stdio`` and ``context``.
+functions that travel by value), ``stdio`` and ``current_task``.
 """
