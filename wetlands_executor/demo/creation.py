@@ -173,7 +173,7 @@ class Creation:
             raise self._failure(status, code)
 
     def _detail(self) -> str:
-        """Tell what pip is busy with, from the last line of its log."""
+        """Describe what pip is busy with, from the last line of its log."""
         lines = self._tail(1)
         words = lines[0].split() if lines else []
         if words[:2] == ["Installing", "collected"]:

@@ -81,7 +81,7 @@ def as_text(runs: list[Run]) -> str:
 def environment_lines(
     outcome: Outcome, environments: tuple[MadeEnvironment, MadeEnvironment]
 ) -> str:
-    """Tell what each environment is and what this program is."""
+    """Describe what each environment is and what this program is."""
     lines = [f"{_environment_line(outcome, made)}\n      {made.prefix}" for made in environments]
     return "\n".join([*lines, this_program()])
 
@@ -127,7 +127,7 @@ def caption(outcome: Outcome) -> dict[str, Any]:
 
 
 def this_program() -> str:
-    """Tell what the program is that sent the work."""
+    """Describe what the program is that sent the work."""
     numpy = "with numpy installed but not used" if find_spec("numpy") else "without numpy"
     return (
         f"This program: Python {platform.python_version()}, wetlands-executor {__version__}, "
@@ -178,7 +178,7 @@ def _packages(outcome: Outcome, role: str) -> dict[str, str]:
 
 
 def _role_line(outcome: Outcome, role: str) -> str:
-    """Tell an environment's versions and its share of the work in one line."""
+    """Describe an environment's versions and its share of the work in one line."""
     runs = _of_role(outcome, role)
     packages = ", ".join(f"{name} {version}" for name, version in _packages(outcome, role).items())
     workers = len({run.worker for run in runs})
@@ -187,7 +187,7 @@ def _role_line(outcome: Outcome, role: str) -> str:
 
 
 def _environment_line(outcome: Outcome, made: MadeEnvironment) -> str:
-    """Tell an environment's versions and what was asked for."""
+    """Describe an environment's versions and what was asked for."""
     return f"{_role_line(outcome, made.role)}\n      asked for: {', '.join(made.requirements)}"
 
 
