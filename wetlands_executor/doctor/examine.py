@@ -45,7 +45,7 @@ def examine(env: Any, *, start_timeout: float = 60.0) -> dict[str, Any]:
         start_timeout: seconds that its worker may take to be ready.
 
     Returns:
-        The report. ``ok`` tells whether a worker can be started; ``problems`` what should be known.
+        The report. ``ok`` is True if a worker can be started; ``problems`` what should be known.
 
     Raises:
         EnvironmentNotFoundError: there is no such environment, or more than one.
@@ -93,7 +93,7 @@ def examine(env: Any, *, start_timeout: float = 60.0) -> dict[str, Any]:
 def _examine_activation(environment: Environment, report: dict[str, Any]) -> dict[str, str] | None:
     """Note what activation does; return the variables, None if it fails.
 
-    Of variables the names are told: their values may be secret.
+    Of variables only the names are reported: their values may be secret.
     """
     start = time.perf_counter()
     try:
@@ -166,7 +166,7 @@ def _examine_interpreter(
 
 
 def _examine_worker(environment: Environment, start_timeout: float, report: dict[str, Any]) -> None:
-    """Start a worker; measure it, and let it tell about itself."""
+    """Start a worker, measure it, and have it report on itself."""
     start = time.perf_counter()
     try:
         with CondaEnvExecutor(environment, max_workers=1, start_timeout=start_timeout) as executor:

@@ -49,6 +49,6 @@ def _package(name: str, load: bool) -> Dict[str, Any]:
         try:
             __import__(name)
         except Exception as error:  # noqa: BLE001
-            # whatever a broken package raises is what is to be told
+            # whatever a broken package raises is what has to be reported
             return {"version": version, "error": "%s: %s" % (type(error).__name__, error)}
     return {"version": version, "error": None}
