@@ -89,11 +89,11 @@ class CallPhase(Enum):
     """Where a call is."""
 
     QUEUED = "queued"  # it was posted, or waits in the state's queue
-    # its submitter has written it to a worker; the I/O thread does not know of it
+    # its submitter has written it to a worker; it is not registered
     DIRECT = "direct"
-    GIVEN = "given"  # a worker has it, and the I/O thread knows
+    GIVEN = "given"  # a worker has it, and it is registered
     DECIDING = "deciding"  # it has failed; a decoder thread is finding out whether it is run again
-    ENDED = "ended"  # its receiver was told
+    ENDED = "ended"  # its receiver was called
 
 
 CALL_MOVES: Mapping[CallPhase, frozenset[CallPhase]] = {

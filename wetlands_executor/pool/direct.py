@@ -16,8 +16,8 @@ of them (``DirectSend``), and take the answer itself while it waits in ``result(
    C) settles the call: the waiting thread when it has seen the answer, or the I/O thread, which
    takes it (``register``) before it feeds the state any event. *Invariant:* the state is fed all
    calls that were sent directly (``SentDirectly``) before any other event.
-2. If the I/O thread has the claim, the state knows of the call, and the I/O thread settles it like
-   any other. It then listens to the eventfd as well, because the worker may have put the answer on
+2. If the I/O thread has the claim, the call is registered, and the I/O thread settles it like any
+   other. It then listens to the eventfd as well, because the worker may have put the answer on
    the page; and it notifies when the call is settled.
 3. *Race:* an exception from a signal handler can end ``wait`` after every call in it.
    Whatever was done by then is undone or finished by the I/O thread: the exception handler leaves
@@ -30,7 +30,7 @@ of them (``DirectSend``), and take the answer itself while it waits in ``result(
    submitter of the last call has waited here, the next one is awaited from the moment it is sent.
    Then no thread is woken if none comes. Such a call is *unannounced* (``Call.quiet``): every
    accessor of its Task but ``result()`` and its like (``Home.ensure_tracked``), every look at the
-   pool (``sync``) and all news for the state let the I/O thread register it first. After such a
+   pool (``sync``) and every event for the state let the I/O thread register it first. After such a
    look the next call is not prearmed, until a thread waits here again.
 5. This module notifies nothing else: listeners, waiters of the standard library and callbacks
    concern the I/O thread.

@@ -5,7 +5,7 @@ Frames and records that wait for its pipes to take them, and what it has been se
 Order: records are queued before the frame that refers to them; frames leave in the order of
 dispatch. Nothing here blocks.
 
-Threads: the I/O thread's, but ``knows``, which a submitting thread asks while the worker holds
+Threads: the I/O thread, but for ``knows``, which a submitting thread calls while the worker holds
 nothing.
 """
 
@@ -83,7 +83,7 @@ class Outbox:
         # Its bytecode is not ours.
         self._foreign = False
 
-    # --- what the worker knows
+    # --- what the worker was sent
 
     def expect_bytecode(self, foreign: bool) -> None:
         """Take note whether the worker's bytecode is not ours."""

@@ -42,8 +42,8 @@ Callback = Callable[[], None]
 LEFT_COUNT = 1 << 32
 LEFT = LEFT_COUNT.to_bytes(8, sys.byteorder)
 
-# Ranks: what a worker printed comes before the results that it sent after it, and both before the
-# news of its end.
+# Ranks: what a worker printed comes before the results that it sent after it, and both before its
+# end.
 OUTPUT, RESULTS, EXIT = 0, 1, 2
 
 

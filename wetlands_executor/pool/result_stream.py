@@ -150,7 +150,7 @@ class ResultStream:
                     )
                     position = size
                 break
-            if its_pid == pid:  # else a child that a task forked speaks: it is not believed
+            if its_pid == pid:  # else a child that a task has forked wrote it: it is dropped
                 if kind == wire.VALUE_IN_BLOCKS:
                     append(self._adopt(number, data[position + head : end], duration))
                 else:

@@ -82,7 +82,7 @@ class Shell:
     def feed(self, event: st.Event | None, before: Sequence[st.Event] = ()) -> None:
         """Let the state decide, and perform its actions.
 
-        Order: what submitting threads have sent comes before any other news.
+        Order: what submitting threads have sent comes before any other event.
 
         Args:
             event: what happened; None to register what was sent only.

@@ -1,4 +1,4 @@
-"""What a pool knows of the Python in which its workers run, before one has said so.
+"""The Python in which the workers of a pool run, before one of them has said hello.
 
 Whether code may travel there as bytecode.
 
