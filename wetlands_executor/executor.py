@@ -497,9 +497,7 @@ class CondaEnvExecutor(Executor):
         priority: int = 0,
         cancel_grace: float | None = None,
     ) -> OptionsView:
-        """Return an Executor over the same pool that applies options to its calls.
-
-        See ``CallOptions``.
+        """Return an Executor over this pool that applies options to calls; see ``CallOptions``.
 
         Args:
             name: of the tasks; None derives it from the function.
@@ -571,10 +569,7 @@ class CondaEnvExecutor(Executor):
         return done
 
     def get_failed(self) -> list[Task[Any]]:
-        """Return the tasks that have failed since the last ``clear_failed``, oldest first.
-
-        At most the last 1000.
-        """
+        """Return the failed tasks since ``clear_failed``, oldest first, at most the last 1000."""
         return self._pool.ledger.failures()
 
     def clear_failed(self) -> None:
@@ -601,10 +596,7 @@ class CondaEnvExecutor(Executor):
         self._pool.limit_run(seconds_of.limit("seconds", seconds))
 
     def get_progress(self) -> dict[str, Any]:
-        """Return counts, workers, tasks under way (at most 1000) and the last errors.
-
-        All of builtin types, ready for JSON.
-        """
+        """Return counts, workers, tasks under way (at most 1000), last errors; ready for JSON."""
         return report.progress(self._pool)
 
     def get_task(self, identifier: str) -> Task[Any] | None:
