@@ -271,10 +271,7 @@ class ByValuePickler(CallPickler):
         return ("o", stand.number if stand is not None else self.record.of(value).number)
 
     def _reduce_instance(self, obj: Any, kind: Any) -> Any:
-        """Return what stands for an instance in the stream; None if it goes by name.
-
-        That is its reduction, what makes it, or its pickle if nothing in it has a number.
-        """
+        """Return the reduction of an instance, what makes it, or its pickle; None if by name."""
         if isinstance(obj, (_HERE_ONLY, getattr(sys.modules.get("ctypes"), "CDLL", ()))):
             raise BoundToProcessError(f"a {kind.__qualname__} belongs to this process")
         if kind in kinds.PER_PROCESS or isinstance(obj, threading.local):

@@ -295,10 +295,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         return imports.fetch, tuple(reference)
 
     def _function_by_value(self, obj: Any) -> Any:
-        """Reduce a function or class by value to a stream of its own.
-
-        In it each object has its number.
-        """
+        """Reduce a function or class by value to a stream of its own, of numbered objects."""
         found = self._by_value().current(obj, self.keeps, self._remote, self.record)
         for piece in found.needs:
             self.needs[piece.number] = piece
