@@ -69,14 +69,20 @@ class SerialThread:
         """
         entry = [job]
         self._jobs.put(entry)
+        started = False
         if not self._starts and not self._ended:
             try:
                 threads.start(self._run, (), self._name, self._kind, self._starts.append)
+                started = True
             except RuntimeError:
                 # "can't start new thread": out of threads, or the interpreter is going down
                 run_entry(entry)
         if self._ended:
             run_entry(entry)  # Race: the thread may have ended without seeing it
+            if started:
+                # Race: `end` may have run as a whole between the two looks at `_ended`, and has
+                # taken what ends the thread out of the queue again.
+                self._jobs.put(None)
         return entry
 
     def _run(self) -> None:
@@ -94,15 +100,23 @@ class SerialThread:
 
         Later jobs run in their caller. I/O thread.
         """
-        self._ended = True
-        self._jobs.put(None)
+        self.end_unstarted()
         if not self._starts:
-            drain(self._jobs)
             return
         if self._serving.get(0) is threading.current_thread():
             return
         self._gone.wait()
         _join(self._serving.get(0))
+
+    def end_unstarted(self) -> None:
+        """End without waiting, for an owner that has found no thread started.
+
+        Later jobs run in their caller. Any thread, signal handler or finalizer; may be repeated.
+        """
+        self._ended = True
+        self._jobs.put(None)
+        if not self._starts:
+            drain(self._jobs)
 
     @property
     def started(self) -> bool:

@@ -145,6 +145,8 @@ class Lifecycle:
         # Repeated on each call: an exception from a signal handler may have interrupted the call
         # before.
         self._parts.settings.release()
+        # Race: another thread may be about to put the callbacks of a task that it has settled.
+        self._parts.callbacks.end_unstarted()
         self._loop.sweep()
         self.workers_gone.set()
         self.finished.set()
