@@ -29,7 +29,9 @@ PICTURE = b"\x89PNG\r\n\x1a\n" + b"x" * 200_000 + b"IEND" + zlib.crc32(b"IEND").
 PYTEST = """
 import os, sys
 print("arguments", sys.argv[1:])
-if "--last-failed" in sys.argv:
+if "WETLANDS_WALKS" in os.environ:
+    print("walks", os.environ["WETLANDS_WALKS"])
+elif "--last-failed" in sys.argv:
     print("=== 1 passed in 0.50s ===")
 else:
     print("in a clone:", os.path.isdir(".git"), "in an environment of its own:", sys.prefix != sys.base_prefix)
@@ -116,6 +118,8 @@ def test_commands_are_run_as_the_readme_has_them(tmp_path: Path) -> None:
     assert "installed" in lines
     assert "in a clone: True in an environment of its own: True" in lines
     assert "soak ['--seconds', '60']" in lines
+    assert "arguments ['-q', 'tests/unit/test_state_walk.py']" in lines
+    assert "walks 8000" in lines
     assert "UNSTABLE: 1 failed at first and passed alone:" in lines
     assert lines[-1] == "=== 1 passed in 0.50s ==="
 

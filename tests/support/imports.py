@@ -47,9 +47,11 @@ class Package:
     Attributes:
         files: the text of each source, by its path below the package, ``pool/core.py`` for
             example.
+        only: the file whose imports are looked at; None looks at those of all files.
     """
 
     files: Mapping[str, str]
+    only: str | None = None
 
     @classmethod
     def read(cls, root: Path) -> Package:
@@ -59,7 +61,11 @@ class Package:
 
     def planted(self, file: str, text: str) -> Package:
         """Return a copy in which a file has more text at its end, or exists at all."""
-        return Package({**self.files, file: self.files.get(file, "") + text})
+        return Package({**self.files, file: self.files.get(file, "") + text}, self.only)
+
+    def looking_at(self, file: str) -> Package:
+        """Return a copy that looks at the imports of one file only."""
+        return Package(self.files, file)
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -68,20 +74,22 @@ class Package:
         A folder without ``__init__.py`` is data (programs that run in other environments).
         """
         return {
-            file.removesuffix(".py").replace("/", "."): text
+            module_of(file): text
             for file, text in self.files.items()
-            if str(Path(file).with_name("__init__.py").as_posix()) in self.files
+            if file[: file.rfind("/") + 1] + "__init__.py" in self.files
         }
 
     @cached_property
     def parts(self) -> frozenset[str]:
         """The modules and folders directly below the package, folders of data included."""
-        return frozenset(Path(file).parts[0].removesuffix(".py") for file in self.files)
+        return frozenset(file.partition("/")[0].removesuffix(".py") for file in self.files)
 
     @cached_property
     def imports(self) -> tuple[Import, ...]:
-        """Every import of every file."""
-        return tuple(each for name, text in self.sources.items() for each in imports_of(name, text))
+        """Every import of every file that is looked at."""
+        sources = self.sources
+        names = sources if self.only is None else {module_of(self.only)} & sources.keys()
+        return tuple(each for name in names for each in imports_of(name, sources[name]))
 
     @cached_property
     def inward(self) -> tuple[tuple[Import, str], ...]:
@@ -131,6 +139,11 @@ def installed() -> Package:
     assert spec is not None
     assert spec.submodule_search_locations
     return Package.read(Path(next(iter(spec.submodule_search_locations))))
+
+
+def module_of(file: str) -> str:
+    """Return the dotted path of a source, given by its path below the package."""
+    return file.removesuffix(".py").replace("/", ".")
 
 
 def part(module: str) -> str:
