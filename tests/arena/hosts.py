@@ -13,12 +13,9 @@ import pytest
 
 from tests.arena import workload
 from tests.arena.workload import Buffers
+from tests.support.programs import run, say
 from wetlands_executor import CondaEnvExecutor, share
 from wetlands_executor.sharedmem import arena
-
-
-def say(*words):
-    print(*words, flush=True)
 
 
 def everything(expect):
@@ -239,10 +236,5 @@ def memory_limited(mebibytes):
     say("well")
 
 
-def main():
-    name, *args = sys.argv[1:]
-    globals()[name](*args)
-
-
 if __name__ == "__main__":
-    main()
+    run(globals())

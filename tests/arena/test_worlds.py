@@ -17,6 +17,7 @@ import pytest
 from tests.arena import workload
 from tests.arena.workload import Buffers
 from tests.support.observe import ORPHAN_LIMIT, gone
+from tests.support.programs import limit_address_space
 from tests.support.rendezvous import DEADLINE
 from wetlands_executor.worker.available_memory import available_memory
 
@@ -122,7 +123,7 @@ def test_a_worker_whose_address_space_is_limited(make, memory, extra):
     """Arguments are read from the file, results go through the pipe."""
     executor = make()
     executor.submit(workload.total, np.ones(1000)).result(DEADLINE)
-    executor.submit(workload.limit_address_space, extra).result(DEADLINE)
+    executor.submit(limit_address_space, extra).result(DEADLINE)
     for _ in range(3):
         assert (executor.submit(workload.add_one, np.zeros(500_000)).result(DEADLINE) == 1).all()
         assert (executor.submit(workload.twice, np.ones(500_000)).result(DEADLINE) == 2).all()
@@ -132,7 +133,7 @@ def test_a_worker_whose_address_space_is_limited(make, memory, extra):
 def test_a_result_is_not_copied_where_memory_is_short(make, memory):
     """There is room for the result and not for another one of its size."""
     executor = make()
-    executor.submit(workload.limit_address_space, 1 << 24).result(DEADLINE)
+    executor.submit(limit_address_space, 1 << 24).result(DEADLINE)
     for _ in range(3):
         (part,) = executor.submit(workload.make_buffers, 1, 6_000_000).result(DEADLINE).parts
         assert bytes(part) == bytes(6_000_000)

@@ -282,17 +282,6 @@ def get_item(value, index):
     return value[index]
 
 
-def limit_address_space(extra):
-    """Let this process map only ``extra`` bytes more than it has."""
-    import resource
-
-    with open("/proc/self/statm") as stream:
-        used = int(stream.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(
-        resource.RLIMIT_AS, (used + extra, resource.getrlimit(resource.RLIMIT_AS)[1])
-    )
-
-
 def close_descriptors():
     """Close what looks like somebody's descriptors, and open others."""
     from _wetlands_worker import current_task

@@ -22,14 +22,10 @@ from concurrent.futures import CancelledError, as_completed, wait
 from tests.contract.workload import attend
 from tests.faults import work
 from tests.support.observe import DEADLINE, pids
+from tests.support.programs import run, say
 from tests.support.rendezvous import Rendezvous
 from tests.support.sharing import CondaEnvExecutor
 from wetlands_executor import WorkerCrashed
-
-
-def say(*words):
-    print(*words, flush=True)
-
 
 # ----------------------------------------------------------------------------------------------------------- its own death
 
@@ -786,4 +782,4 @@ def shared_elsewhere():
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]](*sys.argv[2 : 2 + globals()[sys.argv[1]].__code__.co_argcount])
+    run(globals())

@@ -248,14 +248,5 @@ def same(value):
     return value
 
 
-def limit_address_space(more):
-    """Let this process take so many more bytes."""
-    import resource
-
-    with open("/proc/self/statm", encoding="ascii") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + more, used + more))
-
-
 def size(*values):
     return sum(map(len, values))

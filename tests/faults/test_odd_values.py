@@ -15,6 +15,7 @@ import pytest
 
 from tests.faults import odd
 from tests.support.observe import until
+from tests.support.programs import limit_address_space
 from tests.support.rendezvous import DEADLINE, Rendezvous
 from wetlands_executor import CondaEnvExecutor, DependencyFailed, Task
 
@@ -238,7 +239,7 @@ def test_blocks_of_arguments_that_do_not_fit_into_the_worker_are_free_again(
 ) -> None:
     from wetlands_executor.sharedmem import arena
 
-    single.submit(odd.limit_address_space, 40 << 20).result(DEADLINE)
+    single.submit(limit_address_space, 40 << 20).result(DEADLINE)
     large = [bytearray(64 << 20), bytearray(1 << 20)]
     for arguments in (large, large[::-1], [bytes(large[0])]):
         assert isinstance(single.submit(odd.size, *arguments).exception(DEADLINE), MemoryError)

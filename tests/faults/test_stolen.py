@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import harms, work
-from tests.faults.observe import DEADLINE, pids, until
+from tests.support.observe import DEADLINE, pids, until
 from wetlands_executor import CondaEnvExecutor, WorkerCrashed, descriptors, system
 from wetlands_executor.worker import wire
 

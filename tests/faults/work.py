@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 
+from tests.contract.workload import append
+
 #: Seconds after which something that waits for the test gives up: the test is long dead then.
 PATIENCE = 60.0
 
@@ -76,15 +78,6 @@ def announce(address, label=""):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
         line.connect(address)
         line.sendall(f"{os.getpid()}\n{label}\n".encode())
-
-
-def append(path, text):
-    """Append one line in a single write, so that lines of several processes never mix."""
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(fd, (text + "\n").encode())
-    finally:
-        os.close(fd)
 
 
 def journal(path, number):

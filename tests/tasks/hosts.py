@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.support.programs import run
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, TaskEvent
 from wetlands_executor.pool import lifecycle
@@ -176,4 +177,4 @@ def interrupted_async(kind: str, path: str, seconds: str, how: str) -> None:
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]](*sys.argv[2:])
+    run(globals())
