@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.errors import WaitTimeout
@@ -17,6 +17,7 @@ from wetlands_executor.futures import callbacks
 from wetlands_executor.futures.deferral import is_unstarted
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
+from wetlands_executor.submission import MapOptions, Submission
 
 if TYPE_CHECKING:
     import os
@@ -31,57 +32,22 @@ KILL_AFTER = 10.0
 _KEEP: Any = object()
 
 
-class Submitter(Protocol):
-    """An executor, as its views see it: what is submitted through one goes to it with options."""
-
-    _max_workers: int
-
-    def _submit(
-        self,
-        fn: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        definition: Any,
-        options: CallOptions | None,
-    ) -> Task[Any]: ...
-
-    def _map(
-        self,
-        fn: Any,
-        iterables: tuple[Iterable[Any], ...],
-        options: CallOptions | None,
-        keep: Callable[[Task[Any]], Task[Any]] | None,
-        *,
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
-        ordered: bool = True,
-        return_exceptions: bool = False,
-    ) -> Iterator[Any]: ...
-
-    def _map_tasks(
-        self, fn: Any, iterables: tuple[Iterable[Any], ...], options: CallOptions | None
-    ) -> list[Task[Any]]: ...
-
-    def _submit_script(
-        self,
-        path: str | os.PathLike[str],
-        args: Sequence[str],
-        run_name: str,
-        options: CallOptions | None,
-    ) -> Task[None]: ...
-
-
 class OptionsView(Executor):
     """The same pool, with options applied to what is submitted through it.
 
     An Executor that can be handed to third parties.
+
+    Args:
+        submission: hands calls to the pool. As long as the view has it, the pool goes on, even if
+            the executor was dropped.
+        max_workers: number of worker processes at most; third parties read ``_max_workers``.
+        options: what is asked of each call.
     """
 
-    def __init__(self, executor: Submitter, options: CallOptions) -> None:
-        self._executor = executor
+    def __init__(self, submission: Submission, max_workers: int, options: CallOptions) -> None:
+        self._submission = submission
         self._options = options
-        self._max_workers = executor._max_workers
+        self._max_workers = max_workers
         self._tasks: set[Task[Any]] = set()
         self._closed = False
 
@@ -107,7 +73,8 @@ class OptionsView(Executor):
             "cancel_grace": cancel_grace,
         }
         return OptionsView(
-            self._executor,
+            self._submission,
+            self._max_workers,
             replace(
                 self._options, **{key: value for key, value in given.items() if value is not _KEEP}
             ),
@@ -129,7 +96,7 @@ class OptionsView(Executor):
     ) -> Task[Any]:
         """As ``CondaEnvExecutor.submit``, with the options of this view."""
         self._refuse_if_closed()
-        return self._keep(self._executor._submit(fn, args, kwargs, None, self._options))
+        return self._keep(self._submission.submit(fn, args, kwargs, None, self._options))
 
     def map(  # the standard library's signature differs by version
         self,
@@ -151,33 +118,23 @@ class OptionsView(Executor):
             raise ValueError(
                 "map with start=False would wait for tasks that cannot be started; use map_tasks"
             )
-        return self._executor._map(
-            fn,
-            iterables,
-            self._options,
-            self._keep,
-            timeout=timeout,
-            chunksize=chunksize,
-            buffersize=buffersize,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-        )
+        how = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions)
+        return self._submission.map(fn, iterables, how, self._options, self._keep)
 
     def map_tasks(
         self, fn: Callable[..., T] | str | os.PathLike[str], *iterables: Iterable[Any]
     ) -> list[Task[T]]:
         """As ``CondaEnvExecutor.map_tasks``, with the options of this view."""
         self._refuse_if_closed()
-        return [
-            self._keep(task) for task in self._executor._map_tasks(fn, iterables, self._options)
-        ]
+        tasks = self._submission.map_tasks(fn, iterables, self._options)
+        return [self._keep(task) for task in tasks]
 
     def submit_script(
         self, path: str | os.PathLike[str], args: Sequence[str] = (), run_name: str = "__main__"
     ) -> Task[None]:
         """As ``CondaEnvExecutor.submit_script``, with the options of this view."""
         self._refuse_if_closed()
-        return self._keep(self._executor._submit_script(path, args, run_name, self._options))
+        return self._keep(self._submission.submit_script(path, args, run_name, self._options))
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

@@ -24,7 +24,7 @@ LAYERS = (
     ("__main__", "cli", "demo", "doctor"),
     ("observe", "integrations", "tasks"),
     ("__init__",),
-    ("executor", "remote", "views"),
+    ("executor", "remote", "views", "submission", "settings", "ending"),
     ("map",),
     ("pool",),
     ("futures", "wakeups"),

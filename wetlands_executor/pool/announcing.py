@@ -54,7 +54,7 @@ class Announcing:
         process = call.process
         if process is None or not pending:
             return
-        if not self._can_reclaim or process.is_running(call):
+        if not self._can_reclaim or process.given.is_running(call):
             _begin(call)  # what such a worker has is what it runs
             return
         self._unannounced.add(call)

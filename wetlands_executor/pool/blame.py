@@ -166,11 +166,13 @@ class Blame:
         if suspicion is None or (frame[0] != wire.SEVERAL and frame[0] not in OUTCOMES):
             return suspicion is not None
         call = process.calls.get(frame[1] & wire.NUMBER)
-        oldest = process.oldest()
+        oldest = process.given.oldest()
         if call is None and oldest is not None and frame[1] & wire.NUMBER > oldest.number:
             return True  # of a call that is younger than all that have ended
         if call is not None and oldest is not None:
-            if oldest is not call and not (suspicion.garbled and process.has_taken(call.number)):
+            if oldest is not call and not (
+                suspicion.garbled and process.given.has_taken(call.number)
+            ):
                 return True  # this one is not due
             if oldest.batch is None:
                 oldest.condemn(partial(_crash, suspicion.message))
@@ -196,7 +198,7 @@ class Blame:
         self._read_all(process)
         if not self._workers.has(process) or not process.calls:
             return
-        if process.running():
+        if process.given.running():
             self._timers.set_for(process, GRACE, partial(self._end_retired, process))
         else:
             process.kill()
@@ -214,8 +216,8 @@ class Blame:
         process.suspect(None)
         if suspicion is None or not self._workers.has(process) or process.exited:
             return
-        call = process.oldest()
-        running = process.taken()
+        call = process.given.oldest()
+        running = process.given.taken()
         if (
             call is not None
             and call.batch is not None
@@ -241,7 +243,7 @@ class Blame:
         """
         if not self._workers.has(process) or call.number not in process.calls:
             return
-        if call.batch is not None or process.is_running(call):
+        if call.batch is not None or process.given.is_running(call):
             process.kill_because(
                 WorkerCrashed(
                     f"The worker process {process.process.pid} of "

@@ -321,7 +321,7 @@ class Call(Item):
     def is_running(self) -> bool:
         """Return True if a worker has taken it. Any thread."""
         process = self.process
-        return process is not None and bool(process.is_running(self))
+        return process is not None and bool(process.given.is_running(self))
 
     def running_since(self) -> float | None:
         """Return when its worker took it, on the monotonic clock in seconds; None if unknown.
@@ -329,7 +329,7 @@ class Call(Item):
         Any thread.
         """
         process = self.process
-        found: float | None = None if process is None else process.running_since(self)
+        found: float | None = None if process is None else process.given.running_since(self)
         return found
 
     def frame(self, mark: int = 0) -> bytes:

@@ -87,7 +87,7 @@ class Deadlines:
             else self.task_timeout
         )
         if limit is not None:
-            since = process.running_since(call)
+            since = process.given.running_since(call)
             spent = 0.0 if since is None else time.monotonic() - since
             self._timers.set(call, limit - spent, partial(self._check_time, call, limit))
 
@@ -97,7 +97,7 @@ class Deadlines:
         if process is None:
             return
         self._read(process)
-        if self._workers.holder(call) is process and process.is_running(call):
+        if self._workers.holder(call) is process and process.given.is_running(call):
             what = f"The task {call.name!r} ran longer than its limit of {limit:g} s"
             self.end_hung(process, call, partial(TaskTimeoutError, what))
 
@@ -130,7 +130,7 @@ class Deadlines:
         if limit is None or not self._workers.has(process):
             return
         self._read(process)
-        running = process.running()
+        running = process.given.running()
         if not running and not process.calls:
             return
         left = process.last_heard + limit - time.monotonic()

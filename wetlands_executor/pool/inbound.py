@@ -193,7 +193,7 @@ class Inbound:
             if call is not None:
                 if call is expected:
                     expected = next(due, None)
-                elif call is not next(iter(calls.values())) and not process.may_say(
+                elif call is not next(iter(calls.values())) and not process.given.may_say(
                     kind in OUTCOMES, number
                 ):
                     raise BadFrame(f"kind {kind} of a call that is not due")
@@ -308,7 +308,7 @@ class Inbound:
                 f"the outcome of call {number >> wire.NUMBER_BITS} of {batch.count}, "
                 f"where that of call {before + 1} is due"
             )
-        if call is not process.oldest() and not process.is_due(call.number):
+        if call is not process.given.oldest() and not process.given.is_due(call.number):
             raise BadFrame(f"kind {kind} of calls that are not due")
         if kind == wire.SEVERAL:
             count = self.take_several(process, call, outcomes_of(data), duration)
@@ -353,12 +353,12 @@ class Inbound:
             return True
         # Race: outcomes of calls that are sent meanwhile may be read before this one is taken up
         # again
-        process.defer(1)
+        process.given.defer(1)
         self._parts.loop.set_timer(TAKE_AGAIN, partial(self._take_later, process, frame))
         return False
 
     def _take_later(self, process: WorkerProcess, frame: Frame) -> None:
-        process.defer(-1)
+        process.given.defer(-1)
         if self._parts.workers.has(process):
             self._take(process, [tuple(frame)])
 

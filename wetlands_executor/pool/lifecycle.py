@@ -222,7 +222,7 @@ class Lifecycle:
         def ask() -> None:
             self._parts.direct.sync()
             for process in self._parts.workers:
-                for call in process.running():
+                for call in process.given.running():
                     if signal_number is None:
                         process.request_cancel(call)
                     else:

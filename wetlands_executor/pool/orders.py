@@ -151,7 +151,7 @@ class Orders:
         """End a worker if it runs this call."""
         process = self._workers.processes[action.worker]
         call: Call = action.item  # type: ignore[assignment]
-        running = process.is_running(call)
+        running = process.given.is_running(call)
         if running:
             process.begin_stop()
             process.kill()

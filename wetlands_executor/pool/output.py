@@ -283,8 +283,8 @@ class Output:
         What earlier tasks printed was read before their results were. So if the oldest unfinished
         call runs now, all of it is that call's.
         """
-        oldest = process.oldest()
-        return oldest.task if oldest is not None and process.is_running(oldest) else None
+        oldest = process.given.oldest()
+        return oldest.task if oldest is not None and process.given.is_running(oldest) else None
 
     def _resume(self, stream: OutputStream) -> None:
         for process in self._workers:

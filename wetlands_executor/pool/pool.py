@@ -26,7 +26,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -44,8 +43,9 @@ from wetlands_executor.pool.cancelling import Cancelling
 from wetlands_executor.pool.closing import Closing, note_exit
 from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.decoding import Decoding
-from wetlands_executor.pool.delivery import Latch, SerialThread
+from wetlands_executor.pool.delivery import SerialThread
 from wetlands_executor.pool.direct_calls import DirectCalls
+from wetlands_executor.pool.forgetting import Forgetting
 from wetlands_executor.pool.inbound import Inbound, InboundParts
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.lifecycle import Held, Lifecycle, LifecycleParts
@@ -59,18 +59,18 @@ from wetlands_executor.pool.shell import Shell
 from wetlands_executor.pool.start import Starter, StarterParts, StartSettings
 from wetlands_executor.pool.stats import TaskStats
 from wetlands_executor.pool.trimmer import Trimmer
+from wetlands_executor.pool.under_way import UnderWay
 from wetlands_executor.pool.watchdog import Watchdog
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.state import CREDIT, MOST_CREDIT, PoolState
-from wetlands_executor.serialize.calls import Definition, EncodedCall
+from wetlands_executor.serialize.calls import EncodedCall
 from wetlands_executor.serialize.settings import HostSettings, current_settings
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.future import Task
-    from wetlands_executor.serialize.identity import Record
 
 #: Pools of this process, for its forks and for the interpreter's exit.
 live_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
@@ -119,35 +119,18 @@ class Pool:
         self.callbacks = SerialThread("wetlands-callbacks", threads.CALLBACKS)
         self.stats = self.ledger = TaskStats(self.callbacks)
         self.shell = shell = Shell(state, workers, self.stats, self.closing)
-        feed = shell.feed
         self._timers = CallTimers(loop)
         self._decoding = Decoding(loop)
         self.output = Output(loop, workers, what, self)
         self.direct = DirectCalls(
-            loop=loop, workers=workers, stats=self.stats, feed=feed, contain=shell.contain
+            loop=loop, workers=workers, stats=self.stats, feed=shell.feed, contain=shell.contain
         )
-        # What a Task asks (``futures/home.py``) of one part alone.
-        self.post, self.notify_later, self.run_user_code = (
-            loop.post,
-            loop.notify_later,
-            self._decoding.run,
-        )
-        self.ensure_tracked, self.take_departures = (
-            self.direct.ensure_tracked,
-            self.direct.take_abandoned,
-        )
-        self.cancelling = Cancelling(loop=loop, feed=feed, sync=self.direct.sync)
-        self.cancel, self.ask_to_cancel = self.cancelling.cancel, self.cancelling.ask_to_cancel
-        self.cancel_all, self.kill = self.cancelling.cancel_all, self.cancelling.kill
-        self.announcing = Announcing(
-            loop=loop, feed=feed, can_reclaim=can_reclaim, latest=self.cancelling.latest
-        )
-        self.watch = self.announcing.watch
-        self.readiness = Readiness(loop=loop, workers=workers, state=state, feed=feed, what=what)
+        self._make_answerers(what, can_reclaim)
+        self._answer_tasks()
         self.deadlines = Deadlines(
             workers=workers,
             timers=self._timers,
-            feed=feed,
+            feed=shell.feed,
             read=self._read_all,
             what=what,
             worker_timeout=worker_timeout,
@@ -161,6 +144,31 @@ class Pool:
         shell.connect(self.direct, self.blame, self.readiness.start_error, self._performers(orders))
         loop.serve(shell, self.life)
         live_pools.add(self)
+
+    def _make_answerers(self, what: str, can_reclaim: bool) -> None:
+        """Make the parts that do what other threads ask for."""
+        loop, workers, feed = self.loop, self._workers, self.shell.feed
+        self.cancelling = Cancelling(loop=loop, feed=feed, sync=self.direct.sync)
+        self.announcing = Announcing(
+            loop=loop, feed=feed, can_reclaim=can_reclaim, latest=self.cancelling.latest
+        )
+        self.forgetting = Forgetting(loop, workers)
+        self.under_way = UnderWay(
+            loop=loop, state=self._state, direct=self.direct, stats=self.stats
+        )
+        self.readiness = Readiness(
+            loop=loop, workers=workers, state=self._state, feed=feed, what=what
+        )
+
+    def _answer_tasks(self) -> None:
+        """Give Tasks what they ask of one part alone (``futures/home.py``)."""
+        loop, direct, cancelling = self.loop, self.direct, self.cancelling
+        self.post, self.notify_later = loop.post, loop.notify_later
+        self.run_user_code = self._decoding.run
+        self.ensure_tracked, self.take_departures = direct.ensure_tracked, direct.take_abandoned
+        self.cancel, self.ask_to_cancel = cancelling.cancel, cancelling.ask_to_cancel
+        self.cancel_all, self.kill = cancelling.cancel_all, cancelling.kill
+        self.watch = self.announcing.watch
 
     def _make_takers(self, what: str) -> None:
         """Make the parts that take what workers send."""
@@ -267,13 +275,13 @@ class Pool:
     def _make_ends(self, what: str) -> None:
         """Make the parts that end what runs."""
         loop, workers, feed = self.loop, self._workers, self.shell.feed
-        self._run_limit = RunLimit(
+        self.run_limit = RunLimit(
             loop=loop,
             feed=feed,
             workers=workers,
             deadlines=self.deadlines,
             sync=self.direct.sync,
-            waiting=self.waiting_calls,
+            waiting=self.under_way.waiting,
             dependents=self._held.dependents,
         )
         self.life = Lifecycle(
@@ -437,6 +445,23 @@ class Pool:
         """
         self.loop.put(item)
 
+    def add_listener(self, listener: Listener) -> None:
+        """Tell a listener what happens to all tasks from now on. Any thread."""
+        # Those that were removed go: windows that are gone.
+        self.listeners = (*(each for each in self.listeners if not each.removed), listener)
+        if self.started:
+            self.post(self.direct.sync)  # it gets the events of what is under way as well
+
+    def remove_listener(self, callback: object) -> None:
+        """Drop the listeners that call ``callback``, and what is on its way to them. Any thread."""
+        kept = []
+        for listener in self.listeners:
+            if listener.callback == callback:
+                listener.removed = True
+            else:
+                kept.append(listener)
+        self.listeners = tuple(kept)
+
     def cancel_found(self, find: Callable[[], Iterable[st.Item]]) -> None:
         """Cancel what ``find`` returns on the I/O thread: dequeue it, or ask it to stop if it runs.
 
@@ -477,34 +502,6 @@ class Pool:
         """Number -> process of the workers whose death has not been declared."""
         return self._workers.processes
 
-    def forget(self, definition: Definition) -> None:
-        """Let all workers drop a function that will not be called again."""
-
-        def forget() -> None:
-            for process in self._workers:
-                process.outbox.forget(definition)
-
-        if self.loop.started:
-            self.loop.post(forget)
-
-    def tidy(self, record: Record) -> None:
-        """Have all workers drop what the host has dropped, once that is worth a message."""
-        if not record.restless:
-            return
-        numbers = record.take_dropped()
-        if numbers:
-            self.loop.post(partial(self._forget_objects, numbers))
-        while record.retired:
-            try:
-                self.forget(record.retired.popleft())
-            except IndexError:  # another thread was faster
-                break
-
-    def _forget_objects(self, numbers: list[int]) -> None:
-        for process in self._workers:
-            if process.ready:
-                process.outbox.forget_objects(numbers)
-
     def hear_hello(self) -> None:
         """Wait until a worker has said hello or has failed to start; start one if there is none.
 
@@ -516,44 +513,13 @@ class Pool:
 
     # --- what is under way
 
-    def waiting_calls(self) -> list[Any]:
-        """Return the items that no worker holds, as far as they can be seen from another thread."""
-        found: list[Any] = []
-        for queue in list(self._state.waiting.queues.values()):
-            for _ in range(10):
-                try:
-                    found.extend(item for item in list(queue) if item.place is st.WAITING)
-                    break
-                except RuntimeError:  # it changed while it was copied
-                    continue
-        return found + [entry for entry in list(self.loop.posted) if not callable(entry)]
-
-    def limit_run(self, seconds: float | None) -> None:
-        """End all tasks that have not finished ``seconds`` from now; None lifts the limit."""
-        self._run_limit.set(seconds)
-
     def wait_all(self, timeout: float | None) -> bool:
         """Wait until every task that was submitted has finished.
 
         False if ``timeout`` seconds were over before.
         """
-        end = None if timeout is None else time.monotonic() + timeout
         threads.check(among=self)
-        if self.started and not self.ended and not self.forked:
-            # What was submitted is counted by the I/O thread. When that comes to this, it has
-            # counted all of it.
-            counted = Latch()
-
-            def count() -> None:
-                try:
-                    self.direct.sync()
-                finally:
-                    counted.set()
-
-            self.loop.post(count)
-            if not counted.wait(timeout):
-                return False
-        return self.stats.wait(None if end is None else end - time.monotonic())
+        return self.under_way.wait_all(timeout)
 
     # --- what has become of the pool
 

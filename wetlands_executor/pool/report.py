@@ -64,8 +64,8 @@ def _worker(process: WorkerProcess) -> WorkerInfo:
     # Importing it takes as long as half of the standard library's pools, and few programs need it.
     import psutil
 
-    calls = process.current_calls()
-    running = [call for call in calls if process.is_running(call)]
+    calls = process.given.current()
+    running = [call for call in calls if process.given.is_running(call)]
     state = (
         "stopping"
         if process.stopping
@@ -125,9 +125,9 @@ def _look(pool: Pool) -> tuple[list[Call], list[Call]]:
     running: list[Call] = []
     waiting: list[Call] = []
     for process in list(pool.processes.values()):
-        for call in process.current_calls():
-            (running if process.is_running(call) else waiting).append(call)
-    waiting.extend(pool.waiting_calls())
+        for call in process.given.current():
+            (running if process.given.is_running(call) else waiting).append(call)
+    waiting.extend(pool.under_way.waiting())
     return running, waiting
 
 
@@ -167,8 +167,8 @@ def _call(call: Any) -> dict[str, Any]:
     if call.task is not None:
         return _task(call.task)
     process = call.process
-    since = process.running_since(call) if process is not None else None
-    running = process is not None and process.is_running(call)
+    since = process.given.running_since(call) if process is not None else None
+    running = process is not None and process.given.is_running(call)
     return {
         "id": str(call.number),
         "name": call.name,
@@ -218,7 +218,7 @@ def is_responsive(pool: Pool) -> bool:
         now = time.monotonic()
         for process in list(pool.processes.values()):
             if now - process.last_heard > limit and any(
-                process.is_running(call) for call in process.current_calls()
+                process.given.is_running(call) for call in process.given.current()
             ):
                 return False
     if not pool.started or pool.ended:

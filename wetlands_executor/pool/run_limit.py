@@ -80,7 +80,7 @@ class RunLimit:
                 self._feed(st.CancelRequested(item))
         for process in self._workers:
             for call in list(process.calls.values()):
-                if process.is_running(call):
+                if process.given.is_running(call):
                     call.give_up_tries()
                     self._deadlines.end_hung(
                         process,

@@ -151,7 +151,7 @@ class Settlement:
             return  # its outcome is known; a decoder thread is dealing with it
         process = call.process
         if process is not None:
-            since = process.running_since(call)
+            since = process.given.running_since(call)
             note_run(task, process.process.pid, 0.0 if since is None else time.monotonic() - since)
         verdict = call.verdict
         error = (
@@ -192,7 +192,7 @@ class Settlement:
             self._output.after_death(report.streams, job, call)
             return None
         process = call.process
-        begun = process.begun(call) if process is not None else None
+        begun = process.given.begun(call) if process is not None else None
         if begun is None or begun > call.batch.received:
             failed = Outcome(FAILED, report.error, call.batch.advance())
             self._output.after_death(

@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING
 
 from wetlands_executor.errors import WorkerCrashed
 from wetlands_executor.pool.io_loop import IOLoop
+from wetlands_executor.pool.losses import Losses, LossRecord
 from wetlands_executor.pool.output import Output
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.call import Call
-    from wetlands_executor.pool.worker_process import Losses, WorkerProcess
+    from wetlands_executor.pool.worker_process import WorkerProcess
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -83,6 +84,8 @@ class Watchdog:
         self._retire = retire
         self._output = output
         self._what = what
+        # Number of a worker -> what was seen of it.
+        self._records: dict[int, LossRecord] = {}
 
     def start(self) -> None:
         """Set the next look, if it is not set."""
@@ -95,10 +98,16 @@ class Watchdog:
         # clears `armed`, then looks for callers. At least one of the two observes the other's
         # store.
         self.armed = False
-        if any(process.calls or process.has_waiter or process.harmed for process in self._workers):
+        before = self._records
+        records = {each.worker: before.get(each.worker, LossRecord()) for each in self._workers}
+        self._records = records
+        if any(
+            process.calls or process.has_waiter or records[process.worker].harmed
+            for process in self._workers
+        ):
             self.start()
         for process in self._workers:
-            losses, times = process.look_for_losses()
+            losses, times = records[process.worker].look(process)
             if losses is not None and (losses.answers or times >= CONFIRMATIONS):
                 self._rescue(process, losses)
 
@@ -107,7 +116,7 @@ class Watchdog:
 
         A submitter whose wakeup was lost is woken.
         """
-        if process.mark_harmed():
+        if self._records[process.worker].mark_harmed():
             self._output.put_foreign(
                 partial(LOGGER.warning, HARMED, process.process.pid, self._what)
             )
@@ -131,7 +140,7 @@ class Watchdog:
             return
         if losses.records:
             process.outbox.close_bulk()
-        if process.taken() in process.calls:
+        if process.given.taken() in process.calls:
             lost = process.reclaim_lost()
             if lost:
                 self._feed(st.Reclaimed(process.worker, lost))

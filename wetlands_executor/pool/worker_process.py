@@ -14,11 +14,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.call import Call, CallPhase
 from wetlands_executor.pool.direct import DirectReceive, DirectSend
+from wetlands_executor.pool.given_calls import GivenCalls
 from wetlands_executor.pool.outbox import Outbox
 from wetlands_executor.pool.polling import Poller
 from wetlands_executor.pool.result_stream import ResultStream
@@ -26,7 +27,6 @@ from wetlands_executor.pool.timers import Timer
 from wetlands_executor.pool.worker_output import WorkerOutput
 from wetlands_executor.scheduling.phases import IllegalMove, moved
 from wetlands_executor.sharedmem.results import ResultMemory
-from wetlands_executor.system import unread
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.system import stack_signal
 
@@ -86,22 +86,6 @@ class LossWatch(Protocol):
         """Set the next look, if it is not set."""
 
 
-class Losses(NamedTuple):
-    """What is missing of what went to a worker and came from it; see ``watchdog.py``.
-
-    Attributes:
-        frames: calls that are neither in the inbox nor were taken.
-        records: bytes of the bulk pipe.
-        answers: bytes of the results pipe.
-        seen: where the worker stood when that was seen.
-    """
-
-    frames: int
-    records: int
-    answers: int
-    seen: tuple[int, ...]
-
-
 class WorkerProcess:
     """One incarnation.
 
@@ -123,21 +107,14 @@ class WorkerProcess:
             those that wait for it to start.
         finished: number of calls that it has finished.
         proven: the state was fed a call that it has finished.
-        crowded: it may have been given calls in another order than that of ``calls``, until those
-            have ended.
-        deferred: number of outcomes that came before their calls were registered, and are taken up
-            again a little later. Those behind them come first.
         timers: those that concern it, stopped when it has ended.
         suspicion: see ``blame.py``.
-        harmed: a task has read what was written to it, or takes its wakeups.
+        given: which of its calls it has taken, and of which it may speak.
     """
 
     _watchdog: LossWatch | None = None
-    _losses: Losses | None = None
-    _times_seen = 0
     # The call that was sent directly last, if nothing was given to the worker at the same time.
     _sent_directly = 0
-    harmed = False
 
     def __init__(
         self,
@@ -167,14 +144,13 @@ class WorkerProcess:
             getattr(process, "forked", False),
         )
         self.direct = DirectSend(self, process.inbox, self.outbox, self.result_memory.incarnation)
+        self.given = GivenCalls(self.calls, process.page, self.direct)
         self.hello: dict[str, Any] | None = None
         self.foreign = False
         self.failure: bytes | bytearray | None = None
         self.reason: BaseException | None = None
         self.finished = 0
         self.proven = False
-        self.crowded = False
-        self.deferred = 0
         self.timers: list[Timer] = []
         self.suspicion: Any = None
         #: The direct way back, where Tasks look for it (``futures/home.py``): the same as
@@ -308,9 +284,7 @@ class WorkerProcess:
         found = self.direct.register(self.calls, self.poller, self._on_answer)
         if found:
             self._start_watchdog()
-            # Race: the other frames may have been written after these
-            self.crowded = len(self.calls) > 1
-            self._sent_directly = 0 if self.crowded else found[0].number
+            self._sent_directly = found[0].number if self.given.note_registered() else 0
         return found
 
     def reclaim(self) -> list[Call]:
@@ -331,128 +305,16 @@ class WorkerProcess:
     def reclaim_lost(self) -> list[Call]:
         """Return the calls that have not begun although their frames are gone.
 
-        They are no longer with the worker. Order: the inbox was emptied before (``reclaim``), and
-        after that all results that it has sent were read.
-
-        Guarantee: nothing runs twice. A worker writes to the page which call it takes before
-        anything of that runs, and answers it before it takes another one. So what was not answered
-        is that call, or has not begun. Where an answer may have been lost on its way, nothing is
-        returned.
+        They are no longer with the worker. See ``GivenCalls.not_begun``.
         """
-        taken = self.taken()
-        if taken is None or self.reason is not None or self.suspicion is not None or self.deferred:
+        if self.reason is not None or self.suspicion is not None:
             return []
-        return self._take_back(
-            [
-                number
-                for number, call in self.calls.items()
-                if number != taken and call.verdict is None
-            ]
-        )
-
-    def current_calls(self) -> list[Call]:
-        """Return what the worker was given and has not finished, oldest first. Any thread."""
-        return list(self.calls.values()) + [
-            entry[0] for entry in list(self.direct.sent) if entry[0].number not in self.calls
-        ]
-
-    def oldest(self) -> Call | None:
-        """Return the call that it was given first and has not finished."""
-        return next(iter(self.calls.values()), None)
-
-    def defer(self, change: int) -> None:
-        """Count outcomes that wait for their calls to be registered.
-
-        One more (1), or one less (-1).
-        """
-        self.deferred += change
+        return self._take_back(self.given.not_begun())
 
     def note_finished(self, count: int, proven: bool) -> None:
         """Count calls that it has finished; ``proven``: the state is fed one."""
         self.finished += count
         self.proven = self.proven or proven
-
-    # --- what the worker has written to the shared page
-
-    def is_running(self, call: Call) -> bool:
-        """Return True if the worker has taken this call. Any thread."""
-        page = self.process.page
-        try:
-            return (
-                call in self.current_calls()
-                if page is None
-                else page.words[wire.TAKEN] & wire.NUMBER == call.number
-            )
-        except ValueError:  # released: the process is gone
-            return False
-
-    def running(self) -> list[Call]:
-        """Return the calls that it has taken."""
-        return [call for call in self.calls.values() if self.is_running(call)]
-
-    def running_since(self, call: Call) -> float | None:
-        """Return when the worker took the call that it runs, on the monotonic clock in seconds.
-
-        None if unknown. Any thread.
-        """
-        page = self.process.page
-        try:
-            if page is None or page.words[wire.TAKEN] & wire.NUMBER != call.number:
-                return None
-            return page.words[wire.STARTED_NS] / 1e9
-        except ValueError:
-            return None
-
-    def begun(self, call: Call) -> int | None:
-        """Return how many calls of a batch the worker has begun; None if unknown."""
-        page = self.process.page
-        if page is None or not call.encoded.flags & wire.MANY:
-            return None
-        taken = page.words[wire.TAKEN]
-        return taken >> wire.NUMBER_BITS if taken & wire.NUMBER == call.number else 0
-
-    def taken(self) -> int | None:
-        """Return the number of the call that the worker has taken last, as it says.
-
-        None if unknown.
-        """
-        page = self.process.page
-        try:
-            return None if page is None else page.words[wire.TAKEN] & wire.NUMBER
-        except ValueError:
-            return None
-
-    def is_due(self, number: int) -> bool:
-        """Return True if the outcome of this call may come now, though there is an older call.
-
-        Outcomes come in order, but for two ways.
-        """
-        if self.crowded or self.deferred:
-            return True
-        back = self.direct.receive
-        return back is not None and back.answer()[1] == next(iter(self.calls)) != number
-
-    def may_say(self, ended: bool, number: int) -> bool:
-        """Return True if a frame may concern this call, which is not the worker's oldest.
-
-        ``ended``: the frame says that the call has ended; else it reports something of it.
-        """
-        return self.is_due(number) if ended else self.has_taken(number)
-
-    def has_taken(self, number: int) -> bool:
-        """Return True if the worker may speak of this call, which is not the oldest that it has.
-
-        It has taken it, or a later one.
-        """
-        taken = self.taken()
-        if self.crowded or self.deferred or taken is None:
-            return True
-        for one in self.calls:
-            if one == number:
-                return taken in self.calls
-            if one == taken:
-                return False
-        return True  # it is of no call that is known
 
     def suspect(self, suspicion: Any) -> None:
         """Hold something against the worker, or nothing any more (None); see ``blame.py``."""
@@ -472,53 +334,6 @@ class WorkerProcess:
     def has_waiter(self) -> bool:
         """True if a submitter sleeps until the worker notifies it."""
         return self.direct.receive is not None and self.direct.receive.caller is not None
-
-    def mark_harmed(self) -> bool:
-        """Take note that it is harmed; return True for the first time."""
-        first, self.harmed = not self.harmed, True
-        return first
-
-    def look_for_losses(self) -> tuple[Losses | None, int]:
-        """Return what is missing, or None; and how many looks in succession saw that before."""
-        losses = self._find_losses()
-        self._times_seen = (
-            self._times_seen + 1 if losses is not None and losses == self._losses else 0
-        )
-        self._losses = losses
-        return losses, self._times_seen
-
-    def _find_losses(self) -> Losses | None:
-        """Return what is missing of what went to the worker and came from it; None if nothing is.
-
-        Race: what the worker has just read, and not noted on the page, is missing too. Equal
-        answers, with a wait of the I/O thread in between, say that it stays so. Answers that are
-        missing are missing for good.
-        """
-        page, calls = self.process.page, self.calls
-        if page is None or not self.ready or self.exited or self.results.ended:
-            return None
-        words = page.words
-        # Order: before the pipe is looked at. What the worker has sent is in the pipe by then, or
-        # has been read.
-        sent = words[wire.SENT]
-        answers = max(0, sent - self.results.arrived - unread(self.process.results))
-        taken, read = words[wire.TAKEN] & wire.NUMBER, words[wire.BULK_READ]
-        held = {call.number for call in self.current_calls()}
-        frames = records = 0
-        if not self.stopping:
-            there = self.outbox.in_pipes()
-            frames = max(len(held) - (taken in held) - there.frames, 1 if there.cut else 0)
-            records = max(0, there.records - read)
-        back = self.direct.receive
-        waiting, asleep = back.missed(calls) if back is not None else (0, False)
-        if not (frames or records or answers or asleep):
-            return None
-        return Losses(
-            frames,
-            records,
-            answers,
-            (taken, read, sent, waiting, self.finished, self.results.arrived, len(held)),
-        )
 
     # --- signs of life
 

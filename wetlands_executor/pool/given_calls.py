@@ -1,0 +1,170 @@
+"""The calls that ONE worker was given and has not finished, and where it stands in them.
+
+What the worker says of itself lies on the shared page: the number of the call that it has taken
+last, and since when it runs.
+
+Threads: ``current``, ``is_running`` and ``running_since`` any; the rest the I/O thread's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wetlands_executor.pool.call import Call
+from wetlands_executor.pool.direct import DirectSend
+from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.worker.shared_page import SharedPage
+
+
+class GivenCalls:
+    """Reads which call a worker has taken, and judges of which it may speak.
+
+    Invariant: outcomes come in the order in which the calls were given, but for two ways: an answer
+    on the shared page may be taken later than a frame, and calls that submitting threads have
+    written are registered later than the worker reads them (``crowded``, ``defer``).
+
+    Args:
+        calls: number -> call, oldest first; always the same dictionary, which the worker's process
+            owns.
+        page: the shared page; None where there is none.
+        direct: the direct ways, on which calls come that are not registered.
+    """
+
+    def __init__(self, calls: dict[int, Call], page: SharedPage | None, direct: DirectSend) -> None:
+        self._calls = calls
+        self._page = page
+        self._direct = direct
+        # The calls may have been given in another order than that of ``calls``, until they have
+        # ended.
+        self._crowded = False
+        # Number of outcomes that came before their calls were registered, and are taken up again a
+        # little later. Those behind them come first.
+        self._deferred = 0
+
+    def current(self) -> list[Call]:
+        """Return what the worker was given and has not finished, oldest first. Any thread."""
+        return list(self._calls.values()) + [
+            entry[0] for entry in list(self._direct.sent) if entry[0].number not in self._calls
+        ]
+
+    def oldest(self) -> Call | None:
+        """Return the call that it was given first and has not finished."""
+        return next(iter(self._calls.values()), None)
+
+    # --- what the worker has written to the shared page
+
+    def is_running(self, call: Call) -> bool:
+        """Return True if the worker has taken this call. Any thread."""
+        page = self._page
+        try:
+            return (
+                call in self.current()
+                if page is None
+                else page.words[wire.TAKEN] & wire.NUMBER == call.number
+            )
+        except ValueError:  # released: the process is gone
+            return False
+
+    def running(self) -> list[Call]:
+        """Return the calls that it has taken."""
+        return [call for call in self._calls.values() if self.is_running(call)]
+
+    def running_since(self, call: Call) -> float | None:
+        """Return when the worker took the call that it runs, on the monotonic clock in seconds.
+
+        None if unknown. Any thread.
+        """
+        page = self._page
+        try:
+            if page is None or page.words[wire.TAKEN] & wire.NUMBER != call.number:
+                return None
+            return page.words[wire.STARTED_NS] / 1e9
+        except ValueError:
+            return None
+
+    def begun(self, call: Call) -> int | None:
+        """Return how many calls of a batch the worker has begun; None if unknown."""
+        page = self._page
+        if page is None or not call.encoded.flags & wire.MANY:
+            return None
+        taken = page.words[wire.TAKEN]
+        return taken >> wire.NUMBER_BITS if taken & wire.NUMBER == call.number else 0
+
+    def taken(self) -> int | None:
+        """Return the number of the call that the worker has taken last, as it says.
+
+        None if unknown.
+        """
+        page = self._page
+        try:
+            return None if page is None else page.words[wire.TAKEN] & wire.NUMBER
+        except ValueError:
+            return None
+
+    # --- which calls its frames may concern
+
+    def note_registered(self) -> bool:
+        """Take note that calls which submitting threads have written are among ``calls`` now.
+
+        Return True if the order of all calls is that of ``calls``.
+        """
+        # Race: the other frames may have been written after these
+        self._crowded = len(self._calls) > 1
+        return not self._crowded
+
+    def defer(self, change: int) -> None:
+        """Count outcomes that wait for their calls to be registered.
+
+        One more (1), or one less (-1).
+        """
+        self._deferred += change
+
+    def is_due(self, number: int) -> bool:
+        """Return True if the outcome of this call may come now, though there is an older call."""
+        if self._crowded or self._deferred:
+            return True
+        back = self._direct.receive
+        return back is not None and back.answer()[1] == next(iter(self._calls)) != number
+
+    def may_say(self, ended: bool, number: int) -> bool:
+        """Return True if a frame may concern this call, which is not the worker's oldest.
+
+        ``ended``: the frame says that the call has ended; else it reports something of it.
+        """
+        return self.is_due(number) if ended else self.has_taken(number)
+
+    def has_taken(self, number: int) -> bool:
+        """Return True if the worker may speak of this call, which is not the oldest that it has.
+
+        It has taken it, or a later one.
+        """
+        taken = self.taken()
+        if self._crowded or self._deferred or taken is None:
+            return True
+        for one in self._calls:
+            if one == number:
+                return taken in self._calls
+            if one == taken:
+                return False
+        return True  # it is of no call that is known
+
+    def not_begun(self) -> list[int]:
+        """Return the numbers of the calls that have not begun although their frames are gone.
+
+        Order: the inbox was emptied before, and after that all results that it has sent were read.
+
+        Guarantee: nothing runs twice. A worker writes to the page which call it takes before
+        anything of that runs, and answers it before it takes another one. So what was not answered
+        is that call, or has not begun. Where an answer may have been lost on its way, nothing is
+        returned.
+        """
+        taken = self.taken()
+        if taken is None or self._deferred:
+            return []
+        return [
+            number
+            for number, call in self._calls.items()
+            if number != taken and call.verdict is None
+        ]
