@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.errors import WaitTimeout
-from wetlands_executor.futures import callbacks
+from wetlands_executor.futures import callbacks, requests
 from wetlands_executor.futures.deferral import is_unstarted
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
@@ -179,7 +180,7 @@ class OptionsView(Executor):
             )
             steps = [
                 (timeout, Task.cancel),
-                (KILL_AFTER, lambda task: task._kill(reason)),
+                (KILL_AFTER, partial(requests.kill, reason=reason)),
                 (None, None),
             ]
         for seconds, act in steps:

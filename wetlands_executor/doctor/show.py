@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from wetlands_executor.doctor import advice, examine
@@ -11,6 +12,9 @@ from wetlands_executor.errors import EnvironmentNotFoundError
 
 #: Exit codes of the command.
 FINE, CANNOT_START, USAGE = 0, 1, 2
+
+#: A label, and what is said.
+Row = tuple[str, str]
 
 
 def run(env: str, *, as_json: bool, start_timeout: float, out: TextIO | None = None) -> int:
@@ -45,45 +49,66 @@ def run(env: str, *, as_json: bool, start_timeout: float, out: TextIO | None = N
 
 def lines(report: dict[str, Any]) -> list[str]:
     """Return the report as lines of text."""
-    found: list[str] = []
+    rows = [*_who(report), *_activation(report), *_trip(report), *_machine(report)]
+    found = [f"{label:<14}{text}" for label, text in rows]
+    for problem in report["problems"]:
+        found += ["", f"{problem['level']}: {problem['what']}", f"  remedy: {problem['remedy']}"]
+    found += ["", "A worker can be started." if report["ok"] else "No worker can be started."]
+    return found
 
-    def line(label: str, text: str) -> None:
-        found.append(f"{label:<14}{text}")
 
+def _who(report: dict[str, Any]) -> Iterator[Row]:
+    """Yield what the environment is, and what this process is."""
     environment, interpreter, host = report["environment"], report["interpreter"], report["host"]
-    line(
+    yield (
         "environment",
-        f"{environment['name'] or environment['prefix']} ({environment['kind']}), "
-        f"{environment['prefix']}",
+        (
+            f"{environment['name'] or environment['prefix']} ({environment['kind']}), "
+            f"{environment['prefix']}"
+        ),
     )
     if interpreter is not None:
-        line(
+        yield (
             "interpreter",
             f"{interpreter['implementation']} {interpreter['version']}, {environment['python']}",
         )
-    line(
+    yield (
         "this process",
-        f"{host['implementation']} {host['version']}, wetlands_executor "
-        f"{host['wetlands_executor']}, {host['platform']}",
+        (
+            f"{host['implementation']} {host['version']}, wetlands_executor "
+            f"{host['wetlands_executor']}, {host['platform']}"
+        ),
     )
+
+
+def _activation(report: dict[str, Any]) -> Iterator[Row]:
+    """Yield what the activation took and did."""
     activation = report["activation"]
     if activation is not None:
         scripts = ", ".join(activation["scripts"]) or "none"
-        line("activation", f"{activation['seconds'] * 1000:.0f} ms; scripts: {scripts}")
-        line(
+        yield ("activation", f"{activation['seconds'] * 1000:.0f} ms; scripts: {scripts}")
+        yield (
             "",
-            f"sets {', '.join(activation['set']) or 'nothing'}; removes "
-            f"{', '.join(activation['removed']) or 'nothing'}",
+            (
+                f"sets {', '.join(activation['set']) or 'nothing'}; removes "
+                f"{', '.join(activation['removed']) or 'nothing'}"
+            ),
         )
+
+
+def _trip(report: dict[str, Any]) -> Iterator[Row]:
+    """Yield what a worker has shown, if one could be started."""
     if report["ok"]:
         trip = report["round_trip"]
-        line("start", f"{report['start']['seconds'] * 1000:.0f} ms until the first result")
-        line(
+        yield ("start", f"{report['start']['seconds'] * 1000:.0f} ms until the first result")
+        yield (
             "round trip",
-            f"{trip['median_us']:.0f} us (median of {trip['calls']} calls; fastest "
-            f"{trip['fastest_us']:.0f} us)",
+            (
+                f"{trip['median_us']:.0f} us (median of {trip['calls']} calls; fastest "
+                f"{trip['fastest_us']:.0f} us)"
+            ),
         )
-        line(
+        yield (
             "code",
             "as bytecode: the same version of Python"
             if report["code"]["same_bytecode"]
@@ -92,7 +117,11 @@ def lines(report: dict[str, Any]) -> list[str]:
         for name in ("numpy", "pandas"):
             package = report["packages"][name]
             versions = f"{package['here'] or 'missing'} here, {package['there'] or 'missing'} there"
-            line(name, f"{versions}; exchanged: {advice.EXCHANGES[package['exchange']]}")
+            yield (name, f"{versions}; exchanged: {advice.EXCHANGES[package['exchange']]}")
+
+
+def _machine(report: dict[str, Any]) -> Iterator[Row]:
+    """Yield what the machine has to offer."""
     memory, limits, mechanisms = report["memory"], report["limits"], report["mechanisms"]
     parts = [f"{advice.size(memory['available'])} available"]
     if memory["cgroup_limit"] is not None:
@@ -103,18 +132,16 @@ def lines(report: dict[str, Any]) -> list[str]:
     if memory["shm_free"] is not None:
         parts.append(f"{advice.size(memory['shm_free'])} free in /dev/shm")
     parts.append("memfd" if memory["memfd"] else "no memfd")
-    line("memory", ", ".join(parts))
+    yield ("memory", ", ".join(parts))
     files = limits["open_files"] if limits["open_files"] is not None else "any number of"
-    line(
+    yield (
         "descriptors",
-        f"{files} ({limits['open_files_used'] if limits['open_files_used'] is not None else '?'} "
-        f"used here)",
+        (
+            f"{files} ({limits['open_files_used'] if limits['open_files_used'] is not None else '?'} "
+            f"used here)"
+        ),
     )
-    line(
+    yield (
         "mechanisms",
         ", ".join(name if there else f"no {name}" for name, there in mechanisms.items()),
     )
-    for problem in report["problems"]:
-        found += ["", f"{problem['level']}: {problem['what']}", f"  remedy: {problem['remedy']}"]
-    found += ["", "A worker can be started." if report["ok"] else "No worker can be started."]
-    return found

@@ -22,14 +22,15 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wetlands_executor import arguments
 from wetlands_executor.errors import CALLED, describe
-from wetlands_executor.futures import aio, callbacks, settling, standard, waiting
-from wetlands_executor.futures.events import Listener, TaskEventType, make_listener
-from wetlands_executor.futures.reports import Reports, reports_of
+from wetlands_executor.futures import aio, callbacks, requests, settling, standard, waiting
+from wetlands_executor.futures.events import TaskEventType, make_listener
+from wetlands_executor.futures.reports import Reports, end_of, subscribe
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,11 +59,6 @@ class TaskStatus(Enum):
         return self not in (TaskStatus.PENDING, TaskStatus.RUNNING)
 
 
-_TERMINAL = {
-    TaskStatus.COMPLETED: TaskEventType.COMPLETION,
-    TaskStatus.FAILED: TaskEventType.FAILURE,
-    TaskStatus.CANCELED: TaskEventType.CANCELATION,
-}
 #: What a Future calls the states for which a Task has words of its own.
 _STATES = {
     TaskStatus.COMPLETED: "finished",
@@ -198,17 +194,8 @@ class Task(Future[T]):
         yours runs. Kept of a task that has failed; empty for one that has returned or was
         cancelled.
         """
-        found = self._input
-        if found is None:
-            found = self._find_input()
+        found = settling.input_of(self)
         return found if isinstance(found, str) else arguments.of_pickle(found, self._hidden)
-
-    def _find_input(self) -> str | bytes:
-        """Return the arguments as text, or as a pickle of at most ``arguments.KEPT`` bytes."""
-        guard, call = self._guard, self._call
-        if guard is not None and (found := guard.input()):
-            return found
-        return "" if call is None else call.input
 
     # --- the state
 
@@ -429,7 +416,7 @@ class Task(Future[T]):
         if home is None:
             return super().cancel()
         if not self.done():
-            call = self._ask()
+            call = requests.ask(self)
             if call is not None:
                 return home.cancel(call)
         return self.cancelled()
@@ -439,24 +426,7 @@ class Task(Future[T]):
 
         If it runs, the process that runs it is ended (and replaced).
         """
-        self._kill("its worker was killed by Task.kill()")
-
-    def _kill(self, reason: str) -> None:
-        call, home = self._ask(), self._pool
-        if call is not None and home is not None:
-            self._cancel_reason = reason
-            home.kill(call)
-
-    def _ask_to_cancel(self) -> None:
-        """Request the cancellation without waiting for the answer (for event loops)."""
-        call, home = self._ask(), self._pool
-        if call is not None and home is not None:
-            home.ask_to_cancel(call)
-
-    def _ask(self) -> PendingCall | None:
-        """Note that the end is asked for; return the call if the pool has it, to ask it there."""
-        self._cancel_asked = True
-        return None if settling.cancel_deferred(self) else self._call
+        requests.kill(self, "its worker was killed by Task.kill()")
 
     # --- listeners and callbacks
 
@@ -484,32 +454,20 @@ class Task(Future[T]):
             dispatch: called as ``dispatch(callback, event)`` instead, to take the event to another
                 thread (a GUI's, an event loop's).
         """
-        self._add_listener(make_listener(callback, dispatch, once=True))
+        subscribe(self, make_listener(callback, dispatch, once=True))
         return self
 
     def remove_listener(self, callback: Callback) -> None:
         """Forget a listener; an unknown one is ignored."""
         self._reports.discard_callback(callback)
 
-    def _add_listener(self, listener: Listener) -> Callable[[Listener], None]:
-        """Add a listener, which gets the terminal event now if there is one; return its remover."""
-        home, reports = self._pool, reports_of(self)
-        reports.add(listener)
-        if self.done():
-            kind = _TERMINAL[self.status]
-            event = reports.event(self, kind, self._finished_at or time.time())
-            reports.give(self, listener, event, ran=False)
-        elif home is not None and self._call is not None:
-            home.watch(self._call)
-        return reports.discard
-
     def events(self) -> AsyncIterator[TaskEvent]:
         """Yield what happens from now on, up to the terminal event; that alone if it is over."""
-        return aio.events(self, self._add_listener)
+        return aio.events(self, partial(subscribe, self))
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait in an event loop; cancelling the awaiter asks the task to stop."""
-        return aio.outcome(self, self._ask_to_cancel).__await__()
+        return aio.outcome(self, partial(requests.ask_to_cancel, self)).__await__()
 
     def __enter__(self) -> Self:
         """Start the task."""
@@ -528,7 +486,7 @@ class Task(Future[T]):
         self, kind: type[BaseException] | None, error: object, trace: object
     ) -> None:
         """As ``__exit__``, without blocking the event loop."""
-        self._ask_to_cancel()
+        requests.ask_to_cancel(self)
         await aio.settled(self)
 
     def __reduce__(self) -> Any:
@@ -563,7 +521,7 @@ class Task(Future[T]):
     def _invoke_callbacks(self) -> None:
         """Run the callbacks; the standard library calls this when it settles a bare task."""
         bare = self._pool is None and self._state in _DONE
-        settling.tell(self, self._pool, _TERMINAL[self.status] if bare else None)
+        settling.tell(self, self._pool, end_of(self) if bare else None)
 
 
 def relabel(task: Task[Any], label: str | Definition) -> None:

@@ -192,6 +192,31 @@ def reports_of(task: Any) -> Reports:
     return found
 
 
+def end_of(task: Any) -> TaskEventType:
+    """Return the type of the event with which a task that has finished has ended."""
+    if task.cancelled():
+        return TaskEventType.CANCELATION
+    failed = task.__dict__.get("_exception") is not None
+    return TaskEventType.FAILURE if failed else TaskEventType.COMPLETION
+
+
+def subscribe(task: Any, listener: Listener) -> Callable[[Listener], None]:
+    """Add a listener to a task; return its remover.
+
+    It gets the terminal event now if there is one.
+    """
+    fields, reports = task.__dict__, reports_of(task)
+    reports.add(listener)
+    if task.done():
+        event = reports.event(task, end_of(task), fields.get("_finished_at") or time.time())
+        reports.give(task, listener, event, ran=False)
+    else:
+        home, call = fields.get("_pool"), fields.get("_call")
+        if home is not None and call is not None:
+            home.watch(call)
+    return reports.discard
+
+
 def begin_again(task: Any, call: PendingCall | None) -> None:
     """Begin anew after a failure: the status stays RUNNING, progress starts again. I/O thread.
 

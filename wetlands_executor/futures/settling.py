@@ -156,6 +156,21 @@ def keep_input(task: Any, found: str | bytes) -> None:
     task.__dict__["_input"] = found
 
 
+def input_of(task: Any) -> str | bytes:
+    """Return what tells the arguments of a task: their text, or a pickle.
+
+    Of a task that has failed it is kept; else it is looked up where the call is now.
+    """
+    fields = task.__dict__
+    found: str | bytes | None = fields.get("_input")
+    if found is not None:
+        return found
+    guard, call = fields.get("_guard"), fields.get("_call")
+    if guard is not None and (text := guard.input()):
+        return str(text)
+    return "" if call is None else call.input
+
+
 def note_run(task: Any, pid: int, duration: float) -> None:
     """Note which process has run a task, and for how many seconds; before it is settled."""
     fields = task.__dict__
@@ -184,8 +199,7 @@ def _explained(task: Any, error: BaseException) -> BaseException:
     """Return the failure with the call in it, and have the task keep the arguments' text."""
     try:
         fields = task.__dict__
-        if fields.get("_input") is None:
-            fields["_input"] = task._find_input()
+        fields["_input"] = input_of(task)
         # Thousands may fail with the same broken pool, in a moment: then no text is made until it
         # is asked for.
         return with_call(error, task.name + task.arguments) if wants_call(error) else error

@@ -171,8 +171,7 @@ class Inbound:
         many calls of batches.
         """
         calls, output = process.calls, process.output
-        pid = process.process.pid
-        now = time.time()
+        pid, now = process.process.pid, time.time()
         suspected = process.suspicion is not None
         due = iter(list(calls.values()))  # what is expected next, as a rule: the oldest
         expected = next(due, None)
@@ -181,13 +180,7 @@ class Inbound:
                 suspected = self._parts.suspects.judge(process, frame)
             kind, number, data, duration = frame
             if number > wire.NUMBER and (kind == wire.SEVERAL or kind in OUTCOMES):
-                batch = calls.get(number & wire.NUMBER)
-                if batch is not None and batch.batch is not None:
-                    entries.append(self._take_of_batch(process, batch, frame))
-                    if batch.batch.received == batch.batch.count:
-                        del calls[batch.number]
-                        batch.move(CallPhase.ENDED)
-                        finished.append(batch)
+                self._take_of_batch(process, frame, finished, entries)
                 continue
             call = calls.get(number)
             if call is not None:
@@ -207,8 +200,7 @@ class Inbound:
                     try:
                         value = None if kind == wire.NONE else pickle.loads(data)
                     except Exception:  # noqa: BLE001, S110
-                        # the long way meets it again, where what is wrong with it can be looked
-                        # into
+                        # the long way meets it again, where it can be looked into
                         pass
                     else:
                         del calls[number]
@@ -218,13 +210,7 @@ class Inbound:
                             settled.append(call.task)
                         continue
             if kind in OUTCOMES:
-                outcome = Frame(kind, number, data, duration)
-                if number not in calls and not self._has_registered(process, outcome):
-                    # Order: `printed` stays. What the call has printed is dealt with when its
-                    # outcome is looked at again.
-                    continue
-                ended = self._end_call(process, outcome)
-                output.note_end(number)
+                ended = self._take_outcome(process, Frame(kind, number, data, duration))
                 if ended is not None:
                     finished.append(ended)
             elif number:
@@ -234,14 +220,22 @@ class Inbound:
 
     # --- outcomes
 
-    def _end_call(self, process: WorkerProcess, frame: Frame) -> Call | None:
-        """Deal with the outcome of a call.
+    def _take_outcome(self, process: WorkerProcess, frame: Frame) -> Call | None:
+        """Take the outcome of a call, or of a batch of one.
 
-        Return it if it is finished, None if that is still to be found out.
+        Return the call if it is finished, None if that is still to be found out.
         """
-        call = process.calls.get(frame.number)
-        if call is None:
+        calls, number = process.calls, frame.number
+        if number not in calls and not self._has_registered(process, frame):
+            # Order: `printed` stays. What the call has printed is dealt with when its outcome is
+            # looked at again.
             return None
+        call = calls.get(number)
+        ended = None if call is None else self._end_call(process, call, frame)
+        process.output.note_end(number)
+        return ended
+
+    def _end_call(self, process: WorkerProcess, call: Call, frame: Frame) -> Call | None:
         if call.batch is not None:
             return self._end_batch(process, call, frame)
         del process.calls[frame.number]
@@ -297,11 +291,22 @@ class Inbound:
             )
         return call
 
-    def _take_of_batch(self, process: WorkerProcess, call: Call, frame: RawFrame) -> int:
-        """Take one outcome of a batch, or several; return of how many calls."""
+    def _take_of_batch(
+        self,
+        process: WorkerProcess,
+        frame: RawFrame,
+        finished: list[Call],
+        entries: list[int],
+    ) -> None:
+        """Take one outcome of a batch, or several.
+
+        Add to the lists of how many calls, and the batch if these were its last.
+        """
         kind, number, data, duration = frame
-        batch = call.batch
-        assert batch is not None
+        call = process.calls.get(number & wire.NUMBER)
+        batch = None if call is None else call.batch
+        if call is None or batch is None:
+            return
         before = batch.received
         if (number >> wire.NUMBER_BITS) - 1 != before or before == batch.count:
             raise BadFrame(
@@ -320,7 +325,11 @@ class Inbound:
                 process, call, partial(call.receiver.on_outcome, call, outcome)
             )
         process.output.note_end(number, batch.received - before)
-        return count
+        entries.append(count)
+        if batch.received == batch.count:
+            del process.calls[call.number]
+            call.move(CallPhase.ENDED)
+            finished.append(call)
 
     def take_several(
         self, process: WorkerProcess, call: Call, outcomes: list[tuple[int, Any]], duration: int

@@ -53,21 +53,9 @@ def make_calls(
     page, conclude, run_one = runner.page, runner.conclude, runner.run_one
     words = page.words
     set_call, armed = threads.CALL.set, alarms.armed
-    load: Any = _load
-    arguments: Any = ()
-    if flags & wire.BLOCKS:
-        try:
-            packed = Packed(runner, data)
-        except ChannelLost:
-            raise
-        except Exception as error:  # noqa: BLE001
-            # the block could be neither mapped nor read: no call can have its arguments
-            failure = error
-            arguments = _entries(data)
-        else:
-            load, arguments = packed.load, packed.entries
-    else:
-        arguments = loads(data) if flags & wire.PLAIN else _slices(data)
+    load, arguments, unreadable = _arguments(runner, data, flags)
+    if unreadable is not None:
+        failure = unreadable
     outbox = Outbox(runner, item)
     place = 0
     start = monotonic_ns()
@@ -100,6 +88,20 @@ def make_calls(
         start = outbox.put(one, outcome, payload, start)
         payload = b""  # a large result must not live until the next call
     outbox.send()
+
+
+def _arguments(runner: Runner, data: Any, flags: int) -> Any:
+    """Return what makes the arguments of a call of its entry, the entries, and what has failed."""
+    if not flags & wire.BLOCKS:
+        return _load, loads(data) if flags & wire.PLAIN else _slices(data), None
+    try:
+        packed = Packed(runner, data)
+    except ChannelLost:
+        raise
+    except Exception as error:  # noqa: BLE001
+        # the block could be neither mapped nor read: no call can have its arguments
+        return _load, _entries(data), error
+    return packed.load, packed.entries, None
 
 
 def _slices(data: Any) -> Any:
