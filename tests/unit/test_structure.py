@@ -17,16 +17,16 @@ from tests.support.structure import Figures, Structure, figures, measured
 #: (with their bases too), chains of two, no circle outside the worker.
 LIMITS = Figures(
     # Counted in lines of at most 100 characters; the figures that count lines rose with them.
-    foreign_assignments=6.9,
-    foreign_private=3.7,
+    foreign_assignments=6.8,
+    foreign_private=3.6,
     class_lines=639,
-    class_methods=47,
+    class_methods=42,
     stacked_lines=762,
-    stacked_methods=47,
+    stacked_methods=42,
     chain=2,
     file_lines=854,
     function_lines=154,
-    long_functions=8,
+    long_functions=5,
     circles_at_top=(),
     circles=(),
     worker_circles=(11, 10),
