@@ -230,7 +230,7 @@ class Submission:
         definition: Definition | None,
         options: CallOptions | None,
     ) -> Iterator[Task[Any]]:
-        """Return an iterator that submits when it is advanced: one item, or ``size`` as one task."""
+        """Yield tasks, each submitted when it is asked for: of one item, or of ``size`` items."""
         if size == 1:
             return (self.submit(fn, args, {}, definition, options) for args in items)
         what = fn if callable(fn) else references.definition_of_target(references.target_of(fn))

@@ -134,13 +134,8 @@ def _machine(report: dict[str, Any]) -> Iterator[Row]:
     parts.append("memfd" if memory["memfd"] else "no memfd")
     yield ("memory", ", ".join(parts))
     files = limits["open_files"] if limits["open_files"] is not None else "any number of"
-    yield (
-        "descriptors",
-        (
-            f"{files} ({limits['open_files_used'] if limits['open_files_used'] is not None else '?'} "
-            f"used here)"
-        ),
-    )
+    used = limits["open_files_used"] if limits["open_files_used"] is not None else "?"
+    yield ("descriptors", f"{files} ({used} used here)")
     yield (
         "mechanisms",
         ", ".join(name if there else f"no {name}" for name, there in mechanisms.items()),

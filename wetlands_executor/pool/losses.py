@@ -1,4 +1,4 @@
-"""What is missing of what went to ONE worker and came from it; the watchdog asks. I/O thread only."""
+"""What is missing of what went to ONE worker and came from it. I/O thread only."""
 
 from __future__ import annotations
 
