@@ -31,7 +31,7 @@ async def result(task: Task[T]) -> T:
         try:
             token.run_sync_soon(finished.set)
         except trio.RunFinishedError:
-            pass  # trio has ended: nobody waits there any more
+            pass  # trio has ended: no trio task waits any more
 
     task.add_done_callback(wake)
     try:
