@@ -34,6 +34,28 @@ from tests.support.summary import summary_lines  # noqa: E402
 #: wait for their workers most of the time; no more than three, because their deadlines count
 #: seconds.
 PROCESSES = min(3, (os.cpu_count() or 1) + 1)
+#: The files that take longest, from long to short, as ``--durations=0`` has shown.
+LONGEST = (
+    "integration/test_demo.py",
+    "tasks/test_stress.py",
+    "worker/test_identity.py",
+    "modules/test_layouts.py",
+    "portable/test_hosts.py",
+    "worker/test_compiled.py",
+    "test_soak.py",
+    "data/test_special.py",
+    "contract/test_cpython_suite.py",
+    "faults/test_direct_receive.py",
+    "arena/test_worlds.py",
+    "data/test_numpy.py",
+    "tasks/test_main_module.py",
+    "faults/test_worlds.py",
+    "test_benchmarks.py",
+    "integration/test_packaging.py",
+    "worker/test_interpreter_options.py",
+    "portable/test_pairs.py",
+    "data/test_stdlib.py",
+)
 #: Seconds after a test's own time-out at which the whole session is given up: the time-out's signal
 #: did not reach the main thread.
 HARD_LIMIT_MARGIN = 30.0
@@ -67,12 +89,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that have slow tests.
+    """Begin with the files that take longest, and then with those that have slow tests.
 
     The last file should not keep one process alone.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    ranks = {ROOT / "tests" / file: rank for rank, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks) + (item.path not in slow)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

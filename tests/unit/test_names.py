@@ -1,9 +1,10 @@
-"""Names of test cases."""
+"""Names of test cases and of their files."""
 
 from __future__ import annotations
 
 import functools
 
+from tests.conftest import LONGEST, ROOT
 from tests.support.names import steady
 
 
@@ -24,3 +25,7 @@ def test_sets_are_in_order() -> None:
 
 def test_names_are_ascii() -> None:
     assert steady("ï") == "'\\xef'"
+
+
+def test_the_files_that_begin_exist() -> None:
+    assert [file for file in LONGEST if not (ROOT / "tests" / file).exists()] == []
