@@ -99,7 +99,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register our marker, mark our processes, and give the session a temporary folder that nobody else writes to."""
+    """Register our marker, mark our processes, and give the session a temporary folder that nobody
+    else writes to.
+    """
     config.addinivalue_line(
         "markers",
         "leaks_ok(reason): this test leaves processes, threads, "
@@ -154,7 +156,7 @@ def pytest_terminal_summary(
         terminalreporter.write_line(line)
 
 
-# ---------------------------------------------------------------------------------------------------------------- leaks
+# -------------------------------------------------------------------------------------------- leaks
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +188,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
             lines.append(f"{request.node.nodeid} has failed, and its threads live on: {names}")
 
 
-# --------------------------------------------------------------------------------------------------- failures and hangs
+# ------------------------------------------------------------------------------- failures and hangs
 
 
 @pytest.hookimpl(wrapper=True)
@@ -247,7 +249,7 @@ def _what_children_do() -> str:
     return "\n".join(parts)
 
 
-# ------------------------------------------------------------------------------------------------------------- fixtures
+# ----------------------------------------------------------------------------------------- fixtures
 
 
 @pytest.fixture(scope="session")

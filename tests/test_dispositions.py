@@ -1,4 +1,6 @@
-"""A test run in the background, under ``nohup`` or with blocked signals starts hosts that get their signals all the same."""
+"""A test run in the background, under ``nohup`` or with blocked signals starts hosts that get their
+signals all the same.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,9 @@ def test_on_both_sides(make, memory):
 
 
 def test_a_worker_starts_without_it():
-    """It is among what is sent, but nothing imports it, nor ``ctypes``, before the first large buffer."""
+    """It is among what is sent, but nothing imports it, nor ``ctypes``, before the first large
+    buffer.
+    """
     assert b"\0shm_copy\0" in bundle.source()
     program = (
         "import sys\nfrom wetlands_executor import CondaEnvExecutor\n"

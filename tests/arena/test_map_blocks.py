@@ -155,7 +155,9 @@ def test_random_kills_tear_nothing(make, memory, stress_rng):
 
 
 def close_in_between(executor, rendezvous, count, size, place):
-    """Close the iterator of a map of large bytes when the first result was taken and the call at ``place`` waits; wait for its end."""
+    """Close the iterator of a map of large bytes when the first result was taken and the call at
+    ``place`` waits; wait for its end.
+    """
     outcomes = executor.map(
         workload.wait_at,
         [_of(number, size) for number in range(count)],
@@ -219,7 +221,9 @@ def test_a_long_call_holds_no_block(make, memory, rendezvous):
 
 
 def test_others_are_served_while_a_large_map_waits(make, rendezvous):
-    """Calls that were submitted behind it come behind it, and it does not keep those before it from their workers."""
+    """Calls that were submitted behind it come behind it, and it does not keep those before it from
+    their workers.
+    """
     executor = make(2)
     executor.launch()
     before = [executor.submit(workload.number_of, _of(number, 100)) for number in range(200)]

@@ -133,7 +133,9 @@ def _memmap(folder):
     memoryview(np.arange(3, dtype=">i4")), memoryview(np.zeros(2, "f2")), memoryview(np.zeros(2, [("a", "i4")])),
 ], ids=steady)  # fmt: skip
 def test_what_cannot_be_shared(value, tmp_path):
-    """What would lose its mask, its class, its state or the meaning of its bytes is refused, and named."""
+    """What would lose its mask, its class, its state or the meaning of its bytes is refused, and
+    named.
+    """
     value = value(tmp_path) if callable(value) else value
     kind = type(value)
     named = (

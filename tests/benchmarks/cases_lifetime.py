@@ -163,7 +163,9 @@ def killed(system: Any, count: int) -> dict[str, float]:
 
 
 def idle(pool: Any, count: int) -> dict[str, float]:
-    """Context switches of all threads of an idle pool, here and in its processes, and memory of a worker that has imported nothing."""
+    """Context switches of all threads of an idle pool, here and in its processes, and memory of a
+    worker that has imported nothing.
+    """
     for handle in [pool.submit(functions.nap, 0.05) for _ in range(4)]:
         pool.get(handle)
     del handle
@@ -182,7 +184,8 @@ def idle(pool: Any, count: int) -> dict[str, float]:
 
 
 def _switches(pids: Iterable[int]) -> dict[tuple[int, int], int]:
-    """Return the context switches of each thread but this one, which has to wake up to count them."""
+    """Return the context switches of each thread but this one, which has to wake up to count them.
+    """
     found: dict[tuple[int, int], int] = {}
     me = (os.getpid(), threading.get_native_id())
     for path in (path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/status")):

@@ -36,7 +36,9 @@ def shorts_behind(pool: Any, count: int) -> dict[str, float]:
 
 
 def makespan(pool: Any, count: int) -> dict[str, float]:
-    """Calls of which 5% sleep for 50 ms, the others spin for 0.2 ms, in an order that is the same in all runs."""
+    """Calls of which 5% sleep for 50 ms, the others spin for 0.2 ms, in an order that is the same
+    in all runs.
+    """
     naps = max(1, count // 20)
     calls = [("nap", SLEEP)] * naps + [("spin", SPIN)] * (count - naps)
     random.Random(5).shuffle(calls)

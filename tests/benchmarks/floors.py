@@ -78,7 +78,9 @@ def dropped_futures(count: int) -> dict[str, float]:
 
 
 def copy(size: int, repeats: int = 5) -> float:
-    """Return the seconds of one copy of ``size`` bytes into memory that has been written before (a hot ``memcpy``)."""
+    """Return the seconds of one copy of ``size`` bytes into memory that has been written before (a
+    hot ``memcpy``).
+    """
     source, target = memoryview(bytearray(b"x" * size)), memoryview(bytearray(size))
     times = []
     for _ in range(repeats + 1):

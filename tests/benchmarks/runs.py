@@ -1,4 +1,5 @@
-"""Starts a driver process per system, lets them run in turn (A B C A B C ...), ends those that fail or hang with everything that they started.
+"""Starts a driver process per system, lets them run in turn (A B C A B C ...), ends those that fail
+or hang with everything that they started.
 
 Everything runs on the calling thread. Every wait is for an answer, with a limit.
 """
@@ -194,7 +195,9 @@ class Driver:
 
 
 def _named_memory(pids: set[int]) -> list[Path]:
-    """Return what processes have put into /dev/shm under names with their pids (loky's semaphores, joblib's folders)."""
+    """Return what processes have put into /dev/shm under names with their pids (loky's semaphores,
+    joblib's folders).
+    """
     memory = Path("/dev/shm")
     if not memory.is_dir():
         return []
@@ -212,7 +215,9 @@ def _describe(process: psutil.Process) -> str:
 
 
 def chosen(case: Case, wanted: Sequence[str] | None) -> list[str]:
-    """Return the systems (those that are wanted; None is all) and the others of a case that can run here, in the order in which they take turns."""
+    """Return the systems (those that are wanted; None is all) and the others of a case that can run
+    here, in the order in which they take turns.
+    """
     names = (
         tuple(name for name, system in SYSTEMS.items() if case.ability in system.abilities)
         if case.systems is None

@@ -172,7 +172,8 @@ class _Pebble(Pool):
 
 
 class _Joblib(Pool):
-    """One ``Parallel`` per call, which is its default, or one for all (``with Parallel(...)``), which its documentation recommends for many.
+    """One ``Parallel`` per call, which is its default, or one for all (``with Parallel(...)``),
+    which its documentation recommends for many.
 
     With one worker it would make the calls in this process: it gets two then.
     """
@@ -263,7 +264,9 @@ class _Dask(Pool):
 
 
 class _Ray(Pool):
-    """Remote functions, which is how its documentation begins, or actors, which it recommends for many small calls."""
+    """Remote functions, which is how its documentation begins, or actors, which it recommends for
+    many small calls.
+    """
 
     def __init__(self, workers: int, actors: bool) -> None:
         import ray

@@ -123,7 +123,9 @@ def _replace_the_pool(module: types.ModuleType, executor: type) -> None:
 
 
 def _replace_the_scripts(module: types.ModuleType, site: str) -> None:
-    """Let the programs that some tests start find our executor where they import the standard library's."""
+    """Let the programs that some tests start find our executor where they import the standard
+    library's.
+    """
     if (theirs := getattr(module, "assert_python_ok", None)) is None:
         return
     prelude = (

@@ -1,4 +1,5 @@
-"""CPython's own tests of ``concurrent.futures``, taken at run time from an interpreter that ships them, over ``CondaEnvExecutor``.
+"""CPython's own tests of ``concurrent.futures``, taken at run time from an interpreter that ships
+them, over ``CondaEnvExecutor``.
 
 ``cpython_runner.py`` does the stamping, in processes of their own; this file starts them, restarts
 what a hang or a crash cut short, and judges. What we do not pass on purpose is in ``EXCLUDED``,

@@ -121,7 +121,7 @@ def test_numpy_arrays(executor: Executor) -> None:
     assert numpy.array_equal(back, array[:, ::7])
 
 
-# --------------------------------------------------------------------------------------------------------------- managers
+# ----------------------------------------------------------------------------------------- managers
 
 
 def test_a_manager_queue_between_tasks(executor: Executor, manager: SyncManager) -> None:
@@ -148,7 +148,7 @@ def test_a_manager_event_stops_a_task(executor: Executor, manager: SyncManager) 
     assert task.result(DEADLINE) is True
 
 
-# ----------------------------------------------------------------------------------------------------------------- nested
+# ------------------------------------------------------------------------------------------- nested
 
 
 def test_threads_inside_a_task(executor: Executor) -> None:

@@ -33,7 +33,7 @@ def works(executor: Executor) -> bool:
     return executor.submit(workload.multiply, 6, 7).result(DEADLINE) == 42
 
 
-# --------------------------------------------------------------------------------------------------- exceptions of tasks
+# ------------------------------------------------------------------------------ exceptions of tasks
 
 
 @pytest.mark.stamps(*EVERYWHERE)
@@ -143,7 +143,7 @@ def test_each_failure_is_an_object_of_its_own(executor: Executor) -> None:
     assert first is not second
 
 
-# -------------------------------------------------------------------------- exceptions that cannot be rebuilt, or not sent
+# --------------------------------------------------- exceptions that cannot be rebuilt, or not sent
 
 
 @pytest.mark.stamps("thread")
@@ -195,7 +195,7 @@ def test_an_exception_that_cannot_be_pickled_fails_its_task_only(executor: Execu
     assert works(executor)
 
 
-# --------------------------------------------------------------------------------------------------------------- pickling
+# ----------------------------------------------------------------------------------------- pickling
 
 
 @pytest.mark.stamps(*REMOTE)

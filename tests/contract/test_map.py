@@ -138,7 +138,7 @@ def test_dropping_the_iterator_half_way_cancels_the_rest(
     assert len(labels_until_the_last(single, rendezvous)) <= AT_THE_HEAD
 
 
-# -------------------------------------------------------------------------------------------------------------- time-outs
+# ---------------------------------------------------------------------------------------- time-outs
 
 
 def test_the_time_out_is_raised_by_the_iterator(executor: Executor, rendezvous: Rendezvous) -> None:
@@ -191,7 +191,7 @@ def test_a_time_out_cancels_the_rest(single: Executor, rendezvous: Rendezvous) -
     assert len(labels_until_the_last(single, rendezvous)) <= AT_THE_HEAD
 
 
-# ----------------------------------------------------------------------------------------------------------------- chunks
+# ------------------------------------------------------------------------------------------- chunks
 
 
 @pytest.mark.stamps("thread", "process", "conda", "conda-other")
@@ -222,7 +222,7 @@ def test_an_error_costs_its_chunk(executor: Executor) -> None:
         next(results)
 
 
-# ------------------------------------------------------------------------------------------------------------- references
+# --------------------------------------------------------------------------------------- references
 
 
 def test_the_iterator_keeps_no_result(executor: Executor) -> None:
@@ -242,7 +242,7 @@ def test_the_iterator_keeps_no_result_of_a_chunk(executor: Executor) -> None:
         assert reference() is None
 
 
-# ----------------------------------------------------------------------------------------------- buffersize (Python 3.14)
+# ------------------------------------------------------------------------- buffersize (Python 3.14)
 
 
 @pytest.mark.stamps(*BUFFERED)
@@ -314,7 +314,7 @@ def test_a_buffer_keeps_the_order_of_a_slow_head(
     assert list(results) == [2, 3]
 
 
-# ------------------------------------------------------------------------------------------------------------ ours alone
+# --------------------------------------------------------------------------------------- ours alone
 
 
 @pytest.mark.stamps("conda")

@@ -24,7 +24,7 @@ from tests.support.rendezvous import DEADLINE, Rendezvous
 #: The kinds of executor that have ``max_tasks_per_child``.
 REPLACING = ("process", "conda") if sys.version_info >= (3, 11) else ("conda",)
 
-# ----------------------------------------------------------------------------------------------------------- max_workers
+# -------------------------------------------------------------------------------------- max_workers
 
 
 @pytest.mark.parametrize("number", [0, -1])
@@ -67,7 +67,7 @@ def test_an_idle_worker_is_used_before_another_is_started(stamp: Stamp) -> None:
     assert len({executor.submit(workload.pid).result() for _ in range(5)}) == 1
 
 
-# ---------------------------------------------------------------------------------------------------------- constructor
+# -------------------------------------------------------------------------------------- constructor
 
 
 @pytest.mark.stamps("process", "conda")
@@ -135,7 +135,7 @@ def test_max_tasks_per_child_has_to_be_a_positive_integer(
         stamp.make(1, max_tasks_per_child=number)
 
 
-# ---------------------------------------------------------------------------------------------------------- initializer
+# -------------------------------------------------------------------------------------- initializer
 
 
 @pytest.mark.stamps("thread", "process", "conda", "conda-other")
@@ -199,7 +199,9 @@ def test_the_error_of_a_failed_initializer_says_what_it_was(stamp: Stamp) -> Non
 def test_the_thread_pool_logs_a_failed_initializer(
     stamp: Stamp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the CPython suite asks of ours as well is covered by the error itself, which carries the cause."""
+    """What the CPython suite asks of ours as well is covered by the error itself, which carries the
+    cause.
+    """
     executor = stamp.make(1, initializer=workload.fail_to_initialize, initargs=("not today",))
     with pytest.raises(BrokenExecutor):
         executor.submit(workload.identity, 1).result(DEADLINE)
@@ -213,7 +215,7 @@ def test_state_that_an_initializer_made_is_seen_by_functions_of_its_module(stamp
     assert executor.submit(workload.remembered).result() == {"model": [1, 2]}
 
 
-# -------------------------------------------------------------------------------------------------- max_tasks_per_child
+# ------------------------------------------------------------------------------ max_tasks_per_child
 
 
 @pytest.mark.stamps(*REPLACING)
@@ -247,7 +249,7 @@ def test_an_initializer_runs_in_every_replacement(stamp: Stamp, tmp_path) -> Non
     assert len(set(journal.read_text().splitlines())) >= 3
 
 
-# ------------------------------------------------------------------------------------------------------- a worker that dies
+# ------------------------------------------------------------------------------- a worker that dies
 
 
 @pytest.mark.stamps("process", "conda", "conda-other")

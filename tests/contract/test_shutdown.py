@@ -88,7 +88,9 @@ def test_shutdown_with_waiting_after_one_without_waits(
 
 
 def shut_down_cancelling(executor: Executor, tasks: list[Future], rendezvous: Rendezvous) -> None:
-    """Shut down with ``cancel_futures``, in a thread, and let the running task go on only after the last one has been cancelled."""
+    """Shut down with ``cancel_futures``, in a thread, and let the running task go on only after the
+    last one has been cancelled.
+    """
     cancelled = threading.Event()
     tasks[-1].add_done_callback(lambda _: cancelled.set())
     thread = threading.Thread(
@@ -196,7 +198,7 @@ def test_a_callback_can_shut_down(executor: Executor, rendezvous: Rendezvous) ->
         executor.submit(int)
 
 
-# ------------------------------------------------------------------------------------------------------------------- with
+# --------------------------------------------------------------------------------------------- with
 
 
 def test_with_gives_the_executor_and_shuts_it_down(stamp: Stamp) -> None:
@@ -226,7 +228,7 @@ def test_an_exception_passes_through_with(stamp: Stamp) -> None:
     assert future.result(timeout=0) == 1
 
 
-# ---------------------------------------------------------------------------------------------------------------- dropped
+# ------------------------------------------------------------------------------------------ dropped
 
 
 def test_a_dropped_executor_finishes_its_work_and_ends(
@@ -270,7 +272,7 @@ def test_no_worker_is_left_after_shutdown(executor: Executor, rendezvous: Rendez
     assert not any(psutil.pid_exists(pid) for pid in pids), "reaped when shutdown returns"
 
 
-# ---------------------------------------------------------------------------------- terminate and kill workers (Python 3.14)
+# --------------------------------------------------------- terminate and kill workers (Python 3.14)
 
 
 @pytest.mark.stamps(*ENDING, "conda-other")

@@ -18,7 +18,7 @@ from tests.contract import workload
 from tests.contract.stamps import Stamp
 from tests.support.rendezvous import DEADLINE, Rendezvous, elapsed
 
-# ------------------------------------------------------------------------------------------------------------- signature
+# ---------------------------------------------------------------------------------------- signature
 
 
 def test_returns_a_future(executor: Executor) -> None:
@@ -117,7 +117,7 @@ def test_two_workers_run_two_tasks_at_a_time(executor: Executor, rendezvous: Ren
     assert [task.result() for task in tasks] == [0, 1, 2]
 
 
-# ------------------------------------------------------------------------------------------------- result and exception
+# ----------------------------------------------------------------------------- result and exception
 
 
 def test_result_blocks_until_the_task_has_finished(
@@ -193,7 +193,7 @@ def test_states_of_a_task(single: Executor, rendezvous: Rendezvous) -> None:
     assert (future.running(), future.done(), future.cancelled()) == (False, True, False)
 
 
-# ------------------------------------------------------------------------------------------------------------- callbacks
+# ---------------------------------------------------------------------------------------- callbacks
 
 
 def test_callbacks_run_in_the_order_in_which_they_were_added(
@@ -332,7 +332,7 @@ def test_callbacks_have_run_when_shutdown_returns(
     assert sorted(map(id, calls)) == sorted(map(id, tasks))
 
 
-# ---------------------------------------------------------------------------------------------------------------- cancel
+# ------------------------------------------------------------------------------------------- cancel
 
 
 def test_a_waiting_task_can_be_cancelled_and_never_runs(
@@ -443,7 +443,7 @@ def test_cancelling_wakes_those_who_wait_for_the_task(
     assert sorted(map(str, outcomes)) == sorted(map(str, [futures.CancelledError, 1]))
 
 
-# ------------------------------------------------------------------------------------------------------------ references
+# --------------------------------------------------------------------------------------- references
 
 
 def test_the_executor_keeps_neither_arguments_nor_result(executor: Executor) -> None:
@@ -474,7 +474,7 @@ def test_a_future_that_nobody_keeps_runs_all_the_same(
     assert rendezvous.next().label == "alone"
 
 
-# --------------------------------------------------------------------------------------------------------------- threads
+# ------------------------------------------------------------------------------------------ threads
 
 
 def test_many_threads_submit_at_the_same_time(executor: Executor) -> None:

@@ -19,7 +19,7 @@ def finished_future(result: object = None) -> Future:
     return future
 
 
-# ------------------------------------------------------------------------------------------------------------------- wait
+# --------------------------------------------------------------------------------------------- wait
 
 
 def test_wait_for_all(executor: Executor, rendezvous: Rendezvous) -> None:
@@ -114,7 +114,7 @@ def test_wait_from_many_threads(executor: Executor, rendezvous: Rendezvous) -> N
     assert results == [10] * 6
 
 
-# ----------------------------------------------------------------------------------------------------------- as_completed
+# ------------------------------------------------------------------------------------- as_completed
 
 
 def test_as_completed_yields_in_the_order_of_completion(

@@ -1,4 +1,5 @@
-"""Virtual environments with given packages, made from the registry, one per set of packages and interpreter, for one session.
+"""Virtual environments with given packages, made from the registry, one per set of packages and
+interpreter, for one session.
 
 Nothing is compiled and no dependency is resolved: what is installed is what is named. An
 environment that cannot be made is a reason to skip.

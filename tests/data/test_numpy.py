@@ -116,7 +116,9 @@ def _version(text: str) -> tuple[int, int]:
 def test_numpy(
     exchanged: dict[tuple[str, str], dict[str, Any] | str], pair: tuple[str, str], name: str
 ) -> None:
-    """It arrives as the sender's own numpy would read it again, comes back so, and so does what was made there."""
+    """It arrives as the sender's own numpy would read it again, comes back so, and so does what was
+    made there.
+    """
     found = exchanged[pair]
     if isinstance(found, str):
         pytest.skip(found)

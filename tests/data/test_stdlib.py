@@ -104,7 +104,9 @@ def exchanged(packages: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def test_stdlib(
     exchanged: dict[tuple[str, str], dict[str, Any]], host: str, worker: str, name: str
 ) -> None:
-    """It arrives as the sender's own Python would read it again, comes back so, and so does what was made there."""
+    """It arrives as the sender's own Python would read it again, comes back so, and so does what
+    was made there.
+    """
     if (host, worker) not in exchanged:
         pytest.skip(f"no working Python {host} or {worker} on this machine")
     found = exchanged[host, worker]

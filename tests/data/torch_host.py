@@ -86,7 +86,9 @@ def private(executor: CondaEnvExecutor, _: str) -> None:
 
 
 def without_a_copy(executor: CondaEnvExecutor, _: str) -> None:
-    """Its memory travels in a block, which is handed back with it, and free when nobody looks any more."""
+    """Its memory travels in a block, which is handed back with it, and free when nobody looks any
+    more.
+    """
     found = arena.current()
     assert found is not None
     task = executor.submit(add_one, torch.zeros(LARGE))
@@ -124,7 +126,9 @@ def parts(executor: CondaEnvExecutor, _: str) -> None:
 
 
 def files(executor: CondaEnvExecutor, folder: str) -> None:
-    """What a task saves or pickles itself is torch's own form, before and after it has returned tensors."""
+    """What a task saves or pickles itself is torch's own form, before and after it has returned
+    tensors.
+    """
     executor.submit(double, torch.ones(LARGE)).result(DEADLINE)
     executor.submit(saved, f"{folder}/saved.pt").result(DEADLINE)
     read = torch.load(f"{folder}/saved.pt", weights_only=True)

@@ -129,7 +129,9 @@ def snippets(page: Path) -> list[Snippet]:
 
 
 def unbound(part: Snippet) -> set[str]:
-    """Return the names that a snippet reads although it neither imports nor binds them anywhere, and that are not built in."""
+    """Return the names that a snippet reads although it neither imports nor binds them anywhere,
+    and that are not built in.
+    """
     table = symtable.symtable("\n".join(part.code) + "\n", str(part), "exec")
     bound = {
         symbol.get_name()

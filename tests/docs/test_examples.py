@@ -155,7 +155,9 @@ print((first[0], first[-1], fractions == sorted(fractions), late[0], late[-1], s
 
 
 def test_qt_example_without_widgets(tmp_path: Path) -> None:
-    """Its signals arrive in Qt's thread, in order, the end last, for a task that runs, one that is cancelled and one that is over."""
+    """Its signals arrive in Qt's thread, in order, the end last, for a task that runs, one that is
+    cancelled and one that is over.
+    """
     need("qt_progress")
     first, last, ordered, late_first, late_last, again, threads = result(QT_CORE, tmp_path)
     assert (first, last, ordered) == (("started",), ("finished", "completed"), True)

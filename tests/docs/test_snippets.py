@@ -1,4 +1,6 @@
-"""Every ``python`` snippet of the ``README.md`` and of ``docs/*.md`` runs, and prints what the page says that it prints."""
+"""Every ``python`` snippet of the ``README.md`` and of ``docs/*.md`` runs, and prints what the page
+says that it prints.
+"""
 
 from __future__ import annotations
 

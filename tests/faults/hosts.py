@@ -27,7 +27,7 @@ from tests.support.rendezvous import Rendezvous
 from tests.support.sharing import CondaEnvExecutor
 from wetlands_executor import WorkerCrashed
 
-# ----------------------------------------------------------------------------------------------------------- its own death
+# ------------------------------------------------------------------------------------ its own death
 
 
 def pickle_and_die(stage, kind):
@@ -99,7 +99,7 @@ def spawning():
     sys.stdin.readline()
 
 
-# ------------------------------------------------------------------------------------------------------------------- forks
+# -------------------------------------------------------------------------------------------- forks
 
 
 def fork():
@@ -250,7 +250,7 @@ def fork_and_be_killed(when):
         sys.stdin.readline()
 
 
-# ------------------------------------------------------------------------------------------------------------- interrupts
+# --------------------------------------------------------------------------------------- interrupts
 
 
 class Struck(Exception):
@@ -376,7 +376,9 @@ KINDS = {
 
 
 def struck_in_result(count, kind):
-    """Wait for one call after the other while an exception of some kind hits the main thread every millisecond: each call keeps its result."""
+    """Wait for one call after the other while an exception of some kind hits the main thread every
+    millisecond: each call keeps its result.
+    """
     logging.getLogger().addHandler(_Critical())
     executor = CondaEnvExecutor(max_workers=1).launch()
     for _ in range(3):
@@ -448,7 +450,9 @@ def struck_in_shutdown():
 
 
 def finalizers():
-    """Threads, and objects whose finalizers call the executor from whatever thread the garbage collector runs on."""
+    """Threads, and objects whose finalizers call the executor from whatever thread the garbage
+    collector runs on.
+    """
     logging.getLogger().addHandler(_Critical())
     executor = CondaEnvExecutor(max_workers=2).launch()
     late = []
@@ -546,7 +550,7 @@ def patient(address):
     return "asked"
 
 
-# ----------------------------------------------------------------------------------------------------- memory, descriptors
+# ------------------------------------------------------------------------------ memory, descriptors
 
 
 def small_host():
@@ -658,7 +662,8 @@ def no_descriptors_when_a_worker_dies():
 
 
 def children_ignored(how):
-    """A host that ignores SIGCHLD, or reaps whatever it finds, steals exit codes but nothing else."""
+    """A host that ignores SIGCHLD, or reaps whatever it finds, steals exit codes but nothing else.
+    """
     if how == "ignored":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     else:
@@ -710,7 +715,7 @@ def smoke():
     say("well")
 
 
-# -------------------------------------------------------------------------------------------------------- a shared preload
+# --------------------------------------------------------------------------------- a shared preload
 
 
 def _fork_server(executor):

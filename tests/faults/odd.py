@@ -10,7 +10,9 @@ import os
 
 
 class Safe(str):  # noqa: SLOT000 - as other libraries have them
-    """Text that stays of its class, whatever is done to it (as Django's SafeString, or numpy's str_)."""
+    """Text that stays of its class, whatever is done to it (as Django's SafeString, or numpy's
+    str_).
+    """
 
     def __str__(self):
         return self

@@ -1,4 +1,5 @@
-"""The way back of a short call, on which its submitter takes the answer from the worker itself (``pool/direct.py``).
+"""The way back of a short call, on which its submitter takes the answer from the worker itself
+(``pool/direct.py``).
 
 A call whose answer nobody has looked at yet is *quiet*: each way to look at it must find the end,
 and nothing may get lost on the way.
@@ -27,11 +28,13 @@ from wetlands_executor.worker import wire
 
 
 def quiet(executor: CondaEnvExecutor, function: Callable[..., Any] = pow, *args: Any) -> Task[Any]:
-    """Submit a call in the way that leaves its answer on the shared page, and return when it lies there.
+    """Submit a call in the way that leaves its answer on the shared page, and return when it lies
+    there.
 
     Nothing has looked at the task.
     """
-    # After a call whose submitter has waited on the direct receive, the next one is expected there. The first
+    # After a call whose submitter has waited on the direct receive, the next one is expected there.
+    # The first
     # calls go through the queue.
     for _ in range(200):
         assert executor.submit(pow, 2, 2).result() == 4
@@ -159,7 +162,9 @@ def test_every_look_at_a_quiet_task_finds_its_end(single, look):
 
 
 def test_the_pool_finds_the_end_of_a_quiet_task(single):
-    """Whoever looks at the pool sees a worker that is idle, not one that is busy with a call that nobody has looked at."""
+    """Whoever looks at the pool sees a worker that is idle, not one that is busy with a call that
+    nobody has looked at.
+    """
     task = quiet(single)
     assert [info.state for info in single.workers()] == ["idle"]
     assert task._final is not None
@@ -309,7 +314,9 @@ def test_a_forked_child_does_not_answer(single):
 
 
 def test_threads_share_workers(executor):
-    """Each gets its own results, whether it waits on a direct receive or elsewhere, and nothing stays behind."""
+    """Each gets its own results, whether it waits on a direct receive or elsewhere, and nothing
+    stays behind.
+    """
     errors: list[BaseException] = []
 
     def run(seed: int) -> None:

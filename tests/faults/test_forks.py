@@ -29,7 +29,9 @@ def children_of(name: str, seed: int, *args: str) -> list[int]:
 
 @pytest.mark.parametrize("place", ["io", "output", "start", "callbacks"])
 def test_forks_on_a_thread_of_a_pool(place):
-    """The child's only thread is one of the program, also while a pool of the child starts a thread."""
+    """The child's only thread is one of the program, also while a pool of the child starts a
+    thread.
+    """
     assert children_of("pool_thread", 0, place) == [0, 0]
 
 

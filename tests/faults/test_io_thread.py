@@ -142,7 +142,7 @@ def test_a_call_on_the_direct_way_is_not_missed_when_the_thread_fails(
     executor.shutdown()
 
 
-# ------------------------------------------------------------------------------------------------- why a pool is broken
+# ----------------------------------------------------------------------------- why a pool is broken
 
 
 def _refuse_to_start() -> None:

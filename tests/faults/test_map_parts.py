@@ -156,7 +156,9 @@ def test_a_function_may_acknowledge_the_cancellation(pool) -> None:
 
 
 class Lines(io.TextIOBase):
-    """Keeps what is written. (``capfd`` empties its file while the output thread writes to it, and loses lines.)"""
+    """Keeps what is written. (``capfd`` empties its file while the output thread writes to it, and
+    loses lines.)
+    """
 
     def __init__(self) -> None:
         self.text = ""

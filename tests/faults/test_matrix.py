@@ -1,4 +1,5 @@
-"""CPython's fault matrix: {raise, exit, crash} x {task pickle, task unpickle, running, result pickle, result unpickle}.
+"""CPython's fault matrix: {raise, exit, crash} x {task pickle, task unpickle, running, result
+pickle, result unpickle}.
 
 In CPython's own executor some of these cells break the whole pool. Here every one of them concerns
 its own task only. The cells in which the *host* exits or crashes (it pickles the task and unpickles

@@ -122,7 +122,7 @@ def test_a_long_message_is_quoted_in_part(single: CondaEnvExecutor) -> None:
     assert len(str(dependant.exception(DEADLINE))) < 5000
 
 
-# ------------------------------------------------------------------------------------------------------------ log records
+# -------------------------------------------------------------------------------------- log records
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_odd_records_come(
     assert type(record.levelno) is int
 
 
-# ------------------------------------------------------------------------------------------------------- reports and names
+# -------------------------------------------------------------------------------- reports and names
 
 
 @pytest.mark.parametrize("how", ["message", "numbers", "unprintable", "surrogates"])
@@ -201,7 +201,7 @@ def test_any_text_is_a_name(executor: CondaEnvExecutor, name: str) -> None:
     assert _healthy(executor)
 
 
-# ------------------------------------------------------------------------------------------------------------------ memory
+# ------------------------------------------------------------------------------------------- memory
 
 
 def test_what_has_ended_is_let_go_of_whatever_its_limits(

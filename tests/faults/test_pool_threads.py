@@ -56,7 +56,7 @@ def pool_threads() -> list[str]:
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------------- starting
+# ----------------------------------------------------------------------------------------- starting
 
 
 @pytest.mark.parametrize("count", [2, 8])
@@ -234,7 +234,7 @@ def test_serial_threads_are_started_once_by_a_burst():
     assert pool_threads() == []
 
 
-# ------------------------------------------------------------------------------------------------------------------- for nothing
+# -------------------------------------------------------------------------------------- for nothing
 
 
 async def _async_with():
@@ -305,7 +305,9 @@ def test_an_executor_that_is_made_and_left_starts_no_thread(how, monkeypatch):
 
 
 def test_threads_of_the_program_go_on_at_exit_beside_an_unused_executor(tmp_path):
-    """Before CPython 3.12.3 a thread that cannot be started at interpreter exit made `threading` forget the program's own."""
+    """Before CPython 3.12.3 a thread that cannot be started at interpreter exit made `threading`
+    forget the program's own.
+    """
     program = tmp_path / "program.py"
     program.write_text(
         "import threading, time\n"
@@ -324,7 +326,7 @@ def test_threads_of_the_program_go_on_at_exit_beside_an_unused_executor(tmp_path
     assert (done.returncode, done.stdout, done.stderr) == (0, "work done\n", "")
 
 
-# ------------------------------------------------------------------------------------------------------------------- waiting
+# ------------------------------------------------------------------------------------------ waiting
 
 
 def _await(task):
@@ -533,7 +535,7 @@ def test_callbacks_may_wait(single):
     assert found == [7]
 
 
-# ------------------------------------------------------------------------------------------------------------------- locks
+# -------------------------------------------------------------------------------------------- locks
 
 
 #: Where the host's code makes, or takes in a block, a lock that more than one thread knows, and why
@@ -564,7 +566,9 @@ LOCKS = {
 
 
 def test_no_lock_that_an_exception_on_the_main_thread_could_leave_locked():
-    """On CPython 3.14 a signal handler can raise between the return of a lock's ``__enter__`` and the first step of the block."""
+    """On CPython 3.14 a signal handler can raise between the return of a lock's ``__enter__`` and
+    the first step of the block.
+    """
     root = Path(wetlands_executor.__file__).parent
     found = set()
     for path in root.rglob("*.py"):

@@ -80,7 +80,7 @@ def level_of(name: str) -> int:
     return logging.getLogger(name).level
 
 
-# ---------------------------------------------------------------------------------------------------------- what is shared
+# ----------------------------------------------------------------------------------- what is shared
 
 
 def test_imported_once_for_all(shared, module, tmp_path):
@@ -141,7 +141,9 @@ def test_a_worker_has_a_session_and_descriptors_of_its_own(shared, make):
 
 
 def test_variables(shared, module):
-    """Those of a worker are its own, those that all share are there when the preload is imported, and libraries get one thread then."""
+    """Those of a worker are its own, those that all share are there when the preload is imported,
+    and libraries get one thread then.
+    """
     name = module("looks", "import os\nseen = dict(os.environ)\n")
 
     def variables(index):
@@ -268,11 +270,12 @@ def test_children_of_tasks(shared):
     assert executor.submit(os.system, "exit 3").result(DEADLINE) == 3 << 8
 
 
-# -------------------------------------------------------------------------------------------------------------- who dies
+# ----------------------------------------------------------------------------------------- who dies
 
 
 def test_a_worker_after_the_other(shared):
-    """Whatever ends a worker, its number is reaped, nothing is kept open, and the next one comes."""
+    """Whatever ends a worker, its number is reaped, nothing is kept open, and the next one comes.
+    """
     executor = shared(2, max_tasks_per_child=1)
     executor.submit(pow, 2, 3).result(DEADLINE)
     parent = fork_server_of(executor)
@@ -408,7 +411,7 @@ def test_host_that_ends_in_the_middle_of_forks(host):
         program.close()
 
 
-# -------------------------------------------------------------------------------------------------------------- signals
+# ------------------------------------------------------------------------------------------ signals
 
 
 def test_ctrl_c_reaches_only_a_running_call(shared, rendezvous):
@@ -433,7 +436,7 @@ def test_hung_call_shows_its_stacks(shared):
     assert executor.submit(pow, 2, 3).result(DEADLINE) == 8
 
 
-# ---------------------------------------------------------------------------------------------------- starts that fail
+# --------------------------------------------------------------------------------- starts that fail
 
 
 def test_preload_that_fails(shared, module, tmp_path):
@@ -605,7 +608,7 @@ def test_no_descriptors_left_in_the_fork_server(shared, room):
     assert fork_server_of(executor) == process
 
 
-# ------------------------------------------------------------------------------------------------------------ arguments
+# ---------------------------------------------------------------------------------------- arguments
 
 
 def test_needs_a_preload():
@@ -627,7 +630,9 @@ def test_initializer_runs_in_each_worker(shared, rendezvous):
 
 
 def test_numbers_stay_the_same_after_a_change_of_hosts_paths(shared, module, monkeypatch, tmp_path):
-    """What the host's project has learned since the fork server started is known to its later workers."""
+    """What the host's project has learned since the fork server started is known to its later
+    workers.
+    """
     executor = shared(1, max_tasks_per_child=1)
     executor.submit(pow, 2, 3).result(DEADLINE)
     folder = tmp_path / "later"

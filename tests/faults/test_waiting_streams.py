@@ -161,7 +161,9 @@ def _log(count):
 
 
 def test_a_stream_that_waits_for_what_is_behind_a_flood(single, monkeypatch):
-    """The worker must finish printing first, more than is read while the output thread does not keep up."""
+    """The worker must finish printing first, more than is read while the output thread does not
+    keep up.
+    """
     monkeypatch.setattr(output, "OUTPUT_HIGH", 2)
     monkeypatch.setattr(output, "OUTPUT_LOW", 1)
     out = Waiting(lambda: single.submit(pow, 2, 5).result(DEADLINE))

@@ -269,7 +269,9 @@ def _relocatable(data: bytes, base: str, runpath: str) -> bytes:
 
 
 def _copy_library(library: Path, base: Path, folder: Path) -> Iterator[_File]:
-    """Copy the standard library with its bytecode, times included, so that the bytecode stays valid."""
+    """Copy the standard library with its bytecode, times included, so that the bytecode stays
+    valid.
+    """
     if not library.is_relative_to(base):
         raise CannotMake(f"the standard library {library} does not lie in {base}")
     for root, folders, names in os.walk(library):

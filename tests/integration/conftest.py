@@ -27,7 +27,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def conda_prefix_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
-    """``make_conda_prefix(dst, *, python=None, activate_scripts=None, env_vars=None, state=None) -> Path``.
+    """``make_conda_prefix(dst, *, python=None, activate_scripts=None, env_vars=None, state=None) ->
+    Path``.
 
     The first prefix of an interpreter takes about two seconds, each further one less than one.
     Skips where none can be made.

@@ -76,7 +76,7 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", refuse)
 
 
-# ------------------------------------------------------------------------------------------------------ without a shell
+# ---------------------------------------------------------------------------------- without a shell
 
 
 def test_current_environment_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_venv_and_plain_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     }
 
 
-# --------------------------------------------------------------------------------------------------------- with a shell
+# ------------------------------------------------------------------------------------- with a shell
 
 
 def test_values_survive_the_shell(prefix: Path, any_shell: str) -> None:
@@ -331,7 +331,7 @@ def test_batch_program(tmp_path: Path) -> None:
     assert (tmp_path / "lines.bat").read_bytes() == b"@echo off\r\nset A=1\r\n"
 
 
-# ---------------------------------------------------------------------------------------------------------------- cache
+# -------------------------------------------------------------------------------------------- cache
 
 
 def test_cache(prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,7 +393,7 @@ def test_concurrent_first_callers(prefix: Path) -> None:
     assert len({id(result) for result in results}) == 4
 
 
-# --------------------------------------------------------------------------------------------------------------- launch
+# ------------------------------------------------------------------------------------------- launch
 
 
 def test_launch_spec(prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,7 +446,7 @@ def test_launch_spec_checks_its_arguments(prefix: Path, tmp_path: Path) -> None:
         environment.launch_spec(activate=["a\0b"])
 
 
-# ------------------------------------------------------------------------------------------------------------- commands
+# ----------------------------------------------------------------------------------------- commands
 
 
 def test_run_looks_on_the_path_of_the_environment(prefix: Path, tmp_path: Path) -> None:
@@ -509,7 +509,7 @@ def test_interrupted_activation_leaves_no_shell(
         activation(Environment.find(prefix))
 
 
-# ------------------------------------------------------------------------------------- folders, lengths, startup files
+# ------------------------------------------------------------------ folders, lengths, startup files
 
 
 def test_no_temporary_folder(prefix: Path, any_shell: str, monkeypatch: pytest.MonkeyPatch) -> None:

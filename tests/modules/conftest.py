@@ -1,4 +1,6 @@
-"""An environment for hosts, which has a package that no worker has, and the interpreters of the workers."""
+"""An environment for hosts, which has a package that no worker has, and the interpreters of the
+workers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One file is one module in a worker, by whichever name it is reached, and it never takes the place of another module."""
+"""One file is one module in a worker, by whichever name it is reached, and it never takes the place
+of another module.
+"""
 
 from __future__ import annotations
 

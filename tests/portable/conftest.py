@@ -34,7 +34,9 @@ def python_of(minor: str) -> Path:
 
 @pytest.fixture(scope="session")
 def run_host(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run a script in another Python, with this project and copies of its dependencies (pure Python, or of the stable ABI) on the path."""
+    """Run a script in another Python, with this project and copies of its dependencies (pure
+    Python, or of the stable ABI) on the path.
+    """
     folder = tmp_path_factory.mktemp("dependencies")
     for name in ("cloudpickle", "psutil", "typing_extensions"):
         spec = importlib.util.find_spec(name)

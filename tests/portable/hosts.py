@@ -99,7 +99,9 @@ def bytecode_among(direction: str, codes: list, shipped: bytes) -> list:
 
 
 def in_memory() -> dict:
-    """Return how much went through shared memory, and whether code objects were in it. (Sources of ``main`` travel, so it must not say the word.)"""
+    """Return how much went through shared memory, and whether code objects were in it. (Sources of
+    ``main`` travel, so it must not say the word.)
+    """
     found = {way: bytes(passed.get((way, "memory"), b"")) for way in ("in", "out")}
     return {
         way: {"bytes": len(data), "bytecode": b"CodeType" in data} for way, data in found.items()

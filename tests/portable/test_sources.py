@@ -130,7 +130,9 @@ def test_only_the_statement_around_it_travels(load: Load) -> None:
 
 
 def test_lines_that_only_look_like_ends_of_lines(load: Load, there: CondaEnvExecutor) -> None:
-    """Form feeds and separators of Unicode end no line of Python, and a missing last newline harms nobody."""
+    """Form feeds and separators of Unicode end no line of Python, and a missing last newline harms
+    nobody.
+    """
     module = load("x = 'a\x0cb\u2028c'\n\x0c\ndef f():\n    return 'd\x0ce\u2028f'")
     assert there.submit(module.f).result(DEADLINE) == "d\x0ce\u2028f"
 
@@ -296,7 +298,8 @@ def remember(name: str, source: str) -> None:
     ],
 )
 def test_what_was_compiled_together(way: str, there: CondaEnvExecutor) -> None:
-    """IPython and prompts compile each statement alone, Spyder the lines between two marks, ``%timeit`` a function around them.
+    """IPython and prompts compile each statement alone, Spyder the lines between two marks,
+    ``%timeit`` a function around them.
 
     From Python 3.11 on, the code depends on which modules are imported by the same compilation.
     """
@@ -328,7 +331,9 @@ def test_what_was_compiled_together(way: str, there: CondaEnvExecutor) -> None:
 
 
 def test_the_cells_of_an_editor(there: CondaEnvExecutor, tmp_path: Path) -> None:
-    """Spyder compiles one cell of a file, in its place by empty lines before it, under the name of the file."""
+    """Spyder compiles one cell of a file, in its place by empty lines before it, under the name of
+    the file.
+    """
     path = tmp_path / "cells.py"
     path.write_text("# %%\nimport operator\n# %%\n" + IMPORTS.replace("math, operator", "math"))
     space: dict[str, object] = {"__name__": "__main__"}

@@ -22,7 +22,8 @@ _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 
 
 def keep_memory_comparable() -> None:
-    """Have the C library give large blocks back when they are freed, and keep one heap for all threads.
+    """Have the C library give large blocks back when they are freed, and keep one heap for all
+    threads.
 
     Else it keeps a heap per thread, and blocks of up to 32 MB in each: this process would grow for
     minutes without holding anything.

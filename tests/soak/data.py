@@ -185,7 +185,9 @@ def logs(kitchen: Kitchen) -> None:
 
 
 def output(kitchen: Kitchen) -> None:
-    """Printed lines arrive whole, once, before the task's end, whatever the host's stream can encode."""
+    """Printed lines arrive whole, once, before the task's end, whatever the host's stream can
+    encode.
+    """
     executor = kitchen.executor()
     text = f"line-{uuid.uuid4().hex}"
     count = kitchen.rng.choice([1, 5, 400])

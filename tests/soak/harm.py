@@ -118,7 +118,9 @@ def limits(kitchen: Kitchen) -> None:
 
 
 def interrupts(kitchen: Kitchen) -> None:
-    """A SIGINT at a worker is a KeyboardInterrupt in the call that runs, and nothing when none runs."""
+    """A SIGINT at a worker is a KeyboardInterrupt in the call that runs, and nothing when none
+    runs.
+    """
     executor = kitchen.executor()
     with held(kitchen, executor) as (task, arrival):
         os.kill(arrival.pid, signal.SIGINT)
@@ -202,7 +204,9 @@ def endings(kitchen: Kitchen) -> None:
 
 
 def finalizers(kitchen: Kitchen) -> None:
-    """Objects whose finalizers submit and cancel, on whatever thread the collector runs, the pool's own included."""
+    """Objects whose finalizers submit and cancel, on whatever thread the collector runs, the pool's
+    own included.
+    """
     executor = kitchen.executor("plain", "second", "quiet")
     late: list[Task[Any]] = []
 

@@ -274,7 +274,8 @@ def make_array(shape, dtype, value):
 
 
 def zeros_into_inherited():
-    """Write zeros into every descriptor that this process has not opened itself, as stray code may."""
+    """Write zeros into every descriptor that this process has not opened itself, as stray code may.
+    """
     for number in range(3, 64):
         try:
             if os.readlink(f"/proc/self/fd/{number}").startswith("/memfd:"):
@@ -333,7 +334,9 @@ def quiet_progress(steps, task):
 
 
 def census():
-    """Count threads, descriptors and mappings of this worker, beside those of the first census of it."""
+    """Count threads, descriptors and mappings of this worker, beside those of the first census of
+    it.
+    """
     found = {
         "threads": threading.active_count(),
         "descriptors": len(os.listdir("/proc/self/fd")),

@@ -20,7 +20,8 @@ _OF_A_TERMINAL = {"SIGTSTP", "SIGTTIN", "SIGTTOU"}
 
 
 def restore() -> None:
-    """Give the processes started from now on the default disposition of every signal, and none that is blocked.
+    """Give the processes started from now on the default disposition of every signal, and none that
+    is blocked.
 
     This process goes on ignoring what it was told to ignore, with a handler that does nothing: a
     handler is reset to the default by ``exec``, an ignored signal stays ignored. Call it on the

@@ -71,7 +71,9 @@ def group_of(pid: int) -> set[int]:
 
 
 def grace_owner() -> Any:
-    """Return the module of the pool that holds ``STOP_GRACE``, the seconds that a worker may take to end by itself."""
+    """Return the module of the pool that holds ``STOP_GRACE``, the seconds that a worker may take
+    to end by itself.
+    """
     (owner,) = (
         module
         for name, module in sys.modules.items()

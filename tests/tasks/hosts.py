@@ -31,7 +31,8 @@ def rss() -> int:
 
 
 def flood(count: str, how: str) -> None:
-    """Print by how many bytes this process has grown under a flood of updates, and the last report."""
+    """Print by how many bytes this process has grown under a flood of updates, and the last report.
+    """
     blocked = threading.Event()
 
     def slow(event: TaskEvent) -> None:
@@ -53,7 +54,9 @@ def flood(count: str, how: str) -> None:
 
 
 def many(count: str) -> None:
-    """Print by how many bytes this process grows with ``count`` short tasks, after a first tenth of them."""
+    """Print by how many bytes this process grows with ``count`` short tasks, after a first tenth of
+    them.
+    """
     total = int(count)
     with CondaEnvExecutor(max_workers=2) as ex:
         seen = [0]

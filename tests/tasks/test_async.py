@@ -38,7 +38,7 @@ def watchers(task: Task[object]) -> int:
     return len(task.__dict__.get("_reports", ()))
 
 
-# -------------------------------------------------------------------------------------------------------------- await
+# -------------------------------------------------------------------------------------------- await
 
 
 def test_await_gives_the_result_or_raises_the_failure(single: CondaEnvExecutor) -> None:
@@ -221,7 +221,7 @@ def test_a_loop_that_is_closed_while_a_task_runs_harms_nobody(
     gc.collect()
 
 
-# ------------------------------------------------------------------------------------------------------------- events
+# ------------------------------------------------------------------------------------------- events
 
 
 def test_the_events_of_a_task(single: CondaEnvExecutor) -> None:
@@ -413,7 +413,7 @@ def test_reading_races_with_the_end(single: CondaEnvExecutor) -> None:
     asyncio.run(main())
 
 
-# ---------------------------------------------------------------------------------------------------------- executor
+# ----------------------------------------------------------------------------------------- executor
 
 
 def test_async_with_of_the_executor(

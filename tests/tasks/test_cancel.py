@@ -25,7 +25,7 @@ from wetlands_executor import CondaEnvExecutor, TaskEventType, TaskStatus
 
 CANCELED, COMPLETED = TaskStatus.CANCELED, TaskStatus.COMPLETED
 
-# ---------------------------------------------------------------------------------------------------------- waiting
+# ------------------------------------------------------------------------------------------ waiting
 
 
 def test_a_waiting_task_is_cancelled_at_once(
@@ -95,7 +95,7 @@ def test_cancelling_from_many_threads(single: CondaEnvExecutor, rendezvous: Rend
     assert answers == [True] * 8
 
 
-# ----------------------------------------------------------------------------------------------------- cooperatively
+# ------------------------------------------------------------------------------------ cooperatively
 
 
 def test_the_request_to_a_running_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
@@ -232,7 +232,7 @@ def test_the_worker_goes_on_after_a_cooperative_cancellation(
     assert single.submit(os.getpid).result(DEADLINE) == arrival.pid
 
 
-# ------------------------------------------------------------------------------------------------------- escalation
+# --------------------------------------------------------------------------------------- escalation
 
 
 def test_without_grace_the_request_is_all(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
@@ -375,7 +375,7 @@ def test_an_idle_worker_survives_sigint(single: CondaEnvExecutor) -> None:
     assert single.submit(os.getpid).result(DEADLINE) == pid
 
 
-# -------------------------------------------------------------------------------------------------------------- kill
+# --------------------------------------------------------------------------------------------- kill
 
 
 def test_kill_ends_the_worker_and_the_task_is_cancelled(
@@ -460,7 +460,7 @@ def test_killing_races_with_the_end_and_harms_no_neighbour(
         assert victim.status in (COMPLETED, CANCELED)
 
 
-# --------------------------------------------------------------------------------------------------------- shutdown
+# ----------------------------------------------------------------------------------------- shutdown
 
 
 def test_cancel_futures_cancels_what_waits_and_finishes_what_runs(
@@ -493,7 +493,7 @@ def test_cancelling_after_shutdown(
     assert running.wait_for(DEADLINE).status is CANCELED
 
 
-# ----------------------------------------------------------------------------------------------------------- Ctrl-C
+# ------------------------------------------------------------------------------------------- Ctrl-C
 
 
 def test_ctrl_c_in_with_stops_a_cooperative_task(host: Callable[..., Host], journal: Path) -> None:

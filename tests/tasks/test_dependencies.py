@@ -168,7 +168,7 @@ def test_a_dependency_that_is_tried_again(single: CondaEnvExecutor, journal: Pat
     assert single.submit(workload.add, first, 1).result(DEADLINE) == 4
 
 
-# ------------------------------------------------------------------------------------------------------- what went wrong
+# ---------------------------------------------------------------------------------- what went wrong
 
 
 def test_a_failed_dependency_fails_the_dependant(single: CondaEnvExecutor, journal: Path) -> None:
@@ -295,7 +295,7 @@ def test_map_does_not_wait_for_tasks_of_a_foreign_kind(single: CondaEnvExecutor)
     assert isinstance(single.submit(workload.add, foreign).exception(DEADLINE), TypeError)
 
 
-# ----------------------------------------------------------------------------------------------------------- shutdown
+# ----------------------------------------------------------------------------------------- shutdown
 
 
 def test_shutdown_right_after_submitting_a_chain_finishes_it(

@@ -84,7 +84,9 @@ def test_started_comes_when_a_worker_took_it_not_before(
 def test_started_comes_if_the_worker_took_it_at_that_moment(
     single: CondaEnvExecutor, rendezvous: Rendezvous, monkeypatch: pytest.MonkeyPatch, inside: bool
 ) -> None:
-    """It has read the frame, which does not ask it to tell, and the shared page does not say so yet."""
+    """It has read the frame, which does not ask it to tell, and the shared page does not say so
+    yet.
+    """
     refused = threading.Event()
     close = DirectSend.close
 
@@ -175,7 +177,7 @@ def test_the_terminal_event_knows_the_last_report(single: CondaEnvExecutor) -> N
     assert (event.message, event.current, event.maximum) == ("step 5", 5, 5)
 
 
-# --------------------------------------------------------------------------------------------------- late and leaving
+# --------------------------------------------------------------------------------- late and leaving
 
 
 @pytest.mark.parametrize("kind", [COMPLETION, FAILURE, CANCELATION])
@@ -309,7 +311,7 @@ def test_a_listener_has_to_be_callable(single: CondaEnvExecutor, wrong: object) 
         task.listen(print, dispatch=5)  # type: ignore[arg-type]
 
 
-# --------------------------------------------------------------------------------------------------------- dispatch
+# ----------------------------------------------------------------------------------------- dispatch
 
 
 def test_dispatch_takes_the_events_elsewhere(single: CondaEnvExecutor) -> None:
@@ -352,7 +354,7 @@ def test_a_dispatch_that_raises_is_logged(
     assert "the window is gone" in caplog.text
 
 
-# ----------------------------------------------------------------------------------------------------------- order
+# -------------------------------------------------------------------------------------------- order
 
 
 @pytest.mark.parametrize("kind", [COMPLETION, FAILURE, CANCELATION])
@@ -419,7 +421,7 @@ def test_callbacks_of_one_executor_run_one_after_another(executor: CondaEnvExecu
     assert most == [1]
 
 
-# ---------------------------------------------------------------------------------------- listeners that raise or block
+# -------------------------------------------------------------------- listeners that raise or block
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
@@ -591,7 +593,7 @@ def test_events_of_many_tasks_are_in_order_for_each(executor: CondaEnvExecutor) 
         assert set(kinds[1:-1]) <= {UPDATE}
 
 
-# ------------------------------------------------------------------------------------------------------ of the executor
+# ---------------------------------------------------------------------------------- of the executor
 
 
 def test_the_executor_tells_of_all_tasks_from_now_on(

@@ -120,7 +120,8 @@ def test_a_warm_call_enters_few_functions(
         time.sleep(0.002)
         found.append(entered.by(lambda: STEPS[name](warm)))
     counts = [sum(each.values()) for each in found]
-    # On a busy machine threads wait in places that they pass otherwise: the round that had the least
+    # On a busy machine threads wait in places that they pass otherwise: the round that had the
+    # least
     # of that says what the code enters.
     typical = statistics.median_low(counts) if name == "result" else min(counts)
     record_property("functions", typical)

@@ -25,7 +25,7 @@ from wetlands_executor import (
 
 UPDATE = TaskEventType.UPDATE
 
-# ------------------------------------------------------------------------------------------------------ current_task
+# ------------------------------------------------------------------------------------- current_task
 
 
 def test_current_task_many_calls_deep(single: CondaEnvExecutor) -> None:
@@ -111,12 +111,14 @@ def test_an_initializer_has_no_task(make: Callable[..., CondaEnvExecutor]) -> No
     assert executor.submit(workload.add, 1).result(DEADLINE) == 1
 
 
-# --------------------------------------------------------------------------------- in environments without the package
+# -------------------------------------------------------------- in environments without the package
 
 
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take this checkout off ``sys.path``, so that it does not travel to the workers as a project folder."""
+    """Take this checkout off ``sys.path``, so that it does not travel to the workers as a project
+    folder.
+    """
     monkeypatch.setattr(
         sys, "path", [path for path in sys.path if Path(path or ".").resolve() != ROOT]
     )
@@ -223,7 +225,7 @@ def test_the_handle_in_every_version_of_python(
     assert task.current == 20000
 
 
-# -------------------------------------------------------------------------------------------------------- members
+# ------------------------------------------------------------------------------------------ members
 
 
 def test_update_keeps_what_is_not_given(single: CondaEnvExecutor) -> None:
@@ -376,7 +378,7 @@ def test_log_goes_to_the_host(single: CondaEnvExecutor, caplog: pytest.LogCaptur
     assert record.task_id == task.id  # type: ignore[attr-defined]
 
 
-# ----------------------------------------------------------------------------------------------------------- numbers
+# ------------------------------------------------------------------------------------------ numbers
 
 
 def test_numbers_of_other_types_arrive_as_plain_ones(single: CondaEnvExecutor) -> None:
@@ -417,7 +419,7 @@ def test_numbers_at_the_edge(
     assert single.get_progress()["completed"] == 1
 
 
-# ---------------------------------------------------------------------------------------------------------- messages
+# ----------------------------------------------------------------------------------------- messages
 
 
 @pytest.mark.parametrize("size", [0, 1, 1900, 1980, 2000, 5000, 300_000, 3_000_000])
@@ -442,7 +444,7 @@ def test_a_message_that_is_no_text_becomes_one(single: CondaEnvExecutor) -> None
     assert single.submit(workload.report_object).wait_for(DEADLINE).message == "12.5"
 
 
-# --------------------------------------------------------------------------------------------- the last one is never lost
+# ----------------------------------------------------------------------- the last one is never lost
 
 
 @pytest.mark.parametrize("listening", [False, True])
@@ -507,7 +509,7 @@ def test_threads_of_one_task_report_at_the_same_time(single: CondaEnvExecutor) -
     assert len(task.outputs) == 900
 
 
-# --------------------------------------------------------------------------------------------------------- the flood
+# ---------------------------------------------------------------------------------------- the flood
 
 
 def test_a_million_updates(single: CondaEnvExecutor) -> None:

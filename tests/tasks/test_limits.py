@@ -27,7 +27,7 @@ from wetlands_executor import (
     WorkerUnresponsive,
 )
 
-# -------------------------------------------------------------------------------------------------------- time-outs
+# ---------------------------------------------------------------------------------------- time-outs
 
 
 @pytest.mark.parametrize("where", ["options", "executor"])
@@ -64,7 +64,9 @@ def test_a_timeout_also_while_the_gil_is_held_in_c(single: CondaEnvExecutor) -> 
 def test_a_call_that_our_question_interrupts_has_timed_out_all_the_same(
     single: CondaEnvExecutor,
 ) -> None:
-    """The signal that asks for the stacks ends a sleep in C; what the function returns then came too late."""
+    """The signal that asks for the stacks ends a sleep in C; what the function returns then came
+    too late.
+    """
     single.submit(workload.add, 1).result(DEADLINE)
     with pytest.raises(TaskTimeoutError):
         single.options(timeout=0.3).submit(workload.sleep_in_c, 60).result(DEADLINE)
@@ -152,7 +154,7 @@ def test_a_limit_for_a_task_sent_straight_to_an_idle_worker(single: CondaEnvExec
         single.options(timeout=0.15).submit(workload.nap, 60).result(DEADLINE)
 
 
-# ----------------------------------------------------------------------------------------------------- the whole run
+# ------------------------------------------------------------------------------------ the whole run
 
 
 def test_set_timeout_ends_the_whole_run(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
@@ -187,7 +189,7 @@ def test_a_limit_has_to_be_positive(
             CondaEnvExecutor(**{key: wrong})
 
 
-# ------------------------------------------------------------------------------------------------------ worker_timeout
+# ----------------------------------------------------------------------------------- worker_timeout
 
 
 def test_a_silent_worker_is_replaced(make: Callable[..., CondaEnvExecutor]) -> None:
@@ -264,7 +266,7 @@ def test_a_task_after_a_pause_gets_its_full_time(make: Callable[..., CondaEnvExe
     assert executor.submit(workload.nap, 0.3).result(DEADLINE) == 0.3
 
 
-# ------------------------------------------------------------------------------------------------------- is_responsive
+# ------------------------------------------------------------------------------------ is_responsive
 
 
 def test_is_responsive_before_during_and_after(
@@ -303,7 +305,7 @@ def test_is_responsive_is_false_while_a_worker_is_silent_too_long(
     assert executor.is_responsive()
 
 
-# ------------------------------------------------------------------------------------------------------- idle deaths
+# -------------------------------------------------------------------------------------- idle deaths
 
 
 def test_an_idle_worker_that_dies_is_replaced_silently(single: CondaEnvExecutor) -> None:
@@ -325,7 +327,7 @@ def test_a_busy_death_costs_one_task(single: CondaEnvExecutor, rendezvous: Rende
     assert [other.result(DEADLINE) for other in others] == list(range(40))
 
 
-# ----------------------------------------------------------------------------------------------------------- priority
+# ----------------------------------------------------------------------------------------- priority
 
 
 def order_of(journal: Path) -> list[str]:

@@ -166,7 +166,7 @@ def test_an_initializer_may_log(make: Callable[..., CondaEnvExecutor], keeper: K
     assert keeper.records[0].task_id == ""  # type: ignore[attr-defined]
 
 
-# --------------------------------------------------------------------------------------------------- levels and filters
+# ------------------------------------------------------------------------------- levels and filters
 
 
 def test_levels_of_the_host_are_honoured_in_the_worker(
@@ -252,7 +252,7 @@ def test_a_logger_that_the_host_has_never_heard_of(
     assert record.getMessage() == "new"
 
 
-# ------------------------------------------------------------------------------------------------------------ crashes
+# ------------------------------------------------------------------------------------------ crashes
 
 
 def test_nothing_is_lost_when_the_worker_crashes_right_after(
@@ -284,7 +284,7 @@ def test_the_last_lines_are_in_the_error_of_a_crash(
     assert captured.err.count("the end is near\n") == 1
 
 
-# --------------------------------------------------------------------------------------------------------- printed lines
+# ------------------------------------------------------------------------------------ printed lines
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

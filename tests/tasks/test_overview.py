@@ -29,7 +29,7 @@ from wetlands_executor import (
 )
 from wetlands_executor.pool.stats import TaskStats
 
-# ---------------------------------------------------------------------------------------------------------- wait_all
+# ----------------------------------------------------------------------------------------- wait_all
 
 
 def test_wait_all(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
@@ -98,7 +98,7 @@ def test_wait_all_counts_what_failed_before_pickling(single: CondaEnvExecutor) -
     assert len(single.get_failed()) == 1
 
 
-# ------------------------------------------------------------------------------------------------------------ failures
+# ----------------------------------------------------------------------------------------- failures
 
 
 def test_get_failed_and_clear_failed(single: CondaEnvExecutor) -> None:
@@ -198,7 +198,7 @@ def test_an_error_callback_that_raises_or_blocks_harms_nothing(
     assert "in the error callback" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------------------ progress
+# ----------------------------------------------------------------------------------------- progress
 
 TOTALS = {
     "total",
@@ -373,7 +373,7 @@ def test_get_task_keeps_nothing_alive(single: CondaEnvExecutor) -> None:
     assert single.get_task(identifier) is None
 
 
-# ------------------------------------------------------------------------------------------------------------- workers
+# ------------------------------------------------------------------------------------------ workers
 
 
 def test_workers(make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous) -> None:
@@ -434,7 +434,7 @@ def test_busy_processors_show(single: CondaEnvExecutor) -> None:
     assert 5 < cpu < 400
 
 
-# --------------------------------------------------------------------------------------------------------- bookkeeping
+# -------------------------------------------------------------------------------------- bookkeeping
 
 
 def test_no_result_is_kept_alive(executor: CondaEnvExecutor) -> None:

@@ -344,7 +344,9 @@ def test_the_next_attempt_of_the_same_task(
 def test_pools_of_threads_that_outlive_a_call_work_for_the_next(
     single: CondaEnvExecutor, module: Path
 ) -> None:
-    """What is handed to a pool belongs to the call that hands it over, not to the one that has started its threads."""
+    """What is handed to a pool belongs to the call that hands it over, not to the one that has
+    started its threads.
+    """
     single.submit(f"{module}:make_pools").result(DEADLINE)
     for _ in range(2):
         task = single.submit(f"{module}:use_pools")

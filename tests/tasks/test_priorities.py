@@ -15,7 +15,9 @@ DEADLINE = 60
 
 
 def watch(tasks: list[Task[object]]) -> tuple[list[str], threading.Event]:
-    """Return the list to which the names of tasks are added as they end, and what is set after the last."""
+    """Return the list to which the names of tasks are added as they end, and what is set after the
+    last.
+    """
     order: list[str] = []
     finished = threading.Event()
 

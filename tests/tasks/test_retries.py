@@ -32,7 +32,7 @@ def tries(journal: Path) -> int:
     return len(journal.read_text().splitlines())
 
 
-# ------------------------------------------------------------------------------------------------- what is tried again
+# ------------------------------------------------------------------------------ what is tried again
 
 
 def test_nothing_is_tried_again_by_default(single: CondaEnvExecutor, journal: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_crash_after_a_request_to_cancel_is_not_tried_again(
     assert rendezvous.uninvited() == []
 
 
-# ------------------------------------------------------------------------------------------------- what the Task shows
+# ------------------------------------------------------------------------------ what the Task shows
 
 
 def test_between_two_tries_the_task_runs(

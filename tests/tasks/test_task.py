@@ -19,7 +19,7 @@ from tests.support.rendezvous import DEADLINE, Arrival, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
 
-# ------------------------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------- words
 
 
 def test_the_words_of_a_status() -> None:
@@ -102,7 +102,7 @@ def test_a_bare_task_can_be_awaited_and_listened_to() -> None:
     asyncio.run(main())
 
 
-# -------------------------------------------------------------------------------------------------- by state: the table
+# ------------------------------------------------------------------------------ by state: the table
 
 
 def test_a_waiting_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
@@ -348,7 +348,7 @@ def test_progress_is_clamped(
     assert task.progress is None or isinstance(task.progress, float)
 
 
-# ---------------------------------------------------------------------------------------------------------- starting
+# ----------------------------------------------------------------------------------------- starting
 
 
 def test_an_unstarted_task_waits(single: CondaEnvExecutor, journal: Path) -> None:
@@ -486,7 +486,7 @@ def test_an_unstarted_task_keeps_its_pool_alive(make: Callable[..., CondaEnvExec
     assert task.start().result(DEADLINE) == 42
 
 
-# ------------------------------------------------------------------------------------------------------------- with
+# --------------------------------------------------------------------------------------------- with
 
 
 def test_with_starts_and_waits(single: CondaEnvExecutor) -> None:
@@ -565,7 +565,7 @@ def test_leaving_async_with_does_not_block_the_loop(
     asyncio.run(main())
 
 
-# ------------------------------------------------------------------------------------------ the standard library's helpers
+# ------------------------------------------------------------------- the standard library's helpers
 
 
 def test_wait_and_as_completed_take_tasks(

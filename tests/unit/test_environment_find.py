@@ -44,7 +44,7 @@ def failure(what: object) -> str:
     return str(caught.value)
 
 
-# ---------------------------------------------------------------------------------------------------------------- paths
+# -------------------------------------------------------------------------------------------- paths
 
 
 def test_none_is_this_environment() -> None:
@@ -154,7 +154,7 @@ def test_objects_of_other_libraries(tmp_path: Path, attribute: str) -> None:
     )
 
 
-# --------------------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------------------- errors
 
 
 def test_numbers_and_other_things_are_type_errors() -> None:
@@ -182,7 +182,7 @@ def test_bad_paths(tmp_path: Path) -> None:
     assert "not executable" in failure(broken)
 
 
-# ---------------------------------------------------------------------------------------------------------------- names
+# -------------------------------------------------------------------------------------------- names
 
 
 def test_places_that_variables_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,7 +424,7 @@ def test_windows_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert _platform.normalized({"Path": "x"}) == {"PATH": "x"}
 
 
-# --------------------------------------------------------------------------------------------- mamba, pixi, virtual ones
+# ------------------------------------------------------------------------ mamba, pixi, virtual ones
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,9 @@ def bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def run_as(monkeypatch: pytest.MonkeyPatch, program: Path) -> None:
-    """Make ``program`` the executable of this process, which ``multiprocessing`` notes when it is imported."""
+    """Make ``program`` the executable of this process, which ``multiprocessing`` notes when it is
+    imported.
+    """
     monkeypatch.setattr(sys, "executable", str(program))
     multiprocessing.set_executable(str(program))
 

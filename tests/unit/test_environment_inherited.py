@@ -157,7 +157,9 @@ def test_virtual_environment_of_the_host() -> None:
 
 
 def test_libraries_of_this_interpreter() -> None:
-    """What an import has set (cv2 sets QT_QPA_PLATFORM_PLUGIN_PATH), whether or not anything is active."""
+    """What an import has set (cv2 sets QT_QPA_PLATFORM_PLUGIN_PATH), whether or not anything is
+    active.
+    """
     value = f"{sysconfig.get_path('purelib')}/cv2/qt/plugins"
     assert without_leaks({"QT_QPA_PLATFORM_PLUGIN_PATH": value}, "/other") == {}
     assert without_leaks({"QT_QPA_PLATFORM_PLUGIN_PATH": value}, sys.prefix) == {

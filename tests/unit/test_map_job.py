@@ -76,7 +76,7 @@ def answer(job: MapJob, call: Any, *found: Any) -> None:
         job.on_outcome(call, Outcome(wire.SEVERAL, values(*found), place))
 
 
-# --------------------------------------------------------------------------------------------------------------- sizes
+# -------------------------------------------------------------------------------------------- sizes
 
 
 def test_chunks_have_one_call_while_no_duration_is_known() -> None:
@@ -116,7 +116,7 @@ def test_fewer_large_chunks_are_held() -> None:
     assert sizing.ahead() == 2
 
 
-# ------------------------------------------------------------------------------------------------------------ outcomes
+# ----------------------------------------------------------------------------------------- outcomes
 
 
 def test_a_waiting_thread_is_woken_by_its_outcome_alone() -> None:
@@ -144,7 +144,7 @@ def test_the_time_of_a_wait_is_over() -> None:
         outcomes.wait(0, time.monotonic())
 
 
-# ---------------------------------------------------------------------------------------------------------------- jobs
+# --------------------------------------------------------------------------------------------- jobs
 
 
 def test_results_come_in_the_order_of_the_calls(pool: Pool) -> None:

@@ -42,7 +42,7 @@ def crew() -> Iterator[Crew]:
         output.thread.end()
 
 
-# ------------------------------------------------------------------------------------------------------------ the loop
+# ----------------------------------------------------------------------------------------- the loop
 
 
 class Client:
@@ -164,7 +164,7 @@ def test_a_loop_that_was_never_used_starts_no_thread() -> None:
     assert client.told == [("late", "item", None)]
 
 
-# ---------------------------------------------------------------------------------------------------------- settlement
+# --------------------------------------------------------------------------------------- settlement
 
 
 def settlement(crew: Crew) -> Settlement:
@@ -277,7 +277,7 @@ def test_the_rest_of_a_batch_goes_back_to_the_front(crew: Crew) -> None:
     assert crew.receiver.told == [("outcome", call.number, Outcome(FAILED, error, 1))]
 
 
-# ------------------------------------------------------------------------------------------------------ orders, reaper
+# ----------------------------------------------------------------------------------- orders, reaper
 
 
 def orders(crew: Crew, state: PoolState) -> Orders:

@@ -47,7 +47,7 @@ def crew() -> Crew:
     return Crew()
 
 
-# ------------------------------------------------------------------------------------------------------------ phases
+# ------------------------------------------------------------------------------------------- phases
 
 
 @pytest.mark.parametrize("old", WorkerPhase)
@@ -108,7 +108,7 @@ def test_a_call_is_given_once(crew: Crew) -> None:
         process.give([call])
 
 
-# ------------------------------------------------------------------------------------------------- workers, timers
+# ---------------------------------------------------------------------------------- workers, timers
 
 
 def test_workers_know_who_holds_a_call(crew: Crew) -> None:
@@ -145,7 +145,7 @@ def test_timers_end_with_their_call_or_worker(crew: Crew) -> None:
     assert fired == ["second"]
 
 
-# ---------------------------------------------------------------------------------------------------------- deadlines
+# ---------------------------------------------------------------------------------------- deadlines
 
 
 class SomeTask:
@@ -242,7 +242,7 @@ def test_a_cancellation_escalates_once(crew: Crew) -> None:
     assert crew.feed.take() == [st.KillRequested(call)]
 
 
-# -------------------------------------------------------------------------------------------------------------- blame
+# -------------------------------------------------------------------------------------------- blame
 
 
 def blame(crew: Crew, convicted: list[Any], logged: list[Any]) -> Blame:
@@ -337,7 +337,7 @@ def test_whom_a_job_concerns(crew: Crew) -> None:
     assert concerned(print) is None
 
 
-# ---------------------------------------------------------------------------------------------- cancelling, announcing
+# --------------------------------------------------------------------------- cancelling, announcing
 
 
 def cancelling(crew: Crew) -> Cancelling:
@@ -416,7 +416,7 @@ def test_a_call_that_waits_with_a_worker_is_reclaimed_for_a_late_listener(crew: 
     assert crew.feed.take() == [st.ReclaimRequested(task._call)]
 
 
-# ---------------------------------------------------------------------------------------------- readiness, closing, run
+# -------------------------------------------------------------------------- readiness, closing, run
 
 
 def test_those_who_launch_are_answered_once(crew: Crew) -> None:
@@ -478,7 +478,7 @@ def test_the_limit_of_a_run_ends_what_waits_and_what_runs(crew: Crew) -> None:
     assert crew.feed.take() == [st.CancelRequested(waiting), st.CancelRequested(held)]
 
 
-# ------------------------------------------------------------------------------------------------------- output, trimming
+# --------------------------------------------------------------------------------- output, trimming
 
 
 def test_an_outcome_waits_for_the_lines_of_its_call(crew: Crew) -> None:
@@ -539,7 +539,7 @@ def test_memory_is_given_back_some_time_after_the_last_buffer(
     assert synced == [1]
 
 
-# -------------------------------------------------------------------------------------------------------- direct, shell
+# ------------------------------------------------------------------------------------ direct, shell
 
 
 def stats() -> TaskStats:

@@ -903,7 +903,9 @@ def test_parts_are_dealt_to_all_workers_up_to_the_credit() -> None:
 
 
 def test_parts_keep_their_place_in_the_queue() -> None:
-    """What was submitted before comes before all parts, what was submitted after comes behind all of them."""
+    """What was submitted before comes before all parts, what was submitted after comes behind all
+    of them.
+    """
     talk = Talk(1, credit=1)
     before, running = items("br")
     talk.say(Submitted([running]))

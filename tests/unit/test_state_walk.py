@@ -1,4 +1,5 @@
-"""Random walks through the pool's state, driven by a shell that knows nothing but the actions it was handed.
+"""Random walks through the pool's state, driven by a shell that knows nothing but the actions it
+was handed.
 
 ``Shell`` plays ``pool.py`` and all its worker processes. It never looks into ``PoolState`` (except
 through ``check_invariants`` and ``can_act``, which the real shell reads too): what it believes
@@ -448,7 +449,9 @@ class Shell:
                 assert job.number > last.number, f"{last} is dispatched before {job}"
 
     def _check_priorities(self) -> None:
-        """What waits, waits for nothing of another priority that a worker holds without having started it."""
+        """What waits, waits for nothing of another priority that a worker holds without having
+        started it.
+        """
         priorities = {job.priority for job in self.waiting}
         for worker in self.workers.values():
             if (
@@ -878,7 +881,9 @@ def test_walks_of_any_kind_keep_all_promises(stress_rng: random.Random) -> None:
 def test_walks_as_the_real_shell_takes_them(
     stress_rng: random.Random, credit: int, max_workers: int
 ) -> None:
-    """Reclaims answered at once, with the credit of a system that can take items back, and of one that cannot."""
+    """Reclaims answered at once, with the credit of a system that can take items back, and of one
+    that cannot.
+    """
     walks(WALKS // 8, stress_rng, credit=credit, max_workers=max_workers, prompt=True)
 
 
@@ -889,7 +894,8 @@ def test_walks_with_priorities(stress_rng: random.Random, priorities: tuple[int,
 
 
 def test_whoever_was_to_decide_about_starts_is_ended_by_a_shutdown() -> None:
-    """What is submitted after that, by a thread that was faster than the shutdown, waited for ever."""
+    """What is submitted after that, by a thread that was faster than the shutdown, waited for ever.
+    """
     play(343843603, credit=1, max_workers=3, prompt=True)
 
 

@@ -428,7 +428,9 @@ def test_wrap_future_carries_errors_and_cancellation(pool: Any) -> None:
 
 @pytest.mark.parametrize("how", ["value", "error", "cancelled"])
 def test_a_condition_that_somebody_left_locked_blocks_nothing(pool: Any, how: str) -> None:
-    """An interrupted standard library waiter can leave a Future's condition locked for ever (seen with alarms that raise)."""
+    """An interrupted standard library waiter can leave a Future's condition locked for ever (seen
+    with alarms that raise).
+    """
     task: Task[int] = Task(pool)
     waiter = _create_and_install_waiters([task], FIRST_COMPLETED)
     locker = in_thread(task._condition.acquire)

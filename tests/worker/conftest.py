@@ -33,7 +33,9 @@ def python(request: pytest.FixtureRequest) -> Interpreter:
 
 
 def warm_up(executor: CondaEnvExecutor) -> None:
-    """Start whatever the executor starts on demand, so that it does not look like a leak of the first test that needs it."""
+    """Start whatever the executor starts on demand, so that it does not look like a leak of the
+    first test that needs it.
+    """
     executor.launch()
     called = threading.Event()
     executor.submit(print, end="").result(DEADLINE)

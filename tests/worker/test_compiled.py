@@ -1,4 +1,6 @@
-"""The bundle's compiled code: sent to an interpreter that is known to be like this one, checked there, and never sent to another."""
+"""The bundle's compiled code: sent to an interpreter that is known to be like this one, checked
+there, and never sent to another.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def test_the_same_python_gets_code(tmp_path: Path) -> None:
 
 
 def test_without_a_cache_the_host_compiles(tmp_path: Path) -> None:
-    """What every worker needs, and nothing is written; the lines of a traceback are found all the same."""
+    """What every worker needs, and nothing is written; the lines of a traceback are found all the
+    same.
+    """
     own, shared, more = run(tmp_path, PYTHONDONTWRITEBYTECODE="1")
     assert (own, shared) == ("2 <wetlands_executor>/runner.py True",) * 2
     assert more == "True"
@@ -103,7 +107,8 @@ def test_an_outdated_cache_is_not_used(tmp_path: Path) -> None:
     assert cached.read_bytes() == data
 
 
-#: Prints which modules of the bundle a worker has before its first result, and which are compiled for it without a cache.
+#: Prints which modules of the bundle a worker has before its first result, and which are compiled
+#: for it without a cache.
 WHAT_A_START_IMPORTS = """
 from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.pool import bundle
@@ -171,7 +176,8 @@ def test_the_bundle_is_a_file_that_nobody_can_write_to(refused: bool, mapped: st
     assert "written" not in done.stdout
 
 
-#: A script with the names that ``STAGE0`` uses; its functions go by value, and take its variables with them.
+#: A script with the names that ``STAGE0`` uses; its functions go by value, and take its variables
+#: with them.
 NAMES = """
 from wetlands_executor import CondaEnvExecutor
 
@@ -220,7 +226,9 @@ def test_a_script_may_use_any_name(tmp_path: Path, cache: bool) -> None:
 
 @pytest.mark.parametrize("share", [False, True])
 def test_another_python_never_gets_code(python, sent: list[bytes], share: bool) -> None:
-    """Neither its first worker, of which nothing is known, nor the ones after it, which are known to be different."""
+    """Neither its first worker, of which nothing is known, nor the ones after it, which are known
+    to be different.
+    """
     with CondaEnvExecutor(
         str(python.path),
         max_workers=1,
@@ -239,7 +247,9 @@ def test_another_python_never_gets_code(python, sent: list[bytes], share: bool) 
 
 
 def test_code_for_another_python_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter was replaced by another version since it was looked at: it notices, and compiles the sources."""
+    """The interpreter was replaced by another version since it was looked at: it notices, and
+    compiles the sources.
+    """
     data = bundle.source()
     for blob in (b"cpython-00000000\0not marshalled", b"no separator", b"\0"):
         bad = data[: -len(code_of(data)) - 8] + len(blob).to_bytes(8, "little") + blob
@@ -254,7 +264,9 @@ def test_magic_is_the_one_that_decides_for_functions() -> None:
 
 
 def test_a_start_does_not_look_for_distributions(python) -> None:
-    """Python 3.12 does that when finders are to look into their folders anew, and needs longer for it than for all the rest."""
+    """Python 3.12 does that when finders are to look into their folders anew, and needs longer for
+    it than for all the rest.
+    """
     with CondaEnvExecutor(str(python.path), max_workers=1) as executor:
         assert not executor.submit(
             eval, "'importlib.metadata' in __import__('sys').modules"

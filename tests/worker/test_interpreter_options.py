@@ -1,4 +1,6 @@
-"""The options with which this interpreter was started reach the workers of its own environment, and no others."""
+"""The options with which this interpreter was started reach the workers of its own environment, and
+no others.
+"""
 
 from __future__ import annotations
 

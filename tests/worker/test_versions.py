@@ -50,7 +50,9 @@ def test_importable_functions(executor: CondaEnvExecutor) -> None:
 
 
 def test_targets(executor: CondaEnvExecutor, write: Write) -> None:
-    """A function named by its module, or by its file, which is shipped by content and anew when it has changed."""
+    """A function named by its module, or by its file, which is shipped by content and anew when it
+    has changed.
+    """
     assert executor.submit("math:sqrt", 9).result(DEADLINE) == 3
     assert executor.submit("os.path:join", "a", "b").result(DEADLINE) == os.path.join("a", "b")
     write("neighbour_of_target.py", "NAME = 'neighbour'\n")
