@@ -247,16 +247,16 @@ def forked_child_saw():
 
 def resident(kind="arguments"):
     """Return the bytes of the worker's own file of results."""
-    from _wetlands_worker import current_task
+    from _wetlands_worker import running
 
-    return os.fstat(current_task._runner.shared[1]).st_blocks * 512
+    return os.fstat(running.main_loop.shared[1]).st_blocks * 512
 
 
 def send_false_blocks(which, size):
     """Send what is no result, with a list of blocks that cannot be true, as a broken worker would."""
-    from _wetlands_worker import current_task, wire
+    from _wetlands_worker import running, wire
 
-    runner = current_task._runner
+    runner = running.main_loop
     slot, place, offset, capacity, start, length = {
         "slot": (1 << 20, wire.RESULTS, 1 << 26, 1 << 17, 0, 1 << 17),
         "not filled": (0, wire.RESULTS, 1 << 26, 1 << 17, 0, 1 << 17),
@@ -284,9 +284,9 @@ def get_item(value, index):
 
 def close_descriptors():
     """Close what looks like somebody's descriptors, and open others."""
-    from _wetlands_worker import current_task
+    from _wetlands_worker import running
 
-    fds = current_task._runner.shared
+    fds = running.main_loop.shared
     for fd in fds:
         os.close(fd)
     for fd in fds:

@@ -14,7 +14,7 @@ RESULT = struct.Struct("<QIIBxxxIQ")
 
 
 def _runner():
-    return sys.modules["_wetlands_worker.current_task"]._runner
+    return sys.modules["_wetlands_worker.running"].main_loop
 
 
 def _write(data):

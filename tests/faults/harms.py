@@ -151,7 +151,7 @@ def hold_and_sum(array, address):
 
 def own_descriptors():
     """Return name -> number of the descriptors that belong to this worker."""
-    runner = sys.modules["_wetlands_worker.current_task"]._runner
+    runner = sys.modules["_wetlands_worker.running"].main_loop
     channel = runner.channel
     return {
         "inbox": channel.inbox,

@@ -109,7 +109,7 @@ def blob(size):
 def blob_and_die(size):
     """Return a large result through the pipe, and SIGKILL this process when a tenth of it has been written."""
     # as where there is no shared memory
-    sys.modules["_wetlands_worker.current_task"]._runner.carries = False
+    sys.modules["_wetlands_worker.running"].main_loop.carries = False
 
     def watch():
         start = written()

@@ -41,11 +41,13 @@ _MODULES = (
     "namespaces",
     "fork_server",
     "objects",
+    "patches",
     "pickler",
     "progress",
     "raised",
     "records",
     "runner",
+    "running",
     "scripts",
     "shared_page",
     "shm_arena",
@@ -65,7 +67,7 @@ _MODULES = (
 _FIRST = (
     "bootstrap", "runner", "wire", "shared_page", "calls", "stdio", "system", "channel",
     "current_task", "progress", "imports", "records", "injection", "threads", "alarms",
-    "mainmodule",
+    "mainmodule", "patches", "running",
 )  # fmt: skip
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import _signal
 import sys
 
+from . import patches, running
 from .threads import serial_here
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Set
+    from typing import Any, Callable, Set
 
 #: Alarms that calls have set and that may be running: numbers of interval timers; ``WATCHDOG``.
 armed: Set[int] = set()
@@ -28,52 +29,40 @@ _TIMERS = frozenset(getattr(_signal, name) for name in dir(_signal) if name.star
 _set_timer = getattr(_signal, "setitimer", None)
 
 
-def _noting(function: Any, kind: int) -> Any:
-    """Return ``function``, which sets an alarm of that kind, with a note of it."""
+def _noting(kind: int) -> Callable[[Any], Any]:
+    """Return what makes, of a function that sets an alarm of that kind, one that takes note of it."""
 
-    def set_alarm(*args: Any, **kwargs: Any) -> Any:
-        from . import current_task
-
-        runner = current_task._runner
-        serial = serial_here(runner) if runner is not None else 0
-        if runner is not None and serial:
-            if serial != runner.serial or not runner.item:
-                raise RuntimeError(
-                    "%s() in a thread whose task has ended: it would interrupt "
-                    "another task" % function.__name__
+    def make(function: Any) -> Any:
+        def set_alarm(*args: Any, **kwargs: Any) -> Any:
+            runner = running.main_loop
+            serial = serial_here(runner) if runner is not None else 0
+            if runner is not None and serial:
+                if serial != runner.serial or not runner.item:
+                    raise RuntimeError(
+                        "%s() in a thread whose task has ended: it would interrupt "
+                        "another task" % function.__name__
+                    )
+                armed.add(
+                    kind
+                    if kind != _FIRST_ARGUMENT
+                    else args[0]
+                    if args and type(args[0]) is int
+                    else _REAL
                 )
-            armed.add(
-                kind
-                if kind != _FIRST_ARGUMENT
-                else args[0]
-                if args and type(args[0]) is int
-                else _REAL
-            )
-        return function(*args, **kwargs)
+            return function(*args, **kwargs)
 
-    set_alarm.__name__, set_alarm.__qualname__, set_alarm.__doc__ = (
-        function.__name__,
-        function.__qualname__,
-        function.__doc__,
-    )
-    set_alarm._wetlands_alarm = True  # type: ignore[attr-defined]
-    return set_alarm
+        return set_alarm
+
+    return make
 
 
 def install() -> None:
     """Take note of alarms from now on. Once per process."""
     for name, kind in (("setitimer", _FIRST_ARGUMENT), ("alarm", _REAL)):
-        function = getattr(_signal, name, None)
-        if function is not None and not hasattr(function, "_wetlands_alarm"):
-            noting = _noting(function, kind)
-            setattr(_signal, name, noting)
-            module = sys.modules.get("signal")
-            if module is not None and getattr(module, name, None) is function:
-                setattr(module, name, noting)
-    module = sys.modules.get("faulthandler")
-    function = getattr(module, "dump_traceback_later", None)
-    if function is not None and not hasattr(function, "_wetlands_alarm"):
-        module.dump_traceback_later = _noting(function, WATCHDOG)  # type: ignore[union-attr]
+        noting = patches.replace(_signal, name, _noting(kind))
+        patches.replace_copy(sys.modules.get("signal"), name, noting)
+    watchdog = sys.modules.get("faulthandler")
+    patches.replace(watchdog, "dump_traceback_later", _noting(WATCHDOG))
 
 
 def clear() -> None:

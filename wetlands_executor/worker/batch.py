@@ -26,16 +26,61 @@ from .channel import ChannelLost
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol, Tuple
 
-    from .runner import Runner
+    from .channel import Channel
+    from .running import Running
+    from .shared_page import SharedPage
+
+    class Serving(Running, Protocol):
+        """The worker's main loop, which makes the calls one by one."""
+
+        item: int
+        serial: int
+
+        @property
+        def channel(self) -> Channel:
+            """The way to the host."""
+            ...
+
+        @property
+        def page(self) -> SharedPage:
+            """What it shares with the host."""
+            ...
+
+        def cancel_requested(self, item: int) -> bool:
+            """Return True if the host has asked to cancel this item."""
+            ...
+
+        def use_buffers(self) -> Any:
+            """Return what serves the files of large arguments and results."""
+            ...
+
+        def run_one(
+            self, function: Any, where: Any, args: Any, item: int, load: Any
+        ) -> Tuple[int, bytes]:
+            """Make one call; return kind and payload of its result frame."""
+            ...
+
+        def conclude(self, item: int) -> bool:
+            """Clear up after a call; return True if it has acknowledged its cancellation."""
+            ...
+
+        def failure(self, error: BaseException, item: int) -> Tuple[int, bytes]:
+            """Return kind and payload of the result frame of a call that has raised."""
+            ...
+
+        def fail_late(self, error: BaseException, item: int) -> Tuple[int, bytes]:
+            """Return the same for one of which a signal handler has raised at its very end."""
+            ...
+
 
 #: Nanoseconds that an outcome may wait for others.
 SOON = 1000000
 
 
 def make_calls(
-    runner: Runner, item: int, function: Any, where: Any, data: Any, flags: int, failure: Any
+    runner: Serving, item: int, function: Any, where: Any, data: Any, flags: int, failure: Any
 ) -> None:
     """Make the calls of a frame.
 
@@ -131,7 +176,7 @@ class Packed:
             the block, and what it is (see ``wire``).
     """
 
-    def __init__(self, runner: Runner, data: Any) -> None:
+    def __init__(self, runner: Serving, data: Any) -> None:
         self.entries = _entries(data)
         self._view = runner.use_buffers().receive_packed(data)
         self._size = len(self._view)
@@ -166,7 +211,7 @@ class Packed:
 class Outbox:
     """Outcomes of one frame of many on their way to the host."""
 
-    def __init__(self, runner: Runner, item: int) -> None:
+    def __init__(self, runner: Serving, item: int) -> None:
         self._channel = runner.channel
         page = runner.page
         self._shared = page.shared

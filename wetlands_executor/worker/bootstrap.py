@@ -49,9 +49,7 @@ class BundleFinder:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Find the package and its modules."""
         if name == PACKAGE:
-            spec = _spec_type(name, self, origin="<wetlands_executor>", is_package=True)
-            spec.submodule_search_locations = []
-            return spec
+            return _spec_type(name, self, origin="<wetlands_executor>", is_package=True)
         package, _, module = name.rpartition(".")
         if package != PACKAGE:
             return None

@@ -38,11 +38,12 @@ CLOSED = "the task has closed descriptors that it did not open"
 class Channel:
     """Pipes of this worker.
 
-    ``nonce`` is set when the host's configuration has been read; ``words``, those of the shared
-    page, before.
+    Args:
+        inbox, bulk, results: their descriptors.
+        words: the control words of the shared page; None if there is none.
     """
 
-    def __init__(self, inbox: int, bulk: int, results: int) -> None:
+    def __init__(self, inbox: int, bulk: int, results: int, words: Any = None) -> None:
         self.inbox = inbox
         self.bulk = bulk
         self.results = results
@@ -57,7 +58,7 @@ class Channel:
         # Whether code may travel as bytecode: both interpreters have the same magic number.
         self.by_value = True
         self._buffer = b""
-        self.words: Any = [0] * (SENT + 1)
+        self.words: Any = [0] * (SENT + 1) if words is None else words
         self._record = wire.FIRST_RECORD
         self._bulk_read = 0
         #: Changes with every frame that is sent, whichever thread sends it.
@@ -66,6 +67,11 @@ class Channel:
         # Guards the results pipe: a frame larger than PIPE_BUF takes several writes. User code
         # never runs while it is held.
         self._lock = allocate_lock()
+
+    def configure(self, nonce: int, by_value: bool) -> None:
+        """Take what the host's configuration says of the frames that are sent from now on."""
+        self.nonce = nonce
+        self.by_value = by_value
 
     def read_record(self) -> Tuple[int, int, Any]:
         """Return the next record of the bulk pipe as (kind, id, payload). Blocks."""

@@ -2,7 +2,7 @@
 
 ``current_task`` and the handle that it gives.
 
-Works in a worker, where the runner sets ``_runner``, and anywhere else, where the handle is inert;
+Works in a worker, which has a main loop, and anywhere else, where the handle is inert;
 so the same function runs in a worker, under pytest and in-process.
 """
 
@@ -11,16 +11,13 @@ from __future__ import annotations
 import operator
 import sys
 
-from . import wire
+from . import running, threads, wire
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional
 
-    from .runner import Runner
-
-#: Set in a worker: the object that knows the running call. None elsewhere.
-_runner: Optional[Runner] = None
+    from .running import MainLoop
 
 INFO = 20
 
@@ -44,8 +41,8 @@ class RemoteTaskHandle:
         place = item >> wire.NUMBER_BITS  # among the calls of a map that came together
         self.id = ("%d.%d" % (item & wire.NUMBER, place) if place else str(item)) if item else ""
 
-    def _live(self) -> Optional[Runner]:
-        runner = _runner
+    def _live(self) -> Optional[MainLoop]:
+        runner = running.main_loop
         return (
             runner
             if runner is not None
@@ -87,7 +84,7 @@ class RemoteTaskHandle:
         """
         runner = self._live()
         if runner is not None:
-            runner.acknowledged = self._serial
+            runner.acknowledge(self._serial)
 
     def update(
         self, message: Optional[str] = None, *, current: Any = None, maximum: Any = None
@@ -104,7 +101,11 @@ class RemoteTaskHandle:
         runner = self._live()
         if runner is not None:
             runner.progress.update(
-                self, message, _number(current, "current"), _number(maximum, "maximum")
+                self._item,
+                self._live,
+                message,
+                _number(current, "current"),
+                _number(maximum, "maximum"),
             )
 
     def set_progress(self, fraction: float) -> None:
@@ -123,7 +124,8 @@ class RemoteTaskHandle:
         """
         runner = self._live()
         if runner is not None:
-            runner.progress.output(self, dict(key) if isinstance(key, dict) else {key: value})
+            values = dict(key) if isinstance(key, dict) else {key: value}
+            runner.progress.output(self._item, self._live, values)
 
     def log(self, message: str, level: int = INFO) -> None:
         """Log under the name ``wetlands_executor.task``; handled on the host like every log record.
@@ -133,13 +135,11 @@ class RemoteTaskHandle:
         import logging
 
         write = logging.getLogger("wetlands_executor.task").log
-        if _runner is None or not self._serial:
+        if running.main_loop is None or not self._serial:
             write(level, message)
         else:
-            from .threads import Inheriting
-
             # of this call, whichever thread holds the handle
-            Inheriting(write, self._serial, thread=False)(level, message)
+            threads.Inheriting(write, self._serial, thread=False)(level, message)
 
     def __repr__(self) -> str:
         return "<RemoteTaskHandle %s>" % (self.id or "(inert)")
@@ -172,13 +172,11 @@ def current_task() -> RemoteTaskHandle:
     shipped = sys.modules.get("_wetlands_worker.current_task")
     if shipped is not None and shipped.__dict__ is not globals():
         return shipped.current_task()  # type: ignore[no-any-return]
-    runner = _runner
+    runner = running.main_loop
     if runner is None:
         return RemoteTaskHandle()
-    from .threads import item_here
-
     serial = runner.serial
-    item = item_here(runner)
+    item = threads.item_here(runner)
     # Race: in a thread that was left behind the next call may begin between these lines; it does
     # not get the handle of that one.
     return (

@@ -30,7 +30,7 @@ from _signal import SIG_DFL, SIGCHLD, SIGINT, getsignal, set_wakeup_fd
 from _signal import signal as set_signal
 from errno import EMFILE
 
-from . import calls, imports, runner, stdio, wire
+from . import calls, imports, runner, running, stdio, wire
 from .calls import dumps, dumps_error, loads
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -69,37 +69,31 @@ class LogBuffer:
     @property
     def channel(self) -> Any:
         """Where records go."""
-        real = _current()
+        real = running.main_loop
         return self if real is None else real.channel
 
     @property
     def item(self) -> int:
         """The running call."""
-        real = _current()
+        real = running.main_loop
         return 0 if real is None else int(real.item)
 
     @property
     def serial(self) -> int:
         """Of the running call."""
-        real = _current()
+        real = running.main_loop
         return 0 if real is None else int(real.serial)
 
     @property
     def thread(self) -> int:
         """The main thread."""
-        real = _current()
+        real = running.main_loop
         return 0 if real is None else int(real.thread)
 
     def send(self, kind: int, item: int, payload: Any = b"") -> None:
         """Keep a record."""
         if kind == wire.LOG:
             self.kept.append(bytes(payload))
-
-
-def _current() -> Any:
-    from . import current_task
-
-    return current_task._runner
 
 
 class Child:
@@ -113,6 +107,15 @@ class Child:
         self.pid = pid
         self.status = status
         self.reported = False
+
+    def report(self) -> None:
+        """Note that its end was reported."""
+        self.reported = True
+
+    def close(self) -> None:
+        """Close our end of its status pipe."""
+        os.close(self.status)
+        self.status = -1
 
 
 def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
@@ -232,7 +235,7 @@ class ForkServer:
                 _reap(child.pid)
                 self.children.remove(child)
                 continue
-            child.reported = True
+            child.report()
             code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
             try:
                 os.write(child.status, code.to_bytes(4, "little", signed=True))
@@ -244,8 +247,7 @@ class ForkServer:
         for child in self.children:
             if child.status == status:
                 self.poll.unregister(status)
-                os.close(status)
-                child.status = -1
+                child.close()
         self.look_at_children()
 
     def drop(self, child: Child) -> None:
@@ -253,7 +255,7 @@ class ForkServer:
         self.children.remove(child)
         if child.status >= 0:
             self.poll.unregister(child.status)
-            os.close(child.status)
+            child.close()
 
     def become_worker(self, given: List[int], request: Dict[str, Any]) -> List[int]:
         """Turn this fork into a process of its own; return its descriptors."""

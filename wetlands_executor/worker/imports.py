@@ -16,6 +16,8 @@ from __future__ import annotations
 import os
 import sys
 
+from . import patches
+
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -205,8 +207,8 @@ def _make_module(path: str, real: str, source: bytes) -> Any:
     if not any(isinstance(finder, FileFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, FileFinder())
     module = type(sys)(name)
-    module.__file__ = path
-    module.__dict__["__cached__"] = None
+    space = module.__dict__
+    space["__file__"], space["__cached__"] = path, None
     if b"from ." in source and _imports_relatively(source):
         package = _package_of(os.path.dirname(real))
         if package is not None:
@@ -215,12 +217,12 @@ def _make_module(path: str, real: str, source: bytes) -> Any:
             )
             if known is not None and _real(getattr(known, "__file__", None) or "") == real:
                 return known  # the package imports it
-            module.__package__ = package
+            space["__package__"] = package
     previous = sys.modules.get(name)
     sys.modules[name] = module  # dataclasses and pickle look the module up while it runs
     try:
         code = compile(source, path, "exec", dont_inherit=True)
-        exec(code, module.__dict__)
+        exec(code, space)
     except BaseException:
         if previous is None:
             sys.modules.pop(name, None)
@@ -397,9 +399,7 @@ class LastResort:
             self.serving if name != package else self._must_serve()
         ):
             make_spec: Any = type(sys.__spec__)
-            spec = make_spec(name, self, origin="wetlands_executor (stand-in)", is_package=True)
-            spec.submodule_search_locations = []
-            return spec
+            return make_spec(name, self, origin="wetlands_executor (stand-in)", is_package=True)
         return None
 
     serving = False
@@ -430,17 +430,17 @@ class LastResort:
         """Fill the stand-in."""
         from . import current_task
 
-        if module.__name__ == "wetlands_executor":
-            module.current_task = current_task.current_task
-            module.RemoteTaskHandle = current_task.RemoteTaskHandle
-        name = module.__name__
+        name, space = module.__name__, module.__dict__
+        if name == "wetlands_executor":
+            space["current_task"] = current_task.current_task
+            space["RemoteTaskHandle"] = current_task.RemoteTaskHandle
 
         def lacking(attribute: str) -> Any:
             if attribute.startswith("__"):
                 raise AttributeError(attribute)
             return _placeholder(name, attribute)
 
-        module.__getattr__ = lacking
+        space["__getattr__"] = lacking
 
     def invalidate_caches(self) -> None:
         """Nothing is cached; importlib asks every finder."""
@@ -459,42 +459,13 @@ def _placeholder(module: str, name: str) -> Any:
     )
 
 
-class AuthkeyFinder:
-    """Gives ``multiprocessing`` the host's key when it is first imported.
+def use_authkey(key: bytes) -> None:
+    """Make ``key`` the authentication key of ``multiprocessing``, so that Manager proxies can connect.
 
-    Manager proxies need it to connect. Importing the module now would cost 10 ms.
+    To import that for it would cost 10 ms of a start. Once per process.
     """
 
-    def __init__(self, key: bytes) -> None:
-        self.key = key
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Find the real module, and add to its execution."""
-        if name != "multiprocessing.process":
-            return None
-        sys.meta_path.remove(self)
-        import importlib.util
-
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            run = spec.loader.exec_module
-            key = self.key
-
-            def exec_module(module: Any) -> None:
-                run(module)
-                module.current_process().authkey = key
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-    def invalidate_caches(self) -> None:
-        """Nothing is cached; importlib asks every finder."""
-
-
-def use_authkey(key: bytes) -> None:
-    """Make ``key`` the authentication key of ``multiprocessing`` in this process."""
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None:
+    def give(process: Any) -> None:
         process.current_process().authkey = key
-    else:
-        sys.meta_path.insert(0, AuthkeyFinder(key))
+
+    patches.after_import("multiprocessing.process", give)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 
+from . import patches
 from .imports import native
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -27,21 +28,28 @@ if TYPE_CHECKING:
 _functions: Dict[str, Any] = {}
 
 
-class Host:
+class HostProgram:
     """What the host has said of its program.
 
     Attributes:
-        prefix: of the host's Python.
-        file: of its script, None if there is none (a notebook, ``python -c``).
         main: this worker's ``__main__``.
-        importable: whether other processes of this environment can run the script as
-            ``__mp_main__``; None until it is asked.
     """
 
-    prefix = ""
-    file: Optional[str] = None
-    main: Any = None
-    importable: Optional[bool] = None
+    def __init__(self, prefix: str, file: Optional[str], main: Any) -> None:
+        self.main = main
+        self._prefix = prefix  # of the host's Python
+        self._file = file  # of its script, None if there is none (a notebook, ``python -c``)
+        self._importable: Optional[bool] = None
+
+    def is_importable(self) -> bool:
+        """Return True if other processes of this environment can run the script as ``__mp_main__``."""
+        if self._importable is None:
+            self._importable = self._file is not None and _examine(self._file, self._prefix)
+        return self._importable
+
+
+#: Of this process's host.
+_program = HostProgram("", None, None)
 
 
 def install(config: ProcessConfig) -> None:
@@ -49,17 +57,19 @@ def install(config: ProcessConfig) -> None:
 
     ``config`` has "main": (prefix, file or None, name or None for ``python -m``).
     """
-    Host.prefix, Host.file, name = config["main"]
-    if Host.file is not None:
-        Host.file = native(Host.file)
-    Host.main = main = sys.modules["__main__"]
-    Host.importable = None
-    if Host.file is not None:
-        main.__file__ = Host.file
+    global _program  # a fact about this process
+    prefix, file, name = config["main"]
+    if file is not None:
+        file = native(file)
+    main = sys.modules["__main__"]
+    _program = HostProgram(prefix, file, main)
+    space = main.__dict__
+    if file is not None:
+        space["__file__"] = file
         if name is not None:
             make_spec: Any = type(sys.__spec__)
-            main.__spec__ = make_spec(name, None, origin=Host.file)
-    main.__dict__["__getattr__"] = _look_up
+            space["__spec__"] = make_spec(name, None, origin=file)
+    space["__getattr__"] = _look_up
 
 
 def remember(function: Any) -> None:
@@ -87,26 +97,22 @@ def _look_up(name: str) -> Any:
 
 
 def adjust_spawn(spawn: Any) -> None:
-    """Let ``multiprocessing`` run the host's script in new processes only if they can import it."""
-    prepare = spawn.get_preparation_data
+    """Let ``multiprocessing`` run the host's script in new processes only if it can be imported there."""
+    patches.replace(spawn, "get_preparation_data", _preparing)
 
+
+def _preparing(prepare: Any) -> Any:
     def get_preparation_data(name: str) -> Any:
         data = prepare(name)
-        if sys.modules.get("__main__") is Host.main and not _is_importable():
+        if sys.modules.get("__main__") is _program.main and not _program.is_importable():
             data.pop("init_main_from_path", None)
             data.pop("init_main_from_name", None)
         return data
 
-    spawn.get_preparation_data = get_preparation_data
+    return get_preparation_data
 
 
-def _is_importable() -> bool:
-    if Host.importable is None:
-        Host.importable = Host.file is not None and _examine(Host.file)
-    return Host.importable
-
-
-def _examine(file: str) -> bool:
+def _examine(file: str, prefix: str) -> bool:
     """Return True if the script has its guard, and this environment has what it imports."""
     import ast
 
@@ -127,9 +133,7 @@ def _examine(file: str) -> bool:
             names += [alias.name for alias in statement.names]
         elif isinstance(statement, ast.ImportFrom) and not statement.level and statement.module:
             names.append(statement.module)
-    return guarded and (
-        sys.prefix == Host.prefix or all(_has(name.partition(".")[0]) for name in names)
-    )
+    return guarded and (sys.prefix == prefix or all(_has(name.partition(".")[0]) for name in names))
 
 
 def _has(name: str) -> bool:

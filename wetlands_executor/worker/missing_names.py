@@ -96,13 +96,16 @@ def name_places(error: Any) -> None:
         and isinstance(error.msg, str)
         and (error.msg == plain or error.msg.startswith(plain + "; "))
     ):
-        error.msg = "%s in the environment %s (Python %s); looked in: %s" % (
-            error.msg,
-            sys.prefix,
-            sys.version.split()[0],
-            places(),
-        )
-        error.args = (error.msg, *error.args[1:])
+        version = sys.version.split()[0]
+        said = "in the environment %s (Python %s); looked in: %s" % (sys.prefix, version, places())
+        reword(error, "%s %s" % (error.msg, said))
+
+
+def reword(error: BaseException, message: str) -> None:
+    """Give an error another message."""
+    error.args = (message, *error.args[1:])
+    if isinstance(error, ImportError):
+        error.msg = message
 
 
 def places() -> str:

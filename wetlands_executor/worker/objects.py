@@ -16,6 +16,8 @@ the runner when the host drops objects.
 
 from __future__ import annotations
 
+from . import running
+
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Iterable, Tuple
@@ -59,9 +61,7 @@ def note_change() -> None:
     Else a call that was pickled before the change, and is made after it, would leave its content to
     calls that were pickled after the change.
     """
-    from . import current_task
-
-    runner: Any = current_task._runner
+    runner = running.main_loop
     if runner is not None:
         runner.drop_stale()
 
@@ -207,9 +207,8 @@ def large(number: int, piece: int) -> Any:
         return TABLE[number]
     data = PIECES.get(piece)
     if data is None:
-        from . import current_task
-
-        runner: Any = current_task._runner
+        runner = running.main_loop
+        assert runner is not None
         runner.read_piece(piece)
         data = PIECES[piece]
     found = load(data)

@@ -14,9 +14,7 @@ from .shared_page import SharedPage
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional
-
-    from .current_task import RemoteTaskHandle
+    from typing import Any, Callable, Dict, Optional
 
 #: Reports that do not fit into a slot of the shared page go by a frame of their own.
 _FITS = wire.SLOTS[0][1] - 4
@@ -44,14 +42,26 @@ class Progress:
         self._sent = False
 
     def update(
-        self, handle: RemoteTaskHandle, message: Optional[str], current: Any, maximum: Any
+        self,
+        item: int,
+        live: Callable[[], object],
+        message: Optional[str],
+        current: Any,
+        maximum: Any,
     ) -> None:
-        """Report; what is None stays as it was."""
-        item = handle._item
+        """Report; what is None stays as it was.
+
+        Args:
+            item: the call.
+            live: returns None once it has ended.
+            message: text.
+            current: how far, a number.
+            maximum: of ``current``.
+        """
         if message is not None and type(message) is not str:
             message = text_of(message)  # user code: not under the lock
         with self._lock:
-            if handle._live() is None:
+            if live() is None:
                 # Race: the call has ended since this thread looked, and the fields below may be the
                 # next call's
                 return
@@ -71,15 +81,14 @@ class Progress:
             elif self._page.post(data):
                 self._channel.send(wire.UPDATE, item)
 
-    def output(self, handle: RemoteTaskHandle, values: Dict[Any, Any]) -> None:
+    def output(self, item: int, live: Callable[[], object], values: Dict[Any, Any]) -> None:
         """Send named outputs; an unpicklable value raises here.
 
         Order: what was reported before arrives before.
         """
         data = dumps_result(values, self._channel.by_value)
-        item = handle._item
         with self._lock:
-            if handle._live() is None:
+            if live() is None:
                 return  # Race: as in `update`
             if self.item == item and not self._sent:
                 self._sent = True

@@ -2,7 +2,7 @@
 
 The host handles them under the name of their own logger.
 
-``logging`` costs 8 ms of a start and most tasks do not use it: a finder waits until it is imported.
+``logging`` costs 8 ms of a start and most tasks do not use it: nothing is done until it is imported.
 Levels are the host's: those of its loggers that have one travel with the project folders (see
 ``imports``), so a record that no logger of the host would handle is not made.
 """
@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import sys
 
-from . import wire
+from . import patches, wire
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional
 
-    from .runner import Runner
+    from .running import Running
 
 _levels: Dict[str, int] = {}
+#: The module ``logging`` that has our handler.
+_ready: Any = None
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 _SKIPPED = frozenset(("msg", "args", "exc_info", "exc_text", "stack_info", "message"))
 
@@ -30,7 +32,7 @@ def use_levels(levels: Dict[str, int]) -> None:
     _levels.clear()
     _levels.update(levels)
     logging = sys.modules.get("logging")
-    if logging is not None and getattr(logging, "_wetlands_ready", False):
+    if logging is not None and logging is _ready:
         for name in previous:
             if name not in levels:
                 logging.getLogger(name or None).setLevel(
@@ -44,35 +46,12 @@ def _apply(logging: Any) -> None:
         logging.getLogger(name or None).setLevel(level)
 
 
-class LoggingFinder:
-    """Set up ``logging`` when it is first imported."""
-
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Find the real module, and add to its execution."""
-        if name != "logging":
-            return None
-        sys.meta_path.remove(self)
-        import _frozen_importlib_external as external
-
-        spec = external.PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            run = spec.loader.exec_module
-
-            def exec_module(module: Any) -> None:
-                run(module)
-                install(module, self.runner)
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-    def invalidate_caches(self) -> None:
-        """Nothing is cached; importlib asks every finder."""
+def install(runner: Running) -> None:
+    """Send log records to the host from now on. Once per process."""
+    patches.after_import("logging", lambda logging: _add_handler(logging, runner))
 
 
-def install(logging: Any, runner: Runner) -> None:
+def _add_handler(logging: Any, runner: Running) -> None:
     """Put our handler on the root logger."""
     from .threads import item_here
 
@@ -86,7 +65,8 @@ def install(logging: Any, runner: Runner) -> None:
                 pass  # the host is gone; this process is about to be
 
     logging.getLogger().addHandler(HostHandler())
-    logging._wetlands_ready = True
+    global _ready  # a fact about this process
+    _ready = logging
     _apply(logging)
 
 

@@ -30,7 +30,7 @@ from _signal import signal as set_signal
 from _thread import get_ident
 from time import monotonic_ns
 
-from . import alarms, calls, shared_page, stdio, threads, wire
+from . import alarms, calls, patches, running, shared_page, stdio, threads, wire
 from .calls import PicklingError, dumps, dumps_error, dumps_result, loads, loads_rich
 from .channel import STOLEN, Channel, ChannelLost, StreamBroken, describe, identity
 from .current_task import RemoteTaskHandle
@@ -97,9 +97,9 @@ class Runner:
     """
 
     def __init__(self, fds: List[int]) -> None:
-        self.channel = Channel(*map(move_up, fds[:3]))
+        inbox, bulk, results = map(move_up, fds[:3])
         self.page = shared_page.attach(fds[4])
-        self.channel.words = self.page.words
+        self.channel = Channel(inbox, bulk, results, self.page.words)
         # Elsewhere a thread reads it under its old number (``bootstrap.tie_to_host``).
         self.life = move_up(fds[3]) if fds[3] >= 0 and sys.platform.startswith("linux") else fds[3]
         #: Files of large arguments and results, -1 where there are none; what they were; what
@@ -149,8 +149,7 @@ class Runner:
         _kind, _ident, data = channel.read_record()
         config: WorkerConfig = loads(data)
         self.config = config
-        channel.nonce = config["nonce"]
-        channel.by_value = config["magic"] in (None, _magic())
+        channel.configure(config["nonce"], by_value=config["magic"] in (None, _magic()))
         if not channel.by_value:
             calls.use_sources(config["version"])
         self.carries = config["carries"] and self.shared[1] >= 0
@@ -640,6 +639,10 @@ class Runner:
 
     # --- what the running task asks (any of its threads)
 
+    def acknowledge(self, serial: int) -> None:
+        """Take note that the function of a call has called ``task.cancel()``."""
+        self.acknowledged = serial
+
     def cancel_requested(self, item: int) -> bool:
         """Return True if the host has asked to cancel this item."""
         if not self.page.shared:
@@ -757,18 +760,16 @@ def surround(config: ProcessConfig, runner: Any) -> None:
 
     The host's project folders, its key, our stand-ins, its logging.
     """
-    from . import imports, records
+    from . import imports, mainmodule, records
 
     threads.install()
     alarms.install()
+    patches.after_import("multiprocessing.spawn", mainmodule.adjust_spawn)
     _use_program(config)
     Runner._use_context(config["surroundings"])
     imports.use_authkey(config["authkey"])
     sys.meta_path.insert(0, imports.LastResort())
-    if "logging" in sys.modules:
-        records.install(sys.modules["logging"], runner)
-    else:
-        sys.meta_path.insert(0, records.LoggingFinder(runner))
+    records.install(runner)
 
 
 def _magic() -> str:
@@ -839,9 +840,7 @@ def main(fds: List[int], forked: bool = False) -> None:
     set_signal(SIGINT, runner._handler)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=runner.after_fork_in_child)
-    from . import current_task
-
-    current_task._runner = runner
+    running.enter(runner)
     code = 0
     try:
         if runner.start(forked):

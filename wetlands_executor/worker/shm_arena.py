@@ -75,18 +75,18 @@ _HUGE = 1 << 21
 _serial = itertools.count()
 
 _pid = os.getpid
-_libc: Any = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [
+_c_library: Any = ctypes.CDLL(None, use_errno=True)
+_mmap: Any = ctypes.CFUNCTYPE(
     ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_long,
-]
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long),
+    use_errno=True,
+)(("mmap", _c_library))
+_munmap: Any = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)(
+    ("munmap", _c_library)
+)
+_madvise: Any = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)(
+    ("madvise", _c_library)
+)
 _FAILED = ctypes.c_void_p(-1).value
 _READ_WRITE, _MAP_SHARED, _MAP_PRIVATE = 3, 1, 2
 _MAP_ANONYMOUS = 0x20 if sys.platform.startswith("linux") else 0x1000
@@ -109,10 +109,12 @@ class _Buffer(ctypes.Structure):
     )  # fmt: skip
 
 
-_get_buffer: Any = ctypes.pythonapi.PyObject_GetBuffer
-_get_buffer.argtypes = [ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int]
-_release_buffer: Any = ctypes.pythonapi.PyBuffer_Release
-_release_buffer.argtypes = [ctypes.POINTER(_Buffer)]
+_get_buffer: Any = ctypes.PYFUNCTYPE(
+    ctypes.c_int, ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int
+)(("PyObject_GetBuffer", ctypes.pythonapi))
+_release_buffer: Any = ctypes.PYFUNCTYPE(None, ctypes.POINTER(_Buffer))(
+    ("PyBuffer_Release", ctypes.pythonapi)
+)
 
 
 def address_of(view: Any) -> int:
@@ -148,21 +150,21 @@ class _Extent:
             raise MemoryError("mmap: %s" % error) from None
         self.address: int = ctypes.addressof(ctypes.c_char.from_buffer(self._owner))
         if (
-            _libc.mmap(self.address, length, _READ_WRITE, _MAP_SHARED | _MAP_FIXED, fd, offset)
+            _mmap(self.address, length, _READ_WRITE, _MAP_SHARED | _MAP_FIXED, fd, offset)
             == _FAILED
         ):
             raise MemoryError("mmap: " + os.strerror(ctypes.get_errno()))
         if sys.platform.startswith("linux"):
-            _libc.madvise(self.address, length, _DONTDUMP)
+            _madvise(self.address, length, _DONTDUMP)
             if huge:
-                _libc.madvise(self.address, length, _HUGEPAGE)
+                _madvise(self.address, length, _HUGEPAGE)
 
     def make_private(self, parts: List[Tuple[int, int]]) -> None:
         """Replace the mapping by private memory with a copy of these (address, length).
 
         In a forked child.
         """
-        spare = _libc.mmap(
+        spare = _mmap(
             None, self.length, _READ_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0
         )
         if spare == _FAILED:
@@ -170,7 +172,7 @@ class _Extent:
         for address, length in parts:
             memmove(spare + address - self.address, address, length)
         if (
-            _libc.mmap(
+            _mmap(
                 self.address,
                 self.length,
                 _READ_WRITE,
@@ -183,7 +185,7 @@ class _Extent:
             os._exit(70)
         for address, length in parts:
             memmove(address, spare + address - self.address, length)
-        _libc.munmap(spare, self.length)
+        _munmap(spare, self.length)
 
 
 class Root(weak_reference):  # type: ignore[type-arg] # 3.8 has no subscript for it
@@ -201,6 +203,22 @@ class Root(weak_reference):  # type: ignore[type-arg] # 3.8 has no subscript for
         address: int
         extent: _Extent
         free: Callable[[int], object]
+
+    def watch(
+        self,
+        slot: int,
+        key: Any,
+        place: Tuple[_Extent, int],
+        used: int,
+        free: Callable[[int], object],
+        own: bool,
+    ) -> None:
+        """Know the block; its extent and its offset in the file are ``place``."""
+        extent, offset = place
+        self.number = self.slot = slot
+        self.key = key
+        self.offset, self.used, self.free, self.own = offset, used, free, own
+        self.address, self.extent = extent.address + offset - extent.offset, extent
 
 
 #: All regions of this process, for its forks.
@@ -279,11 +297,9 @@ class Region:
         root = self._type(capacity).from_address(extent.address + offset - extent.offset)
         root.extent = extent
         watch = Root(root, self._dead)
-        watch.number = watch.slot = slot
-        watch.offset, watch.used, watch.free, watch.own = offset, start + count, free, own
-        watch.address, watch.extent = extent.address + offset - extent.offset, extent
-        watch.key = slot if own else (slot, next(_serial))
-        self.live[watch.key] = watch
+        key = slot if own else (slot, next(_serial))
+        watch.watch(slot, key, (extent, offset), start + count, free, own)
+        self.live[key] = watch
         return memoryview(root).cast("B")[start : start + count]
 
     def _dead(self, root: Root, pid: Callable[[], int] = _pid) -> None:
@@ -325,7 +341,7 @@ class Region:
     def punch(self, offset: int, capacity: int) -> None:
         """Give the pages of a free block back to the system."""
         if sys.platform.startswith("linux"):
-            _libc.madvise(self.address(offset, capacity), capacity, _REMOVE)
+            _madvise(self.address(offset, capacity), capacity, _REMOVE)
 
     def resident(self) -> int:
         """Return the bytes of memory that the file takes."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from . import running
+
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Optional, Tuple
@@ -49,9 +51,7 @@ def attach(place: Tuple[int, int, int, int, int], start: int, writable: bool, *l
         layout: (dtype, shape, strides, name of its class if it is no plain array) of a numpy array,
             or (format, shape) of a memoryview.
     """
-    from . import current_task
-
-    runner = current_task._runner
+    runner = running.main_loop
     if runner is None:
         raise RuntimeError("a reference to a shared array means something in a worker only")
     view = runner.use_buffers().attach(place, writable)

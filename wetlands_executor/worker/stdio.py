@@ -14,29 +14,45 @@ import io
 import os
 import sys
 
-from . import wire
+from . import threads, wire
 from .system import set_blocking
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional
 
-    from .runner import Runner
+    from .running import Running
 
 
 class TaskStream(io.TextIOWrapper):
     """Text stream over descriptor 1 or 2 that knows whether something waits in its buffer."""
 
+    mode = "w"  # as of one that ``open`` has made
     dirty = False
-    #: Takes what is written, while a script runs whose last lines may be asked for.
-    copy: Any = None
+    # Takes what is written, while a script runs whose last lines may be asked for.
+    _copy: Any = None
 
     def write(self, text: str) -> int:
         """Write text; a line's end flushes."""
         self.dirty = True
-        if self.copy is not None:
-            self.copy.append(text)
+        if self._copy is not None:
+            self._copy.append(text)
         return super().write(text)
+
+    def copy_to(self, said: Any) -> None:
+        """Let ``said`` take what is written from now on."""
+        self._copy = said
+
+    def stop_copy(self, said: Any) -> None:
+        """End that, unless another one takes it now."""
+        if self._copy is said:
+            self._copy = None
+
+    def flush_written(self) -> None:
+        """Flush if something was written since the last time."""
+        if self.dirty:
+            self.dirty = False
+            self.flush()
 
     def close(self) -> None:
         """Close; the next call gets another stream."""
@@ -79,16 +95,15 @@ class FrameWriter(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Send the bytes."""
         assert _runner is not None
-        from .threads import item_here
-
-        _runner.channel.send(wire.PRINTED, item_here(_runner), bytes((self._fd,)) + bytes(data))
+        item = threads.item_here(_runner)
+        _runner.channel.send(wire.PRINTED, item, bytes((self._fd,)) + bytes(data))
         return len(data)
 
 
-_runner: Optional[Runner] = None
+_runner: Optional[Running] = None
 
 
-def send_frames(runner: Runner) -> None:
+def send_frames(runner: Running) -> None:
     """Let ``sys.stdout`` and ``sys.stderr`` go through the results pipe from now on."""
     global _runner
     finish_task()
@@ -99,15 +114,13 @@ def send_frames(runner: Runner) -> None:
 def open_stream(fd: int) -> TaskStream:
     """Return a line-buffered text stream over ``fd`` that does not close it."""
     raw: Any = PipeWriter(fd, "w", closefd=False) if _runner is None else FrameWriter(fd)
-    stream = TaskStream(
+    return TaskStream(
         io.BufferedWriter(raw, 8192),
         encoding="utf-8",
         errors="backslashreplace",
         newline="\n",
         line_buffering=True,
     )
-    stream.mode = "w"  # type: ignore[misc]
-    return stream
 
 
 #: The streams as they were made.
@@ -136,15 +149,15 @@ def remember_stderr() -> Any:
 
     said: Any = deque(maxlen=400)
     if type(sys.stderr) is TaskStream:
-        sys.stderr.copy = said
+        sys.stderr.copy_to(said)
     return said
 
 
 def forget_stderr(said: Any) -> None:
     """End that copy."""
     for stream in (sys.stderr, _ours[1]):
-        if type(stream) is TaskStream and stream.copy is said:
-            stream.copy = None
+        if type(stream) is TaskStream:
+            stream.stop_copy(said)
 
 
 def renew_stdin() -> None:
@@ -212,9 +225,7 @@ def _finish(stream: Any) -> bool:
     if type(stream) is TaskStream:
         if stream.closed:
             return False
-        if stream.dirty:
-            stream.dirty = False
-            stream.flush()
+        stream.flush_written()
         return True
     # The task's own replacement (redirect_stdout left open, a tee) stays in place.
     if getattr(stream, "closed", False):

@@ -19,11 +19,13 @@ import _thread
 import sys
 from _contextvars import ContextVar  # the Python half only re-exports it
 
+from . import patches, running
+
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict
+    from typing import Any, Callable
 
-    from .runner import Runner
+    from .running import Running
 
 #: Serial of the call that the code in this context works for; 0 in a context in which nothing has
 #: set it.
@@ -33,7 +35,7 @@ CALL: ContextVar[int] = ContextVar("_wetlands_call", default=0)
 _local = _thread._local()
 
 
-def serial_here(runner: Runner) -> int:
+def serial_here(runner: Running) -> int:
     """Return the serial of the call that the calling code works for; 0 is none.
 
     A thread that C code has started is not known to belong to any call.
@@ -44,7 +46,7 @@ def serial_here(runner: Runner) -> int:
     return serial
 
 
-def item_here(runner: Runner) -> int:
+def item_here(runner: Running) -> int:
     """Return the running item if the calling code works for it, else 0."""
     item = runner.item
     # Order: the item first. Between two calls it is 0, and the serial changes only then.
@@ -86,9 +88,7 @@ def inherit(function: Any, thread: bool = False) -> Any:
         function: what another thread will call.
         thread: a new thread will call it, and nothing else after it.
     """
-    from . import current_task
-
-    runner = current_task._runner
+    runner = running.main_loop
     serial = serial_here(runner) if runner is not None else 0
     return Inheriting(function, serial, thread) if serial and callable(function) else function
 
@@ -97,9 +97,6 @@ def _passing_on(start: Any) -> Any:
     def start_thread(function: Any, *args: Any, **kwargs: Any) -> Any:
         return start(inherit(function, thread=True), *args, **kwargs)
 
-    start_thread.__name__ = start_thread.__qualname__ = start.__name__
-    start_thread.__doc__ = start.__doc__
-    start_thread._wetlands_start = start  # type: ignore[attr-defined]
     return start_thread
 
 
@@ -110,90 +107,35 @@ def _pass_on_in_threading() -> None:
     """
     threading = sys.modules.get("threading")
     for name in ("start_new_thread", "start_new", "start_joinable_thread"):
-        start = getattr(_thread, name, None)
-        if start is None:
-            continue
-        if not hasattr(start, "_wetlands_start"):
-            start = _passing_on(start)
-            setattr(_thread, name, start)
-        if threading is not None and getattr(threading, "_" + name, None) is start._wetlands_start:
-            setattr(threading, "_" + name, start)
+        start = patches.replace(_thread, name, _passing_on)
+        patches.replace_copy(threading, "_" + name, start)
 
 
-def _hand_over(pool: Any, *names: str) -> None:
-    """Let methods of a class of pools pass the call on with the function, their first argument."""
+def _handing(method: Any) -> Any:
+    """Return a method of a pool that hands the function, its first argument, over together with the call."""
 
-    def handing(method: Any) -> Any:
-        def hand_over(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if args:
-                return method(self, inherit(args[0]), *args[1:], **kwargs)
-            # as ``multiprocessing`` names it; an executor takes it by position only
-            if "func" in kwargs:
-                kwargs["func"] = inherit(kwargs["func"])
-            return method(self, **kwargs)
+    def hand_over(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            return method(self, inherit(args[0]), *args[1:], **kwargs)
+        # as ``multiprocessing`` names it; an executor takes it by position only
+        if "func" in kwargs:
+            kwargs["func"] = inherit(kwargs["func"])
+        return method(self, **kwargs)
 
-        hand_over.__name__, hand_over.__qualname__, hand_over.__doc__ = (
-            method.__name__,
-            method.__qualname__,
-            method.__doc__,
-        )
-        return hand_over
-
-    for name in names:
-        method = getattr(pool, name, None)
-        if method is not None:
-            setattr(pool, name, handing(method))
+    return hand_over
 
 
-def _adjust_spawn(module: Any) -> None:
-    from .mainmodule import adjust_spawn
-
-    adjust_spawn(module)
+def _hand_over_in_executors(module: Any) -> None:
+    patches.replace(module.ThreadPoolExecutor, "submit", _handing)
 
 
-#: What is done to a module when it is imported.
-_AFTER: Dict[str, Callable[[Any], None]] = {
-    "multiprocessing.spawn": _adjust_spawn,
-    "concurrent.futures.thread": lambda module: _hand_over(module.ThreadPoolExecutor, "submit"),
-    "multiprocessing.pool": lambda module: _hand_over(
-        module.ThreadPool, "apply_async", "_map_async", "imap", "imap_unordered"
-    ),
-}
-
-
-class PoolFinder:
-    """Adds to the modules of pools of threads when they are first imported.
-
-    Importing them now would cost milliseconds of a start.
-    """
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Find the real module, and add to its execution."""
-        add = _AFTER.get(name)
-        if add is None:
-            return None
-        import _frozen_importlib_external as external
-
-        spec = external.PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            run = spec.loader.exec_module
-
-            def exec_module(module: Any) -> None:
-                run(module)
-                add(module)
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-    def invalidate_caches(self) -> None:
-        """Nothing is cached; importlib asks every finder."""
+def _hand_over_in_pools(module: Any) -> None:
+    for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
+        patches.replace(module.ThreadPool, name, _handing)
 
 
 def install() -> None:
     """Let threads and pools of threads inherit the call from now on. Once per process."""
     _pass_on_in_threading()
-    for name, add in _AFTER.items():
-        module = sys.modules.get(name)
-        if module is not None:
-            add(module)
-    sys.meta_path.insert(0, PoolFinder())
+    patches.after_import("concurrent.futures.thread", _hand_over_in_executors)
+    patches.after_import("multiprocessing.pool", _hand_over_in_pools)

@@ -18,7 +18,7 @@ import sys
 from _signal import SIGINT, getsignal
 from _signal import signal as set_signal
 
-from . import current_task, wire
+from . import running, wire
 from .calls import dumps
 from .config import idle
 from .runner import Runner
@@ -49,7 +49,7 @@ def warm_up(config: ProcessConfig) -> None:
     except OSError:
         pass  # it was only to save memory
     finally:
-        current_task._runner = None
+        running.enter(None)
         set_signal(SIGINT, handler)
 
 
@@ -74,7 +74,7 @@ def _run_once(config: ProcessConfig) -> None:
         os.close(frames)  # the end of the inbox is the order to stop
         pipes = [records, answers]
         runner = Runner([inbox, bulk, results, -1, -1, -1, -1, -1])
-        current_task._runner = runner
+        running.enter(runner)
         if runner.start(True):
             runner.loop()
     finally:
