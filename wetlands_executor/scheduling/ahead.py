@@ -29,7 +29,7 @@ def give_ahead(waiting: WaitingItems, slots: Slots) -> list[tuple[Slot, list[Ite
     hands = [items] if len(rooms) == 1 else _deal(items, [room for _, room in rooms])
     given = [(slot, hand) for (slot, _), hand in zip(rooms, hands, strict=True) if hand]
     for slot, hand in given:
-        slots.give(slot, hand)
+        slot.give(hand)
     return given
 
 

@@ -60,6 +60,22 @@ class Item:
         self.retries_left = 0
         self.asks_whether_retried = False
 
+    def wait(self) -> None:
+        """Have no worker yet."""
+        self.place = WAITING
+
+    def leave(self) -> None:
+        """Be neither waiting nor with a worker: settled, or dealt with elsewhere."""
+        self.place = None
+
+    def use_retry(self) -> None:
+        """Count a death of its worker that it outlives."""
+        self.retries_left -= 1
+
+    def forgo_retries(self) -> None:
+        """Do not run again if its worker dies."""
+        self.retries_left = 0
+
 
 @dataclass(frozen=True, slots=True)
 class DeathReport:

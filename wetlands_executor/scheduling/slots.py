@@ -1,7 +1,7 @@
 """The places for worker processes: what each process holds, its phase, and how many of each.
 
 Pure data of ``PoolState``; decides nothing. Every change of a phase goes through ``Slots``, which
-counts.
+counts. A slot enters itself among the idle ones, and takes itself out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from wetlands_executor.scheduling.phases import PHASE_MOVES, IllegalMove, Phase,
 
 class Slot:
     """A place for one worker process.
+
+    Args:
+        index: its number.
+        idle: those of the pool, see ``Slots``.
 
     Attributes:
         index: number of the slot, 0 to max_workers - 1.
@@ -33,6 +37,7 @@ class Slot:
     """
 
     __slots__ = (
+        "_idle",
         "credit",
         "held",
         "index",
@@ -46,8 +51,9 @@ class Slot:
         "worker",
     )
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, idle: dict[Slot, None]) -> None:
         self.index = index
+        self._idle = idle
         self.phase = Phase.EMPTY
         self.held: dict[Item, None] = {}
         self.clear()
@@ -64,12 +70,77 @@ class Slot:
         self.replace = False
         self.retiring = False
 
+    def begin(self, worker: int, quota: int | None, credit: int) -> None:
+        """Have a new process."""
+        self.worker = worker
+        self.quota = quota
+        self.credit = credit
+
     def room(self) -> int:
         """Return how many more items it may be given."""
         if self.phase is not Phase.READY or self.reclaiming or self.retiring:
             return 0
         room = max(0, self.credit - len(self.held))
         return room if self.quota is None else max(0, min(room, self.quota))
+
+    def move(self, phase: Phase) -> None:
+        """Change the phase; for ``Slots.move``, which counts.
+
+        Raises:
+            IllegalMove: the phase cannot follow on the present one.
+        """
+        self.phase = moved(PHASE_MOVES, self.phase, phase)
+        if phase is Phase.READY:
+            self._idle[self] = None
+        else:
+            self._idle.pop(self, None)
+
+    def give(self, items: Sequence[Item]) -> None:
+        """Hold these items."""
+        held = self.held
+        if not held:
+            self._idle.pop(self, None)
+        for item in items:
+            item.place = self
+            held[item] = None
+        if self.quota is not None:
+            self.quota -= len(items)
+
+    def finish(self, items: Sequence[Item], most_credit: int) -> bool:
+        """Let go of items that have ended; return True if the process is to be stopped.
+
+        Raises:
+            IllegalMove: it does not hold one of them.
+        """
+        held = self.held
+        if not all(map(held.__contains__, items)):
+            raise IllegalMove(f"worker {self.worker} has ended an item that it does not hold")
+        for item in items:
+            del held[item]
+            item.place = None
+        count = len(items)
+        self.taken = max(0, self.taken - count)
+        self.productive = True
+        if count * 2 >= self.credit and self.credit < most_credit:
+            # It has finished half of all that it may hold before the host came round: it would run
+            # dry.
+            self.credit = min(self.credit * 2, most_credit)
+        # As `rest` does it, without a further call: every result comes this way.
+        if held or self.reclaiming or self.phase is not Phase.READY:
+            return False
+        stops = self.retiring or (self.quota is not None and self.quota <= 0)
+        if not stops:
+            self._idle[self] = None
+        return stops
+
+    def rest(self) -> bool:
+        """Be idle if there is nothing to do; return True if the process is to be stopped instead."""
+        if self.held or self.reclaiming or self.phase is not Phase.READY:
+            return False
+        stops = self.retiring or (self.quota is not None and self.quota <= 0)
+        if not stops:
+            self._idle[self] = None
+        return stops
 
     def give_back(self, items: Sequence[Item]) -> None:
         """Let go of items that it has not started.
@@ -87,6 +158,7 @@ class Slot:
     def begin_reclaim(self, credit: int) -> None:
         """Note that a Reclaim is under way."""
         self.reclaiming = True
+        self._idle.pop(self, None)
         self.credit = credit  # what it was given ahead is wanted elsewhere
 
     def end_reclaim(self) -> None:
@@ -97,6 +169,7 @@ class Slot:
     def ask(self) -> None:
         """Note that its worker has to answer; nothing is given to it until then."""
         self.reclaiming = True
+        self._idle.pop(self, None)
 
     def answered(self, *, replace: bool) -> None:
         """Note the answer. ``replace``: the process is ended, and replaced."""
@@ -106,6 +179,7 @@ class Slot:
     def retire(self) -> None:
         """Give the process nothing more, and replace it."""
         self.retiring = self.replace = True
+        self._idle.pop(self, None)
 
     def holds_other_ahead(self, priorities: set[int]) -> bool:
         """Return True if it was given ahead an item whose priority is not the only one of these."""
@@ -128,9 +202,9 @@ class Slots:
     __slots__ = ("_next_worker", "all", "by_worker", "idle", "ready", "starting")
 
     def __init__(self, count: int) -> None:
-        self.all = [Slot(index) for index in range(count)]
-        self.by_worker: dict[int, Slot] = {}
         self.idle: dict[Slot, None] = {}
+        self.all = [Slot(index, self.idle) for index in range(count)]
+        self.by_worker: dict[int, Slot] = {}
         self.starting = 0
         self.ready = 0
         self._next_worker = 1
@@ -142,22 +216,16 @@ class Slots:
             IllegalMove: the phase cannot follow on the present one.
         """
         old = slot.phase
-        slot.phase = moved(PHASE_MOVES, old, phase)
+        slot.move(phase)
         self.starting += (phase is Phase.STARTING) - (old is Phase.STARTING)
         self.ready += (phase is Phase.READY) - (old is Phase.READY)
-        if phase is Phase.READY:
-            self.idle[slot] = None
-        else:
-            self.idle.pop(slot, None)
 
     def start(self, quota: int | None, credit: int) -> Slot:
         """Return an empty slot with a new number, in phase STARTING."""
         slot = next(slot for slot in self.all if slot.phase is Phase.EMPTY)
         self.move(slot, Phase.STARTING)
-        slot.worker = self._next_worker
+        slot.begin(self._next_worker, quota, credit)
         self._next_worker += 1
-        slot.quota = quota
-        slot.credit = credit
         self.by_worker[slot.worker] = slot
         return slot
 
@@ -165,53 +233,6 @@ class Slots:
         """The process is gone."""
         self.move(slot, Phase.EMPTY)
         slot.clear()
-
-    def give(self, slot: Slot, items: Sequence[Item]) -> None:
-        """Let a slot hold these items."""
-        held = slot.held
-        if not held:
-            self.idle.pop(slot, None)
-        for item in items:
-            item.place = slot
-            held[item] = None
-        if slot.quota is not None:
-            slot.quota -= len(items)
-
-    def finish(self, slot: Slot, items: Sequence[Item], most_credit: int) -> bool:
-        """Let a slot go of items that have ended; return True if it is to be stopped.
-
-        Raises:
-            IllegalMove: it does not hold one of them.
-        """
-        held = slot.held
-        if not all(map(held.__contains__, items)):
-            raise IllegalMove(f"worker {slot.worker} has ended an item that it does not hold")
-        for item in items:
-            del held[item]
-            item.place = None
-        count = len(items)
-        slot.taken = max(0, slot.taken - count)
-        slot.productive = True
-        if count * 2 >= slot.credit and slot.credit < most_credit:
-            # It has finished half of all that it may hold before the host came round: it would run
-            # dry.
-            slot.credit = min(slot.credit * 2, most_credit)
-        # As `rest` does it, without a further call: every result comes this way.
-        if held or slot.reclaiming or slot.phase is not Phase.READY:
-            return False
-        stops = slot.retiring or (slot.quota is not None and slot.quota <= 0)
-        if not stops:
-            self.idle[slot] = None
-        return stops
-
-    def rest(self, slot: Slot) -> bool:
-        """Note that a slot without anything to do is idle; True if it is to be stopped instead."""
-        if slot.held or slot.reclaiming or slot.phase is not Phase.READY:
-            return False
-        stops = slot.retiring or (slot.quota is not None and slot.quota <= 0)
-        if not stops:
-            self.idle[slot] = None
-        return stops
 
     def mixed(self, priorities: set[int]) -> list[Slot]:
         """Return the slots that hold ahead an item whose priority is not the only one of these.

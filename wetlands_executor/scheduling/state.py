@@ -206,7 +206,7 @@ class PoolState:
     def _sent_directly(self, event: SentDirectly, out: list[Action]) -> None:
         slot = self.slots.by_worker[event.worker]
         crowded = bool(slot.held)
-        self.slots.give(slot, (event.item,))
+        slot.give((event.item,))
         if crowded and self.credit > 1:
             # Race: it was given something else at the same moment. Another worker may be idle, and
             # the quota may be exceeded.
@@ -214,7 +214,7 @@ class PoolState:
 
     def _items_finished(self, event: ItemsFinished, out: list[Action]) -> None:
         slot = self.slots.by_worker[event.worker]
-        stops = self.slots.finish(slot, event.items, self.most_credit)
+        stops = slot.finish(event.items, self.most_credit)
         if self._restarts.failures:
             self._restarts.forgive()
         if self._killing:
@@ -248,7 +248,7 @@ class PoolState:
             out.append(SendCancel(event.worker, item))
             out.append(CancelAnswered(item, False))
         self._ask_to_kill(slot, out)
-        if self.slots.rest(slot):
+        if slot.rest():
             self._stop(slot, out)
         self._schedule(out)
         if event.items or slot in self.slots.idle:
@@ -271,7 +271,7 @@ class PoolState:
                 if item in self._cancelling:
                     del self._cancelling[item]
                     answers.append(CancelAnswered(item, True))
-                item.place = None
+                item.leave()
                 dropped.append(item)
             else:
                 back.append(item)
@@ -293,7 +293,7 @@ class PoolState:
                 self._drain(out)
             return
         if isinstance(place, Slot):
-            item.retries_left = 0
+            item.forgo_retries()
             if self.credit > 1:
                 self._cancelling[item] = None
                 self._reclaim(place, out)
@@ -327,9 +327,8 @@ class PoolState:
     def _ask_to_kill(self, slot: Slot, out: list[Action]) -> None:
         for item in [item for item in self._killing if item.place is slot]:
             if not self._killing.pop(item):
-                item.retries_left = 0
+                item.forgo_retries()
             slot.ask()
-            self.slots.idle.pop(slot, None)
             out.append(KillIfRunning(slot.worker, item))
 
     def _kill_answered(self, event: KillAnswered, out: list[Action]) -> None:
@@ -339,7 +338,7 @@ class PoolState:
         slot.answered(replace=event.killed)
         if event.killed:
             self._kill(slot, out)
-        elif self.slots.rest(slot):
+        elif slot.rest():
             self._stop(slot, out)
         self._schedule(out)
         if self.status is Status.DRAINING:
@@ -401,11 +400,11 @@ class PoolState:
             del self._cancelling[item]
             out.append(CancelAnswered(item, False))
         if forgives_loss(item.retries_left, ending=self.ending):
-            item.retries_left -= 1
+            item.use_retry()
             self.waiting.append_left((item,))
             out.append(Retried(item, event.worker))
         else:
-            item.place = None
+            item.leave()
             self.reserved += item.asks_whether_retried
             out.append(Lost(item, event.worker, event.report))
 
@@ -454,10 +453,9 @@ class PoolState:
         if slot is None or slot.phase is not Phase.READY or slot.retiring:
             return
         slot.retire()
-        self.slots.idle.pop(slot, None)
         if slot.held and self.credit > 1:
             self._reclaim(slot, out)
-        if self.slots.rest(slot):
+        if slot.rest():
             self._stop(slot, out)
 
     # --- events: the end
@@ -521,7 +519,7 @@ class PoolState:
             if not items:
                 continue  # what stood for many has been emptied meanwhile
             slot = next(reversed(self.slots.idle))
-            self.slots.give(slot, items)
+            slot.give(items)
             batches[slot] = items
         if self.waiting.count:
             self._start(self.waiting.wanted, out)
@@ -559,7 +557,6 @@ class PoolState:
     def _reclaim(self, slot: Slot, out: list[Action]) -> None:
         if not slot.reclaiming:
             slot.begin_reclaim(self.credit)
-            self.slots.idle.pop(slot, None)
             out.append(Reclaim(slot.worker))
 
     # --- processes

@@ -67,7 +67,7 @@ class WaitingItems:
     def append_left(self, items: Sequence[Item]) -> None:
         """Let items wait before all of their priority, in their order."""
         for item in reversed(items):
-            item.place = WAITING
+            item.wait()
             if item.many:
                 self._sources[item] = None
             self._queue_of(item).appendleft(item)
@@ -82,7 +82,7 @@ class WaitingItems:
 
     def remove(self, item: Item) -> None:
         """Let an item wait no longer."""
-        item.place = None
+        item.leave()
         self.count -= 1
         self._sources.pop(item, None)
         if not self.count:
@@ -121,7 +121,7 @@ class WaitingItems:
         """Take every item as it is."""
         items = [item for queue in self.queues.values() for item in queue if item.place is WAITING]
         for item in items:
-            item.place = None
+            item.leave()
         self._clear()
         self.count = 0
         return items
