@@ -226,6 +226,10 @@ class _Object:
         self.args = args
         self.state: Any = None
 
+    def give(self, state: Any) -> None:
+        """Give it its state."""
+        self.state = state
+
 
 _BUFFER = b""
 #: The instructions by which a pickle of this process's pickler names something (STACK_GLOBAL, EXT1,
@@ -256,7 +260,7 @@ class _Walker(pickle._Unpickler):
     def _build(self) -> None:
         state = self.stack.pop()  # type: ignore[attr-defined]
         if type(self.stack[-1]) is _Object:  # type: ignore[attr-defined]
-            self.stack[-1].state = state  # type: ignore[attr-defined]
+            self.stack[-1].give(state)  # type: ignore[attr-defined]
 
     def _fill(self) -> None:
         entries = self.pop_mark()  # type: ignore[attr-defined]

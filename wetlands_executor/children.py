@@ -56,9 +56,10 @@ def collect(process: subprocess.Popen[Any], pidfd: int = -1) -> int | None:
             process.wait()
         else:
             try:
-                process.returncode = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
+                code = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
             except ChildProcessError:
-                process.returncode = _status_of(pidfd)
+                code = _status_of(pidfd)
+            process.returncode = code
     return None if process.returncode == LOST else process.returncode
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import TimeoutError as _FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "ActivationError",
@@ -270,6 +270,15 @@ def with_call(error: BaseException, what: str) -> BaseException:
         error = copy
     if type(cause) is _RemoteTraceback and cause.tb.startswith(_OPENING) and CALLED not in cause.tb:
         cause.tb = f"{_OPENING}{CALLED}{what}\n{cause.tb[len(_OPENING) :]}"
+    return error
+
+
+Error = TypeVar("Error", bound=BaseException)
+
+
+def because(error: Error, cause: BaseException | None) -> Error:
+    """Return an error with what it comes from, as ``raise error from cause`` would leave it."""
+    error.__cause__ = cause
     return error
 
 

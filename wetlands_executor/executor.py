@@ -132,7 +132,7 @@ class CondaEnvExecutor(Executor):
             cancel_grace=settings.cancel_grace,
             what=_describe(self._environment),
         )
-        starts.remote.await_hello = weakref.WeakMethod(self._pool.hear_hello)
+        starts.remote.wait_with(self._pool.hear_hello)
         self._submission = Submission(self._pool)
         # Views and tasks that wait keep the submission: it is what has to be dropped.
         self._ending = Ending(self._pool.life, self._pool.closing, self._submission)
@@ -338,7 +338,7 @@ class CondaEnvExecutor(Executor):
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"the callback must be callable or None, not {callback!r}")
-        self._pool.ledger.error_callback = callback
+        self._pool.ledger.report_errors(callback)
 
     def set_timeout(self, seconds: float | None) -> None:
         """Limit the whole run.

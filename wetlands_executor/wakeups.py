@@ -4,7 +4,7 @@ Why not a lock: the thread that releases a lock keeps the GIL, and the thread th
 sleeps again until it gets the GIL. Writing to a descriptor releases the GIL before the other thread
 wakes up; that saves two changes of threads, a third of a short round trip.
 
-Threads: ``mine`` and ``wait`` are for the waiting thread, ``release`` is for any.
+Threads: ``OwnWakeup`` and ``wait`` are for the waiting thread, ``release`` is for any.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ _ONE = (1).to_bytes(8, "little")
 #: Linux has them from Python 3.10 on. Tests of what other systems do switch them off, as in
 #: ``pool/spawn.py``.
 _THERE = hasattr(os, "eventfd") and os.environ.get("WETLANDS_EXECUTOR_PLAIN") != "1"
-_local = threading.local()
 _wakeups: weakref.WeakSet[Wakeup] = weakref.WeakSet()
 
 
@@ -128,46 +127,45 @@ class WorkerWakeup(Wakeup):
         set_blocking(self.fd, True)
 
 
-class ThreadWakeup(Wakeup):
-    """The wakeup of one thread of the program.
+class OwnWakeup(threading.local):
+    """The wakeup of the calling thread.
 
     Attributes:
         busy: the thread waits, and a signal handler that interrupts it and waits as well must not
-            take its notification.
+            take its notification. The thread that has taken the wakeup sets it to False when it
+            waits no more.
     """
 
-    __slots__ = ("busy",)
+    busy = False
+    _wakeup: Wakeup | None = None
 
-    def __init__(self) -> None:
-        self.busy = False
-        super().__init__()
-
-
-def mine() -> ThreadWakeup | None:
-    """Return the wakeup of this thread, marked busy; None if it is in use, or cannot be had."""
-    if not _THERE:
-        return None
-    wakeup: ThreadWakeup | None = getattr(_local, "wakeup", None)
-    if wakeup is None:
-        try:
-            wakeup = _local.wakeup = ThreadWakeup()
-        except OSError:  # no descriptors left: a lock will do
+    def take(self) -> Wakeup | None:
+        """Return it, marked busy; None if it is in use, or cannot be had."""
+        if not _THERE:
             return None
-    if wakeup.busy:
-        return None
-    wakeup.busy = True
-    return wakeup
+        wakeup = self._wakeup
+        if wakeup is None:
+            try:
+                wakeup = self._wakeup = Wakeup()
+            except OSError:  # no descriptors left: a lock will do
+                return None
+        if self.busy:
+            return None
+        self.busy = True
+        return wakeup
+
+    def forget(self) -> None:
+        """Let this thread have another wakeup the next time."""
+        self._wakeup = None
 
 
-def forget() -> None:
-    """Let this thread have another wakeup the next time."""
-    _local.wakeup = None
+own = OwnWakeup()
 
 
 def _after_fork_in_child() -> None:
     # The threads of the parent are not here, and its wakeups must not be notified from here.
-    global _local
-    _local = threading.local()
+    global own
+    own = OwnWakeup()
     for wakeup in list(_wakeups):
         wakeup.close()
 

@@ -173,11 +173,8 @@ def _allowed() -> tuple[set[int], set[int]]:
     wakeups = sys.modules.get("wetlands_executor.wakeups")
     # one descriptor for each thread that has ever waited, as long as the thread lives
     if wakeups is not None:
-        fds.update(
-            wakeup.fd
-            for wakeup in list(wakeups._wakeups)
-            if isinstance(wakeup, wakeups.ThreadWakeup)
-        )
+        every = list(wakeups._wakeups)
+        fds.update(each.fd for each in every if not isinstance(each, wakeups.WorkerWakeup))
     return pids, fds
 
 

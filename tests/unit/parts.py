@@ -30,7 +30,6 @@ class Poller:
 
     sleeping = False
     urgent = -1
-    on_departure: Callable[[], None] | None = None
 
     def __init__(self) -> None:
         self.readers: dict[int, Callable[[], None]] = {}
@@ -39,6 +38,9 @@ class Poller:
 
     def add_reader(self, fd: int, _rank: int, callback: Callable[[], None]) -> None:
         self.readers[fd] = callback
+
+    def watch_departures(self, callback: Callable[[], None]) -> None:
+        pass
 
     def remove(self, fd: int) -> None:
         self.readers.pop(fd, None)

@@ -56,6 +56,10 @@ class Run:
     taken: float
     worker: int = 0
 
+    def number(self, worker: int) -> None:
+        """Note which worker has done it."""
+        self.worker = worker
+
     @property
     def seconds(self) -> float:
         """How long the function took."""
@@ -108,11 +112,10 @@ class Pipeline:
         outcome = Outcome(b"", cluster, objects, number_workers(self._runs))
         plan = {"rows": rows, "cluster": cluster, **caption(outcome)}
         sheet: Task[dict[str, Any]] = self._newer.submit(SHEET, plan)
-        outcome.png = sheet.result()["png"]
-        self._record("draw", "the sheet", "newer", sheet, f"{len(outcome.png) / 1e6:.1f} MB")
-        outcome.runs = number_workers(self._runs)
+        png = sheet.result()["png"]
+        self._record("draw", "the sheet", "newer", sheet, f"{len(png) / 1e6:.1f} MB")
         self._progress.clear()
-        return outcome
+        return Outcome(png, cluster, objects, number_workers(self._runs))
 
     def _segment_and_measure(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Try every setting on every picture in the older environment.
@@ -227,7 +230,7 @@ def number_workers(runs: Iterable[Run]) -> list[Run]:
         pid = int(run.where["pid"])
         if pid not in pids:
             pids.append(pid)
-        run.worker = pids.index(pid) + 1
+        run.number(pids.index(pid) + 1)
     return ordered
 
 

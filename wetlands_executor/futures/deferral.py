@@ -16,7 +16,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import arguments, threads
-from wetlands_executor.errors import DependencyFailed, describe
+from wetlands_executor.errors import DependencyFailed, because, describe
 from wetlands_executor.futures import settling
 from wetlands_executor.futures.callbacks import add_hook
 from wetlands_executor.futures.future import Task
@@ -252,8 +252,7 @@ def _failure(task: Task[Any], dependency: Task[Any], error: BaseException) -> De
         said += f" because {root[0]}, on which it depends, failed"
     failure = DependencyFailed(f"{said}: {root[1]}")
     vars(failure)[_ROOT] = root
-    failure.__cause__ = error
-    return failure
+    return because(failure, error)
 
 
 def _value(arg: Any) -> Any:

@@ -130,6 +130,14 @@ class Listener:
         #: Callback thread only: the terminal event has been delivered, of a listener that gets one.
         self._over = False
 
+    def remove(self) -> None:
+        """Deliver nothing any more, not even what is on its way."""
+        self.removed = True
+
+    def note_start(self) -> None:
+        """Note that it has been told of the start."""
+        self.started = True
+
     def give(self, event: Event, thread: SerialQueue | None) -> None:
         """Deliver an event; updates that were not seen yet are merged."""
         if self.removed:

@@ -127,7 +127,7 @@ class Reports:
     def discard_callback(self, callback: object) -> None:
         """Remove the listeners that call ``callback``, and drop what is on its way to them."""
         for listener in [entry for entry in self._listeners if entry.callback == callback]:
-            listener.removed = True
+            listener.remove()
             self.discard(listener)
 
     def emit(
@@ -162,7 +162,7 @@ class Reports:
                 return
         elif ran and not listener.started:
             listener.give(self._start_of(task, event), thread)
-        listener.started = True
+        listener.note_start()
         listener.give(event, thread)
 
     def event(

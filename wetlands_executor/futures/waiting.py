@@ -69,7 +69,8 @@ class Wakeups(deque[Any]):
         Returns:
             False if this thread has none to wait on. Nothing was waited for then.
         """
-        wakeup = wakeups.mine()
+        own = wakeups.own
+        wakeup = own.take()
         if wakeup is None:
             return False
         try:
@@ -79,10 +80,10 @@ class Wakeups(deque[Any]):
         except OSError as error:
             if error.errno != errno.EBADF:
                 raise  # a signal handler's: TimeoutError is one
-            wakeups.forget()  # the program has closed its descriptor; a lock cannot be closed
+            own.forget()  # the program has closed its descriptor; a lock cannot be closed
             return False
         finally:
-            wakeup.busy = False
+            own.busy = False
         return True
 
     def notify_all(self) -> None:

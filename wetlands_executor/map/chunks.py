@@ -48,7 +48,7 @@ class Chunk:
         self.created_at = time.time()
         self.call = Call(next_number(), encoded, job.context, None, job, self)
         # if its worker dies, the rest is submitted again: the pool must not close in between
-        self.call.asks_whether_retried = True
+        self.call.decide_elsewhere()
 
     @property
     def name(self) -> str:

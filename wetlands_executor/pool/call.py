@@ -249,12 +249,28 @@ class Call(Item):
         self.priority = options.priority
         self.retries_left, self.asks_whether_retried = options.retry.of_item(attempt)
         if options.retries and self.encoded.out_of_band is not None:
-            self.encoded.out_of_band.kept = True
+            self.encoded.out_of_band.keep()
+
+    def decide_elsewhere(self) -> None:
+        """Let a decoder thread decide, if its worker dies, whether it is run again."""
+        self.asks_whether_retried = True
 
     def watch(self) -> None:
         """Have its worker report when it begins."""
         self.watched |= wire.WATCHED
         self.plain = False
+
+    def go_another_way(self) -> None:
+        """Be neither awaited nor unannounced: it was not sent directly after all."""
+        self.awaited = self.quiet = False
+
+    def come_back(self) -> Call | None:
+        """Leave the chain of abandoned waits; return the next one there."""
+        # Race: no call stands between these stores: a thread that abandons this wait once more
+        # finds the call in the chain, or adds it again.
+        following, self.after = self.after, None
+        self.departed = False
+        return following
 
     def queue_again(self) -> None:
         """Wait for a worker again: it was reclaimed, or has another try."""

@@ -186,9 +186,9 @@ class Decoders:
         return PATIENCE
 
     def _run(self, mine: _Decoder) -> None:
-        mine.thread = threading.current_thread()
+        mine.enter()
         while (entry := self._next(mine)) is not None:
-            mine.begun = time.monotonic()
+            mine.begin()
             run_entry(entry)
             threads.deciding.pop(threading.get_ident(), None)
             threads.holding.discard(threading.get_ident())
@@ -203,7 +203,7 @@ class Decoders:
         except Empty:
             if self._idle:
                 return None  # one spare thread is enough; those that a stuck job called in go again
-        mine.begun = 0.0
+        mine.rest()
         self._idle.append(None)
         entry = self._jobs.get()
         try:
@@ -244,6 +244,18 @@ class _Decoder:
         self.thread: threading.Thread | None = None
         self.begun = time.monotonic()
         self.gone = Latch()
+
+    def enter(self) -> None:
+        """Run on the calling thread."""
+        self.thread = threading.current_thread()
+
+    def begin(self) -> None:
+        """Note that a job begins."""
+        self.begun = time.monotonic()
+
+    def rest(self) -> None:
+        """Note that it waits for a job."""
+        self.begun = 0.0
 
 
 def _join(thread: threading.Thread | None) -> None:

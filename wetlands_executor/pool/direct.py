@@ -104,6 +104,14 @@ class AbandonedWaits:
         """Say what wakes the I/O thread; -1 if it has ended."""
         self.wake = wake
 
+    def add(self, call: Call) -> None:
+        """Add a call, if it is not in the chain. Any thread."""
+        if not call.departed:
+            # Race: no call stands between these stores, so no signal handler runs between them.
+            call.departed = True
+            call.after = self.first
+            self.first = call
+
     def take(self) -> list[Call]:
         """Return the calls of the chain, which is empty then.
 
@@ -113,10 +121,9 @@ class AbandonedWaits:
         call, self.first = self.first, None
         found = []
         while call is not None:
-            following, call.after = call.after, None
             # Order: before the caller looks. A thread that comes back meanwhile and leaves again
             # adds it anew
-            call.departed = False
+            following = call.come_back()
             found.append(call)
             call = following
         return found
@@ -222,8 +229,8 @@ class DirectSend:
     @staticmethod
     def _refuse(call: Call) -> bool:
         """Undo what ``send`` has done for a call that it has not sent; return False."""
-        call.awaited = call.quiet = False
-        call.phase = CallPhase.QUEUED
+        call.go_another_way()
+        call.move(CallPhase.QUEUED)
         if call.encoded.out_of_band is not None:
             call.encoded.out_of_band.take_back()
         return False
@@ -487,10 +494,7 @@ class DirectReceive:
                             raise
                         handed_over = True  # the I/O thread was faster
                 if handed_over:
-                    if not call.departed:
-                        call.departed = True
-                        call.after = abandoned.first
-                        abandoned.first = call
+                    abandoned.add(call)
                     try:
                         os.write(abandoned.wake, LEFT)
                     except OSError as error:
@@ -548,7 +552,7 @@ class DirectReceive:
 
     def disarm(self, call: Call) -> None:
         """Take note that the call was not sent after all; it goes another way."""
-        call.awaited = call.quiet = False
+        call.go_another_way()
         try:
             self.words[AWAITED] = 0
         except ValueError:

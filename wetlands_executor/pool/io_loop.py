@@ -103,6 +103,11 @@ class Start:
         self.done = Latch()
         self.error: BaseException | None = None
 
+    def fail(self, error: BaseException) -> None:
+        """Note that it cannot run, and let the thread that waits raise why."""
+        self.error = error
+        self.done.set()
+
 
 class EndedPoller:
     """Stands where the poller was."""
@@ -339,10 +344,9 @@ class IOLoop:
         try:
             poller = polling.new_poller()
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that has asked
-            start.error = error
             self._fate.clear()
             self._refuse_posted(error)
-            start.done.set()
+            start.fail(error)
             return
         self._thread = threading.current_thread()
         self.poller = poller

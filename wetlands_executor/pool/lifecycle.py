@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from wetlands_executor import threads
-from wetlands_executor.errors import describe
+from wetlands_executor.errors import because, describe
 from wetlands_executor.futures.settling import cancel_deferred
 from wetlands_executor.pool import polling
 from wetlands_executor.pool.announcing import Announcing
@@ -296,8 +296,9 @@ class Lifecycle:
         Kill all workers and fail every task that is known, so that no thread waits for ever.
         """
         parts = self._parts
-        failure = BrokenProcessPool(f"the pool of {parts.what} failed: {describe(error)}")
-        failure.__cause__ = error
+        failure = because(
+            BrokenProcessPool(f"the pool of {parts.what} failed: {describe(error)}"), error
+        )
         self._closing.break_with(failure)
         # Order: first. A thread that is inside a direct send is waited for below, and no other
         # begins one

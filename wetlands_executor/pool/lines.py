@@ -32,7 +32,26 @@ PIECE = 2048
 
 LOGGER = logging.getLogger("concurrent.futures")
 
-_printing = threading.local()
+
+class _Printing(threading.local):
+    """What the calling thread prints right now.
+
+    Attributes:
+        task: whose; None for what belongs to no task, and on other threads.
+    """
+
+    task: Task[Any] | None = None
+
+    def begin(self, task: Task[Any] | None) -> None:
+        """Print what belongs to ``task`` from now on."""
+        self.task = task
+
+    def end(self) -> None:
+        """Print nothing any more."""
+        self.task = None
+
+
+_printing = _Printing()
 
 
 def printing_task() -> Task[Any] | None:
@@ -42,7 +61,7 @@ def printing_task() -> Task[Any] | None:
     lines are not a worker's, or if it is not known which of its tasks printed them (several very
     short ones in a row, output of threads and processes that a task has left behind).
     """
-    return getattr(_printing, "task", None)
+    return _printing.task
 
 
 class LineSplitter:
@@ -130,7 +149,7 @@ class OutputStream:
 
     def write(self, text: str, task: Task[Any] | None = None) -> None:
         """Write to the host's stream; runs on the output thread."""
-        _printing.task = task
+        _printing.begin(task)
         try:
             stream = getattr(sys, self.name, None)
             if stream is not None:  # None under pythonw
@@ -140,7 +159,7 @@ class OutputStream:
             # the user's stream may raise anything, SystemExit too
             _tell_once(self.name, error)
         finally:
-            _printing.task = None
+            _printing.end()
             self.written += 1
 
 

@@ -79,8 +79,11 @@ class SystemPoller:
         # awake again. A thread that posts and reads False need not wake it. If the posting threads
         # cleared it, an interrupt between write and store could leave it wrong.
         self.sleeping = False
-        #: What to call when a thread has added ``LEFT_COUNT`` to the counter of ``urgent``.
-        self.on_departure: Callback | None = None
+        self._on_departure: Callback | None = None
+
+    def watch_departures(self, callback: Callback) -> None:
+        """Call this when a thread has added ``LEFT_COUNT`` to the counter of ``urgent``."""
+        self._on_departure = callback
 
     @property
     def urgent(self) -> int:
@@ -183,10 +186,10 @@ class SystemPoller:
                     pass  # another thread has read it
                 else:
                     if (
-                        self.on_departure is not None
+                        self._on_departure is not None
                         and int.from_bytes(count, sys.byteorder) >= LEFT_COUNT
                     ):
-                        found.append((RESULTS, self.on_departure))
+                        found.append((RESULTS, self._on_departure))
                 continue
             reader = self._readers.get(fd)
             if reader is not None:
@@ -267,7 +270,9 @@ class ThreadPoller:
         self._failed: set[int] = set()
         self.sleeping = False
         self.urgent = -1
-        self.on_departure: Callback | None = None
+
+    def watch_departures(self, callback: Callback) -> None:
+        """Do nothing: without ``urgent`` no thread can say that."""
 
     def add_reader(self, fd: int, rank: int, callback: Callback) -> None:
         """Start a thread that reads ahead, at most 16 chunks."""

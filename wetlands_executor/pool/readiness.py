@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from wetlands_executor import threads
-from wetlands_executor.errors import WorkerStartError
+from wetlands_executor.errors import WorkerStartError, because
 from wetlands_executor.futures.waiting import Latch
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.workers import Workers
@@ -61,8 +61,7 @@ class Readiness:
         """
         said = f"; its stderr:\n{tail}" if tail else ""
         error = WorkerStartError(f"A worker of {self._what} cannot be started: {reason}{said}")
-        error.__cause__ = cause
-        return error
+        return because(error, cause)
 
     # --- any thread
 

@@ -22,7 +22,7 @@ from threading import get_ident
 from typing import Any, Protocol
 
 from wetlands_executor import threads
-from wetlands_executor.errors import OF_STACKS
+from wetlands_executor.errors import OF_STACKS, because
 from wetlands_executor.futures.future import Task, call_text
 from wetlands_executor.futures.reports import begin_again, reports_of
 from wetlands_executor.futures.settling import note_run, settle, settle_cancelled
@@ -392,8 +392,7 @@ def _copy_error(error: BaseException) -> BaseException:
         copy = type(error)(*error.args)
     except Exception:  # noqa: BLE001 - an __init__ with another signature: then the tasks share it
         return error
-    copy.__cause__ = error.__cause__
-    return copy
+    return because(copy, error.__cause__)
 
 
 def _decode_output(call: Call, data: Any) -> None:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wetlands_executor import descriptors, threads
-from wetlands_executor.errors import describe
+from wetlands_executor.errors import because, describe
 from wetlands_executor.pool import bundle, deadlines, polling, spawn
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.deadlines import Deadlines
@@ -315,8 +315,7 @@ class Starter:
             f"The initializer raised {describe(cause)}; the pool of "
             f"{self._parts.what} is not usable any more"
         )
-        error.__cause__ = cause
-        process.blame(error)
+        process.blame(because(error, cause))
         self._parts.output.release(process)
         self._feed(st.InitializerFailed(process.worker, st.DeathReport(error)))
 

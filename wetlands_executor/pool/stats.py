@@ -72,7 +72,11 @@ class TaskStats:
         #: Locks of threads that wait until no task is active. Order: a thread that counts an end
         #: counts first and then looks here; a waiting thread adds itself and then reads the counts.
         self._wakeups = Wakeups()
-        self.error_callback: ErrorCallback | None = None
+        self._error_callback: ErrorCallback | None = None
+
+    def report_errors(self, callback: ErrorCallback | None) -> None:
+        """Call this for every task that fails, on the callback thread; None ends that."""
+        self._error_callback = callback
 
     @property
     def total(self) -> int:
@@ -137,7 +141,7 @@ class TaskStats:
             self._tell_failure(task, error)
 
     def _tell_failure(self, task: Task[Any], error: BaseException) -> None:
-        callback = self.error_callback
+        callback = self._error_callback
         if callback is not None:
             self._callbacks.put(partial(callback, task, error))
 

@@ -30,6 +30,11 @@ class Timer:
         self.number = number
         self.job: Job | None = job
 
+    def take(self) -> Job | None:
+        """Return the job, which the timer lets go of; None if it has fired or was stopped."""
+        job, self.job = self.job, None
+        return job
+
     def __lt__(self, other: Timer) -> bool:
         return (self.when, self.number) < (other.when, other.number)
 
@@ -55,9 +60,8 @@ class Timers:
 
     def stop(self, timer: Timer) -> None:
         """Forget a timer, if it has not fired."""
-        if timer.job is None:
+        if timer.take() is None:
             return
-        timer.job = None
         self._stopped += 1
         if self._stopped > FEW and 2 * self._stopped > len(self.heap):
             self.heap[:] = [one for one in self.heap if one.job is not None]
@@ -82,8 +86,7 @@ class Timers:
         """
         heap = self.heap
         while heap and heap[0].when <= now:
-            timer = heapq.heappop(heap)
-            job, timer.job = timer.job, None
+            job = heapq.heappop(heap).take()
             if job is not None:
                 return job
             self._stopped -= 1

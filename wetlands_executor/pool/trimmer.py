@@ -37,7 +37,7 @@ class Trimmer:
 
         Some time after the last one the memory of free blocks goes back.
         """
-        result_memory.used = False
+        result_memory.note_looked_at()
         self._last = time.monotonic()
         if not self._set:
             self._set = True
@@ -72,4 +72,4 @@ class Trimmer:
             # They are freed without a word to the host. It looks again after the next call; an idle
             # pool is not woken for it.
             for process in self._workers:
-                process.result_memory.used = True
+                process.result_memory.note_use()

@@ -252,7 +252,7 @@ class WorkerProcess:
                     call.watched = call.watched & ~wire.KEPT | out_of_band.send(
                         self.result_memory.incarnation
                     )
-                    self.result_memory.used = True
+                    self.result_memory.note_use()
                 frames.append(call.frame(mark))
                 mark = mark + wire.MARK_STEP & wire.MARK_BITS
             except Exception as error:  # noqa: BLE001

@@ -50,7 +50,6 @@ class RemoteInterpreter:
             process.
 
     Attributes:
-        await_hello: waits until a worker has said hello, or none can be started; the pool sets it.
             None before there is a pool.
         silent: it was asked and did not answer.
         replaced: version that the interpreter had when it was asked, or when an earlier worker said
@@ -58,12 +57,12 @@ class RemoteInterpreter:
     """
 
     __slots__ = (
+        "_await_hello",
         "_cached",
         "_known",
         "_launch",
         "_made",
         "_python",
-        "await_hello",
         "record",
         "replaced",
         "silent",
@@ -81,8 +80,16 @@ class RemoteInterpreter:
         self._made: dict[str, Any] = {}
         self._cached: Any = None
         self.silent = False
-        self.await_hello: weakref.WeakMethod[Callable[[], None]] | None = None
+        self._await_hello: weakref.WeakMethod[Callable[[], None]] | None = None
         self.replaced: str | None = None
+
+    def wait_with(self, await_hello: Callable[[], None]) -> None:
+        """Ask this pool if need be.
+
+        Args:
+            await_hello: a method; waits until a worker has said hello, or none can be started.
+        """
+        self._await_hello = weakref.WeakMethod(await_hello)
 
     def learn(self, hello: Mapping[str, Any]) -> None:
         """Believe what a worker says of itself. I/O thread."""
@@ -140,10 +147,10 @@ class RemoteInterpreter:
             return known
         known = (MAGIC, VERSION) if self._is_this() else None if self.silent else self._answer()
         self.silent = known is None
-        if known is None and self.await_hello is not None:
+        if known is None and self._await_hello is not None:
             # It needs something that only a worker's start has, or does not work at all. A worker
             # says either.
-            wait = self.await_hello()
+            wait = self._await_hello()
             if wait is not None:
                 wait()
             # Still nothing: no worker can be started. That is for the start of the next one to say,

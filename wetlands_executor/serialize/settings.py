@@ -33,6 +33,10 @@ class HostSettings:
         self.data = pickle.dumps(content, 4)
         self.seen = seen
 
+    def note_seen(self, seen: Any) -> None:
+        """Note that something that was looked at has changed, and the content is the same."""
+        self.seen = seen
+
 
 _current: HostSettings | None = None
 
@@ -52,7 +56,7 @@ def current_settings() -> HostSettings:
         paths += [root for root in project.extra_roots if root not in paths]
         content = (paths, _log_levels())
         if settings is not None and settings.content == content:
-            settings.seen = seen
+            settings.note_seen(seen)
         else:
             settings = HostSettings(seen, content)
         _current = settings

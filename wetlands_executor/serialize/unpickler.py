@@ -107,8 +107,7 @@ def decode_arrays(payload: bytes | bytearray | OutOfBandResult) -> tuple[Any] | 
         # whatever it is: where user code may run, it is unpickled once more
         return None
     if isinstance(payload, OutOfBandResult):
-        # The views live as long as the value.
-        payload.data = payload.buffers = None  # type: ignore[assignment]
+        payload.clear()
     return found
 
 
@@ -130,8 +129,7 @@ def decode(payload: bytes | bytearray | OutOfBandResult, foreign: bool = False) 
     unpickler = _ForeignUnpickler if foreign and interpreter.PORTABLE else _ResultUnpickler
     if isinstance(payload, OutOfBandResult):
         data, buffers = payload.data, payload.buffers
-        # The views live as long as the value.
-        payload.data = payload.buffers = None  # type: ignore[assignment]
+        payload.clear()
         try:
             return _load(unpickler(io.BytesIO(data), buffers=buffers))
         except BaseException as error:

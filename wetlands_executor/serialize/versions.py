@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from wetlands_executor.errors import because
 from wetlands_executor.worker import missing_names
 
 #: Packages whose distribution has another name.
@@ -149,9 +150,7 @@ def explain_argument(error: BaseException) -> tuple[BaseException, str]:
         "" if lacked else f". {_remedy(differences)}"
     )
     if error.args and isinstance(error.args[0], str):
-        error.args = (f"{error.args[0]}. {added}", *error.args[1:])
-        if isinstance(error, ImportError):
-            error.msg = error.args[0]
+        missing_names.reword(error, f"{error.args[0]}. {added}")
     else:
         error = _again(error, f"{error}. {added}")
     return error, f"\n{added}\n"
@@ -203,5 +202,4 @@ def _again(error: BaseException, message: str) -> BaseException:
         )
     except TypeError:  # UnicodeDecodeError and its like want five arguments
         new = RuntimeError(f"{type(error).__name__}: {message}")
-    new.__cause__ = error
-    return new
+    return because(new, error)

@@ -53,6 +53,10 @@ class OutOfBandArguments:
         self.kept = False
         self.pins: list[Any] = []
 
+    def keep(self) -> None:
+        """Keep the blocks after the first worker has read them: there may be another try."""
+        self.kept = True
+
     @property
     def empty(self) -> bool:
         """True if nothing has to be said or kept."""

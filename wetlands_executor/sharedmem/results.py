@@ -29,6 +29,10 @@ class OutOfBandResult:
         self.data = data
         self.buffers = buffers
 
+    def clear(self) -> None:
+        """Let go of both: the views in a value that was read live as long as the value."""
+        self.data = self.buffers = None  # type: ignore[assignment]
+
 
 class _ResultFile:
     """A worker's file of results as it is mapped here; kept by its views when the worker is gone.
@@ -43,6 +47,15 @@ class _ResultFile:
         self.region = region
         self.places: dict[int, tuple[int, int]] = {}
         self.idle = False
+
+    def view(self, slot: int, offset: int, capacity: int, length: int) -> memoryview:
+        """Return the bytes of a block of the host; the last view frees it. Raises MemoryError."""
+        self.idle = False
+        return self.region.view(slot, offset, capacity, 0, length, self.free, True)
+
+    def rest(self) -> None:
+        """Give back at once what is freed from now on."""
+        self.idle = True
 
     def free(self, slot: int) -> None:
         """Give a block back to the worker; in finalizers.
@@ -71,6 +84,14 @@ class ResultMemory:
         self._file: _ResultFile | None = None
         if arena is not None and fd >= 0:
             arena.workers[self.incarnation] = self
+
+    def note_use(self) -> None:
+        """Note that a large buffer goes one way or the other. I/O thread."""
+        self.used = True
+
+    def note_looked_at(self) -> None:
+        """Note that the I/O thread has looked."""
+        self.used = False
 
     def has_lease(self, slot: int) -> bool:
         """Return True if the worker looks at a shared array.
@@ -138,8 +159,7 @@ class ResultMemory:
                 raise BadBlock(f"result block {slot} has moved")
             if region.words[slot] != HOST or slot in region.live:
                 raise BadBlock(f"result block {slot} is not the host's")
-            file.idle = False
-            return region.view(slot, offset, capacity, 0, length, file.free, True)
+            return file.view(slot, offset, capacity, length)
         except MemoryError:  # the address space is limited: read it
             target = bytearray(length)
             done = 0
@@ -180,13 +200,13 @@ class ResultMemory:
         """
         if self._file is None:
             return False
-        self._file.idle = True
+        self._file.rest()
         return True
 
     def close(self) -> None:
         """The worker is gone: what is still looked at goes with its last view."""
         if self._file is not None:
-            self._file.idle = True
+            self._file.rest()
         self._file = None
         self.fd = -1
         arena, self.arena = self.arena, None
