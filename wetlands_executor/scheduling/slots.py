@@ -134,7 +134,7 @@ class Slot:
         return stops
 
     def rest(self) -> bool:
-        """Be idle if there is nothing to do; return True if the process is to be stopped instead."""
+        """Be idle if there is nothing to do; return True if the process is to be stopped."""
         if self.held or self.reclaiming or self.phase is not Phase.READY:
             return False
         stops = self.retiring or (self.quota is not None and self.quota <= 0)

@@ -30,7 +30,7 @@ _set_timer = getattr(_signal, "setitimer", None)
 
 
 def _noting(kind: int) -> Callable[[Any], Any]:
-    """Return what makes, of a function that sets an alarm of that kind, one that takes note of it."""
+    """Return what wraps a function that sets an alarm of that kind, so that it takes note of it."""
 
     def make(function: Any) -> Any:
         def set_alarm(*args: Any, **kwargs: Any) -> Any:

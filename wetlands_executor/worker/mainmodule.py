@@ -42,7 +42,7 @@ class HostProgram:
         self._importable: Optional[bool] = None
 
     def is_importable(self) -> bool:
-        """Return True if other processes of this environment can run the script as ``__mp_main__``."""
+        """Return True if other processes of this environment can run it as ``__mp_main__``."""
         if self._importable is None:
             self._importable = self._file is not None and _examine(self._file, self._prefix)
         return self._importable
@@ -97,7 +97,7 @@ def _look_up(name: str) -> Any:
 
 
 def adjust_spawn(spawn: Any) -> None:
-    """Let ``multiprocessing`` run the host's script in new processes only if it can be imported there."""
+    """Let ``multiprocessing`` run the host's script in new processes only if they can import it."""
     patches.replace(spawn, "get_preparation_data", _preparing)
 
 

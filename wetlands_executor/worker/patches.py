@@ -1,4 +1,4 @@
-"""What is changed in modules of the standard library, so that code of tasks meets this worker there.
+"""What is changed in modules of the standard library, so that code of tasks meets the worker there.
 
 Owns how: a function is replaced by one that looks like it (``replace``), once; and a module that is
 not imported yet is changed when a task imports it (``after_import``), because importing it now

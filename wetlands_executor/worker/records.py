@@ -2,7 +2,7 @@
 
 The host handles them under the name of their own logger.
 
-``logging`` costs 8 ms of a start and most tasks do not use it: nothing is done until it is imported.
+``logging`` costs 8 ms of a start and most tasks do not use it: nothing is done before its import.
 Levels are the host's: those of its loggers that have one travel with the project folders (see
 ``imports``), so a record that no logger of the host would handle is not made.
 """

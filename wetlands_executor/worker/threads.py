@@ -112,7 +112,7 @@ def _pass_on_in_threading() -> None:
 
 
 def _handing(method: Any) -> Any:
-    """Return a method of a pool that hands the function, its first argument, over together with the call."""
+    """Wrap a method of a pool: it passes the call on with the function, its first argument."""
 
     def hand_over(self: Any, *args: Any, **kwargs: Any) -> Any:
         if args:
