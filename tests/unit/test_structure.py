@@ -17,19 +17,19 @@ from tests.support.structure import Figures, Structure, figures, measured
 #: (with their bases too), chains of two, no circle outside the worker.
 LIMITS = Figures(
     # Counted in lines of at most 100 characters; the figures that count lines rose with them.
-    foreign_assignments=6.8,
-    foreign_private=3.6,
+    foreign_assignments=3.3,
+    foreign_private=3.4,
     class_lines=642,
     class_methods=42,
     stacked_lines=762,
     stacked_methods=42,
     chain=2,
     file_lines=857,
-    function_lines=154,
+    function_lines=151,
     long_functions=5,
     circles_at_top=(),
     circles=(),
-    worker_circles=(11, 10),
+    worker_circles=(10,),
 )
 
 NAMES = [field.name for field in dataclasses.fields(Figures)]
