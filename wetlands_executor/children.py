@@ -59,8 +59,19 @@ def collect(process: subprocess.Popen[Any], pidfd: int = -1) -> int | None:
                 code = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
             except ChildProcessError:
                 code = _status_of(pidfd)
-            process.returncode = code
+            note_status(process, code)
     return None if process.returncode == LOST else process.returncode
+
+
+def note_status(process: subprocess.Popen[Any], code: int) -> None:
+    """Tell a ``Popen`` how its child has ended, which it does not find out by itself.
+
+    Args:
+        process: the child.
+        code: its exit code, negative for a signal; ``LOST``. A child that belongs to another
+            process is said to have ended as well: else a finalizer would warn that it still runs.
+    """
+    process.returncode = code
 
 
 def _status_of(pidfd: int) -> int:

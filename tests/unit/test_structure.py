@@ -17,7 +17,7 @@ from tests.support.structure import Figures, Structure, figures, measured
 #: (with their bases too), chains of two, no circle outside the worker.
 LIMITS = Figures(
     # Counted in lines of at most 100 characters; the figures that count lines rose with them.
-    foreign_assignments=3.3,
+    foreign_assignments=3.2,
     foreign_private=3.4,
     class_lines=642,
     class_methods=42,

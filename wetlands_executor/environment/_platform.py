@@ -538,7 +538,7 @@ def _wait(process: subprocess.Popen[bytes], deadline: float) -> bool:
         return False
     if process.returncode == 0 and not _collects_by_itself():
         # `Popen.wait` says 0 as well if the status was thrown away
-        process.returncode = children.LOST
+        children.note_status(process, children.LOST)
     return True
 
 

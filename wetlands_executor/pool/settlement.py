@@ -40,6 +40,7 @@ from wetlands_executor.serialize.plain import is_trivial
 from wetlands_executor.serialize.results import read_outcome, value_at_once
 from wetlands_executor.serialize.unpickler import decode
 from wetlands_executor.worker import wire
+from wetlands_executor.worker.missing_names import reword
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -292,7 +293,7 @@ class Settlement:
                     stacks,
                 )
             )
-            error.args = (f"{error.args[0]}{OF_STACKS}{stacks}", *error.args[1:])
+            reword(error, f"{error.args[0]}{OF_STACKS}{stacks}")
         return error
 
     def convict(self, call: Call, stacks: str) -> None:

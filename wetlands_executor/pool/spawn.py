@@ -312,7 +312,7 @@ class Process:
         self._open.clear()
         self._close_page()
         if self._popen is not None:
-            self._popen.returncode = 0  # else its finalizer would warn of a process that still runs
+            children.note_status(self._popen, 0)
 
     def meet(self, claimed: int) -> None:
         """Note which process the Python is, as it says itself.

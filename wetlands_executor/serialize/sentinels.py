@@ -31,7 +31,7 @@ def _find_sentinel(number: int) -> Any:
     return None if known is None else known.get()
 
 
-objects.find_in_host = _find_sentinel
+objects.use_host(_find_sentinel)
 
 
 #: Flag of classes that are not written in C, or at least made like those (Py_TPFLAGS_HEAPTYPE).

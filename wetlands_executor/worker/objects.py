@@ -323,8 +323,14 @@ def sentinel(number: int, function: Callable[..., Any], args: Tuple[Any, ...]) -
 
 #: id -> number of the sentinels here. They stay as long as ``TABLE`` has them.
 _SENTINELS: Dict[int, int] = {}
-#: In the host: returns the object of a number, or None. Set by ``serialize/identity.py``.
-find_in_host: Any = None
+#: In the host: returns the object of a number, or None.
+_find_in_host: Any = None
+
+
+def use_host(find: Callable[[int], Any]) -> None:
+    """Find the objects of this process, which is the host, when a task returns them."""
+    global _find_in_host  # a fact about this process
+    _find_in_host = find
 
 
 def _note_sentinel(number: int, found: Any) -> None:
@@ -344,5 +350,5 @@ def _reduce_sentinel(obj: Any) -> Any:
 
 def returned(number: int, cls: Any) -> Any:
     """Return the host's own object of that number; a new one if it is gone. Called in the host."""
-    found = find_in_host(number) if find_in_host is not None else None
+    found = _find_in_host(number) if _find_in_host is not None else None
     return object.__new__(cls) if found is None else found
