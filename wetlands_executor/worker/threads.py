@@ -30,9 +30,24 @@ if TYPE_CHECKING:
 #: Serial of the call that the code in this context works for; 0 in a context in which nothing has
 #: set it.
 CALL: ContextVar[int] = ContextVar("_wetlands_call", default=0)
-#: The same by thread, for code in a thread that runs in an empty context (``Context().run``,
-#: greenlets).
-_local = _thread._local()
+
+
+class _Local(_thread._local):
+    """The same by thread, for code in an empty context (``Context().run``, greenlets).
+
+    Attributes:
+        serial: of the call that the thread works for; 0 is none.
+    """
+
+    serial = 0
+
+    def work_for(self, serial: int) -> None:
+        """Let the thread, which is its own, work for a call."""
+        self.serial = serial
+        CALL.set(serial)
+
+
+_local = _Local()
 
 
 def serial_here(runner: Running) -> int:
@@ -40,7 +55,7 @@ def serial_here(runner: Running) -> int:
 
     A thread that C code has started is not known to belong to any call.
     """
-    serial = CALL.get() or getattr(_local, "serial", 0)
+    serial = CALL.get() or _local.serial
     if not serial and _thread.get_ident() == runner.thread:
         return runner.serial
     return serial
@@ -66,8 +81,7 @@ class Inheriting:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
         if self._thread:
-            _local.serial = self._serial  # the thread is its own: there is nothing to put back
-            CALL.set(self._serial)
+            _local.work_for(self._serial)  # there is nothing to put back
             return self._function(*args, **kwargs)
         token = CALL.set(self._serial)
         try:
