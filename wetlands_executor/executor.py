@@ -8,7 +8,6 @@ thread.
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial

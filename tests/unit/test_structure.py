@@ -17,8 +17,8 @@ from tests.support.structure import Figures, Structure, figures, measured
 #: (with their bases too), chains of two, no circle outside the worker.
 LIMITS = Figures(
     # Counted in lines of at most 100 characters; the figures that count lines rose with them.
-    foreign_assignments=3.2,
-    foreign_private=3.4,
+    foreign_assignments=2.95,
+    foreign_private=3.15,
     class_lines=642,
     class_methods=42,
     stacked_lines=762,

@@ -260,6 +260,10 @@ class Call(Item):
         self.watched |= wire.WATCHED
         self.plain = False
 
+    def note_blocks(self, kept: int) -> None:
+        """Let the frame say whether its blocks are kept: ``wire.KEPT``, or 0."""
+        self.watched = self.watched & ~wire.KEPT | kept
+
     def go_another_way(self) -> None:
         """Be neither awaited nor unannounced: it was not sent directly after all."""
         self.awaited = self.quiet = False

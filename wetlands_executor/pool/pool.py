@@ -457,7 +457,7 @@ class Pool:
         kept = []
         for listener in self.listeners:
             if listener.callback == callback:
-                listener.removed = True
+                listener.remove()
             else:
                 kept.append(listener)
         self.listeners = tuple(kept)

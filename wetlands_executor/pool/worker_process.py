@@ -249,9 +249,7 @@ class WorkerProcess:
                     outbox.tell(call)
                 out_of_band = call.encoded.out_of_band
                 if out_of_band is not None:
-                    call.watched = call.watched & ~wire.KEPT | out_of_band.send(
-                        self.result_memory.incarnation
-                    )
+                    call.note_blocks(out_of_band.send(self.result_memory.incarnation))
                     self.result_memory.note_use()
                 frames.append(call.frame(mark))
                 mark = mark + wire.MARK_STEP & wire.MARK_BITS

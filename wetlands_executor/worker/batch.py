@@ -135,7 +135,7 @@ def make_calls(
     outbox.send()
 
 
-def _arguments(runner: Runner, data: Any, flags: int) -> Any:
+def _arguments(runner: Serving, data: Any, flags: int) -> Any:
     """Return what makes the arguments of a call of its entry, the entries, and what has failed."""
     if not flags & wire.BLOCKS:
         return _load, loads(data) if flags & wire.PLAIN else _slices(data), None

@@ -714,14 +714,8 @@ class Runner:
         """Leave the pipes to the parent: a child must neither answer nor keep them open."""
         self.forked = True
         self.item = 0  # its handles are inert: a report would go to the pipes of the parent
-        for fd in (
-            self.channel.inbox,
-            self.channel.bulk,
-            self.channel.results,
-            self.life,
-            self.wakeup,
-            *self.shared,
-        ):
+        pipes = self.channel.inbox, self.channel.bulk, self.channel.results
+        for fd in (*pipes, self.life, self.wakeup, *self.shared):
             if fd >= 0:
                 try:
                     os.close(fd)

@@ -277,7 +277,7 @@ class SharedBuffers:
             ]
             for root in back:
                 if root is not None:
-                    root.slot = -1  # its death does not free the block any more
+                    root.let_go()
             # Python 3.8
             rest = [raw if root is None else None for raw, root in zip(raws, back)]
             raws.clear()
@@ -302,7 +302,7 @@ class SharedBuffers:
                             )
                         )
                         continue
-                    root.slot = root.number
+                    root.take_back()
                     back[index] = None
                     raw = memoryview(alive).cast("B")[
                         address - root.address : address - root.address + length
@@ -332,7 +332,7 @@ class SharedBuffers:
                 self._blocks.release(claimed)  # type: ignore[union-attr]
             for root in back:
                 if root is not None:
-                    root.slot = root.number
+                    root.take_back()
                     if root() is None:
                         words[root.number] = FREE
         return wire.VALUE_IN_BLOCKS, payload
