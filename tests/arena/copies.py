@@ -328,7 +328,8 @@ def interrupted_while_it_waits(copying):
 
 
 CHECKS = [
-    exactly_these_bytes, several_at_the_same_time, no_more_than_allowed, one_processor, without_threads, a_helper_that_fails,
+    exactly_these_bytes, several_at_the_same_time, no_more_than_allowed, one_processor,
+    without_threads, a_helper_that_fails,
     interrupted_between_any_two_steps, a_helper_that_comes_too_late, interrupted_while_it_waits,
 ]  # fmt: skip
 

@@ -25,8 +25,10 @@ classes = pytest.importorskip("tests.arena.classes")
 
 @pytest.mark.parametrize("writable", [False, True])
 @pytest.mark.parametrize("value", [
-    np.arange(300_000.0).reshape(300, 1000), np.asfortranarray(np.arange(24).reshape(2, 3, 4)), np.arange(10)[::-2], np.array(3.5),
-    np.zeros((0, 4)), np.array([("a", 1)], [("s", "U3"), ("n", "<i4")]), np.array(["2020-01-01"], "M8[D]"),
+    np.arange(300_000.0).reshape(300, 1000), np.asfortranarray(np.arange(24).reshape(2, 3, 4)),
+    np.arange(10)[::-2], np.array(3.5),
+    np.zeros((0, 4)), np.array([("a", 1)], [("s", "U3"), ("n", "<i4")]),
+    np.array(["2020-01-01"], "M8[D]"),
 ], ids=lambda value: f"{value.dtype}{value.shape}")  # fmt: skip
 def test_numpy_arrays_keep_their_kind(make, memory, value, writable):
     executor = make()
@@ -127,10 +129,13 @@ def _memmap(folder):
 
 
 @pytest.mark.parametrize("value", [
-    "text", 5, [1, 2], np.array([object()]), np.zeros(2, [("a", "O"), ("b", "f8")]), (ctypes.py_object * 2)(1, 2),
-    np.ma.array([1.0, 2.0], mask=[0, 1]), np.ma.array([1, 2]), classes.chararray(["a", "b"]), _memmap,
+    "text", 5, [1, 2], np.array([object()]), np.zeros(2, [("a", "O"), ("b", "f8")]),
+    (ctypes.py_object * 2)(1, 2),
+    np.ma.array([1.0, 2.0], mask=[0, 1]), np.ma.array([1, 2]), classes.chararray(["a", "b"]),
+    _memmap,
     np.zeros(3).view(classes.Unit),
-    memoryview(np.arange(3, dtype=">i4")), memoryview(np.zeros(2, "f2")), memoryview(np.zeros(2, [("a", "i4")])),
+    memoryview(np.arange(3, dtype=">i4")), memoryview(np.zeros(2, "f2")),
+    memoryview(np.zeros(2, [("a", "i4")])),
 ], ids=steady)  # fmt: skip
 def test_what_cannot_be_shared(value, tmp_path):
     """What would lose its mask, its class, its state or the meaning of its bytes is refused, and
@@ -221,7 +226,8 @@ def test_a_view_in_the_order_of_fortran(make, memory):
 @pytest.mark.parametrize(
     "name",
     [
-        "masked", "masked hard", "matrix", "recarray", "memmap", "unit", "objects", "structured", "dates",
+        "masked", "masked hard", "matrix", "recarray", "memmap", "unit", "objects", "structured",
+        "dates",
         "big-endian", "steps",
         # From numpy 2.5 on, pickling one warns.
         pytest.param("chararray", marks=pytest.mark.filterwarnings("ignore:The chararray class")),

@@ -259,7 +259,8 @@ def test_what_is_freed_while_idle_goes_back_at_once(make, memory, monkeypatch):
 
 
 WRONG = [
-    "slot", "not filled", "before the first", "behind the last", "longer than it is", "over the edge", "somebody else's", "no such argument",
+    "slot", "not filled", "before the first", "behind the last", "longer than it is",
+    "over the edge", "somebody else's", "no such argument",
     "place", "following",
 ]  # fmt: skip
 

@@ -134,7 +134,8 @@ def main() -> int:
             continue
         case = cases()[name]
         result = runs.run_case(
-            case, arguments.systems, quick=arguments.quick, repeats=arguments.repeats, limit=arguments.limit,
+            case, arguments.systems, quick=arguments.quick, repeats=arguments.repeats,
+            limit=arguments.limit,
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )  # fmt: skip
         result["bounds"] = report.judged(case, result, quick=arguments.quick)

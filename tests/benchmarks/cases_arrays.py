@@ -92,7 +92,8 @@ def _case(kind: str, title: str, megabytes: int, least: float, aim: float) -> Ca
     if megabytes == 100 and kind in ("touch", "result"):
         bounds.append(faster(20, "ppe-spawn", text="20x faster than ProcessPoolExecutor(spawn)"))
     return Case(
-        f"array-{kind}-{megabytes}", f"{title}, {megabytes} MB of float64, 1 worker", _through(kind), megabytes, 1, ability="call", workers=1,
+        f"array-{kind}-{megabytes}", f"{title}, {megabytes} MB of float64, 1 worker",
+        _through(kind), megabytes, 1, ability="call", workers=1,
         others={"memcpy": _floor(kind)}, repeats=9, limit=60, bounds=tuple(bounds),
     )  # fmt: skip
 

@@ -44,13 +44,15 @@ def _bounds(pinned: bool) -> tuple[Bound, ...]:
 
 CASES = [
     Case(
-        "roundtrip-pinned", "round trip of a no-op, 1 worker, all processes on one core", round_trip, 2000, 20, ability="call", workers=1,
+        "roundtrip-pinned", "round trip of a no-op, 1 worker, all processes on one core",
+        round_trip, 2000, 20, ability="call", workers=1,
         others={"pipe": floors.ping_pong}, pinned=True, repeats=7, bounds=_bounds(True),
         note="The case by which latency is judged: on one core nothing depends on how long an "
              "idle core takes to wake up.",
     ),
     Case(
-        "roundtrip", "round trip of a no-op, 1 worker, not pinned", round_trip, 2000, 20, ability="call", workers=1,
+        "roundtrip", "round trip of a no-op, 1 worker, not pinned", round_trip, 2000, 20,
+        ability="call", workers=1,
         others={"pipe": floors.ping_pong}, bounds=_bounds(False),
         note="The hand-over to an idle second core costs more than all the rest here, and the "
              "kernel changes its mind between two runs.",

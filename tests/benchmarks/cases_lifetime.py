@@ -204,7 +204,8 @@ _MEGABYTE = 1_000_000
 
 CASES = [
     Case(
-        "start", "first result, from the constructor, 1 worker", first_result, 1, 1, workers=0, ability="start", repeats=9,
+        "start", "first result, from the constructor, 1 worker", first_result, 1, 1, workers=0,
+        ability="start", repeats=9,
         bounds=(
             Bound("at most 0.5x ProcessPoolExecutor(spawn)", 0.5, of=("ppe-spawn",)),
             Bound("stretch: 15 ms", 0.015),
@@ -213,7 +214,8 @@ CASES = [
              "environment, and is unsafe where threads run.",
     ),
     Case(
-        "preload", "16 workers with numpy and scipy imported and used once", lambda pool, count: {}, 16, 2,
+        "preload", "16 workers with numpy and scipy imported and used once", lambda pool, count: {},
+        16, 2,
         figures={"time": "s", "pss": "bytes", "uss": "bytes", "rss": "bytes"}, systems=(),
         others={way: preloaded(way) for way in _WAYS}, repeats=3, limit=120,
         bounds=(
@@ -227,17 +229,20 @@ CASES = [
     ),
     Case(
         "preload-pinned", "the same with all processes on one core", lambda pool, count: {}, 16, 2,
-        figures={"time": "s"}, systems=(), others={way: preloaded(way) for way in _WAYS}, pinned=True, repeats=3, limit=120,
+        figures={"time": "s"}, systems=(), others={way: preloaded(way) for way in _WAYS},
+        pinned=True, repeats=3, limit=120,
         bounds=(Bound("shared preload: at most 10% of the time of separate starts", 0.1, "time", ("ours",), system="ours-shared"),),
     ),
     Case(
-        "killed", "SIGKILL of a worker until its task's exception, 2 workers", killed, 1, 1, workers=0, repeats=9, limit=10,
+        "killed", "SIGKILL of a worker until its task's exception, 2 workers", killed, 1, 1,
+        workers=0, repeats=9, limit=10,
         bounds=(Bound("no later than ProcessPoolExecutor's", 1.0, of=("ppe-spawn", "ppe-fork"), stretch=0.5),),
         note="Systems that run the call again are measured until they give up. "
              "ProcessPoolExecutor and loky lose all other calls as well.",
     ),
     Case(
-        "idle", "an idle pool for 10 s, 2 workers", idle, 10, 1, figures={"switches": "count", "uss": "bytes"}, repeats=1, limit=60,
+        "idle", "an idle pool for 10 s, 2 workers", idle, 10, 1,
+        figures={"switches": "count", "uss": "bytes"}, repeats=1, limit=60,
         bounds=(
             Bound("no context switch of any thread or worker", 0, "switches"),
             Bound("a bare worker takes at most 8 MB (USS)", 8 * _MEGABYTE, "uss", stretch=5 * _MEGABYTE),

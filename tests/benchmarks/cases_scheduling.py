@@ -62,15 +62,19 @@ CASES = [
     Case(
         "head-of-line", "one call of 600 ms, then 400 of 2 ms, 4 workers: until the short ones "
                         "are done", shorts_among, 400, 8, workers=4, repeats=9,
-        bounds=(_bound("shorts done no later than with ProcessPoolExecutor"),), note="The short ones sleep, so that four workers fit on two cores.",
+        bounds=(_bound("shorts done no later than with ProcessPoolExecutor"),),
+        note="The short ones sleep, so that four workers fit on two cores.",
     ),
     Case(
-        "behind-long", "one call of 0.5 s, then 50 no-ops, 2 workers: until the no-ops are done", shorts_behind, 50, 8, workers=2, repeats=9,
+        "behind-long", "one call of 0.5 s, then 50 no-ops, 2 workers: until the no-ops are done",
+        shorts_behind, 50, 8, workers=2, repeats=9,
         bounds=(_bound("no-ops done no later than with ProcessPoolExecutor"),),
     ),
     Case(
-        "makespan", "2,000 calls, 5% sleep 50 ms, the others spin 0.2 ms, 2 workers", makespan, 2000, 40, workers=WORKERS, repeats=9,
-        others={"ideal": ideal}, bounds=(Bound("at most 1.10x the ideal (sum / workers)", 1.10, of=("ideal",), stretch=1.03),),
+        "makespan", "2,000 calls, 5% sleep 50 ms, the others spin 0.2 ms, 2 workers", makespan,
+        2000, 40, workers=WORKERS, repeats=9,
+        others={"ideal": ideal},
+        bounds=(Bound("at most 1.10x the ideal (sum / workers)", 1.10, of=("ideal",), stretch=1.03),),
         note="The ideal is computed. A busy machine adds to every system alike: a call spins as "
              "long by the clock, but two of them need two cores.",
     ),

@@ -42,7 +42,8 @@ CASES = [
         figures={"update": "s", "heard": "s", "write": "s"}, systems=("ours",), workers=1,
     ),
     Case(
-        "memory", "memory on the host of a finished call that is kept", finished, 10_000, 100, figures={"finished": "bytes"},
+        "memory", "memory on the host of a finished call that is kept", finished, 10_000, 100,
+        figures={"finished": "bytes"},
         systems=("ours", "ppe-spawn", "pool-spawn", "loky", "pebble"),
     ),
 ]  # fmt: skip

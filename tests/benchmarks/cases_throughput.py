@@ -78,7 +78,8 @@ def queued(pool: Any, count: int) -> dict[str, float]:
 
 CASES = [
     Case(
-        "no-ops", "10,000 no-op submits, wait for all, 2 workers", no_ops, 10_000, 50, ability="many",
+        "no-ops", "10,000 no-op submits, wait for all, 2 workers", no_ops, 10_000, 50,
+        ability="many",
         bounds=(
             faster(10, "ppe-spawn", "ppe-fork", text="10x faster than ProcessPoolExecutor"),
             Bound("stretch: 100,000 tasks a second (10,000 in 0.1 s)", 0.1),
@@ -103,7 +104,8 @@ CASES = [
     ),
     Case(
         "workers", "10,000 no-op submits with 2, 8 and 32 workers", worker_counts, 10_000, 50,
-        figures={"workers_2": "s", "workers_8": "s", "workers_32": "s"}, workers=0, ability="many", repeats=5, limit=120,
+        figures={"workers_2": "s", "workers_8": "s", "workers_32": "s"}, workers=0, ability="many",
+        repeats=5, limit=120,
         systems=("ours", "ppe-spawn", "ppe-fork", "pool-spawn", "loky", "pebble"),
         bounds=(
             Bound("throughput with 8 workers not more than 25% below that with 2", 1 / 0.75, "workers_8", ("ours",), "workers_2", stretch=1.0),

@@ -68,7 +68,8 @@ def faster(
 ) -> Bound:
     """Return the bound "so many times faster than the best of these"."""
     return Bound(
-        text or f"{times:g}x faster than {' and '.join(of)}", 1 / times, figure, of, stretch=None if stretch is None else 1 / stretch, speedup=True
+        text or f"{times:g}x faster than {' and '.join(of)}", 1 / times, figure, of,
+        stretch=None if stretch is None else 1 / stretch, speedup=True
     )  # fmt: skip
 
 

@@ -51,8 +51,10 @@ def judged(case: Case, result: Mapping[str, Any], *, quick: bool) -> list[dict[s
 def _judged(bound: Bound, found: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
     value = bound.value(found)
     return {
-        "text": bound.text, "value": value, "at_most": bound.at_most, "stretch": bound.stretch, "speedup": bound.speedup, "ratio": bool(bound.of),
-        "figure": bound.figure, "system": bound.system, "met": None if value is None else value <= bound.at_most,
+        "text": bound.text, "value": value, "at_most": bound.at_most, "stretch": bound.stretch,
+        "speedup": bound.speedup, "ratio": bool(bound.of),
+        "figure": bound.figure, "system": bound.system,
+        "met": None if value is None else value <= bound.at_most,
         "stretch_met": None if value is None or bound.stretch is None else value <= bound.stretch,
     }  # fmt: skip
 

@@ -77,7 +77,8 @@ class Driver:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}.driver", str(writing), case.name, system],
-                stdin=subprocess.PIPE, stdout=self._output, stderr=self._output, pass_fds=(writing,), env=environment, start_new_session=True,
+                stdin=subprocess.PIPE, stdout=self._output, stderr=self._output,
+                pass_fds=(writing,), env=environment, start_new_session=True,
                 cwd=ROOT,
             )  # fmt: skip
         finally:
@@ -290,7 +291,8 @@ def run_case(
                 found[name]["closing"] = str(failure)
             found[name]["left_behind"] = driver.left_behind
     return {
-        "title": case.title, "note": case.note, "count": count, "workers": case.workers, "pinned": case.pinned, "figures": dict(case.figures),
+        "title": case.title, "note": case.note, "count": count, "workers": case.workers,
+        "pinned": case.pinned, "figures": dict(case.figures),
         "systems": found, "load": [*load, _load()],
     }  # fmt: skip
 

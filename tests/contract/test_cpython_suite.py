@@ -371,7 +371,9 @@ def test_nothing_has_been_left_out(results: Results) -> None:
     """The stamping itself: tests of every part were found, run, and have an outcome."""
     assert set(results.tests) == set(results.outcomes)
     assert {name.partition(".")[0] for name in results.tests} >= {
-        "CondaAsCompletedTest", "CondaExecutorDeadlockTest", "CondaInitializerTest", "CondaFailingInitializerTest",
-        "CondaProcessPoolExecutorTest", "CondaProcessPoolShutdownTest", "CondaWaitTest", "FutureTests",
+        "CondaAsCompletedTest", "CondaExecutorDeadlockTest", "CondaInitializerTest",
+        "CondaFailingInitializerTest",
+        "CondaProcessPoolExecutorTest", "CondaProcessPoolShutdownTest", "CondaWaitTest",
+        "FutureTests",
     }  # fmt: skip
     assert len(results.tests) > 70

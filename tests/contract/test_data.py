@@ -23,8 +23,10 @@ EVERYWHERE = ("thread", "process", "conda", "conda-other")
 @pytest.mark.parametrize(
     "value",
     [
-        None, True, 0, -(2**200), math.inf, 1.5 - 2j, "", "naïve 日本語 🐍 \0 \ud800", b"", b"\x00\xff" * 10, [], (), {}, set(), ...,
-        NotImplemented, {"nested": [{"a": (1, [2, {3}])}, None]}, frozenset({1, "x"}), range(0, 10, 3), slice(1, None, 2), int,
+        None, True, 0, -(2**200), math.inf, 1.5 - 2j, "", "naïve 日本語 🐍 \0 \ud800", b"",
+        b"\x00\xff" * 10, [], (), {}, set(), ...,
+        NotImplemented, {"nested": [{"a": (1, [2, {3}])}, None]}, frozenset({1, "x"}),
+        range(0, 10, 3), slice(1, None, 2), int,
         bytearray(b"abc"), workload.Thing([1, 2]), len, workload.identity,
     ],
     ids=lambda value: steady(value)[:30],

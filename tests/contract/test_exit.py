@@ -79,7 +79,8 @@ def run(stamp: Stamp, tmp_path: Path, request: pytest.FixtureRequest):
         process = subprocess.Popen(
             [sys.executable, "-W", "error", str(path), *map(str, arguments)],
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            encoding="utf-8",
         )  # fmt: skip
 
         def end() -> None:

@@ -23,7 +23,8 @@ from tests.data import heavy_cases, test_numpy  # noqa: E402 - they need numpy
 #: ``test_special``).
 ROWS: dict[str, tuple[str, ...]] = {
     "arrays of every dtype and memory order": (
-        "array *", "0-d *", "Fortran order *", "order *", "empty*", "large", "large Fortran order", "read-only", "32 axes", "in containers",
+        "array *", "0-d *", "Fortran order *", "order *", "empty*", "large", "large Fortran order",
+        "read-only", "32 axes", "in containers",
         "object *", "str of no*", "void of no*",
     ),
     "scalars and dtypes, structured and aligned ones too": ("scalar *", "dtype *", "array aligned *"),
@@ -32,16 +33,19 @@ ROWS: dict[str, tuple[str, ...]] = {
     "ufuncs, functions and classes of numpy": ("ufunc*", "function", "function of *", "class *", "newaxis*"),
     "`Generator`, bit generators, `RandomState`, `SeedSequence`": ("Generator*", "RandomState*", "SeedSequence*", "bit generator *"),
     "polynomials, `vectorize`, `iinfo`, index expressions, named results of `linalg` and `unique`": (
-        "poly1d", "Polynomial", "Chebyshev", "vectorize", "iinfo", "index expression", "result of *",
+        "poly1d", "Polynomial", "Chebyshev", "vectorize", "iinfo", "index expression",
+        "result of *",
     ),
     "numpy's exceptions": (
-        "LinAlgError", "AxisError", "*Warning", "TooHardError", "raises LinAlg*", "raises Axis*", "raises _*", "raises UFunc*", "raises Too*",
+        "LinAlgError", "AxisError", "*Warning", "TooHardError", "raises LinAlg*", "raises Axis*",
+        "raises _*", "raises UFunc*", "raises Too*",
         "raises Floating*",
     ),
     "`StringDType` and its arrays": ("StringDType", "array StringDType"),
     "classes of `numpy.dtypes`": ("class of a dtype",),
     "numbers, text, bytes, bytearray, `array.array`, containers, also large ones": (
-        "complex, big*", "bytes", "bytearray", "str with*", "array.array", "dict, nested", "frozenset", "list that *", "large bytes", "large str",
+        "complex, big*", "bytes", "bytearray", "str with*", "array.array", "dict, nested",
+        "frozenset", "list that *", "large bytes", "large str",
         "many small things", "deep, within*", "struct.*", "io.*",
     ),
     "dates, times, decimals, fractions": ("datetime.*", "time.*", "decimal.*", "fractions.*", "random.Random", "statistics.*"),
@@ -54,16 +58,19 @@ ROWS: dict[str, tuple[str, ...]] = {
     "instances of your classes, dataclasses, enums, flags": ("dataclass*", "object with slots*", "enum of a module", "flags of *", "enum classes"),
     "enums and constants of the standard library": ("http.HTTPStatus", "signal", "socket constants", "ssl constants", "uuid, inspect*", "csv.*"),
     "other objects of the standard library": (
-        "os.*", "inspect.*", "plistlib*", "tarfile.*", "logging.*", "ast", "tokenize.*", "xml.*", "email.*", "http.cookies*", "subprocess.Completed*",
+        "os.*", "inspect.*", "plistlib*", "tarfile.*", "logging.*", "ast", "tokenize.*", "xml.*",
+        "email.*", "http.cookies*", "subprocess.Completed*",
         "importlib.*", "contextlib.*", "sqlite3.*", "shlex*", "string.*",
     ),
     "types, abstract classes, `typing`": ("builtin types", "abstract classes", "typing*"),
     "`list[int]`, `int \\| str`": ("list[[]int]", "int | str"),
     "functions and methods by name": ("functions",),
     "exceptions with attributes, notes and causes": (
-        "exceptions", "exception *", "*Error", "queue.Empty", "asyncio errors", "concurrent.futures errors", "socket.timeout", "re.error",
+        "exceptions", "exception *", "*Error", "queue.Empty", "asyncio errors",
+        "concurrent.futures errors", "socket.timeout", "re.error",
         "classes of warnings",
-        "raises an *", "raises Own", "raises OSError", "raises Unicode*", "raises JSON*", "raises Called*",
+        "raises an *", "raises Own", "raises OSError", "raises Unicode*", "raises JSON*",
+        "raises Called*",
     ),
     "exceptions that the older Python lacks": ("EncodingWarning", "PythonFinalizationError"),
     "`ExceptionGroup`": ("*ExceptionGroup", "test_a_group_of_errors"),

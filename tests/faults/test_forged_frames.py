@@ -19,7 +19,8 @@ from wetlands_executor import CondaEnvExecutor, Task, TaskStatus, WorkerCrashed
 from wetlands_executor.worker import wire
 
 KINDS = {name: value for name, value in vars(wire).items() if name in (
-    "HELLO", "READY", "START_FAILED", "INITIALIZER_FAILED", "VALUE", "NONE", "ERROR", "CANCELLED", "STARTED", "UPDATE", "OUTPUT", "LOG",
+    "HELLO", "READY", "START_FAILED", "INITIALIZER_FAILED", "VALUE", "NONE", "ERROR", "CANCELLED",
+    "STARTED", "UPDATE", "OUTPUT", "LOG",
     "PRINTED", "SEVERAL", "VALUE_IN_BLOCKS",
 )}  # fmt: skip
 KINDS.update({"kind 0": 0, "kind 99": 99, "kind 250": 250, "kind 251": 251, "kind 255": 255})

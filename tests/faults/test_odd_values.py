@@ -128,8 +128,10 @@ def test_a_long_message_is_quoted_in_part(single: CondaEnvExecutor) -> None:
 @pytest.mark.parametrize(
     ("what", "value"),
     [
-        ("enum", 1), ("float", 0.5), ("text", "x"), ("key", 1), ("unprintable", "<StrRaises object, its __repr__ raised ValueError>"),
-        ("class", "<enum 'Level'>"), ("float64", 0.5), ("float32", 0.5), ("int64", 7), ("array", "array([0., 0., 0.])"),
+        ("enum", 1), ("float", 0.5), ("text", "x"), ("key", 1),
+        ("unprintable", "<StrRaises object, its __repr__ raised ValueError>"),
+        ("class", "<enum 'Level'>"), ("float64", 0.5), ("float32", 0.5), ("int64", 7),
+        ("array", "array([0., 0., 0.])"),
     ],
 )  # fmt: skip
 def test_values_of_a_record_come_as_builtin_types(

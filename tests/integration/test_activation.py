@@ -93,16 +93,22 @@ def test_conda_without_scripts(prefix: Path, monkeypatch: pytest.MonkeyPatch) ->
     old, base = "/r/envs/old", "/r"
     host = {
         "PATH": f"/v/bin:{old}/bin:/r/condabin:/usr/bin:{old}/bin/sub::{prefix}/bin:{old}/bin/",
-        "CONDA_PREFIX": old, "CONDA_PREFIX_1": base, "CONDA_DEFAULT_ENV": "old", "CONDA_PROMPT_MODIFIER": "(old) ", "CONDA_SHLVL": "2",
-        "CONDA_STACKED_2": "true", "__CONDA_SHLVL_1_X": "x", "VIRTUAL_ENV": "/v", "VIRTUAL_ENV_PROMPT": "v",
-        "PYTHONHOME": "/h", "PYTHONPATH": "/p", "PYTHONEXECUTABLE": "/e", "__PYVENV_LAUNCHER__": "/l",
+        "CONDA_PREFIX": old, "CONDA_PREFIX_1": base, "CONDA_DEFAULT_ENV": "old",
+        "CONDA_PROMPT_MODIFIER": "(old) ", "CONDA_SHLVL": "2",
+        "CONDA_STACKED_2": "true", "__CONDA_SHLVL_1_X": "x", "VIRTUAL_ENV": "/v",
+        "VIRTUAL_ENV_PROMPT": "v",
+        "PYTHONHOME": "/h", "PYTHONPATH": "/p", "PYTHONEXECUTABLE": "/e",
+        "__PYVENV_LAUNCHER__": "/l",
         "PIXI_PROJECT_NAME": "p", "PIXI_ENVIRONMENT_NAME": "e", "PIXI_IN_SHELL": "1",
-        "CONDA_EXE": "/r/bin/conda", "CONDA_PYTHON_EXE": "/r/bin/python", "PIXI_HOME": "/px", "MAMBA_ROOT_PREFIX": "/m", "OTHER": "é\n",
+        "CONDA_EXE": "/r/bin/conda", "CONDA_PYTHON_EXE": "/r/bin/python", "PIXI_HOME": "/px",
+        "MAMBA_ROOT_PREFIX": "/m", "OTHER": "é\n",
     }  # fmt: skip
     assert activation(Environment.find(prefix), environ=host) == {
         "PATH": f"{prefix}/bin:/r/condabin:/usr/bin:{old}/bin/sub:",
-        "CONDA_PREFIX": str(prefix), "CONDA_DEFAULT_ENV": prefix.name, "CONDA_PROMPT_MODIFIER": f"({prefix.name}) ", "CONDA_SHLVL": "1",
-        "CONDA_EXE": "/r/bin/conda", "CONDA_PYTHON_EXE": "/r/bin/python", "PIXI_HOME": "/px", "MAMBA_ROOT_PREFIX": "/m", "OTHER": "é\n",
+        "CONDA_PREFIX": str(prefix), "CONDA_DEFAULT_ENV": prefix.name,
+        "CONDA_PROMPT_MODIFIER": f"({prefix.name}) ", "CONDA_SHLVL": "1",
+        "CONDA_EXE": "/r/bin/conda", "CONDA_PYTHON_EXE": "/r/bin/python", "PIXI_HOME": "/px",
+        "MAMBA_ROOT_PREFIX": "/m", "OTHER": "é\n",
     }  # fmt: skip
 
 

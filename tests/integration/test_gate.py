@@ -72,7 +72,9 @@ def run(folder: Path) -> tuple[int, list[str]]:
         if not name.startswith(("GIT_", "PYTEST_"))
     }
     done = subprocess.run(
-        ["bash", ".ci/run"], cwd=folder, env={**variables, "PATH": f"{commands}{os.pathsep}{variables['PATH']}"}, stdin=subprocess.DEVNULL,
+        ["bash", ".ci/run"], cwd=folder,
+        env={**variables, "PATH": f"{commands}{os.pathsep}{variables['PATH']}"},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout.splitlines()

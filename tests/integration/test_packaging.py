@@ -42,7 +42,8 @@ def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     }
     return subprocess.run(
-        list(map(str, command)), cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        list(map(str, command)), cwd=cwd, env=variables, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, timeout=100, check=False,
     )  # fmt: skip
 

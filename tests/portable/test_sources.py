@@ -521,7 +521,8 @@ def test_generic_values_are_made_there(there: CondaEnvExecutor) -> None:
     ]
     texts = there.submit(spelled, *given).result(DEADLINE)
     assert texts == [
-        "list[int]", "dict[str, tuple[int, ...]]", "callable[[int], str]", "callable[..., int]", "iterator[str]", "mapping[str, int]", "set[int]"
+        "list[int]", "dict[str, tuple[int, ...]]", "callable[[int], str]", "callable[..., int]",
+        "iterator[str]", "mapping[str, int]", "set[int]"
     ]  # fmt: skip
     assert there.submit(
         lambda *kinds: [isinstance(None, kind) for kind in kinds], type(None), int

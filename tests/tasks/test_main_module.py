@@ -119,7 +119,8 @@ WAYS = ["pool", "executor", "process", "given"]
 def run(*command: object, cwd: Path) -> None:
     done = subprocess.run(
         [sys.executable, *map(str, command)],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=DEADLINE * 4, check=False,
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=DEADLINE * 4, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip()) == (0, "holds"), done.stderr
 

@@ -226,7 +226,8 @@ def fork():
 '''
 
 WAYS = (
-    "thread", "raw_thread", "timer", "executor", "thread_pool", "map_of_pool", "thread_of_a_thread", "copied_context", "empty_context",
+    "thread", "raw_thread", "timer", "executor", "thread_pool", "map_of_pool", "thread_of_a_thread",
+    "copied_context", "empty_context",
     "loop_in_a_thread",
 )  # fmt: skip
 
@@ -352,7 +353,8 @@ def test_pools_of_threads_that_outlive_a_call_work_for_the_next(
         task = single.submit(f"{module}:use_pools")
         task.result(DEADLINE)
         assert set(task.outputs) == {
-            "submit", "map of the executor", "apply", "by keyword", "map", "starmap", "imap", "unordered", "loop",
+            "submit", "map of the executor", "apply", "by keyword", "map", "starmap", "imap",
+            "unordered", "loop",
         }  # fmt: skip
         assert set(task.outputs.values()) == {task.id}
         assert task.message == "loop"

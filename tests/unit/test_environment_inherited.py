@@ -177,7 +177,8 @@ def test_what_the_host_environment_declares(tmp_path: Path) -> None:
         json.dumps({"env_vars": {"API": "test", "BACK": "declared", "MINE": "a"}})
     )
     host = {
-        "CONDA_PREFIX": str(prefix), "CONDA_SHLVL": "2", "MODE": "package", "LOWER": "x", "API": "test", "BACK": "declared",
+        "CONDA_PREFIX": str(prefix), "CONDA_SHLVL": "2", "MODE": "package", "LOWER": "x",
+        "API": "test", "BACK": "declared",
         "__CONDA_SHLVL_1_BACK": "before", "MINE": "changed since",
     }  # fmt: skip
     assert without_leaks(host, "/other") == {"BACK": "before", "MINE": "changed since"}

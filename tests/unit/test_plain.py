@@ -18,8 +18,10 @@ from wetlands_executor.serialize import plain
 
 SHARED = ("text", 5)
 PLAIN = [
-    None, True, False, 0, 255, 65536, -1, 1 << 200, -(1 << 3000), 1.5, float("inf"), "", "text\nwith r, c and i", "caf\udce9", "x" * 70000,
-    b"", b"\x93\n\x82", b"y" * 300, bytearray(b"z"), (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [], [1], list(range(500)), {}, {"a": 1},
+    None, True, False, 0, 255, 65536, -1, 1 << 200, -(1 << 3000), 1.5, float("inf"), "",
+    "text\nwith r, c and i", "caf\udce9", "x" * 70000,
+    b"", b"\x93\n\x82", b"y" * 300, bytearray(b"z"), (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [],
+    [1], list(range(500)), {}, {"a": 1},
     {1: [(2, {"b": {3.5}})]}, set(), {1, 2}, frozenset((1, 2)), [SHARED] * 300, {"r" * 20: "\n"},
 ]  # fmt: skip
 
