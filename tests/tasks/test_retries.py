@@ -155,7 +155,8 @@ def test_retry_on_hang_only(make: Callable[..., CondaEnvExecutor], journal: Path
     task = executor.options(retries=5, retry_on=WorkerUnresponsive, timeout=60).submit(
         workload.hang_until, journal, 2
     )
-    assert task.result(DEADLINE) == 2
+    # On a busy machine the second try may be silent for too long as well, in its import.
+    assert 2 <= task.result(DEADLINE) == tries(journal) <= task.attempt
 
 
 def test_a_function_that_raises_is_logged_and_means_no(
