@@ -298,9 +298,10 @@ def _page(have: Any) -> Timed:
 def _run(have: Any) -> Timed:
     runner, frame = have.runner, have.frame
     _kind, flags, length, function, context, item, _mark = have.wire.CALL.unpack_from(frame)
-    runner.functions[function] = runner.bare[function] = have.nothing
-    runner.task_positions[function] = None
-    runner.context = context
+    known = runner.definitions
+    known.functions[function] = known.bare[function] = have.nothing
+    known.task_positions[function] = None
+    known.begin(context)
     return alone(lambda: runner._run(frame, flags, length, function, context, item))
 
 

@@ -158,7 +158,7 @@ def own_descriptors():
         "bulk": channel.bulk,
         "results": channel.results,
         "life": runner.life,
-        "wakeup": runner.wakeup,
+        "wakeup": runner.answers.wakeup,
         "arguments": runner.shared[0],
         "file": runner.shared[1],
     }

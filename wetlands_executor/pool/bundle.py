@@ -18,6 +18,7 @@ from wetlands_executor.environment import frozen
 
 _MODULES = (
     "alarms",
+    "answers",
     "available_memory",
     "batch",
     "bootstrap",
@@ -32,7 +33,9 @@ _MODULES = (
     "code_texts",
     "code_variants",
     "config",
+    "coroutines",
     "current_task",
+    "definitions",
     "imports",
     "injection",
     "mainmodule",
@@ -54,6 +57,7 @@ _MODULES = (
     "shm_buffers",
     "shm_copy",
     "shm_share",
+    "startup",
     "stdio",
     "system",
     "tensors",
@@ -67,7 +71,7 @@ _MODULES = (
 _FIRST = (
     "bootstrap", "runner", "wire", "shared_page", "calls", "stdio", "system", "channel",
     "current_task", "progress", "imports", "records", "injection", "threads", "alarms",
-    "mainmodule", "patches", "running",
+    "mainmodule", "patches", "running", "startup", "definitions", "answers", "coroutines",
 )  # fmt: skip
 
 

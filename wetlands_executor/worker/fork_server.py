@@ -30,7 +30,7 @@ from _signal import SIG_DFL, SIGCHLD, SIGINT, getsignal, set_wakeup_fd
 from _signal import signal as set_signal
 from errno import EMFILE
 
-from . import calls, imports, runner, running, stdio, wire
+from . import calls, imports, running, startup, stdio, wire
 from .calls import dumps, dumps_error, loads
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -125,7 +125,7 @@ def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
     """
     line = _socket.socket(fileno=fds[1])
     stdio.install()
-    runner.watch_for_faults()
+    startup.watch_for_faults()
     set_signal(SIGINT, _ignore)  # a Ctrl-C that reaches this process is none of its business
     config = loads(_receive(line)[0])
     answer = _preload(config)
@@ -342,10 +342,10 @@ def _preload(config: ProcessConfig) -> Dict[str, Any]:
     thresholds = gc.get_threshold()
     gc.set_threshold(100_000, 50, 1000)
     log_buffer = LogBuffer()
-    runner.surround(config, log_buffer)
+    startup.surround(config, log_buffer)
     failure = None
     threads: List[Tuple[str, int]] = []
-    by_value = config["magic"] in (None, runner._magic())
+    by_value = config["magic"] in (None, startup.magic())
     if not by_value:
         calls.use_sources(config["version"])
     started: Dict[str, List[Any]] = {}

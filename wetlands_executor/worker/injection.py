@@ -1,6 +1,7 @@
-"""Which functions get a handle as their parameter ``task``.
+"""What a call looks like from its function: which functions get a handle, names of arguments.
 
-Decided by signature, here in the worker, once per function.
+Which functions get a handle as their parameter ``task`` is decided by signature, here in the
+worker, once per function.
 
 A parameter named ``task`` that the caller has not passed is filled if it has no default, the
 default None, or the annotation ``RemoteTaskHandle``. ``**kwargs`` alone never is. ``inspect`` costs
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Optional, Tuple
+    from typing import Any, Dict, Optional, Tuple
 
 
 _FUNCTION = type(lambda: None)
@@ -65,6 +66,38 @@ def with_handle(where: Tuple[int, bool], args: Any, kwargs: Any, handle: Any) ->
     if positional_only:
         return (tuple(args) + (handle,), kwargs) if len(args) == index else (args, kwargs)
     return args, dict(kwargs or {}, task=handle)
+
+
+def name_of(function: Any) -> str:
+    """Return the name of what is called: ``mod.func``, ``Class.method``, ``<lambda>``."""
+    name = str(getattr(function, "__qualname__", None) or type(function).__qualname__)
+    if name.endswith("<lambda>"):
+        return "<lambda>"
+    name = name.rpartition("<locals>.")[2]
+    module = getattr(function, "__module__", None)
+    if "." in name or module in (None, "__main__", "builtins"):
+        return name
+    return "%s.%s" % (module, name)
+
+
+def named_arguments(function: Any, args: Any, kwargs: Any) -> Dict[str, Any]:
+    """Return the arguments of a call by name; positional ones beyond the names by their number.
+
+    Args:
+        function: what is called.
+        args: positional arguments, or None.
+        kwargs: keyword arguments, or None.
+    """
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code is not None else ()
+    if hasattr(function, "__func__"):
+        names = names[1:]
+    found = {
+        names[i] if i < len(names) else str(i - len(names)): value
+        for i, value in enumerate(args or ())
+    }
+    found.update(kwargs or {})
+    return found
 
 
 def _text(annotation: Any) -> str:

@@ -1,10 +1,11 @@
 """The main loop of a worker: one frame, one call, one result, on the only thread there is.
 
 1. ``main`` opens the channel, reads the host's configuration, says hello, runs preload and
-   initializer, says ready.
+   initializer, says ready (``startup.py``).
 2. ``Runner.loop`` reads one frame from the inbox (the kernel hands it to one reader only), writes
    its item on the shared page (that is what makes the task RUNNING for the host), finds the
-   function, calls it and sends the result before it looks at the next frame.
+   function (``definitions.py``), calls it and sends the result (``answers.py``) before it looks at
+   the next frame.
 3. The end of the inbox is the order to stop: buffers are flushed, exit hooks run, and the process
    ends.
 
@@ -30,64 +31,42 @@ from _signal import signal as set_signal
 from _thread import get_ident
 from time import monotonic_ns
 
-from . import alarms, calls, patches, running, shared_page, stdio, threads, wire
-from .calls import PicklingError, dumps, dumps_error, dumps_result, loads, loads_rich
+from . import alarms, running, shared_page, startup, stdio, threads, wire
+from .answers import Answers
+from .calls import dumps, dumps_error, dumps_result, loads, loads_rich
 from .channel import STOLEN, Channel, ChannelLost, StreamBroken, describe, identity
+from .coroutines import COROUTINE, run_coroutine
 from .current_task import RemoteTaskHandle
+from .definitions import Definitions
 from .progress import Progress
 
 # What every call needs, without a look into the module each time.
-from .system import HIGH, move_up, set_blocking, stack_signal
-from .wire import (
-    ANSWER,
-    ANSWER_MOST,
-    ANSWERED,
-    AWAITED,
-    CANCELLED,
-    MANY,
-    NONE,
-    PLAIN,
-    RUN,
-    STARTED_NS,
-    TAKEN,
-)
+from .system import move_up
+from .wire import CANCELLED, MANY, NONE, PLAIN, RUN, STARTED_NS, TAKEN
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Set, Tuple
-
-    from .config import ProcessConfig, WorkerConfig
+    from typing import Any, Dict, List, Tuple
 
 
-async def _coroutine() -> None:
-    """Exist, so that its type can be taken."""
-
-
-getpid, write = os.getpid, os.write
+getpid = os.getpid
 _SIMPLE = frozenset((int, float, bool))
 HEAD = wire.CALL.size
-#: Microseconds from which a call may have put a file in the place of a descriptor that is not its.
-LONG = 10
-#: Outcomes that may go back on the shared page.
-_SHORT = (wire.VALUE, wire.NONE)
-_ONE = (1).to_bytes(8, sys.byteorder)
 _NO_CALL: Any = (None, (), None)
-
-_probe = _coroutine()
-_COROUTINE = type(_probe)
-_probe.close()
-
-
-#: The host's project folders and levels of loggers as last received.
-_surroundings = b""
-#: What this interpreter says of itself; made once.
-_description: Dict[str, Any] = {}
 
 
 class Runner:
-    """Everything that a worker knows: its channel, its functions, the call that runs.
+    """The call that runs, and the parts that serve it.
+
+    Invariant: between two calls ``item`` is 0, and the serial changes only then. Threads: the main
+    thread, but for what is said to be read by threads of the task.
 
     Attributes:
+        channel: the pipes.
+        page: the shared page.
+        definitions: what the host has told this worker: functions, settings, pieces.
+        answers: the way of outcomes to the host.
+        progress: reports of the running call.
         item: the running call; 0 between calls. Read by threads of the task.
         serial: of the running call, or of the last one; see ``threads``.
         thread: the main thread.
@@ -107,11 +86,9 @@ class Runner:
         #: arrays of ``share()`` only).
         self.shared = [move_up(fd) if fd >= 0 else fd for fd in fds[5:7]]
         self._identities = [identity(fd) for fd in self.shared]
-        #: Wakes the thread of the host that waits for an answer on the shared page; -1 if there is
-        #: none, or a task has closed it.
-        self.wakeup = move_up(fds[7]) if len(fds) > 7 and fds[7] >= 0 else -1
-        if self.wakeup < HIGH:
-            self.wakeup = -1  # a task could close it and get its number for a file
+        self.answers = Answers(
+            self.channel, self.page, move_up(fds[7]) if len(fds) > 7 and fds[7] >= 0 else -1
+        )
         self.buffers: Any = None
         self.carries = False
         self.config: Any = {}  # a WorkerConfig, once it has come
@@ -120,15 +97,7 @@ class Runner:
         self.thread = get_ident()
         self.serial = 0
         threads.CALL.set(0)  # in a fork, something else may have been left there
-        self.functions: Dict[int, Any] = {}
-        #: Those of them that get no handle.
-        self.bare: Dict[int, Any] = {}
-        self.definitions: Dict[int, bytes] = {}
-        #: Numbers of those that hold the function itself.
-        self.by_value: Set[int] = set()
-        #: id of a defined function's number -> where its parameter ``task`` stands
-        self.task_positions: Dict[int, Any] = {}
-        self.context = 0
+        self.definitions = Definitions(self.channel)
         self.item = 0
         self.interruptible = 0
         self.acknowledged = 0
@@ -145,74 +114,11 @@ class Runner:
 
     def start(self, forked: bool) -> bool:
         """Read the configuration, say hello, prepare; True if the worker may take calls."""
-        channel = self.channel
-        _kind, _ident, data = channel.read_record()
-        config: WorkerConfig = loads(data)
+        config = startup.greet(self.channel)
         self.config = config
-        channel.configure(config["nonce"], by_value=config["magic"] in (None, _magic()))
-        if not channel.by_value:
-            calls.use_sources(config["version"])
         self.carries = config["carries"] and self.shared[1] >= 0
-        self.context = config["context"]
-        channel.send(wire.HELLO, 0, dumps(_describe(), 4))
-        from . import imports
-
-        _use_program(config)
-        if config["print_frames"]:
-            stdio.send_frames(self)
-        if forked:
-            self._use_context(config["surroundings"])  # the fork server has done the rest
-        else:
-            surround(config, self)
-        for name in config["preload"]:
-            try:
-                imports.import_named(name)
-            except BaseException as error:  # noqa: BLE001
-                # any failure of user code ends the start, with its reason
-                return self._fail(wire.START_FAILED, error, "preload of %r failed" % name)
-        if config["initializer"] is not None and not self._initialize(
-            config["initializer"], config["initializer_code"]
-        ):
-            return False
-        stdio.finish_task()
-        channel.send(wire.READY, 0)
-        return True
-
-    def _initialize(self, payload: bytes, code: Any) -> bool:
-        if code is not None and not self.channel.by_value:
-            error = PicklingError(
-                "the initializer %s would have to travel as code, but this is Python %s and the "
-                "host is another version: put it into "
-                "a module that the worker can import" % (code, sys.version.split()[0])
-            )
-            return self._fail(wire.START_FAILED, error, "initializer")
-        if self.config["pieces"]:
-            from . import objects
-
-            objects.PIECES.update(self.config["pieces"])
-        try:
-            function, args = loads_rich(payload)
-            value = function(*args)
-            if type(value) is _COROUTINE:
-                _run_coroutine(value)
-        except BaseException as error:
-            import logging
-
-            logging.getLogger("concurrent.futures").critical(
-                "Exception in initializer:", exc_info=True
-            )
-            return self._fail(wire.INITIALIZER_FAILED, error, "")
-        return True
-
-    def _fail(self, kind: int, error: BaseException, reason: str) -> bool:
-        stdio.finish_task()
-        self.channel.send(kind, 0, dumps_error(error, self.channel.by_value))
-        if reason:
-            sys.stderr.write(
-                "wetlands_executor: %s: %s: %s\n" % (reason, type(error).__name__, error)
-            )
-        stdio.finish_task()
-        return False
+        self.definitions.begin(config["context"])
+        return startup.prepare(config, self, forked)
 
     # --- the loop
 
@@ -236,7 +142,7 @@ class Runner:
         channel = self.channel
         set_call = threads.CALL.set
         armed = alarms.armed
-        next_frame, unpack = channel.next_frame, wire.CALL.unpack_from
+        next_frame, unpack, answer = channel.next_frame, wire.CALL.unpack_from, self.answers.send
         words = self.page.words
         (direct, expected), step, bits = wire.marks(channel.nonce), wire.MARK_STEP, wire.MARK_BITS
         while True:
@@ -275,65 +181,12 @@ class Runner:
                 # raise
                 outcome, payload = self.fail_late(error, item)
             frame = b""
-            self._answer(outcome, payload, item, start, sent)
+            if getpid() != self.pid:
+                os._exit(0)  # forked by C code, which runs no hooks
+            if self.conclude(item) and outcome != CANCELLED:
+                outcome, payload = CANCELLED, b""
+            answer(outcome, payload, item, start, sent, self.printed)
             payload = b""  # a large result must not live until the next call
-
-    def _answer(self, outcome: int, payload: bytes, item: int, start: int, sent: int) -> None:
-        """Send what came of a call, and make ready for the next.
-
-        If a thread of the host waits for this very call, a short outcome goes onto the shared page
-        and the wakeup wakes that thread. But only if nothing of this call went another way before,
-        which could be overtaken: no frame (``sent``), and nothing that was printed.
-        """
-        if getpid() != self.pid:
-            os._exit(0)  # forked by C code, which runs no hooks
-        if self.conclude(item) and outcome != CANCELLED:
-            outcome, payload = CANCELLED, b""
-        duration = (monotonic_ns() - start) // 1000
-        if duration > 0xFFFFFFFF:
-            duration = 0xFFFFFFFF
-        if duration > LONG:
-            self.channel.verify()
-        page = self.page
-        words = page.words
-        if (
-            words[AWAITED] == item
-            and outcome in _SHORT
-            and self.channel.sent == sent
-            and not self.printed
-            and len(payload) <= ANSWER_MOST
-            and self.wakeup >= 0
-        ):
-            if payload:
-                page.answer[: len(payload)] = payload
-            words[ANSWER] = outcome | len(payload) << 8 | duration << 32
-            if shared_page.WEAK:
-                shared_page.fence()
-            words[ANSWERED] = item
-            try:
-                write(self.wakeup, _ONE)
-            except BlockingIOError:
-                self._notify_again()
-                return
-            except OSError:
-                # the task has closed it; if a thread of the host has seen the answer all the
-                # same, the frame concerns no call
-                self.wakeup = -1
-            else:
-                return
-        self.channel.send(outcome, item, payload, duration)
-
-    def _notify_again(self) -> None:
-        """Notify although the task has filled the counter, and has made it non-blocking.
-
-        It is blocking afterwards.
-        """
-        try:
-            os.read(self.wakeup, 8)
-        except BlockingIOError:
-            pass  # the host has read it meanwhile
-        set_blocking(self.wakeup, True)
-        write(self.wakeup, _ONE)
 
     def conclude(self, item: int) -> bool:
         """Clear up after a call: what it printed and reported goes before its outcome.
@@ -374,17 +227,14 @@ class Runner:
         threads.CALL.set(self.serial)
         # importing the function is the first call's business
         self.item = item | 1 << wire.NUMBER_BITS
-        if context != self.context:
-            self._read_until(wire.CONTEXT, context)
-        data: Any = (
-            self._read_until(wire.PAYLOAD, item)
-            if flags & wire.IN_BULK
-            else frame[wire.CALL.size : wire.CALL.size + length]
-        )
+        known = self.definitions
+        if context != known.context:
+            known.read_until(wire.CONTEXT, context)
+        data = self._payload_of(frame, flags, length, item)
         try:
-            function = self.functions.get(function_id)
+            function = known.functions.get(function_id)
             if function is None:
-                function = self._define(function_id)
+                function = known.define(function_id)
         except ChannelLost:
             raise
         except BaseException as error:  # noqa: BLE001
@@ -392,7 +242,8 @@ class Runner:
             failure = error
         from .batch import make_calls
 
-        make_calls(self, item, function, self.task_positions.get(function_id), data, flags, failure)
+        where = known.task_positions.get(function_id)
+        make_calls(self, item, function, where, data, flags, failure)
 
     def run_one(
         self, function: Any, where: Any, args: Any, item: int, load: Any
@@ -435,8 +286,8 @@ class Runner:
         An argument that comes back is handed back without a copy.
         """
         value = box.pop()
-        if type(value) is _COROUTINE:
-            value = _run_coroutine(value)
+        if type(value) is COROUTINE:
+            value = run_coroutine(value)
         if value is None:
             self.interruptible = 0
             return NONE, b""
@@ -463,40 +314,39 @@ class Runner:
         call.
         """
         try:
-            function = self.bare.get(function_id)
+            known = self.definitions
+            function = known.bare.get(function_id)
             args: Any = ()
             # the way of most calls
-            if function is not None and flags == PLAIN and context == self.context:
+            if function is not None and flags == PLAIN and context == known.context:
                 self.interruptible = item
                 if length:
                     args = loads(frame[HEAD : HEAD + length])[0]
                 self._call = (function, args, None)
                 return self._outcome_of([function(*args)])
-            if context != self.context:
-                self._read_until(wire.CONTEXT, context)
-            payload: Any
+            if context != known.context:
+                known.read_until(wire.CONTEXT, context)
             load = loads if flags & wire.PLAIN else loads_rich
             if flags & wire.NAMED:
-                self.name = self._read_until(wire.NAME, item).decode("utf-8", "surrogatepass")
-            if flags & wire.IN_BULK:
-                payload = self._read_until(wire.PAYLOAD, item)
-            else:
-                payload = frame[HEAD : HEAD + length]
+                self.name = known.read_until(wire.NAME, item).decode("utf-8", "surrogatepass")
+            payload = self._payload_of(frame, flags, length, item)
             if flags & wire.BLOCKS:
                 payload, load = self.use_buffers().receive(payload, flags)
             kwargs: Any = None
             if function_id:
-                function = self.functions.get(function_id)
+                function = known.functions.get(function_id)
                 if function is None:
-                    function = self._define(function_id)
+                    function = known.define(function_id)
                 self.interruptible = item
                 if payload:
                     args, kwargs = load(payload)
-                where = self.task_positions[function_id]
+                where = known.task_positions[function_id]
             else:
                 self.interruptible = item
                 function, args, kwargs = load(payload)
-                where = _position_of_task(function)
+                from .injection import position_of_task
+
+                where = position_of_task(function)
             payload = load = None  # type: ignore[assignment]
             self._call = (function, args, kwargs)
             if flags & wire.WATCHED:
@@ -515,6 +365,11 @@ class Runner:
             # whatever the task raises is the task's outcome
             self.interruptible = 0
             return self.failure(error, item)
+
+    def _payload_of(self, frame: bytes, flags: int, length: int, item: int) -> Any:
+        if flags & wire.IN_BULK:
+            return self.definitions.read_until(wire.PAYLOAD, item)
+        return frame[HEAD : HEAD + length]
 
     def use_buffers(self) -> Any:
         """Return what serves the files of large arguments and results."""
@@ -539,76 +394,9 @@ class Runner:
             stdio.renew_stdin()  # exit() has closed it
         return wire.ERROR, dumps_error(error, self.channel.by_value)
 
-    def _define(self, function_id: int) -> Any:
-        """Return the function of a definition, reading records until it is there.
-
-        A failure is raised anew for every call of it.
-        """
-        definition = self.definitions.get(function_id)
-        if definition is None:
-            self._read_until(wire.DEFINITION, function_id)
-            definition = self.definitions[function_id]
-        from . import imports
-
-        found = loads(definition)
-        function = imports.resolve(found)
-        if found[0] == "value":
-            self.by_value.add(function_id)
-        self.task_positions[function_id] = where = _position_of_task(function)
-        self.functions[function_id] = function
-        if where is None:
-            self.bare[function_id] = function
-        return function
-
-    def _read_until(self, kind: int, ident: int) -> Any:
-        """Read records up to the one that is asked for.
-
-        What belongs to frames that the host took back is dropped.
-
-        Guarantee: whatever is raised meanwhile (by a signal handler, or because memory is short) is
-        the end of this worker. A record that was read in part, or whose content is lost, would be
-        missed by the calls that follow.
-        """
-        try:
-            return self._read_records(kind, ident)
-        except ChannelLost:
-            raise
-        except BaseException as error:
-            raise ChannelLost(
-                "%s was raised while it read what belongs to a call" % describe(error)
-            ) from error
-
-    def _read_records(self, kind: int, ident: int) -> Any:
-        while True:
-            got, number, data = self.channel.read_record()
-            if got == wire.DEFINITION:
-                self.definitions[number] = bytes(data)
-            elif got == wire.CONTEXT:
-                self._use_context(data)
-                self.context = number
-            elif got == wire.PIECE:
-                from . import objects
-
-                objects.receive(number, bytes(data))
-            elif got == wire.FORGET and number:
-                for table in (self.functions, self.bare, self.definitions, self.task_positions):
-                    table.pop(number, None)
-            elif got == wire.FORGET:
-                from . import objects
-
-                objects.forget(loads(data))
-            if got == kind and number == ident:
-                return data
-
     def drop_stale(self) -> None:
-        """Let functions by value be read again when they are called.
-
-        What they refer to has been changed.
-        """
-        for number in self.by_value:
-            self.functions.pop(number, None)
-            self.bare.pop(number, None)
-        self.by_value.clear()
+        """Let functions by value be read again when they are called."""
+        self.definitions.drop_stale()
 
     def read_piece(self, number: int) -> None:
         """Read records up to a piece that a stream refers to.
@@ -617,25 +405,11 @@ class Runner:
         """
         interruptible, self.interruptible = self.interruptible, 0
         try:
-            self._read_until(wire.PIECE, number)
+            self.definitions.read_until(wire.PIECE, number)
         except StreamBroken as error:
             # The call has begun: arguments are unpickled, which is user code.
             raise ChannelLost(str(error)) from error
         self.interruptible = interruptible
-
-    @staticmethod
-    def _use_context(data: bytes) -> None:
-        from . import imports, records
-
-        global _surroundings  # a fact about this process
-        if data == _surroundings:
-            # a fork: the fork server has them, and what the preload has changed since stands, as in
-            # a worker that imports it itself
-            return
-        _surroundings = bytes(data)
-        paths, levels = loads(data)
-        imports.use_project_paths(paths)
-        records.use_levels(levels)
 
     # --- what the running task asks (any of its threads)
 
@@ -664,33 +438,15 @@ class Runner:
 
     def task_name(self) -> str:
         """Return the name of the running call."""
-        if self.name:
-            return self.name
-        function = self._call[0]
-        name = str(getattr(function, "__qualname__", None) or type(function).__qualname__)
-        if name.endswith("<lambda>"):
-            return "<lambda>"
-        name = name.rpartition("<locals>.")[2]
-        module = getattr(function, "__module__", None)
-        return (
-            name
-            if "." in name or module in (None, "__main__", "builtins")
-            else "%s.%s" % (module, name)
-        )
+        from .injection import name_of
+
+        return self.name or name_of(self._call[0])
 
     def inputs(self) -> Dict[str, Any]:
         """Return the arguments of the running call by name."""
-        function, args, kwargs = self._call
-        code = getattr(getattr(function, "__func__", function), "__code__", None)
-        names = code.co_varnames[: code.co_argcount] if code is not None else ()
-        if hasattr(function, "__func__"):
-            names = names[1:]
-        found = {
-            names[i] if i < len(names) else str(i - len(names)): value
-            for i, value in enumerate(args or ())
-        }
-        found.update(kwargs or {})
-        return found
+        from .injection import named_arguments
+
+        return named_arguments(*self._call)
 
     # --- signals and forks
 
@@ -715,7 +471,7 @@ class Runner:
         self.forked = True
         self.item = 0  # its handles are inert: a report would go to the pipes of the parent
         pipes = self.channel.inbox, self.channel.bulk, self.channel.results
-        for fd in (*pipes, self.life, self.wakeup, *self.shared):
+        for fd in (*pipes, self.life, self.answers.wakeup, *self.shared):
             if fd >= 0:
                 try:
                     os.close(fd)
@@ -723,84 +479,6 @@ class Runner:
                     pass  # the task closed it before
         if getsignal(SIGINT) == self._handler:
             set_signal(SIGINT, default_int_handler)
-
-
-def _position_of_task(function: Any) -> Any:
-    from .injection import position_of_task
-
-    return position_of_task(function)
-
-
-def _run_coroutine(value: Any) -> Any:
-    import asyncio
-
-    return asyncio.run(value)
-
-
-def _use_program(config: ProcessConfig) -> None:
-    """Give tasks the arguments and the ``__main__`` of the host's program.
-
-    Those of this process say how it was started.
-    """
-    from . import mainmodule
-    from .imports import native
-
-    sys.argv = [native(arg) for arg in config["argv"]]
-    mainmodule.install(config)
-
-
-def surround(config: ProcessConfig, runner: Any) -> None:
-    """Make user code find what it finds in every worker.
-
-    The host's project folders, its key, our stand-ins, its logging.
-    """
-    from . import imports, mainmodule, records
-
-    threads.install()
-    alarms.install()
-    patches.after_import("multiprocessing.spawn", mainmodule.adjust_spawn)
-    _use_program(config)
-    Runner._use_context(config["surroundings"])
-    imports.use_authkey(config["authkey"])
-    sys.meta_path.insert(0, imports.LastResort())
-    records.install(runner)
-
-
-def _magic() -> str:
-    """Return what decides whether bytecode may travel: implementation and magic number."""
-    import _frozen_importlib_external as external  # importlib.util costs 5 ms
-
-    return "%s-%s" % (sys.implementation.name, external.MAGIC_NUMBER.hex())
-
-
-def _describe() -> Dict[str, Any]:
-    if not _description:  # forks have that of their fork server
-        _description.update(_describe_interpreter())
-    return {**_description, "pid": os.getpid()}
-
-
-def _describe_interpreter() -> Dict[str, Any]:
-    return {
-        "version": sys.version.split()[0],
-        "version_info": tuple(sys.version_info[:3]),
-        "implementation": sys.implementation.name,
-        "magic": _magic(),
-        "prefix": sys.prefix,
-        "executable": sys.executable,
-    }
-
-
-def watch_for_faults() -> None:
-    """Print the Python stacks to stderr at a crash, and when the host asks for them."""
-    import faulthandler
-
-    try:
-        faulthandler.enable(2)
-        number = stack_signal()
-        if number is not None and hasattr(faulthandler, "register"):
-            faulthandler.register(number, 2)
-    except (OSError, RuntimeError, ValueError):
-        pass  # no usable stderr: the crash will be described by its signal alone
 
 
 def _give_up(reason: str) -> None:
@@ -829,7 +507,7 @@ def main(fds: List[int], forked: bool = False) -> None:
     """
     if not forked:
         stdio.install()
-        watch_for_faults()
+        startup.watch_for_faults()
     runner = Runner(fds)
     set_signal(SIGINT, runner._handler)
     if hasattr(os, "register_at_fork"):

@@ -1,0 +1,112 @@
+"""How a worker answers a call: on the shared page, or as a frame.
+
+Threads: the worker's main thread only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from os import write
+from time import monotonic_ns
+
+from . import shared_page, wire
+from .system import HIGH, set_blocking
+from .wire import ANSWER, ANSWER_MOST, ANSWERED, AWAITED
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .shared_page import SharedPage
+
+#: Microseconds from which a call may have put a file in the place of a descriptor that is not its.
+LONG = 10
+#: Outcomes that may go back on the shared page.
+_SHORT = (wire.VALUE, wire.NONE)
+_ONE = (1).to_bytes(8, sys.byteorder)
+
+
+class Answers:
+    """The way of outcomes to the host.
+
+    Order: what a call printed, and each frame that it has sent, leaves before its outcome. So an
+    outcome goes onto the page only if nothing of this call went another way, which could be
+    overtaken.
+
+    Args:
+        channel: the pipes.
+        page: the shared page.
+        wakeup: descriptor of the counter on which a thread of the host waits for an answer on the
+            page; -1 if there is none.
+
+    Attributes:
+        wakeup: the same; -1 too if a task has closed it, or could get its number for a file.
+    """
+
+    def __init__(self, channel: Channel, page: SharedPage, wakeup: int) -> None:
+        self.wakeup = wakeup if wakeup >= HIGH else -1
+        self._channel = channel
+        self._page = page
+
+    def send(
+        self, outcome: int, payload: bytes, item: int, start: int, sent: int, printed: bool
+    ) -> None:
+        """Send what came of a call.
+
+        If a thread of the host waits for this very call, a short outcome goes onto the shared page,
+        and that thread is woken.
+
+        Args:
+            outcome: kind of the result frame.
+            payload: the pickle.
+            item: number of the call.
+            start: when it began, on the monotonic clock in nanoseconds.
+            sent: ``Channel.sent`` at that time.
+            printed: it has printed something.
+        """
+        duration = (monotonic_ns() - start) // 1000
+        if duration > 0xFFFFFFFF:
+            duration = 0xFFFFFFFF
+        channel = self._channel
+        if duration > LONG:
+            channel.verify()
+        page = self._page
+        words = page.words
+        if (
+            words[AWAITED] == item
+            and outcome in _SHORT
+            and channel.sent == sent
+            and not printed
+            and len(payload) <= ANSWER_MOST
+            and self.wakeup >= 0
+        ):
+            if payload:
+                page.answer[: len(payload)] = payload
+            words[ANSWER] = outcome | len(payload) << 8 | duration << 32
+            if shared_page.WEAK:
+                shared_page.fence()
+            words[ANSWERED] = item
+            try:
+                write(self.wakeup, _ONE)
+            except BlockingIOError:
+                self._notify_again()
+                return
+            except OSError:
+                # The task has closed it. If the host has seen the answer all the same, the frame
+                # will be of no call that it knows.
+                self.wakeup = -1
+            else:
+                return
+        channel.send(outcome, item, payload, duration)
+
+    def _notify_again(self) -> None:
+        """Notify although the task has filled the counter, and has made it non-blocking.
+
+        It is blocking afterwards.
+        """
+        try:
+            os.read(self.wakeup, 8)
+        except BlockingIOError:
+            pass  # the host has read it meanwhile
+        set_blocking(self.wakeup, True)
+        write(self.wakeup, _ONE)

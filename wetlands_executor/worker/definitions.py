@@ -1,0 +1,145 @@
+"""What the host has told this worker besides its calls.
+
+The functions that they name, the host settings, and pieces of what goes by value: the records of
+the bulk pipe.
+
+Order: the host queues records before the frame that refers to them. So when a call refers to
+something that is not known, records are read until it is there; what belongs to frames that the
+host took back is dropped on the way.
+
+Threads: the worker's main thread only.
+"""
+
+from __future__ import annotations
+
+from . import wire
+from .calls import loads
+from .channel import ChannelLost, describe
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Dict, Set
+
+    from .channel import Channel
+
+#: The host's project folders and levels of loggers as last received.
+_surroundings = b""
+
+
+class Definitions:
+    """The functions of a worker, and the records from which they come.
+
+    Invariant: a record is taken whole, or this worker ends. One that was read in part, or whose
+    content is lost, would be missed by the calls that follow.
+
+    Args:
+        channel: the pipes; the bulk pipe is read here alone, once the worker was configured.
+
+    Attributes:
+        functions: number -> function.
+        bare: those of them that get no handle.
+        task_positions: number -> where the parameter ``task`` of the function stands, None if it
+            is not to be filled; see ``injection``.
+        context: number of the host settings that were received last.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self.functions: Dict[int, Any] = {}
+        self.bare: Dict[int, Any] = {}
+        self.task_positions: Dict[int, Any] = {}
+        self.context = 0
+        self._channel = channel
+        self._definitions: Dict[int, bytes] = {}
+        # Numbers of the functions that their definition holds.
+        self._by_value: Set[int] = set()
+
+    def begin(self, context: int) -> None:
+        """Take note which host settings came with the configuration."""
+        self.context = context
+
+    def define(self, number: int) -> Any:
+        """Return the function of a definition, reading records until it is there.
+
+        A failure is raised anew for every call of it.
+        """
+        definition = self._definitions.get(number)
+        if definition is None:
+            self.read_until(wire.DEFINITION, number)
+            definition = self._definitions[number]
+        from . import imports
+        from .injection import position_of_task
+
+        found = loads(definition)
+        function = imports.resolve(found)
+        if found[0] == "value":
+            self._by_value.add(number)
+        self.task_positions[number] = where = position_of_task(function)
+        self.functions[number] = function
+        if where is None:
+            self.bare[number] = function
+        return function
+
+    def read_until(self, kind: int, ident: int) -> Any:
+        """Read records up to the one that is asked for; return its content.
+
+        Guarantee: whatever is raised meanwhile (by a signal handler, or because memory is short) is
+        the end of this worker.
+
+        Raises:
+            ChannelLost: nothing can be said any more of what has been read.
+        """
+        try:
+            return self._read_records(kind, ident)
+        except ChannelLost:
+            raise
+        except BaseException as error:
+            raise ChannelLost(
+                "%s was raised while it read what belongs to a call" % describe(error)
+            ) from error
+
+    def _read_records(self, kind: int, ident: int) -> Any:
+        while True:
+            got, number, data = self._channel.read_record()
+            if got == wire.DEFINITION:
+                self._definitions[number] = bytes(data)
+            elif got == wire.CONTEXT:
+                use_context(data)
+                self.context = number
+            elif got == wire.PIECE:
+                from . import objects
+
+                objects.receive(number, bytes(data))
+            elif got == wire.FORGET and number:
+                for table in (self.functions, self.bare, self._definitions, self.task_positions):
+                    table.pop(number, None)
+            elif got == wire.FORGET:
+                from . import objects
+
+                objects.forget(loads(data))
+            if got == kind and number == ident:
+                return data
+
+    def drop_stale(self) -> None:
+        """Let functions by value be read again when they are called.
+
+        What they refer to has been changed.
+        """
+        for number in self._by_value:
+            self.functions.pop(number, None)
+            self.bare.pop(number, None)
+        self._by_value.clear()
+
+
+def use_context(data: bytes) -> None:
+    """Make the host's project folders importable, and use the levels of its loggers."""
+    from . import imports, records
+
+    global _surroundings  # a fact about this process
+    if data == _surroundings:
+        # a fork: the fork server has them, and what the preload has changed since stands, as in a
+        # worker that imports it itself
+        return
+    _surroundings = bytes(data)
+    paths, levels = loads(data)
+    imports.use_project_paths(paths)
+    records.use_levels(levels)
