@@ -171,9 +171,10 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
             pytest.fail("leaks_ok needs a reason", pytrace=False)
         yield
         return
-    # A unit test cannot start a process: tests/unit/conftest.py sees to that.
+    # A unit test cannot start a process: tests/unit/conftest.py sees to that, and looks at mappings
+    # after each file.
     unit = ROOT / "tests" / "unit" in request.node.path.parents
-    before = leaks.Snapshot.take(processes=not unit)
+    before = leaks.Snapshot.take(processes=not unit, mappings=not unit)
     yield
     failed = request.node.stash.get(_failed, False)
     found = leaks.since(before, grace=1.0, settle=0.0) if failed else leaks.since(before)

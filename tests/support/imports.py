@@ -61,11 +61,17 @@ class Package:
 
     def planted(self, file: str, text: str) -> Package:
         """Return a copy in which a file has more text at its end, or exists at all."""
-        return Package({**self.files, file: self.files.get(file, "") + text}, self.only)
+        changed = Package({**self.files, file: self.files.get(file, "") + text}, self.only)
+        if module_of(file) in self.sources:  # which is cached, and takes most of the time
+            sources = {**self.sources, module_of(file): changed.files[file]}
+            changed.__dict__["sources"] = sources
+        return changed
 
     def looking_at(self, file: str) -> Package:
         """Return a copy that looks at the imports of one file only."""
-        return Package(self.files, file)
+        alike = Package(self.files, file)
+        alike.__dict__["sources"] = self.sources
+        return alike
 
     @cached_property
     def sources(self) -> dict[str, str]:

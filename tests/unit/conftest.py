@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import leaks
+
 try:
     import _posixsubprocess
 except ImportError:  # Windows
@@ -31,6 +33,15 @@ WAYS = [
     (os, "startfile"),
     (os, "system"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_mappings_left() -> Iterator[None]:
+    """Fail if the tests of a file have left shared memory mapped."""
+    before = leaks.Snapshot.take(processes=False)
+    yield
+    found = leaks.since(before)
+    assert not found.memfds, f"the tests of this file left behind:\n{found}"
 
 
 @pytest.fixture(autouse=True)
