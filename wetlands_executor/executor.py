@@ -322,11 +322,11 @@ class CondaEnvExecutor(Executor):
 
     def get_failed(self) -> list[Task[Any]]:
         """Return the failed tasks since ``clear_failed``, oldest first, at most the last 1000."""
-        return self._pool.ledger.failures()
+        return self._pool.stats.failures()
 
     def clear_failed(self) -> None:
         """Forget the failed tasks."""
-        self._pool.ledger.clear_failures()
+        self._pool.stats.clear_failures()
 
     def set_error_callback(
         self, callback: Callable[[Task[Any], BaseException], object] | None
@@ -337,7 +337,7 @@ class CondaEnvExecutor(Executor):
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"the callback must be callable or None, not {callback!r}")
-        self._pool.ledger.report_errors(callback)
+        self._pool.stats.report_errors(callback)
 
     def set_timeout(self, seconds: float | None) -> None:
         """Limit the whole run.

@@ -258,13 +258,13 @@ def _outputs(have: Any) -> Timed:
 @step(_HOST, "settle the Task quietly, and count it")
 def _quietly(have: Any) -> Timed:
     pool = have.pool
-    ledger = type(pool.ledger)(pool.callbacks)
+    stats = type(pool.stats)(pool.callbacks)
     tasks = iter([have.Task(pool) for _ in range(200_000)])
 
     def once() -> None:
         task = next(tasks)
         have.settling.settle_quietly(task, None, 0.0, 1, 0.0)
-        ledger.returned_one(task)
+        stats.returned_one(task)
 
     return in_batches(once, 1000, lambda: None)
 

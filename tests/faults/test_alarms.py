@@ -1,5 +1,4 @@
-"""Alarms that a task leaves behind, and whatever else is raised while the worker itself is at work.
-"""
+"""Alarms that a task leaves behind, and whatever else is raised while the worker itself is at work."""
 
 from __future__ import annotations
 

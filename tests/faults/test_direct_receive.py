@@ -40,7 +40,7 @@ def quiet(executor: CondaEnvExecutor, function: Callable[..., Any] = pow, *args:
         assert executor.submit(pow, 2, 2).result() == 4
         task = executor.submit(function, *(args or (2, 3)))
         call = task._call
-        if call is not None and call.quiet:
+        if call is not None and call.unannounced:
             break
         task.result()
     else:

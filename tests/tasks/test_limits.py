@@ -290,7 +290,7 @@ def test_is_responsive_is_false_while_a_worker_is_silent_too_long(
 ) -> None:
     """Between the deadline and the end of the worker it says no.
 
-    We look at the moment of the verdict.
+    We look at the moment of the kill reason.
     """
     executor = make(worker_timeout=0.3)
     answers: list[bool] = []

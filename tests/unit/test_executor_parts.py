@@ -122,9 +122,7 @@ class Pool:
             refusing=False, refusal=lambda: RuntimeError("cannot schedule new futures")
         )
         self.settings = SimpleNamespace(remote=SimpleNamespace(record=None))
-        self.stats = self.ledger = SimpleNamespace(
-            refused=self.refuse, submitted=lambda _task: None
-        )
+        self.stats = SimpleNamespace(refused=self.refuse, submitted=lambda _task: None)
         self.refused: list[tuple[Task[Any], BaseException]] = []
 
     def submit(self, encoded: Any, task: Task[Any]) -> None:

@@ -225,7 +225,7 @@ def test_a_death_costs_the_call_that_ran(crew: Crew) -> None:
 
 def test_a_death_that_was_asked_for_cancels(crew: Crew) -> None:
     part, call, task = given(crew)
-    call.condemn(True, "killed")
+    call.set_kill_reason(True, "killed")
     part.lost(st.Lost(call, 1, st.DeathReport(WorkerCrashed("gone"))))
     assert task.cancelled()
     assert task.error == "killed"
@@ -233,7 +233,7 @@ def test_a_death_that_was_asked_for_cancels(crew: Crew) -> None:
 
 def test_a_verdict_makes_its_error_of_the_stacks(crew: Crew) -> None:
     part, call, task = given(crew)
-    call.condemn(lambda stacks: TimeoutError(f"too long, {len(stacks)}"))
+    call.set_kill_reason(lambda stacks: TimeoutError(f"too long, {len(stacks)}"))
     part.lost(st.Lost(call, 1, st.DeathReport(WorkerCrashed("gone"), "stacks of it")))
     error = task.exception(0)
     assert isinstance(error, TimeoutError)

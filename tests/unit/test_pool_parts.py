@@ -185,8 +185,8 @@ def test_a_call_over_its_limit_is_killed_after_its_stacks(crew: Crew) -> None:
     part = deadlines(crew, task_timeout=5.0)
     part.on_started(process, call)
     crew.loop.fire()
-    assert callable(call.verdict)
-    assert isinstance(call.verdict("stacks"), TaskTimeoutError)
+    assert callable(call.kill_reason)
+    assert isinstance(call.kill_reason("stacks"), TaskTimeoutError)
     assert not call.plain
     crew.loop.fire()
     assert crew.feed.take() == [st.KillRequested(call, retry=True)]
@@ -200,7 +200,7 @@ def test_a_result_that_is_on_its_way_saves_the_call(crew: Crew) -> None:
     part = deadlines(crew, lambda process: process.calls.clear(), task_timeout=5.0)
     part.on_started(process, call)
     crew.loop.fire()
-    assert (call.verdict, crew.feed.take()) == (None, [])
+    assert (call.kill_reason, crew.feed.take()) == (None, [])
 
 
 def test_silence_is_measured_from_the_last_sign_of_life(
@@ -219,11 +219,11 @@ def test_silence_is_measured_from_the_last_sign_of_life(
     process.hear()
     now[0] += 2
     assert crew.loop.fire() == [10.0]
-    assert call.verdict is None
+    assert call.kill_reason is None
     now[0] += 8
     assert crew.loop.fire() == [8.0]
-    assert callable(call.verdict)
-    assert isinstance(call.verdict(""), WorkerUnresponsive)
+    assert callable(call.kill_reason)
+    assert isinstance(call.kill_reason(""), WorkerUnresponsive)
 
 
 def test_a_cancellation_escalates_once(crew: Crew) -> None:
@@ -237,7 +237,7 @@ def test_a_cancellation_escalates_once(crew: Crew) -> None:
     assert call.interrupted
     assert process.process.done[-1][0] == "signal"
     crew.loop.fire()
-    assert call.verdict is True
+    assert call.kill_reason is True
     assert "its worker was ended" in str(call.cancel_reason)
     assert crew.feed.take() == [st.KillRequested(call)]
 
@@ -245,7 +245,7 @@ def test_a_cancellation_escalates_once(crew: Crew) -> None:
 # -------------------------------------------------------------------------------------------- blame
 
 
-def blame(crew: Crew, convicted: list[Any], logged: list[Any]) -> Blame:
+def blame(crew: Crew, failed_with_reason: list[Any], logged: list[Any]) -> Blame:
     class Log:
         def put_foreign(self, job: Callable[[], object]) -> None:
             logged.append(job)
@@ -261,7 +261,7 @@ def blame(crew: Crew, convicted: list[Any], logged: list[Any]) -> Blame:
         read=lambda _process: None,
         read_all=lambda _process: None,
         register=lambda _process: None,
-        convict=lambda process, call: convicted.append((process, call)),
+        fail_with_reason=lambda process, call: failed_with_reason.append((process, call)),
         start_error=lambda reason, _tail, _cause: WorkerStartError(reason),
     )
 
@@ -278,9 +278,9 @@ def test_a_bad_frame_costs_the_call_that_runs(crew: Crew) -> None:
         st.RetireRequested(process.worker),
         st.KillRequested(running, retry=True),
     ]
-    assert callable(running.verdict)
-    assert isinstance(running.verdict(""), WorkerCrashed)
-    assert waiting.verdict is None
+    assert callable(running.kill_reason)
+    assert isinstance(running.kill_reason(""), WorkerCrashed)
+    assert waiting.kill_reason is None
 
 
 def test_the_call_whose_outcome_comes_next_is_to_blame(crew: Crew) -> None:
@@ -290,7 +290,7 @@ def test_the_call_whose_outcome_comes_next_is_to_blame(crew: Crew) -> None:
     part.fault(process, BadFrame("no such kind"))
     assert part.judge(process, (wire.UPDATE, call.number, b"", 0)) is True
     assert part.judge(process, (wire.VALUE, call.number, b"", 0)) is False
-    assert callable(call.verdict)
+    assert callable(call.kill_reason)
     assert process.suspicion is None
     crew.loop.turn()
     assert crew.feed.take() == [st.RetireRequested(process.worker)]
@@ -301,11 +301,11 @@ def test_an_outcome_that_was_lost_in_garbage_is_given_the_verdict(crew: Crew) ->
     process = crew.process(page=page)
     first, second = crew.call(process), crew.call(process)
     page.words[wire.TAKEN] = second.number
-    convicted: list[Any] = []
-    part = blame(crew, convicted, [])
+    failed_with_reason: list[Any] = []
+    part = blame(crew, failed_with_reason, [])
     part.fault(process, Garbage("bytes"))
     assert part.judge(process, (wire.VALUE, second.number, b"", 0)) is False
-    assert convicted == [(process, first)]
+    assert failed_with_reason == [(process, first)]
     assert crew.feed.take() == [st.ItemsFinished(process.worker, [first])]
 
 
@@ -369,8 +369,8 @@ def test_a_kill_reaches_the_present_try(crew: Crew) -> None:
     task._call.place = st.WAITING
     part.kill(before)
     crew.loop.turn()
-    assert task._call.verdict is True
-    assert before.verdict is None
+    assert task._call.kill_reason is True
+    assert before.kill_reason is None
     assert crew.feed.take() == [st.KillRequested(task._call)]
 
 
@@ -470,7 +470,7 @@ def test_the_limit_of_a_run_ends_what_waits_and_what_runs(crew: Crew) -> None:
     part.set(2.0)
     crew.loop.turn()
     assert crew.loop.fire() == [2.0]
-    assert callable(running.verdict)
+    assert callable(running.kill_reason)
     assert [(kind, number) for kind, number, _ in crew.receiver.told] == [
         ("outcome", waiting.number),
         ("outcome", held.number),

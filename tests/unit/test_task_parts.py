@@ -23,7 +23,7 @@ class Home:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
-        self.ledger = self
+        self.stats = self
 
     def finished(self, task: Any) -> None:
         pass
@@ -41,7 +41,7 @@ class Home:
 class PendingCall:
     """A call that waits."""
 
-    quiet = False
+    unannounced = False
     process = None
     worker_pid = None
     input = "(1, 2)"

@@ -83,7 +83,7 @@ class Deferral:
             start: False waits for ``start()``.
         """
         if start:
-            self._home.ledger.submitted(task)
+            self._home.stats.submitted(task)
             self._wait(task, enqueue, args, kwargs)
         else:
             self._claim = [(enqueue, args, kwargs)]
@@ -110,7 +110,7 @@ class Deferral:
         if home.refusing:
             settling.settle_cancelled(task)
             raise RuntimeError("cannot start a task after shutdown")
-        home.ledger.submitted(task)
+        home.stats.submitted(task)
         if among(args, kwargs):
             self._wait(task, enqueue, args, kwargs)
         else:

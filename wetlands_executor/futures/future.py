@@ -217,7 +217,7 @@ class Task(Future[T]):
         if self._final is not None or self._state in _DONE:
             return True
         call, home = self._call, self._pool
-        if call is not None and call.quiet and home is not None:
+        if call is not None and call.unannounced and home is not None:
             home.ensure_tracked(call)
         return False
 

@@ -47,7 +47,7 @@ class PendingCall(Protocol):
     """A call that the pool has, until it is settled."""
 
     @property
-    def quiet(self) -> bool:
+    def unannounced(self) -> bool:
         """True while its result may arrive without any thread being woken for it.
 
         See ``Home.ensure_tracked``.
@@ -186,7 +186,7 @@ class Home(Protocol):
         """
         ...
 
-    def take_departures(self) -> None:
+    def take_abandoned_waits(self) -> None:
         """Finish what interrupted waits have left, after the pool has ended."""
         ...
 
@@ -216,7 +216,7 @@ class Home(Protocol):
     # --- listeners, callbacks and jobs
 
     @property
-    def ledger(self) -> TaskStats:
+    def stats(self) -> TaskStats:
         """Counts of tasks."""
         ...
 

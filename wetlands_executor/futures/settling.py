@@ -108,7 +108,7 @@ def settle_quietly(task: Any, value: Any, now: float, pid: int, duration: float)
         duration: seconds that it took.
 
     Returns:
-        True if there is something to notify of it (``tell_late``).
+        True if there is something to notify of it (``announce_late``).
     """
     fields = task.__dict__
     fields["_finished_at"] = now
@@ -187,7 +187,7 @@ def tell_started(task: Any) -> None:
         reports_of(task).emit(task, TaskEventType.STARTED)
 
 
-def tell_late(task: Any) -> None:
+def announce_late(task: Any) -> None:
     """Notify of the end of a task that was settled quietly; once. On the I/O thread."""
     fields = task.__dict__
     if "_told" not in fields:
@@ -226,7 +226,7 @@ def _publish(task: Any, state: str, *, failed: bool, count: bool = True) -> None
         kind = TaskEventType.CANCELATION
     try:
         if count and home is not None:
-            home.ledger.finished(task)  # Order: a thread that wakes up finds it counted
+            home.stats.finished(task)  # Order: a thread that wakes up finds it counted
     finally:
         tell(task, home, kind, notification)
 

@@ -156,7 +156,7 @@ def sleep(task: Any, call: PendingCall | None, home: Home | None, timeout: float
                 "only that process can wait for it"
             )
         if home.ended:
-            home.take_departures()
+            home.take_abandoned_waits()
     wakeups = task.__dict__.get("_wakeups")
     if wakeups is None:
         wakeups = task.__dict__.setdefault("_wakeups", Wakeups())

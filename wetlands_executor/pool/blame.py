@@ -59,7 +59,7 @@ class Blame:
         read: reads all that a worker has sent.
         read_all: the same, its direct answer too.
         register: registers what was sent to a worker directly.
-        convict: gives a call that its worker has no more the verdict on it.
+        fail_with_reason: gives a call that its worker has no more the kill reason on it.
         start_error: makes the error of a start: (reason, stderr, cause).
     """
 
@@ -75,7 +75,7 @@ class Blame:
         read: Callable[[WorkerProcess], None],
         read_all: Callable[[WorkerProcess], None],
         register: Callable[[WorkerProcess], None],
-        convict: Callable[[WorkerProcess, Call], None],
+        fail_with_reason: Callable[[WorkerProcess, Call], None],
         start_error: Callable[[str, str, BaseException | None], BaseException],
     ) -> None:
         self._loop = loop
@@ -87,7 +87,7 @@ class Blame:
         self._read = read
         self._read_all = read_all
         self._register = register
-        self._convict = convict
+        self._fail_with_reason = fail_with_reason
         self._start_error = start_error
 
     def contain(self, error: Exception, doing: Any) -> None:
@@ -175,7 +175,7 @@ class Blame:
             ):
                 return True  # this one is not due
             if oldest.batch is None:
-                oldest.condemn(partial(_crash, suspicion.message))
+                oldest.set_kill_reason(partial(_crash, suspicion.message))
             if oldest is not call:
                 self._end_blamed(process, oldest)  # its outcome was lost in what was no frame
         process.suspect(None)
@@ -229,7 +229,7 @@ class Blame:
         if call is None or (running is not None and running not in process.calls):
             # What it runs had sent that it had ended. What it holds has not begun: it is reclaimed.
             return
-        call.condemn(partial(_crash, suspicion.message))
+        call.set_kill_reason(partial(_crash, suspicion.message))
         if running is None or running == call.number:
             self._feed(st.KillRequested(call, retry=True))
             self._timers.set_for(process, GRACE, partial(self._end_blamed, process, call))
@@ -253,7 +253,7 @@ class Blame:
             )
             return
         del process.calls[call.number]
-        self._convict(process, call)
+        self._fail_with_reason(process, call)
         if call.phase is not CallPhase.DECIDING:
             self._feed(st.ItemsFinished(process.worker, [call]))
 

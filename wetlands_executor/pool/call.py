@@ -127,7 +127,7 @@ class Batch(Protocol):
 
 #: What a call was killed for: True for a cancellation, else what makes its error of its worker's
 #: stacks.
-Verdict = bool | Callable[[str], BaseException] | None
+KillReason = bool | Callable[[str], BaseException] | None
 
 
 class Call(Item):
@@ -140,12 +140,12 @@ class Call(Item):
         task: its Task; None of a batch.
         receiver: gets the outcome.
         batch: the calls that it stands for; None if it is one call.
-        plain: nothing is asked but its value: no options, no listener, no limit, no verdict, no
+        plain: nothing is asked but its value: no options, no listener, no limit, no kill reason, no
             batch, and its Task was not counted. Its outcome may be settled in place, by the waiting
             thread too.
         phase: where it is.
         process: the worker that it was sent to, None while it waits.
-        verdict: why its worker was killed, if for the sake of this call.
+        kill_reason: why its worker was killed, if for the sake of this call.
         escalating, interrupted: it was asked to stop with a time limit; that is over, and it was
             interrupted.
         backlog: ``Backlog`` of its frames that are unpickled one after another; None as long as
@@ -153,29 +153,29 @@ class Call(Item):
         cancel_reason: why it was interrupted or killed, if it did not stop at a request.
         watched: further flags of the frame: ``wire.WATCHED`` if the worker has to report when it
         begins, ``wire.NAMED`` if it gets a name.
-        awaited, quiet, departed, after, found: of the direct ways, see ``direct.py``.
+        awaited, unannounced, abandoned, after, found: of the direct ways, see ``direct.py``.
     """
 
     __slots__ = (
+        "abandoned",
         "after",
         "awaited",
         "backlog",
         "batch",
         "cancel_reason",
         "context",
-        "departed",
         "encoded",
         "escalating",
         "found",
         "interrupted",
+        "kill_reason",
         "number",
         "phase",
         "plain",
         "process",
-        "quiet",
         "receiver",
         "task",
-        "verdict",
+        "unannounced",
         "watched",
     )
 
@@ -198,11 +198,11 @@ class Call(Item):
         self.plain = plain
         self.phase = CallPhase.QUEUED
         self.awaited = False
-        self.departed = False
+        self.abandoned = False
         self.after: Call | None = None
         self.found: tuple[Any, float] | None = None
-        self.quiet = False
-        self.verdict: Verdict = None
+        self.unannounced = False
+        self.kill_reason: KillReason = None
         self.escalating = self.interrupted = False
         self.cancel_reason: str | None = None
         self.backlog: Any = None
@@ -231,16 +231,16 @@ class Call(Item):
         """Fail the call, or what is left of the batch, in this process."""
         self.receiver.on_outcome(self, Outcome(FAILED, error))
 
-    def condemn(self, verdict: Verdict, reason: str | None = None) -> None:
+    def set_kill_reason(self, kill_reason: KillReason, reason: str | None = None) -> None:
         """Decide what becomes of the call, whatever its worker answers.
 
-        An answer counts only if the verdict is a cancellation.
+        An answer counts only if the kill reason is a cancellation.
 
         Args:
-            verdict: see ``Verdict``.
+            kill_reason: see ``KillReason``.
             reason: of a cancellation.
         """
-        self.verdict = verdict
+        self.kill_reason = kill_reason
         self.cancel_reason = reason or self.cancel_reason
         self.plain = False
 
@@ -266,21 +266,21 @@ class Call(Item):
 
     def go_another_way(self) -> None:
         """Be neither awaited nor unannounced: it was not sent directly after all."""
-        self.awaited = self.quiet = False
+        self.awaited = self.unannounced = False
 
     def come_back(self) -> Call | None:
         """Leave the chain of abandoned waits; return the next one there."""
         # Race: no call stands between these stores: a thread that abandons this wait once more
         # finds the call in the chain, or adds it again.
         following, self.after = self.after, None
-        self.departed = False
+        self.abandoned = False
         return following
 
     def queue_again(self) -> None:
         """Wait for a worker again: it was reclaimed, or has another try."""
         self.move(CallPhase.QUEUED)
         self.process = None
-        self.verdict = None
+        self.kill_reason = None
 
     def give_up_tries(self) -> None:
         """Let the state run it no more: a failure is final, or is decided upon elsewhere."""

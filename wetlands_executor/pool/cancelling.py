@@ -129,7 +129,7 @@ class Cancelling:
     def _kill(self, call: Call) -> None:
         call, pending = self.latest(call)
         if pending:
-            call.condemn(True)
+            call.set_kill_reason(True)
             self._feed(st.KillRequested(call))
 
     def answered(self, action: st.CancelAnswered) -> None:

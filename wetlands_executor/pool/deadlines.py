@@ -102,10 +102,10 @@ class Deadlines:
             self.end_hung(process, call, partial(TaskTimeoutError, what))
 
     def end_hung(
-        self, process: WorkerProcess, call: Call, verdict: Callable[[str], BaseException]
+        self, process: WorkerProcess, call: Call, kill_reason: Callable[[str], BaseException]
     ) -> None:
         """Let the worker print its stacks, then end it."""
-        call.condemn(verdict)
+        call.set_kill_reason(kill_reason)
         delay = STACKS_GRACE if process.ask_for_stacks() else 0.0
         self._timers.set(call, delay, partial(self._kill_hung, process, call))
 
@@ -189,7 +189,7 @@ class Deadlines:
 
     def _end_escalation(self, call: Call) -> None:
         if self._workers.holder(call) is not None:
-            call.condemn(
+            call.set_kill_reason(
                 True,
                 "it did not stop at the request nor at the interrupt "
                 "(cancel_grace): its worker was ended",

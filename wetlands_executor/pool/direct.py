@@ -21,14 +21,14 @@ of them (``DirectSend``), and take the answer itself while it waits in ``result(
    the page; and it notifies when the call is settled.
 3. *Race:* an exception from a signal handler can end ``wait`` after every call in it.
    Whatever was done by then is undone or finished by the I/O thread: the exception handler leaves
-   the call in a chain with plain stores, and wakes that thread with its first call (``LEFT``). What
-   was read from the page is kept with the call. CPython looks for signals, and changes threads,
-   after calls and at the start of functions and loops only, and collects garbage (which runs
-   finalizers, and they may submit) when it makes containers; a few lines here rely on that there is
-   none of these between them, each says so.
+   the call in a chain with plain stores, and wakes that thread with its first call
+   (``ABANDONED``). What was read from the page is kept with the call. CPython looks for signals,
+   and changes threads, after calls and at the start of functions and loops only, and collects
+   garbage (which runs finalizers, and they may submit) when it makes containers; a few lines here
+   rely on that there is none of these between them, each says so.
 4. *Prearming:* on one core the worker answers before ``result()`` is even called. So if the
    submitter of the last call has waited here, the next one is awaited from the moment it is sent.
-   Then no thread is woken if none comes. Such a call is *unannounced* (``Call.quiet``): every
+   Then no thread is woken if none comes. Such a call is *unannounced* (``Call.unannounced``): every
    accessor of its Task but ``result()`` and its like (``Home.ensure_tracked``), every look at the
    pool (``sync``) and every event for the state let the I/O thread register it first. After such a
    look the next call is not prearmed, until a thread waits here again.
@@ -37,8 +37,9 @@ of them (``DirectSend``), and take the answer itself while it waits in ``result(
 
 Only this module uses the control words ``AWAITED``, ``ANSWERED`` and ``ANSWER`` of the shared page,
 and these fields of a call: ``awaited`` (the worker may have read that a thread waits for its answer
-on the page), ``quiet`` (as above), ``departed`` and ``after`` (it is in the chain of abandoned
-waits; the next one there), ``found`` (what was read from the page: value, duration in seconds).
+on the page), ``unannounced`` (as above), ``abandoned`` and ``after`` (it is in the chain of
+abandoned waits; the next one there), ``found`` (what was read from the page: value, duration in
+seconds).
 
 Threads: ``DirectSend.send`` is entered by any thread, ``DirectReceive.wait`` by any, one at a time;
 everything else is the I/O thread's. Where there is no eventfd, or no shared page, there is no
@@ -63,7 +64,7 @@ from wetlands_executor.futures.settling import settle_quietly
 from wetlands_executor.futures.waiting import add_wakeup
 from wetlands_executor.pool.call import Call, CallPhase
 from wetlands_executor.pool.outbox import Outbox
-from wetlands_executor.pool.polling import LEFT, RESULTS, Poller
+from wetlands_executor.pool.polling import ABANDONED, RESULTS, Poller
 from wetlands_executor.seconds import LONGEST
 from wetlands_executor.serialize.plain import is_trivial
 from wetlands_executor.system import POLLIN, poll
@@ -106,9 +107,9 @@ class AbandonedWaits:
 
     def add(self, call: Call) -> None:
         """Add a call, if it is not in the chain. Any thread."""
-        if not call.departed:
+        if not call.abandoned:
             # Race: no call stands between these stores, so no signal handler runs between them.
-            call.departed = True
+            call.abandoned = True
             call.after = self.first
             self.first = call
 
@@ -193,7 +194,7 @@ class DirectSend:
         if back is not None and back.expected and call.plain:
             try:
                 back.words[AWAITED] = call.number
-                call.awaited = call.quiet = True
+                call.awaited = call.unannounced = True
             except ValueError:
                 pass  # the process is gone
             if sent or not self.open:
@@ -427,7 +428,7 @@ class DirectReceive:
                     words[AWAITED] = number
                     # Quiet: a signal handler on this thread may look at the task, and must not wait
                     # for what only this thread could take.
-                    call.awaited = call.quiet = True
+                    call.awaited = call.unannounced = True
                     rung = words[ANSWERED] == number
             except (ValueError, IndexError):  # the process is gone, or the claim
                 mine = False
@@ -496,12 +497,12 @@ class DirectReceive:
                 if handed_over:
                     abandoned.add(call)
                     try:
-                        os.write(abandoned.wake, LEFT)
+                        os.write(abandoned.wake, ABANDONED)
                     except OSError as error:
                         if raised_elsewhere(error):
                             raise
                         # the pool has ended, and its thread would not look at the chain again
-                        pool.post(pool.take_departures)
+                        pool.post(pool.take_abandoned_waits)
                     continue
                 # From here on other threads may use the worker: nothing below looks at it, and the
                 # outcome is in `call.found`.
@@ -511,7 +512,7 @@ class DirectReceive:
                     task, value, time.time(), process.process.pid, (head >> 32) / 1e6
                 ):
                     pool.post(partial(pool.tell, task))
-                pool.ledger.returned_one(task)
+                pool.stats.returned_one(task)
             self.caller = None
             if not settled_here:
                 self.notify_abandoned = True
@@ -522,16 +523,16 @@ class DirectReceive:
         except BaseException:
             # Order: into the chain, with stores that nothing can interrupt; then the first call of
             # this block, which wakes the I/O thread.
-            if not call.departed:
-                call.departed = True
+            if not call.abandoned:
+                call.abandoned = True
                 call.after = abandoned.first
                 abandoned.first = call
             self.caller = None
             self.notify_abandoned = True
             try:
-                os.write(abandoned.wake, LEFT)
+                os.write(abandoned.wake, ABANDONED)
             except OSError:  # the pool has ended
-                pool.post(pool.take_departures)
+                pool.post(pool.take_abandoned_waits)
             self.wakeup.release()  # as above
             raise
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor.futures.settling import settle_quietly, tell_late
+from wetlands_executor.futures.settling import announce_late, settle_quietly
 from wetlands_executor.pool.call import Call, CallPhase
 from wetlands_executor.pool.direct import AbandonedWaits, DirectReceive
 from wetlands_executor.pool.io_loop import IOLoop
@@ -150,7 +150,7 @@ class DirectCalls:
             if task._final is None:
                 settle_quietly(task, value, time.time(), process.process.pid, duration)
             self._stats.returned_one(task)
-            tell_late(task)
+            announce_late(task)
 
     def ensure_tracked(self, call: Call) -> None:
         """Let this thread settle a call that was sent unannounced.
@@ -163,7 +163,7 @@ class DirectCalls:
             back.prearm_no_more()
             self._loop.post(partial(self.take_answer, process))
         # Order: last. If a thread is interrupted before this, the next accessor does it all again.
-        call.quiet = False
+        call.unannounced = False
 
     def forget(self) -> None:
         """Let go of everything: it belongs to the parent of this process."""

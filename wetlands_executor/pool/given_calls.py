@@ -166,5 +166,5 @@ class GivenCalls:
         return [
             number
             for number, call in self._calls.items()
-            if number != taken and call.verdict is None
+            if number != taken and call.kill_reason is None
         ]

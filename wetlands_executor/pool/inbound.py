@@ -243,10 +243,10 @@ class Inbound:
         note_run(task, process.process.pid, frame.duration / 1e6)
         if kind == wire.ERROR and call.interrupted and _is_interrupt(frame.payload):
             kind = wire.CANCELLED
-        if callable(call.verdict):
+        if callable(call.kill_reason):
             # Race: its time was over, and our question for its stacks may have interrupted it. The
-            # verdict stands.
-            self.convict(process, call)
+            # kill reason stands.
+            self.fail_with_reason(process, call)
             return None if call.phase is CallPhase.DECIDING else call
         again = kind == wire.ERROR and self._settlement.asks_for_retry(call, Failure.RAISED)
         if again:
@@ -258,12 +258,12 @@ class Inbound:
         )
         return None if again else call
 
-    def convict(self, process: WorkerProcess, call: Call) -> None:
-        """Give a call that its worker has no more the verdict on it."""
+    def fail_with_reason(self, process: WorkerProcess, call: Call) -> None:
+        """Give a call that its worker has no more the kill reason on it."""
         # It has ended by itself, so the worker goes on: what it prints from some time on is not
         # what it was asked for.
         self._parts.timers.set_for(process, STACKS_PRINTED, partial(self._forget_stacks, process))
-        self._settlement.convict(call, process.output.stacks())
+        self._settlement.fail_with_reason(call, process.output.stacks())
 
     def _forget_stacks(self, process: WorkerProcess) -> None:
         if not process.exited:
@@ -277,8 +277,8 @@ class Inbound:
             raise BadFrame(f"kind {frame.kind} of several calls")
         del process.calls[frame.number]
         call.move(CallPhase.ENDED)
-        if callable(call.verdict):
-            self.convict(process, call)
+        if callable(call.kill_reason):
+            self.fail_with_reason(process, call)
         elif frame.kind == wire.CANCELLED:
             self._parts.output.deliver(
                 process, call, partial(call.receiver.on_cancelled, call, None)

@@ -39,8 +39,8 @@ Callback = Callable[[], None]
 
 #: What is added to the counter of ``urgent`` to say that a direct wait was abandoned. Ordinary
 #: wake-ups add 1.
-LEFT_COUNT = 1 << 32
-LEFT = LEFT_COUNT.to_bytes(8, sys.byteorder)
+ABANDONED_COUNT = 1 << 32
+ABANDONED = ABANDONED_COUNT.to_bytes(8, sys.byteorder)
 
 # Ranks: what a worker printed comes before the results that it sent after it, and both before its
 # end.
@@ -82,7 +82,7 @@ class SystemPoller:
         self._on_departure: Callback | None = None
 
     def watch_departures(self, callback: Callback) -> None:
-        """Call this when a thread has added ``LEFT_COUNT`` to the counter of ``urgent``."""
+        """Call this when a thread has added ``ABANDONED_COUNT`` to the counter of ``urgent``."""
         self._on_departure = callback
 
     @property
@@ -187,7 +187,7 @@ class SystemPoller:
                 else:
                     if (
                         self._on_departure is not None
-                        and int.from_bytes(count, sys.byteorder) >= LEFT_COUNT
+                        and int.from_bytes(count, sys.byteorder) >= ABANDONED_COUNT
                     ):
                         found.append((RESULTS, self._on_departure))
                 continue

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import threads
 from wetlands_executor.futures.events import Listener
-from wetlands_executor.futures.settling import tell_late
+from wetlands_executor.futures.settling import announce_late
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.announcing import Announcing
 from wetlands_executor.pool.blame import Blame
@@ -117,7 +117,7 @@ class Pool:
         self.closing = Closing(state)
         self.loop = loop = IOLoop()
         self.callbacks = SerialThread("wetlands-callbacks", threads.CALLBACKS)
-        self.stats = self.ledger = TaskStats(self.callbacks)
+        self.stats = TaskStats(self.callbacks)
         self.shell = shell = Shell(state, workers, self.stats, self.closing)
         self._timers = CallTimers(loop)
         self._decoding = Decoding(loop)
@@ -165,7 +165,10 @@ class Pool:
         loop, direct, cancelling = self.loop, self.direct, self.cancelling
         self.post, self.notify_later = loop.post, loop.notify_later
         self.run_user_code = self._decoding.run
-        self.ensure_tracked, self.take_departures = direct.ensure_tracked, direct.take_abandoned
+        self.ensure_tracked, self.take_abandoned_waits = (
+            direct.ensure_tracked,
+            direct.take_abandoned,
+        )
         self.cancel, self.ask_to_cancel = cancelling.cancel, cancelling.ask_to_cancel
         self.cancel_all, self.kill = cancelling.cancel_all, cancelling.kill
         self.watch = self.announcing.watch
@@ -193,7 +196,7 @@ class Pool:
             read=self._read,
             read_all=self._read_all,
             register=self.direct.register,
-            convict=self._convict,
+            fail_with_reason=self._fail_with_reason,
             start_error=self.readiness.start_error,
         )
         self.inbound = Inbound(
@@ -336,8 +339,8 @@ class Pool:
     def _read_all(self, process: WorkerProcess) -> None:
         self.inbound.read_all(process)
 
-    def _convict(self, process: WorkerProcess, call: Call) -> None:
-        self.inbound.convict(process, call)
+    def _fail_with_reason(self, process: WorkerProcess, call: Call) -> None:
+        self.inbound.fail_with_reason(process, call)
 
     def _on_starting(self, process: WorkerProcess, kind: int, data: Any) -> None:
         self.starter.on_message(process, kind, data)
@@ -473,7 +476,7 @@ class Pool:
 
     def tell(self, task: Task[Any]) -> None:
         """Notify listeners, waiters, callbacks of a task that its submitter settled. I/O thread."""
-        tell_late(task)
+        announce_late(task)
 
     @property
     def unstarted(self) -> weakref.WeakSet[Task[Any]]:

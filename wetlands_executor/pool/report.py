@@ -133,19 +133,19 @@ def _look(pool: Pool) -> tuple[list[Call], list[Call]]:
 
 def progress(pool: Pool) -> dict[str, Any]:
     """Return the whole picture, of builtin types."""
-    ledger = pool.ledger
+    stats = pool.stats
     running, waiting = _under_way(pool)
     held = [task for task in [*list(pool.dependents), *list(pool.unstarted)] if not task.done()]
     counts = {
-        "total": ledger.total,
-        "completed": ledger.completed,
-        "failed": ledger.failed,
-        "canceled": ledger.cancelled,
+        "total": stats.total,
+        "completed": stats.completed,
+        "failed": stats.failed,
+        "canceled": stats.cancelled,
     }
     return {
         **counts,
         "running": len(running),
-        "queued": max(ledger.active - len(running), 0),
+        "queued": max(stats.active - len(running), 0),
         "workers": [
             {
                 "id": info.index,
@@ -157,7 +157,7 @@ def progress(pool: Pool) -> dict[str, Any]:
         ],
         "tasks": [*map(_call, running), *map(_call, waiting[:LISTED]), *map(_task, held[:LISTED])],
         "errors": [
-            {"id": task.id, "name": task.name, "error": task.error} for task in ledger.failures()
+            {"id": task.id, "name": task.name, "error": task.error} for task in stats.failures()
         ],
     }
 
@@ -208,7 +208,7 @@ def find(pool: Pool, identifier: str) -> Task[Any] | None:
     for task in [*list(pool.dependents), *list(pool.unstarted)]:
         if task.id == identifier:
             return task
-    return pool.ledger.find(identifier)
+    return pool.stats.find(identifier)
 
 
 def is_responsive(pool: Pool) -> bool:

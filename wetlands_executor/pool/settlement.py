@@ -154,11 +154,11 @@ class Settlement:
         if process is not None:
             since = process.given.running_since(call)
             note_run(task, process.process.pid, 0.0 if since is None else time.monotonic() - since)
-        verdict = call.verdict
+        kill_reason = call.kill_reason
         error = (
             report.error
-            if verdict is None or verdict is True
-            else self.explain(verdict, report.stacks)
+            if kill_reason is None or kill_reason is True
+            else self.explain(kill_reason, report.stacks)
         )
         if call.asks_whether_retried and self.asks_for_retry(call, Failure.LOST):
             call.move(CallPhase.DECIDING)
@@ -167,7 +167,7 @@ class Settlement:
         if call.asks_whether_retried:
             self._loop.post(partial(self._feed, st.Released()))
         call.move(CallPhase.ENDED)
-        if verdict is True:
+        if kill_reason is True:
             self._output.after_death(report.streams, partial(self.on_cancelled, call, None), call)
         else:
             self._output.after_death(report.streams, partial(settle, task, None, error), call)
@@ -185,11 +185,11 @@ class Settlement:
         # The state keeps a place until the rest waits again, before what is younger.
         self._loop.post(partial(self._feed, st.Released()))
         call.move(CallPhase.ENDED)
-        verdict = call.verdict
-        if verdict is not None:
+        kill_reason = call.kill_reason
+        if kill_reason is not None:
             job = partial(call.receiver.on_cancelled, call, None)
-            if verdict is not True and verdict is not False:
-                job = partial(call.fail, self.explain(verdict, report.stacks))
+            if kill_reason is not True and kill_reason is not False:
+                job = partial(call.fail, self.explain(kill_reason, report.stacks))
             self._output.after_death(report.streams, job, call)
             return None
         process = call.process
@@ -278,10 +278,12 @@ class Settlement:
 
     # --- failures
 
-    def explain(self, verdict: Callable[[str], BaseException] | bool, stacks: str) -> BaseException:
+    def explain(
+        self, kill_reason: Callable[[str], BaseException] | bool, stacks: str
+    ) -> BaseException:
         """Return the error of a call that hung, with its worker's stacks; log these as well."""
-        assert callable(verdict)
-        error = verdict(stacks)
+        assert callable(kill_reason)
+        error = kill_reason(stacks)
         if stacks:
             # Handlers take locks and are user code: not on this thread.
             self._output.thread.put(
@@ -296,13 +298,13 @@ class Settlement:
             reword(error, f"{error.args[0]}{OF_STACKS}{stacks}")
         return error
 
-    def convict(self, call: Call, stacks: str) -> None:
-        """Give a call the verdict on it, or let it be decided whether it is run again.
+    def fail_with_reason(self, call: Call, stacks: str) -> None:
+        """Give a call the kill reason on it, or let it be decided whether it is run again.
 
         I/O thread.
         """
-        assert call.verdict is not None
-        error = self.explain(call.verdict, stacks)
+        assert call.kill_reason is not None
+        error = self.explain(call.kill_reason, stacks)
         if self.asks_for_retry(call, Failure.CONDEMNED):
             call.move(CallPhase.DECIDING)
             call.give_up_tries()
@@ -326,7 +328,7 @@ class Settlement:
         options = call.options
         if options is None:
             return False
-        cancelled = task.cancel_requested or call.verdict is True
+        cancelled = task.cancel_requested or call.kill_reason is True
         found: bool = options.retry.is_asked(failure, task.attempt, cancelled=cancelled)
         return found
 
