@@ -300,3 +300,61 @@ def test_a_module_that_was_loaded_from_a_file_outside_sys_path(
         assert type(instance) is module.K
     finally:
         del sys.modules["plugin_of_test"]
+
+
+DELETIONS = '''
+class Plain:
+    pass
+
+class Slotted:
+    __slots__ = ("one", "two")
+
+class Listed(list):
+    pass
+
+class Base:
+    shared = ()
+
+class Derived(Base):
+    shared = (1,)
+    other = 1
+
+plain, slotted, listed = Plain(), Slotted(), Listed([1])
+plain.one = slotted.one = slotted.two = listed.one = 1
+
+def called():
+    return 1
+
+called.one = called.two = 1
+
+def look():
+    return (
+        vars(plain), hasattr(slotted, "one"), hasattr(slotted, "two"), vars(listed),
+        Derived.shared, hasattr(Derived, "other"), called.__dict__,
+    )
+
+def mark():
+    called.own = Derived.own = 5
+    return called.own
+'''
+
+
+def test_what_is_deleted_is_deleted_in_the_worker(
+    fresh: CondaEnvExecutor, module: types.ModuleType
+) -> None:
+    """Attributes of instances, slots, classes and functions; not what a task has set itself."""
+    define(module, DELETIONS)
+    for _ in range(3):
+        assert run(fresh, module.look) == module.look()
+    assert run(fresh, module.mark) == 5
+    del module.plain.one, module.slotted.two, module.listed.one
+    del module.called.two, module.Derived.other
+    module.Derived.shared = module.Base.shared  # inherited ones do not travel
+    found = module.look()
+    assert found == ({}, True, False, {}, (), False, {"one": 1})
+    for _ in range(2):
+        assert run(fresh, module.look) == (*found[:-1], {"one": 1, "own": 5})
+    module.plain.one = module.slotted.two = 2
+    module.Derived.other = 2
+    expected = (*module.look()[:-1], {"one": 1, "own": 5})
+    assert run(fresh, module.look) == expected

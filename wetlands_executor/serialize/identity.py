@@ -29,6 +29,8 @@ import weakref
 from collections import deque
 from typing import Any
 
+from wetlands_executor.serialize import cycles
+
 #: Numbers of dropped objects that are collected before they are sent to workers.
 DROPPED = 256
 
@@ -155,8 +157,8 @@ class Record:
     """
 
     __slots__ = (
-        "__weakref__", "_purge_in", "_strong", "epoch", "functions", "itself", "known", "ready",
-        "restless", "retired", "urgent",
+        "__weakref__", "_cycles_from", "_purge_in", "_strong", "epoch", "functions", "itself",
+        "known", "ready", "restless", "retired", "urgent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -170,6 +172,8 @@ class Record:
         self.retired: deque[Any] = deque()
         self.restless = False
         self._purge_in = 0
+        # Objects that are kept from which on it is worth a look for cycles among them.
+        self._cycles_from = DROPPED
         self.itself = weakref.ref(self)
 
     def of(self, obj: Any) -> Known:
@@ -228,6 +232,20 @@ class Record:
         limit = _UNUSED
         for key, known in list(self._strong.items()):
             if sys.getrefcount(known.strong) <= limit:
+                self.drop(key, known.number)
+        if len(self._strong) > self._cycles_from:
+            self._purge_cycles()
+            self._cycles_from = max(DROPPED, 2 * len(self._strong))
+
+    def _purge_cycles(self) -> None:
+        """Drop the objects that only this record and each other refer to.
+
+        Python's collector frees them then.
+        """
+        strong = dict(self._strong)
+        for key in cycles.unreachable([known.strong for known in strong.values()]):
+            known = strong.get(key)
+            if known is not None:
                 self.drop(key, known.number)
 
     def take_dropped(self) -> list[int]:

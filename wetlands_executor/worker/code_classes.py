@@ -15,14 +15,14 @@ it as it is, whatever comes back.
 from __future__ import annotations
 
 import sys
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-#: Classes that were made here.
-_RECEIVED: Any = WeakSet()
+#: Classes that were made here -> the names of the attributes that the host has set last.
+_RECEIVED: Any = WeakKeyDictionary()
 
 
 def _known(tracker: str) -> Any:
@@ -34,7 +34,7 @@ def _known(tracker: str) -> Any:
 def _received(cls: Any, tracker: str) -> Any:
     from .calls import cloudpickle_module
 
-    _RECEIVED.add(cls)
+    _RECEIVED.setdefault(cls, ())
     return cloudpickle_module()._lookup_class_or_track(tracker, cls)
 
 
@@ -126,6 +126,12 @@ def set_class(cls: Any, state: Tuple[Any, ...]) -> None:
         for name in fields
         if type(vars(cls).get(name)).__name__ == "member_descriptor"
     }
+    for name in _RECEIVED[cls]:
+        # Deleted in the host, or bound to the very object that a base class has. What a task has
+        # set here stays.
+        if name not in members and name not in fields and name in vars(cls):
+            type.__delattr__(cls, name)
+    _RECEIVED[cls] = tuple(members)
     cloudpickle_module()._class_setstate(cls, (dict(members), {}))
     if dataclass is not None:
         _generate_dataclass(cls, dataclass[0], fields, slots)

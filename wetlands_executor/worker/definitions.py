@@ -112,6 +112,7 @@ class Definitions:
             elif got == wire.FORGET and number:
                 for table in (self.functions, self.bare, self._definitions, self.task_positions):
                     table.pop(number, None)
+                self._by_value.discard(number)
             elif got == wire.FORGET:
                 from . import objects
 

@@ -60,6 +60,11 @@ def restore(function: Any, state: Tuple[Any, ...]) -> None:
 
     if objects.VERSIONS.get(number) != version:
         slots["__globals__"] = {}
+        for key in objects.ATTRIBUTES.pop(number, ()):
+            if key not in attributes:
+                function.__dict__.pop(key, None)  # deleted in the host
+        if attributes:
+            objects.ATTRIBUTES[number] = tuple(attributes)
         cloudpickle_module()._function_setstate(function, (attributes, slots))
         objects.set_version(number, version)
     # no strict before 3.10

@@ -30,6 +30,8 @@ VERSIONS: Dict[int, int] = {}
 PIECES: Dict[int, bytes] = {}
 #: number of an object -> number of the piece that it was read from
 READ: Dict[int, int] = {}
+#: number of a function -> names of the attributes that the host has set last
+ATTRIBUTES: Dict[int, Iterable[str]] = {}
 
 #: Builtin types by their place; the host names them by it.
 LIST, DICT, SET, BYTEARRAY, OBJECT, CELL = range(6)
@@ -167,12 +169,12 @@ def set_state(target: Any, state: Tuple[Any, ...]) -> None:
             target[key] = value
     if other is not None:
         target.__setstate__(other[0])
+    if again and other is None:
+        _clear(target, () if slots is None else slots[::2])
     if attributes is not None:
         import sys
 
         space = target.__dict__
-        if again:
-            space.clear()
         steps = iter(attributes)
         for key, value in zip(steps, steps):
             space[sys.intern(key) if type(key) is str else key] = value
@@ -181,6 +183,21 @@ def set_state(target: Any, state: Tuple[Any, ...]) -> None:
         for key, value in zip(steps, steps):
             object.__setattr__(target, key, value)
     set_version(number, version)
+
+
+def _clear(target: Any, kept: Tuple[Any, ...]) -> None:
+    """Delete the attributes of an instance, and its slots but for those that are set next."""
+    space = getattr(target, "__dict__", None)
+    if type(space) is dict:
+        space.clear()
+    import copyreg
+
+    for name in copyreg._slotnames(type(target)):  # type: ignore[attr-defined]
+        if name not in kept:
+            try:
+                object.__delattr__(target, name)
+            except AttributeError:
+                pass  # it is not set
 
 
 def set_once(target: Any, state: Tuple[int, int, Callable[[Any, Any], None], Any]) -> None:
@@ -228,7 +245,7 @@ def receive(piece: int, data: bytes) -> None:
 
 def forget(numbers: Iterable[int]) -> None:
     """Drop what the host has dropped: numbers of objects and of pieces."""
-    tables: Tuple[Dict[int, Any], ...] = (TABLE, VERSIONS, PIECES, READ)
+    tables: Tuple[Dict[int, Any], ...] = (TABLE, VERSIONS, PIECES, READ, ATTRIBUTES)
     for number in numbers:
         for table in tables:
             table.pop(number, None)
@@ -315,6 +332,9 @@ def named(number: int, names: Iterable[Tuple[str, str]]) -> Any:
 def sentinel(number: int, function: Callable[..., Any], args: Tuple[Any, ...]) -> Any:
     """Return the object of that number, which holds nothing, made by a call if there is none."""
     found = make(number, function, args)
+    if VERSIONS.get(number):  # it has held something before
+        _clear(found, ())
+        set_version(number, 0)
     _note_sentinel(number, found)
     return found
 
