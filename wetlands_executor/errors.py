@@ -19,6 +19,7 @@ __all__ = [
     "EnvironmentNotFoundError",
     "ExecutionException",
     "ScriptExit",
+    "SpecError",
     "TaskTimeoutError",
     "TasksFailed",
     "WetlandsExecutorError",
@@ -45,6 +46,34 @@ class EnvironmentNotFoundError(WetlandsExecutorError, LookupError):
 
     The message lists what was searched.
     """
+
+
+class SpecError(WetlandsExecutorError, ValueError):
+    """What an environment shall hold cannot be understood.
+
+    Attributes:
+        reason: what is wrong.
+        remedy: what to do about it; empty if the reason says it.
+        path: of the file that says so; None if none does.
+        line: number of the line in it, from 1; None if it concerns no single line.
+    """
+
+    def __init__(
+        self, reason: str, remedy: str = "", path: str | None = None, line: int | None = None
+    ) -> None:
+        place = f"{path}: " if line is None else f"{path or 'line'}:{line}: "
+        end = "" if not remedy or reason.endswith((".", "?", "!", "\n")) else "."
+        super().__init__(
+            f"{place if path or line else ''}{reason}{end}{' ' if remedy else ''}{remedy}"
+        )
+        self.reason = reason
+        self.remedy = remedy
+        self.path = path
+        self.line = line
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the attributes when the error travels on to another process."""
+        return type(self), (self.reason, self.remedy, self.path, self.line)
 
 
 class ActivationError(WetlandsExecutorError, RuntimeError):

@@ -1,0 +1,99 @@
+"""The libraries that read files of other tools: imported when a file needs one, never before.
+
+``tomllib`` and ``packaging`` are also taken from the copies that pip carries, so that a file which
+asks for PyPI packages only can be read with the library's own dependencies alone, on every Python.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import zipimport
+from importlib.util import module_from_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from wetlands_executor.errors import SpecError
+
+#: How the extra is called that has all of them.
+EXTRA = "create"
+
+
+def toml() -> Any:
+    """Return ``tomllib`` or what stands for it on Python 3.10.
+
+    Raises:
+        SpecError: there is none.
+    """
+    found = _first("tomllib", "tomli", "pip._vendor.tomli") or _bundled("tomli")
+    if found is None:
+        raise SpecError(
+            "reading TOML takes the package 'tomli' on this Python",
+            remedy=f"Install it, or this library with the extra '{EXTRA}'.",
+        )
+    return found
+
+
+def yaml() -> Any:
+    """Return PyYAML.
+
+    Raises:
+        SpecError: it is not installed.
+    """
+    found = _first("yaml")
+    if found is None:
+        raise SpecError(
+            "reading YAML takes the package 'PyYAML'",
+            remedy=f"Install it, or this library with the extra '{EXTRA}'.",
+        )
+    return found
+
+
+def packaging(module: str) -> Any | None:
+    """Return a module of ``packaging`` (``"requirements"``), or pip's copy; None if there is neither."""
+    return _first(f"packaging.{module}", f"pip._vendor.packaging.{module}")
+
+
+def requirement_fault(text: str) -> str | None:
+    """Return what is wrong with a requirement of PEP 508; None if nothing is, or nothing can tell."""
+    requirements = packaging("requirements")
+    if requirements is None:
+        return None
+    try:
+        requirements.Requirement(text)
+    except requirements.InvalidRequirement as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _first(*names: str) -> ModuleType | None:
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
+
+
+def _bundled(name: str) -> ModuleType | None:
+    """Import a package from the pip that lies packed beside ``ensurepip``, under a name of its own."""
+    # A module's parts are looked up under its full name, whose parent need not exist.
+    private = f"_wetlands_bundled.{name}"
+    if private in sys.modules:
+        return sys.modules[private]
+    ensurepip = _first("ensurepip")
+    if ensurepip is None or ensurepip.__file__ is None:
+        return None
+    for wheel in sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl")):
+        try:
+            spec = zipimport.zipimporter(f"{wheel}/pip/_vendor").find_spec(private)
+            if spec is None or spec.loader is None:
+                continue
+            sys.modules[private] = module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+        except ImportError:
+            sys.modules.pop(private, None)
+            continue
+        return module
+    return None
