@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from wetlands_executor.errors import SpecError
-
-if TYPE_CHECKING:
-    from wetlands_executor.environment.spec import EnvironmentSpec
 
 
 def read(
     path: str | os.PathLike[str],
     *,
-    groups: Iterable[str] = (),
-    extras: Iterable[str] = (),
+    groups: tuple[str, ...] = (),
+    extras: tuple[str, ...] = (),
     environment: str | None = None,
-) -> EnvironmentSpec:
+) -> dict[str, Any]:
     """Read what an environment shall hold from a file of any known format."""
-    raise SpecError("this format is not known", path=os.fspath(path))
+    raise SpecError("this format is not known", path=f"{path}{groups}{extras}{environment}")

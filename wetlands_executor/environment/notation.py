@@ -1,0 +1,202 @@
+"""How conda, PEP 440 and PEP 508 write what is asked for: checks of texts, and names in them.
+
+Owns the notation only, no object that holds such texts. Pure functions but for the exact check of a
+requirement, which imports ``packaging``. Every fault is a ``SpecError`` without a place, to which the
+reader of a file adds path and line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from wetlands_executor.environment import libraries
+from wetlands_executor.errors import SpecError
+
+LockFormat = Literal["explicit", "pixi", "pylock", "requirements", "uv"]
+
+_CLAUSE = re.compile(r"(===|==|!=|~=|<=|>=|<|>|=|)\s*(v?\d[\w.!+-]*(?:\.\*)?)")
+# name, perhaps behind "channel::" or "channel/subdir::", and what follows it.
+_CONDA = re.compile(
+    r"(?:[^\s:\[\]]+::)?(?P<name>[A-Za-z0-9_][\w.-]*?)(?P<rest>(?:[\s=<>!~\[*].*)?)"
+)
+_PYPI = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?\s*(?:$|[\s\[(<>=!~;@])")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_EXTRAS = re.compile(r"\[[\w\s,.-]*\]$")
+
+
+class FrozenMapping(Mapping[str, str]):
+    """A mapping of texts that cannot be changed, and so can be hashed; its order is of no account."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
+        self._items = dict(sorted(dict(items).items()))
+
+    def __getitem__(self, key: str) -> str:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self._items,)
+
+
+def without_credentials(text: str) -> str:
+    """Return a text in which the URLs have ``***`` where they had a user name and a password."""
+    return _CREDENTIALS.sub("***@", text)
+
+
+def python_specifier(text: str) -> str:
+    """Return versions of Python as PEP 440 writes them; a bare version stands for its releases.
+
+    Raises:
+        SpecError: it is no such text.
+    """
+    check_text("python", text)
+    clauses = []
+    for clause in text.split(","):
+        found = _CLAUSE.fullmatch(clause.strip())
+        if found is None:
+            raise SpecError(
+                f"python={text!r} is no set of versions; write '>=3.9,<3.12', '==3.11.*' or '3.11'"
+                + (" (a choice by '|' goes among the conda packages)" if "|" in text else "")
+            )
+        operator, version = found[1], found[2].removeprefix("v")
+        if operator in ("", "="):
+            operator, version = "==", version.removesuffix(".*")
+            # three numbers are one release
+            version = version if re.fullmatch(r"\d+\.\d+\.\w+", version) else f"{version}.*"
+        clauses.append(f"{operator}{version}")
+    return ",".join(clauses)
+
+
+def conda_name(text: str) -> str:
+    """Return the name of the package that a conda specification asks for; of a URL, the URL.
+
+    Raises:
+        SpecError: it is no such text.
+    """
+    check_text("conda", text)
+    if "://" in text.partition("[")[0]:
+        return text
+    found = _CONDA.fullmatch(text.strip())
+    if found is None:
+        raise SpecError(
+            f"conda={text!r} is no conda package; write it like 'gdal', 'gdal >=3.6,<4' or "
+            f"'bioconda::samtools=1.19'"
+        )
+    return found["name"].lower()
+
+
+def lock_format_of(text: str) -> LockFormat:
+    """Return which format of lock files a text has.
+
+    Raises:
+        SpecError: it is none that is known.
+    """
+    if re.search(r"^@EXPLICIT\s*$", text, re.MULTILINE):
+        return "explicit"
+    if re.search(r"^lock-version\s*=", text, re.MULTILINE):
+        return "pylock"
+    if re.search(r"^version\s*=\s*\d+", text, re.MULTILINE) and "[[package]]" in text:
+        return "uv"
+    if re.search(r"^version:\s*\d+", text, re.MULTILINE) and "\nenvironments:" in text:
+        return "pixi"
+    if re.search(r"^[A-Za-z0-9][\w.-]*(\[.*\])?\s*(==|@)", text, re.MULTILINE):
+        return "requirements"
+    raise SpecError(
+        "lock is no text of pylock.toml, uv.lock, pixi.lock, an @EXPLICIT list or pinned "
+        "requirements; give lock_format if it is one all the same"
+    )
+
+
+def check_text(name: str, text: object) -> None:
+    """Raise if something is no text of one line, is empty, or looks like an option of a command."""
+    if not isinstance(text, str):
+        raise SpecError(f"{name} holds {text!r}, which is no text")
+    if not text.strip():
+        raise SpecError(f"{name} holds an empty text; leave it out")
+    if any(ord(character) < 32 and character != "\t" for character in text):
+        raise SpecError(f"{name} holds {text!r}; line ends and control characters cannot be in it")
+    if text.lstrip().startswith("-"):
+        raise SpecError(f"{name} holds {text!r}; an option of a command cannot be given here")
+
+
+def checked_sequence(name: str, value: object) -> Iterable[Any]:
+    """Return a sequence; raise if it is a single text or no sequence."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise SpecError(f"{name}={value!r} is no sequence of texts; write {name}=({value!r},)")
+    return value
+
+
+def checked_texts(name: str, value: object) -> tuple[str, ...]:
+    """Return a sequence of texts as a tuple; raise if it is none."""
+    texts = tuple(checked_sequence(name, value))
+    for text in texts:
+        check_text(name, text)
+    return tuple(text.strip() for text in texts)
+
+
+def checked_mapping(name: str, value: object) -> dict[str, str]:
+    """Return a mapping of texts to texts as a dictionary; raise if it is none."""
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{name}={value!r} is no mapping of texts to texts")
+    for key, text in value.items():
+        check_text(name, key)
+        check_text(name, text)
+    return dict(value)
+
+
+def checked_variables(value: object) -> dict[str, str]:
+    """Return a mapping of names to values that a process can have; raise if it is none."""
+    if not isinstance(value, Mapping):
+        raise SpecError(f"variables={value!r} is no mapping of names to values")
+    for name, text in value.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise SpecError(f"variables holds {name!r}: {text!r}; names and values are texts")
+        if not name or "=" in name or "\0" in name + text:
+            raise SpecError(f"no process can have a variable {name!r} with the value {text!r}")
+    return dict(value)
+
+
+def project_folder(value: object) -> str:
+    """Return the absolute path of a project, its extras behind it."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise SpecError(f"editable holds {value!r}, which is no path")
+    text = os.fsdecode(value)
+    check_text("editable", text)
+    extras = _EXTRAS.search(text)
+    if extras is None or os.path.exists(os.path.expanduser(text)):
+        return os.path.abspath(os.path.expanduser(text))
+    path = text[: extras.start()].strip() or os.curdir
+    return os.path.abspath(os.path.expanduser(path)) + "".join(extras[0].split())
+
+
+def check_requirement(name: str, text: str) -> None:
+    """Raise if a text is no requirement of PEP 508.
+
+    The exact check is that of ``packaging`` (or pip's copy). Where there is neither, the shape is
+    looked at, and the rest is left to the installer, which says what is wrong in its own words.
+    """
+    wrong: str | None = "it does not begin with a name"
+    if _PYPI.match(text):
+        wrong = libraries.requirement_fault(text)
+    if wrong is not None:
+        raise SpecError(
+            f"{name} holds {text!r}, which is no requirement: {wrong}. "
+            f"Write it like 'numpy', 'numpy>=1.26,<3', 'torch[cuda]==2.*' or "
+            f"'tool @ https://example.org/tool.whl'"
+        )
