@@ -67,6 +67,39 @@ def requirement_fault(text: str) -> str | None:
     return None
 
 
+def specifier_fault(text: str) -> str | None:
+    """Return what is wrong with a set of versions of PEP 440; None if nothing is, or nothing can tell."""
+    specifiers = packaging("specifiers")
+    if specifiers is None:
+        return None
+    try:
+        specifiers.SpecifierSet(text)
+    except specifiers.InvalidSpecifier as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def marker_holds(text: str, environment: dict[str, str] | None = None) -> bool | None:
+    """Return whether a marker of PEP 508 holds; None if there is nothing that can tell.
+
+    Args:
+        text: the marker, ``"sys_platform == 'linux'"``.
+        environment: values of the marker's variables; those that lack are this interpreter's.
+
+    Raises:
+        SpecError: it is no marker.
+    """
+    markers = packaging("markers")
+    if markers is None:
+        return None
+    try:
+        return bool(markers.Marker(text).evaluate(environment))
+    except (markers.InvalidMarker, markers.UndefinedComparison, KeyError) as error:
+        raise SpecError(
+            f"{text!r} is no marker: {error}", "Write it like \"sys_platform == 'linux'\"."
+        ) from error
+
+
 def _first(*names: str) -> ModuleType | None:
     for name in names:
         try:

@@ -17,12 +17,12 @@ from wetlands_executor.errors import SpecError
 
 LockFormat = Literal["explicit", "pixi", "pylock", "requirements", "uv"]
 
-_CLAUSE = re.compile(r"(===|==|!=|~=|<=|>=|<|>|=|)\s*(v?\d[\w.!+-]*(?:\.\*)?)")
+_CLAUSE = re.compile(r"(===|==|!=|~=|<=|>=|<|>|=|)\s*(v?\d[\w.!+-]*(?:\.\*)?)", re.ASCII)
 # name, perhaps behind "channel::" or "channel/subdir::", and what follows it.
 _CONDA = re.compile(
-    r"(?:[^\s:\[\]]+::)?(?P<name>[A-Za-z0-9_][\w.-]*?)(?P<rest>(?:[\s=<>!~\[*].*)?)"
+    r"(?:[^\s:\[\]]+::)?(?P<name>[A-Za-z0-9_][\w.-]*?)(?P<rest>(?:[\s=<>!~\[*].*)?)", re.ASCII
 )
-_PYPI = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?\s*(?:$|[\s\[(<>=!~;@])")
+_PYPI = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?\s*(?:$|[\s\[(<>=!~;@])", re.ASCII)
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _EXTRAS = re.compile(r"\[[\w\s,.-]*\]$")
 
@@ -59,19 +59,19 @@ def without_credentials(text: str) -> str:
     return _CREDENTIALS.sub("***@", text)
 
 
-def python_specifier(text: str) -> str:
+def python_specifier(text: str, name: str = "python") -> str:
     """Return versions of Python as PEP 440 writes them; a bare version stands for its releases.
 
     Raises:
         SpecError: it is no such text.
     """
-    check_text("python", text)
+    check_text(name, text)
     clauses = []
     for clause in text.split(","):
         found = _CLAUSE.fullmatch(clause.strip())
         if found is None:
             raise SpecError(
-                f"python={text!r} is no set of versions; write '>=3.9,<3.12', '==3.11.*' or '3.11'"
+                f"{name} = {text!r} is no set of versions; write '>=3.9,<3.12', '==3.11.*' or '3.11'"
                 + (" (a choice by '|' goes among the conda packages)" if "|" in text else "")
             )
         operator, version = found[1], found[2].removeprefix("v")
@@ -80,22 +80,26 @@ def python_specifier(text: str) -> str:
             # three numbers are one release
             version = version if re.fullmatch(r"\d+\.\d+\.\w+", version) else f"{version}.*"
         clauses.append(f"{operator}{version}")
-    return ",".join(clauses)
+    specifier = ",".join(clauses)
+    wrong = libraries.specifier_fault(specifier)
+    if wrong is not None:
+        raise SpecError(f"{name} = {text!r} is no set of versions: {wrong}")
+    return specifier
 
 
-def conda_name(text: str) -> str:
+def conda_name(text: str, name: str = "conda") -> str:
     """Return the name of the package that a conda specification asks for; of a URL, the URL.
 
     Raises:
         SpecError: it is no such text.
     """
-    check_text("conda", text)
+    check_text(name, text)
     if "://" in text.partition("[")[0]:
         return text
     found = _CONDA.fullmatch(text.strip())
     if found is None:
         raise SpecError(
-            f"conda={text!r} is no conda package; write it like 'gdal', 'gdal >=3.6,<4' or "
+            f"{name} holds {text!r}, which is no conda package; write it like 'gdal', 'gdal >=3.6,<4' or "
             f"'bioconda::samtools=1.19'"
         )
     return found["name"].lower()
