@@ -1,11 +1,19 @@
-"""Files of other tools that say what an environment shall hold: ``read(path)``."""
+"""Files of other tools that say what an environment shall hold: ``read(path)``.
+
+One module for each format; ``detect`` says which one reads a file. All are imported when a file
+needs them. None knows ``EnvironmentSpec``: what they return are its fields.
+"""
 
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Any
 
-from wetlands_executor.errors import SpecError
+from wetlands_executor.environment.formats.detect import format_of
+from wetlands_executor.environment.formats.draft import Draft
+from wetlands_executor.environment.formats.source import Wanted, load
+from wetlands_executor.environment.pypi_options import PyPIOptions
 
 
 def read(
@@ -15,5 +23,21 @@ def read(
     extras: tuple[str, ...] = (),
     environment: str | None = None,
 ) -> dict[str, Any]:
-    """Read what an environment shall hold from a file of any known format."""
-    raise SpecError("this format is not known", path=f"{path}{groups}{extras}{environment}")
+    """Read what an environment shall hold from a file of any known format.
+
+    Returns:
+        The arguments of ``EnvironmentSpec``.
+
+    Raises:
+        SpecError: the format is not known, or the file is malformed, or asks for what no backend
+            can do.
+        OSError: the file cannot be read.
+    """
+    source = load(path)
+    module = import_module(f"{__name__}.{format_of(source)}")
+    draft: Draft = module.read(source, Wanted(groups, extras, environment))
+    fields = dict(draft.fields)
+    if draft.options:
+        with source.at(None):
+            fields["options"] = PyPIOptions(**draft.options)
+    return fields

@@ -93,7 +93,8 @@ def read_lines(source: Source, draft: Draft, texts: list[tuple[int, str]] | None
 
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """List the lines without comments, continued ones joined, each with the number of its first."""
-    begun, parts = 0, []
+    begun = 0
+    parts: list[str] = []
     for number, line in enumerate([*text.split("\n"), ""], 1):
         # pip: a comment is not continued, a line within a continuation may be one
         is_comment = line.lstrip().startswith("#")
