@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import zipimport
+from collections.abc import Iterator
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
@@ -20,19 +21,29 @@ from wetlands_executor.errors import SpecError
 EXTRA = "create"
 
 
-def toml() -> Any:
-    """Return ``tomllib`` or what stands for it on Python 3.10.
+def toml() -> Iterator[Any]:
+    """List the readers of TOML that are here, the best first.
+
+    ``tomli`` 2.4 and ``tomllib`` of Python 3.15 read TOML 1.1 (tables in braces may go over several
+    lines), in which pixi's manifests may be written; older ones do not.
 
     Raises:
         SpecError: there is none.
     """
-    found = _first("tomllib", "tomli", "pip._vendor.tomli") or _bundled("tomli")
-    if found is None:
+    is_found = False
+    for name in ("tomllib", "tomli", "pip._vendor.tomli"):
+        found = _first(name)
+        if found is not None:
+            is_found = True
+            yield found
+    bundled = None if is_found else _bundled("tomli")
+    if bundled is not None:
+        yield bundled
+    elif not is_found:
         raise SpecError(
             "reading TOML takes the package 'tomli' on this Python",
-            remedy=f"Install it, or this library with the extra '{EXTRA}'.",
+            f"Install it, or this library with the extra '{EXTRA}'.",
         )
-    return found
 
 
 def yaml() -> Any:
@@ -45,7 +56,7 @@ def yaml() -> Any:
     if found is None:
         raise SpecError(
             "reading YAML takes the package 'PyYAML'",
-            remedy=f"Install it, or this library with the extra '{EXTRA}'.",
+            f"Install it, or this library with the extra '{EXTRA}'.",
         )
     return found
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from wetlands_executor.environment import libraries
 from wetlands_executor.environment.formats.draft import Draft
+from wetlands_executor.environment.formats.source import Source
 from wetlands_executor.environment.formats.tables import Table
 
 #: Keys of which one says where a package comes from.
@@ -51,7 +52,7 @@ def add_direct(
         )
     origin = origins[0]
     if origin == "path" and table.flag("editable"):
-        if marker is None or holds_here(table, marker):
+        if marker is None or holds_here(draft.source, marker, table.line("marker")):
             folder = draft.source.absolute(table.needed("path"))
             draft.add("editable", f"{folder}{extras}", table.line("path"))
         return
@@ -60,26 +61,25 @@ def add_direct(
     draft.pypi(f"{name}{extras} @ {address}{condition}", table.line(), table.named())
 
 
-def holds_here(table: Table, marker: str, key: str | None = "marker") -> bool:
+def holds_here(source: Source, marker: str, line: int | None) -> bool:
     """Return whether a marker holds on this machine.
 
     Raises:
         SpecError: it is none, or depends on the Python of the environment.
     """
-    place = key if key is not None and key in table else None
     if _OF_PYTHON.search(marker):
-        raise table.error(
+        raise source.error(
             f"{marker!r} depends on the environment's Python, which is not chosen yet",
             "Use markers of the platform here (sys_platform, platform_machine).",
-            place,
+            line,
         )
-    with table.source.at(table.line(place)):
+    with source.at(line):
         holds = libraries.marker_holds(marker)
     if holds is None:
-        raise table.error(
+        raise source.error(
             f"reading {marker!r} takes the package 'packaging'",
             f"Install it, or this library with the extra '{libraries.EXTRA}'.",
-            place,
+            line,
         )
     return holds
 

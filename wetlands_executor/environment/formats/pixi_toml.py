@@ -56,9 +56,11 @@ def read_environment(
     """
     workspace = root.table("workspace") or root.table("project")
     if not workspace:
-        raise root.error(
-            f"there is no table [{workspace.named()}]",
-            'Add [workspace] with channels = ["conda-forge"] and platforms = [...].',
+        name = root.table("workspace").named()
+        raise root.source.error(
+            f"there is no table [{name}]"
+            + (", only a package to build" if "package" in root else ""),
+            f'Add [{name}] with channels = ["conda-forge"] and platforms = [...].',
         )
     for key in ("exclude-newer", "pypi-exclude-newer"):
         if root.data.get(key):

@@ -26,6 +26,8 @@ def read(source: Source, wanted: Wanted) -> Draft:
     """
     draft, root = Draft(source), parse(source)
     project, pixi = root.table("project"), root.table("tool", "pixi")
+    if project and list(pixi) == ["package"]:  # only how pixi builds it
+        pixi = Table(source, {}, pixi.keys)
     uv = root.table("tool", "uv")
     has_groups = bool(root.table("dependency-groups")) and bool(wanted.groups)
     if not project and not pixi and not has_groups:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from wetlands_executor.environment.formats.direct import holds_here
 from wetlands_executor.environment.formats.draft import Draft
 from wetlands_executor.environment.formats.source import Source, Wanted, load
 from wetlands_executor.environment.formats.tables import parse
@@ -26,11 +27,13 @@ _COMMENT = re.compile(r"(^|\s+)#.*$")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _HASH = re.compile(r"\s--hash[= ](\S+)")
 _OPTION = re.compile(r"\s--(?!hash\b)([\w-]+)")
+_DIRECT = re.compile(r"[A-Za-z0-9][\w.-]*\s*(\[[^\]]*\])?\s*@\s")
+_EDITABLE = re.compile(r"(-e\b|--editable\b)[\s=]*")
 _EXTRAS = re.compile(r"\s*(\[[\w\s,.-]*\])\s*$")
 #: Options of a line of their own that take a value, with their short forms.
 _WITH_VALUE: Final = {
-    "-r": "--requirement", "-c": "--constraint", "-e": "--editable", "-i": "--index-url",
-    "-f": "--find-links", "--requirement": "", "--constraint": "", "--editable": "",
+    "-r": "--requirement", "-c": "--constraint", "-i": "--index-url",
+    "-f": "--find-links", "--requirement": "", "--constraint": "", 
     "--index-url": "", "--extra-index-url": "", "--find-links": "", "--no-binary": "",
     "--only-binary": "", "--trusted-host": "", "--use-feature": "",
     "--uploaded-prior-to": "",
@@ -144,6 +147,10 @@ def _read_line(lines: Lines, source: Source, number: int, text: str, *, constrai
 
 
 def _read_options(lines: Lines, source: Source, number: int, text: str) -> None:
+    editable = _EDITABLE.match(text)
+    if editable:  # all of the line is its value: a path with blanks, extras, a marker
+        _editable(lines.draft, source, number, text[editable.end() :].strip())
+        return
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -152,9 +159,9 @@ def _read_options(lines: Lines, source: Source, number: int, text: str) -> None:
         ) from error
     while words:
         word = words.pop(0)
-        name, equals, value = (
-            word.partition("=") if word.startswith("--") else (word[:2], "", word[2:])
-        )
+        name, equals, value = word[:2], "", word[2:]
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
         if name in _WITHOUT:
             _take(lines, source, number, name, "")
             continue
@@ -167,7 +174,6 @@ def _read_options(lines: Lines, source: Source, number: int, text: str) -> None:
         if not equals and not value:
             if not words:
                 raise source.error(f"the option {name!r} lacks its value", "Add it.", number)
-            # the path of an editable project may be followed by extras or a marker
             value = words.pop(0)
         _take(lines, source, number, _WITH_VALUE[name] or name, value)
 
@@ -176,8 +182,6 @@ def _take(lines: Lines, source: Source, number: int, name: str, value: str) -> N
     draft = lines.draft
     if name in ("--requirement", "--constraint"):
         _include(lines, source, number, value, constraint=name == "--constraint")
-    elif name == "--editable":
-        _editable(draft, source, number, value)
     elif name == "--index-url":
         draft.option("index_url", value)
     elif name == "--extra-index-url":
@@ -221,29 +225,34 @@ def _include(lines: Lines, source: Source, number: int, path: str, *, constraint
 
 
 def _editable(draft: Draft, source: Source, number: int, value: str) -> None:
+    value, _, condition = value.partition(";")
+    value, marker = value.strip().strip("\"'"), condition.strip()
+    if not value:
+        raise source.error("the option '-e' lacks its value", "Add it.", number)
+    if marker and not holds_here(source, marker, number):
+        return
     if "://" in value and not value.startswith("file:"):
-        raise source.error(
-            f"{value!r} would be an editable checkout, which no backend here makes",
-            "Check it out and give its folder, or leave out -e.",
-            number,
-        )
+        # Nothing can be edited in an environment of the cache: the checkout is installed as it is.
+        draft.pypi(_named(source, value, number), number, "the line")
+        return
     path = unquote(urlsplit(value).path) if value.startswith("file:") else value
     extras = _EXTRAS.search(path)
+    wanted = ""
     if extras and not os.path.exists(source.absolute(path)):
-        path = path[: extras.start()]
-        draft.add("editable", f"{source.absolute(path)}{extras[1]}", number)
-    else:
-        draft.add("editable", source.absolute(path), number)
+        path, wanted = path[: extras.start()], "".join(extras[1].split())
     if not os.path.isdir(source.absolute(path)):
         raise source.error(
             f"{source.absolute(path)!r} is no folder",
             f"Paths are relative to {source.folder!r}.",
             number,
         )
+    draft.add("editable", f"{source.absolute(path)}{wanted}", number)
 
 
 def _named(source: Source, text: str, number: int) -> str:
     """Return a requirement of PEP 508 for one that may be a bare path or URL."""
+    if _DIRECT.match(text):
+        return text
     address, _, condition = text.partition(" ;") if " ;" in text else text.partition(";")
     address = address.strip()
     is_url = re.match(r"[\w+.-]+://|file:|git\+", address) is not None

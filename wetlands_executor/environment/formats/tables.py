@@ -158,22 +158,35 @@ def parse(source: Source) -> Table:
     """Read a TOML text.
 
     Raises:
-        SpecError: it is none; or there is no reader of TOML.
+        SpecError: it is none for any reader of TOML that is here; or there is no reader.
     """
-    toml = libraries.toml()
-    try:
-        return Table(source, toml.loads(source.text))
-    except (ValueError, RecursionError) as error:
-        reason = str(error) or type(error).__name__
-        place = _PLACE.search(reason)
-        line = source.text.count("\n") + 1
-        if place:
-            line = int(place[1]) if place[1] else line
-            column = f" (column {place[2]})" if place[2] else ""
-            reason = f"{reason[: place.start()]}{column}"
-        raise source.error(
-            f"this is no TOML: {reason}", "Correct the line; see https://toml.io.", line
-        ) from error
+    first: Exception | None = None
+    for toml in libraries.toml():
+        try:
+            return Table(source, toml.loads(source.text))
+        except (ValueError, RecursionError) as error:
+            first = first or error
+    assert first is not None
+    reason = str(first) or type(first).__name__
+    line: int | None = None
+    place = _PLACE.search(reason)
+    if place:
+        line = int(place[1]) if place[1] else source.text.rstrip("\n").count("\n") + 1
+        column = f" (column {place[2]})" if place[2] else ""
+        reason = f"{reason[: place.start()]}{column}"
+    remedy = "Correct the line; see https://toml.io."
+    if _is_newer(source.text, line):
+        remedy = (
+            f"A table in braces over several lines is TOML 1.1: write it in one line, or install "
+            f"this library with the extra '{libraries.EXTRA}'."
+        )
+    raise source.error(f"this is no TOML: {reason}", remedy, line) from first
+
+
+def _is_newer(text: str, line: int | None) -> bool:
+    """Guess whether a fault is a table in braces that goes over several lines."""
+    before = text.split("\n")[:line]
+    return any(each.rstrip().endswith("{") for each in before[-3:])
 
 
 def _kind(value: object) -> str:

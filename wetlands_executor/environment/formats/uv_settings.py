@@ -13,6 +13,7 @@ from typing import Any, Final
 from wetlands_executor.environment.formats.direct import ORIGINS, add_direct, holds_here
 from wetlands_executor.environment.formats.draft import Draft
 from wetlands_executor.environment.formats.tables import Table
+from wetlands_executor.environment.notation import check_requirement, check_text
 
 #: Settings that are read.
 READ: Final = (
@@ -58,7 +59,8 @@ def read_settings(draft: Draft, uv: Table) -> None:
                 draft.option(option, [_checked(text, uv.named(key))])
     if uv.text("prerelease") == "allow":
         draft.option("prereleases", True)
-    draft.put("exclude_newer", uv.text("exclude-newer"), uv.line("exclude-newer"))
+    if uv.data.get("exclude-newer") is not False:  # false takes back what uv's own settings say
+        draft.put("exclude_newer", uv.text("exclude-newer"), uv.line("exclude-newer"))
     draft.put("strategy", uv.choice("resolution", ("highest", "lowest", "lowest-direct")))
     for key, option in (("no-build", "only_binary"), ("no-binary", "no_binary")):
         if uv.flag(key):
@@ -114,8 +116,6 @@ def add_requirement(
 
 
 def _checked(text: str, name: str) -> str:
-    from wetlands_executor.environment.notation import check_requirement, check_text
-
     check_text(name, text)
     check_requirement(name, text)
     return text
@@ -155,7 +155,7 @@ def _source_of(uv: Table, name: str, chosen: tuple[str, ...]) -> Table | None:
             if any(each not in chosen for each in only):
                 continue
             marker = table.text("marker")
-            if marker is None or holds_here(table, marker):
+            if marker is None or holds_here(table.source, marker, table.line("marker")):
                 return table
     return None
 
