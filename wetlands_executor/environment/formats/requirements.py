@@ -33,7 +33,7 @@ _EXTRAS = re.compile(r"\s*(\[[\w\s,.-]*\])\s*$")
 #: Options of a line of their own that take a value, with their short forms.
 _WITH_VALUE: Final = {
     "-r": "--requirement", "-c": "--constraint", "-i": "--index-url",
-    "-f": "--find-links", "--requirement": "", "--constraint": "", 
+    "-f": "--find-links", "--requirement": "", "--constraint": "",
     "--index-url": "", "--extra-index-url": "", "--find-links": "", "--no-binary": "",
     "--only-binary": "", "--trusted-host": "", "--use-feature": "",
     "--uploaded-prior-to": "",
