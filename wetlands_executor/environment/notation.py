@@ -23,6 +23,7 @@ _CONDA = re.compile(
     r"(?:[^\s:\[\]]+::)?(?P<name>[A-Za-z0-9_][\w.-]*?)(?P<rest>(?:[\s=<>!~\[*].*)?)", re.ASCII
 )
 _PYPI = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?\s*(?:$|[\s\[(<>=!~;@])", re.ASCII)
+_VERSIONS = "Write '>=3.9,<3.12', '==3.11.*' or '3.11'"
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _EXTRAS = re.compile(r"\[[\w\s,.-]*\]$")
 
@@ -70,10 +71,8 @@ def python_specifier(text: str, name: str = "python") -> str:
     for clause in text.split(","):
         found = _CLAUSE.fullmatch(clause.strip())
         if found is None:
-            raise SpecError(
-                f"{name} = {text!r} is no set of versions; write '>=3.9,<3.12', '==3.11.*' or '3.11'"
-                + (" (a choice by '|' goes among the conda packages)" if "|" in text else "")
-            )
+            choice = "; a choice by '|' goes among the conda packages" if "|" in text else ""
+            raise SpecError(f"{name} = {text!r} is no set of versions", f"{_VERSIONS}{choice}.")
         operator, version = found[1], found[2].removeprefix("v")
         if operator in ("", "="):
             operator, version = "==", version.removesuffix(".*")
@@ -83,7 +82,7 @@ def python_specifier(text: str, name: str = "python") -> str:
     specifier = ",".join(clauses)
     wrong = libraries.specifier_fault(specifier)
     if wrong is not None:
-        raise SpecError(f"{name} = {text!r} is no set of versions: {wrong}")
+        raise SpecError(f"{name} = {text!r} is no set of versions: {wrong}", f"{_VERSIONS}.")
     return specifier
 
 
@@ -99,8 +98,8 @@ def conda_name(text: str, name: str = "conda") -> str:
     found = _CONDA.fullmatch(text.strip())
     if found is None:
         raise SpecError(
-            f"{name} holds {text!r}, which is no conda package; write it like 'gdal', 'gdal >=3.6,<4' or "
-            f"'bioconda::samtools=1.19'"
+            f"{name} holds {text!r}, which is no conda package",
+            "Write it like 'gdal', 'gdal >=3.6,<4' or 'bioconda::samtools=1.19'.",
         )
     return found["name"].lower()
 
@@ -123,7 +122,8 @@ def lock_format_of(text: str) -> LockFormat:
         return "requirements"
     raise SpecError(
         "lock is no text of pylock.toml, uv.lock, pixi.lock, an @EXPLICIT list or pinned "
-        "requirements; give lock_format if it is one all the same"
+        "requirements",
+        "Give lock_format if it is one all the same.",
     )
 
 
@@ -132,17 +132,20 @@ def check_text(name: str, text: object) -> None:
     if not isinstance(text, str):
         raise SpecError(f"{name} holds {text!r}, which is no text")
     if not text.strip():
-        raise SpecError(f"{name} holds an empty text; leave it out")
+        raise SpecError(f"{name} holds an empty text", "Leave it out.")
     if any(ord(character) < 32 and character != "\t" for character in text):
-        raise SpecError(f"{name} holds {text!r}; line ends and control characters cannot be in it")
+        raise SpecError(
+            f"{name} holds {text!r}, which has line ends or control characters",
+            "Write one text for each entry.",
+        )
     if text.lstrip().startswith("-"):
-        raise SpecError(f"{name} holds {text!r}; an option of a command cannot be given here")
+        raise SpecError(f"{name} holds {text!r}, an option of a command", "Leave it out.")
 
 
 def checked_sequence(name: str, value: object) -> Iterable[Any]:
     """Return a sequence; raise if it is a single text or no sequence."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise SpecError(f"{name}={value!r} is no sequence of texts; write {name}=({value!r},)")
+        raise SpecError(f"{name}={value!r} is no sequence of texts", f"Write {name}=({value!r},).")
     return value
 
 
@@ -170,9 +173,14 @@ def checked_variables(value: object) -> dict[str, str]:
         raise SpecError(f"variables={value!r} is no mapping of names to values")
     for name, text in value.items():
         if not isinstance(name, str) or not isinstance(text, str):
-            raise SpecError(f"variables holds {name!r}: {text!r}; names and values are texts")
+            raise SpecError(
+                f"variables holds {name!r}: {text!r}, not texts", "Write both in quotes."
+            )
         if not name or "=" in name or "\0" in name + text:
-            raise SpecError(f"no process can have a variable {name!r} with the value {text!r}")
+            raise SpecError(
+                f"no process can have a variable {name!r} with the value {text!r}",
+                "Take '=' out of the name and NUL characters out of both.",
+            )
     return dict(value)
 
 
@@ -200,7 +208,7 @@ def check_requirement(name: str, text: str) -> None:
         wrong = libraries.requirement_fault(text)
     if wrong is not None:
         raise SpecError(
-            f"{name} holds {text!r}, which is no requirement: {wrong}. "
-            f"Write it like 'numpy', 'numpy>=1.26,<3', 'torch[cuda]==2.*' or "
-            f"'tool @ https://example.org/tool.whl'"
+            without_credentials(f"{name} holds {text!r}, which is no requirement: {wrong}"),
+            "Write it like 'numpy', 'numpy>=1.26,<3', 'torch[cuda]==2.*' or "
+            "'tool @ https://example.org/tool.whl'.",
         )

@@ -121,7 +121,7 @@ class EnvironmentSpec:
         for text in self.pypi:
             check_requirement("pypi", text)
         if self.conda and not self.channels:
-            raise SpecError("there are conda packages but no channels; name at least one channel")
+            raise SpecError("there are conda packages but no channels", "Name at least one.")
         if not isinstance(self.options, PyPIOptions):
             raise SpecError(f"options={self.options!r} is no PyPIOptions")
         self._check_choice("channel_priority", ChannelPriority)
@@ -222,7 +222,7 @@ class EnvironmentSpec:
         """Return the name of this content: 64 hexadecimal digits.
 
         Two specs that ask for the same in another order of packages have one digest; the order of
-        channels and indexes counts. Nothing of this machine is in it.
+        channels and indexes counts. Of this machine only the paths that the spec has are in it.
         """
         plain = self.as_dict()
         for part in (plain, plain.get("options", {})):

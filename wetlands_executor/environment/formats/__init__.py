@@ -10,10 +10,11 @@ import os
 from importlib import import_module
 from typing import Any
 
-from wetlands_executor.environment.formats.detect import format_of
+from wetlands_executor.environment.formats.detect import NAMES, format_of
 from wetlands_executor.environment.formats.draft import Draft
 from wetlands_executor.environment.formats.source import Wanted, load
 from wetlands_executor.environment.pypi_options import PyPIOptions
+from wetlands_executor.errors import SpecError
 
 
 def read(
@@ -33,6 +34,10 @@ def read(
             can do.
         OSError: the file cannot be read.
     """
+    if os.path.isdir(os.path.expanduser(path)):
+        inside = sorted(set(os.listdir(os.path.expanduser(path))) & {*NAMES, "requirements.txt"})
+        remedy = f"Give {' or '.join(repr(name) for name in inside)} in it." if inside else ""
+        raise SpecError("this is a folder, not a file", remedy, os.fsdecode(path))
     source = load(path)
     module = import_module(f"{__name__}.{format_of(source)}")
     draft: Draft = module.read(source, Wanted(groups, extras, environment))
