@@ -62,12 +62,12 @@ def yaml() -> Any:
 
 
 def packaging(module: str) -> Any | None:
-    """Return a module of ``packaging`` (``"requirements"``), or pip's copy; None if there is neither."""
+    """Return a module of ``packaging``, or pip's copy of it; None if there is neither."""
     return _first(f"packaging.{module}", f"pip._vendor.packaging.{module}")
 
 
 def requirement_fault(text: str) -> str | None:
-    """Return what is wrong with a requirement of PEP 508; None if nothing is, or nothing can tell."""
+    """Return what is wrong with a requirement of PEP 508; None if nothing is known to be."""
     requirements = packaging("requirements")
     if requirements is None:
         return None
@@ -79,7 +79,7 @@ def requirement_fault(text: str) -> str | None:
 
 
 def specifier_fault(text: str) -> str | None:
-    """Return what is wrong with a set of versions of PEP 440; None if nothing is, or nothing can tell."""
+    """Return what is wrong with a set of versions of PEP 440; None if nothing is known to be."""
     specifiers = packaging("specifiers")
     if specifiers is None:
         return None
@@ -121,7 +121,7 @@ def _first(*names: str) -> ModuleType | None:
 
 
 def _bundled(name: str) -> ModuleType | None:
-    """Import a package from the pip that lies packed beside ``ensurepip``, under a name of its own."""
+    """Import a package from the pip that lies packed beside ``ensurepip``, under a private name."""
     # A module's parts are looked up under its full name, whose parent need not exist.
     private = f"_wetlands_bundled.{name}"
     if private in sys.modules:

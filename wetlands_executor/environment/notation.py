@@ -1,8 +1,8 @@
 """How conda, PEP 440 and PEP 508 write what is asked for: checks of texts, and names in them.
 
 Owns the notation only, no object that holds such texts. Pure functions but for the exact check of a
-requirement, which imports ``packaging``. Every fault is a ``SpecError`` without a place, to which the
-reader of a file adds path and line.
+requirement, which imports ``packaging``. Every fault is a ``SpecError`` without a place, to which
+the reader of a file adds path and line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EXTRAS = re.compile(r"\[[\w\s,.-]*\]$")
 
 
 class FrozenMapping(Mapping[str, str]):
-    """A mapping of texts that cannot be changed, and so can be hashed; its order is of no account."""
+    """A mapping of texts that cannot be changed, so that it can be hashed; in any order."""
 
     __slots__ = ("_items",)
 

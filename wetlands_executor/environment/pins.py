@@ -1,8 +1,8 @@
 """From a lock to the exact packages that are to be installed on one platform, for one Python.
 
-What a lock says for several platforms and Pythons is narrowed down here, so that a backend installs a
-list: of URLs of conda packages, and of lines of a requirements file that have hashes. Reads nothing
-but the spec's own text; starts no process.
+What a lock says for several platforms and Pythons is narrowed down here, so that a backend installs
+a list: of URLs of conda packages, and of lines of a requirements file that have hashes. Reads
+nothing but the spec's own text; starts no process.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from wetlands_executor.errors import SpecError
 MARKERS_PROGRAM = """
 import json, os, platform, sys
 v = sys.implementation.version
-kind = v.releaselevel
+end = v.releaselevel[0] + str(v.serial) if v.releaselevel != "final" else ""
 print(json.dumps({
     "implementation_name": sys.implementation.name,
-    "implementation_version": "%d.%d.%d" % v[:3] + (kind[0] + str(v.serial) if kind != "final" else ""),
+    "implementation_version": "%d.%d.%d" % v[:3] + end,
     "os_name": os.name, "platform_machine": platform.machine(),
     "platform_release": platform.release(), "platform_system": platform.system(),
     "platform_version": platform.version(), "python_full_version": platform.python_version(),

@@ -21,11 +21,11 @@ _FLAGS: Final = ("no_index", "prereleases")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PyPIOptions:
-    """How packages of Python indexes are to be found and chosen; a backend may refuse what it cannot do.
+    """How PyPI packages are to be found and chosen; a backend may refuse what it cannot do.
 
     Attributes:
-        index_url: the package index; None stands for the installer's own (PyPI, or what its settings
-            say).
+        index_url: the package index; None stands for the installer's own (PyPI, or what its
+            settings say).
         extra_index_urls: indexes beside it, the most important first. uv prefers them to
             ``index_url``, pip takes the best version of all.
         index_strategy: which of several indexes may serve a package, in uv's words.

@@ -58,7 +58,7 @@ class EnvironmentSpec:
 
     Attributes:
         python: versions of Python that fit, as PEP 440 writes them (``">=3.9,<3.12"``); ``"3.11"``
-            and conda's ``"=3.11"`` are kept as ``"==3.11.*"``. None leaves the choice to the backend.
+            and conda's ``"=3.11"`` are kept as ``"==3.11.*"``. None leaves it to the backend.
         conda: conda packages as conda writes them: ``"gdal"``, ``"gdal >=3.6,<4"``, ``"gdal=3.6"``,
             ``"bioconda::samtools"``, ``"numpy[version='>=1.26', build='*_0']"``.
         pypi: PyPI packages as PEP 508 writes them.
@@ -75,8 +75,8 @@ class EnvironmentSpec:
             RFC 3339, or a duration as uv and pixi write it (``"7 days"``, ``"P7D"``).
         lock: text of a lock file; what it lists is installed, and nothing is solved.
         lock_format: which format that text has; found from the text if it is not given.
-        lock_groups: dependency groups of a ``pylock`` or ``uv`` lock that are installed too; the one
-            environment of a ``pixi`` lock that is installed (none: ``default``).
+        lock_groups: dependency groups of a ``pylock`` or ``uv`` lock that are installed too; the
+            one environment of a ``pixi`` lock that is installed (none: ``default``).
         lock_extras: extras of a ``pylock`` or ``uv`` lock that are installed too.
         lock_folder: absolute path to which paths in the lock are relative; None if it has none.
         options: how PyPI packages are found and chosen.
@@ -176,7 +176,7 @@ class EnvironmentSpec:
 
     @property
     def conda_python(self) -> str | None:
-        """``python`` as conda writes it, for example ``"python >=3.9,<3.12"``; None if it is None."""
+        """``python`` as conda writes it, for example ``"python >=3.9,<3.12"``; None if it is."""
         if self.python is None:
             return None
         clauses = []
@@ -188,7 +188,7 @@ class EnvironmentSpec:
         return f"python {','.join(clauses)}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields that are set, for JSON: lists, dictionaries, texts; ``from_dict`` reads it.
+        """Return the fields that are set, in types of JSON; ``from_dict`` reads them.
 
         URLs in it may hold passwords, as in the spec itself.
         """

@@ -1,4 +1,4 @@
-"""Which platform of conda this machine is: its *subdir* (``linux-64``), and the names that include it.
+"""Which platform of conda this machine is: its *subdir* (``linux-64``), and what includes it.
 
 The table is that of conda and rattler. Reads nothing but what ``platform`` says.
 """

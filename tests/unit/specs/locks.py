@@ -4,6 +4,7 @@ from __future__ import annotations
 
 FILES = "https://files.pythonhosted.org/packages"
 FORGE = "https://conda.anaconda.org/conda-forge"
+INDEX = 'source = { registry = "https://pypi.org/simple" }'
 SHA = {letter: letter * 64 for letter in "abcdef"}
 
 PYLOCK = f"""\
@@ -43,7 +44,10 @@ wheels = [{{ url = "{FILES}/pytest-9.0-py3-none-any.whl", hashes = {{ sha256 = "
 
 [[packages]]
 name = "checkout"
-vcs = {{ type = "git", url = "https://git.example/x.git", commit-id = "0123456789", subdirectory = "py" }}
+vcs.type = "git"
+vcs.url = "https://git.example/x.git"
+vcs.commit-id = "0123456789"
+vcs.subdirectory = "py"
 
 [[packages]]
 name = "archive"
@@ -104,8 +108,8 @@ name = "httpx"
 version = "0.28"
 source = {{ registry = "https://pypi.org/simple" }}
 dependencies = [
-    {{ name = "anyio", version = "4.12.1", source = {{ registry = "https://pypi.org/simple" }}, marker = "python_full_version < '3.10'" }},
-    {{ name = "anyio", version = "4.16.0", source = {{ registry = "https://pypi.org/simple" }}, marker = "python_full_version >= '3.10'" }},
+    {{ name = "anyio", version = "4.12.1", {INDEX}, marker = "python_full_version < '3.10'" }},
+    {{ name = "anyio", version = "4.16.0", {INDEX}, marker = "python_full_version >= '3.10'" }},
     {{ name = "colorama", marker = "sys_platform == 'win32'" }},
 ]
 wheels = [

@@ -1,4 +1,4 @@
-"""Whatever a file has in it, it is read, or refused with a ``SpecError``: nothing else is raised."""
+"""Any file is read, or refused with a ``SpecError``: nothing else is raised."""
 
 from __future__ import annotations
 
@@ -105,10 +105,12 @@ VALUES: Any = st.recursive(
     max_leaves=5,
 )
 KEYS = st.sampled_from([
-    "dependencies", "channels", "platforms", "workspace", "project", "tool", "uv", "pixi", "sources",
-    "index", "a", "git", "url", "path", "version", "extras", "packages", "package", "name", "source",
+    "dependencies", "channels", "platforms", "workspace", "project", "tool", "uv", "pixi",
+    "sources", "index", "a", "git", "url", "path", "version", "extras", "packages", "package",
+    "name", "source",
     "environments", "default", "features", "feature", "target", "activation", "env", "manifest",
-    "requirements", "dependency-groups", "optional-dependencies", "wheels", "marker", "lock-version",
+    "requirements", "dependency-groups", "optional-dependencies", "wheels", "marker",
+    "lock-version",
 ])  # fmt: skip
 DOCUMENTS: Any = st.recursive(
     VALUES,

@@ -176,10 +176,11 @@ def test_archives_at_paths_and_without_a_version() -> None:
     assert pin.hashes == (f"sha256:{SHA['a']}",)
 
 
+WINDOWS = "environments = [\"sys_platform == 'win32'\"]"
 WRONG: list[tuple[str, dict[str, str], str]] = [
     (UV, {"version": "3.8.1"}, "for Python >=3.9"),
     (PYLOCK, {"version": "3.8.1"}, "for Python >=3.9"),
-    (PYLOCK.replace("extras =", "environments = [\"sys_platform == 'win32'\"]\nextras ="), {}, "the lock is for"),
+    (PYLOCK.replace("extras =", f"{WINDOWS}\nextras ="), {}, "the lock is for"),
     (PYLOCK.replace("'gui' in extras", "nonsense"), {}, "no marker"),
     (UV.replace('name = "h2"\nversion', 'name = "h3"\nversion'), {}, "0 packages for 'h2'"),
     (UV.replace("rev=main#", "lfs=true#"), {}, "comes from"),

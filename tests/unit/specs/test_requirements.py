@@ -12,7 +12,6 @@ from tests.unit.specs.files import Folder
 from wetlands_executor.environment.formats.requirements import logical_lines
 from wetlands_executor.environment.spec import EnvironmentSpec
 
-
 WHEEL = "http://x.example/snapshots/wxPython_Phoenix-3.0.3.dev1820+49a8884-cp34-none-win_amd64.whl"
 
 
@@ -48,7 +47,7 @@ def test_the_example_of_pip_s_documentation(folder: Folder) -> None:
 
         # It is possible to refer to URLs.
         """
-        + f"        {WHEEL}\n",
+        f"        {WHEEL}\n",
     )
     assert spec.pypi == (
         "pytest", "pytest-cov", "beautifulsoup4", "docopt == 0.6.1",
@@ -93,7 +92,8 @@ def test_options(folder: Folder) -> None:
 
 
 def test_comments_continuations_and_blank_lines(folder: Folder) -> None:
-    assert pypi(folder, "a #comment\nb\\\n>=1\n\\\n\nc  #\nd@https://x.example/d.whl#sha256=0\n") == (
+    text = "a #comment\nb\\\n>=1\n\\\n\nc  #\nd@https://x.example/d.whl#sha256=0\n"
+    assert pypi(folder, text) == (
         "a", "b>=1", "c", "d@https://x.example/d.whl#sha256=0"
     )  # fmt: skip
     # A comment ends what was continued before it, as pip has it.

@@ -65,7 +65,8 @@ def test_other_line_ends_and_a_byte_order_mark(tmp_path: Path) -> None:
 def test_the_last_closing_line_of_the_comment_ends_it() -> None:
     """The example of the specification: the content itself has such lines."""
     text = (
-        '# /// some-toml\n# embedded-csharp = """\n# /// <summary>\n# /// text\n# ///\n# /// </summary>\n'
+        '# /// some-toml\n# embedded-csharp = """\n# /// <summary>\n# /// text\n# ///\n'
+        "# /// </summary>\n"
         '# public class MyClass { }\n# """\n# ///\n'
     )
     assert content(text) is None
@@ -229,10 +230,11 @@ def test_another_place_of_the_file_is_the_same_environment(folder: Folder) -> No
 
 # ------------------------------------------------------------------------------------ what is wrong
 
+OF_A = "# dependencies = ['a']\n# [tool.uv.sources]\n# a = { "
 WRONG: list[tuple[str, int, str, str]] = [
     ("# dependencies = 'numpy'", 2, "is a string, not an array", '["numpy"]'),
     ("# dependencies = [1]", 2, "holds a number", "in quotes"),
-    ("# dependencies = [\n#  'a',\n#  'b<<1',\n# ]", 4, "'b<<1', which is no requirement", "'numpy'"),
+    ("# dependencies = [\n#  'a',\n#  'b<<1',\n# ]", 4, "'b<<1', which is no", "'numpy'"),
     ("# requires-python = 3.11", 2, "is a number, not a string", '"3.11"'),
     ("# requires-python = '3.x'", 2, "no set of versions", ""),
     ("# dependancies = []", 2, "no part of a script's metadata", "'dependencies'"),
@@ -253,13 +255,13 @@ WRONG: list[tuple[str, int, str, str]] = [
     ("# [tool.uv]\n# dependency-metadata = [{}]", 3, "cannot be honoured", ""),
     ("# [tool.uv]\n# exclude-newr = 'x'", 3, "not known", "'exclude-newer'"),
     ("# [tool.uv]\n# resolution = 'x'", 3, "is 'x'", "'lowest'"),
-    ("# dependencies = ['a']\n# [tool.uv.sources]\n# a = { index = 'x' }", 4, "which is not there", "[[tool.uv.index]]"),
-    ("# dependencies = ['a']\n# [tool.uv.sources]\n# a = { workspace = true }", 4, "member of a workspace", "path"),
-    ("# dependencies = ['a']\n# [tool.uv.sources]\n# a = { path = 'none' }", 4, "does not exist", "relative to"),
-    ("# dependencies = ['a']\n# [tool.uv.sources]\n# a = { git = 'https://x', rev = '1', tag = '2' }", 4, "rev and tag", "one"),
-    ("# dependencies = ['a']\n# [tool.uv.sources]\n# a = { url = 'https://x', git = 'https://x' }", 4, "git and url", "one"),
-    ("# dependencies = ['a']\n# [tool.uv.sources]\n# a = { path = '.', marker = 'python_version < \"3\"' }", 4, "not chosen yet", "sys_platform"),
-    ("# dependencies = ['a']\n# [tool.uv.sources]\n# a = { path = '.', marker = 'nothing' }", 4, "no marker", "sys_platform"),
+    (f"{OF_A}index = 'x' }}", 4, "which is not there", "[[tool.uv.index]]"),
+    (f"{OF_A}workspace = true }}", 4, "member of a workspace", "path"),
+    (f"{OF_A}path = 'none' }}", 4, "does not exist", "relative to"),
+    (f"{OF_A}git = 'https://x', rev = '1', tag = '2' }}", 4, "rev and tag", "one"),
+    (f"{OF_A}url = 'https://x', git = 'https://x' }}", 4, "git and url", "one"),
+    (f"{OF_A}path = '.', marker = 'python_version < \"3\"' }}", 4, "not chosen yet", "sys_platform"),
+    (f"{OF_A}path = '.', marker = 'nothing' }}", 4, "no marker", "sys_platform"),
 ]  # fmt: skip
 
 

@@ -72,7 +72,8 @@ def test_it_is_a_value() -> None:
 
 def test_sequences_become_tuples_and_mappings_cannot_change() -> None:
     variables = {"A": "1"}
-    spec = EnvironmentSpec(conda=["gdal"], pypi=iter(["numpy "]), variables=variables)  # type: ignore[arg-type]
+    fields: dict[str, Any] = {"conda": ["gdal"], "pypi": iter(["numpy "])}
+    spec = EnvironmentSpec(**fields, variables=variables)
     variables["A"] = "2"
     assert spec.conda == ("gdal",)
     assert spec.pypi == ("numpy",)
@@ -97,8 +98,8 @@ def test_a_dictionary_of_something_else_is_refused() -> None:
 def test_every_field_is_in_the_digest() -> None:
     lock = "@EXPLICIT\nhttps://example.org/linux-64/a-1-0.conda\n"
     other: dict[str, Any] = {
-        "python": "3.9", "conda": ("a",), "pypi": ("a",), "channels": ("x",), "variables": {"A": "1"},
-        "editable": ("/a",), "lock": lock, "lock_groups": ("a",), "lock_extras": ("a",),
+        "python": "3.9", "conda": ("a",), "pypi": ("a",), "channels": ("x",),
+        "variables": {"A": "1"}, "editable": ("/a",), "lock": lock, "lock_groups": ("a",), "lock_extras": ("a",),
         "lock_folder": "/a", "conda_constraints": ("a",), "channel_priority": "strict",
         "strategy": "lowest", "exclude_newer": "2026-01-01", "options": PyPIOptions(no_index=True),
         "lock_format": "requirements",

@@ -20,7 +20,7 @@ _REFERENCE = re.compile(r"\$\{?\w")
 
 
 def read(source: Source, wanted: Wanted) -> Draft:
-    """Read an ``environment.yml``. Name and prefix in it are passed over, as are keys of other tools.
+    """Read an ``environment.yml``; name, prefix and keys of other tools are passed over.
 
     Raises:
         SpecError: it is malformed, or asks for what no backend can do.

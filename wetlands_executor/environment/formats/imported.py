@@ -1,4 +1,4 @@
-"""A first guess at what a Python file needs, from its imports: for the message that asks to say it."""
+"""A first guess at what a Python file needs, from its imports, for a message."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Values of YAML with their lines: ``Node``, made by ``parse``.
 
 Scalars are kept as they are written: what YAML 1.1 makes of ``3.10``, ``yes`` or ``1e3`` is no
-version and no name of a package. Aliases are followed; a text that is nothing but aliases of aliases
-is refused before it fills the memory.
+version and no name of a package. Aliases are followed, and not copied: a text that is nothing but
+aliases of aliases fills no memory.
 """
 
 from __future__ import annotations

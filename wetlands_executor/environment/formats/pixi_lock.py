@@ -67,8 +67,9 @@ def packages_of(root: Node, environment: str | None, platform: str) -> list[tupl
     platforms = dict(listed.items())
     chosen = _platform(root, platforms, platform)
     if chosen is None:
+        known = ", ".join(platforms) or "no platform"
         raise listed.error(
-            f"the lock is for {', '.join(platforms) or 'no platform'}, and this machine is {platform}",
+            f"the lock is for {known}, and this machine is {platform}",
             f"Add {platform!r} to the workspace's platforms, and lock again.",
         )
     return [_package(entry) for entry in platforms[chosen].list()]

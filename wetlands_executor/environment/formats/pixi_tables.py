@@ -1,4 +1,4 @@
-"""The tables of a pixi manifest: of ``pixi.toml``, ``[tool.pixi]`` in ``pyproject.toml`` and in scripts.
+"""The tables of a manifest of pixi: ``pixi.toml``, ``[tool.pixi]`` of a project or a script.
 
 Written after pixi's reference of the manifest (0.76). What is read is what this machine would get:
 the tables of its platform override the general ones. What cannot be honoured is an error.
@@ -123,7 +123,7 @@ def add_feature(draft: Draft, feature: Table, pool: Table) -> None:
 
 
 def merged(table: Table, key: str) -> dict[str, tuple[Table, Any]]:
-    """Return the entries of a table by name, those of this machine's platform over the general ones."""
+    """Return the entries of a table by name, those of this platform over the general ones."""
     found: dict[str, tuple[Table, Any]] = {}
     for each in (table, *_targets(table)):
         entries = each.table(key)
@@ -254,7 +254,7 @@ def _add_activation(draft: Draft, activation: Table) -> None:
         value = variables.text(name) or ""
         if _REFERENCE.search(value):
             raise variables.error(
-                f"{variables.named(name)} refers to another variable, which no backend here expands",
+                f"{variables.named(name)} refers to another variable, which no backend expands",
                 "Write the value out, or set it in worker_env of the executor.",
                 name,
             )

@@ -1,4 +1,4 @@
-"""``pyproject.toml``: ``[project]``, dependency groups (PEP 735), ``[tool.uv]`` and ``[tool.pixi]``."""
+"""``pyproject.toml``: the project, its groups (PEP 735), ``[tool.uv]`` and ``[tool.pixi]``."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def group_requirements(
 
 
 def _read_pixi(draft: Draft, root: Table, pixi: Table, wanted: Wanted) -> None:
-    """Add an environment of ``[tool.pixi]``; extras and groups of the project are features there."""
+    """Add an environment of ``[tool.pixi]``; the project's extras and groups are features there."""
     extras = root.table("project", "optional-dependencies")
     groups = root.table("dependency-groups")
     used = pixi_toml.read_environment(draft, pixi, wanted.environment, [*extras, *groups])

@@ -1,8 +1,8 @@
 """A Python file that carries its environment: inline script metadata (PEP 723).
 
 Written after the packaging specification "Inline script metadata". conda packages stand where Pixi
-0.76 and later read them (``[tool.pixi.workspace]``, ``[tool.pixi.dependencies]``), sources and limits
-where uv reads them (``[tool.uv]``).
+0.76 and later read them (``[tool.pixi.workspace]``, ``[tool.pixi.dependencies]``), sources and
+limits where uv reads them (``[tool.uv]``).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Table:
         return iter(self.data)
 
     def named(self, key: str | None = None) -> str:
-        """Return how a key of this table is called in messages, for example ``tool.uv.index[0]``."""
+        """Return how a key of this table is called in messages: ``tool.uv.index[0].url``."""
         name = ""
         for part in self.keys if key is None else (*self.keys, key):
             if isinstance(part, int):
