@@ -3,6 +3,8 @@
 ``CondaEnvExecutor`` is a ``concurrent.futures.Executor``.
 """
 
+from typing import TYPE_CHECKING
+
 from wetlands_executor.environment import Environment
 from wetlands_executor.errors import (
     ActivationError,
@@ -10,6 +12,7 @@ from wetlands_executor.errors import (
     EnvironmentNotFoundError,
     ExecutionException,
     ScriptExit,
+    SpecError,
     TasksFailed,
     TaskTimeoutError,
     WetlandsExecutorError,
@@ -26,6 +29,9 @@ from wetlands_executor.pool.report import WorkerInfo
 from wetlands_executor.sharedmem.share import share
 from wetlands_executor.worker.current_task import RemoteTaskHandle, current_task
 
+if TYPE_CHECKING:
+    from wetlands_executor.environment.spec import EnvironmentSpec, PyPIOptions
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -35,9 +41,12 @@ __all__ = [
     "DependencyFailed",
     "Environment",
     "EnvironmentNotFoundError",
+    "EnvironmentSpec",
     "ExecutionException",
+    "PyPIOptions",
     "RemoteTaskHandle",
     "ScriptExit",
+    "SpecError",
     "Task",
     "TaskEvent",
     "TaskEventType",
@@ -53,3 +62,12 @@ __all__ = [
     "printing_task",
     "share",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what describes environments when it is first used: most programs do without it."""
+    if name in ("EnvironmentSpec", "PyPIOptions"):
+        from wetlands_executor.environment import spec
+
+        return getattr(spec, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -260,7 +260,7 @@ WRONG: list[tuple[str, int, str, str]] = [
     (f"{OF_A}path = 'none' }}", 4, "does not exist", "relative to"),
     (f"{OF_A}git = 'https://x', rev = '1', tag = '2' }}", 4, "rev and tag", "one"),
     (f"{OF_A}url = 'https://x', git = 'https://x' }}", 4, "git and url", "one"),
-    (f"{OF_A}path = '.', marker = 'python_version < \"3\"' }}", 4, "not chosen yet", "sys_platform"),
+    (f"{OF_A}path = '.', marker = 'extra == \"x\"' }}", 4, "not chosen yet", "sys_platform"),
     (f"{OF_A}path = '.', marker = 'nothing' }}", 4, "no marker", "sys_platform"),
 ]  # fmt: skip
 
