@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import zipimport
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
@@ -72,10 +72,9 @@ def requirement_fault(text: str) -> str | None:
     if requirements is None:
         return None
     try:
-        requirements.Requirement(text)
+        return _legacy(requirements.Requirement(text).specifier)
     except requirements.InvalidRequirement as error:
         return " ".join(str(error).split())
-    return None
 
 
 def specifier_fault(text: str) -> str | None:
@@ -84,9 +83,16 @@ def specifier_fault(text: str) -> str | None:
     if specifiers is None:
         return None
     try:
-        specifiers.SpecifierSet(text)
+        return _legacy(specifiers.SpecifierSet(text))
     except specifiers.InvalidSpecifier as error:
         return " ".join(str(error).split())
+
+
+def _legacy(specifiers: Iterable[Any]) -> str | None:
+    """Return what is wrong with versions that only releases of ``packaging`` before 22 accept."""
+    for each in specifiers:
+        if type(each).__name__ == "LegacySpecifier":
+            return f"Invalid specifier: {str(each)!r}"
     return None
 
 

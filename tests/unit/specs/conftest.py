@@ -5,8 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.unit.specs.files import Folder
+
+# A busy machine may take its time for one example; nothing is remembered from run to run.
+settings.register_profile(
+    "specs", deadline=None, database=None, max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
+settings.load_profile("specs")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.specs import locks
@@ -73,7 +73,6 @@ def read(name: str, text: str, wanted: Wanted) -> SpecError | None:
 
 @pytest.mark.parametrize("name", GOOD)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
 def test_damaged_files_are_read_or_refused(name: str, data: st.DataObject) -> None:
     text = data.draw(damaged(GOOD[name]))
     error = read(name, text, Wanted())
@@ -84,7 +83,6 @@ def test_damaged_files_are_read_or_refused(name: str, data: st.DataObject) -> No
 
 @pytest.mark.parametrize("name", GOOD)
 @given(text=st.text(max_size=60), groups=st.lists(st.text(max_size=3), max_size=1).map(tuple))
-@settings(max_examples=40, deadline=None)
 def test_any_text_is_read_or_refused(name: str, text: str, groups: tuple[str, ...]) -> None:
     error = read(name, text, Wanted(groups=groups))
     assert error is None or error.path
@@ -141,7 +139,6 @@ def quoted(text: str) -> str:
 
 @pytest.mark.parametrize("name", ["script", "pixi_toml", "pyproject", "pylock", "uv_lock"])
 @given(document=st.dictionaries(KEYS, DOCUMENTS, max_size=4))
-@settings(max_examples=80, deadline=None)
 def test_any_table_is_read_or_refused(name: str, document: dict[str, Any]) -> None:
     lines = [f"{quoted(key)} = {toml(value)}" for key, value in document.items()]
     if name == "script":

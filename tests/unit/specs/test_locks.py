@@ -81,7 +81,7 @@ WRONG: list[tuple[str, str, int | None, str, str]] = [
     ("pylock.toml", "created-by = 'x'\n", None, "lacks 'lock-version'", "Add"),
     ("pylock.toml", "lock-version = '2.0'\npackages = []\n", 1, "only 1.x", "older"),
     ("pylock.toml", "lock-version = '1.0'\n", None, "lacks 'packages'", "anew"),
-    ("pylock.toml", f"{ONE}created-by = 'x'\n[[packages]]\nversion = '1'\n", 3, "packages[0]", "anew"),
+    ("pylock.toml", f"{ONE}created-by = 'x'\n[[packages]]\na = 1\n", 3, "packages[0]", "anew"),
     ("pylock.toml", "lock-version = 1\n", 1, "is a number", "quotes"),
     ("pylock.toml", PYLOCK.replace("aaaa", "aaaa\n"), 13, "no TOML", "toml.io"),
     ("uv.lock", "version = 2\n[[package]]\n", 1, "only 1 is known", "another version of uv"),

@@ -99,7 +99,8 @@ def test_every_field_is_in_the_digest() -> None:
     lock = "@EXPLICIT\nhttps://example.org/linux-64/a-1-0.conda\n"
     other: dict[str, Any] = {
         "python": "3.9", "conda": ("a",), "pypi": ("a",), "channels": ("x",),
-        "variables": {"A": "1"}, "editable": ("/a",), "lock": lock, "lock_groups": ("a",), "lock_extras": ("a",),
+        "variables": {"A": "1"}, "editable": ("/a",), "lock": lock, "lock_groups": ("a",),
+        "lock_extras": ("a",),
         "lock_folder": "/a", "conda_constraints": ("a",), "channel_priority": "strict",
         "strategy": "lowest", "exclude_newer": "2026-01-01", "options": PyPIOptions(no_index=True),
         "lock_format": "requirements",
@@ -205,7 +206,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"strategy": "newest"}, "'highest', 'lowest', 'lowest-direct'"),
     ({"exclude_newer": "\n"}, "empty"),
     ({"lock": 3}, "no text"),
-    ({"lock": "something"}, "give lock_format"),
+    ({"lock": "something"}, "Give lock_format"),
     ({"lock": "@EXPLICIT\n", "lock_format": "conda"}, "none of"),
     ({"lock_format": "uv"}, "without a lock"),
     ({"lock_extras": ("gui",)}, "without a lock"),

@@ -40,9 +40,9 @@ def read(
         raise SpecError("this is a folder, not a file", remedy, os.fsdecode(path))
     source = load(path)
     module = import_module(f"{__name__}.{format_of(source)}")
-    draft: Draft = module.read(source, Wanted(groups, extras, environment))
-    fields = dict(draft.fields)
-    if draft.options:
-        with source.at(None):
+    with source.at(None):
+        draft: Draft = module.read(source, Wanted(groups, extras, environment))
+        fields = dict(draft.fields)
+        if draft.options:
             fields["options"] = PyPIOptions(**draft.options)
     return fields

@@ -111,7 +111,8 @@ def parse(source: Source) -> Node:
         raise source.error(
             f"this is no YAML: {reason or error}",
             "Correct the line; indent with blanks, not with tabs.",
-            None if mark is None else mark.line + 1,
+            # at the end of the text, the reader of YAML counts one line more than there is
+            None if mark is None else min(mark.line, source.text.count("\n")) + 1,
         ) from error
     except RecursionError as error:
         raise source.error("this YAML lies too deep", "Write it flatter.") from error

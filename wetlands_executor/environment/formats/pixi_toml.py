@@ -74,7 +74,8 @@ def read_environment(
     found = []
     for feature in features:
         has_channels = feature is not root and "channels" in feature
-        found += pixi_tables.channels(feature if has_channels else workspace)
+        if has_channels or feature is not own:
+            found += pixi_tables.channels(feature if has_channels else workspace)
         pixi_tables.read_priorities(draft, feature)
     pixi_tables.read_workspace(draft, workspace)
     pixi_tables.add_channels(
