@@ -113,7 +113,8 @@ def marker_holds(text: str, environment: dict[str, str] | None = None) -> bool |
         return bool(markers.Marker(text).evaluate(environment))
     except (markers.InvalidMarker, markers.UndefinedComparison, KeyError) as error:
         raise SpecError(
-            f"{text!r} is no marker: {error}", "Write it like \"sys_platform == 'linux'\"."
+            f"{text!r} is no marker: {' '.join(str(error).split())}",
+            "Write it like \"sys_platform == 'linux'\".",
         ) from error
 
 

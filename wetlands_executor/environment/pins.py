@@ -282,7 +282,8 @@ def _holds(
     except TypeError as error:  # older releases know no context
         raise _lacks_packaging(table) from error
     except (markers.InvalidMarker, markers.UndefinedComparison, KeyError) as error:
-        raise table.error(f"{marker!r} is no marker: {error}", "Lock again.") from error
+        reason = " ".join(str(error).split())
+        raise table.error(f"{marker!r} is no marker: {reason}", "Lock again.") from error
 
 
 def _lacks_packaging(table: Table) -> SpecError:

@@ -84,6 +84,27 @@ numpy = [{ url = "https://example.org/numpy.whl", group = "test" }]
     assert spec.options.sources == {"pyside6": "https://a.example/simple"}
 
 
+def test_projects_of_a_workspace_of_uv(folder: Folder) -> None:
+    root = '[project]\nname = "root"\n[tool.uv.workspace]\nmembers = ["packages/*"]\n'
+    folder.write("pyproject.toml", root + 'exclude = ["packages/old"]\n')
+    for name in ("old", "seeds", "no-project"):
+        folder.write(f"packages/{name}/pyproject.toml", '[project]\nname = "Seeds_X"\n')
+    folder.write("packages/no-project/pyproject.toml", "")
+    spec = folder.read(
+        "packages/bird/pyproject.toml",
+        '[project]\nname = "bird"\ndependencies = ["seeds-x[fast]", "root"]\n[tool.uv.sources]\n'
+        "seeds-x = { workspace = true }\nroot = { workspace = true }\n",
+    )
+    assert spec.editable == (f"{folder.path / 'packages/seeds'}[fast]", str(folder.path))
+    error = folder.fault(
+        "packages/bird/pyproject.toml",
+        '[project]\nname = "bird"\ndependencies = ["none"]\n[tool.uv.sources]\n'
+        "none = { workspace = true }\n",
+    )
+    assert "has no project 'none'" in error.reason
+    assert error.line == 5
+
+
 PIXI = (
     PROJECT
     + f"""

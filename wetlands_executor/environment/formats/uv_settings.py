@@ -6,13 +6,16 @@ backend here can honour is an error; one that only changes how uv works is passe
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 from collections.abc import Iterable
 from typing import Any, Final
 
 from wetlands_executor.environment.formats.direct import ORIGINS, add_direct, holds_here
 from wetlands_executor.environment.formats.draft import Draft
-from wetlands_executor.environment.formats.tables import Table
+from wetlands_executor.environment.formats.source import load
+from wetlands_executor.environment.formats.tables import Table, parse
 from wetlands_executor.environment.notation import check_requirement, check_text
 
 #: Settings that are read.
@@ -106,11 +109,13 @@ def add_requirement(
         draft.option("sources", {normalized(found[1]): _index_url(uv, source)})
     elif any(key in source for key in ORIGINS):
         add_direct(draft, source, found[1], "".join((found[2] or "").split()), marker)
+    elif source.flag("workspace"):
+        if marker is None or holds_here(draft.source, marker, line):
+            extras = "".join((found[2] or "").split())
+            draft.add("editable", f"{_member(draft, uv, source, found[1])}{extras}", line)
     else:
         raise source.error(
-            f"{source.named()} names a member of a workspace, which is not looked for here"
-            if "workspace" in source
-            else f"{source.named()} has none of index, git, url and path",
+            f"{source.named()} has none of index, git, url, path and workspace",
             'Give its folder: { path = "...", editable = true }.',
         )
 
@@ -171,4 +176,42 @@ def _index_url(uv: Table, source: Table) -> str:
         f"{source.named()} names the index {name!r}, which is not there",
         f'Add [[{uv.named("index")}]] with name = "{name}" and its url.',
         "index",
+    )
+
+
+def _member(draft: Draft, uv: Table, source: Table, name: str) -> str:
+    """Return the folder of a project of the workspace that this project belongs to.
+
+    Raises:
+        SpecError: there is no workspace, or it has no such project.
+    """
+    folder, workspace = draft.source.folder, uv.table("workspace")
+    while not workspace:
+        above = os.path.dirname(folder)
+        if above == folder:
+            raise source.error(
+                f"{source.named()} names a project of a workspace, and there is none",
+                'Give its folder: { path = "...", editable = true }.',
+            )
+        folder = above
+        manifest = os.path.join(folder, "pyproject.toml")
+        if os.path.isfile(manifest):
+            workspace = parse(load(manifest)).table("tool", "uv", "workspace")
+    patterns = [folder, *(os.path.join(folder, each) for each in workspace.texts("members"))]
+    left_out = {
+        os.path.normpath(each)
+        for pattern in workspace.texts("exclude")
+        for each in glob.glob(os.path.join(folder, pattern))
+    }
+    for pattern in patterns:
+        for path in map(os.path.normpath, sorted(glob.glob(pattern, recursive=True))):
+            manifest = os.path.join(path, "pyproject.toml")
+            if path in left_out or not os.path.isfile(manifest):
+                continue
+            called = parse(load(manifest)).table("project").text("name")
+            if called is not None and normalized(called) == normalized(name):
+                return path
+    raise source.error(
+        f"the workspace in {folder!r} has no project {name!r}",
+        f"Add its folder to {workspace.named('members')}.",
     )
