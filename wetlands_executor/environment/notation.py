@@ -104,6 +104,16 @@ def conda_name(text: str, name: str = "conda") -> str:
     return found["name"].lower()
 
 
+def conda_text(text: str) -> str:
+    """Return a conda specification without the blanks that some solvers take for separators.
+
+    ``"numpy >= 1.26, <2"`` becomes ``"numpy >=1.26,<2"``; what is in brackets is kept.
+    """
+    plain, bracket, rest = text.strip().partition("[")
+    plain = re.sub(r"\s*([,|])\s*", r"\1", plain)
+    return re.sub(r"([<>=!~])\s+", r"\1", plain) + bracket + rest
+
+
 def lock_format_of(text: str) -> LockFormat:
     """Return which format of lock files a text has.
 

@@ -23,6 +23,7 @@ from wetlands_executor.environment.notation import (
     checked_texts,
     checked_variables,
     conda_name,
+    conda_text,
     lock_format_of,
     project_folder,
     python_specifier,
@@ -116,8 +117,10 @@ class EnvironmentSpec:
         folders = checked_sequence("editable", self.editable)
         self._put("editable", tuple(project_folder(each) for each in folders))
         self._put("variables", FrozenMapping(checked_variables(self.variables)))
-        for text in (*self.conda, *self.conda_constraints):
-            conda_name(text)
+        for name in ("conda", "conda_constraints"):
+            for text in getattr(self, name):
+                conda_name(text, name)
+            self._put(name, tuple(conda_text(text) for text in getattr(self, name)))
         for text in self.pypi:
             check_requirement("pypi", text)
         if self.conda and not self.channels:

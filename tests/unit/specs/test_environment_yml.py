@@ -34,7 +34,7 @@ variables:
 def test_an_ordinary_file(folder: Folder) -> None:
     spec = folder.read("environment.yml", EXAMPLE)
     assert spec.python == "==3.10.*"
-    assert spec.conda == ("numpy>=1.26, <2", "bioconda::samtools", "pip")
+    assert spec.conda == ("numpy>=1.26,<2", "bioconda::samtools", "pip")
     assert spec.pypi == ("flask-testing", "torch==2.1 ; sys_platform != 'darwin'")
     assert spec.channels == ("conda-forge", "https://me:secret@example.org/channel")
     assert spec.options.extra_index_urls == ("https://a.example/simple",)

@@ -273,6 +273,21 @@ def test_names_of_conda_packages() -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        (" numpy >= 1.26 , <2 ", "numpy >=1.26,<2"),
+        ("python 3.10 | 3.11", "python 3.10|3.11"),
+        ("gdal = 3.6", "gdal =3.6"),
+        ("gdal 3.6 *_0", "gdal 3.6 *_0"),
+        ("gdal[version='>= 3, <4']", "gdal[version='>= 3, <4']"),
+    ],
+)
+def test_blanks_of_conda_packages(written: str, kept: str) -> None:
+    assert EnvironmentSpec(conda=(written,), conda_constraints=(written,)).conda == (kept,)
+    assert EnvironmentSpec(conda_constraints=(written,)).conda_constraints == (kept,)
+
+
+@pytest.mark.parametrize(
     ("text", "kind"),
     [
         ("# platform: linux-64\n@EXPLICIT\nhttps://example.org/a.conda\n", "explicit"),
