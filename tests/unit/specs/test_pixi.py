@@ -209,6 +209,19 @@ def test_what_stands_in_the_environment_itself(folder: Folder) -> None:
     assert spec.strategy == "lowest"
 
 
+def test_features_for_some_platforms(folder: Folder) -> None:
+    text = (
+        "[workspace]\nchannels = []\n"
+        'platforms = [{ name = "gpu", platform = "linux-64", cuda = "12" }, "osx-64"]\n'
+        '[feature.here]\nplatforms = ["gpu"]\n[feature.there]\nplatforms = ["osx-64"]\n'
+        '[environments]\none = ["here"]\nother = ["there"]\n'
+    )
+    assert folder.read("pixi.toml", text, environment="one") == EnvironmentSpec(channels=())
+    error = folder.fault("pixi.toml", text, environment="other")
+    assert "feature.there.platforms has osx-64" in error.reason
+    assert error.line == 7
+
+
 def test_older_and_odd_manifests(folder: Folder) -> None:
     spec = folder.read(
         "pixi.toml",

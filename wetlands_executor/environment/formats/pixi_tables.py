@@ -36,25 +36,50 @@ def read_workspace(draft: Draft, workspace: Table) -> None:
     Raises:
         SpecError: it is malformed, or not for this machine.
     """
-    here = subdir()
-    platforms = workspace.data.get("platforms", [])
-    names = [each.get("platform", each.get("name")) if isinstance(each, Mapping) else each
-             for each in platforms] if isinstance(platforms, list) else [platforms]  # fmt: skip
-    if not all(isinstance(each, str) for each in names):
-        raise workspace.error(
-            f"{workspace.named('platforms')} is not an array of platforms",
-            'Write platforms = ["linux-64"], or tables with platform = "linux-64".',
-            "platforms",
-        )
-    if names and here not in names:
-        raise workspace.error(
-            f"{workspace.named('platforms')} has {', '.join(names)}, and this machine is {here}",
-            f"Add {here!r} to it if the packages are there for it.",
-            "platforms",
-        )
+    check_platform(workspace, {})
     read_priorities(draft, workspace)
     draft.put("exclude_newer", workspace.text("exclude-newer"), workspace.line("exclude-newer"))
     read_pypi_options(draft, workspace.table("pypi-options"))
+
+
+def platforms_of(table: Table) -> dict[str, str]:
+    """Return the platforms of a workspace or a feature: how each is called, and what it is.
+
+    Raises:
+        SpecError: they are malformed.
+    """
+    listed = table.data.get("platforms", [])
+    found = {}
+    for each in listed if isinstance(listed, list) else [None]:
+        platform = name = each
+        if isinstance(each, Mapping):
+            platform = each.get("platform", each.get("name"))
+            name = each.get("name", platform)
+        if not isinstance(platform, str) or not isinstance(name, str):
+            raise table.error(
+                f"{table.named('platforms')} is not an array of platforms",
+                'Write platforms = ["linux-64"], or tables with platform = "linux-64".',
+                "platforms",
+            )
+        found[name] = platform
+    return found
+
+
+def check_platform(table: Table, known: Mapping[str, str]) -> None:
+    """Raise if a workspace or a feature is not for this machine.
+
+    Args:
+        table: of the workspace or the feature; without platforms it is for all.
+        known: of the workspace: how its platforms are called, and what they are.
+    """
+    here = subdir()
+    found = [known.get(name, platform) for name, platform in platforms_of(table).items()]
+    if found and here not in found:
+        raise table.error(
+            f"{table.named('platforms')} has {', '.join(found)}, and this machine is {here}",
+            f"Add {here!r} to it if the packages are there for it.",
+            "platforms",
+        )
 
 
 def read_priorities(draft: Draft, table: Table) -> None:

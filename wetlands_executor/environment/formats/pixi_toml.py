@@ -72,7 +72,9 @@ def read_environment(
     own = _environment(root, environment)
     features = [*([own] if own else []), *_features(root, own, elsewhere)]
     found = []
+    known = pixi_tables.platforms_of(workspace)
     for feature in features:
+        pixi_tables.check_platform(feature, known)
         has_channels = feature is not root and "channels" in feature
         if has_channels or feature is not own:
             found += pixi_tables.channels(feature if has_channels else workspace)

@@ -235,7 +235,11 @@ def _editable(draft: Draft, source: Source, number: int, value: str) -> None:
         # Nothing can be edited in an environment of the cache: the checkout is installed as it is.
         draft.pypi(_named(source, value, number), number, "the line")
         return
-    path = unquote(urlsplit(value).path) if value.startswith("file:") else value
+    path = value
+    if value.startswith("file:"):
+        from urllib.request import url2pathname  # takes long to import
+
+        path = url2pathname(urlsplit(value).path)
     extras = _EXTRAS.search(path)
     wanted = ""
     if extras and not os.path.exists(source.absolute(path)):
