@@ -122,6 +122,9 @@ def pypi_pins(
 
     Those of a ``requirements`` lock are its own lines, which installers read.
 
+    pip wants hashes for every line of one call or for none: folders and repositories, which have
+    none, go into a second call.
+
     Args:
         spec: has the lock.
         platform: conda's name of it, for a ``pixi`` lock.
