@@ -11,7 +11,7 @@ from tests.unit.specs.files import Folder
 
 # A busy machine may take its time for one example; nothing is remembered from run to run.
 settings.register_profile(
-    "specs", deadline=None, database=None, max_examples=40,
+    "specs", deadline=None, database=None, max_examples=20,
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
 settings.load_profile("specs")

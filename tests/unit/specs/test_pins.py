@@ -71,7 +71,7 @@ def test_an_explicit_list(folder: Folder) -> None:
 
 @pytest.mark.parametrize("text", [PIXI_5, PIXI_6, PIXI_7])
 def test_conda_packages_of_a_pixi_lock(text: str) -> None:
-    spec = EnvironmentSpec(lock=text, lock_folder="/work")
+    spec = EnvironmentSpec(lock=text, lock_folder="/place")
     first = conda_pins(spec, LINUX)[0]
     assert first.url == f"{FORGE}/linux-64/python-3.11-0.conda"
     assert first.sha256 == SHA["a"]
@@ -79,7 +79,7 @@ def test_conda_packages_of_a_pixi_lock(text: str) -> None:
 
 
 def test_pypi_packages_of_a_pixi_lock() -> None:
-    spec = EnvironmentSpec(lock=PIXI_6, lock_folder="/work")
+    spec = EnvironmentSpec(lock=PIXI_6, lock_folder="/place")
     assert pypi_pins(spec, LINUX, {}) == (
         PyPIPin(
             name="rich",
@@ -87,7 +87,7 @@ def test_pypi_packages_of_a_pixi_lock() -> None:
             url=f"{FILES}/rich-13-py3-none-any.whl",
             hashes=(f"sha256:{SHA['b']}",),
         ),
-        PyPIPin(name="tool", version="0.1.0", url="file:///work/tool", editable=True),
+        PyPIPin(name="tool", version="0.1.0", url="file:///place/tool", editable=True),
     )
     assert pypi_pins(EnvironmentSpec(lock=PIXI_5), LINUX, {})[0].name == "rich"
     assert pypi_pins(EnvironmentSpec(lock=PIXI_7), LINUX, {})[0].hashes == (f"sha256:{SHA['b']}",)
@@ -110,10 +110,10 @@ def test_a_platform_that_the_lock_does_not_have() -> None:
 
 
 def test_a_uv_lock_for_several_pythons_and_platforms() -> None:
-    spec = EnvironmentSpec(lock=UV, lock_folder="/work/my-tool")
+    spec = EnvironmentSpec(lock=UV, lock_folder="/place/my-tool")
     always = [
         "checkout @ git+https://git.example/x.git@0123456789abcdef#subdirectory=py",
-        "h2==4.3", "httpx==0.28", "-e file:///work/my-tool", "sibling @ file:///work/sibling",
+        "h2==4.3", "httpx==0.28", "-e file:///place/my-tool", "sibling @ file:///place/sibling",
     ]  # fmt: skip
     assert lines(spec) == ["anyio==4.16.0", *always]
     assert lines(spec, version="3.9.18") == ["anyio==4.12.1", *always]
@@ -146,22 +146,22 @@ def test_the_lock_of_a_script() -> None:
 
 
 def test_a_pylock() -> None:
-    spec = EnvironmentSpec(lock=PYLOCK, lock_folder="/work")
+    spec = EnvironmentSpec(lock=PYLOCK, lock_folder="/place")
     always = [
         "checkout @ git+https://git.example/x.git@0123456789#subdirectory=py",
-        "archive @ https://x.example/archive-1.zip", "-e file:///work/local",
+        "archive @ https://x.example/archive-1.zip", "-e file:///place/local",
     ]  # fmt: skip
     assert lines(spec) == ["anyio==4.16.0", *always]
     assert lines(spec, version="3.9.18") == ["anyio==4.12.1", *always]
     wanted = EnvironmentSpec(
-        lock=PYLOCK, lock_folder="/work", lock_groups=("dev",), lock_extras=("gui",)
+        lock=PYLOCK, lock_folder="/place", lock_groups=("dev",), lock_extras=("gui",)
     )
     assert lines(wanted) == ["anyio==4.16.0", "pyside6==6.8", "pytest==9.0", *always]
 
 
 def test_groups_that_a_pylock_has_by_default() -> None:
     spec = EnvironmentSpec(
-        lock=PYLOCK.replace("default-groups = []", 'default-groups = ["dev"]'), lock_folder="/work"
+        lock=PYLOCK.replace("default-groups = []", 'default-groups = ["dev"]'), lock_folder="/place"
     )
     assert "pytest==9.0" in lines(spec)
 
@@ -171,8 +171,8 @@ def test_archives_at_paths_and_without_a_version() -> None:
     path = (
         f'wheels = [{{ path = "w/a-1-py3-none-any.whl", hashes = {{ sha256 = "{SHA["a"]}" }} }}]\n'
     )
-    pin = pypi_pins(EnvironmentSpec(lock=head + path, lock_folder="/work"), LINUX, markers())[0]
-    assert pin.url == "file:///work/w/a-1-py3-none-any.whl"
+    pin = pypi_pins(EnvironmentSpec(lock=head + path, lock_folder="/place"), LINUX, markers())[0]
+    assert pin.url == "file:///place/w/a-1-py3-none-any.whl"
     assert pin.hashes == (f"sha256:{SHA['a']}",)
 
 
@@ -191,7 +191,7 @@ WRONG: list[tuple[str, dict[str, str], str]] = [
 @pytest.mark.parametrize(("text", "python", "reason"), WRONG, ids=[each[2] for each in WRONG])
 def test_what_does_not_fit(text: str, python: dict[str, str], reason: str) -> None:
     with pytest.raises(SpecError, match=reason) as caught:
-        pypi_pins(EnvironmentSpec(lock=text, lock_folder="/work"), LINUX, markers(**python))
+        pypi_pins(EnvironmentSpec(lock=text, lock_folder="/place"), LINUX, markers(**python))
     assert caught.value.remedy
 
 
@@ -206,7 +206,7 @@ def test_a_lock_is_not_read_without_a_packaging_that_knows_locks(
 
         InvalidMarker = UndefinedComparison = LookupError
 
-    spec = EnvironmentSpec(lock=PYLOCK, lock_folder="/work")
+    spec = EnvironmentSpec(lock=PYLOCK, lock_folder="/place")
     for found in (None, Old):
         monkeypatch.setattr(module.libraries, "packaging", lambda name, found=found: (
             found if name == "markers" else None
