@@ -142,6 +142,11 @@ def test_dropping_the_iterator_half_way_cancels_the_rest(
 
 
 def test_the_time_out_is_raised_by_the_iterator(executor: Executor, rendezvous: Rendezvous) -> None:
+    # The time runs from the call of map: it must not be the time in which two workers start.
+    warm_up = executor.map(workload.attend, [rendezvous.address] * 2, ["first", "second"])
+    for arrival in rendezvous.expect("first", "second").values():
+        arrival.release()
+    assert list(warm_up) == ["first", "second"]
     results = executor.map(
         workload.attend, [rendezvous.address] * 2, ["quick", "slow"], timeout=1.5
     )
