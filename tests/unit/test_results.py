@@ -41,7 +41,7 @@ def read(kind: int, data: Any) -> tuple[Any, BaseException | None]:
     return read_outcome(kind, data, False, ("", ""), lambda: "f")
 
 
-@pytest.mark.parametrize("value", [5, "text", [1, {"a": (2.5, None)}], b"x" * 100])
+@pytest.mark.parametrize("value", [5, "text", [1, {"a": (2.5, None)}], b"x" * 100, "x" * 100_000])
 def test_plain_values_are_read_at_once(value: Any) -> None:
     assert value_at_once(wire.VALUE, dumps(value)) == (value,)
 
@@ -55,7 +55,8 @@ def test_nothing_is_read_at_once() -> None:
     [
         (wire.VALUE, dumps(Refuses())),
         (wire.VALUE, dumps("a longer text")[:-4]),
-        (wire.VALUE, dumps("x" * 100_000)),
+        (wire.VALUE, dumps("x" * 300_000)),
+        (wire.VALUE, dumps(list(range(30_000)))),
         (wire.ERROR, dumps(5)),
         (wire.CANCELLED, b""),
         (TOO_LARGE, b"5"),

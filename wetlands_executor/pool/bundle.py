@@ -57,6 +57,7 @@ _MODULES = (
     "shm_buffers",
     "shm_copy",
     "shm_share",
+    "shm_streams",
     "startup",
     "stdio",
     "system",

@@ -352,14 +352,23 @@ class Call(Item):
         found: float | None = None if process is None else process.given.running_since(self)
         return found
 
-    def frame(self, mark: int = 0) -> bytes:
-        """Return the inbox frame of this call. ``mark``: see ``wire.marks``."""
+    def frame(self, mark: int = 0, on_page: bool = False) -> bytes:
+        """Return the inbox frame of this call.
+
+        Args:
+            mark: see ``wire.marks``.
+            on_page: its payload lies on the shared page instead of in the bulk pipe.
+        """
         encoded = self.encoded
         definition = encoded.definition
         payload = encoded.payload
         flags = encoded.flags
         if flags & wire.IN_BULK:
-            payload = b""
+            if on_page:
+                payload = len(payload).to_bytes(4, "little")
+                flags ^= wire.IN_BULK | wire.ON_PAGE
+            else:
+                payload = b""
         function = 0 if definition is None else definition.number
         return wire.CALL_FRAME.pack(
             wire.RUN,

@@ -51,7 +51,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import repeat
 from os import read, write
@@ -67,11 +67,23 @@ from wetlands_executor.pool.outbox import Outbox
 from wetlands_executor.pool.polling import ABANDONED, RESULTS, Poller
 from wetlands_executor.seconds import LONGEST
 from wetlands_executor.serialize.plain import is_trivial
+from wetlands_executor.serialize.unpickler import arrays_in
 from wetlands_executor.system import POLLIN, poll
 from wetlands_executor.wakeups import WorkerWakeup
 from wetlands_executor.worker.shared_page import WEAK, SharedPage, fence
-from wetlands_executor.worker.wire import ANSWER, ANSWERED, AWAITED
+from wetlands_executor.worker.wire import (
+    ANSWER,
+    ANSWERED,
+    ARGUMENTS_MOST,
+    AWAITED,
+    BLOCKS,
+    IN_BULK,
+    MANY,
+    NAMED,
+)
 
+#: Flags of calls whose payload is more than a pickle of its function and arguments.
+_NOT_BY_PAGE = BLOCKS | MANY
 #: Seconds that a submitting thread may be inside ``send`` before the I/O thread does something else
 #: first. It writes one frame there.
 INSIDE = 0.005
@@ -181,12 +193,15 @@ class DirectSend:
         notes that its blocks are given. Only the write lets other threads run. In it no signal
         handler runs: writing to a pipe that does not block is not interrupted.
         """
-        if not self._outbox.knows(call):
+        if call.encoded.flags & IN_BULK:
+            steps = self._by_page(call)
+        elif self._outbox.knows(call):
+            steps = map(write, self._take_key, (call.frame(self._outbox.direct_mark),))
+        else:
             return False
-        frame = call.frame(self._outbox.direct_mark)
         sent, back = self.sent, self.receive
         out_of_band = call.encoded.out_of_band
-        if not self.open or sent:
+        if steps is None or not self.open or sent:
             return False
         call.process = self._owner
         call.phase = CallPhase.DIRECT
@@ -207,7 +222,7 @@ class DirectSend:
                 zip(  # noqa: B905
                     (call,),
                     self._empty,
-                    map(write, self._take_key, (frame,)),
+                    steps,
                     self._give_key,
                     *notes,
                 )
@@ -226,6 +241,32 @@ class DirectSend:
                 raise  # as above
             return self._refuse(call)  # Race: another thread was faster
         return True
+
+    def _by_page(self, call: Call) -> Iterator[object] | None:
+        """Return the steps that send a call whose payload does not fit into its frame.
+
+        They take the key, put the payload onto the shared page, and write the frame. None if the
+        payload does not fit there either, or the worker needs more than that.
+
+        Race: the key keeps other threads from writing to the page as well. The worker, which holds
+        nothing, does not look at it.
+        """
+        encoded = call.encoded
+        page = self._owner.process.page
+        payload = encoded.payload
+        if (
+            page is None
+            or encoded.flags & _NOT_BY_PAGE
+            or len(payload) > ARGUMENTS_MOST
+            or not self._outbox.knows(call, NAMED)
+        ):
+            return None
+        frame = call.frame(self._outbox.direct_mark, on_page=True)
+        return zip(  # noqa: B905 - as in ``send``
+            self._take_key,
+            map(page.arguments.__setitem__, (slice(0, len(payload)),), (payload,)),
+            map(write, (self._inbox,), (frame,)),
+        )
 
     @staticmethod
     def _refuse(call: Call) -> bool:
@@ -482,11 +523,11 @@ class DirectReceive:
                     or self._outputs.poll(0)
                     or output.reading
                     or output.printed
-                    or (data and not is_trivial(data))
+                    or (data and not is_trivial(data) and not (data := arrays_in(data)))
                 ):
                     handed_over = True
                 else:
-                    value = loads(data) if data else None
+                    value = data[0] if type(data) is tuple else loads(data) if data else None
                     call.found = (value, (head >> 32) / 1e6)
                     try:
                         sent.remove(claim)  # not the first entry, whichever that may be by now

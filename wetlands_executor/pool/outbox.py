@@ -94,13 +94,13 @@ class Outbox:
         self._context = context.number
         self._pieces.update((piece.owner, piece.number) for piece in needs)
 
-    def knows(self, call: Call) -> bool:
+    def knows(self, call: Call, records: int = _WITH_RECORDS) -> bool:
         """Return True if the call needs nothing but one frame: no record has to go before it."""
         encoded = call.encoded
         definition = encoded.definition
         return (
             call.context.number == self._context
-            and not (encoded.flags | call.watched) & _WITH_RECORDS
+            and not (encoded.flags | call.watched) & records
             and (
                 definition is None
                 or (

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, cast
 from wetlands_executor import arguments
 from wetlands_executor.serialize import interpreter, pickler, references
 from wetlands_executor.serialize.pickler import PROTOCOL, CallPickler
-from wetlands_executor.serialize.scalars import SCALARS
+from wetlands_executor.serialize.scalars import SCALARS, TEXTS
 from wetlands_executor.sharedmem import share
 from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 from wetlands_executor.worker import wire
+from wetlands_executor.worker.calls import Pieces
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.changes import Watched
@@ -281,17 +282,21 @@ def encode_at_once(
                 definition, wire.PLAIN, b"", definition.by_value, definition.bytecode
             )
         return bare
+    long = False
     for value in args:  # for the one or two arguments of most calls faster than ``are_scalars``
-        if type(value) not in SCALARS:
+        kind = type(value)
+        if kind in TEXTS:
+            long = long or len(value) >= wire.UNFRAMED
+        elif kind not in SCALARS:
             return None
-    payload = pickle.dumps((args, None), PROTOCOL)
-    if len(payload) > wire.INLINE:
+    payload = b"" if long else pickle.dumps((args, None), PROTOCOL)
+    if long or len(payload) > wire.INLINE:
         return cast(
             "DefinedCall",
             _encoded(
                 definition,
                 wire.PLAIN,
-                payload,
+                _pieces_of((args, None)) if long else Pieces((payload,)),
                 definition.by_value,
                 definition.bytecode,
                 None,
@@ -313,11 +318,11 @@ def encode_defined(
         if found is not None:
             return found
         if _are_arrays(args):
-            payload, out_of_band = _dumps_arrays((args, None))
+            pieces, out_of_band = _dumps_arrays((args, None))
             return _encoded(
                 definition,
                 0,
-                payload,
+                pieces,
                 definition.by_value,
                 definition.bytecode,
                 out_of_band,
@@ -345,10 +350,20 @@ def _are_arrays(args: tuple[Any, ...]) -> bool:
     return True
 
 
-def _dumps_arrays(value: Any) -> tuple[bytes, OutOfBandArguments]:
+def _pieces_of(value: Any) -> Pieces:
+    """Pickle plain scalars of which one is long."""
+    pieces = Pieces()
+    pickler = pieces.pickler = pickle.Pickler(pieces, PROTOCOL)
+    pickler.dump(value)
+    return pieces
+
+
+def _dumps_arrays(value: Any) -> tuple[Pieces, OutOfBandArguments]:
     out_of_band = OutOfBandArguments()
     try:
-        return pickle.dumps(value, PROTOCOL, buffer_callback=out_of_band.take), out_of_band
+        # in one piece: what is large is in a block
+        data = pickle.dumps(value, PROTOCOL, buffer_callback=out_of_band.take)
+        return Pieces((data,)), out_of_band
     except BaseException:
         out_of_band.discard()  # as below
         raise
@@ -359,14 +374,14 @@ def _encode_call(
 ) -> EncodedCall:
     out_of_band = OutOfBandArguments()
     try:
-        payload, made = dump(value, out_of_band, remote=remote)
+        pieces, made = pickler.dump_pieces(value, out_of_band, remote=remote, by_value=_by_value)
     except BaseException:
         out_of_band.discard()  # its task may keep the exception, and the traceback this frame
         raise
     by_value, bytecode = made.by_value, made.bytecode
     if definition is not None:
         by_value, bytecode = definition.by_value or by_value, definition.bytecode or bytecode
-    encoded = _encoded(definition, 0, payload, by_value, bytecode, out_of_band, value)
+    encoded = _encoded(definition, 0, pieces, by_value, bytecode, out_of_band, value)
     if made._record is None:
         return encoded
     needy = NeedyCall(
@@ -381,30 +396,31 @@ def _encode_call(
 def _encoded(
     definition: Definition | None,
     flags: int,
-    payload: bytes,
+    pieces: Pieces,
     by_value: str | None,
     bytecode: bool,
     out_of_band: OutOfBandArguments | None,
     value: tuple[Any, ...],
 ) -> EncodedCall:
-    """Return the call with this payload, the pickle of ``value``."""
-    packed = len(payload) > wire.CROSSOVER or (out_of_band is not None and not out_of_band.empty)
-    if not packed and len(payload) <= arguments.KEPT:
+    """Return the call with this payload, the pickle of ``value``, whose pieces are let go of."""
+    size = pieces.size
+    packed = size > wire.CROSSOVER or (out_of_band is not None and not out_of_band.empty)
+    if not packed and size <= arguments.KEPT:
         return EncodedCall(
             definition,
-            flags if len(payload) <= wire.INLINE else flags | wire.IN_BULK,
-            payload,
+            flags if size <= wire.INLINE else flags | wire.IN_BULK,
+            pieces.whole(),
             by_value,
             bytecode,
         )
     # The text is made now only if that is cheaper than to keep the pickle.
-    summary = (
-        payload if len(payload) <= arguments.KEPT else arguments.of_values(value[-2], value[-1])
-    )
+    summary = pieces[0] if size <= arguments.KEPT else arguments.of_values(value[-2], value[-1])
     more = wire.IN_BULK
     if packed:
         out_of_band = out_of_band or OutOfBandArguments()
-        payload, more = out_of_band.pack(payload)
+        payload, more = out_of_band.pack(pieces)
+    else:
+        payload = pieces.whole()
     found = PackedCall(
         definition,
         flags | more,

@@ -54,3 +54,23 @@ def has_plain_state(kind: type) -> bool:
         and kind not in copyreg.dispatch_table
         and kind.__module__ not in ("numpy", "functools", "typing", "types")
     )
+
+
+#: Flag of classes that are not written in C, or at least made like those (Py_TPFLAGS_HEAPTYPE).
+_OF_PYTHON = 1 << 9
+_WITH_CONTENT = (dict, list, set, tuple, str, bytes, int, float, BaseException)
+
+
+def may_be_stateless(kind: type) -> bool:
+    """Return True if an object of a class may hold nothing: there is only its ``__dict__`` to hold anything."""
+    if not kind.__flags__ & _OF_PYTHON or not has_plain_state(kind):
+        return False
+    if hasattr(kind, "__setstate__") or getattr(kind, "__getstate__", None) is not getattr(
+        object, "__getstate__", None
+    ):
+        # it says itself what it holds: BytesIO and StringIO, which are made like classes of Python
+        # from 3.13 on
+        return False
+    if issubclass(kind, _WITH_CONTENT):
+        return False
+    return not any(vars(base).get("__slots__") for base in kind.__mro__)

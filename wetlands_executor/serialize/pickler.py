@@ -11,22 +11,22 @@ Entered by any thread that submits, without a lock: pickling is user code.
 
 from __future__ import annotations
 
-import collections
 import io
 import pickle
 import sys
 import types
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor import threads
-from wetlands_executor.serialize import interpreter, references
+from wetlands_executor.serialize import interpreter, kinds, references
 from wetlands_executor.sharedmem import share
 from wetlands_executor.worker import imports, moved_names, namespaces, objects
+from wetlands_executor.worker.calls import Pieces
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.changes import Watched
@@ -111,6 +111,51 @@ class Space:
 # program's.
 _reducers: dict[Any, Any] = {}
 
+#: How ``CallPickler`` meets the objects of a type: as ``pickle`` does, as ``pickle`` does unless the
+#: object holds nothing, one by one.
+AS_EVER, UNLESS_EMPTY, BY_RULES = 1, 2, 3
+
+#: What a module defines that is pickled by rules of ours.
+_RULED_MODULES = ("functools", "typing", "annotationlib")
+_RULED: frozenset[Any] = frozenset(
+    {types.FunctionType, types.MethodType, types.CodeType, object, *VARYING}
+)
+
+
+def _all_reducers() -> dict[Any, Any]:
+    """Return by type how objects are pickled otherwise than their classes say.
+
+    In one dict, which C looks things up in: a look into cloudpickle's chain of them costs more than
+    pickling the object. Made for each pickler, because the program may add to all of them.
+    """
+    for name in moved_names.pending:
+        if name in sys.modules:
+            moved_names.learn_reducers(_reducers, _reducers)
+            break
+    found: dict[Any, Any] = {}
+    for reducers in reversed(cloudpickle.Pickler.dispatch_table.maps):
+        found.update(reducers)
+    found.update(_reducers)
+    return found
+
+
+def _by_reference(reference: references.Reference) -> Any:
+    """Return how what another process can import is reduced."""
+    return NotImplemented if reference.file is None else (imports.fetch, tuple(reference))
+
+
+def _way_of(kind: type) -> int:
+    """Return how objects of a type are met.
+
+    For most types it is known once and for all that no rule of ours concerns their objects; asking
+    the rules for each object would take several times as long as pickling it.
+    """
+    if kind in _RULED or issubclass(kind, type) or kind.__module__ in _RULED_MODULES:
+        return BY_RULES
+    if share.any_shared() and share.may_be_view(kind):
+        return BY_RULES
+    return UNLESS_EMPTY if kinds.may_be_stateless(kind) else AS_EVER
+
 
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle, with references that name the project's files and one namespace per module.
@@ -118,20 +163,16 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     Args:
         file: where the bytes go.
         out_of_band: takes large buffers, and shared arrays that are referred to.
-        keeps: takes shared arrays, where there is no out-of-band buffers.
+        keeps: takes shared arrays, where there is no ``out_of_band``.
         remote: the Python that reads them; None is one like this.
         by_name: raise ``reductions.ByValue`` instead of sending code.
         by_value: returns what writes functions and classes by value; called when the first of them
             is met.
     """
 
-    dispatch_table: ClassVar[Any] = collections.ChainMap(
-        _reducers, *cloudpickle.Pickler.dispatch_table.maps
-    )
-
     def __init__(
         self,
-        file: io.BytesIO,
+        file: io.BytesIO | Pieces,
         out_of_band: OutOfBandArguments | None = None,
         keeps: list[Any] | None = None,
         *,
@@ -139,10 +180,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         by_name: bool = False,
         by_value: Callable[[], ByValue],
     ) -> None:
-        for name in moved_names.pending:
-            if name in sys.modules:
-                moved_names.learn_reducers(_reducers, _reducers)
-                break
+        self.dispatch_table = _all_reducers()
         super().__init__(
             file,
             protocol=PROTOCOL,
@@ -160,6 +198,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._by_value = by_value
         # The Python that reads it, once something depends on it; False is one like this.
         self._names: Any = None if remote is not None else False
+        self._ways: dict[type, int] = {}
 
     @property
     def bytecode(self) -> bool:
@@ -222,14 +261,23 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             self.by_value = name
 
     def reducer_override(self, obj: Any) -> Any:
-        """Reduce functions and classes by our rules; leave the rest to cloudpickle."""
+        """Reduce functions and classes by our rules; leave the rest to ``pickle``."""
         kind = type(obj)
+        way = self._ways.get(kind)
+        if way is None:
+            way = self._ways[kind] = _way_of(kind)
+        if way == AS_EVER or (way == UNLESS_EMPTY and getattr(obj, "__dict__", None)):
+            return NotImplemented
+        return self._reduce(obj, kind)
+
+    def _reduce(self, obj: Any, kind: type) -> Any:
+        """Reduce an object by the rules that may concern it."""
         if isinstance(obj, types.FunctionType):
             reference = references.reference_to(obj)
             if reference is None or self._wants_value(reference):
                 self._note(references.display_name(obj))
                 return self._function_by_value(obj)
-            return self._by_reference(reference)
+            return _by_reference(reference)
         if issubclass(kind, type):
             return self._reduce_class(obj)
         if isinstance(obj, types.MethodType):
@@ -237,10 +285,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             # by name, as pickle does it: the function itself may have no name of its own
             if getattr(obj.__self__, name, None) == obj:
                 return getattr, (obj.__self__, name)
-        if (
-            kind.__module__ in ("functools", "typing", "annotationlib")
-            and references.reference_to(obj) is None
-        ):
+        if kind.__module__ in _RULED_MODULES and references.reference_to(obj) is None:
             found = reductions().reduce_decorated(obj)
             if found is not None:
                 return found
@@ -280,19 +325,13 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if reference is None or self._wants_value(reference):
             self._note(obj.__qualname__)
             return self._class_by_value(obj)
-        return self._by_reference(reference)
+        return _by_reference(reference)
 
     def _wants_value(self, reference: references.Reference) -> bool:
         """Return True for what goes by value although it could be imported."""
         return _cp._is_registered_pickle_by_value(sys.modules[reference.module]) or (
             references.is_rewritten(reference) and bool(self._foreign())
         )
-
-    @staticmethod
-    def _by_reference(reference: references.Reference) -> Any:
-        if reference.file is None:
-            return NotImplemented
-        return imports.fetch, tuple(reference)
 
     def _function_by_value(self, obj: Any) -> Any:
         """Reduce a function or class by value to a stream of its own, of numbered objects."""
@@ -337,18 +376,35 @@ def dump(
     Args:
         value: what is sent.
         out_of_band: takes large buffers, and shared arrays that are referred to.
-        keeps: takes shared arrays, where there is no out-of-band buffers; has to live as long as
-            the bytes are used.
+        keeps: takes shared arrays, where there is no ``out_of_band``; has to live as long as the
+            bytes are used.
         remote: the Python of the workers; None is one like this.
         record: the objects that the workers know by number, if there is no remote.
         by_value: returns what writes functions and classes by value.
     """
-    with io.BytesIO() as stream:
-        pickler = CallPickler(stream, out_of_band, keeps, remote=remote, by_value=by_value)
-        pickler._record = record
-        try:
-            pickler.dump(value)
-        except (TypeError, pickle.PicklingError) as error:
-            pickler.explain(error)
-            raise
-        return stream.getvalue(), pickler
+    pieces, pickler = dump_pieces(
+        value, out_of_band, keeps, remote=remote, record=record, by_value=by_value
+    )
+    return pieces.whole(), pickler
+
+
+def dump_pieces(
+    value: Any,
+    out_of_band: OutOfBandArguments | None = None,
+    keeps: list[Any] | None = None,
+    *,
+    remote: RemoteInterpreter | None = None,
+    record: Record | None = None,
+    by_value: Callable[[], ByValue],
+) -> tuple[Pieces, CallPickler]:
+    """Pickle as ``dump``; return the pieces of the pickle, which the caller has to let go of."""
+    pieces = Pieces()
+    pickler = CallPickler(pieces, out_of_band, keeps, remote=remote, by_value=by_value)
+    pickler._record = record
+    try:
+        pickler.dump(value)
+    except (TypeError, pickle.PicklingError) as error:
+        pickler.explain(error)
+        raise
+    pieces.pickler = pickler
+    return pieces, pickler

@@ -33,6 +33,10 @@ __all__ = [
 
 #: Bytes from which a result is not read by the I/O thread: it would take too long there.
 MOST_BYTES = 65536
+#: Bytes up to which one that holds a few long values is.
+LONGEST = 1 << 18
+#: Instructions of such a one.
+FEW_STEPS = 40
 #: Instructions of a result that are looked at before a decoder thread gets it.
 MOST_STEPS = 400
 
@@ -123,8 +127,11 @@ def is_trivial(payload: bytes | bytearray) -> bool:
     instructions that name something cannot be complete, nor the code of LONG_BINPUT: then it is
     known without a look at each instruction.
     """
-    if len(payload) >= MOST_BYTES or b"\x93" in payload or extensions:
+    if extensions:
         return False
+    if len(payload) >= MOST_BYTES or b"\x93" in payload:
+        # It may be one long value, with anything in it: there are few instructions then.
+        return len(payload) <= LONGEST and is_plain(payload, FEW_STEPS)
     if b"\n" not in payload and b"r" not in payload:
         return True
     if (

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wetlands_executor.serialize.identity import Known
-from wetlands_executor.serialize.kinds import has_plain_state
+from wetlands_executor.serialize.kinds import may_be_stateless
 from wetlands_executor.worker import objects
 
 # number -> the entry of a sentinel, so that one that a task returns is the object that it is here.
@@ -34,10 +34,6 @@ def _find_sentinel(number: int) -> Any:
 objects.use_host(_find_sentinel)
 
 
-#: Flag of classes that are not written in C, or at least made like those (Py_TPFLAGS_HEAPTYPE).
-_OF_PYTHON = 1 << 9
-
-
 def is_stateless(obj: Any) -> bool:
     """Return True for what may be a sentinel.
 
@@ -46,19 +42,9 @@ def is_stateless(obj: Any) -> bool:
     kind = type(obj)
     if kind is object:
         return True
-    if not kind.__flags__ & _OF_PYTHON or not has_plain_state(kind):
-        return False
-    if hasattr(kind, "__setstate__") or getattr(kind, "__getstate__", None) is not getattr(
-        object, "__getstate__", None
-    ):
-        # it says itself what it holds: BytesIO and StringIO, which are made like classes of Python
-        # from 3.13 on
-        return False
-    if isinstance(obj, (dict, list, set, tuple, str, bytes, int, float, BaseException)):
-        return False
-    if any(vars(base).get("__slots__") for base in kind.__mro__):
-        return False
-    return all(type(value) is str for value in getattr(obj, "__dict__", {}).values())
+    return may_be_stateless(kind) and all(
+        type(value) is str for value in getattr(obj, "__dict__", {}).values()
+    )
 
 
 # id of a plain ``object()`` -> (module, name) of the globals that hold it, in the order in which

@@ -17,7 +17,7 @@ from cloudpickle import cloudpickle as _cp
 from wetlands_executor.errors import ScriptExit
 from wetlands_executor.serialize import interpreter, plain, versions
 from wetlands_executor.sharedmem.results import OutOfBandResult
-from wetlands_executor.worker import moved_names
+from wetlands_executor.worker import moved_names, wire
 
 
 class _ResultUnpickler(pickle.Unpickler):
@@ -71,6 +71,10 @@ _ARRAY_NAMES = frozenset(
 )
 
 
+class NotArrays(pickle.UnpicklingError):
+    """A result is not made of arrays of numbers and builtin types, or is long."""
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Knows what arrays of numbers need and nothing else: runs no user code."""
 
@@ -83,30 +87,48 @@ class _ArrayUnpickler(pickle.Unpickler):
             else None
         )
         if found is None:
-            raise pickle.UnpicklingError(f"{module}.{name} is not looked up here")
+            raise NotArrays(f"{module}.{name} is not looked up here")
         return found
 
 
+def arrays_in(data: Any, buffers: Any = None) -> tuple[Any] | None:
+    """Return what holds numpy's arrays, and plain containers and numbers beside them, in a tuple.
+
+    None if it is anything else, which is read once more where user code may run. Runs none. What
+    names nothing of numpy is not even tried.
+
+    Raises:
+        Exception: of a signal handler, in a thread where there may be any; or of numpy's code.
+    """
+    if len(data) > wire.CROSSOVER or b"numpy" not in data:
+        return None
+    try:
+        return (_ArrayUnpickler(io.BytesIO(data), buffers=buffers).load(),)
+    except NotArrays:
+        return None
+    except Exception as error:
+        # none of Python's code was entered: it is the unpickler's own
+        if error.__traceback__ is None or error.__traceback__.tb_next is None:
+            return None
+        raise
+
+
 def decode_arrays(payload: bytes | bytearray | OutOfBandResult) -> tuple[Any] | None:
-    """Return a result of numpy's arrays, unpickled, in a tuple; None if it is anything else.
+    """Return what ``arrays_in`` reads of a result if that takes little time and memory.
 
-    Plain containers and numbers beside the arrays are read too.
-
-    Runs no user code. Asked for every result that is not trivial, so what names nothing of numpy is
-    not even tried.
+    For the I/O thread.
     """
     data: Any = payload
     buffers = None
     if isinstance(payload, OutOfBandResult):
         data, buffers = payload.data, payload.buffers
-    if len(data) >= plain.MOST_BYTES or b"numpy" not in data or not plain.is_array(data):
+    if len(data) > wire.CROSSOVER or b"numpy" not in data or not plain.is_array(data):
         return None
     try:
-        found = (_ArrayUnpickler(io.BytesIO(data), buffers=buffers).load(),)
+        found = arrays_in(data, buffers)
     except Exception:  # noqa: BLE001
-        # whatever it is: where user code may run, it is unpickled once more
         return None
-    if isinstance(payload, OutOfBandResult):
+    if found is not None and isinstance(payload, OutOfBandResult):
         payload.clear()
     return found
 
@@ -131,6 +153,10 @@ def decode(payload: bytes | bytearray | OutOfBandResult, foreign: bool = False) 
         data, buffers = payload.data, payload.buffers
         payload.clear()
         try:
+            if type(data) is memoryview and len(data) > wire.CROSSOVER:
+                from wetlands_executor.worker import shm_streams
+
+                return shm_streams.load(data, lambda file: _load(unpickler(file, buffers=buffers)))
             return _load(unpickler(io.BytesIO(data), buffers=buffers))
         except BaseException as error:
             # The exception may be kept for long; what the frames of its traceback look at must not

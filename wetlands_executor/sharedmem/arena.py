@@ -14,7 +14,7 @@ import itertools
 import os
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wetlands_executor import descriptors, threads
 from wetlands_executor.worker import wire
@@ -133,20 +133,20 @@ class Arena:
 
         return self._fill(raw.nbytes + more, token, fill)
 
-    def store_all(self, pieces: list[bytes], size: int, token: list[int]) -> int:
+    def store_all(self, pieces: list[Any], size: int, token: list[int]) -> int:
         """Copy pieces into one block, one behind the other.
 
         Return its slot, -1 if there is no room.
 
         Args:
-            pieces: bytes.
-            size: of all of them together.
+            pieces: flat buffers.
+            size: of the block: at least that of all of them together.
             token: as for ``Blocks.claim``.
         """
         return self._fill(
             size,
             token,
-            lambda region, offset, capacity: region.gather(offset, capacity, pieces, size),
+            lambda region, offset, capacity: region.gather(offset, capacity, pieces),
         )
 
     def _fill(self, size: int, token: list[int], fill: Callable[[Region, int, int], None]) -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pickle
     from collections.abc import Iterable
 
+    from wetlands_executor.worker.calls import Pieces
     from wetlands_executor.worker.shm_arena import Blocks
 
 
@@ -85,6 +86,19 @@ class OutOfBandArguments:
         self._slots.append((slot, raw.nbytes))
         return True
 
+    def _store_pieces(self, pieces: list[Any], size: int) -> bool:
+        """Copy pieces into one block; False if there is no room."""
+        arena = self._arena
+        if arena is None:
+            arena = self._arena = current()
+        if arena is None or not arena.carries:
+            return False
+        slot = arena.store_all(pieces, size + (0 if self._slots else wire.TAIL), self._token)
+        if slot < 0:
+            return False
+        self._slots.append((slot, size))
+        return True
+
     def put_all(self, pieces: list[bytes], size: int) -> bytes:
         """Copy pieces into one block; return its list, which goes before the payload.
 
@@ -101,17 +115,22 @@ class OutOfBandArguments:
         self._slots.append((slot, size))
         return wire.LIST.pack(1, 0) + self._entries(self._blocks())[0]
 
-    def pack(self, data: bytes) -> tuple[bytes, int]:
+    def pack(self, pieces: Pieces) -> tuple[bytes, int]:
         """Return (payload, flags) of the call.
 
-        Its list of blocks before the pickle, which may be in a block itself.
+        Its list of blocks before the pickle, which may be in a block itself. The pieces of the
+        pickle are let go of.
         """
-        first = len(data) > wire.CROSSOVER and self._store(memoryview(data))
-        if not self._slots:
-            return data, wire.IN_BULK
+        size = pieces.size
+        first = size > wire.CROSSOVER and self._store_pieces(pieces, size)
         if first:
             self._slots.insert(0, self._slots.pop())
             data = b""
+            pieces.release()
+        else:
+            data = pieces.whole()
+        if not self._slots:
+            return data, wire.IN_BULK
         blocks = self._blocks()
         entries = self._entries(blocks)
         whole = b"".join((wire.LIST.pack(len(entries), first), *entries, data))

@@ -160,6 +160,12 @@ def any_shared() -> bool:
     return bool(_shares)
 
 
+def may_be_view(kind: type) -> bool:
+    """Return True if an object of this type may be a view of a shared array."""
+    numpy = sys.modules.get("numpy")
+    return kind is memoryview or (numpy is not None and issubclass(kind, numpy.ndarray))
+
+
 def reduce(obj: Any) -> Any:
     """Return how a shared array, or a view of one, is pickled for a worker.
 

@@ -20,7 +20,11 @@ from . import wire
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Dict
+    from typing import Any, Dict, List
+
+    _Base = List[Any]
+else:
+    _Base = list
 
 try:
     from _pickle import Pickler, PicklingError, Unpickler, dumps, loads
@@ -29,9 +33,12 @@ except ImportError:  # another implementation than CPython
 
 __all__ = [
     "PicklingError",
+    "Pieces",
+    "Unpickler",
     "cloudpickle_module",
     "dumps",
     "dumps_error",
+    "dumps_pieces",
     "dumps_result",
     "loads",
     "loads_rich",
@@ -78,6 +85,11 @@ def _load_find() -> Any:
     return _find
 
 
+#: (module, name) of numpy -> what a pickle calls so. Each array names three; to look them up, under
+#: the names of other versions too, takes longer than to read a short one.
+_of_numpy: Dict[Any, Any] = {}
+
+
 class RichUnpickler(Unpickler):
     """Maps the host's names of cloudpickle and of this package to the shipped modules."""
 
@@ -87,6 +99,10 @@ class RichUnpickler(Unpickler):
             from .code_portable import check_name
 
             check_name(module, name)
+        if module.startswith("numpy"):
+            found = _of_numpy.get((module, name))
+            if found is not None:
+                return found
         if module.startswith((_HOST_NAME, _WORKER_NAME)):
             _, _, rest = module.rpartition(".")
             if rest == "cloudpickle":
@@ -96,7 +112,10 @@ class RichUnpickler(Unpickler):
             return getattr(cloudpickle_module(), name)
         self.modules.add(module)
         try:
-            return (_find or _load_find())(module, name, super().find_class)
+            found = (_find or _load_find())(module, name, super().find_class)
+            if module.startswith("numpy"):
+                _of_numpy[module, name] = found
+            return found
         except (ImportError, AttributeError) as error:
             from . import missing_names
 
@@ -112,12 +131,12 @@ class RichUnpickler(Unpickler):
     modules: Any = frozenset()
 
 
-def loads_rich(data: Any, buffers: Any = None) -> Any:
+def loads_rich(data: Any, buffers: Any = None, file: Any = None) -> Any:
     """Unpickle what may hold functions, classes or instances of the user's.
 
-    ``buffers`` came beside it (PEP 574).
+    ``buffers`` came beside it (PEP 574); ``file`` is what is read instead of ``data``.
     """
-    unpickler = RichUnpickler(io.BytesIO(data), buffers=buffers)
+    unpickler = RichUnpickler(io.BytesIO(data) if file is None else file, buffers=buffers)
     unpickler.modules = set()
     try:
         return unpickler.load()
@@ -149,11 +168,63 @@ def _learn_reducers() -> None:
         moved_names.learn_reducers(copyreg.dispatch_table, own_reducers)
 
 
+class Pieces(_Base):
+    """A file for the pickler that keeps the pieces of a pickle, each a flat buffer.
+
+    The C pickler writes each frame of 64 KB when it is full, and each ``bytes`` and ``str`` of that
+    size and more outside of any frame, as it is. So a large pickle can be copied into shared memory
+    piece by piece, and a large value is copied once.
+
+    Attributes:
+        pickler: what has written them; its memo keeps the values until the pieces were copied.
+            *Invariant:* it is let go of by ``release``, because it refers to this object as well.
+    """
+
+    __slots__ = ("pickler",)
+
+    if TYPE_CHECKING:
+        pickler: Any
+
+    def write(self, piece: Any) -> None:
+        """Keep a piece. What can change its size meanwhile is copied."""
+        kind = type(piece)
+        if kind is bytes or kind is memoryview:
+            self.append(piece)
+        elif kind is bytearray:
+            self.append(bytes(piece))
+        else:
+            self.append(piece.raw())  # a PickleBuffer that stays in the pickle
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pieces together."""
+        return sum(map(len, self))
+
+    def whole(self) -> bytes:
+        """Return the pickle in one piece, and let go of the pieces."""
+        first = self[0]
+        found: bytes = first if len(self) == 1 and type(first) is bytes else b"".join(self)
+        self.release()
+        return found
+
+    def release(self) -> None:
+        """Let go of the pieces, and of the values."""
+        self.pickler = None
+        self.clear()
+
+
 #: Types whose pickles hold no buffer that could travel by itself.
 _SCALARS = frozenset((int, float, bool, str, bytes))
+#: Those of them that may be long.
+_LONG = frozenset((str, bytes))
 
 
-def dumps_result(value: Any, by_value: bool, raws: Any = None) -> bytes:
+def dumps_result(value: Any, by_value: bool) -> bytes:
+    """Pickle a value of a task in one piece; see ``dumps_pieces``."""
+    return dumps_pieces(value, by_value, None).whole()
+
+
+def dumps_pieces(value: Any, by_value: bool, raws: Any) -> Pieces:
     """Pickle a result; what plain pickle cannot do, cloudpickle tries.
 
     Args:
@@ -168,33 +239,34 @@ def dumps_result(value: Any, by_value: bool, raws: Any = None) -> bytes:
     """
     if len(sys.modules) != _modules_seen:
         _learn_reducers()
-    take = None if raws is None or type(value) in _SCALARS else _taker(raws)
+    pieces = Pieces()
+    take = None
+    if type(value) not in _SCALARS:
+        take = None if raws is None else _taker(raws)
+    elif type(value) not in _LONG or len(value) < wire.UNFRAMED:
+        pieces.append(dumps(value, 5))
+        return pieces
     try:
-        if own_reducers and type(value) not in _SCALARS:
-            return _dumps_with_own(value, take)
-        return dumps(value, 5, buffer_callback=take) if take is not None else dumps(value, 5)
+        pickler = Pickler(pieces, 5, buffer_callback=take)
+        if own_reducers:
+            import copyreg
+
+            pickler.dispatch_table = {**copyreg.dispatch_table, **own_reducers}
+        pickler.dump(value)
     except (PicklingError, AttributeError, TypeError) as error:
         if raws:
             raws.clear()
+        pieces.clear()
         try:
-            from .pickler import dumps_by_value
+            from .pickler import dump_by_value
 
-            data: bytes = dumps_by_value(value, "" if by_value else _foreign, take)
+            pickler = dump_by_value(value, "" if by_value else _foreign, pieces, take)
         except (PicklingError, AttributeError, TypeError) as second:
             if not by_value and isinstance(second, PicklingError):
                 raise  # it says why the code of a function cannot travel
             raise error from None
-        return data
-
-
-def _dumps_with_own(value: Any, take: Any) -> bytes:
-    import copyreg
-
-    stream = io.BytesIO()
-    pickler = Pickler(stream, 5, buffer_callback=take)
-    pickler.dispatch_table = {**copyreg.dispatch_table, **own_reducers}
-    pickler.dump(value)
-    return stream.getvalue()
+    pieces.pickler = pickler
+    return pieces
 
 
 def _taker(raws: Any) -> Any:

@@ -18,23 +18,30 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
 
-def dumps_by_value(value: Any, theirs: str, buffer_callback: Any = None) -> bytes:
-    """Pickle a value with the functions and classes that exist only here.
+def dump_by_value(value: Any, theirs: str, stream: Any, buffer_callback: Any = None) -> Any:
+    """Pickle a value with the functions and classes that exist only here; return the pickler.
 
     Args:
         value: what is sent.
         theirs: version of the Python that receives it, if that has other bytecode: code travels as
             source then; else "".
+        stream: the file that takes the pickle.
         buffer_callback: takes large buffers (PEP 574); None leaves them in the pickle.
     """
+    pickler = _pickler()(stream, theirs, buffer_callback=buffer_callback)
+    try:
+        pickler.dump(value)
+    except (PicklingError, TypeError) as error:
+        if pickler.names is not None:
+            pickler.names.blame(error, lambda part: _pickler()(io.BytesIO(), theirs).dump(part))
+        raise
+    return pickler
+
+
+def dumps_by_value(value: Any, theirs: str) -> bytes:
+    """Pickle as ``dump_by_value``; return the bytes."""
     with io.BytesIO() as stream:
-        pickler = _pickler()(stream, theirs, buffer_callback=buffer_callback)
-        try:
-            pickler.dump(value)
-        except (PicklingError, TypeError) as error:
-            if pickler.names is not None:
-                pickler.names.blame(error, lambda part: _pickler()(io.BytesIO(), theirs).dump(part))
-            raise
+        dump_by_value(value, theirs, stream)
         return stream.getvalue()
 
 

@@ -33,7 +33,7 @@ from time import monotonic_ns
 
 from . import alarms, running, shared_page, startup, stdio, threads, wire
 from .answers import Answers
-from .calls import dumps, dumps_error, dumps_result, loads, loads_rich
+from .calls import dumps, dumps_error, dumps_pieces, loads, loads_rich
 from .channel import STOLEN, Channel, ChannelLost, StreamBroken, describe, identity
 from .coroutines import COROUTINE, run_coroutine
 from .current_task import RemoteTaskHandle
@@ -296,14 +296,14 @@ class Runner:
             self.interruptible = 0
             return wire.VALUE, payload
         raws: Any = [] if self.carries else None
-        payload = dumps_result(value, self.channel.by_value, raws)
+        pieces = dumps_pieces(value, self.channel.by_value, raws)
         self.interruptible = 0
-        if raws or (raws is not None and len(payload) > wire.CROSSOVER):
+        if raws or (len(pieces) > 1 and raws is not None and pieces.size > wire.CROSSOVER):
             value = None
             self._call = _NO_CALL
-            outcome: Tuple[int, bytes] = self.use_buffers().send(payload, raws)
+            outcome: Tuple[int, bytes] = self.use_buffers().send(pieces, raws)
             return outcome
-        return wire.VALUE, payload
+        return wire.VALUE, pieces.whole()
 
     def _run(
         self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int
@@ -369,6 +369,9 @@ class Runner:
     def _payload_of(self, frame: bytes, flags: int, length: int, item: int) -> Any:
         if flags & wire.IN_BULK:
             return self.definitions.read_until(wire.PAYLOAD, item)
+        if flags & wire.ON_PAGE:
+            size = int.from_bytes(frame[HEAD : HEAD + length], "little")
+            return self.page.arguments[:size]
         return frame[HEAD : HEAD + length]
 
     def use_buffers(self) -> Any:

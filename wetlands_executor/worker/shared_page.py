@@ -57,7 +57,9 @@ class SharedPage:
         self.lengths = memory[wire.UNSENT_LENGTHS : wire.UNSENT].cast("I")
         self.outcomes = memory[wire.UNSENT : wire.ANSWER_AT]
         #: The payload of an answer that its submitter reads itself; see ``Runner._answer``.
-        self.answer = memory[wire.ANSWER_AT :]
+        self.answer = memory[wire.ANSWER_AT : wire.ARGUMENTS_AT]
+        #: The payload of a call that was sent directly; see ``pool/direct.py``.
+        self.arguments = memory[wire.ARGUMENTS_AT :]
         self.shared = shared
 
     def post(self, data: bytes) -> bool:
@@ -120,6 +122,7 @@ class SharedPage:
         self.lengths.release()
         self.outcomes.release()
         self.answer.release()
+        self.arguments.release()
         self._bytes.release()
 
 

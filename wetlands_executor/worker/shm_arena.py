@@ -67,8 +67,8 @@ SMALLEST = 1 << 17
 #: Free blocks that are looked at before a new one is made, if there is room.
 _LOOK = 32
 
-#: Bytes up to which pieces are gathered without letting other threads run: to get the GIL back for
-#: each piece would take longer.
+#: Bytes up to which a piece is copied without letting other threads run: to get the GIL back for
+#: each would take longer.
 _GIL_KEPT = 1 << 20
 _HUGE = 1 << 21
 
@@ -127,6 +127,17 @@ def address_of(view: Any) -> int:
     address: int = buffer.buf or 0
     _release_buffer(ctypes.byref(buffer))
     return address
+
+
+def advise_huge(address: int, length: int) -> None:
+    """Let the system give huge pages for memory that is about to be written first.
+
+    It has to clear each page before, and that takes a third of the time with pages of 2 MB.
+    """
+    if sys.platform.startswith("linux"):
+        start = (address + _HUGE - 1) & -_HUGE
+        if address + length > start + _HUGE:
+            _libc.madvise(start, (address + length - start) & -_HUGE, _HUGEPAGE)
 
 
 class _Extent:
@@ -317,22 +328,20 @@ class Region:
             fence()
             root.free(slot)
 
-    def gather(self, offset: int, capacity: int, pieces: List[bytes], size: int) -> None:
-        """Copy pieces into a block that this process holds, one behind the other.
+    def gather(self, offset: int, capacity: int, pieces: List[Any]) -> None:
+        """Copy flat buffers into a block that this process holds, one behind the other.
 
-        ``size`` is the sum of their lengths. Raises MemoryError.
+        Raises MemoryError.
         """
         target = self.address(offset, capacity)
-        if size > _GIL_KEPT:
-            for piece in pieces:
-                copy(target, address_of(piece), len(piece))
-                target += len(piece)
-            return
         view = memoryview(self._type(capacity).from_address(target)).cast("B")
         end = 0
         for piece in pieces:
             start, end = end, end + len(piece)
-            view[start:end] = piece
+            if end - start > _GIL_KEPT:
+                copy(target + start, address_of(piece), end - start)
+            else:
+                view[start:end] = piece
 
     def _type(self, capacity: int) -> Any:
         return self._types.get(capacity) or self._types.setdefault(

@@ -16,7 +16,7 @@ Runs on the main thread, outside user code; finalizers of views run anywhere.
 from __future__ import annotations
 
 from . import wire
-from .calls import loads, loads_rich
+from .calls import Unpickler, loads, loads_rich
 from .channel import CLOSED, ChannelLost, StreamBroken, identity
 from .shared_page import free_word
 from .system import preadv
@@ -25,6 +25,7 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Callable, List, Optional, Tuple
 
+    from .calls import Pieces
     from .shm_arena import Blocks, Region, Root
 
 
@@ -111,12 +112,22 @@ class SharedBuffers:
                 raise
             position += wire.BLOCK.size
         data = views.pop(0) if first else memoryview(payload)[position:]
-        if flags & wire.PLAIN:
+        plain = flags & wire.PLAIN
+        if plain and len(data) < wire.UNFRAMED:
             return data, loads
 
         def load(data: Any) -> Any:
             buffers, views[:] = list(views), ()
-            return loads_rich(data, buffers)
+            if not first:
+                return loads_rich(data, buffers)
+            from .shm_streams import load_here
+
+            return load_here(
+                memoryview(data),
+                (lambda file: Unpickler(file).load())
+                if plain
+                else (lambda file: loads_rich(None, buffers, file)),
+            )
 
         return data, load
 
@@ -238,16 +249,16 @@ class SharedBuffers:
 
     # --- results
 
-    def send(self, data: bytes, raws: List[Any]) -> Tuple[int, Any]:
+    def send(self, pieces: Pieces, raws: List[Any]) -> Tuple[int, Any]:
         """Put a result into blocks; return (kind of result frame, payload).
 
         For what found no block, the payload is a list of pieces.
 
         Args:
-            data: the pickle.
+            pieces: the pickle; they are let go of first.
             raws: its out-of-band buffers, contiguous; the list is emptied. *Order:* no other
-            reference holds the result any more: a buffer that has views after this list has let
-            go of it is copied.
+                reference holds the result any more: a buffer that has views after this list has
+                let go of it is copied.
         """
         region = self.arguments()
         back: List[Optional[Root]] = []
@@ -257,11 +268,17 @@ class SharedBuffers:
         first = 0
         claimed: List[int] = []
         try:
-            if len(data) > wire.CROSSOVER:
-                entry = self._store(memoryview(data), claimed)
-                if entry is not None:
-                    entries.append(entry)
-                    first = 1
+            entry = None
+            size = pieces.size
+            if size > wire.CROSSOVER:
+                entry = self._store(pieces, size, claimed)
+            if entry is not None:
+                entries.append(entry)
+                first = 1
+                pieces.release()
+                data = b""
+            else:
+                data = pieces.whole()
             if not raws and not first:
                 return wire.VALUE, data
             words = region.words if region is not None else ()
@@ -308,16 +325,14 @@ class SharedBuffers:
                         address - root.address : address - root.address + length
                     ]
                     del alive
-                entry = self._store(raw, claimed)
+                entry = self._store([raw], raw.nbytes, claimed)
                 if entry is None:
                     # Not copied, and not joined: there is no block for it because memory is short.
                     entry = wire.BLOCK.pack(0, wire.FOLLOWING, 0, 0, 0, raw.nbytes)
                     following.append(raw)
                 entries.append(entry)
                 raw = None
-            payload: Any = b"".join(
-                [wire.LIST.pack(len(entries), first), *entries, b"" if first else data]
-            )
+            payload: Any = b"".join([wire.LIST.pack(len(entries), first), *entries, data])
             if following:
                 payload = [payload, *following]
             for root in back:
@@ -356,27 +371,26 @@ class SharedBuffers:
             for raw, root in zip(raws, found)
         ]
 
-    def _store(self, raw: Any, claimed: List[int]) -> Optional[bytes]:
-        """Copy bytes into a block of the results; None if there is no room."""
+    def _store(self, pieces: List[Any], size: int, claimed: List[int]) -> Optional[bytes]:
+        """Copy flat buffers into one block of the results; None if there is no room.
+
+        ``size``: of all of them together.
+        """
         self._map()
         blocks = self._blocks
         if blocks is None:
             return None
-        from . import shm_arena
-
-        slot = blocks.claim(raw.nbytes, claimed)
+        slot = blocks.claim(size, claimed)
         if slot < 0:
             return None
         offset, capacity = blocks.table[slot]
         try:
-            shm_arena.copy(
-                blocks.region.address(offset, capacity), shm_arena.address_of(raw), raw.nbytes
-            )
+            blocks.region.gather(offset, capacity, pieces)
         except MemoryError:
             claimed.remove(slot)
             blocks.free(slot)
             return None
-        return wire.BLOCK.pack(slot, wire.RESULTS, offset, capacity, 0, raw.nbytes)
+        return wire.BLOCK.pack(slot, wire.RESULTS, offset, capacity, 0, size)
 
     def trim(self) -> None:
         """Give the memory of free blocks back; the host asks for it when it has been idle."""

@@ -51,6 +51,7 @@ IN_BULK = 1  # the payload is a record in the bulk pipe
 PLAIN = 2  # the payload holds no function, class or instance of the user's: any Unpickler will do
 WATCHED = 4  # report when the call begins
 NAMED = 8  # the task's name is a record in the bulk pipe
+ON_PAGE = 16  # the payload lies on the shared page; in its place the frame has its length
 # the payload begins with a list of blocks in shared memory; without IN_BULK, the frame has one
 # entry, which says where that payload lies
 BLOCKS = 64
@@ -126,9 +127,11 @@ ARGUMENTS, RESULTS, FOLLOWING = 0, 1, 2
 TAIL = 1024
 #: Bytes from which a buffer, or a pickle, travels in a block; measured: below, the pipe is faster.
 CROSSOVER = 1 << 17
+#: Bytes from which the pickler writes a value by itself, as it is.
+UNFRAMED = 1 << 16
 
 #: Bytes of the shared page, and what its 64-bit words mean.
-PAGE = 4096 + 65536 + 512 + 4096
+PAGE = 4096 + 65536 + 512 + 2 * 131072
 TAKEN = 0  # item that the worker has taken; written by the worker
 STARTED_NS = 1  # when, on the system's monotonic clock, in nanoseconds; written by the worker
 CANCEL_WORD = 2  # item to cancel; written by the host
@@ -156,7 +159,10 @@ SLOTS = ((64, 1984), (2112, 1984))
 UNSENT_LENGTHS, UNSENT = 4096, 4096 + 512
 UNSENT_MOST = 128
 #: Payload of the answer: offset and most bytes.
-ANSWER_AT, ANSWER_MOST = 4096 + 65536 + 512, 4096
+ANSWER_AT, ANSWER_MOST = 4096 + 65536 + 512, 131072
+#: Payload of a call that is sent directly and does not fit into its frame: offset and most bytes.
+#: Written by the host while the worker holds no call.
+ARGUMENTS_AT, ARGUMENTS_MOST = ANSWER_AT + ANSWER_MOST, 131072
 
 
 def marks(nonce: int) -> Tuple[int, int]:
