@@ -62,7 +62,7 @@ _WITH_CONTENT = (dict, list, set, tuple, str, bytes, int, float, BaseException)
 
 
 def may_be_stateless(kind: type) -> bool:
-    """Return True if an object of a class may hold nothing: there is only its ``__dict__`` to hold anything."""
+    """Return True if objects of a class have nothing but their ``__dict__`` to hold anything."""
     if not kind.__flags__ & _OF_PYTHON or not has_plain_state(kind):
         return False
     if hasattr(kind, "__setstate__") or getattr(kind, "__getstate__", None) is not getattr(

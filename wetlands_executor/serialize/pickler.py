@@ -111,8 +111,8 @@ class Space:
 # program's.
 _reducers: dict[Any, Any] = {}
 
-#: How ``CallPickler`` meets the objects of a type: as ``pickle`` does, as ``pickle`` does unless the
-#: object holds nothing, one by one.
+#: How ``CallPickler`` meets the objects of a type: as ``pickle`` does; as ``pickle`` does unless
+#: the object holds nothing; each by the rules.
 AS_EVER, UNLESS_EMPTY, BY_RULES = 1, 2, 3
 
 #: What a module defines that is pickled by rules of ours.
