@@ -67,6 +67,14 @@ def same(value):
     return value
 
 
+def fail_with(value):
+    raise ValueError(value)
+
+
+def die_with(_value):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def add_one(value):
     value += 1
     return value

@@ -135,3 +135,60 @@ def back(array):
     """Return the argument, written in full."""
     array += 1
     return array
+
+
+def take(value) -> None:
+    """Take an argument and do nothing with it."""
+
+
+class Entry:
+    """An object of a class that can be imported."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.name = f"entry {number}"
+        self.parent = None
+
+
+def _arrays(count: int, size: int):
+    import numpy as np
+
+    made = [np.arange(size / 8) + number for number in range(count)]
+    return made if count > 1 else made[0]
+
+
+def _records(count: int):
+    return [
+        {"id": n, "name": f"name {n}", "tags": ["a", "b"], "value": n * 1.5, "sub": {"x": n}}
+        for n in range(count)
+    ]
+
+
+#: name of a shape of payload -> (it is small, how it is made)
+SHAPES = {
+    "nothing": (True, lambda: None),
+    "a dict of 3": (True, lambda: {"a": 1, "b": [1, 2, 3], "c": "text"}),
+    "bytes of 1 KB": (True, lambda: bytes(1000)),
+    "text of 1 KB": (True, lambda: "x" * 1000),
+    "array of 1 KB": (True, lambda: _arrays(1, 1000)),
+    "array of 10 KB": (True, lambda: _arrays(1, 10_000)),
+    "bytes of 100 KB": (True, lambda: bytes(100_000)),
+    "array of 100 KB": (False, lambda: _arrays(1, 100_000)),
+    "10,000 arrays of 1 KB": (False, lambda: _arrays(10_000, 1000)),
+    "100,000 objects": (False, lambda: [Entry(n) for n in range(100_000)]),
+    "JSON-like, 50,000 records": (False, lambda: _records(50_000)),
+    "2 million floats": (False, lambda: [n * 1.5 for n in range(2_000_000)]),
+    "dict of 500,000": (False, lambda: {n: str(n) for n in range(500_000)}),
+    "200 bytes of 70 KB": (False, lambda: [bytes(70_000) for _ in range(200)]),
+    "bytes of 100 MB": (False, lambda: bytes(100 << 20)),
+    "text of 100 MB": (False, lambda: "x" * (100 << 20)),
+}
+_kept: dict = {}
+
+
+def payload(shape: str):
+    """Return a payload of this shape, made once."""
+    if shape not in _kept:
+        _kept.clear()
+        _kept[shape] = SHAPES[shape][1]()
+    return _kept[shape]

@@ -16,6 +16,7 @@ MODULES = (
     "cases_lifetime",
     "cases_tasks",
     "cases_arrays",
+    "cases_payloads",
 )
 
 
