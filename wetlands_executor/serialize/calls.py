@@ -353,8 +353,9 @@ def _are_arrays(args: tuple[Any, ...]) -> bool:
 def _pieces_of(value: Any) -> Pieces:
     """Pickle plain scalars of which one is long."""
     pieces = Pieces()
-    pickler = pieces.pickler = pickle.Pickler(pieces, PROTOCOL)
-    pickler.dump(value)
+    writer = pickle.Pickler(pieces, PROTOCOL)
+    writer.dump(value)
+    pieces.keep(writer)
     return pieces
 
 

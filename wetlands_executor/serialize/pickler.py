@@ -406,5 +406,5 @@ def dump_pieces(
     except (TypeError, pickle.PicklingError) as error:
         pickler.explain(error)
         raise
-    pieces.pickler = pickler
+    pieces.keep(pickler)
     return pieces, pickler

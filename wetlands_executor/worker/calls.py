@@ -176,8 +176,8 @@ class Pieces(_Base):
     piece by piece, and a large value is copied once.
 
     Attributes:
-        pickler: what has written them; its memo keeps the values until the pieces were copied.
-            *Invariant:* it is let go of by ``release``, because it refers to this object as well.
+        pickler: what has written them, whose memo keeps the values. *Invariant:* ``release`` lets
+            go of it, because it refers to this object as well.
     """
 
     __slots__ = ("pickler",)
@@ -194,6 +194,10 @@ class Pieces(_Base):
             self.append(bytes(piece))
         else:
             self.append(piece.raw())  # a PickleBuffer that stays in the pickle
+
+    def keep(self, pickler: Any) -> None:
+        """Hold the pickler, and so the values, until the pieces are let go of."""
+        self.pickler = pickler
 
     @property
     def size(self) -> int:
@@ -265,7 +269,7 @@ def dumps_pieces(value: Any, by_value: bool, raws: Any) -> Pieces:
             if not by_value and isinstance(second, PicklingError):
                 raise  # it says why the code of a function cannot travel
             raise error from None
-    pieces.pickler = pickler
+    pieces.keep(pickler)
     return pieces
 
 

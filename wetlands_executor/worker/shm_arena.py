@@ -137,7 +137,7 @@ def advise_huge(address: int, length: int) -> None:
     if sys.platform.startswith("linux"):
         start = (address + _HUGE - 1) & -_HUGE
         if address + length > start + _HUGE:
-            _libc.madvise(start, (address + length - start) & -_HUGE, _HUGEPAGE)
+            _madvise(start, (address + length - start) & -_HUGE, _HUGEPAGE)
 
 
 class _Extent:
