@@ -364,11 +364,7 @@ class Call(Item):
         payload = encoded.payload
         flags = encoded.flags
         if flags & wire.IN_BULK:
-            if on_page:
-                payload = len(payload).to_bytes(4, "little")
-                flags ^= wire.IN_BULK | wire.ON_PAGE
-            else:
-                payload = b""
+            payload = len(payload).to_bytes(4, "little") if on_page else b""
         function = 0 if definition is None else definition.number
         return wire.CALL_FRAME.pack(
             wire.RUN,

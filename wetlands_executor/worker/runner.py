@@ -368,8 +368,8 @@ class Runner:
 
     def _payload_of(self, frame: bytes, flags: int, length: int, item: int) -> Any:
         if flags & wire.IN_BULK:
-            return self.definitions.read_until(wire.PAYLOAD, item)
-        if flags & wire.ON_PAGE:
+            if not length:
+                return self.definitions.read_until(wire.PAYLOAD, item)
             size = int.from_bytes(frame[HEAD : HEAD + length], "little")
             return self.page.arguments[:size]
         return frame[HEAD : HEAD + length]

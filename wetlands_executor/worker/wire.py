@@ -47,11 +47,12 @@ AFTER = 3
 TRIM = 16  # give the memory of free blocks back
 
 # Flags of a call frame.
-IN_BULK = 1  # the payload is a record in the bulk pipe
+# the payload is a record in the bulk pipe; or lies on the shared page, if the frame has an inline
+# payload all the same: the length of the other, in 4 bytes
+IN_BULK = 1
 PLAIN = 2  # the payload holds no function, class or instance of the user's: any Unpickler will do
 WATCHED = 4  # report when the call begins
 NAMED = 8  # the task's name is a record in the bulk pipe
-ON_PAGE = 16  # the payload lies on the shared page; in its place the frame has its length
 # the payload begins with a list of blocks in shared memory; without IN_BULK, the frame has one
 # entry, which says where that payload lies
 BLOCKS = 64
