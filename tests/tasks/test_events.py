@@ -20,7 +20,7 @@ from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor, TaskEvent, TaskEventType, TaskStatus
 from wetlands_executor.pool.direct import DirectSend
-from wetlands_executor.pool.worker_process import WorkerProcess
+from wetlands_executor.pool.given_calls import GivenCalls
 
 STARTED, UPDATE = TaskEventType.STARTED, TaskEventType.UPDATE
 COMPLETION, FAILURE, CANCELATION = (
@@ -97,7 +97,7 @@ def test_started_comes_if_the_worker_took_it_at_that_moment(
         return closed
 
     monkeypatch.setattr(DirectSend, "close", close_and_note)
-    monkeypatch.setattr(WorkerProcess, "is_running", lambda _process, _call: False)
+    monkeypatch.setattr(GivenCalls, "is_running", lambda _given, _call: False)
     task = single.submit(workload.attend, rendezvous.address, "in")
     arrival = rendezvous.next()
     recorder = Recorder()
