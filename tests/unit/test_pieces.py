@@ -136,25 +136,38 @@ def test_a_large_value_is_read_by_address() -> None:
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="the collector does not run meanwhile")
 def test_the_collector_rests_while_a_worker_reads_a_block() -> None:
     """And is as it was afterwards, also after a failure."""
-    seen: list[bool] = []
+    seen: list[int] = []
+    before = gc.get_threshold()
 
     def look(file: Any) -> Any:
-        seen.append(gc.isenabled())
+        seen.append(gc.get_threshold()[0])
         return pickle.Unpickler(file).load()
 
     view = memoryview(pickle.dumps(1, 5))
     assert shm_streams.load_here(view, look) == 1
-    assert gc.isenabled()
+    assert gc.get_threshold() == before
     with pytest.raises(EOFError):
         shm_streams.load_here(memoryview(b""), look)
-    assert gc.isenabled()
-    gc.disable()
+    assert gc.get_threshold() == before
+    assert seen == [0, 0]
+
+
+def test_what_an_imported_module_says_of_the_collector_stands() -> None:
+    """It may be imported while a block is read."""
+    view = memoryview(pickle.dumps(1, 5))
+    before = gc.get_threshold()
     try:
-        shm_streams.load_here(view, look)
+        shm_streams.load_here(view, lambda _file: gc.disable())
         assert not gc.isenabled()
+        gc.enable()
+        shm_streams.load_here(view, lambda _file: gc.set_threshold(1000, 5, 5))
+        assert gc.get_threshold() == (1000, 5, 5)
+        gc.set_threshold(0, 5, 5)
+        shm_streams.load_here(view, lambda _file: None)
+        assert gc.get_threshold() == (0, 5, 5)
     finally:
         gc.enable()
-    assert seen == [False, False, False]
+        gc.set_threshold(*before)
 
 
 # --- which rules concern which type

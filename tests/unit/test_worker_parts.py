@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from wetlands_executor.worker import definitions, injection, startup, wire
+from wetlands_executor.worker import calls, definitions, injection, objects, startup, wire
 from wetlands_executor.worker.answers import Answers
 from wetlands_executor.worker.channel import ChannelLost
 from wetlands_executor.worker.definitions import Definitions
@@ -255,3 +255,13 @@ def test_what_a_call_is_named(function: Any, name: str) -> None:
 def test_arguments_by_name() -> None:
     found = injection.named_arguments(Some().method, (1, 2, 3), {"task": 4})
     assert found == {"first": 1, "0": 2, "1": 3, "task": 4}
+
+
+def test_a_forgotten_sentinel_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "own_reducers", {})
+    number = 1 << 60
+    found = objects.begin(number, objects.OBJECT)
+    assert objects._SENTINELS[id(found)] == number
+    objects.forget([number])
+    assert id(found) not in objects._SENTINELS
+    assert number not in objects.TABLE

@@ -247,6 +247,9 @@ def forget(numbers: Iterable[int]) -> None:
     """Drop what the host has dropped: numbers of objects and of pieces."""
     tables: Tuple[Dict[int, Any], ...] = (TABLE, VERSIONS, PIECES, READ, ATTRIBUTES)
     for number in numbers:
+        sentinel = id(TABLE.get(number))
+        if _SENTINELS.get(sentinel) == number:
+            del _SENTINELS[sentinel]
         for table in tables:
             table.pop(number, None)
 

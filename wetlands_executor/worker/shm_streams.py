@@ -89,7 +89,7 @@ def load(view: memoryview, load_from: Callable[[Any], Any]) -> Any:
 
 #: The collector runs when so many objects were made, also while the unpickler makes them; from
 #: 3.12 on between two steps of Python code only.
-_COLLECTS = sys.version_info < (3, 12)
+_COLLECTS = IN_C and sys.version_info < (3, 12)
 
 
 def load_here(view: memoryview, load_from: Callable[[Any], Any]) -> Any:
@@ -97,11 +97,16 @@ def load_here(view: memoryview, load_from: Callable[[Any], Any]) -> Any:
 
     It would look at all objects that were made again and again, and find no garbage: that takes as
     long as the unpickling itself. For workers: in a host, other threads may be using the switch.
+
+    The threshold is changed and not the switch: a module that is imported meanwhile may turn the
+    collector off for good.
     """
-    if not _COLLECTS or not gc.isenabled():
+    if not _COLLECTS:
         return load(view, load_from)
-    gc.disable()
+    thresholds = gc.get_threshold()
     try:
+        gc.set_threshold(0)
         return load(view, load_from)
     finally:
-        gc.enable()
+        if not gc.get_threshold()[0]:  # else the user's code has set one of its own
+            gc.set_threshold(*thresholds)
