@@ -64,7 +64,9 @@ def test_a_dropped_cycle_leaves_nothing(make: Any, record: identity.Record) -> N
     gc.collect()
     record.purge()
     gc.collect()
-    assert [known.get() for known in record.known.values()] in ([], [Node])
+    left = [known.get() for known in record.known.values()]
+    # The empty tuple is the interpreter's own: classes have it since 3.13, and it stays known.
+    assert [each for each in left if each != ()] in ([], [Node])
 
 
 @pytest.mark.parametrize("make", [recursive, with_super, with_parents])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
 import zipimport
 from collections.abc import Iterable, Iterator
 from importlib.util import module_from_spec
@@ -128,7 +129,11 @@ def _first(*names: str) -> ModuleType | None:
 
 
 def _bundled(name: str) -> ModuleType | None:
-    """Import a package from the pip that lies packed beside ``ensurepip``, under a private name."""
+    """Import a package from the pip that ``ensurepip`` would install, under a private name.
+
+    It lies packed beside ``ensurepip``, or where a Linux distribution keeps its wheels (the build
+    option ``--with-wheel-pkg-dir`` of Python).
+    """
     # A module's parts are looked up under its full name, whose parent need not exist.
     private = f"_wetlands_bundled.{name}"
     if private in sys.modules:
@@ -136,7 +141,11 @@ def _bundled(name: str) -> ModuleType | None:
     ensurepip = _first("ensurepip")
     if ensurepip is None or ensurepip.__file__ is None:
         return None
-    for wheel in sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl")):
+    wheels = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
+    distribution = sysconfig.get_config_var("WHEEL_PKG_DIR")
+    if distribution:
+        wheels += sorted(Path(distribution).glob("pip-*.whl"))
+    for wheel in wheels:
         try:
             spec = zipimport.zipimporter(f"{wheel}/pip/_vendor").find_spec(private)
             if spec is None or spec.loader is None:
