@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 
 from wetlands_executor.system import (
     EFD_CLOEXEC,
@@ -69,13 +70,15 @@ class Wakeup:
             # that already.
             pass
 
-    def close(self) -> None:
+    def close(self, close: Callable[[int], None] = os.close) -> None:
         """Close the descriptor."""
+        # Order: the interpreter clears this module's names at its end, perhaps before the main
+        # thread's wakeup goes. The default of an argument is there still.
         fd = getattr(self, "fd", -1)  # a signal may have ended the making of it
         self.fd = -1
         if fd >= 0:
             try:
-                os.close(fd)
+                close(fd)
             except OSError:
                 pass  # as above
 

@@ -206,6 +206,23 @@ def test_shutdown_from_an_atexit_function(run) -> None:
     assert program.end() == (0, "end\n", "")
 
 
+@pytest.mark.stamps("conda")
+def test_a_module_that_is_kept_is_cleared_in_silence(run) -> None:
+    """C code may keep a module: Python sets its names to None, and its objects go afterwards."""
+    program = run(
+        """
+import ctypes
+from wetlands_executor import wakeups
+executor = make(1)
+executor.submit(int).result()
+wakeups.own.take()
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(wakeups))
+executor.shutdown()
+"""
+    )
+    assert program.end() == (0, "", "")
+
+
 @pytest.mark.stamps("thread", "conda")
 def test_exit_after_shutdown_without_waiting(run, rendezvous: Rendezvous) -> None:
     """Not for the standard library's pool of processes, which hangs here (its issue 83386)."""
