@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Mapping
 from struct import unpack
 from typing import Any, ClassVar
 
+from wetlands_executor.worker import wire
+
 __all__ = ["KEPT", "of_pickle", "of_values"]
 
 #: Bytes of a pickle of arguments that are kept beside its blocks in shared memory, and walked
@@ -234,7 +236,7 @@ class _Object:
 _BUFFER = b""
 #: The instructions by which a pickle of this process's pickler names something (STACK_GLOBAL, EXT1,
 #: EXT2, EXT4), or takes a buffer.
-_NAMING = (b"\x93", b"\x82", b"\x83", b"\x84", b"\x97")
+_NAMING = (b"\x93", b"\x82", b"\x83", b"\x84", b"\x97", wire.DEFINED)
 
 
 class _Walker(pickle._Unpickler):
@@ -321,6 +323,8 @@ def _show_object(value: _Object) -> str:
         name = _name_by_value(of)
         return f"<{name} object>" if name else "<object>"
     whole = f"{of.module}.{of.name}"
+    if _is_defined(of) and len(args) == 3:
+        return f"<{args[2]}>"
     if whole.endswith("worker.objects.load"):  # a function or class that travels by value
         return f"<{_name_by_value(value) or 'object'}>"
     if whole.endswith("worker.objects.sentinel") and len(args) == 3:
@@ -346,11 +350,21 @@ def _show_object(value: _Object) -> str:
     return f"<{whole} object>"
 
 
+def _is_defined(of: Any) -> bool:
+    """Return True for what names a function or class by value that the worker has already."""
+    return type(of) is _Name and (
+        of.module == wire.SHORT_MODULE
+        or (of.name == "defined" and of.module.endswith("worker.objects"))
+    )
+
+
 def _name_by_value(of: Any) -> str:
     """Return the name of a class that travels by value, from the text of its own pickle.
 
     Empty if it is not found.
     """
+    if type(of) is _Object and _is_defined(of.of):
+        return str(of.args[-1])
     stream = of.args[0] if type(of) is _Object and type(of.args) is tuple and of.args else None
     if type(stream) is not bytes:
         return ""

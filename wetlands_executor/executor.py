@@ -26,7 +26,7 @@ from wetlands_executor.pool.launch import WorkerEnv
 from wetlands_executor.pool.pool import Pool
 from wetlands_executor.remote import RemoteModule
 from wetlands_executor.serialize import references
-from wetlands_executor.serialize.calls import encode_at_once
+from wetlands_executor.serialize.calls import encode_again, encode_at_once
 from wetlands_executor.settings import ExecutorSettings, start_settings
 from wetlands_executor.submission import MapOptions, Submission
 from wetlands_executor.views import OptionsView
@@ -171,13 +171,25 @@ class CondaEnvExecutor(Executor):
         """
         pool = self._pool
         if not kwargs and not pool.closing.refusing:
-            encoded = encode_at_once(fn, args, None)
+            encoded = encode_at_once(fn, args, None) or encode_again(fn, args, pool)
             # the way of most calls: nothing of the user's runs, nothing can fail
             if encoded is not None:
                 task: Task[Any] = Task(pool, encoded.definition)
                 pool.submit(encoded, task)
                 return task
         return self._submission.submit(fn, args, kwargs)
+
+    def refresh(self, fn: Callable[..., Any]) -> None:
+        """Send a function or class by value, and all that it reaches, anew when it is used next.
+
+        For changes that are not noticed by themselves: see "What counts as a change" in the
+        documentation. What has not changed keeps what tasks have made of it. An importable
+        function, which travels by its name, is left as it is.
+
+        Args:
+            fn: a function by value, a method or a ``functools.partial`` of one, or a class.
+        """
+        self._pool.settings.remote.refresh(fn)
 
     def map(  # the standard library's signature differs by version
         self,

@@ -28,6 +28,7 @@ from wetlands_executor.serialize.calls import (
     define,
     define_by_value,
     encode,
+    encode_again,
     encode_at_once,
     wants_value,
 )
@@ -116,6 +117,8 @@ class Submission:
         task: Task[Any]
         if options is None and not kwargs:
             encoded = encode_at_once(fn, args, definition)
+            if encoded is None and definition is None:
+                encoded = encode_again(fn, args, pool)
             if encoded is not None:  # as in `CondaEnvExecutor.submit`, for calls of a `map`
                 task = Task(pool, encoded.definition, None, place, hidden)
                 pool.submit(encoded, task)

@@ -5,6 +5,7 @@ Sent as a number if nothing that it reaches has changed, else anew. No process.
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import types
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from wetlands_executor.serialize import changes, fingerprints, identity
-from wetlands_executor.serialize.calls import encode
+from wetlands_executor.serialize.calls import encode, encode_again
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 
 SOURCE = """
@@ -65,6 +66,15 @@ def is_recognised(function: Any, remote: RemoteInterpreter) -> bool:
     return encode(function, (1,), {}, None, remote).definition is not None
 
 
+def is_unchanged(function: Any, remote: RemoteInterpreter) -> bool:
+    """Return True if that is told without a look at what things hold."""
+    pool = types.SimpleNamespace(
+        settings=types.SimpleNamespace(remote=remote),
+        forgetting=types.SimpleNamespace(tidy=lambda record: record.take_dropped()),
+    )
+    return encode_again(function, (1,), pool) is not None
+
+
 def exchange(module: Any) -> None:
     """The same content, at the same place: only the identity differs."""
     module.large = list(module.large)
@@ -109,10 +119,13 @@ def test_a_change_is_noticed(change: str, module: Any) -> None:
     remote = RemoteInterpreter()
     assert not is_recognised(module.function, remote)
     assert is_recognised(module.function, remote)
+    assert is_unchanged(module.function, remote)
     assert is_recognised(module.function, remote)
     CHANGES[change](module)
+    assert not is_unchanged(module.function, remote)
     assert not is_recognised(module.function, remote)
     assert is_recognised(module.function, remote)
+    assert is_unchanged(module.function, remote)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +135,14 @@ def test_a_change_in_a_closure_is_noticed(change: str, module: Any) -> None:
     remote = RemoteInterpreter()
     assert not is_recognised(module.inner, remote)
     assert is_recognised(module.inner, remote)
+    assert is_unchanged(module.inner, remote)
     if change == "in what a variable holds":
         module.inner()[0].append(1)
     elif change == "a variable is bound anew":
         module.change(5)
     else:
         module.inner.__closure__[0].cell_contents = 5
+    assert not is_unchanged(module.inner, remote)
     assert not is_recognised(module.inner, remote)
     assert is_recognised(module.inner, remote)
 
@@ -244,3 +259,190 @@ def test_what_is_large(make: Callable[[], Any]) -> None:
 )
 def test_what_is_small(value: Any) -> None:
     assert not fingerprints.measure(value, identity.Record())[0]
+
+
+# --- what is told by identities alone
+
+VALUES = """
+import array, collections, dataclasses, datetime, decimal, enum, functools, ipaddress, pathlib, re, types, uuid
+class Colour(enum.Enum):
+    RED = 1
+    def other(self):
+        return number
+number = 5
+@dataclasses.dataclass
+class Data:
+    x: int = 1
+    items: list = dataclasses.field(default_factory=list)
+@dataclasses.dataclass
+class Slotted:
+    __slots__ = ("x",)
+    x: int
+class Mapping(dict):
+    pass
+class Sequence(list):
+    pass
+"""
+VALUE_CHANGES: dict[str, tuple[str, str]] = {
+    "list": ("[1, 2]", "value[0] = 3"),
+    "long list": ("list(range(500))", "value[250] = -1"),
+    "list of lists": ("[[i] for i in range(50)]", "value[25].append(1)"),
+    "dict": ("{'a': 1}", "value['a'] = 2"),
+    "key of a dict": ("{'a': 1}", "value['b'] = value.pop('a')"),
+    "long dict": ("{i: str(i) for i in range(1000)}", "value[500] = 'x'"),
+    "long dict, a key": ("dict.fromkeys(range(1000))", "value['last'] = value.pop(999)"),
+    "set": ("{1, 2}", "value.add(3)"),
+    "long set": ("set(range(300))", "value.discard(5)"),
+    "bytearray": ("bytearray(10)", "value[5] = 1"),
+    "long bytearray": ("bytearray(100_000)", "value.append(1)"),
+    "instance": ("Data()", "value.x = 2"),
+    "in an instance": ("Data()", "value.items.append(2)"),
+    "slots": ("Slotted(1)", "value.x = 2"),
+    "subclass of dict": ("Mapping(a=1)", "value['a'] = 2"),
+    "attribute of a subclass of list": ("Sequence('ab')", "value.x = 1"),
+    "element of a subclass of list": ("Sequence('ab')", "value[1] = 1"),
+    "OrderedDict": ("collections.OrderedDict(a=1)", "value['a'] = 2"),
+    "defaultdict": ("collections.defaultdict(list, a=1)", "value['b']"),
+    "deque": ("collections.deque([1])", "value.append(1)"),
+    "Counter": ("collections.Counter('ab')", "value.update('a')"),
+    "namespace": ("types.SimpleNamespace(a=1)", "value.a = 2"),
+    "array": ("array.array('d', [1, 2])", "value[1] = 3"),
+    "tuple with a list": ("(1, [2])", "value[1].append(3)"),
+    "function": ("lambda x=1: x", "value.__defaults__ = (2,)"),
+    "keyword default": ("(lambda *, x=1: x)", "value.__kwdefaults__['x'] = 2"),
+    "attribute of a function": ("lambda: 1", "value.x = 2"),
+    "enumeration": ("Colour.RED", "Colour.other = lambda self: 1"),
+    "global of a method of an enumeration": ("Colour.RED", "number = 6"),
+    "class": ("Data", "value.x = 5"),
+    "pattern": ("re.compile('a')", "value = re.compile('b')"),
+    "path": ("pathlib.Path('a')", "value = pathlib.Path('b')"),
+    "time": ("datetime.datetime(2020, 1, 1)", "value = datetime.datetime(2021, 1, 1)"),
+    "decimal": ("decimal.Decimal(1)", "value = decimal.Decimal(2)"),
+    "uuid": ("uuid.UUID(int=1)", "value = uuid.UUID(int=2)"),
+    "module": ("re", "value = uuid"),
+    "float": ("1.5", "value = 2.5"),
+    "sign of zero": ("0.0", "value = -0.0"),
+    "type of a number": ("[1]", "value[0] = True"),
+    "large list": ("list(range(100_000))", "value.pop()"),
+    "large dict": ("{i: i for i in range(100_000)}", "value.popitem()"),
+    "first of a large dict": ("{i: i for i in range(100_000)}", "value[0] = 1"),
+    "large set": ("set(range(100_000))", "value.pop()"),
+    "large text": ("'x' * 100_000", "value = 'y' * 100_000"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def script() -> Iterator[dict[str, Any]]:
+    name = "script_of_watching"
+    sys.modules[name] = module = types.ModuleType(name)
+    exec(VALUES, module.__dict__)
+    yield module.__dict__
+    del sys.modules[name]
+
+
+@pytest.mark.parametrize("where", ["global", "cell", "default"])
+@pytest.mark.parametrize("name", VALUE_CHANGES)
+def test_each_kind_of_value(name: str, where: str, script: dict[str, Any]) -> None:
+    """No change is told by identities alone, and no change is overlooked."""
+    made, change = VALUE_CHANGES[name]
+    functions = {
+        "global": f"value = {made}\ndef f():\n    return value",
+        "default": f"value = {made}\ndef f(x=value):\n    return x",
+        "cell": f"def outer():\n    value = {made}\n    def f():\n        return value\n    "
+        f"def change():\n        nonlocal value\n        global number\n        {change}\n    "
+        "return f, change\nf, change = outer()",
+    }
+    exec(functions[where], script)
+    remote = RemoteInterpreter()
+    encode(script["f"], (), {}, None, remote)
+    for _ in range(3):
+        assert is_recognised(script["f"], remote)
+        assert is_unchanged(script["f"], remote)
+    if where == "cell":
+        script["change"]()
+    elif where == "default" and change.startswith("value = "):
+        exec(change, script)
+        script["f"].__defaults__ = (script["value"],)
+    else:
+        exec(change, script)
+    assert not is_unchanged(script["f"], remote)
+    assert not is_recognised(script["f"], remote)
+    assert is_recognised(script["f"], remote)
+
+
+def test_an_equal_value_at_another_place_is_no_change(module: Any) -> None:
+    remote = RemoteInterpreter()
+    module.number = 10**10
+    for _ in range(2):
+        encode(module.function, (), {}, None, remote)
+    module.number = int("1" + 10 * "0")
+    assert not is_unchanged(module.function, remote)
+    assert is_recognised(module.function, remote)
+
+
+def test_what_always_looks_different_is_not_prepared_for_each_time(module: Any) -> None:
+    """A failed comparison by identity is followed by a thorough one; a new list of identities costs more than that."""
+    remote = RemoteInterpreter()
+    made = []
+    for i in range(100):
+        module.number = int("1" + 10 * "0")
+        assert is_recognised(module.function, remote) == (i > 0)
+        made.append(id(remote.record.functions[id(module.function)]._fast))
+    assert len(set(made)) < 20
+
+
+def test_an_address_that_is_used_again_is_no_identity(module: Any) -> None:
+    """The check is void as soon as one of its objects is gone."""
+    remote = RemoteInterpreter()
+    for _ in range(2):
+        encode(module.function, (), {}, None, remote)
+    assert is_unchanged(module.function, remote)
+    place = id(module.instance)
+    module.instance = None
+    for _ in range(100):
+        module.instance = module.Class()
+        if id(module.instance) == place:
+            break
+        module.instance = None
+    assert not is_unchanged(module.function, remote)
+    assert not is_recognised(module.function, remote)
+
+
+def test_a_class_that_has_gone_is_not_taken_for_another(module: Any) -> None:
+    remote = RemoteInterpreter()
+    for _ in range(2):
+        encode(module.helper, (), {}, None, remote)
+    known = remote.record.functions[id(module.helper)].known
+    assert known.checks is not None
+    remote.record.drop(known.key, known.number)
+    assert not is_unchanged(module.helper, remote)
+
+
+def test_refresh_sends_a_change_that_is_not_noticed(module: Any) -> None:
+    """With the functions that it reaches, whose large values are theirs too."""
+    remote = RemoteInterpreter()
+    module.many = {i: [i] for i in range(100_000)}
+    exec("def user():\n    return len(many)\ndef by_user():\n    return user()", module.__dict__)
+    for function in (module.by_user, module.user):
+        assert not is_recognised(function, remote)
+        assert is_recognised(function, remote)
+        module.many[50_000].append(1)
+        assert is_recognised(function, remote)
+        remote.record.refresh(function)
+        assert not is_recognised(function, remote)
+        assert is_recognised(function, remote)
+    remote.record.refresh(functools.partial(module.user))
+    assert not is_recognised(module.user, remote)
+    remote.record.refresh(print)
+    remote.record.refresh(5)
+
+
+def test_ended_functions_leave_no_checks_with_what_they_used(module: Any) -> None:
+    """A function that is defined again and again uses the same module and the same class."""
+    remote = RemoteInterpreter()
+    for _ in range(50):
+        exec("def again():\n    return Class, functools", module.__dict__)
+        for _ in range(2):
+            encode(module.again, (), {}, None, remote)
+    for used in (module.Class, functools):
+        assert len(remote.record.of(used).checks) <= 2

@@ -33,7 +33,13 @@ from wetlands_executor.map.chunks import CHUNK_BYTES, Chunk, Sizing
 from wetlands_executor.map.results import Outcomes
 from wetlands_executor.pool.call import FAILED, WHOLE, Call, Outcome
 from wetlands_executor.scheduling.messages import DeathReport, Item
-from wetlands_executor.serialize.calls import Definition, EncodedCall, PackedCall, encode_defined
+from wetlands_executor.serialize.calls import (
+    Definition,
+    EncodedCall,
+    PackedCall,
+    encode_defined,
+    join,
+)
 from wetlands_executor.serialize.errors import decode_error
 from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.serialize.results import TOO_LARGE, read_outcome
@@ -255,9 +261,7 @@ class MapJob:
             self,
             first,
             count,
-            EncodedCall(
-                definition, flags, data, definition.by_value, definition.bytecode, out_of_band
-            ),
+            join(entries, definition, flags, data, out_of_band),
         )
 
     def _drop_waiting(self, count: int) -> None:

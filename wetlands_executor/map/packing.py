@@ -9,12 +9,16 @@ one more through the pipe. What is small goes beside them, in a pickle. I/O thre
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.sharedmem import arena
 from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from wetlands_executor.serialize.identity import Piece
 
 #: Bytes from which a value is large.
 LARGE = 2048
@@ -46,6 +50,7 @@ def fitting(entries: list[Any], piped: int) -> tuple[int, int]:
     raw = isinstance(entries[0], tuple)
     blocks: bool | None = None
     small = large = count = 0
+    owners: dict[int, int] = {}
     for entry in entries:
         size = in_block = 0
         if isinstance(entry, tuple):
@@ -54,7 +59,7 @@ def fitting(entries: list[Any], piped: int) -> tuple[int, int]:
                     size += len(value)
                     if len(value) >= LARGE:
                         in_block += len(value)
-        elif entry.out_of_band is not None or entry.needs:
+        elif entry.out_of_band is not None or not _add_needs(entry.needs, owners):
             size = piped + 1  # it has more than bytes, and goes alone
         else:
             size = len(entry.payload)
@@ -70,6 +75,11 @@ def fitting(entries: list[Any], piped: int) -> tuple[int, int]:
             return count, large - in_block
         count += 1
     return count, large
+
+
+def _add_needs(needs: Iterable[Piece], owners: dict[int, int]) -> bool:
+    """Note what calls refer to; False if two of them refer to one object as it was at two times."""
+    return all(owners.setdefault(piece.owner, piece.number) == piece.number for piece in needs)
 
 
 def pack(entries: list[Any]) -> tuple[bytes, OutOfBandArguments] | None:

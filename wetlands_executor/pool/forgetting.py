@@ -13,7 +13,7 @@ from wetlands_executor.pool.workers import Workers
 from wetlands_executor.serialize.calls import Definition
 
 if TYPE_CHECKING:
-    from wetlands_executor.serialize.identity import Record
+    from wetlands_executor.serialize.identity import Record, Retired
 
 
 class Forgetting:
@@ -28,12 +28,12 @@ class Forgetting:
         self._loop = loop
         self._workers = workers
 
-    def forget(self, definition: Definition) -> None:
+    def forget(self, definition: Definition | Retired) -> None:
         """Let all workers drop a function that will not be called again. Any thread."""
         if self._loop.started:
             self._loop.post(partial(self._forget, definition))
 
-    def _forget(self, definition: Definition) -> None:
+    def _forget(self, definition: Definition | Retired) -> None:
         for process in self._workers:
             process.outbox.forget(definition)
 

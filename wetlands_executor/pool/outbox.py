@@ -25,7 +25,7 @@ from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
     from wetlands_executor.pool.call import Call
-    from wetlands_executor.serialize.identity import Piece
+    from wetlands_executor.serialize.identity import Piece, Retired
 
 #: Flags of calls that need more than their frame.
 _WITH_RECORDS = wire.IN_BULK | wire.NAMED
@@ -139,7 +139,7 @@ class Outbox:
         if encoded.flags & wire.IN_BULK:
             self.record(wire.PAYLOAD, call.number, encoded.payload)
 
-    def forget(self, definition: Definition) -> None:
+    def forget(self, definition: Definition | Retired) -> None:
         """Let the worker drop a function that will not be called again."""
         if definition.number in self._known:
             self._known.discard(definition.number)

@@ -11,13 +11,10 @@ Entered by any thread that submits.
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import io
 import itertools
-import logging
 import pickle
-import subprocess
 import sys
 import threading
 import types
@@ -31,13 +28,16 @@ from wetlands_executor.serialize import (
     fingerprints,
     identity,
     kinds,
+    made,
     references,
-    sentinels,
+    special,
 )
+from wetlands_executor.serialize.calls import Definition
 from wetlands_executor.serialize.identity import Mark, Stand
-from wetlands_executor.serialize.pickler import VARYING, CallPickler, Space, reductions, space_name
+from wetlands_executor.serialize.pickler import CallPickler, Space, reductions, space_name
 from wetlands_executor.serialize.pickler import dump as dump_call
 from wetlands_executor.serialize.scalars import SCALARS
+from wetlands_executor.serialize.watched import Watched
 from wetlands_executor.sharedmem import share
 from wetlands_executor.worker import code_classes, namespaces, objects, shm_share
 
@@ -61,21 +61,8 @@ _BUILTINS: dict[Any, int] = {
 _TRANSPARENT: frozenset[Any] = frozenset(
     {OrderedDict, defaultdict, deque, Counter, functools.partial}
 )
-#: What belongs to this process.
-_HERE_ONLY = (
-    concurrent.futures.Future,
-    concurrent.futures.Executor,
-    threading.Thread,
-    subprocess.Popen,
-)
+#: ids of the objects that this thread is pickling, one within the other.
 _active = threading.local()
-
-
-class BoundToProcessError(pickle.PicklingError, TypeError):
-    """A Task, a thread or the like stands in a closure or a global.
-
-    Pickling one elsewhere is a TypeError, as here.
-    """
 
 
 class ByValuePickler(CallPickler):
@@ -120,34 +107,19 @@ class ByValuePickler(CallPickler):
             RuntimeError,
             NotImplementedError,
         ) as error:
-            self._explain(error)
+            if self._at is not None:
+                special.explain(error, self._at, self.explain)
             raise
 
-    def _explain(self, error: BaseException) -> None:
-        """Raise an error that says which global it was."""
-        at = self._at
-        if (
-            at is None
-            or getattr(error, "explained", False)
-            or type(error).__module__ not in ("builtins", "_pickle", "pickle", __name__)
-        ):
-            return
-        reason = str(error)
-        try:
-            if isinstance(error, (TypeError, pickle.PicklingError)):
-                self.explain(error, named=True)
-        except pickle.PicklingError as other:
-            reason = str(other)
-        found = (
-            BoundToProcessError if isinstance(error, BoundToProcessError) else pickle.PicklingError
-        )(
-            f"the {at.kind} {at.name!r}, which {at.function} uses, cannot be sent to a worker: "
-            f"{reason}. Make it inside the function, or "
-            f"once per worker with an initializer that sets it, or put {at.function} into a "
-            f"module that the worker can import"
+    def definition(self, data: bytes, name: str) -> Definition:
+        """Return the definition of the function that was pickled as ``data``."""
+        return Definition(
+            pickle.dumps(("value", data), 4),
+            name,
+            self.by_value,
+            bytecode=self.bytecode,
+            needs=tuple(self.needs.values()),
         )
-        found.explained = True  # type: ignore[attr-defined]
-        raise found from error
 
     def forget(self) -> None:
         """Let go of the objects of the stream, without waiting for the collector."""
@@ -182,7 +154,7 @@ class ByValuePickler(CallPickler):
         if kind in _BUILTINS:
             known = self.record.of(obj)
             reduction = self._reduce_builtin
-        elif self._is_other(obj, kind):
+        elif special.has_rules_of_its_own(obj, kind):
             return None
         else:
             known = self.record.of(obj)
@@ -192,27 +164,15 @@ class ByValuePickler(CallPickler):
             if type(reduction) is bytes:
                 if known.shape is not None and known.shape != reduction:
                     known = self.record.renew(obj)
-                known.shape = reduction
-                self.checks = None
+                known.take_shape(reduction)
+                check = special.check_of_opaque(obj, kind, known)
+                if check is None:
+                    self.checks = None
+                elif check:
+                    self._check(*check)
                 reduction = (objects.whole, (known.number, reduction))
         stand = self._stands[id(obj)] = Stand(obj, known.number, reduction)
         return stand
-
-    def _is_other(self, obj: Any, kind: Any) -> bool:
-        """Return True for what travels by rules of its own."""
-        return (
-            kind.__module__
-            in (
-                "typing",
-                "types",
-                "enum",
-                "wetlands_executor.worker.code_reductions",
-                "annotationlib",
-            )
-            or kind in VARYING
-            or kind.__name__ in ("singledispatchmethod", "cached_property")
-            or isinstance(obj, (types.GenericAlias, logging.Logger))
-        )
 
     def _plainly(self, obj: Any) -> Any:
         """Mark a container that was made for this stream only."""
@@ -234,7 +194,7 @@ class ByValuePickler(CallPickler):
         obj, kind = stand.obj, type(stand.obj)
         begin = (objects.begin, (stand.number, _BUILTINS[kind]))
         if kind is object:
-            found = reduce_sentinel(obj, self.record)
+            found = special.reduce_sentinel(obj, self.record)
             return begin if found is None else found
         content = changes.content_of(obj)
         version = self._version(content)
@@ -272,11 +232,11 @@ class ByValuePickler(CallPickler):
 
     def _reduce_instance(self, obj: Any, kind: Any) -> Any:
         """Return the reduction of an instance, what makes it, or its pickle; None if by name."""
-        if isinstance(obj, (_HERE_ONLY, getattr(sys.modules.get("ctypes"), "CDLL", ()))):
-            raise BoundToProcessError(f"a {kind.__qualname__} belongs to this process")
+        if isinstance(obj, (special.HERE_ONLY, getattr(sys.modules.get("ctypes"), "CDLL", ()))):
+            raise special.BoundToProcessError(f"a {kind.__qualname__} belongs to this process")
         if kind in kinds.PER_PROCESS or isinstance(obj, threading.local):
-            return self._reduce_anew(obj, kind)
-        found = reduce_sentinel(obj, self.record)
+            return special.reduce_anew(obj, kind, self.record.of(obj).number)
+        found = special.reduce_sentinel(obj, self.record)
         if found is not None:
             return found
         if kind is functools.partial:
@@ -327,40 +287,18 @@ class ByValuePickler(CallPickler):
     def _take(self, pickler: CallPickler) -> None:
         """Take over what another stream within this one has found out."""
         self.needs.update(pickler.needs)
+        for watched in pickler.nested:
+            self._check(changes.NESTED, watched.known, watched)
         if pickler.by_value is not None:
             self._foreign()
             self.by_value = self.by_value or pickler.by_value
-
-    def _reduce_anew(self, obj: Any, kind: Any) -> Any:
-        number = self.record.of(obj).number
-        if kind is kinds.LOCK:
-            return objects.make, (number, objects.lock, ())
-        if kind is kinds.RLOCK:
-            return objects.make, (number, objects.rlock, ())
-        if kind in kinds.SYNCHRONIZERS:
-            return objects.make, (
-                number,
-                objects.synchronizer,
-                (kind.__name__, kinds.SYNCHRONIZERS[kind](obj)),
-            )
-        if kind in kinds.QUEUES:
-            return objects.make, (
-                number,
-                objects.queue,
-                (kind.__name__, (obj.maxsize,) if hasattr(obj, "maxsize") else ()),
-            )
-        if isinstance(obj, threading.local):
-            return objects.make, (number, objects.local, (kind,))
-        if kind in kinds.WEAK_DICTIONARIES:
-            return objects.make, (number, objects.weak_dictionary, (kind.__name__,))
-        return objects.make, (number, objects.context_variable, (obj.name, kinds.default_of(obj)))
 
     def _reduce_parts(self, stand: Stand) -> Any:
         """Reduce an instance to its class and its elements."""
         obj, kind = stand.obj, type(stand.obj)
         state = changes.state_of(obj)
         function, args, attributes, slots, other, elements, entries = state
-        _refuse_locks(kind, attributes)
+        special.refuse_locks(kind, attributes)
         if other is not None:
             self._plainly(other[0])
         for found in (attributes, slots, elements, entries):
@@ -418,30 +356,16 @@ class ByValuePickler(CallPickler):
     def _as_piece(self, value: Any) -> bool:
         """Let a large value travel as a piece; False if it is small."""
         record = self.record
-        known = record.of(value)
-        active = _active.__dict__.setdefault("ids", set())
-        if id(value) in active or type(value) in kinds.PER_PROCESS or isinstance(value, _HERE_ONLY):
+        if (
+            id(value) in _active.__dict__.setdefault("ids", set())
+            or type(value) in kinds.PER_PROCESS
+            or isinstance(value, special.HERE_ONLY)
+        ):
             return False
-        large, fingerprint = fingerprints.measure(value, record)
-        piece = known.piece
-        if piece is not None and (piece.fingerprint != fingerprint or not large):
-            record.drop_piece(known)
-            if type(value) not in _BUILTINS:
-                known = record.renew(value)
-            piece = None
+        piece = _piece_of(value, record, self._remote)
         if piece is None:
-            if not large:
-                return False
-            active.add(id(value))
-            try:
-                keeps: list[Any] = []
-                data, pickler = dump(value, keeps, self._remote, record)
-            finally:
-                active.discard(id(value))
-            known = record.of(value)
-            piece = known.piece = identity.Piece(
-                known.number, data, fingerprint, pickler.needs, pickler.by_value, keeps
-            )
+            return False
+        known = record.of(value)
         self.needs[piece.number] = piece
         self.needs.update(piece.needs)
         if piece.by_value is not None:
@@ -484,24 +408,16 @@ class ByValuePickler(CallPickler):
             self._plainly(base)
         entries = self._entries(slots.pop("__globals__"), func, what, space)
         slots["__closure__"] = None
-        for value in itertools.chain(
-            func.__defaults__ or (), (func.__kwdefaults__ or {}).values(), attributes.values()
-        ):
+        given = func.__defaults__ or (), (func.__kwdefaults__ or {}).values(), attributes.values()
+        for value in itertools.chain.from_iterable(given):
             self._root(value)
-        for value in itertools.chain(
-            func.__defaults__ or (), (func.__kwdefaults__ or {}).values(), attributes.values()
-        ):
+        for value in itertools.chain.from_iterable(given):
             self._part(value)
         version = changes.version_of_function(func, record)
         plain = func.__defaults__ is None and not func.__kwdefaults__ and not func.__dict__
         self._check(changes.FUNCTION, known, version, func.__code__, plain)
-        for container in (
-            slots,
-            attributes,
-            slots.get("__kwdefaults__"),
-            slots.get("_cloudpickle_submodules"),
-            slots.get("__annotations__"),
-        ):
+        parts = map(slots.get, ("__kwdefaults__", "_cloudpickle_submodules", "__annotations__"))
+        for container in (slots, attributes, *parts):
             self._plainly(container)
         closure = (
             tuple(
@@ -518,15 +434,14 @@ class ByValuePickler(CallPickler):
             (known.number, version, self._cells_of(func, what)),
             entries,
         )
-        made = (
-            objects.make,
-            (known.number, _cp._make_function, (code, base, function_name, defaults, closure)),
-        )
-        return *made, state, None, None, namespaces.restore
+        made_of = (code, base, function_name, defaults, closure)
+        args = (known.number, _cp._make_function, made_of)
+        return objects.make, args, state, None, None, namespaces.restore
 
     def _cells_of(self, func: Any, what: str) -> tuple[Any, ...]:
         """Return (mark, number, version, content) of each variable that a function closes over."""
         found = []
+        written = made.written(func.__code__) if func.__closure__ else ()
         # of equal length
         for name, cell in zip(func.__code__.co_freevars, func.__closure__ or ()):  # noqa: B905
             content = changes.content_of(cell)
@@ -534,6 +449,8 @@ class ByValuePickler(CallPickler):
             for value in content:
                 self._root(value)
             known, version = self.record.of(cell), self._version(content)
+            if name in written:
+                known.take_shape(identity.WRITTEN)
             self._check(changes.CONTENT, known, version)
             found.append((Mark(name, "variable", what), known.number, version, *content))
         return tuple(found)
@@ -543,16 +460,22 @@ class ByValuePickler(CallPickler):
     ) -> tuple[Any, ...]:
         """Return mark, token, value of each global that a function uses, one after the other."""
         found: list[Any] = []
+        known = self.record.of(func)
+        # The names that this namespace has had in workers: those that are gone are deleted there.
+        sent = self.record.names.setdefault(space or "", set()) if space else set()
+        sent.update(used)
         for key, value in used.items():
             mark = Mark(key, "global", what)
             self._at = mark
             self._root(value)
             token = None if space is None else self._token(value)
-            self._check(changes.GLOBAL, func.__globals__, key, changes.binding(value, self.record))
+            self._check(changes.GLOBAL, known, key, changes.binding(value, self.record))
             found += (mark, token, value)
         for key in _cp._extract_code_globals(func.__code__):
             if key not in func.__globals__:
-                self._check(changes.ABSENT, func.__globals__, key)
+                self._check(changes.ABSENT, known, key)
+                if key in sent:
+                    found += (Mark(key, "global", what), namespaces.ABSENT, None)
         return tuple(found)
 
     def _token(self, value: Any) -> Any:
@@ -608,8 +531,11 @@ class ByValuePickler(CallPickler):
                 {Mark(name, "attribute", what): value for name, value in state[0].items()},
                 state[1],
             )
+            for _kind, options in state[1][1].values() if state[1] is not None else ():
+                self._plainly(options)
+                self._plainly(options["metadata"])
         for found in (args, state):
-            self._plain_parts(found)
+            special.visit_parts(found, self._plainly)
         members = {
             name: value for name, value in vars(cls).items() if name not in changes.NOT_STATE
         }
@@ -628,20 +554,6 @@ class ByValuePickler(CallPickler):
             objects.set_once,
         )
 
-    def _plain_parts(self, found: Any, depth: int = 0) -> None:
-        """Mark the containers that the reduction of a class is made of.
-
-        What an attribute holds is not among them.
-        """
-        if type(found) in (list, dict):
-            self._plainly(found)
-            if depth > 0 and type(found) is dict:
-                return
-            depth += 1
-        if type(found) in (tuple, list):
-            for part in found:
-                self._plain_parts(part, depth)
-
 
 def _base_of(func: Any) -> dict[str, Any]:
     """Return the entries with which a function's namespace begins in a worker."""
@@ -650,29 +562,6 @@ def _base_of(func: Any) -> dict[str, Any]:
         for key in ("__package__", "__name__", "__path__", "__file__")
         if key in func.__globals__
     }
-
-
-def _is_importable(module: types.ModuleType) -> bool:
-    """Return True for a module that a worker imports; functions of others travel by value."""
-    return references.is_importable(module) and not _cp._is_registered_pickle_by_value(module)
-
-
-def _refuse_locks(kind: Any, state: Any) -> None:
-    """Refuse an object of an installed library that holds a lock.
-
-    It would hardly be what it was with a new one.
-    """
-    if not isinstance(state, dict) or kind.__module__ in ("queue", "threading"):
-        return
-    for value in state.values():
-        if isinstance(value, kinds.PER_PROCESS):
-            reference = references.reference_to(kind)
-            if reference is not None and reference.file is None:
-                raise pickle.PicklingError(
-                    f"cannot pickle {type(value).__qualname__!r} object, "
-                    f"which a {kind.__qualname__} holds"
-                )
-            return
 
 
 def dump(
@@ -688,6 +577,31 @@ def dump(
         return stream.getvalue(), pickler
 
 
+def _piece_of(value: Any, record: identity.Record, remote: Any) -> identity.Piece | None:
+    """Return the piece of a large value, pickled anew if it looks different, or None."""
+    known = record.of(value)
+    large, fingerprint = fingerprints.measure(value, record)
+    piece = known.piece
+    if piece is not None and piece.fingerprint == fingerprint and large:
+        return piece
+    if piece is not None:
+        record.drop_piece(known)
+        if type(value) not in _BUILTINS:
+            record.renew(value)
+    if not large:
+        return None
+    active = _active.__dict__.setdefault("ids", set())
+    active.add(id(value))
+    try:
+        keeps: list[Any] = []
+        data, pickler = dump(value, keeps, remote, record)
+    finally:
+        active.discard(id(value))
+    known = record.of(value)
+    needs, by_value = pickler.needs, pickler.by_value
+    return known.take_piece(identity.Piece(known.number, data, fingerprint, needs, by_value, keeps))
+
+
 def record_of(remote: Any) -> identity.Record:
     """Return the record of a pool; a new one for what is pickled for no pool."""
     if remote is None:
@@ -696,50 +610,29 @@ def record_of(remote: Any) -> identity.Record:
     return found
 
 
-def reduce_sentinel(obj: Any, record: identity.Record) -> Any:
-    """Reduce an argument that holds nothing, and so is nothing but its identity.
-
-    None for everything else.
-    """
-    if not sentinels.is_stateless(obj):
-        return None
-    number = sentinels.note_sentinel(record.of(obj))
-    names = sentinels.names_of(obj, _is_importable)
-    if names:
-        return objects.named, (number, names)
-    if type(obj) is object:
-        return objects.begin, (number, objects.OBJECT)
-    if getattr(obj, "__dict__", None):
-        return None
-    function, args, *_ = obj.__reduce_ex__(4)
-    return objects.sentinel, (number, function, args)
+reduce_sentinel = special.reduce_sentinel
 
 
-def current(
-    obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record
-) -> changes.Watched:
+def current(obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record) -> Watched:
     """Return a function or class by value, pickled.
 
     The last pickle serves again if nothing has changed since.
     """
     key = id(obj)
-    found: changes.Watched | None = record.functions.get(key)
+    found: Watched | None = record.functions.get(key)
     if found is not None:
         if found.is_current(obj, record):
             return found
         record.retire(key)
     own: list[Any] = []
-    record.restless = True
+    record.note_change()
     data, pickler = dump(obj, own if keeps is not None else None, remote, record)
     if keeps is not None:
         keeps.extend(own)
-    made = changes.Watched(
-        record.of(obj), data, pickler.checks or [], tuple(pickler.needs.values())
-    )
-    made.by_value, made.bytecode = pickler.by_value, pickler.bytecode
+    watched = Watched(record.of(obj), data, pickler)
     if pickler.checks is not None and not own and remote is not None:
-        record.functions[key] = made
-    return made
+        record.functions[key] = watched
+    return watched
 
 
 def _this_module() -> Any:

@@ -10,12 +10,13 @@ everything else goes through ``pickler.CallPickler``.
 from __future__ import annotations
 
 import copyreg
+import functools
 import itertools
 import pickle
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from wetlands_executor import arguments
 from wetlands_executor.serialize import interpreter, pickler, references
@@ -27,11 +28,21 @@ from wetlands_executor.worker import wire
 from wetlands_executor.worker.calls import Pieces
 
 if TYPE_CHECKING:
-    from wetlands_executor.serialize.changes import Watched
-    from wetlands_executor.serialize.identity import Epoch, Piece
+    from wetlands_executor.serialize.identity import Epoch, Piece, Record
     from wetlands_executor.serialize.interpreter import RemoteInterpreter
+    from wetlands_executor.serialize.made import Made
+    from wetlands_executor.serialize.watched import Watched
 
 _numbers = itertools.count(1)
+#: What is made anew each time of a function that may be known.
+_MADE = frozenset((types.MethodType, functools.partial))
+
+
+class Pool(Protocol):
+    """What is asked of the pool that a call is for."""
+
+    settings: Any
+    forgetting: Any
 
 
 class Definition:
@@ -83,6 +94,10 @@ class Definition:
         self.keep = keep
         self.needs = needs
 
+    def end(self) -> None:
+        """Let go of the call that refers to it: it will not be called again."""
+        self.bare = None
+
 
 class EncodedCall:
     """A call as bytes.
@@ -133,7 +148,19 @@ class NeedyCall(EncodedCall):
     """
 
     __slots__ = ("epoch", "needs", "summary")
-    epoch: Epoch
+
+    def __init__(self, call: EncodedCall, needs: Sequence[Piece], epoch: Epoch | list[Any]) -> None:
+        super().__init__(
+            call.definition,
+            call.flags,
+            call.payload,
+            call.by_value,
+            call.bytecode,
+            call.out_of_band,
+        )
+        self.needs = needs
+        self.summary = call.summary
+        self.epoch = epoch
 
 
 class DefinedCall(EncodedCall):
@@ -147,6 +174,15 @@ def _by_value() -> pickler.ByValue:
     """Return what pickles functions and classes by value, imported for the first of them."""
     found: pickler.ByValue = pickler.late("wetlands_executor.serialize.by_value")
     return found
+
+
+def _made() -> Any:
+    """Return what knows callables that are made anew, imported when the first of them is met."""
+    return pickler.late("wetlands_executor.serialize.made")
+
+
+def _instances() -> Any:
+    return pickler.late("wetlands_executor.serialize.instances")
 
 
 def dumps(
@@ -258,10 +294,44 @@ def encode(
     if definition is not None and definition.rewritten and wants_value(definition, remote):
         definition = None
     if definition is None:
-        return _encode_call(None, (fn, args, kwargs), remote)
+        found = _find_made(fn, remote) if remote is not None else None
+        if found is None:
+            return _encode_call(None, (fn, args, kwargs), remote)
+        definition, steps = found
+        if steps:
+            return _encode_made(definition, steps, args, kwargs) or _encode_call(
+                definition, (steps, args, kwargs), remote, wire.MADE
+            )
     if not args and not kwargs:
         return EncodedCall(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
     return encode_defined(definition, args, kwargs, remote)
+
+
+def join(
+    entries: Sequence[Any],
+    definition: Definition,
+    flags: int,
+    payload: bytes,
+    out_of_band: OutOfBandArguments | None,
+) -> EncodedCall:
+    """Return one call for many, of which ``payload`` has the arguments.
+
+    Args:
+        entries: their encoded arguments, or tuples of scalars.
+        definition: the function.
+        flags: of the call frame.
+        payload: see ``worker/batch.py``.
+        out_of_band: its block, or None.
+    """
+    needy = [each for each in entries if isinstance(each, NeedyCall)]
+    by_value, bytecode = definition.by_value, definition.bytecode
+    if not needy:
+        return EncodedCall(definition, flags, payload, by_value, bytecode, out_of_band)
+    for each in needy:
+        by_value, bytecode = by_value or each.by_value, bytecode or each.bytecode
+    call = EncodedCall(definition, flags, payload, by_value, bytecode, out_of_band)
+    needs = {piece.number: piece for each in needy for piece in each.needs}
+    return NeedyCall(call, tuple(needs.values()), [each.epoch for each in needy])
 
 
 def encode_at_once(
@@ -304,6 +374,138 @@ def encode_at_once(
             ),
         )
     return DefinedCall(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
+
+
+def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> DefinedCall | None:
+    """As ``encode_at_once``, for a function by value that was submitted before and is unchanged.
+
+    And for what is made anew of a function that workers know. None for every other call.
+    """
+    record = pool.settings.remote.record
+    if record is not None and record.restless:
+        pool.forgetting.tidy(record)
+    found: Watched | None = None if record is None else record.functions.get(id(fn))
+    if found is not None:
+        if found.definition is None or not found.is_same(fn):
+            return None
+        return encode_at_once(None, args, found.definition) or _encode_instances(
+            found.definition, None, args, record
+        )
+    known = _definitions.get(id(fn))
+    if known is not None:
+        return None if known.rewritten else _encode_instances(known, None, args, record)
+    again = _find_again(fn, record)
+    if again is None:
+        return None
+    definition, steps = again
+    if not steps:
+        return encode_at_once(None, args, definition)
+    return _encode_made(definition, steps, args, None) or _encode_instances(
+        definition, steps, args, record
+    )
+
+
+def _encode_instances(
+    definition: Definition, steps: tuple[Any, ...] | None, args: tuple[Any, ...], record: Any
+) -> DefinedCall | None:
+    """Pickle a call whose arguments are objects of known classes; None for every other call."""
+    found = None if record is None else _instances().pickled(steps, args, record)
+    if found is None or len(found[0]) > wire.CROSSOVER:
+        return None
+    payload, needs, bytecode = found
+    call = EncodedCall(
+        definition,
+        (0 if steps is None else wire.MADE) | (wire.IN_BULK if len(payload) > wire.INLINE else 0),
+        payload,
+        definition.by_value or needs[0].by_value,
+        definition.bytecode or bytecode,
+    )
+    return cast("DefinedCall", NeedyCall(call, needs, record.epoch))
+
+
+def _find_again(fn: Any, record: Record | None) -> Made | None:
+    """Return how a callable is made of a function that workers know. Runs no code of the user's.
+
+    None if the function was not submitted before, or has changed.
+    """
+    kind = type(fn)
+    if kind is types.FunctionType:
+        found: Made | None = (
+            _made().again(fn, record) if record is not None and record.codes else None
+        )
+        return found
+    if kind not in _MADE:
+        return None
+    apart = _made().take_apart(fn)
+    if apart is None:
+        return None
+    inner, steps = apart
+    definition = _definitions.get(id(inner))
+    if definition is None:
+        watched = None if record is None else record.functions.get(id(inner))
+        if watched is not None:
+            definition = watched.definition if watched.is_same(inner) else None
+        elif record is not None and type(inner) is types.FunctionType and record.codes:
+            once_more = _made().again(inner, record)
+            if once_more is not None:
+                definition, steps = once_more[0], (*once_more[1], *steps)
+    if definition is None or definition.rewritten:
+        return None
+    return definition, steps
+
+
+def _find_made(fn: Any, remote: RemoteInterpreter) -> Made | None:
+    """As ``_find_again``, of a function that workers may not know yet; pickles it then."""
+    kind = type(fn)
+    record = remote.record
+    if kind is types.FunctionType:
+        if record is None:
+            return None
+        write = _by_value().dump
+        found: Made | None = _made().of_function(
+            fn, record, lambda like: write(like, [], remote, record)
+        )
+        return found
+    apart = _made().take_apart(fn) if kind in _MADE else None
+    if apart is None:
+        return None
+    inner, steps = apart
+    definition = define(inner)
+    if definition is None:
+        if type(inner) is not types.FunctionType:
+            return None
+        record = _by_value().record_of(remote)
+        again = _find_made(inner, remote) if id(inner) not in record.functions else None
+        if again is not None:
+            return again[0], (*again[1], *steps)
+        keeps: list[Any] = []
+        watched = _by_value().current(inner, keeps, remote, record)
+        if record.functions.get(id(inner)) is not watched:
+            return None  # it is not the same twice, or refers to shared arrays
+        definition = _definition_of(watched, inner, record)
+    if wants_value(definition, remote):
+        return None
+    return definition, steps
+
+
+def _encode_made(
+    definition: Definition,
+    steps: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+) -> DefinedCall | None:
+    """Pickle a call of which all parts are scalars; None for every other call."""
+    payload = _made().pickled(steps, args, kwargs)
+    if payload is None:
+        return None
+    by_value, bytecode = definition.by_value, definition.bytecode
+    flags = wire.PLAIN | wire.MADE
+    if len(payload) <= wire.INLINE:
+        return DefinedCall(definition, flags, payload, by_value, bytecode)
+    return cast(
+        "DefinedCall",
+        _encoded(definition, flags, payload, by_value, bytecode, None, (steps, args, kwargs)),
+    )
 
 
 def encode_defined(
@@ -371,7 +573,7 @@ def _dumps_arrays(value: Any) -> tuple[Pieces, OutOfBandArguments]:
 
 
 def _encode_call(
-    definition: Definition | None, value: Any, remote: RemoteInterpreter | None
+    definition: Definition | None, value: Any, remote: RemoteInterpreter | None, flags: int = 0
 ) -> EncodedCall:
     out_of_band = OutOfBandArguments()
     try:
@@ -382,16 +584,10 @@ def _encode_call(
     by_value, bytecode = made.by_value, made.bytecode
     if definition is not None:
         by_value, bytecode = definition.by_value or by_value, definition.bytecode or bytecode
-    encoded = _encoded(definition, 0, pieces, by_value, bytecode, out_of_band, value)
+    encoded = _encoded(definition, flags, pieces, by_value, bytecode, out_of_band, value)
     if made._record is None:
         return encoded
-    needy = NeedyCall(
-        definition, encoded.flags, encoded.payload, by_value, bytecode, encoded.out_of_band
-    )
-    needy.needs = tuple(made.needs.values())
-    needy.summary = encoded.summary
-    needy.epoch = made.record.epoch
-    return needy
+    return NeedyCall(encoded, tuple(made.needs.values()), made.record.epoch)
 
 
 def _encoded(
@@ -443,15 +639,21 @@ def _definition_by_value(fn: Any, remote: RemoteInterpreter) -> Definition | Non
     found: Watched | None = record.functions.get(id(fn))
     if found is None or not found.is_current(fn, record):
         return None
-    made: Definition | None = found.definition
+    return _definition_of(found, fn, record)
+
+
+def _definition_of(watched: Watched, fn: Any, record: Record) -> Definition:
+    """Return the definition of a function by value, made when it is used first."""
+    made: Definition | None = watched.definition
     if made is None:
-        data = pickle.dumps(("value", found.data), 4)
+        data = pickle.dumps(("value", watched.data), 4)
         made = Definition(
             data,
             references.display_name(fn),
-            found.by_value,
-            bytecode=found.bytecode,
-            needs=found.needs,
+            watched.by_value,
+            bytecode=watched.bytecode,
+            needs=watched.needs,
         )
-        found.definition = made
+        watched.define(made)
+        record.follow(made)
     return made

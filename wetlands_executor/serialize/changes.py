@@ -1,29 +1,28 @@
 """Whether a function by value, and all that it reaches, is as it was when it was pickled last.
 
 A walk over what the pickler has met: bindings are compared by identity, contents of small
-containers by their versions, large objects by their fingerprints. As long as it finds no change,
-the function has a number like an importable one, and a submit pickles only its arguments.
-
-Invariant: a worker that has been given another content of something in between, by a call of
-another function that was pickled at another time, reads the definition again before it calls the
-function (``Runner.drop_stale``).
+containers by their versions, large objects by their fingerprints. This is the thorough way;
+``fast_checks`` tells the same by identities alone as long as nothing has been bound anew.
 """
 
 from __future__ import annotations
 
 import itertools
+import threading
 import types
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from wetlands_executor.serialize import fingerprints, identity
-from wetlands_executor.serialize.identity import Known, Piece, Record
+from wetlands_executor.serialize.identity import Known, Record
 from wetlands_executor.serialize.scalars import SCALARS
 
 #: Kinds of checks: (kind, ...) each.
-GLOBAL, ABSENT, CELL, FUNCTION, CONTENT, CLASS, PIECE = range(7)
+GLOBAL, ABSENT, FUNCTION, CONTENT, CLASS, PIECE, ARRAY, NESTED, END = range(9)
 _NOTHING = object()
+_active = threading.local()
+_EMPTY: dict[str, Any] = {}
 #: Attributes of a class that are no state of its own.
 NOT_STATE = (
     "__dict__",
@@ -36,44 +35,17 @@ NOT_STATE = (
 )
 
 
-class Watched:
-    """A function or class by value as it was pickled last.
-
-    Attributes:
-        data: its stream.
-        checks: what has to be as it was.
-        needs, by_value, bytecode: of the stream; see ``calls.Definition``.
-        definition: made when it is submitted again.
-    """
-
-    __slots__ = ("by_value", "bytecode", "checks", "data", "definition", "known", "needs")
-
-    def __init__(
-        self, known: Known, data: bytes, checks: list[tuple[Any, ...]], needs: tuple[Piece, ...]
-    ) -> None:
-        self.known = known
-        self.data = data
-        self.checks = checks
-        self.needs = needs
-        self.by_value: str | None = None
-        self.bytecode = False
-        self.definition: Any = None
-
-    def is_current(self, obj: Any, record: Record) -> bool:
-        """Return True if nothing has changed since.
-
-        Runs user code only where an instance says itself what its state is.
-        """
-        return self.known.get() is obj and all(_holds(check, record) for check in self.checks)
-
-
-def _holds(check: tuple[Any, ...], record: Record) -> bool:
+def holds(check: tuple[Any, ...], record: Record) -> bool:
+    """Return True if what one check of a pickler names is as it was."""
     kind = check[0]
     if kind == GLOBAL:
-        _, space, key, expected = check
+        _, user, key, expected = check
+        space = getattr(user.get(), "__globals__", _EMPTY)
         return _is_bound(space.get(key, _NOTHING), expected, record)
     if kind == ABSENT:
-        return check[2] not in check[1]
+        return check[2] not in getattr(check[1].get(), "__globals__", ())
+    if kind == END:
+        return False
     known: Known = check[1]
     version: Any = check[2]
     obj = known.get()
@@ -85,6 +57,10 @@ def _holds(check: tuple[Any, ...], record: Record) -> bool:
             and version is not None
             and fingerprints.measure(obj, record) == (True, version.fingerprint)
         )
+    if kind == NESTED:
+        return _is_current(version, obj, record)
+    if kind == ARRAY:
+        return bool(fingerprints.sample_of_array(obj) == version)
     if kind == FUNCTION:
         code, plain = check[3:]
         if obj.__code__ is not code:
@@ -97,6 +73,18 @@ def _holds(check: tuple[Any, ...], record: Record) -> bool:
     else:
         found = version_of(obj, record)
     return bool(found == version)
+
+
+def _is_current(watched: Any, obj: Any, record: Record) -> bool:
+    """Return True if something with checks of its own is as it was; it may refer to itself."""
+    active = _active.__dict__.setdefault("watched", set())
+    if id(watched) in active:
+        return True
+    active.add(id(watched))
+    try:
+        return bool(watched.is_current(obj, record))
+    finally:
+        active.discard(id(watched))
 
 
 def binding(value: Any, record: Record) -> Any:
@@ -112,7 +100,11 @@ def binding(value: Any, record: Record) -> Any:
 def _is_bound(value: Any, expected: Any, record: Record) -> bool:
     if type(expected) is tuple:
         kept = expected[0]
-        return value is kept or (type(value) is type(kept) and value == kept)
+        return value is kept or (
+            type(value) is type(kept)
+            and value == kept
+            and (type(kept) not in (float, complex) or repr(value) == repr(kept))
+        )
     known = record.known.get(id(value))
     return known is not None and known.number == expected and known.get() is value
 

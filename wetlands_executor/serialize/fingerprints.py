@@ -49,7 +49,8 @@ def measure(value: Any, record: Record) -> tuple[bool, Any]:
         if isinstance(current, (list, tuple, dict, set, frozenset)):
             parts.append(len(current))
             large = large or len(current) > left
-            inner = _sample(current, max(left, 0))
+            # All entries of a table of ``NODES``: keys and values are objects.
+            inner = _sample(current, max(left, 0) + (NODES + 1 if current is value else 0))
         elif not isinstance(current, _NAMED):
             count, sample = _buffer(current)
             size += count
@@ -121,3 +122,23 @@ def _buffer(obj: Any) -> tuple[int, Any]:
         step = max(flat.nbytes // 8192, 1) | 1
         layout = str(getattr(obj, "dtype", "")), str(getattr(obj, "shape", ""))
         return flat.nbytes, (flat.nbytes, *layout, bytes(flat[::step]), bytes(flat[-64:]))
+
+
+def is_array(obj: Any) -> bool:
+    """Return True for an array of numpy or of the module ``array``, and not of a class on top."""
+    return type(obj).__module__ in ("numpy", "array") and not hasattr(obj, "__dict__")
+
+
+def sample_of_array(obj: Any) -> Any:
+    """Return what an array looks like: all bytes of a small one.
+
+    Raises:
+        BufferError, ValueError, TypeError: it has no contiguous buffer of plain numbers.
+    """
+    with pickle.PickleBuffer(obj).raw() as flat:
+        layout = getattr(obj, "dtype", None), getattr(obj, "shape", None)
+        if flat.nbytes <= BYTES:
+            return layout, bytes(flat)
+        # A step of odd length meets each byte of an element in turn.
+        step = max(flat.nbytes // 8192, 1) | 1
+        return layout, flat.nbytes, bytes(flat[::step]), bytes(flat[-64:])

@@ -20,14 +20,22 @@ its number by ``setdefault``.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import io
 import itertools
 import marshal
+import pickle
 import sys
 import types
 import weakref
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from wetlands_executor.worker import wire
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 from wetlands_executor.serialize import cycles
 
@@ -35,6 +43,25 @@ from wetlands_executor.serialize import cycles
 DROPPED = 256
 
 _numbers = itertools.count(1)
+
+
+def _instructions(owner: int, number: int, name: str) -> bytes:
+    with io.BytesIO() as stream:
+        pickler = pickle.Pickler(stream, 2)
+        pickler.fast = True  # nothing else goes into the memo
+        pickler.dump((owner, number, name))
+        arguments = stream.getvalue()[2:-1]
+    return b"".join((wire.DEFINED, arguments, b"R\x940"))  # REDUCE, MEMOIZE, POP
+
+
+class Check(Protocol):
+    """A fast check, as far as the objects in it know it: see ``fast_checks``."""
+
+    void: bool
+
+
+#: Shape of a cell whose variable a function by value binds anew: its content is state of workers.
+WRITTEN = object()
 
 
 class Piece:
@@ -48,9 +75,21 @@ class Piece:
         needs: further pieces that it refers to.
         by_value: name of what travels as code in it, or None.
         keeps: the shared arrays in it.
+        name: of a class or function, for messages; else empty.
+        instructions: of a pickle, that put a class into the next place of the reader's memo.
     """
 
-    __slots__ = ("by_value", "data", "fingerprint", "keeps", "needs", "number", "owner")
+    __slots__ = (
+        "by_value",
+        "data",
+        "fingerprint",
+        "instructions",
+        "keeps",
+        "name",
+        "needs",
+        "number",
+        "owner",
+    )
 
     def __init__(
         self,
@@ -60,8 +99,11 @@ class Piece:
         needs: dict[int, Piece],
         by_value: str | None,
         keeps: list[Any] | None,
+        name: str = "",
     ) -> None:
         self.number = next(_numbers)
+        self.name = name
+        self.instructions = _instructions(owner, self.number, name) if name else b""
         self.owner = owner
         self.data = data
         self.fingerprint = fingerprint
@@ -95,15 +137,18 @@ class Known:
         shape: what cannot change without making it another object: the code of a function, the
             pickle of an opaque object.
         piece: its content if it is large.
+        checks: the fast checks that go by the identity of the object; None as long as there was
+            none.
     """
 
-    __slots__ = ("__weakref__", "key", "number", "piece", "shape", "strong", "weak")
+    __slots__ = ("__weakref__", "checks", "key", "number", "piece", "shape", "strong", "weak")
 
     def __init__(self, obj: Any, key: int, record: Record) -> None:
         self.key = key
         self.number = next(_numbers)
         self.shape: Any = None
         self.piece: Piece | None = None
+        self.checks: dict[int, Check] | None = None
         self.strong: Any = None
         self.weak: _Weak | None = None
         try:
@@ -117,11 +162,77 @@ class Known:
         """Return the object; None if it is gone."""
         return self.strong if self.weak is None else self.weak()
 
+    def add_check(self, check: Check) -> None:
+        """Make a fast check void when this object is dropped."""
+        if self.checks is None:
+            self.checks = {}
+        self.checks[id(check)] = check
+
+    def remove_check(self, check: Check) -> None:
+        """Forget a fast check that has ended."""
+        if self.checks is not None:
+            self.checks.pop(id(check), None)
+
+    def void_checks(self) -> None:
+        """Make the fast checks void: the object is gone, or is another one for workers now."""
+        checks, self.checks = self.checks, None
+        for check in list((checks or {}).values()):
+            check.void = True
+
+    def take_shape(self, shape: Any) -> None:
+        """Note what cannot change without making it another object."""
+        self.shape = shape
+
+    def take_piece(self, piece: Piece) -> Piece:
+        """Keep the content of a large object; return it."""
+        self.piece = piece
+        return piece
+
+    def drop_piece(self) -> Piece | None:
+        """Forget the content; return it."""
+        piece, self.piece = self.piece, None
+        return piece
+
+    def end(self) -> None:
+        """Let go of the object."""
+        self.strong = self.weak = None
+        self.void_checks()
+
 
 def _unused() -> int:
     """Return the count of references to an object that only a ``Known`` refers to."""
     known = Known(object(), 0, Record())
     return sys.getrefcount(known.strong)
+
+
+class Retired(NamedTuple):
+    """A definition that is gone.
+
+    Attributes:
+        number: its name on the wire.
+    """
+
+    number: int
+
+
+class _Definition(weakref.ref):  # type: ignore[type-arg]
+    """A weak reference to the definition of something that this record knows."""
+
+    __slots__ = ("number", "record")
+
+    def __new__(cls, definition: Any, _record: Record) -> Self:
+        return super().__new__(cls, definition, _retired)
+
+    def __init__(self, definition: Any, record: Record) -> None:
+        super().__init__(definition, _retired)  # type: ignore[call-arg]
+        self.number: int = definition.number
+        self.record = record.itself
+
+
+def _retired(found: _Definition) -> None:
+    record = found.record()
+    if record is not None:
+        record.note_retired(found.number)
 
 
 class Epoch:
@@ -151,14 +262,16 @@ class Record:
         epoch: takes the numbers of objects and pieces that the host drops.
         ready: such numbers that may be sent to workers.
         urgent: the host has dropped a piece since: its memory is worth a message.
-        functions: id of a function or class -> how it was pickled last (``changes.Watched``).
-        retired: definitions that will not be called again.
+        functions: id of a function or class -> how it was pickled last (``watched.Watched``).
+        codes: id of a code object -> what is known of functions made of it (``made.Code``).
+        names: module -> the globals of it that were sent.
+        retired: definitions that will not be called again, and that no call under way refers to.
         restless: something was pickled or dropped since the last look.
     """
 
     __slots__ = (
-        "__weakref__", "_cycles_from", "_purge_in", "_strong", "epoch", "functions", "itself",
-        "known", "ready", "restless", "retired", "urgent",
+        "__weakref__", "_cycles_from", "_definitions", "_purge_in", "_strong", "codes", "epoch",
+        "functions", "itself", "known", "names", "ready", "restless", "retired", "urgent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -169,7 +282,10 @@ class Record:
         self.epoch = Epoch(self.ready)
         self.urgent = False
         self.functions: dict[int, Any] = {}
-        self.retired: deque[Any] = deque()
+        self.codes: dict[int, Any] = {}
+        self.names: dict[str, set[str]] = {}
+        self.retired: deque[Retired] = deque()
+        self._definitions: dict[int, _Definition] = {}
         self.restless = False
         self._purge_in = 0
         # Objects that are kept from which on it is worth a look for cycles among them.
@@ -189,7 +305,7 @@ class Record:
             self.drop(key, found.number)
         made = Known(obj, key, self)
         if type(obj) is types.FunctionType:
-            made.shape = obj.__code__
+            made.take_shape(obj.__code__)
         found = self.known.setdefault(key, made)
         if found.weak is None:
             self._strong[key] = found
@@ -213,18 +329,71 @@ class Record:
         self.epoch.dropped.append(number)
         if found.piece is not None:
             self.drop_piece(found)
+        found.end()
 
     def retire(self, key: int) -> None:
         """Forget how a function or class was pickled."""
         watched = self.functions.pop(key, None)
-        if watched is not None and watched.definition is not None:
-            self.retired.append(watched.definition)
+        if watched is not None:
+            watched.end()
+            if watched.piece is not None:
+                self.epoch.dropped.append(watched.piece.number)
+
+    def refresh(self, obj: Any) -> None:
+        """Forget how something was pickled, with the large objects that it reaches.
+
+        Args:
+            obj: a function or class by value, or a method or a ``functools.partial`` of one.
+        """
+        while True:
+            inner = getattr(obj, "__func__", obj)
+            inner = inner.func if isinstance(inner, functools.partial) else inner
+            if inner is obj:
+                break
+            obj = inner
+        waiting, seen = [id(obj)], set()
+        while waiting:
+            key = waiting.pop()
+            watched = self.functions.get(key)
+            if watched is None or key in seen:
+                continue
+            seen.add(key)
+            for known in watched.reached():
+                waiting.append(known.key)
+                if type(known.shape) is bytes:
+                    self.drop(known.key, known.number)  # it is made by its pickle, once
+                else:
+                    self.drop_piece(known)
+            self.retire(key)
+
+    def follow(self, definition: Any) -> None:
+        """Let workers forget a definition when neither this record nor a call has it any more.
+
+        Not before: a call that waits for a worker would bring it once more, for good.
+        """
+        self._definitions[definition.number] = _Definition(definition, self)
+
+    def note_retired(self, number: int) -> None:
+        """Note that a definition is gone."""
+        self._definitions.pop(number, None)
+        self.retired.append(Retired(number))
+        self.restless = True
+
+    def note_change(self) -> None:
+        """Note that something was pickled: the next look for what was dropped is worth it."""
+        self.restless = True
+
+    def forget(self, numbers: list[int]) -> None:
+        """Let workers forget numbers that are no object's any more."""
+        self.restless = True
+        self.epoch.dropped.extend(numbers)
 
     def drop_piece(self, known: Known) -> None:
         """Forget the content of a large object."""
-        if known.piece is not None:
-            self.epoch.dropped.append(known.piece.number)
-            known.piece = None
+        piece = known.drop_piece()
+        if piece is not None:
+            self.epoch.dropped.append(piece.number)
+            known.void_checks()
             self.urgent = True
 
     def purge(self) -> None:

@@ -107,6 +107,11 @@ class RemoteInterpreter:
         self.record = found = self._made.setdefault("record", made)
         return found
 
+    def refresh(self, obj: Any) -> None:
+        """Forget how a function or class by value was pickled: see ``identity.Record.refresh``."""
+        if self.record is not None:
+            self.record.refresh(obj)
+
     def drop_record(self) -> None:
         """Let go of the record: the pool has ended, and its executor may be kept for long."""
         self.record = None

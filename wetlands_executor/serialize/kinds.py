@@ -40,6 +40,30 @@ def default_of(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
         return ()
 
 
+#: Classes that pickle themselves, and whose instances cannot be changed: module -> names.
+_IMMUTABLE = {
+    "datetime": ("date", "time", "datetime", "timedelta", "timezone"),
+    "decimal": ("Decimal",),
+    "fractions": ("Fraction",),
+    "ipaddress": ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network"),
+    "pathlib": ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
+    "pathlib._local": ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
+    "re": ("Pattern",),
+    "uuid": ("UUID",),
+    "zoneinfo": ("ZoneInfo",),
+}
+
+
+def is_immutable(kind: type) -> bool:
+    """Return True for a class of the standard library or of numpy whose objects are values."""
+    if kind.__module__ in ("numpy", "numpy.dtypes"):
+        return any(
+            base.__module__ == "numpy" and base.__name__ in ("generic", "dtype", "ufunc")
+            for base in kind.__mro__
+        )
+    return kind.__name__ in _IMMUTABLE.get(kind.__module__, ())
+
+
 _REDUCE_EX, _REDUCE = object.__reduce_ex__, object.__reduce__
 
 

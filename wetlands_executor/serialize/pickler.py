@@ -29,9 +29,9 @@ from wetlands_executor.worker import imports, moved_names, namespaces, objects
 from wetlands_executor.worker.calls import Pieces
 
 if TYPE_CHECKING:
-    from wetlands_executor.serialize.changes import Watched
     from wetlands_executor.serialize.identity import Piece, Record
     from wetlands_executor.serialize.interpreter import RemoteInterpreter
+    from wetlands_executor.serialize.watched import Watched
     from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 
 PROTOCOL = 5
@@ -83,6 +83,11 @@ class ByValue(Protocol):
         self, obj: Any, keeps: list[Any] | None, remote: RemoteInterpreter | None, record: Record, /
     ) -> Watched:
         """Return a function or class as it is pickled."""
+
+    def dump(
+        self, obj: Any, keeps: list[Any] | None, remote: RemoteInterpreter | None, record: Record, /
+    ) -> tuple[bytes, Any]:
+        """Pickle a function or class by value; return the bytes and what has pickled it."""
 
     def record_of(self, remote: RemoteInterpreter | None, /) -> Record:
         """Return the objects that the workers know by number."""
@@ -169,6 +174,9 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         by_value: returns what writes functions and classes by value; called when the first of them
             is met.
     """
+
+    #: The functions and classes by value in the stream.
+    nested: tuple[Watched, ...] = ()
 
     def __init__(
         self,
@@ -338,7 +346,14 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         found = self._by_value().current(obj, self.keeps, self._remote, self.record)
         for piece in found.needs:
             self.needs[piece.number] = piece
+        self.nested += (found,)
         self._foreign()
+        # A class travels once per worker, as its instances may be many; a function that is an
+        # argument does so when it is one again.
+        own = found.piece_for(obj, self.record, again=not isinstance(obj, type))
+        if own is not None:
+            self.needs[own.number] = own
+            return objects.defined, (own.owner, own.number, own.name)
         return objects.load, (found.data,)
 
     _class_by_value = _function_by_value

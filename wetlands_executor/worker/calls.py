@@ -103,6 +103,8 @@ class RichUnpickler(Unpickler):
             found = _of_numpy.get((module, name))
             if found is not None:
                 return found
+        if module == wire.SHORT_MODULE:
+            module, name = wire.DEFINED_MODULE, wire.DEFINED_NAME
         if module.startswith((_HOST_NAME, _WORKER_NAME)):
             _, _, rest = module.rpartition(".")
             if rest == "cloudpickle":

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SPACES: Dict[str, Dict[str, Any]] = {}
 #: namespace name -> {global's name: token of the value that the host last sent}
 TOKENS: Dict[str, Dict[str, Any]] = {}
+#: The token of a global that the host has deleted.
+ABSENT = ("absent",)
 
 
 def share(name: str, base: Dict[str, Any]) -> Dict[str, Any]:
@@ -74,6 +76,12 @@ def restore(function: Any, state: Tuple[Any, ...]) -> None:
     tokens = {} if name is None else TOKENS[name]
     steps = iter(entries)
     for key, token, value in zip(steps, steps, steps):
+        if token == ABSENT:
+            if tokens.get(key) != token:
+                tokens[key] = token
+                space.pop(key, None)
+                objects.note_change()
+            continue
         if token is not None and tokens.get(key) == token and key in space:
             continue
         changed = key in tokens

@@ -42,7 +42,7 @@ from .progress import Progress
 
 # What every call needs, without a look into the module each time.
 from .system import move_up
-from .wire import CANCELLED, MANY, NONE, PLAIN, RUN, STARTED_NS, TAKEN
+from .wire import CANCELLED, MADE, MANY, NONE, PLAIN, RUN, STARTED_NS, TAKEN
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -338,9 +338,11 @@ class Runner:
                 if function is None:
                     function = known.define(function_id)
                 self.interruptible = item
-                if payload:
-                    args, kwargs = load(payload)
                 where = known.task_positions[function_id]
+                if flags & MADE:
+                    function, args, kwargs, where = _made(function, load(payload), where)
+                elif payload:
+                    args, kwargs = load(payload)
             else:
                 self.interruptible = item
                 function, args, kwargs = load(payload)
@@ -501,6 +503,12 @@ def _give_up(reason: str) -> None:
         pass  # the task has closed descriptor 2
     finally:
         os._exit(wire.EXIT_CHANNEL_LOST)
+
+
+def _made(function: Any, payload: Any, where: Any) -> Any:
+    from .code_made import make
+
+    return make(function, payload, where)
 
 
 def main(fds: List[int], forked: bool = False) -> None:

@@ -56,6 +56,9 @@ NAMED = 8  # the task's name is a record in the bulk pipe
 # the payload begins with a list of blocks in shared memory; without IN_BULK, the frame has one
 # entry, which says where that payload lies
 BLOCKS = 64
+# the payload is (steps, arguments, keywords): the callable is made of the function by these steps
+# (see ``code_made.py``)
+MADE = 16
 KEPT = 128  # the blocks stay the host's (the call may be run again): the worker takes copies
 # arguments of several calls: PLAIN: one pickled list of tuples; else their number, their lengths,
 # then one pickle each
@@ -63,6 +66,12 @@ MANY = 32
 #: MANY and BLOCKS: after the list of one block, a pickled list with an entry per call (see
 #: ``batch.py``). What a large value in it is:
 BYTES, TEXT, PICKLE = 0, 1, 2
+
+#: The instruction of a pickle that names ``objects.defined``, as short as can be: with it, most
+#: calls with an object fit into their frame.
+SHORT_MODULE = "_"
+DEFINED = b"c_\nd\n"
+DEFINED_MODULE, DEFINED_NAME = "wetlands_executor.worker.objects", "defined"
 
 #: Numbers of items have 40 bits. Above them stands the place of a call within a frame of many, from
 #: 1.

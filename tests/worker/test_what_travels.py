@@ -1,0 +1,365 @@
+"""What a submit of a function by value sends: its definition once, then what is new.
+
+Counted on the pipes of the worker, not in time: the records of the bulk pipe, and their bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.worker.conftest import DEADLINE
+from wetlands_executor import CondaEnvExecutor
+from wetlands_executor.pool.outbox import Outbox
+from wetlands_executor.worker import wire
+
+SOURCE = """
+import dataclasses, functools, math, re
+NUMBER, SMALL, PATTERN = 3, [1, 2], re.compile("a")
+TABLE = {i: str(i) for i in range(1000)}
+def plain(x=0):
+    return x
+def uses(x=0):
+    return NUMBER + math.floor(1.5) + len(SMALL) + bool(PATTERN.match("a"))
+def table(x=0):
+    return TABLE[x]
+def other(x=0):
+    return plain(x) + uses()
+def decorate(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+    return wrapper
+@decorate
+@decorate
+def wrapped(x=0):
+    return x
+def keywords(a, *, b=2):
+    return a, b
+def closures(value):
+    return lambda: (value, len(SMALL), plain(value))
+def over_a_function(value, function=plain):
+    return lambda: function(value)
+def with_a_list(value):
+    table = [value]
+    return lambda: (value, table)
+def default(value):
+    return lambda x=value, f=plain: f(x)
+def function_in_function(value):
+    def inner(y):
+        return y + value
+    return inner
+def count():
+    seen = 0
+    def add():
+        nonlocal seen
+        seen += 1
+        return seen
+    return add, lambda: seen
+class Thing:
+    factor = 2
+    def __init__(self, x):
+        self.x = x
+    def method(self, y=0):
+        return self.x * self.factor + y
+    def second(self):
+        return self.method(1)
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+def take(thing):
+    return thing.x, type(thing) is Thing or type(thing) is Point
+def takes(things):
+    return sum(thing.x for thing in things)
+def gives(count):
+    return [Thing(i) for i in range(count)]
+def apply(function, x):
+    return function(x)
+"""
+_names = itertools.count()
+
+
+@pytest.fixture
+def script() -> Iterator[Any]:
+    name = f"script_that_travels_{next(_names)}"
+    sys.modules[name] = module = types.ModuleType(name)
+    exec(compile(SOURCE, "<cell>", "exec"), module.__dict__)
+    yield module
+    del sys.modules[name]
+
+
+class Sent:
+    """The records that went to workers: kind -> bytes of each."""
+
+    def __init__(self) -> None:
+        self.records: dict[int, list[int]] = {}
+
+    def clear(self) -> None:
+        self.records = {}
+
+    def of(self, *kinds: int) -> list[int]:
+        return [size for kind in kinds for size in self.records.get(kind, ())]
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    found = Sent()
+    record = Outbox.record
+
+    def note(self: Outbox, kind: int, number: int, payload: bytes) -> None:
+        found.records.setdefault(kind, []).append(len(payload))
+        record(self, kind, number, payload)
+
+    monkeypatch.setattr(Outbox, "record", note)
+    return found
+
+
+def run(executor: CondaEnvExecutor, function: Callable[..., object], *args: object) -> Any:
+    return executor.submit(function, *args).result(DEADLINE)
+
+
+CODE = (wire.DEFINITION, wire.PIECE)
+ROWS: dict[str, Callable[[Any, int], tuple[Any, ...]]] = {
+    "function": lambda m, i: (m.plain, i),
+    "with globals": lambda m, i: (m.uses, i),
+    "with a table of 1,000": lambda m, i: (m.table, i),
+    "that calls another": lambda m, i: (m.other, i),
+    "wraps chain": lambda m, i: (m.wrapped, i),
+    "lambda with a closure": lambda m, i: (m.closures(i),),
+    "lambda that closes over a function": lambda m, i: (m.over_a_function(i),),
+    "lambda with defaults": lambda m, i: (m.default(i),),
+    "function in a function": lambda m, i: (m.function_in_function(i), 2),
+    "partial": lambda m, i: (functools.partial(m.keywords, i, b=i),),
+    "partial of a lambda": lambda m, i: (functools.partial(m.function_in_function(i), 5),),
+    "method": lambda m, i: (m.Thing(i).method, i),
+    "method that calls another": lambda m, i: (m.Thing(i).second,),
+    "partial of a method": lambda m, i: (functools.partial(m.Thing(i).method, i),),
+    "object as argument": lambda m, i: (m.take, m.Thing(i)),
+    "dataclass as argument": lambda m, i: (m.take, m.Point(i)),
+    "objects in a list": lambda m, i: (m.takes, [m.Thing(i), m.Point(2)]),
+    "class as argument": lambda m, i: (m.apply, m.Point, i),
+    "function as argument": lambda m, i: (m.apply, m.plain, i),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_what_is_submitted_again_travels_without_its_code(
+    row: str, fresh: CondaEnvExecutor, script: Any, sent: Sent
+) -> None:
+    """From the third submit on nothing but the call, whose payload is short."""
+    for i in range(3):
+        function, *args = ROWS[row](script, i)
+        assert repr(run(fresh, function, *args)) == repr(function(*args))
+    assert 1 <= len(sent.of(*CODE)) <= 6
+    sent.clear()
+    for i in range(3, 8):
+        function, *args = ROWS[row](script, i)
+        assert repr(run(fresh, function, *args)) == repr(function(*args))
+    assert sent.of(*CODE) == []
+    assert max(sent.of(wire.PAYLOAD), default=0) < 600
+
+
+def test_a_class_travels_once_for_many_objects_and_calls(
+    fresh: CondaEnvExecutor, script: Any, sent: Sent
+) -> None:
+    """Also 100,000 in a list, in a map, and as results."""
+    assert run(fresh, script.takes, [script.Thing(1) for _ in range(100_000)]) == 100_000
+    assert len(sent.of(wire.PIECE)) == 1
+    assert list(fresh.map(script.take, map(script.Thing, range(50)), timeout=DEADLINE)) == [
+        (i, True) for i in range(50)
+    ]
+    assert len(sent.of(wire.PIECE)) == 1
+    back = run(fresh, script.gives, 100_000)
+    assert len(back) == 100_000
+    assert {type(each) for each in back} == {script.Thing}
+    assert len(sent.of(wire.PIECE)) == 1
+    script.Thing.factor = 3
+    assert run(fresh, script.Thing(2).method) == 6
+    assert run(fresh, script.takes, [script.Thing(1)]) == 1
+    assert len(sent.of(wire.PIECE)) == 2
+
+
+def test_another_worker_gets_each_definition_once(script: Any, sent: Sent) -> None:
+    with CondaEnvExecutor(sys.executable, max_workers=3) as executor:
+        for _ in range(5):
+            executor.launch()
+            tasks = [executor.submit(script.closures(i)) for i in range(200)]
+            assert [task.result(DEADLINE)[0] for task in tasks] == list(range(200))
+    assert len(sent.of(*CODE)) <= 3 * 2
+
+
+CHANGES: dict[str, tuple[str, str]] = {
+    "rebound global": ("uses", "NUMBER = 30"),
+    "changed in place": ("uses", "SMALL.append(1)"),
+    "entry of a table": ("table", "TABLE[0] = 'changed'"),
+    "redefined function": ("other", "def plain(x=0):\n    return 100"),
+    "redefined itself": ("plain", "def plain(x=0):\n    return 101"),
+    "default": ("plain", "plain.__defaults__ = (7,)"),
+    "default of another": ("calls", "plain.__defaults__ = (7,)"),
+    "code": ("plain", "plain.__code__ = (lambda x=0: 55).__code__"),
+    "wrapped function": ("wrapped", "wrapped.__wrapped__.__wrapped__.__defaults__ = (9,)"),
+    "cell": ("wrapped", "wrapped.__closure__[0].cell_contents = uses"),
+    "class attribute": ("bound", "Thing.factor = 10"),
+    "method": ("bound", "Thing.method = lambda self, y=0: 77"),
+    "redefined class": ("made", "class Thing:\n    def __init__(self, x):\n        self.x = 5"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_kind_of_change_arrives(change: str, fresh: CondaEnvExecutor, script: Any) -> None:
+    exec(
+        "def bound():\n    return Thing(1).method()\ndef made():\n    return Thing(1).x\n"
+        "def calls():\n    return plain()",
+        vars(script),
+    )
+    name, source = CHANGES[change]
+    for _ in range(3):
+        before = run(fresh, getattr(script, name))
+        assert before == getattr(script, name)()
+    exec(source, vars(script))
+    for _ in range(3):
+        after = run(fresh, getattr(script, name))
+        assert after == getattr(script, name)() != before
+
+
+def test_a_deleted_global_is_gone(fresh: CondaEnvExecutor, script: Any) -> None:
+    """And is there again when it is bound again. What a task has bound itself stays."""
+    exec("def make():\n    global MADE\n    MADE = 1\ndef made():\n    return MADE", vars(script))
+    assert run(fresh, script.uses)
+    run(fresh, script.make)
+    del script.NUMBER
+    for _ in range(3):
+        assert isinstance(fresh.submit(script.uses).exception(DEADLINE), NameError)
+    script.NUMBER = 4
+    assert run(fresh, script.uses) == script.uses()
+    assert run(fresh, script.made) == 1
+
+
+def test_changes_of_what_a_lambda_made_anew_uses(
+    fresh: CondaEnvExecutor, script: Any, sent: Sent
+) -> None:
+    """A global, and what it closes over in a list."""
+
+    def loop(count: int) -> list[Any]:
+        return [run(fresh, script.closures(i)) for i in range(count)]
+
+    assert loop(4) == [(i, 2, i) for i in range(4)]
+    exec("def plain(x=0):\n    return -x", vars(script))
+    sent.clear()
+    assert loop(4) == [(i, 2, -i) for i in range(4)]
+    assert len(sent.of(*CODE)) <= 2
+
+
+def test_lambdas_that_close_over_new_objects(fresh: CondaEnvExecutor, script: Any) -> None:
+    """They have little in common: each is pickled as it is."""
+    for i in range(8):
+        made = script.with_a_list(i)
+        assert run(fresh, made) == (i, [i])
+        assert run(fresh, made) == (i, [i])
+    assert fresh._pool.settings.remote.record.codes[id(made.__code__)].template is None
+
+
+def test_variables_that_a_function_binds_are_state_of_the_worker(
+    fresh: CondaEnvExecutor, script: Any
+) -> None:
+    """A lambda that reads one sees what another function has made of it there."""
+    add, read = script.count()
+    assert [run(fresh, add) for _ in range(3)] == [1, 2, 3]
+    assert run(fresh, read) == 3
+    code, cells = read.__code__, read.__closure__
+    for _ in range(3):  # the same variable, in a function that is made anew
+        again = types.FunctionType(code, vars(script), "again", None, cells)
+        assert run(fresh, again) == 3
+
+
+def test_a_large_value_of_a_closure_is_not_copied_for_each_lambda(
+    fresh: CondaEnvExecutor, script: Any, sent: Sent
+) -> None:
+    exec(
+        "def loop(big):\n    for i in range(6):\n        yield lambda: (i, len(big))\n",
+        vars(script),
+    )
+    assert [run(fresh, each) for each in script.loop(list(range(100_000)))] == [
+        (i, 100_000) for i in range(6)
+    ]
+    assert sum(sent.of(*CODE, wire.PAYLOAD)) < 2 * 300_000
+
+
+def test_a_handle_reaches_what_is_made_anew(fresh: CondaEnvExecutor, script: Any) -> None:
+    exec(
+        "class Reports:\n    def method(self, task=None):\n        return type(task).__name__\n"
+        "def reports(x, *, task):\n    return type(task).__name__\n"
+        "def lambdas(i):\n    return lambda task: (i, type(task).__name__)\n",
+        vars(script),
+    )
+    for i in range(3):
+        assert run(fresh, script.Reports().method) == "RemoteTaskHandle"
+        assert run(fresh, functools.partial(script.reports, i)) == "RemoteTaskHandle"
+        assert run(fresh, functools.partial(script.reports, i, task=1)) == "int"
+        assert run(fresh, script.lambdas(i)) == (i, "RemoteTaskHandle")
+
+
+def test_names_and_arguments_of_what_is_made_anew(fresh: CondaEnvExecutor, script: Any) -> None:
+    exec(
+        "class Fails:\n    def fail(self, x):\n        raise ValueError(x)\n"
+        "def fails(x, y):\n    raise ValueError(x)",
+        vars(script),
+    )
+    for i in range(3):
+        task = fresh.submit(script.Fails().fail, i)
+        assert isinstance(task.exception(DEADLINE), ValueError)
+        assert task.name == "Fails.fail"
+        assert task.arguments == f"({i})"
+        task = fresh.submit(functools.partial(script.fails, i), 2)
+        assert isinstance(task.exception(DEADLINE), ValueError)
+        assert task.name == f"{script.__name__}.fails"
+        assert task.arguments == "(2)"
+
+
+def test_ten_thousand_lambdas_leave_nothing(fresh: CondaEnvExecutor, script: Any) -> None:
+    """Neither in this process nor in the worker; also if each has code of its own."""
+
+    def tables() -> dict[str, int]:
+        """Return the sizes of what the worker keeps."""
+        objects = vars(sys.modules["_wetlands_worker.objects"])
+        known = sys.modules["_wetlands_worker.running"].main_loop.definitions
+        found = {name: len(objects[name]) for name in ("TABLE", "VERSIONS", "PIECES", "READ")}
+        return {**found, "functions": len(known.functions), "told": len(known._definitions)}
+
+    for _ in range(3):
+        run(fresh, tables)
+    before = run(fresh, tables)
+    kept = []
+    for i in range(10_000):
+        made = script.closures(i)
+        kept.append(weakref.ref(made))
+        fresh.submit(made)
+    for i in range(300):
+        made = eval(f"lambda: {i}", vars(script))
+        kept += [weakref.ref(made), weakref.ref(made.__code__)]
+        for _ in range(3):
+            fresh.submit(made)
+    del made
+    assert run(fresh, abs, -1) == 1
+    gc.collect()
+    record = fresh._pool.settings.remote.record
+    for i in range(5):
+        record.urgent = record.restless = True  # what is not worth a message yet goes as well
+        run(fresh, eval(f"lambda: -{i}", vars(script)))  # the worker reads its records
+    assert [each() for each in kept if each() is not None] == []
+    assert len(record.functions) < 20
+    assert len(record.codes) < 20
+    assert len(record.known) < 200
+    after = run(fresh, tables)
+    assert {
+        name: after[name] - before[name] for name in after if after[name] > before[name] + 30
+    } == {}

@@ -1,0 +1,444 @@
+"""Whether a function by value is as it was, told by identities alone.
+
+``changes.holds`` compares what a function reaches by content: that is exact, and costs as much as
+the content is long. As long as the host has bound nothing anew, the same is told by comparing the
+identities of what stands in each namespace, closure and container with those of the last time. A
+``FastCheck`` is a flat list of them, walked by a few loops in C; it enters two Python functions,
+whatever it compares.
+
+Invariant: if a fast check holds, so does the thorough one. The converse is not needed: when it
+fails, the thorough one decides, and a new fast check is made.
+
+An identity says nothing about an object that has died: another one may have its address. So the
+check of a function is *void* as soon as the record drops one of the objects in it
+(``Known.void_checks``). It holds no object but scalars, and keeps nothing alive.
+
+Entered by any thread that submits, without a lock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from operator import attrgetter
+from types import CellType, FunctionType
+from typing import TYPE_CHECKING, Any
+
+from wetlands_executor.serialize import changes, fingerprints
+from wetlands_executor.serialize.kinds import has_plain_state, is_immutable
+from wetlands_executor.serialize.scalars import SCALARS
+
+if TYPE_CHECKING:
+    from wetlands_executor.serialize.identity import Known, Record
+
+#: Elements of a container of scalars up to which each is compared by identity. A longer one is
+#: compared by ``==``, which is three times as fast, and does not tell 1 from True and 1.0.
+EXACT = 64
+#: Bytes of a text that a check may keep.
+SHORT = 256
+#: Elements of a large container of scalars that are looked at.
+SAMPLE = 1000
+#: Containers and instances in one check. What reaches more of them is compared thoroughly.
+MOST = 256
+
+_NOTHING = object()
+_absent = itertools.repeat(_NOTHING)
+_call: Callable[[Any], Any] = weakref.ref.__call__
+_attributes_of = attrgetter(
+    "__code__", "__defaults__", "__kwdefaults__", "__doc__", "__name__", "__qualname__"
+)
+_dict_of = attrgetter("__dict__")
+_content_of_cell = attrgetter("strong.cell_contents")
+_DESCRIPTORS = (*changes.DESCRIPTORS, type(vars(type)["__mro__"]))
+
+
+class _Slow(Exception):  # noqa: N818 - a signal within this module
+    """Something can be compared thoroughly only."""
+
+
+class FastCheck:
+    """The identities of what a function or class by value reaches.
+
+    Args:
+        checks: of the pickler.
+        record: of the pool.
+        root: a function that was made to be pickled, for others of its code. What is its own is not
+            looked at, and its globals are those of the function that ``holds`` is asked for.
+
+    Attributes:
+        void: one of the objects has died, or is another one for workers now.
+    """
+
+    __slots__ = (
+        "_attributes",
+        "_bare",
+        "_bound",
+        "_cells",
+        "_containers",
+        "_contents",
+        "_functions",
+        "_kept",
+        "_names",
+        "_nested",
+        "_objects",
+        "_samples",
+        "_spaces",
+        "void",
+    )
+
+    def __init__(
+        self, checks: list[tuple[Any, ...]], record: Record, root: FunctionType | None = None
+    ) -> None:
+        self.void = False
+        # Of ``root``, with the globals that it shares with others.
+        self._names: tuple[str, ...] = ()
+        self._bound: list[int] = []
+        # The scalars among what is compared, which keep their addresses by that.
+        self._kept: list[Any] = []
+        self._objects: dict[int, Known] = {}
+        self._functions: tuple[Any, ...] = ()
+        self._attributes: list[int] = []
+        # Those of them that have no attributes of their own.
+        self._bare: tuple[Any, ...] = ()
+        self._cells: tuple[Known, ...] = ()
+        self._contents: list[int] = []
+        # (reference to a function, names of globals, identities of what they are bound to)
+        self._spaces: list[tuple[Any, tuple[str, ...], list[int]]] = []
+        # (entry, what lists what an object holds, identities)
+        self._containers: list[tuple[Any, Callable[[Any], Any], list[int]]] = []
+        # (entry, what returns a sample of a large object, the sample)
+        self._samples: list[tuple[Known, Callable[[Any], Any], Any]] = []
+        # (entry, how it was pickled) of functions and classes with checks of their own
+        self._nested: list[tuple[Known, Any]] = []
+        self._collect(checks, record, root)
+        for known in self._objects.values():
+            known.add_check(self)
+        # Race: another thread may have dropped one before it was told of this check.
+        if any(record.known.get(known.key) is not known for known in self._objects.values()):
+            self.void = True
+
+    def holds(self, function: Any = None) -> bool:
+        """Return True if all that was looked at is the same.
+
+        Args:
+            function: one with the code of ``root``, if there is one.
+        """
+        try:
+            if self._names:
+                found = map(function.__globals__.get, self._names, _absent)
+                if [*map(id, found)] != self._bound:
+                    return False
+            for user, names, bound in self._spaces:
+                if [*map(id, map(user().__globals__.get, names, _absent))] != bound:
+                    return False
+            functions = self._functions
+            if functions:
+                found = map(_attributes_of, map(_call, functions))
+                if [*map(id, itertools.chain.from_iterable(found))] != self._attributes:
+                    return False
+                if any(map(_dict_of, map(_call, self._bare))):
+                    return False
+            if self._cells and [*map(id, map(_content_of_cell, self._cells))] != self._contents:
+                return False
+            for known, parts, expected in self._containers:
+                if [*map(id, parts(known.get()))] != expected:
+                    return False
+            for known, sample, seen in self._samples:
+                if sample(known.get()) != seen:
+                    return False
+            for known, watched in self._nested:
+                if not watched.is_same(known.get()):
+                    return False
+        except Exception:  # noqa: BLE001
+            # An object has died, a cell is empty, another thread changes a container, or what
+            # stands in the place of a scalar cannot be compared: the thorough check decides.
+            return False
+        return not self.void
+
+    def end(self) -> None:
+        """Let go of all that it refers to."""
+        self.void = True
+        for known in self._objects.values():
+            known.remove_check(self)
+        self._objects = {}
+        self._spaces, self._containers, self._samples, self._nested = [], [], [], []
+        self._functions, self._bare, self._cells, self._kept = (), (), (), []
+
+    # --- how it is made
+
+    def guard(self, values: list[Any], record: Record) -> None:
+        """Become void when one of these values dies, too."""
+        for value in values:
+            if not are_short_scalars((value,)):
+                known = record.of(value)
+                self._objects[known.number] = known
+                known.add_check(self)
+
+    def _collect(
+        self, checks: list[tuple[Any, ...]], record: Record, root: FunctionType | None
+    ) -> None:
+        functions: list[Known] = []
+        cells: list[Known] = []
+        spaces: dict[int, tuple[Known, list[str]]] = {}
+        for kind, known, *more in checks:
+            obj = known.get()
+            if obj is None:
+                raise _Slow
+            if obj is root and kind == changes.FUNCTION:
+                continue
+            if obj is not root:
+                self._objects[known.number] = known
+            if kind in (changes.GLOBAL, changes.ABSENT):
+                spaces.setdefault(id(obj.__globals__), (known, []))[1].append(more[0])
+            elif kind == changes.FUNCTION:
+                functions.append(known)
+                if obj.__dict__:
+                    self._add(known, _attributes_of_function, obj, record)
+                if obj.__kwdefaults__ is not None:
+                    self._add(known, _keyword_defaults, obj, record)
+            elif kind == changes.CLASS:
+                self._add_class(known, obj, record)
+            elif kind == changes.NESTED:
+                self._nested.append((known, more[0]))
+            elif kind in (changes.PIECE, changes.ARRAY):
+                self._add_sample(known, sampler_of_large(obj), obj)
+            elif type(obj) is CellType:
+                cells.append(known)
+            else:
+                self._add_content(known, obj, record)
+        for known, found in spaces.values():
+            names = tuple(dict.fromkeys(found))
+            space = known.get().__globals__
+            bound = [*map(self._identity, map(space.get, names, _absent), _all(record))]
+            if root is not None and space is root.__globals__:
+                self._names, self._bound = names, bound
+            else:
+                self._spaces.append((known.weak, names, bound))
+        self._functions = tuple(known.weak for known in functions)
+        self._bare = tuple(known.weak for known in functions if not known.get().__dict__)
+        attributes = itertools.chain.from_iterable(
+            _attributes_of(known.get()) for known in functions
+        )
+        self._attributes = [*map(self._identity, attributes, _all(record))]
+        self._cells = tuple(cells)
+        self._contents = [*map(self._identity, map(_content_of_cell, cells), _all(record))]
+
+    def _identity(self, value: Any, record: Record) -> int:
+        """Return the identity of a value, which stays its own as long as the check is not void."""
+        kind = type(value)
+        if value is _NOTHING or kind in _DESCRIPTORS:
+            pass  # a descriptor goes with its class; see ``changes.descriptor``
+        elif are_short_scalars(value if kind is tuple else (value,)):
+            self._kept.append(value)
+        else:
+            known = record.of(value)
+            self._objects[known.number] = known
+        return id(value)
+
+    def _add(self, known: Known, parts: Callable[[Any], Any], obj: Any, record: Record) -> None:
+        if len(self._containers) >= MOST:
+            raise _Slow
+        found = [*map(self._identity, parts(obj), _all(record))]
+        self._containers.append((known, parts, found))
+
+    def _add_class(self, known: Known, cls: Any, record: Record) -> None:
+        found = [*map(id, _entries_of_class(cls))]
+        for name, value in vars(cls).items():
+            self._kept.append(name)
+            if name not in changes.NOT_STATE:
+                self._identity(value, record)
+        self._containers.append((known, _entries_of_class, found))
+
+    def _add_sample(self, known: Known, sample: Callable[[Any], Any] | None, obj: Any) -> None:
+        if sample is None:
+            raise _Slow
+        if sample is not _nothing:
+            seen = sample(obj)
+            self._samples.append((known, sample, obj.copy() if seen is obj else seen))
+
+    def _add_content(self, known: Known, obj: Any, record: Record) -> None:
+        """Add a container or an instance that travels with each function that reaches it."""
+        kind = type(obj)
+        if kind is bytearray:
+            self._add_sample(known, _itself, obj)
+            return
+        if kind in (list, dict, set):
+            if len(obj) > EXACT and are_short_scalars(obj):
+                self._add_sample(known, _itself, obj)
+            else:
+                self._add(known, _entries_of if kind is dict else iter, obj, record)
+            return
+        if is_immutable(kind):
+            return
+        parts = parts_of_instance(kind)
+        if parts is None:
+            raise _Slow
+        self._add(known, parts, obj, record)
+
+
+def make(
+    checks: list[tuple[Any, ...]], record: Record, root: FunctionType | None = None
+) -> FastCheck | None:
+    """Return a fast check; None if what is to be checked needs the thorough one."""
+    try:
+        return FastCheck(checks, record, root)
+    except (_Slow, AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+        # something cannot be compared this way, has died, is an empty cell, or changes meanwhile
+        return None
+
+
+def _all(record: Record) -> Any:
+    return itertools.repeat(record)
+
+
+def _entries_of(obj: Any) -> Any:
+    return itertools.chain(dict.keys(obj), dict.values(obj))
+
+
+def _attributes_of_function(function: FunctionType) -> Any:
+    return _entries_of(function.__dict__)
+
+
+def _keyword_defaults(function: Any) -> Any:
+    return _entries_of(function.__kwdefaults__)
+
+
+def _entries_of_class(cls: Any) -> Any:
+    entries = vars(cls)
+    return itertools.chain(entries, entries.values())
+
+
+def attributes_of_instance(obj: Any) -> Any:
+    """List what an instance holds that has nothing but a ``__dict__``."""
+    return _entries_of(obj.__dict__)
+
+
+def _entries_and_attributes(obj: Any) -> Any:
+    return itertools.chain(_entries_of(obj), _entries_of(getattr(obj, "__dict__", _EMPTY)))
+
+
+def _elements_and_attributes(obj: Any) -> Any:
+    return itertools.chain(list.__iter__(obj), _entries_of(getattr(obj, "__dict__", _EMPTY)))
+
+
+def _default_factory(obj: Any) -> Any:
+    return itertools.chain((obj.default_factory,), _entries_of(obj))
+
+
+_EMPTY: dict[Any, Any] = {}
+_GETTERS = (object.__getattribute__, dict.__getattribute__, list.__getattribute__)
+_OF_LIBRARY: dict[Any, Callable[[Any], Any]] = {
+    OrderedDict: _entries_and_attributes,
+    Counter: _entries_and_attributes,
+    defaultdict: _default_factory,
+    deque: iter,
+}
+
+
+def parts_of_instance(kind: Any) -> Callable[[Any], Any] | None:
+    """Return what lists all that an instance of a class holds; None if only the class knows."""
+    found = _OF_LIBRARY.get(kind)
+    if found is not None:
+        return found
+    if (
+        not has_plain_state(kind)
+        or hasattr(kind, "__setstate__")
+        or getattr(kind, "__getstate__", None) is not getattr(object, "__getstate__", None)
+        or kind.__getattribute__ not in _GETTERS
+    ):
+        return None
+    slots = [name for base in kind.__mro__ for name in _slots_of(base)]
+    if slots:
+        return None if issubclass(kind, (list, dict)) else _of_slots(slots)
+    if issubclass(kind, dict):
+        return _entries_and_attributes
+    if issubclass(kind, list):
+        return _elements_and_attributes
+    return attributes_of_instance
+
+
+def is_simple(kind: type) -> bool:
+    """Return True if objects of a class are pickled as their class and their ``__dict__``."""
+    return (
+        parts_of_instance(kind) is attributes_of_instance
+        and not hasattr(kind, "__getnewargs__")
+        and not hasattr(kind, "__getnewargs_ex__")
+    )
+
+
+def _slots_of(base: type) -> list[str]:
+    return [name for name, value in vars(base).items() if type(value) is changes.DESCRIPTORS[0]]
+
+
+def _of_slots(slots: list[str]) -> Callable[[Any], Any]:
+    get = attrgetter(*slots, "__class__")
+
+    def parts(obj: Any) -> Any:
+        return itertools.chain(get(obj), _entries_of(getattr(obj, "__dict__", _EMPTY)))
+
+    return parts
+
+
+# --- large objects
+
+
+def are_short_scalars(obj: Any) -> bool:
+    """Return True if all elements are scalars, and short."""
+    entries = obj.values() if isinstance(obj, dict) else obj
+    if not SCALARS.issuperset(map(type, entries)):
+        return False
+    texts = [each for each in entries if type(each) in (str, bytes)]
+    if isinstance(obj, dict):
+        if not SCALARS.issuperset(map(type, obj)):
+            return False
+        texts += [each for each in obj if type(each) in (str, bytes)]
+    return max(map(len, texts), default=0) <= SHORT
+
+
+def _nothing(_obj: Any) -> None:
+    """Look at nothing: the object is what it is."""
+
+
+def _itself(obj: Any) -> Any:
+    """Look at all elements: what is kept for the comparison is a copy."""
+    return obj
+
+
+def _sample_of_list(obj: Any) -> Any:
+    count = len(obj)
+    return count, obj[:: count // SAMPLE + 1], obj[-1:]
+
+
+def _sample_of_dict(obj: Any) -> Any:
+    count = len(obj)
+    if count <= SAMPLE:
+        return obj
+    half = SAMPLE // 4
+    keys = [*itertools.islice(obj, half), *itertools.islice(reversed(obj), half)]
+    return count, keys, [*map(obj.__getitem__, keys)]
+
+
+def _sample_of_set(obj: Any) -> Any:
+    return len(obj), [*itertools.islice(obj, SAMPLE)]
+
+
+def sampler_of_large(obj: Any) -> Callable[[Any], Any] | None:
+    """Return what takes a sample of a large object; None if its elements have to be looked into."""
+    kind = type(obj)
+    if kind in (str, bytes):
+        return _nothing
+    if kind is bytearray:
+        return _sample_of_list
+    if kind is list:
+        return _sample_of_list if are_short_scalars(obj[:: len(obj) // SAMPLE + 1]) else None
+    if kind in (tuple, frozenset):
+        return _nothing if SCALARS.issuperset(map(type, obj)) else None
+    if kind is set:
+        return _sample_of_set if are_short_scalars([*itertools.islice(obj, SAMPLE)]) else None
+    if kind is dict:
+        keys = [*itertools.islice(obj, SAMPLE), *itertools.islice(reversed(obj), SAMPLE)]
+        if are_short_scalars(keys) and are_short_scalars([*map(obj.__getitem__, keys)]):
+            return _sample_of_dict
+    return fingerprints.sample_of_array if fingerprints.is_array(obj) else None

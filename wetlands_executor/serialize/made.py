@@ -1,0 +1,345 @@
+"""Callables that are made anew for a call, of a function that workers know.
+
+A lambda in a loop, a bound method and a ``functools.partial`` are other objects each time they are
+submitted. What they are made of is not: the code of the lambda, the function of the method, the
+function of the partial object. A worker is told of that once (its ``Definition``); each call brings
+what is new, as a list of steps (``worker/code_made.py`` takes them), and its arguments.
+
+A *template* is what is known of a code object: the definition of a function that has it, with what
+all functions made of it have in common. Of the values that one of them closes over, and of its
+defaults, those that are plain scalars travel with each call; all others have to be the very objects
+that they were.
+
+Invariant: a template refers to the code weakly, and to nothing else that the host's program uses.
+It ends with the code, or when something that it stands for has changed.
+
+Entered by any thread that submits, without a lock.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import pickle
+import sys
+import types
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from wetlands_executor.serialize import changes, fast_checks, references
+from wetlands_executor.serialize.fast_checks import are_short_scalars
+from wetlands_executor.serialize.identity import WRITTEN
+from wetlands_executor.serialize.pickler import space_name
+from wetlands_executor.worker import code_made
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+    from wetlands_executor.serialize.fast_checks import FastCheck
+    from wetlands_executor.serialize.identity import Record
+
+#: A definition, and the steps from its function to the callable.
+Made = tuple[Any, tuple[Any, ...]]
+#: Templates of a code that may end because the next function closed over other objects: what
+#: differs each time is not worth one.
+WORTH = 2
+#: Most steps: a partial object of a method.
+DEEPEST = 4
+
+
+class Template:
+    """What functions of one code object have in common.
+
+    Args:
+        definition: of a function that has the code.
+        fast: tells whether what they reach is as it was.
+        space: name of the module whose globals they have.
+        expected: the identity of each value that they close over, and of each default; None where
+            it varies.
+        numbers: what the definition has numbers for that no object of the host has.
+    """
+
+    __slots__ = ("_cells", "_defaults", "_fast", "_space", "definition", "holds", "mask", "numbers")
+
+    def __init__(
+        self,
+        definition: Any,
+        fast: FastCheck,
+        space: str,
+        expected: tuple[list[int | None], list[int | None]],
+        numbers: list[int],
+    ) -> None:
+        self.definition = definition
+        #: What it stands for was as it was, when it was asked last.
+        self.holds = True
+        self._fast = fast
+        self._space = space
+        self._cells, self._defaults = expected
+        places = (*self._cells, *self._defaults)
+        self.mask = sum(1 << place for place, each in enumerate(places) if each is None)
+        self.numbers = numbers
+
+    def values(self, function: Any, record: Record) -> tuple[Any, ...] | None:
+        """Return what varies, of a function with the code; None if more than that has changed."""
+        cells, defaults = function.__closure__ or (), function.__defaults__ or ()
+        self.holds = False
+        if (
+            len(cells) != len(self._cells)
+            or len(defaults) != len(self._defaults)
+            or function.__kwdefaults__
+            or function.__dict__
+            or getattr(sys.modules.get(self._space), "__dict__", None) is not function.__globals__
+            or not self._fast.holds(function)
+        ):
+            return None
+        self.holds = True
+        found = []
+        known = record.known
+        for cell, expected in zip(cells, self._cells, strict=True):
+            try:
+                value = cell.cell_contents
+            except ValueError:
+                return None
+            if expected is None:
+                entry = known.get(id(cell))
+                if not is_value(value) or (
+                    entry is not None and entry.shape is WRITTEN and entry.strong is cell
+                ):
+                    return None
+                found.append(value)
+            elif id(value) != expected:
+                return None
+        for value, expected in zip(defaults, self._defaults, strict=True):
+            if expected is None:
+                if not is_value(value):
+                    return None
+                found.append(value)
+            elif id(value) != expected:
+                return None
+        return tuple(found)
+
+    def end(self, record: Record) -> None:
+        """Let workers forget it."""
+        self._fast.end()
+        self.definition.end()
+        record.forget(self.numbers)
+
+
+class Code(weakref.ref):  # type: ignore[type-arg]
+    """A code object of which a function by value was submitted.
+
+    Attributes:
+        template: None for the first function; made for the second.
+        ended: how many templates have ended without a change of what they stand for.
+    """
+
+    __slots__ = ("ended", "key", "record", "template")
+
+    def __new__(cls, code: types.CodeType, _record: Record) -> Self:  # noqa: D102
+        return super().__new__(cls, code, _gone)
+
+    def __init__(self, code: types.CodeType, record: Record) -> None:
+        super().__init__(code, _gone)  # type: ignore[call-arg]
+        self.key = id(code)
+        self.record = record.itself
+        self.template: Template | None = None
+        self.ended = 0
+
+    def keep(self, template: Template | None) -> None:
+        """Keep what is known of functions with the code."""
+        self.template = template
+
+    def end(self, record: Record) -> None:
+        """Let go of the template: something that it stands for has changed."""
+        template, self.template = self.template, None
+        if template is not None:
+            self.ended += template.holds
+            template.end(record)
+
+
+def _gone(code: Code) -> None:
+    record = code.record()
+    if record is not None and record.codes.get(code.key) is code:
+        record.codes.pop(code.key, None)
+        if code.template is not None:
+            code.end(record)
+
+
+def is_value(value: Any) -> bool:
+    """Return True for what has no identity that a function could tell: it may travel as a copy."""
+    return are_short_scalars(value if type(value) is tuple else (value,))
+
+
+def again(function: Any, record: Record) -> Made | None:
+    """Return how a function is made whose code has a template. Runs no code of the user's."""
+    code = record.codes.get(id(function.__code__))
+    template = None if code is None else code.template
+    if template is None:
+        return None
+    values = template.values(function, record)
+    if values is None:
+        return None
+    return template.definition, (code_made.CLOSURE, (values, template.mask)) if values else ()
+
+
+def of_function(
+    function: Any, record: Record, dump: Callable[[Any], tuple[bytes, Any]]
+) -> Made | None:
+    """Return how a function by value is made, if others with its code were submitted before.
+
+    None for the first one, and for what has to be pickled as it is.
+
+    Args:
+        function: what is submitted.
+        record: of the pool.
+        dump: pickles a function by value.
+    """
+    code = function.__code__
+    found = record.codes.get(id(code))
+    if found is None or found() is not code:
+        if _is_eligible(function):
+            record.codes[id(code)] = Code(code, record)
+        return None
+    if found.template is not None:
+        made_again = again(function, record)
+        if made_again is None:
+            found.end(record)
+        return made_again
+    if found.ended < WORTH:
+        found.keep(_make_template(function, record, dump))
+    return again(function, record)
+
+
+def _is_eligible(function: Any) -> bool:
+    """Return True if functions of a code may be made of a common one.
+
+    Not those that write to what they close over: that is state, and belongs to one function.
+    """
+    code = function.__code__
+    arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return (
+        space_name(function.__globals__) is not None
+        and not function.__kwdefaults__
+        and not function.__dict__
+        and "task" not in arguments
+        and written(code).isdisjoint(code.co_freevars)
+    )
+
+
+def written(code: types.CodeType) -> set[str]:
+    """Return the variables of enclosing functions that a code, or one within it, binds."""
+    found = {
+        str(each.argval)
+        for each in dis.get_instructions(code)
+        if each.opname in ("STORE_DEREF", "DELETE_DEREF")
+    }
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= written(constant)
+    return found
+
+
+def _make_template(
+    function: Any, record: Record, dump: Callable[[Any], tuple[bytes, Any]]
+) -> Template | None:
+    if not _is_eligible(function):
+        return None
+    cells, defaults = function.__closure__ or (), function.__defaults__ or ()
+    try:
+        contents = [cell.cell_contents for cell in cells]
+        annotations = function.__annotations__
+    except Exception:  # noqa: BLE001
+        return None  # an empty cell; annotations that cannot be evaluated
+    if any(record.of(cell).shape is WRITTEN for cell in cells):
+        return None
+    varying = [is_value(value) for value in contents]
+    others = [is_value(value) for value in defaults]
+    # A function like it, with nothing in it that varies: what is pickled here stays with workers.
+    like = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        tuple(None if each else value for each, value in zip(others, defaults, strict=True))
+        or None,
+        tuple(
+            types.CellType(None) if each else cell
+            for each, cell in zip(varying, cells, strict=True)
+        ),
+    )
+    names = ("__module__", "__qualname__", *(("__annotations__",) if annotations else ()))
+    functools.update_wrapper(like, function, names, ())
+    del like.__wrapped__  # type: ignore[attr-defined]
+    data, pickler = dump(like)
+    checks = pickler.checks
+    if checks is None or pickler.keeps:
+        return None
+    record.note_change()
+    own = [record.of(cell) for cell in like.__closure__ or ()]
+    for known in own:  # once each: another function may have the same cell
+        own_check = next(
+            check for check in checks if check[0] == changes.CONTENT and check[1] is known
+        )
+        checks.remove(own_check)
+    fast = fast_checks.make(checks, record, like)
+    if fast is None or not all(changes.holds(check, record) for check in checks):
+        return None
+    values = [value for each, value in zip(varying, contents, strict=True) if not each]
+    values += [value for each, value in zip(others, defaults, strict=True) if not each]
+    fast.guard(values, record)
+    definition = pickler.definition(data, references.display_name(function))
+    record.follow(definition)
+    return Template(
+        definition,
+        fast,
+        str(function.__globals__["__name__"]),
+        (
+            [None if each else id(value) for each, value in zip(varying, contents, strict=True)],
+            [None if each else id(value) for each, value in zip(others, defaults, strict=True)],
+        ),
+        [record.of(like).number]
+        + [known.number for each, known in zip(varying, own, strict=True) if each],
+    )
+
+
+def take_apart(fn: Any) -> tuple[Any, tuple[Any, ...]] | None:
+    """Return the function of a bound method or a partial object, and the steps that lead back.
+
+    None for everything else, and for what hides what it is.
+    """
+    steps: tuple[Any, ...] = ()
+    for _ in range(DEEPEST):
+        if type(fn) is partial and not fn.__dict__:
+            steps = (code_made.PARTIAL, (fn.args, fn.keywords), *steps)
+            fn = fn.func
+        elif type(fn) is types.MethodType and type(fn.__func__) is types.FunctionType:
+            if isinstance(fn.__self__, type):
+                return None  # a method of a class: it goes with the class
+            steps = (code_made.METHOD, fn.__self__, *steps)
+            return fn.__func__, steps
+        else:
+            break
+    return (fn, steps) if steps else None
+
+
+def is_plain(steps: tuple[Any, ...]) -> bool:
+    """Return True if any unpickler reads the steps: they hold scalars only."""
+    for kind, value in zip(steps[::2], steps[1::2], strict=True):
+        if kind == code_made.METHOD:
+            return False
+        if kind == code_made.PARTIAL and not (
+            are_short_scalars(value[0]) and are_short_scalars(value[1])
+        ):
+            return False
+    return True
+
+
+def pickled(
+    steps: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+) -> bytes | None:
+    """Return the payload of a call whose parts are scalars; None for every other call."""
+    if kwargs or not is_plain(steps) or not are_short_scalars(args):
+        return None
+    return pickle.dumps((steps, args, None), 5)

@@ -1,0 +1,86 @@
+"""Callables that are made anew for each call, of a function that this worker knows.
+
+The host names the function by the number of its definition; the payload begins with *steps*: kinds
+and values in turn, from the function to what is called. Called by the runner, as a part of the
+call.
+"""
+
+from __future__ import annotations
+
+import functools
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Tuple
+
+#: Kinds of steps, and their values: what a function closes over, and its defaults, as far as they
+#: differ from those of the known function (values, bit mask of their places); the object that a
+#: method is bound to; (arguments, keywords) of a ``functools.partial``.
+CLOSURE, METHOD, PARTIAL = range(3)
+
+
+class _Any:
+    def method(self) -> None:
+        """Exist, so that the types of functions, methods and cells can be taken."""
+        return __class__  # type: ignore[name-defined, no-any-return]
+
+
+_method: Any = type(_Any().method)
+_function: Any = type(_Any.method)
+
+
+def _cell(value: Any) -> Any:
+    return (lambda: value).__closure__[0]  # type: ignore[index]
+
+
+def make(function: Any, payload: Tuple[Any, Any, Any], where: Any) -> Tuple[Any, Any, Any, Any]:
+    """Return (callable that the steps lead to, arguments, keywords, position of ``task``).
+
+    Args:
+        function: the known one.
+        payload: (steps, arguments, keywords).
+        where: the position of the function's own parameter ``task``, None if it is not to be
+            filled: then that of the callable is not either.
+    """
+    steps, args, kwargs = payload
+    position = 0
+    while position < len(steps):
+        kind, value = steps[position : position + 2]
+        position += 2
+        if kind == CLOSURE:
+            function = _fill(function, *value)
+        elif kind == METHOD:
+            function = _method(function, value)
+        else:
+            function = functools.partial(function, *value[0], **value[1])
+    if where is not None:
+        from .injection import position_of_task
+
+        where = position_of_task(function)
+    return function, args, kwargs, where
+
+
+def _fill(function: Any, values: Tuple[Any, ...], mask: int) -> Any:
+    """Return a function like the known one, with other values."""
+    given = iter(values)
+    place = 1
+    cells = []
+    for cell in function.__closure__ or ():
+        cells.append(_cell(next(given)) if mask & place else cell)
+        place <<= 1
+    defaults = []
+    for value in function.__defaults__ or ():
+        defaults.append(next(given) if mask & place else value)
+        place <<= 1
+    made = _function(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        tuple(defaults) or None,
+        tuple(cells) or None,
+    )
+    made.__qualname__ = function.__qualname__
+    made.__module__ = function.__module__
+    if function.__annotations__:
+        made.__annotations__ = function.__annotations__
+    return made
