@@ -58,5 +58,11 @@ def main() -> None:
     answer(ended=True)
 
 
+if len(sys.argv) > 2 and sys.argv[2].startswith("functions"):
+    # A script with functions of its own, in this process and in those that import it (spawn does).
+    _file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "script.py")
+    with open(_file) as _stream:
+        exec(compile(_stream.read(), _file, "exec"))
+
 if __name__ == "__main__":
     main()

@@ -11,6 +11,7 @@ MODULES = (
     "cases_latency",
     "cases_throughput",
     "cases_map",
+    "cases_functions",
     "cases_scheduling",
     "cases_asyncio",
     "cases_lifetime",

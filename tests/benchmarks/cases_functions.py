@@ -1,0 +1,132 @@
+"""Functions of every kind: of a module, of the script, with what they use, made anew for each call.
+
+A figure is the median time of a call whose function does nothing, or the time of one of many calls
+that are submitted at once. All kinds are measured in one run, so that what disturbs the machine
+disturbs them all. What a system cannot send has no figure.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import functions
+from .model import Bound, Case, faster
+
+SYSTEMS = ("ours", "ppe-spawn", "ppe-fork", "loky", "joblib")
+
+
+def _script() -> Any:
+    return sys.modules["__main__"]
+
+
+#: Kind -> (number) -> a call.
+KINDS: dict[str, Callable[[int], tuple[Any, ...]]] = {
+    "module": lambda number: (functions.nothing,),
+    "script": lambda number: (_script().plain,),
+    "global": lambda number: (_script().with_global,),
+    "table of 1,000": lambda number: (_script().with_table,),
+    "calls another": lambda number: (_script().calling,),
+    "wraps": lambda number: (_script().wrapped,),
+    "lambda anew": lambda number: (_script().closure(number),),
+    "partial": lambda number: (functools.partial(_script().plain),),
+    "method": lambda number: (_script().Thing(number).method,),
+    "object": lambda number: (_script().take, _script().Thing(number)),
+}
+#: Calls with which the others are compared.
+_MODULE = "module"
+
+
+def round_trip(pool: Any, count: int) -> dict[str, float]:
+    """Median seconds of one call of each kind."""
+    found = {}
+    for kind, make in KINDS.items():
+        times = []
+        end = time.perf_counter() + 2
+        try:
+            for number in range(count + 3):
+                call = make(number)
+                start = time.perf_counter()
+                pool.get(pool.submit(*call))
+                done = time.perf_counter()
+                times.append(done - start)
+                if done > end:
+                    break
+        except Exception:  # noqa: BLE001, S112 - what plain pickle cannot do
+            continue
+        found[kind] = statistics.median(times[2:] or times)
+    return found
+
+
+def burst(pool: Any, count: int) -> dict[str, float]:
+    """Seconds of one of ``count`` calls that are submitted at once, of each kind."""
+    found = {}
+    for kind, make in KINDS.items():
+        calls = [make(number) for number in range(count)]
+        try:
+            for call in calls[:3]:
+                pool.get(pool.submit(*call))
+            start = time.perf_counter()
+            for handle in [pool.submit(*call) for call in calls]:
+                pool.get(handle)
+        except Exception:  # noqa: BLE001, S112 - as above
+            continue
+        found[kind] = (time.perf_counter() - start) / count
+    return found
+
+
+def objects(pool: Any, count: int) -> dict[str, float]:
+    """Seconds of a call with a list of objects of a class of the script."""
+    things = [_script().Thing(number) for number in range(count)]
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        pool.get(pool.submit(_script().take_all, things))
+        times.append(time.perf_counter() - start)
+    return {"time": statistics.median(times[1:])}
+
+
+def _bounds(times: float) -> tuple[Bound, ...]:
+    return (
+        *(
+            Bound(
+                f"{kind}: at most 1.3x the function of a module",
+                1.3,
+                figure=kind,
+                of=("ours",),
+                of_figure=_MODULE,
+            )
+            for kind in KINDS
+            if kind != _MODULE
+        ),
+        *(
+            faster(
+                times,
+                "ppe-spawn",
+                text=f"{times:g}x faster than ProcessPoolExecutor(spawn): {kind}",
+                figure=kind,
+            )
+            for kind in KINDS
+        ),
+    )
+
+
+CASES = [
+    Case(
+        "functions-pinned", "round trip of each kind of function, 1 worker, on one core", round_trip, 500, 5,
+        figures=dict.fromkeys(KINDS, "s"), ability="call", workers=1, systems=SYSTEMS, pinned=True, limit=120, bounds=_bounds(3),
+        note="Figures that were published before this case were those of functions of a module.",
+    ),
+    Case(
+        "functions-burst", "3,000 calls of each kind of function at once, 1 worker", burst, 3000, 10,
+        figures=dict.fromkeys(KINDS, "s"), workers=1, systems=SYSTEMS[:-1], repeats=3, limit=300, bounds=_bounds(3),
+    ),
+    Case(
+        "functions-objects", "a list of 100,000 objects of a class of the script as argument, 1 worker", objects, 100_000, 100,
+        ability="call", workers=1, systems=SYSTEMS, repeats=3, limit=120, bounds=(faster(1, "ppe-spawn", "ppe-fork"),),
+    ),
+]  # fmt: skip
