@@ -291,6 +291,7 @@ VALUE_CHANGES: dict[str, tuple[str, str]] = {
     "key of a dict": ("{'a': 1}", "value['b'] = value.pop('a')"),
     "long dict": ("{i: str(i) for i in range(1000)}", "value[500] = 'x'"),
     "long dict, a key": ("dict.fromkeys(range(1000))", "value['last'] = value.pop(999)"),
+    "order of a long dict": ("dict.fromkeys(range(100))", "value[0] = value.pop(0)"),
     "set": ("{1, 2}", "value.add(3)"),
     "long set": ("set(range(300))", "value.discard(5)"),
     "bytearray": ("bytearray(10)", "value[5] = 1"),

@@ -244,6 +244,35 @@ def test_a_deleted_global_is_gone(fresh: CondaEnvExecutor, script: Any) -> None:
     assert run(fresh, script.made) == 1
 
 
+def test_a_name_that_hides_a_builtin_for_a_while(fresh: CondaEnvExecutor, script: Any) -> None:
+    """Bound and deleted again: what was pickled before the change is not used as it was."""
+    exec("def use():\n    return abs(-5)\ndef other():\n    return abs(-6)", vars(script))
+    for _ in range(3):
+        assert (run(fresh, script.use), run(fresh, script.other)) == (5, 6)
+    script.abs = lambda x: "mine"
+    assert run(fresh, script.use) == "mine"
+    del script.abs
+    for _ in range(3):
+        assert (run(fresh, script.use), run(fresh, script.other)) == (5, 6)
+
+
+def test_names_and_identity_of_functions_made_anew(fresh: CondaEnvExecutor, script: Any) -> None:
+    """Each has its own name; a tuple or a NaN that is a global is that very object."""
+    exec(
+        "MISSING, NAN = ('missing',), float('nan')\n"
+        "def missing(v):\n    return lambda: (v is MISSING, v is NAN)\n"
+        "def named(i):\n    def job():\n        return i\n"
+        "    job.__name__ = job.__qualname__ = f'job{i}'\n    return job\n",
+        vars(script),
+    )
+    for i in range(4):
+        assert run(fresh, script.missing(script.MISSING)) == (True, False)
+        assert run(fresh, script.missing(script.NAN)) == (False, True)
+        task = fresh.submit(script.named(i))
+        assert task.result(DEADLINE) == i
+        assert task.name == f"{script.__name__}.job{i}"
+
+
 def test_changes_of_what_a_lambda_made_anew_uses(
     fresh: CondaEnvExecutor, script: Any, sent: Sent
 ) -> None:

@@ -461,9 +461,6 @@ class ByValuePickler(CallPickler):
         """Return mark, token, value of each global that a function uses, one after the other."""
         found: list[Any] = []
         known = self.record.of(func)
-        # The names that this namespace has had in workers: those that are gone are deleted there.
-        sent = self.record.names.setdefault(space or "", set()) if space else set()
-        sent.update(used)
         for key, value in used.items():
             mark = Mark(key, "global", what)
             self._at = mark
@@ -474,8 +471,7 @@ class ByValuePickler(CallPickler):
         for key in _cp._extract_code_globals(func.__code__):
             if key not in func.__globals__:
                 self._check(changes.ABSENT, known, key)
-                if key in sent:
-                    found += (Mark(key, "global", what), namespaces.ABSENT, None)
+                found += (Mark(key, "global", what), namespaces.ABSENT, None)
         return tuple(found)
 
     def _token(self, value: Any) -> Any:

@@ -266,7 +266,7 @@ class FastCheck:
             return
         if kind in (list, dict, set):
             if len(obj) > EXACT and are_short_scalars(obj):
-                self._add_sample(known, _itself, obj)
+                self._add_sample(known, _in_order if kind is dict else _itself, obj)
             else:
                 self._add(known, _entries_of if kind is dict else iter, obj, record)
             return
@@ -406,6 +406,10 @@ def _itself(obj: Any) -> Any:
     return obj
 
 
+def _in_order(obj: Any) -> Any:
+    return [*obj], [*obj.values()]
+
+
 def _sample_of_list(obj: Any) -> Any:
     count = len(obj)
     return count, obj[:: count // SAMPLE + 1], obj[-1:]
@@ -414,7 +418,7 @@ def _sample_of_list(obj: Any) -> Any:
 def _sample_of_dict(obj: Any) -> Any:
     count = len(obj)
     if count <= SAMPLE:
-        return obj
+        return _in_order(obj)
     half = SAMPLE // 4
     keys = [*itertools.islice(obj, half), *itertools.islice(reversed(obj), half)]
     return count, keys, [*map(obj.__getitem__, keys)]

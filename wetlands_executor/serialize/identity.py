@@ -164,14 +164,16 @@ class Known:
 
     def add_check(self, check: Check) -> None:
         """Make a fast check void when this object is dropped."""
-        if self.checks is None:
-            self.checks = {}
-        self.checks[id(check)] = check
+        checks = self.checks
+        if checks is None:
+            checks = self.checks = {}
+        checks[id(check)] = check
 
     def remove_check(self, check: Check) -> None:
         """Forget a fast check that has ended."""
-        if self.checks is not None:
-            self.checks.pop(id(check), None)
+        checks = self.checks
+        if checks is not None:
+            checks.pop(id(check), None)
 
     def void_checks(self) -> None:
         """Make the fast checks void: the object is gone, or is another one for workers now."""
@@ -264,14 +266,13 @@ class Record:
         urgent: the host has dropped a piece since: its memory is worth a message.
         functions: id of a function or class -> how it was pickled last (``watched.Watched``).
         codes: id of a code object -> what is known of functions made of it (``made.Code``).
-        names: module -> the globals of it that were sent.
         retired: definitions that will not be called again, and that no call under way refers to.
         restless: something was pickled or dropped since the last look.
     """
 
     __slots__ = (
         "__weakref__", "_cycles_from", "_definitions", "_purge_in", "_strong", "codes", "epoch",
-        "functions", "itself", "known", "names", "ready", "restless", "retired", "urgent",
+        "functions", "itself", "known", "ready", "restless", "retired", "urgent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -283,7 +284,6 @@ class Record:
         self.urgent = False
         self.functions: dict[int, Any] = {}
         self.codes: dict[int, Any] = {}
-        self.names: dict[str, set[str]] = {}
         self.retired: deque[Retired] = deque()
         self._definitions: dict[int, _Definition] = {}
         self.restless = False

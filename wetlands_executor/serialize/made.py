@@ -25,6 +25,7 @@ import sys
 import types
 import weakref
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.serialize import changes, fast_checks, references
@@ -56,18 +57,30 @@ class Template:
     Args:
         definition: of a function that has the code.
         fast: tells whether what they reach is as it was.
+        names: the function's name, qualified name and documentation.
         space: name of the module whose globals they have.
         expected: the identity of each value that they close over, and of each default; None where
             it varies.
         numbers: what the definition has numbers for that no object of the host has.
     """
 
-    __slots__ = ("_cells", "_defaults", "_fast", "_space", "definition", "holds", "mask", "numbers")
+    __slots__ = (
+        "_cells",
+        "_defaults",
+        "_fast",
+        "_names",
+        "_space",
+        "definition",
+        "holds",
+        "mask",
+        "numbers",
+    )
 
     def __init__(
         self,
         definition: Any,
         fast: FastCheck,
+        names: tuple[Any, ...],
         space: str,
         expected: tuple[list[int | None], list[int | None]],
         numbers: list[int],
@@ -76,6 +89,7 @@ class Template:
         #: What it stands for was as it was, when it was asked last.
         self.holds = True
         self._fast = fast
+        self._names = names
         self._space = space
         self._cells, self._defaults = expected
         places = (*self._cells, *self._defaults)
@@ -91,6 +105,7 @@ class Template:
             or len(defaults) != len(self._defaults)
             or function.__kwdefaults__
             or function.__dict__
+            or _names_of(function) != self._names
             or getattr(sys.modules.get(self._space), "__dict__", None) is not function.__globals__
             or not self._fast.holds(function)
         ):
@@ -105,7 +120,7 @@ class Template:
                 return None
             if expected is None:
                 entry = known.get(id(cell))
-                if not is_value(value) or (
+                if not _may_vary(value, record) or (
                     entry is not None and entry.shape is WRITTEN and entry.strong is cell
                 ):
                     return None
@@ -114,7 +129,7 @@ class Template:
                 return None
         for value, expected in zip(defaults, self._defaults, strict=True):
             if expected is None:
-                if not is_value(value):
+                if not _may_vary(value, record):
                     return None
                 found.append(value)
             elif id(value) != expected:
@@ -171,6 +186,24 @@ def _gone(code: Code) -> None:
 def is_value(value: Any) -> bool:
     """Return True for what has no identity that a function could tell: it may travel as a copy."""
     return are_short_scalars(value if type(value) is tuple else (value,))
+
+
+_names_of = attrgetter("__name__", "__qualname__", "__doc__")
+
+
+def _may_vary(value: Any, record: Record) -> bool:
+    """Return True for a value that may travel as a copy.
+
+    Not for a number that is none, nor for a tuple that a namespace of the host has: a function may
+    ask whether it is that very object.
+    """
+    if type(value) is float and value != value:
+        return False
+    if type(value) is tuple:
+        entry = record.known.get(id(value))
+        if entry is not None and entry.get() is value:
+            return False
+    return is_value(value)
 
 
 def again(function: Any, record: Record) -> Made | None:
@@ -294,6 +327,7 @@ def _make_template(
     return Template(
         definition,
         fast,
+        _names_of(function),
         str(function.__globals__["__name__"]),
         (
             [None if each else id(value) for each, value in zip(varying, contents, strict=True)],
@@ -315,7 +349,7 @@ def take_apart(fn: Any) -> tuple[Any, tuple[Any, ...]] | None:
             steps = (code_made.PARTIAL, (fn.args, fn.keywords), *steps)
             fn = fn.func
         elif type(fn) is types.MethodType and type(fn.__func__) is types.FunctionType:
-            if isinstance(fn.__self__, type):
+            if issubclass(type(fn.__self__), type):
                 return None  # a method of a class: it goes with the class
             steps = (code_made.METHOD, fn.__self__, *steps)
             return fn.__func__, steps

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SPACES: Dict[str, Dict[str, Any]] = {}
 #: namespace name -> {global's name: token of the value that the host last sent}
 TOKENS: Dict[str, Dict[str, Any]] = {}
-#: The token of a global that the host has deleted.
+#: The token of a global that the host does not have, or not any more.
 ABSENT = ("absent",)
 
 
@@ -77,8 +77,10 @@ def restore(function: Any, state: Tuple[Any, ...]) -> None:
     steps = iter(entries)
     for key, token, value in zip(steps, steps, steps):
         if token == ABSENT:
-            if tokens.get(key) != token:
-                tokens[key] = token
+            # Only what the host has sent is deleted: what a task has bound itself stays.
+            old = tokens.get(key)
+            tokens[key] = ABSENT
+            if old is not None and old != ABSENT:
                 space.pop(key, None)
                 objects.note_change()
             continue
