@@ -319,9 +319,8 @@ def _make_template(
     fast = fast_checks.make(checks, record, like)
     if fast is None or not all(changes.holds(check, record) for check in checks):
         return None
-    values = [value for each, value in zip(varying, contents, strict=True) if not each]
-    values += [value for each, value in zip(others, defaults, strict=True) if not each]
-    fast.guard(values, record)
+    pairs = zip(varying + others, (*contents, *defaults), strict=True)
+    fast.guard([value for each, value in pairs if not each], record)
     definition = pickler.definition(data, references.display_name(function))
     record.follow(definition)
     return Template(
