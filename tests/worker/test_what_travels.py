@@ -392,3 +392,15 @@ def test_ten_thousand_lambdas_leave_nothing(fresh: CondaEnvExecutor, script: Any
     assert {
         name: after[name] - before[name] for name in after if after[name] > before[name] + 30
     } == {}
+
+
+@pytest.mark.parametrize("size", [10, 255, 256, 257, 5_000, 70_000, 200_000])
+def test_parts_of_any_size_travel_with_what_is_made_anew(
+    fresh: CondaEnvExecutor, script: Any, size: int
+) -> None:
+    """In the frame, on the shared page, in the bulk pipe, in a block."""
+    text = "x" * size
+    for _ in range(3):
+        assert fresh.submit(functools.partial(len, text)).result(DEADLINE) == size
+        assert fresh.submit(script.default(text)).result(DEADLINE) == text
+        assert fresh.submit(script.default(1), (text, text)).result(DEADLINE) == (text, text)

@@ -504,7 +504,15 @@ def _encode_made(
         return DefinedCall(definition, flags, payload, by_value, bytecode)
     return cast(
         "DefinedCall",
-        _encoded(definition, flags, payload, by_value, bytecode, None, (steps, args, kwargs)),
+        _encoded(
+            definition,
+            flags,
+            Pieces((payload,)),
+            by_value,
+            bytecode,
+            None,
+            (steps, args, kwargs),
+        ),
     )
 
 
