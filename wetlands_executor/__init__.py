@@ -6,9 +6,12 @@
 from typing import TYPE_CHECKING
 
 from wetlands_executor.environment import Environment
+from wetlands_executor.environment import tasks as _tasks
 from wetlands_executor.errors import (
     ActivationError,
     DependencyFailed,
+    EnvironmentCreationError,
+    EnvironmentInUseError,
     EnvironmentNotFoundError,
     ExecutionException,
     ScriptExit,
@@ -30,6 +33,9 @@ from wetlands_executor.sharedmem.share import share
 from wetlands_executor.worker.current_task import RemoteTaskHandle, current_task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wetlands_executor.environment.making import CreationPhase, CreationProgress
     from wetlands_executor.environment.spec import EnvironmentSpec, PyPIOptions
 
 __version__ = "0.1.0"
@@ -38,8 +44,12 @@ __all__ = [
     "ActivationError",
     "CallOptions",
     "CondaEnvExecutor",
+    "CreationPhase",
+    "CreationProgress",
     "DependencyFailed",
     "Environment",
+    "EnvironmentCreationError",
+    "EnvironmentInUseError",
     "EnvironmentNotFoundError",
     "EnvironmentSpec",
     "ExecutionException",
@@ -64,10 +74,29 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import what describes environments when it is first used: most programs do without it."""
-    if name in ("EnvironmentSpec", "PyPIOptions"):
-        from wetlands_executor.environment import spec
+#: Where names are that most programs do without: imported when they are first used.
+_LATE = {
+    "CreationPhase": "making",
+    "CreationProgress": "making",
+    "EnvironmentSpec": "spec",
+    "PyPIOptions": "spec",
+}
 
-        return getattr(spec, name)
+
+def __getattr__(name: str) -> object:
+    """Import what describes and makes environments when it is first used."""
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(f"wetlands_executor.environment.{_LATE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _start_creation(*arguments: object) -> object:
+    from wetlands_executor import creation_tasks
+
+    start: Callable[..., object] = creation_tasks.start
+    return start(*arguments)
+
+
+_tasks.provide(_start_creation)

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 __all__ = [
     "ActivationError",
     "DependencyFailed",
+    "EnvironmentCreationError",
+    "EnvironmentInUseError",
     "EnvironmentNotFoundError",
     "ExecutionException",
     "ScriptExit",
@@ -74,6 +76,48 @@ class SpecError(WetlandsExecutorError, ValueError):
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the attributes when the error travels on to another process."""
         return type(self), (self.reason, self.remedy, self.path, self.line)
+
+
+class EnvironmentCreationError(WetlandsExecutorError, RuntimeError):
+    """An environment could not be made.
+
+    The message has the reason, the command, the package manager's own text, and where the log is.
+
+    Attributes:
+        command: the command that failed; empty if none has run.
+        output: the last lines that it wrote.
+        log: path of the file with all output; None if there is none.
+        backend: who was to make it; None if that was not decided.
+        phase: what was being done: ``"solving"``, ``"fetching"``, ``"installing"`` or
+            ``"checking"``; None before.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        command: tuple[str, ...] = (),
+        output: str = "",
+        log: str | None = None,
+        backend: str | None = None,
+        phase: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.command = tuple(command)
+        self.output = output
+        self.log = log
+        self.backend = backend
+        self.phase = phase
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the attributes when the error travels on to another process."""
+        return (
+            type(self),
+            (self.args[0], self.command, self.output, self.log, self.backend, self.phase),
+        )
+
+
+class EnvironmentInUseError(WetlandsExecutorError, RuntimeError):
+    """An environment cannot be removed: a process or an executor uses it."""
 
 
 class ActivationError(WetlandsExecutorError, RuntimeError):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.ending import Ending
 from wetlands_executor.environment import Environment
+from wetlands_executor.environment.source import source_of
 from wetlands_executor.errors import TasksFailed
 from wetlands_executor.futures.aio import post_to_loop
 from wetlands_executor.futures.events import make_listener
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from wetlands_executor.environment.making import OnProgress
+    from wetlands_executor.environment.spec import EnvironmentSpec
     from wetlands_executor.pool.report import WorkerInfo
 
 T = TypeVar("T")
@@ -52,7 +55,9 @@ class CondaEnvExecutor(Executor):
 
     Args:
         env: a name, a prefix, an interpreter, a project folder, an ``Environment``, or any object
-            with ``.prefix`` or ``.path``; None is this environment.
+            with ``.prefix`` or ``.path``; an ``EnvironmentSpec``, or a file that describes an
+            environment (``"segment.py"`` with a metadata block, ``"./environment.yml"``), which is
+            made before the first worker starts; None is this environment.
         max_workers: number of worker processes; None is the number of processors, as in the
             standard library.
         mp_context: accepted for compatibility and without meaning: workers are never forks of this
@@ -86,7 +91,7 @@ class CondaEnvExecutor(Executor):
 
     def __init__(
         self,
-        env: str | os.PathLike[str] | Environment | None = None,
+        env: str | os.PathLike[str] | Environment | EnvironmentSpec | None = None,
         max_workers: int | None = None,
         mp_context: Any = None,
         initializer: Callable[..., object] | str | os.PathLike[str] | None = None,
@@ -119,9 +124,9 @@ class CondaEnvExecutor(Executor):
             cancel_grace=cancel_grace,
             activate=activate,
         )
-        self._environment = Environment.find(env)
+        self._source = source = source_of(env)
         self._max_workers: int = settings.count_workers()
-        starts = start_settings(settings, self._environment, self._max_workers)
+        starts = start_settings(settings, source, self._max_workers)
         self._pool = Pool(
             starts,
             self._max_workers,
@@ -129,7 +134,7 @@ class CondaEnvExecutor(Executor):
             worker_timeout=settings.worker_timeout,
             task_timeout=settings.task_timeout,
             cancel_grace=settings.cancel_grace,
-            what=_describe(self._environment),
+            what=source.label,
         )
         starts.remote.wait_with(self._pool.hear_hello)
         self._submission = Submission(self._pool)
@@ -379,8 +384,16 @@ class CondaEnvExecutor(Executor):
 
     @property
     def environment(self) -> Environment:
-        """The environment in which the workers run."""
-        return self._environment
+        """The environment in which the workers run.
+
+        One that is not made yet is made now, and waited for.
+
+        Raises:
+            EnvironmentCreationError: it cannot be made.
+        """
+        if self._source.known is None:
+            self._pool.hear_hello()
+        return self._source.get()
 
     @property
     def max_workers(self) -> int:
@@ -404,18 +417,23 @@ class CondaEnvExecutor(Executor):
     def task_timeout(self, seconds: float | None) -> None:
         self._pool.deadlines.limit_tasks(seconds_of.limit("task_timeout", seconds))
 
-    def launch(self, wait: bool = True) -> Self:
+    def launch(self, wait: bool = True, *, on_progress: OnProgress | None = None) -> Self:
         """Start all workers now.
 
         Args:
             wait: return when all are ready.
+            on_progress: called with a ``CreationProgress`` while the environment is made, if it has
+                to be, on the thread that starts workers.
 
         Raises:
+            EnvironmentCreationError: the environment could not be made.
             WorkerStartError: none can be started.
             BrokenProcessPool: an initializer failed.
         """
         if self._pool.closing.refusing:
             self._submission.refuse()
+        if on_progress is not None:
+            self._source.watch(on_progress)
         self._pool.readiness.launch(wait)
         return self
 
@@ -515,7 +533,7 @@ class CondaEnvExecutor(Executor):
 
     def __repr__(self) -> str:
         return (
-            f"<{type(self).__name__} of {_describe(self._environment)}, {self.worker_count} of "
+            f"<{type(self).__name__} of {self._source.label}, {self.worker_count} of "
             f"{self._max_workers} workers>"
         )
 
@@ -527,7 +545,3 @@ def _answer(ready: asyncio.Future[None], error: BaseException | None) -> None:
         ready.set_result(None)
     else:
         ready.set_exception(error)
-
-
-def _describe(environment: Environment) -> str:
-    return f"the environment {environment.name or environment.prefix}"

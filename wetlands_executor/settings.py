@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from wetlands_executor import seconds as seconds_of
-from wetlands_executor.environment import Environment
+from wetlands_executor.environment.source import EnvironmentSource
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.fork_server import ForkServer
 from wetlands_executor.pool.launch import Launcher, WorkerEnv, pickled_initializer, variables_of
@@ -73,7 +73,7 @@ class ExecutorSettings:
 
 
 def start_settings(
-    settings: ExecutorSettings, environment: Environment, count: int
+    settings: ExecutorSettings, source: EnvironmentSource, count: int
 ) -> StartSettings:
     """Return how the workers are started.
 
@@ -81,13 +81,13 @@ def start_settings(
 
     Args:
         settings: the options.
-        environment: where the workers run.
+        source: gives the environment where the workers run.
         count: the number of worker processes at most.
     """
     variables = [variables_of(settings.worker_env, index) for index in range(count)]
     folder = os.fspath(settings.cwd) if settings.cwd is not None else None
-    launcher = Launcher(environment, settings.activate, folder, variables)
-    remote = RemoteInterpreter(environment.python, launcher.first)
+    launcher = Launcher(source, settings.activate, folder, variables)
+    remote = RemoteInterpreter(source.python, launcher.first, source)
     fork_server = None
     if settings.share_preload and spawn.can_fork_workers():
         fork_server = ForkServer(launcher.fork_server, settings.preload, settings.start_timeout)
@@ -114,6 +114,7 @@ def start_settings(
     return StartSettings(
         launcher.worker,
         remote,
+        source,
         list(settings.preload),
         first,
         settings.start_timeout,

@@ -88,7 +88,12 @@ async def main(environment: str | None = None) -> dict[str, Any]:
         print("endless:", endless.status.value)
     finally:
         await trio.to_thread.run_sync(executor.shutdown)
-    return {"results": results, "first": kinds[0], "last": kinds[-1], "endless": endless.status.value}
+    return {
+        "results": results,
+        "first": kinds[0],
+        "last": kinds[-1],
+        "endless": endless.status.value,
+    }
 
 
 if __name__ == "__main__":

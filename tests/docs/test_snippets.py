@@ -14,7 +14,7 @@ import pytest
 from tests.docs import pages, stage
 
 #: Seconds that the snippets of one page may take.
-LIMIT = 60
+LIMIT = 110
 
 _ALL = [(page, pages.snippets(page)) for page in pages.pages()]
 _OPTIONAL = [(page, part) for page, parts in _ALL for part in parts if part.requires]
@@ -44,6 +44,8 @@ def run_page(page: Path, folder: Path) -> dict[int, str]:
         check=False,
     )
     printed, errors = done.stdout.decode(), done.stderr.decode()
+    if done.returncode and "index could be reached" in errors:
+        pytest.skip(f"{page.name} makes environments, and no package registry can be reached")
     assert done.returncode == 0, (
         f"{page.name} failed (line numbers are the page's):\n{errors}\nprinted:\n{printed}"
     )

@@ -7,8 +7,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from wetlands_executor.demo import cache
-from wetlands_executor.demo.creation import DemoError, RegistryUnreachableError
+from wetlands_executor.demo.environments import DemoError, RegistryUnreachableError
 from wetlands_executor.demo.progress import Progress
 from wetlands_executor.errors import WetlandsExecutorError
 
@@ -31,7 +30,7 @@ def run_demo(
     Args:
         out: folder for the picture and the tables; made if need be.
         workers: worker processes in each environment.
-        cache_folder: where the environments are kept; None for the user's cache folder.
+        cache_folder: where the environments are kept; None is where the library keeps all.
         refresh: make the environments anew.
 
     Returns:
@@ -39,7 +38,7 @@ def run_demo(
     """
     progress = Progress()
     try:
-        return _run(out, workers, cache_folder or cache.default_folder(), progress, refresh)
+        return _run(out, workers, cache_folder, progress, refresh)
     except KeyboardInterrupt:
         progress.say(
             "interrupted: nothing is left running; run the demo again to go on from the "
@@ -59,13 +58,17 @@ def run_demo(
         return FAILED
 
 
-def _run(out: Path, workers: int, cache_folder: Path, progress: Progress, refresh: bool) -> int:
+def _run(
+    out: Path, workers: int, cache_folder: Path | None, progress: Progress, refresh: bool
+) -> int:
     """Do the demo's steps one after another."""
     from wetlands_executor.demo import environments, pipeline, report
 
     _check_writable(out)
+    if cache_folder is not None:
+        os.environ["WETLANDS_EXECUTOR_ENVIRONMENTS"] = str(cache_folder.absolute())
     progress.say("Two environments that no single one could hold:")
-    made = environments.prepare(cache_folder, progress, refresh=refresh)
+    made = environments.prepare(progress, refresh=refresh)
     for environment in made:
         state = "ready" if environment.seconds else "there already"
         progress.say(

@@ -8,6 +8,7 @@ and cmd.exe and have never been run: this was written on Linux.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wetlands_executor import children
 from wetlands_executor.system import (
@@ -602,3 +603,78 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
             killpg(process.pid, SIGKILL)
         except (ProcessLookupError, PermissionError):  # macOS refuses where only zombies are left
             pass
+
+
+#: Where Windows locks a file: behind all that it holds, so that it can be read meanwhile.
+_LOCKED_BYTE: Final = 1 << 30
+#: What a file system says that knows no locks.
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+def lock_file(fd: int, *, shared: bool = False, wait: bool = True) -> bool:
+    """Lock an open file until it is closed, or its process has ended.
+
+    A file system that knows no locks counts as locked: what is locked here is safe without it.
+
+    Args:
+        fd: of the file.
+        shared: others may lock it in the same way. Windows has no such lock: nothing is locked.
+        wait: wait until it is free.
+
+    Returns:
+        False if another has it.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        if shared:
+            return True
+        while True:
+            os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
+            try:
+                # tries for ten seconds
+                msvcrt.locking(fd, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+            except OSError:
+                if not wait:
+                    return False
+            else:
+                return True
+    else:
+        import fcntl
+
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(fd, kind if wait else kind | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in _NO_LOCKS
+        return True
+
+
+def new_group() -> dict[str, Any]:
+    """Return the arguments with which ``Popen`` starts a process that leads a group of its own.
+
+    A Ctrl-C of the terminal does not reach it.
+    """
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}
+
+
+def cache_folder() -> str:
+    """Return where the library may keep what it can make again, by the custom of the platform.
+
+    ``platformdirs`` knows it; where that is not installed, these are its rules.
+    """
+    try:
+        from platformdirs import user_cache_dir
+    except ImportError:
+        pass
+    else:
+        return user_cache_dir("wetlands-executor", appauthor=False)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or os.path.expanduser(r"~\AppData\Local")
+        return os.path.join(base, "wetlands-executor", "Cache")
+    if sys.platform == "darwin":
+        return os.path.expanduser("~/Library/Caches/wetlands-executor")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "wetlands-executor")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from wetlands_executor.environment.layout import Located
 
 _UNSET: Final = "***unset***"
+#: File of a prefix with variables that were asked for when this library made it.
+VARIABLES: Final = "wetlands-variables.json"
 
 #: Answers of the shell that are kept; a program that alternates between more than these pays a few
 #: milliseconds each time.
@@ -113,6 +115,11 @@ def _before_scripts(env: Located, host: Mapping[str, str]) -> dict[str, str]:
             CONDA_SHLVL="1",
             CONDA_DEFAULT_ENV=default_env,
             CONDA_PROMPT_MODIFIER=f"({default_env}) ",
+        )
+    own = os.path.join(prefix, VARIABLES)
+    if os.path.exists(own):  # of an environment that this library has made
+        result.update(
+            {name: value for name, value in _variables(own, None, env.label).items() if value}
         )
     result["PATH"] = os.pathsep.join([*first, *_path_without(host, first)])
     if env.kind in ("conda", "pixi"):

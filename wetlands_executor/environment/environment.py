@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, List  # noqa: UP035 - inside the class, `list` is its method
 
 from wetlands_executor.environment.commands import Command, prepared
+from wetlands_executor.environment.described import project_environment, spec_of, wish_of
 from wetlands_executor.environment.launch import launch
-from wetlands_executor.environment.locate import everything, locate
+from wetlands_executor.environment.locate import by_path, everything, locate
+from wetlands_executor.environment.store import Record, Store
+from wetlands_executor.errors import EnvironmentNotFoundError
 
 if TYPE_CHECKING:
     import os
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wetlands_executor.environment.layout import Kind
+    from wetlands_executor.environment.making import OnProgress
+    from wetlands_executor.environment.spec import EnvironmentSpec
+    from wetlands_executor.environment.tasks import CreationTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +66,13 @@ class Environment:
         """Find an environment. Only files are read; no manager and no process is started.
 
         Args:
-            what: a bare word is an environment's *name*. A string with a path separator, or a path
-                object, is the path of a conda prefix, a virtual environment, a pixi project, an
-                interpreter, or any folder with ``bin/python``. An object with a ``.prefix`` or
-                ``.path`` is the environment there. None is the environment of this process.
+            what: a bare word is an environment's *name*; that of a Python file (``"segment.py"``)
+                is the environment that its metadata block describes, if it was made. A string with
+                a path separator, or a path object, is the path of a conda prefix, a virtual
+                environment, a pixi project, an interpreter, any folder with ``bin/python``, or of a
+                file that describes an environment which was made. So is an ``EnvironmentSpec``. An
+                object with a ``.prefix`` or ``.path`` is the environment there. None is the
+                environment of this process.
 
         Returns:
             The environment.
@@ -74,7 +84,160 @@ class Environment:
         """
         if isinstance(what, Environment):
             return what
-        return cls(*locate(what))
+        wish = None if project_environment(what) is not None else wish_of(what)
+        if wish is None:
+            return cls(*locate(what))
+        record = wish[0].look_up(Store())
+        if record is None:
+            raise EnvironmentNotFoundError(
+                f"{wish[1]} is not made yet; make it with Environment.create, or give it to an "
+                f"executor, which makes it"
+            )
+        return cls._of_record(record)
+
+    @classmethod
+    def _of_record(cls, record: Record) -> Environment:
+        return cls(*by_path(str(record.prefix)))
+
+    @classmethod
+    def create(
+        cls,
+        spec: EnvironmentSpec | str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        backend: str = "auto",
+        on_progress: OnProgress | None = None,
+        offline: bool = False,
+    ) -> Environment:
+        """Make an environment, once; the next time it is found.
+
+        Processes and threads that want the same environment at the same time make it once: the
+        others wait.
+
+        Args:
+            spec: what it shall hold, or a file that says so (``EnvironmentSpec.from_file``).
+            name: what it shall be called; ``find`` finds it by that. None: it is cached by its
+                content.
+            backend: who makes it: ``"uv"``, ``"pip"``, ``"pixi"``, ``"micromamba"``, ``"mamba"``,
+                ``"conda"`` or ``"rattler"``; ``"auto"`` is the first that is there and can make it.
+            on_progress: called with a ``CreationProgress`` in this thread. Its ``cancel()`` may be
+                called by any thread; what the callback raises ends the making, too.
+            offline: never use a network.
+
+        Raises:
+            EnvironmentCreationError: it cannot be made; the message has the package manager's own
+                text.
+            CancelledError: it was cancelled.
+            SpecError: the file cannot be understood.
+            ValueError: the name cannot be given, or belongs to an environment that holds something
+                else; or there is no such backend.
+        """
+        from wetlands_executor.environment.creation import create
+        from wetlands_executor.environment.wish import Wish
+
+        wish = Wish(spec_of(spec), name, backend, offline)
+        return cls._of_record(create(wish, on_progress=on_progress))
+
+    @classmethod
+    def create_task(
+        cls,
+        spec: EnvironmentSpec | str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        backend: str = "auto",
+        offline: bool = False,
+    ) -> CreationTask[Environment]:
+        """Make an environment in a thread of its own, as a Task.
+
+        Its progress, events, and cancellation are those of any other task. Arguments as for
+        ``create``.
+
+        Raises:
+            SpecError: the file cannot be understood.
+        """
+        from wetlands_executor.environment.tasks import start_task
+        from wetlands_executor.environment.wish import Wish
+
+        wish = Wish(spec_of(spec), name, backend, offline)
+        task: CreationTask[Environment] = start_task(wish, cls._of_record)
+        return task
+
+    def update(
+        self,
+        spec: EnvironmentSpec | str | os.PathLike[str],
+        *,
+        backend: str = "auto",
+        on_progress: OnProgress | None = None,
+        offline: bool = False,
+    ) -> Environment:
+        """Make what the name of this environment stands for anew; return it.
+
+        Lookups find the old environment until the new one is complete, and never something between.
+        The old one is removed when no process uses it any more. Arguments as for ``create``.
+
+        Raises:
+            ValueError: this library has not made it, or it was given no name: one that is cached by
+                its content does not change.
+            EnvironmentCreationError: it cannot be made; the old one stays.
+        """
+        from wetlands_executor.environment.creation import create
+        from wetlands_executor.environment.upkeep import owned
+        from wetlands_executor.environment.wish import Wish
+
+        record = owned(self.prefix)
+        if not record.named:
+            raise ValueError(
+                f"{self.label} is cached by its content, which does not change; make another one "
+                f"with Environment.create(spec), or give it a name"
+            )
+        wish = Wish(spec_of(spec), record.name, backend, offline, replace=True)
+        return self._of_record(create(wish, on_progress=on_progress))
+
+    def remove(self) -> None:
+        """Remove this environment, which this library has made.
+
+        Raises:
+            EnvironmentInUseError: an executor or a process uses it.
+            ValueError: this library has not made it.
+        """
+        from wetlands_executor.environment.upkeep import owned, remove
+
+        remove(owned(self.prefix))
+
+    def lock(self) -> str:
+        """Return a text from which exactly this environment can be made again.
+
+        ``EnvironmentSpec.from_file`` reads it from a file: ``pylock.toml`` for PyPI packages, with
+        hashes if uv or pip has given them; an ``@EXPLICIT`` list or ``pixi.lock`` for conda
+        packages; pinned requirements for an environment that this library has not made.
+        """
+        from wetlands_executor.environment.upkeep import lock_text
+
+        return lock_text(str(self.python), self.prefix, self.launch_spec().env)
+
+    def packages(self) -> dict[str, str]:
+        """Return name and version of what is installed: conda packages and Python distributions."""
+        from wetlands_executor.environment import contents
+
+        held = contents.ask(str(self.python), self.prefix, self.launch_spec().env)
+        return dict(sorted({**held.pypi, **held.conda}.items(), key=lambda item: item[0].lower()))
+
+    @classmethod
+    def prune(cls, unused_for: float | timedelta = timedelta(days=30)) -> List[str]:  # noqa: UP006
+        """Remove environments that were made for their content and have not been used lately.
+
+        Those that were given a name stay, and so do those that an executor or a process uses.
+
+        Args:
+            unused_for: seconds, or a ``timedelta``, since the last use.
+
+        Returns:
+            The names of those that were removed.
+        """
+        from wetlands_executor.environment.upkeep import prune
+
+        seconds = unused_for.total_seconds() if isinstance(unused_for, timedelta) else unused_for
+        return [record.name for record in prune(seconds)]
 
     def launch_spec(
         self,

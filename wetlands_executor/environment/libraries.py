@@ -20,6 +20,8 @@ from wetlands_executor.errors import SpecError
 
 #: How the extra is called that has all of them.
 EXTRA = "create"
+#: Stands for the folder of what pip carries, in the pip that lies packed beside ``ensurepip``.
+_PACKED = "_wetlands_packed"
 
 
 def toml() -> Iterator[Any]:
@@ -65,6 +67,26 @@ def yaml() -> Any:
 def packaging(module: str) -> Any | None:
     """Return a module of ``packaging``, or pip's copy of it; None if there is neither."""
     return _first(f"packaging.{module}", f"pip._vendor.packaging.{module}")
+
+
+def any_packaging(module: str) -> Any | None:
+    """Return a module of ``packaging``, of whatever age: also the one beside ``ensurepip``.
+
+    For choosing an interpreter and for looking whether what is installed fits; old ones (21) do not
+    refuse all that is malformed.
+    """
+    found = packaging(module)
+    if found is not None:
+        return found
+    if _PACKED not in sys.modules:
+        ensurepip = _first("ensurepip")
+        if ensurepip is None or ensurepip.__file__ is None:
+            return None
+        wheels = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
+        parent = ModuleType(_PACKED)
+        parent.__path__ = [f"{wheel}/pip/_vendor" for wheel in wheels]
+        sys.modules.setdefault(_PACKED, parent)
+    return _first(f"{_PACKED}.packaging.{module}")
 
 
 def requirement_fault(text: str) -> str | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from wetlands_executor.environment import _platform, frozen
 from wetlands_executor.environment.layout import Layout, describe
 from wetlands_executor.environment.places import Places
+from wetlands_executor.environment.store import Store
 from wetlands_executor.errors import EnvironmentNotFoundError
 
 
@@ -69,7 +70,7 @@ def by_name(name: str) -> Layout:
             candidates.
     """
     places = Places()
-    found = places.named(name)
+    found = [*(str(record.prefix) for record in Store().called(name)), *places.named(name)]
     if len(found) > 1:
         candidates = "\n".join(f"  {prefix}" for prefix in found)
         raise EnvironmentNotFoundError(
@@ -87,7 +88,8 @@ def everything() -> list[Layout]:
     """
     places = Places()
     found: list[Layout] = []
-    for prefix in places.all_prefixes():
+    made = (str(record.prefix) for record in Store().records() if record.is_usable())
+    for prefix in dict.fromkeys((*places.all_prefixes(), *made)):
         try:
             found.append(describe(prefix, places.is_root))
         except (
@@ -100,7 +102,8 @@ def everything() -> list[Layout]:
 
 def _not_found(name: str, places: Places) -> str:
     text = [f"no environment is called {name!r}"]
-    near = difflib.get_close_matches(name, places.names(), n=3)
+    names = [*places.names(), *(record.name for record in Store().records())]
+    near = difflib.get_close_matches(name, names, n=3)
     if near:
         text.append("; did you mean " + " or ".join(repr(word) for word in near) + "?")
     if os.path.exists(name):
@@ -114,6 +117,7 @@ def _not_found(name: str, places: Places) -> str:
                 f"interpreter."
             )
     text.append("\nSearched, in this order:")
+    text += [f"\n  {root} (made by Environment.create)" for root in Store().roots]
     text += [f"\n  {folder} ({source})" for folder, source in places.searched(name)]
     return "".join(text)
 

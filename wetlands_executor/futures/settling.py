@@ -171,6 +171,11 @@ def input_of(task: Any) -> str | bytes:
     return "" if call is None else call.input
 
 
+def hand_over(task: Any, call: Any) -> None:
+    """Note the call of a task that no pool runs."""
+    task.__dict__["_call"] = call
+
+
 def note_run(task: Any, pid: int, duration: float) -> None:
     """Note which process has run a task, and for how many seconds; before it is settled."""
     fields = task.__dict__

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wetlands_executor.environment import Environment
+from wetlands_executor.environment.source import EnvironmentSource
 from wetlands_executor.serialize.calls import dump
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.serialize.pickler import CallPickler
@@ -34,13 +34,13 @@ class Launcher:
     """How the workers of one executor are started.
 
     Attributes:
-        environment: where they run.
+        source: gives the environment where they run.
         activate: see ``CondaEnvExecutor``.
         cwd: their working folder; None is the host's.
         variables: by slot, what is set for them.
     """
 
-    environment: Environment
+    source: EnvironmentSource
     activate: bool | Sequence[str]
     cwd: str | None
     variables: list[dict[str, str]]
@@ -67,7 +67,7 @@ class Launcher:
         return self._spec({**dict.fromkeys(THREAD_VARIABLES, "1"), **common})
 
     def _spec(self, variables: dict[str, str]) -> Spec:
-        spec = self.environment.launch_spec(
+        spec = self.source.get().launch_spec(
             activate=self.activate, cwd=self.cwd, worker_env=variables
         )
         return spec.argv, spec.env, spec.cwd
@@ -89,7 +89,7 @@ def pickled_initializer(
     try:
         return dump(call, None, keeps, remote=remote)
     except pickle.PicklingError:
-        if not remote.silent:
+        if not (remote.silent or remote.pending):
             raise
         # It has no source, which would be right for any version. As it is it may be; else the
         # worker says so.

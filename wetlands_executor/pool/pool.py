@@ -512,7 +512,9 @@ class Pool:
         """
         if self.loop.forked or self.closing.refusing or self.on_own_thread:
             return
-        self.readiness.hear_hello(self.settings.timeout)
+        # The making of its environment may take any time; how long a start takes is limited.
+        made = self.settings.source.known is not None
+        self.readiness.hear_hello(self.settings.timeout if made else None)
 
     # --- what is under way
 

@@ -392,7 +392,9 @@ def _copy_error(error: BaseException) -> BaseException:
     Each task raises its own, because raising one writes its traceback.
     """
     try:
-        copy = type(error)(*error.args)
+        # As pickle would: with the attributes that the message is made of.
+        reduced: Any = error.__reduce__()
+        copy: BaseException = reduced[0](*reduced[1])
     except Exception:  # noqa: BLE001 - an __init__ with another signature: then the tasks share it
         return error
     return because(copy, error.__cause__)

@@ -18,7 +18,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wetlands_executor import descriptors, threads
-from wetlands_executor.errors import because, describe
+from wetlands_executor.environment.source import EnvironmentSource
+from wetlands_executor.errors import EnvironmentCreationError, because, describe
 from wetlands_executor.pool import bundle, deadlines, polling, spawn
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.deadlines import Deadlines
@@ -61,6 +62,7 @@ class StartSettings:
         launch: slot index -> (argv, environment, working folder) of its process; may take long and
             may raise.
         remote: the Python of the workers.
+        source: gives their environment, made if need be before the first of them.
         preload: modules that a worker imports before it is ready.
         initializer: pickled (function, args), the name of what travels as code in it, and whether
             it does as bytecode; or None.
@@ -72,6 +74,7 @@ class StartSettings:
 
     launch: Launch
     remote: RemoteInterpreter
+    source: EnvironmentSource
     preload: list[str]
     initializer: tuple[bytes, str | None, bool] | None
     timeout: float | None
@@ -83,6 +86,7 @@ class StartSettings:
         """Let go of what only workers need: no more of them are started."""
         self.keeps = []
         self.remote.drop_record()
+        self.source.release()
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,8 @@ class Starter:
         self._parts.workers.begin(action.worker, action.index)
         server = self._settings.fork_server
         asked = 0 if server is None else server.failures
-        self.thread.put(partial(self._spawn, action.worker, action.index, asked))
+        made = self._settings.source.failures
+        self.thread.put(partial(self._spawn, action.worker, action.index, asked, made))
 
     def give_up(self, worker: int) -> None:
         """End a process as soon as it is started."""
@@ -126,6 +131,9 @@ class Starter:
         if self._settings.fork_server is not None and all_of_them:
             # Order: after the worker was marked; see `ForkServer._begin`
             self._settings.fork_server.give_up()
+        if all_of_them:
+            # Order: as above; see `EnvironmentSource.make`
+            self._settings.source.cancel()
 
     def end(self) -> None:
         """End the start thread, then the fork server, when the workers are gone."""
@@ -133,12 +141,14 @@ class Starter:
         if self._settings.fork_server is not None:
             self._settings.fork_server.end(deadlines.STOP_GRACE)
 
-    def _spawn(self, worker: int, index: int, asked: int) -> None:
+    def _spawn(self, worker: int, index: int, asked: int, made: int) -> None:
         """Start a process. Start thread."""
         settings, loop = self._settings, self._parts.loop
         server, opening = settings.fork_server, b""
         process: spawn.Process | BaseException
+        wanted = partial(self._parts.workers.is_wanted, worker)
         try:
+            settings.source.make(wanted, made)
             argv, env, cwd = settings.launch(index)
             memory = arena.current()
             shared = memory.fd if memory is not None else -1
@@ -152,7 +162,6 @@ class Starter:
                     process.close()
                     raise
             else:
-                wanted = partial(self._parts.workers.is_wanted, worker)
                 process = server.fork(
                     env, cwd, shared, asked=asked, wanted=wanted, compiled=compiled
                 )
@@ -226,7 +235,9 @@ class Starter:
             reason = parts.readiness.start_error(error.reason, error.tail, cause)
             self._feed(st.WorkerExited(worker, (), error.final, st.DeathReport(reason)))
             return
-        reason = parts.readiness.start_error(describe(error), "", error)
+        reason = error
+        if not isinstance(error, EnvironmentCreationError):
+            reason = parts.readiness.start_error(describe(error), "", error)
         transient = isinstance(error, (BlockingIOError, MemoryError)) or getattr(
             error, "errno", None
         ) in (11, 12, 23, 24)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wetlands_executor.environment import question
+from wetlands_executor.environment.source import EnvironmentSource
 from wetlands_executor.errors import WetlandsExecutorError
 
 #: What has to be the same on both sides for bytecode to travel: implementation and magic number
@@ -48,6 +49,8 @@ class RemoteInterpreter:
         python: path of its interpreter; None is this one.
         launch: how workers are started; None: by ``python`` alone, with the variables of this
             process.
+        source: gives the environment of the workers; ``python`` counts once that is made. None:
+            there is nothing to be made.
 
     Attributes:
             None before there is a pool.
@@ -63,15 +66,21 @@ class RemoteInterpreter:
         "_launch",
         "_made",
         "_python",
+        "_source",
         "record",
         "replaced",
         "silent",
     )
 
     def __init__(
-        self, python: str | os.PathLike[str] | None = None, launch: Launch | None = None
+        self,
+        python: str | os.PathLike[str] | None = None,
+        launch: Launch | None = None,
+        source: EnvironmentSource | None = None,
     ) -> None:
         self._python = os.fspath(python) if python is not None else None
+        # None once the environment is there.
+        self._source = source if python is None else None
         self._launch = launch
         self._known: tuple[str, str] | None = None
         #: The objects that its workers know by number (``identity.Record``), from the first
@@ -118,6 +127,11 @@ class RemoteInterpreter:
         self._made.pop("record", None)
 
     @property
+    def pending(self) -> bool:
+        """True while the environment of the workers is not made."""
+        return self._source is not None and self._source.known is None
+
+    @property
     def foreign(self) -> bool:
         """True if its bytecode is not ours, or if that cannot be known.
 
@@ -142,6 +156,11 @@ class RemoteInterpreter:
         return self._ask()[1]
 
     def _is_this(self) -> bool:
+        if self._source is not None:
+            self._python = self._source.python
+            if self._python is None:
+                return False
+            self._source = None
         return self._python is None or os.path.realpath(self._python) == os.path.realpath(
             sys.executable or ""
         )
@@ -150,6 +169,15 @@ class RemoteInterpreter:
         known = self._known
         if known is not None:
             return known
+        source = self._source
+        if source is not None and source.known is None:
+            if self._await_hello is None:
+                return UNKNOWN
+            wait = self._await_hello()
+            if wait is not None:
+                wait()  # until its environment is made, and a worker of it has spoken
+            source.get()
+            return self._ask()
         known = (MAGIC, VERSION) if self._is_this() else None if self.silent else self._answer()
         self.silent = known is None
         if known is None and self._await_hello is not None:

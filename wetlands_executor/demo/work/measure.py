@@ -1,3 +1,12 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = [
+#   "numpy>=2.2,<3; python_version < '3.11'",
+#   "numpy>=2.4,<3; python_version >= '3.11'",
+#   "scikit-learn>=1.5",
+#   "pillow>=10.1",
+# ]
+# ///
 """Measure objects and sort them into kinds.
 
 The demo's second environment (a current numpy, with scikit-learn).

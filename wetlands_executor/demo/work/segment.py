@@ -1,3 +1,13 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = [
+#   "numpy==1.26.*; python_version < '3.13'",
+#   "numpy==2.1.*; python_version == '3.13'",
+#   "numpy==2.3.*; python_version > '3.13'",
+#   "scikit-image==0.22.*; python_version < '3.13'",
+#   "scikit-image>=0.25; python_version >= '3.13'",
+# ]
+# ///
 """Find the objects of one picture.
 
 The demo's first environment (an older numpy, with scikit-image).

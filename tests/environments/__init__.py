@@ -1,0 +1,1 @@
+"""Environments made to order: real package managers, small packages, no network but where marked."""

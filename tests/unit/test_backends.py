@@ -1,0 +1,351 @@
+"""What is asked of package managers, and what their output means: pure functions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wetlands_executor.environment.backends import conda_locks, mamba, pip, pixi, requirements, uv
+from wetlands_executor.environment.backends.choose import choose, known_backends
+from wetlands_executor.environment.backends.protocol import Order
+from wetlands_executor.environment.backends.rattler import step_of as rattler_step
+from wetlands_executor.environment.backends.rattler import wanted_of
+from wetlands_executor.environment.backends.rattler_program import newest
+from wetlands_executor.environment.cancellation import Cancellation
+from wetlands_executor.environment.making import CreationPhase, Making
+from wetlands_executor.environment.spec import EnvironmentSpec, PyPIOptions
+
+PHASE = CreationPhase
+
+
+@pytest.fixture
+def order_of(tmp_path: Path):  # type: ignore[no-untyped-def]
+    def make(spec: EnvironmentSpec, *, offline: bool = False) -> Order:
+        making = Making(tmp_path / "log", None, Cancellation(), offline=offline)
+        return Order(spec, tmp_path / "prefix", tmp_path, making)
+
+    return make
+
+
+OPTIONS = EnvironmentSpec(
+    pypi=("numpy",),
+    options=PyPIOptions(
+        index_url="https://a/simple",
+        extra_index_urls=("https://b/simple",),
+        find_links=("/wheels",),
+        prereleases=True,
+        only_binary=(":all:",),
+        no_binary=("lxml",),
+    ),
+)
+
+
+class TestPip:
+    def command(self, spec: EnvironmentSpec, **options: object) -> list[str]:
+        given = {"pip": (24, 2), **options}
+        return pip.install_command(["py", "-m", "pip"], spec, Path("r.txt"), **given)  # type: ignore[arg-type]
+
+    def test_options_are_passed_on(self) -> None:
+        text = " ".join(self.command(OPTIONS))
+        assert text.startswith("py -m pip install --no-input --disable-pip-version-check")
+        for part in (
+            "--index-url https://a/simple",
+            "--extra-index-url https://b/simple",
+            "--find-links /wheels",
+            "--pre",
+            "--only-binary :all:",
+            "--no-binary lxml",
+            "--progress-bar raw",
+        ):
+            assert part in text
+        assert text.endswith("--requirement r.txt")
+
+    def test_offline_asks_no_index(self) -> None:
+        text = " ".join(self.command(OPTIONS, offline=True))
+        assert "--no-index" in text
+        assert "index-url" not in text
+
+    def test_what_older_pips_cannot(self, tmp_path: Path) -> None:
+        text = " ".join(self.command(OPTIONS, pip=(21, 0), report=tmp_path / "x"))
+        assert "--progress-bar off" in text
+        assert "--report" not in text
+
+    def test_a_lock_is_installed_alone(self) -> None:
+        spec = EnvironmentSpec(lock="numpy==1.0\n")
+        assert "--no-deps" in self.command(spec)
+
+    def test_output(self) -> None:
+        output = pip.PipOutput()
+        told = [
+            output.feed(line)
+            for line in (
+                "Looking in indexes: https://pypi.org/simple",
+                "Collecting numpy<2",
+                "  Downloading numpy-1.26.4-cp311-cp311-manylinux_2_17_x86_64.whl (18.3 MB)",
+                "Progress 1048576 of 18000000",
+                "Collecting six",
+                "  Using cached six-1.16.0-py2.py3-none-any.whl (11 kB)",
+                "Installing collected packages: six, numpy",
+                "Successfully installed numpy-1.26.4 six-1.16.0",
+            )
+        ]
+        assert told == [
+            None,
+            (PHASE.SOLVING, "numpy<2", None, None),
+            (PHASE.FETCHING, "numpy-1.26.4", None, None),
+            (PHASE.FETCHING, "numpy-1.26.4", 1048576.0, 18000000.0),
+            (PHASE.SOLVING, "six", None, None),
+            (PHASE.FETCHING, "six-1.16.0", None, None),
+            (PHASE.INSTALLING, "2 packages", 0.0, 2.0),
+            (PHASE.INSTALLING, "2 packages", 2.0, 2.0),
+        ]
+        assert output.is_progress("Progress 1 of 2")
+        assert not output.is_progress("Progress is good")
+
+    @pytest.mark.parametrize(
+        ("spec", "why"),
+        [
+            (EnvironmentSpec(conda=("gdal",)), "conda"),
+            (EnvironmentSpec(pypi=("x",), exclude_newer="2024-01-01"), "exclude-newer"),
+            (EnvironmentSpec(options=PyPIOptions(sources={"torch": "https://t"})), "one index"),
+            (EnvironmentSpec(options=PyPIOptions(overrides=("numpy<2",))), "overrides"),
+            (EnvironmentSpec(strategy="lowest"), "highest"),
+        ],
+    )
+    def test_what_it_cannot_do(self, spec: EnvironmentSpec, why: str) -> None:
+        assert why in (pip.PipBackend().lacks(spec) or "")
+
+
+class TestUv:
+    def test_options_are_passed_on(self, order_of) -> None:  # type: ignore[no-untyped-def]
+        order = order_of(OPTIONS)
+        text = " ".join(uv.compile_command("uv", "py", OPTIONS, order, Path("lock")))
+        for part in (
+            "uv pip compile --python py --format pylock.toml --output-file lock",
+            "--default-index https://a/simple",
+            "--index https://b/simple",
+            "--find-links /wheels",
+            "--prerelease allow",
+            "--only-binary :all:",
+            "--no-binary lxml",
+        ):
+            assert part in text
+        assert (order.scratch / "requirements.in").read_text() == "numpy\n"
+
+    def test_limits(self, order_of) -> None:  # type: ignore[no-untyped-def]
+        spec = EnvironmentSpec(
+            pypi=("numpy",),
+            strategy="lowest-direct",
+            exclude_newer="2024-01-01",
+            options=PyPIOptions(constraints=("six<2",), overrides=("x==1",)),
+        )
+        order = order_of(spec, offline=True)
+        text = " ".join(uv.compile_command("uv", "py", spec, order, Path("lock")))
+        assert "--offline" in text
+        assert "--exclude-newer 2024-01-01" in text
+        assert "--resolution lowest-direct" in text
+        assert f"--constraints {order.scratch / 'constraints.txt'}" in text
+        assert f"--overrides {order.scratch / 'overrides.txt'}" in text
+
+    def test_a_package_of_one_index(self, order_of) -> None:  # type: ignore[no-untyped-def]
+        spec = EnvironmentSpec(
+            pypi=("torch",), options=PyPIOptions(sources={"torch": "https://t/whl"})
+        )
+        order = order_of(spec)
+        command = uv.compile_command("uv", "py", spec, order, Path("lock"))
+        assert command[-1].endswith("pyproject.toml")
+        content = requirements.loads((order.scratch / "pyproject.toml").read_text())
+        assert content["project"]["dependencies"] == ["torch"]
+        assert content["tool"]["uv"]["sources"] == {"torch": {"index": "index-0"}}
+        assert content["tool"]["uv"]["index"][0]["explicit"] is True
+
+    def test_output(self) -> None:
+        output = uv.UvOutput()
+        lines = (
+            "Resolved 2 packages in 1.20s",
+            "Downloading numpy (16.1MiB)",
+            " Downloaded numpy",
+            "Prepared 2 packages in 1.60s",
+            "Installed 1 package in 184ms",
+            " + numpy==2.4.6",
+        )
+        assert [output.feed(line) for line in lines] == [
+            (PHASE.SOLVING, "2 packages found", None, None),
+            (PHASE.FETCHING, "numpy (16.1MiB)", None, None),
+            (PHASE.FETCHING, "numpy", None, None),
+            (PHASE.INSTALLING, "2 packages", 0.0, 2.0),
+            (PHASE.INSTALLING, "1 packages", 1.0, 1.0),
+            None,
+        ]
+
+
+class TestPylock:
+    LOCKED = (
+        requirements.Locked(
+            "Six_x", "1.0", "https://f/six_x-1.0-py3-none-any.whl", {"sha256": "ab" * 32}
+        ),
+        requirements.Locked("b", "2", "https://f/b-2.tar.gz", {"sha256": "cd" * 32}),
+        requirements.Locked("mine", "0", "file:///home/me/a%20b", editable=True),
+    )
+
+    def test_written_as_the_specification_has_it(self) -> None:
+        text = requirements.pylock("3.11.7", self.LOCKED)
+        content = requirements.loads(text)
+        assert content["lock-version"] == "1.0"
+        assert content["requires-python"] == "==3.11.*"
+        names = [package["name"] for package in content["packages"]]
+        assert names == ["b", "mine", "six-x"]
+        try:
+            from packaging import pylock
+        except ImportError:
+            return
+        pylock.Pylock.from_dict(content)
+
+    def test_the_spec_reads_it(self, tmp_path: Path) -> None:
+        file = tmp_path / "pylock.toml"
+        file.write_text(requirements.pylock("3.11.7", self.LOCKED[:2]))
+        spec = EnvironmentSpec.from_file(file)
+        assert spec.lock_format == "pylock"
+        assert spec.python == "==3.11.*"
+
+
+CONDA = EnvironmentSpec(
+    python=">=3.11,<3.13", conda=("gdal >=3.6", "bioconda::samtools=1.19"), channels=("c1", "c2")
+)
+
+
+class TestConda:
+    @pytest.mark.parametrize("name", ["micromamba", "mamba", "conda"])
+    def test_create(self, order_of, name: str) -> None:  # type: ignore[no-untyped-def]
+        order = order_of(CONDA)
+        assert mamba.create_command("prog", name, order) == [
+            "prog", "create", "--yes", "--prefix", str(order.prefix), "--override-channels",
+            "--channel", "c1", "--channel", "c2", "gdal >=3.6", "bioconda::samtools=1.19",
+            "python >=3.11,<3.13",
+        ]  # fmt: skip
+
+    def test_offline(self, order_of) -> None:  # type: ignore[no-untyped-def]
+        assert "--offline" in mamba.create_command("p", "conda", order_of(CONDA, offline=True))
+
+    @pytest.mark.parametrize(
+        ("name", "priority", "expected"),
+        [
+            ("micromamba", "flexible", ["--channel-priority", "flexible"]),
+            ("conda", "strict", ["--strict-channel-priority"]),
+            ("conda", "disabled", ["--no-channel-priority"]),
+            ("conda", "flexible", []),
+        ],
+    )
+    def test_channel_priority(self, name: str, priority: str, expected: list[str]) -> None:
+        assert mamba._priority(name, priority) == expected
+
+    def test_an_explicit_list(self, order_of) -> None:  # type: ignore[no-untyped-def]
+        lock = "@EXPLICIT\nhttps://c/linux-64/gdal-3.6-0.conda#" + "ab" * 32 + "\n"
+        order = order_of(EnvironmentSpec(lock=lock))
+        command = mamba.create_command("p", "conda", order)
+        assert command[-2] == "--file"
+        assert lock.splitlines()[1] in Path(command[-1]).read_text()
+        assert "--channel" not in command
+
+    def test_python_is_added(self) -> None:
+        assert conda_locks.conda_specs(EnvironmentSpec(conda=("gdal",))) == ["gdal", "python >=3.8"]
+        given = EnvironmentSpec(conda=("python 3.11.*",))
+        assert conda_locks.conda_specs(given) == ["python 3.11.*"]
+
+    def test_output(self) -> None:
+        output = mamba.CondaOutput()
+        lines = (
+            "Collecting package metadata (repodata.json): done",
+            "Solving environment: done",
+            "  Install: 2 packages",
+            "  Total download: 25 MB",
+            "Transaction starting",
+            "Linking python-3.11.7-0",
+            "Linking gdal-3.6-0",
+            "nothing of interest",
+        )
+        steps = [output.feed(line) for line in lines]
+        assert [step and (step.phase, step.current, step.maximum) for step in steps] == [
+            (PHASE.SOLVING, None, None),
+            (PHASE.SOLVING, None, None),
+            (PHASE.SOLVING, None, None),
+            (PHASE.FETCHING, 0.0, 25e6),
+            (PHASE.INSTALLING, None, None),
+            (PHASE.INSTALLING, 1.0, 2.0),
+            (PHASE.INSTALLING, 2.0, 2.0),
+            None,
+        ]
+
+    @pytest.mark.parametrize(
+        ("text", "size"), [("25 MB", 25e6), ("1kB", 1e3), ("2.5 GB", 2.5e9), ("7B", 7), ("x", None)]
+    )
+    def test_sizes(self, text: str, size: float | None) -> None:
+        assert mamba.size_of(text) == size
+
+
+class TestPixi:
+    def test_manifest(self) -> None:
+        content = requirements.loads(pixi.manifest(CONDA))
+        assert content["workspace"]["channels"] == ["c1", "c2"]
+        assert content["dependencies"] == {
+            "gdal": ">=3.6",
+            "samtools": {"version": "=1.19", "channel": "bioconda"},
+            "python": ">=3.11,<3.13",
+        }
+
+    def test_the_spec_reads_its_own_manifest(self, tmp_path: Path) -> None:
+        file = tmp_path / "pixi.toml"
+        file.write_text(pixi.manifest(EnvironmentSpec(python="3.11", conda=("gdal >=3.6",))))
+        spec = EnvironmentSpec.from_file(file)
+        assert spec.python == "==3.11.*"
+        assert [text.split()[0] for text in spec.conda] == ["gdal"]
+
+    def test_command(self) -> None:
+        command = pixi.install_command("pixi", Path("w"), CONDA)
+        assert command == [
+            "pixi", "install", "--manifest-path", str(Path("w", "pixi.toml")), "--no-progress",
+            "--color", "never",
+        ]  # fmt: skip
+
+
+class TestRattler:
+    def test_wanted(self, order_of) -> None:  # type: ignore[no-untyped-def]
+        wanted = wanted_of(order_of(CONDA, offline=True))
+        assert wanted["specs"] == ["gdal >=3.6", "bioconda::samtools=1.19", "python >=3.11,<3.13"]
+        assert wanted["channels"] == ["c1", "c2"]
+        assert wanted["offline"] is True
+        json.dumps(wanted)
+
+    def test_output(self) -> None:
+        line = json.dumps({"step": ["fetching", "gdal", 5.0, 10.0]})
+        assert rattler_step(line) == (PHASE.FETCHING, "gdal", 5.0, 10.0)
+        for other in ("", "{}", '{"urls": []}', "[1]", "text", '{"step": ["odd", "x", 1, 2]}'):
+            assert rattler_step(other) is None
+
+    @pytest.mark.parametrize(("text", "days"), [("7 days", 7), ("P7D", 7), ("2 weeks", 14)])
+    def test_durations(self, text: str, days: int) -> None:
+        found = newest(text)
+        assert getattr(found, "days", None) == days
+
+    def test_dates(self) -> None:
+        assert str(newest("2024-05-01")) == "2024-05-01 00:00:00+00:00"
+        assert str(newest("2024-05-01T10:00:00Z")) == "2024-05-01 10:00:00+00:00"
+        assert newest(None) is None
+
+
+class TestChoice:
+    def test_every_backend_has_a_name_of_its_own(self) -> None:
+        names = [backend.name for backend in known_backends()]
+        assert names == ["uv", "pip", "rattler", "pixi", "micromamba", "mamba", "conda"]
+
+    def test_paths_of_an_explicit_list_are_made_absolute(self, tmp_path: Path) -> None:
+        spec = EnvironmentSpec(
+            lock="@EXPLICIT\n./a-1-0.conda#" + "ab" * 16 + "\n", lock_folder=str(tmp_path)
+        )
+        assert conda_locks.explicit_lines(spec) == [f"{tmp_path.as_uri()}/a-1-0.conda#{'ab' * 16}"]
+
+    def test_pip_is_chosen_where_there_is_no_uv(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(uv, "program", lambda: None)
+        assert choose(EnvironmentSpec(pypi=("numpy",))).name == "pip"

@@ -1,0 +1,153 @@
+"""micromamba, mamba and conda, from PATH: their argument lists and the meaning of their output.
+
+After the manuals of conda 25 and mamba 2. None of them was on the machine where this was written:
+the tests run the real program where it is found.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from wetlands_executor.environment.backends import conda_locks, pypi_part
+from wetlands_executor.environment.backends.protocol import Made, Order, Step
+from wetlands_executor.environment.making import CreationPhase
+from wetlands_executor.environment.spec import EnvironmentSpec
+
+_SIZE = re.compile(r"([\d.]+)\s*([kKMG]?)i?B\b")
+#: What a line begins with or contains -> phase, in words.
+_SIGNS = (
+    ("Collecting package metadata", CreationPhase.SOLVING, "reading the channels"),
+    ("Retrieving notices", CreationPhase.SOLVING, "reading the channels"),
+    ("Solving environment", CreationPhase.SOLVING, "the conda packages"),
+    ("Downloading and Extracting Packages", CreationPhase.FETCHING, "the conda packages"),
+    ("Preparing transaction", CreationPhase.INSTALLING, "the conda packages"),
+    ("Verifying transaction", CreationPhase.INSTALLING, "the conda packages"),
+    ("Executing transaction", CreationPhase.INSTALLING, "the conda packages"),
+    ("Transaction starting", CreationPhase.INSTALLING, "the conda packages"),
+    ("Linking ", CreationPhase.INSTALLING, ""),
+)
+
+
+class CondaOutput:
+    """Reads the lines of micromamba, mamba and conda."""
+
+    def __init__(self) -> None:
+        self._linked = 0
+        self._total: float | None = None
+
+    def feed(self, line: str) -> Step | None:
+        """Return what a line says of the progress; None if nothing."""
+        text = line.strip()
+        found = re.match(r"Install: (\d+) packages", text)
+        if found is not None:
+            self._total = float(found[1])
+            return Step(CreationPhase.SOLVING, f"{found[1]} packages found")
+        found = re.match(r"Total download: (.*)", text)
+        if found is not None:
+            return Step(CreationPhase.FETCHING, "the conda packages", 0.0, size_of(found[1]))
+        for sign, phase, message in _SIGNS:
+            if text.startswith(sign):
+                if sign == "Linking ":
+                    self._linked += 1
+                    name = text.split()[1]
+                    return Step(phase, name, float(self._linked), self._total)
+                return Step(phase, message)
+        return None
+
+
+def size_of(text: str) -> float | None:
+    """Return how many bytes a text like ``"25 MB"`` means; None if it is none."""
+    found = _SIZE.search(text)
+    if found is None:
+        return None
+    unit = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2].replace("K", "k")]
+    return float(found[1]) * unit
+
+
+def create_command(program: str, name: str, order: Order) -> list[str]:
+    """Return the command that makes an environment.
+
+    Args:
+        program: its path.
+        name: ``"micromamba"``, ``"mamba"`` or ``"conda"``.
+        order: what is wanted.
+    """
+    spec = order.spec
+    command = [program, "create", "--yes", "--prefix", str(order.prefix)]
+    if order.making.offline:
+        command.append("--offline")
+    if spec.lock is not None:
+        text = conda_locks.explicit_text(conda_locks.explicit_lines(spec))
+        return [*command, "--file", str(order.file("explicit.txt", text))]
+    command.append("--override-channels")
+    for channel in spec.channels:
+        command += ["--channel", channel]
+    if spec.channel_priority is not None:
+        command += _priority(name, spec.channel_priority)
+    return [*command, *conda_locks.conda_specs(spec)]
+
+
+def _priority(name: str, priority: str) -> list[str]:
+    if name == "micromamba":
+        return ["--channel-priority", priority]
+    if priority == "flexible":
+        return []
+    return ["--strict-channel-priority" if priority == "strict" else "--no-channel-priority"]
+
+
+class CondaBackend:
+    """One of the programs that understand ``create --prefix``.
+
+    Args:
+        name: its name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def program(self) -> str | None:
+        """Return its path; None if there is none."""
+        variable = {"micromamba": "MAMBA_EXE", "conda": "CONDA_EXE"}.get(self.name)
+        named = os.environ.get(variable, "") if variable is not None else ""
+        if named and Path(named).stem == self.name and os.access(named, os.X_OK):
+            return named
+        return shutil.which(self.name)
+
+    def lacks(self, spec: EnvironmentSpec) -> str | None:
+        """Return why it cannot make an environment; None if it can."""
+        if self.program() is None:
+            return f"there is no {self.name} on PATH"
+        if spec.conda_constraints:
+            return "it has no constraints"
+        if spec.exclude_newer is not None:
+            return "it cannot leave out what was published later (exclude-newer)"
+        if spec.strategy not in (None, "highest"):
+            return "it chooses the highest versions only"
+        return pypi_part.lacks(spec)
+
+    def make(self, order: Order) -> Made:
+        """Make an environment."""
+        making, program, output = order.making, self.program(), CondaOutput()
+        assert program is not None
+        version = making.run([program, "--version"]).split()[-1]
+
+        def on_line(line: str) -> None:
+            step = output.feed(line)
+            if step is not None:
+                making.report(*step)
+
+        making.report(CreationPhase.SOLVING, "the conda packages")
+        making.run(
+            create_command(program, self.name, order),
+            on_line=on_line,
+            cwd=order.scratch,
+            what=f"installing the conda packages with {self.name}",
+            remedy="offline=True: only what was fetched before can be installed."
+            if making.offline
+            else "",
+        )
+        pypi_part.install(order)
+        return Made(f"{self.name} {version}")

@@ -1,0 +1,41 @@
+"""The PyPI packages of an environment of conda packages.
+
+In the order that the ecosystem uses: conda first, then PyPI against what is installed.
+"""
+
+from __future__ import annotations
+
+from wetlands_executor.environment.backends.pip import PipBackend
+from wetlands_executor.environment.backends.protocol import Order
+from wetlands_executor.environment.backends.requirements import wanted_lines
+from wetlands_executor.environment.backends.uv import UvBackend, program
+from wetlands_executor.environment.layout import interpreter_of
+from wetlands_executor.environment.spec import CONDA_LOCKS, EnvironmentSpec
+
+
+def lacks(spec: EnvironmentSpec) -> str | None:
+    """Return why the PyPI part cannot be installed; None if it can, or there is none."""
+    if spec.lock is not None and spec.lock_format not in CONDA_LOCKS:
+        return "a lock of PyPI packages says nothing of conda packages"
+    if program() is not None or not (wanted_lines(spec) or spec.lock_format == "pixi"):
+        return None
+    return PipBackend().lacks_options(spec)
+
+
+def install(order: Order) -> bool:
+    """Install the PyPI part beside the conda packages; return False if there is none.
+
+    Raises:
+        EnvironmentCreationError: it cannot be installed.
+    """
+    spec = order.spec
+    if spec.lock_format == "explicit" or (spec.lock is None and not wanted_lines(spec)):
+        return False
+    interpreter = interpreter_of(str(order.prefix))
+    if interpreter is None:
+        raise order.making.failure("the environment has no Python; add it to the conda packages")
+    if program() is not None:
+        UvBackend().install(order, interpreter)
+    else:
+        PipBackend().install_beside(order, interpreter)
+    return True

@@ -1,0 +1,95 @@
+"""py-rattler (extra ``conda``): conda packages without any conda manager.
+
+Owns what is asked of ``rattler_program`` and the meaning of its answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from wetlands_executor.environment import _platform, frozen
+from wetlands_executor.environment.backends import conda_locks, pypi_part
+from wetlands_executor.environment.backends.protocol import Made, Order, Step
+from wetlands_executor.environment.making import CreationPhase
+from wetlands_executor.environment.spec import EnvironmentSpec
+
+
+def wanted_of(order: Order) -> dict[str, Any]:
+    """Return what ``rattler_program`` is asked for."""
+    spec = order.spec
+    return {
+        "prefix": str(order.prefix),
+        "cache": os.path.join(_platform.cache_folder(), "conda"),
+        "channels": list(spec.channels),
+        "specs": [] if spec.lock is not None else conda_locks.conda_specs(spec),
+        "constraints": list(spec.conda_constraints),
+        "strategy": spec.strategy,
+        "exclude_newer": spec.exclude_newer,
+        "priority": spec.channel_priority,
+        "offline": order.making.offline,
+        "explicit": conda_locks.explicit_lines(spec) if spec.lock is not None else [],
+        "sys_path": sys.path,
+    }
+
+
+def step_of(line: str) -> Step | None:
+    """Return what a line of output says of the progress; None if it is none that tells it."""
+    try:
+        told = json.loads(line)
+        phase, message, current, maximum = told["step"]
+        return Step(CreationPhase(phase), message, current, maximum)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class RattlerBackend:
+    """py-rattler."""
+
+    name = "rattler"
+
+    def lacks(self, spec: EnvironmentSpec) -> str | None:
+        """Return why it cannot make an environment; None if it can."""
+        if find_spec("rattler") is None:
+            return "py-rattler is not installed here (extra 'conda')"
+        if frozen.is_frozen():
+            return "py-rattler cannot be run from a frozen program"
+        return pypi_part.lacks(spec)
+
+    def make(self, order: Order) -> Made:
+        """Make an environment."""
+        spec, making = order.spec, order.making
+        file = order.file("wanted.json", json.dumps(wanted_of(order)))
+        answers: list[dict[str, Any]] = []
+
+        def on_line(line: str) -> bool:
+            step = step_of(line)
+            if step is not None:
+                making.report(*step)
+                return True
+            if line.startswith('{"urls"'):
+                answers.append(json.loads(line))
+                return True
+            return False
+
+        making.report(CreationPhase.SOLVING, "the conda packages")
+        program = Path(__file__).with_name("rattler_program.py")
+        making.run(
+            [sys.executable, "-I", program, file],
+            on_line=on_line,
+            what="installing the conda packages with py-rattler",
+            remedy="offline=True: only what was fetched before can be installed."
+            if making.offline
+            else "",
+        )
+        urls: list[str] = answers[-1]["urls"] if answers else []
+        held = pypi_part.install(order)
+        return Made(
+            f"rattler {metadata.version('py-rattler')}",
+            spec.lock or (None if held else conda_locks.explicit_text(urls)),
+        )

@@ -1,0 +1,168 @@
+"""Solve for, fetch and install conda packages with py-rattler; run in a process of its own.
+
+So it can be ended at any moment, and its log is a file like that of any other package manager. The
+file that its only argument names holds what is wanted, as JSON; what it writes are lines of JSON:
+``{"step": [phase, message, current, maximum]}`` and at last ``{"urls": [...], "version": ...}``.
+
+Imports nothing of this package: it is run by its path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+
+def say(**told: Any) -> None:
+    """Write a line of JSON."""
+    print(json.dumps(told), flush=True)
+
+
+class Reporter:
+    """Tells progress; the methods are those of ``rattler.InstallerReporter``."""
+
+    def __init__(self) -> None:
+        self._total = 0.0
+        self._done = 0.0
+        self._names: dict[int, str] = {}
+        self._bytes: dict[int, tuple[float, float]] = {}
+
+    def on_transaction_start(self, total_operations: int) -> None:
+        """Take the number of packages."""
+        self._total = float(total_operations)
+        say(step=["installing", f"{total_operations} packages", 0.0, self._total])
+
+    def on_populate_cache_start(self, operation: int, package_name: str) -> int:
+        """Take the name of a package."""
+        self._names[operation] = package_name
+        return operation
+
+    def on_download_start(self, cache_entry: int) -> int:
+        """Name a download by its package."""
+        return cache_entry
+
+    def on_download_progress(self, download_idx: int, progress: int, total: int | None) -> None:
+        """Tell how many bytes have come, of all downloads."""
+        self._bytes[download_idx] = float(progress), float(total or progress)
+        current = sum(done for done, _ in self._bytes.values())
+        maximum = sum(whole for _, whole in self._bytes.values())
+        say(step=["fetching", self._names.get(download_idx, "packages"), current, maximum])
+
+    def on_link_complete(self, index: int) -> None:  # noqa: ARG002
+        """Count a package."""
+        self._done += 1
+        say(step=["installing", f"{int(self._total)} packages", self._done, self._total])
+
+    def __getattr__(self, name: str) -> Any:
+        """Take every other call."""
+        if name.startswith("on_"):
+            return lambda *_: 0
+        raise AttributeError(name)
+
+
+def newest(text: str | None) -> datetime | timedelta | None:
+    """Return what ``exclude_newer`` stands for."""
+    if text is None:
+        return None
+    words = re.fullmatch(r"(?i)P?(\d+)\s*(d|days?|w|weeks?)", text.strip())
+    if words is not None:
+        days = int(words[1]) * (7 if words[2].lower().startswith("w") else 1)
+        return timedelta(days=days)
+    found = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
+
+
+def check_local(url: str, digest: str) -> None:
+    """Raise if a file of this machine has another hash than expected; rattler looks at others."""
+    if not url.startswith("file:") or len(digest) not in (32, 64):
+        return
+    data = Path(url2pathname(urlparse(url).path)).read_bytes()
+    kind = "sha256" if len(digest) == 64 else "md5"
+    found = hashlib.new(kind, data, usedforsecurity=False).hexdigest()
+    if found != digest:
+        raise ValueError(f"hash mismatch: {url} has {kind} {found}, not {digest}")
+
+
+async def install(wanted: dict[str, Any]) -> None:
+    """Do what is wanted."""
+    import rattler
+
+    cache = Path(wanted["cache"])
+    config = rattler.SourceConfig(
+        cache_action="use-cache-only" if wanted["offline"] else "cache-or-fetch"
+    )
+    gateway = rattler.Gateway(cache_dir=cache / "repodata", default_config=config)
+    detected = rattler.VirtualPackage.detect()
+    say(step=["solving", "the conda packages", None, None])
+    hashes: dict[str, str] = {}
+    if wanted["explicit"]:
+        for line in wanted["explicit"]:
+            url, _, digest = line.partition("#")
+            hashes[url] = digest.removeprefix("sha256:").lower()
+            check_local(url, hashes[url])
+            if wanted["offline"] and not url.startswith("file:"):
+                raise ValueError(f"offline: {url} would be fetched")
+        records = await rattler.solve([], list(hashes), gateway=gateway, virtual_packages=detected)
+        for record in records:
+            digest = hashes[record.url]
+            if len(digest) == 64:
+                record.sha256 = bytes.fromhex(digest)
+            elif len(digest) == 32:
+                record.md5 = bytes.fromhex(digest)
+    else:
+        priority = rattler.ChannelPriority
+        records = await rattler.solve(
+            wanted["channels"],
+            wanted["specs"],
+            gateway=gateway,
+            virtual_packages=detected,
+            constraints=wanted["constraints"] or None,
+            strategy=wanted["strategy"] or "highest",
+            exclude_newer=newest(wanted["exclude_newer"]),
+            channel_priority=(
+                priority.Disabled if wanted["priority"] == "disabled" else priority.Strict
+            ),
+        )
+    say(step=["solving", f"{len(records)} packages found", None, None])
+    # 0.28 takes the inner objects only.
+    specs = [getattr(each, "_match_spec", each) for each in map(rattler.MatchSpec, wanted["specs"])]
+    await rattler.install(
+        records,
+        target_prefix=wanted["prefix"],
+        cache_dir=cache / "pkgs",
+        show_progress=False,
+        reporter=Reporter(),
+        requested_specs=specs or None,
+    )
+    urls = []
+    for record in records:
+        digest = record.sha256.hex() if record.sha256 else record.md5.hex() if record.md5 else ""
+        urls.append(f"{record.url}#{digest}" if digest else str(record.url))
+    say(urls=sorted(urls), version=rattler.__version__ if hasattr(rattler, "__version__") else "")
+
+
+def main() -> None:
+    """Read what is wanted and do it."""
+    wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    sys.path.extend(wanted["sys_path"])
+    try:
+        asyncio.run(install(wanted))
+    except Exception as error:  # noqa: BLE001 - it is told, whatever it is
+        print(f"{type(error).__name__}: {error}", flush=True)
+        raise SystemExit(1) from None
+    # Its threads may call the reporter while the interpreter is taken down, and crash there (0.28).
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Make an environment, once: look it up, else lock, make, check, and record it in one step.
+
+Owns the order of these steps. What makes it is a backend; where it is kept is the store's matter.
+
+Guarantee: a lookup finds an environment only after it was checked. Whatever ends a making before
+(SIGKILL, Ctrl-C, a cancellation, a full disk, a network that is gone) leaves a folder that no
+record names; the next making of that key removes it.
+
+Any thread and any process may enter. One of those that want the same environment makes it; the
+others wait and then find it.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from wetlands_executor.environment import contents
+from wetlands_executor.environment.backends import requirements
+from wetlands_executor.environment.backends.choose import choose
+from wetlands_executor.environment.backends.protocol import Backend, Order
+from wetlands_executor.environment.cancellation import Cancellation
+from wetlands_executor.environment.layout import interpreter_of
+from wetlands_executor.environment.locks import MakerLock
+from wetlands_executor.environment.making import CreationPhase, Making, OnProgress
+from wetlands_executor.environment.spec import EnvironmentSpec
+from wetlands_executor.environment.store import (
+    Record,
+    Store,
+    check_name,
+    new_record,
+    remove_folder,
+)
+from wetlands_executor.environment.wish import Wish
+
+
+def create(
+    wish: Wish,
+    *,
+    on_progress: OnProgress | None = None,
+    cancellation: Cancellation | None = None,
+    store: Store | None = None,
+) -> Record:
+    """Return the environment that is wished for, made if need be.
+
+    Args:
+        wish: what is wanted.
+        on_progress: is told how far it is, in this thread; what it raises ends the making.
+        cancellation: ends it from another thread.
+        store: where environments are kept; None is the usual place.
+
+    Raises:
+        EnvironmentCreationError: it cannot be made.
+        CancelledError: it was cancelled.
+        ValueError: the name cannot be given, or there is no such backend.
+    """
+    if wish.name is not None:
+        check_name(wish.name)
+    store = store if store is not None else Store()
+    cancellation = cancellation if cancellation is not None else Cancellation()
+    found = wish.look_up(store)
+    if found is not None:
+        found.note_use()
+        return found
+    backend = choose(wish.spec, wish.backend)
+    store.prepare()
+    making = Making(store.log_of(wish.key), on_progress, cancellation, offline=wish.offline)
+    lock = MakerLock(store.lock_of(wish.key))
+    try:
+        lock.acquire(
+            cancellation,
+            lambda owner: making.report(
+                CreationPhase.WAITING, f"waiting for {owner}, which makes this environment"
+            ),
+        )
+    except OSError as error:
+        raise making.failure(f"the cache cannot be written: {error}") from error
+    try:
+        # Race: another process may have made it between the look and the lock.
+        found = wish.look_up(store)
+        if found is None:
+            found = _make(wish, store, making, backend)
+        found.note_use()
+    finally:
+        lock.release()
+    return found
+
+
+def _make(wish: Wish, store: Store, making: Making, backend: Backend) -> Record:
+    """Make, check and record an environment. The caller holds its lock."""
+    started = time.monotonic()
+    making.backend = backend.name
+    before = store.named(wish.name) if wish.name is not None else None
+    store.sweep(wish.key, before)
+    folder: Path | None = None
+    try:
+        making.log.write_bytes(b"")
+        folder = store.begin(wish.key)
+        record = new_record(
+            store.root, wish.name, wish.digest, folder,
+            backend=backend.name, python="", seconds=0.0, spec=wish.spec.as_dict(),
+        )  # fmt: skip
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        made = backend.make(Order(wish.spec, record.prefix, scratch, making))
+        making.report(CreationPhase.CHECKING, "whether it is what was asked for")
+        contents.write_variables(record.prefix, wish.spec.variables)
+        python = _check(wish.spec, record.prefix, making)
+        if made.lock is not None:
+            (folder / "lock").write_text(made.lock, encoding="utf-8")
+        remove_folder(scratch)
+        making.cancellation.check()
+        record = new_record(
+            store.root, wish.name, wish.digest, folder,
+            backend=made.backend, python=python, seconds=time.monotonic() - started,
+            spec=record.spec,
+        )  # fmt: skip
+        store.publish(record)
+    except OSError as error:
+        # A full disk, above all; the errors of backends are none of these.
+        _remove(folder)
+        raise making.failure(f"the environment cannot be written: {error}") from error
+    except BaseException:
+        _remove(folder)
+        raise
+    if before is not None:
+        store.discard(before.folder)
+    return record
+
+
+def _remove(folder: Path | None) -> None:
+    if folder is not None:
+        remove_folder(folder)
+
+
+def _check(spec: EnvironmentSpec, prefix: Path, making: Making) -> str:
+    """Start the interpreter and look for what was asked for; return the version of Python."""
+    interpreter = interpreter_of(str(prefix))
+    if interpreter is None:
+        raise making.failure(
+            f"{making.backend} has made an environment without Python; add it to the packages"
+        )
+    answer = making.run([interpreter, "-I", "-c", contents.QUESTION], separate=True)
+    try:
+        found = contents.read_answer(answer, prefix)
+    except (ValueError, IndexError) as error:
+        raise making.failure("its interpreter answers something that cannot be read") from error
+    markers = (
+        requirements.markers_of(interpreter, making)
+        if any(";" in text for text in spec.pypi)
+        else {}
+    )
+    wrong = contents.missing(spec, found, markers)
+    if wrong:
+        raise making.failure("it does not hold what was asked for: " + "; ".join(wrong))
+    return found.python
