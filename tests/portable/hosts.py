@@ -48,6 +48,7 @@ def tap() -> None:
         return count
 
     os.read, os.write, os.readv = reading, writing, reading_into
+    tap_shared_pages()
 
     from wetlands_executor.sharedmem import arena
     from wetlands_executor.sharedmem.arguments import OutOfBandArguments
@@ -82,6 +83,36 @@ def tap() -> None:
         appending,
     )
     ResultMemory._take, arena.Arena.take = recorded(take), recorded(take_back)
+
+
+def tap_shared_pages() -> None:
+    """Record the payloads and answers that pass on the shared pages."""
+    from wetlands_executor.pool import direct
+
+    by_page, begin = direct.DirectSend._by_page, direct.DirectReceive.__init__
+
+    def sending(self, call):
+        steps = by_page(self, call)
+        if steps is not None:
+            passed.setdefault(("out", "page"), bytearray()).extend(call.encoded.payload)
+        return steps
+
+    class Answers:
+        """What the host slices out of a page, noted."""
+
+        def __init__(self, view):
+            self.view = view
+
+        def __getitem__(self, place):
+            found = self.view[place]
+            passed.setdefault(("in", "page"), bytearray()).extend(found)
+            return found
+
+    def beginning(self, *args):
+        begin(self, *args)
+        self._answer = Answers(self._answer)
+
+    direct.DirectSend._by_page, direct.DirectReceive.__init__ = sending, beginning
 
 
 def bytecode_among(direction: str, codes: list, shipped: bytes) -> list:
