@@ -657,7 +657,8 @@ def new_group() -> dict[str, Any]:
     """
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-    return {"start_new_session": True}
+    else:  # noqa: RET505
+        return {"start_new_session": True}
 
 
 def cache_folder() -> str:
@@ -670,11 +671,13 @@ def cache_folder() -> str:
     except ImportError:
         pass
     else:
-        return user_cache_dir("wetlands-executor", appauthor=False)
+        folder: str = user_cache_dir("wetlands-executor", appauthor=False)
+        return folder
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or os.path.expanduser(r"~\AppData\Local")
         return os.path.join(base, "wetlands-executor", "Cache")
-    if sys.platform == "darwin":
+    elif sys.platform == "darwin":  # noqa: RET505
         return os.path.expanduser("~/Library/Caches/wetlands-executor")
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(base, "wetlands-executor")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        return os.path.join(base, "wetlands-executor")
