@@ -76,6 +76,11 @@ class Thing:
 class Point:
     x: int
     y: int = 0
+class Nothing:
+    pass
+EMPTY = Nothing()
+def attributes():
+    return vars(EMPTY)
 def take(thing):
     return thing.x, type(thing) is Thing or type(thing) is Point
 def takes(things):
@@ -404,3 +409,14 @@ def test_parts_of_any_size_travel_with_what_is_made_anew(
         assert fresh.submit(functools.partial(len, text)).result(DEADLINE) == size
         assert fresh.submit(script.default(text)).result(DEADLINE) == text
         assert fresh.submit(script.default(1), (text, text)).result(DEADLINE) == (text, text)
+
+
+def test_the_first_attribute_of_an_empty_instance_is_noticed(
+    fresh: CondaEnvExecutor, script: Any
+) -> None:
+    for _ in range(2):
+        assert run(fresh, script.attributes) == {}
+    script.EMPTY.colour = "red"
+    assert run(fresh, script.attributes) == {"colour": "red"}
+    del script.EMPTY.colour
+    assert run(fresh, script.attributes) == {}

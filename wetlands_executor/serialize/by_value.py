@@ -238,6 +238,9 @@ class ByValuePickler(CallPickler):
             return special.reduce_anew(obj, kind, self.record.of(obj).number)
         found = special.reduce_sentinel(obj, self.record)
         if found is not None:
+            if kinds.has_plain_state(kind):  # it holds nothing yet
+                version = changes.version_of_state(changes.state_of(obj), self.record)
+                self._check(changes.CONTENT, self.record.of(obj), version)
             return found
         if kind is functools.partial:
             found = reductions().reduce_decorated(obj)
