@@ -525,6 +525,10 @@ class ByValuePickler(CallPickler):
         maker, args, state, _, _, setter = reductions().reduce_class(cls, self._foreign() or None)
         self._at = Mark(cls.__qualname__, "class", cls.__qualname__)
         if setter is code_classes.set_class:
+            # Python 3.14 and newer evaluate annotations for this stream only (PEP 649).
+            annotations = state[0].get("__annotations__")
+            if annotations is not vars(cls).get("__annotations__"):
+                self._plainly(annotations)
             what = cls.__qualname__
             state = (
                 {Mark(name, "attribute", what): value for name, value in state[0].items()},
