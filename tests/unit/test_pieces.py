@@ -131,6 +131,8 @@ def test_a_large_value_is_read_by_address() -> None:
     for size in (shm_streams.FREELY - 1, shm_streams.FREELY, shm_streams.HUGE + 3):
         value = bytes(range(256)) * (size // 256 + 1)
         assert read(pickle.dumps([value, bytearray(value)], 5)) == [value, value]
+        text = value.decode("latin-1")
+        assert read(pickle.dumps([text, 1], 5)) == [text, 1]
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="the collector does not run meanwhile")

@@ -26,6 +26,9 @@ FREELY = 1 << 18
 HUGE = 1 << 22
 #: The unpickler is the one in C: it copies what it keeps, and takes any buffer from its file.
 IN_C = sys.implementation.name == "cpython"
+#: From 3.15 on it reads a text of more than 1 MB in parts, and extends the first one in place: that
+#: has to be an object of ``bytes``.
+_EXTENDS = sys.version_info >= (3, 15)
 
 
 class BlockReader:
@@ -41,15 +44,19 @@ class BlockReader:
         self._view = view
         self._at = 0
 
-    def read(self, count: int) -> memoryview:
-        """Return a view of the next bytes."""
+    def read(self, count: int) -> memoryview | bytes:
+        """Return the next bytes: a view of them where the unpickler takes one."""
+        found = self._next(count)
+        return bytes(found) if _EXTENDS else found
+
+    def _next(self, count: int) -> memoryview:
         start = self._at
         self._at = end = start + count
         return self._view[start:end]
 
     def readinto(self, target: memoryview) -> int:
         """Fill the memory of a new value; return how many bytes there were."""
-        source = self.read(len(target))
+        source = self._next(len(target))
         count = len(source)
         if count < FREELY or not _copy(target, source, count):
             target[:count] = source
