@@ -184,8 +184,7 @@ def idle(pool: Any, count: int) -> dict[str, float]:
 
 
 def _switches(pids: Iterable[int]) -> dict[tuple[int, int], int]:
-    """Return the context switches of each thread but this one, which has to wake up to count them.
-    """
+    """Return the context switches of each thread but this one, which has to wake up to count them."""
     found: dict[tuple[int, int], int] = {}
     me = (os.getpid(), threading.get_native_id())
     for path in (path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/status")):

@@ -548,6 +548,8 @@ LOCKS = {
     "threads.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
     "pool/fork_server.py: RLock": "taken by threads of the pool",
     "pool/polling.py: Semaphore": "taken by threads of the pool",
+    "environment/locks.py: Event": "of one wait for a maker's lock; set by a daemon thread that ends "
+    "with it, and that nothing waits for",
     **dict.fromkeys(
         [
             f"serialize/kinds.py: {kind}"

@@ -21,6 +21,9 @@ def isolate(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """Let this process see an empty home folder and no conda, whatever the machine has."""
     for name in [name for name in os.environ if _OF_THE_HOST.fullmatch(name)]:
         monkeypatch.delenv(name)
+    # else it would see what the library has made for this machine
+    for name in ("XDG_CACHE_HOME", "WETLANDS_EXECUTOR_ENVIRONMENTS"):
+        monkeypatch.delenv(name, raising=False)
     home.mkdir(parents=True, exist_ok=True)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))

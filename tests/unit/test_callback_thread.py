@@ -41,10 +41,11 @@ def test_a_thread_that_is_started_while_the_pool_ends_comes_to_its_end(
 
 def test_a_callback_after_the_end_of_an_unused_pool_runs_where_its_task_is_settled() -> None:
     """No thread is started for it: no other one would end it."""
+    before = serving("wetlands-callbacks")  # of executors that other tests keep
     with CondaEnvExecutor(max_workers=1) as executor:
         task: Task[int] = Task(executor._pool)
         ran_on: list[threading.Thread] = []
         task.add_done_callback(lambda _task: ran_on.append(threading.current_thread()))
     settle(task, 1, None)
     assert ran_on == [threading.current_thread()]
-    assert not serving("wetlands-callbacks")
+    assert set(serving("wetlands-callbacks")) <= set(before)

@@ -302,7 +302,7 @@ def test_a_module_that_was_loaded_from_a_file_outside_sys_path(
         del sys.modules["plugin_of_test"]
 
 
-DELETIONS = '''
+DELETIONS = """
 class Plain:
     pass
 
@@ -336,7 +336,7 @@ def look():
 def mark():
     called.own = Derived.own = 5
     return called.own
-'''
+"""
 
 
 def test_what_is_deleted_is_deleted_in_the_worker(

@@ -386,17 +386,21 @@ def test_ten_thousand_lambdas_leave_nothing(fresh: CondaEnvExecutor, script: Any
     assert run(fresh, abs, -1) == 1
     gc.collect()
     record = fresh._pool.settings.remote.record
-    for i in range(5):
+    left: dict[str, int] = {}
+    # Each message lets go of a part: what was pickled before the collection has its own turn.
+    for i in range(50):
         record.urgent = record.restless = True  # what is not worth a message yet goes as well
         run(fresh, eval(f"lambda: -{i}", vars(script)))  # the worker reads its records
+        after = run(fresh, tables)
+        left = {name: after[name] - before[name] for name in after}
+        left = {name: count for name, count in left.items() if count > 30}
+        if i >= 5 and not left:
+            break
+    assert left == {}
     assert [each() for each in kept if each() is not None] == []
     assert len(record.functions) < 20
     assert len(record.codes) < 20
     assert len(record.known) < 200
-    after = run(fresh, tables)
-    assert {
-        name: after[name] - before[name] for name in after if after[name] > before[name] + 30
-    } == {}
 
 
 @pytest.mark.parametrize("size", [10, 255, 256, 257, 5_000, 70_000, 200_000])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sysconfig
 from pathlib import Path
 
 from wetlands_executor.environment import python_finding
@@ -26,6 +27,9 @@ UNREACHABLE = (
     "Connection refused",
     "Network connectivity is disabled",
 )
+# uv.find_uv_bin() reads them. CPython fills them in steps, and a second thread that asks meanwhile
+# gets a part of them; so they are filled here, where the lock of the import keeps others out.
+sysconfig.get_config_vars()
 _COUNTED = re.compile(r"(Resolved|Prepared|Installed) (\d+) packages? in")
 
 
