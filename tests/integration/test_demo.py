@@ -229,6 +229,7 @@ class TestCommandLine:
             == 1
         )
         assert "--cache" in capsys.readouterr().err
+        assert "WETLANDS_EXECUTOR_ENVIRONMENTS" not in os.environ, "it is this run's alone"
 
     def test_no_command_shows_the_help(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main([]) == 2

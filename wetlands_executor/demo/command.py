@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -12,8 +13,11 @@ from wetlands_executor.demo.progress import Progress
 from wetlands_executor.errors import WetlandsExecutorError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+#: Names the folder where the library keeps the environments that it makes.
+VARIABLE = "WETLANDS_EXECUTOR_ENVIRONMENTS"
 FAILED, UNREACHABLE, INTERRUPTED = 1, 3, 130
 
 
@@ -38,7 +42,8 @@ def run_demo(
     """
     progress = Progress()
     try:
-        return _run(out, workers, cache_folder, progress, refresh)
+        with _kept_in(cache_folder):
+            return _run(out, workers, progress, refresh)
     except KeyboardInterrupt:
         progress.say(
             "interrupted: nothing is left running; run the demo again to go on from the "
@@ -58,15 +63,27 @@ def run_demo(
         return FAILED
 
 
-def _run(
-    out: Path, workers: int, cache_folder: Path | None, progress: Progress, refresh: bool
-) -> int:
+@contextlib.contextmanager
+def _kept_in(folder: Path | None) -> Iterator[None]:
+    """Have the library keep environments in a folder meanwhile; None is where it keeps all."""
+    before = os.environ.get(VARIABLE)
+    if folder is not None:
+        os.environ[VARIABLE] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        if folder is not None:
+            if before is None:
+                os.environ.pop(VARIABLE, None)
+            else:
+                os.environ[VARIABLE] = before
+
+
+def _run(out: Path, workers: int, progress: Progress, refresh: bool) -> int:
     """Do the demo's steps one after another."""
     from wetlands_executor.demo import environments, pipeline, report
 
     _check_writable(out)
-    if cache_folder is not None:
-        os.environ["WETLANDS_EXECUTOR_ENVIRONMENTS"] = str(cache_folder.absolute())
     progress.say("Two environments that no single one could hold:")
     made = environments.prepare(progress, refresh=refresh)
     for environment in made:

@@ -106,8 +106,8 @@ def lock_text(
     if held.conda:
         if record is not None and (record.spec.get("pypi") or record.spec.get("editable")):
             raise ValueError(
-                f"the environment {record.name!r} holds conda and PyPI packages, which no text "
-                f"that is made here locks together; make the environment of a pixi.lock instead"
+                f"the environment {record.name!r} holds conda and PyPI packages; no text that is "
+                f"made here locks both: make the environment of a pixi.lock instead"
             )
         return conda_locks.explicit_text(contents.conda_urls(prefix))
     lines = [f"{name}=={version}" for name, version in held.pypi.items()]
