@@ -99,8 +99,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register our marker, mark our processes, and give the session a temporary folder that nobody
-    else writes to.
+    """Register our marker, mark our processes, and give the session a temporary folder of its own.
+
+    No other session writes to it.
     """
     config.addinivalue_line(
         "markers",

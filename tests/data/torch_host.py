@@ -86,8 +86,9 @@ def private(executor: CondaEnvExecutor, _: str) -> None:
 
 
 def without_a_copy(executor: CondaEnvExecutor, _: str) -> None:
-    """Its memory travels in a block, which is handed back with it, and free when nobody looks any
-    more.
+    """Its memory travels in a block, which is handed back with it.
+
+    The block is free when the last tensor over it has gone.
     """
     found = arena.current()
     assert found is not None

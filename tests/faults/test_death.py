@@ -26,7 +26,7 @@ def test_idle_worker_is_replaced(make, rendezvous, number):
     first = {rendezvous.next().pid, rendezvous.next().pid}
     victim = min(first)
     os.kill(victim, number)
-    replacement = rendezvous.next()  # nobody submits anything: it comes by itself
+    replacement = rendezvous.next()  # without another submit
     assert gone([victim])
     assert executor.launch().worker_count == 2
     assert pids(executor) == first - {victim} | {replacement.pid}

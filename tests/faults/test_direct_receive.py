@@ -162,9 +162,7 @@ def test_every_look_at_a_quiet_task_finds_its_end(single, look):
 
 
 def test_the_pool_finds_the_end_of_a_quiet_task(single):
-    """Whoever looks at the pool sees a worker that is idle, not one that is busy with a call that
-    nobody has looked at.
-    """
+    """The pool reports an idle worker after an unannounced call, not one that is busy with it."""
     task = quiet(single)
     assert [info.state for info in single.workers()] == ["idle"]
     assert task._final is not None

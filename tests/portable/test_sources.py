@@ -130,9 +130,7 @@ def test_only_the_statement_around_it_travels(load: Load) -> None:
 
 
 def test_lines_that_only_look_like_ends_of_lines(load: Load, there: CondaEnvExecutor) -> None:
-    """Form feeds and separators of Unicode end no line of Python, and a missing last newline harms
-    nobody.
-    """
+    """Form feeds and separators of Unicode end no line of Python; a last newline may be missing."""
     module = load("x = 'a\x0cb\u2028c'\n\x0c\ndef f():\n    return 'd\x0ce\u2028f'")
     assert there.submit(module.f).result(DEADLINE) == "d\x0ce\u2028f"
 
