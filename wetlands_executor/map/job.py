@@ -45,6 +45,7 @@ from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.serialize.results import TOO_LARGE, read_outcome
 from wetlands_executor.serialize.scalars import SCALARS, are_scalars
 from wetlands_executor.serialize.settings import HostSettings, current_settings
+from wetlands_executor.serialize.unpickler import names_nothing
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -385,6 +386,7 @@ class MapJob:
             return_exceptions: yield the exception of a failed call in its place, and go on.
         """
         entries = self._outcomes.entries
+        taken: list[Any] = []
         try:
             for place in range(len(entries)):
                 entry = entries[place]
@@ -394,31 +396,38 @@ class MapJob:
                     assert entry is not None
                 entries[place] = None
                 kind, data = entry
-                if kind in _READ:
-                    value, error = read_outcome(
-                        kind, data, self._foreign, self._sender, self._name_of, place
-                    )
-                    if error is not None:
-                        # An interrupt may be this thread's own.
-                        value = _raised(
-                            error, return_exceptions and not isinstance(error, KeyboardInterrupt)
-                        )
-                        error = None
-                else:
-                    value = (
-                        None
-                        if kind == wire.NONE
-                        else self._result_of(kind, data, return_exceptions)
-                    )
+                # Most results name nothing, and are read here, in few steps.
+                there = False
+                if kind == wire.VALUE and names_nothing(data):
+                    try:
+                        taken.append(pickle.loads(data))
+                        there = True
+                    except Exception:  # noqa: BLE001, S110
+                        pass  # `_read` explains it
+                if not there:
+                    taken.append(self._read(place, kind, data, return_exceptions))
                 del entry, data
-                taken = [value]
-                value = None
                 yield taken.pop()  # while the caller has it, the job does not
         finally:
             if self.left or self.chunks:
                 self.pool.cancel_found(self._close)
             if done is not None:
                 done()
+
+    def _read(self, place: int, kind: int, data: Any, return_exceptions: bool) -> Any:
+        """Return what a call has returned; raise, or return, what it has raised."""
+        if kind == wire.NONE:
+            return None
+        if kind not in _READ:
+            return self._result_of(kind, data, return_exceptions)
+        value, error = read_outcome(kind, data, self._foreign, self._sender, self._name_of, place)
+        if error is None:
+            return value
+        try:
+            # An interrupt may be this thread's own.
+            return _raised(error, return_exceptions and not isinstance(error, KeyboardInterrupt))
+        finally:
+            data = error = None  # no cycle with its traceback, and nothing large in it
 
     def _name_of(self, place: int) -> str:
         return f"{self.definition.name}[{place}]"

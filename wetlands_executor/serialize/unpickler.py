@@ -133,6 +133,19 @@ def decode_arrays(payload: bytes | bytearray | OutOfBandResult) -> tuple[Any] | 
     return found
 
 
+def names_nothing(payload: bytes | bytearray | OutOfBandResult) -> bool:
+    """Return True for a short pickle without STACK_GLOBAL, which ``pickle.loads`` reads.
+
+    No class or function is looked up then, so nothing of the worker's version concerns it.
+    """
+    return (
+        type(payload) is bytes
+        and b"\x93" not in payload
+        and len(payload) < 65536
+        and not plain.extensions
+    )
+
+
 def decode(payload: bytes | bytearray | OutOfBandResult, foreign: bool = False) -> Any:
     """Unpickle a result. Raises whatever that raises.
 
@@ -140,14 +153,8 @@ def decode(payload: bytes | bytearray | OutOfBandResult, foreign: bool = False) 
         payload: what the worker has sent.
         foreign: its bytecode is not ours, and is refused.
     """
-    if (
-        type(payload) is bytes
-        and b"\x93" not in payload
-        and len(payload) < 65536
-        and not plain.extensions
-    ):
-        # it names nothing (STACK_GLOBAL), so nothing of the versions concerns it
-        return pickle.loads(payload)
+    if names_nothing(payload):
+        return pickle.loads(payload)  # type: ignore[arg-type]
     unpickler = _ForeignUnpickler if foreign and interpreter.PORTABLE else _ResultUnpickler
     if isinstance(payload, OutOfBandResult):
         data, buffers = payload.data, payload.buffers
