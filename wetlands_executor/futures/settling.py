@@ -31,7 +31,7 @@ from wetlands_executor.errors import wants_call, with_call
 from wetlands_executor.futures import callbacks
 from wetlands_executor.futures.events import TaskEventType
 from wetlands_executor.futures.reports import reports_of
-from wetlands_executor.futures.standard import SETTLED, Notification
+from wetlands_executor.futures.standard import SETTLED, Notification, notify_only_waiter
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.home import Home
@@ -138,10 +138,22 @@ def settle_in_batch(task: Any, value: Any, now: float, pid: int, duration: float
     Returns:
         False if the task was settled before.
     """
-    if "_final" in task.__dict__:
+    fields = task.__dict__
+    if "_final" in fields:
         return False
-    if settle_quietly(task, value, now, pid, duration):
-        task.__dict__["_told"] = True
+    if not settle_quietly(task, value, now, pid, duration):
+        return True
+    fields["_told"] = True
+    condition, home = fields["_lazy_condition"], fields["_pool"]
+    if (
+        condition is SETTLED
+        or "_wakeups" in fields
+        or "_reports" in fields
+        or "_hooks" in fields
+        or "_done_callbacks" in fields
+        or (home is not None and home.listeners)
+        or not notify_only_waiter(task, condition, FINISHED)
+    ):
         _publish(task, FINISHED, failed=False, count=False)
     return True
 

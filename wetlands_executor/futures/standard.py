@@ -221,6 +221,28 @@ class Notification:
         return True
 
 
+def notify_only_waiter(task: Any, condition: TaskCondition, state: str) -> bool:
+    """Do what a ``Notification`` of a result does, where one standard waiter at most is there.
+
+    For the many short tasks of one ``wait`` or ``as_completed``. I/O thread.
+
+    Returns:
+        False if a ``Notification`` has to do it. No waiter was notified then.
+    """
+    if not condition.acquire(blocking=False):
+        return False
+    try:
+        waiters = task.__dict__.get("_waiters", ())
+        if len(waiters) > 1 or hasattr(condition, "_full"):
+            return False
+        task.__dict__["_state"] = state
+        if not waiters:
+            return True
+        return type(waiters[0]) in _WAITERS and tell_waiter(waiters[0], task, state, failed=False)
+    finally:
+        condition.release()
+
+
 def tell_waiter(waiter: Any, task: Any, state: str, *, failed: bool) -> bool:
     """Notify a waiter that a task has finished, as its ``add_result`` and the like would.
 
