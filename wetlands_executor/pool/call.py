@@ -156,19 +156,13 @@ class Call(Item):
         awaited, unannounced, abandoned, after, found: of the direct ways, see ``direct.py``.
     """
 
+    # As in ``Item``: the others are the class's until they are set.
     __slots__ = (
-        "abandoned",
-        "after",
         "awaited",
-        "backlog",
         "batch",
-        "cancel_reason",
         "context",
         "encoded",
-        "escalating",
         "found",
-        "interrupted",
-        "kill_reason",
         "number",
         "phase",
         "plain",
@@ -178,6 +172,13 @@ class Call(Item):
         "unannounced",
         "watched",
     )
+    abandoned = False
+    after: Call | None = None
+    kill_reason: KillReason = None
+    escalating = False
+    interrupted = False
+    cancel_reason: str | None = None
+    backlog: Any = None
 
     def __init__(
         self,
@@ -191,21 +192,12 @@ class Call(Item):
         plain: bool = False,
     ) -> None:
         self.place = None
-        self.priority = 0
-        self.retries_left = 0
-        self.asks_whether_retried = False
         self.watched = watched
         self.plain = plain
         self.phase = CallPhase.QUEUED
         self.awaited = False
-        self.abandoned = False
-        self.after: Call | None = None
         self.found: tuple[Any, float] | None = None
         self.unannounced = False
-        self.kill_reason: KillReason = None
-        self.escalating = self.interrupted = False
-        self.cancel_reason: str | None = None
-        self.backlog: Any = None
         self.number = number
         self.encoded = encoded
         self.context = context

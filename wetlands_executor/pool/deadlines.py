@@ -37,6 +37,9 @@ class Deadlines:
         what: how messages call the environment.
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``; seconds, None is no
             limit.
+
+    Attributes:
+        reported: workers have to report when they begin a call, because something limits it.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Deadlines:
         self.worker_timeout = worker_timeout
         self.task_timeout = task_timeout
         self.cancel_grace = cancel_grace
+        self.reported = task_timeout is not None or worker_timeout is not None
         # Workers whose silence is watched.
         self._watched: set[int] = set()
 
@@ -73,6 +77,7 @@ class Deadlines:
     def limit_tasks(self, seconds: float | None) -> None:
         """Limit tasks that are submitted from now on. Any thread."""
         self.task_timeout = seconds
+        self.reported = seconds is not None or self.worker_timeout is not None
 
     # --- calls
 

@@ -407,12 +407,11 @@ class Pool:
 
     def make_call(self, encoded: EncodedCall, context: HostSettings, task: Any) -> Call:
         """Return an item for a call, with the options of its task."""
-        options, deadlines = task._options, self.deadlines
+        options = task._options
         watched = 0
         if (
             self.listeners
-            or deadlines.task_timeout is not None
-            or deadlines.worker_timeout is not None
+            or self.deadlines.reported
             or (task._guard is not None and task._reports)
         ):
             watched = wire.WATCHED

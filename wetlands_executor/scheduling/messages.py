@@ -29,8 +29,13 @@ class Item:
             (``split``) until it is ``exhausted``.
     """
 
-    __slots__ = ("asks_whether_retried", "place", "priority", "retries_left")
+    # What few items need are attributes of the class: one is made for each submit, and storing a
+    # default in each of them would be a tenth of that.
+    __slots__ = ("__dict__", "place")
     many = False
+    priority = 0
+    retries_left = 0
+    asks_whether_retried = False
 
     @property
     def left(self) -> int:
@@ -56,9 +61,6 @@ class Item:
 
     def __init__(self) -> None:
         self.place: Any = None
-        self.priority = 0
-        self.retries_left = 0
-        self.asks_whether_retried = False
 
     def wait(self) -> None:
         """Have no worker yet."""
