@@ -85,15 +85,15 @@ def mapping(run: Callable[[Callable[[], object]], None]) -> None:
 
 def array(run: Callable[[Callable[[], object]], None]) -> None:
     """Measure an array of 100 MB in and out again, one worker."""
-    import numpy
+    import numpy as np
 
     from wetlands_executor import CondaEnvExecutor
 
-    value = numpy.ones(100_000_000, dtype="u1")
+    value = np.ones(100_000_000, dtype="u1")
     with CondaEnvExecutor(max_workers=1) as executor:
 
         def once() -> None:
-            executor.submit(numpy.negative, value).result()
+            executor.submit(np.negative, value).result()
 
         once()
         run(once)
@@ -163,7 +163,8 @@ def _compare(trees: list[Path], case: str, runs: int) -> list[list[tuple[float, 
             raise SystemExit(f"{case} cannot run")
     for _ in range(runs):
         for program, figures in zip(programs, found):
-            assert program.stdin is not None and program.stdout is not None
+            assert program.stdin is not None
+            assert program.stdout is not None
             program.stdin.write("\n")
             program.stdin.flush()
             figures.append(tuple(json.loads(program.stdout.readline())))
