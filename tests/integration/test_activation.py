@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration import fakes
-from wetlands_executor.environment import Environment, LaunchSpec, _platform, shell
+from wetlands_executor.environment import Environment, LaunchSpec, processes, shell_programs
 from wetlands_executor.environment.activate import CACHE_SIZE, activation, forget
 from wetlands_executor.errors import ActivationError
 
@@ -46,7 +46,7 @@ def any_shell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         pytest.skip(f"no {request.param}")
     if request.param == "sh":
         monkeypatch.setattr(
-            _platform.shutil,
+            shutil,
             "which",
             lambda name, **options: None if name == "bash" else real(name, **options),
         )
@@ -319,7 +319,7 @@ def test_wait_without_a_pidfd(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_dump_by_python(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What macOS does, where ``env`` may not know ``-0``."""
-    monkeypatch.setattr(_platform.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     (prefix / "bin" / "python").unlink()
     (prefix / "bin" / "python").symlink_to(sys.executable)
     script(prefix, "a.sh", "export A='x\ny=é'; export PYTHONHOME=/broken")
@@ -328,7 +328,7 @@ def test_dump_by_python(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_batch_program(tmp_path: Path) -> None:
-    text = _platform.batch_program(
+    text = shell_programs.batch_program(
         str(tmp_path), r"C:\e\python.exe", [r"C:\50%\a.bat"], "set A=1", "T"
     )
     lines = text.splitlines()
@@ -510,7 +510,7 @@ def test_interrupted_activation_leaves_no_shell(
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shell._platform, "_listen", interrupted)
+    monkeypatch.setattr(processes, "_listen", interrupted)
     with pytest.raises(KeyboardInterrupt):
         activation(Environment.find(prefix))
 

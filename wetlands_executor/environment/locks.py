@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor.environment import _platform
+from wetlands_executor.environment import file_locks
 
 if TYPE_CHECKING:
     from wetlands_executor.environment.cancellation import Cancellation
@@ -70,7 +70,7 @@ class MakerLock:
         """
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
         locked = _Locked(os.open(self._path, flags, 0o666))
-        if not _platform.lock_file(locked.fd, wait=False):
+        if not file_locks.lock_file(locked.fd, wait=False):
             on_wait(_owner(self._path))
             _wait_for(locked, cancellation)
         self._held = locked
@@ -101,7 +101,7 @@ class _Wait:
         locked = self._locked
         assert locked is not None
         with suppress(OSError):
-            _platform.lock_file(locked.fd)
+            file_locks.lock_file(locked.fd)
         with self._mutex:
             self._taken = True
             if self._locked is None:
@@ -161,7 +161,7 @@ class Lease:
             locked = _Locked(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
         except OSError:
             return None
-        if not _platform.lock_file(locked.fd, shared=not alone, wait=False):
+        if not file_locks.lock_file(locked.fd, shared=not alone, wait=False):
             locked.close()
             return None
         return cls(locked)

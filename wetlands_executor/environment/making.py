@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from wetlands_executor import children
-from wetlands_executor.environment import _platform, frozen
+from wetlands_executor.environment import _platform, frozen, processes
 from wetlands_executor.environment.cancellation import Cancellation
 from wetlands_executor.environment.locks import end_tree
 from wetlands_executor.environment.notation import without_credentials
@@ -253,7 +253,7 @@ class Making:
                 stderr=log if separate else subprocess.STDOUT,
                 env=variables_for(variables),
                 cwd=cwd,
-                **_platform.new_group(),
+                **processes.new_group(),
             )
         except OSError as error:
             raise self.failure(f"{words[0]!r} cannot be started: {error}", words) from error
@@ -280,7 +280,7 @@ class Making:
         except BaseException:
             # Ctrl-C, a cancellation, a full disk, or what `on_line` raised.
             end_tree(process.pid, kill=True)
-            _platform.kill_group(process)
+            processes.kill_group(process)
             children.collect(process)
             raise
         finally:

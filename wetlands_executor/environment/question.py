@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from wetlands_executor.environment import _platform
+from wetlands_executor.environment import processes
 
 # Parses on every Python. Both modules are frozen: nothing in the current folder can take their
 # place.
@@ -46,6 +46,6 @@ def ask(argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> tuple[s
     mark = f"wetlands-{secrets.token_hex(8)}"
     answer = re.compile(rb"%s (\S+) (\S+) %s" % (mark.encode(), mark.encode()))
     command = [*argv, "-S", "-c", _QUESTION % {"mark": mark}]
-    done = _platform.run_to_end(command, env, TIMEOUT, answer, cwd=cwd, linger=LINGER)
+    done = processes.run_to_end(command, env, TIMEOUT, answer, cwd=cwd, linger=LINGER)
     found = answer.search(done.out)
     return (found[1].decode(), found[2].decode()) if found else None

@@ -2,7 +2,7 @@
 
 Owns the conversation with that shell: the marks that say how far it came, the dump, the time limit,
 and the errors that name the script at fault. What the text of that conversation looks like on a
-platform is ``_platform``'s. Any thread may enter; nothing is shared.
+platform is ``shell_programs``'s. Any thread may enter; nothing is shared.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from wetlands_executor import children
-from wetlands_executor.environment import _platform
+from wetlands_executor.environment import _platform, shell_programs
 from wetlands_executor.errors import ActivationError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def variables_after(
     """
     token = f"wetlands-{secrets.token_hex(16)}"
     try:
-        done = _platform.run_shell(
+        done = shell_programs.run_shell(
             python,
             scripts,
             "\n".join(lines),
@@ -143,12 +143,13 @@ def _output(err: bytes) -> str:
 
 def _merged(base: Mapping[str, str], dump: bytes) -> dict[str, str]:
     """Apply what the shell changed to the variables that it was given."""
-    seen = _platform.parse_dump(dump)
-    kept = _platform.SHELL_OWN | _platform.SHELL_STARTUP
+    seen = shell_programs.parse_dump(dump)
+    kept = shell_programs.SHELL_OWN | shell_programs.SHELL_STARTUP
     result = {
         name: value
         for name, value in base.items()
         if name in seen or name in kept or _platform.lost_in_shell(name)
     }
-    result.update((name, value) for name, value in seen.items() if name not in _platform.SHELL_OWN)
+    own = shell_programs.SHELL_OWN
+    result.update((name, value) for name, value in seen.items() if name not in own)
     return result
