@@ -136,7 +136,6 @@ class CondaEnvExecutor(Executor):
             cancel_grace=settings.cancel_grace,
             what=source.label,
         )
-        starts.remote.wait_with(self._pool.hear_hello)
         self._submission = Submission(self._pool)
         # Views and tasks that wait keep the submission: it is what has to be dropped.
         self._ending = Ending(self._pool.life, self._pool.closing, self._submission)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import pickle
 import random
 import signal
 import socket
@@ -23,6 +24,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.environments import packages
 from tests.environments.conftest import Index, processes_in
+from tests.support import interpreters
 from wetlands_executor import (
     CondaEnvExecutor,
     CreationPhase,
@@ -395,6 +397,42 @@ class TestExecutor:
         assert tasks[0].cancel() is True
         executor.shutdown(cancel_futures=True)
         assert [task.status for task in tasks] == [TaskStatus.CANCELED] * 3
+
+    def test_a_function_by_value_waits_as_a_task(self, index: Index, hold: Hold) -> None:
+        """Nothing lets the build go on: a `submit` that waited for it would wait for ever."""
+        with CondaEnvExecutor(hold.spec(index), max_workers=1) as executor:
+            tasks = [executor.submit(lambda x: x, 1)]
+            tasks += executor.map_tasks(lambda x: x, range(3))
+            results = executor.map(lambda x: x, range(3))
+            hold.await_begin()
+            assert {task.status for task in tasks} == {TaskStatus.PENDING}
+            executor.kill_workers()
+            assert all(task.wait_for(30).cancelled() for task in tasks)
+            with pytest.raises(CancelledError):
+                list(results)
+
+    @pytest.mark.parametrize("same", [True, False], ids=["same version", "other version"])
+    def test_what_is_pickled_before_the_python_is_known(self, index: Index, same: bool) -> None:
+        """Arguments are those of the submit; code without a source goes to a Python like ours."""
+        others = [each for each in interpreters.find() if each.version[:2] != sys.version_info[:2]]
+        if not same and not others:
+            pytest.skip("no second Python")
+        version = sys.version_info[:2] if same else others[0].version[:2]
+        spec = index.spec("wl-alpha", python=f"=={version[0]}.{version[1]}.*")
+        space: dict[str, Any] = {"__name__": "wl_typed"}
+        exec("def typed(x):\n    return x + 1\n", space)
+        values = [1]
+        with CondaEnvExecutor(spec, max_workers=1) as executor:
+            task = executor.submit(lambda x: (x, __import__("sys").version_info[:2]), values)
+            without = [executor.submit(space["typed"], 1), *executor.map_tasks(space["typed"], [1])]
+            values.append(2)
+            assert task.result(60) == ([1], version)
+            for each in without:
+                if same:
+                    assert each.result(60) == 2
+                else:
+                    with pytest.raises(pickle.PicklingError, match="was not made yet"):
+                        each.result(60)
 
     @pytest.mark.parametrize("how", ["kill_workers", "terminate_workers"])
     def test_killing_the_workers_ends_the_making(

@@ -32,6 +32,7 @@ KINDS = {
     "fails when asked": ASKED + '[ -n "$asked" ] && exit 3\nexec "{python}" "$@"\n',
     "silent when asked": ASKED + '[ -n "$asked" ] && exec "{python}" "$@" >/dev/null\nexec '
     '"{python}" "$@"\n',
+    "hangs when asked": ASKED + '[ -n "$asked" ] && sleep 600\nexec "{python}" "$@"\n',
     "goes on when it has answered": '"{python}" "$@"\ncode=$?\n' + ASKED + '[ -n "$asked" ] && '
     "sleep 600\nexit "
     "$code\n",

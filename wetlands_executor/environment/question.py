@@ -22,11 +22,11 @@ _QUESTION: Final = (
     "e.MAGIC_NUMBER.hex(), sys.version.split()[0]))\n"
     "sys.stdout.flush()"
 )
-#: Seconds that an interpreter may take to answer; one that takes longer will fail to start as a
-#: worker, too.
-TIMEOUT: Final = 30.0
+#: Seconds that an interpreter may take to answer. The thread that asks is one that submits; without
+#: an answer it does without (``serialize.interpreter``).
+TIMEOUT: Final = 2.0
 #: Seconds that it may take to end when it has answered.
-LINGER: Final = 1.0
+LINGER: Final = 0.2
 
 
 def ask(argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> tuple[str, str] | None:

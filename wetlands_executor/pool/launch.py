@@ -89,7 +89,7 @@ def pickled_initializer(
     try:
         return dump(call, None, keeps, remote=remote)
     except pickle.PicklingError:
-        if not (remote.silent or remote.pending):
+        if not remote.is_undecided:
             raise
         # It has no source, which would be right for any version. As it is it may be; else the
         # worker says so.

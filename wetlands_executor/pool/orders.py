@@ -99,10 +99,12 @@ class Orders:
                 f"replaced since: its worker is Python {theirs}"
             )
         else:
-            why = (
-                f"{self._what} did not tell its version when it was asked; its worker is Python "
-                f"{theirs}"
+            asked = (
+                "did not tell its version when it was asked"
+                if self._remote.silent
+                else "was not made yet when it was"
             )
+            why = f"it has no source, and {self._what} {asked}: its worker is Python {theirs}"
         return pickle.PicklingError(
             f"{call.encoded.by_value} was pickled as bytecode of Python {python_version()}, "
             f"because {why}. Bytecode is never sent across. Submit "

@@ -265,7 +265,12 @@ def define_by_value(fn: Callable[..., Any], remote: RemoteInterpreter | None = N
     For callers that use it many times (``map``).
     """
     keeps: list[Any] = []
-    data, made = dump(fn, None, keeps, remote=remote)
+    try:
+        data, made = dump(fn, None, keeps, remote=remote)
+    except pickle.PicklingError:
+        if remote is None or not remote.is_undecided:
+            raise
+        return define_by_value(fn)  # as in `encode`
     name, needs = references.display_name(fn), tuple(made.needs.values())
     keeps.append(made.record.epoch)
     return Definition(
@@ -286,6 +291,24 @@ def encode(
     remote: RemoteInterpreter | None = None,
 ) -> EncodedCall:
     """Pickle a call for workers of ``remote``. Raises whatever the pickling of its parts raises."""
+    try:
+        return _encode(fn, args, kwargs, definition, remote)
+    except pickle.PicklingError:
+        if remote is None or not remote.is_undecided:
+            raise
+    # It has no source, which would be right for any Python. As bytecode it is right for one like
+    # this; the pool refuses to send it to another one. Of no record: nothing that workers know by
+    # number may depend on it.
+    return _encode(fn, args, kwargs, definition, None)
+
+
+def _encode(
+    fn: Callable[..., Any] | str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    definition: Definition | None,
+    remote: RemoteInterpreter | None,
+) -> EncodedCall:
     if definition is None:
         definition = _definitions.get(id(fn))
         if definition is None and remote is not None and remote.record is not None:

@@ -4,8 +4,12 @@ Whether code may travel there as bytecode.
 
 Asked by threads that submit, and only when something by value is to be pickled: calls of importable
 functions never get here. The interpreter is started once for its answer (about 10 ms), as a worker
-is started, unless it is this very one or a worker has said hello already. If it does not answer,
-the thread waits for the hello of a worker.
+is started, unless it is this very one or a worker has said hello already.
+
+Guarantee: the question waits for no worker and for no making of an environment. While there is no
+answer, code travels as source, which is right for any Python (``is_undecided``); code that has no
+source is pickled as bytecode then, and the pool refuses it if the worker turns out to be another
+Python.
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,8 +31,7 @@ MAGIC = f"{sys.implementation.name}-{importlib.util.MAGIC_NUMBER.hex()}"
 PORTABLE = True
 #: Version of this Python, for messages.
 VERSION = sys.version.split()[0]
-#: Of an interpreter that has not answered, before there is a pool whose workers could: its source
-#: is right for any.
+#: Of an interpreter that has not answered, or is not made yet: source is right for any.
 UNKNOWN = ("", "of an unknown version")
 
 #: Says how a worker is started: argument vector, variables, folder.
@@ -53,14 +55,12 @@ class RemoteInterpreter:
             there is nothing to be made.
 
     Attributes:
-            None before there is a pool.
         silent: it was asked and did not answer.
         replaced: version that the interpreter had when it was asked, or when an earlier worker said
             hello, if it has another now.
     """
 
     __slots__ = (
-        "_await_hello",
         "_cached",
         "_known",
         "_launch",
@@ -89,16 +89,7 @@ class RemoteInterpreter:
         self._made: dict[str, Any] = {}
         self._cached: Any = None
         self.silent = False
-        self._await_hello: weakref.WeakMethod[Callable[[], None]] | None = None
         self.replaced: str | None = None
-
-    def wait_with(self, await_hello: Callable[[], None]) -> None:
-        """Ask this pool if need be.
-
-        Args:
-            await_hello: a method; waits until a worker has said hello, or none can be started.
-        """
-        self._await_hello = weakref.WeakMethod(await_hello)
 
     def learn(self, hello: Mapping[str, Any]) -> None:
         """Believe what a worker says of itself. I/O thread."""
@@ -127,9 +118,9 @@ class RemoteInterpreter:
         self._made.pop("record", None)
 
     @property
-    def pending(self) -> bool:
-        """True while the environment of the workers is not made."""
-        return self._source is not None and self._source.known is None
+    def is_undecided(self) -> bool:
+        """True while it is not known: its environment is not made, or it has not answered."""
+        return self._ask() == UNKNOWN
 
     @property
     def foreign(self) -> bool:
@@ -171,27 +162,17 @@ class RemoteInterpreter:
             return known
         source = self._source
         if source is not None and source.known is None:
-            if self._await_hello is None:
-                return UNKNOWN
-            wait = self._await_hello()
-            if wait is not None:
-                wait()  # until its environment is made, and a worker of it has spoken
-            source.get()
-            return self._ask()
-        known = (MAGIC, VERSION) if self._is_this() else None if self.silent else self._answer()
-        self.silent = known is None
-        if known is None and self._await_hello is not None:
-            # It needs something that only a worker's start has, or does not work at all. A worker
-            # says either.
-            wait = self._await_hello()
-            if wait is not None:
-                wait()
-            # Still nothing: no worker can be started. That is for the start of the next one to say,
-            # in its own words. If it works after all and is another Python, what was pickled as
-            # bytecode is refused before it is sent.
-            known = self._known or (MAGIC, VERSION)
-        elif known is None:
             return UNKNOWN
+        if self._is_this():
+            known = MAGIC, VERSION
+        elif not self.silent:
+            known = self._answer()
+        if known is None:
+            # It needs something that only a worker's start has, or does not work at all: a worker
+            # will say either.
+            self.silent = True
+            return UNKNOWN
+        # Race: a worker may have said hello meanwhile (`learn`), which counts more.
         if self._known is None:
             self._known = known
         return self._known
