@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Final
 
 from wetlands_executor.environment.backends import conda_locks, pypi_part
 from wetlands_executor.environment.backends.protocol import Made, Order, Step
@@ -29,6 +30,11 @@ _SIGNS = (
     ("Transaction starting", CreationPhase.INSTALLING, "the conda packages"),
     ("Linking ", CreationPhase.INSTALLING, ""),
 )
+
+
+#: conda would make pip a dependency of Python, which the other managers do not: a channel without pip
+#: would have no Python then. What is asked for from PyPI needs no pip in the environment.
+VARIABLES: Final = {"CONDA_ADD_PIP_AS_PYTHON_DEPENDENCY": "false"}
 
 
 class CondaOutput:
@@ -144,6 +150,7 @@ class CondaBackend:
             create_command(program, self.name, order),
             on_line=on_line,
             cwd=order.scratch,
+            variables=VARIABLES,
             what=f"installing the conda packages with {self.name}",
             remedy="offline=True: only what was fetched before can be installed."
             if making.offline
