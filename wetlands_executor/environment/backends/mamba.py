@@ -32,8 +32,8 @@ _SIGNS = (
 )
 
 
-#: conda would make pip a dependency of Python, which the other managers do not: a channel without pip
-#: would have no Python then. What is asked for from PyPI needs no pip in the environment.
+#: conda would make pip a dependency of Python, which the other managers do not: a channel without
+#: pip would have no Python then. What is asked for from PyPI needs no pip in the environment.
 VARIABLES: Final = {"CONDA_ADD_PIP_AS_PYTHON_DEPENDENCY": "false"}
 
 
