@@ -191,7 +191,7 @@ PLANTED = [
     ),
     (outsiders_that_look_inside, "demo/pipeline.py", "from wetlands_executor import _private"),
     (outsiders_that_look_inside, "doctor/show.py", "from wetlands_executor.pool import core"),
-    (outsiders_that_look_inside, "cli.py", "from wetlands_executor.futures.future import Task"),
+    (outsiders_that_look_inside, "cli/call.py", "from wetlands_executor.futures.future import Task"),
     (outsiders_that_look_inside, "observe/__init__.py", "from wetlands_executor.pool import pool"),
     (imports_of_outsiders, "executor.py", "from wetlands_executor.demo import command"),
     (imports_of_outsiders, "__init__.py", "import wetlands_executor.cli"),
