@@ -28,6 +28,7 @@ from wetlands_executor.pool.settlement import Settlement
 from wetlands_executor.pool.stats import TaskStats
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.state import PoolState
+from wetlands_executor.serialize.calls import EncodedCall
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.worker import wire
 
@@ -321,7 +322,7 @@ def test_bytecode_is_not_sent_to_another_python(crew: Crew) -> None:
     process = crew.process()
     process.foreign = True
     call = crew.call()
-    call.encoded.bytecode = True
+    call.encoded = EncodedCall(call.encoded.definition, wire.PLAIN, b"", None, bytecode=True)
     answer = orders(crew, PoolState(1)).dispatch(st.Dispatch(process.worker, [call]))
     assert answer == st.ItemsFinished(process.worker, [call])
     assert isinstance(crew.receiver.told[0][2].data, pickle.PicklingError)

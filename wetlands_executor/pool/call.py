@@ -159,7 +159,6 @@ class Call(Item):
     # As in ``Item``: the others are the class's until they are set.
     __slots__ = (
         "awaited",
-        "batch",
         "context",
         "encoded",
         "found",
@@ -170,9 +169,10 @@ class Call(Item):
         "receiver",
         "task",
         "unannounced",
-        "watched",
     )
     abandoned = False
+    batch: Batch | None = None
+    watched = 0
     after: Call | None = None
     kill_reason: KillReason = None
     escalating = False
@@ -187,12 +187,9 @@ class Call(Item):
         context: HostSettings,
         task: Any,
         receiver: Any = None,
-        batch: Any = None,
-        watched: int = 0,
         plain: bool = False,
     ) -> None:
         self.place = None
-        self.watched = watched
         self.plain = plain
         self.phase = CallPhase.QUEUED
         self.awaited = False
@@ -203,7 +200,6 @@ class Call(Item):
         self.context = context
         self.task = task
         self.receiver: Receiver = receiver
-        self.batch: Batch | None = batch
         self.process: Any = None
 
     @property
@@ -235,6 +231,14 @@ class Call(Item):
         self.kill_reason = kill_reason
         self.cancel_reason = reason or self.cancel_reason
         self.plain = False
+
+    def stand_for(self, batch: Any) -> None:
+        """Take note of the calls that it stands for."""
+        self.batch = batch
+
+    def flag(self, flags: int) -> None:
+        """Set further flags of the frame, see ``watched``."""
+        self.watched = flags
 
     def demand(self, options: Any, attempt: int) -> None:
         """Take what the options of its task ask for this attempt, counted from 1."""

@@ -408,22 +408,22 @@ class Pool:
     def make_call(self, encoded: EncodedCall, context: HostSettings, task: Any) -> Call:
         """Return an item for a call, with the options of its task."""
         options = task._options
-        watched = 0
-        if (
+        reported = (
             self.listeners
             or self.deadlines.reported
             or (task._guard is not None and task._reports)
-        ):
-            watched = wire.WATCHED
-        if options is None:
-            plain = not watched and not task._counted
-            return Call(task._number, encoded, context, task, self.settlement, None, watched, plain)
-        if options.timeout is not None:
-            watched |= wire.WATCHED
-        if options.name is not None:
-            watched |= wire.NAMED
-        call = Call(task._number, encoded, context, task, self.settlement, None, watched)
-        call.demand(options, task.attempt)
+        )
+        if options is None and not reported:
+            return Call(task._number, encoded, context, task, self.settlement, not task._counted)
+        call = Call(task._number, encoded, context, task, self.settlement)
+        flags = wire.WATCHED if reported else 0
+        if options is not None:
+            if options.timeout is not None:
+                flags |= wire.WATCHED
+            if options.name is not None:
+                flags |= wire.NAMED
+            call.demand(options, task.attempt)
+        call.flag(flags)
         return call
 
     def _call_again(self, call: Call) -> Call:

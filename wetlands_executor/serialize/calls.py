@@ -16,12 +16,12 @@ import pickle
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from wetlands_executor import arguments
 from wetlands_executor.serialize import interpreter, pickler, references
 from wetlands_executor.serialize.pickler import PROTOCOL, CallPickler
-from wetlands_executor.serialize.scalars import SCALARS, TEXTS
+from wetlands_executor.serialize.scalars import NUMBERS, SCALARS, TEXTS
 from wetlands_executor.sharedmem import share
 from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 from wetlands_executor.worker import wire
@@ -168,6 +168,24 @@ class DefinedCall(EncodedCall):
 
     __slots__ = ()
     definition: Definition
+
+
+class PlainCall(EncodedCall):
+    """A call of a known function by reference, whose arguments are plain scalars: most calls."""
+
+    __slots__ = ()
+    definition: Definition
+    flags = wire.PLAIN
+    by_value = None
+    bytecode = False
+    out_of_band = None
+
+    def __init__(self, definition: Definition, payload: bytes) -> None:
+        self.definition = definition
+        self.payload = payload
+
+
+KnownCall: TypeAlias = DefinedCall | PlainCall
 
 
 def _by_value() -> pickler.ByValue:
@@ -359,7 +377,7 @@ def join(
 
 def encode_at_once(
     fn: Any, args: tuple[Any, ...], definition: Definition | None
-) -> DefinedCall | None:
+) -> KnownCall | None:
     """Pickle a call of a known function whose arguments are plain scalars.
 
     None for every other call. Runs no code of the user's.
@@ -378,10 +396,11 @@ def encode_at_once(
     long = False
     for value in args:  # for the one or two arguments of most calls faster than ``are_scalars``
         kind = type(value)
-        if kind in TEXTS:
-            long = long or len(value) >= wire.UNFRAMED
-        elif kind not in SCALARS:
+        if kind in NUMBERS:
+            continue
+        if kind not in TEXTS:
             return None
+        long = long or len(value) >= wire.UNFRAMED
     payload = b"" if long else pickle.dumps((args, None), PROTOCOL)
     if long or len(payload) > wire.INLINE:
         return cast(
@@ -396,10 +415,12 @@ def encode_at_once(
                 (args, None),
             ),
         )
+    if definition.by_value is None and not definition.bytecode:
+        return PlainCall(definition, payload)
     return DefinedCall(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
 
 
-def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> DefinedCall | None:
+def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None:
     """As ``encode_at_once``, for a function by value that was submitted before and is unchanged.
 
     And for what is made anew of a function that workers know. None for every other call.

@@ -11,6 +11,8 @@ from __future__ import annotations
 SCALARS: frozenset[type] = frozenset({int, float, str, bytes, bool, type(None), complex})
 #: Those of them that may be long.
 TEXTS: frozenset[type] = frozenset({str, bytes})
+#: The others, which are short.
+NUMBERS: frozenset[type] = SCALARS - TEXTS
 
 #: ``are_scalars(map(type, values))`` is True if all values are plain scalars. A method in C: it
 #: enters no Python function.

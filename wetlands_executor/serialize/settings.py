@@ -47,7 +47,8 @@ def current_settings() -> HostSettings:
     settings = _current
     if (
         settings is None
-        or settings.seen != (sys.path, len(project.extra_roots))
+        or settings.seen[0] != sys.path
+        or settings.seen[1] != len(project.extra_roots)
         or _MARK not in getattr(logging.root, "_cache", ())
     ):
         project.note_editable_installs()
