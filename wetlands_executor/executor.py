@@ -27,7 +27,8 @@ from wetlands_executor.pool.launch import WorkerEnv
 from wetlands_executor.pool.pool import Pool
 from wetlands_executor.remote import RemoteModule
 from wetlands_executor.serialize import references
-from wetlands_executor.serialize.calls import encode_again, encode_at_once
+from wetlands_executor.serialize.encoded import encode_at_once
+from wetlands_executor.serialize.known_functions import encode_again
 from wetlands_executor.settings import ExecutorSettings, start_settings
 from wetlands_executor.submission import MapOptions, Submission
 from wetlands_executor.views import OptionsView

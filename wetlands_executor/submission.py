@@ -23,15 +23,15 @@ from wetlands_executor.futures.options import CallOptions
 from wetlands_executor.map.job import collect
 from wetlands_executor.pool.pool import Pool
 from wetlands_executor.serialize import references
-from wetlands_executor.serialize.calls import (
+from wetlands_executor.serialize.calls import encode
+from wetlands_executor.serialize.definitions import (
     Definition,
     define,
     define_by_value,
-    encode,
-    encode_again,
-    encode_at_once,
     wants_value,
 )
+from wetlands_executor.serialize.encoded import encode_at_once
+from wetlands_executor.serialize.known_functions import encode_again
 from wetlands_executor.worker import scripts
 
 

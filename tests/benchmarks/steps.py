@@ -216,13 +216,13 @@ def _make_task(have: Any) -> Timed:
 
 @step(_HOST, "encode a call without arguments")
 def _encode(have: Any) -> Timed:
-    encode, nothing = have.calls.encode_at_once, have.nothing
+    encode, nothing = have.encoded.encode_at_once, have.nothing
     return alone(lambda: encode(nothing, (), None))
 
 
 @of_script("encode a call without arguments")
 def _encode_of_script(have: Any) -> Timed:
-    at_once, again = have.calls.encode_at_once, have.calls.encode_again
+    at_once, again = have.encoded.encode_at_once, have.known_functions.encode_again
     function, pool = _script_function, have.pool
     for _ in range(3):
         have.executor.submit(function).result()
@@ -232,14 +232,14 @@ def _encode_of_script(have: Any) -> Timed:
 
 @of_script("(encode a call with one int)")
 def _encode_int_of_script(have: Any) -> Timed:
-    at_once, again = have.calls.encode_at_once, have.calls.encode_again
+    at_once, again = have.encoded.encode_at_once, have.known_functions.encode_again
     function, pool = _script_function, have.pool
     return alone(lambda: at_once(function, (1,), None) or again(function, (1,), pool))
 
 
 @step(_HOST, "(encode a call with one int)")
 def _encode_int(have: Any) -> Timed:
-    encode, nothing = have.calls.encode_at_once, have.nothing
+    encode, nothing = have.encoded.encode_at_once, have.nothing
     return alone(lambda: encode(nothing, (1,), None))
 
 
@@ -487,7 +487,13 @@ def _time_finish_task(count: int) -> float:
 
 def _surroundings(executor: Any, ping_pong: float) -> Any:
     """Return the real modules, an open pool, a worker's runner on pipes of our own, and makers of the small things."""
-    names = ("pool.polling", "serialize.calls", "serialize.settings")
+    names = (
+        "pool.polling",
+        "serialize.calls",
+        "serialize.encoded",
+        "serialize.known_functions",
+        "serialize.settings",
+    )
     modules = {
         name.partition(".")[2]: importlib.import_module(f"wetlands_executor.{name}")
         for name in names

@@ -29,7 +29,7 @@ from tests.portable.conftest import DEADLINE, Load, Run, python_of
 from tests.support.interpreters import Interpreter
 from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.serialize import interpreter
-from wetlands_executor.serialize.calls import dumps
+from wetlands_executor.serialize.definitions import dumps
 from wetlands_executor.worker import code_sources
 
 

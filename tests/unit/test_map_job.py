@@ -21,7 +21,7 @@ from wetlands_executor.map.job import MapJob
 from wetlands_executor.map.results import Outcomes
 from wetlands_executor.pool.call import FAILED, Outcome
 from wetlands_executor.scheduling.messages import ANY, DeathReport
-from wetlands_executor.serialize.calls import define
+from wetlands_executor.serialize.definitions import define
 from wetlands_executor.serialize.settings import current_settings
 from wetlands_executor.worker import wire
 

@@ -34,7 +34,8 @@ import pytest
 from tests.support.names import steady
 from wetlands_executor.errors import ExecutionException, WorkerCrashed
 from wetlands_executor.serialize import project, references, settings
-from wetlands_executor.serialize.calls import define, define_by_value, dumps, encode
+from wetlands_executor.serialize.calls import encode
+from wetlands_executor.serialize.definitions import define, define_by_value, dumps
 from wetlands_executor.serialize.errors import decode_error
 from wetlands_executor.serialize.plain import is_trivial
 from wetlands_executor.serialize.settings import current_settings

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from wetlands_executor.serialize import calls as host_calls
-from wetlands_executor.serialize import pickler
+from wetlands_executor.serialize import definitions, pickler
 from wetlands_executor.worker import calls, shm_streams, wire
 
 KB = 1024
@@ -39,7 +39,7 @@ def test_values_around_the_border(kind: type, size: int, nested: bool) -> None:
     """They come out as they went in, and once is once."""
     value = of_size(kind, size)
     whole = [1, {"deep": (value, [value])}, "after"] if nested else value
-    for data in (calls.dumps_result(whole, True), host_calls.dumps(whole)[0]):
+    for data in (calls.dumps_result(whole, True), definitions.dumps(whole)[0]):
         found = read(data)
         assert found == pickle.loads(data) == whole
         if nested:
@@ -230,7 +230,7 @@ def test_objects_of_one_class_are_asked_about_once(monkeypatch: pytest.MonkeyPat
         lambda self, obj, kind: reduced.append(obj) or reduce(self, obj, kind),
     )
     value = [Plain(number) for number in range(1000)]
-    data, _name, _bytecode = host_calls.dumps(value)
+    data, _name, _bytecode = definitions.dumps(value)
     assert asked.count(Plain) == 1
     assert len(set(asked)) == len(asked)
     assert not any(isinstance(one, Plain) for one in reduced)
@@ -242,13 +242,13 @@ def test_reducers_that_the_program_adds_later_count() -> None:
     import copyreg
 
     value = Plain(1)
-    assert calls.loads_rich(host_calls.dumps([value])[0])[0].content == 1
+    assert calls.loads_rich(definitions.dumps([value])[0])[0].content == 1
     copyreg.pickle(Plain, lambda one: (Plain, (one.content + 1,)))
     try:
-        assert calls.loads_rich(host_calls.dumps([value])[0])[0].content == 2
+        assert calls.loads_rich(definitions.dumps([value])[0])[0].content == 2
     finally:
         del copyreg.dispatch_table[Plain]
-    assert calls.loads_rich(host_calls.dumps([value])[0])[0].content == 1
+    assert calls.loads_rich(definitions.dumps([value])[0])[0].content == 1
 
 
 def test_long_scalars_go_the_short_way() -> None:

@@ -8,14 +8,10 @@ from typing import Any
 
 import pytest
 
-from wetlands_executor.serialize import calls
-from wetlands_executor.serialize.calls import (
-    DefinedCall,
-    define,
-    encode,
-    encode_at_once,
-    encode_defined,
-)
+from wetlands_executor.serialize import calls, definitions, encoded
+from wetlands_executor.serialize.calls import encode, encode_defined
+from wetlands_executor.serialize.definitions import define
+from wetlands_executor.serialize.encoded import DefinedCall, encode_at_once
 from wetlands_executor.serialize.results import TOO_LARGE, read_outcome, value_at_once
 from wetlands_executor.serialize.scalars import SCALARS, are_scalars
 from wetlands_executor.worker import calls as worker_calls
@@ -145,7 +141,8 @@ def test_large_scalars_are_pickled_once(monkeypatch: pytest.MonkeyPatch) -> None
             pickled.append(value)
             return pickle.dumps(value, *args)
 
-    monkeypatch.setattr(calls, "pickle", Counting())
+    for module in (calls, encoded, definitions):
+        monkeypatch.setattr(module, "pickle", Counting())
     found = encode(math.hypot, ("x" * 10_000,), {}, definition)
     assert not isinstance(found, DefinedCall)
     assert len(pickled) == 1

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from wetlands_executor.serialize import changes, fingerprints, identity
-from wetlands_executor.serialize.calls import encode, encode_again
+from wetlands_executor.serialize.calls import encode
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
+from wetlands_executor.serialize.known_functions import encode_again
 
 SOURCE = """
 import functools

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wetlands_executor.futures.future import next_number
 from wetlands_executor.pool.call import Call
 from wetlands_executor.scheduling.messages import ANY
-from wetlands_executor.serialize.calls import EncodedCall
+from wetlands_executor.serialize.encoded import EncodedCall
 
 if TYPE_CHECKING:
     from wetlands_executor.map.home import Job

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from wetlands_executor.pool.start import StartSettings
     from wetlands_executor.pool.stats import TaskStats
     from wetlands_executor.scheduling.messages import Item
-    from wetlands_executor.serialize.calls import Definition
+    from wetlands_executor.serialize.definitions import Definition
     from wetlands_executor.serialize.settings import HostSettings
 
 

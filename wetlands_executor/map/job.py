@@ -33,13 +33,9 @@ from wetlands_executor.map.chunks import CHUNK_BYTES, Chunk, Sizing
 from wetlands_executor.map.results import Outcomes
 from wetlands_executor.pool.call import FAILED, WHOLE, Call, Outcome
 from wetlands_executor.scheduling.messages import DeathReport, Item
-from wetlands_executor.serialize.calls import (
-    Definition,
-    EncodedCall,
-    PackedCall,
-    encode_defined,
-    join,
-)
+from wetlands_executor.serialize.calls import encode_defined, join
+from wetlands_executor.serialize.definitions import Definition
+from wetlands_executor.serialize.encoded import EncodedCall, PackedCall
 from wetlands_executor.serialize.errors import decode_error
 from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.serialize.results import TOO_LARGE, read_outcome

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wetlands_executor.scheduling.messages import DeathReport, Item
 from wetlands_executor.scheduling.phases import moved
-from wetlands_executor.serialize.calls import EncodedCall
+from wetlands_executor.serialize.encoded import EncodedCall
 from wetlands_executor.serialize.results import TOO_LARGE
 from wetlands_executor.serialize.settings import HostSettings
 from wetlands_executor.worker import wire

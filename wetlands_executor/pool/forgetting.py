@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.workers import Workers
-from wetlands_executor.serialize.calls import Definition
+from wetlands_executor.serialize.definitions import Definition
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Record, Retired

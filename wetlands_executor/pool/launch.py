@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wetlands_executor.environment.source import EnvironmentSource
-from wetlands_executor.serialize.calls import dump
+from wetlands_executor.serialize.definitions import dump
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.serialize.pickler import CallPickler
 

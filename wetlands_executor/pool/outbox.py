@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wetlands_executor.pool.polling import Poller
-from wetlands_executor.serialize.calls import Definition
+from wetlands_executor.serialize.definitions import Definition
 from wetlands_executor.serialize.settings import HostSettings
 from wetlands_executor.system import unread
 from wetlands_executor.worker import wire

@@ -65,7 +65,7 @@ from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.state import CREDIT, MOST_CREDIT, PoolState
-from wetlands_executor.serialize.calls import EncodedCall
+from wetlands_executor.serialize.encoded import EncodedCall
 from wetlands_executor.serialize.settings import HostSettings, current_settings
 from wetlands_executor.worker import wire
 

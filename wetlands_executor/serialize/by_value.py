@@ -32,7 +32,7 @@ from wetlands_executor.serialize import (
     references,
     special,
 )
-from wetlands_executor.serialize.calls import Definition
+from wetlands_executor.serialize.definitions import Definition
 from wetlands_executor.serialize.identity import Mark, Stand
 from wetlands_executor.serialize.pickler import CallPickler, Space, reductions, space_name
 from wetlands_executor.serialize.pickler import dump as dump_call

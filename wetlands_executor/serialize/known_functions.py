@@ -1,0 +1,224 @@
+"""Calls of functions by value that workers know already.
+
+A function that was submitted before and has not changed, and what is made anew of one: a lambda in
+a loop, a bound method, a ``functools.partial``.
+
+Entered by any thread that submits, without a lock.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import types
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from wetlands_executor.serialize import pickler, references
+from wetlands_executor.serialize.definitions import (
+    Definition,
+    by_value,
+    define,
+    importable,
+    wants_value,
+)
+from wetlands_executor.serialize.encoded import (
+    DefinedCall,
+    EncodedCall,
+    KnownCall,
+    NeedyCall,
+    encode_at_once,
+    encoded,
+)
+from wetlands_executor.worker import wire
+from wetlands_executor.worker.calls import Pieces
+
+if TYPE_CHECKING:
+    from wetlands_executor.serialize.identity import Record
+    from wetlands_executor.serialize.interpreter import RemoteInterpreter
+    from wetlands_executor.serialize.made import Made
+    from wetlands_executor.serialize.watched import Watched
+
+#: What is made anew each time of a function that may be known.
+_MADE = frozenset((types.MethodType, functools.partial))
+
+
+class Pool(Protocol):
+    """What is asked of the pool that a call is for."""
+
+    settings: Any
+    forgetting: Any
+
+
+def _made() -> Any:
+    """Return what knows callables that are made anew, imported when the first of them is met."""
+    return pickler.late("wetlands_executor.serialize.made")
+
+
+def _instances() -> Any:
+    return pickler.late("wetlands_executor.serialize.instances")
+
+
+def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None:
+    """As ``encode_at_once``, for a function by value that was submitted before and is unchanged.
+
+    And for what is made anew of a function that workers know. None for every other call.
+    """
+    record = pool.settings.remote.record
+    if record is not None and record.restless:
+        pool.forgetting.tidy(record)
+    found: Watched | None = None if record is None else record.functions.get(id(fn))
+    if found is not None:
+        if found.definition is None or not found.is_same(fn):
+            return None
+        return encode_at_once(None, args, found.definition) or _encode_instances(
+            found.definition, None, args, record
+        )
+    known = importable.get(id(fn))
+    if known is not None:
+        return None if known.rewritten else _encode_instances(known, None, args, record)
+    again = find(fn, record)
+    if again is None:
+        return None
+    definition, steps = again
+    if not steps:
+        return encode_at_once(None, args, definition)
+    return encode_made(definition, steps, args, None) or _encode_instances(
+        definition, steps, args, record
+    )
+
+
+def _encode_instances(
+    definition: Definition, steps: tuple[Any, ...] | None, args: tuple[Any, ...], record: Any
+) -> DefinedCall | None:
+    """Pickle a call whose arguments are objects of known classes; None for every other call."""
+    found = None if record is None else _instances().pickled(steps, args, record)
+    if found is None or len(found[0]) > wire.CROSSOVER:
+        return None
+    payload, needs, bytecode = found
+    call = EncodedCall(
+        definition,
+        (0 if steps is None else wire.MADE) | (wire.IN_BULK if len(payload) > wire.INLINE else 0),
+        payload,
+        definition.by_value or needs[0].by_value,
+        definition.bytecode or bytecode,
+    )
+    return cast("DefinedCall", NeedyCall(call, needs, record.epoch))
+
+
+def find(fn: Any, record: Record | None, remote: RemoteInterpreter | None = None) -> Made | None:
+    """Return how a callable is made of a function that workers know.
+
+    None if it is not known, or has changed.
+
+    Args:
+        fn: what is submitted.
+        record: of the pool, if there is one yet.
+        remote: pickle the function for it if workers do not know it yet; None pickles nothing, and
+            runs no code of the user's.
+    """
+    kind = type(fn)
+    if kind is types.FunctionType:
+        return None if record is None else _of_code(fn, record, remote)
+    apart = _made().take_apart(fn) if kind in _MADE else None
+    if apart is None:
+        return None
+    inner, steps = apart
+    definition = importable.get(id(inner)) if remote is None else define(inner)
+    if definition is None:
+        found = _of_inner(inner, record, remote)
+        if found is None:
+            return None
+        definition, steps = found[0], (*found[1], *steps)
+    if definition.rewritten and (remote is None or wants_value(definition, remote)):
+        return None
+    return definition, steps
+
+
+def _of_code(fn: Any, record: Record, remote: RemoteInterpreter | None) -> Made | None:
+    """As ``find``, of a function whose code others have, too."""
+    found: Made | None
+    if remote is None:
+        found = _made().again(fn, record) if record.codes else None
+        return found
+    write = by_value().dump
+    found = _made().of_function(fn, record, lambda like: write(like, [], remote, record))
+    return found
+
+
+def _of_inner(inner: Any, record: Record | None, remote: RemoteInterpreter | None) -> Made | None:
+    """As ``find``, of the function by value of a method or a partial object."""
+    if type(inner) is not types.FunctionType:
+        return None
+    if remote is not None:
+        record = by_value().record_of(remote)
+    if record is None:
+        return None
+    watched: Watched | None = record.functions.get(id(inner))
+    if watched is None:
+        found = _of_code(inner, record, remote)
+        if found is not None or remote is None:
+            return found
+    elif remote is None:
+        known = watched.definition if watched.is_same(inner) else None
+        return None if known is None else (known, ())
+    current = by_value().current(inner, [], remote, record)
+    if record.functions.get(id(inner)) is not current:
+        return None  # it is not the same twice, or refers to shared arrays
+    return _definition_of(current, inner, record), ()
+
+
+def encode_made(
+    definition: Definition,
+    steps: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+) -> DefinedCall | None:
+    """Pickle a call of which all parts are scalars; None for every other call."""
+    payload = _made().pickled(steps, args, kwargs)
+    if payload is None:
+        return None
+    name, bytecode = definition.by_value, definition.bytecode
+    flags = wire.PLAIN | wire.MADE
+    if len(payload) <= wire.INLINE:
+        return DefinedCall(definition, flags, payload, name, bytecode)
+    return cast(
+        "DefinedCall",
+        encoded(
+            definition,
+            flags,
+            Pieces((payload,)),
+            name,
+            bytecode,
+            None,
+            (steps, args, kwargs),
+        ),
+    )
+
+
+def definition_by_value(fn: Any, remote: RemoteInterpreter) -> Definition | None:
+    """Return the number of a function by value that is submitted again as it was.
+
+    None for everything else.
+    """
+    record = remote.record
+    found: Watched | None = record.functions.get(id(fn))
+    if found is None or not found.is_current(fn, record):
+        return None
+    return _definition_of(found, fn, record)
+
+
+def _definition_of(watched: Watched, fn: Any, record: Record) -> Definition:
+    """Return the definition of a function by value, made when it is used first."""
+    made: Definition | None = watched.definition
+    if made is None:
+        data = pickle.dumps(("value", watched.data), 4)
+        made = Definition(
+            data,
+            references.display_name(fn),
+            watched.by_value,
+            bytecode=watched.bytecode,
+            needs=watched.needs,
+        )
+        watched.define(made)
+        record.follow(made)
+    return made
