@@ -13,6 +13,7 @@ import pytest
 from tests.unit.parts import Crew, SharedPage
 from wetlands_executor import Task
 from wetlands_executor.errors import WorkerCrashed, WorkerStartError
+from wetlands_executor.pool import polling
 from wetlands_executor.pool.announcing import Announcing
 from wetlands_executor.pool.call import FAILED, CallPhase, Outcome
 from wetlands_executor.pool.closing import Closing
@@ -131,6 +132,37 @@ def test_what_a_job_or_a_timer_raises_is_contained() -> None:
         "ZeroDivisionError('division by zero')",
         "KeyError('no such key')",
     ]
+
+
+@pytest.mark.parametrize("posted", ["job", "item"])
+def test_what_was_posted_comes_before_news_of_the_same_wake_up(
+    posted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread asks for the end, then kills a worker; the I/O thread learns of both at once."""
+
+    class BothAtOnce:
+        sleeping = False
+        turns = 0
+
+        def wait(self, _timeout: float | None, _posted: Any) -> list[Any]:
+            self.turns += 1
+            if self.turns == 1:
+                loop.posted.append("item" if posted == "item" else lambda: client.told.append("job"))
+                return [lambda: client.told.append("exit")]
+            client.close()
+            return []
+
+        def wake(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    loop, client = looped()
+    monkeypatch.setattr(polling, "new_poller", BothAtOnce)
+    loop.post(lambda: client.told.append("first"))
+    assert client.ended.wait(DEADLINE)
+    assert loop.thread is not None
+    loop.thread.join(DEADLINE)
+    assert client.told == ["begin", "first", *(["job"] if posted == "job" else [["item"]]), "exit"]
 
 
 def test_a_client_that_fails_ends_the_loop_and_no_job_is_lost(

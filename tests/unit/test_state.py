@@ -669,6 +669,38 @@ def test_an_item_that_arrives_after_a_termination_is_cancelled() -> None:
     assert talk.say(Submitted([a])) == [Cancelled([a])]
 
 
+def test_what_a_dead_worker_had_not_begun_of_a_chunk_is_not_started_after_a_cancelling_end() -> None:
+    """The calls that come back wait for no other worker: they are pending, and cancelled."""
+    talk = Talk(2, credit=64).start(1, 2)
+    chunk, rest, late = items("crl")
+    chunk.asks_whether_retried = True  # as those of a map job
+    talk.say(Submitted([chunk]))
+    talk.say(ShutdownRequested(cancel_pending=True))
+    (worker,) = (slot.worker for slot in talk.state.slots.all if chunk in slot.held)
+    assert Lost(chunk, worker) in talk.say(WorkerExited(worker, []))
+    assert talk.say(Submitted([rest], front=True)) == [Cancelled([rest])]
+    # Race: another thread had looked before the end had begun.
+    assert talk.say(Submitted([late])) == [Cancelled([late])]
+
+
+@pytest.mark.parametrize("credit", [1, 64])
+def test_a_call_whose_worker_died_is_not_run_again_after_a_cancelling_end(credit: int) -> None:
+    """Whichever of both comes first, as long as no other worker has taken the call."""
+    for end in (ShutdownRequested(cancel_pending=True), TerminateRequested()):
+        talk = Talk(1, credit=credit).start(1)
+        (a,) = items("a")
+        a.retries_left = 1
+        talk.say(Submitted([a]))
+        talk.say(end)
+        assert Lost(a, 1) in talk.say(WorkerExited(1, []))
+        talk = Talk(1, credit=credit).start(1)
+        (a,) = items("a")
+        a.retries_left = 1
+        talk.say(Submitted([a]))
+        assert Retried(a, 1) in talk.say(WorkerExited(1, []))
+        assert talk.say(end) == [Cancelled([a]), KillWorker(2)]
+
+
 def test_a_restart_timer_may_fire_after_the_end() -> None:
     """It starts nothing."""
     talk = Talk(1)

@@ -151,7 +151,7 @@ class PoolState:
     def can_act(self) -> bool:
         """True if a new item would lead to an action now; else it waits, and wakes no thread."""
         slots = self.slots
-        if slots.idle or self.terminated or self.broken or self.status is Status.CLOSED:
+        if slots.idle or self.ending:
             return True
         if not self._restarts.held and len(slots.by_worker) < self.max_workers:
             return True
@@ -166,7 +166,7 @@ class PoolState:
 
     @property
     def ending(self) -> bool:
-        """True if nothing that has failed is run again."""
+        """True if nothing more is started, and nothing that has failed is run again."""
         return self._drop_unstarted or self.status is Status.CLOSED
 
     def items(self) -> list[Item]:
@@ -186,22 +186,23 @@ class PoolState:
             self.waiting.append_left(event.items)
         else:
             self.waiting.append(event.items)
-        if self.broken or self.status is Status.CLOSED or self.terminated:
+        if self.ending:
             self._refuse(out)
             return
         self._schedule(out)
 
     def _refuse(self, out: list[Action]) -> None:
-        """Settle what arrived after the end.
+        """Settle what arrived when nothing more is started.
 
         Race: the executor refuses it, but a thread may have submitted before it could observe the
-        end.
+        end. Or the worker of a chunk has died, and the calls that it had not begun come back.
         """
         items = self.waiting.take_all()
         if self.broken and items:
             out.append(Broken(items, self._broken_worker, self._broken_report))
         elif items:
-            out.append(Cancelled(items, refused=not self.terminated))
+            late = self.status is Status.CLOSED and not self.terminated
+            out.append(Cancelled(items, refused=late))
 
     def _sent_directly(self, event: SentDirectly, out: list[Action]) -> None:
         slot = self.slots.by_worker[event.worker]
