@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.parts import Crew, SharedPage
+from wetlands_executor.pool.call import CallPhase
 from wetlands_executor.pool.forgetting import Forgetting
 from wetlands_executor.pool.given_calls import GivenCalls
 from wetlands_executor.pool.losses import LossRecord
@@ -100,6 +101,28 @@ def test_an_outcome_that_waits_lets_others_come_first(crew: Crew) -> None:
     assert (part.is_due(second.number), part.not_begun()) == (True, [])
     part.defer(-1)
     assert not part.is_due(second.number)
+
+
+@pytest.mark.parametrize("deferred", [0, 1])
+def test_a_call_that_was_registered_late_is_not_said_to_be_the_last_one(
+    crew: Crew, deferred: int
+) -> None:
+    """Its outcome waits, and another call was written after it and has ended.
+
+    The worker, told that it has taken the first one last, believed that a task had read from its
+    inbox, and ended.
+    """
+    process = crew.process(page=SharedPage())
+    direct, following = crew.call(), crew.call()
+    direct.process, direct.phase = process, CallPhase.DIRECT
+    process.direct.sent.append((direct,))
+    process.given.defer(deferred)
+    assert process.register() == [direct]
+    process.given.defer(-deferred)
+    process.give([following])
+    frames = crew.loop.poller.written[process.process.inbox]
+    kinds = [frames[place] for place in range(0, len(frames), wire.FRAME)]
+    assert kinds == ([wire.RUN] if deferred else [wire.AFTER, wire.RUN])
 
 
 # ----------------------------------------------------------------------------------------------------------- losses

@@ -108,11 +108,12 @@ class GivenCalls:
     def note_registered(self) -> bool:
         """Take note that calls which submitting threads have written are among ``calls`` now.
 
-        Return True if the order of all calls is that of ``calls``.
+        Return True if nothing was written to the worker after them.
         """
-        # Race: the other frames may have been written after these
+        # Race: the other frames may have been written after these. So may frames of calls that have
+        # ended meanwhile, where an outcome waits because its call was not registered in time.
         self._crowded = len(self._calls) > 1
-        return not self._crowded
+        return not (self._crowded or self._deferred)
 
     def defer(self, change: int) -> None:
         """Count outcomes that wait for their calls to be registered.
