@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
@@ -103,6 +104,20 @@ def test_an_outcome_that_waits_lets_others_come_first(crew: Crew) -> None:
     assert not part.is_due(second.number)
 
 
+def sent_directly(crew: Crew, process: Any) -> Any:
+    """Return a call that was sent to a worker directly, and is registered."""
+    call = crew.call()
+    call.process, call.phase = process, CallPhase.DIRECT
+    process.direct.sent.append((call,))
+    assert process.register() == [call]
+    return call
+
+
+def kinds_of_frames(crew: Crew, process: Any) -> list[int]:
+    frames = crew.loop.poller.written.pop(process.process.inbox)
+    return [frames[place] for place in range(0, len(frames), wire.FRAME)]
+
+
 @pytest.mark.parametrize("deferred", [0, 1])
 def test_a_call_that_was_registered_late_is_not_said_to_be_the_last_one(
     crew: Crew, deferred: int
@@ -113,16 +128,41 @@ def test_a_call_that_was_registered_late_is_not_said_to_be_the_last_one(
     inbox, and ended.
     """
     process = crew.process(page=SharedPage())
-    direct, following = crew.call(), crew.call()
-    direct.process, direct.phase = process, CallPhase.DIRECT
-    process.direct.sent.append((direct,))
     process.given.defer(deferred)
-    assert process.register() == [direct]
+    sent_directly(crew, process)
     process.given.defer(-deferred)
-    process.give([following])
-    frames = crew.loop.poller.written[process.process.inbox]
-    kinds = [frames[place] for place in range(0, len(frames), wire.FRAME)]
+    process.give([crew.call()])
+    kinds = kinds_of_frames(crew, process)
     assert kinds == ([wire.RUN] if deferred else [wire.AFTER, wire.RUN])
+
+
+def test_a_call_is_said_once_to_be_the_last_one(crew: Crew) -> None:
+    """Its answer still lies on the page when the next one has ended."""
+    process = crew.process(page=SharedPage())
+    direct = sent_directly(crew, process)
+    second, third = crew.call(), crew.call()
+    process.give([second])
+    assert kinds_of_frames(crew, process) == [wire.AFTER, wire.RUN]
+    del process.calls[second.number]
+    process.give([third])
+    assert list(process.calls) == [direct.number, third.number]
+    assert kinds_of_frames(crew, process) == [wire.RUN]
+
+
+def test_what_is_reclaimed_with_that_is_said_again(crew: Crew) -> None:
+    process = crew.process(page=SharedPage())
+    direct = sent_directly(crew, process)
+    second = crew.call()
+    process.give([second])
+    reading, writing = os.pipe()
+    os.write(writing, crew.loop.poller.written.pop(process.process.inbox))
+    os.close(writing)
+    process.process.take_back = reading
+    assert process.reclaim() == [second]
+    os.close(reading)
+    process.give([second])
+    assert list(process.calls) == [direct.number, second.number]
+    assert kinds_of_frames(crew, process) == [wire.AFTER, wire.RUN]
 
 
 # ----------------------------------------------------------------------------------------------------------- losses

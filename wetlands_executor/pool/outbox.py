@@ -221,10 +221,11 @@ class Outbox:
             self._poller.want_write(fd, None)
         return written
 
-    def reclaim(self) -> list[int]:
+    def reclaim(self) -> tuple[list[int], int]:
         """Return the numbers of the calls that the worker has not read.
 
-        Their frames are no longer in its inbox.
+        Their frames are no longer in its inbox. Return too which call ``wire.AFTER`` has named, if
+        such a frame was among them: none was written between that call and these; else 0.
 
         Guarantee: the kernel decides. A frame that is read here was not read by the worker, and the
         other way round; frames are whole because the pipe holds only multiples of their size. If a
@@ -246,17 +247,19 @@ class Outbox:
         chunks += self._inbox  # frames that have not even left
         self._inbox.clear()
         found: list[int] = []
-        first = None
+        first, after = None, 0
         for chunk in chunks:
             for offset in range(len(chunk) % wire.FRAME, len(chunk), wire.FRAME):
                 kind, *_, number, mark = wire.CALL.unpack_from(chunk, offset)
                 if kind == wire.RUN:
                     found.append(number)
+                elif kind == wire.AFTER:
+                    after = number
                 if first is None and mark != self.direct_mark:
                     first = mark
         if first is not None:
             self.next_mark = first  # the worker expects that one
-        return found
+        return found, after
 
     # --- what has become of it
 

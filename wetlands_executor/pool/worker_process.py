@@ -113,7 +113,8 @@ class WorkerProcess:
     """
 
     _watchdog: LossWatch | None = None
-    # The call that was sent directly last, if nothing was given to the worker at the same time.
+    # Number of the call that was sent directly, if nothing was written to the worker after it, not
+    # even the ``wire.AFTER`` that names it; else 0.
     _sent_directly = 0
 
     def __init__(
@@ -230,11 +231,13 @@ class WorkerProcess:
         frames = []
         failed = []
         mark = outbox.next_mark
-        if self._sent_directly in mine and next(reversed(mine)) == self._sent_directly:
+        if self._sent_directly:
             # Order: before calls that are numbered. The one that was sent directly is not, and a
             # task may have read it.
-            frames.append(outbox.frame(wire.AFTER, self._sent_directly, mark))
-            mark = mark + wire.MARK_STEP & wire.MARK_BITS
+            if next(reversed(mine), 0) == self._sent_directly:
+                frames.append(outbox.frame(wire.AFTER, self._sent_directly, mark))
+                mark = mark + wire.MARK_STEP & wire.MARK_BITS
+            self._sent_directly = 0
         given, queued = CallPhase.GIVEN, CallPhase.QUEUED
         for call in calls:
             if call.phase is not queued:
@@ -287,7 +290,9 @@ class WorkerProcess:
 
     def reclaim(self) -> list[Call]:
         """Return the calls that the worker has not started; they are no longer with it."""
-        return self._take_back(self.outbox.reclaim())
+        numbers, after = self.outbox.reclaim()
+        self._sent_directly = after or self._sent_directly
+        return self._take_back(numbers)
 
     def _take_back(self, numbers: Iterable[int]) -> list[Call]:
         found = []

@@ -194,15 +194,14 @@ class PoolState:
     def _refuse(self, out: list[Action]) -> None:
         """Settle what arrived when nothing more is started.
 
-        Race: the executor refuses it, but a thread may have submitted before it could observe the
-        end. Or the worker of a chunk has died, and the calls that it had not begun come back.
+        Race: a thread may have submitted before it could observe the end. Or the worker of a chunk
+        has died, and the calls that it had not begun come back.
         """
         items = self.waiting.take_all()
-        if self.broken and items:
+        if items and self.broken:
             out.append(Broken(items, self._broken_worker, self._broken_report))
         elif items:
-            late = self.status is Status.CLOSED and not self.terminated
-            out.append(Cancelled(items, refused=late))
+            out.append(Cancelled(items, refused=self.status is Status.CLOSED and not self.terminated))
 
     def _sent_directly(self, event: SentDirectly, out: list[Action]) -> None:
         slot = self.slots.by_worker[event.worker]
