@@ -188,20 +188,20 @@ class PoolState:
             self.waiting.append(event.items)
         if self.ending:
             self._refuse(out)
-            return
-        self._schedule(out)
+        else:
+            self._schedule(out)
 
     def _refuse(self, out: list[Action]) -> None:
         """Settle what arrived when nothing more is started.
 
-        Race: a thread may have submitted before it could observe the end. Or the worker of a chunk
-        has died, and the calls that it had not begun come back.
+        Race: a thread submitted before it could observe the end, or the worker of a chunk died.
         """
         items = self.waiting.take_all()
         if items and self.broken:
             out.append(Broken(items, self._broken_worker, self._broken_report))
         elif items:
-            out.append(Cancelled(items, refused=self.status is Status.CLOSED and not self.terminated))
+            late = self.status is Status.CLOSED and not self.terminated
+            out.append(Cancelled(items, refused=late))
 
     def _sent_directly(self, event: SentDirectly, out: list[Action]) -> None:
         slot = self.slots.by_worker[event.worker]
