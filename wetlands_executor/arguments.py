@@ -160,13 +160,24 @@ def _show_numpy(kind: type, value: Any) -> str:
     if numpy is None or _module(kind) != "numpy":
         return ""
     if kind is vars(numpy).get("ndarray"):
-        return (
-            f"<numpy.ndarray {value.shape} "
-            f"{value.dtype.name if value.dtype.isbuiltin == 1 else value.dtype.kind}>"
-        )
+        return f"<numpy.ndarray {value.shape} {_name_of_dtype(value.dtype)}>"
     if kind is vars(numpy).get(_name(kind)) and issubclass(kind, numpy.number):
         return f"{_name(kind)}({_show(value.item())})"
     return ""
+
+
+#: Code of a dtype of numpy -> its name, which numpy makes anew each time.
+_dtype_names: dict[str, str] = {}
+
+
+def _name_of_dtype(dtype: Any) -> str:
+    if dtype.isbuiltin != 1:
+        return str(dtype.kind)
+    code = dtype.char
+    found = _dtype_names.get(code)
+    if found is None:
+        found = _dtype_names[code] = str(dtype.name)
+    return found
 
 
 def _module(kind: type) -> str:

@@ -66,8 +66,8 @@ from wetlands_executor.pool.call import Call, CallPhase
 from wetlands_executor.pool.outbox import Outbox
 from wetlands_executor.pool.polling import ABANDONED, RESULTS, Poller
 from wetlands_executor.seconds import LONGEST
-from wetlands_executor.serialize.plain import is_trivial
-from wetlands_executor.serialize.unpickler import arrays_in
+from wetlands_executor.serialize.inert import read as read_inert
+from wetlands_executor.serialize.plain import names_nothing
 from wetlands_executor.system import POLLIN, poll
 from wetlands_executor.wakeups import WorkerWakeup
 from wetlands_executor.worker.shared_page import WEAK, SharedPage, fence
@@ -523,7 +523,7 @@ class DirectReceive:
                     or self._outputs.poll(0)
                     or output.reading
                     or output.printed
-                    or (data and not is_trivial(data) and not (data := arrays_in(data)))
+                    or (data and not names_nothing(data) and not (data := read_inert(data)))
                 ):
                     handed_over = True
                 else:

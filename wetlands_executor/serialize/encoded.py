@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from wetlands_executor import arguments
+from wetlands_executor.serialize import inert
 from wetlands_executor.serialize.definitions import Definition, importable
 from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.serialize.scalars import NUMBERS, TEXTS
@@ -202,3 +203,33 @@ def encode_at_once(
     if definition.by_value is None and not definition.bytecode:
         return PlainCall(definition, payload)
     return DefinedCall(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
+
+
+def encode_inert(
+    definition: Definition, steps: tuple[Any, ...] | None, args: tuple[Any, ...]
+) -> KnownCall | None:
+    """Pickle a short call of a known function whose arguments are inert.
+
+    None for every other call. Runs no code of the user's.
+
+    Args:
+        definition: the function.
+        steps: of a callable that is made of it for the call (see ``made.py``), or None.
+        args: its arguments.
+    """
+    value = (args, None) if steps is None else (steps, args, None)
+    if steps is None and 0 <= inert.are_arrays(args) < inert.SHORT:
+        payload, named = pickle.dumps(value, PROTOCOL), True  # nothing has to be asked
+    else:
+        found = inert.pickled(value)
+        if found is None:
+            return None
+        payload, named = found
+    flags = (0 if named else wire.PLAIN) | (0 if steps is None else wire.MADE)
+    by_value, bytecode = definition.by_value, definition.bytecode
+    if len(payload) <= wire.INLINE:
+        return DefinedCall(definition, flags, payload, by_value, bytecode)
+    return cast(
+        "DefinedCall",
+        encoded(definition, flags, Pieces((payload,)), by_value, bytecode, None, value),
+    )

@@ -27,6 +27,7 @@ from wetlands_executor.serialize.encoded import (
     KnownCall,
     NeedyCall,
     encode_at_once,
+    encode_inert,
     encoded,
 )
 from wetlands_executor.worker import wire
@@ -70,20 +71,29 @@ def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None
     if found is not None:
         if found.definition is None or not found.is_same(fn):
             return None
-        return encode_at_once(None, args, found.definition) or _encode_instances(
+        return encode_at_once(None, args, found.definition) or _encode_quickly(
             found.definition, None, args, record
         )
     known = importable.get(id(fn))
     if known is not None:
-        return None if known.rewritten else _encode_instances(known, None, args, record)
+        return None if known.rewritten else _encode_quickly(known, None, args, record)
     again = find(fn, record)
     if again is None:
         return None
     definition, steps = again
     if not steps:
         return encode_at_once(None, args, definition)
-    return encode_made(definition, steps, args, None) or _encode_instances(
+    return encode_made(definition, steps, args, None) or _encode_quickly(
         definition, steps, args, record
+    )
+
+
+def _encode_quickly(
+    definition: Definition, steps: tuple[Any, ...] | None, args: tuple[Any, ...], record: Any
+) -> KnownCall | None:
+    """Pickle a call of which C code alone can pickle the arguments; None for every other call."""
+    return _encode_instances(definition, steps, args, record) or encode_inert(
+        definition, steps, args
     )
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "is_array",
     "is_plain",
     "is_trivial",
+    "names_nothing",
     "read",
     "read_progress",
     "read_record",
@@ -118,22 +119,34 @@ def is_plain(
     return False
 
 
-def is_trivial(payload: bytes | bytearray) -> bool:
-    """Return True if ``pickle.loads(payload)`` is quick, and makes builtin types only.
-
-    It runs no user code then.
+def names_nothing(payload: bytes | bytearray) -> bool:
+    """Return True if it is known at once that a pickle makes builtin types only.
 
     Most results name nothing (STACK_GLOBAL) and have neither a line's end, without which the older
     instructions that name something cannot be complete, nor the code of LONG_BINPUT: then it is
     known without a look at each instruction.
     """
+    return (
+        b"\x93" not in payload
+        and b"\n" not in payload
+        and b"r" not in payload
+        and not extensions
+        and len(payload) < MOST_BYTES
+    )
+
+
+def is_trivial(payload: bytes | bytearray) -> bool:
+    """Return True if ``pickle.loads(payload)`` is quick, and makes builtin types only.
+
+    It runs no user code then.
+    """
+    if names_nothing(payload):
+        return True
     if extensions:
         return False
     if len(payload) >= MOST_BYTES or b"\x93" in payload:
         # It may be one long value, with anything in it: there are few instructions then.
         return len(payload) <= LONGEST and is_plain(payload, FEW_STEPS)
-    if b"\n" not in payload and b"r" not in payload:
-        return True
     if (
         payload.startswith(_ONE_FRAME)
         and len(payload) > _AT + 1

@@ -159,9 +159,15 @@ def _note_package(name: str, path: str) -> None:
         _note_root(os.sep.join(pieces[: -len(parts)]) or os.sep)
 
 
-def _note_root(root: str) -> None:
-    if root not in extra_roots and root not in project_paths() and not belongs_to_environment(root):
+def note_root(root: str) -> None:
+    """Note a folder of the project that is not on ``sys.path``, which workers need there."""
+    if root not in project_paths():
         extra_roots[root] = None
+
+
+def _note_root(root: str) -> None:
+    if root not in extra_roots and not belongs_to_environment(root):
+        note_root(root)
 
 
 @functools.lru_cache(maxsize=256)

@@ -15,6 +15,7 @@ import hashlib
 import os
 import sys
 import types
+import weakref
 from typing import Any, NamedTuple
 
 from wetlands_executor.environment import frozen
@@ -58,25 +59,47 @@ def reference_to(obj: Any) -> Reference | None:
         found = getattr(found, part, None)
     if found is not obj:
         return None
+    file = getattr(module, "__file__", None)
+    known = _places.get(name)
+    if known is None or known[0]() is not module or known[1] != file:
+        place = _place_of(module, name, file)
+        if type(module) is types.ModuleType and (file is None or os.path.isabs(file)):
+            _places[name] = (weakref.ref(module), file, place)
+    else:
+        place = known[2]
+    if place is None:
+        return None
+    path, root = place
+    if root is not None and root not in sys.path and root not in project.extra_roots:
+        project.note_root(root)
+    return Reference(name, qualname, path)
+
+
+#: Name of a module -> (the module, its file, its place; see ``_place_of``).
+_places: dict[str, tuple[Any, Any, tuple[str | None, str | None] | None]] = {}
+
+
+def _place_of(
+    module: types.ModuleType, name: str, file: Any
+) -> tuple[str | None, str | None] | None:
+    """Return (file to name, folder that a worker needs on ``sys.path``) of what can be imported.
+
+    Both are None for what an environment has. None if no other process can import the module.
+    """
     if frozen.is_private(name):
         return None  # no other environment has a module of this frozen program
-    file = getattr(module, "__file__", None)
     if not isinstance(file, str) and name.partition(".")[0] not in sys.stdlib_module_names:
         origin = getattr(getattr(module, "__spec__", None), "origin", None)
         if origin not in ("built-in", "frozen"):
             return None  # made by hand, not by an import: no other process can import it
     if not isinstance(file, str) or project.belongs_to_environment(os.path.abspath(file)):
-        return Reference(name, qualname, None)
+        return None, None
     if name.partition(".")[0] in ("wetlands_executor", "cloudpickle"):
         # Ours: the worker has what was shipped under a private name, and perhaps an installed copy
         # at another place.
-        return Reference(name, qualname, None)
+        return None, None
     root = project.project_root(module, file)
-    if root is None:
-        return None
-    if root not in project.project_paths():
-        project.extra_roots[root] = None
-    return Reference(name, qualname, os.path.abspath(file))
+    return None if root is None else (os.path.abspath(file), root)
 
 
 def is_importable(module: types.ModuleType) -> bool:

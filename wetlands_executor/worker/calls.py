@@ -85,9 +85,10 @@ def _load_find() -> Any:
     return _find
 
 
-#: (module, name) of numpy -> what a pickle calls so. Each array names three; to look them up, under
-#: the names of other versions too, takes longer than to read a short one.
-_of_numpy: Dict[Any, Any] = {}
+#: (module, name) of numpy and of this package -> what a pickle calls so. Each array names three; to
+#: look them up, under the names of other versions too, takes longer than to read a short one.
+_found: Dict[Any, Any] = {}
+_KEPT = ("numpy", _HOST_NAME)
 
 
 class RichUnpickler(Unpickler):
@@ -99,10 +100,12 @@ class RichUnpickler(Unpickler):
             from .code_portable import check_name
 
             check_name(module, name)
-        if module.startswith("numpy"):
-            found = _of_numpy.get((module, name))
+        kept = module == wire.SHORT_MODULE or module.startswith(_KEPT)
+        if kept:
+            found = _found.get((module, name))
             if found is not None:
                 return found
+            called = module, name
         if module == wire.SHORT_MODULE:
             module, name = wire.DEFINED_MODULE, wire.DEFINED_NAME
         if module.startswith((_HOST_NAME, _WORKER_NAME)):
@@ -115,8 +118,8 @@ class RichUnpickler(Unpickler):
         self.modules.add(module)
         try:
             found = (_find or _load_find())(module, name, super().find_class)
-            if module.startswith("numpy"):
-                _of_numpy[module, name] = found
+            if kept:
+                _found[called] = found
             return found
         except (ImportError, AttributeError) as error:
             from . import missing_names

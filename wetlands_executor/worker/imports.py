@@ -27,6 +27,8 @@ _FILES: Dict[Tuple[str, str], Any] = {}
 #: project folders of the host, as last received; behind everything of the environment in
 #: ``sys.path``
 _PROJECT: List[str] = []
+#: (name, file of the host) -> module here that was found to be of the same file
+_SAME: Dict[Tuple[str, str], Any] = {}
 
 
 def native(text: str) -> str:
@@ -129,7 +131,7 @@ def fetch(module: str, qualname: str, file: Optional[str] = None) -> Any:
             except (ImportError, AttributeError):
                 continue  # the error of the name that was asked for says more
         raise
-    if file is not None:
+    if file is not None and _SAME.get((module, file)) is not found:
         here = getattr(found, "__file__", None)
         if here is None or _real(here) != _real(native(file)):
             raise ImportError(
@@ -138,6 +140,7 @@ def fetch(module: str, qualname: str, file: Optional[str] = None) -> Any:
                 'name the file: submit("%s:%s", ...)'
                 % (module, file, here or "built in", sys.prefix, file, qualname)
             )
+        _SAME[module, file] = found
     return _attribute(found, qualname, module)
 
 

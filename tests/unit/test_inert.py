@@ -1,0 +1,223 @@
+"""What counts as inert, in both directions, and that no code of the user's runs to find out."""
+
+from __future__ import annotations
+
+import collections
+import copyreg
+import datetime as dt
+import decimal
+import enum
+import io
+import pickle
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.unit.classes import (
+    RAN,
+    Child,
+    Data,
+    Dict,
+    Got,
+    Hashed,
+    Made,
+    Plain,
+    Reduced,
+    Registered,
+    Slots,
+    Watched,
+    WithState,
+)
+from wetlands_executor.serialize import inert
+from wetlands_executor.worker import calls as worker_calls
+
+
+@pytest.fixture(autouse=True)
+def nothing_has_run() -> Iterator[None]:
+    """No code of the classes below runs, whatever becomes of their instances."""
+    RAN.clear()
+    yield
+    assert not RAN
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+Pair = collections.namedtuple("Pair", "a b")  # noqa: PYI024 - what is meant
+
+BUILTIN = [
+    {"a": [1, 2.5, None, True], "b": ("x", b"y", {1, 2}), "c": frozenset({3})},
+    [[[]]],
+    bytearray(b"abc"),
+    1 << 200,
+]
+NAMED = [
+    1j,
+    dt.datetime(2024, 2, 29, 1, 2, 3, tzinfo=dt.timezone.utc),
+    [dt.date(2024, 1, 1), dt.timedelta(3), dt.time(1)],
+    decimal.Decimal("1.50"),
+    collections.OrderedDict(a=1),
+    collections.deque([1, 2], 5),
+    range(3),
+    slice(1, 2),
+    int,
+]
+
+
+@pytest.mark.parametrize("value", BUILTIN + NAMED, ids=repr)
+def test_inert_values_are_pickled_and_read(value: Any) -> None:
+    found = inert.pickled(value)
+    assert found is not None
+    data, named = found
+    assert named == (value in NAMED)
+    assert worker_calls.loads_rich(data) == value
+    if value is not int:
+        assert inert.read(pickle.dumps(value, 5)) == (value,)
+
+
+@pytest.mark.parametrize("kind", [Plain, Child, Data])
+def test_instances_of_classes_without_a_say_are_inert(kind: Any) -> None:
+    found = inert.pickled([kind(), kind()])
+    assert found is not None
+    assert found[1]
+    for read in (worker_calls.loads_rich(found[0]), inert.read(pickle.dumps([kind()], 5))[0]):
+        assert type(read[0]) is kind
+        assert vars(read[0]) == vars(kind())
+
+
+def _quiet() -> list[Any]:
+    return [
+        Reduced(), Got(), Watched(), WithState(), Made("quiet"), Hashed(), Slots(), Dict(a=1),
+        Color.RED, Pair(1, 2), threading.Lock(), iter([1]), sys, lambda: 1,
+        Exception("x"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", _quiet(), ids=lambda value: type(value).__name__)
+def test_what_has_code_of_its_own_is_left_to_the_pickler_of_calls(value: Any) -> None:
+    RAN.clear()  # making the values, and their names for this test, has run some
+    assert inert.pickled([1, value]) is None
+
+
+def test_an_empty_instance_may_be_a_sentinel() -> None:
+    empty = Plain()
+    vars(empty).clear()
+    assert inert.pickled(empty) is None
+    assert inert.pickled(object()) is None
+
+
+def test_a_registered_reduction_is_used() -> None:
+    copyreg.pickle(Registered, lambda _: (Registered, ()))  # type: ignore[arg-type, return-value]
+    copyreg.pickle(dt.date, lambda _: (dt.date, (1, 1, 1)))  # type: ignore[arg-type, return-value]
+    try:
+        assert inert.pickled(Registered()) is None
+        assert inert.pickled(dt.date(2024, 1, 1)) is None
+    finally:
+        del copyreg.dispatch_table[Registered], copyreg.dispatch_table[dt.date]
+
+
+def test_long_pickles_are_refused_early() -> None:
+    class Counting:
+        """Raises if what stands behind 200 KB is reached."""
+
+        def __reduce__(self) -> Any:
+            raise AssertionError("reached")
+
+    assert inert.pickled([["x" * 100] * 10 for _ in range(7000)] + [Counting()]) is None
+    assert inert.pickled("x" * inert.SHORT) is None
+    assert inert.pickled([1.5] * 20_000) is None
+
+
+def test_a_deep_or_endless_value_is_no_error_here() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert inert.pickled(deep) is None
+    loop: Any = []
+    loop.append(loop)
+    found = inert.pickled(loop)
+    assert found is not None
+    again = pickle.loads(found[0])
+    assert again[0] is again
+
+
+def _pickle_of(value: Any) -> bytes:
+    data = pickle.dumps(value, 5)
+    RAN.clear()
+    return data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _pickle_of(WithState()), _pickle_of(Reduced()), _pickle_of(Hashed()), _pickle_of(Slots()),
+        _pickle_of(Color.RED), _pickle_of(Pair(1, 2)), _pickle_of(Exception("x")),
+        pickle.dumps(Made("quiet"), 5).replace(b")\x81", b"\x8c\x01x\x85\x81"),
+        b"cbuiltins\neval\n(S'1'\ntR.", b"cno.such.module\nName\n.", b"cos\nsystem\n.",
+        b"\x80\x05\x82\x01.", b"\x80\x05]", b"no pickle", b"",
+        b"csys\nmodules\n.", b"cos\npath\n.",
+    ],
+)  # fmt: skip
+def test_everything_else_is_left_to_threads_that_run_user_code(data: bytes) -> None:
+    RAN.clear()
+    assert inert.read(data) is None
+
+
+def test_a_number_for_a_class_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    copyreg.add_extension("tests.unit.classes", "Plain", 0x7A)
+    try:
+        data = pickle.dumps(Plain(), 5)
+        assert b"\x82\x7a" in data
+        assert inert.read(data) is None
+    finally:
+        copyreg.remove_extension("tests.unit.classes", "Plain", 0x7A)
+
+
+def test_what_a_signal_handler_raises_is_not_taken_for_a_bad_pickle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def look(_kind: Any) -> bool:
+        raise ValueError("raised by a handler")
+
+    data = pickle.dumps(Plain(), 5)
+    monkeypatch.setattr(inert, "_is_inert", look)
+    with pytest.raises(ValueError, match="by a handler"):
+        inert.read(data)
+    with pytest.raises(ValueError, match="by a handler"):
+        inert.pickled(Plain())
+
+
+def test_arrays_of_numbers_are_inert() -> None:
+    np = pytest.importorskip("numpy", reason="arrays")
+    for value in (
+        np.arange(5.0),
+        np.float64(3),
+        np.array(True),
+        np.arange(4)[::2],
+        np.zeros((2, 3)),
+    ):
+        found = inert.pickled({"a": value})
+        assert found is not None
+        assert found[1]
+        for read in (pickle.loads(found[0]), inert.read(pickle.dumps({"a": value}, 5))[0]):
+            assert np.array_equal(read["a"], value)
+            assert read["a"].dtype == value.dtype
+    for value in (np.array([None]), np.array("text"), np.ma.zeros(3), np.zeros(3, "i4,f8")):
+        assert inert.pickled([value]) is None
+    assert inert.are_arrays((np.zeros(10), 3, "x")) == 80
+    assert inert.are_arrays((np.array([None]),)) == -1
+    assert inert.are_arrays(([np.zeros(10)],)) == -1
+    stream = io.BytesIO()
+    pickle.Pickler(stream, 5).dump(np.arange(3))
+    old = (
+        stream.getvalue()
+        .replace(b"numpy._core", b"numpy.core")
+        .replace(b"\x8c\x13numpy.core", b"\x8c\x12numpy.core")
+    )  # as numpy 1 writes it; of another length where the frame says so
+    found_old = inert.read(old[:2] + old[11:])
+    assert found_old is not None
+    assert found_old[0].tolist() == [0, 1, 2]
