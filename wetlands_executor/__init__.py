@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from wetlands_executor.environment.making import CreationPhase, CreationProgress
     from wetlands_executor.environment.spec import EnvironmentSpec, PyPIOptions
+    from wetlands_executor.in_process.executor import InProcessExecutor
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,7 @@ __all__ = [
     "EnvironmentNotFoundError",
     "EnvironmentSpec",
     "ExecutionException",
+    "InProcessExecutor",
     "PyPIOptions",
     "RemoteTaskHandle",
     "ScriptExit",
@@ -76,19 +78,20 @@ __all__ = [
 
 #: Where names are that most programs do without: imported when they are first used.
 _LATE = {
-    "CreationPhase": "making",
-    "CreationProgress": "making",
-    "EnvironmentSpec": "spec",
-    "PyPIOptions": "spec",
+    "CreationPhase": "environment.making",
+    "CreationProgress": "environment.making",
+    "EnvironmentSpec": "environment.spec",
+    "InProcessExecutor": "in_process.executor",
+    "PyPIOptions": "environment.spec",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import what describes and makes environments when it is first used."""
+    """Import what few programs need when it is first used."""
     if name in _LATE:
         from importlib import import_module
 
-        return getattr(import_module(f"wetlands_executor.environment.{_LATE[name]}"), name)
+        return getattr(import_module(f"wetlands_executor.{_LATE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

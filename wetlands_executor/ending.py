@@ -7,11 +7,50 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.futures.aio import post_to_loop, wake_waiter
-from wetlands_executor.pool.closing import Closing
-from wetlands_executor.pool.lifecycle import Lifecycle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Reason(Protocol):
+    """Why an executor was ended."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why what has not started is cancelled; None if it is not."""
+        ...
+
+
+class Life(Protocol):
+    """How what runs the calls ends; see ``pool/lifecycle.py``."""
+
+    def shutdown(self, *, cancel_pending: bool = False) -> None:
+        """Accept nothing more and end when everything is done. Does not wait."""
+        ...
+
+    def wind_down(self, reason: str) -> None:
+        """End soon. Does not wait."""
+        ...
+
+    def wind_down_later(self, seconds: float, reason: str) -> None:
+        """Call ``wind_down`` after ``seconds``, unless everything has ended by then."""
+        ...
+
+    def terminate(self, *, kill: bool, why: str) -> None:
+        """End what runs now."""
+        ...
+
+    def when_finished(self, job: Callable[[], object]) -> None:
+        """Call ``job`` when everything has ended."""
+        ...
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until everything has ended."""
+        ...
 
 
 class Ending:
@@ -27,7 +66,7 @@ class Ending:
             the standard library.
     """
 
-    def __init__(self, life: Lifecycle, closing: Closing, owner: object) -> None:
+    def __init__(self, life: Life, closing: Reason, owner: object) -> None:
         self._life = life
         self._closing = closing
         self._finalizer = weakref.finalize(owner, life.shutdown)

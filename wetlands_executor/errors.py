@@ -9,6 +9,7 @@ time is a ``TimeoutError``.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import TimeoutError as _FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from typing import Any, TypeVar
@@ -262,6 +263,14 @@ class TasksFailed(WetlandsExecutorError, RuntimeError):  # noqa: N818 - the publ
     def __init__(self, message: str, names: list[str] | None = None) -> None:
         super().__init__(message)
         self.names = list(names or ())
+
+    @classmethod
+    def of(cls, failed: Sequence[Any]) -> TasksFailed:
+        """Return the error about these tasks; its cause is what the first one has failed with."""
+        names = [task.name for task in failed]
+        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        what = f"{len(names)} task{'s' if len(names) > 1 else ''} failed: {shown}"
+        return because(cls(what, names), failed[0].exception())
 
 
 def describe(error: BaseException, most: int | None = None) -> str:

@@ -330,11 +330,7 @@ class CondaEnvExecutor(Executor):
         done = self._pool.wait_all(seconds_of.wait("timeout", timeout))
         failed = self.get_failed() if raise_on_error else []
         if failed:
-            names = [task.name for task in failed]
-            shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-            raise TasksFailed(
-                f"{len(names)} task{'s' if len(names) > 1 else ''} failed: {shown}", names
-            ) from failed[0]._exception
+            raise TasksFailed.of(failed)
         return done
 
     def get_failed(self) -> list[Task[Any]]:

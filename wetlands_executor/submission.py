@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from wetlands_executor import arguments
 from wetlands_executor import seconds as seconds_of
@@ -67,6 +67,49 @@ class MapOptions:
     def eager(self) -> bool:
         """True if all items are read at once, and their results come in order, one for each."""
         return self.size == 1 and self.buffersize is None and self.ordered
+
+
+class Submits(Protocol):
+    """What hands calls to the threads or processes that run them, as a view knows it."""
+
+    def submit(
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        definition: Any = None,
+        options: CallOptions | None = None,
+        place: int | None = None,
+    ) -> Task[Any]:
+        """See ``Submission``."""
+        ...
+
+    def map(
+        self,
+        fn: Any,
+        iterables: tuple[Iterable[Any], ...],
+        how: MapOptions,
+        options: CallOptions | None = None,
+        keep: Callable[[Task[Any]], Task[Any]] | None = None,
+    ) -> Iterator[Any]:
+        """See ``Submission``."""
+        ...
+
+    def map_tasks(
+        self, fn: Any, iterables: tuple[Iterable[Any], ...], options: CallOptions | None = None
+    ) -> list[Task[Any]]:
+        """See ``Submission``."""
+        ...
+
+    def submit_script(
+        self,
+        path: str | os.PathLike[str],
+        args: Sequence[str],
+        run_name: str,
+        options: CallOptions | None = None,
+    ) -> Task[None]:
+        """See ``Submission``."""
+        ...
 
 
 class Submission:

@@ -18,7 +18,7 @@ from wetlands_executor.futures import callbacks, requests
 from wetlands_executor.futures.deferral import is_unstarted
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
-from wetlands_executor.submission import MapOptions, Submission
+from wetlands_executor.submission import MapOptions, Submits
 
 if TYPE_CHECKING:
     import os
@@ -45,7 +45,7 @@ class OptionsView(Executor):
         options: what is asked of each call.
     """
 
-    def __init__(self, submission: Submission, max_workers: int, options: CallOptions) -> None:
+    def __init__(self, submission: Submits, max_workers: int, options: CallOptions) -> None:
         self._submission = submission
         self._options = options
         self._max_workers = max_workers

@@ -11,8 +11,9 @@ import pytest
 from tests.support import interpreters, leaks
 from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.support.sharing import CondaEnvExecutor
+from wetlands_executor import InProcessExecutor
 
-STAMPS = ("thread", "process", "conda")
+STAMPS = ("thread", "process", "conda", "in-process")
 ALL_STAMPS = (*STAMPS, "conda-other")
 
 
@@ -22,13 +23,15 @@ class Stamp:
     Attributes:
         name: one of ``ALL_STAMPS``.
         ours: whether it is a ``CondaEnvExecutor``.
+        tasks: whether its futures are Tasks.
         remote: whether tasks run in other processes.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.ours = name.startswith("conda")
-        self.remote = name != "thread"
+        self.tasks = self.ours or name == "in-process"
+        self.remote = name not in ("thread", "in-process")
         self._executors: list[Executor] = []
         self._rendezvous: list[Rendezvous] = []
         self.type: Any = (
@@ -36,6 +39,8 @@ class Stamp:
             if self.ours
             else ProcessPoolExecutor
             if self.remote
+            else InProcessExecutor
+            if self.tasks
             else ThreadPoolExecutor
         )
         self.env: str | None = None

@@ -16,7 +16,7 @@ from tests.support.rendezvous import DEADLINE
 
 MEGABYTE = 1 << 20
 
-EVERYWHERE = ("thread", "process", "conda", "conda-other")
+EVERYWHERE = ("thread", "in-process", "process", "conda", "conda-other")
 
 
 @pytest.mark.stamps(*EVERYWHERE)
@@ -162,7 +162,7 @@ def test_processes_inside_a_task(executor: Executor) -> None:
     assert executor.submit(workload.in_processes, 100).result(DEADLINE) == (5050, True)
 
 
-@pytest.mark.stamps("thread", "process", "conda")
+@pytest.mark.stamps("thread", "in-process", "process", "conda")
 def test_our_workers_inside_a_task(stamp: Stamp, executor: Executor) -> None:
     pytest.importorskip("wetlands_executor.executor")
     total, elsewhere = executor.submit(workload.in_conda_workers, 100).result(DEADLINE)

@@ -24,7 +24,7 @@ python311 = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="notes and groups came with Python 3.11"
 )
 
-EVERYWHERE = ("thread", "process", "conda", "conda-other")
+EVERYWHERE = ("thread", "in-process", "process", "conda", "conda-other")
 REMOTE = ("process", "conda", "conda-other")
 
 
@@ -94,7 +94,7 @@ def test_the_cause_is_the_remote_traceback(executor: Executor) -> None:
     assert "raise exception" in "".join(traceback.format_exception(error))
 
 
-@pytest.mark.stamps("thread")
+@pytest.mark.stamps("thread", "in-process")
 def test_in_this_process_the_traceback_is_the_real_one(executor: Executor) -> None:
     error = executor.submit(workload.throw, workload.Plain("here")).exception(DEADLINE)
     assert "raise exception" in "".join(traceback.format_exception(error))
@@ -146,7 +146,7 @@ def test_each_failure_is_an_object_of_its_own(executor: Executor) -> None:
 # --------------------------------------------------- exceptions that cannot be rebuilt, or not sent
 
 
-@pytest.mark.stamps("thread")
+@pytest.mark.stamps("thread", "in-process")
 def test_without_a_border_any_exception_arrives(executor: Executor) -> None:
     assert isinstance(
         executor.submit(workload.throw_new, workload.Picky, 5, "five").exception(DEADLINE),
@@ -260,7 +260,7 @@ def test_a_result_that_cannot_be_unpickled_harms_nobody_else(executor: Executor)
     assert works(executor)
 
 
-@pytest.mark.stamps("thread", "process", "conda")
+@pytest.mark.stamps("thread", "in-process", "process", "conda")
 def test_failures_among_many_tasks_stay_where_they_belong(executor: Executor) -> None:
     tasks = [executor.submit(divmod, 1, number % 3) for number in range(60)]
     for number, task in enumerate(tasks):

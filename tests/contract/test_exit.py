@@ -31,6 +31,7 @@ _MAKE = {
     ),
     "conda": "import functools\nfrom wetlands_executor import CondaEnvExecutor\nmake = "
     "functools.partial(CondaEnvExecutor, None)\n",
+    "in-process": "from wetlands_executor import InProcessExecutor as make\n",
 }
 
 #: What is said to a submit that comes too late; the standard library uses either form, depending on
@@ -223,7 +224,7 @@ executor.shutdown()
     assert program.end() == (0, "", "")
 
 
-@pytest.mark.stamps("thread", "conda")
+@pytest.mark.stamps("thread", "in-process", "conda")
 def test_exit_after_shutdown_without_waiting(run, rendezvous: Rendezvous) -> None:
     """Not for the standard library's pool of processes, which hangs here (its issue 83386)."""
     program = run(
@@ -300,7 +301,7 @@ threading.Thread(target=submit).start()
     assert re.fullmatch(REFUSED, out)
 
 
-@pytest.mark.stamps("thread", "conda")
+@pytest.mark.stamps("thread", "in-process", "conda")
 def test_functions_of_the_main_program_need_no_guard(run) -> None:
     program = run(
         """

@@ -23,7 +23,8 @@ from tests.support.rendezvous import DEADLINE, Rendezvous, elapsed
 #: cannot be cancelled any more.
 AT_THE_HEAD = 3
 #: The kinds of executor whose ``map`` has Python 3.14's ``buffersize``.
-BUFFERED = ("thread", "process", "conda") if sys.version_info >= (3, 14) else ("conda",)
+OURS = ("conda", "in-process")
+BUFFERED = ("thread", "process", *OURS) if sys.version_info >= (3, 14) else OURS
 
 
 def labels_until_the_last(single: Executor, rendezvous: Rendezvous) -> list[str]:
@@ -199,7 +200,7 @@ def test_a_time_out_cancels_the_rest(single: Executor, rendezvous: Rendezvous) -
 # ------------------------------------------------------------------------------------------- chunks
 
 
-@pytest.mark.stamps("thread", "process", "conda", "conda-other")
+@pytest.mark.stamps("thread", "in-process", "process", "conda", "conda-other")
 @pytest.mark.parametrize("size", [1, 2, 6, 40, 50])
 def test_chunks_change_nothing_about_the_results(executor: Executor, size: int) -> None:
     expected = list(map(pow, range(40), range(40)))

@@ -14,8 +14,8 @@ from tests.contract import workload
 from tests.contract.stamps import Stamp
 from tests.support.rendezvous import DEADLINE
 
-OURS_AND_THREADS = pytest.mark.stamps("thread", "conda", "conda-other")
-OURS = pytest.mark.stamps("conda", "conda-other")
+OURS_AND_THREADS = pytest.mark.stamps("thread", "in-process", "conda", "conda-other")
+OURS = pytest.mark.stamps("in-process", "conda", "conda-other")
 
 
 def adder(number: int) -> Callable[[int], int]:

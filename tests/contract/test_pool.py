@@ -27,6 +27,7 @@ REPLACING = ("process", "conda") if sys.version_info >= (3, 11) else ("conda",)
 # -------------------------------------------------------------------------------------- max_workers
 
 
+@pytest.mark.stamps("thread", "process", "conda")
 @pytest.mark.parametrize("number", [0, -1])
 def test_at_least_one_worker(stamp: Stamp, number: int) -> None:
     with pytest.raises(ValueError, match="max_workers must be greater than 0"):
@@ -138,7 +139,7 @@ def test_max_tasks_per_child_has_to_be_a_positive_integer(
 # -------------------------------------------------------------------------------------- initializer
 
 
-@pytest.mark.stamps("thread", "process", "conda", "conda-other")
+@pytest.mark.stamps("thread", "in-process", "process", "conda", "conda-other")
 def test_the_initializer_runs_once_in_every_worker_before_its_first_task(
     stamp: Stamp, rendezvous: Rendezvous, tmp_path
 ) -> None:

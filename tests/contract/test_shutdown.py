@@ -74,7 +74,7 @@ def test_shutdown_without_waiting_returns_and_the_work_is_done(
     assert [task.result(DEADLINE) for task in tasks] == [0, 1, 2, 3]
 
 
-@pytest.mark.stamps("thread", "conda")
+@pytest.mark.stamps("thread", "in-process", "conda")
 def test_shutdown_with_waiting_after_one_without_waits(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
@@ -143,7 +143,7 @@ def test_cancel_futures_cancels_everything_that_no_worker_has_taken(
     assert tasks[0].result(DEADLINE) == 0
 
 
-@pytest.mark.stamps("thread", "conda")
+@pytest.mark.stamps("thread", "in-process", "conda")
 def test_several_threads_shut_down_at_the_same_time(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:

@@ -11,18 +11,35 @@ import pytest
 from tests.support.fixtures import (  # noqa: F401
     default_workers,
     executor,
-    executor_class,
     host,
     host_programs,
     make,
     rendezvous,
     single,
 )
-from tests.tasks import workload
+from tests.support.in_process import InProcess
+from tests.tasks import both, workload
 from wetlands_executor import CondaEnvExecutor
 
 #: Seconds that the first calls of the shared worker may take.
 FIRST_CALLS = 10.0
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what concerns both over threads of this process too."""
+    if both.FIXTURES & set(metafunc.fixturenames) and "kind" not in metafunc.fixturenames:
+        file = metafunc.definition.path.stem
+        if both.runs_in_process(file, metafunc.definition.name):
+            metafunc.fixturenames.append("kind")
+            metafunc.parametrize("kind", ["conda", "in-process"])
+
+
+@pytest.fixture
+def executor_class(request: pytest.FixtureRequest) -> type[CondaEnvExecutor]:
+    """The class of the kind of executor that this run of a test is about."""
+    callspec = getattr(request.node, "callspec", None)
+    kind = callspec.params.get("kind") if callspec is not None else None
+    return InProcess if kind == "in-process" else CondaEnvExecutor  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")

@@ -178,5 +178,16 @@ def interrupted_async(kind: str, path: str, seconds: str, how: str) -> None:
         print(tasks[1].error, flush=True)
 
 
+def in_process_left_behind() -> None:
+    """End while a function goes on whose time was over."""
+    import time
+
+    from wetlands_executor import InProcessExecutor
+
+    with InProcessExecutor(1) as ex:
+        print(ex.options(timeout=0.05).submit(time.sleep, 600).wait_for(60).status.name)
+        print(ex.submit(pow, 2, 3).result(60))
+
+
 if __name__ == "__main__":
     run(globals())

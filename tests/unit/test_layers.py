@@ -24,7 +24,7 @@ LAYERS = (
     ("__main__", "cli", "demo", "doctor"),
     ("observe", "integrations", "tasks"),
     ("__init__",),
-    ("executor", "remote", "views", "submission", "settings", "ending", "creation_tasks"),
+    ("executor", "remote", "views", "submission", "settings", "ending", "creation_tasks", "in_process"),
     ("map",),
     ("pool",),
     ("futures", "wakeups"),

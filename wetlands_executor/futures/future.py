@@ -133,6 +133,8 @@ class Task(Future[T]):
     _place: int | None = None
     #: Arguments that the library has put before the user's.
     _hidden = 0
+    #: Where it has failed, of one that ran in this process.
+    _trace: str | None = None
     #: The arguments, once the task has failed: their text, or a short pickle.
     _input: str | bytes | None = None
     #: Of a task that was made with ``start=False`` or that depends on others.
@@ -318,7 +320,8 @@ class Task(Future[T]):
         if error is None:
             return None
         cause = getattr(error.__cause__, "tb", None)
-        text = cause.strip().strip('"').strip() if isinstance(cause, str) else describe(error)
+        text = cause.strip().strip('"').strip() if isinstance(cause, str) else None
+        text = text or self._trace or describe(error)
         lines = text.splitlines()
         return lines[1:] if len(lines) > 1 and lines[0].startswith(CALLED) else lines
 

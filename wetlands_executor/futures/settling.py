@@ -195,6 +195,11 @@ def note_run(task: Any, pid: int, duration: float) -> None:
     fields["_duration"] = duration
 
 
+def note_traceback(task: Any, text: str) -> None:
+    """Note where a task has failed that ran in this process; before it is settled."""
+    task.__dict__["_trace"] = text
+
+
 def tell_started(task: Any) -> None:
     """Deliver STARTED of a task. Order: a listener that gets it observes the task RUNNING."""
     fields = task.__dict__
@@ -219,7 +224,10 @@ def _explained(task: Any, error: BaseException) -> BaseException:
         fields["_input"] = input_of(task)
         # Thousands may fail with the same broken pool, in a moment: then no text is made until it
         # is asked for.
-        return with_call(error, task.name + task.arguments) if wants_call(error) else error
+        # What a function has raised in this process is left as it is.
+        if "_trace" in fields or not wants_call(error):
+            return error
+        return with_call(error, task.name + task.arguments)
     except Exception:
         LOGGER.debug("wetlands_executor: a failure does not name its call", exc_info=True)
         return error

@@ -155,7 +155,11 @@ def progress(pool: Pool) -> dict[str, Any]:
             }
             for info in workers(pool)
         ],
-        "tasks": [*map(_call, running), *map(_call, waiting[:LISTED]), *map(_task, held[:LISTED])],
+        "tasks": [
+            *map(_call, running),
+            *map(_call, waiting[:LISTED]),
+            *map(task_entry, held[:LISTED]),
+        ],
         "errors": [
             {"id": task.id, "name": task.name, "error": task.error} for task in stats.failures()
         ],
@@ -165,7 +169,7 @@ def progress(pool: Pool) -> dict[str, Any]:
 def _call(call: Any) -> dict[str, Any]:
     """Return what is known of a call, or of calls of a ``map`` that travel together."""
     if call.task is not None:
-        return _task(call.task)
+        return task_entry(call.task)
     process = call.process
     since = process.given.running_since(call) if process is not None else None
     running = process is not None and process.given.is_running(call)
@@ -183,7 +187,8 @@ def _call(call: Any) -> dict[str, Any]:
     }
 
 
-def _task(task: Task[Any]) -> dict[str, Any]:
+def task_entry(task: Task[Any]) -> dict[str, Any]:
+    """Return what is known of a task, of builtin types."""
     now = time.time()
     started, finished, fraction = task.started_at, task.finished_at, task.progress
     return {

@@ -169,6 +169,9 @@ def current_task() -> RemoteTaskHandle:
     In a thread that a call has left behind it is inert after the end of that call, whatever runs in
     the worker then.
     """
+    here = running.find_here() if running.find_here is not None else None
+    if here is not None:
+        return here  # type: ignore[no-any-return]
     shipped = sys.modules.get("_wetlands_worker.current_task")
     if shipped is not None and shipped.__dict__ is not globals():
         return shipped.current_task()  # type: ignore[no-any-return]

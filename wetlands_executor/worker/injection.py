@@ -100,6 +100,38 @@ def named_arguments(function: Any, args: Any, kwargs: Any) -> Dict[str, Any]:
     return found
 
 
+def inputs_of(function: Any, args: Any, kwargs: Any, defaults: bool) -> Dict[str, Any]:
+    """Return the arguments of a call by name.
+
+    Args:
+        function: what is called.
+        args: positional arguments, or None.
+        kwargs: keyword arguments, or None.
+        defaults: also those that were not given and have a default; but not the ``task`` that is
+            filled by the library.
+    """
+    named = named_arguments(function, args, kwargs)
+    if not defaults:
+        return named
+    import inspect
+
+    try:
+        bound = inspect.signature(function).bind_partial(*(args or ()), **(kwargs or {}))
+    except (TypeError, ValueError):
+        return named  # a C function, or arguments that do not fit
+    given = set(bound.arguments)
+    bound.apply_defaults()
+    found: Dict[str, Any] = {}
+    for parameter in bound.signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found.update(bound.arguments[parameter.name])
+        elif parameter.name in bound.arguments:
+            found[parameter.name] = bound.arguments[parameter.name]
+    if "task" not in given and position_of_task(function) is not None:
+        found.pop("task", None)
+    return found
+
+
 def _text(annotation: Any) -> str:
     return (
         annotation

@@ -447,11 +447,11 @@ class Runner:
 
         return self.name or name_of(self._call[0])
 
-    def inputs(self) -> Dict[str, Any]:
-        """Return the arguments of the running call by name."""
-        from .injection import named_arguments
+    def inputs(self, defaults: bool = False) -> Dict[str, Any]:
+        """Return the arguments of the running call by name; with those that have defaults."""
+        from .injection import inputs_of
 
-        return named_arguments(*self._call)
+        return inputs_of(*self._call, defaults)
 
     # --- signals and forks
 

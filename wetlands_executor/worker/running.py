@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional, Protocol
+    from typing import Any, Callable, Dict, Optional, Protocol
 
     from .progress import Progress
 
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
             """Return the name of the running call."""
             ...
 
-        def inputs(self) -> Dict[str, Any]:
-            """Return the arguments of the running call by name."""
+        def inputs(self, defaults: bool = False) -> Dict[str, Any]:
+            """Return the arguments of the running call by name; with those that have defaults."""
             ...
 
         def cancel_requested(self, item: int) -> bool:
@@ -85,9 +85,18 @@ if TYPE_CHECKING:
 
 #: That of this process; None outside a worker.
 main_loop: Optional[MainLoop] = None
+#: Returns the handle of the call that the calling code works for in this process, None if it works
+#: for none; None: no executor of this process runs calls in its threads.
+find_here: Optional[Callable[[], Any]] = None
 
 
 def enter(loop: Optional[MainLoop]) -> None:
     """Make ``loop`` the main loop of this process; None: it has none."""
     global main_loop  # a fact about this process
     main_loop = loop
+
+
+def serve_here(find: Callable[[], Any]) -> None:
+    """Have ``current_task`` ask ``find`` first, for calls that run in threads of this process."""
+    global find_here  # as above
+    find_here = find

@@ -1,0 +1,319 @@
+"""What is particular to ``InProcessExecutor``: the calling thread, objects, functions that go on.
+
+What it has in common with ``CondaEnvExecutor`` is tested by the other files (``both.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.rendezvous import DEADLINE
+from wetlands_executor import (
+    CondaEnvExecutor,
+    InProcessExecutor,
+    RemoteTaskHandle,
+    Task,
+    TaskStatus,
+    TaskTimeoutError,
+    current_task,
+)
+
+
+@pytest.fixture(params=[0, 1], ids=["caller", "thread"])
+def executor(request: pytest.FixtureRequest) -> Iterator[InProcessExecutor]:
+    """One that runs calls in the calling thread, and one with a thread."""
+    with InProcessExecutor(request.param) as executor:
+        yield executor
+
+
+class Endless:
+    """A function that waits for the end of its task, and says when it is there."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self.stop = threading.Event()
+        self.ended = threading.Event()
+
+    def __call__(self, *, look: bool = False) -> str:
+        if look:
+            current_task().on_cancel(self.stop.set)  # type: ignore[attr-defined]
+        self.began.set()
+        self.stop.wait(DEADLINE)
+        self.ended.set()
+        return "stopped"
+
+
+def test_objects_are_passed_as_they_are(executor: InProcessExecutor) -> None:
+    lock = threading.Lock()
+    assert executor.submit(lambda given: given, lock).result(DEADLINE) is lock
+    error = LookupError("mine")
+
+    def fail() -> None:
+        raise error
+
+    task = executor.submit(fail).wait_for(DEADLINE)
+    assert task.exception() is error
+    assert task.traceback is not None
+    assert "raise error" in "".join(task.traceback)
+    assert not any("in_process" in line for line in task.traceback), "the library's lines are left out"
+
+
+def test_who_runs_it(executor: InProcessExecutor) -> None:
+    caller = executor.max_workers == 0
+    task = executor.submit(threading.get_ident)
+    assert (task.result(DEADLINE) == threading.get_ident()) is caller
+    assert task.worker_pid == os.getpid()
+    assert executor.worker_count == executor.max_workers
+    if caller:
+        assert executor.submit(int).done(), "submit returns when the call has finished"
+
+
+def test_calls_inside_calls_of_the_calling_thread() -> None:
+    with InProcessExecutor(0) as executor:
+
+        def outer(number: int) -> int:
+            first = executor.submit(lambda: number)
+            return executor.submit(lambda value: value + 1, first).result(DEADLINE)
+
+        assert list(executor.map(outer, range(3))) == [1, 2, 3]
+        with pytest.raises(RuntimeError, match="wait for itself"):
+            executor.submit(executor.shutdown).result(DEADLINE)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(int)
+
+
+def test_ctrl_c_reaches_the_caller_and_the_task() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with InProcessExecutor(0) as executor:
+        task = executor.options(start=False).submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            task.start()
+        assert isinstance(task.exception(), KeyboardInterrupt)
+
+
+def test_a_long_chain_of_dependants_in_any_order_of_ends(executor: InProcessExecutor) -> None:
+    first = executor.options(start=False).submit(int)
+    last: Task[int] = first
+    for _ in range(3 * sys.getrecursionlimit() // 2):
+        last = executor.submit(lambda value: value + 1, last)
+    assert last.result(DEADLINE) == 3 * sys.getrecursionlimit() // 2
+
+
+def test_a_dependency_in_another_executor(executor: InProcessExecutor) -> None:
+    """The thread that settles it belongs to that pool, and runs no task of this one."""
+    with CondaEnvExecutor(max_workers=1) as other:
+        task = executor.submit(lambda value: (value, threading.current_thread().name), other.submit(int, 5))
+        value, thread = task.result(DEADLINE)
+        assert value == 5
+        assert not thread.startswith("wetlands-io")
+        assert other.submit(pow, task, 2).exception(DEADLINE) is not None, "a tuple has no power"
+
+
+def test_a_time_limit_ends_the_task_and_leaves_the_thread_behind() -> None:
+    function = Endless()
+    with InProcessExecutor(1) as executor:
+        task = executor.options(timeout=0.05).submit(function)
+        error = task.wait_for(DEADLINE).exception()
+        assert isinstance(error, TaskTimeoutError)
+        assert "self.stop.wait(DEADLINE)" in error.stacks
+        assert executor.submit(pow, 2, 3).result(DEADLINE) == 8, "by another thread"
+        assert executor.worker_count == 1
+        function.stop.set()
+        assert function.ended.wait(DEADLINE)
+    assert task.status is TaskStatus.FAILED, "whatever the function returned later"
+
+
+def test_a_limit_asks_the_function_to_stop_and_interrupts_it() -> None:
+    seen: list[object] = []
+    done = threading.Event()
+
+    def busy() -> None:
+        try:
+            while True:
+                pass
+        except KeyboardInterrupt:
+            seen.append(current_task().cancel_requested)
+            done.set()
+
+    with InProcessExecutor(1) as executor:
+        task = executor.options(timeout=0.05).submit(busy)
+        assert isinstance(task.exception(DEADLINE), TaskTimeoutError)
+        assert done.wait(DEADLINE)
+    assert seen == [True]
+
+
+def test_the_grace_of_a_cancellation_interrupts() -> None:
+    began = threading.Event()
+
+    def busy() -> None:
+        began.set()
+        while True:
+            pass
+
+    with InProcessExecutor(1, cancel_grace=0.05) as executor:
+        task = executor.submit(busy)
+        assert began.wait(DEADLINE)
+        assert task.cancel() is False
+        assert task.wait_for(DEADLINE).status is TaskStatus.CANCELED
+        assert "interrupted" in str(task.error)
+        assert executor.submit(int).result(DEADLINE) == 0
+
+
+def test_an_interrupt_never_leaves_its_call() -> None:
+    """Calls as long as the grace: many interrupts arrive around their end."""
+    with InProcessExecutor(1, cancel_grace=0.001) as executor:
+        states = set()
+        for number in range(200):
+            task = executor.submit(lambda count: sum(range(count)), 500 * number)
+            neighbour = executor.submit(int)
+            task.cancel()
+            assert neighbour.result(DEADLINE) == 0
+            states.add(task.wait_for(DEADLINE).status)
+        assert states <= {TaskStatus.COMPLETED, TaskStatus.CANCELED}
+
+
+@pytest.mark.parametrize("how", ["cancel", "kill", "before"])
+def test_on_cancel_wakes_a_function_that_blocks(how: str) -> None:
+    function = Endless()
+    with InProcessExecutor(1) as executor:
+        if how == "before":
+            function.began.wait = lambda _timeout: True  # type: ignore[method-assign]
+            held = Endless()
+            executor.submit(held)
+            assert held.began.wait(DEADLINE)
+            task = executor.submit(function, look=True)
+            assert task.cancel() is True
+            held.stop.set()
+            return
+        task = executor.submit(function, look=True)
+        assert function.began.wait(DEADLINE)
+        getattr(task, how)()
+        assert function.ended.wait(DEADLINE)
+        task.wait_for(DEADLINE)
+        assert task.status is (TaskStatus.COMPLETED if how == "cancel" else TaskStatus.CANCELED)
+
+
+def test_the_handle(executor: InProcessExecutor) -> None:
+    kept: list[RemoteTaskHandle] = []
+
+    def function(count: int, task: RemoteTaskHandle) -> int:
+        kept.append(task)
+        assert current_task() is task
+        task.update("half", current=count, maximum=2 * count)
+        task.set_output("lock", lock)
+        return count
+
+    lock = threading.Lock()
+    done = executor.submit(function, 4).wait_for(DEADLINE)
+    assert (done.value, done.progress, done.message, done.outputs) == (4, 0.5, "half", {"lock": lock})
+    kept[0].update("late")
+    assert done.message == "half", "the handle is inert"
+    assert not kept[0].cancel_requested
+    assert current_task().id == ""
+
+
+def test_an_async_function(executor: InProcessExecutor) -> None:
+    async def add(left: int, right: int) -> int:
+        await asyncio.sleep(0)
+        return left + right
+
+    assert executor.submit(add, 1, 2).result(DEADLINE) == 3
+
+    async def main() -> int:
+        async with InProcessExecutor(1) as other:
+            return await other.submit(add, 3, 4)
+
+    assert asyncio.run(main()) == 7
+
+
+def test_targets_are_imported_here(executor: InProcessExecutor, tmp_path: Path) -> None:
+    file = tmp_path / "target_of_in_process.py"
+    file.write_text("import os\nSEEN = []\ndef see(x):\n    SEEN.append(x)\n    return SEEN, os.getpid()\n")
+    try:
+        executor.submit(f"{file}:see", 1).result(DEADLINE)
+        assert executor.submit(f"{file}:see", 2).result(DEADLINE) == ([1, 2], os.getpid())
+        module = executor.import_module(file)
+        assert module.SEEN == [1, 2]
+        assert module.see(3)[0] is module.SEEN
+    finally:
+        sys.modules.pop("target_of_in_process", None)
+        sys.path[:] = [path for path in sys.path if path != str(tmp_path)]
+    with pytest.raises(FileNotFoundError):
+        executor.submit(str(tmp_path / "missing.py:see"))
+    with pytest.raises(NotImplementedError, match="CondaEnvExecutor"):
+        executor.submit_script(file)
+
+
+def test_an_initializer_that_fails_breaks_it(executor: InProcessExecutor) -> None:
+    with InProcessExecutor(executor.max_workers, initializer=pow, initargs=("x",)) as broken:
+        task = broken.submit(int)
+        assert "The initializer raised TypeError" in str(task.exception(DEADLINE))
+        with pytest.raises(RuntimeError, match="initializer"):
+            broken.submit(int)
+
+
+def test_shutdown_in_time(executor: InProcessExecutor) -> None:
+    with InProcessExecutor(2) as other:
+        function, second = Endless(), Endless()
+        tasks = [other.submit(one, look=True) for one in (function, second)]
+        waiting = other.submit(int)
+        assert function.began.wait(DEADLINE)
+        assert second.began.wait(DEADLINE)
+        other.shutdown(timeout=0.05)
+    assert waiting.cancelled()
+    assert "timeout" in str(waiting.error)
+    assert [task.value for task in tasks] == ["stopped", "stopped"]
+
+
+def test_kill_workers_gives_up_what_runs() -> None:
+    function = Endless()
+    executor = InProcessExecutor(1)
+    task, waiting = executor.submit(function), executor.submit(int)
+    assert function.began.wait(DEADLINE)
+    executor.kill_workers()
+    executor.shutdown()
+    assert (task.status, waiting.status) == (TaskStatus.CANCELED, TaskStatus.CANCELED)
+    function.stop.set()
+    assert function.ended.wait(DEADLINE)
+
+
+def test_the_view_from_outside() -> None:
+    function = Endless()
+    with InProcessExecutor(1) as executor:
+        task = executor.options(name="first").submit(function)
+        waiting = executor.submit(int)
+        assert function.began.wait(DEADLINE)
+        progress = executor.get_progress()
+        assert (progress["total"], progress["running"], progress["queued"]) == (2, 1, 1)
+        assert [entry["state"] for entry in progress["tasks"]] == ["running", "pending"]
+        (worker,) = executor.workers()
+        assert (worker.pid, worker.state, worker.task) == (os.getpid(), "busy", "first")
+        assert executor.get_task(task.id) is task
+        assert executor.get_task(waiting.id) is waiting
+        function.stop.set()
+        assert executor.wait_all(DEADLINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((-1,), "the calling thread"), (("1",), "integer"), ((True,), "integer"), ((1, 5), "callable")],
+)
+def test_wrong_arguments_are_refused(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        InProcessExecutor(*arguments)  # type: ignore[arg-type]
+
+
+def test_a_program_that_ends_while_a_function_goes_on(host: Callable[..., object]) -> None:
+    """A thread that was left behind does not keep the interpreter."""
+    program = host("in_process_left_behind")
+    code, out, err = program.finish(DEADLINE)  # type: ignore[attr-defined]
+    assert (code, out.split(), err) == (0, ["FAILED", "8"], "")

@@ -1,0 +1,1 @@
+"""Tasks in threads of this process, with the semantics of ``CondaEnvExecutor``."""

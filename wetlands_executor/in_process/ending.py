@@ -1,0 +1,213 @@
+"""The end of one ``InProcessExecutor``, and of all of them at interpreter exit.
+
+Any thread enters; callbacks, timers and tasks too, which may ask for the end and, if they would
+wait for themselves, are told so.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from wetlands_executor import threads
+from wetlands_executor.errors import TaskTimeoutError
+from wetlands_executor.futures.settling import cancel_deferred, settle, settle_cancelled, withdraw
+from wetlands_executor.futures.waiting import Latch, remaining
+from wetlands_executor.pool.closing import note_exit, refusal
+
+if TYPE_CHECKING:
+    from wetlands_executor.in_process.clock import Alarm
+    from wetlands_executor.in_process.home import ThreadHome
+
+#: Seconds that a running call has when its executor is to end soon: to see the request, then to end
+#: at the interrupt.
+INTERRUPT_AFTER = 5.0
+
+
+class Life:
+    """How one executor ends. Has the methods of ``pool/lifecycle.py`` that ``Ending`` uses.
+
+    Attributes:
+        reason: why what has not started is cancelled, once it is ended that way.
+    """
+
+    def __init__(self, home: ThreadHome) -> None:
+        self._home = home
+        self.reason: str | None = None
+        self._finished = Latch()
+        # One entry: the thread that takes it ends the serving threads.
+        self._unended = [None]
+        self._when_finished: deque[Callable[[], object]] = deque()
+        self._run_limit: Alarm | None = None
+        self._finisher: threading.Thread | None = None
+        lives.add(self)
+
+    @property
+    def forked(self) -> bool:
+        """True in a child that the host has forked."""
+        return self._home.forked
+
+    @staticmethod
+    def refusal() -> RuntimeError:
+        """Return what a submit that comes too late raises."""
+        return RuntimeError(refusal())
+
+    def shutdown(
+        self, *, cancel_pending: bool = False, reason: str = "the executor was shut down"
+    ) -> None:
+        """Accept nothing more and end when everything is done. Does not wait.
+
+        Args:
+            cancel_pending: cancel what has not started.
+            reason: why, for tasks that are cancelled.
+        """
+        home = self._home
+        home.close(over=cancel_pending)
+        if cancel_pending:
+            self.reason = self.reason or reason
+        for task in list(home.held.unstarted):
+            cancel_deferred(task, f"{reason} before the task was started")
+        if cancel_pending:
+            for task in list(home.held.dependents):
+                cancel_deferred(task, reason)
+                home.held.dependents.discard(task)
+            while (call := home.queue.pop()) is not None:
+                if call.take():
+                    settle_cancelled(call.task, reason)
+        home.workers.look()
+        home.when_empty(self._end)
+
+    def wind_down(self, reason: str) -> None:
+        """End soon: cancel, ask, interrupt after ``INTERRUPT_AFTER`` s, give up after as many."""
+        self.shutdown(cancel_pending=True, reason=reason)
+        home = self._home
+        for run in list(home.runs):
+            home.ask_to_cancel(run.call)
+        if home.runs:
+            for run in list(home.runs):
+                job = partial(run.interrupt, reason)
+                run.alarms.append(home.clock.set(INTERRUPT_AFTER, job))
+            job = partial(self.terminate, kill=True, why=f"because {reason}")
+            home.clock.set(2 * INTERRUPT_AFTER, job)
+
+    def wind_down_later(self, seconds: float, reason: str) -> None:
+        """Call ``wind_down`` after ``seconds``, unless everything has ended by then."""
+        if not self._home.empty:
+            self._home.clock.set(max(seconds, 0.0), partial(self.wind_down, reason))
+
+    def terminate(self, *, kill: bool, why: str) -> None:
+        """Give up what runs, cancel what waits. Threads cannot be killed: ``kill`` says nothing."""
+        del kill
+        self.shutdown(cancel_pending=True, reason=f"its executor was ended {why}")
+        for run in list(self._home.runs):
+            self._home.give_up(run, f"its thread was left behind {why}")
+
+    def limit_run(self, seconds: float | None) -> None:
+        """Let what has not finished ``seconds`` from now fail; None lifts the limit."""
+        clock = self._home.clock
+        if self._run_limit is not None:
+            clock.stop(self._run_limit)
+        self._run_limit = (
+            None if seconds is None else clock.set(seconds, partial(self._end_run, seconds))
+        )
+
+    def _end_run(self, seconds: float) -> None:
+        home, why = self._home, f"the run was limited to {seconds:g} s (set_timeout)"
+        for task in list(home.held.dependents):
+            if withdraw(task):
+                settle(task, None, TaskTimeoutError(why))
+                home.release(task)
+        while (call := home.queue.pop()) is not None:
+            if call.take():
+                settle(call.task, None, TaskTimeoutError(why))
+        for run in list(home.runs):
+            home.end_with(run, f"The task {run.call.task.name!r} was ended: {why}")
+
+    def when_finished(self, job: Callable[[], object]) -> None:
+        """Call ``job`` when everything was delivered; now if it has been."""
+        self._when_finished.append(job)
+        if self._finished.is_set():
+            self._tell_finished()
+
+    def _tell_finished(self) -> None:
+        while self._when_finished:
+            try:
+                job = self._when_finished.popleft()
+            except IndexError:
+                return
+            job()
+
+    def _end(self) -> None:
+        """Nothing runs or waits any more: end what serves."""
+        try:
+            self._unended.pop()
+        except IndexError:
+            return
+        kind = threads.kind_of_this()
+        if kind is None and not self._home.callbacks.started:
+            self._finish()
+        else:
+            # A thread of its own: one that cancels or submits must not wait for callbacks here,
+            # and a callback or a timer not for itself.
+            try:
+                threads.start(self._finish, (), "wetlands-ending", threads.CALLBACKS)
+            except RuntimeError:
+                self._finish()  # no thread can be had any more
+
+    def _finish(self) -> None:
+        self._finisher = threading.current_thread()
+        self._home.end_threads()
+        self._finished.set()
+        self._tell_finished()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until everything has ended and was delivered; True if so.
+
+        Raises:
+            RuntimeError: this is a thread that runs a task of this executor.
+        """
+        home = self._home
+        if home.forked:
+            return True
+        ident = threading.get_ident()
+        if any(run.runs_on(ident) for run in list(home.runs)):
+            raise RuntimeError(
+                "a task of this executor cannot wait for the executor's end: it would wait for "
+                "itself; use shutdown(wait=False)"
+            )
+        end = None if timeout is None else time.monotonic() + timeout
+        workers = [worker.thread for worker in home.workers.alive.copy()]
+        if not home.workers.join(lambda: home.empty, timeout):
+            return False
+        if ident in (home.callbacks.ident, home.clock.ident):
+            return True  # delivery waits for this very thread
+        if not self._finished.wait(remaining(end)):
+            return False
+        for thread in (*workers, self._finisher):
+            if isinstance(thread, threads.PoolThread) and thread.ident != ident:
+                thread.join(remaining(end))
+        return True
+
+
+#: Ends that may still be waited for.
+lives: WeakSet[Life] = WeakSet()
+
+
+def _finish_at_exit() -> None:
+    """Do what the standard library does at interpreter exit: finish what was submitted."""
+    note_exit()
+    found = [life for life in lives if not life.forked]
+    for life in found:
+        life.shutdown()
+    for life in found:
+        life.join()
+
+
+# Before threading joins its threads, as concurrent.futures does it; see pool/pool.py.
+getattr(threading, "_register_atexit", atexit.register)(_finish_at_exit)
