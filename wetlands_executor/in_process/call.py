@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from wetlands_executor.futures.future import Task
     from wetlands_executor.futures.options import CallOptions
     from wetlands_executor.in_process.clock import Alarm
-    from wetlands_executor.in_process.worker import WorkerThread
 
 #: Seconds that a thread waits for another one to deliver an event, which takes microseconds.
 PATIENCE = 1.0
@@ -146,10 +145,10 @@ class Run:
 
     Args:
         call: the call.
-        worker: the thread, if it is one of the executor's.
+        worker: the ``WorkerThread``; None if the thread is not the executor's.
     """
 
-    def __init__(self, call: ThreadCall, worker: WorkerThread | None) -> None:
+    def __init__(self, call: ThreadCall, worker: Any) -> None:
         self.call = call
         self.worker = worker
         self.began = time.monotonic()
