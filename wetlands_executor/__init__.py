@@ -28,8 +28,9 @@ from wetlands_executor.futures.events import TaskEventType
 from wetlands_executor.futures.future import Task, TaskEvent, TaskStatus
 from wetlands_executor.futures.options import CallOptions
 from wetlands_executor.pool.lines import printing_task
-from wetlands_executor.pool.report import WorkerInfo
+from wetlands_executor.pool.report import Overview, RunningTask, WorkerInfo
 from wetlands_executor.sharedmem.share import share
+from wetlands_executor.watching import Watch, watch
 from wetlands_executor.worker.current_task import RemoteTaskHandle, current_task
 
 if TYPE_CHECKING:
@@ -55,8 +56,10 @@ __all__ = [
     "EnvironmentSpec",
     "ExecutionException",
     "InProcessExecutor",
+    "Overview",
     "PyPIOptions",
     "RemoteTaskHandle",
+    "RunningTask",
     "ScriptExit",
     "SpecError",
     "Task",
@@ -65,6 +68,7 @@ __all__ = [
     "TaskStatus",
     "TaskTimeoutError",
     "TasksFailed",
+    "Watch",
     "WetlandsExecutorError",
     "WorkerCrashed",
     "WorkerInfo",
@@ -73,6 +77,7 @@ __all__ = [
     "current_task",
     "printing_task",
     "share",
+    "watch",
 ]
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from wetlands_executor import arguments
+from wetlands_executor import arguments, watching
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.futures import deferral, results, settling
 from wetlands_executor.futures.future import Task, relabel
@@ -125,6 +125,11 @@ class Submission:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+
+    @property
+    def pool(self) -> Pool:
+        """Where the calls run."""
+        return self._pool
 
     # --- one call
 
@@ -259,14 +264,18 @@ class Submission:
             job, calls = collect(pool, definition, items, deferral.among)
             if job is not None:
                 job.submit()
-                return job.results(end, forget, how.return_exceptions)
+                return watching.note(
+                    job.results(end, forget, how.return_exceptions), pool, job.size
+                )
             items = iter(calls)
         tasks = self._tasks(fn, items, how.size, definition, options)
         if keep is not None:
             tasks = (keep(task) for task in tasks)
         take = results.outcome_of if how.return_exceptions else results.result_of
         found = results.iterate(tasks, end, how.buffersize, how.ordered, forget, take)
-        return found if how.size == 1 else results.flatten(found)
+        return watching.note(
+            found if how.size == 1 else results.flatten(found), pool, _length_of(iterables)
+        )
 
     def _tasks(
         self,
@@ -350,6 +359,13 @@ class Submission:
         )
         relabel(task, os.fspath(path))
         return task
+
+
+def _length_of(iterables: tuple[Iterable[Any], ...]) -> int | None:
+    """Return the number of calls of a map, None if the iterables do not say it."""
+    if not all(isinstance(each, Sized) for each in iterables):
+        return None
+    return min(map(len, iterables), default=0)  # type: ignore[arg-type] # they are Sized
 
 
 def _no_function(fn: Any) -> TypeError:

@@ -200,6 +200,11 @@ class MapJob:
         settle(task, None, error)
         return task
 
+    @property
+    def size(self) -> int:
+        """Number of all calls."""
+        return len(self._arguments)
+
     # --- out to workers (I/O thread)
 
     def next_chunk(self) -> Call | None:

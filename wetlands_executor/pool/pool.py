@@ -109,6 +109,7 @@ class Pool:
             tasks_per_worker=tasks_per_worker,
         )
         self.max_workers = max_workers
+        self.what = what
         self.settings = settings
         self.listeners: tuple[Listener, ...] = ()
         self._state = state
@@ -185,6 +186,7 @@ class Pool:
             timers=self._timers,
             closing=self.closing,
             again=self._call_again,
+            stats=self.stats,
         )
         self.blame = Blame(
             loop=loop,

@@ -6,6 +6,7 @@ Reads only; entered by any thread.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,99 @@ class WorkerInfo:
     rss: int | None
     cpu_percent: float | None
     started_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """A task that runs, as it was at one moment.
+
+    Attributes:
+        id: of the task, or of the calls of a ``map`` that travel together.
+        name: what was called.
+        worker: index of its worker.
+        pid: of the worker's process.
+        seconds: how long it has run, None if unknown.
+        message, current, maximum, progress: what it has reported, as of a ``Task``.
+        attempt: number of the try that runs, from 1.
+    """
+
+    id: str
+    name: str
+    worker: int
+    pid: int
+    seconds: float | None
+    message: str | None = None
+    current: float | None = None
+    maximum: float | None = None
+    progress: float | None = None
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What a display shows of a pool at one moment; made for looking often.
+
+    Attributes:
+        total: number of tasks that were submitted; each call of a ``map`` counts as one.
+        completed, failed, cancelled: number of those that have ended so.
+        retried: how often a task was begun anew after a failure.
+        running: the tasks that run, by the index of their worker.
+    """
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    retried: int
+    running: tuple[RunningTask, ...]
+
+
+def overview(pool: Pool) -> Overview:
+    """Return what a display shows.
+
+    Unlike ``progress`` it costs the same however many tasks wait or have failed, and asks the
+    system for nothing.
+    """
+    if any(process.direct.sent for process in list(pool.processes.values())):
+        _ask(pool, pool.direct.sync)  # some may have finished without being registered
+    stats = pool.stats
+    # Order: ends before the total, so that no more have ended than were submitted
+    completed, failed, cancelled = stats.completed, stats.failed, stats.cancelled
+    running = [
+        _running(process.index, process.process.pid, call)
+        for process in list(pool.processes.values())
+        for call in process.given.current()
+        if process.given.is_running(call)
+    ]
+    return Overview(
+        stats.total,
+        completed,
+        failed,
+        cancelled,
+        stats.retried,
+        tuple(sorted(running, key=lambda task: task.worker)),
+    )
+
+
+def _running(index: int, pid: int, call: Call) -> RunningTask:
+    process = call.process
+    since = process.given.running_since(call) if process is not None else None
+    seconds = None if since is None else max(time.monotonic() - since, 0.0)
+    task = call.task
+    if task is None:
+        return RunningTask(str(call.number), call.name, index, pid, seconds)
+    return RunningTask(
+        task.id,
+        task.name,
+        index,
+        pid,
+        seconds,
+        task.message,
+        task.current,
+        task.maximum,
+        task.progress,
+        task.attempt,
+    )
 
 
 def workers(pool: Pool) -> list[WorkerInfo]:
@@ -104,21 +198,29 @@ def _under_way(pool: Pool) -> tuple[list[Call], list[Call]]:
 
     Before all, then in inboxes, then in the queue.
     """
-    if pool.started and not pool.ended and not pool.on_own_thread:
-        # Between two steps of its own thread the pool's picture is whole; from here a call could be
-        # seen on its way from one list to the other.
-        found: list[tuple[list[Call], list[Call]]] = []
-        done = Latch()
+    # Between two steps of its own thread the picture of the pool is whole; from here a call could
+    # be seen on its way from one list to the other.
+    found: list[tuple[list[Call], list[Call]]] = []
 
-        def look() -> None:
-            pool.direct.sync()
-            found.append(_look(pool))
-            done.set()
+    def look() -> None:
+        pool.direct.sync()
+        found.append(_look(pool))
 
-        pool.post(look)
-        if done.wait(ANSWER) and found:
-            return found[0]
-    return _look(pool)
+    return found[0] if _ask(pool, look) and found else _look(pool)
+
+
+def _ask(pool: Pool, look: Callable[[], object]) -> bool:
+    """Have the I/O thread look; return True if it has done so in time."""
+    if not pool.started or pool.ended or pool.on_own_thread:
+        return False
+    done = Latch()
+
+    def answer() -> None:
+        look()
+        done.set()
+
+    pool.post(answer)
+    return done.wait(ANSWER)
 
 
 def _look(pool: Pool) -> tuple[list[Call], list[Call]]:

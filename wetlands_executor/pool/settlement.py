@@ -32,6 +32,7 @@ from wetlands_executor.pool.closing import Closing
 from wetlands_executor.pool.decoding import Decoding
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.output import Output
+from wetlands_executor.pool.stats import TaskStats
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.retry import Failure, Next, next_step
@@ -100,6 +101,7 @@ class Settlement:
         timers: the limits of calls.
         closing: why what has not run is cancelled.
         again: makes the call of a task's next try.
+        stats: counts further tries.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Settlement:
         timers: CallTimers,
         closing: Closing,
         again: Callable[[Call], Call],
+        stats: TaskStats,
     ) -> None:
         self._loop = loop
         self._feed = feed
@@ -122,6 +125,7 @@ class Settlement:
         self._timers = timers
         self._closing = closing
         self._again = again
+        self._stats = stats
 
     # --- the receiver of calls that have a Task
 
@@ -207,6 +211,7 @@ class Settlement:
         call: Call = action.item  # type: ignore[assignment]
         call.queue_again()
         self._timers.stop(call)
+        self._stats.begun_again()
         begin_again(call.task, None)
 
     def cancelled(self, action: st.Cancelled) -> None:
@@ -376,6 +381,7 @@ class Settlement:
             # Order: the new try is submitted before the old one is finished, so that a draining
             # pool does not close in between.
             again = self._again(call)
+            self._stats.begun_again()
             begin_again(task, again)
             self._feed(st.Submitted([again]))
         self._finish_decided(call, asked)

@@ -64,6 +64,7 @@ class TaskStats:
             AtomicCounter(),
             AtomicCounter(),
         )
+        self._retried = AtomicCounter()
         # Tasks counted as submitted and completed in one bytecode, so that an interrupt cannot
         # separate the two.
         self._at_once, self._refused = AtomicCounter(), AtomicCounter()
@@ -97,6 +98,11 @@ class TaskStats:
     def cancelled(self) -> int:
         """Number of tasks that were cancelled."""
         return self._cancelled.value
+
+    @property
+    def retried(self) -> int:
+        """Number of times that a task was begun anew."""
+        return self._retried.value
 
     @property
     def active(self) -> int:
@@ -144,6 +150,10 @@ class TaskStats:
         callback = self._error_callback
         if callback is not None:
             self._callbacks.put(partial(callback, task, error))
+
+    def begun_again(self) -> None:
+        """Count a further try of a task."""
+        self._retried.up()
 
     def returned(self, tasks: Sequence[Task[Any]]) -> None:
         """Count tasks that have returned normally."""

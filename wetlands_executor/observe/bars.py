@@ -1,0 +1,328 @@
+"""What a display shows: bars, each with its counts, and the tasks that run.
+
+A bar is looked at by the thread of the display, now and then. It asks nothing to be told: no
+listener, no callback, no step of a task is added for it. What it counts is written by the thread
+that iterates, or read from the executor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import filterfalse
+from typing import Any, NamedTuple, Protocol
+
+from wetlands_executor import Overview, RunningTask, Task
+
+#: Seconds over which a rate is taken, and between two samples of it.
+WINDOW, SAMPLED = 30.0, 0.5
+
+
+class Pool(Protocol):
+    """What can be looked at: a ``Watch``, or an executor that has ``get_progress``."""
+
+    @property
+    def label(self) -> str:
+        """How messages call its environment."""
+        ...
+
+    def overview(self) -> Overview:
+        """Return counts and what runs."""
+        ...
+
+
+class ForeignPool:
+    """An executor that is not a pool of this process, as its ``get_progress()`` describes it.
+
+    Args:
+        executor: has ``get_progress``, which returns a dictionary as ``CondaEnvExecutor`` does.
+    """
+
+    def __init__(self, executor: Any) -> None:
+        self._executor = executor
+
+    @property
+    def label(self) -> str:
+        """Name of its type."""
+        return type(self._executor).__name__
+
+    def overview(self) -> Overview:
+        """Return counts and what runs, as far as the dictionary says it."""
+        found: Mapping[str, Any] = self._executor.get_progress()
+        running = [
+            RunningTask(
+                str(task.get("id", "")),
+                str(task.get("name", "")),
+                place,
+                0,
+                None
+                if task.get("execution_duration_ms") is None
+                else task["execution_duration_ms"] / 1000,
+                progress=None if task.get("progress_pct") is None else task["progress_pct"] / 100,
+            )
+            for place, task in enumerate(found.get("tasks", ()))
+            if task.get("state") == "running"
+        ]
+        total, completed, failed, cancelled = (
+            int(found.get(key, 0)) for key in ("total", "completed", "failed", "canceled")
+        )
+        return Overview(total, completed, failed, cancelled, 0, tuple(running))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ForeignPool) and self._executor is other._executor
+
+    def __hash__(self) -> int:
+        return hash(id(self._executor))
+
+
+class Counts(NamedTuple):
+    """How far a bar is.
+
+    Attributes:
+        done: number of items that have ended, however.
+        total: number of all; None if unknown.
+        failed, cancelled, retried: number of those that have ended so, or were begun anew.
+    """
+
+    done: int = 0
+    total: int | None = None
+    failed: int = 0
+    cancelled: int = 0
+    retried: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BarState:
+    """A bar as it is shown.
+
+    Attributes:
+        label: what it is about; may be empty.
+        counts: how far it is.
+        elapsed: seconds since it began.
+        rate: items per second lately; None if unknown.
+        remaining: seconds that are left at this rate; None if unknown.
+        running: tasks that run.
+        over: it counts no more.
+    """
+
+    label: str
+    counts: Counts
+    elapsed: float
+    rate: float | None
+    remaining: float | None
+    running: tuple[RunningTask, ...] = ()
+    over: bool = False
+
+
+class Meter:
+    """Tells the rate of a number that grows.
+
+    Args:
+        now: the time, in seconds on the monotonic clock.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._began = now
+        self._samples: deque[tuple[float, int]] = deque([(now, 0)])
+
+    def note(self, done: int, now: float) -> None:
+        """Take a sample."""
+        samples = self._samples
+        if now - samples[-1][0] >= SAMPLED:
+            samples.append((now, done))
+        while len(samples) > 1 and now - samples[1][0] >= WINDOW:
+            samples.popleft()
+
+    def rate(self, done: int, now: float) -> float | None:
+        """Return how much it grows per second lately; None if it has not grown at all."""
+        then, before = self._samples[0]
+        if done > before and now > then:
+            return (done - before) / (now - then)
+        return self.mean(done, now)
+
+    def mean(self, done: int, now: float) -> float | None:
+        """Return how much it has grown per second from the beginning."""
+        return done / (now - self._began) if done and now > self._began else None
+
+    def elapsed(self, now: float) -> float:
+        """Return the seconds since the beginning."""
+        return now - self._began
+
+
+Look = Callable[[Sequence[Overview]], Counts]
+
+
+class Bar:
+    """One bar.
+
+    Args:
+        label: what it is about.
+        pools: whose tasks are shown below it.
+        look: counts; called with an overview of each pool.
+        leave: its last state stays when it is over; None leaves that to the display.
+        only: shows only those of the running tasks for which this is true.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        pools: Sequence[Pool],
+        look: Look,
+        *,
+        leave: bool | None = None,
+        only: Callable[[RunningTask], bool] | None = None,
+    ) -> None:
+        self.label = label
+        self.pools = tuple(pools)
+        self.leave = leave
+        self._look = look
+        self._only = only
+        self._meter = Meter(time.monotonic())
+
+    def stay(self, stays: bool) -> None:
+        """Decide whether its last state stays, unless that was said when it was made."""
+        if self.leave is None:
+            self.leave = stays
+
+    def state(
+        self, overviews: Mapping[Pool, Overview], shown: Iterable[Pool], *, over: bool = False
+    ) -> BarState:
+        """Return what is shown.
+
+        Args:
+            overviews: of its pools.
+            shown: the pools whose tasks are to be shown below this bar.
+            over: it counts no more.
+        """
+        now = time.monotonic()
+        counts = self._look([overviews[pool] for pool in self.pools])
+        self._meter.note(counts.done, now)
+        rate = (self._meter.mean if over else self._meter.rate)(counts.done, now)
+        left = None if counts.total is None else max(counts.total - counts.done, 0)
+        running = tuple(
+            task
+            for pool in shown
+            for task in overviews[pool].running
+            if self._only is None or self._only(task)
+        )
+        return BarState(
+            self.label,
+            counts,
+            self._meter.elapsed(now),
+            rate,
+            None if left is None or not rate else left / rate,
+            () if over else running,
+            over,
+        )
+
+
+def ended(overview: Overview) -> int:
+    """Return the number of tasks that have ended."""
+    return overview.completed + overview.failed + overview.cancelled
+
+
+class PoolCounts:
+    """Counts the tasks of executors from now on, those included that are under way now.
+
+    Args:
+        pools: the executors.
+        total: number of all tasks, if that is known before they are submitted.
+    """
+
+    def __init__(self, pools: Sequence[Pool], total: int | None = None) -> None:
+        self._before = [pool.overview() for pool in pools]
+        self._total = total
+
+    def __call__(self, overviews: Sequence[Overview]) -> Counts:
+        """Count."""
+        pairs = list(zip(overviews, self._before, strict=True))
+        total = sum(now.total - ended(then) for now, then in pairs)
+        return Counts(
+            sum(ended(now) - ended(then) for now, then in pairs),
+            total if self._total is None else max(total, self._total),
+            sum(now.failed - then.failed for now, then in pairs),
+            sum(now.cancelled - then.cancelled for now, then in pairs),
+            sum(now.retried - then.retried for now, then in pairs),
+        )
+
+
+class ItemCounts:
+    """Counts items that a loop has taken; failures and retries are those of the executors.
+
+    Args:
+        pools: the executors that the items come from.
+        total: number of all items; None if unknown.
+
+    Attributes:
+        done: number of items taken; written by the thread that iterates, and by no other.
+        failed: number of failures among them, if the program says so itself.
+    """
+
+    __slots__ = ("_pools", "done", "failed", "total")
+
+    def __init__(self, pools: Sequence[Pool] = (), total: int | None = None) -> None:
+        self._pools = PoolCounts(pools)
+        self.total = total
+        self.done = 0
+        self.failed = 0
+
+    def advance(self, done: int = 1, failed: int = 0) -> None:
+        """Count items, and how many of them have failed."""
+        self.failed += failed
+        self.done += done
+
+    def expect(self, total: int | None) -> None:
+        """Set the number of all items."""
+        self.total = total
+
+    def __call__(self, overviews: Sequence[Overview]) -> Counts:
+        """Count."""
+        theirs = self._pools(overviews)
+        return Counts(
+            self.done, self.total, self.failed or theirs.failed, theirs.cancelled, theirs.retried
+        )
+
+
+class TaskCounts:
+    """Counts given tasks.
+
+    Args:
+        pools: the executors that they belong to.
+        tasks: any futures.
+    """
+
+    def __init__(self, pools: Sequence[Pool], tasks: Sequence[Future[Any]]) -> None:
+        self._pools = PoolCounts(pools)
+        self._total = len(tasks)
+        self._left = list(tasks)
+        self._failed = self._cancelled = 0
+        self._ids = frozenset(task.id for task in tasks if isinstance(task, Task))
+
+    def has(self, task: RunningTask) -> bool:
+        """Return True if a running task is one of them."""
+        return task.id in self._ids
+
+    def __call__(self, overviews: Sequence[Overview]) -> Counts:
+        """Count. What has ended is looked at once."""
+        left = list(filterfalse(_is_done, self._left))
+        if len(left) < len(self._left):
+            still = set(map(id, left))
+            for task in self._left:
+                if id(task) not in still:
+                    self._cancelled += task.cancelled()
+                    self._failed += not task.cancelled() and task.exception() is not None
+            self._left = left
+        return Counts(
+            self._total - len(left),
+            self._total,
+            self._failed,
+            self._cancelled,
+            self._pools(overviews).retried,
+        )
+
+
+def _is_done(task: Future[Any]) -> bool:
+    return task.done()

@@ -1,0 +1,84 @@
+"""What a display asks about the pool behind an executor, a view, a task, or an iterator of ``map``.
+
+Owns the record of which iterator belongs to which pool, for as long as the iterator lives. Keeps
+nothing alive. Any thread.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from wetlands_executor.pool import report
+from wetlands_executor.pool.pool import Pool
+from wetlands_executor.pool.report import Overview
+
+#: Iterators of ``map`` -> their pool and the number of their calls.
+_maps: weakref.WeakKeyDictionary[Iterator[Any], tuple[weakref.ref[Pool], int | None]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class Watch:
+    """A look at one pool, from outside and as often as one likes.
+
+    Two are equal if they look at the same pool. It keeps the pool, but no executor alive.
+
+    Args:
+        pool: the pool.
+        total: number of the calls that the watched object stands for.
+
+    Attributes:
+        total: that number; None if unknown, or if it stands for all calls of the pool.
+    """
+
+    __slots__ = ("_pool", "total")
+
+    def __init__(self, pool: Pool, total: int | None = None) -> None:
+        self._pool = pool
+        self.total = total
+
+    def overview(self) -> Overview:
+        """Return counts and what runs, at this moment."""
+        return report.overview(self._pool)
+
+    @property
+    def label(self) -> str:
+        """How messages call the environment of the pool."""
+        return self._pool.what
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Watch) and self._pool is other._pool
+
+    def __hash__(self) -> int:
+        return hash(id(self._pool))
+
+
+def watch(what: object) -> Watch | None:
+    """Return a look at the pool to which something belongs.
+
+    Args:
+        what: an executor, a view of one (``executor.options(...)``), a task, or an iterator that
+            ``map`` has returned.
+
+    Returns:
+        None if it belongs to none of this process's pools.
+    """
+    pool = getattr(what, "_pool", None)
+    if isinstance(pool, Pool):
+        return Watch(pool)
+    if isinstance(what, Iterator):
+        try:
+            reference, total = _maps[what]
+        except (KeyError, TypeError):  # TypeError: no weak reference, or no hash
+            return None
+        found = reference()
+        return None if found is None else Watch(found, total)
+    return None
+
+
+def note(results: Iterator[Any], pool: Pool, total: int | None) -> Iterator[Any]:
+    """Note to which pool an iterator of ``map`` belongs, and how many calls; return it."""
+    _maps[results] = (weakref.ref(pool), total)
+    return results
