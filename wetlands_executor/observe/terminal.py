@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -357,7 +358,9 @@ LONGEST_INTERVAL = 1.0
 
 def _is_in_foreground(stream: Any) -> bool:
     """Return False if the program was put into the background of this terminal."""
+    if sys.platform == "win32":
+        return True
     try:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
-    except (OSError, ValueError, AttributeError):  # not its controlling terminal, or Windows
+    except (OSError, ValueError, AttributeError):  # not its controlling terminal
         return True
