@@ -358,9 +358,9 @@ LONGEST_INTERVAL = 1.0
 
 def _is_in_foreground(stream: Any) -> bool:
     """Return False if the program was put into the background of this terminal."""
-    if sys.platform == "win32":
-        return True
-    try:
-        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
-    except (OSError, ValueError, AttributeError):  # not its controlling terminal
-        return True
+    if sys.platform != "win32":
+        try:
+            return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+        except (OSError, ValueError, AttributeError):
+            pass  # not its controlling terminal
+    return True
