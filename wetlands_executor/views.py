@@ -47,7 +47,6 @@ class OptionsView(Executor):
 
     def __init__(self, submission: Submits, max_workers: int, options: CallOptions) -> None:
         self._submission = submission
-        self._pool = submission.pool
         self._options = options
         self._max_workers = max_workers
         self._tasks: set[Task[Any]] = set()

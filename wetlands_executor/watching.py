@@ -65,7 +65,9 @@ def watch(what: object) -> Watch | None:
     Returns:
         None if it belongs to none of this process's pools.
     """
-    pool = getattr(what, "_pool", None)
+    pool = getattr(what, "_pool", None)  # of an executor, and of a task
+    if pool is None:
+        pool = getattr(getattr(what, "_submission", None), "pool", None)  # of a view
     if isinstance(pool, Pool):
         return Watch(pool)
     if isinstance(what, Iterator):
