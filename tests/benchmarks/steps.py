@@ -282,7 +282,7 @@ def _os_write(have: Any) -> Timed:
 
 @step(_HOST, "sleep on the wakeup and wake up: it has rung")
 def _wakeup(have: Any) -> Timed:
-    wakeup = importlib.import_module("wetlands_executor.wakeups").Wakeup()
+    wakeup = importlib.import_module("wetlands_executor.pool.wakeup").Wakeup()
     one = (1).to_bytes(8, sys.byteorder)
 
     def once() -> None:
@@ -377,7 +377,7 @@ def _printed(have: Any) -> Timed:
 @step(_WORKER, "put the answer onto the shared page and notify")
 def _answer(have: Any) -> Timed:
     words, wire = have.runner.page.words, have.wire
-    wakeup = importlib.import_module("wetlands_executor.wakeups").Wakeup()
+    wakeup = importlib.import_module("wetlands_executor.pool.wakeup").Wakeup()
     one = (1).to_bytes(8, sys.byteorder)
 
     def once() -> None:

@@ -213,11 +213,11 @@ def test_a_module_that_is_kept_is_cleared_in_silence(run) -> None:
     program = run(
         """
 import ctypes
-from wetlands_executor import wakeups
+from wetlands_executor.pool import wakeup
 executor = make(1)
 executor.submit(int).result()
-wakeups.own.take()
-ctypes.pythonapi.Py_IncRef(ctypes.py_object(wakeups))
+kept = wakeup.Wakeup()
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(wakeup))
 executor.shutdown()
 """
     )

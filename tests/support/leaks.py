@@ -170,11 +170,6 @@ def _allowed() -> tuple[set[int], set[int]]:
             value = getattr(owner, attribute, None)
             if isinstance(value, int):
                 kind.add(value)
-    wakeups = sys.modules.get("wetlands_executor.wakeups")
-    # one descriptor for each thread that has ever waited, as long as the thread lives
-    if wakeups is not None:
-        every = list(wakeups._wakeups)
-        fds.update(each.fd for each in every if not isinstance(each, wakeups.WorkerWakeup))
     return pids, fds
 
 

@@ -28,7 +28,7 @@ LAYERS = (
      "watching"),
     ("map",),
     ("pool",),
-    ("futures", "wakeups"),
+    ("futures",),
     ("serialize",),
     ("sharedmem", "arguments"),
     ("scheduling",),

@@ -15,7 +15,6 @@ interrupted wait leaves behind is a wakeup that wakes no thread.
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from collections import deque
@@ -23,7 +22,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor import seconds, threads, wakeups
+from wetlands_executor import seconds, threads
 from wetlands_executor.errors import WaitTimeout
 
 if TYPE_CHECKING:
@@ -60,31 +59,6 @@ class Wakeups(deque[Any]):
         except ValueError:
             pass  # the notifying thread has taken it in this very moment
         return False
-
-    def wait_on_descriptor(self, is_true: Callable[[], bool]) -> bool:
-        """Sleep until ``is_true()`` is true, on the eventfd of this thread.
-
-        See ``wakeups`` for why.
-
-        Returns:
-            False if this thread has none to wait on. Nothing was waited for then.
-        """
-        own = wakeups.own
-        wakeup = own.take()
-        if wakeup is None:
-            return False
-        try:
-            self.append(wakeup)
-            while not is_true():
-                wakeup.wait()
-        except OSError as error:
-            if error.errno != errno.EBADF:
-                raise  # a signal handler's: TimeoutError is one
-            own.forget()  # the program has closed its descriptor; a lock cannot be closed
-            return False
-        finally:
-            own.busy = False
-        return True
 
     def notify_all(self) -> None:
         """Wake all threads that wait. Several threads may call this at the same time."""
@@ -160,8 +134,6 @@ def sleep(task: Any, call: PendingCall | None, home: Home | None, timeout: float
     wakeups = task.__dict__.get("_wakeups")
     if wakeups is None:
         wakeups = task.__dict__.setdefault("_wakeups", Wakeups())
-    if timeout is None and wakeups.wait_on_descriptor(task.done):
-        return
     if not wakeups.wait(task.done, timeout):
         raise WaitTimeout
 

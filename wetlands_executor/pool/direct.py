@@ -65,11 +65,11 @@ from wetlands_executor.futures.waiting import add_wakeup
 from wetlands_executor.pool.call import Call, CallPhase
 from wetlands_executor.pool.outbox import Outbox
 from wetlands_executor.pool.polling import ABANDONED, RESULTS, Poller
+from wetlands_executor.pool.wakeup import Wakeup
 from wetlands_executor.seconds import LONGEST
 from wetlands_executor.serialize.inert import read as read_inert
 from wetlands_executor.serialize.plain import names_nothing
 from wetlands_executor.system import POLLIN, poll
-from wetlands_executor.wakeups import WorkerWakeup
 from wetlands_executor.worker.shared_page import WEAK, SharedPage, fence
 from wetlands_executor.worker.wire import (
     ANSWER,
@@ -405,7 +405,7 @@ class DirectReceive:
     def __init__(
         self,
         page: SharedPage,
-        wakeup: WorkerWakeup,
+        wakeup: Wakeup,
         outputs: tuple[int, ...],
         abandoned: AbandonedWaits,
     ) -> None:

@@ -41,6 +41,7 @@ from wetlands_executor.descriptors import (
     seal_size,
     temporary_file,
 )
+from wetlands_executor.pool.wakeup import Wakeup
 from wetlands_executor.system import (
     F_ADD_SEALS,
     F_SEAL_GROW,
@@ -60,7 +61,6 @@ from wetlands_executor.system import (
     set_blocking,
     waitid,
 )
-from wetlands_executor.wakeups import WorkerWakeup
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.shared_page import SharedPage, map_file
 from wetlands_executor.worker.stage0 import STAGE0
@@ -137,7 +137,7 @@ class Process:
     def _prepare(self) -> None:
         self._close = contextlib.ExitStack()
         self.page: SharedPage | None = None
-        self.wakeup: WorkerWakeup | None = None
+        self.wakeup: Wakeup | None = None
         self._map: mmap.mmap | None = None
         self._open: set[int] = set()
         self._bundle = -1
@@ -193,7 +193,7 @@ class Process:
                 self._close.callback(close_quietly, self.take_back)
             page_child = self._share_page()
             with contextlib.suppress(OSError):  # no eventfd: all answers go through the pipe
-                self.wakeup = WorkerWakeup()
+                self.wakeup = Wakeup()
         self.memory = -1
         files = [-1, -1]
         if arena >= 0:
