@@ -1,6 +1,6 @@
 """The eventfd by which a worker wakes the thread that waits for its answer.
 
-Threads: ``wait`` is for the waiting thread, ``release`` is for any.
+Threads: the waiting thread reads ``fd``; ``release`` is for any.
 """
 
 from __future__ import annotations
@@ -49,10 +49,6 @@ class Wakeup:
             low, self.fd = self.fd, fcntl(self.fd, F_DUPFD_CLOEXEC, 3)
             os.close(low)
         _wakeups.add(self)
-
-    def wait(self) -> None:
-        """Sleep until ``release`` is called."""
-        os.read(self.fd, 8)
 
     def release(self) -> None:
         """Notify the waiting thread; named as for a lock.
