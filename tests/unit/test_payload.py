@@ -320,7 +320,7 @@ def test_scalars_take_the_short_way() -> None:
 
     assert encode(abs, (), {}).payload == b""
     assert encode(abs, (-1, "x", 2.0, None, True, 1j, b"y"), {}).flags & wire.PLAIN
-    for args, kwargs in (((Int(1),), {}), (([Int(1)],), {}), ((1,), {"k": 1})):
+    for args, kwargs in (((Int(1),), {}), (([Int(1)],), {}), ((1,), {"k": Int(1)})):
         assert not encode(abs, args, kwargs).flags & wire.PLAIN
 
 

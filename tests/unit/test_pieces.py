@@ -6,13 +6,15 @@ import gc
 import io
 import pickle
 import sys
+import threading
 import weakref
 from typing import Any
 
 import pytest
 
 from wetlands_executor.serialize import calls as host_calls
-from wetlands_executor.serialize import definitions, pickler
+from wetlands_executor.serialize import collecting, definitions, pickler
+from wetlands_executor.serialize.unpickler import decode
 from wetlands_executor.worker import calls, shm_streams, wire
 
 KB = 1024
@@ -170,6 +172,59 @@ def test_what_an_imported_module_says_of_the_collector_stands() -> None:
     finally:
         gc.enable()
         gc.set_threshold(*before)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the collector does not run meanwhile")
+def test_the_collector_runs_rarely_while_a_large_result_is_read() -> None:
+    """As long as any thread reads one; what the program sets meanwhile stands."""
+    before = gc.get_threshold()
+    seen: list[int] = []
+
+    class Look:
+        def __reduce__(self) -> Any:
+            return _note_threshold, (None,)
+
+    _NOTED.clear()
+    decode(pickle.dumps([Look(), "x" * 200_000], 5))
+    decode(pickle.dumps([Look(), "x"], 5))
+    assert [collecting.RARELY, before[0]] == _NOTED
+    try:
+        inside, leave = threading.Event(), threading.Event()
+
+        def read() -> None:
+            with collecting.rarely:
+                inside.set()
+                leave.wait(30)
+
+        other = threading.Thread(target=read)
+        other.start()
+        inside.wait(30)
+        with collecting.rarely:
+            seen.append(gc.get_threshold()[0])
+        seen.append(gc.get_threshold()[0])
+        leave.set()
+        other.join()
+        assert seen == [collecting.RARELY, collecting.RARELY]
+        assert gc.get_threshold() == before
+        for own in (0, 5 * collecting.RARELY):
+            gc.set_threshold(own, 5, 5)
+            with collecting.rarely:
+                assert gc.get_threshold() == (own, 5, 5)
+            assert gc.get_threshold() == (own, 5, 5)
+        gc.set_threshold(*before)
+        with pytest.raises(KeyError), collecting.rarely:
+            gc.set_threshold(1000, 5, 5)
+            raise KeyError
+        assert gc.get_threshold() == (1000, 5, 5)
+    finally:
+        gc.set_threshold(*before)
+
+
+_NOTED: list[int] = []
+
+
+def _note_threshold(_: None) -> None:
+    _NOTED.append(gc.get_threshold()[0])
 
 
 # --- which rules concern which type

@@ -159,6 +159,8 @@ def _encode_call(
     name, bytecode = made.by_value, made.bytecode
     if definition is not None:
         name, bytecode = definition.by_value or name, definition.bytecode or bytecode
+        if not made.ways and out_of_band.empty:
+            flags |= wire.PLAIN
     call = encoded(definition, flags, pieces, name, bytecode, out_of_band, value)
     if made._record is None:
         return call

@@ -206,7 +206,8 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._by_value = by_value
         # The Python that reads it, once something depends on it; False is one like this.
         self._names: Any = None if remote is not None else False
-        self._ways: dict[type, int] = {}
+        #: How types are met, of what the C pickler does not do by itself: empty if that was all.
+        self.ways: dict[type, int] = {}
 
     @property
     def bytecode(self) -> bool:
@@ -271,9 +272,9 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         """Reduce functions and classes by our rules; leave the rest to ``pickle``."""
         kind = type(obj)
-        way = self._ways.get(kind)
+        way = self.ways.get(kind)
         if way is None:
-            way = self._ways[kind] = _way_of(kind)
+            way = self.ways[kind] = _way_of(kind)
         if way == AS_EVER or (way == UNLESS_EMPTY and getattr(obj, "__dict__", None)):
             return NotImplemented
         return self._reduce(obj, kind)

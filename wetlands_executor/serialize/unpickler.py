@@ -15,9 +15,9 @@ from typing import Any
 from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ScriptExit
-from wetlands_executor.serialize import interpreter, plain, versions
+from wetlands_executor.serialize import collecting, interpreter, plain, versions
 from wetlands_executor.sharedmem.results import OutOfBandResult
-from wetlands_executor.worker import moved_names, wire
+from wetlands_executor.worker import moved_names, shm_streams, wire
 
 
 class _ResultUnpickler(pickle.Unpickler):
@@ -156,13 +156,20 @@ def decode(payload: bytes | bytearray | OutOfBandResult, foreign: bool = False) 
     if names_nothing(payload):
         return pickle.loads(payload)  # type: ignore[arg-type]
     unpickler = _ForeignUnpickler if foreign and interpreter.PORTABLE else _ResultUnpickler
+    data: Any = payload.data if isinstance(payload, OutOfBandResult) else payload
+    if len(data) <= wire.CROSSOVER:
+        return _decode(unpickler, payload)
+    del data
+    with collecting.rarely:
+        return _decode(unpickler, payload)
+
+
+def _decode(unpickler: type[_ResultUnpickler], payload: Any) -> Any:
     if isinstance(payload, OutOfBandResult):
         data, buffers = payload.data, payload.buffers
         payload.clear()
         try:
             if type(data) is memoryview and len(data) > wire.CROSSOVER:
-                from wetlands_executor.worker import shm_streams
-
                 return shm_streams.load(data, lambda file: _load(unpickler(file, buffers=buffers)))
             return _load(unpickler(io.BytesIO(data), buffers=buffers))
         except BaseException as error:

@@ -183,10 +183,14 @@ class Runner:
             frame = b""
             if getpid() != self.pid:
                 os._exit(0)  # forked by C code, which runs no hooks
+            # Builtin objects, of which no finalizer can print: to let go of many takes long, and
+            # the host need not wait for it.
+            plain: Any = self._call if flags & PLAIN else None
             if self.conclude(item) and outcome != CANCELLED:
                 outcome, payload = CANCELLED, b""
             answer(outcome, payload, item, start, sent, self.printed)
-            payload = b""  # a large result must not live until the next call
+            payload = b""  # what is large must not live until the next call
+            del plain
 
     def conclude(self, item: int) -> bool:
         """Clear up after a call: what it printed and reported goes before its outcome.

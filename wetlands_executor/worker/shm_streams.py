@@ -96,7 +96,7 @@ def load(view: memoryview, load_from: Callable[[Any], Any]) -> Any:
 
 #: The collector runs when so many objects were made, also while the unpickler makes them; from
 #: 3.12 on between two steps of Python code only.
-_COLLECTS = IN_C and sys.version_info < (3, 12)
+COLLECTS = IN_C and sys.version_info < (3, 12)
 
 
 def load_here(view: memoryview, load_from: Callable[[Any], Any]) -> Any:
@@ -108,7 +108,7 @@ def load_here(view: memoryview, load_from: Callable[[Any], Any]) -> Any:
     The threshold is changed and not the switch: a module that is imported meanwhile may turn the
     collector off for good.
     """
-    if not _COLLECTS:
+    if not COLLECTS:
         return load(view, load_from)
     thresholds = gc.get_threshold()
     try:
