@@ -230,7 +230,7 @@ def test_the_slower_ways() -> None:
     """A note says which mechanisms are not used."""
     code, report = report_of(sys.executable, WETLANDS_EXECUTOR_PLAIN="1")
     assert code == 0
-    assert report["mechanisms"] == {"pidfd": False, "take_back": False, "shared_board": False}
+    assert report["mechanisms"] == {"pidfd": False, "reclaim": False, "shared_page": False}
     assert any("pidfd" in what for what in levels(report)["note"])
 
 

@@ -137,7 +137,7 @@ class SharedPage:
 class Pipes:
     """A record of descriptors like ``spawn.Process``, none of them open."""
 
-    inbox, bulk, results, stdout, stderr, exit, take_back, memory, wakeup = (
+    inbox, bulk, results, stdout, stderr, exit, inbox_reader, memory, wakeup = (
         101,
         102,
         103,

@@ -157,7 +157,7 @@ def test_what_is_reclaimed_with_that_is_said_again(crew: Crew) -> None:
     reading, writing = os.pipe()
     os.write(writing, crew.loop.poller.written.pop(process.process.inbox))
     os.close(writing)
-    process.process.take_back = reading
+    process.process.inbox_reader = reading
     assert process.reclaim() == [second]
     os.close(reading)
     process.give([second])

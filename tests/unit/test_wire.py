@@ -43,9 +43,9 @@ class Pipes:
         self.its_inbox, self.inbox = os.pipe()
         self.its_bulk, self.bulk = os.pipe()
         self.results, self.its_results = os.pipe()
-        self.take_back = -1
+        self.inbox_reader = -1
         if os.path.isdir("/proc/self/fd"):
-            self.take_back = os.open(f"/proc/self/fd/{self.its_inbox}", os.O_RDONLY | os.O_NONBLOCK)
+            self.inbox_reader = os.open(f"/proc/self/fd/{self.its_inbox}", os.O_RDONLY | os.O_NONBLOCK)
         for fd in (self.inbox, self.bulk, self.results):
             os.set_blocking(fd, False)
 
@@ -66,7 +66,7 @@ class Pipes:
             "bulk",
             "results",
             "its_results",
-            "take_back",
+            "inbox_reader",
         ):
             if getattr(self, name) >= 0:
                 self.close_fd(getattr(self, name))
@@ -438,7 +438,7 @@ def test_every_length_of_payload_around_the_limit() -> None:
 @pytest.mark.skipif(
     not os.path.isdir("/proc/self/fd"), reason="needs a second open of a pipe's reading end"
 )
-def test_take_back_returns_what_the_worker_has_not_read(
+def test_reclaim_returns_what_the_worker_has_not_read(
     polled: Side, stress_rng: random.Random
 ) -> None:
     """Whole frames, in order, each to exactly one side."""
@@ -465,7 +465,7 @@ def test_take_back_returns_what_the_worker_has_not_read(
 @pytest.mark.skipif(
     not os.path.isdir("/proc/self/fd"), reason="needs a second open of a pipe's reading end"
 )
-def test_take_back_includes_what_did_not_fit_into_the_pipe(polled: Side) -> None:
+def test_reclaim_includes_what_did_not_fit_into_the_pipe(polled: Side) -> None:
     """Frames in the pipe and frames in the outbox, none twice, none torn."""
     capacity = 65536 // wire.FRAME
     calls = [call(number) for number in range(1, 2 * capacity)]
@@ -662,8 +662,8 @@ def test_large_records_arrive_whole(side: Side, stress_rng: random.Random) -> No
 def test_nobody_reading_the_inbox_kills_the_process(polled: Side) -> None:
     """Its death will be noticed by its exit; nothing is raised here."""
     polled.pipes.close_fd(polled.pipes.its_inbox)
-    if polled.pipes.take_back >= 0:
-        polled.pipes.close_fd(polled.pipes.take_back)
+    if polled.pipes.inbox_reader >= 0:
+        polled.pipes.close_fd(polled.pipes.inbox_reader)
     polled.process.give([call(1)])
     assert polled.pipes.killed == 1
 

@@ -62,12 +62,12 @@ def limits() -> dict[str, Any]:
 def mechanisms() -> dict[str, bool]:
     """Return which fast ways the pool has here.
 
-    ``pidfd``, ``take_back`` (unstarted calls out of a worker's pipe), ``shared_board``.
+    ``pidfd``, ``reclaim`` (unstarted calls out of a worker's pipe), ``shared_page``.
     """
     return {
         "pidfd": _has_pidfd(),
-        "take_back": spawn.can_take_back(),
-        "shared_board": not descriptors.PLAIN,
+        "reclaim": spawn.can_reclaim(),
+        "shared_page": not descriptors.PLAIN,
     }
 
 

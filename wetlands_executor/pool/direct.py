@@ -274,7 +274,7 @@ class DirectSend:
         call.go_another_way()
         call.move(CallPhase.QUEUED)
         if call.encoded.out_of_band is not None:
-            call.encoded.out_of_band.take_back()
+            call.encoded.out_of_band.reclaim()
         return False
 
     # --- the I/O thread

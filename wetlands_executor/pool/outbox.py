@@ -233,7 +233,7 @@ class Outbox:
         stays with the worker, and ``watchdog.py`` finds that out.
         """
         chunks: list[bytes | memoryview] = []
-        fd = self._process.take_back
+        fd = self._process.inbox_reader
         if fd >= 0:
             while True:
                 try:

@@ -101,7 +101,7 @@ class Pool:
         cancel_grace: float | None,
         what: str,
     ) -> None:
-        can_reclaim = spawn.can_take_back()
+        can_reclaim = spawn.can_reclaim()
         state = PoolState(
             max_workers,
             credit=CREDIT if can_reclaim else 1,

@@ -100,7 +100,7 @@ class Process:
         inbox, bulk: writing ends, non-blocking.
         results, stdout, stderr: reading ends, non-blocking.
         life: writing end that is never written to; its closing ends the process tree.
-        take_back: second, non-blocking open of the inbox's reading end, -1 where there is none.
+        inbox_reader: second, non-blocking open of the inbox's reading end, -1 where there is none.
         exit: a descriptor that becomes readable when the process has ended.
         memory: the file of its large results, -1 where there is none.
         page: the page that is shared with the worker (see ``worker/shared_page.py``), or None.
@@ -180,7 +180,7 @@ class Process:
         life_child, self.life = self._pipe()
         self.stdout, stdout_child = self._pipe()
         self.stderr, stderr_child = self._pipe()
-        self.take_back = -1
+        self.inbox_reader = -1
         page_child = -1
         if not PLAIN:
             # no /proc: the worker holds one item at a time, as elsewhere
@@ -188,9 +188,9 @@ class Process:
                 again = os.open(
                     f"/proc/self/fd/{inbox_child}", os.O_RDONLY | O_NONBLOCK | O_CLOEXEC
                 )
-                self.take_back = above_standard(again)
-                own(self.take_back)
-                self._close.callback(close_quietly, self.take_back)
+                self.inbox_reader = above_standard(again)
+                own(self.inbox_reader)
+                self._close.callback(close_quietly, self.inbox_reader)
             page_child = self._share_page()
             with contextlib.suppress(OSError):  # no eventfd: all answers go through the pipe
                 self.wakeup = Wakeup()
@@ -261,7 +261,7 @@ class Process:
             self.life,
             self.stdout,
             self.stderr,
-            self.take_back,
+            self.inbox_reader,
             self.memory,
             self._bundle,
         }
@@ -595,7 +595,7 @@ def watch_exit(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
     return read, False
 
 
-def can_take_back() -> bool:
+def can_reclaim() -> bool:
     """Return True if unstarted items can be read back from a worker's inbox.
 
     A worker may then be given several.

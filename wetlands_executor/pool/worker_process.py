@@ -292,16 +292,16 @@ class WorkerProcess:
         """Return the calls that the worker has not started; they are no longer with it."""
         numbers, after = self.outbox.reclaim()
         self._sent_directly = after or self._sent_directly
-        return self._take_back(numbers)
+        return self._requeue(numbers)
 
-    def _take_back(self, numbers: Iterable[int]) -> list[Call]:
+    def _requeue(self, numbers: Iterable[int]) -> list[Call]:
         found = []
         for number in numbers:
             call = self.calls.pop(number, None)
             if call is not None:
                 call.queue_again()
                 if call.encoded.out_of_band is not None:
-                    call.encoded.out_of_band.take_back()
+                    call.encoded.out_of_band.reclaim()
                 found.append(call)
         return found
 
@@ -312,7 +312,7 @@ class WorkerProcess:
         """
         if self.reason is not None or self.suspicion is not None:
             return []
-        return self._take_back(self.given.not_begun())
+        return self._requeue(self.given.not_begun())
 
     def note_finished(self, count: int, proven: bool) -> None:
         """Count calls that it has finished; ``proven``: the state is fed one."""

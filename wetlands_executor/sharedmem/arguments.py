@@ -5,7 +5,7 @@ The way of an argument:
 1. ``OutOfBandArguments.take`` copies it into a block in the thread that submits: the caller may
    change it at once.
 2. ``send`` names the worker's incarnation in the block's word, before the frame leaves; where a
-   thread that submits writes the frame itself, ``offer`` does. ``take_back`` undoes it for a call
+   thread that submits writes the frame itself, ``offer`` does. ``reclaim`` undoes it for a call
    that the worker had not started; arguments that are dropped before they were sent free their
    blocks.
 3. The worker frees the block, or hands it back with a result. After its death ``Arena.reclaim``
@@ -192,7 +192,7 @@ class OutOfBandArguments:
             blocks.region.words[slot] = incarnation
             blocks.claims.pop(slot, None)
 
-    def take_back(self) -> None:
+    def reclaim(self) -> None:
         """Take the blocks back from a worker that has not seen them.
 
         I/O thread, or the one that has offered them. Order: before its death.
