@@ -388,7 +388,7 @@ class CondaEnvExecutor(Executor):
             EnvironmentCreationError: it cannot be made.
         """
         if self._source.known is None:
-            self._pool.hear_hello()
+            self._pool.wait_for_hello()
         return self._source.get()
 
     @property

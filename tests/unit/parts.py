@@ -39,7 +39,7 @@ class Poller:
     def add_reader(self, fd: int, _rank: int, callback: Callable[[], None]) -> None:
         self.readers[fd] = callback
 
-    def watch_departures(self, callback: Callable[[], None]) -> None:
+    def watch_abandoned_waits(self, callback: Callable[[], None]) -> None:
         pass
 
     def remove(self, fd: int) -> None:

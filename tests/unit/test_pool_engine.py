@@ -86,7 +86,7 @@ class Client:
     def end(self) -> None:
         self.loop.stop_timers()
         self.loop.finish()
-        self.loop.sweep()
+        self.loop.reject_late()
         self.loop.close()
         self.ended.set()
 

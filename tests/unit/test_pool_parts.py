@@ -216,7 +216,7 @@ def test_silence_is_measured_from_the_last_sign_of_life(
     part.watch_silence(process)
     part.watch_silence(process)
     now[0] += 8
-    process.hear()
+    process.note_activity()
     now[0] += 2
     assert crew.loop.fire() == [10.0]
     assert call.kill_reason is None

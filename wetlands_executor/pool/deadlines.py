@@ -122,7 +122,7 @@ class Deadlines:
 
     def watch_silence(self, process: WorkerProcess) -> None:
         """The worker gets something to do: from now on its silence is limited."""
-        process.hear()
+        process.note_activity()
         if self.worker_timeout is not None and process.worker not in self._watched:
             self._watched.add(process.worker)
             self._timers.set_for(
@@ -138,7 +138,7 @@ class Deadlines:
         running = process.given.running()
         if not running and not process.calls:
             return
-        left = process.last_heard + limit - time.monotonic()
+        left = process.last_activity + limit - time.monotonic()
         if left > 0 or not running:
             left = max(left, limit / 10)
             self._watched.add(process.worker)

@@ -7,7 +7,7 @@ The I/O thread runs none of it.
   callbacks.
 * ``Decoders``: jobs in parallel as far as needed. Unpickling imports modules and runs
   ``__setstate__``; one result that blocks there must not hold up the others, so a second thread
-  starts when the first has made no progress for ``PATIENCE`` seconds.
+  starts when the first has made no progress for ``STALLED_AFTER`` seconds.
 
 Every thread is a daemon: the executor drains them at shutdown and at interpreter exit; a job that
 never ends must not keep the process.
@@ -30,7 +30,7 @@ LOGGER = logging.getLogger("concurrent.futures")
 Job = Callable[[], object]
 
 #: Seconds that unpickling may take before the next result gets a thread of its own.
-PATIENCE = 0.02
+STALLED_AFTER = 0.02
 #: Threads that may be stuck in unpickling at the same time before results have to wait.
 MOST_DECODERS = 32
 
@@ -173,7 +173,8 @@ class Decoders:
         if self._jobs.empty() or self._idle or self._ended:
             return None
         begun = [decoder.begun for decoder in self._threads.copy()]
-        if not begun or (time.monotonic() - max(begun) >= PATIENCE and len(begun) < MOST_DECODERS):
+        stalled = not begun or time.monotonic() - max(begun) >= STALLED_AFTER
+        if stalled and len(begun) < MOST_DECODERS:
             decoder = _Decoder()
             self._threads.add(decoder)
             try:
@@ -183,7 +184,7 @@ class Decoders:
                 if not self._threads:
                     drain(self._jobs)  # better here than never
                     return None
-        return PATIENCE
+        return STALLED_AFTER
 
     def _run(self, mine: _Decoder) -> None:
         mine.enter()

@@ -470,7 +470,7 @@ class DirectReceive:
                     # Quiet: a signal handler on this thread may look at the task, and must not wait
                     # for what only this thread could take.
                     call.awaited = call.unannounced = True
-                    rung = words[ANSWERED] == number
+                    answered = words[ANSWERED] == number
             except (ValueError, IndexError):  # the process is gone, or the claim
                 mine = False
             if not mine:
@@ -478,10 +478,10 @@ class DirectReceive:
                 return False
             self.expected = True
             while task._final is None:
-                if rung:
+                if answered:
                     # It lies there already. Its notification is left alone, which saves two system
                     # calls: the next thread that sleeps here wakes up once for nothing.
-                    rung = False
+                    answered = False
                     self.notify_abandoned = True
                 else:
                     if not pool.watchdog.armed:  # a task may take the frame, or the wakeup
@@ -638,11 +638,11 @@ class DirectReceive:
         if self.caller is None:
             self.take_notifications()
         else:
-            self.wakeup.relieve()
+            self.wakeup.unblock_worker()
 
-    def relieve(self) -> None:
+    def unblock_worker(self) -> None:
         """Let a worker go on that is stuck in a counter which a task has filled."""
-        self.wakeup.relieve()
+        self.wakeup.unblock_worker()
 
     def wake(self) -> None:
         """Notify the submitter that waits here, if one does."""

@@ -73,7 +73,7 @@ class DirectCalls:
     def begin(self, poller: Poller) -> None:
         """The I/O thread runs: waits that are given up wake it."""
         self.abandoned.serve(poller.urgent)
-        poller.watch_departures(self.take_abandoned)
+        poller.watch_abandoned_waits(self.take_abandoned)
 
     def open(self, processes: list[WorkerProcess]) -> None:
         """Let submitting threads write to these workers, which hold nothing, and to no others."""

@@ -334,10 +334,10 @@ class ForkServer:
                 }
                 return ForkedProcess(process, changes, cwd or _here(), arena)
             except _Lost:
-                self._bury()
+                self._finalize_exit()
             except TimeoutError:
                 process.kill_tree()
-                self._bury()
+                self._finalize_exit()
         raise ForkServerFailed("the process that forks the workers was lost, again and again")
 
     def _begin(self, wanted: Callable[[], bool], compiled: bool) -> ForkServerProcess:
@@ -416,7 +416,7 @@ class ForkServer:
         self.failures += 1
         return self._failure
 
-    def _bury(self) -> None:
+    def _finalize_exit(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.how_it_ended(CLOSED_GRACE)
@@ -473,7 +473,7 @@ class ForkedProcess(spawn.Process):
     ) -> None:
         self._prepare()
         self._status: int | None = None
-        self._told = False
+        self._status_read = False
         try:
             with descriptors.making:
                 passed, outputs = self._make_pipes(arena)
@@ -515,19 +515,19 @@ class ForkedProcess(spawn.Process):
 
         Else ``exit`` is the status pipe from now on.
         """
-        if self._hear() or self.exit == self._status_fd:
+        if self._read_status() or self.exit == self._status_fd:
             return True
         self.exit = self._status_fd
         return False
 
-    def _hear(self) -> bool:
+    def _read_status(self) -> bool:
         """Read how it ended; True if that is known, or the fork server is gone."""
-        if not self._told and self._status_fd in self._open:
+        if not self._status_read and self._status_fd in self._open:
             try:
                 data = os.read(self._status_fd, 4)
             except BlockingIOError:
                 return False
-            self._told = True
+            self._status_read = True
             if len(data) == 4:
                 self._status = int.from_bytes(data, "little", signed=True)
         return True
@@ -544,7 +544,9 @@ class ForkedProcess(spawn.Process):
         except OSError:
             # An older kernel: by number. That is the group's own while the process lives, and as
             # long as the fork server keeps the zombie.
-            kept = self._status_fd in self._open and not (self._hear() and self._status is None)
+            kept = self._status_fd in self._open and not (
+                self._read_status() and self._status is None
+            )
             if kept or not children.is_over(self._pidfd):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     killpg(self.pid, SIGKILL)
@@ -565,7 +567,7 @@ class ForkedProcess(spawn.Process):
         Return how it ended, None if the fork server was gone.
         """
         self.kill_tree()
-        self._hear()
+        self._read_status()
         self.close_fd(self._status_fd)
         return self._status
 

@@ -136,7 +136,7 @@ class Inbound:
         settled: list[Task[Any]] = []
         entries: list[int] = []
         if parts.deadlines.worker_timeout is not None:
-            process.hear()
+            process.note_activity()
         rest = iter(frames)
         while True:
             try:

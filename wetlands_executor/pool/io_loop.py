@@ -88,7 +88,7 @@ class Owner(Protocol):
     def end(self) -> None:
         """Deliver what is under way.
 
-        Called last on the thread; calls ``stop_timers``, ``finish``, ``sweep``, ``close``.
+        Called last on the thread; calls ``stop_timers``, ``finish``, ``reject_late``, ``close``.
         """
 
     def end_unused(self) -> bool:
@@ -216,7 +216,7 @@ class IOLoop:
         elif poller.sleeping:
             poller.wake()
         if self.ended:
-            self.sweep()
+            self.reject_late()
 
     def ensure_thread(self) -> None:
         """Start the I/O thread if that has not happened; raise why it cannot be started.
@@ -274,7 +274,7 @@ class IOLoop:
         self.poller = EndedPoller()  # type: ignore[assignment]
         return True
 
-    def sweep(self) -> None:
+    def reject_late(self) -> None:
         """Deal with what was posted too late. Any thread; each entry is taken by exactly one."""
         while self.posted:
             try:
@@ -326,7 +326,7 @@ class IOLoop:
     def finish(self) -> None:
         """Let what is posted from now on run in its caller.
 
-        Called by the owner's ``end``, which calls ``sweep`` then.
+        Called by the owner's ``end``, which calls ``reject_late`` then.
         """
         self.ended = True
 
@@ -388,7 +388,7 @@ class IOLoop:
                 doing = None
                 while True:
                     if posted and not client.closed:
-                        self._drain_posted()  # what comes after the end is refused by `sweep`
+                        self._drain_posted()  # what comes after the end is refused by `reject_late`
                     if client.closed and client.gone():
                         return
                     if client.changed:

@@ -147,7 +147,7 @@ class Lifecycle:
         self._parts.settings.release()
         # Race: another thread may be about to put the callbacks of a task that it has settled.
         self._parts.callbacks.end_unstarted()
-        self._loop.sweep()
+        self._loop.reject_late()
         self.workers_gone.set()
         self.finished.set()
         self._run_when_finished()
@@ -281,7 +281,7 @@ class Lifecycle:
         parts.starter.end()
         loop.finish()
         parts.direct.end()
-        loop.sweep()
+        loop.reject_late()
         self.workers_gone.set()
         loop.close()
         parts.output.thread.end()

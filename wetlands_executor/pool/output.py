@@ -216,7 +216,7 @@ class Output:
             self.put(stream, stream.splitter.finish())
             return
         if not output.asked:  # what it prints because it was asked is no sign of life
-            process.hear()
+            process.note_activity()
         if stream is output.stderr:
             output.keep(data)
             if not process.ready:

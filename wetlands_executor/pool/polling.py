@@ -56,7 +56,7 @@ class SystemPoller:
         # Descriptors whose events are reported once only; those that ``printed`` has been given,
         # and ``wait`` has not.
         self._wakeups: set[int] = set()
-        self._rung: set[int] = set()
+        self._notified: set[int] = set()
         with descriptors.making:
             self._epoll = (
                 select.epoll() if hasattr(select, "epoll") and not descriptors.PLAIN else None
@@ -79,11 +79,11 @@ class SystemPoller:
         # awake again. A thread that posts and reads False need not wake it. If the posting threads
         # cleared it, an interrupt between write and store could leave it wrong.
         self.sleeping = False
-        self._on_departure: Callback | None = None
+        self._on_abandoned_wait: Callback | None = None
 
-    def watch_departures(self, callback: Callback) -> None:
+    def watch_abandoned_waits(self, callback: Callback) -> None:
         """Call this when a thread has added ``ABANDONED_COUNT`` to the counter of ``urgent``."""
-        self._on_departure = callback
+        self._on_abandoned_wait = callback
 
     @property
     def urgent(self) -> int:
@@ -134,7 +134,7 @@ class SystemPoller:
             except (OSError, KeyError):
                 pass  # as above
         self._wakeups.discard(fd)
-        self._rung.discard(fd)
+        self._notified.discard(fd)
 
     def read(self, fd: int, count: int) -> bytes | None:
         """Return what is there, up to ``count`` bytes: None if nothing is, b"" at the end."""
@@ -163,16 +163,16 @@ class SystemPoller:
         Return what to call, in order. Does not sleep if ``posted``.
         """
         self.sleeping = True
-        if posted or self._rung:
+        if posted or self._notified:
             timeout = 0
         if self._epoll is not None:
             ready = self._epoll.poll(-1 if timeout is None else timeout)
         else:
             ready = self._poll.poll(None if timeout is None else timeout * 1000)
         self.sleeping = False
-        if self._rung:
-            ready = [*ready, *((fd, POLLIN) for fd in self._rung)]
-            self._rung.clear()
+        if self._notified:
+            ready = [*ready, *((fd, POLLIN) for fd in self._notified)]
+            self._notified.clear()
         if len(ready) == 1:
             reader = self._readers.get(ready[0][0])
             if reader is not None and ready[0][0] not in self._writers:
@@ -186,10 +186,10 @@ class SystemPoller:
                     pass  # another thread has read it
                 else:
                     if (
-                        self._on_departure is not None
+                        self._on_abandoned_wait is not None
                         and int.from_bytes(count, sys.byteorder) >= ABANDONED_COUNT
                     ):
-                        found.append((RESULTS, self._on_departure))
+                        found.append((RESULTS, self._on_abandoned_wait))
                 continue
             reader = self._readers.get(fd)
             if reader is not None:
@@ -209,7 +209,7 @@ class SystemPoller:
         readers = self._readers
         ready = self._epoll.poll(0) if self._epoll is not None else self._poll.poll(0)
         if ready and self._wakeups:
-            self._rung.update(fd for fd, _mask in ready if fd in self._wakeups)
+            self._notified.update(fd for fd, _mask in ready if fd in self._wakeups)
         return (
             [readers[fd][1] for fd, _mask in ready if fd in readers and readers[fd][0] == OUTPUT]
             if ready
@@ -271,7 +271,7 @@ class ThreadPoller:
         self.sleeping = False
         self.urgent = -1
 
-    def watch_departures(self, callback: Callback) -> None:
+    def watch_abandoned_waits(self, callback: Callback) -> None:
         """Do nothing: without ``urgent`` no thread can say that."""
 
     def add_reader(self, fd: int, rank: int, callback: Callback) -> None:

@@ -404,7 +404,7 @@ class Pool:
         if self.shell.wants_wakeup or call.priority:
             loop.wake()
         elif loop.ended:
-            loop.sweep()
+            loop.reject_late()
         return call
 
     def make_call(self, encoded: EncodedCall, context: HostSettings, task: Any) -> Call:
@@ -506,7 +506,7 @@ class Pool:
         """Number -> process of the workers whose death has not been declared."""
         return self._workers.processes
 
-    def hear_hello(self) -> None:
+    def wait_for_hello(self) -> None:
         """Wait until a worker has said hello or has failed to start; start one if there is none.
 
         Any thread that may pickle.
@@ -515,7 +515,7 @@ class Pool:
             return
         # The making of its environment may take any time; how long a start takes is limited.
         made = self.settings.source.known is not None
-        self.readiness.hear_hello(self.settings.timeout if made else None)
+        self.readiness.wait_for_hello(self.settings.timeout if made else None)
 
     # --- what is under way
 

@@ -1,6 +1,6 @@
 """Threads and event loops that wait for workers to be ready, or for their hello.
 
-Threads: ``start_error`` any; ``launch``, ``launch_then`` and ``hear_hello`` any; the rest the I/O
+Threads: ``start_error``, ``launch``, ``launch_then`` and ``wait_for_hello`` any; the rest the I/O
 thread's.
 """
 
@@ -105,7 +105,7 @@ class Readiness:
 
         self._loop.post(begin)
 
-    def hear_hello(self, timeout: float | None) -> None:
+    def wait_for_hello(self, timeout: float | None) -> None:
         """Wait until a worker has said hello or has failed to start; start one if there is none.
 
         Any thread that may pickle.

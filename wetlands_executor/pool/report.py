@@ -324,7 +324,7 @@ def is_responsive(pool: Pool) -> bool:
     if limit is not None:
         now = time.monotonic()
         for process in list(pool.processes.values()):
-            if now - process.last_heard > limit and any(
+            if now - process.last_activity > limit and any(
                 process.given.is_running(call) for call in process.given.current()
             ):
                 return False

@@ -73,7 +73,7 @@ class Wakeup:
         except (OSError, ValueError):
             return False  # closed
 
-    def relieve(self) -> None:
+    def unblock_worker(self) -> None:
         """Empty a counter that a task has filled: the worker may be blocked in its write.
 
         Notify for a thread that sleeps.

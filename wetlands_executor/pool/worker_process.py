@@ -158,7 +158,7 @@ class WorkerProcess:
         #: ``direct.receive``.
         self.direct_receive: DirectReceive | None = None
         self._on_answer: Callable[[], None] | None = None
-        self._last_heard = 0.0
+        self._last_activity = 0.0
 
     # --- phases
 
@@ -340,14 +340,14 @@ class WorkerProcess:
 
     # --- signs of life
 
-    def hear(self) -> None:
+    def note_activity(self) -> None:
         """Take note that something came from it."""
-        self._last_heard = time.monotonic()
+        self._last_activity = time.monotonic()
 
     @property
-    def last_heard(self) -> float:
+    def last_activity(self) -> float:
         """When that was, on the monotonic clock. Kept up to date only where silence is limited."""
-        return self._last_heard
+        return self._last_activity
 
     # --- requests
 
@@ -386,7 +386,7 @@ class WorkerProcess:
         self.direct.suspend()
         self.poller.remove(self.process.inbox)
         if self.direct.receive is not None:
-            self.direct.receive.relieve()
+            self.direct.receive.unblock_worker()
         if self.direct.close():
             self.process.close_fd(self.process.inbox)
         else:

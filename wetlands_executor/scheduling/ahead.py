@@ -22,12 +22,12 @@ def give_ahead(waiting: WaitingItems, slots: Slots) -> list[tuple[Slot, list[Ite
         return []
     ahead = waiting.ahead
     found = sorted(slots.by_worker.values(), key=_load)
-    rooms = [(slot, min(slot.room(), ahead - len(slot.held))) for slot in found]
-    rooms = [(slot, room) for slot, room in rooms if room > 0]
-    items = waiting.take(sum(room for _, room in rooms), ahead)
+    free = [(slot, min(slot.free_credit(), ahead - len(slot.held))) for slot in found]
+    free = [(slot, count) for slot, count in free if count > 0]
+    items = waiting.take(sum(count for _, count in free), ahead)
     # The usual case is one worker that has used up half of what it had.
-    hands = [items] if len(rooms) == 1 else _deal(items, [room for _, room in rooms])
-    given = [(slot, hand) for (slot, _), hand in zip(rooms, hands, strict=True) if hand]
+    hands = [items] if len(free) == 1 else _deal(items, [count for _, count in free])
+    given = [(slot, hand) for (slot, _), hand in zip(free, hands, strict=True) if hand]
     for slot, hand in given:
         slot.give(hand)
     return given

@@ -76,12 +76,12 @@ class Slot:
         self.quota = quota
         self.credit = credit
 
-    def room(self) -> int:
+    def free_credit(self) -> int:
         """Return how many more items it may be given."""
         if self.phase is not Phase.READY or self.reclaiming or self.retiring:
             return 0
-        room = max(0, self.credit - len(self.held))
-        return room if self.quota is None else max(0, min(room, self.quota))
+        free = max(0, self.credit - len(self.held))
+        return free if self.quota is None else max(0, min(free, self.quota))
 
     def move(self, phase: Phase) -> None:
         """Change the phase; for ``Slots.move``, which counts.

@@ -160,7 +160,7 @@ class PoolState:
         # As long as half the credit is used, the next results come before the worker runs dry, and
         # with them the refill.
         return any(
-            len(slot.held) * 2 < slot.credit and slot.room() > 0
+            len(slot.held) * 2 < slot.credit and slot.free_credit() > 0
             for slot in slots.by_worker.values()
         )
 

@@ -48,7 +48,7 @@ _MOST = 32
 #: ``MSG_CMSG_CLOEXEC``: no command that a sibling starts inherits them.
 _CLOEXEC = 0x40000000
 #: Seconds that threads of the preload may take to end by themselves.
-_PATIENCE = 1.0
+_THREADS_GRACE = 1.0
 #: Standard exit hooks that serve what a worker makes itself; see ``_forget_exit_hooks``.
 _HOOKS = (
     ("weakref", "finalize._exitfunc"),
@@ -395,7 +395,7 @@ def _refuse_threads(started: Dict[str, List[Any]], by_value: bool) -> Optional[b
     import _thread
     from time import monotonic
 
-    end = monotonic() + _PATIENCE
+    end = monotonic() + _THREADS_GRACE
     left = []
     for name, threads in started.items():
         for thread in threads:
