@@ -164,7 +164,7 @@ def keep_context():
     KEPT[:] = [contextvars.copy_context()]
 
 
-def use_context():
+def use_settings():
     KEPT[0].run(report, "context")
     return 1, list(SAW)
 
@@ -304,7 +304,7 @@ def test_after_an_async_function(
     ("keep", "use"),
     [
         ("keep_loop", "go_on_with_loop"),
-        ("keep_context", "use_context"),
+        ("keep_context", "use_settings"),
         ("keep_handle", "use_handle"),
     ],
 )

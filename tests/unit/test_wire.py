@@ -415,7 +415,7 @@ def test_an_inbox_frame_always_has_its_size(args: tuple[object, ...]) -> None:
     data = made.frame()
     assert len(data) == wire.FRAME
     kind, flags, length, function, context, number, _mark = wire.CALL.unpack_from(data)
-    assert (kind, number, context) == (wire.RUN, 7, made.context.number)
+    assert (kind, number, context) == (wire.RUN, 7, made.host_settings.number)
     assert function == made.encoded.definition.number
     if flags & wire.IN_BULK:
         assert length == 0

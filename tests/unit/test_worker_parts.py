@@ -82,13 +82,13 @@ def test_a_function_is_forgotten() -> None:
 
 def test_host_settings_are_used_once(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[Any] = []
-    monkeypatch.setattr(definitions, "_surroundings", b"")
+    monkeypatch.setattr(definitions, "_settings_in_use", b"")
     monkeypatch.setattr("wetlands_executor.worker.imports.use_project_paths", used.append)
     monkeypatch.setattr("wetlands_executor.worker.records.use_levels", used.append)
     data = pickle.dumps((["/project"], {"": 20}), 4)
-    part = told((wire.CONTEXT, 7, data), (wire.CONTEXT, 8, data))
-    part.read_until(wire.CONTEXT, 8)
-    assert (part.context, used) == (8, [["/project"], {"": 20}])
+    part = told((wire.SETTINGS, 7, data), (wire.SETTINGS, 8, data))
+    part.read_until(wire.SETTINGS, 8)
+    assert (part.settings_number, used) == (8, [["/project"], {"": 20}])
 
 
 def test_what_is_raised_while_records_are_read_ends_the_worker() -> None:
@@ -203,7 +203,7 @@ def config(**given: Any) -> dict[str, Any]:
 @pytest.fixture
 def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return what prepares a worker over a channel of lists; this process is not changed."""
-    for name in ("_use_program", "surround"):
+    for name in ("_use_program", "set_up_process"):
         monkeypatch.setattr(startup, name, lambda *_: None)
     monkeypatch.setattr("wetlands_executor.worker.stdio.finish_task", lambda: False)
 

@@ -46,7 +46,7 @@ class Chunk:
         self.count = count
         self.received = 0
         self.created_at = time.time()
-        self.call = Call(next_number(), encoded, job.context, None, job)
+        self.call = Call(next_number(), encoded, job.host_settings, None, job)
         self.call.stand_for(self)
         # if its worker dies, the rest is submitted again: the pool must not close in between
         self.call.decide_elsewhere()

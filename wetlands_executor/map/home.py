@@ -65,13 +65,13 @@ class Job(Protocol):
     Attributes:
         pool: where it runs.
         definition: the function.
-        context: the host settings that it needs.
+        host_settings: the host settings that it needs.
         chunks: what workers have and have not answered in full.
     """
 
     pool: Home
     definition: Definition
-    context: HostSettings
+    host_settings: HostSettings
     chunks: dict[Any, None]
 
     @property

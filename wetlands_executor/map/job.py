@@ -105,7 +105,7 @@ class MapJob:
     Args:
         pool: where they run.
         definition: the function.
-        context: the host settings that it needs.
+        host_settings: the host settings that it needs.
 
     Attributes:
         left: number of calls that no worker has and that have no outcome.
@@ -115,10 +115,10 @@ class MapJob:
         closed: no thread will take results any more.
     """
 
-    def __init__(self, pool: Home, definition: Definition, context: HostSettings) -> None:
+    def __init__(self, pool: Home, definition: Definition, host_settings: HostSettings) -> None:
         self.pool = pool
         self.definition = definition
-        self.context = context
+        self.host_settings = host_settings
         self.left = 0
         # By place: the arguments. As they are if they are plain scalars, which can be pickled at
         # any time and by any thread; else pickled when the map was called. None once the outcome is

@@ -136,7 +136,7 @@ class Call(Item):
     Attributes:
         number: unique in this host process.
         encoded: definition, flags and payload.
-        context: the project folders that it needs.
+        host_settings: the project folders that it needs.
         task: its Task; None of a batch.
         receiver: gets the outcome.
         batch: the calls that it stands for; None if it is one call.
@@ -159,9 +159,9 @@ class Call(Item):
     # As in ``Item``: the others are the class's until they are set.
     __slots__ = (
         "awaited",
-        "context",
         "encoded",
         "found",
+        "host_settings",
         "number",
         "phase",
         "plain",
@@ -184,7 +184,7 @@ class Call(Item):
         self,
         number: int,
         encoded: EncodedCall,
-        context: HostSettings,
+        host_settings: HostSettings,
         task: Any,
         receiver: Any = None,
         plain: bool = False,
@@ -197,7 +197,7 @@ class Call(Item):
         self.unannounced = False
         self.number = number
         self.encoded = encoded
-        self.context = context
+        self.host_settings = host_settings
         self.task = task
         self.receiver: Receiver = receiver
         self.process: Any = None
@@ -367,7 +367,7 @@ class Call(Item):
             flags | self.watched,
             len(payload),
             function,
-            self.context.number,
+            self.host_settings.number,
             self.number,
             mark,
             payload,

@@ -350,10 +350,10 @@ class ForkServer:
         self._process = process
         if not wanted():
             process.kill_tree()  # Race: `give_up` looked before there was anything to end
-        context = current_settings()
+        host_settings = current_settings()
         config: ProcessConfig = {
             "preload": self._preload,
-            "surroundings": context.data,
+            "host_settings": host_settings.data,
             "authkey": bytes(multiprocessing.current_process().authkey),
             "magic": interpreter.MAGIC if interpreter.PORTABLE else None,
             "version": VERSION,

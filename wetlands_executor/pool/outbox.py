@@ -79,7 +79,7 @@ class Outbox:
         # was sent last.
         self._known: set[int] = set()
         self._pieces: dict[int, int] = {}
-        self._context = 0
+        self._settings = 0
         # Its bytecode is not ours.
         self._foreign = False
 
@@ -89,9 +89,9 @@ class Outbox:
         """Take note whether the worker's bytecode is not ours."""
         self._foreign = foreign
 
-    def told(self, context: HostSettings, needs: Iterable[Piece]) -> None:
+    def told(self, host_settings: HostSettings, needs: Iterable[Piece]) -> None:
         """Note what the worker's configuration has told it."""
-        self._context = context.number
+        self._settings = host_settings.number
         self._pieces.update((piece.owner, piece.number) for piece in needs)
 
     def knows(self, call: Call, records: int = _WITH_RECORDS) -> bool:
@@ -99,7 +99,7 @@ class Outbox:
         encoded = call.encoded
         definition = encoded.definition
         return (
-            call.context.number == self._context
+            call.host_settings.number == self._settings
             and not (encoded.flags | call.watched) & records
             and (
                 definition is None
@@ -119,10 +119,10 @@ class Outbox:
 
     def tell(self, call: Call) -> None:
         """Queue what a call refers to and the worker does not know yet."""
-        context, encoded = call.context, call.encoded
-        if context.number != self._context:
-            self.record(wire.CONTEXT, context.number, context.data)
-            self._context = context.number
+        host_settings, encoded = call.host_settings, call.encoded
+        if host_settings.number != self._settings:
+            self.record(wire.SETTINGS, host_settings.number, host_settings.data)
+            self._settings = host_settings.number
         definition = encoded.definition
         needs = encoded.needs
         if definition is not None and definition.needs:

@@ -407,7 +407,7 @@ class Pool:
             loop.reject_late()
         return call
 
-    def make_call(self, encoded: EncodedCall, context: HostSettings, task: Any) -> Call:
+    def make_call(self, encoded: EncodedCall, host_settings: HostSettings, task: Any) -> Call:
         """Return an item for a call, with the options of its task."""
         options = task._options
         reported = (
@@ -416,8 +416,9 @@ class Pool:
             or (task._guard is not None and task._reports)
         )
         if options is None and not reported:
-            return Call(task._number, encoded, context, task, self.settlement, not task._counted)
-        call = Call(task._number, encoded, context, task, self.settlement)
+            plain = not task._counted
+            return Call(task._number, encoded, host_settings, task, self.settlement, plain)
+        call = Call(task._number, encoded, host_settings, task, self.settlement)
         flags = wire.WATCHED if reported else 0
         if options is not None:
             if options.timeout is not None:
@@ -430,7 +431,7 @@ class Pool:
 
     def _call_again(self, call: Call) -> Call:
         """Return the call of the next try of a task."""
-        return self.make_call(call.encoded, call.context, call.task)
+        return self.make_call(call.encoded, call.host_settings, call.task)
 
     @property
     def sees_calls_alone(self) -> bool:

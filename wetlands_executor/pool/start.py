@@ -268,14 +268,14 @@ class Starter:
 
     def _config(self, process: WorkerProcess) -> bytes:
         settings = self._settings
-        context = current_settings()
+        host_settings = current_settings()
         data, code, bytecode = settings.initializer or (None, None, False)
-        process.outbox.told(context, settings.needs)
+        process.outbox.told(host_settings, settings.needs)
         config: WorkerConfig = {
             "nonce": process.nonce,
             "magic": interpreter.MAGIC if interpreter.PORTABLE else None,
-            "surroundings": context.data,
-            "context": context.number,
+            "host_settings": host_settings.data,
+            "settings_number": host_settings.number,
             "authkey": bytes(multiprocessing.current_process().authkey),
             "preload": [] if process.process.forked else settings.preload,
             "initializer": data,

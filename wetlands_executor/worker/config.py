@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
         Attributes:
             magic: how bytecode has to be marked to travel; None sends none.
-            surroundings: the host's settings, pickled.
+            host_settings: the host's settings, pickled.
             authkey: of the host's ``multiprocessing``.
             preload: modules to import.
             version: of the host's Python.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         """
 
         magic: Optional[str]
-        surroundings: bytes
+        host_settings: bytes
         authkey: bytes
         preload: List[str]
         version: str
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
         Attributes:
             nonce: of the incarnation; frames carry it.
-            context: number of the settings.
+            settings_number: number of the settings.
             initializer: pickled function and arguments; None if there is none.
             initializer_code: names the function if it travels as bytecode; else None.
             pieces: (number, content) of large objects that the initializer reaches.
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         """
 
         nonce: int
-        context: int
+        settings_number: int
         initializer: Optional[bytes]
         initializer_code: Any
         pieces: List[Tuple[int, bytes]]
@@ -61,14 +61,14 @@ def idle(config: ProcessConfig) -> WorkerConfig:
     """Return the configuration of a worker that imports, shares and prints nothing."""
     return {
         "magic": None,
-        "surroundings": config["surroundings"],
+        "host_settings": config["host_settings"],
         "authkey": config["authkey"],
         "preload": [],
         "version": config["version"],
         "argv": config["argv"],
         "main": config["main"],
         "nonce": 0,
-        "context": 1,
+        "settings_number": 1,
         "initializer": None,
         "initializer_code": None,
         "pieces": [],

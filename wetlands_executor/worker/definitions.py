@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .channel import Channel
 
 #: The host's project folders and levels of loggers as last received.
-_surroundings = b""
+_settings_in_use = b""
 
 
 class Definitions:
@@ -40,22 +40,22 @@ class Definitions:
         bare: those of them that get no handle.
         task_positions: number -> where the parameter ``task`` of the function stands, None if it
             is not to be filled; see ``injection``.
-        context: number of the host settings that were received last.
+        settings_number: number of the host settings that were received last.
     """
 
     def __init__(self, channel: Channel) -> None:
         self.functions: Dict[int, Any] = {}
         self.bare: Dict[int, Any] = {}
         self.task_positions: Dict[int, Any] = {}
-        self.context = 0
+        self.settings_number = 0
         self._channel = channel
         self._definitions: Dict[int, bytes] = {}
         # Numbers of the functions that their definition holds.
         self._by_value: Set[int] = set()
 
-    def begin(self, context: int) -> None:
+    def begin(self, settings_number: int) -> None:
         """Take note which host settings came with the configuration."""
-        self.context = context
+        self.settings_number = settings_number
 
     def define(self, number: int) -> Any:
         """Return the function of a definition, reading records until it is there.
@@ -102,9 +102,9 @@ class Definitions:
             got, number, data = self._channel.read_record()
             if got == wire.DEFINITION:
                 self._definitions[number] = bytes(data)
-            elif got == wire.CONTEXT:
-                use_context(data)
-                self.context = number
+            elif got == wire.SETTINGS:
+                use_settings(data)
+                self.settings_number = number
             elif got == wire.PIECE:
                 from . import objects
 
@@ -131,16 +131,16 @@ class Definitions:
         self._by_value.clear()
 
 
-def use_context(data: bytes) -> None:
+def use_settings(data: bytes) -> None:
     """Make the host's project folders importable, and use the levels of its loggers."""
     from . import imports, records
 
-    global _surroundings  # a fact about this process
-    if data == _surroundings:
+    global _settings_in_use  # a fact about this process
+    if data == _settings_in_use:
         # a fork: the fork server has them, and what the preload has changed since stands, as in a
         # worker that imports it itself
         return
-    _surroundings = bytes(data)
+    _settings_in_use = bytes(data)
     paths, levels = loads(data)
     imports.use_project_paths(paths)
     records.use_levels(levels)

@@ -342,7 +342,7 @@ def _preload(config: ProcessConfig) -> Dict[str, Any]:
     thresholds = gc.get_threshold()
     gc.set_threshold(100_000, 50, 1000)
     log_buffer = LogBuffer()
-    startup.surround(config, log_buffer)
+    startup.set_up_process(config, log_buffer)
     failure = None
     threads: List[Tuple[str, int]] = []
     by_value = config["magic"] in (None, startup.magic())

@@ -117,7 +117,7 @@ class Runner:
         config = startup.greet(self.channel)
         self.config = config
         self.carries = config["carries"] and self.shared[1] >= 0
-        self.definitions.begin(config["context"])
+        self.definitions.begin(config["settings_number"])
         return startup.prepare(config, self, forked)
 
     # --- the loop
@@ -149,7 +149,7 @@ class Runner:
             frame = next_frame()
             if not frame:
                 return
-            kind, flags, length, function_id, context, item, mark = unpack(frame)
+            kind, flags, length, function_id, settings, item, mark = unpack(frame)
             if mark != direct:
                 if mark != expected:
                     raise StreamBroken(STOLEN)  # Order: before anything of the frame is believed
@@ -161,7 +161,7 @@ class Runner:
                     raise StreamBroken(STOLEN)
                 continue  # or an order to cancel a call that has ended meanwhile
             if flags & MANY:
-                self._run_many(frame, flags, length, function_id, context, item)
+                self._run_many(frame, flags, length, function_id, settings, item)
                 continue
             start = monotonic_ns()
             words[STARTED_NS] = start
@@ -171,7 +171,7 @@ class Runner:
             self.item = item
             sent = channel.sent
             try:
-                outcome, payload = self._run(frame, flags, length, function_id, context, item)
+                outcome, payload = self._run(frame, flags, length, function_id, settings, item)
                 if armed:
                     alarms.clear()
             except ChannelLost:
@@ -221,7 +221,7 @@ class Runner:
         return self.failure(error, item)
 
     def _run_many(
-        self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int
+        self, frame: bytes, flags: int, length: int, function_id: int, settings: int, item: int
     ) -> None:
         """Find the function and the arguments of a frame of many, and make the calls."""
         self.page.words[wire.TAKEN] = item | 1 << wire.NUMBER_BITS
@@ -232,8 +232,8 @@ class Runner:
         # importing the function is the first call's business
         self.item = item | 1 << wire.NUMBER_BITS
         known = self.definitions
-        if context != known.context:
-            known.read_until(wire.CONTEXT, context)
+        if settings != known.settings_number:
+            known.read_until(wire.SETTINGS, settings)
         data = self._payload_of(frame, flags, length, item)
         try:
             function = known.functions.get(function_id)
@@ -310,7 +310,7 @@ class Runner:
         return wire.VALUE, pieces.whole()
 
     def _run(
-        self, frame: bytes, flags: int, length: int, function_id: int, context: int, item: int
+        self, frame: bytes, flags: int, length: int, function_id: int, settings: int, item: int
     ) -> Tuple[int, bytes]:
         """Make the call of a frame; return (kind of result frame, payload).
 
@@ -322,14 +322,14 @@ class Runner:
             function = known.bare.get(function_id)
             args: Any = ()
             # the way of most calls
-            if function is not None and flags == PLAIN and context == known.context:
+            if function is not None and flags == PLAIN and settings == known.settings_number:
                 self.interruptible = item
                 if length:
                     args = loads(frame[HEAD : HEAD + length])[0]
                 self._call = (function, args, None)
                 return self._outcome_of([function(*args)])
-            if context != known.context:
-                known.read_until(wire.CONTEXT, context)
+            if settings != known.settings_number:
+                known.read_until(wire.SETTINGS, settings)
             load = loads if flags & wire.PLAIN else loads_rich
             if flags & wire.NAMED:
                 self.name = known.read_until(wire.NAME, item).decode("utf-8", "surrogatepass")

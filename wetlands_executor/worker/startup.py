@@ -1,7 +1,7 @@
 """The start of a worker: configuration, hello, preload, initializer, ready.
 
 Owns what this interpreter says of itself. Runs on the main thread, before the first call. What a
-fork server has done already (``surround``) its forks leave out.
+fork server has done already (``set_up_process``) its forks leave out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from . import alarms, calls, patches, stdio, threads, wire
 from .calls import PicklingError, dumps, dumps_error, loads, loads_rich
 from .coroutines import COROUTINE, run_coroutine
-from .definitions import use_context
+from .definitions import use_settings
 from .system import stack_signal
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -52,9 +52,9 @@ def prepare(config: WorkerConfig, runner: Any, forked: bool) -> bool:
     if config["print_frames"]:
         stdio.send_frames(runner)
     if forked:
-        use_context(config["surroundings"])  # the fork server has done the rest
+        use_settings(config["host_settings"])  # the fork server has done the rest
     else:
-        surround(config, runner)
+        set_up_process(config, runner)
     for name in config["preload"]:
         try:
             imports.import_named(name)
@@ -103,7 +103,7 @@ def _fail(channel: Channel, kind: int, error: BaseException, reason: str) -> boo
     return False
 
 
-def surround(config: ProcessConfig, runner: Any) -> None:
+def set_up_process(config: ProcessConfig, runner: Any) -> None:
     """Make user code find what it finds in every worker.
 
     The host's project folders, its key, our stand-ins, its logging.
@@ -114,7 +114,7 @@ def surround(config: ProcessConfig, runner: Any) -> None:
     alarms.install()
     patches.after_import("multiprocessing.spawn", mainmodule.adjust_spawn)
     _use_program(config)
-    use_context(config["surroundings"])
+    use_settings(config["host_settings"])
     imports.use_authkey(config["authkey"])
     sys.meta_path.insert(0, imports.LastResort())
     records.install(runner)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FRAME = 128
 
 #: kind, flags, length of the inline payload, definition of the function (0: the payload has it),
-#: context, item, mark (see ``marks``).
+#: settings, item, mark (see ``marks``).
 CALL = struct.Struct("<BBHIIQI")
 #: Bytes of arguments that fit into the frame itself.
 INLINE = FRAME - CALL.size
@@ -96,7 +96,7 @@ BUNDLE = 1
 CONFIG = 2
 DEFINITION = 3
 PAYLOAD = 4
-CONTEXT = 5
+SETTINGS = 5
 FORGET = 6
 NAME = 7
 PIECE = 8  # content of a large object; FORGET with number 0 names objects and pieces in its payload
