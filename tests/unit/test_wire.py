@@ -543,7 +543,7 @@ def test_a_direct_frame_that_does_not_fit_leaves_no_record(polled: Side) -> None
 def test_records_precede_the_frame_that_refers_to_them(polled: Side) -> None:
     """And a definition is sent once."""
     process = polled.process
-    process.outbox._context = current_settings().number
+    process.outbox._settings = current_settings().number
     big = call(5, "w" * 1000)
     assert not process.outbox.knows(big)
     process.give([big, call(6)])
