@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from datetime import timedelta
@@ -19,12 +20,22 @@ from wetlands_executor import (
     EnvironmentNotFoundError,
     EnvironmentSpec,
 )
-from wetlands_executor.environment.store import Store
+from wetlands_executor.environment.store import VARIABLE, Store
 
 
 def makings(store: Store) -> list[Path]:
     folder = store.root / "made"
     return sorted(folder.iterdir()) if folder.exists() else []
+
+
+def editable_project(project: Path) -> Path:
+    project.mkdir()
+    (project / "wl_mine.py").write_text("X = 1\n")
+    (project / "backend.py").write_text(EDITABLE)
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    return project
 
 
 def version_of_alpha() -> str:
@@ -56,13 +67,7 @@ class TestContents:
 
     def test_editable(self, index: Index, backend: str, tmp_path: Path) -> None:
         """A project whose build needs no network: its backend is its own."""
-        project = tmp_path / "mine"
-        project.mkdir()
-        (project / "wl_mine.py").write_text("X = 1\n")
-        (project / "backend.py").write_text(EDITABLE)
-        (project / "pyproject.toml").write_text(
-            '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-        )
+        project = editable_project(tmp_path / "mine")
         made = Environment.create(index.spec(editable=(str(project),)), backend=backend)
         (project / "wl_mine.py").write_text("X = 2\n")
         text = "import wl_mine; print(wl_mine.X)"
@@ -166,6 +171,107 @@ class TestOnce:
             record.file.write_text(record.file.read_text()[:40])
         assert Environment.create(spec, backend=quick).packages()["wl-alpha"] == "2.0"
         assert len(makings(store)) == 1, "what the damaged record named is swept"
+
+
+UV_LOCK = """version = 1
+revision = 3
+requires-python = ">=3.8"
+{head}
+[[package]]
+name = "wl-alpha"
+version = "1.0"
+source = {{ registry = "my wheels" }}
+wheels = [{{ path = "wl_alpha-1.0-py3-none-any.whl" }}]
+
+[[package]]
+name = "wl-beta"
+version = "1.0"
+source = {{ registry = "my wheels" }}
+dependencies = [{{ name = "wl-alpha" }}]
+wheels = [{{ path = "wl_beta-1.0-py3-none-any.whl" }}]
+"""
+UV_PROJECT = """
+[[package]]
+name = "tool"
+version = "0.1"
+source = { virtual = "." }
+
+[package.optional-dependencies]
+more = [{ name = "wl-alpha" }]
+
+[package.dev-dependencies]
+test = [{ name = "wl-beta" }]
+"""
+UV_SCRIPT = """
+[manifest]
+requirements = [{ name = "wl-beta" }]
+"""
+
+
+class TestLocksOfOtherTools:
+    """Their indexes are folders with blanks in the path; so is the place of the environments."""
+
+    @pytest.fixture
+    def place(self, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        folder = tmp_path / "a place"
+        folder.mkdir()
+        index.folder.rename(folder / "my wheels")
+        monkeypatch.setenv(VARIABLE, str(folder / "the store"))
+        return folder
+
+    def check(self, spec: EnvironmentSpec, place: Path, backend: str, *names: str) -> None:
+        """Make it, and once more from its lock, written to another folder."""
+        made = Environment.create(spec, backend=backend)
+        assert [name for name in made.packages() if name not in ("pip", "setuptools")] == list(
+            names
+        )
+        (place / "elsewhere").mkdir()
+        file = place / "elsewhere" / "lock.txt"
+        file.write_text(made.lock())
+        before = made.packages()
+        made.remove()
+        again = Environment.create(file, backend=backend)
+        assert again.packages() == before
+        assert again.lock() == file.read_text()
+
+    @pytest.mark.parametrize(
+        ("head", "chosen", "names"),
+        [
+            (UV_PROJECT, {}, []),
+            (UV_PROJECT, {"extras": ["more"]}, ["wl-alpha"]),
+            (UV_PROJECT, {"groups": ["test"]}, ["wl-alpha", "wl-beta"]),
+            (UV_SCRIPT, {}, ["wl-alpha", "wl-beta"]),
+        ],
+        ids=["project", "extra", "group", "script"],
+    )
+    def test_uv_lock(
+        self, place: Path, backend: str, head: str, chosen: dict[str, list[str]], names: list[str]
+    ) -> None:
+        file = place / ("tool.py.lock" if head == UV_SCRIPT else "uv.lock")
+        file.write_text(UV_LOCK.format(head=head))
+        self.check(EnvironmentSpec.from_file(file, **chosen), place, backend, *names)  # type: ignore[arg-type]
+
+    def test_pylock(self, place: Path, backend: str) -> None:
+        wheel = place / "my wheels" / "wl_alpha-2.0-py3-none-any.whl"
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        file = place / "pylock.toml"
+        file.write_text(
+            'lock-version = "1.0"\ncreated-by = "x"\n[[packages]]\nname = "wl-alpha"\n'
+            f'version = "2.0"\nindex = "{wheel.parent.as_uri()}"\nwheels = [{{ url = '
+            f'"{wheel.as_uri()}", hashes = {{ sha256 = "{digest}" }} }}]\n'
+        )
+        self.check(EnvironmentSpec.from_file(file), place, backend, "wl-alpha")
+
+    def test_requirements_with_hashes_and_a_project(self, place: Path, backend: str) -> None:
+        editable_project(place / "my tool")
+        wheel = place / "my wheels" / "wl_alpha-2.0-py3-none-any.whl"
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        file = place / "requirements.txt"
+        file.write_text(
+            f'--no-index\n--find-links "my wheels"\nwl-alpha==2.0 --hash=sha256:{digest}\n'
+            "-e ./my tool\n"
+        )
+        self.check(EnvironmentSpec.from_file(file), place, backend, "wl-alpha", "wl-mine")
 
 
 class TestFound:

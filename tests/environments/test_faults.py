@@ -357,12 +357,17 @@ class TestNetwork:
             server.bind(("127.0.0.1", 0))
             server.listen()
             server.setblocking(False)
-            url = f"http://127.0.0.1:{server.getsockname()[1]}/simple"
-            spec = EnvironmentSpec(pypi=("wl-alpha",), options=PyPIOptions(index_url=url))
-            with pytest.raises(EnvironmentCreationError, match="offline=True"):
-                Environment.create(spec, backend=backend, offline=True)
-            with pytest.raises(BlockingIOError):
-                server.accept()
+            host = f"http://127.0.0.1:{server.getsockname()[1]}"
+            specs = [
+                EnvironmentSpec(pypi=("x",), options=PyPIOptions(index_url=f"{host}/simple")),
+                EnvironmentSpec(pypi=(f"x @ {host}/x-1.0-py3-none-any.whl",)),
+                EnvironmentSpec(pypi=(f"x @ git+{host}/x.git",)),
+            ]
+            for spec in specs:
+                with pytest.raises(EnvironmentCreationError, match="offline=True"):
+                    Environment.create(spec, backend=backend, offline=True)
+                with pytest.raises(BlockingIOError):
+                    server.accept()
 
     def test_offline_with_what_is_here(self, index: Index, backend: str) -> None:
         made = Environment.create(index.spec("wl-alpha"), backend=backend, offline=True)

@@ -7,15 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from wetlands_executor.environment.backends import conda_locks, mamba, pip, pixi, requirements, uv
+from wetlands_executor.environment import contents
+from wetlands_executor.environment.backends import (
+    conda_locks,
+    lock_texts,
+    mamba,
+    pip,
+    pixi,
+    requirements,
+    uv,
+)
 from wetlands_executor.environment.backends.choose import choose, known_backends
 from wetlands_executor.environment.backends.protocol import Order
 from wetlands_executor.environment.backends.rattler import step_of as rattler_step
 from wetlands_executor.environment.backends.rattler import wanted_of
 from wetlands_executor.environment.backends.rattler_program import newest
 from wetlands_executor.environment.cancellation import Cancellation
+from wetlands_executor.environment.conda_notation import conda_parts
 from wetlands_executor.environment.making import CreationPhase, Making
 from wetlands_executor.environment.spec import EnvironmentSpec, PyPIOptions
+from wetlands_executor.errors import EnvironmentCreationError
 
 PHASE = CreationPhase
 
@@ -183,15 +194,15 @@ class TestUv:
 
 class TestPylock:
     LOCKED = (
-        requirements.Locked(
+        lock_texts.Locked(
             "Six_x", "1.0", "https://f/six_x-1.0-py3-none-any.whl", {"sha256": "ab" * 32}
         ),
-        requirements.Locked("b", "2", "https://f/b-2.tar.gz", {"sha256": "cd" * 32}),
-        requirements.Locked("mine", "0", "file:///home/me/a%20b", editable=True),
+        lock_texts.Locked("b", "2", "https://f/b-2.tar.gz", {"sha256": "cd" * 32}),
+        lock_texts.Locked("mine", "0", "file:///home/me/a%20b", editable=True),
     )
 
     def test_written_as_the_specification_has_it(self) -> None:
-        text = requirements.pylock("3.11.7", self.LOCKED)
+        text = lock_texts.pylock("3.11.7", self.LOCKED)
         content = requirements.loads(text)
         assert content["lock-version"] == "1.0"
         assert content["requires-python"] == "==3.11.*"
@@ -205,7 +216,7 @@ class TestPylock:
 
     def test_the_spec_reads_it(self, tmp_path: Path) -> None:
         file = tmp_path / "pylock.toml"
-        file.write_text(requirements.pylock("3.11.7", self.LOCKED[:2]))
+        file.write_text(lock_texts.pylock("3.11.7", self.LOCKED[:2]))
         spec = EnvironmentSpec.from_file(file)
         assert spec.lock_format == "pylock"
         assert spec.python == "==3.11.*"
@@ -246,7 +257,7 @@ class TestConda:
         order = order_of(EnvironmentSpec(lock=lock))
         command = mamba.create_command("p", "conda", order)
         assert command[-2] == "--file"
-        assert lock.splitlines()[1] in Path(command[-1]).read_text()
+        assert "gdal-3.6-0.conda#sha256:" + "ab" * 32 in Path(command[-1]).read_text()
         assert "--channel" not in command
 
     def test_python_is_added(self) -> None:
@@ -335,16 +346,79 @@ class TestRattler:
         assert newest(None) is None
 
 
+SPECS = [
+    ("gdal", ("gdal", None, None, None)),
+    ("GDAL >= 3.6, <4", ("gdal", ">=3.6,<4", None, None)),
+    ("samtools=1.19", ("samtools", "=1.19", None, None)),
+    ("samtools=1.19=h1_0", ("samtools", "1.19", "h1_0", None)),
+    ("samtools ==1.19 h1_*", ("samtools", "1.19", "h1_*", None)),
+    ("samtools 1.19 h1_0", ("samtools", "1.19", "h1_0", None)),
+    ("bioconda::samtools=1.19", ("samtools", "=1.19", None, "bioconda")),
+    ("file:///a/channel::x <2", ("x", "<2", None, "file:///a/channel")),
+    ("x[version='>=1,<2',build=\"0\"]", ("x", ">=1,<2", "0", None)),
+    ("x 1.*|>=3", ("x", "1.*|>=3", None, None)),
+]  # fmt: skip
+
+
+class TestCondaSpecifications:
+    @pytest.mark.parametrize(("text", "parts"), SPECS, ids=[each[0] for each in SPECS])
+    def test_parts(self, text: str, parts: tuple[object, ...]) -> None:
+        found = conda_parts(text)
+        assert found is not None
+        assert found[:4] == parts
+        assert not found.others
+
+    def test_what_has_no_parts(self) -> None:
+        assert conda_parts("https://c/linux-64/gdal-3.6-0.conda") is None
+        found = conda_parts("x[md5=abc, version=1]")
+        assert found is not None
+        assert (found.version, dict(found.others)) == ("1", {"md5": "abc"})
+
+    @pytest.mark.parametrize(
+        ("asked", "fits"),
+        [
+            ("x", True), ("x=1.19", True), ("x=1.19=h1_0", True), ("x=1.19=h1_*", True),
+            ("x>=1.2,<2", True), ("bioconda::x", True), ("x 1.*|5", True),
+            ("x=1.18", False), ("x=1.19=h2_0", False), ("x<1", False), ("other::x", False),
+            ("https://conda.anaconda.org/bioconda::x", True), ("https://m/bioconda::x", False),
+        ],
+    )  # fmt: skip
+    def test_whether_a_package_is_what_was_asked_for(self, asked: str, fits: bool) -> None:
+        spec = EnvironmentSpec(conda=(asked,))
+        held = contents.CondaPackage("1.19", "h1_0", "https://conda.anaconda.org/bioconda")
+        found = contents.missing(spec, contents.Contents("3.11.7", {}, {"x": held}), {})
+        assert (found == []) is fits
+
+    def test_a_manifest_of_pixi_with_a_build(self) -> None:
+        spec = EnvironmentSpec(conda=("bioconda::samtools=1.19=h1_0", "gdal 3.6", "proj=9"))
+        lines = pixi.manifest(spec).splitlines()
+        assert '"samtools" = { version = "==1.19", build = "h1_0", channel = "bioconda" }' in lines
+        assert '"gdal" = "==3.6"' in lines
+        assert '"proj" = "=9"' in lines
+
+
 class TestChoice:
     def test_every_backend_has_a_name_of_its_own(self) -> None:
         names = [backend.name for backend in known_backends()]
         assert names == ["uv", "pip", "rattler", "pixi", "micromamba", "mamba", "conda"]
 
-    def test_paths_of_an_explicit_list_are_made_absolute(self, tmp_path: Path) -> None:
-        spec = EnvironmentSpec(
-            lock="@EXPLICIT\n./a-1-0.conda#" + "ab" * 16 + "\n", lock_folder=str(tmp_path)
-        )
-        assert conda_locks.explicit_lines(spec) == [f"{tmp_path.as_uri()}/a-1-0.conda#{'ab' * 16}"]
+    def test_paths_of_an_explicit_list_are_made_absolute(self, order_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+        (tmp_path / "a-1-0.conda").write_bytes(b"a")
+        md5 = "0cc175b9c0f1b6a831c399e269772661"
+        spec = EnvironmentSpec(lock=f"@EXPLICIT\n./a-1-0.conda#{md5}\n", lock_folder=str(tmp_path))
+        lines = conda_locks.explicit_lines(order_of(spec))
+        assert lines == [f"{tmp_path.as_uri()}/a-1-0.conda#{md5}"]
+
+    def test_a_local_package_that_was_changed_since_it_was_locked(
+        self,
+        order_of,
+        tmp_path: Path,  # type: ignore[no-untyped-def]
+    ) -> None:
+        (tmp_path / "a-1-0.conda").write_bytes(b"b")
+        lock = "@EXPLICIT\n./a-1-0.conda#" + "ab" * 32 + "\n"
+        spec = EnvironmentSpec(lock=lock, lock_folder=str(tmp_path))
+        with pytest.raises(EnvironmentCreationError, match="another hash"):
+            conda_locks.explicit_lines(order_of(spec))
 
     def test_pip_is_chosen_where_there_is_no_uv(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(uv, "program", lambda: None)

@@ -11,7 +11,7 @@ import pytest
 
 from wetlands_executor.environment import libraries, python_finding
 from wetlands_executor.environment.cancellation import Cancellation
-from wetlands_executor.environment.contents import Contents, missing
+from wetlands_executor.environment.contents import CondaPackage, Contents, missing
 from wetlands_executor.environment.described import description_file, project_environment
 from wetlands_executor.environment.locks import Lease, MakerLock
 from wetlands_executor.environment.making import variables_for
@@ -203,7 +203,8 @@ class TestInterpreters:
 
 class TestContents:
     def holds(self, spec: EnvironmentSpec, **pypi: str) -> list[str]:
-        return missing(spec, Contents("3.11.7", pypi, {"gdal": "3.6"}), {"sys_platform": "linux"})
+        gdal = CondaPackage("3.6", "0", "https://conda.anaconda.org/conda-forge")
+        return missing(spec, Contents("3.11.7", pypi, {"gdal": gdal}), {"sys_platform": "linux"})
 
     def test_what_is_missing(self) -> None:
         spec = EnvironmentSpec(pypi=("Num_Py<2", "six; sys_platform == 'win32'", "x[extra]"))

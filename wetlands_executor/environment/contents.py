@@ -8,12 +8,14 @@ import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from wetlands_executor.environment import libraries, python_finding
 from wetlands_executor.environment.activate import VARIABLES
-from wetlands_executor.environment.notation import conda_name
+from wetlands_executor.environment.conda_notation import CondaParts, conda_parts, conda_versions
+from wetlands_executor.environment.pins import CondaPin
 from wetlands_executor.environment.spec import EnvironmentSpec
 
 # Parses on every Python.
@@ -29,6 +31,19 @@ print("\\n" + json.dumps([platform.python_version(), sys.prefix, found]))
 """
 
 
+class CondaPackage(NamedTuple):
+    """A conda package that is installed.
+
+    Attributes:
+        version, build: of it.
+        channel: URL of the channel that it came from, without the platform.
+    """
+
+    version: str
+    build: str
+    channel: str
+
+
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What an environment holds.
@@ -36,12 +51,12 @@ class Contents:
     Attributes:
         python: version of its interpreter.
         pypi: name to version of the distributions that its interpreter sees.
-        conda: name to version of its conda packages.
+        conda: its conda packages by their names.
     """
 
     python: str
     pypi: Mapping[str, str]
-    conda: Mapping[str, str]
+    conda: Mapping[str, CondaPackage]
 
 
 def normalized(name: str) -> str:
@@ -59,8 +74,8 @@ def _by_name(item: tuple[str, str]) -> str:
     return item[0].lower()
 
 
-def conda_packages(prefix: Path) -> dict[str, str]:
-    """Return name and version of the conda packages of a prefix."""
+def conda_packages(prefix: Path) -> dict[str, CondaPackage]:
+    """Return the conda packages of a prefix by their names."""
     found = {}
     try:
         files = sorted((prefix / "conda-meta").glob("*.json"))
@@ -69,20 +84,22 @@ def conda_packages(prefix: Path) -> dict[str, str]:
     for file in files:
         try:
             told = json.loads(file.read_text(encoding="utf-8"))
-            found[str(told["name"])] = str(told["version"])
+            channel = str(told.get("url") or "").rsplit("/", 2)[0]
+            found[str(told["name"])] = CondaPackage(
+                str(told["version"]), str(told.get("build", "")), channel
+            )
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return found
 
 
-def conda_urls(prefix: Path) -> list[str]:
-    """Return the URL of each conda package of a prefix, with its hash; sorted."""
+def conda_pins(prefix: Path) -> list[CondaPin]:
+    """Return the conda packages of a prefix as a lock has them, sorted by URL."""
     found = []
     for file in sorted((prefix / "conda-meta").glob("*.json")):
         told = json.loads(file.read_text(encoding="utf-8"))
-        digest = told.get("sha256") or told.get("md5")
-        found.append(f"{told['url']}#{digest}" if digest else str(told["url"]))
-    return sorted(found)
+        found.append(CondaPin(url=str(told["url"]), sha256=told.get("sha256"), md5=told.get("md5")))
+    return sorted(found, key=lambda pin: pin.url)
 
 
 def ask(python: str, prefix: Path, variables: Mapping[str, str]) -> Contents:
@@ -120,19 +137,54 @@ def missing(spec: EnvironmentSpec, contents: Contents, markers: Mapping[str, str
         wrong.append(f"python is {contents.python}, workers need 3.8 or newer")
     if spec.lock is None:
         wrong += _missing_of_conda(spec, contents)
-        wrong += _missing_of_pypi(spec, contents, markers)
+    wrong += _missing_of_pypi(spec, contents, markers)
     return wrong
 
 
 def _missing_of_conda(spec: EnvironmentSpec, contents: Contents) -> list[str]:
     if not spec.needs_conda:
         return []
-    names = (conda_name(text) for text in spec.conda)
-    return [
-        f"{name} (conda) is not there"
-        for name in names
-        if "://" not in name and name not in contents.conda
-    ]
+    wrong = []
+    for text in spec.conda:
+        parts = conda_parts(text)
+        if parts is None:
+            continue
+        held = contents.conda.get(parts.name)
+        if held is None:
+            wrong.append(f"{parts.name} (conda) is not there")
+        elif not _fits(parts, held):
+            shown = f"{held.version} (build {held.build}, of {held.channel})"
+            wrong.append(f"{parts.name} (conda) is {shown}, not {text}")
+    return wrong
+
+
+def _fits(parts: CondaParts, held: CondaPackage) -> bool:
+    """Return True if a conda package is what was asked for, as far as that can be told here.
+
+    Of versions that PEP 440 cannot say (a choice, a pattern), the solver's word counts.
+    """
+    if parts.build is not None and not fnmatchcase(held.build, parts.build):
+        return False
+    if parts.channel is not None and not _is_channel(parts.channel, held.channel):
+        return False
+    specifiers = libraries.any_packaging("specifiers")
+    if parts.version is None or parts.version == "*" or specifiers is None:
+        return True
+    wanted = conda_versions(parts.version)
+    if wanted is None:
+        return True
+    try:
+        return bool(specifiers.SpecifierSet(wanted).contains(held.version, prereleases=True))
+    except ValueError:  # a version that is none of PEP 440
+        return True
+
+
+def _is_channel(wanted: str, held: str) -> bool:
+    """Return True if a package came from a channel; a mirror may have any name."""
+    wanted = re.sub(r"/(noarch|(linux|osx|win|emscripten|wasi)-\w+)$", "", wanted.rstrip("/"))
+    if "://" in wanted:
+        return wanted == held
+    return "://conda.anaconda.org/" not in held or held.endswith(f"/{wanted}")
 
 
 def _missing_of_pypi(

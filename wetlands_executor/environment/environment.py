@@ -220,7 +220,8 @@ class Environment:
         from wetlands_executor.environment import contents
 
         held = contents.ask(str(self.python), self.prefix, self.launch_spec().env)
-        return dict(sorted({**held.pypi, **held.conda}.items(), key=lambda item: item[0].lower()))
+        conda = {name: package.version for name, package in held.conda.items()}
+        return dict(sorted({**held.pypi, **conda}.items(), key=lambda item: item[0].lower()))
 
     @classmethod
     def prune(cls, unused_for: float | timedelta = timedelta(days=30)) -> List[str]:  # noqa: UP006

@@ -143,7 +143,8 @@ def _owner(path: Path) -> str:
 class Lease:
     """Keeps an environment from being removed; the system closes it with the process."""
 
-    def __init__(self, locked: _Locked) -> None:
+    def __init__(self, locked: _Locked | None) -> None:
+        # None where there is nothing to lock.
         self._locked = locked
 
     @classmethod
@@ -155,7 +156,8 @@ class Lease:
             alone: no other may have a lease.
 
         Returns:
-            None if the file cannot be opened, or if another has a lease that excludes this one.
+            None if another has a lease that excludes this one. Where there is no file, or none that
+            may be opened, the lease keeps nothing.
         """
         try:
             locked = _Locked(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
@@ -168,7 +170,8 @@ class Lease:
 
     def close(self) -> None:
         """Give it back."""
-        self._locked.close()
+        if self._locked is not None:
+            self._locked.close()
 
 
 def users_of(folder: Path, *, mentions: bool = False) -> list[Any]:

@@ -60,6 +60,22 @@ NOT_PASSED: Final = frozenset(
     }
 )
 
+#: What keeps any command from the network, whatever its own option for that leaves out (pip fetches
+#: URLs in spite of ``--no-index``): a proxy that is not there, and git for folders alone.
+_NOWHERE: Final = "http://127.0.0.1:9"
+OFFLINE: Final = {
+    **{
+        name: _NOWHERE
+        for word in ("http_proxy", "https_proxy", "all_proxy")
+        for name in (word, word.upper())
+    },
+    "no_proxy": "",
+    "NO_PROXY": "",
+    "GIT_ALLOW_PROTOCOL": "file",
+    "UV_OFFLINE": "1",
+    "CONDA_OFFLINE": "true",
+}
+
 
 class CreationPhase(Enum):
     """What is being done for an environment."""
@@ -251,7 +267,7 @@ class Making:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log if separate else subprocess.STDOUT,
-                env=variables_for(variables),
+                env=variables_for({**(OFFLINE if self.offline else {}), **(variables or {})}),
                 cwd=cwd,
                 **processes.new_group(),
             )

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from wetlands_executor.environment import libraries
 from wetlands_executor.environment.formats import nodes, pixi_lock, tables, uv_lock
@@ -55,10 +57,13 @@ class CondaPin:
     md5: str | None = None
 
     def line(self) -> str:
-        """Return it as a line of an ``@EXPLICIT`` list; all tools read the MD5 hash there."""
-        if self.md5:
-            return f"{self.url}#{self.md5}"
-        return f"{self.url}#sha256:{self.sha256}" if self.sha256 else self.url
+        """Return it as a line of an ``@EXPLICIT`` list.
+
+        conda reads a SHA-256 hash with and without its name before it, micromamba only with it.
+        """
+        if self.sha256:
+            return f"{self.url}#sha256:{self.sha256}"
+        return f"{self.url}#{self.md5}" if self.md5 else self.url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,7 @@ class PyPIPin:
         hashes: of its archives, ``"sha256:..."``.
         index: URL of the index that has it; None is any.
         editable: True if it is a folder that is installed in editable mode.
+        archives: URLs of what the index has of that version, each with its hash or None.
     """
 
     name: str
@@ -80,6 +86,13 @@ class PyPIPin:
     hashes: tuple[str, ...] = ()
     index: str | None = None
     editable: bool = False
+    archives: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of this machine that stand for an index of it; empty if it has a real one."""
+        local = [_parent(url) for url, _ in self.archives if url.startswith("file:")]
+        return tuple(dict.fromkeys(local))
 
     def line(self) -> str:
         """Return it as a line of a requirements file."""
@@ -152,10 +165,15 @@ def _environment(spec: EnvironmentSpec) -> str | None:
     return spec.lock_groups[0] if spec.lock_groups else None
 
 
-def _uri(spec: EnvironmentSpec, address: str) -> str:
+def _uri(spec: EnvironmentSpec, address: str, folder: str = "") -> str:
     if "://" in address:
         return address
-    return Path(os.path.normpath(os.path.join(spec.lock_folder or os.curdir, address))).as_uri()
+    path = os.path.join(spec.lock_folder or os.curdir, folder, address)
+    return Path(os.path.abspath(path)).as_uri()
+
+
+def _parent(url: str) -> str:
+    return os.path.dirname(url2pathname(urlsplit(url).path))
 
 
 def _explicit(spec: EnvironmentSpec, text: str) -> Iterator[CondaPin]:
@@ -250,13 +268,20 @@ def _pylock_pin(spec: EnvironmentSpec, package: Table) -> PyPIPin:
     if not archives:
         raise package.error(f"the lock has no archive of {name!r}", "Lock again.")
     version = package.text("version")
-    if version is None or all("url" not in each for each in archives):
+    found = tuple(
+        (_uri(spec, each.text("url") or each.needed("path")), next(iter(_digests([each])), None))
+        for each in archives
+    )
+    if version is None:
         if len(archives) > 1:
             raise package.error(f"the lock does not say the version of {name!r}", "Lock again.")
-        address = archives[0].text("url") or archives[0].needed("path")
-        return PyPIPin(name=name, url=_uri(spec, address), hashes=_digests(archives))
+        return PyPIPin(name=name, url=found[0][0], hashes=_digests(archives))
     return PyPIPin(
-        name=name, version=version, hashes=_digests(archives), index=package.text("index")
+        name=name,
+        version=version,
+        hashes=_digests(archives),
+        index=package.text("index"),
+        archives=found,
     )
 
 
@@ -407,15 +432,26 @@ class _UvGraph:
                 url = _uri(self._spec, source.needed(key))
                 own = hashes if key == "path" else ()
                 return PyPIPin(name=name, url=url, hashes=own, editable=key == "editable")
+        index = source.needed("registry")
+        local = index if "://" not in index else ""
+        archives = [
+            (_uri(self._spec, each.text("url") or each.needed("path"), local), each.text("hash"))
+            for each in _archives(package)
+        ]
         return PyPIPin(
             name=name,
             version=package.needed("version"),
             hashes=hashes,
-            index=source.needed("registry"),
+            index=None if local else index,
+            archives=tuple(archives),
         )
 
     @staticmethod
     def _hashes(package: Table) -> tuple[str, ...]:
-        archives = [package.table("sdist"), *package.tables("wheels")]
-        found = [archive.text("hash") for archive in archives if archive]
+        found = [archive.text("hash") for archive in _archives(package)]
         return tuple(dict.fromkeys(each for each in found if each))
+
+
+def _archives(package: Table) -> list[Table]:
+    """Return the archives that a ``uv.lock`` lists of a package."""
+    return [each for each in (package.table("sdist"), *package.tables("wheels")) if each]

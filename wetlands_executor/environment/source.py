@@ -124,7 +124,9 @@ class EnvironmentSource:
         try:
             if not wanted():
                 cancellation.request()
-            self._adopt(create(wish, on_progress=self._tell, cancellation=cancellation))
+            # Race: another process may remove what was found before there is a lease on it.
+            while self._environment is None:
+                self._adopt(create(wish, on_progress=self._tell, cancellation=cancellation))
         except CancelledError:
             raise
         except BaseException as error:
@@ -141,16 +143,20 @@ class EnvironmentSource:
             watcher(progress)
 
     def _adopt(self, record: Record | None) -> None:
-        if record is not None:
-            # Order: the lease before the environment is used, and before the look at whether it is
-            # still there.
-            self._use(record)
+        # Order: the lease before the look at whether the environment is still there. A removal has
+        # a lease that excludes this one, and marks the environment before any of its files goes.
+        if record is not None and self._use(record):
             if record.is_usable():
                 self._environment = Environment.find(record.prefix)
+            else:
+                self.release()
 
-    def _use(self, record: Record) -> None:
+    def _use(self, record: Record) -> bool:
+        """Keep an environment from being removed; return False if it is being removed."""
+        self.release()
         self._lease = record.lease()
         record.note_use()
+        return self._lease is not None
 
 
 def source_of(what: object) -> EnvironmentSource:

@@ -74,7 +74,8 @@ class EnvironmentSpec:
             highest.
         exclude_newer: what was published later is not there for the solver: a date or time of
             RFC 3339, or a duration as uv and pixi write it (``"7 days"``, ``"P7D"``).
-        lock: text of a lock file; what it lists is installed, and nothing is solved.
+        lock: text of a lock file; what it lists is installed, and nothing is solved. ``editable``
+            projects and direct references in ``pypi`` may stand beside it.
         lock_format: which format that text has; found from the text if it is not given.
         lock_groups: dependency groups of a ``pylock`` or ``uv`` lock that are installed too; the
             one environment of a ``pixi`` lock that is installed (none: ``default``).
@@ -265,6 +266,12 @@ class EnvironmentSpec:
         if self.lock_format is None:
             self._put("lock_format", lock_format_of(self.lock))
         self._check_choice("lock_format", LockFormat)
+        loose = [text for text in self.pypi if "@" not in text.partition(";")[0]]
+        for text in (*self.conda, *loose):
+            raise SpecError(
+                f"{text!r} is asked for beside a lock, with which nothing is solved",
+                "Lock it with the rest, or give the spec without a lock.",
+            )
 
 
 def _set_fields(options: PyPIOptions) -> Iterator[tuple[str, Any]]:

@@ -111,8 +111,11 @@ class Record:
             return self.made
 
     def is_usable(self) -> bool:
-        """Return True if its interpreter can be started; links are followed."""
-        return interpreter_of(str(self.prefix)) is not None
+        """Return True if its interpreter can be started and no removal of it has begun."""
+        return (
+            interpreter_of(str(self.prefix)) is not None  # links are followed
+            and (self.folder / COMPLETE).exists()
+        )
 
     def note_use(self) -> None:
         """Remember that it is used now, where that can be written."""
@@ -120,7 +123,7 @@ class Record:
             os.utime(self.folder / USED)
 
     def lease(self) -> Lease | None:
-        """Keep it from being removed until the lease is closed; None where nothing can be kept."""
+        """Keep it from being removed until the lease is closed; None if it is being removed."""
         return Lease.take(self.folder / USED)
 
     def read_lock(self) -> str | None:

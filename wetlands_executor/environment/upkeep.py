@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wetlands_executor.environment import contents
-from wetlands_executor.environment.backends import conda_locks
+from wetlands_executor.environment.backends import lock_texts
 from wetlands_executor.environment.cancellation import Cancellation
 from wetlands_executor.environment.locks import MakerLock, users_of
 from wetlands_executor.environment.store import COMPLETE, Record, Store
@@ -106,9 +106,9 @@ def lock_text(
     if held.conda:
         if record is not None and (record.spec.get("pypi") or record.spec.get("editable")):
             raise ValueError(
-                f"the environment {record.name!r} holds conda and PyPI packages; no text that is "
-                f"made here locks both: make the environment of a pixi.lock instead"
+                f"the environment {record.name!r} holds PyPI packages that cannot be locked (their "
+                f"archives, or the hashes of these, are not known)"
             )
-        return conda_locks.explicit_text(contents.conda_urls(prefix))
+        return lock_texts.explicit([pin.line() for pin in contents.conda_pins(prefix)])
     lines = [f"{name}=={version}" for name, version in held.pypi.items()]
     return "\n".join([f"# Python {held.python}", *lines, ""])

@@ -1,11 +1,18 @@
-"""What conda managers share: the packages that are asked for, and lists of URLs."""
+"""What conda managers share: the packages that are asked for, lists of URLs, and lock texts."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+from wetlands_executor.environment import contents
+from wetlands_executor.environment.backends import lock_texts
+from wetlands_executor.environment.backends.protocol import Order
 from wetlands_executor.environment.notation import conda_name
-from wetlands_executor.environment.pins import conda_pins
+from wetlands_executor.environment.pins import CondaPin, conda_pins
 from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.environment.subdir import subdir
 
@@ -23,16 +30,52 @@ def conda_specs(spec: EnvironmentSpec) -> list[str]:
     return found
 
 
-def explicit_lines(spec: EnvironmentSpec) -> list[str]:
+def explicit_lines(order: Order) -> list[str]:
     """Return the URLs of the conda packages of a lock, with their hashes.
 
     Raises:
         SpecError: the lock does not have this platform.
+        EnvironmentCreationError: a file of this machine has another hash; managers look at what
+            they fetch only.
     """
-    pins = conda_pins(spec, subdir())
-    return [f"{pin.url}#{digest}" if (digest := pin.sha256 or pin.md5) else pin.url for pin in pins]
+    pins = conda_pins(order.spec, subdir())
+    for pin in pins:
+        wrong = _wrong_hash(pin)
+        if wrong:
+            raise order.making.failure(
+                f"the lock has another hash for {pin.url}: {wrong}",
+                remedy="The file was changed since it was locked: lock again.",
+            )
+    return [pin.line() for pin in pins]
 
 
-def explicit_text(urls: Sequence[str]) -> str:
-    """Return an ``@EXPLICIT`` list."""
-    return "\n".join([f"# platform: {subdir()}", "@EXPLICIT", *urls, ""])
+def _wrong_hash(pin: CondaPin) -> str:
+    """Return what is wrong with a file of this machine; empty if nothing is, or it is elsewhere."""
+    expected = pin.sha256 or pin.md5
+    if not pin.url.startswith("file:") or expected is None:
+        return ""
+    try:
+        data = Path(url2pathname(urlsplit(pin.url).path)).read_bytes()
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    kind = "sha256" if pin.sha256 else "md5"
+    found = hashlib.new(kind, data, usedforsecurity=False).hexdigest()
+    return "" if found == expected.lower() else f"{kind} {found}, not {expected}"
+
+
+def lock_of(order: Order, held: Sequence[lock_texts.Locked] | None) -> str | None:
+    """Return the text from which an environment of conda packages is made again.
+
+    Args:
+        order: what was wanted; it is made.
+        held: its PyPI packages; None if they cannot be locked.
+    """
+    spec = order.spec
+    if spec.lock is not None and not lock_texts.needs_rewriting(spec):
+        return spec.lock
+    if held is None:
+        return None
+    conda = contents.conda_pins(order.prefix)
+    if held or spec.lock_format == "pixi":
+        return lock_texts.pixi(conda, held)
+    return lock_texts.explicit([pin.line() for pin in conda])

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from wetlands_executor.environment.backends import conda_locks, pypi_part
+from wetlands_executor.environment.backends import conda_locks, lock_texts, pypi_part
 from wetlands_executor.environment.backends.protocol import Made, Order, Step
 from wetlands_executor.environment.making import CreationPhase
 from wetlands_executor.environment.spec import EnvironmentSpec
@@ -86,7 +86,7 @@ def create_command(program: str, name: str, order: Order) -> list[str]:
     if order.making.offline:
         command.append("--offline")
     if spec.lock is not None:
-        text = conda_locks.explicit_text(conda_locks.explicit_lines(spec))
+        text = lock_texts.explicit(conda_locks.explicit_lines(order))
         return [*command, "--file", str(order.file("explicit.txt", text))]
     command.append("--override-channels")
     for channel in spec.channels:
@@ -156,5 +156,5 @@ class CondaBackend:
             if making.offline
             else "",
         )
-        pypi_part.install(order)
-        return Made(f"{self.name} {version}")
+        held = pypi_part.install(order)
+        return Made(f"{self.name} {version}", conda_locks.lock_of(order, held))

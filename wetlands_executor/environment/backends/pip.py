@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from wetlands_executor.environment import python_finding
-from wetlands_executor.environment.backends import requirements
+from wetlands_executor.environment.backends import lock_texts, requirements
 from wetlands_executor.environment.backends.protocol import Made, Order, Step
 from wetlands_executor.environment.layout import interpreter_of
 from wetlands_executor.environment.making import CreationPhase
@@ -198,10 +199,23 @@ class PipBackend:
         if interpreter is None:
             raise making.failure("the virtual environment has no interpreter")
         program, version = pip_command(base, interpreter)
-        return Made(f"pip {version}", self.install(order, interpreter, program, version))
+        found = self.install(order, interpreter, program, version)
+        if spec.lock is not None:
+            return Made(f"pip {version}", requirements.lock_again(found, base.text))
+        told = read_report(self._report(order))
+        lock = None if told is None else lock_texts.pylock(*told)
+        return Made(f"pip {version}", lock)
 
-    def install_beside(self, order: Order, interpreter: str) -> None:
-        """Install the PyPI part beside what an environment has, by a pip that can."""
+    @staticmethod
+    def _report(order: Order) -> Path:
+        return order.scratch / "report.json"
+
+    def install_beside(self, order: Order, interpreter: str) -> Sequence[lock_texts.Locked] | None:
+        """Install the PyPI part beside what an environment has, by a pip that can.
+
+        Returns:
+            What was installed; None if that cannot be locked.
+        """
         found = python_finding.probe(interpreter)
         base = found if found is not None and found.pip else None
         if base is None:
@@ -209,12 +223,16 @@ class PipBackend:
         program, version = [interpreter, "-I", "-m", "pip"], base.pip
         if found is None or not found.pip:
             program, version = pip_command(base, interpreter)
-        self.install(order, interpreter, program, version)
+        installation = self.install(order, interpreter, program, version)
+        if order.spec.lock is not None:
+            return requirements.locked_of_urls(installation)
+        told = read_report(self._report(order))
+        return None if told is None else told[1]
 
     def install(
         self, order: Order, interpreter: str, program: list[str], version: str
-    ) -> str | None:
-        """Install the PyPI part into an environment that is there; return its lock.
+    ) -> requirements.Installation:
+        """Install the PyPI part into an environment that is there.
 
         Args:
             order: what is wanted.
@@ -222,21 +240,24 @@ class PipBackend:
             program: the command of pip, for it.
             version: of that pip.
         """
-        spec, making = order.spec, order.making
-        groups = requirements.line_groups(spec, interpreter, making)
-        report = order.scratch / "report.json"
-        for number, lines in enumerate(groups):
+        found = requirements.installation(order.spec, interpreter, order.making)
+        report = self._report(order)
+        for number, lines in enumerate(found.groups):
             wanted = order.file(f"requirements-{number}.txt", "\n".join(lines) + "\n")
-            self._install(order, program, version, wanted, report)
-        if spec.lock is not None:
-            return spec.lock
-        return pylock_of_report(report) if groups else None
+            self._install(order, found.spec, program, version, wanted, report)
+        return found
 
     def _install(
-        self, order: Order, program: list[str], version: str, wanted: Path, report: Path
+        self,
+        order: Order,
+        spec: EnvironmentSpec,
+        program: list[str],
+        version: str,
+        wanted: Path,
+        report: Path,
     ) -> None:
         """Install what a file of requirements lists."""
-        spec, making = order.spec, order.making
+        making = order.making
         limits = spec.options.constraints
         constraints = order.file("constraints.txt", "\n".join(limits) + "\n") if limits else None
         details = order.scratch / "pip.log"
@@ -292,18 +313,18 @@ def index_errors(details: Path) -> list[str]:
     return [without_credentials(line) for line in dict.fromkeys(found)][:SHOWN_ERRORS]
 
 
-def pylock_of_report(report: Path) -> str | None:
-    """Return the pylock.toml (PEP 751) that pip's report of an installation stands for.
+def read_report(report: Path) -> tuple[str, list[lock_texts.Locked]] | None:
+    """Return the version of Python and the packages of pip's report of an installation.
 
     None if there is no report, or if it has something in it that cannot be locked.
     """
     try:
         told = json.loads(report.read_text(encoding="utf-8"))
         version = told["environment"]["python_full_version"]
-        packages = [requirements.Locked(**_locked(entry)) for entry in told["install"]]
+        packages = [lock_texts.Locked(**_locked(entry)) for entry in told["install"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return requirements.pylock(version, packages)
+    return version, packages
 
 
 def _locked(entry: dict[str, Any]) -> dict[str, Any]:

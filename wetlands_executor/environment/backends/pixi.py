@@ -15,15 +15,10 @@ from pathlib import Path
 
 from wetlands_executor.environment.backends import conda_locks, pypi_part
 from wetlands_executor.environment.backends.protocol import Made, Order, Step
+from wetlands_executor.environment.conda_notation import conda_parts
 from wetlands_executor.environment.making import CreationPhase
-from wetlands_executor.environment.notation import conda_name
 from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.environment.subdir import subdir
-
-_SPEC = re.compile(
-    r"(?:(?P<channel>[^\s:\[\]]+)::)?(?P<name>[\w.-]+?)"
-    r"(?P<version>\s*[<>=!~][^\s\[]*|\s+[\d*][^\s\[]*)?"
-)
 
 
 def manifest(spec: EnvironmentSpec) -> str:
@@ -52,12 +47,16 @@ def manifest(spec: EnvironmentSpec) -> str:
 
 def _dependency(text: str) -> str:
     """Return a conda package as a line of a manifest."""
-    found = _SPEC.fullmatch(text.strip())
-    assert found is not None, "lacks() has looked"
-    version = json.dumps((found["version"] or "*").strip())
-    if found["channel"]:
-        version = f"{{ version = {version}, channel = {json.dumps(found['channel'])} }}"
-    return f"{json.dumps(found['name'].lower())} = {version}"
+    parts = conda_parts(text)
+    assert parts is not None, "lacks() has looked"
+    version = parts.version or "*"
+    if re.fullmatch(r"\d[\w.]*", version):
+        version = f"=={version}"  # a bare version is exact for conda; pixi's manual wants it said
+    told = [("version", version), ("build", parts.build), ("channel", parts.channel)]
+    given = [f"{key} = {json.dumps(value)}" for key, value in told if value is not None]
+    if len(given) == 1:
+        return f"{json.dumps(parts.name)} = {json.dumps(version)}"
+    return f"{json.dumps(parts.name)} = {{ {', '.join(given)} }}"
 
 
 def install_command(program: str, project: Path, spec: EnvironmentSpec) -> list[str]:
@@ -95,7 +94,8 @@ class PixiBackend:
         if spec.lock is not None and spec.lock_format != "pixi":
             return "it installs no other lock than pixi.lock"
         for text in (*spec.conda, *spec.conda_constraints):
-            if _SPEC.fullmatch(text.strip()) is None or not conda_name(text):
+            parts = conda_parts(text)
+            if parts is None or parts.others:
                 return f"{text!r} cannot be written into its manifest here"
         return pypi_part.lacks(spec)
 
@@ -130,5 +130,6 @@ class PixiBackend:
         os.symlink(project / ".pixi" / "envs" / name, order.prefix, target_is_directory=True)
         held = pypi_part.install(order)
         lock = project / "pixi.lock"
-        text = lock.read_text(encoding="utf-8") if lock.exists() and not held else None
-        return Made(f"pixi {version}", text)
+        if lock.exists() and spec.lock is None and held == ():
+            return Made(f"pixi {version}", lock.read_text(encoding="utf-8"))
+        return Made(f"pixi {version}", conda_locks.lock_of(order, held))

@@ -5,6 +5,9 @@ In the order that the ecosystem uses: conda first, then PyPI against what is ins
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from wetlands_executor.environment.backends.lock_texts import Locked
 from wetlands_executor.environment.backends.pip import PipBackend
 from wetlands_executor.environment.backends.protocol import Order
 from wetlands_executor.environment.backends.requirements import wanted_lines
@@ -22,20 +25,21 @@ def lacks(spec: EnvironmentSpec) -> str | None:
     return PipBackend().lacks_options(spec)
 
 
-def install(order: Order) -> bool:
-    """Install the PyPI part beside the conda packages; return False if there is none.
+def install(order: Order) -> Sequence[Locked] | None:
+    """Install the PyPI part beside the conda packages.
+
+    Returns:
+        What was installed, for a lock; None if that cannot be locked.
 
     Raises:
         EnvironmentCreationError: it cannot be installed.
     """
     spec = order.spec
-    if spec.lock_format == "explicit" or (spec.lock is None and not wanted_lines(spec)):
-        return False
+    if spec.lock_format != "pixi" and not wanted_lines(spec):
+        return ()
     interpreter = interpreter_of(str(order.prefix))
     if interpreter is None:
         raise order.making.failure("the environment has no Python; add it to the conda packages")
     if program() is not None:
-        UvBackend().install(order, interpreter)
-    else:
-        PipBackend().install_beside(order, interpreter)
-    return True
+        return UvBackend().install_beside(order, interpreter)
+    return PipBackend().install_beside(order, interpreter)

@@ -11,13 +11,17 @@ import sys
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from wetlands_executor.environment import _platform, frozen
 from wetlands_executor.environment.backends import conda_locks, pypi_part
 from wetlands_executor.environment.backends.protocol import Made, Order, Step
 from wetlands_executor.environment.making import CreationPhase
 from wetlands_executor.environment.spec import EnvironmentSpec
+from wetlands_executor.errors import EnvironmentCreationError
+
+#: The last line of ``rattler_program`` if all went well.
+FINISHED: Final = '{"finished": true}'
 
 
 def wanted_of(order: Order) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def wanted_of(order: Order) -> dict[str, Any]:
         "exclude_newer": spec.exclude_newer,
         "priority": spec.channel_priority,
         "offline": order.making.offline,
-        "explicit": conda_locks.explicit_lines(spec) if spec.lock is not None else [],
+        "explicit": conda_locks.explicit_lines(order) if spec.lock is not None else [],
         "sys_path": sys.path,
     }
 
@@ -63,33 +67,34 @@ class RattlerBackend:
 
     def make(self, order: Order) -> Made:
         """Make an environment."""
-        spec, making = order.spec, order.making
+        making = order.making
         file = order.file("wanted.json", json.dumps(wanted_of(order)))
-        answers: list[dict[str, Any]] = []
+        has_finished = False
 
         def on_line(line: str) -> bool:
+            nonlocal has_finished
             step = step_of(line)
             if step is not None:
                 making.report(*step)
                 return True
-            if line.startswith('{"urls"'):
-                answers.append(json.loads(line))
-                return True
-            return False
+            has_finished = has_finished or line == FINISHED
+            return line == FINISHED
 
         making.report(CreationPhase.SOLVING, "the conda packages")
         program = Path(__file__).with_name("rattler_program.py")
-        making.run(
-            [sys.executable, "-I", program, file],
-            on_line=on_line,
-            what="installing the conda packages with py-rattler",
-            remedy="offline=True: only what was fetched before can be installed."
-            if making.offline
-            else "",
-        )
-        urls: list[str] = answers[-1]["urls"] if answers else []
+        try:
+            making.run(
+                [sys.executable, "-I", program, file],
+                on_line=on_line,
+                what="installing the conda packages with py-rattler",
+                remedy="offline=True: only what was fetched before can be installed."
+                if making.offline
+                else "",
+            )
+        except EnvironmentCreationError:
+            # Its threads may crash it at its end (0.28). What it has said before counts, and the
+            # check of the environment.
+            if not has_finished:
+                raise
         held = pypi_part.install(order)
-        return Made(
-            f"rattler {metadata.version('py-rattler')}",
-            spec.lock or (None if held else conda_locks.explicit_text(urls)),
-        )
+        return Made(f"rattler {metadata.version('py-rattler')}", conda_locks.lock_of(order, held))

@@ -2,7 +2,7 @@
 
 So it can be ended at any moment, and its log is a file like that of any other package manager. The
 file that its only argument names holds what is wanted, as JSON; what it writes are lines of JSON:
-``{"step": [phase, message, current, maximum]}`` and at last ``{"urls": [...], "version": ...}``.
+``{"step": [phase, message, current, maximum]}`` and at last ``{"finished": true}``.
 
 Imports nothing of this package: it is run by its path.
 """
@@ -10,7 +10,7 @@ Imports nothing of this package: it is run by its path.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import glob
 import json
 import os
 import re
@@ -18,8 +18,6 @@ import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 
 def say(**told: Any) -> None:
@@ -81,15 +79,24 @@ def newest(text: str | None) -> datetime | timedelta | None:
     return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
 
-def check_local(url: str, digest: str) -> None:
-    """Raise if a file of this machine has another hash than expected; rattler looks at others."""
-    if not url.startswith("file:") or len(digest) not in (32, 64):
-        return
-    data = Path(url2pathname(urlparse(url).path)).read_bytes()
-    kind = "sha256" if len(digest) == 64 else "md5"
-    found = hashlib.new(kind, data, usedforsecurity=False).hexdigest()
-    if found != digest:
-        raise ValueError(f"hash mismatch: {url} has {kind} {found}, not {digest}")
+def fetched_folder(url: str, folder: Path) -> Path | None:
+    """Return the folder of a package that was fetched before; None if it was not."""
+    stem = re.sub(r"\.(conda|tar\.bz2)$", "", url.rsplit("/", 1)[-1])
+    found = sorted(folder.glob(f"{glob.escape(stem)}*/info/index.json"))
+    names = [each.parents[1] for each in found]
+    return next((each for each in names if re.fullmatch(r"(-.*)?", each.name[len(stem) :])), None)
+
+
+def fetched_record(url: str, folder: Path) -> Any:
+    """Return the record of a package of a lock that was fetched before."""
+    import rattler
+
+    found = fetched_folder(url, folder)
+    if found is None:
+        raise ValueError(f"offline: {url} was not fetched before")
+    record = rattler.PackageRecord.from_index_json(found / "info" / "index.json")
+    channel, _, file = url.rsplit("/", 2)
+    return rattler.RepoDataRecord(record, file, url, channel)
 
 
 async def install(wanted: dict[str, Any]) -> None:
@@ -97,8 +104,11 @@ async def install(wanted: dict[str, Any]) -> None:
     import rattler
 
     cache = Path(wanted["cache"])
+    offline = wanted["offline"]
     config = rattler.SourceConfig(
-        cache_action="use-cache-only" if wanted["offline"] else "cache-or-fetch"
+        cache_action="force-cache-only" if offline else "cache-or-fetch",
+        # Shards are asked for whatever the cache action is (0.28).
+        sharded_enabled=not offline,
     )
     gateway = rattler.Gateway(cache_dir=cache / "repodata", default_config=config)
     detected = rattler.VirtualPackage.detect()
@@ -108,10 +118,13 @@ async def install(wanted: dict[str, Any]) -> None:
         for line in wanted["explicit"]:
             url, _, digest = line.partition("#")
             hashes[url] = digest.removeprefix("sha256:").lower()
-            check_local(url, hashes[url])
-            if wanted["offline"] and not url.startswith("file:"):
-                raise ValueError(f"offline: {url} would be fetched")
-        records = await rattler.solve([], list(hashes), gateway=gateway, virtual_packages=detected)
+        if offline and not all(url.startswith("file:") for url in hashes):
+            # A solve for URLs fetches what it does not know.
+            records = [fetched_record(url, cache / "pkgs") for url in hashes]
+        else:
+            records = await rattler.solve(
+                [], list(hashes), gateway=gateway, virtual_packages=detected
+            )
         for record in records:
             digest = hashes[record.url]
             if len(digest) == 64:
@@ -133,6 +146,11 @@ async def install(wanted: dict[str, Any]) -> None:
             ),
         )
     say(step=["solving", f"{len(records)} packages found", None, None])
+    if offline:
+        for record in records:
+            url = str(record.url)
+            if not url.startswith("file:") and fetched_folder(url, cache / "pkgs") is None:
+                raise ValueError(f"offline: {url} was not fetched before")
     # 0.28 takes the inner objects only.
     specs = [getattr(each, "_match_spec", each) for each in map(rattler.MatchSpec, wanted["specs"])]
     await rattler.install(
@@ -143,25 +161,22 @@ async def install(wanted: dict[str, Any]) -> None:
         reporter=Reporter(),
         requested_specs=specs or None,
     )
-    urls = []
-    for record in records:
-        digest = record.sha256.hex() if record.sha256 else record.md5.hex() if record.md5 else ""
-        urls.append(f"{record.url}#{digest}" if digest else str(record.url))
-    say(urls=sorted(urls), version=rattler.__version__ if hasattr(rattler, "__version__") else "")
+    say(finished=True)
 
 
 def main() -> None:
     """Read what is wanted and do it."""
     wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     sys.path.extend(wanted["sys_path"])
+    code = 0
     try:
         asyncio.run(install(wanted))
     except Exception as error:  # noqa: BLE001 - it is told, whatever it is
         print(f"{type(error).__name__}: {error}", flush=True)
-        raise SystemExit(1) from None
+        code = 1
     # Its threads may call the reporter while the interpreter is taken down, and crash there (0.28).
     sys.stdout.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,24 @@
-"""What pip and uv share: files of requirements, and ``pylock.toml`` (PEP 751) read and written."""
+"""What pip and uv share: which Python is wanted, and what is installed by which call."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
-from urllib.request import url2pathname
 
 from wetlands_executor.environment import libraries
+from wetlands_executor.environment.backends import lock_texts
 from wetlands_executor.environment.making import Making
-from wetlands_executor.environment.pins import MARKERS_PROGRAM, pypi_pins
+from wetlands_executor.environment.pins import MARKERS_PROGRAM, PyPIPin, pypi_pins
+from wetlands_executor.environment.pypi_options import PyPIOptions
 from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.environment.subdir import subdir
 
-
-@dataclass(frozen=True, slots=True)
-class Locked:
-    """A package of a lock.
-
-    Attributes:
-        name, version: of the package.
-        url: of its file or folder.
-        hashes: algorithm to hexadecimal digits.
-        editable: it is a folder that is installed in editable mode.
-    """
-
-    name: str
-    version: str
-    url: str
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    editable: bool = False
+#: The index that installers ask if nothing else is said.
+PYPI = "https://pypi.org/simple"
 
 
 def python_of(spec: EnvironmentSpec) -> str | None:
@@ -52,10 +37,27 @@ def loads(text: str) -> dict[str, Any]:
     return found
 
 
-def line_groups(spec: EnvironmentSpec, interpreter: str, making: Making) -> list[list[str]]:
-    """Return the lines of the files of requirements that install the PyPI part of a spec.
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What an installer is to install, in one call for each group of lines.
 
-    Installers want hashes for all lines of a file or for none, so there may be two.
+    Installers want hashes for all lines of a call or for none, so there may be two.
+
+    Attributes:
+        asked: what is wanted.
+        spec: the same, with the indexes that its lock names among its options.
+        groups: the lines of the files of requirements.
+        pins: what they come from, if that was a lock.
+    """
+
+    asked: EnvironmentSpec
+    spec: EnvironmentSpec
+    groups: tuple[tuple[str, ...], ...]
+    pins: tuple[PyPIPin, ...] = ()
+
+
+def installation(spec: EnvironmentSpec, interpreter: str, making: Making) -> Installation:
+    """Return what installs the PyPI part of a spec.
 
     Args:
         spec: what is wanted.
@@ -65,27 +67,101 @@ def line_groups(spec: EnvironmentSpec, interpreter: str, making: Making) -> list
     Raises:
         SpecError: a lock is not for this Python or platform.
     """
+    beside = tuple(wanted_lines(spec))
     if spec.lock is None:
-        found = [wanted_lines(spec)]
-    elif spec.lock_format == "requirements":
-        found = [spec.lock.splitlines()]
+        return Installation(spec, spec, (beside,) if beside else ())
+    pins: tuple[PyPIPin, ...] = ()
+    if spec.lock_format == "requirements":
+        lines = spec.lock.splitlines()
+    elif spec.lock_format == "explicit":
+        lines = []
     else:
         pins = pypi_pins(spec, subdir(), markers_of(interpreter, making))
-        found = [
-            [pin.line() for pin in pins if pin.hashes],
-            [pin.line() for pin in pins if not pin.hashes],
-        ]
-    return [lines for lines in found if lines]
+        lines = [pin.line() for pin in pins]
+    hashed = tuple(line for line in lines if " --hash=" in line)
+    loose = tuple(line for line in lines if " --hash=" not in line) + beside
+    found = replace(spec, options=options_of(spec.options, pins))
+    return Installation(spec, found, tuple(group for group in (hashed, loose) if group), pins)
+
+
+def options_of(options: PyPIOptions, pins: Sequence[PyPIPin]) -> PyPIOptions:
+    """Return options with which an installer finds what a lock lists.
+
+    Args:
+        options: those of the spec.
+        pins: what is to be installed. Folders of archives stand for their index. The index of PyPI
+            is left to the installer: its settings may name a mirror.
+    """
+    of_index = [pin for pin in pins if pin.url is None]
+    folders = [folder for pin in of_index for folder in pin.folders]
+    indexes = [
+        pin.index
+        for pin in of_index
+        if pin.index is not None and not pin.folders and pin.index.rstrip("/") != PYPI
+    ]
+    found = replace(
+        options,
+        find_links=tuple(dict.fromkeys([*options.find_links, *folders])),
+        extra_index_urls=tuple(dict.fromkeys([*options.extra_index_urls, *indexes])),
+    )
+    if indexes and options.index_strategy is None:
+        # The hashes say which file it is, wherever that is found.
+        found = replace(found, index_strategy="unsafe-best-match")
+    if of_index and len(of_index) == len(pins) and all(pin.folders for pin in of_index):
+        found = replace(found, no_index=True)
+    return found
+
+
+def lock_again(found: Installation, python: str) -> str | None:
+    """Return the lock text of an environment of PyPI packages that was made from a lock.
+
+    Args:
+        found: what was installed.
+        python: version of its Python.
+
+    Returns:
+        None if no text here can say it.
+    """
+    spec = found.asked
+    if not lock_texts.needs_rewriting(spec):
+        return spec.lock
+    if spec.lock_format == "requirements":
+        return lock_texts.requirements(spec)
+    if spec.pypi:
+        return None
+    folders = [
+        PyPIPin(name=each.name, url=each.url, editable=True)
+        for each in map(lock_texts.locked_folder, spec.editable)
+    ]
+    return lock_texts.pylock_of_pins(python, [*found.pins, *folders])
+
+
+def locked_of_urls(found: Installation) -> list[lock_texts.Locked] | None:
+    """Return what a ``pixi.lock`` has installed, and what was asked for beside it.
+
+    None if that cannot be locked.
+    """
+    if found.asked.pypi or found.asked.editable:
+        return None
+    locked = [lock_texts.locked(pin, None) for pin in found.pins]
+    return [each for each in locked if each is not None]
 
 
 def wanted_lines(spec: EnvironmentSpec) -> list[str]:
     """Return the lines for what is asked for without a lock."""
-    return [*spec.pypi, *(f"--editable {_quoted(each)}" for each in spec.editable)]
+    return [*spec.pypi, *(f"--editable {_folder_url(each)}" for each in spec.editable)]
 
 
-def _quoted(path: str) -> str:
-    """Return a path as it stands in a file of requirements."""
-    return path.replace(" ", "\\ ") if os.name != "nt" else f'"{path}"'
+def _folder_url(path: str) -> str:
+    """Return the path of a project, perhaps with extras, as URL.
+
+    pip and uv do not agree about how a blank in a path is written.
+    """
+    folder, extras = path, ""
+    found = re.search(r"\[[^\]]*\]$", path)
+    if found is not None and not Path(path).exists():
+        folder, extras = path[: found.start()], found[0]
+    return Path(folder).as_uri() + extras
 
 
 def markers_of(interpreter: str, making: Making) -> dict[str, str]:
@@ -93,47 +169,3 @@ def markers_of(interpreter: str, making: Making) -> dict[str, str]:
     told = making.run([interpreter, "-I", "-c", MARKERS_PROGRAM], separate=True)
     found: dict[str, str] = json.loads(told.splitlines()[-1])
     return found
-
-
-# ------------------------------------------------------------------------------ writing pylock.toml
-
-
-def pylock(python: str, packages: Iterable[Locked]) -> str:
-    """Return a pylock.toml (PEP 751) that installs exactly these packages.
-
-    Args:
-        python: version of the Python for which they were chosen.
-        packages: the packages.
-    """
-    minor = ".".join(python.split(".")[:2])
-    text = [
-        'lock-version = "1.0"',
-        'created-by = "wetlands-executor"',
-        f"requires-python = {toml_text(f'=={minor}.*')}",
-    ]
-    for package in sorted(packages, key=lambda each: each.name.lower()):
-        name = re.sub(r"[-_.]+", "-", package.name).lower()
-        text += ["", "[[packages]]", f"name = {toml_text(name)}"]
-        url = urlparse(package.url)
-        if not package.hashes and url.scheme == "file":
-            text += [f"version = {toml_text(package.version)}"]
-            path = url2pathname(url.path)
-            editable = ", editable = true" if package.editable else ""
-            text.append(f"directory = {{ path = {toml_text(path)}{editable} }}")
-            continue
-        text.append(f"version = {toml_text(package.version)}")
-        place = (
-            f"path = {toml_text(url2pathname(url.path))}"
-            if url.scheme == "file"
-            else f"url = {toml_text(package.url)}"
-        )
-        file = unquote(url.path).rsplit("/", 1)[-1]
-        hashes = ", ".join(f"{kind} = {toml_text(value)}" for kind, value in package.hashes.items())
-        entry = f"{{ name = {toml_text(file)}, {place}, hashes = {{ {hashes} }} }}"
-        text.append(f"wheels = [{entry}]" if file.endswith(".whl") else f"sdist = {entry}")
-    return "\n".join([*text, ""])
-
-
-def toml_text(value: str) -> str:
-    """Return a basic string of TOML; JSON's escapes are a part of TOML's."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -6,17 +6,23 @@ them with their hashes as ``pylock.toml`` (PEP 751); then it installs exactly th
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sysconfig
+from collections.abc import Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from wetlands_executor.environment import python_finding
-from wetlands_executor.environment.backends import requirements
+from wetlands_executor.environment import contents, python_finding
+from wetlands_executor.environment.backends import lock_texts, requirements
 from wetlands_executor.environment.backends.protocol import Made, Order, Step
 from wetlands_executor.environment.layout import interpreter_of
 from wetlands_executor.environment.making import CreationPhase
+from wetlands_executor.environment.pins import pypi_pins
 from wetlands_executor.environment.spec import EnvironmentSpec
+from wetlands_executor.environment.subdir import subdir
+from wetlands_executor.errors import EnvironmentCreationError, SpecError
 
 #: What uv writes if an index cannot be reached.
 UNREACHABLE = (
@@ -30,6 +36,18 @@ UNREACHABLE = (
 # uv.find_uv_bin() reads them. CPython fills them in steps, and a second thread that asks meanwhile
 # gets a part of them; so they are filled here, where the lock of the import keeps others out.
 sysconfig.get_config_vars()
+_INSTALLED = re.compile(r"\+ ([\w.-]+)==(\S+)(?: \(from (\S+)\))?$")
+#: Prints the tags of the wheels that were installed, by the names of the packages, as JSON.
+TAGS_PROGRAM = """
+import json, re
+from importlib import metadata
+found = {}
+for each in metadata.distributions():
+    lines = (each.read_text("WHEEL") or "").splitlines()
+    name = re.sub(r"[-_.]+", "-", each.metadata["Name"] or "").lower()
+    found.setdefault(name, sorted(x[4:].strip() for x in lines if x.startswith("Tag:")))
+print("\\n" + json.dumps(found))
+"""
 _COUNTED = re.compile(r"(Resolved|Prepared|Installed) (\d+) packages? in")
 
 
@@ -133,7 +151,7 @@ def compile_command(
 
 def _project(spec: EnvironmentSpec) -> str:
     """Return a project that asks for the packages of a spec, some bound to one index."""
-    quoted = requirements.toml_text
+    quoted = lock_texts.toml_text
     indexes = sorted(set(spec.options.sources.values()))
     text = ["[project]", 'name = "wanted"', 'version = "0"']
     text.append(f"dependencies = [{', '.join(quoted(each) for each in spec.pypi)}]")
@@ -167,6 +185,21 @@ def install_command(
     return [*command, "--requirements", str(wanted)]
 
 
+def installed(said: str, folders: Container[str]) -> list[str]:
+    """Return as requirements what uv says that it has installed.
+
+    Args:
+        said: its output.
+        folders: URLs of projects that are left out.
+    """
+    found = {}
+    for line in said.splitlines():
+        match = _INSTALLED.match(line.strip())
+        if match is not None and match[3] not in folders:
+            found[match[1]] = f"{match[1]} @ {match[3]}" if match[3] else f"{match[1]}=={match[2]}"
+    return list(found.values())
+
+
 class UvBackend:
     """uv."""
 
@@ -195,13 +228,57 @@ class UvBackend:
             raise making.failure("the virtual environment has no interpreter")
         return Made(f"uv {version}", self._install(order, uv, interpreter))
 
-    def install(self, order: Order, interpreter: str) -> None:
-        """Install the PyPI part beside what an environment has."""
-        spec, making, uv = order.spec, order.making, self._program()
-        for number, lines in enumerate(requirements.line_groups(spec, interpreter, making)):
+    def install(self, order: Order, interpreter: str) -> tuple[requirements.Installation, str]:
+        """Install the PyPI part beside what an environment has; return what uv has said, too."""
+        making, uv = order.making, self._program()
+        found, said = requirements.installation(order.spec, interpreter, making), []
+        for number, lines in enumerate(found.groups):
             wanted = order.file(f"requirements-{number}.txt", "\n".join(lines) + "\n")
-            command = install_command(uv, interpreter, spec, wanted, offline=making.offline)
-            self._run(order, command, "installing the PyPI packages with uv")
+            command = install_command(uv, interpreter, found.spec, wanted, offline=making.offline)
+            said.append(self._run(order, command, "installing the PyPI packages with uv"))
+        return found, "\n".join(said)
+
+    def install_beside(self, order: Order, interpreter: str) -> Sequence[lock_texts.Locked] | None:
+        """Install the PyPI part beside what an environment has.
+
+        Returns:
+            What was installed; None if that cannot be locked.
+        """
+        found, said = self.install(order, interpreter)
+        if order.spec.lock is not None:
+            return requirements.locked_of_urls(found)
+        return self._lock_installed(order, interpreter, said)
+
+    def _lock_installed(
+        self, order: Order, interpreter: str, said: str
+    ) -> Sequence[lock_texts.Locked] | None:
+        """Return what uv has installed beside other packages, with the archives that it chose.
+
+        uv says which versions it has installed, and not from which archives. So these versions are
+        locked, and of the archives of each that one counts whose tags the package has.
+        """
+        making, uv = order.making, self._program()
+        folders = [lock_texts.locked_folder(each) for each in order.spec.editable]
+        names = installed(said, {each.url for each in folders})
+        if not names:
+            return folders
+        lock = order.scratch / "pylock.installed.toml"
+        pinned = replace(order.spec, pypi=tuple(names), editable=(), strategy=None)
+        pinned = replace(pinned, options=replace(pinned.options, constraints=(), overrides=()))
+        command = compile_command(uv, interpreter, pinned, order, lock)
+        try:
+            self._run(order, [*command, "--no-deps"], "locking the PyPI packages with uv")
+            text = lock.read_text(encoding="utf-8")
+            markers = requirements.markers_of(interpreter, making)
+            pins = pypi_pins(
+                EnvironmentSpec(lock=text, lock_folder=str(order.scratch)), subdir(), markers
+            )
+        except (EnvironmentCreationError, SpecError, OSError) as error:
+            making.note(f"the PyPI packages cannot be locked: {error}")
+            return None
+        tags = json.loads(making.run([interpreter, "-I", "-c", TAGS_PROGRAM]).splitlines()[-1])
+        locked = [lock_texts.locked(pin, tags.get(contents.normalized(pin.name))) for pin in pins]
+        return None if None in locked else [*(each for each in locked if each), *folders]
 
     def _program(self) -> str:
         found = program()
@@ -226,11 +303,11 @@ class UvBackend:
             command = compile_command(uv, interpreter, spec, order, lock)
             self._run(order, command, "choosing the PyPI packages with uv")
             text = _of_this_python(lock.read_text(encoding="utf-8"), interpreter, order)
-        elif spec.lock_format != "pylock" or (
-            spec.lock_groups or spec.lock_extras or spec.lock_folder
-        ):
-            self.install(order, interpreter)
-            return spec.lock
+        elif spec.lock_format != "pylock" or lock_texts.needs_rewriting(spec):
+            found, _ = self.install(order, interpreter)
+            return requirements.lock_again(
+                found, requirements.markers_of(interpreter, making)["python_version"]
+            )
         else:
             text = spec.lock
             lock.write_text(text, encoding="utf-8")
@@ -238,7 +315,7 @@ class UvBackend:
         self._run(order, command, "installing the PyPI packages with uv")
         return text
 
-    def _run(self, order: Order, command: list[str], what: str) -> None:
+    def _run(self, order: Order, command: list[str], what: str) -> str:
         output, making = UvOutput(), order.making
 
         def on_line(line: str) -> None:
@@ -246,7 +323,7 @@ class UvBackend:
             if step is not None:
                 making.report(*step)
 
-        making.run(
+        return making.run(
             command,
             cwd=order.scratch,
             on_line=on_line,

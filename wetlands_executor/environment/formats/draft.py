@@ -5,10 +5,10 @@ Every text is checked when it is added, so that an error names the line it stand
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from wetlands_executor.environment.conda_notation import conda_versions
 from wetlands_executor.environment.formats.source import Source
 from wetlands_executor.environment.notation import (
     check_requirement,
@@ -91,30 +91,3 @@ class Draft:
             self.options.setdefault(name, {}).update(value)
         else:
             self.options[name] = value
-
-
-def conda_versions(text: str) -> str | None:
-    """Return the versions of a conda specification as PEP 440 writes them.
-
-    Args:
-        text: what follows the name: ``"=3.10"``, ``" 3.10.*"``, ``" >=3.9,<3.12"``.
-
-    Returns:
-        None if PEP 440 cannot say it (a choice, a build, a channel, a pattern).
-    """
-    compact = re.sub(r"\s*([=<>!~,])\s*", r"\1", text.strip())
-    clauses = []
-    for clause in compact.split(","):
-        found = re.fullmatch(r"(==|!=|~=|<=|>=|<|>|=|)(\d[\w.]*?)(\.?\*)?", clause, re.ASCII)
-        if found is None:
-            return None
-        operator, version, star = found.groups()
-        if operator == "=" or (star and operator in ("", "==")):
-            clauses.append(f"=={version}.*")
-        elif operator == "":  # a bare version is exact in conda
-            clauses.append(f"=={version}")
-        elif star and operator == "!=":
-            clauses.append(f"!={version}.*")
-        else:  # conda ignores the star behind an order
-            clauses.append(f"{operator}{version}")
-    return ",".join(clauses)

@@ -58,9 +58,14 @@ def read(source: Source, wanted: Wanted) -> Draft:
     draft.put("lock_format", "uv")
     draft.put("lock_groups", list(wanted.groups) or None)
     draft.put("lock_extras", list(wanted.extras) or None)
-    if any(key in package.table("source") for package in packages for key in _LOCAL):
+    if any(_is_local(package.table("source")) for package in packages):
         draft.put("lock_folder", source.folder)
     return draft
+
+
+def _is_local(origin: Table) -> bool:
+    """Return True if a package comes from a place that may be relative to the lock."""
+    return any(key in origin for key in _LOCAL) or "://" not in (origin.text("registry") or "://")
 
 
 def project_of(root: Table) -> Table | None:
