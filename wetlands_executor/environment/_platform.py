@@ -8,13 +8,14 @@ written on Linux. Other differences stand where they are used: ``shell_programs`
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 WINDOWS: bool = os.name == "nt"
 
@@ -141,18 +142,24 @@ def lost_in_shell(name: str) -> bool:
     )
 
 
+@functools.cache  # each executor asks, and looking for what is not installed takes a while
+def _user_cache_dir() -> Callable[..., str] | None:
+    try:
+        from platformdirs import user_cache_dir
+    except ImportError:
+        return None
+    found: Callable[..., str] = user_cache_dir
+    return found
+
+
 def cache_folder() -> str:
     """Return where the library may keep what it can make again, by the custom of the platform.
 
     ``platformdirs`` knows it; where that is not installed, these are its rules.
     """
-    try:
-        from platformdirs import user_cache_dir
-    except ImportError:
-        pass
-    else:
-        folder: str = user_cache_dir("wetlands-executor", appauthor=False)
-        return folder
+    user_cache_dir = _user_cache_dir()
+    if user_cache_dir is not None:
+        return user_cache_dir("wetlands-executor", appauthor=False)
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or os.path.expanduser(r"~\AppData\Local")
         return os.path.join(base, "wetlands-executor", "Cache")
