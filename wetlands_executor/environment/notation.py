@@ -25,6 +25,8 @@ _CONDA = re.compile(
 _PYPI = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?\s*(?:$|[\s\[(<>=!~;@])", re.ASCII)
 _VERSIONS = "Write '>=3.9,<3.12', '==3.11.*' or '3.11'"
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+#: What no specification ends with.
+_OPERATORS = ("=", "<", ">", "!", "~", ",", "|", ":")
 _EXTRAS = re.compile(r"\[[\w\s,.-]*\]$")
 
 
@@ -96,7 +98,8 @@ def conda_name(text: str, name: str = "conda") -> str:
     if "://" in text.partition("[")[0]:
         return text
     found = _CONDA.fullmatch(text.strip())
-    if found is None:
+    plain = text.partition("[")[0].rstrip()
+    if found is None or re.fullmatch(r"[\d.]+", found["name"]) or plain.endswith(_OPERATORS):
         raise SpecError(
             f"{name} holds {text!r}, which is no conda package",
             "Write it like 'gdal', 'gdal >=3.6,<4' or 'bioconda::samtools=1.19'.",

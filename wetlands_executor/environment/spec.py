@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, get_args
@@ -132,6 +133,11 @@ class EnvironmentSpec:
         self._check_choice("strategy", Strategy)
         if self.exclude_newer is not None:
             check_text("exclude_newer", self.exclude_newer)
+            if not re.search(r"\d", self.exclude_newer):
+                raise SpecError(
+                    f"exclude_newer={self.exclude_newer!r} is neither a date nor a duration",
+                    "Write it like '2026-05-01', '2026-05-01T10:00:00Z' or '7 days'.",
+                )
         self._check_lock()
 
     @classmethod

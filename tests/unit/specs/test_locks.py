@@ -85,7 +85,7 @@ WRONG: list[tuple[str, str, int | None, str, str]] = [
     ("pylock.toml", "lock-version = 1\n", 1, "is a number", "quotes"),
     ("pylock.toml", PYLOCK.replace("aaaa", "aaaa\n"), 13, "no TOML", "toml.io"),
     ("uv.lock", "version = 2\n[[package]]\n", 1, "only 1 is known", "another version of uv"),
-    ("uv.lock", "", None, "version is None", "another version"),
+    ("uv.lock", "", None, "version is missing", "another version"),
     ("uv.lock", "version = 1\n[[package]]\nversion = '1'\n", 2, "lacks 'name'", "Add"),
     ("uv.lock", "version = 1\n[[package]]\nname = 'a'\n", 2, "lacks its source", "uv lock"),
     ("uv.lock", f"conflicts = [[{{ extra = 'a' }}]]\n{UV}", 1, "exclude each other", "uv export"),

@@ -5,7 +5,10 @@ Every text is checked when it is added, so that an error names the line it stand
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from wetlands_executor.environment.conda_notation import conda_versions
@@ -17,6 +20,7 @@ from wetlands_executor.environment.notation import (
     conda_name,
     python_specifier,
 )
+from wetlands_executor.errors import SpecError
 
 
 @dataclass(slots=True)
@@ -73,7 +77,20 @@ class Draft:
         """Add a PyPI package."""
         with self.source.at(line):
             check_requirement(name, text)
-        self.add("pypi", text.strip(), line)
+            text = self._absolute(text.strip())
+        self.add("pypi", text, line)
+
+    def _absolute(self, text: str) -> str:
+        """Return a requirement whose direct reference is a URL; uv takes a path there, too."""
+        found = re.fullmatch(r"([\w.-]+\s*(?:\[[^\]]*\])?)\s*@\s*(\S[^;]*?)(\s+;.*)?", text)
+        if found is None or re.match(r"[\w.+-]+:", found[2]):
+            return text
+        path = self.source.absolute(found[2])
+        if not os.path.exists(path):
+            raise SpecError(
+                f"{path!r} does not exist", f"Paths are relative to {self.source.folder!r}."
+            )
+        return f"{found[1].strip()} @ {Path(path).as_uri()}{found[3] or ''}"
 
     def variable(self, name: str, value: str, line: int | None = None) -> None:
         """Add an environment variable."""

@@ -56,8 +56,15 @@ class Node:
         if not self:
             return
         if self.kind != "mapping":
-            raise self.error(f"{self.name} is no mapping", "Write 'key: value' lines below it.")
+            name = self.name or "the file"
+            raise self.error(f"{name} is no mapping", "Write 'key: value' lines below it.")
+        seen = set()
         for key, value in self.node.value:
+            if str(key.value) in seen:
+                raise self.source.error(
+                    f"{key.value!r} is there twice", "Make one of the two.", key.start_mark.line + 1
+                )
+            seen.add(str(key.value))
             yield str(key.value), Node(self.source, value, f"{self.name}.{key.value}".lstrip("."))
 
     def get(self, key: str) -> Node:

@@ -69,6 +69,13 @@ def block(source: Source) -> Source | None:
                     "Make one of the two.",
                     at + 1,
                 )
+            for number in range(at + 1, closing[-1]):
+                if lines[number] == lines[at]:
+                    raise source.error(
+                        f"there is a second metadata block; the first begins in line {at + 1}",
+                        "Make one of the two.",
+                        number + 1,
+                    )
             found = at, closing[-1]
         at = closing[-1] + 1 if closing else at + 1
     if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import tokenize
@@ -75,14 +76,16 @@ def load(path: str | os.PathLike[str]) -> Source:
     with open(absolute, "rb") as file:
         data = file.read()
     encoding = "utf-8-sig"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"  # what Windows PowerShell writes with '>'
     try:
-        if name.endswith((".py", ".pyw")):
+        if name.endswith((".py", ".pyw")) and encoding != "utf-16":
             encoding = tokenize.detect_encoding(io.BytesIO(data).readline)[0]
         text = data.decode(encoding)
     except (SyntaxError, UnicodeDecodeError, LookupError) as error:
         line = data[: error.start].count(b"\n") + 1 if isinstance(error, UnicodeDecodeError) else 1
         raise SpecError(
-            f"the file is no text in {encoding}: {error}",
+            f"the file is no text in {encoding.replace('utf-8-sig', 'utf-8')}: {error}",
             "Save it as UTF-8.",
             name,
             line,

@@ -92,10 +92,20 @@ class Table:
         if value is not None and not isinstance(value, str):
             raise self.error(
                 f"{self.named(key)} is {_kind(value)}, not a string",
-                f'Write it in quotes: {key} = "{value if _is_plain(value) else "..."}".',
+                f'Write it in quotes: {key} = "{self._written(key, value)}".',
                 key,
             )
         return value
+
+    def _written(self, key: str, value: object) -> str:
+        """Return a value as it stands in the text: 3.10 is not 3.1."""
+        line = self.line(key)
+        lines = self.source.text.split("\n")
+        text = lines[line - 1] if line is not None and line <= len(lines) else ""
+        found = re.search(rf"\b{re.escape(key)}[\"']?\s*=\s*([\w.+:-]+)", text)
+        if found is not None:
+            return found[1]
+        return str(value) if _is_plain(value) else "..."
 
     def needed(self, key: str) -> str:
         """Return a text that must be there."""

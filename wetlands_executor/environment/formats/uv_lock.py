@@ -21,7 +21,7 @@ def read(source: Source, wanted: Wanted) -> Draft:
     draft, root = Draft(source), parse(source)
     if root.data.get("version") != 1:
         raise root.error(
-            f"the lock's version is {root.data.get('version')!r}, and only 1 is known",
+            f"the lock's version is {root.data.get('version', 'missing')}, and only 1 is known",
             "Write the lock with another version of uv.",
             "version",
         )
