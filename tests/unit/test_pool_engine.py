@@ -29,7 +29,7 @@ from wetlands_executor.pool.settlement import Settlement
 from wetlands_executor.pool.stats import TaskStats
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.state import PoolState
-from wetlands_executor.serialize.calls import EncodedCall
+from wetlands_executor.serialize.encoded import EncodedCall
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.worker import wire
 

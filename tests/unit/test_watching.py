@@ -283,6 +283,17 @@ class Mapping(dict):
     pass
 class Sequence(list):
     pass
+class OtherSequence(list):
+    pass
+class Parent:
+    pass
+class Other:
+    pass
+class Child(Parent):
+    pass
+class Equal:
+    def __eq__(self, other):
+        return True
 """
 VALUE_CHANGES: dict[str, tuple[str, str]] = {
     "list": ("[1, 2]", "value[0] = 3"),
@@ -325,6 +336,17 @@ VALUE_CHANGES: dict[str, tuple[str, str]] = {
     "float": ("1.5", "value = 2.5"),
     "sign of zero": ("0.0", "value = -0.0"),
     "type of a number": ("[1]", "value[0] = True"),
+    "type of a number in a long list": ("list(range(300))", "value[1] = True"),
+    "another type in a long list": ("list(range(300))", "value[1] = 1.0"),
+    "sign of a zero in a long list": ("[0.0] * 100", "value[50] = -0.0"),
+    "type of a number in a long dict": ("dict.fromkeys(range(300), 1)", "value[5] = True"),
+    "an object that says it is equal": ("list(range(300))", "value[5] = Equal()"),
+    "such an object in a long dict": ("dict.fromkeys(range(300), 1)", "value[5] = Equal()"),
+    "type of a number in a large list": ("[1] * 100_000", "value[0] = True"),
+    "type of a number in a large dict": ("dict.fromkeys(range(9000), 1)", "value[0] = True"),
+    "class of an instance": ("Data()", "value.__class__ = Other"),
+    "class of a list": ("Sequence('ab')", "value.__class__ = OtherSequence"),
+    "bases of a class": ("Child", "value.__bases__ = (Other,)"),
     "large list": ("list(range(100_000))", "value.pop()"),
     "large dict": ("{i: i for i in range(100_000)}", "value.popitem()"),
     "first of a large dict": ("{i: i for i in range(100_000)}", "value[0] = 1"),
@@ -370,6 +392,18 @@ def test_each_kind_of_value(name: str, where: str, script: dict[str, Any]) -> No
     assert not is_unchanged(script["f"], remote)
     assert not is_recognised(script["f"], remote)
     assert is_recognised(script["f"], remote)
+
+
+def test_a_module_made_by_hand_travels_each_time(module: Any) -> None:
+    """With its attributes: whether they have changed is not looked at."""
+    remote = RemoteInterpreter()
+    module.own = types.ModuleType("made_by_hand")
+    module.own.value = 1
+    exec("def user():\n    return own.value\ndef by_user():\n    return user()", module.__dict__)
+    for function in (module.user, module.by_user):
+        for _ in range(3):
+            assert not is_recognised(function, remote)
+            assert not is_unchanged(function, remote)
 
 
 def test_an_equal_value_at_another_place_is_no_change(module: Any) -> None:

@@ -157,12 +157,12 @@ class ByValuePickler(CallPickler):
         elif special.has_rules_of_its_own(obj, kind):
             return None
         else:
-            known = self.record.of(obj)
+            known = _known(obj, kind, self.record)
             reduction = self._reduce_instance(obj, kind)
             if reduction is None:
                 return None
             if type(reduction) is bytes:
-                if known.shape is not None and known.shape != reduction:
+                if type(known.shape) is bytes and known.shape != reduction:
                     known = self.record.renew(obj)
                 known.take_shape(reduction)
                 check = special.check_of_opaque(obj, kind, known)
@@ -186,6 +186,8 @@ class ByValuePickler(CallPickler):
             if not isinstance(reduction, tuple):
                 reduction = obj.reduction = reduction(obj)
             return reduction
+        if type(obj) is types.ModuleType and not _cp._should_pickle_by_reference(obj):
+            self.checks = None  # made by hand: it travels with its attributes, which may change
         return super().reducer_override(obj)
 
     # --- containers and instances
@@ -530,10 +532,7 @@ class ByValuePickler(CallPickler):
             if annotations is not vars(cls).get("__annotations__"):
                 self._plainly(annotations)
             what = cls.__qualname__
-            state = (
-                {Mark(name, "attribute", what): value for name, value in state[0].items()},
-                state[1],
-            )
+            state = _marked(state[0], what), state[1]
             for _kind, options in state[1][1].values() if state[1] is not None else ():
                 self._plainly(options)
                 self._plainly(options["metadata"])
@@ -556,6 +555,25 @@ class ByValuePickler(CallPickler):
             None,
             objects.set_once,
         )
+
+
+def _known(obj: Any, kind: type, record: identity.Record) -> identity.Known:
+    """Return the entry of an instance, a new one if it is of another class now."""
+    known = record.of(obj)
+    if isinstance(known.shape, type) and known.shape is not kind:
+        known = record.renew(obj)
+    if known.shape is None:
+        known.take_shape(kind)
+    return known
+
+
+def _marked(members: dict[str, Any], what: str) -> dict[Any, Any]:
+    """Return the attributes of a class with marks, but for what ``copyreg`` has noted in it."""
+    return {
+        Mark(name, "attribute", what): value
+        for name, value in members.items()
+        if name != "__slotnames__"
+    }
 
 
 def _base_of(func: Any) -> dict[str, Any]:

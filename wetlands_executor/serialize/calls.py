@@ -24,6 +24,7 @@ from wetlands_executor.serialize.definitions import (
 from wetlands_executor.serialize.encoded import (
     EncodedCall,
     NeedyCall,
+    ObjectsCall,
     encode_at_once,
     encode_inert,
     encoded,
@@ -100,7 +101,7 @@ def join(
         payload: see ``worker/batch.py``.
         out_of_band: its block, or None.
     """
-    needy = [each for each in entries if isinstance(each, NeedyCall)]
+    needy = [each for each in entries if isinstance(each, (NeedyCall, ObjectsCall))]
     name, bytecode = definition.by_value, definition.bytecode
     if not needy:
         return EncodedCall(definition, flags, payload, name, bytecode, out_of_band)

@@ -27,6 +27,7 @@ _EMPTY: dict[str, Any] = {}
 NOT_STATE = (
     "__dict__",
     "__weakref__",
+    "__slotnames__",  # what ``copyreg`` has found out
     "_abc_impl",
     "__annotations__",
     "__annotate__",
@@ -190,8 +191,9 @@ def state_of(obj: Any) -> tuple[Any, ...]:
 
 def version_of_state(state: tuple[Any, ...], record: Record) -> int:
     """Return the version of what ``state_of`` gives."""
-    _function, _args, attributes, slots, other, elements, entries = state
+    _function, args, attributes, slots, other, elements, entries = state
     inner: Any = None
+    kind = args[0] if args and isinstance(args[0], type) else None
     if other is not None:
         inner = itertools.chain.from_iterable(other[0].items()) if type(other[0]) is dict else other
     return identity.digest(
@@ -200,6 +202,7 @@ def version_of_state(state: tuple[Any, ...], record: Record) -> int:
                 None if found is None else tuple([part(each, record) for each in found])
                 for found in (inner, attributes, slots, elements, entries)
             ]
+            + [None if kind is None else class_part(kind, record)]
         )
     )
 
@@ -228,9 +231,22 @@ def version_of_function(func: Any, record: Record) -> int:
 
 def version_of_class(cls: Any, record: Record) -> int:
     """Return the version of a class's attributes."""
-    return version(
-        itertools.chain.from_iterable(
-            (name, value) for name, value in list(vars(cls).items()) if name not in NOT_STATE
-        ),
-        record,
+    members = itertools.chain.from_iterable(
+        (name, value) for name, value in list(vars(cls).items()) if name not in NOT_STATE
     )
+    kinds = [class_part(kind, record) for kind in (*cls.__bases__, cls.__class__)]
+    return version((*members, tuple(kinds)), record)
+
+
+#: Flag of classes that are made while the program runs (Py_TPFLAGS_HEAPTYPE).
+_MADE = 1 << 9
+
+
+def lives_for_ever(cls: type) -> bool:
+    """Return True for a class of the interpreter, whose identity stays its own."""
+    return not cls.__flags__ & _MADE
+
+
+def class_part(cls: type, record: Record) -> int:
+    """Return what stands for a class that an object or another class is of."""
+    return id(cls) if lives_for_ever(cls) else record.of(cls).number

@@ -108,7 +108,34 @@ class PlainCall(EncodedCall):
         self.payload = payload
 
 
-KnownCall: TypeAlias = DefinedCall | PlainCall
+class ObjectsCall(EncodedCall):
+    """A short call of a known function, with objects of classes by value: as ``NeedyCall``."""
+
+    __slots__ = ("epoch", "needs")
+    definition: Definition
+    out_of_band = None
+    summary = None
+
+    def __init__(
+        self,
+        definition: Definition,
+        flags: int,
+        payload: bytes,
+        by_value: str | None,
+        bytecode: bool,
+        needs: Sequence[Piece],
+        epoch: Epoch,
+    ) -> None:
+        self.definition = definition
+        self.flags = flags
+        self.payload = payload
+        self.by_value = by_value
+        self.bytecode = bytecode
+        self.needs = needs
+        self.epoch = epoch
+
+
+KnownCall: TypeAlias = DefinedCall | PlainCall | ObjectsCall
 
 
 def pieces_of(value: Any) -> Pieces:

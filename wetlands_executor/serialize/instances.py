@@ -1,4 +1,4 @@
-"""Calls whose arguments are objects of classes by value, and hold scalars: pickled by C alone.
+"""Short calls with objects of classes by value, and with such classes: pickled by C alone.
 
 The classes are known to the workers. Their places in the memo of the pickler are filled before it
 begins, so that each object refers to its class by a number and nothing is looked up by name. Before
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor.serialize import fast_checks
-from wetlands_executor.serialize.scalars import SCALARS
-from wetlands_executor.worker import code_made
+from wetlands_executor.serialize.fast_checks import attributes_of_instance
+from wetlands_executor.serialize.scalars import NUMBERS, TEXTS
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Piece, Record
@@ -24,10 +24,18 @@ if TYPE_CHECKING:
 
 #: PROTO 5: how each pickle begins.
 _BEGIN = b"\x80\x05"
+#: Objects in one call, and characters of a text. What has more is as fast with ``CallPickler``.
+MOST, LONGEST = 100, 4096
+_SEQUENCES = frozenset((list, tuple, set, frozenset))
+_NAMES = frozenset((str,))
+
+
+class _Other(Exception):  # noqa: N818 - a signal within this module
+    """There is something that only ``CallPickler`` knows how to pickle."""
 
 
 def pickled(
-    steps: tuple[Any, ...] | None, args: tuple[Any, ...], record: Record
+    value: tuple[Any, ...], parts: Iterable[Any], record: Record
 ) -> tuple[bytes, tuple[Piece, ...], bool] | None:
     """Return (payload of a call, what it refers to, whether that is bytecode).
 
@@ -36,38 +44,78 @@ def pickled(
     Runs no code of the user's.
 
     Args:
-        steps: of a callable that is made for the call (see ``made.py``), or None.
-        args: its arguments.
+        value: what is pickled.
+        parts: what of it is not plain scalars for certain.
         record: of the pool.
     """
     found: dict[int, Watched] = {}
-    for value in args:
-        if type(value) not in SCALARS and not _add(value, record, found):
-            return None
-    if steps is not None:
-        if len(steps) != 2 or steps[0] != code_made.METHOD or not _add(steps[1], record, found):
-            return None
-    elif not found:
+    try:
+        _look(parts, record, found, MOST)
+    except (_Other, AttributeError, RuntimeError):
+        return None  # or a slot is not set; another thread changes a container
+    if not found:
         return None
     with io.BytesIO() as stream:
         pickler = pickle.Pickler(stream, 5)
         pickler.memo = {
             key: (place, watched.known.get()) for place, (key, watched) in enumerate(found.items())
         }
-        pickler.dump((args, None) if steps is None else (steps, args, None))
+        pickler.dump(value)
         data = stream.getvalue()
+    if len(found) == 1:
+        (watched,) = found.values()
+        piece: Any = watched.piece
+        return b"".join((_BEGIN, piece.instructions, data[2:])), (piece,), watched.bytecode
     pieces = tuple([watched.piece for watched in found.values() if watched.piece is not None])
     payload = b"".join((_BEGIN, *[piece.instructions for piece in pieces], data[2:]))
     return payload, pieces, any(watched.bytecode for watched in found.values())
 
 
-def _add(value: Any, record: Record, found: dict[int, Watched]) -> bool:
-    """Take the class of an object; False if the object cannot be pickled this way."""
-    kind = type(value)
-    if id(kind) not in found:
-        watched = record.functions.get(id(kind))
-        if watched is None or not watched.simple or not watched.is_same(kind):
-            return False
-        found[id(kind)] = watched
-    attributes = value.__dict__
-    return bool(attributes) and fast_checks.are_short_scalars(attributes)
+def _look(values: Iterable[Any], record: Record, found: dict[int, Watched], left: int) -> int:
+    """Take the classes of objects, of those within them too; return how many more there may be.
+
+    Raises:
+        _Other: something is pickled in another way.
+    """
+    for value in values:
+        kind = type(value)
+        if kind in NUMBERS:
+            continue
+        if kind in TEXTS:
+            if len(value) > LONGEST:
+                raise _Other
+            continue
+        left -= 1
+        if left < 0:
+            raise _Other
+        if kind in _SEQUENCES:
+            left = _look(value, record, found, left - len(value) // 8)
+        elif kind is dict:
+            left = _look(value, record, found, left - len(value) // 8)
+            left = _look(value.values(), record, found, left)
+        elif id(value) in record.functions:
+            _take(value, record, found)
+        else:
+            watched = found.get(id(kind)) or _take(kind, record, found)
+            parts = watched.parts
+            if parts is attributes_of_instance:
+                attributes = value.__dict__
+                # an object that holds nothing is known by its identity
+                if not attributes or not _NAMES.issuperset(map(type, attributes)):
+                    raise _Other
+                if not NUMBERS.issuperset(map(type, attributes.values())):
+                    left = _look(attributes.values(), record, found, left)
+            elif parts is None:
+                raise _Other
+            else:
+                left = _look(parts(value), record, found, left)
+    return left
+
+
+def _take(value: Any, record: Record, found: dict[int, Watched]) -> Watched:
+    """Take a class or function that workers know."""
+    watched: Watched | None = record.functions.get(id(value))
+    if watched is None or watched.piece is None or not watched.is_same(value):
+        raise _Other
+    found[id(value)] = watched
+    return watched

@@ -23,20 +23,20 @@ from wetlands_executor.serialize.definitions import (
 )
 from wetlands_executor.serialize.encoded import (
     DefinedCall,
-    EncodedCall,
     KnownCall,
-    NeedyCall,
+    ObjectsCall,
     encode_at_once,
     encode_inert,
     encoded,
 )
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.calls import Pieces
+from wetlands_executor.worker.code_made import CLOSURE, METHOD
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Record
     from wetlands_executor.serialize.interpreter import RemoteInterpreter
-    from wetlands_executor.serialize.made import Made
+    from wetlands_executor.serialize.made import Code, Made
     from wetlands_executor.serialize.watched import Watched
 
 #: What is made anew each time of a function that may be known.
@@ -64,55 +64,81 @@ def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None
 
     And for what is made anew of a function that workers know. None for every other call.
     """
-    record = pool.settings.remote.record
+    record: Record | None = pool.settings.remote.record
     if record is not None and record.restless:
         pool.forgetting.tidy(record)
+    kind = type(fn)
+    if kind is functools.partial and not fn.keywords and not fn.__dict__:
+        # A call of its function. (A placeholder among its arguments is nothing that is known here.)
+        args, fn = fn.args + args, fn.func
+        at_once = encode_at_once(fn, args, None)
+        if at_once is not None:
+            return at_once
+        kind = type(fn)
+    steps: tuple[Any, ...] = ()
     found: Watched | None = None if record is None else record.functions.get(id(fn))
     if found is not None:
-        if found.definition is None or not found.is_same(fn):
+        definition = found.definition
+        if definition is None or not found.is_same(fn):
             return None
-        return encode_at_once(None, args, found.definition) or _encode_quickly(
-            found.definition, None, args, record
-        )
-    known = importable.get(id(fn))
-    if known is not None:
-        return None if known.rewritten else _encode_quickly(known, None, args, record)
-    again = find(fn, record)
-    if again is None:
-        return None
-    definition, steps = again
+    else:
+        definition = importable.get(id(fn))
+        if definition is not None:
+            if definition.rewritten:
+                return None
+        elif kind is types.FunctionType:  # as in `find`: a lambda in a loop
+            code: Code | None = None if record is None else record.codes.get(id(fn.__code__))
+            template = None if code is None else code.template
+            values = None if template is None or record is None else template.values(fn, record)
+            if template is None or values is None:
+                return None
+            definition = template.definition
+            if values:
+                steps = (CLOSURE, (values, template.mask))
+        else:
+            again = find(fn, record)
+            if again is None:
+                return None
+            definition, steps = again
     if not steps:
-        return encode_at_once(None, args, definition)
-    return encode_made(definition, steps, args, None) or _encode_quickly(
-        definition, steps, args, record
-    )
+        if not args and definition.bare is not None:
+            bare: DefinedCall = definition.bare
+            return bare
+        call = encode_at_once(None, args, definition)
+        if call is not None:
+            return call
+    elif steps[0] != METHOD:
+        payload = _made().pickled(steps, args, None)
+        if payload is not None:
+            if len(payload) > wire.INLINE:
+                return encode_made(definition, steps, args, None)
+            name, bytecode = definition.by_value, definition.bytecode
+            return DefinedCall(definition, wire.PLAIN | wire.MADE, payload, name, bytecode)
+    call = None if record is None else _encode_objects(definition, steps, args, record)
+    return call or encode_inert(definition, steps or None, args)
 
 
-def _encode_quickly(
-    definition: Definition, steps: tuple[Any, ...] | None, args: tuple[Any, ...], record: Any
-) -> KnownCall | None:
-    """Pickle a call of which C code alone can pickle the arguments; None for every other call."""
-    return _encode_instances(definition, steps, args, record) or encode_inert(
-        definition, steps, args
-    )
-
-
-def _encode_instances(
-    definition: Definition, steps: tuple[Any, ...] | None, args: tuple[Any, ...], record: Any
-) -> DefinedCall | None:
-    """Pickle a call whose arguments are objects of known classes; None for every other call."""
-    found = None if record is None else _instances().pickled(steps, args, record)
+def _encode_objects(
+    definition: Definition, steps: tuple[Any, ...], args: tuple[Any, ...], record: Record
+) -> ObjectsCall | None:
+    """Pickle a short call with objects of known classes; None for every other call."""
+    value = (steps, args, None) if steps else (args, None)
+    found = _instances().pickled(value, (*steps[1:], *args) if steps else args, record)
     if found is None or len(found[0]) > wire.CROSSOVER:
         return None
     payload, needs, bytecode = found
-    call = EncodedCall(
+    flags = wire.MADE if steps else 0
+    if len(payload) > wire.INLINE:
+        flags |= wire.IN_BULK
+    return ObjectsCall(
         definition,
-        (0 if steps is None else wire.MADE) | (wire.IN_BULK if len(payload) > wire.INLINE else 0),
+        flags,
         payload,
         definition.by_value or needs[0].by_value,
-        definition.bytecode or bytecode,
+        bytecode or definition.bytecode,
+        needs,
+        record.epoch,
     )
-    return cast("DefinedCall", NeedyCall(call, needs, record.epoch))
 
 
 def find(fn: Any, record: Record | None, remote: RemoteInterpreter | None = None) -> Made | None:

@@ -35,7 +35,7 @@ from wetlands_executor.serialize.pickler import space_name
 from wetlands_executor.worker import code_made
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import Self
 
@@ -57,7 +57,7 @@ class Template:
     Args:
         definition: of a function that has the code.
         fast: tells whether what they reach is as it was.
-        names: the function's name, qualified name and documentation.
+        names: what ``_state_of`` gives of the function from the third item on.
         space: name of the module whose globals they have.
         expected: the identity of each value that they close over, and of each default; None where
             it varies.
@@ -80,7 +80,7 @@ class Template:
         self,
         definition: Any,
         fast: FastCheck,
-        names: tuple[Any, ...],
+        names: list[Any],
         space: str,
         expected: tuple[list[int | None], list[int | None]],
         numbers: list[int],
@@ -98,41 +98,30 @@ class Template:
 
     def values(self, function: Any, record: Record) -> tuple[Any, ...] | None:
         """Return what varies, of a function with the code; None if more than that has changed."""
-        cells, defaults = function.__closure__ or (), function.__defaults__ or ()
         self.holds = False
+        closure, defaults, *state = _state_of(function)
+        module = sys.modules.get(self._space)
         if (
-            len(cells) != len(self._cells)
-            or len(defaults) != len(self._defaults)
-            or function.__kwdefaults__
-            or function.__dict__
-            or _names_of(function) != self._names
-            or getattr(sys.modules.get(self._space), "__dict__", None) is not function.__globals__
+            state != self._names
+            or getattr(module, "__dict__", None) is not function.__globals__
             or not self._fast.holds(function)
+            or len(closure or ()) != len(self._cells)
+            or len(defaults or ()) != len(self._defaults)
         ):
             return None
         self.holds = True
-        found = []
-        known = record.known
-        for cell, expected in zip(cells, self._cells, strict=True):
-            try:
-                value = cell.cell_contents
-            except ValueError:
-                return None
-            if expected is None:
-                entry = known.get(id(cell))
-                if not _may_vary(value, record) or (
-                    entry is not None and entry.shape is WRITTEN and entry.strong is cell
-                ):
-                    return None
-                found.append(value)
-            elif id(value) != expected:
-                return None
-        for value, expected in zip(defaults, self._defaults, strict=True):
-            if expected is None:
-                if not _may_vary(value, record):
-                    return None
-                found.append(value)
-            elif id(value) != expected:
+        found: list[Any] = []
+        try:
+            contents = [cell.cell_contents for cell in closure] if closure else ()
+        except ValueError:
+            return None
+        if contents and not _add_varying(found, contents, self._cells, record):
+            return None
+        if defaults and not _add_varying(found, defaults, self._defaults, record):
+            return None
+        for cell in closure or ():
+            entry = record.known.get(id(cell))
+            if entry is not None and entry.shape is WRITTEN and entry.strong is cell:
                 return None
         return tuple(found)
 
@@ -188,7 +177,26 @@ def is_value(value: Any) -> bool:
     return are_short_scalars(value if type(value) is tuple else (value,))
 
 
-_names_of = attrgetter("__name__", "__qualname__", "__doc__")
+_state_of = attrgetter(
+    "__closure__", "__defaults__", "__kwdefaults__", "__dict__", "__name__", "__qualname__",
+    "__doc__", "__module__",
+)  # fmt: skip
+#: What is a value in any case.
+_VALUES = frozenset((int, bool, type(None)))
+
+
+def _add_varying(
+    found: list[Any], values: Sequence[Any], expected: list[int | None], record: Record
+) -> bool:
+    """Add the values that vary; False if one may not, or another is not the one that it was."""
+    for value, identity in zip(values, expected, strict=True):
+        if identity is None:
+            if type(value) not in _VALUES and not _may_vary(value, record):
+                return False
+            found.append(value)
+        elif id(value) != identity:
+            return False
+    return True
 
 
 def _may_vary(value: Any, record: Record) -> bool:
@@ -326,7 +334,7 @@ def _make_template(
     return Template(
         definition,
         fast,
-        _names_of(function),
+        list(_state_of(function)[2:]),
         str(function.__globals__["__name__"]),
         (
             [None if each else id(value) for each, value in zip(varying, contents, strict=True)],
@@ -359,6 +367,8 @@ def take_apart(fn: Any) -> tuple[Any, tuple[Any, ...]] | None:
 
 def is_plain(steps: tuple[Any, ...]) -> bool:
     """Return True if any unpickler reads the steps: they hold scalars only."""
+    if len(steps) == 2 and steps[0] == code_made.CLOSURE:
+        return True
     for kind, value in zip(steps[::2], steps[1::2], strict=True):
         if kind == code_made.METHOD:
             return False
@@ -373,6 +383,6 @@ def pickled(
     steps: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any] | None
 ) -> bytes | None:
     """Return the payload of a call whose parts are scalars; None for every other call."""
-    if kwargs or not is_plain(steps) or not are_short_scalars(args):
+    if kwargs or not is_plain(steps) or (args and not are_short_scalars(args)):
         return None
     return pickle.dumps((steps, args, None), 5)

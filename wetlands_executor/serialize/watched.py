@@ -12,6 +12,7 @@ Entered by any thread that submits, without a lock.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from wetlands_executor.serialize import changes, fast_checks
@@ -26,8 +27,8 @@ class Watched:
         checks: what has to be as it was.
         needs, by_value, bytecode: of the stream; see ``calls.Definition``.
         definition: made when it is submitted again.
-        simple: a class whose objects are pickled as their class and their ``__dict__``; known from
-            the first of them on.
+        parts: of a class whose objects are pickled as their class and what they hold: lists that;
+            known from the first of them on.
         piece: made when it travels beside calls, because their arguments refer to it.
     """
 
@@ -42,20 +43,22 @@ class Watched:
         "definition",
         "known",
         "needs",
+        "parts",
         "piece",
-        "simple",
     )
 
     def __init__(self, known: Known, data: bytes, pickler: Any) -> None:
         self.known = known
         self.data = data
-        self.checks: list[tuple[Any, ...]] = pickler.checks or []
+        self.checks: list[tuple[Any, ...]] = (
+            [(changes.END,)] if pickler.checks is None else pickler.checks
+        )
         self.needs: tuple[Piece, ...] = tuple(pickler.needs.values())
         self.by_value: str | None = pickler.by_value
         self.bytecode = bool(pickler.bytecode)
         self.definition: Any = None
         self.piece: Piece | None = None
-        self.simple = False
+        self.parts: Callable[[Any], Any] | None = None
         self._arguments = False
         self._fast: Any = None
         # How often the thorough check has said otherwise than the fast one.
@@ -118,7 +121,7 @@ class Watched:
             number, name = self.known.number, f"{obj.__module__}.{obj.__qualname__}"
             found = Piece(number, self.data, None, {}, self.by_value, None, name)
             self.piece = found
-            self.simple = isinstance(obj, type) and fast_checks.is_simple(obj)
+            self.parts = fast_checks.parts_of_simple(obj) if isinstance(obj, type) else None
         return found
 
     def reached(self) -> list[Known]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Classes that were made here -> the names of the attributes that the host has set last.
 _RECEIVED: Any = WeakKeyDictionary()
+#: Class of those -> its bases as the host had them when it was made, or changed.
+_BASES: Any = WeakKeyDictionary()
 
 
 def _known(tracker: str) -> Any:
@@ -50,13 +52,17 @@ def make_class(
         namespace: what has to be there from the beginning: module, qualified name, slots.
         tracker: cloudpickle's number of the class.
     """
-    found = _known(tracker)
-    if found is not None:
-        return found
     import types
 
-    keys = {sys.intern(key): value for key, value in namespace.items()}
     resolved = types.resolve_bases(bases)
+    found = _known(tracker)
+    if found is not None:
+        before = _BASES.get(found)
+        if before is not None and [*map(id, before)] != [*map(id, resolved)]:
+            found.__bases__ = resolved
+            _BASES[found] = resolved
+        return found
+    keys = {sys.intern(key): value for key, value in namespace.items()}
     hooks = _hooks_of(resolved)
     quiet: Any = classmethod(_nothing)  # type: ignore[arg-type]
     try:
@@ -71,6 +77,7 @@ def make_class(
     finally:
         for base, hook in hooks:
             type.__setattr__(base, "__init_subclass__", hook)
+    _BASES[made] = resolved
     return _received(made, tracker)
 
 

@@ -29,8 +29,7 @@ _method: Any = type(_Any().method)
 _function: Any = type(_Any.method)
 
 
-def _cell(value: Any) -> Any:
-    return (lambda: value).__closure__[0]  # type: ignore[index]
+_cell: Any = type(_Any.method.__closure__[0])  # type: ignore[index]
 
 
 def make(function: Any, payload: Tuple[Any, Any, Any], where: Any) -> Tuple[Any, Any, Any, Any]:
@@ -43,6 +42,12 @@ def make(function: Any, payload: Tuple[Any, Any, Any], where: Any) -> Tuple[Any,
             filled: then that of the callable is not either.
     """
     steps, args, kwargs = payload
+    if where is None and len(steps) == 2:  # most calls
+        kind, value = steps
+        if kind == METHOD:
+            return _method(function, value), args, kwargs, None
+        if kind == CLOSURE:
+            return _fill(function, *value), args, kwargs, None
     position = 0
     while position < len(steps):
         kind, value = steps[position : position + 2]
@@ -62,22 +67,27 @@ def make(function: Any, payload: Tuple[Any, Any, Any], where: Any) -> Tuple[Any,
 
 def _fill(function: Any, values: Tuple[Any, ...], mask: int) -> Any:
     """Return a function like the known one, with other values."""
-    given = iter(values)
-    place = 1
-    cells = []
-    for cell in function.__closure__ or ():
-        cells.append(_cell(next(given)) if mask & place else cell)
-        place <<= 1
-    defaults = []
-    for value in function.__defaults__ or ():
-        defaults.append(next(given) if mask & place else value)
-        place <<= 1
+    closure, defaults = function.__closure__ or (), function.__defaults__ or ()
+    if len(values) == len(closure) and mask + 1 == 1 << len(closure):
+        closure = tuple(map(_cell, values))
+    else:
+        given = iter(values)
+        places = [1 << number for number in range(len(closure) + len(defaults))]
+        closure = tuple(
+            [_cell(next(given)) if mask & place else cell for place, cell in zip(places, closure)]
+        )
+        defaults = tuple(
+            [
+                next(given) if mask & place else value
+                for place, value in zip(places[len(closure) :], defaults)
+            ]
+        )
     made = _function(
         function.__code__,
         function.__globals__,
         function.__name__,
-        tuple(defaults) or None,
-        tuple(cells) or None,
+        defaults or None,
+        closure or None,
     )
     made.__qualname__ = function.__qualname__
     made.__module__ = function.__module__

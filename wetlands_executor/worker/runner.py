@@ -509,10 +509,14 @@ def _give_up(reason: str) -> None:
         os._exit(wire.EXIT_CHANNEL_LOST)
 
 
-def _made(function: Any, payload: Any, where: Any) -> Any:
-    from .code_made import make
+_make: Any = None
 
-    return make(function, payload, where)
+
+def _made(function: Any, payload: Any, where: Any) -> Any:
+    global _make  # imported with the first of them
+    if _make is None:
+        from .code_made import make as _make
+    return _make(function, payload, where)
 
 
 def main(fds: List[int], forked: bool = False) -> None:
