@@ -443,3 +443,62 @@ class Holder:
 
 def through_class():
     return Holder
+
+
+# --- what is changed besides attributes, and what is known
+
+
+class Left:
+    def who(self):
+        return "left"
+
+
+class Right:
+    def who(self):
+        return "right"
+
+
+class Child(Left):
+    pass
+
+
+chosen = Left()
+chosen.attribute = 1
+
+
+def who():
+    return Child().who(), chosen.who(), chosen.attribute
+
+
+class Held:
+    def __init__(self, value):
+        self.value = value
+
+    def get(self, *args):
+        return self.value, args
+
+    @classmethod
+    def name(cls):
+        return cls.__name__
+
+
+class SlotHeld:
+    __slots__ = ("other", "value")
+
+    def __init__(self, value):
+        self.value = value
+
+
+def look(held, several):
+    value = held.value
+    return held in several, value if type(value) is int else len(value)
+
+
+def is_class(cls, held):
+    return type(held) is cls and cls is Held
+
+
+def given(a, b=5, *, c=6):
+    from wetlands_executor import current_task
+
+    return current_task().inputs

@@ -6,6 +6,7 @@ Within a call, across calls, on equal and other versions.
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import importlib.util
 import itertools
@@ -422,3 +423,37 @@ def test_many_lambdas_leave_nothing_behind(fresh: CondaEnvExecutor) -> None:
     assert max(tables()) < max(before) + 2000
     record = fresh._pool.settings.remote.record
     assert len(record.known) < 1500
+
+
+# --- what is changed besides attributes
+
+
+def test_bases_and_classes_change_there_too(executor: CondaEnvExecutor, script: Any) -> None:
+    for _ in range(3):
+        assert run(executor, script.who) == ("left", "left", 1)
+    script.Child.__bases__ = (script.Right,)
+    for _ in range(3):
+        assert run(executor, script.who) == ("right", "left", 1)
+    script.chosen.__class__ = script.Right
+    for _ in range(3):
+        assert run(executor, script.who) == ("right", "right", 1)
+
+
+def test_objects_methods_and_partial_objects_of_what_is_known(
+    executor: CondaEnvExecutor, script: Any
+) -> None:
+    """The first call sends all, later ones what is new: what arrives is the same."""
+    kept = script.Held([1, {"a": (2, 3)}])
+    for i in range(4):
+        held = script.Held(i)
+        assert run(executor, held.get) == (i, ())
+        assert run(executor, kept.get, i, "x") == (kept.value, (i, "x"))
+        assert run(executor, functools.partial(held.get, 1), 2) == (i, (1, 2))
+        assert run(executor, script.Held.name) == "Held"
+        assert run(executor, script.look, held, [held]) == (True, i)
+        assert run(executor, script.look, script.SlotHeld(i), []) == (False, i)
+        assert run(executor, script.look, script.SlotHeld([held]), [held])[0] is False
+        assert run(executor, script.is_class, script.Held, held) is True
+        given = functools.partial(script.given, 1)
+        assert run(executor, given) == {"a": 1}
+        assert run(executor, functools.partial(given, c=3), 2) == {"a": 1, "b": 2, "c": 3}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.serialize import inert, known_functions, pickler
@@ -65,6 +66,9 @@ def _encode(
     remote: RemoteInterpreter | None,
 ) -> EncodedCall:
     if definition is None:
+        given: Any = fn
+        if isinstance(given, partial) and known_functions.is_joined(given):
+            fn, args = given.func, given.args + args
         definition = importable.get(id(fn))
         if definition is None and remote is not None and remote.record is not None:
             definition = known_functions.definition_by_value(fn, remote)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from wetlands_executor.serialize.made import Code, Made
     from wetlands_executor.serialize.watched import Watched
 
+_PLACEHOLDER = getattr(functools, "Placeholder", None)  # Python 3.14
 #: What is made anew each time of a function that may be known.
 _MADE = frozenset((types.MethodType, functools.partial))
 
@@ -68,8 +69,7 @@ def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None
     if record is not None and record.restless:
         pool.forgetting.tidy(record)
     kind = type(fn)
-    if kind is functools.partial and not fn.keywords and not fn.__dict__:
-        # A call of its function. (A placeholder among its arguments is nothing that is known here.)
+    if kind is functools.partial and is_joined(fn):
         args, fn = fn.args + args, fn.func
         at_once = encode_at_once(fn, args, None)
         if at_once is not None:
@@ -116,6 +116,15 @@ def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None
             return DefinedCall(definition, wire.PLAIN | wire.MADE, payload, name, bytecode)
     call = None if record is None else _encode_objects(definition, steps, args, record)
     return call or encode_inert(definition, steps or None, args)
+
+
+def is_joined(fn: functools.partial[Any]) -> bool:
+    """Return True if a call of a partial object is one of its function, with more arguments."""
+    return type(fn) is functools.partial and not (
+        fn.keywords
+        or fn.__dict__
+        or (_PLACEHOLDER is not None and any(each is _PLACEHOLDER for each in fn.args))
+    )
 
 
 def _encode_objects(

@@ -80,6 +80,20 @@ def name_of(function: Any) -> str:
     return "%s.%s" % (module, name)
 
 
+def _without_partial(function: Any, args: Any, kwargs: Any) -> Tuple[Any, Any, Any]:
+    """Return the call that a ``functools.partial`` object makes; any other call as it is."""
+    import functools
+
+    placeholder: Any = getattr(functools, "Placeholder", functools)
+    while type(function) is functools.partial and not any(
+        each is placeholder for each in function.args
+    ):
+        args = (*function.args, *(args or ()))
+        kwargs = dict(function.keywords, **(kwargs or {}))
+        function = function.func
+    return function, args, kwargs
+
+
 def named_arguments(function: Any, args: Any, kwargs: Any) -> Dict[str, Any]:
     """Return the arguments of a call by name; positional ones beyond the names by their number.
 
@@ -88,6 +102,7 @@ def named_arguments(function: Any, args: Any, kwargs: Any) -> Dict[str, Any]:
         args: positional arguments, or None.
         kwargs: keyword arguments, or None.
     """
+    function, args, kwargs = _without_partial(function, args, kwargs)
     code = getattr(getattr(function, "__func__", function), "__code__", None)
     names = code.co_varnames[: code.co_argcount] if code is not None else ()
     if hasattr(function, "__func__"):
@@ -110,6 +125,7 @@ def inputs_of(function: Any, args: Any, kwargs: Any, defaults: bool) -> Dict[str
         defaults: also those that were not given and have a default; but not the ``task`` that is
             filled by the library.
     """
+    function, args, kwargs = _without_partial(function, args, kwargs)
     named = named_arguments(function, args, kwargs)
     if not defaults:
         return named
