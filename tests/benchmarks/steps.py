@@ -554,7 +554,7 @@ _MOMENTS = (
         "result() waits on the return direct_receive",
         None,
     ),
-    ("wetlands_executor.pool.direct", "settle_quietly", "answer read", "Task settled"),
+    ("wetlands_executor.pool.direct_receive", "settle_quietly", "answer read", "Task settled"),
     (
         "wetlands_executor.pool.result_stream",
         "ResultStream.read",

@@ -1,5 +1,5 @@
 """The way back of a short call, on which its submitter takes the answer from the worker itself
-(``pool/direct.py``).
+(``pool/direct_receive.py``).
 
 A call whose answer nobody has looked at yet is *quiet*: each way to look at it must find the end,
 and nothing may get lost on the way.
@@ -23,7 +23,7 @@ from tests.contract.workload import attend
 from tests.faults import work
 from tests.support.observe import DEADLINE, crash_of, gone, kill_first, pids, until
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
-from wetlands_executor.pool import direct
+from wetlands_executor.pool import direct_receive
 from wetlands_executor.worker import wire
 
 
@@ -528,7 +528,7 @@ def test_who_wakes_up_after_the_end_leaves_nothing_behind(single, rendezvous, mo
     task = single.submit(attend, rendezvous.address, "held")
     rendezvous.next()
     monkeypatch.setattr(
-        direct, "read", lambda fd, count: (os.read(fd, count), pool.life.finished.wait(DEADLINE))[0]
+        direct_receive, "read", lambda fd, count: (os.read(fd, count), pool.life.finished.wait(DEADLINE))[0]
     )
     waiter = threading.Thread(target=task.exception)
     waiter.start()

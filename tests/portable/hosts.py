@@ -87,9 +87,10 @@ def tap() -> None:
 
 def tap_shared_pages() -> None:
     """Record the payloads and answers that pass on the shared pages."""
-    from wetlands_executor.pool import direct
+    from wetlands_executor.pool.direct import DirectSend
+    from wetlands_executor.pool.direct_receive import DirectReceive
 
-    by_page, begin = direct.DirectSend._by_page, direct.DirectReceive.__init__
+    by_page, begin = DirectSend._by_page, DirectReceive.__init__
 
     def sending(self, call):
         steps = by_page(self, call)
@@ -112,7 +113,7 @@ def tap_shared_pages() -> None:
         begin(self, *args)
         self._answer = Answers(self._answer)
 
-    direct.DirectSend._by_page, direct.DirectReceive.__init__ = sending, beginning
+    DirectSend._by_page, DirectReceive.__init__ = sending, beginning
 
 
 def bytecode_among(direction: str, codes: list, shipped: bytes) -> list:

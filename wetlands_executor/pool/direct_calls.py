@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.futures.settling import announce_late, settle_quietly
 from wetlands_executor.pool.call import Call, CallPhase
-from wetlands_executor.pool.direct import AbandonedWaits, DirectReceive
+from wetlands_executor.pool.direct_receive import AbandonedWaits, DirectReceive
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.polling import Poller
 from wetlands_executor.pool.result_stream import RawFrame

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.call import Call, CallPhase
-from wetlands_executor.pool.direct import DirectReceive, DirectSend
+from wetlands_executor.pool.direct import DirectSend
+from wetlands_executor.pool.direct_receive import DirectReceive
 from wetlands_executor.pool.given_calls import GivenCalls
 from wetlands_executor.pool.outbox import Outbox
 from wetlands_executor.pool.polling import Poller
