@@ -2,8 +2,8 @@ r"""Direct send and direct receive: a short call goes to its worker and back wit
 
 Handing a call over to a second thread, and its result back, costs more than a short call itself. So
 the I/O thread publishes workers that hold nothing; a submitting thread may write one frame to one
-of them (``DirectSend``), and take the answer itself while it waits in ``result()`` (``DirectReceive``,
-in ``direct_receive.py``)::
+of them (``DirectSend``), and take the answer itself while it waits in ``result()``
+(``DirectReceive`` in ``direct_receive.py``)::
 
     submit, result()                              worker
       writes the frame, records it in `sent` ---> inbox
@@ -35,9 +35,9 @@ in ``direct_receive.py``)::
 5. These ways notify nothing else: listeners, waiters of the standard library and callbacks
    concern the I/O thread.
 
-Only these two modules use the control words ``AWAITED``, ``ANSWERED`` and ``ANSWER`` of the shared page,
-and these fields of a call: ``awaited`` (the worker may have read that a thread waits for its answer
-on the page), ``unannounced`` (as above), ``abandoned`` and ``after`` (it is in the chain of
+Only these two modules use the control words ``AWAITED``, ``ANSWERED`` and ``ANSWER`` of the shared
+page, and these fields of a call: ``awaited`` (the worker may have read that a thread waits for its
+answer on the page), ``unannounced`` (as above), ``abandoned`` and ``after`` (it is in the chain of
 abandoned waits; the next one there), ``found`` (what was read from the page: value, duration in
 seconds).
 

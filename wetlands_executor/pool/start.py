@@ -24,8 +24,8 @@ from wetlands_executor.pool import bundle, deadlines, polling, spawn
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.delivery import SerialThread
-from wetlands_executor.pool.direct_receive import direct_receive
 from wetlands_executor.pool.direct_calls import DirectCalls
+from wetlands_executor.pool.direct_receive import direct_receive
 from wetlands_executor.pool.fork_server import ForkServer, ForkServerFailed, ServerOutput
 from wetlands_executor.pool.inbound import Inbound
 from wetlands_executor.pool.io_loop import IOLoop
