@@ -49,6 +49,13 @@ def test_what_arrives_is_a_copy(executor: Executor) -> None:
     assert result is not value
 
 
+def test_keyword_arguments_arrive(executor: Executor) -> None:
+    """With the first call of a function, and with those that find it known."""
+    for args, named in [((1,), {"key": 2}), ((), {"key": None}), ((1, 2), {"a": "b", "c": [1]})] * 2:
+        found = executor.submit(workload.describe, *args, **named).result(DEADLINE)
+        assert found == (args, named)
+
+
 def test_identity_is_kept_within_one_call(executor: Executor) -> None:
     shared = [1]
     (first, second), _ = executor.submit(workload.describe, shared, shared).result(DEADLINE)
