@@ -433,15 +433,20 @@ class CondaEnvExecutor(Executor):
         self._pool.readiness.launch(wait)
         return self
 
-    async def launch_async(self) -> Self:
+    async def launch_async(self, *, on_progress: OnProgress | None = None) -> Self:
         """As ``launch``, without blocking the event loop.
 
         Start all workers, and return when they are ready.
+
+        Args:
+            on_progress: as for ``launch``; it is called on another thread than the event loop's.
         """
         import asyncio
 
         if self._pool.closing.refusing:
             self._submission.refuse()
+        if on_progress is not None:
+            self._source.watch(on_progress)
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
         self._pool.readiness.launch_then(partial(post_to_loop, loop, _answer, ready))

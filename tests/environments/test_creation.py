@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -390,11 +391,36 @@ class TestUpkeep:
         with CondaEnvExecutor(made, max_workers=1):  # no worker yet
             with pytest.raises(EnvironmentInUseError, match="an executor"):
                 made.remove()
-        with made.popen(["python"], stdin=subprocess.PIPE) as process:
-            with pytest.raises(EnvironmentInUseError, match=str(process.pid)):
-                made.remove()
+        for program in ("python", "cat"):  # one of the environment, and one while it is activated
+            with made.popen([program], stdin=subprocess.PIPE) as process:
+                with pytest.raises(EnvironmentInUseError, match=str(process.pid)):
+                    made.remove()
         assert Environment.find("wl-cells") == made
         made.remove()
+
+    def test_in_a_store_that_is_not_the_first_or_cannot_be_written(
+        self,
+        index: Index,
+        quick: str,
+        store: Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        first = Environment.create(index.spec("wl-alpha"), "wl-cells", backend=quick)
+        second = Environment.create(index.spec("wl-beta"), backend=quick)
+        monkeypatch.setenv(VARIABLE, f"{tmp_path / 'mine'}{os.pathsep}{store.root}")
+        first.remove()
+        with pytest.raises(EnvironmentNotFoundError):
+            Environment.find("wl-cells")
+        monkeypatch.setenv(VARIABLE, str(store.root))
+        for file in (store.root / "locks").iterdir():
+            file.unlink()
+        (store.root / "locks").rmdir()
+        (store.root / "locks").write_text("")
+        assert Environment.prune(0) == []
+        with pytest.raises(ValueError, match="cannot be removed"):
+            second.remove()
+        assert Environment.find(index.spec("wl-beta")) == second
 
     def test_what_another_program_has_made_is_not_removed(self) -> None:
         with pytest.raises(ValueError, match="not made by this library"):
@@ -403,6 +429,14 @@ class TestUpkeep:
     def test_prune(self, index: Index, quick: str, store: Store) -> None:
         kept = Environment.create(index.spec("wl-alpha"), "wl-cells", backend=quick)
         used = Environment.create(index.spec("wl-beta"), backend=quick)
+        run = Environment.create(index.spec("wl-beta", "wl-alpha"), backend=quick)
+        record = store.owner_of(run.prefix)
+        assert record is not None
+        os.utime(record.folder / "used", (1, 1))
+        made = record.last_used
+        run.run(["python", "-c", ""])
+        assert record.last_used > made
+        run.remove()
         old = Environment.create(index.spec("wl-alpha<2"), backend=quick)
         assert Environment.prune(timedelta(days=1)) == []
         with CondaEnvExecutor(used, max_workers=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import os
@@ -244,6 +245,8 @@ class TestCancelled:
             task = Environment.create_task(spec, backend=quick)
             waits = threading.Event()
             task.listen(lambda event: waits.set() if event.message else None)
+            if task.message is not None:  # told before there was a listener
+                waits.set()
             assert waits.wait(30)
             task.cancel()
             task.wait_for(30)
@@ -263,8 +266,11 @@ class TestCancelled:
 
 
 class TestTask:
-    def test_progress_and_result(self, index: Index, backend: str) -> None:
+    def test_progress_and_result(self, index: Index, backend: str, store: Store) -> None:
         seen: list[Any] = []
+        store.prepare()
+        lock = MakerLock(store.lock_of("named-wl-cells"))
+        lock.acquire(Cancellation(), lambda _: None)
         task = Environment.create_task(index.spec("wl-beta"), "wl-cells", backend=backend)
         over = threading.Event()
 
@@ -274,11 +280,13 @@ class TestTask:
                 over.set()
 
         task.listen(note)
+        lock.release()  # what is told from here on has a listener
         assert task.result(90).name == "wl-cells"
         assert over.wait(30)
         assert task.name == "create wl-cells"
         kinds = [event.type.name for event in seen]
-        assert kinds[0] == "STARTED"
+        assert "STARTED" not in kinds[1:]
+        assert task.started_at is not None
         assert kinds[-1] == "COMPLETION"
         assert "UPDATE" in kinds
         assert task.outputs["phase"] == "checking"
@@ -484,6 +492,24 @@ class TestExecutor:
             executor.launch(on_progress=seen.append)
             assert executor.worker_count == 1
         assert CreationPhase.CHECKING in {progress.phase for progress in seen}
+
+    def test_an_event_loop_goes_on_while_the_environment_is_made(
+        self, index: Index, hold: Hold
+    ) -> None:
+        async def main() -> None:
+            seen: list[CreationProgress] = []
+            executor = CondaEnvExecutor(hold.spec(index), max_workers=1)
+            launch = asyncio.ensure_future(executor.launch_async(on_progress=seen.append))
+            task = executor.submit(lambda: 1)
+            await asyncio.to_thread(hold.await_begin)  # the loop runs, and so does the making
+            assert not launch.done()
+            assert seen
+            assert task.status is TaskStatus.PENDING
+            executor.kill_workers()
+            await launch
+            assert task.cancelled()
+
+        asyncio.run(asyncio.wait_for(main(), 60))
 
     def test_repr_does_not_wait(self, index: Index) -> None:
         with CondaEnvExecutor(index.spec("wl-alpha"), max_workers=1) as executor:

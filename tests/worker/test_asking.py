@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.support.sharing import CondaEnvExecutor
 from wetlands_executor.serialize.interpreter import MAGIC, RemoteInterpreter
 
 OTHERS = [python for python in interpreters.find() if python.version[:2] != sys.version_info[:2]]
+fcntl = pytest.importorskip("fcntl")
 pytestmark = [
     pytest.mark.skipif(not OTHERS, reason="no second Python"),
     pytest.mark.skipif(os.name == "nt", reason="shell scripts"),
@@ -71,6 +73,20 @@ def test_functions_by_value(tmp_path: Path, kind: str, same: bool) -> None:
             (number + 1, expected) for number in range(20)
         ]
         assert sum(executor.map(lambda x: x + 1, range(50))) == 1275
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="no flock")
+def test_a_submit_waits_for_no_activation(tmp_path: Path) -> None:
+    """Its script does not end before the submit has returned."""
+    env = wrapper(tmp_path, KINDS["needs a variable"], OTHERS[0].path)
+    lines = [f"flock {tmp_path / 'held'} true", "export LICENCE=1"]
+    with (tmp_path / "held").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        executor = CondaEnvExecutor(env, max_workers=1, activate=lines)
+        tasks = [executor.submit(lambda x: x + 1, 1), executor.submit(lambda x: x, 3)]
+        assert not any(task.done() for task in tasks)
+    with executor:
+        assert [task.result(DEADLINE) for task in tasks] == [2, 3]
 
 
 @pytest.mark.parametrize("kind", ["fails when asked"])

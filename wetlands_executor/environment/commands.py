@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from wetlands_executor.environment import _platform
 from wetlands_executor.environment.launch import checked_variables, variables
+from wetlands_executor.environment.store import Store
 
 if TYPE_CHECKING:
     from wetlands_executor.environment.layout import Located
@@ -40,6 +41,9 @@ def prepared(
         FileNotFoundError: the environment has no such command.
     """
     options = dict(options)
+    record = Store().owner_of(environment.prefix)
+    if record is not None:
+        record.note_use()
     env = variables(environment, activate)
     env.update(checked_variables(options.get("env"), "env"))
     options["env"] = env

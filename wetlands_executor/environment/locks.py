@@ -175,11 +175,13 @@ class Lease:
 
 
 def users_of(folder: Path, *, mentions: bool = False) -> list[Any]:
-    """Return the processes (of ``psutil``) that run a program of a folder.
+    """Return the processes (of ``psutil``) that use an environment in a folder.
+
+    They run a program of it, or any program while it is activated.
 
     Args:
         folder: the folder.
-        mentions: those too whose command names something in it, as a package manager's does.
+        mentions: instead those whose command names something in it, as a package manager's does.
     """
     import psutil
 
@@ -190,10 +192,24 @@ def users_of(folder: Path, *, mentions: bool = False) -> list[Any]:
             words = process.cmdline()
         except psutil.Error:
             continue  # it has ended, or is another user's
-        words = words if mentions else words[:1]
-        if any(word.startswith(inside) or (mentions and inside in word) for word in words):
+        if mentions:
+            is_user = any(inside in word for word in words)
+        else:
+            is_user = any(word.startswith(inside) for word in [*words[:1], *_activated(process)])
+        if is_user:
             found.append(process)
     return [process for process in found if not mentions or process.pid != os.getpid()]
+
+
+def _activated(process: Any) -> list[str]:
+    """Return the prefixes of the environments that are activated for a process."""
+    import psutil
+
+    try:
+        variables = process.environ()
+    except (psutil.Error, OSError):
+        return []  # as above; some systems tell no process's variables
+    return [variables[name] for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if name in variables]
 
 
 def end_tree(pid: int, kill: bool = False) -> None:

@@ -195,16 +195,24 @@ def _of_minor(minor: int) -> Iterator[str]:
         (pyenv / "versions", f"3.{minor}.*"),
         (uv, f"cpython-3.{minor}.*"),
     ):
-        for prefix in sorted(folder.glob(pattern), key=_numbers, reverse=True):
+        for prefix in sorted(_matching(folder, pattern), key=_numbers, reverse=True):
             for executable in (prefix / "bin" / name, prefix / "python.exe"):
-                if executable.is_file():
+                if os.path.isfile(executable):
                     yield str(executable)
     for place in (*Places().roots, *Places().common):
         executable = Path(place.folder, "bin", name)
-        if executable.is_file():
+        if os.path.isfile(executable):
             yield str(executable)
     if os.name == "nt":
         yield from _launcher(minor)
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """Return what a folder has of a pattern; nothing of one that may not be read."""
+    try:
+        return list(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def _numbers(path: Path) -> list[int]:

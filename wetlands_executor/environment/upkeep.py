@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from wetlands_executor.environment import contents
@@ -37,8 +38,16 @@ def remove(record: Record, store: Store | None = None) -> None:
 
     Raises:
         EnvironmentInUseError: it is in use.
+        ValueError: it lies where this process may not write.
     """
-    if not _remove(record, store or Store()):
+    # It may lie in another root than the one in which environments are made.
+    try:
+        is_removed = _remove(record, store or Store(record.root))
+    except OSError as error:
+        raise ValueError(
+            f"the environment {record.name!r} ({record.prefix}) cannot be removed: {error}"
+        ) from error
+    if not is_removed:
         users = ", ".join(str(process.pid) for process in users_of(record.folder))
         raise EnvironmentInUseError(
             f"the environment {record.name!r} ({record.prefix}) is in use by "
@@ -63,8 +72,10 @@ def prune(unused_for: float, store: Store | None = None) -> list[Record]:
         if record.named or record.root != str(store.root):
             continue
         idle = time.time() - record.last_used
-        if (idle >= unused_for or not record.is_usable()) and _remove(record, store):
-            removed.append(record)
+        # A store that is read-only stays as it is.
+        with suppress(OSError):
+            if (idle >= unused_for or not record.is_usable()) and _remove(record, store):
+                removed.append(record)
     return removed
 
 

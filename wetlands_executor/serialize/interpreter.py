@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -166,7 +167,7 @@ class RemoteInterpreter:
         if self._is_this():
             known = MAGIC, VERSION
         elif not self.silent:
-            known = self._answer()
+            known = self._answer_in_time()
         if known is None:
             # It needs something that only a worker's start has, or does not work at all: a worker
             # will say either.
@@ -176,6 +177,28 @@ class RemoteInterpreter:
         if self._known is None:
             self._known = known
         return self._known
+
+    def _answer_in_time(self) -> tuple[str, str] | None:
+        """Return its answer; None if it does not come in time.
+
+        The scripts of an activation, which come first, may take long; what they set is kept, and
+        the start of a worker needs it as well. So the question goes on in its thread.
+        """
+        answers = []
+
+        def ask() -> None:
+            found = self._answer()
+            answers.append(found)
+            if found is not None and self._known is None:
+                self._known = found
+
+        thread = threading.Thread(target=ask, name="wetlands-interpreter")
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be started any more: the interpreter ends
+            return self._answer()
+        thread.join(question.TIMEOUT)
+        return answers[0] if answers else None
 
     def _answer(self) -> tuple[str, str] | None:
         assert self._python is not None

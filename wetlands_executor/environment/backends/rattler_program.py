@@ -99,41 +99,26 @@ def fetched_record(url: str, folder: Path) -> Any:
     return rattler.RepoDataRecord(record, file, url, channel)
 
 
-async def install(wanted: dict[str, Any]) -> None:
-    """Do what is wanted."""
+async def solve(wanted: dict[str, Any], packages: Path) -> Any:
+    """Return the records of the packages that are to be installed.
+
+    Args:
+        wanted: see above.
+        packages: folder of those that were fetched before.
+    """
     import rattler
 
-    cache = Path(wanted["cache"])
-    offline = wanted["offline"]
+    offline, explicit = wanted["offline"], wanted["explicit"]
     config = rattler.SourceConfig(
         cache_action="force-cache-only" if offline else "cache-or-fetch",
         # Shards are asked for whatever the cache action is (0.28).
         sharded_enabled=not offline,
     )
-    gateway = rattler.Gateway(cache_dir=cache / "repodata", default_config=config)
+    gateway = rattler.Gateway(cache_dir=packages.parent / "repodata", default_config=config)
     detected = rattler.VirtualPackage.detect()
-    say(step=["solving", "the conda packages", None, None])
-    hashes: dict[str, str] = {}
-    if wanted["explicit"]:
-        for line in wanted["explicit"]:
-            url, _, digest = line.partition("#")
-            hashes[url] = digest.removeprefix("sha256:").lower()
-        if offline and not all(url.startswith("file:") for url in hashes):
-            # A solve for URLs fetches what it does not know.
-            records = [fetched_record(url, cache / "pkgs") for url in hashes]
-        else:
-            records = await rattler.solve(
-                [], list(hashes), gateway=gateway, virtual_packages=detected
-            )
-        for record in records:
-            digest = hashes[record.url]
-            if len(digest) == 64:
-                record.sha256 = bytes.fromhex(digest)
-            elif len(digest) == 32:
-                record.md5 = bytes.fromhex(digest)
-    else:
+    if not explicit:
         priority = rattler.ChannelPriority
-        records = await rattler.solve(
+        return await rattler.solve(
             wanted["channels"],
             wanted["specs"],
             gateway=gateway,
@@ -145,18 +130,39 @@ async def install(wanted: dict[str, Any]) -> None:
                 priority.Disabled if wanted["priority"] == "disabled" else priority.Strict
             ),
         )
+    lines = [line.partition("#") for line in explicit]
+    hashes = {url: digest.removeprefix("sha256:").lower() for url, _, digest in lines}
+    if offline and not all(url.startswith("file:") for url in hashes):
+        # A solve for URLs fetches what it does not know.
+        records = [fetched_record(url, packages) for url in hashes]
+    else:
+        records = await rattler.solve([], list(hashes), gateway=gateway, virtual_packages=detected)
+    for record in records:
+        digest = hashes[record.url]
+        if len(digest) == 64:
+            record.sha256 = bytes.fromhex(digest)
+        elif len(digest) == 32:
+            record.md5 = bytes.fromhex(digest)
+    return records
+
+
+async def install(wanted: dict[str, Any]) -> None:
+    """Do what is wanted."""
+    import rattler
+
+    packages = Path(wanted["cache"]) / "pkgs"
+    say(step=["solving", "the conda packages", None, None])
+    records = await solve(wanted, packages)
     say(step=["solving", f"{len(records)} packages found", None, None])
-    if offline:
-        for record in records:
-            url = str(record.url)
-            if not url.startswith("file:") and fetched_folder(url, cache / "pkgs") is None:
-                raise ValueError(f"offline: {url} was not fetched before")
+    for url in (str(record.url) for record in records if wanted["offline"]):
+        if not url.startswith("file:") and fetched_folder(url, packages) is None:
+            raise ValueError(f"offline: {url} was not fetched before")
     # 0.28 takes the inner objects only.
     specs = [getattr(each, "_match_spec", each) for each in map(rattler.MatchSpec, wanted["specs"])]
     await rattler.install(
         records,
         target_prefix=wanted["prefix"],
-        cache_dir=cache / "pkgs",
+        cache_dir=packages,
         show_progress=False,
         reporter=Reporter(),
         requested_specs=specs or None,
