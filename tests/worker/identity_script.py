@@ -502,3 +502,20 @@ def given(a, b=5, *, c=6):
     from wetlands_executor import current_task
 
     return current_task().inputs
+
+
+COUNT = 0
+
+
+def number_of_loop():
+    return COUNT
+
+
+def counting(other):
+    return lambda: (COUNT, number_of_loop(), other)
+
+
+def set_count():
+    global COUNT
+    COUNT = -1
+    return COUNT

@@ -168,7 +168,7 @@ def test_state_of_classes_and_instances_stays(executor: CondaEnvExecutor, script
 
 def test_what_functions_share_stays(executor: CondaEnvExecutor, script: Any) -> None:
     """A variable of two closures; the cache of a function."""
-    assert [run(executor, script.count) for _ in range(2)] == [1, 2]
+    assert [run(executor, script.number_of_loop) for _ in range(2)] == [1, 2]
     assert run(executor, script.counted) == 2
     assert [run(executor, script.misses) for _ in range(2)] == [1, 1]
 
@@ -457,3 +457,24 @@ def test_objects_methods_and_partial_objects_of_what_is_known(
         given = functools.partial(script.given, 1)
         assert run(executor, given) == {"a": 1}
         assert run(executor, functools.partial(given, c=3), 2) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_a_lambda_in_a_loop_whose_variable_is_a_global(
+    executor: CondaEnvExecutor, script: Any
+) -> None:
+    """As at the top of a script: its value goes with each call, what a task has set stays."""
+    tasks = []
+    for script.COUNT in range(8):
+        tasks.append((script.COUNT, executor.submit(script.counting("a"))))
+        if script.COUNT % 3 == 0:
+            assert run(executor, script.number_of_loop) == script.COUNT
+    for number, task in tasks:
+        assert task.result(DEADLINE) == (number, number, "a")
+    assert run(executor, script.set_count) == -1
+    assert run(executor, script.counting("b")) == (-1, -1, "b")
+    for script.COUNT in (1, True, 1.0, "1", "é", None, 0.0, -0.0, [1], (1,), 2**70, 7):
+        found, by_helper, _ = run(executor, script.counting("c"))
+        assert repr(found) == repr(by_helper) == repr(script.COUNT)
+    record = executor._pool.settings.remote.record
+    assert [code for code in record.codes.values() if "COUNT" in code.varying]
+    assert run(executor, script.number_of_loop) == 7

@@ -32,7 +32,6 @@ from wetlands_executor.serialize import (
     references,
     special,
 )
-from wetlands_executor.serialize.definitions import Definition
 from wetlands_executor.serialize.identity import Mark, Stand
 from wetlands_executor.serialize.pickler import CallPickler, Space, reductions, space_name
 from wetlands_executor.serialize.pickler import dump as dump_call
@@ -73,10 +72,16 @@ class ByValuePickler(CallPickler):
         record: the objects that the pool's workers know.
         keeps: takes shared arrays that are referred to.
         remote: the Python that reads it; None is one like this.
+        left_out: a namespace, and globals in it that are not written.
     """
 
     def __init__(
-        self, file: io.BytesIO, record: identity.Record, keeps: list[Any] | None, remote: Any
+        self,
+        file: io.BytesIO,
+        record: identity.Record,
+        keeps: list[Any] | None,
+        remote: Any,
+        left_out: tuple[Any, frozenset[str]],
     ) -> None:
         super().__init__(file, None, keeps, remote=remote, by_value=_this_module)
         self._record = record
@@ -85,6 +90,7 @@ class ByValuePickler(CallPickler):
         self._stands: dict[int, Stand] = {}
         self._plain: dict[int, Any] = {}
         self._at: Mark | None = None
+        self._left_out = left_out
         #: What has to be as it is for the stream to be right another time; None if that cannot be
         #: told.
         self.checks: list[tuple[Any, ...]] | None = []
@@ -110,16 +116,6 @@ class ByValuePickler(CallPickler):
             if self._at is not None:
                 special.explain(error, self._at, self.explain)
             raise
-
-    def definition(self, data: bytes, name: str) -> Definition:
-        """Return the definition of the function that was pickled as ``data``."""
-        return Definition(
-            pickle.dumps(("value", data), 4),
-            name,
-            self.by_value,
-            bytecode=self.bytecode,
-            needs=tuple(self.needs.values()),
-        )
 
     def forget(self) -> None:
         """Let go of the objects of the stream, without waiting for the collector."""
@@ -466,7 +462,10 @@ class ByValuePickler(CallPickler):
         """Return mark, token, value of each global that a function uses, one after the other."""
         found: list[Any] = []
         known = self.record.of(func)
+        left_out = self._left_out[1] if self._left_out[0] is func.__globals__ else ()
         for key, value in used.items():
+            if key in left_out:
+                continue
             mark = Mark(key, "global", what)
             self._at = mark
             self._root(value)
@@ -474,7 +473,7 @@ class ByValuePickler(CallPickler):
             self._check(changes.GLOBAL, known, key, changes.binding(value, self.record))
             found += (mark, token, value)
         for key in _cp._extract_code_globals(func.__code__):
-            if key not in func.__globals__:
+            if key not in func.__globals__ and key not in left_out:
                 self._check(changes.ABSENT, known, key)
                 found += (Mark(key, "global", what), namespaces.ABSENT, None)
         return tuple(found)
@@ -586,11 +585,19 @@ def _base_of(func: Any) -> dict[str, Any]:
 
 
 def dump(
-    obj: Any, keeps: list[Any] | None, remote: Any, record: identity.Record
+    obj: Any,
+    keeps: list[Any] | None,
+    remote: Any,
+    record: identity.Record,
+    left_out: frozenset[str] = frozenset(),
 ) -> tuple[bytes, ByValuePickler]:
-    """Pickle a function or class by value, or a large value that one reaches."""
+    """Pickle a function or class by value, or a large value that one reaches.
+
+    ``left_out``: globals of the function that go with each call.
+    """
     with io.BytesIO() as stream:
-        pickler = ByValuePickler(stream, record, keeps, remote)
+        names = (obj.__globals__, left_out) if left_out else (None, left_out)
+        pickler = ByValuePickler(stream, record, keeps, remote, names)
         try:
             pickler.dump(obj)
         finally:

@@ -95,7 +95,10 @@ class FastCheck:
     )
 
     def __init__(
-        self, checks: list[tuple[Any, ...]], record: Record, root: FunctionType | None = None
+        self,
+        checks: list[tuple[Any, ...]],
+        record: Record,
+        root: FunctionType | None = None,
     ) -> None:
         self.void = False
         # Of ``root``, with the globals that it shares with others.
@@ -180,6 +183,11 @@ class FastCheck:
             return False
         return not self.void
 
+    def changed_names(self, space: dict[str, Any]) -> list[str]:
+        """Return the globals of ``root`` that are bound to something else in this namespace."""
+        found = zip(self._names, self._bound, strict=True)
+        return [name for name, bound in found if id(space.get(name, _NOTHING)) != bound]
+
     def end(self) -> None:
         """Let go of all that it refers to."""
         self.void = True
@@ -200,7 +208,10 @@ class FastCheck:
                 known.add_check(self)
 
     def _collect(
-        self, checks: list[tuple[Any, ...]], record: Record, root: FunctionType | None
+        self,
+        checks: list[tuple[Any, ...]],
+        record: Record,
+        root: FunctionType | None,
     ) -> None:
         functions: list[Known] = []
         cells: list[Known] = []
@@ -232,8 +243,8 @@ class FastCheck:
             else:
                 self._add_content(known, obj, record)
         for known, found in spaces.values():
-            names = tuple(dict.fromkeys(found))
             space = known.get().__globals__
+            names = tuple(dict.fromkeys(found))
             bound = [*map(self._identity, map(space.get, names, _absent), _all(record))]
             if root is not None and space is root.__globals__:
                 self._names, self._bound = names, bound
@@ -305,7 +316,9 @@ class FastCheck:
 
 
 def make(
-    checks: list[tuple[Any, ...]], record: Record, root: FunctionType | None = None
+    checks: list[tuple[Any, ...]],
+    record: Record,
+    root: FunctionType | None = None,
 ) -> FastCheck | None:
     """Return a fast check; None if what is to be checked needs the thorough one."""
     try:

@@ -31,7 +31,7 @@ from wetlands_executor.serialize.encoded import (
 )
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.calls import Pieces
-from wetlands_executor.worker.code_made import CLOSURE, METHOD
+from wetlands_executor.worker.code_made import METHOD
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Record
@@ -89,12 +89,10 @@ def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None
         elif kind is types.FunctionType:  # as in `find`: a lambda in a loop
             code: Code | None = None if record is None else record.codes.get(id(fn.__code__))
             template = None if code is None else code.template
-            values = None if template is None or record is None else template.values(fn, record)
-            if template is None or values is None:
+            given = None if template is None or record is None else template.steps(fn, record)
+            if template is None or given is None:
                 return None
-            definition = template.definition
-            if values:
-                steps = (CLOSURE, (values, template.mask))
+            definition, steps = template.definition, given
         else:
             again = find(fn, record)
             if again is None:
@@ -186,7 +184,9 @@ def _of_code(fn: Any, record: Record, remote: RemoteInterpreter | None) -> Made 
         found = _made().again(fn, record) if record.codes else None
         return found
     write = by_value().dump
-    found = _made().of_function(fn, record, lambda like: write(like, [], remote, record))
+    found = _made().of_function(
+        fn, record, lambda like, names: write(like, [], remote, record, names)
+    )
     return found
 
 

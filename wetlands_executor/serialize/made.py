@@ -8,7 +8,8 @@ what is new, as a list of steps (``worker/code_made.py`` takes them), and its ar
 A *template* is what is known of a code object: the definition of a function that has it, with what
 all functions made of it have in common. Of the values that one of them closes over, and of its
 defaults, those that are plain scalars travel with each call; all others have to be the very objects
-that they were.
+that they were. The same goes for globals, once the host has bound one to another scalar between two
+calls: in a loop at the top of a script, the variable of the loop is one.
 
 Invariant: a template refers to the code weakly, and to nothing else that the host's program uses.
 It ends with the code, or when something that it stands for has changed.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import itertools
 import pickle
 import sys
 import types
@@ -29,7 +31,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.serialize import changes, fast_checks, references
-from wetlands_executor.serialize.fast_checks import are_short_scalars
+from wetlands_executor.serialize.definitions import Definition
+from wetlands_executor.serialize.fast_checks import SHORT, are_short_scalars
 from wetlands_executor.serialize.identity import WRITTEN
 from wetlands_executor.serialize.pickler import space_name
 from wetlands_executor.worker import code_made
@@ -62,6 +65,7 @@ class Template:
         expected: the identity of each value that they close over, and of each default; None where
             it varies.
         numbers: what the definition has numbers for that no object of the host has.
+        varying: names of globals whose values go with each call.
     """
 
     __slots__ = (
@@ -70,6 +74,7 @@ class Template:
         "_fast",
         "_names",
         "_space",
+        "_varying",
         "definition",
         "holds",
         "mask",
@@ -84,6 +89,7 @@ class Template:
         space: str,
         expected: tuple[list[int | None], list[int | None]],
         numbers: list[int],
+        varying: tuple[str, ...] = (),
     ) -> None:
         self.definition = definition
         #: What it stands for was as it was, when it was asked last.
@@ -91,13 +97,14 @@ class Template:
         self._fast = fast
         self._names = names
         self._space = space
+        self._varying = varying
         self._cells, self._defaults = expected
         places = (*self._cells, *self._defaults)
         self.mask = sum(1 << place for place, each in enumerate(places) if each is None)
         self.numbers = numbers
 
-    def values(self, function: Any, record: Record) -> tuple[Any, ...] | None:
-        """Return what varies, of a function with the code; None if more than that has changed."""
+    def steps(self, function: Any, record: Record) -> tuple[Any, ...] | None:
+        """Return the steps to a function with the code; None if more has changed than may vary."""
         self.holds = False
         closure, defaults, *state = _state_of(function)
         module = sys.modules.get(self._space)
@@ -109,6 +116,12 @@ class Template:
             or len(defaults or ()) != len(self._defaults)
         ):
             return None
+        steps: tuple[Any, ...] = ()
+        if self._varying:
+            values = tuple(map(vars(module).get, self._varying, _ABSENT))
+            if not all(map(_may_be_global, values)):
+                return None
+            steps = (code_made.GLOBALS, (self._space, self._varying, values))
         self.holds = True
         found: list[Any] = []
         try:
@@ -123,7 +136,11 @@ class Template:
             entry = record.known.get(id(cell))
             if entry is not None and entry.shape is WRITTEN and entry.strong is cell:
                 return None
-        return tuple(found)
+        return (*steps, code_made.CLOSURE, (tuple(found), self.mask)) if found else steps
+
+    def changed_globals(self, space: dict[str, Any]) -> list[str]:
+        """Return the names in a namespace that were bound to something else before."""
+        return self._fast.changed_names(space)
 
     def end(self, record: Record) -> None:
         """Let workers forget it."""
@@ -137,10 +154,11 @@ class Code(weakref.ref):  # type: ignore[type-arg]
 
     Attributes:
         template: None for the first function; made for the second.
+        varying: globals that were bound to another scalar between two of them.
         ended: how many templates have ended without a change of what they stand for.
     """
 
-    __slots__ = ("ended", "key", "record", "template")
+    __slots__ = ("ended", "key", "record", "template", "varying")
 
     def __new__(cls, code: types.CodeType, _record: Record) -> Self:  # noqa: D102
         return super().__new__(cls, code, _gone)
@@ -150,11 +168,19 @@ class Code(weakref.ref):  # type: ignore[type-arg]
         self.key = id(code)
         self.record = record.itself
         self.template: Template | None = None
+        self.varying: frozenset[str] = frozenset()
         self.ended = 0
 
     def keep(self, template: Template | None) -> None:
         """Keep what is known of functions with the code."""
         self.template = template
+
+    def learn(self, function: Any) -> None:
+        """Note which globals have been bound to another scalar."""
+        if self.template is not None:
+            space = function.__globals__
+            changed = self.template.changed_globals(space)
+            self.varying |= {name for name in changed if _may_be_global(space.get(name, _ABSENT))}
 
     def end(self, record: Record) -> None:
         """Let go of the template: something that it stands for has changed."""
@@ -183,6 +209,21 @@ _state_of = attrgetter(
 )  # fmt: skip
 #: What is a value in any case.
 _VALUES = frozenset((int, bool, type(None)))
+
+
+#: What a namespace gives for a name that it does not have.
+_ABSENT = itertools.repeat(Ellipsis)
+
+
+def _may_be_global(value: Any) -> bool:
+    """Return True for a value of a global that may go with a call.
+
+    Its ``repr`` is the same in all versions of Python: see ``namespaces.bind``.
+    """
+    kind = type(value)
+    if kind is str:
+        return len(value) <= SHORT and value.isascii()
+    return kind in _VALUES or (kind is float and value == value)
 
 
 def _add_varying(
@@ -220,14 +261,12 @@ def again(function: Any, record: Record) -> Made | None:
     template = None if code is None else code.template
     if template is None:
         return None
-    values = template.values(function, record)
-    if values is None:
-        return None
-    return template.definition, (code_made.CLOSURE, (values, template.mask)) if values else ()
+    steps = template.steps(function, record)
+    return None if steps is None else (template.definition, steps)
 
 
 def of_function(
-    function: Any, record: Record, dump: Callable[[Any], tuple[bytes, Any]]
+    function: Any, record: Record, dump: Callable[[Any, frozenset[str]], tuple[bytes, Any]]
 ) -> Made | None:
     """Return how a function by value is made, if others with its code were submitted before.
 
@@ -236,7 +275,7 @@ def of_function(
     Args:
         function: what is submitted.
         record: of the pool.
-        dump: pickles a function by value.
+        dump: pickles a function by value, without globals of these names.
     """
     code = function.__code__
     found = record.codes.get(id(code))
@@ -247,10 +286,11 @@ def of_function(
     if found.template is not None:
         made_again = again(function, record)
         if made_again is None:
+            found.learn(function)
             found.end(record)
         return made_again
     if found.ended < WORTH:
-        found.keep(_make_template(function, record, dump))
+        found.keep(_make_template(function, record, dump, found.varying))
     return again(function, record)
 
 
@@ -283,8 +323,40 @@ def written(code: types.CodeType) -> set[str]:
     return found
 
 
+def _function_like(
+    function: Any, varying: list[bool], others: list[bool], annotated: bool
+) -> types.FunctionType:
+    """Return a function with nothing in it that varies: what is pickled stays with workers.
+
+    Args:
+        function: the one that it is like.
+        varying: which of the variables that it closes over vary.
+        others: which of its defaults vary.
+        annotated: whether it has annotations.
+    """
+    cells, defaults = function.__closure__ or (), function.__defaults__ or ()
+    like = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        tuple(None if each else value for each, value in zip(others, defaults, strict=True))
+        or None,
+        tuple(
+            types.CellType(None) if each else cell
+            for each, cell in zip(varying, cells, strict=True)
+        ),
+    )
+    names = ("__module__", "__qualname__", *(("__annotations__",) if annotated else ()))
+    functools.update_wrapper(like, function, names, ())
+    del like.__wrapped__  # type: ignore[attr-defined]
+    return like
+
+
 def _make_template(
-    function: Any, record: Record, dump: Callable[[Any], tuple[bytes, Any]]
+    function: Any,
+    record: Record,
+    dump: Callable[[Any, frozenset[str]], tuple[bytes, Any]],
+    varying_globals: frozenset[str],
 ) -> Template | None:
     if not _is_eligible(function):
         return None
@@ -298,22 +370,8 @@ def _make_template(
         return None
     varying = [is_value(value) for value in contents]
     others = [is_value(value) for value in defaults]
-    # A function like it, with nothing in it that varies: what is pickled here stays with workers.
-    like = types.FunctionType(
-        function.__code__,
-        function.__globals__,
-        function.__name__,
-        tuple(None if each else value for each, value in zip(others, defaults, strict=True))
-        or None,
-        tuple(
-            types.CellType(None) if each else cell
-            for each, cell in zip(varying, cells, strict=True)
-        ),
-    )
-    names = ("__module__", "__qualname__", *(("__annotations__",) if annotations else ()))
-    functools.update_wrapper(like, function, names, ())
-    del like.__wrapped__  # type: ignore[attr-defined]
-    data, pickler = dump(like)
+    like = _function_like(function, varying, others, bool(annotations))
+    data, pickler = dump(like, varying_globals)
     checks = pickler.checks
     if checks is None or pickler.keeps:
         return None
@@ -329,7 +387,13 @@ def _make_template(
         return None
     pairs = zip(varying + others, (*contents, *defaults), strict=True)
     fast.guard([value for each, value in pairs if not each], record)
-    definition = pickler.definition(data, references.display_name(function))
+    definition = Definition(
+        pickle.dumps(("value", data), 4),
+        references.display_name(function),
+        pickler.by_value,
+        bytecode=pickler.bytecode,
+        needs=tuple(pickler.needs.values()),
+    )
     record.follow(definition)
     return Template(
         definition,
@@ -342,6 +406,7 @@ def _make_template(
         ),
         [record.of(like).number]
         + [known.number for each, known in zip(varying, own, strict=True) if each],
+        tuple(sorted(varying_globals)),
     )
 
 
@@ -367,7 +432,7 @@ def take_apart(fn: Any) -> tuple[Any, tuple[Any, ...]] | None:
 
 def is_plain(steps: tuple[Any, ...]) -> bool:
     """Return True if any unpickler reads the steps: they hold scalars only."""
-    if len(steps) == 2 and steps[0] == code_made.CLOSURE:
+    if len(steps) == 2 and steps[0] in (code_made.CLOSURE, code_made.GLOBALS):
         return True
     for kind, value in zip(steps[::2], steps[1::2], strict=True):
         if kind == code_made.METHOD:

@@ -85,7 +85,13 @@ class ByValue(Protocol):
         """Return a function or class as it is pickled."""
 
     def dump(
-        self, obj: Any, keeps: list[Any] | None, remote: RemoteInterpreter | None, record: Record, /
+        self,
+        obj: Any,
+        keeps: list[Any] | None,
+        remote: RemoteInterpreter | None,
+        record: Record,
+        left_out: frozenset[str] = ...,
+        /,
     ) -> tuple[bytes, Any]:
         """Pickle a function or class by value; return the bytes and what has pickled it."""
 

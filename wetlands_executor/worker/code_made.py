@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 #: Kinds of steps, and their values: what a function closes over, and its defaults, as far as they
 #: differ from those of the known function (values, bit mask of their places); the object that a
-#: method is bound to; (arguments, keywords) of a ``functools.partial``.
-CLOSURE, METHOD, PARTIAL = range(3)
+#: method is bound to; (arguments, keywords) of a ``functools.partial``; values of globals that the
+#: host may have bound anew (name of the namespace, names, values).
+CLOSURE, METHOD, PARTIAL, GLOBALS = range(4)
 
 
 class _Any:
@@ -56,6 +57,10 @@ def make(function: Any, payload: Tuple[Any, Any, Any], where: Any) -> Tuple[Any,
             function = _fill(function, *value)
         elif kind == METHOD:
             function = _method(function, value)
+        elif kind == GLOBALS:
+            from .namespaces import bind
+
+            bind(function, *value)
         else:
             function = functools.partial(function, *value[0], **value[1])
     if where is not None:

@@ -120,15 +120,23 @@ class Definitions:
             if got == kind and number == ident:
                 return data
 
-    def drop_stale(self) -> None:
+    def drop_stale(self, kept: Any = None) -> None:
         """Let functions by value be read again when they are called.
 
         What they refer to has been changed.
+
+        Args:
+            kept: a function to which the change is known, or None.
         """
-        for number in self._by_value:
+        stale = [
+            number
+            for number in self._by_value
+            if kept is None or self.functions.get(number) is not kept
+        ]
+        for number in stale:
             self.functions.pop(number, None)
             self.bare.pop(number, None)
-        self._by_value.clear()
+        self._by_value.difference_update(stale)
 
 
 def use_settings(data: bytes) -> None:

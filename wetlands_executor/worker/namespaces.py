@@ -45,6 +45,31 @@ def share(name: str, base: Dict[str, Any]) -> Dict[str, Any]:
     return space
 
 
+def bind(function: Any, name: str, keys: Tuple[str, ...], values: Tuple[Any, ...]) -> None:
+    """Bind globals that the host has changed since it was last told of them, for a call.
+
+    The tokens are those of ``restore``.
+
+    Args:
+        function: is called next; its definition does not have to be read again.
+        name: of the namespace.
+        keys: names of globals.
+        values: what they are bound to: numbers, booleans, None and texts in ASCII.
+    """
+    space, tokens = SPACES[name], TOKENS[name]
+    changed = False
+    for key, value in zip(keys, values):
+        token = (type(value).__name__, repr(value))
+        if tokens.get(key) != token or key not in space:
+            tokens[key] = token
+            space[key] = value
+            changed = True
+    if changed:
+        from . import objects
+
+        objects.note_change(function)
+
+
 def restore(function: Any, state: Tuple[Any, ...]) -> None:
     """Set the state of a function that was just made, or found.
 

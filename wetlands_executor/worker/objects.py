@@ -55,17 +55,20 @@ def set_version(number: int, version: int) -> None:
         note_change()
 
 
-def note_change() -> None:
+def note_change(kept: Any = None) -> None:
     """Something that was here has been changed by the host.
 
     Functions that were read before are read again when they are called.
 
     Else a call that was pickled before the change, and is made after it, would leave its content to
     calls that were pickled after the change.
+
+    Args:
+        kept: the function whose call has brought the change, and brings its own each time.
     """
     runner = running.main_loop
     if runner is not None:
-        runner.drop_stale()
+        runner.drop_stale(kept)
 
 
 def load(data: bytes) -> Any:

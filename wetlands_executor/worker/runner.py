@@ -403,9 +403,9 @@ class Runner:
             stdio.renew_stdin()  # exit() has closed it
         return wire.ERROR, dumps_error(error, self.channel.by_value)
 
-    def drop_stale(self) -> None:
-        """Let functions by value be read again when they are called."""
-        self.definitions.drop_stale()
+    def drop_stale(self, kept: Any = None) -> None:
+        """Let functions by value be read again when they are called, but for ``kept``."""
+        self.definitions.drop_stale(kept)
 
     def read_piece(self, number: int) -> None:
         """Read records up to a piece that a stream refers to.

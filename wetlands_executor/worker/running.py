@@ -70,8 +70,8 @@ if TYPE_CHECKING:
             """Take note that the function of a call has called ``task.cancel()``."""
             ...
 
-        def drop_stale(self) -> None:
-            """Let functions by value be read again when they are called."""
+        def drop_stale(self, kept: Any = None) -> None:
+            """Let functions by value be read again when they are called, but for ``kept``."""
             ...
 
         def read_piece(self, number: int) -> None:
