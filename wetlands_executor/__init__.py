@@ -36,6 +36,7 @@ from wetlands_executor.worker.current_task import RemoteTaskHandle, current_task
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wetlands_executor.default import get_default_executor, set_default_executor
     from wetlands_executor.environment.making import CreationPhase, CreationProgress
     from wetlands_executor.environment.spec import EnvironmentSpec, PyPIOptions
     from wetlands_executor.in_process.executor import InProcessExecutor
@@ -75,7 +76,9 @@ __all__ = [
     "WorkerStartError",
     "WorkerUnresponsive",
     "current_task",
+    "get_default_executor",
     "printing_task",
+    "set_default_executor",
     "share",
     "watch",
 ]
@@ -88,6 +91,8 @@ _LATE = {
     "EnvironmentSpec": "environment.spec",
     "InProcessExecutor": "in_process.executor",
     "PyPIOptions": "environment.spec",
+    "get_default_executor": "default",
+    "set_default_executor": "default",
 }
 
 

@@ -24,8 +24,10 @@ LAYERS = (
     ("__main__", "cli", "demo", "doctor"),
     ("observe", "integrations", "tasks"),
     ("__init__",),
-    ("executor", "remote", "views", "submission", "settings", "ending", "creation_tasks", "in_process",
-     "watching"),
+    (
+        "default", "executor", "remote", "views", "submission", "settings", "ending", "creation_tasks", "in_process",
+        "watching",
+    ),
     ("map",),
     ("pool",),
     ("futures",),
