@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     from wetlands_executor.environment.making import CreationPhase, CreationProgress
     from wetlands_executor.environment.spec import EnvironmentSpec, PyPIOptions
     from wetlands_executor.in_process.executor import InProcessExecutor
+    from wetlands_executor.worker.task_controller import (
+        TaskController,
+        WorkerDefinition,
+        get_task_controller,
+        get_task_inputs,
+    )
 
 __version__ = "0.1.0"
 
@@ -64,6 +70,7 @@ __all__ = [
     "ScriptExit",
     "SpecError",
     "Task",
+    "TaskController",
     "TaskEvent",
     "TaskEventType",
     "TaskStatus",
@@ -72,11 +79,14 @@ __all__ = [
     "Watch",
     "WetlandsExecutorError",
     "WorkerCrashed",
+    "WorkerDefinition",
     "WorkerInfo",
     "WorkerStartError",
     "WorkerUnresponsive",
     "current_task",
     "get_default_executor",
+    "get_task_controller",
+    "get_task_inputs",
     "printing_task",
     "set_default_executor",
     "share",
@@ -91,7 +101,11 @@ _LATE = {
     "EnvironmentSpec": "environment.spec",
     "InProcessExecutor": "in_process.executor",
     "PyPIOptions": "environment.spec",
+    "TaskController": "worker.task_controller",
+    "WorkerDefinition": "worker.task_controller",
     "get_default_executor": "default",
+    "get_task_controller": "worker.task_controller",
+    "get_task_inputs": "worker.task_controller",
     "set_default_executor": "default",
 }
 

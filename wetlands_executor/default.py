@@ -56,9 +56,7 @@ def read_choice(variables: Mapping[str, str]) -> Choice:
             f"{ENGINE}={variables[ENGINE]!r} is no engine: use local, in-process or dask:ADDRESS"
         )
     if engine == "dask" and not address:
-        raise ValueError(
-            f"{ENGINE}={variables[ENGINE]!r} has no address: use dask:tcp://HOST:PORT"
-        )
+        raise ValueError(f"{ENGINE}={variables[ENGINE]!r} has no address: use dask:tcp://HOST:PORT")
     env = variables.get(ENV, "").strip() or None
     if engine == "in-process" and env is not None:
         raise ValueError(
@@ -125,7 +123,7 @@ class DefaultExecutor:
         self._pid = os.getpid()
 
     def get(self) -> AnyExecutor:
-        """Return the one that was set, or the one that the variables choose, made now if need be."""
+        """Return the one that was set, or the one that the variables choose; made if need be."""
         with self._lock:
             if self._set is not None:
                 return self._set

@@ -62,6 +62,7 @@ _MODULES = (
     "startup",
     "stdio",
     "system",
+    "task_controller",
     "tensors",
     "threads",
     "warm_up",

@@ -385,6 +385,11 @@ class FileLoader:
         """It has been executed."""
 
 
+#: Names of ``task_controller`` that the stand-in has, in ``wetlands_executor`` and in ``_TASKS``.
+_OF_CONTROLLER = frozenset(("TaskController", "get_task_controller", "get_task_inputs"))
+_TASKS = "wetlands_executor.tasks"
+
+
 class LastResort:
     """Serves ``import wetlands_executor`` where it is not installed.
 
@@ -441,6 +446,10 @@ class LastResort:
         def lacking(attribute: str) -> Any:
             if attribute.startswith("__"):
                 raise AttributeError(attribute)
+            if attribute in _OF_CONTROLLER or (attribute, name) == ("task", _TASKS):
+                from . import task_controller
+
+                return getattr(task_controller, attribute)
             return _placeholder(name, attribute)
 
         space["__getattr__"] = lacking

@@ -1,0 +1,188 @@
+"""Definitions that are commands: filling them in, running them, stopping their process trees.
+
+A command runs in a thread of this process that reads its output (``CommandRun``). The thread that
+stops it sends SIGTERM to the tree, and a timer SIGKILL to what is left of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from wetlands_executor import ScriptExit, current_task
+from wetlands_executor.tasks.executors import environment_of
+from wetlands_executor.tasks.protocol import parse
+
+#: Seconds between SIGTERM and SIGKILL.
+KILL_AFTER = 5.0
+#: Lines of the output that an error quotes.
+LINES = 20
+#: ``{name}`` is replaced by an input; braces around anything else stay as they are.
+FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def fields_of(command: tuple[str, ...]) -> list[str]:
+    """Return the names of the inputs that a command asks for, in order, each once."""
+    return list(dict.fromkeys(name for word in command for name in FIELD.findall(word)))
+
+
+def filled(command: tuple[str, ...], inputs: Mapping[str, Any]) -> list[str]:
+    """Return the arguments of a process. Each word stays one word: no shell takes part."""
+    return [FIELD.sub(lambda found: str(inputs[found[1]]), word) for word in command]
+
+
+class Tree:
+    """The processes of one command, and their end.
+
+    Args:
+        process: the command.
+        grace: seconds between SIGTERM and SIGKILL.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], grace: float) -> None:
+        import psutil  # 10 ms, which only commands need
+
+        self._psutil = psutil
+        try:
+            self._root: Any = psutil.Process(process.pid)
+        except psutil.Error:
+            self._root = None  # it has ended
+        self._grace = grace
+        self._timer: threading.Timer | None = None
+        #: Processes that were there when it was stopped; a parent may end before its children.
+        self._known: dict[Any, None] = {}
+
+    def _look(self) -> list[Any]:
+        try:
+            if self._root is not None:
+                found = [*self._root.children(recursive=True), self._root]
+                self._known.update(dict.fromkeys(found))
+        except self._psutil.Error:
+            pass  # it has ended; what was known counts
+        return list(self._known)
+
+    def stop(self) -> None:
+        """Send SIGTERM, and SIGKILL after the grace. Any thread; once."""
+        self._signal("terminate")
+        self._timer = timer = threading.Timer(self._grace, self.kill)
+        timer.daemon = True
+        timer.start()
+
+    def kill(self) -> None:
+        """Send SIGKILL to all."""
+        self._signal("kill")
+
+    def end(self) -> None:
+        """The command has ended: end what is left of a tree that was stopped."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self.kill()
+
+    def _signal(self, how: str) -> None:
+        for process in self._look():
+            try:
+                getattr(process, how)()
+            except self._psutil.Error:
+                continue  # it has ended, or belongs to another user
+
+
+class CommandRun:
+    """Runs one command as the function of a task.
+
+    Args:
+        id: of the definition.
+        command: the words.
+        env, executor: where: see ``TaskDefinition``.
+        grace: seconds between SIGTERM and SIGKILL.
+    """
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - as the definition's attribute
+        command: tuple[str, ...],
+        env: Any,
+        executor: Any,
+        grace: float | None,
+    ) -> None:
+        self._id = id
+        self._command = command
+        self._env = env
+        self._executor = executor
+        self._grace = KILL_AFTER if grace is None else grace
+        self._logger = logging.getLogger(f"wetlands_executor.tasks.{id}")
+
+    def __call__(self, /, **inputs: Any) -> None:
+        """Run it to its end.
+
+        Raises:
+            ScriptExit: its exit code is not 0.
+            FileNotFoundError: the environment has no such command.
+        """
+        task: Any = current_task()
+        argv = filled(self._command, inputs)
+        variables = {
+            "WETLANDS_TASK_ID": task.id,
+            "WETLANDS_TASK_INPUTS": json.dumps(inputs, default=repr),
+        }
+        process = environment_of(self._env, self._executor).popen(
+            argv,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=sys.platform != "win32",
+        )
+        tree = Tree(process, self._grace)
+        tail: deque[str] = deque(maxlen=LINES)
+        try:
+            task.on_cancel(tree.stop)
+            canceled = self._read(process.stdout, task, tail)
+            code = process.wait()
+        except BaseException:
+            tree.kill()
+            process.wait()
+            raise
+        finally:
+            tree.end()
+            process.stdout.close()
+        if task.cancel_requested or canceled:
+            task.cancel()
+        elif code:
+            said = "\n".join(tail)
+            raise ScriptExit(
+                f"the command {argv} ended with exit code {code}"
+                + (f"; the last lines of its output:\n{said}" if said else ""),
+                code,
+                said,
+            )
+
+    def _read(self, lines: Any, task: Any, tail: deque[str]) -> bool:
+        """Take the output, line by line; return True if the command says that it has stopped."""
+        canceled = False
+        for line in lines:
+            text = line.rstrip("\r\n")
+            try:
+                report = parse(text)
+            except ValueError as error:
+                self._logger.warning("a report of the command %r is wrong: %s", self._id, error)
+                report = None
+            if report is None:
+                tail.append(text)
+                self._logger.info("%s", text)
+                continue
+            if report.progress is not None or report.message is not None:
+                maximum = None if report.progress is None else 1
+                task.update(report.message, current=report.progress, maximum=maximum)
+            if report.output is not None:
+                task.set_output("output", report.output)
+            canceled |= report.status == "canceled"
+        return canceled
