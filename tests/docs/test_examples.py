@@ -24,6 +24,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebook_progress": (),
     "qt_progress": ("PySide6.QtCore",),
     "slow": (),
+    "task_platform": (),
     "trio_bridge": ("trio",),
 }
 
@@ -216,3 +217,15 @@ def test_qt_example_with_widgets(tmp_path: Path) -> None:
     assert cancelled == ("canceled", "Start", True)
     assert left == (True, "canceled")
     assert status == "canceled"
+
+
+def test_task_platform(tmp_path: Path) -> None:
+    printed = run(
+        "import runpy, task_platform; runpy.run_path(task_platform.__file__, run_name='__main__')",
+        tmp_path,
+    )
+    assert printed.splitlines() == [
+        "completed {'steps': 5, 'seconds': 0.02} None",
+        "canceled None None",
+        "failed None exit code -9",
+    ]

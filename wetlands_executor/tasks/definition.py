@@ -313,6 +313,32 @@ def task(
     return define
 
 
+def register_task(definition: TaskDefinition[Any, Any]) -> TaskDefinition[Any, Any]:
+    """Make a definition known by its id; return it. ``@task`` does this by itself.
+
+    Raises:
+        ValueError: another function or command has that id. (The same one, defined anew, replaces
+            it.)
+    """
+    registry.register(definition)
+    return definition
+
+
+def get_task_definition(task_id: str) -> TaskDefinition[Any, Any]:
+    """Return a definition by its id.
+
+    Raises:
+        LookupError: there is none; the message lists those that there are.
+    """
+    found: TaskDefinition[Any, Any] = registry.definition(task_id)
+    return found
+
+
+def list_task_definitions() -> list[TaskDefinition[Any, Any]]:
+    """Return all definitions, in the order in which they were registered."""
+    return registry.definitions()
+
+
 def run_task(
     definition: TaskDefinition[Any, Any],
     inputs: Mapping[str, Any] | None = None,

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 from wetlands_executor.tasks.instance import Record, TaskInstance
 
 if TYPE_CHECKING:
     from wetlands_executor import Task
-    from wetlands_executor.tasks.definition import TaskDefinition
 
 #: Ended instances that are remembered.
 HISTORY = 1000
@@ -23,6 +22,20 @@ HISTORY = 1000
 
 class TaskInstanceNotFoundError(LookupError):
     """No instance of that id runs, or is in the history."""
+
+
+class Definition(Protocol):
+    """A ``TaskDefinition``, as the registry knows it."""
+
+    @property
+    def id(self) -> str:
+        """By which it is found."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """What is run, as text."""
+        ...
 
 
 class Registry:
@@ -37,14 +50,14 @@ class Registry:
         # Guards the four; nothing but dictionaries is used under it. Reentrant: the collector may
         # run a finalizer here that asks for an instance.
         self._lock = threading.RLock()
-        self._definitions: dict[str, TaskDefinition[Any, Any]] = {}
+        self._definitions: dict[str, Any] = {}
         self._active: dict[str, Record] = {}
         self._ended: OrderedDict[str, Record] = OrderedDict()
         self._instances: WeakValueDictionary[str, TaskInstance] = WeakValueDictionary()
 
     # --- definitions
 
-    def register(self, definition: TaskDefinition[Any, Any]) -> None:
+    def register(self, definition: Definition) -> None:
         """Add a definition; see ``register_task``."""
         with self._lock:
             known = self._definitions.get(definition.id)
@@ -55,7 +68,7 @@ class Registry:
                 )
             self._definitions[definition.id] = definition
 
-    def definition(self, task_id: str) -> TaskDefinition[Any, Any]:
+    def definition(self, task_id: str) -> Any:
         """Return a definition by its id."""
         with self._lock:
             found = self._definitions.get(task_id)
@@ -66,7 +79,7 @@ class Registry:
             )
         return found
 
-    def definitions(self) -> list[TaskDefinition[Any, Any]]:
+    def definitions(self) -> list[Any]:
         """Return all, in the order in which they were registered."""
         with self._lock:
             return list(self._definitions.values())
@@ -121,31 +134,6 @@ class Registry:
 
 
 registry = Registry()
-
-
-def register_task(definition: TaskDefinition[Any, Any]) -> TaskDefinition[Any, Any]:
-    """Make a definition known by its id; return it. ``@task`` does this by itself.
-
-    Raises:
-        ValueError: another function or command has that id. (The same one, defined anew, replaces
-            it.)
-    """
-    registry.register(definition)
-    return definition
-
-
-def get_task_definition(task_id: str) -> TaskDefinition[Any, Any]:
-    """Return a definition by its id.
-
-    Raises:
-        LookupError: there is none; the message lists those that there are.
-    """
-    return registry.definition(task_id)
-
-
-def list_task_definitions() -> list[TaskDefinition[Any, Any]]:
-    """Return all definitions, in the order in which they were registered."""
-    return registry.definitions()
 
 
 def get_task_instance(instance_id: str) -> TaskInstance:
