@@ -13,10 +13,9 @@ thread has it, waits until the interrupt was sent, and removes it if it has not 
 from __future__ import annotations
 
 import os
-import sys
+import re
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -302,10 +301,28 @@ class Run:
         return self._thread == ident
 
     def stack(self) -> str:
-        """Return the Python stack of the function, as text."""
-        frames = traceback.extract_stack(sys._current_frames().get(self._thread))
-        ours = [place for place, each in enumerate(frames) if each.filename == __file__]
-        return "".join(traceback.format_list(frames[ours[-1] + 1 :] if ours else frames))
+        """Return the Python stack of the function, the latest call first, as faulthandler does.
+
+        Not by ``sys._current_frames``: to walk the frames of a thread that runs meanwhile has
+        crashed CPython 3.11. faulthandler reads them in one step.
+        """
+        import faulthandler
+        import tempfile
+
+        try:
+            with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
+                file.seek(0)
+                sections = file.read().split("\n\n")
+        except OSError:
+            return ""  # no temporary folder; the message does without
+        for section in sections:
+            header, *lines = section.splitlines()
+            found = re.search(r"hread 0x([0-9a-fA-F]+)", header)
+            if found is not None and int(found[1], 16) == self._thread:
+                ours = [place for place, line in enumerate(lines) if __file__ in line]
+                return "\n".join(lines[: ours[0]] if ours else lines)
+        return ""
 
     # --- what the function asks and reports (any of its threads)
 
