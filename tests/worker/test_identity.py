@@ -168,7 +168,7 @@ def test_state_of_classes_and_instances_stays(executor: CondaEnvExecutor, script
 
 def test_what_functions_share_stays(executor: CondaEnvExecutor, script: Any) -> None:
     """A variable of two closures; the cache of a function."""
-    assert [run(executor, script.number_of_loop) for _ in range(2)] == [1, 2]
+    assert [run(executor, script.count) for _ in range(2)] == [1, 2]
     assert run(executor, script.counted) == 2
     assert [run(executor, script.misses) for _ in range(2)] == [1, 1]
 

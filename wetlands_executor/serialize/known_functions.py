@@ -93,11 +93,26 @@ def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None
             if template is None or given is None:
                 return None
             definition, steps = template.definition, given
+        elif (
+            kind is types.MethodType
+            and record is not None
+            and (found := record.functions.get(id(fn.__func__))) is not None
+        ):
+            definition, steps = found.definition, (METHOD, fn.__self__)
+            if definition is None or not found.is_same(fn.__func__):
+                return None
         else:
             again = find(fn, record)
             if again is None:
                 return None
             definition, steps = again
+    return _encode(definition, steps, args, record)
+
+
+def _encode(
+    definition: Definition, steps: tuple[Any, ...], args: tuple[Any, ...], record: Record | None
+) -> KnownCall | None:
+    """Pickle a call of what the steps make of a known function; None if that needs more than C."""
     if not steps:
         if not args and definition.bare is not None:
             bare: DefinedCall = definition.bare
@@ -162,7 +177,7 @@ def find(fn: Any, record: Record | None, remote: RemoteInterpreter | None = None
     kind = type(fn)
     if kind is types.FunctionType:
         return None if record is None else _of_code(fn, record, remote)
-    apart = _made().take_apart(fn) if kind in _MADE else None
+    apart = _made().take_apart(fn, record) if kind in _MADE else None
     if apart is None:
         return None
     inner, steps = apart

@@ -410,10 +410,14 @@ def _make_template(
     )
 
 
-def take_apart(fn: Any) -> tuple[Any, tuple[Any, ...]] | None:
+def take_apart(fn: Any, record: Record | None) -> tuple[Any, tuple[Any, ...]] | None:
     """Return the function of a bound method or a partial object, and the steps that lead back.
 
     None for everything else, and for what hides what it is.
+
+    Args:
+        fn: what is submitted.
+        record: of the pool, if there is one yet.
     """
     steps: tuple[Any, ...] = ()
     for _ in range(DEEPEST):
@@ -421,8 +425,13 @@ def take_apart(fn: Any) -> tuple[Any, tuple[Any, ...]] | None:
             steps = (code_made.PARTIAL, (fn.args, fn.keywords), *steps)
             fn = fn.func
         elif type(fn) is types.MethodType and type(fn.__func__) is types.FunctionType:
-            if issubclass(type(fn.__self__), type):
-                return None  # a method of a class: it goes with the class
+            owner = fn.__self__
+            if issubclass(type(owner), type) and (
+                record is None
+                or id(owner) not in record.functions
+                or fn.__func__.__module__ != owner.__module__
+            ):
+                return None  # a method of a class that workers do not know: it goes with the class
             steps = (code_made.METHOD, fn.__self__, *steps)
             return fn.__func__, steps
         else:

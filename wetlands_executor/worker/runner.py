@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 
 getpid = os.getpid
+_PLAIN = (PLAIN, PLAIN | MADE)
 _SIMPLE = frozenset((int, float, bool))
 HEAD = wire.CALL.size
 _NO_CALL: Any = (None, (), None)
@@ -322,9 +323,11 @@ class Runner:
             function = known.bare.get(function_id)
             args: Any = ()
             # the way of most calls
-            if function is not None and flags == PLAIN and settings == known.settings_number:
+            if function is not None and flags in _PLAIN and settings == known.settings_number:
                 self.interruptible = item
-                if length:
+                if flags != PLAIN:
+                    function, args, _, _ = _made(function, loads(frame[HEAD : HEAD + length]), None)
+                elif length:
                     args = loads(frame[HEAD : HEAD + length])[0]
                 self._call = (function, args, None)
                 return self._outcome_of([function(*args)])
