@@ -30,7 +30,7 @@ from wetlands_executor.futures.options import CallOptions
 from wetlands_executor.pool.lines import printing_task
 from wetlands_executor.pool.report import Overview, RunningTask, WorkerInfo
 from wetlands_executor.sharedmem.share import share
-from wetlands_executor.watching import Watch, watch
+from wetlands_executor.watching import Watch, watch, watch_tasks
 from wetlands_executor.worker.current_task import RemoteTaskHandle, current_task
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ __all__ = [
     "set_default_executor",
     "share",
     "watch",
+    "watch_tasks",
 ]
 
 

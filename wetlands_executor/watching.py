@@ -7,7 +7,7 @@ nothing alive. Any thread.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from wetlands_executor.pool import report
@@ -78,6 +78,12 @@ def watch(what: object) -> Watch | None:
         found = reference()
         return None if found is None else Watch(found, total)
     return None
+
+
+def watch_tasks(tasks: Iterable[object]) -> list[Watch]:
+    """Return a look at each of the pools to which some tasks belong; made for many tasks."""
+    pools = dict.fromkeys(getattr(task, "_pool", None) for task in tasks)
+    return [Watch(pool) for pool in pools if isinstance(pool, Pool)]
 
 
 def note(results: Iterator[Any], pool: Pool, total: int | None) -> Iterator[Any]:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from wetlands_executor.futures.future import next_number
+from wetlands_executor.futures.reports import Snapshot
 from wetlands_executor.pool.call import Call
 from wetlands_executor.scheduling.messages import ANY
 from wetlands_executor.serialize.encoded import EncodedCall
@@ -38,7 +39,7 @@ class Chunk:
         call: the item.
     """
 
-    __slots__ = ("call", "count", "created_at", "first", "job", "received")
+    __slots__ = ("_reported", "call", "count", "created_at", "first", "job", "received")
 
     def __init__(self, job: Job, first: int, count: int, encoded: EncodedCall) -> None:
         self.job = job
@@ -46,6 +47,8 @@ class Chunk:
         self.count = count
         self.received = 0
         self.created_at = time.time()
+        # What a call has reported last, and how many were begun before it.
+        self._reported = (-1, Snapshot())
         self.call = Call(next_number(), encoded, job.host_settings, None, job)
         self.call.stand_for(self)
         # if its worker dies, the rest is submitted again: the pool must not close in between
@@ -60,6 +63,17 @@ class Chunk:
     def left(self) -> int:
         """Number of calls of which the outcome is not there."""
         return self.count - self.received
+
+    def report(
+        self, begun: int, message: str | None, current: float | None, maximum: float | None
+    ) -> None:
+        """Take a report of the call that was begun as the ``begun``-th. I/O thread."""
+        self._reported = (begun - 1, Snapshot(message, current, maximum))
+
+    def running(self) -> tuple[str, Snapshot]:
+        """Return name and last report of the call that runs, as far as is known. Any thread."""
+        before, (place, snapshot) = self.received, self._reported
+        return f"{self.name}[{self.first + before}]", snapshot if place == before else Snapshot()
 
     def advance(self, count: int = 1) -> int:
         """Return the place of the next outcome, which has arrived, or of the first of several."""

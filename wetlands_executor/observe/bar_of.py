@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from wetlands_executor import watch
+from wetlands_executor import watch, watch_tasks
 from wetlands_executor.observe.bars import (
     Bar,
     ForeignPool,
@@ -64,7 +64,7 @@ def bar_of_tasks(
 ) -> Bar:
     """Return the bar of given futures."""
     futures = list(tasks)
-    pools = list(dict.fromkeys(pool for each in futures if (pool := pool_of(each)) is not None))
+    pools: list[Pool] = list(watch_tasks(futures))
     counts = TaskCounts(pools, futures)
     return Bar(description or "", pools, counts, leave=leave, only=counts.has)
 

@@ -125,9 +125,7 @@ class Progress(Generic[T]):
         within = self._display is not None
         self.__enter__()
         try:
-            for item in items:
-                yield item
-                counts.done += 1
+            yield from counts.counted(items)
         finally:
             if not within:
                 self._end()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from wetlands_executor.futures.reports import Snapshot
 from wetlands_executor.scheduling.messages import DeathReport, Item
 from wetlands_executor.scheduling.phases import moved
 from wetlands_executor.serialize.encoded import EncodedCall
@@ -117,6 +118,15 @@ class Batch(Protocol):
     name: str
     count: int
     received: int
+
+    def report(
+        self, begun: int, message: str | None, current: float | None, maximum: float | None
+    ) -> None:
+        """Take a report of the call that was begun as the ``begun``-th. I/O thread."""
+
+    def running(self) -> tuple[str, Snapshot]:
+        """Return name and last report of the call that runs, as far as is known. Any thread."""
+        ...
 
     def advance(self, count: int = 1) -> int:
         """Return the place of the next outcome, which has arrived, or of the first of ``count``."""

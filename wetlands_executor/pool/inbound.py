@@ -383,7 +383,13 @@ class Inbound:
             self.on_printed(process, call, frame.payload)
         elif frame.kind not in _REPORTS:
             raise BadFrame(f"kind {frame.kind}")
-        if call is None or call.task is None:
+        if call is None:
+            return
+        if call.batch is not None:
+            if frame.kind == wire.UPDATE:
+                self.on_progress(process, call, frame.payload)
+            return
+        if call.task is None:
             return
         if frame.kind == wire.STARTED:
             self._parts.deadlines.on_started(process, call)
@@ -403,7 +409,11 @@ class Inbound:
             data = page.read()
         if data:
             number, message, current, maximum = plain.read_progress(data)
-            if number == call.number:
+            if number & wire.NUMBER != call.number:
+                return
+            if call.batch is not None:
+                call.batch.report(number >> wire.NUMBER_BITS, message, current, maximum)
+            elif number == call.number:
                 reports_of(call.task).update(call.task, message, current, maximum)
 
     def on_printed(

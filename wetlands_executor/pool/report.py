@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.futures.future import Task
+from wetlands_executor.futures.reports import Snapshot
 from wetlands_executor.futures.waiting import Latch
 
 if TYPE_CHECKING:
@@ -130,7 +131,12 @@ def _running(index: int, pid: int, call: Call) -> RunningTask:
     seconds = None if since is None else max(time.monotonic() - since, 0.0)
     task = call.task
     if task is None:
-        return RunningTask(str(call.number), call.name, index, pid, seconds)
+        name, reported = call.name, Snapshot()
+        if call.batch is not None:
+            name, reported = call.batch.running()
+        return RunningTask(
+            str(call.number), name, index, pid, seconds, *reported, reported.fraction
+        )
     return RunningTask(
         task.id,
         task.name,
