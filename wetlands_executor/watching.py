@@ -39,9 +39,13 @@ class Watch:
         self._pool = pool
         self.total = total
 
-    def overview(self) -> Overview:
-        """Return counts and what runs, at this moment."""
-        return report.overview(self._pool)
+    def overview(self, *, exact: bool = False) -> Overview:
+        """Return counts and what runs, at this moment.
+
+        Args:
+            exact: count every task whose result the caller has seen; waits for the I/O thread.
+        """
+        return report.overview(self._pool, exact=exact)
 
     @property
     def label(self) -> str:

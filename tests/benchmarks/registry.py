@@ -16,6 +16,7 @@ MODULES = (
     "cases_asyncio",
     "cases_lifetime",
     "cases_tasks",
+    "cases_observe",
     "cases_arrays",
     "cases_payloads",
 )

@@ -24,7 +24,7 @@ from wetlands_executor import EnvironmentSpec, cli
 from wetlands_executor.demo import recipes
 from wetlands_executor.demo.environments import FILES
 from wetlands_executor.demo.pipeline import Run, number_workers
-from wetlands_executor.demo.progress import Progress, bar
+from wetlands_executor.demo.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = 3
@@ -364,24 +364,5 @@ class TestPlan:
 
 class TestProgress:
     def test_whole_lines_without_a_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
-        progress = Progress()
-        progress.show("something passing")
-        progress.say("something lasting")
+        Progress().say("something lasting")
         assert capsys.readouterr().err == "something lasting\n"
-
-    def test_one_line_on_a_terminal(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        progress = Progress()
-        progress.show("a long line")
-        progress.show("short")
-        progress.say("done")
-        assert capsys.readouterr().err == "\ra long line\rshort      \r     \rdone\n".replace(
-            "\r     \r", "\r" + " " * 5 + "\r"
-        )
-
-    def test_bar(self) -> None:
-        assert bar(0, 4, 4) == "[....]"
-        assert bar(3, 4, 4) == "[###.]"
-        assert bar(0, 0, 4) == "[....]"

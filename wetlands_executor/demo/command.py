@@ -51,11 +51,9 @@ def run_demo(
         )
         return INTERRUPTED
     except DemoError as error:
-        progress.clear()
         print(f"wetlands-executor demo: {error}", file=sys.stderr)
         return UNREACHABLE if isinstance(error, RegistryUnreachableError) else FAILED
     except (WetlandsExecutorError, ImportError) as error:
-        progress.clear()
         print(f"wetlands-executor demo: {type(error).__name__}: {error}", file=sys.stderr)
         if error.__cause__ is not None:
             print(error.__cause__, file=sys.stderr)
@@ -93,7 +91,7 @@ def _run(out: Path, workers: int, progress: Progress, refresh: bool) -> int:
             f"{environment.prefix})"
         )
     progress.say(f"Working with {workers} workers in each:")
-    outcome = pipeline.run(*made, workers, progress, report.caption)
+    outcome = pipeline.run(*made, workers, report.caption)
     paths = report.write(out, outcome, made, progress.elapsed)
     print(report.as_text(outcome.runs))
     print()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from concurrent.futures import FIRST_COMPLETED
-from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from wetlands_executor import (
     EnvironmentCreationError,
     EnvironmentNotFoundError,
     EnvironmentSpec,
+    observe,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 _WORK = Path(__file__).parent / "work"
 #: Role -> the file whose functions run in that environment, and whose block describes it.
 FILES = {"older": _WORK / "segment.py", "newer": _WORK / "measure.py"}
-_TICK = 0.2  # seconds between two drawings of the progress line
 #: What pip and uv write if no package index can be reached, or none has anything for this machine.
 _UNREACHABLE = (
     "index could be reached",
@@ -118,20 +116,12 @@ def _finish(tasks: dict[Any, str], progress: Progress) -> dict[str, tuple[Enviro
     """Wait for the makings; on an interrupt, or the failure of one, stop all."""
     started = time.monotonic()
     made: dict[str, tuple[Environment, float]] = {}
-    pending = set(tasks)
     try:
-        while pending:
-            done, pending = wait_for(pending, timeout=_TICK, return_when=FIRST_COMPLETED)
-            for task in done:
+        with observe.progress(list(tasks), description="environments", leave=False) as bar:
+            for task in bar:
                 seconds = time.monotonic() - started
                 made[tasks[task]] = task.result(), seconds
                 progress.say(f"  the {tasks[task]} environment is ready after {seconds:.0f} s")
-            told = "; ".join(
-                f"{role}: {task.outputs.get('phase', 'starting')} {task.message or ''}"
-                for task, role in tasks.items()
-                if task in pending
-            )
-            progress.show(f"{progress.elapsed:4.0f} s  {told}")
     except EnvironmentCreationError as error:
         if any(sign in str(error) for sign in _UNREACHABLE):
             raise RegistryUnreachableError(
@@ -140,7 +130,6 @@ def _finish(tasks: dict[Any, str], progress: Progress) -> dict[str, tuple[Enviro
             ) from error
         raise DemoError(f"{error}\n--cache chooses another folder for environments.") from error
     finally:
-        progress.clear()
         for task in tasks:
             task.cancel()
         for task in tasks:

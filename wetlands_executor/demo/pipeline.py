@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import CondaEnvExecutor, Task
 from wetlands_executor.demo import recipes
-from wetlands_executor.demo.progress import Progress, bar
+from wetlands_executor.observe import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,17 +86,14 @@ class Outcome:
 class Pipeline:
     """One pass over all pictures."""
 
-    def __init__(
-        self, older: CondaEnvExecutor, newer: CondaEnvExecutor, progress: Progress
-    ) -> None:
+    def __init__(self, older: CondaEnvExecutor, newer: CondaEnvExecutor) -> None:
         self._older = older
         self._newer = newer
-        self._progress = progress
         self._runs: list[Run] = []
         self._pictures = [recipe for row in recipes.ROWS for recipe in row]
-        self._total = (
-            sum(len(recipe.sweep) + 2 for recipe in self._pictures) + len(recipes.KINDS_TRIED) + 1
-        )
+        #: Number of the tasks in each environment.
+        self.of_older = sum(len(recipe.sweep) for recipe in self._pictures)
+        self.of_newer = 2 * len(self._pictures) + len(recipes.KINDS_TRIED) + 1
 
     def run(self, caption: Callable[[Outcome], dict[str, Any]]) -> Outcome:
         """Do everything.
@@ -114,7 +111,6 @@ class Pipeline:
         sheet: Task[dict[str, Any]] = self._newer.submit(SHEET, plan)
         png = sheet.result()["png"]
         self._record("draw", "the sheet", "newer", sheet, f"{len(png) / 1e6:.1f} MB")
-        self._progress.clear()
         return Outcome(png, cluster, objects, number_workers(self._runs))
 
     def _segment_and_measure(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -208,16 +204,11 @@ class Pipeline:
         return f"{found[recipe.title]['objects']} objects, best of {len(recipe.sweep)} settings"
 
     def _record(self, step: str, what: str, role: str, future: Future[Any], result: str) -> None:
-        """Remember a finished task and show it."""
+        """Remember a finished task."""
         where = future.result()["where"]
         taken = future.started_at if isinstance(future, Task) else None
         self._runs.append(
             Run(step, what, role, result, where, min(taken or where["started"], where["started"]))
-        )
-        done = len(self._runs)
-        self._progress.show(
-            f"{self._progress.elapsed:4.0f} s  {bar(done, self._total)} "
-            f"{done}/{self._total}  {step}: {what}"
         )
 
 
@@ -238,7 +229,6 @@ def run(
     older: MadeEnvironment,
     newer: MadeEnvironment,
     workers: int,
-    progress: Progress,
     caption: Callable[[Outcome], dict[str, Any]],
 ) -> Outcome:
     """Start the two executors and do the work.
@@ -247,15 +237,19 @@ def run(
         older: the environment with scikit-image.
         newer: the environment with scikit-learn and Pillow.
         workers: processes in each.
-        progress: where to say what goes on.
         caption: see ``Pipeline.run``.
     """
     with (
         CondaEnvExecutor(older.prefix, max_workers=workers, worker_env=_ONE_THREAD) as first,
         CondaEnvExecutor(newer.prefix, max_workers=workers, worker_env=_ONE_THREAD) as second,
     ):
+        pipeline = Pipeline(first, second)
         try:
-            return Pipeline(first, second, progress).run(caption)
+            with (
+                progress(first, description="older", total=pipeline.of_older, leave=True),
+                progress(second, description="newer", total=pipeline.of_newer, leave=True),
+            ):
+                return pipeline.run(caption)
         except KeyboardInterrupt:
             # Leaving the blocks would first let the running tasks come to an end; nothing here is
             # worth the wait.

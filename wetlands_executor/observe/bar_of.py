@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from wetlands_executor import watch, watch_tasks
+from wetlands_executor import Task, watch, watch_tasks
 from wetlands_executor.observe.bars import (
     Bar,
     ForeignPool,
     ItemCounts,
+    LooseTasks,
     Pool,
     PoolCounts,
     TaskCounts,
@@ -65,6 +66,8 @@ def bar_of_tasks(
     """Return the bar of given futures."""
     futures = list(tasks)
     pools: list[Pool] = list(watch_tasks(futures))
+    if not pools:
+        pools.append(LooseTasks([each for each in futures if isinstance(each, Task)]))
     counts = TaskCounts(pools, futures)
     return Bar(description or "", pools, counts, leave=leave, only=counts.has)
 

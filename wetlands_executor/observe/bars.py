@@ -20,6 +20,8 @@ from wetlands_executor import Overview, RunningTask, Task
 
 #: Seconds over which a rate is taken, and between two samples of it.
 WINDOW, SAMPLED = 30.0, 0.5
+#: Tasks of no pool among which those that run are looked for.
+LOOKED_AT = 1000
 
 
 class Pool(Protocol):
@@ -30,8 +32,8 @@ class Pool(Protocol):
         """How messages call its environment."""
         ...
 
-    def overview(self) -> Overview:
-        """Return counts and what runs."""
+    def overview(self, *, exact: bool = False) -> Overview:
+        """Return counts and what runs; ``exact``: all that has been seen to end is counted."""
         ...
 
 
@@ -50,7 +52,7 @@ class ForeignPool:
         """Name of its type."""
         return type(self._executor).__name__
 
-    def overview(self) -> Overview:
+    def overview(self, *, exact: bool = False) -> Overview:  # noqa: ARG002
         """Return counts and what runs, as far as the dictionary says it."""
         found: Mapping[str, Any] = self._executor.get_progress()
         running = [
@@ -77,6 +79,40 @@ class ForeignPool:
 
     def __hash__(self) -> int:
         return hash(id(self._executor))
+
+
+class LooseTasks:
+    """Tasks that belong to no pool of this process: makings of environments, calls in threads.
+
+    Args:
+        tasks: they.
+    """
+
+    label = ""
+
+    def __init__(self, tasks: Sequence[Task[Any]]) -> None:
+        self._left = list(tasks)
+
+    def overview(self, *, exact: bool = False) -> Overview:  # noqa: ARG002
+        """Return which of them run; they are counted elsewhere."""
+        self._left = [task for task in self._left if not task.done()]
+        running = [
+            RunningTask(
+                task.id,
+                task.name,
+                0,
+                0,
+                None if task.started_at is None else max(time.time() - task.started_at, 0.0),
+                task.message,
+                task.current,
+                task.maximum,
+                task.progress,
+                task.attempt,
+            )
+            for task in self._left[:LOOKED_AT]
+            if task.running()
+        ]
+        return Overview(0, 0, 0, 0, 0, tuple(running))
 
 
 class Counts(NamedTuple):
@@ -234,7 +270,7 @@ class PoolCounts:
     """
 
     def __init__(self, pools: Sequence[Pool], total: int | None = None) -> None:
-        self._before = [pool.overview() for pool in pools]
+        self._before = [pool.overview(exact=True) for pool in pools]
         self._total = total
 
     def __call__(self, overviews: Sequence[Overview]) -> Counts:

@@ -145,7 +145,7 @@ class Display:
             for pool in bar.pools:
                 last[pool] = bar
                 if pool not in overviews:
-                    overviews[pool] = pool.overview()
+                    overviews[pool] = pool.overview(exact=over)
         return [
             bar.state(overviews, [pool for pool in bar.pools if last[pool] is bar], over=over)
             for bar in bars

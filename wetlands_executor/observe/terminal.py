@@ -178,7 +178,7 @@ class Drawing:
 
     def _task_line(self, task: RunningTask, width: int) -> Any:
         share = "" if task.progress is None else words.percent(task.progress, 1)
-        message = task.message or ""
+        message, called = task.message or "", _short(task.name)
         if not share and task.current is not None:
             share = words.number(task.current)
             if task.maximum is not None:
@@ -191,11 +191,11 @@ class Drawing:
             (4, words.amount(self._memory.of(task.pid)), "dim"),
         ]
         tail = [piece for piece in tail if piece[1]]
-        wanted = min(self._cells.cell_len(task.name), 16) + min(self._cells.cell_len(message), 12)
+        wanted = min(self._cells.cell_len(called), 16) + min(self._cells.cell_len(message), 12)
         while tail and self._width(tail) + wanted + 6 > width:
             tail.remove(min(tail, key=lambda piece: piece[0]))
         room = width - self._width(tail) - 2 - 2 * bool(tail)
-        name = self._cut(task.name, max(room - (min(len(message), 20) + 2 if message else 0), 8))
+        name = self._cut(called, max(room - (min(len(message), 20) + 2 if message else 0), 8))
         room -= self._cells.cell_len(name) + 2
         pieces = [(0, f"  {name}", ""), (0, self._cut(message, room) if room >= 4 else "", "cyan")]
         shares = [piece for piece in tail if piece[1] is share]
@@ -233,6 +233,12 @@ class Drawing:
 
 
 _FACTS = {"failed": "bold red", "cancelled": "yellow", "retried": "yellow"}
+
+
+def _short(name: str) -> str:
+    """Return what was called without the folder of its file."""
+    _, separator, rest = name.rpartition("/" if "/" in name else "\\")
+    return rest if separator and ".py:" in rest else name
 
 
 def _rooms(wanted: Sequence[int], room: int) -> list[int]:

@@ -98,13 +98,18 @@ class Overview:
     running: tuple[RunningTask, ...]
 
 
-def overview(pool: Pool) -> Overview:
+def overview(pool: Pool, *, exact: bool = False) -> Overview:
     """Return what a display shows.
 
     Unlike ``progress`` it costs the same however many tasks wait or have failed, and asks the
     system for nothing.
+
+    Args:
+        pool: the pool.
+        exact: count every task whose result a thread has seen. Race: the I/O thread may settle
+            tasks, which wakes that thread, and count them a moment later.
     """
-    if any(process.direct.sent for process in list(pool.processes.values())):
+    if exact or any(process.direct.sent for process in list(pool.processes.values())):
         _ask(pool, pool.direct.sync)  # some may have finished without being registered
     stats = pool.stats
     # Order: ends before the total, so that no more have ended than were submitted
