@@ -211,6 +211,7 @@ def settlement(crew: Crew) -> Settlement:
         decoding=Decoding(crew.loop),
         timers=crew.timers,
         closing=Closing(PoolState(1)),
+        stats=TaskStats(None),  # type: ignore[arg-type]
         again=lambda call: call,
     )
 

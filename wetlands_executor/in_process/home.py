@@ -245,6 +245,7 @@ class ThreadHome:
             settling.settle_cancelled(task)
         elif step is Next.RUN_AGAIN:
             begin_again(task, None)
+            self.stats.begun_again()
             call.offer()
             if self.max_workers:
                 self.queue.put(call)
