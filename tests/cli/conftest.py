@@ -155,6 +155,7 @@ def program(tmp_path: Path) -> Program:
     variables = stage.variables(home)
     variables.pop("PYTHONUNBUFFERED")
     variables["WETLANDS_EXECUTOR_ENVIRONMENTS"] = str(tmp_path / "environments")
+    (tmp_path / "tmp").mkdir()
+    variables["TMPDIR"] = str(tmp_path / "tmp")
     variables["PIP_CONFIG_FILE"] = os.devnull
     return Program(work, variables)
-

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "lock": "lock",
     "run": "run",
     "call": "call",
+    "map": "map",
 }
 DESCRIPTION: Final = (
     "Run functions and commands in other Python environments. Nothing has to be installed there."
@@ -29,6 +30,7 @@ examples:
   wetlands-executor envs
   wetlands-executor run cellpose -- python -V
   wetlands-executor call cellpose segment.py:segment image.tif
+  wetlands-executor map cellpose segment.py:segment 'scans/*.tif' > results.jsonl
   wetlands-executor create plots --python 3.12 --pypi matplotlib
 
 "wetlands-executor COMMAND --help" explains a command and its exit codes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 
-def add_worker_options(parser: argparse.ArgumentParser) -> None:
+def add_worker_options(parser: argparse._ActionsContainer) -> None:
     """Add the options that say how workers are started."""
     parser.add_argument(
         "--initializer",

@@ -117,8 +117,8 @@ def _is_traceback(error: BaseException) -> bool:
 
 def last_line(error: BaseException) -> str:
     """Return the last line of an exception's text: its type and message on one line."""
-    lines = traceback.format_exception_only(type(error), error)
-    text = " ".join(lines[-1].split()) if lines else type(error).__name__
+    lines = traceback.format_exception_only(error)
+    text = " ".join(_CALL.sub("", "".join(lines)).split())
     name = type(error).__name__
     # the qualified names of this library's exceptions say no more than the short ones
     return text.replace(f"{type(error).__module__}.{name}", name, 1)

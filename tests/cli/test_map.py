@@ -1,0 +1,437 @@
+"""``map`` as a process: items, results, failures, the joblog, and every way in which it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cli.conftest import Program
+from wetlands_executor.cli.mapping.items import Item, Reading
+
+HEADER = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand"
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def results(text: str) -> dict[object, object]:
+    return {json.dumps(each["item"]): each.get("result", each.get("error")) for each in lines(text)}
+
+
+def log(path: Path) -> list[list[str]]:
+    first, *others = path.read_text(errors="surrogateescape").splitlines()
+    assert first == HEADER
+    return [line.split("\t") for line in others]
+
+
+class TestItems:
+    @pytest.mark.parametrize(
+        ("words", "text", "expected"),
+        [
+            (["a", "b c"], None, [[["a"], None], [["b c"], None]]),
+            (["-"], "a\n\nb", [[["a"], None], [["b"], None]]),
+            (["--from", "-", "-0"], "a\nb\0c\0", [[["a\nb"], None], [["c"], None]]),
+            (["--from", "list.txt"], None, [[["x"], None], [["y"], None]]),
+            (["--colsep", "[;,] *", "-"], "a; b,c\n", [[["a", "b", "c"], None]]),
+            (["--csv", "-"], 'a,"b\nc"\n\n', [[["a", "b\nc"], None]]),
+            (["--csv", "--header", "-"], "n,m\n1,2\n", [[[], {"n": "1", "m": "2"}]]),
+            (["--json", "[1, 2]", '{"k": 3}', "4"], None, [[[1, 2], None], [[], {"k": 3}], [[4], None]]),
+            (["--kwargs", '{"k": 1}', "a"], None, [[["a"], {"k": 1}]]),
+            (["*.glob"], None, [[["1.glob"], None], [["2.glob"], None]]),
+            (["--", "-j", "--resume"], None, [[["-j"], None], [["--resume"], None]]),
+        ],
+    )  # fmt: skip
+    def test_become_calls(
+        self, program: Program, words: list[str], text: str | None, expected: list[object]
+    ) -> None:
+        (program.folder / "list.txt").write_text("x\ny\n")
+        (program.folder / "echo.py").write_text("def f(*a, **k):\n    return [a, k or None]\n")
+        for name in ("1.glob", "2.glob"):
+            (program.folder / name).touch()
+        done = program("map", "cells", "echo.py:f", "-j1", "-k", *words, input=text)
+        assert (done.returncode, [each["result"] for each in lines(done.stdout)]) == (0, expected)
+
+    def test_that_are_no_utf_8(self, program: Program) -> None:
+        done = program("map", "cells", "functions.py:bytes_of", "-", input=b"a\xff.tif\n")
+        assert done.returncode == 0, done.stderr
+        (line,) = lines(done.stdout)
+        assert line == {"seq": 1, "item": "a\udcff.tif", "result": list(b"a\xff.tif")}
+        done = program("map", "cells", "functions.py:some_fail", "-", input=b"bad\xff\n")
+        assert done.returncode == 1
+        assert r"cannot read bad\udcff" in done.stderr
+
+    def test_that_are_malformed_fail_alone(self, program: Program) -> None:
+        done = program(
+            "map", "cells", "functions.py:length", "--json", "-k", "-", input='"a"\n{x\n"ab"\n'
+        )
+        assert done.returncode == 1
+        assert [each.get("result") for each in lines(done.stdout)] == [1, None, 2]
+        assert "failed: {x: item 2 is not JSON" in done.stderr
+        done = program(
+            "map", "cells", "functions.py:add", "--csv", "--header", "-", input="a,b\n1\n"
+        )
+        assert done.returncode == 1
+        assert "1 values for the 2 columns a, b" in done.stderr
+
+    def test_texts_and_commands_are_one_line(self) -> None:
+        assert Item(1, "a b", ()).words() == "'a b'"
+        assert Item(1, "a\nb\t'", ()).words() == r"$'a\nb\t\''"
+        assert Item(1, ["a", "b c"], ()).words() == "a 'b c'"
+        assert Item(1, {"n": 1, "m": "x y"}, ()).words() == "n=1 m='x y'"
+        assert Item(1, [1, None], ()).text == "[1, null]"
+
+    def test_shuffled_are_the_same(self) -> None:
+        words = [str(number) for number in range(100)]
+        found = list(Reading(words=words, shuffle=True).items())
+        assert sorted(int(item.shown) for item in found) == list(range(100))
+        assert [item.shown for item in found] != words
+        assert all(int(item.shown) + 1 == item.seq for item in found)
+
+    def test_dry_run_starts_nothing(self, program: Program) -> None:
+        done = program("map", "nowhere", "no.py:f", "--dry-run", "a b", "c")
+        assert (done.returncode, done.stdout) == (0, "no.py:f 'a b'\nno.py:f c\n")
+
+
+class TestWrong:
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["cells", "functions.py:length"], "which items?"),
+            (["cells", "functions.py:length", "--from", "no.txt"], "--from no.txt: No such file"),
+            (["cells", "functions.py:length", "--from", "."], "--from .: Is a directory"),
+            (["cells", "functions.py:length", "no*.tif"], "no file matches 'no*.tif'"),
+            (["cells", "functions.py:missing", "a"], "has no 'missing'"),
+            (["nowhere", "functions.py:length", "a"], "no environment is called"),
+            (["cells", "functions.py:length", "a", "--resume"], "needs the --joblog"),
+            (["cells", "functions.py:length", "a", "-j", "0"], "must be at least 1"),
+            (["cells", "functions.py:length", "a", "--halt", "sometimes"], "soon,fail=N"),
+            (["cells", "functions.py:length", "a", "--halt", "now,fail=0"], "at least 1"),
+            (["cells", "functions.py:length", "a", "--header"], "needs --csv or --colsep"),
+            (["cells", "functions.py:length", "a", "--csv", "--json"], "not allowed with"),
+            (["cells", "functions.py:length", "a", "--colsep", "["], "no regular expression"),
+            (["cells", "functions.py:length", "a", "--env-var", "X"], "write NAME=VALUE"),
+            (["cells", "functions.py:length", "a", "--joblog", "."], "--joblog .: Is a directory"),
+            (["cells", "functions.py:length", "a", "--joblog", "functions.py", "--resume"], "is no joblog"),
+            (["cells", "functions.py:length", "a", "--joblog", "half.log", "--resume"], "half.log:2 is no line"),
+            (["cells", "functions.py:length", "a", "--results", "no/where"], "--results no/where"),
+        ],
+    )  # fmt: skip
+    def test_what_is_wrong_is_said(self, program: Program, words: list[str], said: str) -> None:
+        (program.folder / "half.log").write_text(f"{HEADER}\nwhat?\n")
+        before = (program.folder / "functions.py").read_bytes()
+        done = program("map", *words)
+        assert (done.returncode, done.stdout) == (255, "")
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+        assert (program.folder / "functions.py").read_bytes() == before
+
+
+class TestResults:
+    def test_failures_are_told_and_counted(self, program: Program) -> None:
+        items = ["one", "bad 1", "two", "bad 2"]
+        done = program("map", "cells", "functions.py:some_fail", *items, "--joblog", "run.log")
+        assert done.returncode == 2
+        assert results(done.stdout) == {
+            '"one"': "ONE", '"two"': "TWO", '"bad 1"': "ValueError: cannot read bad 1 second line",
+            '"bad 2"': "ValueError: cannot read bad 2 second line",
+        }  # fmt: skip
+        told = dict(
+            re.findall(r"failed: (.*?): ValueError: .* \(run\.log\.errors:(\d+)\)", done.stderr)
+        )
+        full = (program.folder / "run.log.errors").read_text().splitlines()
+        for item, number in told.items():
+            assert full[int(number) - 1].endswith(item)
+        assert sorted(told) == ["bad 1", "bad 2"]
+        assert sum("in some_fail" in line for line in full) == 2
+        assert "2 done, 2 failed" in done.stderr
+        entries = {entry[8]: entry for entry in log(program.folder / "run.log")}
+        assert entries["functions.py:some_fail 'bad 1'"][6:8] == ["1", "0"]
+        assert entries["functions.py:some_fail one"][6:8] == ["0", "0"]
+        assert float(entries["functions.py:some_fail one"][2]) > 1e9
+
+    def test_exit_codes_and_signals_in_the_joblog(self, program: Program) -> None:
+        run = ("map", "cells", "--joblog", "run.log", "--quiet", "-j1")
+        assert program(*run, "functions.py:exits", "3").returncode == 1
+        assert log(program.folder / "run.log")[0][6:8] == ["3", "0"]
+        assert program(*run, "functions.py:dies", "3", "4").returncode == 2
+        assert [entry[6:8] for entry in log(program.folder / "run.log")] == [["0", "6"]] * 2
+        done = program(*run, "functions.py:wait_for_ever", "3", "--timeout", "0.3")
+        assert (done.returncode, done.stdout.count("TaskTimeoutError")) == (1, 1)
+        (entry,) = log(program.folder / "run.log")
+        assert entry[6:8] == ["-1", "15"]
+        assert float(entry[3]) >= 0.3
+
+    def test_more_than_a_hundred_failures(self, program: Program) -> None:
+        text = "".join(f"bad{number}\n" for number in range(150))
+        done = program("map", "cells", "functions.py:some_fail", "-", "-j2", input=text)
+        assert done.returncode == 101
+        assert len(lines(done.stdout)) == 150
+
+    def test_order_and_prints(self, program: Program) -> None:
+        """What functions print is on standard error, in whole lines; results are in order."""
+        items = [str(number) for number in range(60)]
+        done = program("map", "cells", "functions.py:add", "--json", "-k", "-j3", *items)
+        assert [each["result"] for each in lines(done.stdout)] == list(range(1, 61))
+        assert done.stderr.count("adding\n") == 60
+
+    def test_retries(self, program: Program) -> None:
+        (program.folder / "once.py").write_text(
+            "import os, pathlib\n"
+            "def f(item):\n"
+            "    path = pathlib.Path(f'tried-{item}')\n"
+            "    if not path.exists():\n"
+            "        path.touch()\n"
+            "        os.abort() if item == 'abort' else 1 / 0\n"
+            "    return item\n"
+        )
+        done = program("map", "cells", "once.py:f", "--retries", "1", "abort", "raise")
+        assert (done.returncode, len(lines(done.stdout))) == (0, 2), done.stderr
+        many = "".join(f"{number}\n" for number in range(500))
+        done = program("map", "cells", "once.py:f", "--retries", "1", "-j2", "-", input=many)
+        assert (done.returncode, len(lines(done.stdout))) == (0, 500), done.stderr
+        assert (
+            program("map", "cells", "functions.py:some_fail", "bad", "--retries", "2").returncode
+            == 1
+        )
+
+    def test_halt(self, program: Program) -> None:
+        text = "".join(f"bad{number}\n" for number in range(1000))
+        run = ("map", "cells", "functions.py:some_fail", "-j1", "-")
+        done = program(*run, "--halt", "soon,fail=2", input=text)
+        assert 2 <= done.returncode < 100
+        assert "halted: " in done.stderr
+        done = program(*run, "--halt", "soon,fail=50%", input="a\nb\nbad\nbad\nbad\n" + text)
+        assert 3 <= done.returncode < 100
+        items = ("wait", "bad")
+        (program.folder / "mixed.py").write_text(
+            "import time\ndef f(item):\n    time.sleep(60) if item == 'wait' else 1 / 0\n"
+        )
+        done = program("map", "cells", "mixed.py:f", *items, "-j2", "--halt", "now,fail=1")
+        assert (done.returncode, lines(done.stdout)[0]["item"]) == (1, "bad")
+
+    def test_workers_are_set_up(self, program: Program) -> None:
+        done = program(
+            "map", "cells", "functions.py:loaded", "a", "b", "c", "d", "-j2", "--env-var",
+            "DEVICE=gpu{slot}of{%}", "--initializer", "functions.py:load", "--preload", "csv,json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert {str(each["result"]) for each in lines(done.stdout)} <= {
+            "['gpu0of1']",
+            "['gpu1of2']",
+        }
+        done = program(
+            "map", "cells", "functions.py:loaded", "a", "--initializer", "functions.py:exits"
+        )
+        assert done.returncode == 255
+        assert "missing 1 required positional argument" in done.stderr
+
+
+class TestResume:
+    def test_what_is_in_the_joblog_is_left_out(self, program: Program) -> None:
+        files = ("--joblog", "run.log", "--results", "out.jsonl", "-j2", "--quiet")
+        run = ("map", "cells", "functions.py:some_fail", *files)
+        assert program(*run, "a", "b", "bad").returncode == 1
+        done = program(*run, "--resume", "new", "a", "b", "b", "bad")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        found = [each["item"] for each in lines((program.folder / "out.jsonl").read_text())]
+        assert sorted(map(str, found)) == ["a", "b", "b", "bad", "new"]
+        done = program(*run, "--resume-failed", "--dry-run", "a", "bad")
+        assert done.stdout == "functions.py:some_fail bad\n"
+        assert program(*run, "--resume-failed", "new", "a", "b", "bad").returncode == 1
+        assert len(log(program.folder / "run.log")) == 6
+        assert program(*run, "a").returncode == 0
+        assert len(log(program.folder / "run.log")) == 1, "without --resume it begins anew"
+
+    def test_half_lines_of_a_killed_run(self, program: Program) -> None:
+        files = ("--joblog", "run.log", "--results", "out.jsonl", "--quiet")
+        run = ("map", "cells", "functions.py:note", *files)
+        assert program(*run, "a", "b").returncode == 0
+        whole = (program.folder / "out.jsonl").read_bytes()
+        with (program.folder / "run.log").open("ab") as stream:
+            stream.write(b"3\t:\t17")
+        with (program.folder / "out.jsonl").open("ab") as stream:
+            stream.write(b'{"seq": 3, "item": "c", "result": "c"}\n{"seq": 4, "it')
+        assert program(*run, "--resume", "a", "b", "c").returncode == 0
+        assert (
+            program.folder / "out.jsonl"
+        ).read_bytes() == whole + b'{"seq": 3, "item": "c", "result": "c"}\n'
+        assert len(log(program.folder / "run.log")) == 3
+        (program.folder / "run.log").write_text(HEADER[:20])
+        assert program(*run, "--resume", "a").returncode == 0
+        assert len(log(program.folder / "run.log")) == 1
+
+    def test_two_at_once_are_refused(self, program: Program) -> None:
+        run = ("map", "cells", "functions.py:wait", "--joblog", "run.log", "x")
+        with program.popen(*run) as process:
+            _await_file(program.folder / "runs-x", process)
+            done = program(*run, "--resume")
+            assert (done.returncode, "another map writes to it" in done.stderr) == (255, True)
+            os.killpg(process.pid, signal.SIGINT)
+            process.communicate(timeout=30)
+
+    @pytest.mark.parametrize("function", ["note", "note_slowly"])
+    @pytest.mark.timeout(240)
+    def test_killed_at_random_moments(
+        self, program: Program, function: str, stress_rng: random.Random
+    ) -> None:
+        """No item of the joblog runs again, none is missing, none has two results."""
+        total = 20_000 if function == "note" else 400
+        items = [str(number) for number in range(total)]
+        (program.folder / "list.txt").write_text("\n".join(items))
+        run = (
+            "map", "cells", f"functions.py:{function}", "--from", "list.txt", "-j2", "--quiet",
+            "--joblog", "run.log", "--results", "out.jsonl", "--resume",
+        )  # fmt: skip
+        out, joblog, ran = (program.folder / name for name in ("out.jsonl", "run.log", "ran.txt"))
+        for _ in range(10):
+            logged = len(log(joblog)) if joblog.exists() and joblog.stat().st_size else 0
+            counted = ran.read_text().split() if ran.exists() else []
+            known = {entry[8].split()[-1] for entry in log(joblog)} if logged else set()
+            wanted = logged + stress_rng.randrange(1, max(2, total // 12))
+            with program.popen(*run) as process:
+                _await_lines(joblog, wanted, process)
+                workers = psutil.Process(process.pid).children() if process.poll() is None else []
+                process.kill()
+                process.communicate(timeout=30)
+            assert psutil.wait_procs(workers, timeout=20)[1] == []
+            again = set(ran.read_text().split()[len(counted) :]) & known
+            assert not again, "items of the joblog ran again"
+        done = program(*run)
+        assert done.returncode == 0, done.stderr
+        assert sorted(int(str(each["item"])) for each in lines(out.read_text())) == list(
+            range(total)
+        )
+        assert len(log(joblog)) == total
+        assert set(ran.read_text().split()) == set(items)
+
+
+def _await_file(path: Path, process: subprocess.Popen[bytes]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        _turn()
+
+
+def _await_lines(path: Path, number: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a file has so many lines, or the process has ended."""
+    while process.poll() is None:
+        if path.exists() and path.read_bytes().count(b"\n") > number:
+            return
+        _turn()
+
+
+def _turn() -> None:
+    """Let others run: a file of another process is no event."""
+    import time
+
+    time.sleep(0.002)
+
+
+class TestEnds:
+    def test_ctrl_c_once(self, program: Program) -> None:
+        """No new items; what runs is asked to stop, and what it returns is in the log."""
+        run = (
+            "map",
+            "cells",
+            "functions.py:wait",
+            "-j2",
+            "--joblog",
+            "run.log",
+            "a",
+            "b",
+            "c",
+            "d",
+        )
+        with program.popen(*run) as process:
+            for name in "ab":
+                _await_file(program.folder / f"runs-{name}", process)
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert results(out.decode()) == {'"a"': "a was asked", '"b"': "b was asked"}
+        assert sorted(entry[0] for entry in log(program.folder / "run.log")) == ["1", "2"]
+        assert b"Traceback" not in err
+        done = program(*run, "--resume", "--dry-run")
+        assert done.stdout == "functions.py:wait c\nfunctions.py:wait d\n"
+
+    def test_ctrl_c_twice(self, program: Program) -> None:
+        run = ("map", "cells", "functions.py:wait_for_ever", "-j1", "--joblog", "run.log", "a", "b")
+        with program.popen(*run) as process:
+            _await_file(program.folder / "runs-a", process)
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.stderr is not None
+            assert b"once more: it is killed" in process.stderr.readline()
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (130, b"")
+        assert log(program.folder / "run.log") == []
+        assert b"1 stopped" in err or b"2 stopped" in err
+        assert b"Traceback" not in err
+        assert not (program.folder / "runs-b").exists()
+
+    @pytest.mark.parametrize("function", ["length", "note_slowly"])
+    def test_head_downstream(self, program: Program, function: str) -> None:
+        process = program.popen(
+            "map", "cells", f"functions.py:{function}", "-", stdin=subprocess.PIPE
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            process.stdin.write(b"".join(b"%d\n" % number for number in range(5000)))
+            process.stdin.flush()
+            assert b"seq" in process.stdout.readline()
+            process.stdout.close()
+            # standard input is still open: the end does not wait for it
+            assert process.wait(30) == 141
+            assert b"Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
+            process.stdin.close()
+            process.stderr.close()
+            process.wait()
+
+    def test_a_slow_producer_is_not_waited_for(self, program: Program) -> None:
+        """Each item is called when it comes, not when there are more."""
+        process = program.popen(
+            "map", "cells", "functions.py:length", "-", "--quiet", stdin=subprocess.PIPE
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in range(100):
+            process.stdin.write(b"x\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["seq"] == number + 1
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out, err) == (0, b"", b"")
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(180)
+    def test_a_million_items_through_a_pipe(self, program: Program) -> None:
+        """The memory of the program does not grow with the number of items."""
+        code = "for number in range(1_000_000): print(number)"
+        producer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        process = program.popen(
+            "map", "cells", "functions.py:nothing", "-", "-j2", "--quiet", stdin=producer.stdout
+        )
+        assert producer.stdout is not None
+        assert process.stdout is not None
+        producer.stdout.close()
+        sizes = []
+        number = 0
+        for number, line in enumerate(process.stdout, 1):
+            if number in (100_000, 950_000):
+                sizes.append(psutil.Process(process.pid).memory_info().rss)
+        out, err = process.communicate(timeout=30)
+        producer.wait(30)
+        assert (process.returncode, number, out, err) == (0, 1_000_000, b"", b"")
+        assert sizes[1] - sizes[0] < 20e6, sizes
