@@ -18,10 +18,12 @@ from wetlands_executor.cli.worker_options import add_worker_options
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
-    from wetlands_executor.cli.mapping.items import Reading
-    from wetlands_executor.cli.mapping.joblog import JobLog
-    from wetlands_executor.cli.mapping.loop import Loop
+    from wetlands_executor import CondaEnvExecutor
+    from wetlands_executor.cli.mapping.items import Item, Reading
+    from wetlands_executor.cli.mapping.joblog import Finished, JobLog
+    from wetlands_executor.cli.mapping.loop import Loop, Rules
     from wetlands_executor.cli.mapping.output import Output
+    from wetlands_executor.cli.mapping.show import Screen
     from wetlands_executor.cli.target import Target
 
 HELP = "call a function with each of many items, in parallel, with a log and resume"
@@ -286,59 +288,79 @@ def _map(
     descriptor: int,
 ) -> int:
     """Open what a run needs, run it, and say how it went."""
-    import os
-    from queue import SimpleQueue
-
     from wetlands_executor.cli import workers
     from wetlands_executor.cli.environment import creation_lines
-    from wetlands_executor.cli.mapping.loop import Loop, Rules
     from wetlands_executor.cli.mapping.output import FailureTexts, Output, results_file
-    from wetlands_executor.cli.mapping.reader import Reader
     from wetlands_executor.cli.mapping.show import Screen
 
     again = arguments.resume or arguments.resume_failed
     count = reading.count()
+    rules = _rules(arguments, target, count)
+    if arguments.results is not None:
+        logged = joblog.finished.seqs if joblog is not None and again else None
+        descriptor = results_file(arguments.results, logged)
+    errors = arguments.errors or (f"{arguments.joblog}.errors" if arguments.joblog else None)
+    texts = FailureTexts(errors, append=again)
+    options = {
+        "max_workers": rules.jobs,
+        "worker_env": workers.variables_of(arguments.env_var),
+        "share_preload": arguments.share_preload,
+    }
+    try:
+        with (
+            Screen(count, texts, quiet=arguments.quiet) as screen,
+            workers.open_executor(env, target, arguments, **options) as executor,
+        ):
+            workers.start(executor, creation_lines(screen.tell), USAGE_CODE)
+            screen.attach(executor)
+            output = Output(descriptor, joblog, screen, keep_order=arguments.keep_order)
+            finished = joblog.finished if joblog is not None and again else None
+            return _run_loop(executor, rules, reading, finished, output, screen)
+    finally:
+        texts.close()
+
+
+def _rules(arguments: argparse.Namespace, target: Target, count: int | None) -> Rules:
+    """Return how items are called; there are no more workers than items."""
+    import os
+
+    from wetlands_executor.cli.mapping.loop import Rules
+
     jobs = arguments.jobs or os.cpu_count() or 1
-    jobs = jobs if count is None else max(1, min(jobs, count))
-    rules = Rules(
+    return Rules(
         target.text,
-        jobs,
+        jobs if count is None else max(1, min(jobs, count)),
         timeout=arguments.timeout,
         retries=arguments.retries,
         halt=arguments.halt,
         keep_order=arguments.keep_order,
     )
-    errors = arguments.errors or (f"{arguments.joblog}.errors" if arguments.joblog else None)
-    texts = FailureTexts(errors, append=again)
-    if arguments.results is not None:
-        logged = joblog.finished.seqs if joblog is not None and again else None
-        descriptor = results_file(arguments.results, logged)
-    finished = joblog.finished if joblog is not None and again else None
+
+
+def _run_loop(
+    executor: CondaEnvExecutor,
+    rules: Rules,
+    reading: Reading,
+    finished: Finished | None,
+    output: Output,
+    screen: Screen,
+) -> int:
+    """Call all items that have not finished; return the exit code."""
+    from queue import SimpleQueue
+
+    from wetlands_executor.cli.mapping.loop import Loop
+    from wetlands_executor.cli.mapping.reader import Reader
+
+    def is_wanted(item: Item) -> bool:
+        return finished is None or not finished.take(rules.command(item))
+
     inbox: SimpleQueue[Any] = SimpleQueue()
-    reader = Reader(
-        reading,
-        inbox,
-        lambda item: finished is None or not finished.take(rules.command(item)),
-    )
-    options = {
-        "max_workers": jobs,
-        "worker_env": workers.variables_of(arguments.env_var),
-        "share_preload": arguments.share_preload,
-    }
-    with (
-        Screen(count, quiet=arguments.quiet) as screen,
-        workers.open_executor(env, target, arguments, **options) as executor,
-    ):
-        workers.start(executor, creation_lines(screen.tell), USAGE_CODE)
-        screen.attach(executor)
-        output = Output(descriptor, joblog, screen.failures(texts), keep_order=arguments.keep_order)
-        loop = Loop(executor, rules, reader, output, inbox, screen.tell)
-        with _signals_into(inbox, output):
-            loop.run()
-        code = _code_of(loop, output)
-        screen.summarize(loop, output, reader.skipped)
-    texts.close()
-    return code
+    reader = Reader(reading, inbox, is_wanted)
+    loop = Loop(executor, rules, reader, output, inbox, screen.tell)
+    with _signals_into(inbox, output):
+        loop.run()
+    screen.summarize(loop, output, reader.skipped)
+    return _code_of(loop, output)
 
 
 def _code_of(loop: Loop, output: Output) -> int:

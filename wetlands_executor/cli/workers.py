@@ -24,6 +24,7 @@ from wetlands_executor.cli.target import Target, checked_target
 #: The file of this folder that is sent to workers, and its functions.
 _FILE: Final = Path(__file__).with_name("shipped") / "in_worker.py"
 RUN: Final = f"{_FILE}:run"
+RUN_ONE: Final = f"{_FILE}:run_one"
 RESULT: Final = f"{_FILE}:result"
 _PREPARE: Final = f"{_FILE}:prepare"
 #: Files of frames that say nothing to the author of a function.

@@ -86,12 +86,18 @@ class Bulk:
         if self._thread is None:
             self._thread = threading.Thread(target=self._wait, name="wetlands-slices", daemon=True)
             self._thread.start()
-        results: Iterator[Any] = self._executor.map(
-            workers.RUN,
-            [item.args for _, item in items],
-            [item.kwargs for _, item in items],
-            return_exceptions=True,
-        )
+        results: Iterator[Any]
+        if all(len(item.args) == 1 and not item.kwargs for _, item in items):
+            # a text travels without a pickler of ours, a tuple does not
+            args = [item.args[0] for _, item in items]
+            results = self._executor.map(workers.RUN_ONE, args, return_exceptions=True)
+        else:
+            results = self._executor.map(
+                workers.RUN,
+                [item.args for _, item in items],
+                [item.kwargs for _, item in items],
+                return_exceptions=True,
+            )
         self.under_way += 1
         self._slices.put((items, results, time.time()))
 

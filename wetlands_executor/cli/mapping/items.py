@@ -146,8 +146,8 @@ class Reading:
                 names = sorted(glob.glob(word, recursive=True))
                 if not names:
                     raise CommandError(
-                        f"no file matches {word!r}; an item that is no pattern of file names can be "
-                        f"given by --from or -"
+                        f"no file matches {word!r}; an item that is no pattern of file names can "
+                        f"be given by --from or -"
                     )
                 yield from names
             else:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from wetlands_executor.cli.errors import CommandError
 from wetlands_executor.cli.mapping.joblog import JobLog, write_all
 from wetlands_executor.cli.mapping.outcome import Failure, Outcome
+
+
+class Watcher(Protocol):
+    """What is told of outcomes that were written."""
+
+    def failed(self, outcome: Outcome, failure: Failure) -> None:
+        """Show a failure."""
+
+    def advance(self, done: int, failed: int) -> None:
+        """Count items that have ended, and how many of them have failed."""
 
 
 class Output:
@@ -21,7 +31,7 @@ class Output:
     Args:
         descriptor: gets the lines of JSON.
         joblog: gets its lines; None if there is none.
-        failures: is told of failures.
+        watcher: is told of failures, and how many items have ended.
         keep_order: outcomes wait for those of the items before them.
 
     Attributes:
@@ -34,13 +44,13 @@ class Output:
         self,
         descriptor: int,
         joblog: JobLog | None,
-        failures: Callable[[Outcome, Failure], object],
+        watcher: Watcher,
         *,
         keep_order: bool,
     ) -> None:
         self._descriptor = descriptor
         self._joblog = joblog
-        self._failures = failures
+        self._watcher = watcher
         self._keep_order = keep_order
         self._held: dict[int, Outcome | None] = {}
         self._next = 0
@@ -86,10 +96,13 @@ class Output:
         if self._joblog is not None:
             self._joblog.write(b"".join([each.entry for each in outcomes]))
         self.written += len(outcomes)
+        failed = 0
         for each in outcomes:
             if each.failure is not None:
-                self.failed += 1
-                self._failures(each, each.failure)
+                failed += 1
+                self._watcher.failed(each, each.failure)
+        self.failed += failed
+        self._watcher.advance(len(outcomes), failed)
 
 
 class FailureTexts:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from wetlands_executor import CondaEnvExecutor
+from wetlands_executor.observe import open_display
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -19,20 +18,23 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """Standard error, while ``map`` runs.
+    """Standard error, while ``map`` runs: bars on a terminal, else lines.
 
     Args:
         total: number of items; None if it is not known.
+        texts: the file of full texts of failures.
         quiet: show failures only.
     """
 
-    def __init__(self, total: int | None, *, quiet: bool) -> None:
-        self._total = total
+    def __init__(self, total: int | None, texts: FailureTexts, *, quiet: bool) -> None:
+        self._display = open_display(total, quiet)
+        self._texts = texts
         self._quiet = quiet
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Begin to show."""
+        self._display.__enter__()
         return self
 
     def __exit__(
@@ -42,29 +44,27 @@ class Screen:
         tb: TracebackType | None,
     ) -> None:
         """Leave the terminal as it was."""
+        self._display.__exit__(exc_type, exc, tb)
 
     def attach(self, executor: CondaEnvExecutor) -> None:
-        """Show the progress of an executor's tasks."""
+        """Show the running tasks of an executor, and the progress of the items."""
+        # many items may travel in one task
+        self._display.attach(executor, counted=True)
+
+    def advance(self, done: int, failed: int) -> None:
+        """Count items that have ended, and how many of them have failed."""
+        self._display.advance(done, failed)
 
     def tell(self, line: str) -> None:
         """Print a line, unless only failures are to be shown."""
         if not self._quiet:
             self._print(line)
 
-    def _print(self, line: str) -> None:
-        data = f"{line}\n".encode("utf-8", "backslashreplace").decode()
-        sys.stderr.write(data)
-        sys.stderr.flush()
-
-    def failures(self, texts: FailureTexts) -> Callable[[Outcome, Failure], None]:
-        """Return what prints the item of a failure, its last line, and where its full text is."""
-
-        def show(outcome: Outcome, failure: Failure) -> None:
-            text = outcome.item.text
-            place = texts.add(f"item {outcome.item.seq}: {text}", failure.full)
-            self._print(f"failed: {text}: {failure.summary} ({place})")
-
-        return show
+    def failed(self, outcome: Outcome, failure: Failure) -> None:
+        """Print the item of a failure, its last line, and where its full text is."""
+        text = outcome.item.text
+        place = self._texts.add(f"item {outcome.item.seq}: {text}", failure.full)
+        self._print(f"failed: {text}: {failure.summary} ({place})")
 
     def summarize(self, loop: Loop, output: Output, skipped: int) -> None:
         """Say how the run went."""
@@ -78,3 +78,6 @@ class Screen:
         taken = time.monotonic() - self._started
         rate = output.written / taken if taken > 0 else 0.0
         self.tell(f"{', '.join(parts)}; {taken:.1f} s, {rate:,.1f} items/s")
+
+    def _print(self, line: str) -> None:
+        self._display.line(line.encode("utf-8", "backslashreplace").decode())
