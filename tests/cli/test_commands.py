@@ -68,6 +68,30 @@ class TestHelp:
         assert "Traceback" not in done.stderr
 
 
+class TestCompletion:
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_a_shell_gets_its_code(self, program: Program, shell: str) -> None:
+        done = program("--print-completion", shell)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "wetlands-executor" in done.stdout
+
+    def test_words_are_completed(self, program: Program) -> None:
+        done = program("--print-completion", "bash")
+        line = "wetlands-executor map --resu"
+        script = f"""{done.stdout}
+wetlands-executor() {{ "{sys.executable}" -m wetlands_executor "$@"; }}
+COMP_LINE="{line}" COMP_POINT={len(line)} COMP_TYPE=9 COMP_WORDBREAKS=" "
+export COMP_LINE COMP_POINT COMP_TYPE
+_python_argcomplete wetlands-executor
+echo "${{COMPREPLY[@]}}"
+"""
+        answered = subprocess.run(
+            ["bash", "-c", script], cwd=program.folder, env=dict(program.variables),
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert {"--resume", "--resume-failed"} <= set(answered.stdout.split()), answered
+
+
 class TestCall:
     def test_arguments_and_results(self, program: Program) -> None:
         """JSON, else text; what the function prints is not its result."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from wetlands_executor.cli.commands import COMMANDS, PROGRAM, module_of, parse, whole_parser
+from wetlands_executor.cli.completion import complete, completion_code
 from wetlands_executor.cli.errors import CommandError
 
 INTERRUPTED: Final = 130
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             documents.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "_ARGCOMPLETE" in os.environ:
+        complete()  # the shell asks; this ends the process
     if not arguments or arguments[0] not in COMMANDS:
         return _without_command(arguments)
     command = arguments[0]
@@ -65,6 +68,13 @@ def _without_command(arguments: Sequence[str]) -> int:
     parser = whole_parser(__version__)
     found = parser.parse_args(arguments)
     assert found.command is None, "commands are dispatched before this parser sees them"
+    if found.print_completion is not None:
+        try:
+            sys.stdout.write(completion_code(found.print_completion))
+        except CommandError as error:
+            sys.stderr.write(f"{PROGRAM}: {error}\n")
+            return error.code
+        return 0
     parser.print_help(sys.stderr)
     return 2
 
