@@ -126,17 +126,16 @@ class JobLog:
 
     def _lock(self) -> None:
         """Let no other process write to it meanwhile, where there are locks of files."""
-        if sys.platform == "win32":
-            return
-        import fcntl
+        if sys.platform != "win32":
+            import fcntl
 
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CommandError(
-                f"--joblog {self.path}: another map writes to it; wait for its end, or give "
-                f"another file"
-            ) from None
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CommandError(
+                    f"--joblog {self.path}: another map writes to it; wait for its end, or give "
+                    f"another file"
+                ) from None
 
     def _load(self, failed_again: bool) -> int:
         """Read what has finished; return where the whole lines end."""
