@@ -79,12 +79,8 @@ def any_packaging(module: str) -> Any | None:
     if found is not None:
         return found
     if _PACKED not in sys.modules:
-        ensurepip = _first("ensurepip")
-        if ensurepip is None or ensurepip.__file__ is None:
-            return None
-        wheels = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
         parent = ModuleType(_PACKED)
-        parent.__path__ = [f"{wheel}/pip/_vendor" for wheel in wheels]
+        parent.__path__ = [f"{wheel}/pip/_vendor" for wheel in _pip_wheels()]
         sys.modules.setdefault(_PACKED, parent)
     return _first(f"{_PACKED}.packaging.{module}")
 
@@ -151,23 +147,12 @@ def _first(*names: str) -> ModuleType | None:
 
 
 def _bundled(name: str) -> ModuleType | None:
-    """Import a package from the pip that ``ensurepip`` would install, under a private name.
-
-    It lies packed beside ``ensurepip``, or where a Linux distribution keeps its wheels (the build
-    option ``--with-wheel-pkg-dir`` of Python).
-    """
+    """Import a package from the pip that ``ensurepip`` would install, under a private name."""
     # A module's parts are looked up under its full name, whose parent need not exist.
     private = f"_wetlands_bundled.{name}"
     if private in sys.modules:
         return sys.modules[private]
-    ensurepip = _first("ensurepip")
-    if ensurepip is None or ensurepip.__file__ is None:
-        return None
-    wheels = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
-    distribution = sysconfig.get_config_var("WHEEL_PKG_DIR")
-    if distribution:
-        wheels += sorted(Path(distribution).glob("pip-*.whl"))
-    for wheel in wheels:
+    for wheel in _pip_wheels():
         try:
             spec = zipimport.zipimporter(f"{wheel}/pip/_vendor").find_spec(private)
             if spec is None or spec.loader is None:
@@ -179,3 +164,17 @@ def _bundled(name: str) -> ModuleType | None:
             continue
         return module
     return None
+
+
+def _pip_wheels() -> list[Path]:
+    """Return the pip that ``ensurepip`` would install, as a file; empty if it has none.
+
+    It lies packed beside ``ensurepip``, or where a Linux distribution keeps its wheels (the build
+    option ``--with-wheel-pkg-dir`` of Python).
+    """
+    ensurepip = _first("ensurepip")
+    if ensurepip is None or ensurepip.__file__ is None:
+        return []
+    wheels = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
+    distribution = sysconfig.get_config_var("WHEEL_PKG_DIR")
+    return wheels + sorted(Path(distribution).glob("pip-*.whl")) if distribution else wheels

@@ -2,6 +2,10 @@
 
 ``direct.py`` says how it works together with the direct way out, with the invariants of both.
 
+``wait`` is one long function on purpose: each call of another Python function lengthens a short
+call by as much as several lines, and is one more place where a signal handler may run (*Race* 3
+there).
+
 Threads: ``DirectReceive.wait`` is entered by any thread, one at a time; ``AbandonedWaits.add`` by
 any; the rest is the I/O thread's, unless said otherwise. Where there is no eventfd, or no shared
 page, there is no direct receive.
@@ -140,9 +144,6 @@ class DirectReceive:
 
     def wait(self, process: Any, call: Call, task: Any, timeout: float | None) -> bool:
         """Sleep until the call is settled, and settle it if that is left to this thread.
-
-        One function on purpose: a call of another Python function costs as much as five lines here,
-        and is a place where a signal handler may run (see *Race* 3 in ``direct.py``).
 
         Args:
             process: the worker that has the call.
