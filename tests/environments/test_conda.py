@@ -271,6 +271,8 @@ def test_the_real_manager(
     with pytest.raises(EnvironmentCreationError, match="wl-nothing") as caught:
         Environment.create(spec_of(channel, "wl-nothing"), backend=name)
     assert caught.value.phase == "solving"
+    listed = Path.home() / ".conda" / "environments.txt"
+    assert not listed.exists() or str(made.prefix) not in listed.read_text()
 
 
 def test_the_real_pixi(channel: Channel) -> None:

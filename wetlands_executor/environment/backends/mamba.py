@@ -34,7 +34,12 @@ _SIGNS = (
 
 #: conda would make pip a dependency of Python, which the other managers do not: a channel without
 #: pip would have no Python then. What is asked for from PyPI needs no pip in the environment.
-VARIABLES: Final = {"CONDA_ADD_PIP_AS_PYTHON_DEPENDENCY": "false"}
+#: It would also add each environment to the user's list of environments, where it stays when
+#: ``Environment.prune`` has removed it.
+VARIABLES: Final = {
+    "CONDA_ADD_PIP_AS_PYTHON_DEPENDENCY": "false",
+    "CONDA_REGISTER_ENVS": "false",
+}
 
 
 class CondaOutput:
