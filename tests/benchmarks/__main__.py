@@ -165,7 +165,9 @@ def main() -> int:
 
 
 def _fill_pages(results: dict[str, Any]) -> None:
-    if results["cases"]:
+    if not results["cases"].keys().isdisjoint(report.PAYLOADS):
+        _fill("benchmarks.md", "payloads", report.payloads(results))
+    if results["cases"].keys() - set(report.PAYLOADS):
         _fill("benchmarks.md", "figures", report.markdown(results))
         chart.draw(results, str(DOCS / "benchmarks.png"))
     if "steps" in results:

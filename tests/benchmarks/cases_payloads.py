@@ -1,34 +1,36 @@
-"""Arguments and results of every shape, each there (`in`) and back (`back`), one at a time.
+"""Arguments and results of every shape, one at a time, there (`in`), back (`back`), or both.
 
-A figure is the median time of a call with such an argument, or with such a result, on a warm pool
-of one worker. All shapes of a case are measured in one run, so that what disturbs the machine
-disturbs them all. Shapes that need numpy are left out where it is not installed.
+A figure is the median time of a call with such an argument, with such a result, or that returns its
+argument, on a warm pool of one worker. All shapes of a case are measured in one run, so that what
+disturbs the machine disturbs them all. Shapes that need a package are left out where it is not
+installed.
 
-The large ones take a second or more with some systems. Each is called a few times only; the count
-of a case is that number for a small shape.
+The large ones take half a second or more with some systems, and are called a few times only.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import gc
 import statistics
+import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import functions
+from . import payloads
 from .model import Bound, Case, faster
 
-SYSTEMS = ("ours", "ppe-spawn", "ppe-fork", "loky", "joblib")
-_NUMPY = importlib.util.find_spec("numpy") is not None
+SYSTEMS = ("ours", "ppe-spawn", "loky", "joblib")
+WAYS = ("in", "back", "both")
 
 
-def _median(pool: Any, function: Any, argument: Any, count: int) -> float:
+def _median(pool: Any, function: Any, argument: Any, count: int, seconds: float) -> float:
     call = pool.submit
     get = pool.get
     get(call(function, argument))
-    times = []
-    end = time.perf_counter() + 2
-    for _ in range(count):
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < count:
         start = time.perf_counter()
         get(call(function, argument))
         done = time.perf_counter()
@@ -38,54 +40,53 @@ def _median(pool: Any, function: Any, argument: Any, count: int) -> float:
     return statistics.median(times)
 
 
-def _measure(shapes: tuple[str, ...], share: int) -> Any:
+def _measure(shapes: Sequence[str], seconds: float) -> Callable[[Any, int], dict[str, float]]:
     def measure(pool: Any, count: int) -> dict[str, float]:
         found = {}
-        times = max(1, count // share)
         for shape in shapes:
-            value = functions.payload(shape)
-            found[f"{shape}, in"] = _median(pool, functions.take, value, times)
-            found[f"{shape}, back"] = _median(pool, functions.payload, shape, times)
+            value = payloads.payload(shape)
+            # functions of a module for all but what is of the script itself
+            where: Any = sys.modules["__main__"] if payloads.SHAPES[shape].script else payloads
+            give = where.things if payloads.SHAPES[shape].script else payloads.payload
+            calls = {"in": (where.take, value), "back": (give, shape), "both": (where.same, value)}
+            for way, (function, argument) in calls.items():
+                try:
+                    found[f"{shape}, {way}"] = _median(pool, function, argument, count, seconds)
+                except AttributeError:  # workers of loky and joblib have no such script
+                    if not payloads.SHAPES[shape].script:
+                        raise
+            del value, calls, argument
+            gc.collect()
         return found
 
     return measure
 
 
-def _figures(shapes: tuple[str, ...]) -> dict[str, str]:
-    return {f"{shape}, {way}": "s" for shape in shapes for way in ("in", "back")}
+def _figures(shapes: Sequence[str]) -> dict[str, str]:
+    return {f"{shape}, {way}": "s" for shape in shapes for way in WAYS}
 
 
-def _bounds(shapes: tuple[str, ...], times: float) -> tuple[Bound, ...]:
-    return tuple(
-        faster(
-            times,
-            "ppe-spawn",
-            text=f"{times:g}x faster than ProcessPoolExecutor(spawn): {figure}",
-            figure=figure,
-        )
-        for figure in _figures(shapes)
-    )
+def _bounds(shapes: Sequence[str], times: float) -> tuple[Bound, ...]:
+    """Return the bounds of each figure; what goes both ways has to be no slower."""
+    found = []
+    for figure in _figures(shapes):
+        wanted = 1 if figure.endswith("both") else times
+        text = f"{wanted:g}x faster than ProcessPoolExecutor(spawn): {figure}"
+        found.append(faster(wanted, "ppe-spawn", text=text, figure=figure))
+    return tuple(found)
 
 
-SMALL = tuple(
-    shape
-    for shape in functions.SHAPES
-    if functions.SHAPES[shape][0] and (_NUMPY or "array" not in shape)
-)
-LARGE = tuple(
-    shape
-    for shape in functions.SHAPES
-    if not functions.SHAPES[shape][0] and (_NUMPY or "array" not in shape)
-)
+SMALL = tuple(shape for shape in payloads.SHAPES if payloads.SHAPES[shape].small)
+LARGE = tuple(shape for shape in payloads.SHAPES if not payloads.SHAPES[shape].small)
 
 CASES = [
     Case(
-        "payloads-small", "calls with small arguments and results, 1 worker, all processes on one core", _measure(SMALL, 1), 400, 3,
-        figures=_figures(SMALL), ability="call", workers=1, systems=SYSTEMS, pinned=True, limit=120, bounds=_bounds(SMALL, 3),
+        "payloads-small", "calls with small arguments and results, 1 worker, all processes on one core", _measure(SMALL, 0.15), 1000, 3,
+        figures=_figures(SMALL), ability="call", workers=1, systems=SYSTEMS, pinned=True, repeats=3, limit=120, bounds=_bounds(SMALL, 3),
         note="On one core, as for the round trip of a no-op.",
     ),
     Case(
-        "payloads", "calls with large arguments and results, 1 worker", _measure(LARGE, 50), 250, 1,
+        "payloads", "calls with large arguments and results, 1 worker", _measure(LARGE, 0.4), 100, 1,
         figures=_figures(LARGE), ability="call", workers=1, systems=SYSTEMS, repeats=3, limit=300, bounds=_bounds(LARGE, 1),
         note="What the worker returns is made before and kept, so that only its way is measured.",
     ),

@@ -58,7 +58,7 @@ def main() -> None:
     answer(ended=True)
 
 
-if len(sys.argv) > 2 and sys.argv[2].startswith("functions"):
+if len(sys.argv) > 2 and sys.argv[2].startswith(("functions", "payloads")):
     # A script with functions of its own, in this process and in those that import it (spawn does).
     _file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "script.py")
     with open(_file) as _stream:

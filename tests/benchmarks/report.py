@@ -182,7 +182,9 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"| case | ours | {' | '.join(COLUMNS)} |"
     yield "|---|---|" + "---|" * len(COLUMNS)
-    for result in results["cases"].values():
+    for name, result in results["cases"].items():
+        if name in PAYLOADS:
+            continue  # they have a table of their own
         figure, unit = next(iter(result["figures"].items()))
         medians = {
             name: statistics.median(entry["figures"][figure])
@@ -230,6 +232,52 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
     yield "```text"
     yield from summary(results)
     yield "```"
+
+
+#: Cases whose figures are those of a shape and a way.
+PAYLOADS = ("payloads-small", "payloads")
+#: Systems in their table, by title.
+PEERS = {"PPE": "ppe-spawn", "loky": "loky", "joblib": "joblib"}
+
+
+def payloads(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the tables of payloads for a page."""
+    where = results["machine"]
+    yield f"Measured on {where['date']} with Python {where['python']} on {where['system']}, {where['cores']} cores."
+    for name in PAYLOADS:
+        result = results["cases"].get(name)
+        if result is None:
+            continue
+        loads = result["load"]
+        peers = {
+            title: key
+            for title, key in PEERS.items()
+            if result["systems"].get(key, {}).get("figures")
+        }
+        yield ""
+        yield f"**{result['title'].capitalize()}** (load of the machine, these runs included: {min(loads):.1f} to {max(loads):.1f})"
+        yield ""
+        ways = dict.fromkeys(figure.rpartition(", ")[2] for figure in result["figures"])
+        heads = [f"{way}: ours | {' / '.join(peers)}" for way in ways]
+        yield f"| payload | {' | '.join(heads)} |"
+        yield "|---|" + "--:|---|" * len(ways)
+        for shape in dict.fromkeys(figure.rpartition(", ")[0] for figure in result["figures"]):
+            cells = [_ways(result, f"{shape}, {way}", list(peers.values())) for way in ways]
+            yield f"| {shape} | {' | '.join(cells)} |"
+    yield ""
+    yield "Beside ours are the others' times as multiples of it: 2 is twice as long."
+
+
+def _ways(result: Mapping[str, Any], figure: str, peers: Sequence[str]) -> str:
+    medians = {
+        name: statistics.median(entry["figures"][figure])
+        for name, entry in result["systems"].items()
+        if entry["figures"].get(figure)
+    }
+    if "ours" not in medians:
+        return " | "
+    cells = [_cell(name, medians, result["systems"]) for name in peers]
+    return f"{number(medians['ours'], 's')} | {' / '.join(cells)}"
 
 
 def _gist(error: str) -> str:

@@ -56,3 +56,14 @@ def take(thing):
 
 def take_all(things):
     return None
+
+
+def things(shape):
+    """Return objects of a class of this script, made once."""
+    from tests.benchmarks import payloads
+
+    return payloads.payload(shape)
+
+
+def same(value):
+    return value
