@@ -435,3 +435,26 @@ class TestEnds:
         producer.wait(30)
         assert (process.returncode, number, out, err) == (0, 1_000_000, b"", b"")
         assert sizes[1] - sizes[0] < 20e6, sizes
+
+
+def test_on_a_terminal_results_stay_above_the_bars(program: Program) -> None:
+    """Results, prints and failures in whole lines, and the cursor is shown at the end."""
+    pexpect = pytest.importorskip("pexpect", reason="terminals are driven with pexpect")
+    pyte = pytest.importorskip("pyte", reason="screens are read with pyte")
+    pytest.importorskip("rich", reason="bars are drawn with rich (extra progress)")
+    command = program.command("map", "cells", "functions.py:some_fail", "-j2", "a", "b", "bad")
+    child = pexpect.spawn(
+        command[0], command[1:], cwd=program.folder, env=dict(program.variables), timeout=30,
+        encoding="utf-8", dimensions=(24, 200),
+    )  # fmt: skip
+    screen = pyte.Screen(200, 24)
+    try:
+        child.expect(pexpect.EOF)
+        pyte.Stream(screen).feed(child.before)
+    finally:
+        child.close()
+    shown = [line.rstrip() for line in screen.display if line.strip()]
+    assert child.exitstatus == 1
+    assert len(lines("\n".join(line for line in shown if line.startswith("{")))) == 3
+    assert sum(line.startswith("failed: bad: ValueError") for line in shown) == 1
+    assert not screen.cursor.hidden

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -288,8 +288,12 @@ def _map(
     descriptor: int,
 ) -> int:
     """Open what a run needs, run it, and say how it went."""
+    import os
+    from functools import partial
+
     from wetlands_executor.cli import workers
     from wetlands_executor.cli.environment import creation_lines
+    from wetlands_executor.cli.mapping.joblog import write_all
     from wetlands_executor.cli.mapping.output import FailureTexts, Output, results_file
     from wetlands_executor.cli.mapping.show import Screen
 
@@ -313,7 +317,10 @@ def _map(
         ):
             workers.start(executor, creation_lines(screen.tell), USAGE_CODE)
             screen.attach(executor)
-            output = Output(descriptor, joblog, screen, keep_order=arguments.keep_order)
+            write: Callable[[bytes], object] = partial(write_all, descriptor)
+            if not arguments.quiet and os.isatty(descriptor) and os.isatty(2):
+                write = screen.results  # one terminal: between the bars they would be overwritten
+            output = Output(write, joblog, screen, keep_order=arguments.keep_order)
             finished = joblog.finished if joblog is not None and again else None
             return _run_loop(executor, rules, reading, finished, output, screen)
     finally:

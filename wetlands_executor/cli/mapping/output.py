@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
 from wetlands_executor.cli.errors import CommandError
-from wetlands_executor.cli.mapping.joblog import JobLog, write_all
+from wetlands_executor.cli.mapping.joblog import JobLog
 from wetlands_executor.cli.mapping.outcome import Failure, Outcome
 
 
@@ -29,7 +29,7 @@ class Output:
     Order: the result's line, then the joblog's. An item that the joblog names has its result.
 
     Args:
-        descriptor: gets the lines of JSON.
+        write: is given the lines of JSON.
         joblog: gets its lines; None if there is none.
         watcher: is told of failures, and how many items have ended.
         keep_order: outcomes wait for those of the items before them.
@@ -42,13 +42,13 @@ class Output:
 
     def __init__(
         self,
-        descriptor: int,
+        write: Callable[[bytes], object],
         joblog: JobLog | None,
         watcher: Watcher,
         *,
         keep_order: bool,
     ) -> None:
-        self._descriptor = descriptor
+        self._write_results = write
         self._joblog = joblog
         self._watcher = watcher
         self._keep_order = keep_order
@@ -91,7 +91,7 @@ class Output:
         if not outcomes:
             return
         self.is_writing = True
-        write_all(self._descriptor, b"".join([each.result for each in outcomes]))
+        self._write_results(b"".join([each.result for each in outcomes]))
         self.is_writing = False
         if self._joblog is not None:
             self._joblog.write(b"".join([each.entry for each in outcomes]))

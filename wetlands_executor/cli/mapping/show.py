@@ -55,6 +55,10 @@ class Screen:
         """Count items that have ended, and how many of them have failed."""
         self._display.advance(done, failed)
 
+    def results(self, data: bytes) -> None:
+        """Write lines of JSON above the bars."""
+        self._display.line(data.decode().rstrip("\n"))
+
     def tell(self, line: str) -> None:
         """Print a line, unless only failures are to be shown."""
         if not self._quiet:
