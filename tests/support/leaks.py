@@ -186,7 +186,6 @@ class Snapshot:
         memfds: memfd mappings of this process.
         temps: our entries in the temporary folder.
         processes: whether processes were looked at.
-        mappings: whether memfd mappings were looked at.
     """
 
     pids: frozenset[int]
@@ -197,17 +196,14 @@ class Snapshot:
     memfds: frozenset[str]
     temps: frozenset[str]
     processes: bool = True
-    mappings: bool = True
 
     @classmethod
-    def take(cls, *, processes: bool = True, mappings: bool = True) -> Snapshot:
+    def take(cls, *, processes: bool = True) -> Snapshot:
         """Look at everything once.
 
         Args:
             processes: False where none can be started (the unit tests): what other programs start
                 is not looked at then.
-            mappings: False where they are looked at less often than after each test, which takes
-                most of the time of a short one.
         """
         return cls(
             pids=_system_pids() if processes else frozenset(),
@@ -215,10 +211,9 @@ class Snapshot:
             threads=frozenset(threading.enumerate()),
             fds=_descriptors(),
             shm=_shared_memory(),
-            memfds=_memfds() if mappings else frozenset(),
+            memfds=_memfds(),
             temps=_temporary_files(),
             processes=processes,
-            mappings=mappings,
         )
 
 
@@ -260,7 +255,7 @@ class Leaks:
 
 
 def _compare(before: Snapshot) -> Leaks:
-    now = Snapshot.take(processes=before.processes, mappings=before.mappings)
+    now = Snapshot.take(processes=before.processes)
     allowed_pids, allowed_fds = _allowed()
     orphans = {pid for pid in now.pids - before.pids - now.children if _is_marked(pid)}
     orphans.discard(os.getpid())

@@ -105,7 +105,7 @@ def test_what_is_too_large_to_look_into_keeps_what_it_holds() -> None:
 
 
 def test_a_record_looks_for_cycles_when_it_has_grown(record: identity.Record) -> None:
-    for _ in range(2 * identity.DROPPED):
+    for _ in range(identity.DROPPED):
         write(recursive(), record)
         record.take_dropped()
         if not _ % 50:

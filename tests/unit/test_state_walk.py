@@ -35,7 +35,7 @@ from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.state import PoolState, check_invariants
 
 #: Walks of one run of a test; one or two milliseconds each.
-WALKS = int(os.environ.get("WETLANDS_WALKS", "160"))
+WALKS = int(os.environ.get("WETLANDS_WALKS", "40"))
 #: Events after which a walk that drains should have come to its end long ago.
 PATIENCE = 2_000
 

@@ -264,7 +264,8 @@ def test_what_is_small(value: Any) -> None:
 
 # --- what is told by identities alone
 
-VALUES = """
+VALUES = compile(
+    """
 import array, collections, dataclasses, datetime, decimal, enum, functools, ipaddress, pathlib, re, types, uuid
 class Colour(enum.Enum):
     RED = 1
@@ -294,7 +295,10 @@ class Child(Parent):
 class Equal:
     def __eq__(self, other):
         return True
-"""
+""",
+    "<script>",
+    "exec",
+)
 VALUE_CHANGES: dict[str, tuple[str, str]] = {
     "list": ("[1, 2]", "value[0] = 3"),
     "long list": ("list(range(500))", "value[250] = -1"),
@@ -347,10 +351,10 @@ VALUE_CHANGES: dict[str, tuple[str, str]] = {
     "class of an instance": ("Data()", "value.__class__ = Other"),
     "class of a list": ("Sequence('ab')", "value.__class__ = OtherSequence"),
     "bases of a class": ("Child", "value.__bases__ = (Other,)"),
-    "large list": ("list(range(100_000))", "value.pop()"),
-    "large dict": ("{i: i for i in range(100_000)}", "value.popitem()"),
-    "first of a large dict": ("{i: i for i in range(100_000)}", "value[0] = 1"),
-    "large set": ("set(range(100_000))", "value.pop()"),
+    "large list": ("list(range(10_000))", "value.pop()"),
+    "large dict": ("{i: i for i in range(10_000)}", "value.popitem()"),
+    "first of a large dict": ("{i: i for i in range(10_000)}", "value[0] = 1"),
+    "large set": ("set(range(10_000))", "value.pop()"),
     "large text": ("'x' * 100_000", "value = 'y' * 100_000"),
 }  # fmt: skip
 
@@ -457,12 +461,12 @@ def test_a_class_that_has_gone_is_not_taken_for_another(module: Any) -> None:
 def test_refresh_sends_a_change_that_is_not_noticed(module: Any) -> None:
     """With the functions that it reaches, whose large values are theirs too."""
     remote = RemoteInterpreter()
-    module.many = {i: [i] for i in range(100_000)}
+    module.many = {i: [i] for i in range(4_000)}
     exec("def user():\n    return len(many)\ndef by_user():\n    return user()", module.__dict__)
     for function in (module.by_user, module.user):
         assert not is_recognised(function, remote)
         assert is_recognised(function, remote)
-        module.many[50_000].append(1)
+        module.many[2_000].append(1)
         assert is_recognised(function, remote)
         remote.record.refresh(function)
         assert not is_recognised(function, remote)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib import import_module
 from typing import Any
 
@@ -56,26 +55,31 @@ def damaged(draw: Any, texts: list[str]) -> str:
     return text
 
 
-def read(name: str, text: str, wanted: Wanted) -> SpecError | None:
-    with tempfile.TemporaryDirectory() as folder:
-        module = import_module(f"wetlands_executor.environment.formats.{name}")
-        source = Source("the file", folder, text)
-        try:
-            draft = module.read(source, wanted)
-            with source.at(None):
-                options = PyPIOptions(**draft.options)
-                spec = EnvironmentSpec(**draft.fields, options=options)
-        except SpecError as error:
-            return error
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the files would be: an empty folder for all examples."""
+    return str(tmp_path_factory.mktemp("files"))
+
+
+def read(name: str, text: str, wanted: Wanted, folder: str) -> SpecError | None:
+    module = import_module(f"wetlands_executor.environment.formats.{name}")
+    source = Source("the file", folder, text)
+    try:
+        draft = module.read(source, wanted)
+        with source.at(None):
+            options = PyPIOptions(**draft.options)
+            spec = EnvironmentSpec(**draft.fields, options=options)
+    except SpecError as error:
+        return error
     assert EnvironmentSpec.from_dict(spec.as_dict()) == spec
     return None
 
 
 @pytest.mark.parametrize("name", GOOD)
 @given(data=st.data())
-def test_damaged_files_are_read_or_refused(name: str, data: st.DataObject) -> None:
+def test_damaged_files_are_read_or_refused(name: str, folder: str, data: st.DataObject) -> None:
     text = data.draw(damaged(GOOD[name]))
-    error = read(name, text, Wanted())
+    error = read(name, text, Wanted(), folder)
     if error is not None:
         assert error.path
         assert error.line is None or 1 <= error.line <= text.count("\n") + 1
@@ -83,15 +87,17 @@ def test_damaged_files_are_read_or_refused(name: str, data: st.DataObject) -> No
 
 @pytest.mark.parametrize("name", GOOD)
 @given(text=st.text(max_size=60), groups=st.lists(st.text(max_size=3), max_size=1).map(tuple))
-def test_any_text_is_read_or_refused(name: str, text: str, groups: tuple[str, ...]) -> None:
-    error = read(name, text, Wanted(groups=groups))
+def test_any_text_is_read_or_refused(
+    name: str, folder: str, text: str, groups: tuple[str, ...]
+) -> None:
+    error = read(name, text, Wanted(groups=groups), folder)
     assert error is None or error.path
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_the_good_texts_are_good(name: str) -> None:
+def test_the_good_texts_are_good(name: str, folder: str) -> None:
     for text in GOOD[name]:
-        error = read(name, text, Wanted())
+        error = read(name, text, Wanted(), folder)
         assert error is None or "this machine" in error.reason, str(error)
 
 
@@ -139,13 +145,13 @@ def quoted(text: str) -> str:
 
 @pytest.mark.parametrize("name", ["script", "pixi_toml", "pyproject", "pylock", "uv_lock"])
 @given(document=st.dictionaries(KEYS, DOCUMENTS, max_size=4))
-def test_any_table_is_read_or_refused(name: str, document: dict[str, Any]) -> None:
+def test_any_table_is_read_or_refused(name: str, folder: str, document: dict[str, Any]) -> None:
     lines = [f"{quoted(key)} = {toml(value)}" for key, value in document.items()]
     if name == "script":
         lines = ["# /// script", *(f"# {line}" for line in lines), "# ///"]
     if name == "uv_lock":
         lines = ["version = 1", *(line for line in lines if not line.startswith('"version"'))]
-    error = read(name, "\n".join([*lines, ""]), Wanted())
+    error = read(name, "\n".join([*lines, ""]), Wanted(), folder)
     assert error is None or error.path
 
 
