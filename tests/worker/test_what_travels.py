@@ -356,7 +356,7 @@ def test_names_and_arguments_of_what_is_made_anew(fresh: CondaEnvExecutor, scrip
         task = fresh.submit(functools.partial(script.fails, i), 2)
         assert isinstance(task.exception(DEADLINE), ValueError)
         assert task.name == f"{script.__name__}.fails"
-        assert task.arguments == "(2)"
+        assert task.arguments == f"({i}, 2)"  # what the function was called with
 
 
 def test_ten_thousand_lambdas_leave_nothing(fresh: CondaEnvExecutor, script: Any) -> None:
