@@ -7,7 +7,6 @@ thread.
 from __future__ import annotations
 
 import os
-import threading
 from typing import TYPE_CHECKING, NamedTuple, Union
 
 from wetlands_executor.errors import EnvironmentNotFoundError
@@ -115,30 +114,31 @@ class DefaultExecutor:
     """Holds the default executor of this process."""
 
     def __init__(self) -> None:
-        # Guards the fields. Held while an executor is made, which reads files and starts nothing;
-        # reentrant, because a finalizer may ask for it.
-        self._lock = threading.RLock()
+        # No lock, which an exception of a signal handler could leave locked (CPython 3.14): each
+        # step is one call of C code. Two threads may make an executor at the same moment, which
+        # starts nothing; one of the two is used.
         self._set: AnyExecutor | None = None
-        self._made: AnyExecutor | None = None
-        self._pid = os.getpid()
+        # By process: after a fork the parent's executor is of no use.
+        self._made: dict[int, AnyExecutor] = {}
 
     def get(self) -> AnyExecutor:
         """Return the one that was set, or the one that the variables choose; made if need be."""
-        with self._lock:
-            if self._set is not None:
-                return self._set
-            if self._pid != os.getpid():
-                # A fork: the parent's executor is of no use here.
-                self._made, self._pid = None, os.getpid()
-            if self._made is None:
-                self._made = make_executor(read_choice(os.environ))
-            return self._made
+        chosen = self._set
+        if chosen is not None:
+            return chosen
+        pid = os.getpid()
+        found = self._made.get(pid)
+        if found is None:
+            made = make_executor(read_choice(os.environ))
+            found = self._made.setdefault(pid, made)
+            if found is not made:
+                made.shutdown(wait=False)
+        return found
 
     def set(self, executor: AnyExecutor | None) -> None:
         """Use this one from now on; None: the one that the variables choose, made anew."""
-        with self._lock:
-            made, self._made = self._made, None
-            self._set = executor
+        self._set = executor
+        made = self._made.pop(os.getpid(), None)
         if made is not None:
             made.shutdown(wait=False)  # what was submitted is finished
 

@@ -564,6 +564,8 @@ LOCKS = {
     "pool/polling.py: with descriptors.making": "by the I/O thread",
     "pool/fork_server.py: with descriptors.making": "by the thread that starts workers",
     "pool/fork_server.py: with self._collecting": "by the I/O thread and that one",
+    "cli/mapping/reader.py: Semaphore": "released by the main thread, which takes no more items "
+    "after an exception; the thread that reads is a daemon",
     "in_process/call.py: RLock": "taken by threads that run calls; by others with a time limit",
     "serialize/collecting.py: with self._lock": "before Python 3.12 only, where no signal handler runs "
     "between ``__enter__`` of a lock and the first step of the block",

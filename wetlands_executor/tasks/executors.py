@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from typing import Any
 
 from wetlands_executor import CondaEnvExecutor, InProcessExecutor, get_default_executor
@@ -16,10 +15,10 @@ class Executors:
     """The executors that definitions have had made, by environment."""
 
     def __init__(self) -> None:
-        # Guards the dictionary; held while an executor is made, which starts nothing.
-        self._lock = threading.RLock()
+        # No lock, as in ``registry``. Two threads may make an executor at the same moment, which
+        # starts nothing; one of the two is used.
         self._made: dict[Any, CondaEnvExecutor] = {}
-        self._commands: InProcessExecutor | None = None
+        self._commands: dict[None, InProcessExecutor] = {}
 
     def of(self, env: Any) -> CondaEnvExecutor:
         """Return the executor of an environment; made once."""
@@ -29,26 +28,34 @@ class Executors:
             raise TypeError(
                 f"env must be a name, a path, an Environment or an EnvironmentSpec, not {env!r}"
             ) from None
-        with self._lock:
-            found = self._made.get(env)
-            if found is None:
-                found = self._made[env] = CondaEnvExecutor(env)
-            return found
+        found = self._made.get(env)
+        if found is None:
+            made = CondaEnvExecutor(env)
+            found = self._made.setdefault(env, made)
+            if found is not made:
+                made.shutdown(wait=False)
+        return found
 
     def commands(self) -> InProcessExecutor:
         """Return the executor whose threads wait for commands; made once."""
-        with self._lock:
-            if self._commands is None:
-                self._commands = InProcessExecutor(max(COMMANDS, os.cpu_count() or 1))
-            return self._commands
+        found = self._commands.get(None)
+        if found is None:
+            made = InProcessExecutor(max(COMMANDS, os.cpu_count() or 1))
+            found = self._commands.setdefault(None, made)
+            if found is not made:
+                made.shutdown(wait=False)
+        return found
 
     def shutdown(self, wait: bool) -> None:
         """End them; new ones are made when they are needed."""
-        with self._lock:
-            found: list[Any] = list(self._made.values())
-            if self._commands is not None:
-                found.append(self._commands)
-            self._made, self._commands = {}, None
+        found: list[Any] = []
+        held: dict[Any, Any]
+        for held in (self._made, self._commands):
+            while held:
+                try:
+                    found.append(held.popitem()[1])
+                except KeyError:
+                    break  # another thread ends them as well
         for executor in found:
             executor.shutdown(wait=False)
         for executor in found if wait else ():

@@ -1,13 +1,14 @@
 """What is defined in this process, and what has run: definitions by id, instances by id.
 
 Invariant: every instance that runs is listed; of those that have ended the last ``HISTORY``.
-Entered by any thread.
+
+Entered by any thread. No lock, which an exception of a signal handler could leave locked (CPython
+3.14): each step on a dictionary is one call of C code.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -47,33 +48,30 @@ class Registry:
 
     def __init__(self, history: int = HISTORY) -> None:
         self._history = history
-        # Guards the four; nothing but dictionaries is used under it. Reentrant: the collector may
-        # run a finalizer here that asks for an instance.
-        self._lock = threading.RLock()
         self._definitions: dict[str, Any] = {}
         self._active: dict[str, Record] = {}
-        self._ended: OrderedDict[str, Record] = OrderedDict()
+        self._ended: dict[str, Record] = {}
+        # The ids of those, oldest first.
+        self._order: deque[str] = deque()
         self._instances: WeakValueDictionary[str, TaskInstance] = WeakValueDictionary()
 
     # --- definitions
 
     def register(self, definition: Definition) -> None:
         """Add a definition; see ``register_task``."""
-        with self._lock:
-            known = self._definitions.get(definition.id)
-            if known is not None and known.source != definition.source:
-                raise ValueError(
-                    f"the task id {definition.id!r} belongs to {known.source} already: give "
-                    f"{definition.source} another one, task(id=...)"
-                )
-            self._definitions[definition.id] = definition
+        known = self._definitions.setdefault(definition.id, definition)
+        if known.source != definition.source:
+            raise ValueError(
+                f"the task id {definition.id!r} belongs to {known.source} already: give "
+                f"{definition.source} another one, task(id=...)"
+            )
+        self._definitions[definition.id] = definition
 
     def definition(self, task_id: str) -> Any:
         """Return a definition by its id."""
-        with self._lock:
-            found = self._definitions.get(task_id)
-            known = sorted(self._definitions)
+        found = self._definitions.get(task_id)
         if found is None:
+            known = sorted(self._definitions.copy())
             raise LookupError(
                 f"there is no task definition {task_id!r}; there are: {', '.join(known) or 'none'}"
             )
@@ -81,8 +79,7 @@ class Registry:
 
     def definitions(self) -> list[Any]:
         """Return all, in the order in which they were registered."""
-        with self._lock:
-            return list(self._definitions.values())
+        return list(self._definitions.copy().values())
 
     # --- instances
 
@@ -90,27 +87,31 @@ class Registry:
         """Add a run; return its instance."""
         record.begin(task)
         instance = TaskInstance(record)
-        with self._lock:
-            self._active[record.id] = record
-            self._instances[record.id] = instance
+        self._instances[record.id] = instance
+        self._active[record.id] = record
         task.add_done_callback(lambda done: self._finish(record, done))  # type: ignore[arg-type]
         return instance
 
     def _finish(self, record: Record, task: Task[Any]) -> None:
         record.finish(task)
-        with self._lock:
-            self._active.pop(record.id, None)
-            self._ended[record.id] = record
-            while len(self._ended) > self._history:
-                self._ended.popitem(last=False)
+        # Order: a thread that looks meanwhile finds it in one of the two.
+        self._ended[record.id] = record
+        self._order.append(record.id)
+        self._active.pop(record.id, None)
+        while len(self._order) > self._history:
+            try:
+                oldest = self._order.popleft()
+            except IndexError:
+                return  # another thread was faster
+            self._ended.pop(oldest, None)
 
     def instance(self, instance_id: str) -> TaskInstance:
         """Return an instance by its id."""
-        with self._lock:
-            record = self._active.get(instance_id) or self._ended.get(instance_id)
-            found = self._instances.get(instance_id)
-            if found is None and record is not None:
-                found = self._instances[instance_id] = TaskInstance(record)
+        record = self._active.get(instance_id) or self._ended.get(instance_id)
+        found = self._instances.get(instance_id)
+        if found is None and record is not None:
+            # Race: two threads that ask for one that is kept nowhere may get an object each.
+            found = self._instances.setdefault(instance_id, TaskInstance(record))
         if found is None:
             raise TaskInstanceNotFoundError(
                 f"there is no task instance {instance_id!r}: it was never started in this process, "
@@ -120,8 +121,9 @@ class Registry:
 
     def instances(self, task_id: str | None = None) -> list[TaskInstance]:
         """Return those in the history and those that run, oldest first."""
-        with self._lock:
-            records = [*self._ended.values(), *self._active.values()]
+        # Order: an instance that ends meanwhile is in one of the two at least.
+        active = self._active.copy()
+        records = list({**active, **self._ended.copy()}.values())
         records.sort(key=lambda record: record.created_at)
         found = []
         for record in records:
