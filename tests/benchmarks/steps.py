@@ -263,13 +263,14 @@ def _frame(have: Any) -> Timed:
 @step(_HOST, "write the frame and record it")
 def _write(have: Any) -> Timed:
     pipe, process = have.process()
-    process.process.inbox = pipe.write
+    direct = have.DirectSend(process, pipe.write, process.outbox, 0)
     call = have.call()
-    process.lane_open = True
+    process.outbox.tell(call)
+    direct.open = True
 
     def write() -> None:
-        assert process.send_directly(call)
-        process.sent_directly.clear()
+        assert direct.send(call)
+        direct.sent.clear()
 
     return in_batches(write, 200, pipe.drain)
 
@@ -411,18 +412,18 @@ def _wait(have: Any) -> Timed:
 
 @step(_IO, "publish which workers are idle")
 def _publish(have: Any) -> Timed:
-    return alone(have.pool._publish)
+    return alone(have.pool.shell.publish)
 
 
 @step(_IO, "read the results and parse one")
 def _read_results(have: Any) -> Timed:
     pipe, process = have.process()
-    process.process.results = pipe.read
+    process.results._fd = pipe.read
     frame = have.wire.RESULT.pack(0, process.nonce, process.process.pid, have.wire.NONE, 10, 1)
 
     def once() -> None:
         os.write(pipe.write, frame)
-        assert process.read_results()[0]
+        assert process.results.read()[0]
 
     timed = in_batches(once, 200, lambda: None)
     write = in_batches(lambda: os.write(pipe.write, frame), 200, pipe.drain)
@@ -433,7 +434,7 @@ def _read_results(have: Any) -> Timed:
 def _parse(have: Any) -> Timed:
     _pipe, process = have.process()
     frame = have.wire.RESULT.pack(0, process.nonce, process.process.pid, have.wire.NONE, 10, 1)
-    return alone(lambda: process._parse(frame))
+    return alone(lambda: process.results._parse(frame))
 
 
 @step(_IO, "register what a submitting thread has sent")
@@ -442,8 +443,8 @@ def _absorb(have: Any) -> Timed:
     call = have.call()
 
     def once() -> None:
-        process.sent_directly.append((call, 128))
-        process.absorb()
+        process.direct.sent.append((call, 128))
+        process.register()
 
     return alone(once)
 
@@ -522,6 +523,7 @@ def _surroundings(executor: Any, ping_pong: float) -> Any:
         )
 
     have.process = process
+    have.DirectSend = importlib.import_module("wetlands_executor.pool.direct").DirectSend
     have.inbox, have.bulk, have.results, have.life = _Pipe(), _Pipe(), _Pipe(), _Pipe()
     os.set_blocking(have.inbox.read, True)
     fds = [
