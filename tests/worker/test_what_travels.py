@@ -342,6 +342,32 @@ def test_a_handle_reaches_what_is_made_anew(fresh: CondaEnvExecutor, script: Any
         assert run(fresh, script.lambdas(i)) == (i, "RemoteTaskHandle")
 
 
+def test_functions_made_anew_keep_what_is_their_own(fresh: CondaEnvExecutor, script: Any) -> None:
+    """Annotations, documentation and names that differ from one function of a code to the next."""
+    exec(
+        "def make(i, T, doc):\n"
+        "    def annotated(x: T) -> 'text': return i, look(i)\n"
+        "    def documented(x): return i, look(i)\n"
+        "    documented.__doc__ = doc\n"
+        "    def plain(x: int, y: 'a' = None) -> None: return i, look(i)\n"
+        "    def named(x): return i, look(i)\n"
+        "    named.__qualname__ = doc\n"
+        "    return annotated, documented, plain, named\n"
+        "def look(i):\n"
+        "    import gc, sys\n"
+        "    code = sys._getframe(1).f_code\n"
+        "    found = [f for f in gc.get_referrers(code) if getattr(f, '__code__', None) is code]\n"
+        "    found = [f for f in found if [c for c in f.__closure__ if c.cell_contents == i]]\n"
+        "    return {(repr(f.__annotations__), f.__doc__, f.__qualname__) for f in found}\n",
+        vars(script),
+    )
+    for i in range(6):
+        kind = (int, str, float, script.Box if hasattr(script, "Box") else complex)[i % 4]
+        for made in script.make(i, kind, f"doc {i % 3}"):
+            expected = {(repr(made.__annotations__), made.__doc__, made.__qualname__)}
+            assert run(fresh, made, 1) == (i, expected)
+
+
 def test_names_and_arguments_of_what_is_made_anew(fresh: CondaEnvExecutor, script: Any) -> None:
     exec(
         "class Fails:\n    def fail(self, x):\n        raise ValueError(x)\n"

@@ -19,6 +19,7 @@ Entered by any thread that submits, without a lock.
 
 from __future__ import annotations
 
+import builtins
 import dis
 import functools
 import itertools
@@ -27,7 +28,7 @@ import sys
 import types
 import weakref
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.serialize import changes, fast_checks, references
@@ -66,9 +67,11 @@ class Template:
             it varies.
         numbers: what the definition has numbers for that no object of the host has.
         varying: names of globals whose values go with each call.
+        annotations: those of the function.
     """
 
     __slots__ = (
+        "_annotations",
         "_cells",
         "_defaults",
         "_fast",
@@ -90,8 +93,10 @@ class Template:
         expected: tuple[list[int | None], list[int | None]],
         numbers: list[int],
         varying: tuple[str, ...] = (),
+        annotations: dict[str, Any] | None = None,
     ) -> None:
         self.definition = definition
+        self._annotations = annotations
         #: What it stands for was as it was, when it was asked last.
         self.holds = True
         self._fast = fast
@@ -112,6 +117,12 @@ class Template:
             state != self._names
             or getattr(module, "__dict__", None) is not function.__globals__
             or not self._fast.holds(function)
+            or (
+                # as a rule there are none, which is found without another function
+                getattr(function, "__annotate__", None) is not None or function.__annotations__
+                if self._annotations is None
+                else not _are_same(_annotations_of(function), self._annotations)
+            )
             or len(closure or ()) != len(self._cells)
             or len(defaults or ()) != len(self._defaults)
         ):
@@ -305,9 +316,43 @@ def _is_eligible(function: Any) -> bool:
         space_name(function.__globals__) is not None
         and not function.__kwdefaults__
         and not function.__dict__
+        and not getattr(function, "__type_params__", ())
+        and _annotations_of(function) is not _VARYING
         and "task" not in arguments
         and written(code).isdisjoint(code.co_freevars)
     )
+
+
+#: Annotations that may differ from one function of a code to the next.
+_VARYING: dict[str, Any] = {}
+
+
+def _annotations_of(function: Any) -> dict[str, Any] | None:
+    """Return the annotations of a function; None if it has none.
+
+    ``_VARYING`` if they are more than texts and builtin types: evaluating them again may give
+    others. From Python 3.14 on that would run code of the user's.
+    """
+    if getattr(function, "__annotate__", None) is not None:
+        return _VARYING
+    found: dict[str, Any] = function.__annotations__
+    if not found:
+        return None
+    for value in found.values():
+        if type(value) is not str and value is not None and not _is_builtin_type(value):
+            return _VARYING
+    return found
+
+
+def _is_builtin_type(value: Any) -> bool:
+    return type(value) is type and vars(builtins).get(value.__name__) is value
+
+
+def _are_same(found: dict[str, Any] | None, expected: dict[str, Any] | None) -> bool:
+    """Return True for the same objects by the same names. Calls no ``__eq__`` of the user's."""
+    if found is None or expected is None:
+        return found is expected
+    return list(found) == list(expected) and all(map(is_, found.values(), expected.values()))
 
 
 def written(code: types.CodeType) -> set[str]:
@@ -346,7 +391,7 @@ def _function_like(
             for each, cell in zip(varying, cells, strict=True)
         ),
     )
-    names = ("__module__", "__qualname__", *(("__annotations__",) if annotated else ()))
+    names = ("__module__", "__qualname__", "__doc__", *(("__annotations__",) if annotated else ()))
     functools.update_wrapper(like, function, names, ())
     del like.__wrapped__  # type: ignore[attr-defined]
     return like
@@ -407,6 +452,7 @@ def _make_template(
         [record.of(like).number]
         + [known.number for each, known in zip(varying, own, strict=True) if each],
         tuple(sorted(varying_globals)),
+        _annotations_of(function),
     )
 
 

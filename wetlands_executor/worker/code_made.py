@@ -96,6 +96,7 @@ def _fill(function: Any, values: Tuple[Any, ...], mask: int) -> Any:
     )
     made.__qualname__ = function.__qualname__
     made.__module__ = function.__module__
+    made.__doc__ = function.__doc__
     if function.__annotations__:
-        made.__annotations__ = function.__annotations__
+        made.__annotations__ = dict(function.__annotations__)
     return made
