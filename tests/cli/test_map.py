@@ -102,6 +102,37 @@ class TestItems:
         assert (done.returncode, done.stdout) == (0, "no.py:f 'a b'\nno.py:f c\n")
 
 
+class TestFiles:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--from", "list.txt", "--results", "./list.txt"],
+            ["--from", "list.txt", "--joblog", "list.txt"],
+            ["--from", "list.txt", "--errors", "link.txt"],
+            ["a", "--results", "functions.py"],
+            ["a", "--results", "new.txt", "--joblog", "./new.txt"],
+        ],
+    )
+    def test_with_two_uses_are_refused(self, program: Program, options: list[str]) -> None:
+        (program.folder / "list.txt").write_text("a\nb\n")
+        (program.folder / "link.txt").symlink_to("list.txt")
+        functions = (program.folder / "functions.py").read_text()
+        done = program("map", "cells", "functions.py:length", *options)
+        assert done.returncode == 255
+        assert "are the same file; give another to" in done.stderr
+        assert (program.folder / "list.txt").read_text() == "a\nb\n"
+        assert (program.folder / "functions.py").read_text() == functions
+        assert not (program.folder / "new.txt").exists()
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="has no /dev/null")
+    def test_may_be_devices(self, program: Program) -> None:
+        done = program(
+            "map", "cells", "functions.py:length", "abc", "--results", "/dev/null",
+            "--joblog", "/dev/null", "--errors", "/dev/null",
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "")
+
+
 class TestWrong:
     @pytest.mark.parametrize(
         ("words", "said"),

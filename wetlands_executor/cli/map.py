@@ -215,6 +215,7 @@ def _run(arguments: argparse.Namespace) -> int:
     env, target, words = take_target(arguments.words)
     reading = _reading(arguments, words)
     reading.check()
+    _check_files(arguments, target)
     again = arguments.resume or arguments.resume_failed
     if arguments.dry_run:
         return _show(arguments, target, reading)
@@ -228,6 +229,24 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stdout = out
         if joblog is not None:
             joblog.close()
+
+
+def _check_files(arguments: argparse.Namespace, target: Target) -> None:
+    from wetlands_executor.cli.mapping.files import check_distinct
+
+    written = [
+        (option, path)
+        for option, path in (
+            ("--results", arguments.results),
+            ("--joblog", arguments.joblog),
+            ("--errors", arguments.errors),
+        )
+        if path is not None
+    ]
+    read = [("--from", path) for path in arguments.files if path != "-"]
+    if target.is_file:
+        read.append(("target", target.where))
+    check_distinct(read, written)
 
 
 def _reading(arguments: argparse.Namespace, words: Sequence[str]) -> Reading:

@@ -12,6 +12,7 @@ import sys
 from typing import Final, NamedTuple
 
 from wetlands_executor.cli.errors import CommandError
+from wetlands_executor.cli.mapping.files import truncate
 
 HEADER: Final = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"
 #: What GNU parallel calls this machine.
@@ -104,9 +105,9 @@ class JobLog:
         try:
             self._lock()
             if resume:
-                os.ftruncate(self._descriptor, self._load(failed_again))
+                truncate(self._descriptor, self._load(failed_again))
             else:
-                os.ftruncate(self._descriptor, 0)
+                truncate(self._descriptor, 0)
             if os.fstat(self._descriptor).st_size == 0:
                 self.write(HEADER)
         except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from wetlands_executor.cli.errors import CommandError
+from wetlands_executor.cli.mapping.files import truncate
 from wetlands_executor.cli.mapping.joblog import JobLog
 from wetlands_executor.cli.mapping.outcome import Failure, Outcome
 
@@ -164,7 +165,9 @@ def results_file(path: str, logged: set[int] | None) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(path, flags, 0o666)
-        os.ftruncate(descriptor, 0 if logged is None else _end_of_logged(Path(path), logged))
+        # reading a pipe or a terminal would never end
+        keep = _end_of_logged(Path(path), logged) if logged and os.path.isfile(path) else 0
+        truncate(descriptor, keep)
     except OSError as error:
         raise CommandError(f"--results {path}: {error.strerror or error}") from error
     return descriptor
