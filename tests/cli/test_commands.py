@@ -282,3 +282,21 @@ def test_a_call_that_is_interrupted_leaves_nothing_behind(
     assert process.returncode == 130
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGTERM that is ignored")
+@pytest.mark.parametrize("command", ["call", "map"])
+def test_an_ignored_sigterm_stays_ignored(program: Program, command: str) -> None:
+    """The signal is sent to the program by the function, which then returns."""
+    (program.folder / "term.py").write_text(
+        "import os, signal\n\n\n"
+        "def f(item):\n    os.kill(os.getppid(), signal.SIGTERM)\n    return os.getppid()\n"
+    )
+    words = program.command(command, "cells", "term.py:f", "a")
+    with subprocess.Popen(
+        ["sh", "-c", "trap '' TERM; exec \"$@\"", "sh", *words],
+        cwd=program.folder, env=dict(program.variables), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, str(process.pid) in out) == (0, True), err

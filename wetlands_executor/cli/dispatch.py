@@ -82,7 +82,9 @@ def _without_command(arguments: Sequence[str]) -> int:
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
     """Let SIGTERM end a command as Ctrl-C does, with everything cleaned up."""
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    # one that is ignored, by "trap '' TERM" for example, stays so
+    if not is_main or signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
         yield
         return
 
