@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -338,3 +339,19 @@ def test_a_program_that_ends_while_a_function_goes_on(host: Callable[..., object
     program = host("in_process_left_behind")
     code, out, err = program.finish(DEADLINE)  # type: ignore[attr-defined]
     assert (code, out.split(), err) == (0, ["FAILED", "8"], "")
+
+
+def test_tracing_works_after_an_interrupt_was_removed():
+    """A flag of the interpreter that stays set lets CPython 3.11 hang in a traced function."""
+    program = (
+        "import sys\n"
+        "from wetlands_executor.in_process.call import remove_interrupt\n"
+        "remove_interrupt()\n"
+        "def traced():\n    return 7\n"
+        "sys.settrace(lambda *_: None)\n"
+        "print(traced())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("7\n", "")

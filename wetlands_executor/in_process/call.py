@@ -293,7 +293,7 @@ class Run:
             self._right.pop()
         except IndexError:
             self._sent.wait()
-            _raise_in(self._thread, None)
+            remove_interrupt()
         self._closed = True
 
     def runs_on(self, ident: int) -> bool:
@@ -366,9 +366,27 @@ class Run:
                 reports_of(self.call.task).add_outputs(self.call.task, values)
 
 
-def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Have an exception raised in a thread; None removes one that has not arrived."""
+class _Removed(BaseException):
+    """Stands for an interrupt that is not wanted any more."""
+
+
+def _raise_in(thread: int, kind: type[BaseException]) -> None:
+    """Have an exception raised in a thread, instead of one that has not arrived."""
     import ctypes  # 5 ms, for programs that interrupt
 
-    exception = ctypes.py_object(kind) if kind is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
+
+
+def remove_interrupt() -> None:
+    """Remove an interrupt of the calling thread that has not arrived.
+
+    Not by setting it to nothing. Before Python 3.13 a flag of the whole interpreter says that some
+    thread is to be interrupted, and is only taken down by one that is: all threads would run more
+    slowly from then on, and CPython 3.11 would hang in the next function that is traced.
+    """
+    try:
+        _raise_in(get_ident(), _Removed)
+        while True:
+            pass  # it arrives at once
+    except _Removed:
+        pass

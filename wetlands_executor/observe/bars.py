@@ -22,6 +22,8 @@ from wetlands_executor import Overview, RunningTask, Task
 WINDOW, SAMPLED = 30.0, 0.5
 #: Tasks of no pool among which those that run are looked for.
 LOOKED_AT = 1000
+#: How many times as long as a look at all tasks took passes before the next one.
+SELDOM = 99
 
 
 class Pool(Protocol):
@@ -189,7 +191,12 @@ class Meter:
         return now - self._began
 
 
-Look = Callable[[Sequence[Overview]], Counts]
+class Look(Protocol):
+    """Counts for a bar."""
+
+    def __call__(self, overviews: Sequence[Overview], *, over: bool = False) -> Counts:
+        """Count; ``over``: for the last time, so exactly."""
+        ...
 
 
 class Bar:
@@ -235,7 +242,7 @@ class Bar:
             over: it counts no more.
         """
         now = time.monotonic()
-        counts = self._look([overviews[pool] for pool in self.pools])
+        counts = self._look([overviews[pool] for pool in self.pools], over=over)
         self._meter.note(counts.done, now)
         rate = (self._meter.mean if over else self._meter.rate)(counts.done, now)
         left = None if counts.total is None else max(counts.total - counts.done, 0)
@@ -273,7 +280,7 @@ class PoolCounts:
         self._before = [pool.overview(exact=True) for pool in pools]
         self._total = total
 
-    def __call__(self, overviews: Sequence[Overview]) -> Counts:
+    def __call__(self, overviews: Sequence[Overview], *, over: bool = False) -> Counts:  # noqa: ARG002
         """Count."""
         pairs = list(zip(overviews, self._before, strict=True))
         total = sum(now.total - ended(then) for now, then in pairs)
@@ -330,7 +337,7 @@ class ItemCounts:
         """Set the number of all items."""
         self._total = total
 
-    def __call__(self, overviews: Sequence[Overview]) -> Counts:
+    def __call__(self, overviews: Sequence[Overview], *, over: bool = False) -> Counts:  # noqa: ARG002
         """Count."""
         theirs = self._pools(overviews)
         # "count(7)": to look at it in any other way would be to count
@@ -359,6 +366,9 @@ class TaskCounts:
         self._failed = self._cancelled = 0
         self._tasks: Sequence[Future[Any]] = tasks
         self._ids: frozenset[str] | None = None
+        # When to look again: many tasks are looked at less often.
+        self._next = 0.0
+        self._last = Counts(total=self._total)
 
     def has(self, task: RunningTask) -> bool:
         """Return True if a running task is one of them."""
@@ -367,8 +377,11 @@ class TaskCounts:
             self._tasks = ()
         return task.id in self._ids
 
-    def __call__(self, overviews: Sequence[Overview]) -> Counts:
+    def __call__(self, overviews: Sequence[Overview], *, over: bool = False) -> Counts:
         """Count. What has ended is looked at once."""
+        began = time.monotonic()
+        if began < self._next and not over:
+            return self._last
         # Of 100,000 tasks each look is a large part of what the display costs: no loop in Python.
         done = [task.done() for task in self._left]
         ended = list(compress(self._left, done))
@@ -379,10 +392,13 @@ class TaskCounts:
             ended = list(compress(ended, map(not_, cancelled)))
         errors = [task.exception() for task in ended]
         self._failed += len(errors) - errors.count(None)
-        return Counts(
+        self._last = Counts(
             self._total - len(self._left),
             self._total,
             self._failed,
             self._cancelled,
             self._pools(overviews).retried,
         )
+        now = time.monotonic()
+        self._next = now + SELDOM * (now - began)
+        return self._last
