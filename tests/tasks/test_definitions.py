@@ -161,6 +161,47 @@ def test_stopping_a_command_ends_its_tree(command: Callable[..., Any], how: str)
     assert not alive
 
 
+ORPHAN = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print('@task {"message": "up", "output": {"pid": %d}}' % child.pid, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a process does not know its orphans")
+def test_stopping_a_command_that_has_left_a_child(command: Callable[..., Any]) -> None:
+    """The child has its output, so the run goes on when the command itself has ended."""
+    instance = command(ORPHAN, id="orphan")()
+    wait_for_message(instance, "up")
+    child = psutil.Process(instance.output["pid"])
+    assert instance.stop() is False
+    assert instance.wait(DEADLINE).status is TaskStatus.CANCELED
+    _, alive = psutil.wait_procs([child], timeout=DEADLINE)
+    assert not alive
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_command_in_a_child_of_a_fork() -> None:
+    program = """
+import os, sys
+from wetlands_executor.tasks import task
+made = task(command=[sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], env=sys.prefix)
+for where in "parent", "child":
+    print(where, made().wait(30).error, flush=True)
+    if where == "parent" and os.fork():
+        break
+else:
+    os._exit(0)
+os.wait()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["parent", "child"]
+    assert all(line.endswith("exit code -9 (SIGKILL)") for line in lines)
+
+
 def test_the_time_limit_of_a_command_ends_it(command: Callable[..., Any]) -> None:
     instance = command("import time; time.sleep(600)", id="slow", timeout=0.2)()
     assert isinstance(instance.wait(DEADLINE).error, TaskTimeoutError)

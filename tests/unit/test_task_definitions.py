@@ -259,6 +259,45 @@ def test_the_history_is_bounded_and_outlives_tasks(caller: InProcessExecutor) ->
         stop_task_instance("missing")
 
 
+def test_a_run_without_a_result_in_the_history_is_no_input(caller: InProcessExecutor) -> None:
+    def refuse() -> None:
+        raise ValueError
+
+    name = task(id="refusing")(refuse)().id
+    caller.shutdown()
+    gc.collect()
+    with pytest.raises(RuntimeError, match=f"{name}.* no result: it is failed"):
+        task(id="made")(double)(get_task_instance(name))
+
+
+def test_an_output_of_that_name_that_is_no_dict_is_left_out(caller: InProcessExecutor) -> None:
+    def report(task: Any = None) -> None:
+        task.set_output("output", 5)
+
+    instance = task(id="reporting")(report)()
+    caller.shutdown()
+    assert (instance.output, instance.status) == ({}, TaskStatus.COMPLETED)
+    assert instance.task is not None
+    assert instance.task.outputs == {"output": 5}
+
+
+def test_an_executor_that_is_replaced_during_the_call(caller: InProcessExecutor) -> None:
+    """As if another thread did it between looking it up and submitting to it."""
+
+    class Replaced(InProcessExecutor):
+        def options(self, **options: Any) -> Any:
+            set_default_executor(caller)
+            self.shutdown()
+            return super().options(**options)
+
+    set_default_executor(Replaced(0))
+    made = task(id="made")(double)
+    assert made(2).wait().result == 4
+    caller.shutdown()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        made(2)
+
+
 @pytest.mark.parametrize("keep", [False, True])
 def test_results_live_as_long_as_asked(caller: InProcessExecutor, keep: bool) -> None:
     instance = task(id="made", keep_results=keep)(lambda value: Large())(Large())
@@ -338,6 +377,10 @@ def test_lines_of_a_command(line: str, report: protocol.Report | None) -> None:
         ('@task {"progress": "half"}', "progress"),
         ('@task {"progress": true}', "progress"),
         ('@task {"output": 5}', "output"),
+        ('@task {"progress": NaN}', "progress"),
+        ('@task {"progress": -Infinity}', "progress"),
+        ('@task {"progress": 1' + "0" * 400 + "}", "progress"),
+        ("@task " + "[" * 100_000, "JSON"),
     ],
 )
 def test_wrong_lines_of_a_command(line: str, message: str) -> None:
@@ -358,6 +401,16 @@ def test_wrong_inputs_of_a_process(text: str, stdin: str | None, message: str) -
         process.read_inputs({"WETLANDS_TASK_INPUTS": text}, stdin)
     assert process.read_inputs({}, None) == {}
     assert process.read_inputs({"WETLANDS_TASK_INPUTS": "{}"}, '{"a": 1}') == {"a": 1}
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "987654", "9" * 30])
+def test_a_descriptor_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match=f"variable WETLANDS_TASK_STATE_FD is '{text}'"):
+        process.state_descriptor(None, {"WETLANDS_TASK_STATE_FD": text})
+    assert process.state_descriptor(None, {"WETLANDS_TASK_STATE_FD": ""}) is None
+    assert process.state_descriptor(2, {"WETLANDS_TASK_STATE_FD": text}) == 2
+    with pytest.raises(ValueError, match="--state-fd"):
+        process.state_descriptor(987654, {})
 
 
 @pytest.mark.parametrize("target", ["", "name", ":name", "module:", "json:loads", "missing.py:x"])

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -50,6 +52,7 @@ class Tree:
         import psutil  # 10 ms, which only commands need
 
         self._psutil = psutil
+        self._process = process
         try:
             self._root: Any = psutil.Process(process.pid)
         except psutil.Error:
@@ -66,7 +69,21 @@ class Tree:
                 self._known.update(dict.fromkeys(found))
         except self._psutil.Error:
             pass  # it has ended; what was known counts
+        self._known.update(dict.fromkeys(self._session()))
         return list(self._known)
+
+    def _session(self) -> list[Any]:
+        """Return the processes of its session: also those whose parents have ended."""
+        found: list[Any] = []
+        # Before it is reaped, its process id, which names the session, can belong to no other.
+        if sys.platform != "win32" and self._process.returncode is None:
+            for pid in self._psutil.pids():
+                try:
+                    if os.getsid(pid) == self._process.pid:
+                        found.append(self._psutil.Process(pid))
+                except (OSError, self._psutil.Error):
+                    continue  # it has ended meanwhile, or belongs to another user
+        return found
 
     def stop(self) -> None:
         """Send SIGTERM, and SIGKILL after the grace. Any thread; once."""
@@ -91,6 +108,14 @@ class Tree:
                 getattr(process, how)()
             except self._psutil.Error:
                 continue  # it has ended, or belongs to another user
+
+
+def _signal_name(code: int) -> str:
+    """Return what to add to an exit code: the name of the signal that it stands for."""
+    try:
+        return f" ({signal.Signals(-code).name})" if code < 0 else ""
+    except ValueError:
+        return ""  # one without a name
 
 
 class CommandRun:
@@ -130,6 +155,8 @@ class CommandRun:
         variables = {
             "WETLANDS_TASK_ID": task.id,
             "WETLANDS_TASK_INPUTS": json.dumps(inputs, default=repr),
+            # The descriptor of this process, if a platform gave it one, is not the command's.
+            "WETLANDS_TASK_STATE_FD": "",
         }
         process = environment_of(self._env, self._executor).popen(
             argv,
@@ -159,7 +186,7 @@ class CommandRun:
         elif code:
             said = "\n".join(tail)
             raise ScriptExit(
-                f"the command {argv} ended with exit code {code}"
+                f"the command {argv} ended with exit code {code}{_signal_name(code)}"
                 + (f"; the last lines of its output:\n{said}" if said else ""),
                 code,
                 said,

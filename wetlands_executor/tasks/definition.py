@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from typing_extensions import ParamSpec
 
-from wetlands_executor import CallOptions, WorkerDefinition, get_default_executor
+from wetlands_executor import CallOptions, TaskStatus, WorkerDefinition, get_default_executor
 from wetlands_executor.tasks.command import CommandRun, fields_of
 from wetlands_executor.tasks.executors import executors
 from wetlands_executor.tasks.instance import Record, TaskInstance
@@ -98,7 +98,8 @@ class TaskDefinition(Generic[P, R]):
 
         Raises:
             TypeError: an input is missing, or unknown.
-            RuntimeError: the executor was shut down.
+            RuntimeError: the executor was shut down, or an input is an instance of the history
+                that has not completed.
         """
         inputs = self.bind(args, kwargs)
         record = Record(self.id, inputs, self.keep_results)
@@ -113,16 +114,35 @@ class TaskDefinition(Generic[P, R]):
                 options.pop("cancel_grace", None),
             )
             given = {key: _task_of(value) for key, value in inputs.items()}
-            made = executors.commands().options(**options).submit(run, **given)
+            made = self._submit(options, run, (), given)
         else:
             assert self.func is not None
-            where = self.executor
-            if where is None:
-                where = get_default_executor() if self.env is None else executors.of(self.env)
-            made = where.options(**options).submit(
-                self.func, *map(_task_of, args), **{key: _task_of(v) for key, v in kwargs.items()}
-            )
+            given = {key: _task_of(value) for key, value in kwargs.items()}
+            made = self._submit(options, self.func, tuple(map(_task_of, args)), given)
         return registry.begin(record, made)
+
+    def _where(self) -> Any:
+        """Return the executor that takes the next call."""
+        if self.command is not None:
+            return executors.commands()
+        if self.executor is not None:
+            return self.executor
+        return get_default_executor() if self.env is None else executors.of(self.env)
+
+    def _submit(
+        self, options: dict[str, Any], run: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Task[Any]:
+        where = self._where()
+        while True:
+            try:
+                made: Task[Any] = where.options(**options).submit(run, *args, **kwargs)
+            except RuntimeError:
+                # Race: another thread may have replaced the executor and shut it down meanwhile.
+                before, where = where, self._where()
+                if where is before:
+                    raise
+            else:
+                return made
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskInstance:
         """Do the same."""
@@ -223,9 +243,14 @@ def _task_of(value: Any) -> Any:
     """Return what stands for an input: of an instance its Task."""
     if not isinstance(value, TaskInstance):
         return value
-    if value.task is None:
-        return value.result
-    return value.task
+    if value.task is not None:
+        return value.task
+    if value.status is not TaskStatus.COMPLETED:
+        raise RuntimeError(
+            f"an input is the task instance {value.id}, which has no result: it is "
+            f"{value.status.value}"
+        )
+    return value.result
 
 
 @overload

@@ -17,8 +17,9 @@ class Executors:
     def __init__(self) -> None:
         # No lock, as in ``registry``. Two threads may make an executor at the same moment, which
         # starts nothing; one of the two is used.
-        self._made: dict[Any, CondaEnvExecutor] = {}
-        self._commands: dict[None, InProcessExecutor] = {}
+        # By process: after a fork the parent's executors are of no use.
+        self._made: dict[tuple[int, Any], CondaEnvExecutor] = {}
+        self._commands: dict[int, InProcessExecutor] = {}
 
     def of(self, env: Any) -> CondaEnvExecutor:
         """Return the executor of an environment; made once."""
@@ -28,20 +29,22 @@ class Executors:
             raise TypeError(
                 f"env must be a name, a path, an Environment or an EnvironmentSpec, not {env!r}"
             ) from None
-        found = self._made.get(env)
+        key = (os.getpid(), env)
+        found = self._made.get(key)
         if found is None:
             made = CondaEnvExecutor(env)
-            found = self._made.setdefault(env, made)
+            found = self._made.setdefault(key, made)
             if found is not made:
                 made.shutdown(wait=False)
         return found
 
     def commands(self) -> InProcessExecutor:
         """Return the executor whose threads wait for commands; made once."""
-        found = self._commands.get(None)
+        pid = os.getpid()
+        found = self._commands.get(pid)
         if found is None:
             made = InProcessExecutor(max(COMMANDS, os.cpu_count() or 1))
-            found = self._commands.setdefault(None, made)
+            found = self._commands.setdefault(pid, made)
             if found is not made:
                 made.shutdown(wait=False)
         return found
@@ -49,13 +52,11 @@ class Executors:
     def shutdown(self, wait: bool) -> None:
         """End them; new ones are made when they are needed."""
         found: list[Any] = []
-        held: dict[Any, Any]
-        for held in (self._made, self._commands):
-            while held:
-                try:
-                    found.append(held.popitem()[1])
-                except KeyError:
-                    break  # another thread ends them as well
+        pid = os.getpid()
+        found.extend(self._made.pop(key, None) for key in self._made.copy() if key[0] == pid)
+        found.append(self._commands.pop(pid, None))
+        # Another thread may have taken them, to end them as well.
+        found = [executor for executor in found if executor is not None]
         for executor in found:
             executor.shutdown(wait=False)
         for executor in found if wait else ():

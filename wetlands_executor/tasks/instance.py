@@ -71,11 +71,13 @@ class Record:
 def facts_of(task: Task[Any]) -> Facts:
     """Return what there is to say of a Task now."""
     failed = task.status is TaskStatus.FAILED
+    output = task.outputs.get(OUTPUT)
     return Facts(
         status=task.status,
         progress=task.progress or 0.0,
         message=task.message,
-        output=dict(task.outputs.get(OUTPUT, {})),
+        # A function may have reported another value of that name through its handle.
+        output=dict(output) if isinstance(output, dict) else {},
         error=task.exception() if failed else None,
         started_at=_when(task.started_at),
         finished_at=_when(task.finished_at),

@@ -113,6 +113,26 @@ def load(target: str) -> TaskDefinition[Any, Any]:
     return found
 
 
+def state_descriptor(given: int | None, variables: Mapping[str, str]) -> int | None:
+    """Return the descriptor to which states go; None is stdout.
+
+    Raises:
+        ValueError: there is no such descriptor; the message names the option or the variable.
+    """
+    text = variables.get("WETLANDS_TASK_STATE_FD", "") if given is None else str(given)
+    if not text:
+        return None
+    try:
+        os.fstat(int(text))
+    except (ValueError, OSError, OverflowError):
+        where = "the variable WETLANDS_TASK_STATE_FD" if given is None else "--state-fd"
+        raise ValueError(
+            f"{where} is {text!r}, which is no open descriptor of this process: pass it on "
+            f"(pass_fds of subprocess)"
+        ) from None
+    return int(text)
+
+
 def read_inputs(variables: Mapping[str, str], stdin: str | None) -> dict[str, Any]:
     """Return the inputs of the process.
 
@@ -167,9 +187,11 @@ def main(arguments: Sequence[str]) -> int:
     one.add_argument("--state-fd", type=int, help="descriptor for the states; else stdout")
     given = parser.parse_args(arguments)
     variables = os.environ
-    fd = given.state_fd
-    if fd is None and variables.get("WETLANDS_TASK_STATE_FD"):
-        fd = int(variables["WETLANDS_TASK_STATE_FD"])
+    try:
+        fd = state_descriptor(given.state_fd, variables)
+    except ValueError as error:
+        print(f"wetlands_executor.tasks: {error}", file=sys.stderr)
+        return REFUSED
     writer = StateWriter(variables.get("WETLANDS_TASK_ID") or uuid.uuid4().hex, fd)
     try:
         inputs = read_inputs(variables, sys.stdin.read() if given.stdin else None)

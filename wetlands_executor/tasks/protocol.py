@@ -7,6 +7,7 @@ wetlands_executor.tasks run`` writes to a descriptor.
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any, NamedTuple
 
 #: As in ``worker/task_controller.py``, which writes such lines.
@@ -39,16 +40,19 @@ def parse(line: str) -> Report | None:
         return None
     try:
         found = json.loads(line[len(PREFIX) :])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError("not an object: write {...}")
     progress, message = found.get("progress"), found.get("message")
     output, status = found.get("output"), found.get("status")
     if progress is not None and (
-        isinstance(progress, bool) or not isinstance(progress, (int, float))
+        isinstance(progress, bool)
+        or not isinstance(progress, (int, float))
+        # Python reads NaN, Infinity and whole numbers that are no floats.
+        or not abs(progress) <= sys.float_info.max
     ):
-        raise ValueError(f"progress must be a number from 0 to 1, not {progress!r}")
+        raise ValueError(f"progress must be a number from 0 to 1, not {str(progress)[:80]}")
     if output is not None and not isinstance(output, dict):
         raise ValueError(f"output must be an object, not {output!r}")
     return Report(
