@@ -152,7 +152,7 @@ class TestWrong:
             (["cells", "functions.py:length", "a", "--colsep", "["], "no regular expression"),
             (["cells", "functions.py:length", "a", "--env-var", "X"], "write NAME=VALUE"),
             (["cells", "functions.py:length", "a", "--joblog", "."], "--joblog .: Is a directory"),
-            (["cells", "functions.py:length", "a", "--joblog", "functions.py", "--resume"], "is no joblog"),
+            (["cells", "functions.py:length", "a", "--joblog", "other.py", "--resume"], "is no joblog"),
             (["cells", "functions.py:length", "a", "--joblog", "half.log", "--resume"], "half.log:2 is no line"),
             (["cells", "functions.py:length", "a", "--results", "no/where"], "--results no/where"),
         ],
@@ -160,11 +160,13 @@ class TestWrong:
     def test_what_is_wrong_is_said(self, program: Program, words: list[str], said: str) -> None:
         (program.folder / "half.log").write_text(f"{HEADER}\nwhat?\n")
         before = (program.folder / "functions.py").read_bytes()
+        (program.folder / "other.py").write_bytes(before)
         done = program("map", *words)
         assert (done.returncode, done.stdout) == (255, "")
         assert said in done.stderr
         assert "Traceback" not in done.stderr
-        assert (program.folder / "functions.py").read_bytes() == before
+        for name in ("functions.py", "other.py"):
+            assert (program.folder / name).read_bytes() == before
 
 
 class TestResults:
