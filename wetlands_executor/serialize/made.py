@@ -452,7 +452,7 @@ def _make_template(
         [record.of(like).number]
         + [known.number for each, known in zip(varying, own, strict=True) if each],
         tuple(sorted(varying_globals)),
-        _annotations_of(function),
+        dict(annotations) or None,
     )
 
 
