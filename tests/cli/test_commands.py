@@ -181,12 +181,15 @@ class TestRun:
         child = pexpect.spawn(
             command[0], command[1:], cwd=program.folder, env=dict(program.variables), timeout=20,
             echo=False, encoding="utf-8",
+            # a shell starts what runs in the background with SIGINT ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         try:
             child.expect(">>> ")
             child.sendline("import sys, os; sys.stdin.isatty(), os.tcgetpgrp(0) == os.getpgrp()")
             child.expect(r"\(True, True\)")
-            child.sendline("import time; time.sleep(60)")
+            child.sendline("import time; print('as' + 'leep'); time.sleep(60)")
+            child.expect("asleep")
             child.sendintr()
             child.expect("KeyboardInterrupt")
             child.sendline("exit(3)")

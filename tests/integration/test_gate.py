@@ -29,8 +29,9 @@ PICTURE = b"\x89PNG\r\n\x1a\n" + b"x" * 200_000 + b"IEND" + zlib.crc32(b"IEND").
 PYTEST = """
 import os, sys
 print("arguments", sys.argv[1:])
-if "WETLANDS_WALKS" in os.environ:
-    print("walks", os.environ["WETLANDS_WALKS"])
+more = [name for name in ("WALKS", "EXAMPLES", "STORMS") if f"WETLANDS_{name}" in os.environ]
+if more:
+    print(more[0].lower(), os.environ[f"WETLANDS_{more[0]}"])
 elif "--last-failed" in sys.argv:
     print("=== 1 passed in 0.50s ===")
 else:
@@ -122,6 +123,10 @@ def test_commands_are_run_as_the_readme_has_them(tmp_path: Path) -> None:
     assert "soak ['--seconds', '60']" in lines
     assert "arguments ['-q', 'tests/unit/test_state_walk.py']" in lines
     assert "walks 8000" in lines
+    assert "arguments ['-q', 'tests/unit/specs']" in lines
+    assert "examples 200" in lines
+    assert "arguments ['-q', 'tests/tasks/test_stress.py', '-k', 'long']" in lines
+    assert "storms 3" in lines
     assert "UNSTABLE: 1 failed at first and passed alone:" in lines
     assert lines[-1] == "=== 1 passed in 0.50s ==="
 
