@@ -30,7 +30,7 @@ def test_the_words_of_a_status() -> None:
         "FAILED": "failed",
         "CANCELED": "canceled",
     }
-    assert TaskStatus.CANCELLED is TaskStatus.CANCELED
+    assert TaskStatus.CANCELLED is TaskStatus.CANCELED is TaskStatus("cancelled")
     assert [status for status in TaskStatus if not status.is_finished()] == [
         TaskStatus.PENDING,
         TaskStatus.RUNNING,

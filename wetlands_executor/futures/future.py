@@ -54,6 +54,10 @@ class TaskStatus(Enum):
     CANCELED = "canceled"
     CANCELLED = "canceled"  # noqa: PIE796 - the alias is public
 
+    @classmethod
+    def _missing_(cls, value: object) -> TaskStatus | None:
+        return cls.CANCELED if value == "cancelled" else None
+
     def is_finished(self) -> bool:
         """Return True if the task will not change any more."""
         return self not in (TaskStatus.PENDING, TaskStatus.RUNNING)
