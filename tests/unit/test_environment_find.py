@@ -154,6 +154,13 @@ def test_objects_of_other_libraries(tmp_path: Path, attribute: str) -> None:
     )
 
 
+def test_environments_of_appose(tmp_path: Path) -> None:
+    """From its version 0.12 on ``base`` is a method."""
+    prefix = fakes.conda(tmp_path / "x")
+    found = Environment.find(SimpleNamespace(base=lambda: str(prefix)))
+    assert found == Environment.find(prefix)
+
+
 # ------------------------------------------------------------------------------------------- errors
 
 

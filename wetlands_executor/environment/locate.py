@@ -125,7 +125,7 @@ def _not_found(name: str, places: Places) -> str:
 def _by_attribute(what: object) -> Layout:
     """Return the environment of a foreign object.
 
-    It has an attribute ``prefix``, ``path``, or (Appose) ``base``.
+    It has an attribute ``prefix``, ``path``, or (Appose) ``base``, which is a method there.
     """
     if isinstance(what, int) and not isinstance(what, bool):
         raise TypeError(
@@ -134,6 +134,8 @@ def _by_attribute(what: object) -> Layout:
     known = [name for name in ("prefix", "path", "base") if hasattr(what, name)]
     for name in known:
         value = getattr(what, name)
+        if name == "base" and callable(value):
+            value = value()
         if isinstance(value, (str, os.PathLike)) and str(value):
             return by_path(_path_text(value, what))
     if known:
