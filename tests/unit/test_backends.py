@@ -92,7 +92,7 @@ class TestPip:
         told = [
             output.feed(line)
             for line in (
-                "Looking in indexes: https://pypi.org/simple",
+                "Looking in indexes: https://index.example.org/simple",
                 "Collecting numpy<2",
                 "  Downloading numpy-1.26.4-cp311-cp311-manylinux_2_17_x86_64.whl (18.3 MB)",
                 "Progress 1048576 of 18000000",

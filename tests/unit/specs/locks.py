@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-FILES = "https://files.pythonhosted.org/packages"
+FILES = "https://files.example.org/packages"
 FORGE = "https://conda.anaconda.org/conda-forge"
-INDEX = 'source = { registry = "https://pypi.org/simple" }'
+INDEX = 'source = { registry = "https://index.example.org/simple" }'
 SHA = {letter: letter * 64 for letter in "abcdef"}
 
 PYLOCK = f"""\
@@ -19,7 +19,7 @@ default-groups = []
 name = "anyio"
 version = "4.12.1"
 marker = "python_full_version < '3.10'"
-index = "https://pypi.org/simple"
+index = "https://index.example.org/simple"
 sdist = {{ url = "{FILES}/anyio-4.12.1.tar.gz", hashes = {{ sha256 = "{SHA["a"]}" }} }}
 wheels = [{{ url = "{FILES}/anyio-4.12.1-py3-none-any.whl", hashes = {{ sha256 = "{SHA["b"]}" }} }}]
 
@@ -27,7 +27,7 @@ wheels = [{{ url = "{FILES}/anyio-4.12.1-py3-none-any.whl", hashes = {{ sha256 =
 name = "anyio"
 version = "4.16.0"
 marker = "python_full_version >= '3.10'"
-index = "https://pypi.org/simple"
+index = "https://index.example.org/simple"
 wheels = [{{ url = "{FILES}/anyio-4.16.0-py3-none-any.whl", hashes = {{ sha256 = "{SHA["c"]}" }} }}]
 
 [[packages]]
@@ -70,7 +70,7 @@ resolution-markers = [
 [[package]]
 name = "anyio"
 version = "4.12.1"
-source = {{ registry = "https://pypi.org/simple" }}
+source = {{ registry = "https://index.example.org/simple" }}
 resolution-markers = [
     "python_full_version < '3.10'",
 ]
@@ -82,7 +82,7 @@ wheels = [
 [[package]]
 name = "anyio"
 version = "4.16.0"
-source = {{ registry = "https://pypi.org/simple" }}
+source = {{ registry = "https://index.example.org/simple" }}
 resolution-markers = [
     "python_full_version >= '3.10'",
 ]
@@ -98,7 +98,7 @@ source = {{ git = "https://git.example/x.git?subdirectory=py&rev=main#0123456789
 [[package]]
 name = "colorama"
 version = "0.4.6"
-source = {{ registry = "https://pypi.org/simple" }}
+source = {{ registry = "https://index.example.org/simple" }}
 wheels = [
     {{ url = "{FILES}/colorama-0.4.6-py3-none-any.whl", hash = "sha256:{SHA["d"]}", size = 1 }},
 ]
@@ -106,7 +106,7 @@ wheels = [
 [[package]]
 name = "httpx"
 version = "0.28"
-source = {{ registry = "https://pypi.org/simple" }}
+source = {{ registry = "https://index.example.org/simple" }}
 dependencies = [
     {{ name = "anyio", version = "4.12.1", {INDEX}, marker = "python_full_version < '3.10'" }},
     {{ name = "anyio", version = "4.16.0", {INDEX}, marker = "python_full_version >= '3.10'" }},
@@ -169,7 +169,7 @@ wheels = [
 [[package]]
 name = "pytest"
 version = "9.0"
-source = {{ registry = "https://pypi.org/simple" }}
+source = {{ registry = "https://index.example.org/simple" }}
 wheels = [
     {{ url = "{FILES}/pytest-9.0-py3-none-any.whl", hash = "sha256:{SHA["b"]}", size = 1 }},
 ]
@@ -191,7 +191,7 @@ requirements = [{{ name = "requests", extras = ["socks"] }}]
 [[package]]
 name = "pysocks"
 version = "1.7"
-source = {{ registry = "https://pypi.org/simple" }}
+source = {{ registry = "https://index.example.org/simple" }}
 wheels = [
     {{ url = "{FILES}/pysocks-1.7-py3-none-any.whl", hash = "sha256:{SHA["a"]}", size = 1 }},
 ]
@@ -199,7 +199,7 @@ wheels = [
 [[package]]
 name = "requests"
 version = "2.32"
-source = {{ registry = "https://pypi.org/simple" }}
+source = {{ registry = "https://index.example.org/simple" }}
 wheels = [
     {{ url = "{FILES}/requests-2.32-py3-none-any.whl", hash = "sha256:{SHA["b"]}", size = 1 }},
 ]
@@ -217,7 +217,7 @@ environments:
     channels:
     - url: {FORGE}/
     indexes:
-    - https://pypi.org/simple
+    - https://index.example.org/simple
     packages:
       linux-64:
       - conda: {FORGE}/linux-64/python-3.11-0.conda
@@ -246,7 +246,7 @@ environments:
     channels:
     - url: {FORGE}/
     indexes:
-    - https://pypi.org/simple
+    - https://index.example.org/simple
     options:
       pypi-prerelease-mode: if-necessary-or-explicit
     packages:
