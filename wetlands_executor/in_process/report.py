@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor.pool.report import LISTED, WorkerInfo, task_entry
+from wetlands_executor.pool.report import LISTED, WorkerInfo, task_entry, worker_entry
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.future import Task
@@ -52,15 +52,7 @@ def progress(home: ThreadHome) -> dict[str, Any]:
         "canceled": stats.cancelled,
         "running": len(running),
         "queued": max(stats.active - len(running), 0),
-        "workers": [
-            {
-                "id": info.index,
-                "idle": info.state == "idle",
-                "task": info.task,
-                "queue_depth": info.queue_depth,
-            }
-            for info in workers(home)
-        ],
+        "workers": [worker_entry(info) for info in workers(home)],
         "tasks": [task_entry(task) for task in (*running, *waiting[:LISTED])],
         "errors": [
             {"id": task.id, "name": task.name, "error": task.error} for task in stats.failures()

@@ -259,15 +259,7 @@ def progress(pool: Pool) -> dict[str, Any]:
         **counts,
         "running": len(running),
         "queued": max(stats.active - len(running), 0),
-        "workers": [
-            {
-                "id": info.index,
-                "idle": info.state == "idle",
-                "task": info.task,
-                "queue_depth": info.queue_depth,
-            }
-            for info in workers(pool)
-        ],
+        "workers": [worker_entry(info) for info in workers(pool)],
         "tasks": [
             *map(_call, running),
             *map(_call, waiting[:LISTED]),
@@ -297,6 +289,16 @@ def _call(call: Any) -> dict[str, Any]:
         if since is None
         else round(1000 * (time.monotonic() - since), 3),
         "progress_pct": None,
+    }
+
+
+def worker_entry(info: WorkerInfo) -> dict[str, Any]:
+    """Return what the picture of an executor says of one worker."""
+    return {
+        "id": info.index,
+        "idle": info.state == "idle",
+        "task": info.task,
+        "queue_depth": info.queue_depth,
     }
 
 
