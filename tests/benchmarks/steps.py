@@ -344,7 +344,7 @@ def _run(have: Any) -> Timed:
     runner, frame = have.runner, have.frame
     _kind, flags, length, function, context, item, _mark = have.wire.CALL.unpack_from(frame)
     known = runner.definitions
-    known.functions[function] = known.bare[function] = have.nothing
+    known.functions[function] = known.without_handle[function] = have.nothing
     known.task_positions[function] = None
     known.begin(context)
     return alone(lambda: runner._run(frame, flags, length, function, context, item))

@@ -231,7 +231,7 @@ def test_workers_are_told_what_they_need_not_keep(crew: Crew) -> None:
         process.outbox = any_outbox
     definition: Any = object()
     record: Any = SimpleNamespace(
-        restless=True, take_dropped=lambda: [3, 4], retired=deque([definition])
+        dirty=True, take_dropped=lambda: [3, 4], retired=deque([definition])
     )
     part = Forgetting(crew.loop, crew.workers)
     part.tidy(record)
@@ -239,7 +239,7 @@ def test_workers_are_told_what_they_need_not_keep(crew: Crew) -> None:
     crew.loop.turn()
     assert outboxes[0].forgotten == [[3, 4], definition]
     assert outboxes[1].forgotten == [definition]  # it has been told of no object yet
-    record.restless = False
+    record.dirty = False
     part.tidy(record)
     assert not crew.loop.posted
 

@@ -65,7 +65,7 @@ def test_records_are_read_until_the_function_is_there() -> None:
     )
     assert part.define(5) is max
     assert part.define(4) is abs  # it was read on the way
-    assert part.functions == part.bare == {4: abs, 5: max}
+    assert part.functions == part.without_handle == {4: abs, 5: max}
     assert part.task_positions == {4: None, 5: None}
 
 
@@ -77,7 +77,7 @@ def test_a_function_is_forgotten() -> None:
     )
     part.define(4)
     assert part.read_until(wire.PAYLOAD, 1) == b"payload"
-    assert part.functions == part.bare == part.task_positions == {}
+    assert part.functions == part.without_handle == part.task_positions == {}
 
 
 def test_host_settings_are_used_once(monkeypatch: pytest.MonkeyPatch) -> None:

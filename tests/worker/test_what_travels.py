@@ -415,7 +415,7 @@ def test_ten_thousand_lambdas_leave_nothing(fresh: CondaEnvExecutor, script: Any
     left: dict[str, int] = {}
     # Each message lets go of a part: what was pickled before the collection has its own turn.
     for i in range(50):
-        record.urgent = record.restless = True  # what is not worth a message yet goes as well
+        record.urgent = record.dirty = True  # what is not worth a message yet goes as well
         run(fresh, eval(f"lambda: -{i}", vars(script)))  # the worker reads its records
         after = run(fresh, tables)
         left = {name: after[name] - before[name] for name in after}

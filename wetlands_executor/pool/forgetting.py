@@ -42,7 +42,7 @@ class Forgetting:
 
         Any thread.
         """
-        if not record.restless:
+        if not record.dirty:
             return
         numbers = record.take_dropped()
         if numbers:

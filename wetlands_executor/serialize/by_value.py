@@ -32,7 +32,7 @@ from wetlands_executor.serialize import (
     references,
     special,
 )
-from wetlands_executor.serialize.identity import Mark, Stand
+from wetlands_executor.serialize.identity import Mark, ObjectProxy
 from wetlands_executor.serialize.pickler import CallPickler, Space, reductions, space_name
 from wetlands_executor.serialize.pickler import dump as dump_call
 from wetlands_executor.serialize.scalars import SCALARS
@@ -43,7 +43,7 @@ from wetlands_executor.worker import code_classes, namespaces, objects, shm_shar
 #: Neither numbered nor looked into: scalars, and what is named or written as code.
 _ATOMS: frozenset[Any] = frozenset({
     *SCALARS, tuple, frozenset, types.CodeType, types.ModuleType, types.FunctionType,
-    types.BuiltinFunctionType, type, type(...), type(NotImplemented), range, slice, Stand, Space,
+    types.BuiltinFunctionType, type, type(...), type(NotImplemented), range, slice, ObjectProxy, Space,
     property, staticmethod, classmethod, types.MethodType, types.MappingProxyType,
     types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType,
     types.MemberDescriptorType, pickle.PickleBuffer,
@@ -85,9 +85,9 @@ class ByValuePickler(CallPickler):
     ) -> None:
         super().__init__(file, None, keeps, remote=remote, by_value=_this_module)
         self._record = record
-        # id -> the stand-in of an object of this stream, which keeps the object; or of one that is
+        # id -> the proxy of an object of this stream, which keeps the object; or of one that is
         # written as it is.
-        self._stands: dict[int, Stand] = {}
+        self._proxies: dict[int, ObjectProxy] = {}
         self._plain: dict[int, Any] = {}
         self._at: Mark | None = None
         self._left_out = left_out
@@ -119,31 +119,31 @@ class ByValuePickler(CallPickler):
 
     def forget(self) -> None:
         """Let go of the objects of the stream, without waiting for the collector."""
-        self._stands.clear()
+        self._proxies.clear()
         self._plain.clear()
         self._at = None
 
     # --- which objects have numbers
 
     def persistent_id(self, obj: Any) -> Any:
-        """Return the stand-in of an object that has a number; None for everything else.
+        """Return the proxy of an object that has a number; None for everything else.
 
         Called for each object of the stream.
         """
-        stand = self._stands.get(id(obj))
-        if stand is not None:
-            return stand
+        proxy = self._proxies.get(id(obj))
+        if proxy is not None:
+            return proxy
         kind = type(obj)
         if kind is Mark:
             self._at = obj
             return obj.name
         if kind in _ATOMS or id(obj) in self._plain or isinstance(obj, type):
             return None
-        return self._stand(obj, kind)
+        return self._proxy_of(obj, kind)
 
-    def _stand(self, obj: Any, kind: Any) -> Stand | None:
-        """Return the stand-in of an object, made if its type has any."""
-        found = self._stands.get(id(obj))
+    def _proxy_of(self, obj: Any, kind: Any) -> ObjectProxy | None:
+        """Return the proxy of an object, made if its type has any."""
+        found = self._proxies.get(id(obj))
         if found is not None:
             return found
         reduction: Any
@@ -167,8 +167,8 @@ class ByValuePickler(CallPickler):
                 elif check:
                     self._check(*check)
                 reduction = (objects.whole, (known.number, reduction))
-        stand = self._stands[id(obj)] = Stand(obj, known.number, reduction)
-        return stand
+        proxy = self._proxies[id(obj)] = ObjectProxy(obj, known.number, reduction)
+        return proxy
 
     def _plainly(self, obj: Any) -> Any:
         """Mark a container that was made for this stream only."""
@@ -176,8 +176,8 @@ class ByValuePickler(CallPickler):
         return obj
 
     def reducer_override(self, obj: Any) -> Any:
-        """Reduce stand-ins; functions and classes by value; the rest as in calls."""
-        if type(obj) is Stand:
+        """Reduce proxys; functions and classes by value; the rest as in calls."""
+        if type(obj) is ObjectProxy:
             reduction = obj.reduction
             if not isinstance(reduction, tuple):
                 reduction = obj.reduction = reduction(obj)
@@ -188,9 +188,9 @@ class ByValuePickler(CallPickler):
 
     # --- containers and instances
 
-    def _reduce_builtin(self, stand: Stand) -> Any:
-        obj, kind = stand.obj, type(stand.obj)
-        begin = (objects.begin, (stand.number, _BUILTINS[kind]))
+    def _reduce_builtin(self, proxy: ObjectProxy) -> Any:
+        obj, kind = proxy.obj, type(proxy.obj)
+        begin = (objects.begin, (proxy.number, _BUILTINS[kind]))
         if kind is object:
             found = special.reduce_sentinel(obj, self.record)
             return begin if found is None else found
@@ -199,9 +199,9 @@ class ByValuePickler(CallPickler):
         self._check(changes.CONTENT, self.record.of(obj), version)
         return (
             *begin,
-            (stand.number, version, content)
+            (proxy.number, version, content)
             if type(content) is bytes
-            else (stand.number, version, *content),
+            else (proxy.number, version, *content),
             None,
             None,
             objects.finish,
@@ -225,8 +225,8 @@ class ByValuePickler(CallPickler):
             return changes.descriptor(value, self.record)
         if kind in _ATOMS or kind in _BUILTINS or isinstance(value, type):
             return ("o", self.record.of(value).number)
-        stand = self._stand(value, kind)
-        return ("o", stand.number if stand is not None else self.record.of(value).number)
+        proxy = self._proxy_of(value, kind)
+        return ("o", proxy.number if proxy is not None else self.record.of(value).number)
 
     def _reduce_instance(self, obj: Any, kind: Any) -> Any:
         """Return the reduction of an instance, what makes it, or its pickle; None if by name."""
@@ -294,9 +294,9 @@ class ByValuePickler(CallPickler):
             self._foreign()
             self.by_value = self.by_value or pickler.by_value
 
-    def _reduce_parts(self, stand: Stand) -> Any:
+    def _reduce_parts(self, proxy: ObjectProxy) -> Any:
         """Reduce an instance to its class and its elements."""
-        obj, kind = stand.obj, type(stand.obj)
+        obj, kind = proxy.obj, type(proxy.obj)
         state = changes.state_of(obj)
         function, args, attributes, slots, other, elements, entries = state
         special.refuse_locks(kind, attributes)
@@ -307,7 +307,7 @@ class ByValuePickler(CallPickler):
                 self._part(value)
         version = changes.version_of_state(state, self.record)
         self._check(changes.CONTENT, self.record.of(obj), version)
-        made = objects.make, (stand.number, function, args)
+        made = objects.make, (proxy.number, function, args)
         groups = [found or () for found in (other, attributes, slots, elements, entries)]
         counts = tuple(
             -1 if found is None else len(found)
@@ -316,7 +316,7 @@ class ByValuePickler(CallPickler):
         # In one tuple: each level of nesting takes from the depth that can be pickled.
         return (
             *made,
-            (stand.number, version, counts, *itertools.chain.from_iterable(groups)),
+            (proxy.number, version, counts, *itertools.chain.from_iterable(groups)),
             None,
             None,
             objects.set_state,
@@ -333,7 +333,7 @@ class ByValuePickler(CallPickler):
         if (
             kind in (int, bool, type(None), complex)
             or isinstance(value, (type, types.ModuleType, types.FunctionType))
-            or id(value) in self._stands
+            or id(value) in self._proxies
         ):
             return
         if kind is float and value == value:
@@ -349,7 +349,7 @@ class ByValuePickler(CallPickler):
         if kind is float or (kind in (tuple, frozenset) and value):
             number = self.record.of(value).number
             content = repr(value) if kind is float else self._plainly(list(value))
-            self._stands[id(value)] = Stand(
+            self._proxies[id(value)] = ObjectProxy(
                 value, number, (objects.constant, (number, kind.__name__, content))
             )
         return
@@ -373,7 +373,7 @@ class ByValuePickler(CallPickler):
             self._foreign()
             self.by_value = self.by_value or piece.by_value
         self._check(changes.PIECE, known, piece)
-        self._stands[id(value)] = Stand(
+        self._proxies[id(value)] = ObjectProxy(
             value, known.number, (objects.large, (known.number, piece.number))
         )
         return True
@@ -422,7 +422,7 @@ class ByValuePickler(CallPickler):
             self._plainly(container)
         closure = (
             tuple(
-                Stand(cell, 0, (objects.begin, (record.of(cell).number, objects.CELL)))
+                ObjectProxy(cell, 0, (objects.begin, (record.of(cell).number, objects.CELL)))
                 for cell in cells
             )
             if cells
@@ -481,25 +481,25 @@ class ByValuePickler(CallPickler):
     def _token(self, value: Any) -> Any:
         """Return a token of a global, which differs once its name or its object has changed."""
         kind = type(value)
-        if kind in SCALARS and id(value) not in self._stands:
+        if kind in SCALARS and id(value) not in self._proxies:
             return (kind.__name__, repr(value))
         if isinstance(value, types.ModuleType):
             return ("module", value.__name__)
-        stand = self._stands.get(id(value))
-        part = ("o", stand.number) if stand is not None else self._part(value)
-        stand = self._stands.get(id(value))
-        if stand is None:
+        proxy = self._proxies.get(id(value))
+        part = ("o", proxy.number) if proxy is not None else self._part(value)
+        proxy = self._proxies.get(id(value))
+        if proxy is None:
             return part
-        if callable(stand.reduction):
+        if callable(proxy.reduction):
             active = _active.__dict__.setdefault("ids", set())
             if id(value) not in active:
                 active.add(id(value))
                 try:
-                    stand.reduction = stand.reduction(stand)
+                    proxy.reduction = proxy.reduction(proxy)
                 finally:
                     active.discard(id(value))
-        if isinstance(stand.reduction, tuple):
-            state = stand.reduction[2] if len(stand.reduction) > 2 else stand.reduction[1]
+        if isinstance(proxy.reduction, tuple):
+            state = proxy.reduction[2] if len(proxy.reduction) > 2 else proxy.reduction[1]
             return (part, state[1] if len(state) > 1 and type(state[1]) is int else 0)
         return part
 

@@ -24,8 +24,8 @@ from wetlands_executor.serialize.definitions import (
 )
 from wetlands_executor.serialize.encoded import (
     EncodedCall,
-    NeedyCall,
     ObjectsCall,
+    PiecesCall,
     encode_at_once,
     encode_inert,
     encoded,
@@ -105,15 +105,15 @@ def join(
         payload: see ``worker/batch.py``.
         out_of_band: its block, or None.
     """
-    needy = [each for each in entries if isinstance(each, (NeedyCall, ObjectsCall))]
+    with_pieces = [each for each in entries if isinstance(each, (PiecesCall, ObjectsCall))]
     name, bytecode = definition.by_value, definition.bytecode
-    if not needy:
+    if not with_pieces:
         return EncodedCall(definition, flags, payload, name, bytecode, out_of_band)
-    for each in needy:
+    for each in with_pieces:
         name, bytecode = name or each.by_value, bytecode or each.bytecode
     call = EncodedCall(definition, flags, payload, name, bytecode, out_of_band)
-    needs = {piece.number: piece for each in needy for piece in each.needs}
-    return NeedyCall(call, tuple(needs.values()), [each.epoch for each in needy])
+    needs = {piece.number: piece for each in with_pieces for piece in each.needs}
+    return PiecesCall(call, tuple(needs.values()), [each.epoch for each in with_pieces])
 
 
 def encode_defined(
@@ -169,4 +169,4 @@ def _encode_call(
     call = encoded(definition, flags, pieces, name, bytecode, out_of_band, value)
     if made._record is None:
         return call
-    return NeedyCall(call, tuple(made.needs.values()), made.record.epoch)
+    return PiecesCall(call, tuple(made.needs.values()), made.record.epoch)

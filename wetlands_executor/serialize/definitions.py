@@ -39,7 +39,6 @@ class Definition:
 
     __slots__ = (
         "__weakref__",
-        "bare",
         "by_value",
         "bytecode",
         "data",
@@ -48,6 +47,7 @@ class Definition:
         "needs",
         "number",
         "rewritten",
+        "without_arguments",
     )
 
     def __init__(
@@ -67,13 +67,13 @@ class Definition:
         self.bytecode = bytecode
         self.rewritten = False
         #: The call without arguments (``encoded.DefinedCall``), once there was one.
-        self.bare: Any = None
+        self.without_arguments: Any = None
         self.keep = keep
         self.needs = needs
 
     def end(self) -> None:
         """Let go of the call that refers to it: it will not be called again."""
-        self.bare = None
+        self.without_arguments = None
 
 
 def by_value() -> pickler.ByValue:

@@ -64,7 +64,7 @@ class PackedCall(EncodedCall):
     __slots__ = ("summary",)
 
 
-class NeedyCall(EncodedCall):
+class PiecesCall(EncodedCall):
     """An ``EncodedCall`` whose payload refers to objects of the host's namespaces.
 
     ``epoch``: see ``identity.Epoch``.
@@ -109,7 +109,7 @@ class PlainCall(EncodedCall):
 
 
 class ObjectsCall(EncodedCall):
-    """A short call of a known function, with objects of classes by value: as ``NeedyCall``."""
+    """A short call of a known function, with objects of classes by value: see ``PiecesCall``."""
 
     __slots__ = ("epoch", "needs")
     definition: Definition
@@ -199,12 +199,12 @@ def encode_at_once(
         if definition is None or definition.rewritten:
             return None
     if not args:
-        bare: DefinedCall | None = definition.bare
-        if bare is None:
-            bare = definition.bare = DefinedCall(
+        call: DefinedCall | None = definition.without_arguments
+        if call is None:
+            call = definition.without_arguments = DefinedCall(
                 definition, wire.PLAIN, b"", definition.by_value, definition.bytecode
             )
-        return bare
+        return call
     long = False
     for value in args:  # for the one or two arguments of most calls faster than ``are_scalars``
         kind = type(value)

@@ -78,7 +78,6 @@ class FastCheck:
 
     __slots__ = (
         "_attributes",
-        "_bare",
         "_bound",
         "_brief",
         "_cells",
@@ -88,6 +87,7 @@ class FastCheck:
         "_kept",
         "_names",
         "_nested",
+        "_no_attributes",
         "_objects",
         "_samples",
         "_spaces",
@@ -110,7 +110,7 @@ class FastCheck:
         self._functions: tuple[Any, ...] = ()
         self._attributes: list[int] = []
         # Those of them that have no attributes of their own.
-        self._bare: tuple[Any, ...] = ()
+        self._no_attributes: tuple[Any, ...] = ()
         self._cells: tuple[Known, ...] = ()
         self._contents: list[int] = []
         # (reference to a function, names of globals, identities of what they are bound to)
@@ -158,13 +158,13 @@ class FastCheck:
                 one = functions[0]()
                 if [*map(id, _attributes_of(one))] != self._attributes:
                     return False
-                if self._bare and one.__dict__:
+                if self._no_attributes and one.__dict__:
                     return False
             elif functions:
                 found = map(_attributes_of, map(_call, functions))
                 if [*map(id, itertools.chain.from_iterable(found))] != self._attributes:
                     return False
-                if any(map(_dict_of, map(_call, self._bare))):
+                if any(map(_dict_of, map(_call, self._no_attributes))):
                     return False
             if self._cells and [*map(id, map(_content_of_cell, self._cells))] != self._contents:
                 return False
@@ -195,7 +195,7 @@ class FastCheck:
             known.remove_check(self)
         self._objects = {}
         self._spaces, self._containers, self._samples, self._nested = [], [], [], []
-        self._functions, self._bare, self._cells, self._kept = (), (), (), []
+        self._functions, self._no_attributes, self._cells, self._kept = (), (), (), []
 
     # --- how it is made
 
@@ -251,7 +251,7 @@ class FastCheck:
             else:
                 self._spaces.append((known.weak, names, bound))
         self._functions = tuple(known.weak for known in functions)
-        self._bare = tuple(known.weak for known in functions if not known.get().__dict__)
+        self._no_attributes = tuple(known.weak for known in functions if not known.get().__dict__)
         attributes = itertools.chain.from_iterable(
             _attributes_of(known.get()) for known in functions
         )

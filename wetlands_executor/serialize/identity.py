@@ -267,12 +267,12 @@ class Record:
         functions: id of a function or class -> how it was pickled last (``watched.Watched``).
         codes: id of a code object -> what is known of functions made of it (``made.Code``).
         retired: definitions that will not be called again, and that no call under way refers to.
-        restless: something was pickled or dropped since the last look.
+        dirty: something was pickled or dropped since the last look.
     """
 
     __slots__ = (
-        "__weakref__", "_cycles_from", "_definitions", "_purge_in", "_strong", "codes", "epoch",
-        "functions", "itself", "known", "ready", "restless", "retired", "urgent",
+        "__weakref__", "_cycles_from", "_definitions", "_purge_in", "_strong", "codes",
+        "dirty", "epoch", "functions", "itself", "known", "ready", "retired", "urgent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -286,7 +286,7 @@ class Record:
         self.codes: dict[int, Any] = {}
         self.retired: deque[Retired] = deque()
         self._definitions: dict[int, _Definition] = {}
-        self.restless = False
+        self.dirty = False
         self._purge_in = 0
         # Objects that are kept from which on it is worth a look for cycles among them.
         self._cycles_from = DROPPED
@@ -325,7 +325,7 @@ class Record:
         self.known.pop(key, None)
         self._strong.pop(key, None)
         self.retire(key)
-        self.restless = True
+        self.dirty = True
         self.epoch.dropped.append(number)
         if found.piece is not None:
             self.drop_piece(found)
@@ -377,15 +377,15 @@ class Record:
         """Note that a definition is gone."""
         self._definitions.pop(number, None)
         self.retired.append(Retired(number))
-        self.restless = True
+        self.dirty = True
 
     def note_change(self) -> None:
         """Note that something was pickled: the next look for what was dropped is worth it."""
-        self.restless = True
+        self.dirty = True
 
     def forget(self, numbers: list[int]) -> None:
         """Let workers forget numbers that are no object's any more."""
-        self.restless = True
+        self.dirty = True
         self.epoch.dropped.extend(numbers)
 
     def drop_piece(self, known: Known) -> None:
@@ -423,7 +423,7 @@ class Record:
         Empty if it is not worth a message yet.
         """
         # Order: before the look, so that what is dropped from now on is seen by the next one.
-        self.restless = False
+        self.dirty = False
         self._purge_in -= 1
         if self._purge_in < 0:
             self._purge_in = len(self._strong) // DROPPED
@@ -445,8 +445,8 @@ class Record:
 _UNUSED = _unused()
 
 
-class Stand:
-    """Stands for an object in a stream; its reduction names the object by its number.
+class ObjectProxy:
+    """Takes the place of an object in a stream; its reduction names the object by its number.
 
     Attributes:
         obj: the object.

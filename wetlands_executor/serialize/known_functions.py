@@ -66,7 +66,7 @@ def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None
     And for what is made anew of a function that workers know. None for every other call.
     """
     record: Record | None = pool.settings.remote.record
-    if record is not None and record.restless:
+    if record is not None and record.dirty:
         pool.forgetting.tidy(record)
     kind = type(fn)
     if kind is functools.partial and is_joined(fn):
@@ -114,9 +114,9 @@ def _encode(
 ) -> KnownCall | None:
     """Pickle a call of what the steps make of a known function; None if that needs more than C."""
     if not steps:
-        if not args and definition.bare is not None:
-            bare: DefinedCall = definition.bare
-            return bare
+        if not args and definition.without_arguments is not None:
+            kept: DefinedCall = definition.without_arguments
+            return kept
         call = encode_at_once(None, args, definition)
         if call is not None:
             return call

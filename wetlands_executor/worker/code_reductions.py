@@ -429,14 +429,14 @@ def function_state(function: Any) -> Tuple[Any, Any]:
         try:
             function.__annotations__  # noqa: B018 - evaluates them
         except Exception:  # noqa: BLE001 - user code
-            bare = type(function)(
+            unannotated = type(function)(
                 function.__code__,
                 function.__globals__,
                 function.__name__,
                 None,
                 function.__closure__,
             )
-            attributes, slots = cloudpickle._function_getstate(bare)
+            attributes, slots = cloudpickle._function_getstate(unannotated)
             for name in ("__qualname__", "__kwdefaults__", "__defaults__", "__module__", "__doc__"):
                 slots[name] = getattr(function, name)
             slots["__annotations__"] = evaluated_annotations(function)

@@ -37,7 +37,7 @@ class Definitions:
 
     Attributes:
         functions: number -> function.
-        bare: those of them that get no handle.
+        without_handle: those of them that get no handle.
         task_positions: number -> where the parameter ``task`` of the function stands, None if it
             is not to be filled; see ``injection``.
         settings_number: number of the host settings that were received last.
@@ -45,7 +45,7 @@ class Definitions:
 
     def __init__(self, channel: Channel) -> None:
         self.functions: Dict[int, Any] = {}
-        self.bare: Dict[int, Any] = {}
+        self.without_handle: Dict[int, Any] = {}
         self.task_positions: Dict[int, Any] = {}
         self.settings_number = 0
         self._channel = channel
@@ -76,7 +76,7 @@ class Definitions:
         self.task_positions[number] = where = position_of_task(function)
         self.functions[number] = function
         if where is None:
-            self.bare[number] = function
+            self.without_handle[number] = function
         return function
 
     def read_until(self, kind: int, ident: int) -> Any:
@@ -110,8 +110,10 @@ class Definitions:
 
                 objects.receive(number, bytes(data))
             elif got == wire.FORGET and number:
-                for table in (self.functions, self.bare, self._definitions, self.task_positions):
-                    table.pop(number, None)
+                self.functions.pop(number, None)
+                self.without_handle.pop(number, None)
+                self._definitions.pop(number, None)
+                self.task_positions.pop(number, None)
                 self._by_value.discard(number)
             elif got == wire.FORGET:
                 from . import objects
@@ -135,7 +137,7 @@ class Definitions:
         ]
         for number in stale:
             self.functions.pop(number, None)
-            self.bare.pop(number, None)
+            self.without_handle.pop(number, None)
         self._by_value.difference_update(stale)
 
 

@@ -320,7 +320,7 @@ class Runner:
         """
         try:
             known = self.definitions
-            function = known.bare.get(function_id)
+            function = known.without_handle.get(function_id)
             args: Any = ()
             # the way of most calls
             if function is not None and flags in _PLAIN and settings == known.settings_number:
