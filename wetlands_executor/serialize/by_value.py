@@ -43,8 +43,8 @@ from wetlands_executor.worker import code_classes, namespaces, objects, shm_shar
 #: Neither numbered nor looked into: scalars, and what is named or written as code.
 _ATOMS: frozenset[Any] = frozenset({
     *SCALARS, tuple, frozenset, types.CodeType, types.ModuleType, types.FunctionType,
-    types.BuiltinFunctionType, type, type(...), type(NotImplemented), range, slice, ObjectProxy, Space,
-    property, staticmethod, classmethod, types.MethodType, types.MappingProxyType,
+    types.BuiltinFunctionType, type, type(...), type(NotImplemented), range, slice, ObjectProxy,
+    Space, property, staticmethod, classmethod, types.MethodType, types.MappingProxyType,
     types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType,
     types.MemberDescriptorType, pickle.PickleBuffer,
 })  # fmt: skip

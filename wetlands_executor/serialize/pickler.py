@@ -127,8 +127,8 @@ _reducers: dict[Any, Any] = {}
 AS_EVER, UNLESS_EMPTY, BY_RULES = 1, 2, 3
 
 #: What a module defines that is pickled by rules of ours.
-_RULED_MODULES = ("functools", "typing", "annotationlib")
-_RULED: frozenset[Any] = frozenset(
+_RULE_MODULES = ("functools", "typing", "annotationlib")
+_RULE_TYPES: frozenset[Any] = frozenset(
     {types.FunctionType, types.MethodType, types.CodeType, object, *VARYING}
 )
 
@@ -161,7 +161,7 @@ def _way_of(kind: type) -> int:
     For most types it is known once and for all that no rule of ours concerns their objects; asking
     the rules for each object would take several times as long as pickling it.
     """
-    if kind in _RULED or issubclass(kind, type) or kind.__module__ in _RULED_MODULES:
+    if kind in _RULE_TYPES or issubclass(kind, type) or kind.__module__ in _RULE_MODULES:
         return BY_RULES
     if share.any_shared() and share.may_be_view(kind):
         return BY_RULES
@@ -300,7 +300,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             # by name, as pickle does it: the function itself may have no name of its own
             if getattr(obj.__self__, name, None) == obj:
                 return getattr, (obj.__self__, name)
-        if kind.__module__ in _RULED_MODULES and references.reference_to(obj) is None:
+        if kind.__module__ in _RULE_MODULES and references.reference_to(obj) is None:
             found = reductions().reduce_decorated(obj)
             if found is not None:
                 return found

@@ -167,7 +167,7 @@ def visit_parts(found: Any, visit: Callable[[Any], Any], depth: int = 0) -> None
 def has_rules_of_its_own(obj: Any, kind: Any) -> bool:
     """Return True for what travels as in calls, and gets no number."""
     return (
-        kind.__module__ in _RULED_MODULES
+        kind.__module__ in _RULE_MODULES
         or kind in VARYING
         or kind.__name__ in ("singledispatchmethod", "cached_property")
         # a member is the only one of its kind in its class, which travels with it
@@ -175,7 +175,7 @@ def has_rules_of_its_own(obj: Any, kind: Any) -> bool:
     )
 
 
-_RULED_MODULES = (
+_RULE_MODULES = (
     "typing",
     "types",
     "enum",

@@ -273,7 +273,7 @@ def _without_slots(args: Tuple[Any, ...]) -> Tuple[Any, ...]:
 
 
 def make_partial(function: Any, args: Tuple[Any, ...], keywords: Dict[str, Any]) -> Any:
-    """Return a ``functools.partial`` whose arguments may have gaps (``functools.Placeholder``)."""
+    """Return a ``functools.partial`` whose arguments may hold ``functools.Placeholder``."""
     import functools
 
     placeholder: Any = getattr(functools, "Placeholder", None)
@@ -282,11 +282,11 @@ def make_partial(function: Any, args: Tuple[Any, ...], keywords: Dict[str, Any])
         return functools.partial(function, *given, **keywords)
     if not any(each is SLOT for each in args):
         return functools.partial(function, *args, **keywords)
-    return GappedPartial(function, args, keywords)
+    return PlaceholderPartial(function, args, keywords)
 
 
 def make_partialmethod(function: Any, args: Tuple[Any, ...], keywords: Dict[str, Any]) -> Any:
-    """Return a ``functools.partialmethod``, also one with gaps."""
+    """Return a ``functools.partialmethod``, also one with placeholders."""
     import functools
 
     placeholder: Any = getattr(functools, "Placeholder", None)
@@ -295,23 +295,23 @@ def make_partialmethod(function: Any, args: Tuple[Any, ...], keywords: Dict[str,
     if placeholder is not None:
         given = (placeholder if each is SLOT else each for each in args)
         return functools.partialmethod(function, *given, **keywords)
-    return functools.partialmethod(_Gapped(function, args), **keywords)
+    return functools.partialmethod(_PlaceholderMethod(function, args), **keywords)
 
 
 def _filled(args: Tuple[Any, ...], given: Tuple[Any, ...]) -> List[Any]:
-    """Return arguments whose gaps are filled with the first of those that are given."""
-    gaps = sum(each is SLOT for each in args)
-    if len(given) < gaps:
+    """Return arguments whose placeholders are filled with the first of the given ones."""
+    placeholders = sum(each is SLOT for each in args)
+    if len(given) < placeholders:
         raise TypeError(
             "missing positional arguments in 'partial' call; expected at least %d, "
-            "got %d" % (gaps, len(given))
+            "got %d" % (placeholders, len(given))
         )
     rest = iter(given)
     return [next(rest) if each is SLOT else each for each in args] + list(rest)
 
 
-class _Gapped:
-    """The function of a ``partialmethod`` with gaps: ``self`` comes before them."""
+class _PlaceholderMethod:
+    """The function of a ``partialmethod`` with placeholders: ``self`` comes before them."""
 
     def __init__(self, function: Any, args: Tuple[Any, ...]) -> None:
         self.function = function
@@ -320,12 +320,12 @@ class _Gapped:
     def __get__(self, obj: Any, owner: Any = None) -> Any:
         bound = self.function.__get__(obj, owner)
         if bound is self.function:  # asked of the class: ``self`` has to be given first
-            return GappedPartial(bound, (SLOT,) + self.args, {})
-        return GappedPartial(bound, self.args, {})
+            return PlaceholderPartial(bound, (SLOT,) + self.args, {})
+        return PlaceholderPartial(bound, self.args, {})
 
 
-class GappedPartial:
-    """A ``functools.partial`` that fills gaps, for a Python whose own does not.
+class PlaceholderPartial:
+    """A ``functools.partial`` with placeholders, for a Python whose own has none.
 
     Not derived from that: some versions take a partial of a partial apart without asking.
     """
@@ -336,7 +336,7 @@ class GappedPartial:
         self.keywords = keywords
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function; the first arguments fill the gaps."""
+        """Call the function; the first arguments fill the placeholders."""
         return self.func(*_filled(self.args, args), **{**self.keywords, **kwargs})
 
     def __reduce__(self) -> Any:
