@@ -231,11 +231,11 @@ class Root(weak_reference):  # type: ignore[type-arg] # 3.8 has no subscript for
         self.offset, self.used, self.free, self.own = offset, used, free, own
         self.address, self.extent = extent.address + offset - extent.offset, extent
 
-    def let_go(self) -> None:
+    def disown(self) -> None:
         """Free nothing when the object dies: its block is handed on."""
         self.slot = -1
 
-    def take_back(self) -> None:
+    def own_again(self) -> None:
         """Free the block again when the object dies."""
         self.slot = self.number
 

@@ -294,7 +294,7 @@ class SharedBuffers:
             ]
             for root in back:
                 if root is not None:
-                    root.let_go()
+                    root.disown()
             # Python 3.8
             rest = [raw if root is None else None for raw, root in zip(raws, back)]
             raws.clear()
@@ -319,7 +319,7 @@ class SharedBuffers:
                             )
                         )
                         continue
-                    root.take_back()
+                    root.own_again()
                     back[index] = None
                     raw = memoryview(alive).cast("B")[
                         address - root.address : address - root.address + length
@@ -347,7 +347,7 @@ class SharedBuffers:
                 self._blocks.release(claimed)  # type: ignore[union-attr]
             for root in back:
                 if root is not None:
-                    root.take_back()
+                    root.own_again()
                     if root() is None:
                         words[root.number] = FREE
         return wire.VALUE_IN_BLOCKS, payload
