@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from wetlands_executor.in_process.clock import Alarm
 
 #: Seconds that a thread waits for another one to deliver an event, which takes microseconds.
-PATIENCE = 1.0
+DELIVERY_TIMEOUT = 1.0
 
 
 class ThreadCall:
@@ -193,13 +193,13 @@ class Run:
             return False
         # Order: what another thread is delivering goes before the end. The limit: an interrupt can
         # leave a lock locked for ever (see ``futures/standard.py``).
-        if self._telling.acquire(timeout=PATIENCE):
+        if self._telling.acquire(timeout=DELIVERY_TIMEOUT):
             self._telling.release()
         return True
 
     def tell_started(self) -> None:
         """Deliver STARTED to the listeners that have not got it, while the function runs."""
-        if self._telling.acquire(timeout=PATIENCE):
+        if self._telling.acquire(timeout=DELIVERY_TIMEOUT):
             try:
                 if self.live:
                     settling.tell_started(self.call.task)
