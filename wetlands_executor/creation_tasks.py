@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from wetlands_executor import threads
 from wetlands_executor.environment.cancellation import Cancellation
+from wetlands_executor.environment.create_request import CreateRequest
 from wetlands_executor.environment.creation import create
 from wetlands_executor.environment.making import CreationProgress
 from wetlands_executor.environment.store import Record
-from wetlands_executor.environment.wish import Wish
 from wetlands_executor.futures import settling
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.reports import reports_of
@@ -124,14 +124,14 @@ class CreationHome:
         """Do nothing."""
 
 
-def start(wish: Wish, of_record: Callable[[Record], T]) -> Task[T]:
+def start(request: CreateRequest, of_record: Callable[[Record], T]) -> Task[T]:
     """Start a making in a thread of its own; return its Task."""
     home = CreationHome()
-    label = f"create {wish.name}" if wish.name is not None else "create an environment"
+    label = f"create {request.name}" if request.name is not None else "create an environment"
     task: Task[T] = Task(home, label)
     settling.hand_over(task, home)
     thread = threading.Thread(
-        target=_run, args=(task, wish, of_record, home), name="wetlands-environment"
+        target=_run, args=(task, request, of_record, home), name="wetlands-environment"
     )
     thread.start()
     return task
@@ -139,7 +139,7 @@ def start(wish: Wish, of_record: Callable[[Record], T]) -> Task[T]:
 
 def _run(
     task: Task[T],
-    wish: Wish,
+    request: CreateRequest,
     of_record: Callable[[Record], T],
     home: CreationHome,
 ) -> None:
@@ -158,7 +158,7 @@ def _run(
     result: Any = None
     error: BaseException | None = None
     try:
-        result = of_record(create(wish, on_progress=on_progress, cancellation=home.cancellation))
+        result = of_record(create(request, on_progress=on_progress, cancellation=home.cancellation))
     except BaseException as failure:  # noqa: BLE001 - whatever it is, the Task's outcome
         error = failure
     settling.note_run(task, os.getpid(), time.monotonic() - started)

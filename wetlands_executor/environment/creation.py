@@ -20,6 +20,7 @@ from wetlands_executor.environment.backends import requirements
 from wetlands_executor.environment.backends.choose import choose
 from wetlands_executor.environment.backends.protocol import Backend, Order
 from wetlands_executor.environment.cancellation import Cancellation
+from wetlands_executor.environment.create_request import CreateRequest
 from wetlands_executor.environment.layout import interpreter_of
 from wetlands_executor.environment.locks import MakerLock
 from wetlands_executor.environment.making import CreationPhase, Making, OnProgress
@@ -31,20 +32,19 @@ from wetlands_executor.environment.store import (
     new_record,
     remove_folder,
 )
-from wetlands_executor.environment.wish import Wish
 
 
 def create(
-    wish: Wish,
+    request: CreateRequest,
     *,
     on_progress: OnProgress | None = None,
     cancellation: Cancellation | None = None,
     store: Store | None = None,
 ) -> Record:
-    """Return the environment that is wished for, made if need be.
+    """Return the environment that is asked for, made if need be.
 
     Args:
-        wish: what is wanted.
+        request: what is wanted.
         on_progress: is told how far it is, in this thread; what it raises ends the making.
         cancellation: ends it from another thread.
         store: where environments are kept; None is the usual place.
@@ -54,18 +54,18 @@ def create(
         CancelledError: it was cancelled.
         ValueError: the name cannot be given, or there is no such backend.
     """
-    if wish.name is not None:
-        check_name(wish.name)
+    if request.name is not None:
+        check_name(request.name)
     store = store if store is not None else Store()
     cancellation = cancellation if cancellation is not None else Cancellation()
-    found = wish.look_up(store)
+    found = request.look_up(store)
     if found is not None:
         found.note_use()
         return found
-    backend = choose(wish.spec, wish.backend)
+    backend = choose(request.spec, request.backend)
     store.prepare()
-    making = Making(store.log_of(wish.key), on_progress, cancellation, offline=wish.offline)
-    lock = MakerLock(store.lock_of(wish.key))
+    making = Making(store.log_of(request.key), on_progress, cancellation, offline=request.offline)
+    lock = MakerLock(store.lock_of(request.key))
     try:
         lock.acquire(
             cancellation,
@@ -77,41 +77,41 @@ def create(
         raise making.failure(f"the cache cannot be written: {error}") from error
     try:
         # Race: another process may have made it between the look and the lock.
-        found = wish.look_up(store)
+        found = request.look_up(store)
         if found is None:
-            found = _make(wish, store, making, backend)
+            found = _make(request, store, making, backend)
         found.note_use()
     finally:
         lock.release()
     return found
 
 
-def _make(wish: Wish, store: Store, making: Making, backend: Backend) -> Record:
+def _make(request: CreateRequest, store: Store, making: Making, backend: Backend) -> Record:
     """Make, check and record an environment. The caller holds its lock."""
     started = time.monotonic()
     making.backend = backend.name
-    before = store.named(wish.name) if wish.name is not None else None
-    store.sweep(wish.key, before)
+    before = store.named(request.name) if request.name is not None else None
+    store.sweep(request.key, before)
     folder: Path | None = None
     try:
         making.log.write_bytes(b"")
-        folder = store.begin(wish.key)
+        folder = store.begin(request.key)
         record = new_record(
-            store.root, wish.name, wish.digest, folder,
-            backend=backend.name, python="", seconds=0.0, spec=wish.spec.as_dict(),
+            store.root, request.name, request.digest, folder,
+            backend=backend.name, python="", seconds=0.0, spec=request.spec.as_dict(),
         )  # fmt: skip
         scratch = folder / "scratch"
         scratch.mkdir()
-        made = backend.make(Order(wish.spec, record.prefix, scratch, making))
+        made = backend.make(Order(request.spec, record.prefix, scratch, making))
         making.report(CreationPhase.CHECKING, "whether it is what was asked for")
-        contents.write_variables(record.prefix, wish.spec.variables)
-        python = _check(wish.spec, record.prefix, making)
+        contents.write_variables(record.prefix, request.spec.variables)
+        python = _check(request.spec, record.prefix, making)
         if made.lock is not None:
             (folder / "lock").write_text(made.lock, encoding="utf-8")
         remove_folder(scratch)
         making.cancellation.check()
         record = new_record(
-            store.root, wish.name, wish.digest, folder,
+            store.root, request.name, request.digest, folder,
             backend=made.backend, python=python, seconds=time.monotonic() - started,
             spec=record.spec,
         )  # fmt: skip

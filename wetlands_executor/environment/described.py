@@ -17,8 +17,8 @@ from wetlands_executor.errors import EnvironmentNotFoundError
 if TYPE_CHECKING:
     from typing import TypeGuard
 
+    from wetlands_executor.environment.create_request import CreateRequest
     from wetlands_executor.environment.spec import EnvironmentSpec
-    from wetlands_executor.environment.wish import Wish
 
 #: How files end that describe an environment.
 SUFFIXES: Final = (".py", ".yml", ".yaml", ".toml", ".txt", ".lock")
@@ -67,7 +67,7 @@ def project_environment(what: object) -> Layout | None:
         return None
 
 
-def wish_of(what: object) -> tuple[Wish, str] | None:
+def request_of(what: object) -> tuple[CreateRequest, str] | None:
     """Return the environment that a spec or a file describes, and how messages call it.
 
     None if ``what`` is neither.
@@ -77,17 +77,17 @@ def wish_of(what: object) -> tuple[Wish, str] | None:
         SpecError: the file cannot be understood.
     """
     if is_spec(what):
-        from wetlands_executor.environment.wish import Wish
+        from wetlands_executor.environment.create_request import CreateRequest
 
-        return Wish(what), "the environment of its spec"
+        return CreateRequest(what), "the environment of its spec"
     path = description_file(what)
     if path is None:
         return None
+    from wetlands_executor.environment.create_request import CreateRequest
     from wetlands_executor.environment.spec import EnvironmentSpec
-    from wetlands_executor.environment.wish import Wish
 
     label = f"the environment of {os.path.basename(path)!r}"
-    return Wish(EnvironmentSpec.from_file(path)), label
+    return CreateRequest(EnvironmentSpec.from_file(path)), label
 
 
 def spec_of(what: object) -> EnvironmentSpec:

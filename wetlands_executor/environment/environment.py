@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, List  # noqa: UP035 - inside the class, `list` is its method
 
 from wetlands_executor.environment.commands import Command, prepared
-from wetlands_executor.environment.described import project_environment, spec_of, wish_of
+from wetlands_executor.environment.described import project_environment, request_of, spec_of
 from wetlands_executor.environment.launch import launch
 from wetlands_executor.environment.locate import by_path, everything, locate
 from wetlands_executor.environment.store import Record, Store
@@ -84,13 +84,13 @@ class Environment:
         """
         if isinstance(what, Environment):
             return what
-        wish = None if project_environment(what) is not None else wish_of(what)
-        if wish is None:
+        request = None if project_environment(what) is not None else request_of(what)
+        if request is None:
             return cls(*locate(what))
-        record = wish[0].look_up(Store())
+        record = request[0].look_up(Store())
         if record is None:
             raise EnvironmentNotFoundError(
-                f"{wish[1]} is not made yet; make it with Environment.create, or give it to an "
+                f"{request[1]} is not made yet; make it with Environment.create, or give it to an "
                 f"executor, which makes it"
             )
         return cls._of_record(record)
@@ -132,11 +132,11 @@ class Environment:
             ValueError: the name cannot be given, or belongs to an environment that holds something
                 else; or there is no such backend.
         """
+        from wetlands_executor.environment.create_request import CreateRequest
         from wetlands_executor.environment.creation import create
-        from wetlands_executor.environment.wish import Wish
 
-        wish = Wish(spec_of(spec), name, backend, offline)
-        return cls._of_record(create(wish, on_progress=on_progress))
+        request = CreateRequest(spec_of(spec), name, backend, offline)
+        return cls._of_record(create(request, on_progress=on_progress))
 
     @classmethod
     def create_task(
@@ -155,11 +155,11 @@ class Environment:
         Raises:
             SpecError: the file cannot be understood.
         """
+        from wetlands_executor.environment.create_request import CreateRequest
         from wetlands_executor.environment.tasks import start_task
-        from wetlands_executor.environment.wish import Wish
 
-        wish = Wish(spec_of(spec), name, backend, offline)
-        task: CreationTask[Environment] = start_task(wish, cls._of_record)
+        request = CreateRequest(spec_of(spec), name, backend, offline)
+        task: CreationTask[Environment] = start_task(request, cls._of_record)
         return task
 
     def update(
@@ -180,9 +180,9 @@ class Environment:
                 its content does not change.
             EnvironmentCreationError: it cannot be made; the old one stays.
         """
+        from wetlands_executor.environment.create_request import CreateRequest
         from wetlands_executor.environment.creation import create
         from wetlands_executor.environment.upkeep import owned
-        from wetlands_executor.environment.wish import Wish
 
         record = owned(self.prefix)
         if not record.named:
@@ -190,8 +190,8 @@ class Environment:
                 f"{self.label} is cached by its content, which does not change; make another one "
                 f"with Environment.create(spec), or give it a name"
             )
-        wish = Wish(spec_of(spec), record.name, backend, offline, replace=True)
-        return self._of_record(create(wish, on_progress=on_progress))
+        request = CreateRequest(spec_of(spec), record.name, backend, offline, replace=True)
+        return self._of_record(create(request, on_progress=on_progress))
 
     def remove(self) -> None:
         """Remove this environment, which this library has made.

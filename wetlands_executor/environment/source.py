@@ -1,7 +1,7 @@
 """Where an executor's environment comes from: it is there, or it is made before the first worker.
 
 Owns the decision between an environment and a description of one, and the one making that an
-executor has under way. ``WantedEnvironment.make`` belongs to the thread that starts workers; any
+executor has under way. ``EnvironmentSource.make`` belongs to the thread that starts workers; any
 thread may ask for what is known, and cancel.
 """
 
@@ -12,15 +12,15 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
-from wetlands_executor.environment.described import project_environment, wish_of
+from wetlands_executor.environment.described import project_environment, request_of
 from wetlands_executor.environment.environment import Environment
 from wetlands_executor.environment.store import Record, Store
 
 if TYPE_CHECKING:
     from wetlands_executor.environment.cancellation import Cancellation
+    from wetlands_executor.environment.create_request import CreateRequest
     from wetlands_executor.environment.locks import Lease
     from wetlands_executor.environment.making import CreationProgress, OnProgress
-    from wetlands_executor.environment.wish import Wish
 
 LOGGER = logging.getLogger("wetlands_executor.environment")
 
@@ -30,15 +30,15 @@ class EnvironmentSource:
 
     Args:
         environment: it is there; None: it is made when a worker is started.
-        wish: what is made then.
+        request: what is made then.
         label: how messages call it.
     """
 
     def __init__(
-        self, environment: Environment | None, wish: Wish | None = None, label: str = ""
+        self, environment: Environment | None, request: CreateRequest | None = None, label: str = ""
     ) -> None:
         self._environment = environment
-        self._wish = wish
+        self._request = request
         self._label = label
         self._lease: Lease | None = None
         self._cancellation: Cancellation | None = None
@@ -50,8 +50,8 @@ class EnvironmentSource:
             record = Store().owner_of(environment.prefix)
             if record is not None:
                 self._use(record)
-        elif wish is not None:
-            self._adopt(wish.look_up(Store()))
+        elif request is not None:
+            self._adopt(request.look_up(Store()))
 
     @property
     def known(self) -> Environment | None:
@@ -112,8 +112,8 @@ class EnvironmentSource:
             EnvironmentCreationError: it cannot be made.
             CancelledError: it is not wanted any more.
         """
-        wish = self._wish
-        if self._environment is not None or wish is None:
+        request = self._request
+        if self._environment is not None or request is None:
             return
         if asked is not None and asked != self.failures and self._last_error is not None:
             raise self._last_error
@@ -126,7 +126,7 @@ class EnvironmentSource:
                 cancellation.request()
             # Race: another process may remove what was found before there is a lease on it.
             while self._environment is None:
-                self._adopt(create(wish, on_progress=self._tell, cancellation=cancellation))
+                self._adopt(create(request, on_progress=self._tell, cancellation=cancellation))
         except CancelledError:
             raise
         except BaseException as error:
@@ -171,7 +171,7 @@ def source_of(what: object) -> EnvironmentSource:
         SpecError: the file cannot be understood.
     """
     installed = project_environment(what)
-    found = None if installed is not None else wish_of(what)
+    found = None if installed is not None else request_of(what)
     if found is None:
         return EnvironmentSource(Environment.find(what))
     return EnvironmentSource(None, *found)

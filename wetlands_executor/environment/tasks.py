@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from typing_extensions import Self
 
 if TYPE_CHECKING:
+    from wetlands_executor.environment.create_request import CreateRequest
     from wetlands_executor.environment.store import Record
-    from wetlands_executor.environment.wish import Wish
 
 T_co = TypeVar("T_co", covariant=True)
 
-_start: Callable[[Wish, Callable[[Record], Any]], Any] | None = None
+_start: Callable[[CreateRequest, Callable[[Record], Any]], Any] | None = None
 
 
 class CreationTask(Protocol[T_co]):
@@ -122,18 +122,18 @@ class CreationTask(Protocol[T_co]):
         ...
 
 
-def provide(start: Callable[[Wish, Callable[[Record], Any]], Any]) -> None:
+def provide(start: Callable[[CreateRequest, Callable[[Record], Any]], Any]) -> None:
     """Say how the Task of a making is started."""
     global _start
     _start = start
 
 
-def start_task(wish: Wish, of_record: Callable[[Record], Any]) -> Any:
+def start_task(request: CreateRequest, of_record: Callable[[Record], Any]) -> Any:
     """Start the making of an environment as a Task.
 
     Args:
-        wish: what is wanted.
+        request: what is wanted.
         of_record: turns its record into the result of the Task.
     """
     assert _start is not None
-    return _start(wish, of_record)
+    return _start(request, of_record)

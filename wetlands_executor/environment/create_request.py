@@ -1,4 +1,4 @@
-"""What is wanted of a making, and the look at whether it is there already: only reads."""
+"""What ``create`` is asked for, and the look at whether it is there already: only reads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.environment.store import Record, Store, key_of
 
 
-class Wish(NamedTuple):
-    """What a caller of ``create`` wants.
+class CreateRequest(NamedTuple):
+    """What a caller of ``create`` asks for.
 
     Attributes:
         spec: what the environment shall hold.
