@@ -51,10 +51,10 @@ class _Nothing:
 _NOTHING = _Nothing()
 
 
-class CreationHome:
-    """The making of an environment, as its Task sees it: its call, and the home of that call.
+class CreationPool:
+    """The making of an environment, as its Task sees it: its call, and the pool of that call.
 
-    See ``futures/home.py``. It runs from the beginning, so nothing waits to be taken by a worker.
+    See ``futures/protocols.py``. It runs from the beginning: nothing waits for a worker.
     """
 
     started = True
@@ -126,12 +126,12 @@ class CreationHome:
 
 def start(request: CreateRequest, of_record: Callable[[Record], T]) -> Task[T]:
     """Start a making in a thread of its own; return its Task."""
-    home = CreationHome()
+    pool = CreationPool()
     label = f"create {request.name}" if request.name is not None else "create an environment"
-    task: Task[T] = Task(home, label)
-    settling.hand_over(task, home)
+    task: Task[T] = Task(pool, label)
+    settling.hand_over(task, pool)
     thread = threading.Thread(
-        target=_run, args=(task, request, of_record, home), name="wetlands-environment"
+        target=_run, args=(task, request, of_record, pool), name="wetlands-environment"
     )
     thread.start()
     return task
@@ -141,7 +141,7 @@ def _run(
     task: Task[T],
     request: CreateRequest,
     of_record: Callable[[Record], T],
-    home: CreationHome,
+    pool: CreationPool,
 ) -> None:
     """Make the environment and settle the Task. Its own thread."""
     started = time.monotonic()
@@ -158,7 +158,7 @@ def _run(
     result: Any = None
     error: BaseException | None = None
     try:
-        result = of_record(create(request, on_progress=on_progress, cancellation=home.cancellation))
+        result = of_record(create(request, on_progress=on_progress, cancellation=pool.cancellation))
     except BaseException as failure:  # noqa: BLE001 - whatever it is, the Task's outcome
         error = failure
     settling.note_run(task, os.getpid(), time.monotonic() - started)
@@ -166,4 +166,4 @@ def _run(
         settling.settle_cancelled(task)
     else:
         settling.settle(task, result, error)
-    home.callbacks.end()
+    pool.callbacks.end()

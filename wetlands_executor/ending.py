@@ -25,7 +25,7 @@ class Reason(Protocol):
         ...
 
 
-class Life(Protocol):
+class Lifecycle(Protocol):
     """How what runs the calls ends; see ``pool/lifecycle.py``."""
 
     def shutdown(self, *, cancel_pending: bool = False) -> None:
@@ -60,29 +60,29 @@ class Ending:
     the pool, and with it failed tasks, their tracebacks and all that those look at.
 
     Args:
-        life: how its pool ends.
+        lifecycle: how its pool ends.
         closing: why, once that was said.
         owner: when this object is dropped, what was submitted is finished, and the pool ends, as in
             the standard library.
     """
 
-    def __init__(self, life: Life, closing: Reason, owner: object) -> None:
-        self._life = life
+    def __init__(self, lifecycle: Lifecycle, closing: Reason, owner: object) -> None:
+        self._lifecycle = lifecycle
         self._closing = closing
-        self._finalizer = weakref.finalize(owner, life.shutdown)
+        self._finalizer = weakref.finalize(owner, lifecycle.shutdown)
         self._finalizer.atexit = False
 
     def shutdown(self, wait: bool, cancel_futures: bool, timeout: float | None) -> None:
         """Accept nothing more; see ``CondaEnvExecutor.shutdown``."""
         timeout = seconds_of.wait("timeout", timeout)
-        self._life.shutdown(cancel_pending=cancel_futures)
+        self._lifecycle.shutdown(cancel_pending=cancel_futures)
         if timeout is not None:
-            self._life.wind_down_later(
+            self._lifecycle.wind_down_later(
                 timeout, f"the executor was shut down, and its timeout of {timeout:g} s was over"
             )
         self._finalizer.detach()
         if wait:
-            self._life.join()
+            self._lifecycle.join()
 
     def interrupt(self, why: type[BaseException]) -> None:
         """Ask what runs to stop, interrupt it after 5 s, kill it after 5 more; wait.
@@ -90,12 +90,12 @@ class Ending:
         A second Ctrl-C kills at once.
         """
         try:
-            self._life.wind_down(f"the executor was shut down by {why.__name__}")
+            self._lifecycle.wind_down(f"the executor was shut down by {why.__name__}")
             self._finalizer.detach()
-            self._life.join()
+            self._lifecycle.join()
         except KeyboardInterrupt:
-            self._life.terminate(kill=True, why="by a second KeyboardInterrupt")
-            self._life.join()
+            self._lifecycle.terminate(kill=True, why="by a second KeyboardInterrupt")
+            self._lifecycle.join()
             raise
 
     async def leave(self, exc_type: type[BaseException] | None) -> None:
@@ -106,17 +106,17 @@ class Ending:
         """
         import asyncio
 
-        life = self._life
+        lifecycle = self._lifecycle
         if exc_type is not None and (
             issubclass(exc_type, (KeyboardInterrupt, SystemExit)) or _is_cancellation(exc_type)
         ):
-            life.wind_down(f"the executor was shut down by {exc_type.__name__}")
+            lifecycle.wind_down(f"the executor was shut down by {exc_type.__name__}")
         else:
-            life.shutdown()
+            lifecycle.shutdown()
         self._finalizer.detach()
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
-        life.when_finished(partial(post_to_loop, loop, wake_waiter, ended))
+        lifecycle.when_finished(partial(post_to_loop, loop, wake_waiter, ended))
         cancelled = 0
         while not ended.done():
             try:
@@ -124,9 +124,9 @@ class Ending:
             except asyncio.CancelledError:
                 cancelled += 1
                 if cancelled == 1 and self._closing.reason is None:
-                    life.wind_down("the executor was shut down by CancelledError")
+                    lifecycle.wind_down("the executor was shut down by CancelledError")
                 else:
-                    life.terminate(kill=True, why="by a second cancellation")
+                    lifecycle.terminate(kill=True, why="by a second cancellation")
         if cancelled:
             raise asyncio.CancelledError
 

@@ -139,7 +139,7 @@ class CondaEnvExecutor(Executor):
         )
         self._submission = Submission(self._pool)
         # Views and tasks that wait keep the submission: it is what has to be dropped.
-        self._ending = Ending(self._pool.life, self._pool.closing, self._submission)
+        self._ending = Ending(self._pool.lifecycle, self._pool.closing, self._submission)
 
     # --- submitting
 
@@ -482,14 +482,14 @@ class CondaEnvExecutor(Executor):
 
         Running tasks fail with BrokenProcessPool, queued ones are cancelled.
         """
-        self._pool.life.terminate(kill=False, why="by terminate_workers()")
+        self._pool.lifecycle.terminate(kill=False, why="by terminate_workers()")
 
     def kill_workers(self) -> None:
         """End all workers now (SIGKILL).
 
         Running tasks fail with BrokenProcessPool, queued ones are cancelled.
         """
-        self._pool.life.terminate(kill=True, why="by kill_workers()")
+        self._pool.lifecycle.terminate(kill=True, why="by kill_workers()")
 
     def __exit__(
         self,

@@ -285,7 +285,7 @@ def test_an_executor_that_is_never_used_starts_no_thread(how, monkeypatch):
     executor = CondaEnvExecutor(max_workers=1)
     UNUSED[how](executor)
     assert executor._pool.ended
-    assert executor._pool.life.join(0)
+    assert executor._pool.lifecycle.join(0)
     with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
         executor.submit(pow, 2, 3)
     assert started == []
@@ -425,7 +425,7 @@ def test_a_shutdown_in_a_finalizer_is_begun_and_not_waited_for(place):
     assert isinstance(error, RuntimeError)
     assert seconds < 1
     assert task.result(DEADLINE) == 8
-    assert executor._pool.life.join(DEADLINE)
+    assert executor._pool.lifecycle.join(DEADLINE)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -225,10 +225,10 @@ def test_a_stream_that_waits_at_the_end_of_the_executor():
         task = executor.submit(_say_and_return, 32)
         assert entered.wait(DEADLINE)
         executor.shutdown(wait=False)
-        assert executor._pool.life.workers_gone.wait(DEADLINE)
+        assert executor._pool.lifecycle.workers_gone.wait(DEADLINE)
         assert not task.done()
         go.set()
-        assert executor._pool.life.join(DEADLINE)
+        assert executor._pool.lifecycle.join(DEADLINE)
     assert first.result(0) == 1
     assert out.found == [32]
     assert out.getvalue() == "a\nsaid\n"
@@ -240,6 +240,6 @@ def test_a_stream_that_shuts_the_executor_down():
         executor = CondaEnvExecutor(max_workers=1)
         task = executor.submit(_say_and_return, 32)
         assert task.result(DEADLINE) == 32
-        assert executor._pool.life.join(DEADLINE)
+        assert executor._pool.lifecycle.join(DEADLINE)
     assert out.found == [None]
     assert out.getvalue() == "said\n"

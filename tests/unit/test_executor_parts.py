@@ -219,7 +219,7 @@ def test_a_script_is_found_before_it_is_sent(pool: Pool, submission: Submission)
 # -------------------------------------------------------------------------------------------------------- the end
 
 
-class Life:
+class Lifecycle:
     """Records how a pool is ended; ``events`` has what is raised by ``join``, in turn."""
 
     def __init__(self, *raised: BaseException) -> None:
@@ -253,33 +253,33 @@ class Owner:
     """Whose end it is."""
 
 
-def ending(life: Any, owner: object, reason: str | None = None) -> Ending:
+def ending(lifecycle: Any, owner: object, reason: str | None = None) -> Ending:
     closing: Any = SimpleNamespace(reason=reason)
-    return Ending(life, closing, owner)
+    return Ending(lifecycle, closing, owner)
 
 
 def test_an_executor_that_is_dropped_finishes_its_work() -> None:
-    life, owner = Life(), Owner()
-    part = ending(life, owner)
+    lifecycle, owner = Lifecycle(), Owner()
+    part = ending(lifecycle, owner)
     del owner
     gc.collect()
-    assert life.said == [("shutdown", False)]
+    assert lifecycle.said == [("shutdown", False)]
     assert part is not None
 
 
 def test_an_executor_that_was_shut_down_is_not_ended_again() -> None:
-    life, owner = Life(), Owner()
-    ending(life, owner).shutdown(False, True, 3)
+    lifecycle, owner = Lifecycle(), Owner()
+    ending(lifecycle, owner).shutdown(False, True, 3)
     del owner
     gc.collect()
-    assert life.said == [("shutdown", True), ("later", 3.0)]
+    assert lifecycle.said == [("shutdown", True), ("later", 3.0)]
 
 
 def test_a_second_interrupt_kills() -> None:
-    life, owner = Life(KeyboardInterrupt()), Owner()
+    lifecycle, owner = Lifecycle(KeyboardInterrupt()), Owner()
     with pytest.raises(KeyboardInterrupt):
-        ending(life, owner).interrupt(KeyboardInterrupt)
-    assert life.said == [
+        ending(lifecycle, owner).interrupt(KeyboardInterrupt)
+    assert lifecycle.said == [
         ("wind down", "KeyboardInterrupt"),
         "join",
         ("terminate", True, "KeyboardInterrupt"),
@@ -288,33 +288,33 @@ def test_a_second_interrupt_kills() -> None:
 
 
 def test_an_event_loop_waits_for_the_end() -> None:
-    life, owner = Life(), Owner()
-    part = ending(life, owner)
+    lifecycle, owner = Lifecycle(), Owner()
+    part = ending(lifecycle, owner)
 
     async def leave() -> None:
         leaving = asyncio.ensure_future(part.leave(None))
-        while not life.when:
+        while not lifecycle.when:
             await asyncio.sleep(0)
-        life.when[0]()
+        lifecycle.when[0]()
         await leaving
 
     asyncio.run(leave())
-    assert life.said == [("shutdown", False)]
+    assert lifecycle.said == [("shutdown", False)]
 
 
 @pytest.mark.parametrize("reason", [None, "it was ended"])
 def test_a_cancellation_of_the_block_ends_it_soon_and_a_second_one_now(reason: str | None) -> None:
-    life, owner = Life(), Owner()
-    part = ending(life, owner, reason)
+    lifecycle, owner = Lifecycle(), Owner()
+    part = ending(lifecycle, owner, reason)
 
     async def leave() -> None:
         leaving = asyncio.ensure_future(part.leave(None))
-        while not life.when:
+        while not lifecycle.when:
             await asyncio.sleep(0)
         leaving.cancel()
-        while len(life.said) < 2:
+        while len(lifecycle.said) < 2:
             await asyncio.sleep(0)
-        life.when[0]()
+        lifecycle.when[0]()
         with pytest.raises(asyncio.CancelledError):
             await leaving
 
@@ -322,4 +322,4 @@ def test_a_cancellation_of_the_block_ends_it_soon_and_a_second_one_now(reason: s
     first = (
         ("wind down", "CancelledError") if reason is None else ("terminate", True, "cancellation")
     )
-    assert life.said == [("shutdown", False), first]
+    assert lifecycle.said == [("shutdown", False), first]

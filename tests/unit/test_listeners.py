@@ -12,7 +12,7 @@ from wetlands_executor.futures.reports import Reports
 COMPLETION = TaskEventType.COMPLETION
 
 
-class FakeHome:
+class FakePool:
     """A pool whose callback thread is the test, which runs the jobs."""
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class FakeHome:
         self.listeners: tuple[Any, ...] = ()
 
     @property
-    def callbacks(self) -> FakeHome:
+    def callbacks(self) -> FakePool:
         return self
 
     def put(self, job: Callable[[], object]) -> None:
@@ -47,26 +47,26 @@ def test_a_listener_that_comes_while_the_task_is_settled_hears_nothing_after_the
 
     Meanwhile the thread that has added it sees that the task is done, and gives it the end.
     """
-    home, task = FakeHome(), FakeTask()
-    reports = Reports(home, TaskEvent)  # type: ignore[arg-type]
+    pool, task = FakePool(), FakeTask()
+    reports = Reports(pool, TaskEvent)  # type: ignore[arg-type]
     seen: list[TaskEventType] = []
     listener = make_listener(lambda event: seen.append(event.type), None, once=True)
     reports.add(listener)
     ended = reports.event(task, COMPLETION, 2.0)
     task.between = lambda: reports.give(task, listener, ended, ran=False)
     reports.emit(task, COMPLETION)
-    assert len(home.jobs) == 2
-    for job in home.jobs:
+    assert len(pool.jobs) == 2
+    for job in pool.jobs:
         job()
     assert seen == [COMPLETION]
 
 
 def test_a_listener_to_all_tasks_hears_of_the_next_one_after_an_end() -> None:
-    home = FakeHome()
+    pool = FakePool()
     seen: list[TaskEventType] = []
-    home.listeners = (make_listener(lambda event: seen.append(event.type), None, once=False),)
+    pool.listeners = (make_listener(lambda event: seen.append(event.type), None, once=False),)
     for _ in range(2):
-        Reports(home, TaskEvent).emit(FakeTask(), COMPLETION)  # type: ignore[arg-type]
-    for job in home.jobs:
+        Reports(pool, TaskEvent).emit(FakeTask(), COMPLETION)  # type: ignore[arg-type]
+    for job in pool.jobs:
         job()
     assert seen == 2 * [TaskEventType.STARTED, COMPLETION]

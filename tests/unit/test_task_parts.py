@@ -1,4 +1,4 @@
-"""What is asked of a Task's call, and who is told of a Task: with a home that only records."""
+"""What is asked of a Task's call, and who is told of a Task: with a pool that only records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wetlands_executor.futures.reports import end_of, subscribe
 from wetlands_executor.futures.settling import input_of, keep_input, settle, settle_cancelled
 
 
-class Home:
+class FakePool:
     """Records what a task asks of it."""
 
     listeners: tuple[Any, ...] = ()
@@ -61,71 +61,71 @@ class Guard:
 
 
 @pytest.fixture
-def home() -> Home:
-    return Home()
+def pool() -> FakePool:
+    return FakePool()
 
 
-def task_of(home: Any, call: Any = None, guard: Any = None) -> Task[Any]:
-    task: Task[Any] = Task(home, "f", guard=guard)
+def task_of(pool: Any, call: Any = None, guard: Any = None) -> Task[Any]:
+    task: Task[Any] = Task(pool, "f", guard=guard)
     task._call = call
     return task
 
 
-def test_a_call_that_the_pool_has_is_asked_there(home: Home) -> None:
+def test_a_call_that_the_pool_has_is_asked_there(pool: FakePool) -> None:
     call = PendingCall()
-    task = task_of(home, call)
+    task = task_of(pool, call)
     requests.ask_to_cancel(task)
     requests.kill(task, "because")
-    assert home.asked == [("cancel", call), ("kill", call)]
+    assert pool.asked == [("cancel", call), ("kill", call)]
     assert task.cancel_requested
     settle_cancelled(task)
     assert task.error == "because"
 
 
-def test_a_task_that_the_pool_does_not_have_is_cancelled_at_once(home: Home) -> None:
-    task = task_of(home, guard=Guard())
+def test_a_task_that_the_pool_does_not_have_is_cancelled_at_once(pool: FakePool) -> None:
+    task = task_of(pool, guard=Guard())
     requests.kill(task, "because")
-    assert (home.asked, task.status, task.error) == ([], TaskStatus.CANCELED, None)
+    assert (pool.asked, task.status, task.error) == ([], TaskStatus.CANCELED, None)
 
 
-def test_nothing_is_asked_of_a_task_that_has_finished(home: Home) -> None:
-    task = task_of(home, PendingCall())
+def test_nothing_is_asked_of_a_task_that_has_finished(pool: FakePool) -> None:
+    task = task_of(pool, PendingCall())
     settle(task, 3, None)
     requests.ask_to_cancel(task)
-    assert (home.asked, task.status) == ([], TaskStatus.COMPLETED)
+    assert (pool.asked, task.status) == ([], TaskStatus.COMPLETED)
 
 
-def test_where_the_arguments_are(home: Home) -> None:
-    guarded = task_of(home, guard=Guard())
+def test_where_the_arguments_are(pool: FakePool) -> None:
+    guarded = task_of(pool, guard=Guard())
     assert input_of(guarded) == "(3,)"
-    pending = task_of(home, PendingCall())
+    pending = task_of(pool, PendingCall())
     assert input_of(pending) == "(1, 2)"
     keep_input(pending, "(4,)")
     assert input_of(pending) == "(4,)"
-    assert input_of(task_of(home)) == ""
+    assert input_of(task_of(pool)) == ""
 
 
 def listener(heard: list[TaskEventType]) -> Listener:
     return Listener(lambda event: heard.append(event.type), None, once=True, inline=True)
 
 
-def test_a_listener_to_a_task_that_waits_lets_its_worker_say_when_it_begins(home: Home) -> None:
+def test_a_listener_to_a_task_that_waits_lets_its_worker_say_when_it_begins(pool: FakePool) -> None:
     call = PendingCall()
     heard: list[TaskEventType] = []
-    subscribe(task_of(home, call), listener(heard))
-    assert (home.asked, heard) == ([("watch", call)], [])
+    subscribe(task_of(pool, call), listener(heard))
+    assert (pool.asked, heard) == ([("watch", call)], [])
 
 
-def test_a_late_listener_gets_the_end(home: Home) -> None:
-    task = task_of(home)
+def test_a_late_listener_gets_the_end(pool: FakePool) -> None:
+    task = task_of(pool)
     settle(task, None, ValueError("wrong"))
     heard: list[TaskEventType] = []
     subscribe(task, listener(heard))
     assert heard == [TaskEventType.FAILURE]
 
 
-def test_a_listener_can_be_removed(home: Home) -> None:
-    task = task_of(home)
+def test_a_listener_can_be_removed(pool: FakePool) -> None:
+    task = task_of(pool)
     heard: list[TaskEventType] = []
     one = listener(heard)
     subscribe(task, one)(one)
@@ -133,8 +133,8 @@ def test_a_listener_can_be_removed(home: Home) -> None:
     assert heard == []
 
 
-def test_how_a_task_has_ended(home: Home) -> None:
-    tasks = [task_of(home) for _ in range(3)]
+def test_how_a_task_has_ended(pool: FakePool) -> None:
+    tasks = [task_of(pool) for _ in range(3)]
     settle(tasks[0], 3, None)
     settle(tasks[1], None, ValueError())
     settle_cancelled(tasks[2])

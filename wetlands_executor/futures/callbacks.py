@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wetlands_executor.futures.home import SerialQueue
+    from wetlands_executor.futures.protocols import SerialQueue
 
 LOGGER = logging.getLogger("concurrent.futures")
 

@@ -22,7 +22,7 @@ from wetlands_executor.futures.callbacks import add_hook
 from wetlands_executor.futures.future import Task
 
 if TYPE_CHECKING:
-    from wetlands_executor.futures.home import Home
+    from wetlands_executor.futures.protocols import TaskPool
 
 #: Characters of a failed task's message that its dependants quote.
 QUOTED = 2000
@@ -49,14 +49,14 @@ class Deferral:
     """What holds one task back until it is started and its dependencies have finished.
 
     Args:
-        home: the pool of the task.
+        pool: the pool of the task.
         hidden: number of arguments that the library has put before the user's.
     """
 
-    __slots__ = ("_claim", "_hidden", "_home", "_started", "_text")
+    __slots__ = ("_claim", "_hidden", "_pool", "_started", "_text")
 
-    def __init__(self, home: Home, hidden: int) -> None:
-        self._home = home
+    def __init__(self, pool: TaskPool, hidden: int) -> None:
+        self._pool = pool
         self._hidden = hidden
         # One entry. It alone keeps the arguments: they go with it.
         self._claim: list[Claim] = []
@@ -83,11 +83,11 @@ class Deferral:
             start: False waits for ``start()``.
         """
         if start:
-            self._home.stats.submitted(task)
+            self._pool.stats.submitted(task)
             self._wait(task, enqueue, args, kwargs)
         else:
             self._claim = [(enqueue, args, kwargs)]
-            self._home.unstarted.add(task)
+            self._pool.unstarted.add(task)
 
     def start(self, task: Task[Any]) -> None:
         """Start the task, unless that has happened.
@@ -105,12 +105,12 @@ class Deferral:
             enqueue, args, kwargs = claim.pop()
         except IndexError:
             return
-        home = self._home
-        home.unstarted.discard(task)
-        if home.refusing:
+        pool = self._pool
+        pool.unstarted.discard(task)
+        if pool.refusing:
             settling.settle_cancelled(task)
             raise RuntimeError("cannot start a task after shutdown")
-        home.stats.submitted(task)
+        pool.stats.submitted(task)
         if among(args, kwargs):
             self._wait(task, enqueue, args, kwargs)
         else:
@@ -147,12 +147,12 @@ class Deferral:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        home = self._home
+        pool = self._pool
         values = (*args, *kwargs.values())
         wanted = {value: None for value in values if isinstance(value, Task)}
         self._started = True
         self._claim = [(enqueue, args, kwargs)]
-        home.reserve(task)
+        pool.reserve(task)
         # Counts down the dependencies. One step for each, without a lock: they end on any thread,
         # in finalizers too.
         left = list(range(len(wanted)))
@@ -160,7 +160,7 @@ class Deferral:
         def ready(_dependency: Task[Any]) -> None:
             if left.pop() == 0:
                 # Pickling is user code: not on the thread that has settled the dependency.
-                home.run_user_code(partial(self._launch, task))
+                pool.run_user_code(partial(self._launch, task))
 
         for dependency in wanted:
             add_hook(dependency, ready)
@@ -208,13 +208,13 @@ class Deferral:
         finally:
             threads.holding.discard(get_ident())
             threads.deciding.pop(get_ident(), None)
-            self._home.release(task)
+            self._pool.release(task)
 
 
 def is_unstarted(task: Task[Any]) -> bool:
     """Return True if a task waits for ``start()``."""
-    home = task._pool
-    return home is not None and task in home.unstarted
+    pool = task._pool
+    return pool is not None and task in pool.unstarted
 
 
 def needed(what: object) -> set[object]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 from wetlands_executor.errors import describe
 
 if TYPE_CHECKING:
-    from wetlands_executor.futures.home import SerialQueue
+    from wetlands_executor.futures.protocols import SerialQueue
 
 LOGGER = logging.getLogger("concurrent.futures")
 

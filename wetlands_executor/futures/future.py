@@ -9,7 +9,7 @@ other functions at the end). Any other thread reads, or adds itself to a list an
 state again; settling stores the state and then looks at the lists. At least one of the two threads
 observes the other's store, so no thread sleeps through the end.
 
-What a Task asks of its pool is ``Home``; what the pool asks of a Task stands at the end of this
+What a Task asks of its pool is ``TaskPool``; what the pool asks of a Task stands at the end of this
 file.
 """
 
@@ -35,8 +35,8 @@ from wetlands_executor.futures.reports import Reports, end_of, subscribe
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from wetlands_executor.futures.home import Definition, Home, PendingCall, StartGuard
     from wetlands_executor.futures.options import CallOptions
+    from wetlands_executor.futures.protocols import Definition, PendingCall, StartGuard, TaskPool
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ class Task(Future[T]):
     _state = PENDING
     _result: T | None = None
     _exception: BaseException | None = None
-    _pool: Home | None = None
+    _pool: TaskPool | None = None
     _call: PendingCall | None = None
     _label: str | Definition = ""
     _number: int
@@ -148,7 +148,7 @@ class Task(Future[T]):
 
     def __init__(
         self,
-        home: Home | None = None,
+        pool: TaskPool | None = None,
         label: str | Definition = "",
         options: CallOptions | None = None,
         place: int | None = None,
@@ -157,7 +157,7 @@ class Task(Future[T]):
     ) -> None:
         # Not Future.__init__: it makes a Condition and two lists, which few tasks need and which
         # cost three quarters of a submit.
-        self._pool = home
+        self._pool = pool
         self._label = label
         self._number = next_number()
         self._created_at = time.time()
@@ -222,9 +222,9 @@ class Task(Future[T]):
         """
         if self._final is not None or self._state in _DONE:
             return True
-        call, home = self._call, self._pool
-        if call is not None and call.unannounced and home is not None:
-            home.ensure_tracked(call)
+        call, pool = self._call, self._pool
+        if call is not None and call.unannounced and pool is not None:
+            pool.ensure_tracked(call)
         return False
 
     def cancelled(self) -> bool:
@@ -398,11 +398,11 @@ class Task(Future[T]):
         Raises:
             RuntimeError: the executor was shut down.
         """
-        guard, home = self._guard, self._pool
+        guard, pool = self._guard, self._pool
         if guard is not None:
             if not self.done():
                 guard.start(self)
-            elif self.cancelled() and home is not None and home.refusing:
+            elif self.cancelled() and pool is not None and pool.refusing:
                 raise RuntimeError("cannot start a task after shutdown")
         return self
 
@@ -419,13 +419,13 @@ class Task(Future[T]):
             taken it: then it is asked to stop, and goes on until it looks
             (``current_task().cancel_requested``).
         """
-        home = self._pool
-        if home is None:
+        pool = self._pool
+        if pool is None:
             return super().cancel()
         if not self.done():
             call = requests.ask(self)
             if call is not None:
-                return home.cancel(call)
+                return pool.cancel(call)
         return self.cancelled()
 
     def kill(self) -> None:

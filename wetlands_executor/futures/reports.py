@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wetlands_executor.futures.events import Listener, TaskEventType
 
 if TYPE_CHECKING:
-    from wetlands_executor.futures.home import Home, PendingCall
+    from wetlands_executor.futures.protocols import PendingCall, TaskPool
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -52,7 +52,7 @@ class Reports:
     which is passed in, so that a task which is dropped is freed at once.
 
     Args:
-        home: the pool of the task; None if it has none.
+        pool: the pool of the task; None if it has none.
         make_event: makes an event, of the arguments of ``TaskEvent``.
 
     Attributes:
@@ -62,17 +62,17 @@ class Reports:
     """
 
     __slots__ = (
-        "_home",
         "_listeners",
         "_make_event",
+        "_pool",
         "_start_told",
         "attempt",
         "outputs",
         "snapshot",
     )
 
-    def __init__(self, home: Home | None, make_event: Callable[..., Any]) -> None:
-        self._home = home
+    def __init__(self, pool: TaskPool | None, make_event: Callable[..., Any]) -> None:
+        self._pool = pool
         self._make_event = make_event
         self._listeners: list[Listener] = []
         # The listeners to all tasks have got STARTED of this one.
@@ -81,9 +81,9 @@ class Reports:
         self.outputs: dict[Any, Any] = {}
         self.attempt = 1
 
-    def alike(self, home: Home | None) -> Reports:
+    def alike(self, pool: TaskPool | None) -> Reports:
         """Return empty ones that make the same events."""
-        return Reports(home, self._make_event)
+        return Reports(pool, self._make_event)
 
     def __len__(self) -> int:
         """Return the number of listeners."""
@@ -134,8 +134,8 @@ class Reports:
         self, task: Any, kind: TaskEventType, outputs: Mapping[Any, Any] | None = None
     ) -> None:
         """Deliver an event to all registered listeners. Return at once if there are none."""
-        home = self._home
-        everything = home.listeners if home is not None else ()
+        pool = self._pool
+        everything = pool.listeners if pool is not None else ()
         if not self._listeners and not everything:
             return
         event = self.event(task, kind, time.time(), outputs)
@@ -147,7 +147,7 @@ class Reports:
         # Order: bridges to event loops first. They are called here, and only post.
         for listener in sorted(self._listeners.copy(), key=_is_called_later):
             self.give(task, listener, event, ran=ran)
-        thread = home.callbacks if home is not None else None
+        thread = pool.callbacks if pool is not None else None
         for one in everything:
             if first:
                 one.give(self._start_of(task, event), thread)
@@ -156,7 +156,7 @@ class Reports:
 
     def give(self, task: Any, listener: Listener, event: Any, *, ran: bool) -> None:
         """Give an event to one listener of this task; the start first if the task has run."""
-        thread = self._home.callbacks if self._home is not None else None
+        thread = self._pool.callbacks if self._pool is not None else None
         if event.type is TaskEventType.STARTED:
             if listener.started:
                 return
@@ -211,9 +211,9 @@ def subscribe(task: Any, listener: Listener) -> Callable[[Listener], None]:
         event = reports.event(task, end_of(task), fields.get("_finished_at") or time.time())
         reports.give(task, listener, event, ran=False)
     else:
-        home, call = fields.get("_pool"), fields.get("_call")
-        if home is not None and call is not None:
-            home.watch(call)
+        pool, call = fields.get("_pool"), fields.get("_call")
+        if pool is not None and call is not None:
+            pool.watch(call)
     return reports.discard
 
 

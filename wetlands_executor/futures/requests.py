@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wetlands_executor.futures import settling
 
 if TYPE_CHECKING:
-    from wetlands_executor.futures.home import Home, PendingCall
+    from wetlands_executor.futures.protocols import PendingCall, TaskPool
 
 
 def ask(task: Any) -> PendingCall | None:
@@ -31,9 +31,9 @@ def ask(task: Any) -> PendingCall | None:
 
 def ask_to_cancel(task: Any) -> None:
     """Request the cancellation without waiting for the answer: for event loops."""
-    call, home = ask(task), _home_of(task)
-    if call is not None and home is not None:
-        home.ask_to_cancel(call)
+    call, pool = ask(task), _pool_of(task)
+    if call is not None and pool is not None:
+        pool.ask_to_cancel(call)
 
 
 def kill(task: Any, reason: str) -> None:
@@ -43,12 +43,12 @@ def kill(task: Any, reason: str) -> None:
         task: the task.
         reason: why it is cancelled, if it runs: its worker is ended then.
     """
-    call, home = ask(task), _home_of(task)
-    if call is not None and home is not None:
+    call, pool = ask(task), _pool_of(task)
+    if call is not None and pool is not None:
         task.__dict__["_cancel_reason"] = reason
-        home.kill(call)
+        pool.kill(call)
 
 
-def _home_of(task: Any) -> Home | None:
-    home: Home | None = task.__dict__.get("_pool")
-    return home
+def _pool_of(task: Any) -> TaskPool | None:
+    pool: TaskPool | None = task.__dict__.get("_pool")
+    return pool

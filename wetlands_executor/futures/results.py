@@ -15,7 +15,7 @@ from wetlands_executor.futures.future import Task, cancelled_error
 from wetlands_executor.futures.waiting import remaining
 
 if TYPE_CHECKING:
-    from wetlands_executor.futures.home import PendingCall
+    from wetlands_executor.futures.protocols import PendingCall
 
 T = TypeVar("T")
 
@@ -147,8 +147,8 @@ def result_of(task: Task[T], end: float | None) -> T:
 def _drop(tasks: Iterable[Task[Any]]) -> None:
     by_pool: dict[Any, list[PendingCall]] = {}
     for task in tasks:
-        call, home = task._call, task._pool
-        if call is not None and home is not None:
-            by_pool.setdefault(home, []).append(call)
+        call, pool = task._call, task._pool
+        if call is not None and pool is not None:
+            by_pool.setdefault(pool, []).append(call)
     for pool, calls in by_pool.items():
         pool.cancel_all(calls)

@@ -34,7 +34,7 @@ from wetlands_executor.futures.reports import reports_of
 from wetlands_executor.futures.standard import SETTLED, Notification, notify_only_waiter
 
 if TYPE_CHECKING:
-    from wetlands_executor.futures.home import Home
+    from wetlands_executor.futures.protocols import TaskPool
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -117,7 +117,7 @@ def settle_quietly(task: Any, value: Any, now: float, pid: int, duration: float)
     fields["_result"] = value
     fields["_final"] = FINISHED
     fields["_call"] = None
-    home = fields["_pool"]
+    pool = fields["_pool"]
     if fields.setdefault("_lazy_condition", SETTLED) is not SETTLED:
         return True
     fields["_state"] = FINISHED
@@ -126,7 +126,7 @@ def settle_quietly(task: Any, value: Any, now: float, pid: int, duration: float)
         or "_done_callbacks" in fields
         or "_hooks" in fields
         or "_reports" in fields
-        or (home is not None and bool(home.listeners))
+        or (pool is not None and bool(pool.listeners))
     )
 
 
@@ -144,14 +144,14 @@ def settle_in_batch(task: Any, value: Any, now: float, pid: int, duration: float
     if not settle_quietly(task, value, now, pid, duration):
         return True
     fields["_told"] = True
-    condition, home = fields["_lazy_condition"], fields["_pool"]
+    condition, pool = fields["_lazy_condition"], fields["_pool"]
     if (
         condition is SETTLED
         or "_wakeups" in fields
         or "_reports" in fields
         or "_hooks" in fields
         or "_done_callbacks" in fields
-        or (home is not None and home.listeners)
+        or (pool is not None and pool.listeners)
         or not notify_only_waiter(task, condition, FINISHED)
     ):
         _publish(task, FINISHED, failed=False, count=False)
@@ -204,8 +204,8 @@ def tell_started(task: Any) -> None:
     """Deliver STARTED of a task. Order: a listener that gets it observes the task RUNNING."""
     fields = task.__dict__
     fields["_seen_running"] = True
-    home = fields.get("_pool")
-    if "_reports" in fields or (home is not None and home.listeners):
+    pool = fields.get("_pool")
+    if "_reports" in fields or (pool is not None and pool.listeners):
         reports_of(task).emit(task, TaskEventType.STARTED)
 
 
@@ -236,7 +236,7 @@ def _explained(task: Any, error: BaseException) -> BaseException:
 def _publish(task: Any, state: str, *, failed: bool, count: bool = True) -> None:
     """Let the standard library read the final state; count the task; notify of its end."""
     fields = task.__dict__
-    home: Home | None = fields.get("_pool")
+    pool: TaskPool | None = fields.get("_pool")
     # Order: the outcome is stored. Now either there is a condition, and `_state` changes under it,
     # or there never was one.
     condition = fields.setdefault("_lazy_condition", SETTLED)
@@ -244,21 +244,21 @@ def _publish(task: Any, state: str, *, failed: bool, count: bool = True) -> None
     if condition is SETTLED:
         fields["_state"] = state
     else:
-        later = home.notify_later if home is not None else None
+        later = pool.notify_later if pool is not None else None
         notification = Notification(task, condition, state, failed, later)
     kind = TaskEventType.FAILURE if failed else TaskEventType.COMPLETION
     if state != FINISHED:
         kind = TaskEventType.CANCELATION
     try:
-        if count and home is not None:
-            home.stats.finished(task)  # Order: a thread that wakes up finds it counted
+        if count and pool is not None:
+            pool.stats.finished(task)  # Order: a thread that wakes up finds it counted
     finally:
-        tell(task, home, kind, notification)
+        tell(task, pool, kind, notification)
 
 
 def tell(
     task: Any,
-    home: Home | None,
+    pool: TaskPool | None,
     kind: TaskEventType | None,
     notification: Notification | None = None,
 ) -> None:
@@ -271,30 +271,30 @@ def tell(
 
     Args:
         task: the task.
-        home: its pool; callbacks run here if there is none.
+        pool: its pool; callbacks run here if there is none.
         kind: the event for its listeners; None if they are not concerned.
         notification: notifies the standard library's waiters, if there may be some.
     """
     fields = task.__dict__
     if "_wakeups" in fields:
         fields["_wakeups"].notify_all()
-    if kind is not None and ("_reports" in fields or (home is not None and home.listeners)):
+    if kind is not None and ("_reports" in fields or (pool is not None and pool.listeners)):
         callbacks.attempt(reports_of(task).emit, task, kind)
     if "_hooks" in fields:
         fields["_hooks"].run(task)
     if notification is not None:
         if (
             get_ident() in threads.serving
-            or home is None
-            or not home.started
+            or pool is None
+            or not pool.started
             or threads.kind_of_this() is not None
         ):
             notification()
         else:
             # It takes locks, and an exception from a signal handler could leave them locked.
-            home.post(notification)
+            pool.post(notification)
     added = fields.get("_done_callbacks")
-    if added and home is None:
+    if added and pool is None:
         callbacks.run_callbacks(task, added)
-    elif added and home is not None:
-        callbacks.run_callbacks_on(home.callbacks, task, added)
+    elif added and pool is not None:
+        callbacks.run_callbacks_on(pool.callbacks, task, added)

@@ -26,7 +26,7 @@ from wetlands_executor import seconds, threads
 from wetlands_executor.errors import WaitTimeout
 
 if TYPE_CHECKING:
-    from wetlands_executor.futures.home import Home, PendingCall
+    from wetlands_executor.futures.protocols import PendingCall, TaskPool
 
 
 class Wakeups(deque[Any]):
@@ -97,7 +97,9 @@ class Latch:
         return self._set
 
 
-def sleep(task: Any, call: PendingCall | None, home: Home | None, timeout: float | None) -> None:
+def sleep(
+    task: Any, call: PendingCall | None, pool: TaskPool | None, timeout: float | None
+) -> None:
     """Sleep until a task has finished.
 
     If its call has a direct way back, this thread takes the answer itself; else the thread that
@@ -106,7 +108,7 @@ def sleep(task: Any, call: PendingCall | None, home: Home | None, timeout: float
     Args:
         task: the task.
         call: its call, if its pool has it.
-        home: its pool.
+        pool: its pool.
         timeout: seconds to wait; None waits without limit.
 
     Raises:
@@ -123,14 +125,14 @@ def sleep(task: Any, call: PendingCall | None, home: Home | None, timeout: float
             direct = process.direct_receive
             if direct is not None and direct.wait(process, call, task, timeout):
                 return
-    if home is not None:
-        if home.forked:
+    if pool is not None:
+        if pool.forked:
             raise RuntimeError(
                 "this task belongs to the process that forked this one; "
                 "only that process can wait for it"
             )
-        if home.ended:
-            home.take_abandoned_waits()
+        if pool.ended:
+            pool.take_abandoned_waits()
     wakeups = task.__dict__.get("_wakeups")
     if wakeups is None:
         wakeups = task.__dict__.setdefault("_wakeups", Wakeups())

@@ -18,8 +18,8 @@ from wetlands_executor.futures.events import make_listener
 from wetlands_executor.futures.future import Callback, Dispatch, Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
 from wetlands_executor.in_process import report
-from wetlands_executor.in_process.ending import Life
-from wetlands_executor.in_process.home import ThreadHome
+from wetlands_executor.in_process.lifecycle import Lifecycle
+from wetlands_executor.in_process.pool import ThreadPool
 from wetlands_executor.in_process.submission import ThreadSubmission, definition_of
 from wetlands_executor.remote import RemoteModule
 from wetlands_executor.serialize import references
@@ -76,16 +76,16 @@ class InProcessExecutor(Executor):
                 f"max_workers must be 0 (the calling thread) or more, not {max_workers}"
             )
         self._max_workers = max_workers
-        self._home = home = ThreadHome(
+        self._pool = pool = ThreadPool(
             max_workers,
             task_timeout=seconds_of.limit("task_timeout", task_timeout),
             cancel_grace=seconds_of.limit("cancel_grace", cancel_grace),
             initializer=_initializer(initializer),
             initargs=initargs,
         )
-        self._life = life = Life(home)
-        self._submission = ThreadSubmission(home, life.refusal)
-        self._ending = Ending(life, life, self._submission)
+        self._lifecycle = lifecycle = Lifecycle(pool)
+        self._submission = ThreadSubmission(pool, lifecycle.refusal)
+        self._ending = Ending(lifecycle, lifecycle, self._submission)
 
     # --- submitting
 
@@ -181,12 +181,12 @@ class InProcessExecutor(Executor):
 
     def listen(self, callback: Callback, dispatch: Dispatch | None = None) -> Self:
         """Call ``callback`` with the events of all tasks from now on. See ``Task.listen``."""
-        self._home.add_listener(make_listener(callback, dispatch, once=False))
+        self._pool.add_listener(make_listener(callback, dispatch, once=False))
         return self
 
     def remove_listener(self, callback: Callback) -> None:
         """Forget a listener; an unknown one is ignored."""
-        self._home.remove_listener(callback)
+        self._pool.remove_listener(callback)
 
     def wait_all(self, timeout: float | None = None, *, raise_on_error: bool = False) -> bool:
         """Wait until every task that was started has finished; as ``CondaEnvExecutor.wait_all``."""
@@ -195,7 +195,7 @@ class InProcessExecutor(Executor):
                 f"wait_all({timeout}): timeout is a number of seconds; write "
                 f"wait_all(raise_on_error={timeout})"
             )
-        done = self._home.stats.wait(seconds_of.wait("timeout", timeout))
+        done = self._pool.stats.wait(seconds_of.wait("timeout", timeout))
         failed = self.get_failed() if raise_on_error else []
         if failed:
             raise TasksFailed.of(failed)
@@ -203,11 +203,11 @@ class InProcessExecutor(Executor):
 
     def get_failed(self) -> list[Task[Any]]:
         """Return the failed tasks since ``clear_failed``, oldest first, at most the last 1000."""
-        return self._home.stats.failures()
+        return self._pool.stats.failures()
 
     def clear_failed(self) -> None:
         """Forget the failed tasks."""
-        self._home.stats.clear_failures()
+        self._pool.stats.clear_failures()
 
     def set_error_callback(
         self, callback: Callable[[Task[Any], BaseException], object] | None
@@ -215,19 +215,19 @@ class InProcessExecutor(Executor):
         """Call ``callback(task, exception)`` for every task that fails; None ends that."""
         if callback is not None and not callable(callback):
             raise TypeError(f"the callback must be callable or None, not {callback!r}")
-        self._home.stats.report_errors(callback)
+        self._pool.stats.report_errors(callback)
 
     def set_timeout(self, seconds: float | None) -> None:
         """Limit the whole run: what has not finished ``seconds`` from now fails; None lifts it."""
-        self._life.limit_run(seconds_of.limit("seconds", seconds))
+        self._lifecycle.limit_run(seconds_of.limit("seconds", seconds))
 
     def get_progress(self) -> dict[str, Any]:
         """Return counts, threads, tasks under way (at most 1000), last errors; ready for JSON."""
-        return report.progress(self._home)
+        return report.progress(self._pool)
 
     def get_task(self, identifier: str) -> Task[Any] | None:
         """Return a task by its ``id``; as ``CondaEnvExecutor.get_task``."""
-        return report.find(self._home, identifier)
+        return report.find(self._pool, identifier)
 
     def is_responsive(self) -> bool:
         """Return True: there is nothing between this executor and its threads that could hang."""
@@ -248,7 +248,7 @@ class InProcessExecutor(Executor):
     @property
     def worker_count(self) -> int:
         """Number of threads now, those that were left behind not counted."""
-        return len(self._home.workers.alive)
+        return len(self._pool.workers.alive)
 
     @property
     def task_timeout(self) -> float | None:
@@ -256,16 +256,16 @@ class InProcessExecutor(Executor):
 
         Setting it concerns tasks that start from then on.
         """
-        return self._home.task_timeout
+        return self._pool.task_timeout
 
     @task_timeout.setter
     def task_timeout(self, seconds: float | None) -> None:
-        self._home.limit_tasks(seconds_of.limit("task_timeout", seconds))
+        self._pool.limit_tasks(seconds_of.limit("task_timeout", seconds))
 
     def launch(self, wait: bool = True, *, on_progress: object = None) -> Self:
         """Do nothing but check that calls are accepted: threads start at once when needed."""
         del wait, on_progress
-        if self._home.refusing:
+        if self._pool.refusing:
             self._submission.refuse()
         return self
 
@@ -275,7 +275,7 @@ class InProcessExecutor(Executor):
 
     def workers(self) -> list[WorkerInfo]:
         """Return what the threads do at this moment, by index; ``pid`` is this process."""
-        return report.workers(self._home)
+        return report.workers(self._pool)
 
     # --- the end
 
@@ -302,11 +302,11 @@ class InProcessExecutor(Executor):
 
         Functions are asked to stop and interrupted; threads that go on are left behind.
         """
-        self._life.terminate(kill=True, why="by kill_workers()")
+        self._lifecycle.terminate(kill=True, why="by kill_workers()")
 
     def terminate_workers(self) -> None:
         """As ``kill_workers``: threads know no difference."""
-        self._life.terminate(kill=False, why="by terminate_workers()")
+        self._lifecycle.terminate(kill=False, why="by terminate_workers()")
 
     def __exit__(
         self,

@@ -9,13 +9,13 @@ from wetlands_executor.pool.report import LISTED, WorkerInfo, task_entry, worker
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.future import Task
-    from wetlands_executor.in_process.home import ThreadHome
+    from wetlands_executor.in_process.pool import ThreadPool
 
 
-def workers(home: ThreadHome) -> list[WorkerInfo]:
+def workers(pool: ThreadPool) -> list[WorkerInfo]:
     """Return what the threads do, by index."""
     found = []
-    for worker in home.workers.alive.copy():
+    for worker in pool.workers.alive.copy():
         run = worker.run
         found.append(
             WorkerInfo(
@@ -33,18 +33,18 @@ def workers(home: ThreadHome) -> list[WorkerInfo]:
     return sorted(found, key=lambda info: info.index)
 
 
-def _under_way(home: ThreadHome) -> tuple[list[Task[Any]], list[Task[Any]]]:
+def _under_way(pool: ThreadPool) -> tuple[list[Task[Any]], list[Task[Any]]]:
     """Return the tasks that run, and those that wait: in the queue, for others, for a start."""
-    running = [run.call.task for run in list(home.runs)]
-    waiting = [call.task for call in home.queue.calls()]
-    held = [*list(home.held.dependents), *list(home.held.unstarted)]
+    running = [run.call.task for run in list(pool.runs)]
+    waiting = [call.task for call in pool.queue.calls()]
+    held = [*list(pool.held.dependents), *list(pool.held.unstarted)]
     return running, [*waiting, *(task for task in held if not task.done())]
 
 
-def progress(home: ThreadHome) -> dict[str, Any]:
+def progress(pool: ThreadPool) -> dict[str, Any]:
     """Return the whole picture, of builtin types."""
-    stats = home.stats
-    running, waiting = _under_way(home)
+    stats = pool.stats
+    running, waiting = _under_way(pool)
     return {
         "total": stats.total,
         "completed": stats.completed,
@@ -52,7 +52,7 @@ def progress(home: ThreadHome) -> dict[str, Any]:
         "canceled": stats.cancelled,
         "running": len(running),
         "queued": max(stats.active - len(running), 0),
-        "workers": [worker_entry(info) for info in workers(home)],
+        "workers": [worker_entry(info) for info in workers(pool)],
         "tasks": [task_entry(task) for task in (*running, *waiting[:LISTED])],
         "errors": [
             {"id": task.id, "name": task.name, "error": task.error} for task in stats.failures()
@@ -60,10 +60,10 @@ def progress(home: ThreadHome) -> dict[str, Any]:
     }
 
 
-def find(home: ThreadHome, identifier: str) -> Task[Any] | None:
+def find(pool: ThreadPool, identifier: str) -> Task[Any] | None:
     """Return a task by its id."""
-    running, waiting = _under_way(home)
+    running, waiting = _under_way(pool)
     for task in (*running, *waiting):
         if task.id == identifier:
             return task
-    return home.stats.find(identifier)
+    return pool.stats.find(identifier)

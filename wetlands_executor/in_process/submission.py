@@ -21,20 +21,20 @@ from wetlands_executor.serialize import references
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.options import CallOptions
-    from wetlands_executor.in_process.home import ThreadHome
+    from wetlands_executor.in_process.pool import ThreadPool
     from wetlands_executor.submission import MapOptions
 
 
 class ThreadSubmission:
-    """Hands calls to one home. Invariant: as of ``Submission``.
+    """Hands calls to one pool. Invariant: as of ``Submission``.
 
     Args:
-        home: where the calls run.
+        pool: where the calls run.
         refusal: makes the error of a submit that comes too late.
     """
 
-    def __init__(self, home: ThreadHome, refusal: Callable[[], BaseException]) -> None:
-        self._home = home
+    def __init__(self, pool: ThreadPool, refusal: Callable[[], BaseException]) -> None:
+        self._pool = pool
         self._refusal = refusal
 
     def submit(
@@ -60,21 +60,21 @@ class ThreadSubmission:
             RuntimeError, BrokenProcessPool: nothing is accepted.
             TypeError, ValueError, FileNotFoundError: ``fn`` is no callable and no target.
         """
-        home = self._home
-        if home.refusing:
+        pool = self._pool
+        if pool.refusing:
             self.refuse()
         what = fn if callable(fn) else definition or definition_of(fn)
         name = references.display_name(fn if callable(fn) else references.target_of(fn))
         start = options is None or options.start
         task: Task[Any]
         if not start or deferral.among(args, kwargs):
-            guard = deferral.Deferral(home, 0)
-            task = Task(home, name, options, place, 0, guard)
+            guard = deferral.Deferral(pool, 0)
+            task = Task(pool, name, options, place, 0, guard)
             # The task keeps this object, and so its executor, alive until it is submitted.
             guard.hold(task, partial(self._enqueue, task, what, options), args, kwargs, start=start)
             return task
-        task = Task(home, name, options, place)
-        home.stats.submitted(task)
+        task = Task(pool, name, options, place)
+        pool.stats.submitted(task)
         self._enqueue(task, what, options, args, kwargs)
         return task
 
@@ -86,17 +86,17 @@ class ThreadSubmission:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        self._home.submit(ThreadCall(task, what, args, kwargs, options))
+        self._pool.submit(ThreadCall(task, what, args, kwargs, options))
 
     def refuse(self) -> None:
         """Raise why nothing is accepted."""
-        home = self._home
-        if home.forked:
+        pool = self._pool
+        if pool.forked:
             raise RuntimeError(
                 "this executor belongs to the process that forked this one: make a new one here"
             )
-        if home.broken is not None:
-            raise BrokenProcessPool(str(home.broken)) from home.broken
+        if pool.broken is not None:
+            raise BrokenProcessPool(str(pool.broken)) from pool.broken
         raise self._refusal()
 
     def map(
@@ -111,7 +111,7 @@ class ThreadSubmission:
 
         Each item is a task, whatever ``chunksize`` says. Arguments as of ``Submission.map``.
         """
-        if self._home.refusing:
+        if self._pool.refusing:
             self.refuse()
         timeout = seconds_of.wait("timeout", how.timeout)
         end = None if timeout is None else timeout + time.monotonic()
@@ -127,7 +127,7 @@ class ThreadSubmission:
         self, fn: Any, iterables: tuple[Iterable[Any], ...], options: CallOptions | None = None
     ) -> list[Task[Any]]:
         """Submit ``fn(*items)`` for the items of the iterables, zipped; return the tasks."""
-        if self._home.refusing:
+        if self._pool.refusing:
             self.refuse()
         definition = None if callable(fn) else definition_of(fn)
         calls = enumerate(zip(*iterables))  # noqa: B905 - as in map
@@ -146,7 +146,7 @@ class ThreadSubmission:
             NotImplementedError: always.
         """
         del args, run_name, options
-        if self._home.refusing:
+        if self._pool.refusing:
             self.refuse()
         raise NotImplementedError(
             f"submit_script({os.fspath(path)!r}): a script needs a process, whose __main__ and "

@@ -12,7 +12,7 @@ from wetlands_executor.scheduling.messages import ANY
 from wetlands_executor.serialize.encoded import EncodedCall
 
 if TYPE_CHECKING:
-    from wetlands_executor.map.home import Job
+    from wetlands_executor.map.protocols import Job
 
 #: What one chunk is expected to take, in seconds: long against the 20 us that handing it over
 #: costs, short against what a user notices.

@@ -45,7 +45,7 @@ from wetlands_executor.serialize.unpickler import names_nothing
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
-    from wetlands_executor.map.home import Home
+    from wetlands_executor.map.protocols import MapPool
 
 #: Not on the wire: a failure, as a settled Task.
 SETTLED = 250
@@ -115,7 +115,7 @@ class MapJob:
         closed: no thread will take results any more.
     """
 
-    def __init__(self, pool: Home, definition: Definition, host_settings: HostSettings) -> None:
+    def __init__(self, pool: MapPool, definition: Definition, host_settings: HostSettings) -> None:
         self.pool = pool
         self.definition = definition
         self.host_settings = host_settings
@@ -471,7 +471,7 @@ def _bytes_in(args: tuple[Any, ...]) -> int:
 
 
 def collect(
-    pool: Home,
+    pool: MapPool,
     definition: Definition,
     items: Iterable[tuple[Any, ...]],
     has_task: Callable[[tuple[Any, ...], dict[str, Any]], bool],

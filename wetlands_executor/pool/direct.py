@@ -29,9 +29,9 @@ of them (``DirectSend``), and take the answer itself while it waits in ``result(
 4. *Prearming:* on one core the worker answers before ``result()`` is even called. So if the
    submitter of the last call has waited here, the next one is awaited from the moment it is sent.
    Then no thread is woken if none comes. Such a call is *unannounced* (``Call.unannounced``): every
-   accessor of its Task but ``result()`` and its like (``Home.ensure_tracked``), every look at the
-   pool (``sync``) and every event for the state let the I/O thread register it first. After such a
-   look the next call is not prearmed, until a thread waits here again.
+   accessor of its Task but ``result()`` and its like (``TaskPool.ensure_tracked``), every look at
+   the pool (``sync``) and every event for the state let the I/O thread register it first. After
+   such a look the next call is not prearmed, until a thread waits here again.
 5. These ways notify nothing else: listeners, waiters of the standard library and callbacks
    concern the I/O thread.
 

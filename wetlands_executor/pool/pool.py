@@ -143,7 +143,7 @@ class Pool:
         orders = self._make_workers_parts(what)
         self._make_ends(what)
         shell.connect(self.direct, self.blame, self.readiness.start_error, self._performers(orders))
-        loop.serve(shell, self.life)
+        loop.serve(shell, self.lifecycle)
         live_pools.add(self)
 
     def _make_answerers(self, what: str, can_reclaim: bool) -> None:
@@ -162,7 +162,7 @@ class Pool:
         )
 
     def _answer_tasks(self) -> None:
-        """Give Tasks what they ask of one part alone (``futures/home.py``)."""
+        """Give Tasks what they ask of one part alone (``futures/protocols.py``)."""
         loop, direct, cancelling = self.loop, self.direct, self.cancelling
         self.post, self.notify_later = loop.post, loop.notify_later
         self.run_user_code = self._decoding.run
@@ -289,7 +289,7 @@ class Pool:
             waiting=self.under_way.waiting,
             dependents=self._held.dependents,
         )
-        self.life = Lifecycle(
+        self.lifecycle = Lifecycle(
             LifecycleParts(
                 loop=loop,
                 state=self._state,
@@ -474,7 +474,7 @@ class Pool:
         """
         self.cancelling.cancel_found(find)
 
-    # --- what a Task asks (futures/home.py)
+    # --- what a Task asks (futures/protocols.py)
 
     def tell(self, task: Task[Any]) -> None:
         """Notify listeners, waiters, callbacks of a task that its submitter settled. I/O thread."""
@@ -574,7 +574,7 @@ class Pool:
 def _after_fork_in_child() -> None:
     spawn.close_all()
     for pool in list(live_pools):
-        pool.life.after_fork_in_child()
+        pool.lifecycle.after_fork_in_child()
 
 
 spawn.at_fork(_after_fork_in_child)
@@ -585,9 +585,9 @@ def _finish_at_exit() -> None:
     note_exit()
     pools = [pool for pool in live_pools if not pool.forked]
     for pool in pools:
-        pool.life.shutdown()
+        pool.lifecycle.shutdown()
     for pool in pools:
-        pool.life.join()
+        pool.lifecycle.join()
 
 
 # Before threading joins its threads, as concurrent.futures does it (bpo-39812); atexit would come

@@ -155,7 +155,7 @@ class WorkerProcess:
         self.proven = False
         self.timers: list[Timer] = []
         self.suspicion: Any = None
-        #: The direct way back, where Tasks look for it (``futures/home.py``): the same as
+        #: The direct way back, where Tasks look for it (``futures/protocols.py``): the same as
         #: ``direct.receive``.
         self.direct_receive: DirectReceive | None = None
         self._on_answer: Callable[[], None] | None = None

@@ -1,4 +1,4 @@
-"""What a Task asks of the pool that runs it: ``Home``; and of its call there: ``PendingCall``.
+"""What a Task asks of the pool that runs it: ``TaskPool``; and of its call there: ``PendingCall``.
 
 Owns nothing. A Task uses its pool through these protocols alone, so nothing in this folder imports
 the pool. Any thread may call every method, a signal handler on the main thread and a finalizer too.
@@ -50,7 +50,7 @@ class PendingCall(Protocol):
     def unannounced(self) -> bool:
         """True while its result may arrive without any thread being woken for it.
 
-        See ``Home.ensure_tracked``.
+        See ``TaskPool.ensure_tracked``.
         """
         ...
 
@@ -151,7 +151,7 @@ class Unstarted(Protocol):
         ...
 
 
-class Home(Protocol):
+class TaskPool(Protocol):
     """The pool of a Task, as the Task sees it."""
 
     # --- what has become of the pool

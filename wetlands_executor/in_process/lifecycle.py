@@ -23,22 +23,22 @@ from wetlands_executor.pool.closing import note_exit, refusal
 
 if TYPE_CHECKING:
     from wetlands_executor.in_process.clock import Alarm
-    from wetlands_executor.in_process.home import ThreadHome
+    from wetlands_executor.in_process.pool import ThreadPool
 
 #: Seconds that a running call has when its executor is to end soon: to see the request, then to end
 #: at the interrupt.
 INTERRUPT_AFTER = 5.0
 
 
-class Life:
+class Lifecycle:
     """How one executor ends. Has the methods of ``pool/lifecycle.py`` that ``Ending`` uses.
 
     Attributes:
         reason: why what has not started is cancelled, once it is ended that way.
     """
 
-    def __init__(self, home: ThreadHome) -> None:
-        self._home = home
+    def __init__(self, pool: ThreadPool) -> None:
+        self._pool = pool
         self.reason: str | None = None
         self._finished = Latch()
         # One entry: the thread that takes it ends the serving threads.
@@ -46,12 +46,12 @@ class Life:
         self._when_finished: deque[Callable[[], object]] = deque()
         self._run_limit: Alarm | None = None
         self._finisher: threading.Thread | None = None
-        lives.add(self)
+        lifecycles.add(self)
 
     @property
     def forked(self) -> bool:
         """True in a child that the host has forked."""
-        return self._home.forked
+        return self._pool.forked
 
     @staticmethod
     def refusal() -> RuntimeError:
@@ -67,50 +67,50 @@ class Life:
             cancel_pending: cancel what has not started.
             reason: why, for tasks that are cancelled.
         """
-        home = self._home
-        home.close(over=cancel_pending)
+        pool = self._pool
+        pool.close(over=cancel_pending)
         if cancel_pending:
             self.reason = self.reason or reason
-        for task in list(home.held.unstarted):
+        for task in list(pool.held.unstarted):
             cancel_deferred(task, f"{reason} before the task was started")
         if cancel_pending:
-            for task in list(home.held.dependents):
+            for task in list(pool.held.dependents):
                 cancel_deferred(task, reason)
-                home.held.dependents.discard(task)
-            while (call := home.queue.pop()) is not None:
+                pool.held.dependents.discard(task)
+            while (call := pool.queue.pop()) is not None:
                 if call.take():
                     settle_cancelled(call.task, reason)
-        home.workers.look()
-        home.when_empty(self._end)
+        pool.workers.look()
+        pool.when_empty(self._end)
 
     def wind_down(self, reason: str) -> None:
         """End soon: cancel, ask, interrupt after ``INTERRUPT_AFTER`` s, give up after as many."""
         self.shutdown(cancel_pending=True, reason=reason)
-        home = self._home
-        for run in list(home.runs):
-            home.ask_to_cancel(run.call)
-        if home.runs:
-            for run in list(home.runs):
+        pool = self._pool
+        for run in list(pool.runs):
+            pool.ask_to_cancel(run.call)
+        if pool.runs:
+            for run in list(pool.runs):
                 job = partial(run.interrupt, reason)
-                run.alarms.append(home.clock.set(INTERRUPT_AFTER, job))
+                run.alarms.append(pool.clock.set(INTERRUPT_AFTER, job))
             job = partial(self.terminate, kill=True, why=f"because {reason}")
-            home.clock.set(2 * INTERRUPT_AFTER, job)
+            pool.clock.set(2 * INTERRUPT_AFTER, job)
 
     def wind_down_later(self, seconds: float, reason: str) -> None:
         """Call ``wind_down`` after ``seconds``, unless everything has ended by then."""
-        if not self._home.empty:
-            self._home.clock.set(max(seconds, 0.0), partial(self.wind_down, reason))
+        if not self._pool.empty:
+            self._pool.clock.set(max(seconds, 0.0), partial(self.wind_down, reason))
 
     def terminate(self, *, kill: bool, why: str) -> None:
         """Give up what runs, cancel what waits. Threads cannot be killed: ``kill`` says nothing."""
         del kill
         self.shutdown(cancel_pending=True, reason=f"its executor was ended {why}")
-        for run in list(self._home.runs):
-            self._home.give_up(run, f"its thread was left behind {why}")
+        for run in list(self._pool.runs):
+            self._pool.give_up(run, f"its thread was left behind {why}")
 
     def limit_run(self, seconds: float | None) -> None:
         """Let what has not finished ``seconds`` from now fail; None lifts the limit."""
-        clock = self._home.clock
+        clock = self._pool.clock
         if self._run_limit is not None:
             clock.stop(self._run_limit)
         self._run_limit = (
@@ -118,16 +118,16 @@ class Life:
         )
 
     def _end_run(self, seconds: float) -> None:
-        home, why = self._home, f"the run was limited to {seconds:g} s (set_timeout)"
-        for task in list(home.held.dependents):
+        pool, why = self._pool, f"the run was limited to {seconds:g} s (set_timeout)"
+        for task in list(pool.held.dependents):
             if withdraw(task):
                 settle(task, None, TaskTimeoutError(why))
-                home.release(task)
-        while (call := home.queue.pop()) is not None:
+                pool.release(task)
+        while (call := pool.queue.pop()) is not None:
             if call.take():
                 settle(call.task, None, TaskTimeoutError(why))
-        for run in list(home.runs):
-            home.end_with(run, f"The task {run.call.task.name!r} was ended: {why}")
+        for run in list(pool.runs):
+            pool.end_with(run, f"The task {run.call.task.name!r} was ended: {why}")
 
     def when_finished(self, job: Callable[[], object]) -> None:
         """Call ``job`` when everything was delivered; now if it has been."""
@@ -150,7 +150,7 @@ class Life:
         except IndexError:
             return
         kind = threads.kind_of_this()
-        if kind is None and not self._home.callbacks.started:
+        if kind is None and not self._pool.callbacks.started:
             self._finish()
         else:
             # A thread of its own: one that cancels or submits must not wait for callbacks here,
@@ -162,7 +162,7 @@ class Life:
 
     def _finish(self) -> None:
         self._finisher = threading.current_thread()
-        self._home.end_threads()
+        self._pool.end_threads()
         self._finished.set()
         self._tell_finished()
 
@@ -172,20 +172,20 @@ class Life:
         Raises:
             RuntimeError: this is a thread that runs a task of this executor.
         """
-        home = self._home
-        if home.forked:
+        pool = self._pool
+        if pool.forked:
             return True
         ident = threading.get_ident()
-        if any(run.runs_on(ident) for run in list(home.runs)):
+        if any(run.runs_on(ident) for run in list(pool.runs)):
             raise RuntimeError(
                 "a task of this executor cannot wait for the executor's end: it would wait for "
                 "itself; use shutdown(wait=False)"
             )
         end = None if timeout is None else time.monotonic() + timeout
-        workers = [worker.thread for worker in home.workers.alive.copy()]
-        if not home.workers.join(lambda: home.empty, timeout):
+        workers = [worker.thread for worker in pool.workers.alive.copy()]
+        if not pool.workers.join(lambda: pool.empty, timeout):
             return False
-        if ident in (home.callbacks.ident, home.clock.ident):
+        if ident in (pool.callbacks.ident, pool.clock.ident):
             return True  # delivery waits for this very thread
         if not self._finished.wait(remaining(end)):
             return False
@@ -196,17 +196,17 @@ class Life:
 
 
 #: Ends that may still be waited for.
-lives: WeakSet[Life] = WeakSet()
+lifecycles: WeakSet[Lifecycle] = WeakSet()
 
 
 def _finish_at_exit() -> None:
     """Do what the standard library does at interpreter exit: finish what was submitted."""
     note_exit()
-    found = [life for life in lives if not life.forked]
-    for life in found:
-        life.shutdown()
-    for life in found:
-        life.join()
+    found = [lifecycle for lifecycle in lifecycles if not lifecycle.forked]
+    for lifecycle in found:
+        lifecycle.shutdown()
+    for lifecycle in found:
+        lifecycle.join()
 
 
 # Before threading joins its threads, as concurrent.futures does it; see pool/pool.py.

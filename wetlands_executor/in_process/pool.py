@@ -1,4 +1,4 @@
-"""The home of the Tasks of one ``InProcessExecutor``: its queue, its threads, its time limits.
+"""The pool of the Tasks of one ``InProcessExecutor``: its queue, its threads, its time limits.
 
 A call goes from ``submit`` into the queue, or, without threads, is run at once by the calling
 thread; ``_serve`` runs it and ``_conclude`` gives its Task the outcome. Time limits, ``kill`` and
@@ -51,8 +51,8 @@ class _Local(threading.local):
     jobs: deque[Callable[[], object]] | None = None
 
 
-class ThreadHome:
-    """Runs calls in threads of this process. See ``futures/home.py`` for what a Task asks.
+class ThreadPool:
+    """Runs calls in threads of this process. See ``futures/protocols.py`` for what a Task asks.
 
     Args:
         max_workers: number of threads; 0: the calling thread runs each call.
@@ -62,7 +62,7 @@ class ThreadHome:
         initargs: its arguments.
     """
 
-    #: As of a pool; see ``futures/home.py``.
+    #: As of a pool; see ``futures/protocols.py``.
     started, ended = True, False
 
     def __init__(
@@ -291,7 +291,7 @@ class ThreadHome:
         for alarm in run.alarms:
             self.clock.stop(alarm)
 
-    # --- cancelling (futures/home.py)
+    # --- cancelling (futures/protocols.py)
 
     def cancel(self, call: ThreadCall) -> bool:
         """Take the call out of the queue, or ask it to stop; return True if it will not run."""
@@ -344,7 +344,7 @@ class ThreadHome:
             "its thread was left behind",
         )
 
-    # --- jobs (futures/home.py)
+    # --- jobs (futures/protocols.py)
 
     def post(self, job: Callable[[], object]) -> None:
         """Run a job here."""
@@ -451,7 +451,7 @@ class ThreadHome:
         return not (self.queue or self.held.dependents or self.workers.alive or self.runs)
 
     def when_empty(self, job: Callable[[], object]) -> None:
-        """Call ``job`` when the home is closed and empty, maybe several times."""
+        """Call ``job`` when the pool is closed and empty, maybe several times."""
         self._when_empty = job
         self._note_end()
 

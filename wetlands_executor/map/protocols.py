@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wetlands_executor.futures import home as task_home
+from wetlands_executor.futures.protocols import TaskPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wetlands_executor.serialize.settings import HostSettings
 
 
-class Home(task_home.Home, Protocol):
+class MapPool(TaskPool, Protocol):
     """The pool of a map job, as the job sees it; more than its tasks do."""
 
     @property
@@ -69,7 +69,7 @@ class Job(Protocol):
         chunks: what workers have and have not answered in full.
     """
 
-    pool: Home
+    pool: MapPool
     definition: Definition
     host_settings: HostSettings
     chunks: dict[Any, None]
