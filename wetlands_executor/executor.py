@@ -135,7 +135,7 @@ class CondaEnvExecutor(Executor):
             worker_timeout=settings.worker_timeout,
             task_timeout=settings.task_timeout,
             cancel_grace=settings.cancel_grace,
-            what=source.label,
+            label=source.label,
         )
         self._submission = Submission(self._pool)
         # Views and tasks that wait keep the submission: it is what has to be dropped.

@@ -50,7 +50,7 @@ class Watch:
     @property
     def label(self) -> str:
         """How messages call the environment of the pool."""
-        return self._pool.what
+        return self._pool.label
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Watch) and self._pool is other._pool

@@ -331,7 +331,7 @@ def orders(crew: Crew, state: PoolState) -> Orders:
             timers=crew.timers,
             feed=crew.feed,
             read=print,
-            what="here",
+            label="here",
             **none,
         ),
         announcing=Announcing(
@@ -339,7 +339,7 @@ def orders(crew: Crew, state: PoolState) -> Orders:
         ),
         starter=None,  # type: ignore[arg-type]
         remote=RemoteInterpreter(),
-        what="here",
+        label="here",
     )
 
 
@@ -403,14 +403,14 @@ def reaper(crew: Crew) -> Reaper:
             timers=crew.timers,
             feed=crew.feed,
             read=print,
-            what="here",
+            label="here",
             **none,
         ),
         blame=None,  # type: ignore[arg-type]
         readiness=Readiness(
-            loop=crew.loop, workers=crew.workers, state=state, feed=crew.feed, what="here"
+            loop=crew.loop, workers=crew.workers, state=state, feed=crew.feed, label="here"
         ),
-        what="here",
+        label="here",
     )
 
 

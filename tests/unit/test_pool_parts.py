@@ -173,7 +173,7 @@ def deadlines(
         **limits,
     }
     return Deadlines(
-        workers=crew.workers, timers=crew.timers, feed=crew.feed, read=read, what="here", **given
+        workers=crew.workers, timers=crew.timers, feed=crew.feed, read=read, label="here", **given
     )
 
 
@@ -256,7 +256,7 @@ def blame(crew: Crew, failed_with_reason: list[Any], logged: list[Any]) -> Blame
         workers=crew.workers,
         timers=crew.timers,
         output=log,
-        what="here",
+        label="here",
         feed=crew.feed,
         read=lambda _process: None,
         read_all=lambda _process: None,
@@ -421,7 +421,7 @@ def test_a_call_that_waits_with_a_worker_is_reclaimed_for_a_late_listener(crew: 
 
 def test_those_who_launch_are_answered_once(crew: Crew) -> None:
     state = PoolState(1)
-    part = Readiness(loop=crew.loop, workers=crew.workers, state=state, feed=crew.feed, what="here")
+    part = Readiness(loop=crew.loop, workers=crew.workers, state=state, feed=crew.feed, label="here")
     answers: list[Any] = []
     part.launch_then(answers.append)
     crew.loop.turn()

@@ -54,7 +54,7 @@ class Blame:
         workers: its processes.
         timers: of calls and workers.
         output: the way to the program's log handlers.
-        what: how messages call the environment.
+        label: how messages call the environment.
         feed: feeds the state.
         read: reads all that a worker has sent.
         read_all: the same, its direct answer too.
@@ -70,7 +70,7 @@ class Blame:
         workers: Workers,
         timers: CallTimers,
         output: Output,
-        what: str,
+        label: str,
         feed: Callable[[st.Event | None], None],
         read: Callable[[WorkerProcess], None],
         read_all: Callable[[WorkerProcess], None],
@@ -82,7 +82,7 @@ class Blame:
         self._workers = workers
         self._timers = timers
         self._output = output
-        self._what = what
+        self._label = label
         self._feed = feed
         self._read = read
         self._read_all = read_all
@@ -148,7 +148,7 @@ class Blame:
             # Order: what the worker has sent since is looked at first; see `judge`.
             self._loop.post(partial(self._blame, process))
         message = (
-            f"The worker process {process.process.pid} of {self._what} was ended, because while "
+            f"The worker process {process.process.pid} of {self._label} was ended, because while "
             f"it ran this task something was sent to this "
             f"process, or could not be handled here, that no worker sends ({why})"
         )
@@ -247,7 +247,7 @@ class Blame:
             process.kill_because(
                 WorkerCrashed(
                     f"The worker process {process.process.pid} of "
-                    f"{self._what} was ended: outcomes of its were "
+                    f"{self._label} was ended: outcomes of its were "
                     f"lost"
                 )
             )

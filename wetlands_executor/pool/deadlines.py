@@ -34,7 +34,7 @@ class Deadlines:
         timers: the limits that are set.
         feed: feeds the state.
         read: reads all that a worker has sent, its direct answer too.
-        what: how messages call the environment.
+        label: how messages call the environment.
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``; seconds, None is no
             limit.
 
@@ -49,7 +49,7 @@ class Deadlines:
         timers: CallTimers,
         feed: Callable[[st.Event | None], None],
         read: Callable[[WorkerProcess], None],
-        what: str,
+        label: str,
         worker_timeout: float | None,
         task_timeout: float | None,
         cancel_grace: float | None,
@@ -58,7 +58,7 @@ class Deadlines:
         self._timers = timers
         self._feed = feed
         self._read = read
-        self._what = what
+        self._label = label
         self.worker_timeout = worker_timeout
         self.task_timeout = task_timeout
         self.cancel_grace = cancel_grace
@@ -146,7 +146,7 @@ class Deadlines:
             return
         call = running[0]
         what = (
-            f"The worker process {process.process.pid} of {self._what} gave no sign of life for "
+            f"The worker process {process.process.pid} of {self._label} gave no sign of life for "
             f"{limit:g} s (worker_timeout) in {call.name!r}"
         )
         self.end_hung(process, call, partial(WorkerUnresponsive, what))

@@ -88,7 +88,7 @@ class LifecycleParts:
     callbacks: SerialThread
     closing: Closing
     held: Held
-    what: str
+    label: str
     pool: Any
 
 
@@ -297,7 +297,7 @@ class Lifecycle:
         """
         parts = self._parts
         failure = because(
-            BrokenProcessPool(f"the pool of {parts.what} failed: {describe(error)}"), error
+            BrokenProcessPool(f"the pool of {parts.label} failed: {describe(error)}"), error
         )
         self._closing.break_with(failure)
         # Order: first. A thread that is inside a direct send is waited for below, and no other

@@ -39,7 +39,7 @@ class Orders:
         announcing: calls that must report their start.
         starter: starts processes.
         remote: the Python of the workers.
-        what: how messages call the environment.
+        label: how messages call the environment.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Orders:
         announcing: Announcing,
         starter: Starter,
         remote: RemoteInterpreter,
-        what: str,
+        label: str,
     ) -> None:
         self._loop = loop
         self._workers = workers
@@ -65,7 +65,7 @@ class Orders:
         self._announcing = announcing
         self._starter = starter
         self._remote = remote
-        self._what = what
+        self._label = label
 
     def dispatch(self, action: st.Dispatch) -> st.Event | None:
         """Send calls to a worker; those that cannot be sent fail."""
@@ -95,7 +95,7 @@ class Orders:
         before = self._remote.replaced
         if before is not None:
             why = (
-                f"{self._what} had Python {before} when it was, and its interpreter has been "
+                f"{self._label} had Python {before} when it was, and its interpreter has been "
                 f"replaced since: its worker is Python {theirs}"
             )
         else:
@@ -104,7 +104,7 @@ class Orders:
                 if self._remote.silent
                 else "was not made yet when it was"
             )
-            why = f"it has no source, and {self._what} {asked}: its worker is Python {theirs}"
+            why = f"it has no source, and {self._label} {asked}: its worker is Python {theirs}"
         return pickle.PicklingError(
             f"{call.encoded.by_value} was pickled as bytecode of Python {python_version()}, "
             f"because {why}. Bytecode is never sent across. Submit "

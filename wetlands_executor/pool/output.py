@@ -70,14 +70,14 @@ class Output:
     Args:
         loop: the pool's I/O thread.
         workers: the pool's processes.
-        what: how messages call the environment.
+        label: how messages call the environment.
         pool: the object that a thread of the program names when it waits for the end of this pool.
     """
 
-    def __init__(self, loop: IOLoop, workers: Workers, what: str, pool: Any) -> None:
+    def __init__(self, loop: IOLoop, workers: Workers, label: str, pool: Any) -> None:
         self._loop = loop
         self._workers = workers
-        self._what = what
+        self._label = label
         self._pool = pool
         self.thread = SerialThread("wetlands-output", threads.OUTPUT)
         # What the program's stream or log handler, which the output thread is inside of, has waited
@@ -331,7 +331,7 @@ class Output:
     ) -> None:
         """Let the host's logging handle a record, as if it had been made here."""
         fields.update(
-            environment=self._what,
+            environment=self._label,
             worker_index=index,
             worker_pid=pid,
             task_id=str(call.number) if call is not None else "",

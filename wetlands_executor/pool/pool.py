@@ -84,7 +84,7 @@ class Pool:
         max_workers: number of slots.
         tasks_per_worker: see ``PoolState``.
         worker_timeout, task_timeout, cancel_grace: see ``CondaEnvExecutor``.
-        what: how messages call the environment.
+        label: how messages call the environment.
 
     Attributes:
         listeners: to all tasks; replaced whole.
@@ -99,7 +99,7 @@ class Pool:
         worker_timeout: float | None,
         task_timeout: float | None,
         cancel_grace: float | None,
-        what: str,
+        label: str,
     ) -> None:
         can_reclaim = spawn.can_reclaim()
         state = PoolState(
@@ -109,7 +109,7 @@ class Pool:
             tasks_per_worker=tasks_per_worker,
         )
         self.max_workers = max_workers
-        self.what = what
+        self.label = label
         self.settings = settings
         self.listeners: tuple[Listener, ...] = ()
         self._state = state
@@ -122,31 +122,31 @@ class Pool:
         self.shell = shell = Shell(state, workers, self.stats, self.closing)
         self._timers = CallTimers(loop)
         self._decoding = Decoding(loop)
-        self.output = Output(loop, workers, what, self)
+        self.output = Output(loop, workers, label, self)
         self.direct = DirectCalls(
             loop=loop, workers=workers, stats=self.stats, feed=shell.feed, contain=shell.contain
         )
-        self._make_answerers(what, can_reclaim)
+        self._make_answerers(label, can_reclaim)
         self._answer_tasks()
         self.deadlines = Deadlines(
             workers=workers,
             timers=self._timers,
             feed=shell.feed,
             read=self._read_all,
-            what=what,
+            label=label,
             worker_timeout=worker_timeout,
             task_timeout=task_timeout,
             cancel_grace=cancel_grace,
         )
         self._trimmer = Trimmer(loop, workers, self.direct.sync)
-        self._make_takers(what)
-        orders = self._make_workers_parts(what)
-        self._make_ends(what)
+        self._make_takers(label)
+        orders = self._make_workers_parts(label)
+        self._make_ends(label)
         shell.connect(self.direct, self.blame, self.readiness.start_error, self._performers(orders))
         loop.serve(shell, self.lifecycle)
         live_pools.add(self)
 
-    def _make_answerers(self, what: str, can_reclaim: bool) -> None:
+    def _make_answerers(self, label: str, can_reclaim: bool) -> None:
         """Make the parts that do what other threads ask for."""
         loop, workers, feed = self.loop, self._workers, self.shell.feed
         self.cancelling = Cancelling(loop=loop, feed=feed, sync=self.direct.sync)
@@ -158,7 +158,7 @@ class Pool:
             loop=loop, state=self._state, direct=self.direct, stats=self.stats
         )
         self.readiness = Readiness(
-            loop=loop, workers=workers, state=self._state, feed=feed, what=what
+            loop=loop, workers=workers, state=self._state, feed=feed, label=label
         )
 
     def _answer_tasks(self) -> None:
@@ -174,7 +174,7 @@ class Pool:
         self.cancel_all, self.kill = cancelling.cancel_all, cancelling.kill
         self.watch = self.announcing.watch
 
-    def _make_takers(self, what: str) -> None:
+    def _make_takers(self, label: str) -> None:
         """Make the parts that take what workers send."""
         loop, workers, feed = self.loop, self._workers, self.shell.feed
         self.settlement = Settlement(
@@ -193,7 +193,7 @@ class Pool:
             workers=workers,
             timers=self._timers,
             output=self.output,
-            what=what,
+            label=label,
             feed=feed,
             read=self._read,
             read_all=self._read_all,
@@ -219,7 +219,7 @@ class Pool:
             )
         )
 
-    def _make_workers_parts(self, what: str) -> Orders:
+    def _make_workers_parts(self, label: str) -> Orders:
         """Make the parts that start, order and reap workers."""
         loop, workers, feed = self.loop, self._workers, self.shell.feed
         self.direct.connect(self.inbound.take_printed)
@@ -231,7 +231,7 @@ class Pool:
             take_answer=self.direct.take_answer,
             retire=self.blame.retire,
             output=self.output,
-            what=what,
+            label=label,
         )
         self.reaper = Reaper(
             loop=loop,
@@ -244,7 +244,7 @@ class Pool:
             deadlines=self.deadlines,
             blame=self.blame,
             readiness=self.readiness,
-            what=what,
+            label=label,
         )
         self.starter = Starter(
             self.settings,
@@ -259,7 +259,7 @@ class Pool:
                 reaper=self.reaper,
                 readiness=self.readiness,
                 watchdog=self.watchdog,
-                what=what,
+                label=label,
                 feed=feed,
                 over=self._is_over,
             ),
@@ -274,10 +274,10 @@ class Pool:
             announcing=self.announcing,
             starter=self.starter,
             remote=self.settings.remote,
-            what=what,
+            label=label,
         )
 
-    def _make_ends(self, what: str) -> None:
+    def _make_ends(self, label: str) -> None:
         """Make the parts that end what runs."""
         loop, workers, feed = self.loop, self._workers, self.shell.feed
         self.run_limit = RunLimit(
@@ -308,7 +308,7 @@ class Pool:
                 callbacks=self.callbacks,
                 closing=self.closing,
                 held=self._held,
-                what=what,
+                label=label,
                 pool=self,
             )
         )

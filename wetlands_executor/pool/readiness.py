@@ -28,7 +28,7 @@ class Readiness:
         workers: its processes.
         state: its decisions; asked whether all workers are ready.
         feed: feeds the state.
-        what: how messages call the environment.
+        label: how messages call the environment.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class Readiness:
         workers: Workers,
         state: PoolState,
         feed: Callable[[st.Event | None], None],
-        what: str,
+        label: str,
     ) -> None:
         self._loop = loop
         self._workers = workers
         self._state = state
         self._feed = feed
-        self._what = what
+        self._label = label
         self._launches: list[Answer] = []
         # Threads that pickle code and wait for a worker's hello.
         self._hellos: list[Latch] = []
@@ -60,7 +60,7 @@ class Readiness:
             cause: what was raised.
         """
         said = f"; its stderr:\n{tail}" if tail else ""
-        error = WorkerStartError(f"A worker of {self._what} cannot be started: {reason}{said}")
+        error = WorkerStartError(f"A worker of {self._label} cannot be started: {reason}{said}")
         return because(error, cause)
 
     # --- any thread

@@ -53,7 +53,7 @@ class Reaper:
         deadlines: its timers.
         blame: takes note of failures.
         readiness: the threads that wait for a worker.
-        what: how messages call the environment.
+        label: how messages call the environment.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Reaper:
         deadlines: Deadlines,
         blame: Blame,
         readiness: Readiness,
-        what: str,
+        label: str,
     ) -> None:
         self._loop = loop
         self._workers = workers
@@ -81,7 +81,7 @@ class Reaper:
         self._deadlines = deadlines
         self._blame = blame
         self._readiness = readiness
-        self._what = what
+        self._label = label
 
     def watch(self, process: WorkerProcess) -> None:
         """Watch a new process for its end."""
@@ -163,7 +163,7 @@ class Reaper:
         except Exception as error:  # noqa: BLE001
             # a bug of ours: its calls must not wait for it all the same
             self._blame.log_bug(error, self._finalize)
-            what = f"The worker process {process.process.pid} of {self._what}"
+            what = f"The worker process {process.process.pid} of {self._label}"
             reason = WorkerCrashed(
                 f"{what} has ended, and that could not be dealt with ({describe(error)})"
             )
@@ -236,7 +236,7 @@ class Reaper:
                 return process.reason, False
             why = f"{self._closing.kill_reason}. " if self._closing.kill_reason is not None else ""
             message = (
-                f"{why}The worker process {process.process.pid} of {self._what} was ended {how} "
+                f"{why}The worker process {process.process.pid} of {self._label} was ended {how} "
                 f"while it ran this task{said}"
             )
             return WorkerCrashed(message, code, name, tail), False

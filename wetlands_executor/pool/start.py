@@ -103,7 +103,7 @@ class StarterParts:
     reaper: Reaper
     readiness: Readiness
     watchdog: Watchdog
-    what: str
+    label: str
     feed: Callable[[st.Event | None], None]
     over: Callable[[], bool]
 
@@ -260,7 +260,7 @@ class Starter:
                 "OMP_NUM_THREADS and its like are 1, as they are "
                 "unless worker_env sets them",
                 module,
-                self._parts.what,
+                self._parts.label,
                 count,
             )
             # handlers take locks, which the program may hold, or have left locked
@@ -324,7 +324,7 @@ class Starter:
         cause = decode_error(data, trusted_only=True)
         error = BrokenProcessPool(
             f"The initializer raised {describe(cause)}; the pool of "
-            f"{self._parts.what} is not usable any more"
+            f"{self._parts.label} is not usable any more"
         )
         process.blame(because(error, cause))
         self._parts.output.release(process)

@@ -56,7 +56,7 @@ class Watchdog:
         take_answer: takes what a worker has answered on the shared page.
         retire: lets a worker end after what it runs.
         output: the way to the program's log handlers.
-        what: how messages call the environment.
+        label: how messages call the environment.
 
     Attributes:
         armed: the next look is set. A submitter that is about to sleep, and sees False, posts
@@ -73,7 +73,7 @@ class Watchdog:
         take_answer: Callable[[WorkerProcess], None],
         retire: Callable[[WorkerProcess], None],
         output: Output,
-        what: str,
+        label: str,
     ) -> None:
         self.armed = False
         self._loop = loop
@@ -83,7 +83,7 @@ class Watchdog:
         self._take_answer = take_answer
         self._retire = retire
         self._output = output
-        self._what = what
+        self._label = label
         # Number of a worker -> what was seen of it.
         self._records: dict[int, LossRecord] = {}
 
@@ -118,7 +118,7 @@ class Watchdog:
         """
         if self._records[process.worker].mark_harmed():
             self._output.put_foreign(
-                partial(LOGGER.warning, HARMED, process.process.pid, self._what)
+                partial(LOGGER.warning, HARMED, process.process.pid, self._label)
             )
         # Order: the inbox is emptied, then the results are read. The worker has answered a call
         # before it reads the next frame. So if the call that it has taken is not among these
@@ -136,7 +136,7 @@ class Watchdog:
             process.direct.receive.wake()
         if losses.answers:
             # Of the calls that are left it cannot be told which have run.
-            process.kill_because(WorkerCrashed(ANSWERS_LOST % (process.process.pid, self._what)))
+            process.kill_because(WorkerCrashed(ANSWERS_LOST % (process.process.pid, self._label)))
             return
         if losses.records:
             process.outbox.close_bulk()
