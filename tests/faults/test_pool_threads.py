@@ -567,9 +567,9 @@ LOCKS = {
     "cli/mapping/reader.py: Semaphore": "released by the main thread, which takes no more items "
     "after an exception; the thread that reads is a daemon",
     "in_process/call.py: RLock": "taken by threads that run calls; by others with a time limit",
-    "serialize/collecting.py: with self._lock": "before Python 3.12 only, where no signal handler runs "
+    "serialize/gc_threshold.py: with self._lock": "before Python 3.12 only, where no signal handler runs "
     "between ``__enter__`` of a lock and the first step of the block",
-    "serialize/unpickler.py: with collecting.rarely": "no lock, but what takes the one above",
+    "serialize/unpickler.py: with gc_threshold.raised": "no lock, but what takes the one above",
 }
 
 
@@ -596,7 +596,7 @@ def test_no_lock_that_an_exception_on_the_main_thread_could_leave_locked():
                     found.add(f"{name}: {node.attr}")
             # A plain lock is made, and known, by one thread that waits; `with` is what shares one.
             if isinstance(node, ast.With) and any(
-                re.search(r"lock\b|Lock|making|collecting", ast.unparse(item.context_expr))
+                re.search(r"lock\b|Lock|making|gc_threshold", ast.unparse(item.context_expr))
                 for item in node.items
             ):
                 found.add(f"{name}: with {ast.unparse(node.items[0].context_expr)}")

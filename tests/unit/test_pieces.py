@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from wetlands_executor.serialize import calls as host_calls
-from wetlands_executor.serialize import collecting, definitions, pickler
+from wetlands_executor.serialize import definitions, gc_threshold, pickler
 from wetlands_executor.serialize.unpickler import decode
 from wetlands_executor.worker import calls, shm_streams, wire
 
@@ -187,32 +187,32 @@ def test_the_collector_runs_rarely_while_a_large_result_is_read() -> None:
     _NOTED.clear()
     decode(pickle.dumps([Look(), "x" * 200_000], 5))
     decode(pickle.dumps([Look(), "x"], 5))
-    assert [collecting.RARELY, before[0]] == _NOTED
+    assert [gc_threshold.RAISED, before[0]] == _NOTED
     try:
         inside, leave = threading.Event(), threading.Event()
 
         def read() -> None:
-            with collecting.rarely:
+            with gc_threshold.raised:
                 inside.set()
                 leave.wait(30)
 
         other = threading.Thread(target=read)
         other.start()
         inside.wait(30)
-        with collecting.rarely:
+        with gc_threshold.raised:
             seen.append(gc.get_threshold()[0])
         seen.append(gc.get_threshold()[0])
         leave.set()
         other.join()
-        assert seen == [collecting.RARELY, collecting.RARELY]
+        assert seen == [gc_threshold.RAISED, gc_threshold.RAISED]
         assert gc.get_threshold() == before
-        for own in (0, 5 * collecting.RARELY):
+        for own in (0, 5 * gc_threshold.RAISED):
             gc.set_threshold(own, 5, 5)
-            with collecting.rarely:
+            with gc_threshold.raised:
                 assert gc.get_threshold() == (own, 5, 5)
             assert gc.get_threshold() == (own, 5, 5)
         gc.set_threshold(*before)
-        with pytest.raises(KeyError), collecting.rarely:
+        with pytest.raises(KeyError), gc_threshold.raised:
             gc.set_threshold(1000, 5, 5)
             raise KeyError
         assert gc.get_threshold() == (1000, 5, 5)
@@ -252,12 +252,12 @@ class Own:
 
 
 @pytest.mark.parametrize(
-    ("kind", "way"),
+    ("kind", "handling"),
     [
-        (ValueError, pickler.AS_EVER),
-        (io.BytesIO, pickler.AS_EVER),
-        (Slotted, pickler.AS_EVER),
-        (Own, pickler.AS_EVER),
+        (ValueError, pickler.UNCHANGED),
+        (io.BytesIO, pickler.UNCHANGED),
+        (Slotted, pickler.UNCHANGED),
+        (Own, pickler.UNCHANGED),
         (Plain, pickler.UNLESS_EMPTY),
         (object, pickler.BY_RULES),
         (type, pickler.BY_RULES),
@@ -267,16 +267,16 @@ class Own:
         (type(list[int]), pickler.BY_RULES),
     ],
 )
-def test_the_way_of_a_type(kind: type, way: int) -> None:
+def test_the_handling_of_a_type(kind: type, handling: int) -> None:
     """It is found out once for each type of a pickle."""
-    assert pickler._way_of(kind) == way
+    assert pickler._handling_of(kind) == handling
 
 
 def test_objects_of_one_class_are_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What costs time is asked for each class, not for each object."""
     asked: list[type] = []
-    way_of = pickler._way_of
-    monkeypatch.setattr(pickler, "_way_of", lambda kind: asked.append(kind) or way_of(kind))
+    handling_of = pickler._handling_of
+    monkeypatch.setattr(pickler, "_handling_of", lambda kind: asked.append(kind) or handling_of(kind))
     reduced: list[Any] = []
     reduce = pickler.CallPickler._reduce
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The loop, the settlement, the orders and the reaper of a pool, each by itself. No process."""
+"""The loop, the settlement, the actions and the reaper of a pool, each by itself. No process."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.decoding import Decoding
 from wetlands_executor.pool.direct_calls import DirectCalls
 from wetlands_executor.pool.io_loop import IOLoop
-from wetlands_executor.pool.orders import Orders
 from wetlands_executor.pool.output import Output
 from wetlands_executor.pool.readiness import Readiness
 from wetlands_executor.pool.reaper import Reaper
 from wetlands_executor.pool.settlement import Settlement
 from wetlands_executor.pool.stats import TaskStats
+from wetlands_executor.pool.worker_actions import WorkerActions
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.state import PoolState
 from wetlands_executor.serialize.encoded import EncodedCall
@@ -311,16 +311,16 @@ def test_the_rest_of_a_batch_goes_back_to_the_front(crew: Crew) -> None:
     assert crew.receiver.told == [("outcome", call.number, Outcome(FAILED, error, 1))]
 
 
-# ----------------------------------------------------------------------------------- orders, reaper
+# --------------------------------------------------------------------- worker actions, reaper
 
 
-def orders(crew: Crew, state: PoolState) -> Orders:
+def worker_actions(crew: Crew, state: PoolState) -> WorkerActions:
     stats = TaskStats(None)  # type: ignore[arg-type]
     direct = DirectCalls(
         loop=crew.loop, workers=crew.workers, stats=stats, feed=crew.feed, contain=lambda *_: None
     )
     none: dict[str, Any] = {"worker_timeout": None, "task_timeout": None, "cancel_grace": None}
-    return Orders(
+    return WorkerActions(
         loop=crew.loop,
         workers=crew.workers,
         state=state,
@@ -346,7 +346,7 @@ def orders(crew: Crew, state: PoolState) -> Orders:
 def test_a_dispatch_writes_frames(crew: Crew) -> None:
     process = crew.process()
     first, second = crew.call(), crew.call()
-    assert orders(crew, PoolState(1)).dispatch(st.Dispatch(process.worker, [first, second])) is None
+    assert worker_actions(crew, PoolState(1)).dispatch(st.Dispatch(process.worker, [first, second])) is None
     assert list(process.calls.values()) == [first, second]
     assert len(crew.loop.poller.written[process.process.inbox]) == 2 * wire.FRAME
 
@@ -356,7 +356,7 @@ def test_bytecode_is_not_sent_to_another_python(crew: Crew) -> None:
     process.foreign = True
     call = crew.call()
     call.encoded = EncodedCall(call.encoded.definition, wire.PLAIN, b"", None, bytecode=True)
-    answer = orders(crew, PoolState(1)).dispatch(st.Dispatch(process.worker, [call]))
+    answer = worker_actions(crew, PoolState(1)).dispatch(st.Dispatch(process.worker, [call]))
     assert answer == st.ItemsFinished(process.worker, [call])
     assert isinstance(crew.receiver.told[0][2].data, pickle.PicklingError)
 
@@ -368,7 +368,7 @@ def test_a_worker_is_killed_if_it_runs_the_call(crew: Crew, running: bool) -> No
     call = crew.call(process)
     page.words[wire.TAKEN] = call.number if running else 0
     call.place = object()
-    answer = orders(crew, PoolState(1)).kill_if_running(st.KillIfRunning(process.worker, call))
+    answer = worker_actions(crew, PoolState(1)).kill_if_running(st.KillIfRunning(process.worker, call))
     assert answer == st.KillAnswered(process.worker, call, running)
     assert ("killed" in process.process.done) is running
     crew.loop.fire()

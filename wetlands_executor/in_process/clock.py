@@ -40,7 +40,7 @@ class Clock:
 
     def __init__(self) -> None:
         # What the thread is to do; None ends it.
-        self._orders: SimpleQueue[Job | None] = SimpleQueue()
+        self._commands: SimpleQueue[Job | None] = SimpleQueue()
         self._timers = Timers()
         # One entry until a thread was started: the thread that takes it starts it.
         self._unstarted = [None]
@@ -51,7 +51,7 @@ class Clock:
         """Let ``job`` run ``delay`` seconds from now."""
         alarm = Alarm()
         when = time.monotonic() + delay
-        self._orders.put(partial(self._set, alarm, when, job))
+        self._commands.put(partial(self._set, alarm, when, job))
         try:
             self._unstarted.pop()
         except IndexError:
@@ -61,7 +61,7 @@ class Clock:
 
     def stop(self, alarm: Alarm) -> None:
         """Forget a timer, if it has not fired."""
-        self._orders.put(partial(self._stop, alarm))
+        self._commands.put(partial(self._stop, alarm))
 
     @property
     def ident(self) -> int | None:
@@ -73,7 +73,7 @@ class Clock:
         try:
             self._unstarted.pop()
         except IndexError:
-            self._orders.put(None)
+            self._commands.put(None)
             if self._thread is not threading.current_thread():
                 self._gone.wait()
                 if self._thread is not None:
@@ -90,7 +90,7 @@ class Clock:
         self._thread = threading.current_thread()
         while True:
             try:
-                order = self._orders.get(timeout=self._timers.until_next())
+                order = self._commands.get(timeout=self._timers.until_next())
             except Empty:
                 pass
             else:

@@ -4,7 +4,7 @@ r"""``Pool``: the parts of a pool, put together; and what other threads ask of i
 
     any thread                    I/O thread (io_loop.py)                          worker
     submit -- idle? write frame (direct.py) -------------------------------------> inbox
-       \----- put(call), wake --> Shell.feed(Submitted) -> Orders.dispatch,
+       \----- put(call), wake --> Shell.feed(Submitted) -> WorkerActions.dispatch,
                                   Outbox ----------------------------------------> inbox, bulk
     result() sleeps <------------ Settlement <- Inbound <- ResultStream <--------- results
                                   Shell.feed(ItemsFinished) -> the next Dispatch
@@ -49,7 +49,6 @@ from wetlands_executor.pool.forgetting import Forgetting
 from wetlands_executor.pool.inbound import Inbound, InboundParts
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.lifecycle import Held, Lifecycle, LifecycleParts
-from wetlands_executor.pool.orders import Orders
 from wetlands_executor.pool.output import Output
 from wetlands_executor.pool.readiness import Readiness
 from wetlands_executor.pool.reaper import Reaper
@@ -61,6 +60,7 @@ from wetlands_executor.pool.stats import TaskStats
 from wetlands_executor.pool.trimmer import Trimmer
 from wetlands_executor.pool.under_way import UnderWay
 from wetlands_executor.pool.watchdog import Watchdog
+from wetlands_executor.pool.worker_actions import WorkerActions
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
@@ -140,9 +140,9 @@ class Pool:
         )
         self._trimmer = Trimmer(loop, workers, self.direct.sync)
         self._make_takers(label)
-        orders = self._make_workers_parts(label)
+        performers = self._performers(self._make_workers_parts(label))
         self._make_ends(label)
-        shell.connect(self.direct, self.blame, self.readiness.start_error, self._performers(orders))
+        shell.connect(self.direct, self.blame, self.readiness.start_error, performers)
         loop.serve(shell, self.lifecycle)
         live_pools.add(self)
 
@@ -219,7 +219,7 @@ class Pool:
             )
         )
 
-    def _make_workers_parts(self, label: str) -> Orders:
+    def _make_workers_parts(self, label: str) -> WorkerActions:
         """Make the parts that start, order and reap workers."""
         loop, workers, feed = self.loop, self._workers, self.shell.feed
         self.direct.connect(self.inbound.take_printed)
@@ -264,7 +264,7 @@ class Pool:
                 over=self._is_over,
             ),
         )
-        return Orders(
+        return WorkerActions(
             loop=loop,
             workers=workers,
             state=self._state,
@@ -313,16 +313,16 @@ class Pool:
             )
         )
 
-    def _performers(self, orders: Orders) -> dict[type, Callable[[Any], st.Event | None]]:
+    def _performers(self, actions: WorkerActions) -> dict[type, Callable[[Any], st.Event | None]]:
         """Return what performs each type of action."""
         performers: dict[type, Callable[[Any], Any]] = {
             st.StartWorker: self.starter.start,
-            st.Dispatch: orders.dispatch,
-            st.Reclaim: orders.reclaim,
-            st.SendCancel: orders.send_cancel,
-            st.StopWorker: orders.stop,
-            st.KillWorker: orders.kill,
-            st.KillIfRunning: orders.kill_if_running,
+            st.Dispatch: actions.dispatch,
+            st.Reclaim: actions.reclaim,
+            st.SendCancel: actions.send_cancel,
+            st.StopWorker: actions.stop,
+            st.KillWorker: actions.kill,
+            st.KillIfRunning: actions.kill_if_running,
             st.Cancelled: self.settlement.cancelled,
             st.CancelAnswered: self.cancelling.answered,
             st.Lost: self.settlement.lost,

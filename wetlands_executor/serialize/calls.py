@@ -164,7 +164,7 @@ def _encode_call(
     name, bytecode = made.by_value, made.bytecode
     if definition is not None:
         name, bytecode = definition.by_value or name, definition.bytecode or bytecode
-        if not made.ways and out_of_band.empty and not value[-1]:
+        if not made.handling and out_of_band.empty and not value[-1]:
             flags |= wire.PLAIN  # the worker's short way reads positional arguments only
     call = encoded(definition, flags, pieces, name, bytecode, out_of_band, value)
     if made._record is None:

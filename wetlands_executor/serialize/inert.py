@@ -42,7 +42,7 @@ class NotInert(Exception):  # noqa: N818 - never leaves this module
     """An object is of another type, or the pickle is long."""
 
 
-def _as_ever(_obj: Any) -> Any:
+def _reduce_normally(_obj: Any) -> Any:
     return NotImplemented
 
 
@@ -73,9 +73,9 @@ _TYPES = (
     range,
     slice,
 )
-#: Type -> how its objects are reduced: as ever, or NotInert if that depends on the object.
-_WAYS: dict[Any, Callable[[Any], Any]] = {
-    **dict.fromkeys(_TYPES, _as_ever),
+#: Type -> how its objects are reduced: as usual, or NotInert if that depends on the object.
+_REDUCERS: dict[Any, Callable[[Any], Any]] = {
+    **dict.fromkeys(_TYPES, _reduce_normally),
     **dict.fromkeys((type, ABCMeta, types.FunctionType), _check_named),
 }
 #: What ``copyreg`` has for some of these types; a program may have put something else there.
@@ -119,12 +119,12 @@ def _learn_numpy() -> None:
     dtypes = [numpy.dtype(code) for code in _NUMBERS]
     numbers = {dtype.type for dtype in dtypes}
     _NAMED.update(functions.values(), classes, numbers)
-    _WAYS.update(dict.fromkeys(numbers, _as_ever))
-    _WAYS.update(dict.fromkeys(map(type, dtypes), _check_dtype))
+    _REDUCERS.update(dict.fromkeys(numbers, _reduce_normally))
+    _REDUCERS.update(dict.fromkeys(map(type, dtypes), _check_dtype))
     for kind in {type(each) for each in (*functions.values(), *classes)} - {type}:
-        _WAYS[kind] = _check_named
+        _REDUCERS[kind] = _check_named
         _TABLE[kind] = copyreg.dispatch_table.get(kind)
-    _WAYS[numpy.ndarray] = _check_array
+    _REDUCERS[numpy.ndarray] = _check_array
     _ARRAY = numpy.ndarray
 
 
@@ -192,14 +192,14 @@ class _InertPickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
-        way = _WAYS.get(kind)
-        if way is None:
+        reducer = _REDUCERS.get(kind)
+        if reducer is None:
             if not _is_inert(kind) or not getattr(obj, "__dict__", None):
                 raise NotInert  # what holds nothing may be a sentinel
         elif copyreg.dispatch_table.get(kind) is not _TABLE.get(kind):
             raise NotInert
         self.named = True
-        return NotImplemented if way is None else way(obj)
+        return NotImplemented if reducer is None else reducer(obj)
 
 
 def pickled(value: Any) -> tuple[bytes, bool] | None:

@@ -122,9 +122,9 @@ class Space:
 # program's.
 _reducers: dict[Any, Any] = {}
 
-#: How ``CallPickler`` meets the objects of a type: as ``pickle`` does; as ``pickle`` does unless
+#: How ``CallPickler`` handles the objects of a type: as ``pickle`` does; as ``pickle`` does unless
 #: the object holds nothing; each by the rules.
-AS_EVER, UNLESS_EMPTY, BY_RULES = 1, 2, 3
+UNCHANGED, UNLESS_EMPTY, BY_RULES = 1, 2, 3
 
 #: What a module defines that is pickled by rules of ours.
 _RULE_MODULES = ("functools", "typing", "annotationlib")
@@ -155,8 +155,8 @@ def _by_reference(reference: references.Reference) -> Any:
     return NotImplemented if reference.file is None else (imports.fetch, tuple(reference))
 
 
-def _way_of(kind: type) -> int:
-    """Return how objects of a type are met.
+def _handling_of(kind: type) -> int:
+    """Return how objects of a type are handled.
 
     For most types it is known once and for all that no rule of ours concerns their objects; asking
     the rules for each object would take several times as long as pickling it.
@@ -165,7 +165,7 @@ def _way_of(kind: type) -> int:
         return BY_RULES
     if share.any_shared() and share.may_be_view(kind):
         return BY_RULES
-    return UNLESS_EMPTY if kinds.may_be_stateless(kind) else AS_EVER
+    return UNLESS_EMPTY if kinds.may_be_stateless(kind) else UNCHANGED
 
 
 class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -213,7 +213,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         # The Python that reads it, once something depends on it; False is one like this.
         self._names: Any = None if remote is not None else False
         #: How types are met, of what the C pickler does not do by itself: empty if that was all.
-        self.ways: dict[type, int] = {}
+        self.handling: dict[type, int] = {}
 
     @property
     def bytecode(self) -> bool:
@@ -278,10 +278,10 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         """Reduce functions and classes by our rules; leave the rest to ``pickle``."""
         kind = type(obj)
-        way = self.ways.get(kind)
-        if way is None:
-            way = self.ways[kind] = _way_of(kind)
-        if way == AS_EVER or (way == UNLESS_EMPTY and getattr(obj, "__dict__", None)):
+        handling = self.handling.get(kind)
+        if handling is None:
+            handling = self.handling[kind] = _handling_of(kind)
+        if handling == UNCHANGED or (handling == UNLESS_EMPTY and getattr(obj, "__dict__", None)):
             return NotImplemented
         return self._reduce(obj, kind)
 

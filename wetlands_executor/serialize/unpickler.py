@@ -15,7 +15,7 @@ from typing import Any
 from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ScriptExit
-from wetlands_executor.serialize import collecting, interpreter, plain, versions
+from wetlands_executor.serialize import gc_threshold, interpreter, plain, versions
 from wetlands_executor.sharedmem.results import OutOfBandResult
 from wetlands_executor.worker import moved_names, shm_streams, wire
 
@@ -160,7 +160,7 @@ def decode(payload: bytes | bytearray | OutOfBandResult, foreign: bool = False) 
     if len(data) <= wire.CROSSOVER:
         return _decode(unpickler, payload)
     del data
-    with collecting.rarely:
+    with gc_threshold.raised:
         return _decode(unpickler, payload)
 
 

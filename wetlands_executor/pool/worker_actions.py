@@ -26,7 +26,7 @@ from wetlands_executor.serialize.interpreter import RemoteInterpreter
 KILL_AGAIN = 0.005
 
 
-class Orders:
+class WorkerActions:
     """Performs the actions that name a worker.
 
     Args:

@@ -2,7 +2,7 @@
 
 Before Python 3.12 the collector runs within the unpickler, whenever so many objects were made. It
 looks at all of them again and again and finds no garbage, which takes several times as long as to
-make them. So it runs rarely meanwhile.
+make them. So its threshold is raised meanwhile.
 
 It is not turned off: the program has other threads, whose garbage should go, and which may read the
 threshold in this moment and set it again later. What they find here is one that a program could
@@ -20,11 +20,11 @@ import threading
 from wetlands_executor.worker import shm_streams
 
 #: Objects that are made between two runs of the collector meanwhile. (Python's own number is 700.)
-RARELY = 100_000
+RAISED = 100_000
 
 
-class _Rarely:
-    """Lets the collector run rarely as long as any thread is inside.
+class _RaisedThreshold:
+    """Raises the threshold as long as any thread is inside.
 
     Attributes:
         inside: number of threads that are.
@@ -41,8 +41,8 @@ class _Rarely:
             self.inside += 1
             if self.inside == 1:
                 self.before = found = gc.get_threshold()
-                if 0 < found[0] < RARELY:
-                    gc.set_threshold(RARELY, *found[1:])
+                if 0 < found[0] < RAISED:
+                    gc.set_threshold(RAISED, *found[1:])
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
@@ -52,7 +52,7 @@ class _Rarely:
 
     def restore(self) -> None:
         """Set the thresholds as they were, unless the program has set others."""
-        if gc.get_threshold()[0] == RARELY:
+        if gc.get_threshold()[0] == RAISED:
             gc.set_threshold(*self.before)
 
     def after_fork_in_child(self) -> None:
@@ -63,8 +63,8 @@ class _Rarely:
         self._lock = threading.Lock()
 
 
-class _AsEver:
-    """Lets the collector be: this Python does not run it within the unpickler."""
+class _Unchanged:
+    """Changes nothing: this Python does not run it within the unpickler."""
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -73,7 +73,7 @@ class _AsEver:
         """Do nothing."""
 
 
-rarely: _Rarely | _AsEver = _Rarely() if shm_streams.COLLECTS else _AsEver()
+raised: _RaisedThreshold | _Unchanged = _RaisedThreshold() if shm_streams.COLLECTS else _Unchanged()
 
-if isinstance(rarely, _Rarely) and hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=rarely.after_fork_in_child)
+if isinstance(raised, _RaisedThreshold) and hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=raised.after_fork_in_child)
