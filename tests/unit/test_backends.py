@@ -18,7 +18,7 @@ from wetlands_executor.environment.backends import (
     uv,
 )
 from wetlands_executor.environment.backends.choose import choose, known_backends
-from wetlands_executor.environment.backends.protocol import Order
+from wetlands_executor.environment.backends.protocol import InstallRequest
 from wetlands_executor.environment.backends.rattler import step_of as rattler_step
 from wetlands_executor.environment.backends.rattler import wanted_of
 from wetlands_executor.environment.backends.rattler_program import newest
@@ -32,10 +32,10 @@ PHASE = CreationPhase
 
 
 @pytest.fixture
-def order_of(tmp_path: Path):  # type: ignore[no-untyped-def]
-    def make(spec: EnvironmentSpec, *, offline: bool = False) -> Order:
+def request_of(tmp_path: Path):  # type: ignore[no-untyped-def]
+    def make(spec: EnvironmentSpec, *, offline: bool = False) -> InstallRequest:
         making = Making(tmp_path / "log", None, Cancellation(), offline=offline)
-        return Order(spec, tmp_path / "prefix", tmp_path, making)
+        return InstallRequest(spec, tmp_path / "prefix", tmp_path, making)
 
     return make
 
@@ -130,9 +130,9 @@ class TestPip:
 
 
 class TestUv:
-    def test_options_are_passed_on(self, order_of) -> None:  # type: ignore[no-untyped-def]
-        order = order_of(OPTIONS)
-        text = " ".join(uv.compile_command("uv", "py", OPTIONS, order, Path("lock")))
+    def test_options_are_passed_on(self, request_of) -> None:  # type: ignore[no-untyped-def]
+        request = request_of(OPTIONS)
+        text = " ".join(uv.compile_command("uv", "py", OPTIONS, request, Path("lock")))
         for part in (
             "uv pip compile --python py --format pylock.toml --output-file lock",
             "--default-index https://a/simple",
@@ -143,31 +143,31 @@ class TestUv:
             "--no-binary lxml",
         ):
             assert part in text
-        assert (order.scratch / "requirements.in").read_text() == "numpy\n"
+        assert (request.scratch / "requirements.in").read_text() == "numpy\n"
 
-    def test_limits(self, order_of) -> None:  # type: ignore[no-untyped-def]
+    def test_limits(self, request_of) -> None:  # type: ignore[no-untyped-def]
         spec = EnvironmentSpec(
             pypi=("numpy",),
             strategy="lowest-direct",
             exclude_newer="2024-01-01",
             options=PyPIOptions(constraints=("six<2",), overrides=("x==1",)),
         )
-        order = order_of(spec, offline=True)
-        text = " ".join(uv.compile_command("uv", "py", spec, order, Path("lock")))
+        request = request_of(spec, offline=True)
+        text = " ".join(uv.compile_command("uv", "py", spec, request, Path("lock")))
         assert "--offline" in text
         assert "--exclude-newer 2024-01-01" in text
         assert "--resolution lowest-direct" in text
-        assert f"--constraints {order.scratch / 'constraints.txt'}" in text
-        assert f"--overrides {order.scratch / 'overrides.txt'}" in text
+        assert f"--constraints {request.scratch / 'constraints.txt'}" in text
+        assert f"--overrides {request.scratch / 'overrides.txt'}" in text
 
-    def test_a_package_of_one_index(self, order_of) -> None:  # type: ignore[no-untyped-def]
+    def test_a_package_of_one_index(self, request_of) -> None:  # type: ignore[no-untyped-def]
         spec = EnvironmentSpec(
             pypi=("torch",), options=PyPIOptions(sources={"torch": "https://t/whl"})
         )
-        order = order_of(spec)
-        command = uv.compile_command("uv", "py", spec, order, Path("lock"))
+        request = request_of(spec)
+        command = uv.compile_command("uv", "py", spec, request, Path("lock"))
         assert command[-1].endswith("pyproject.toml")
-        content = requirements.loads((order.scratch / "pyproject.toml").read_text())
+        content = requirements.loads((request.scratch / "pyproject.toml").read_text())
         assert content["project"]["dependencies"] == ["torch"]
         assert content["tool"]["uv"]["sources"] == {"torch": {"index": "index-0"}}
         assert content["tool"]["uv"]["index"][0]["explicit"] is True
@@ -229,16 +229,16 @@ CONDA = EnvironmentSpec(
 
 class TestConda:
     @pytest.mark.parametrize("name", ["micromamba", "mamba", "conda"])
-    def test_create(self, order_of, name: str) -> None:  # type: ignore[no-untyped-def]
-        order = order_of(CONDA)
-        assert mamba.create_command("prog", name, order) == [
-            "prog", "create", "--yes", "--prefix", str(order.prefix), "--override-channels",
+    def test_create(self, request_of, name: str) -> None:  # type: ignore[no-untyped-def]
+        request = request_of(CONDA)
+        assert mamba.create_command("prog", name, request) == [
+            "prog", "create", "--yes", "--prefix", str(request.prefix), "--override-channels",
             "--channel", "c1", "--channel", "c2", "gdal >=3.6", "bioconda::samtools=1.19",
             "python >=3.11,<3.13",
         ]  # fmt: skip
 
-    def test_offline(self, order_of) -> None:  # type: ignore[no-untyped-def]
-        assert "--offline" in mamba.create_command("p", "conda", order_of(CONDA, offline=True))
+    def test_offline(self, request_of) -> None:  # type: ignore[no-untyped-def]
+        assert "--offline" in mamba.create_command("p", "conda", request_of(CONDA, offline=True))
 
     @pytest.mark.parametrize(
         ("name", "priority", "expected"),
@@ -252,10 +252,10 @@ class TestConda:
     def test_channel_priority(self, name: str, priority: str, expected: list[str]) -> None:
         assert mamba._priority(name, priority) == expected
 
-    def test_an_explicit_list(self, order_of) -> None:  # type: ignore[no-untyped-def]
+    def test_an_explicit_list(self, request_of) -> None:  # type: ignore[no-untyped-def]
         lock = "@EXPLICIT\nhttps://c/linux-64/gdal-3.6-0.conda#" + "ab" * 32 + "\n"
-        order = order_of(EnvironmentSpec(lock=lock))
-        command = mamba.create_command("p", "conda", order)
+        request = request_of(EnvironmentSpec(lock=lock))
+        command = mamba.create_command("p", "conda", request)
         assert command[-2] == "--file"
         assert "gdal-3.6-0.conda#sha256:" + "ab" * 32 in Path(command[-1]).read_text()
         assert "--channel" not in command
@@ -322,8 +322,8 @@ class TestPixi:
 
 
 class TestRattler:
-    def test_wanted(self, order_of) -> None:  # type: ignore[no-untyped-def]
-        wanted = wanted_of(order_of(CONDA, offline=True))
+    def test_wanted(self, request_of) -> None:  # type: ignore[no-untyped-def]
+        wanted = wanted_of(request_of(CONDA, offline=True))
         assert wanted["specs"] == ["gdal >=3.6", "bioconda::samtools=1.19", "python >=3.11,<3.13"]
         assert wanted["channels"] == ["c1", "c2"]
         assert wanted["offline"] is True
@@ -402,23 +402,23 @@ class TestChoice:
         names = [backend.name for backend in known_backends()]
         assert names == ["uv", "pip", "rattler", "pixi", "micromamba", "mamba", "conda"]
 
-    def test_paths_of_an_explicit_list_are_made_absolute(self, order_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    def test_paths_of_an_explicit_list_are_made_absolute(self, request_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
         (tmp_path / "a-1-0.conda").write_bytes(b"a")
         md5 = "0cc175b9c0f1b6a831c399e269772661"
         spec = EnvironmentSpec(lock=f"@EXPLICIT\n./a-1-0.conda#{md5}\n", lock_folder=str(tmp_path))
-        lines = conda_locks.explicit_lines(order_of(spec))
+        lines = conda_locks.explicit_lines(request_of(spec))
         assert lines == [f"{tmp_path.as_uri()}/a-1-0.conda#{md5}"]
 
     def test_a_local_package_that_was_changed_since_it_was_locked(
         self,
-        order_of,
+        request_of,
         tmp_path: Path,  # type: ignore[no-untyped-def]
     ) -> None:
         (tmp_path / "a-1-0.conda").write_bytes(b"b")
         lock = "@EXPLICIT\n./a-1-0.conda#" + "ab" * 32 + "\n"
         spec = EnvironmentSpec(lock=lock, lock_folder=str(tmp_path))
         with pytest.raises(EnvironmentCreationError, match="another hash"):
-            conda_locks.explicit_lines(order_of(spec))
+            conda_locks.explicit_lines(request_of(spec))
 
     def test_pip_is_chosen_where_there_is_no_uv(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(uv, "program", lambda: None)

@@ -18,7 +18,7 @@ from pathlib import Path
 from wetlands_executor.environment import contents
 from wetlands_executor.environment.backends import requirements
 from wetlands_executor.environment.backends.choose import choose
-from wetlands_executor.environment.backends.protocol import Backend, Order
+from wetlands_executor.environment.backends.protocol import Backend, InstallRequest
 from wetlands_executor.environment.cancellation import Cancellation
 from wetlands_executor.environment.create_request import CreateRequest
 from wetlands_executor.environment.layout import interpreter_of
@@ -102,7 +102,7 @@ def _make(request: CreateRequest, store: Store, making: Making, backend: Backend
         )  # fmt: skip
         scratch = folder / "scratch"
         scratch.mkdir()
-        made = backend.make(Order(request.spec, record.prefix, scratch, making))
+        made = backend.make(InstallRequest(request.spec, record.prefix, scratch, making))
         making.report(CreationPhase.CHECKING, "whether it is what was asked for")
         contents.write_variables(record.prefix, request.spec.variables)
         python = _check(request.spec, record.prefix, making)

@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 
 from wetlands_executor.environment import contents
 from wetlands_executor.environment.backends import lock_texts
-from wetlands_executor.environment.backends.protocol import Order
+from wetlands_executor.environment.backends.protocol import InstallRequest
 from wetlands_executor.environment.notation import conda_name
 from wetlands_executor.environment.pins import CondaPin, conda_pins
 from wetlands_executor.environment.spec import EnvironmentSpec
@@ -30,7 +30,7 @@ def conda_specs(spec: EnvironmentSpec) -> list[str]:
     return found
 
 
-def explicit_lines(order: Order) -> list[str]:
+def explicit_lines(request: InstallRequest) -> list[str]:
     """Return the URLs of the conda packages of a lock, with their hashes.
 
     Raises:
@@ -38,11 +38,11 @@ def explicit_lines(order: Order) -> list[str]:
         EnvironmentCreationError: a file of this machine has another hash; managers look at what
             they fetch only.
     """
-    pins = conda_pins(order.spec, subdir())
+    pins = conda_pins(request.spec, subdir())
     for pin in pins:
         wrong = _wrong_hash(pin)
         if wrong:
-            raise order.making.failure(
+            raise request.making.failure(
                 f"the lock has another hash for {pin.url}: {wrong}",
                 remedy="The file was changed since it was locked: lock again.",
             )
@@ -63,19 +63,19 @@ def _wrong_hash(pin: CondaPin) -> str:
     return "" if found == expected.lower() else f"{kind} {found}, not {expected}"
 
 
-def lock_of(order: Order, held: Sequence[lock_texts.Locked] | None) -> str | None:
+def lock_of(request: InstallRequest, held: Sequence[lock_texts.Locked] | None) -> str | None:
     """Return the text from which an environment of conda packages is made again.
 
     Args:
-        order: what was wanted; it is made.
+        request: what was wanted; it is made.
         held: its PyPI packages; None if they cannot be locked.
     """
-    spec = order.spec
+    spec = request.spec
     if spec.lock is not None and not lock_texts.needs_rewriting(spec):
         return spec.lock
     if held is None:
         return None
-    conda = contents.conda_pins(order.prefix)
+    conda = contents.conda_pins(request.prefix)
     if held or spec.lock_format == "pixi":
         return lock_texts.pixi(conda, held)
     return lock_texts.explicit([pin.line() for pin in conda])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from wetlands_executor.environment.backends import conda_locks, lock_texts, pypi_part
-from wetlands_executor.environment.backends.protocol import Made, Order, Step
+from wetlands_executor.environment.backends.protocol import InstallRequest, Made, Step
 from wetlands_executor.environment.making import CreationPhase
 from wetlands_executor.environment.spec import EnvironmentSpec
 
@@ -78,21 +78,21 @@ def size_of(text: str) -> float | None:
     return float(found[1]) * unit
 
 
-def create_command(program: str, name: str, order: Order) -> list[str]:
+def create_command(program: str, name: str, request: InstallRequest) -> list[str]:
     """Return the command that makes an environment.
 
     Args:
         program: its path.
         name: ``"micromamba"``, ``"mamba"`` or ``"conda"``.
-        order: what is wanted.
+        request: what is wanted.
     """
-    spec = order.spec
-    command = [program, "create", "--yes", "--prefix", str(order.prefix)]
-    if order.making.offline:
+    spec = request.spec
+    command = [program, "create", "--yes", "--prefix", str(request.prefix)]
+    if request.making.offline:
         command.append("--offline")
     if spec.lock is not None:
-        text = lock_texts.explicit(conda_locks.explicit_lines(order))
-        return [*command, "--file", str(order.file("explicit.txt", text))]
+        text = lock_texts.explicit(conda_locks.explicit_lines(request))
+        return [*command, "--file", str(request.file("explicit.txt", text))]
     command.append("--override-channels")
     for channel in spec.channels:
         command += ["--channel", channel]
@@ -139,9 +139,9 @@ class CondaBackend:
             return "it chooses the highest versions only"
         return pypi_part.lacks(spec)
 
-    def make(self, order: Order) -> Made:
+    def make(self, request: InstallRequest) -> Made:
         """Make an environment."""
-        making, program, output = order.making, self.program(), CondaOutput()
+        making, program, output = request.making, self.program(), CondaOutput()
         assert program is not None
         version = making.run([program, "--version"]).split()[-1]
 
@@ -152,14 +152,14 @@ class CondaBackend:
 
         making.report(CreationPhase.SOLVING, "the conda packages")
         making.run(
-            create_command(program, self.name, order),
+            create_command(program, self.name, request),
             on_line=on_line,
-            cwd=order.scratch,
+            cwd=request.scratch,
             variables=VARIABLES,
             what=f"installing the conda packages with {self.name}",
             remedy="offline=True: only what was fetched before can be installed."
             if making.offline
             else "",
         )
-        held = pypi_part.install(order)
-        return Made(f"{self.name} {version}", conda_locks.lock_of(order, held))
+        held = pypi_part.install(request)
+        return Made(f"{self.name} {version}", conda_locks.lock_of(request, held))

@@ -13,7 +13,7 @@ from typing import Any
 
 from wetlands_executor.environment import python_finding
 from wetlands_executor.environment.backends import lock_texts, requirements
-from wetlands_executor.environment.backends.protocol import Made, Order, Step
+from wetlands_executor.environment.backends.protocol import InstallRequest, Made, Step
 from wetlands_executor.environment.layout import interpreter_of
 from wetlands_executor.environment.making import CreationPhase
 from wetlands_executor.environment.spec import EnvironmentSpec, without_credentials
@@ -176,9 +176,9 @@ class PipBackend:
             return "it takes the best version of all indexes (index-strategy)"
         return None
 
-    def make(self, order: Order) -> Made:
+    def make(self, request: InstallRequest) -> Made:
         """Make an environment."""
-        spec, making = order.spec, order.making
+        spec, making = request.spec, request.making
         python = requirements.python_of(spec)
         try:
             base = python_finding.fitting(python)
@@ -190,27 +190,29 @@ class PipBackend:
         making.report(CreationPhase.INSTALLING, f"a virtual environment of Python {base.text}")
         with_pip = version_of(base.pip) < _OTHER_PYTHON
         making.run(
-            venv_command(base.executable, order.prefix, with_pip=with_pip),
+            venv_command(base.executable, request.prefix, with_pip=with_pip),
             what=f"making a virtual environment with {base}",
             remedy="This Python cannot make virtual environments; on Debian and Ubuntu the package "
             "python3-venv is missing.",
         )
-        interpreter = interpreter_of(str(order.prefix))
+        interpreter = interpreter_of(str(request.prefix))
         if interpreter is None:
             raise making.failure("the virtual environment has no interpreter")
         program, version = pip_command(base, interpreter)
-        found = self.install(order, interpreter, program, version)
+        found = self.install(request, interpreter, program, version)
         if spec.lock is not None:
             return Made(f"pip {version}", requirements.lock_again(found, base.text))
-        told = read_report(self._report(order))
+        told = read_report(self._report(request))
         lock = None if told is None else lock_texts.pylock(*told)
         return Made(f"pip {version}", lock)
 
     @staticmethod
-    def _report(order: Order) -> Path:
-        return order.scratch / "report.json"
+    def _report(request: InstallRequest) -> Path:
+        return request.scratch / "report.json"
 
-    def install_beside(self, order: Order, interpreter: str) -> Sequence[lock_texts.Locked] | None:
+    def install_beside(
+        self, request: InstallRequest, interpreter: str
+    ) -> Sequence[lock_texts.Locked] | None:
         """Install the PyPI part beside what an environment has, by a pip that can.
 
         Returns:
@@ -223,33 +225,33 @@ class PipBackend:
         program, version = [interpreter, "-I", "-m", "pip"], base.pip
         if found is None or not found.pip:
             program, version = pip_command(base, interpreter)
-        installation = self.install(order, interpreter, program, version)
-        if order.spec.lock is not None:
+        installation = self.install(request, interpreter, program, version)
+        if request.spec.lock is not None:
             return requirements.locked_of_urls(installation)
-        told = read_report(self._report(order))
+        told = read_report(self._report(request))
         return None if told is None else told[1]
 
     def install(
-        self, order: Order, interpreter: str, program: list[str], version: str
+        self, request: InstallRequest, interpreter: str, program: list[str], version: str
     ) -> requirements.Installation:
         """Install the PyPI part into an environment that is there.
 
         Args:
-            order: what is wanted.
+            request: what is wanted.
             interpreter: that of the environment.
             program: the command of pip, for it.
             version: of that pip.
         """
-        found = requirements.installation(order.spec, interpreter, order.making)
-        report = self._report(order)
+        found = requirements.installation(request.spec, interpreter, request.making)
+        report = self._report(request)
         for number, lines in enumerate(found.groups):
-            wanted = order.file(f"requirements-{number}.txt", "\n".join(lines) + "\n")
-            self._install(order, found.spec, program, version, wanted, report)
+            wanted = request.file(f"requirements-{number}.txt", "\n".join(lines) + "\n")
+            self._install(request, found.spec, program, version, wanted, report)
         return found
 
     def _install(
         self,
-        order: Order,
+        request: InstallRequest,
         spec: EnvironmentSpec,
         program: list[str],
         version: str,
@@ -257,10 +259,10 @@ class PipBackend:
         report: Path,
     ) -> None:
         """Install what a file of requirements lists."""
-        making = order.making
+        making = request.making
         limits = spec.options.constraints
-        constraints = order.file("constraints.txt", "\n".join(limits) + "\n") if limits else None
-        details = order.scratch / "pip.log"
+        constraints = request.file("constraints.txt", "\n".join(limits) + "\n") if limits else None
+        details = request.scratch / "pip.log"
         output = PipOutput()
 
         def on_line(line: str) -> bool:
@@ -281,7 +283,7 @@ class PipBackend:
                 report=report,
                 details=details,
             ),
-            cwd=order.scratch,
+            cwd=request.scratch,
             on_line=on_line,
             what="installing the PyPI packages with pip",
             remedy=lambda said: _remedy(said, details, making.offline),

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from wetlands_executor.environment.backends import conda_locks, pypi_part
-from wetlands_executor.environment.backends.protocol import Made, Order, Step
+from wetlands_executor.environment.backends.protocol import InstallRequest, Made, Step
 from wetlands_executor.environment.conda_notation import conda_parts
 from wetlands_executor.environment.making import CreationPhase
 from wetlands_executor.environment.spec import EnvironmentSpec
@@ -99,14 +99,14 @@ class PixiBackend:
                 return f"{text!r} cannot be written into its manifest here"
         return pypi_part.lacks(spec)
 
-    def make(self, order: Order) -> Made:
+    def make(self, request: InstallRequest) -> Made:
         """Make an environment."""
-        spec, making, program = order.spec, order.making, shutil.which("pixi")
+        spec, making, program = request.spec, request.making, shutil.which("pixi")
         assert program is not None
         if making.offline:
             raise making.failure("pixi has no mode in which it never uses the network")
         version = making.run([program, "--version"]).split()[-1]
-        project = order.prefix.parent / "workspace"
+        project = request.prefix.parent / "workspace"
         project.mkdir()
         (project / "pixi.toml").write_text(manifest(spec), encoding="utf-8")
         if spec.lock is not None:
@@ -127,9 +127,9 @@ class PixiBackend:
         )
         name = spec.lock_groups[0] if spec.lock_groups else "default"
         # pixi decides where an environment is; it is found under the name that it was promised.
-        os.symlink(project / ".pixi" / "envs" / name, order.prefix, target_is_directory=True)
-        held = pypi_part.install(order)
+        os.symlink(project / ".pixi" / "envs" / name, request.prefix, target_is_directory=True)
+        held = pypi_part.install(request)
         lock = project / "pixi.lock"
         if lock.exists() and spec.lock is None and held == ():
             return Made(f"pixi {version}", lock.read_text(encoding="utf-8"))
-        return Made(f"pixi {version}", conda_locks.lock_of(order, held))
+        return Made(f"pixi {version}", conda_locks.lock_of(request, held))

@@ -20,7 +20,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class InstallRequest:
     """One environment to be made.
 
     Attributes:
@@ -71,7 +71,7 @@ class Backend(Protocol):
         """Return why it cannot make an environment; None if it can. Starts no process."""
         ...
 
-    def make(self, order: Order) -> Made:
+    def make(self, request: InstallRequest) -> Made:
         """Make an environment.
 
         Raises:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from wetlands_executor.environment.backends.lock_texts import Locked
 from wetlands_executor.environment.backends.pip import PipBackend
-from wetlands_executor.environment.backends.protocol import Order
+from wetlands_executor.environment.backends.protocol import InstallRequest
 from wetlands_executor.environment.backends.requirements import wanted_lines
 from wetlands_executor.environment.backends.uv import UvBackend, program
 from wetlands_executor.environment.layout import interpreter_of
@@ -25,7 +25,7 @@ def lacks(spec: EnvironmentSpec) -> str | None:
     return PipBackend().lacks_options(spec)
 
 
-def install(order: Order) -> Sequence[Locked] | None:
+def install(request: InstallRequest) -> Sequence[Locked] | None:
     """Install the PyPI part beside the conda packages.
 
     Returns:
@@ -34,12 +34,12 @@ def install(order: Order) -> Sequence[Locked] | None:
     Raises:
         EnvironmentCreationError: it cannot be installed.
     """
-    spec = order.spec
+    spec = request.spec
     if spec.lock_format != "pixi" and not wanted_lines(spec):
         return ()
-    interpreter = interpreter_of(str(order.prefix))
+    interpreter = interpreter_of(str(request.prefix))
     if interpreter is None:
-        raise order.making.failure("the environment has no Python; add it to the conda packages")
+        raise request.making.failure("the environment has no Python; add it to the conda packages")
     if program() is not None:
-        return UvBackend().install_beside(order, interpreter)
-    return PipBackend().install_beside(order, interpreter)
+        return UvBackend().install_beside(request, interpreter)
+    return PipBackend().install_beside(request, interpreter)

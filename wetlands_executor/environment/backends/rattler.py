@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from wetlands_executor.environment import _platform, frozen
 from wetlands_executor.environment.backends import conda_locks, pypi_part
-from wetlands_executor.environment.backends.protocol import Made, Order, Step
+from wetlands_executor.environment.backends.protocol import InstallRequest, Made, Step
 from wetlands_executor.environment.making import CreationPhase
 from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.errors import EnvironmentCreationError
@@ -24,11 +24,11 @@ from wetlands_executor.errors import EnvironmentCreationError
 FINISHED: Final = '{"finished": true}'
 
 
-def wanted_of(order: Order) -> dict[str, Any]:
+def wanted_of(request: InstallRequest) -> dict[str, Any]:
     """Return what ``rattler_program`` is asked for."""
-    spec = order.spec
+    spec = request.spec
     return {
-        "prefix": str(order.prefix),
+        "prefix": str(request.prefix),
         "cache": os.path.join(_platform.cache_folder(), "conda"),
         "channels": list(spec.channels),
         "specs": [] if spec.lock is not None else conda_locks.conda_specs(spec),
@@ -36,8 +36,8 @@ def wanted_of(order: Order) -> dict[str, Any]:
         "strategy": spec.strategy,
         "exclude_newer": spec.exclude_newer,
         "priority": spec.channel_priority,
-        "offline": order.making.offline,
-        "explicit": conda_locks.explicit_lines(order) if spec.lock is not None else [],
+        "offline": request.making.offline,
+        "explicit": conda_locks.explicit_lines(request) if spec.lock is not None else [],
         "sys_path": sys.path,
     }
 
@@ -65,10 +65,10 @@ class RattlerBackend:
             return "py-rattler cannot be run from a frozen program"
         return pypi_part.lacks(spec)
 
-    def make(self, order: Order) -> Made:
+    def make(self, request: InstallRequest) -> Made:
         """Make an environment."""
-        making = order.making
-        file = order.file("wanted.json", json.dumps(wanted_of(order)))
+        making = request.making
+        file = request.file("wanted.json", json.dumps(wanted_of(request)))
         has_finished = False
 
         def on_line(line: str) -> bool:
@@ -96,5 +96,5 @@ class RattlerBackend:
             # check of the environment.
             if not has_finished:
                 raise
-        held = pypi_part.install(order)
-        return Made(f"rattler {metadata.version('py-rattler')}", conda_locks.lock_of(order, held))
+        held = pypi_part.install(request)
+        return Made(f"rattler {metadata.version('py-rattler')}", conda_locks.lock_of(request, held))

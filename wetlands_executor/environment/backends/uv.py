@@ -16,7 +16,7 @@ from pathlib import Path
 
 from wetlands_executor.environment import contents, python_finding
 from wetlands_executor.environment.backends import lock_texts, requirements
-from wetlands_executor.environment.backends.protocol import Made, Order, Step
+from wetlands_executor.environment.backends.protocol import InstallRequest, Made, Step
 from wetlands_executor.environment.layout import interpreter_of
 from wetlands_executor.environment.making import CreationPhase
 from wetlands_executor.environment.pins import pypi_pins
@@ -125,28 +125,28 @@ def option_arguments(spec: EnvironmentSpec, *, offline: bool) -> list[str]:
 
 
 def compile_command(
-    uv: str, python: str, spec: EnvironmentSpec, order: Order, lock: Path
+    uv: str, python: str, spec: EnvironmentSpec, request: InstallRequest, lock: Path
 ) -> list[str]:
     """Return the command that chooses the packages and writes them to a lock file."""
     options = spec.options
     command = [uv, "pip", "compile", "--python", python, "--format", "pylock.toml"]
     command += ["--output-file", str(lock), "--no-header"]
-    command += option_arguments(spec, offline=order.making.offline)
+    command += option_arguments(spec, offline=request.making.offline)
     if options.prereleases:
         command += ["--prerelease", "allow"]
     if spec.strategy is not None:
         command += ["--resolution", spec.strategy]
     for name, limits in (("constraints", options.constraints), ("overrides", options.overrides)):
         if limits:
-            file = order.file(f"{name}.txt", "\n".join(limits) + "\n")
+            file = request.file(f"{name}.txt", "\n".join(limits) + "\n")
             command += [f"--{name}", str(file)]
     lines = requirements.wanted_lines(spec)
     if options.sources:
-        command.append(str(order.file("pyproject.toml", _project(spec))))
+        command.append(str(request.file("pyproject.toml", _project(spec))))
         lines = [line for line in lines if line.startswith("--editable")]
         if not lines:
             return command
-    return [*command, str(order.file("requirements.in", "\n".join(lines) + "\n"))]
+    return [*command, str(request.file("requirements.in", "\n".join(lines) + "\n"))]
 
 
 def _project(spec: EnvironmentSpec) -> str:
@@ -213,65 +213,69 @@ class UvBackend:
             return "there is no uv, neither installed here nor on PATH"
         return None
 
-    def make(self, order: Order) -> Made:
+    def make(self, request: InstallRequest) -> Made:
         """Make an environment."""
-        making, uv = order.making, self._program()
+        making, uv = request.making, self._program()
         version = making.run([uv, "--version"]).split()[1]
         making.report(CreationPhase.INSTALLING, "a virtual environment")
         making.run(
-            venv_command(uv, self._python(order), order.prefix, offline=making.offline),
-            cwd=order.scratch,
+            venv_command(uv, self._python(request), request.prefix, offline=making.offline),
+            cwd=request.scratch,
             what="making a virtual environment with uv",
         )
-        interpreter = interpreter_of(str(order.prefix))
+        interpreter = interpreter_of(str(request.prefix))
         if interpreter is None:
             raise making.failure("the virtual environment has no interpreter")
-        return Made(f"uv {version}", self._install(order, uv, interpreter))
+        return Made(f"uv {version}", self._install(request, uv, interpreter))
 
-    def install(self, order: Order, interpreter: str) -> tuple[requirements.Installation, str]:
+    def install(
+        self, request: InstallRequest, interpreter: str
+    ) -> tuple[requirements.Installation, str]:
         """Install the PyPI part beside what an environment has; return what uv has said, too."""
-        making, uv = order.making, self._program()
-        found, said = requirements.installation(order.spec, interpreter, making), []
+        making, uv = request.making, self._program()
+        found, said = requirements.installation(request.spec, interpreter, making), []
         for number, lines in enumerate(found.groups):
-            wanted = order.file(f"requirements-{number}.txt", "\n".join(lines) + "\n")
+            wanted = request.file(f"requirements-{number}.txt", "\n".join(lines) + "\n")
             command = install_command(uv, interpreter, found.spec, wanted, offline=making.offline)
-            said.append(self._run(order, command, "installing the PyPI packages with uv"))
+            said.append(self._run(request, command, "installing the PyPI packages with uv"))
         return found, "\n".join(said)
 
-    def install_beside(self, order: Order, interpreter: str) -> Sequence[lock_texts.Locked] | None:
+    def install_beside(
+        self, request: InstallRequest, interpreter: str
+    ) -> Sequence[lock_texts.Locked] | None:
         """Install the PyPI part beside what an environment has.
 
         Returns:
             What was installed; None if that cannot be locked.
         """
-        found, said = self.install(order, interpreter)
-        if order.spec.lock is not None:
+        found, said = self.install(request, interpreter)
+        if request.spec.lock is not None:
             return requirements.locked_of_urls(found)
-        return self._lock_installed(order, interpreter, said)
+        return self._lock_installed(request, interpreter, said)
 
     def _lock_installed(
-        self, order: Order, interpreter: str, said: str
+        self, request: InstallRequest, interpreter: str, said: str
     ) -> Sequence[lock_texts.Locked] | None:
         """Return what uv has installed beside other packages, with the archives that it chose.
 
         uv says which versions it has installed, and not from which archives. So these versions are
         locked, and of the archives of each that one counts whose tags the package has.
         """
-        making, uv = order.making, self._program()
-        folders = [lock_texts.locked_folder(each) for each in order.spec.editable]
+        making, uv = request.making, self._program()
+        folders = [lock_texts.locked_folder(each) for each in request.spec.editable]
         names = installed(said, {each.url for each in folders})
         if not names:
             return folders
-        lock = order.scratch / "pylock.installed.toml"
-        pinned = replace(order.spec, pypi=tuple(names), editable=(), strategy=None)
+        lock = request.scratch / "pylock.installed.toml"
+        pinned = replace(request.spec, pypi=tuple(names), editable=(), strategy=None)
         pinned = replace(pinned, options=replace(pinned.options, constraints=(), overrides=()))
-        command = compile_command(uv, interpreter, pinned, order, lock)
+        command = compile_command(uv, interpreter, pinned, request, lock)
         try:
-            self._run(order, [*command, "--no-deps"], "locking the PyPI packages with uv")
+            self._run(request, [*command, "--no-deps"], "locking the PyPI packages with uv")
             text = lock.read_text(encoding="utf-8")
             markers = requirements.markers_of(interpreter, making)
             pins = pypi_pins(
-                EnvironmentSpec(lock=text, lock_folder=str(order.scratch)), subdir(), markers
+                EnvironmentSpec(lock=text, lock_folder=str(request.scratch)), subdir(), markers
             )
         except (EnvironmentCreationError, SpecError, OSError) as error:
             making.note(f"the PyPI packages cannot be locked: {error}")
@@ -285,26 +289,26 @@ class UvBackend:
         assert found is not None
         return found
 
-    def _python(self, order: Order) -> str:
+    def _python(self, request: InstallRequest) -> str:
         """Return an interpreter of this machine, else what uv shall look for."""
-        python = requirements.python_of(order.spec)
+        python = requirements.python_of(request.spec)
         try:
             return python_finding.fitting(python, virtual=False).executable
         except python_finding.NoInterpreter:
             return python or ">=3.8"
 
-    def _install(self, order: Order, uv: str, interpreter: str) -> str | None:
-        spec, making = order.spec, order.making
-        lock = order.scratch / "pylock.toml"
+    def _install(self, request: InstallRequest, uv: str, interpreter: str) -> str | None:
+        spec, making = request.spec, request.making
+        lock = request.scratch / "pylock.toml"
         if spec.lock is None:
             if not requirements.wanted_lines(spec):
                 return None
             making.report(CreationPhase.SOLVING, "the PyPI packages")
-            command = compile_command(uv, interpreter, spec, order, lock)
-            self._run(order, command, "choosing the PyPI packages with uv")
-            text = _of_this_python(lock.read_text(encoding="utf-8"), interpreter, order)
+            command = compile_command(uv, interpreter, spec, request, lock)
+            self._run(request, command, "choosing the PyPI packages with uv")
+            text = _of_this_python(lock.read_text(encoding="utf-8"), interpreter, request)
         elif spec.lock_format != "pylock" or lock_texts.needs_rewriting(spec):
-            found, _ = self.install(order, interpreter)
+            found, _ = self.install(request, interpreter)
             return requirements.lock_again(
                 found, requirements.markers_of(interpreter, making)["python_version"]
             )
@@ -312,11 +316,11 @@ class UvBackend:
             text = spec.lock
             lock.write_text(text, encoding="utf-8")
         command = sync_command(uv, interpreter, spec, lock, offline=making.offline)
-        self._run(order, command, "installing the PyPI packages with uv")
+        self._run(request, command, "installing the PyPI packages with uv")
         return text
 
-    def _run(self, order: Order, command: list[str], what: str) -> str:
-        output, making = UvOutput(), order.making
+    def _run(self, request: InstallRequest, command: list[str], what: str) -> str:
+        output, making = UvOutput(), request.making
 
         def on_line(line: str) -> None:
             step = output.feed(line)
@@ -325,7 +329,7 @@ class UvBackend:
 
         return making.run(
             command,
-            cwd=order.scratch,
+            cwd=request.scratch,
             on_line=on_line,
             what=what,
             remedy=lambda said: _remedy(said, making.offline),
@@ -343,12 +347,12 @@ def _remedy(said: str, offline: bool) -> str:
     return ""
 
 
-def _of_this_python(lock: str, interpreter: str, order: Order) -> str:
+def _of_this_python(lock: str, interpreter: str, request: InstallRequest) -> str:
     """Return a lock whose ``requires-python`` says for which Python it was made.
 
     uv writes a lower bound; the wheels are those of one version.
     """
-    version = requirements.markers_of(interpreter, order.making)["python_version"]
+    version = requirements.markers_of(interpreter, request.making)["python_version"]
     return re.sub(
         r"^requires-python = .*$", f'requires-python = "=={version}.*"', lock, flags=re.MULTILINE
     )
