@@ -251,7 +251,7 @@ class Call:
             self = None  # type: ignore[assignment] # no cycle with the traceback
 
 
-def apart(function: Callable[[], Any]) -> Any:
+def run_uninterrupted(function: Callable[[], Any]) -> Any:
     """Call a function on a thread that no signal handler interrupts, and wait for it.
 
     For functions that take locks which other threads need.
@@ -268,12 +268,12 @@ def apart(function: Callable[[], Any]) -> Any:
     if get_ident() in serving:
         return function()
     call = Call(function)
-    start(call.run, (), "wetlands-apart", START)
+    start(call.run, (), "wetlands-uninterrupted", START)
     return call.outcome()
 
 
-def import_undivided(name: str) -> Any:
-    """Import a module, and let no fork find it half made. For ``apart``.
+def import_atomically(name: str) -> Any:
+    """Import a module, and let no fork find it half made. For ``run_uninterrupted``.
 
     A thread of the program does not hold back forks: a signal handler could leave the lock behind.
 

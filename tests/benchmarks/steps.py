@@ -265,7 +265,7 @@ def _write(have: Any) -> Timed:
     pipe, process = have.process()
     direct = have.DirectSend(process, pipe.write, process.outbox, 0)
     call = have.call()
-    process.outbox.tell(call)
+    process.outbox.queue_records(call)
     direct.open = True
 
     def write() -> None:

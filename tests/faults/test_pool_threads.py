@@ -560,7 +560,7 @@ LOCKS = {
     ),
     "pool/spawn.py: with making": "as above",
     "descriptors.py: with making": "by the thread that starts workers, or one of its own "
-    "(`threads.apart`)",
+    "(`threads.run_uninterrupted`)",
     "pool/polling.py: with descriptors.making": "by the I/O thread",
     "pool/fork_server.py: with descriptors.making": "by the thread that starts workers",
     "pool/fork_server.py: with self._collecting": "by the I/O thread and that one",

@@ -551,7 +551,7 @@ def test_the_state_hears_of_what_was_sent_directly_first(crew: Crew) -> None:
     process = crew.process()
     call = crew.call(None, with_call(crew))
     call.task._counted = False
-    process.outbox.tell(call)
+    process.outbox.queue_records(call)
     part = DirectCalls(
         loop=crew.loop, workers=crew.workers, stats=stats(), feed=crew.feed, contain=lambda *_: None
     )

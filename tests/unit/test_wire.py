@@ -513,7 +513,7 @@ def test_a_direct_frame_is_written_once_and_recorded(polled: Side) -> None:
     """
     process = polled.process
     first, second = call(1), call(2)
-    process.outbox.tell(first)
+    process.outbox.queue_records(first)
     assert not process.direct.send(first)
     process.direct.open = True
     assert process.direct.send(first)
@@ -530,7 +530,7 @@ def test_a_direct_frame_that_does_not_fit_leaves_no_record(polled: Side) -> None
     process = polled.process
     process.direct.open = True
     made = call(1)
-    process.outbox.tell(made)
+    process.outbox.queue_records(made)
     try:
         while True:
             os.write(polled.pipes.inbox, made.frame())

@@ -528,7 +528,7 @@ class Task(Future[T]):
     def _invoke_callbacks(self) -> None:
         """Run the callbacks; the standard library calls this when it settles a bare task."""
         bare = self._pool is None and self._state in _DONE
-        settling.tell(self, self._pool, end_of(self) if bare else None)
+        settling.notify(self, self._pool, end_of(self) if bare else None)
 
 
 def relabel(task: Task[Any], label: str | Definition) -> None:

@@ -253,10 +253,10 @@ def _publish(task: Any, state: str, *, failed: bool, count: bool = True) -> None
         if count and pool is not None:
             pool.stats.finished(task)  # Order: a thread that wakes up finds it counted
     finally:
-        tell(task, pool, kind, notification)
+        notify(task, pool, kind, notification)
 
 
-def tell(
+def notify(
     task: Any,
     pool: TaskPool | None,
     kind: TaskEventType | None,

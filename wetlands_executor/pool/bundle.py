@@ -101,7 +101,7 @@ def source(compiled: bool = False) -> bytes:
 @functools.cache
 def _sources() -> bytes:
     # `resources.files` would import it, and a fork could find it half made
-    threads.import_undivided("importlib.readers")
+    threads.import_atomically("importlib.readers")
     parts: list[str] = []
     for name in _MODULES:
         parts += [name, _source("wetlands_executor.worker", name)]

@@ -269,7 +269,7 @@ class DirectReceive:
                 if settle_quietly(
                     task, value, time.time(), process.process.pid, (head >> 32) / 1e6
                 ):
-                    pool.post(partial(pool.tell, task))
+                    pool.post(partial(pool.notify_settled, task))
                 pool.stats.returned_one(task)
             self.caller = None
             if not settled_here:

@@ -89,7 +89,7 @@ class Outbox:
         """Take note whether the worker's bytecode is not ours."""
         self._foreign = foreign
 
-    def told(self, host_settings: HostSettings, needs: Iterable[Piece]) -> None:
+    def note_sent(self, host_settings: HostSettings, needs: Iterable[Piece]) -> None:
         """Note what the worker's configuration has told it."""
         self._settings = host_settings.number
         self._pieces.update((piece.owner, piece.number) for piece in needs)
@@ -117,7 +117,7 @@ class Outbox:
         """Return True if the worker was sent these contents, with the calls that it holds."""
         return all(self._pieces.get(piece.owner) == piece.number for piece in needs)
 
-    def tell(self, call: Call) -> None:
+    def queue_records(self, call: Call) -> None:
         """Queue what a call refers to and the worker does not know yet."""
         host_settings, encoded = call.host_settings, call.encoded
         if host_settings.number != self._settings:

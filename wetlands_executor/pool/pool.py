@@ -476,7 +476,7 @@ class Pool:
 
     # --- what a Task asks (futures/protocols.py)
 
-    def tell(self, task: Task[Any]) -> None:
+    def notify_settled(self, task: Task[Any]) -> None:
         """Notify listeners, waiters, callbacks of a task that its submitter settled. I/O thread."""
         announce_late(task)
 

@@ -270,7 +270,7 @@ class Starter:
         settings = self._settings
         host_settings = current_settings()
         data, code, bytecode = settings.initializer or (None, None, False)
-        process.outbox.told(host_settings, settings.needs)
+        process.outbox.note_sent(host_settings, settings.needs)
         config: WorkerConfig = {
             "nonce": process.nonce,
             "magic": interpreter.MAGIC if interpreter.PORTABLE else None,

@@ -250,7 +250,7 @@ class WorkerProcess:
             mine[call.number] = call
             try:
                 if not outbox.knows(call):
-                    outbox.tell(call)
+                    outbox.queue_records(call)
                 out_of_band = call.encoded.out_of_band
                 if out_of_band is not None:
                     call.note_blocks(out_of_band.send(self.result_memory.incarnation))

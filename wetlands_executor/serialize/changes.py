@@ -239,14 +239,14 @@ def version_of_class(cls: Any, record: Record) -> int:
 
 
 #: Flag of classes that are made while the program runs (Py_TPFLAGS_HEAPTYPE).
-_MADE = 1 << 9
+_HEAPTYPE = 1 << 9
 
 
-def lives_for_ever(cls: type) -> bool:
-    """Return True for a class of the interpreter, whose identity stays its own."""
-    return not cls.__flags__ & _MADE
+def is_static_type(cls: type) -> bool:
+    """Return True for a static type of the interpreter, whose identity stays its own."""
+    return not cls.__flags__ & _HEAPTYPE
 
 
 def class_part(cls: type, record: Record) -> int:
     """Return what stands for a class that an object or another class is of."""
-    return id(cls) if lives_for_ever(cls) else record.of(cls).number
+    return id(cls) if is_static_type(cls) else record.of(cls).number

@@ -280,7 +280,7 @@ class FastCheck:
     def _add_class(self, known: Known, cls: Any, record: Record) -> None:
         found = [*map(id, _entries_of_class(cls))]
         for value in (*cls.__bases__, cls.__class__):
-            if not changes.lives_for_ever(value):
+            if not changes.is_static_type(value):
                 self._identity(value, record)
         for name, value in vars(cls).items():
             self._kept.append(name)

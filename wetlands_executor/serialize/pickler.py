@@ -55,9 +55,9 @@ def _import_late(name: str) -> Any:
     known = sys.modules.get(name)
     if known is not None and not getattr(known.__spec__, "_initializing", False):
         return _late.setdefault(name, known)
-    load = partial(threads.import_undivided, name)
+    load = partial(threads.import_atomically, name)
     try:
-        found = threads.apart(load)
+        found = threads.run_uninterrupted(load)
     except RuntimeError:  # no thread can be started
         found = load()
     return _late.setdefault(name, found)

@@ -96,7 +96,7 @@ class Arena:
         try:
             # Apart, because the first import of a module is under a lock that a pool's threads need
             # as well.
-            made = threads.apart(self._map)
+            made = threads.run_uninterrupted(self._map)
         except RuntimeError:  # no thread can be started any more
             made = self._map()
         # if another thread was faster, what was made here is unmapped again
@@ -104,7 +104,7 @@ class Arena:
 
     def _map(self) -> Blocks | None:
         try:
-            shm_arena = threads.import_undivided("wetlands_executor.worker.shm_arena")
+            shm_arena = threads.import_atomically("wetlands_executor.worker.shm_arena")
         except (ImportError, AttributeError):
             return None  # an interpreter without ctypes, or a C library without these calls
         try:
@@ -329,7 +329,7 @@ def current() -> Arena | None:
             try:
                 # Apart, because a lock is held meanwhile, for which threads wait that start workers
                 # or fork the host.
-                made = threads.apart(Arena)
+                made = threads.run_uninterrupted(Arena)
             except (OSError, RuntimeError):  # RuntimeError: no thread can be started any more
                 return None
         mine = weakref.ref(made)

@@ -5,9 +5,9 @@ One after another, each with an outcome of its own.
 Guarantee: when the code of a call begins, the outcomes of those before it can be lost no more.
 Sending each by itself would cost more than a short call. So an outcome is first put onto the shared
 page, which the host keeps when this process dies, and sent together with others: at the end of the
-frame, after ``SOON``, or when the shared page is full. *Order:* the pickle, its length, then the
-count, by which the host goes; the frame, then the count is set to 0. So the host may find outcomes
-twice, and knows them by their place; it never misses one.
+frame, after ``FLUSH_INTERVAL``, or when the shared page is full. *Order:* the pickle, its length,
+then the count, by which the host goes; the frame, then the count is set to 0. So the host may find
+outcomes twice, and knows them by their place; it never misses one.
 
 A payload of outcomes: their number, their lengths (0: the call returned None), then the pickles.
 
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 
 
 #: Nanoseconds that an outcome may wait for others.
-SOON = 1000000
+FLUSH_INTERVAL = 1000000
 
 
 def make_calls(
@@ -247,7 +247,7 @@ class Outbox:
         self._words[wire.UNSENT_COUNT] = self._count = count + 1
         self._size = end
         self._spent += now - start
-        if now - self._sent > SOON:
+        if now - self._sent > FLUSH_INTERVAL:
             self.send()
         return now
 
