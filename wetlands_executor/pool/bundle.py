@@ -27,7 +27,7 @@ _MODULES = (
     "code_annotations",
     "code_classes",
     "code_forms",
-    "code_made",
+    "code_templates",
     "code_portable",
     "code_reductions",
     "code_sources",

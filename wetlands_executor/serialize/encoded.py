@@ -241,7 +241,7 @@ def encode_inert(
 
     Args:
         definition: the function.
-        steps: of a callable that is made of it for the call (see ``made.py``), or None.
+        steps: of a callable that is made of it for the call (see ``templates.py``), or None.
         args: its arguments.
     """
     value = (args, None) if steps is None else (steps, args, None)

@@ -265,7 +265,7 @@ class Record:
         ready: such numbers that may be sent to workers.
         urgent: the host has dropped a piece since: its memory is worth a message.
         functions: id of a function or class -> how it was pickled last (``watched.Watched``).
-        codes: id of a code object -> what is known of functions made of it (``made.Code``).
+        codes: id of a code object -> what is known of functions made of it (``templates.Code``).
         retired: definitions that will not be called again, and that no call under way refers to.
         dirty: something was pickled or dropped since the last look.
     """

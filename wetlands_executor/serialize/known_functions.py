@@ -31,12 +31,12 @@ from wetlands_executor.serialize.encoded import (
 )
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.calls import Pieces
-from wetlands_executor.worker.code_made import METHOD
+from wetlands_executor.worker.code_templates import METHOD
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Record
     from wetlands_executor.serialize.interpreter import RemoteInterpreter
-    from wetlands_executor.serialize.made import Code, Made
+    from wetlands_executor.serialize.templates import Code, Made
     from wetlands_executor.serialize.watched import Watched
 
 _PLACEHOLDER = getattr(functools, "Placeholder", None)  # Python 3.14
@@ -51,9 +51,9 @@ class Pool(Protocol):
     forgetting: Any
 
 
-def _made() -> Any:
+def _templates() -> Any:
     """Return what knows callables that are made anew, imported when the first of them is met."""
-    return pickler.late("wetlands_executor.serialize.made")
+    return pickler.late("wetlands_executor.serialize.templates")
 
 
 def _instances() -> Any:
@@ -121,7 +121,7 @@ def _encode(
         if call is not None:
             return call
     elif steps[0] != METHOD:
-        payload = _made().pickled(steps, args, None)
+        payload = _templates().pickled(steps, args, None)
         if payload is not None:
             if len(payload) > wire.INLINE:
                 return encode_made(definition, steps, args, None)
@@ -177,7 +177,7 @@ def find(fn: Any, record: Record | None, remote: RemoteInterpreter | None = None
     kind = type(fn)
     if kind is types.FunctionType:
         return None if record is None else _of_code(fn, record, remote)
-    apart = _made().take_apart(fn, record) if kind in _MADE else None
+    apart = _templates().take_apart(fn, record) if kind in _MADE else None
     if apart is None:
         return None
     inner, steps = apart
@@ -196,10 +196,10 @@ def _of_code(fn: Any, record: Record, remote: RemoteInterpreter | None) -> Made 
     """As ``find``, of a function whose code others have, too."""
     found: Made | None
     if remote is None:
-        found = _made().again(fn, record) if record.codes else None
+        found = _templates().again(fn, record) if record.codes else None
         return found
     write = by_value().dump
-    found = _made().of_function(
+    found = _templates().of_function(
         fn, record, lambda like, names: write(like, [], remote, record, names)
     )
     return found
@@ -234,7 +234,7 @@ def encode_made(
     kwargs: dict[str, Any] | None,
 ) -> DefinedCall | None:
     """Pickle a call of which all parts are scalars; None for every other call."""
-    payload = _made().pickled(steps, args, kwargs)
+    payload = _templates().pickled(steps, args, kwargs)
     if payload is None:
         return None
     name, bytecode = definition.by_value, definition.bytecode

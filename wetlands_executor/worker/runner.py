@@ -518,7 +518,7 @@ _make: Any = None
 def _made(function: Any, payload: Any, where: Any) -> Any:
     global _make  # imported with the first of them
     if _make is None:
-        from .code_made import make as _make
+        from .code_templates import make as _make
     return _make(function, payload, where)
 
 

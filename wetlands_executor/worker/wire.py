@@ -57,7 +57,7 @@ NAMED = 8  # the task's name is a record in the bulk pipe
 # entry, which says where that payload lies
 BLOCKS = 64
 # the payload is (steps, arguments, keywords): the callable is made of the function by these steps
-# (see ``code_made.py``)
+# (see ``code_templates.py``)
 MADE = 16
 KEPT = 128  # the blocks stay the host's (the call may be run again): the worker takes copies
 # arguments of several calls: PLAIN: one pickled list of tuples; else their number, their lengths,

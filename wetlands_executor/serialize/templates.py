@@ -3,7 +3,7 @@
 A lambda in a loop, a bound method and a ``functools.partial`` are other objects each time they are
 submitted. What they are made of is not: the code of the lambda, the function of the method, the
 function of the partial object. A worker is told of that once (its ``Definition``); each call brings
-what is new, as a list of steps (``worker/code_made.py`` takes them), and its arguments.
+what is new, as a list of steps (``worker/code_templates.py`` takes them), and its arguments.
 
 A *template* is what is known of a code object: the definition of a function that has it, with what
 all functions made of it have in common. Of the values that one of them closes over, and of its
@@ -36,7 +36,7 @@ from wetlands_executor.serialize.definitions import Definition
 from wetlands_executor.serialize.fast_checks import SHORT, are_short_scalars
 from wetlands_executor.serialize.identity import WRITTEN
 from wetlands_executor.serialize.pickler import space_name
-from wetlands_executor.worker import code_made
+from wetlands_executor.worker import code_templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,7 +132,7 @@ class Template:
             values = tuple(map(vars(module).get, self._varying, _ABSENT))
             if not all(map(_may_be_global, values)):
                 return None
-            steps = (code_made.GLOBALS, (self._space, self._varying, values))
+            steps = (code_templates.GLOBALS, (self._space, self._varying, values))
         self.holds = True
         found: list[Any] = []
         try:
@@ -147,7 +147,7 @@ class Template:
             entry = record.known.get(id(cell))
             if entry is not None and entry.shape is WRITTEN and entry.strong is cell:
                 return None
-        return (*steps, code_made.CLOSURE, (tuple(found), self.mask)) if found else steps
+        return (*steps, code_templates.CLOSURE, (tuple(found), self.mask)) if found else steps
 
     def changed_globals(self, space: dict[str, Any]) -> list[str]:
         """Return the names in a namespace that were bound to something else before."""
@@ -468,7 +468,7 @@ def take_apart(fn: Any, record: Record | None) -> tuple[Any, tuple[Any, ...]] | 
     steps: tuple[Any, ...] = ()
     for _ in range(DEEPEST):
         if type(fn) is partial and not fn.__dict__:
-            steps = (code_made.PARTIAL, (fn.args, fn.keywords), *steps)
+            steps = (code_templates.PARTIAL, (fn.args, fn.keywords), *steps)
             fn = fn.func
         elif type(fn) is types.MethodType and type(fn.__func__) is types.FunctionType:
             owner = fn.__self__
@@ -478,7 +478,7 @@ def take_apart(fn: Any, record: Record | None) -> tuple[Any, tuple[Any, ...]] | 
                 or fn.__func__.__module__ != owner.__module__
             ):
                 return None  # a method of a class that workers do not know: it goes with the class
-            steps = (code_made.METHOD, fn.__self__, *steps)
+            steps = (code_templates.METHOD, fn.__self__, *steps)
             return fn.__func__, steps
         else:
             break
@@ -487,12 +487,12 @@ def take_apart(fn: Any, record: Record | None) -> tuple[Any, tuple[Any, ...]] | 
 
 def is_plain(steps: tuple[Any, ...]) -> bool:
     """Return True if any unpickler reads the steps: they hold scalars only."""
-    if len(steps) == 2 and steps[0] in (code_made.CLOSURE, code_made.GLOBALS):
+    if len(steps) == 2 and steps[0] in (code_templates.CLOSURE, code_templates.GLOBALS):
         return True
     for kind, value in zip(steps[::2], steps[1::2], strict=True):
-        if kind == code_made.METHOD:
+        if kind == code_templates.METHOD:
             return False
-        if kind == code_made.PARTIAL and not (
+        if kind == code_templates.PARTIAL and not (
             are_short_scalars(value[0]) and are_short_scalars(value[1])
         ):
             return False
