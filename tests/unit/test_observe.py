@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from wetlands_executor import RunningTask
-from wetlands_executor.observe import words
+from wetlands_executor.observe import units
 from wetlands_executor.observe.bars import BarState, Counts, Meter
 from wetlands_executor.observe.streams import LineStream, cleaned
 from wetlands_executor.observe.terminal import Turns
@@ -16,18 +16,18 @@ from wetlands_executor.observe.terminal import Turns
 
 def test_words() -> None:
     seconds = (None, 0, 59.9, 61, 3600, 90000, float("inf"))
-    assert [words.duration(each) for each in seconds] == [
+    assert [units.duration(each) for each in seconds] == [
         "-:--", "0:00", "0:59", "1:01", "1:00:00", "1d 01:00", "-:--"
     ]  # fmt: skip
     rates = (None, 0.0, 0.001, 0.1, 1, 99.94, 100, 4100, 2.5e6)
-    assert [words.rate(each) for each in rates] == [
+    assert [units.rate(each) for each in rates] == [
         "", "", "16:40 each", "10.0 s each", "1.0/s", "99.9/s", "100/s", "4.1k/s", "2.5M/s"
     ]  # fmt: skip
-    assert [words.amount(each) for each in (None, 5, 312_000_000, 2_500_000_000)] == [
+    assert [units.amount(each) for each in (None, 5, 312_000_000, 2_500_000_000)] == [
         "", "5 B", "312 MB", "2.5 GB"
     ]  # fmt: skip
     shares = ((1, None), (0, 0), (999, 1000), (5, 5), (7, 5))
-    assert [words.percent(*each) for each in shares] == ["", "", "99%", "100%", "100%"]
+    assert [units.percent(*each) for each in shares] == ["", "", "99%", "100%", "100%"]
 
 
 def test_a_meter_forgets_what_is_long_ago() -> None:

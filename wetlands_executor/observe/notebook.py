@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from wetlands_executor import RunningTask
-from wetlands_executor.observe import words
+from wetlands_executor.observe import units
 from wetlands_executor.observe.bars import BarState
 from wetlands_executor.observe.plain import facts_of, plain_line
 
@@ -70,7 +70,7 @@ def _row(task: RunningTask) -> str:
         escape(task.message or ""),
         f"try {task.attempt}" if task.attempt > 1 else "",
         f"worker {task.worker}" if task.pid else "",
-        "" if task.seconds is None else words.duration(task.seconds),
+        "" if task.seconds is None else units.duration(task.seconds),
     )
     return "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
 

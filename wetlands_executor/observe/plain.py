@@ -6,20 +6,20 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from wetlands_executor.observe import words
+from wetlands_executor.observe import units
 from wetlands_executor.observe.bars import BarState
 
 
 def plain_line(state: BarState) -> str:
     """Return a bar as one line of text, in ASCII but for its label."""
     counts = state.counts
-    share = words.percent(counts.done, counts.total)
+    share = units.percent(counts.done, counts.total)
     how_many = f"{counts.done}" if counts.total is None else f"{counts.done}/{counts.total}"
     facts = [
         f"{how_many} ({share})" if share else how_many,
-        words.rate(state.rate),
-        f"{words.duration(state.elapsed)} elapsed",
-        "" if state.over or state.remaining is None else f"{words.duration(state.remaining)} left",
+        units.rate(state.rate),
+        f"{units.duration(state.elapsed)} elapsed",
+        "" if state.over or state.remaining is None else f"{units.duration(state.remaining)} left",
         *facts_of(state),
     ]
     text = ", ".join(fact for fact in facts if fact)

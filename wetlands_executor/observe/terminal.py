@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from wetlands_executor import RunningTask
-from wetlands_executor.observe import words
+from wetlands_executor.observe import units
 from wetlands_executor.observe.bars import BarState
 from wetlands_executor.observe.plain import facts_of
 from wetlands_executor.observe.streams import Redirection, cleaned
@@ -126,7 +126,7 @@ class Drawing:
     def _bar_line(self, state: BarState, width: int) -> Any:
         counts = state.counts
         how_many = f"{counts.done}" if counts.total is None else f"{counts.done}/{counts.total}"
-        share = words.percent(counts.done, counts.total)
+        share = units.percent(counts.done, counts.total)
         left = None if state.over else state.remaining
         # From left to right, with what it costs to leave one out: the least important goes first.
         facts = dict.fromkeys(facts_of(state), "")
@@ -134,9 +134,9 @@ class Drawing:
             (4, self._cut(state.label, 24), "bold"),
             (0, share, "progress.percentage"),
             (0, how_many, "progress.download"),
-            (6, words.rate(state.rate), "progress.data.speed"),
-            (5, f"{words.duration(state.elapsed)} elapsed", "progress.elapsed"),
-            (7, "" if left is None else f"{words.duration(left)} left", "progress.remaining"),
+            (6, units.rate(state.rate), "progress.data.speed"),
+            (5, f"{units.duration(state.elapsed)} elapsed", "progress.elapsed"),
+            (7, "" if left is None else f"{units.duration(left)} left", "progress.remaining"),
             *(
                 (8 if fact.endswith("failed") else 3, fact, _FACTS.get(fact.split()[-1], ""))
                 for fact in facts
@@ -177,18 +177,18 @@ class Drawing:
         return (getattr(self._stream, "encoding", None) or "").lower().startswith("utf")
 
     def _task_line(self, task: RunningTask, width: int) -> Any:
-        share = "" if task.progress is None else words.percent(task.progress, 1)
+        share = "" if task.progress is None else units.percent(task.progress, 1)
         message, called = task.message or "", _short(task.name)
         if not share and task.current is not None:
-            share = words.number(task.current)
+            share = units.number(task.current)
             if task.maximum is not None:
-                share += f"/{words.number(task.maximum)}"
+                share += f"/{units.number(task.maximum)}"
         tail = [
             (7, share, "progress.percentage"),
             (5, "" if task.attempt < 2 else f"try {task.attempt}", "yellow"),
-            (6, "" if task.seconds is None else words.duration(task.seconds), "progress.elapsed"),
+            (6, "" if task.seconds is None else units.duration(task.seconds), "progress.elapsed"),
             (3, f"worker {task.worker}" if task.pid else "", "dim"),
-            (4, words.amount(self._memory.of(task.pid)), "dim"),
+            (4, units.amount(self._memory.of(task.pid)), "dim"),
         ]
         tail = [piece for piece in tail if piece[1]]
         wanted = min(self._cells.cell_len(called), 16) + min(self._cells.cell_len(message), 12)
