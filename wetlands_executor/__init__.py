@@ -27,8 +27,8 @@ from wetlands_executor.executor import CondaEnvExecutor
 from wetlands_executor.futures.events import TaskEventType
 from wetlands_executor.futures.future import Task, TaskEvent, TaskStatus
 from wetlands_executor.futures.options import CallOptions
+from wetlands_executor.futures.overview import Overview, RunningTask, WorkerInfo
 from wetlands_executor.pool.lines import printing_task
-from wetlands_executor.pool.report import Overview, RunningTask, WorkerInfo
 from wetlands_executor.sharedmem.share import share
 from wetlands_executor.watching import Watch, watch, watch_tasks
 from wetlands_executor.worker.current_task import RemoteTaskHandle, current_task

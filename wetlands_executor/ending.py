@@ -98,7 +98,25 @@ class Ending:
             self._lifecycle.join()
             raise
 
-    async def leave(self, exc_type: type[BaseException] | None) -> None:
+    def leave(
+        self, exc_type: type[BaseException] | None, shutdown: Callable[[], object]
+    ) -> None:
+        """Leave a ``with`` block, which has raised an exception of this type, or None.
+
+        Args:
+            exc_type: the type.
+            shutdown: the method of the executor, which a subclass may have overridden.
+        """
+        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+            self.interrupt(exc_type)
+            return
+        try:
+            shutdown()
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.interrupt(type(error))
+            raise
+
+    async def leave_async(self, exc_type: type[BaseException] | None) -> None:
         """Leave an ``async with`` block, which has raised an exception of this type, or None.
 
         Raises:

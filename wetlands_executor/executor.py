@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from wetlands_executor.environment.making import OnProgress
     from wetlands_executor.environment.spec import EnvironmentSpec
-    from wetlands_executor.pool.report import WorkerInfo
+    from wetlands_executor.futures.overview import WorkerInfo
 
 T = TypeVar("T")
 
@@ -501,14 +501,7 @@ class CondaEnvExecutor(Executor):
 
         After Ctrl-C or SystemExit: cancel what is queued, and see that what runs comes to an end.
         """
-        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
-            self._ending.interrupt(exc_type)
-            return
-        try:
-            self.shutdown(wait=True)
-        except (KeyboardInterrupt, SystemExit) as error:
-            self._ending.interrupt(type(error))
-            raise
+        self._ending.leave(exc_type, self.shutdown)
 
     async def __aenter__(self) -> Self:
         """Enter; nothing is started."""
@@ -524,7 +517,7 @@ class CondaEnvExecutor(Executor):
 
         The cancellation of the block counts as a Ctrl-C, a second one as a second.
         """
-        await self._ending.leave(exc_type)
+        await self._ending.leave_async(exc_type)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""

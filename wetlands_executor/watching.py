@@ -10,9 +10,9 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from wetlands_executor.futures.overview import Overview
 from wetlands_executor.pool import report
 from wetlands_executor.pool.pool import Pool
-from wetlands_executor.pool.report import Overview
 
 #: Iterators of ``map`` -> their pool and the number of their calls.
 _maps: weakref.WeakKeyDictionary[Iterator[Any], tuple[weakref.ref[Pool], int | None]] = (

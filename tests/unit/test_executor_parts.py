@@ -292,7 +292,7 @@ def test_an_event_loop_waits_for_the_end() -> None:
     part = ending(lifecycle, owner)
 
     async def leave() -> None:
-        leaving = asyncio.ensure_future(part.leave(None))
+        leaving = asyncio.ensure_future(part.leave_async(None))
         while not lifecycle.when:
             await asyncio.sleep(0)
         lifecycle.when[0]()
@@ -308,7 +308,7 @@ def test_a_cancellation_of_the_block_ends_it_soon_and_a_second_one_now(reason: s
     part = ending(lifecycle, owner, reason)
 
     async def leave() -> None:
-        leaving = asyncio.ensure_future(part.leave(None))
+        leaving = asyncio.ensure_future(part.leave_async(None))
         while not lifecycle.when:
             await asyncio.sleep(0)
         leaving.cancel()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from wetlands_executor.environment import Environment
-    from wetlands_executor.pool.report import WorkerInfo
+    from wetlands_executor.futures.overview import WorkerInfo
 
 T = TypeVar("T")
 
@@ -315,14 +315,7 @@ class InProcessExecutor(Executor):
         tb: TracebackType | None,
     ) -> None:
         """Shut down and wait. After Ctrl-C or SystemExit: see that what runs comes to an end."""
-        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
-            self._ending.interrupt(exc_type)
-            return
-        try:
-            self.shutdown(wait=True)
-        except (KeyboardInterrupt, SystemExit) as error:
-            self._ending.interrupt(type(error))
-            raise
+        self._ending.leave(exc_type, self.shutdown)
 
     async def __aenter__(self) -> Self:
         """Enter; nothing is started."""
@@ -335,7 +328,7 @@ class InProcessExecutor(Executor):
         tb: TracebackType | None,
     ) -> None:
         """As ``__exit__``, without blocking the event loop."""
-        await self._ending.leave(exc_type)
+        await self._ending.leave_async(exc_type)
 
     def __repr__(self) -> str:
         count = f"{self.worker_count} of {self._max_workers} threads"

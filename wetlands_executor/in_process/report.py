@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor.pool.report import LISTED, WorkerInfo, task_entry, worker_entry
+from wetlands_executor.futures.overview import LISTED, WorkerInfo, picture, task_entry
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.future import Task
@@ -43,21 +43,9 @@ def _under_way(pool: ThreadPool) -> tuple[list[Task[Any]], list[Task[Any]]]:
 
 def progress(pool: ThreadPool) -> dict[str, Any]:
     """Return the whole picture, of builtin types."""
-    stats = pool.stats
     running, waiting = _under_way(pool)
-    return {
-        "total": stats.total,
-        "completed": stats.completed,
-        "failed": stats.failed,
-        "canceled": stats.cancelled,
-        "running": len(running),
-        "queued": max(stats.active - len(running), 0),
-        "workers": [worker_entry(info) for info in workers(pool)],
-        "tasks": [task_entry(task) for task in (*running, *waiting[:LISTED])],
-        "errors": [
-            {"id": task.id, "name": task.name, "error": task.error} for task in stats.failures()
-        ],
-    }
+    listed = [task_entry(task) for task in (*running, *waiting[:LISTED])]
+    return picture(pool.stats, len(running), workers(pool), listed)
 
 
 def find(pool: ThreadPool, identifier: str) -> Task[Any] | None:

@@ -7,95 +7,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor.futures.future import Task
+from wetlands_executor.futures.overview import (
+    LISTED,
+    Overview,
+    RunningTask,
+    WorkerInfo,
+    picture,
+    task_entry,
+)
 from wetlands_executor.futures.reports import Snapshot
 from wetlands_executor.futures.waiting import Latch
 
 if TYPE_CHECKING:
+    from wetlands_executor.futures.future import Task
     from wetlands_executor.pool.call import Call
     from wetlands_executor.pool.pool import Pool
     from wetlands_executor.pool.worker_process import WorkerProcess
 
-#: Queued tasks that ``progress`` lists; all are counted.
-LISTED = 1000
 #: Seconds within which the pool's own thread has to answer.
 ANSWER = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerInfo:
-    """A worker as it was at one moment.
-
-    Attributes:
-        index: number of its slot.
-        pid: of its process.
-        state: ``"starting"``, ``"idle"``, ``"busy"`` or ``"stopping"``.
-        task: name of the call that it has taken, None if idle.
-        tasks_done: calls that this process has finished.
-        queue_depth: calls in its inbox that it has not taken.
-        rss: resident memory in bytes, None if the process is gone.
-        cpu_percent: processor time per wall time since its start, in percent of one core, None if
-            the process is gone.
-        started_at: when the process was started, as ``time.time()``, None if it is gone.
-    """
-
-    index: int
-    pid: int
-    state: str
-    task: str | None
-    tasks_done: int
-    queue_depth: int
-    rss: int | None
-    cpu_percent: float | None
-    started_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class RunningTask:
-    """A task that runs, as it was at one moment.
-
-    Attributes:
-        id: of the task, or of the calls of a ``map`` that travel together.
-        name: what was called.
-        worker: index of its worker.
-        pid: of the worker's process.
-        seconds: how long it has run, None if unknown.
-        message, current, maximum, progress: what it has reported, as of a ``Task``.
-        attempt: number of the try that runs, from 1.
-    """
-
-    id: str
-    name: str
-    worker: int
-    pid: int
-    seconds: float | None
-    message: str | None = None
-    current: float | None = None
-    maximum: float | None = None
-    progress: float | None = None
-    attempt: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """What a display shows of a pool at one moment; made for looking often.
-
-    Attributes:
-        total: number of tasks that were submitted; each call of a ``map`` counts as one.
-        completed, failed, cancelled: number of those that have ended so.
-        retried: how often a task was begun anew after a failure.
-        running: the tasks that run, by the index of their worker.
-    """
-
-    total: int
-    completed: int
-    failed: int
-    cancelled: int
-    retried: int
-    running: tuple[RunningTask, ...]
 
 
 def overview(pool: Pool, *, exact: bool = False) -> Overview:
@@ -246,29 +178,14 @@ def _look(pool: Pool) -> tuple[list[Call], list[Call]]:
 
 def progress(pool: Pool) -> dict[str, Any]:
     """Return the whole picture, of builtin types."""
-    stats = pool.stats
     running, waiting = _under_way(pool)
     held = [task for task in [*list(pool.dependents), *list(pool.unstarted)] if not task.done()]
-    counts = {
-        "total": stats.total,
-        "completed": stats.completed,
-        "failed": stats.failed,
-        "canceled": stats.cancelled,
-    }
-    return {
-        **counts,
-        "running": len(running),
-        "queued": max(stats.active - len(running), 0),
-        "workers": [worker_entry(info) for info in workers(pool)],
-        "tasks": [
-            *map(_call, running),
-            *map(_call, waiting[:LISTED]),
-            *map(task_entry, held[:LISTED]),
-        ],
-        "errors": [
-            {"id": task.id, "name": task.name, "error": task.error} for task in stats.failures()
-        ],
-    }
+    listed = [
+        *map(_call, running),
+        *map(_call, waiting[:LISTED]),
+        *map(task_entry, held[:LISTED]),
+    ]
+    return picture(pool.stats, len(running), workers(pool), listed)
 
 
 def _call(call: Any) -> dict[str, Any]:
@@ -289,32 +206,6 @@ def _call(call: Any) -> dict[str, Any]:
         if since is None
         else round(1000 * (time.monotonic() - since), 3),
         "progress_pct": None,
-    }
-
-
-def worker_entry(info: WorkerInfo) -> dict[str, Any]:
-    """Return what the picture of an executor says of one worker."""
-    return {
-        "id": info.index,
-        "idle": info.state == "idle",
-        "task": info.task,
-        "queue_depth": info.queue_depth,
-    }
-
-
-def task_entry(task: Task[Any]) -> dict[str, Any]:
-    """Return what is known of a task, of builtin types."""
-    now = time.time()
-    started, finished, fraction = task.started_at, task.finished_at, task.progress
-    return {
-        "id": task.id,
-        "name": task.name,
-        "state": task.status.value,
-        "queued_duration_ms": round(1000 * ((started or finished or now) - task.created_at), 3),
-        "execution_duration_ms": None
-        if started is None
-        else round(1000 * ((finished or now) - started), 3),
-        "progress_pct": None if fraction is None else round(100 * fraction, 2),
     }
 
 

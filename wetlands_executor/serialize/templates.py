@@ -67,7 +67,7 @@ class Template:
             it varies.
         numbers: what the definition has numbers for that no object of the host has.
         varying: names of globals whose values go with each call.
-        annotations: those of the function.
+        annotations: those of the function; None if it has none.
     """
 
     __slots__ = (
@@ -121,7 +121,7 @@ class Template:
                 # as a rule there are none, which is found without another function
                 getattr(function, "__annotate__", None) is not None or function.__annotations__
                 if self._annotations is None
-                else not _are_same(_annotations_of(function), self._annotations)
+                else not _has_annotations(function, self._annotations)
             )
             or len(closure or ()) != len(self._cells)
             or len(defaults or ()) != len(self._defaults)
@@ -317,41 +317,32 @@ def _is_eligible(function: Any) -> bool:
         and not function.__kwdefaults__
         and not function.__dict__
         and not getattr(function, "__type_params__", ())
-        and _annotations_of(function) is not _VARYING
+        and _has_fixed_annotations(function)
         and "task" not in arguments
         and written(code).isdisjoint(code.co_freevars)
     )
 
 
-#: Annotations that may differ from one function of a code to the next.
-_VARYING: dict[str, Any] = {}
+def _has_fixed_annotations(function: Any) -> bool:
+    """Return True if all functions of its code have its annotations: texts and builtin types only.
 
-
-def _annotations_of(function: Any) -> dict[str, Any] | None:
-    """Return the annotations of a function; None if it has none.
-
-    ``_VARYING`` if they are more than texts and builtin types: evaluating them again may give
-    others. From Python 3.14 on that would run code of the user's.
+    Evaluating others again may give others. From Python 3.14 on that would run code of the user's.
     """
-    if getattr(function, "__annotate__", None) is not None:
-        return _VARYING
-    found: dict[str, Any] = function.__annotations__
-    if not found:
-        return None
-    for value in found.values():
-        if type(value) is not str and value is not None and not _is_builtin_type(value):
-            return _VARYING
-    return found
+    return getattr(function, "__annotate__", None) is None and all(
+        type(value) is str or value is None or _is_builtin_type(value)
+        for value in function.__annotations__.values()
+    )
 
 
 def _is_builtin_type(value: Any) -> bool:
     return type(value) is type and vars(builtins).get(value.__name__) is value
 
 
-def _are_same(found: dict[str, Any] | None, expected: dict[str, Any] | None) -> bool:
-    """Return True for the same objects by the same names. Calls no ``__eq__`` of the user's."""
-    if found is None or expected is None:
-        return found is expected
+def _has_annotations(function: Any, expected: dict[str, Any]) -> bool:
+    """Return True if these very objects annotate it. Calls no ``__eq__`` of the user's."""
+    if getattr(function, "__annotate__", None) is not None:
+        return False
+    found = function.__annotations__
     return list(found) == list(expected) and all(map(is_, found.values(), expected.values()))
 
 
