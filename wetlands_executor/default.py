@@ -22,7 +22,7 @@ AnyExecutor = Union[CondaEnvExecutor, InProcessExecutor, OptionsView]
 ENV = "WETLANDS_EXECUTOR_ENV"
 WORKERS = "WETLANDS_EXECUTOR_WORKERS"
 ENGINE = "WETLANDS_EXECUTOR_ENGINE"
-#: Where ``dask:ADDRESS`` will be served; see ``API.md``.
+#: Where ``dask:ADDRESS`` will be served; an error says that it is to come.
 DASK = "wetlands_executor.integrations.dask"
 
 

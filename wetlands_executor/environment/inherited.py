@@ -26,7 +26,7 @@ class Removal(NamedTuple):
 
     Attributes:
         names: names of variables; ``*`` stands for any characters.
-        when: in which case they are removed; empty is always. The cases are words of ``_CASES``.
+        when: in which case they are removed; empty is always. See ``_NO_BACKEND`` and its like.
         why: what would go wrong otherwise.
     """
 

@@ -33,7 +33,7 @@ def _number_of(task: Task[Any]) -> int:
 
 
 class AtomicCounter:
-    """A number that any thread may raise in a single step in C, without a lock: ``tally.up()``."""
+    """A number that any thread may raise in a single step in C, without a lock: ``up()``."""
 
     __slots__ = ("_count", "up")
 

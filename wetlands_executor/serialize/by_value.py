@@ -28,9 +28,9 @@ from wetlands_executor.serialize import (
     fingerprints,
     identity,
     kinds,
-    made,
     references,
     special,
+    templates,
 )
 from wetlands_executor.serialize.identity import Mark, ObjectProxy
 from wetlands_executor.serialize.pickler import CallPickler, Space, reductions, space_name
@@ -442,7 +442,7 @@ class ByValuePickler(CallPickler):
     def _cells_of(self, func: Any, what: str) -> tuple[Any, ...]:
         """Return (mark, number, version, content) of each variable that a function closes over."""
         found = []
-        written = made.written(func.__code__) if func.__closure__ else ()
+        written = templates.written(func.__code__) if func.__closure__ else ()
         # of equal length
         for name, cell in zip(func.__code__.co_freevars, func.__closure__ or ()):  # noqa: B905
             content = changes.content_of(cell)

@@ -56,7 +56,7 @@ class SharedPage:
         #: Outcomes that were not sent yet; see ``batch.py``.
         self.lengths = memory[wire.UNSENT_LENGTHS : wire.UNSENT].cast("I")
         self.outcomes = memory[wire.UNSENT : wire.ANSWER_AT]
-        #: The payload of an answer that its submitter reads itself; see ``Runner._answer``.
+        #: The payload of an answer that its submitter reads itself; see ``Answers.send``.
         self.answer = memory[wire.ANSWER_AT : wire.ARGUMENTS_AT]
         #: The payload of a call that was sent directly; see ``pool/direct.py``.
         self.arguments = memory[wire.ARGUMENTS_AT :]

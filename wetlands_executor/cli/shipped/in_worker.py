@@ -31,7 +31,7 @@ def prepare(definition: Tuple[Any, ...], initializer: Optional[Tuple[Any, ...]])
     """Run the user's initializer and find the function: what a worker does first.
 
     Args:
-        definition: of the function, see ``_definition``.
+        definition: of the function, see ``Target.definition``.
         initializer: of a function without arguments, or None.
     """
     global _function, _task_position  # facts about this worker
