@@ -199,7 +199,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
             pytest.fail("leaks_ok needs a reason", pytrace=False)
         yield
         return
-    if ROOT / "tests" / "unit" in request.node.path.parents:  # it looks after each file
+    if "all_starts" in request.fixturenames:  # which looks after each file
         yield
         return
     before = leaks.Snapshot.take()

@@ -123,7 +123,7 @@ def test_commands_are_run_as_the_readme_has_them(tmp_path: Path) -> None:
     assert "soak ['--seconds', '60']" in lines
     assert "arguments ['-q', 'tests/unit/test_state_walk.py']" in lines
     assert "walks 8000" in lines
-    assert "arguments ['-q', 'tests/unit/specs']" in lines
+    assert "arguments ['-q', 'tests/properties']" in lines
     assert "examples 200" in lines
     assert "arguments ['-q', 'tests/tasks/test_stress.py', '-k', 'long']" in lines
     assert "storms 3" in lines

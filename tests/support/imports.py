@@ -1,6 +1,6 @@
 """The imports of a package, read from its sources without importing them.
 
-Owns the reading only; which imports are wrong is said by ``tests/unit/test_layers.py``, and the
+Owns the reading only; which imports are wrong is said by ``tests/house/test_layers.py``, and the
 circles are counted by ``tests/support/structure.py``.
 """
 

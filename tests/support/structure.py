@@ -2,7 +2,7 @@
 
 ``python -m tests.support.structure``.
 
-Owns the counting only; ``tests/unit/test_structure.py`` has the limits. What is counted:
+Owns the counting only; ``tests/house/test_structure.py`` has the limits. What is counted:
 
 - *lines*: non-blank ones, comments and docstrings included; "per 1,000 lines" is of these.
 - *foreign assignment*: an assignment (plain, augmented, annotated) to an attribute of anything but

@@ -24,7 +24,7 @@ SOURCE = """
 import functools
 number, text, nothing = 1, 'a', None
 small, nested, table = [1], {'a': [{'b': (1, [2])}]}, {i: str(i) for i in range(200)}
-large = list(range(5000))
+large = list(range(2_000))
 class Class:
     attribute = 1
     def method(self):
@@ -238,9 +238,9 @@ def test_workers_are_told_of_what_is_dropped_only_when_no_call_can_refer_to_it(m
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: list(range(100_000)),
-        lambda: {i: [i] for i in range(100_000)},
-        lambda: set(range(100_000)),
+        lambda: list(range(10_000)),
+        lambda: {i: [i] for i in range(10_000)},
+        lambda: set(range(10_000)),
         lambda: "x" * 100_000,
         lambda: bytearray(100_000),
         lambda: {a: {b: list(range(20)) for b in range(20)} for a in range(20)},
@@ -346,15 +346,15 @@ VALUE_CHANGES: dict[str, tuple[str, str]] = {
     "type of a number in a long dict": ("dict.fromkeys(range(300), 1)", "value[5] = True"),
     "an object that says it is equal": ("list(range(300))", "value[5] = Equal()"),
     "such an object in a long dict": ("dict.fromkeys(range(300), 1)", "value[5] = Equal()"),
-    "type of a number in a large list": ("[1] * 100_000", "value[0] = True"),
-    "type of a number in a large dict": ("dict.fromkeys(range(9000), 1)", "value[0] = True"),
+    "type of a number in a large list": ("[1] * 3_000", "value[0] = True"),
+    "type of a number in a large dict": ("dict.fromkeys(range(3_000), 1)", "value[0] = True"),
     "class of an instance": ("Data()", "value.__class__ = Other"),
     "class of a list": ("Sequence('ab')", "value.__class__ = OtherSequence"),
     "bases of a class": ("Child", "value.__bases__ = (Other,)"),
-    "large list": ("list(range(10_000))", "value.pop()"),
-    "large dict": ("{i: i for i in range(10_000)}", "value.popitem()"),
-    "first of a large dict": ("{i: i for i in range(10_000)}", "value[0] = 1"),
-    "large set": ("set(range(10_000))", "value.pop()"),
+    "large list": ("list(range(3_000))", "value.pop()"),
+    "large dict": ("{i: i for i in range(3_000)}", "value.popitem()"),
+    "first of a large dict": ("{i: i for i in range(3_000)}", "value[0] = 1"),
+    "large set": ("set(range(3_000))", "value.pop()"),
     "large text": ("'x' * 100_000", "value = 'y' * 100_000"),
 }  # fmt: skip
 
@@ -461,12 +461,12 @@ def test_a_class_that_has_gone_is_not_taken_for_another(module: Any) -> None:
 def test_refresh_sends_a_change_that_is_not_noticed(module: Any) -> None:
     """With the functions that it reaches, whose large values are theirs too."""
     remote = RemoteInterpreter()
-    module.many = {i: [i] for i in range(4_000)}
+    module.many = {i: [i] for i in range(2_000)}
     exec("def user():\n    return len(many)\ndef by_user():\n    return user()", module.__dict__)
     for function in (module.by_user, module.user):
         assert not is_recognised(function, remote)
         assert is_recognised(function, remote)
-        module.many[2_000].append(1)
+        module.many[1_001].append(1)
         assert is_recognised(function, remote)
         remote.record.refresh(function)
         assert not is_recognised(function, remote)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.unit.specs.files import Folder
-from wetlands_executor.environment.formats.requirements import logical_lines
 from wetlands_executor.environment.spec import EnvironmentSpec
 
 WHEEL = "http://x.example/snapshots/wxPython_Phoenix-3.0.3.dev1820+49a8884-cp34-none-win_amd64.whl"
@@ -222,21 +217,3 @@ def test_an_error_in_a_file_within_names_that_file(folder: Folder) -> None:
 
 def test_choices_that_it_does_not_have(folder: Folder) -> None:
     assert "no groups" in folder.fault("requirements.txt", "a\n", extras=["x"]).reason
-
-
-WORDS = st.sampled_from(["a", "b>=1", "#", " # c", "\\", "  ", "--pre", ""])
-
-
-@given(st.lists(st.tuples(WORDS, st.sampled_from(["\n", " ", ""])), max_size=12))
-def test_lines_are_numbered_where_they_begin(parts: list[Any]) -> None:
-    text = "".join(word + end for word, end in parts)
-    lines = text.split("\n")
-    numbers = []
-    for number, line in logical_lines(text):
-        numbers.append(number)
-        assert line
-        assert line == line.strip()
-        assert not line.startswith("#")
-        assert 1 <= number <= len(lines)
-        assert lines[number - 1].strip()
-    assert numbers == sorted(set(numbers))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.unit.specs.files import Folder
 from wetlands_executor.environment.formats import imported, script
@@ -93,31 +91,6 @@ def test_blocks_of_other_types_are_passed_over() -> None:
 def test_it_asks_for_nothing(folder: Folder) -> None:
     assert folder.read("x.py", "# /// script\n# ///\n") == EnvironmentSpec()
     assert folder.read("x.py", "# /// script\n# dependencies = []\n# ///\n") == EnvironmentSpec()
-
-
-LINES = st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=12)
-CONTENTS = st.lists(LINES.filter(lambda line: not line.startswith("///")), max_size=6)
-
-
-@given(st.lists(LINES.filter(lambda line: not line.startswith("#")), max_size=3), CONTENTS)
-def test_what_is_written_as_a_block_is_read(before: list[str], lines: list[str]) -> None:
-    written = [f"# {line}" if line else "#" for line in lines]
-    text = "\n".join([*before, "# /// script", *written, "# ///", "after = 1", ""])
-    assert content(text) == "".join(f"{line}\n" for line in lines or [""])
-
-
-@given(st.text(max_size=40) | st.lists(st.sampled_from([
-    "# /// script\n", "# ///\n", "#\n", "# a = 1\n", "x = 1\n", "# /// b\n", "#/// script\n",
-]), max_size=8).map("".join))  # fmt: skip
-def test_any_text_is_read_or_refused_with_a_line(text: str) -> None:
-    refused: SpecError | None = None
-    try:
-        script.block(source(text))
-    except SpecError as error:
-        refused = error
-    if refused is not None:
-        assert refused.line is not None
-        assert 1 <= refused.line <= text.count("\n") + 1
 
 
 # ---------------------------------------------------------------------------------- what it asks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 import pickle
@@ -11,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from wetlands_executor.environment.formats.draft import conda_versions
 from wetlands_executor.environment.notation import (
-    FrozenMapping,
     conda_name,
     lock_format_of,
-    python_specifier,
 )
 from wetlands_executor.environment.spec import EnvironmentSpec, PyPIOptions
 from wetlands_executor.errors import SpecError, WetlandsExecutorError
@@ -303,88 +298,6 @@ def test_formats_of_locks(text: str, kind: str) -> None:
     assert EnvironmentSpec(lock=text).lock_format == kind
 
 
-# ----------------------------------------------------------------------------------- properties
-
-NAMES = st.from_regex(r"[a-z][a-z0-9]{0,5}(-[a-z0-9]{1,3})?", fullmatch=True)
-VERSIONS = st.lists(st.integers(0, 30), min_size=1, max_size=3).map(
-    lambda parts: ".".join(map(str, parts))
-)
-OPERATORS = st.sampled_from(["==", "!=", ">=", "<=", "<", ">"])
-CLAUSES = st.builds("{}{}".format, OPERATORS, VERSIONS)
-REQUIREMENTS = st.builds("{}{}".format, NAMES, st.lists(CLAUSES, max_size=2).map(",".join))
-TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
-SPECS = st.builds(
-    EnvironmentSpec,
-    python=st.none() | st.lists(CLAUSES, min_size=1, max_size=3).map(",".join) | VERSIONS,
-    conda=st.lists(REQUIREMENTS, max_size=3),
-    pypi=st.lists(REQUIREMENTS, max_size=3),
-    channels=st.lists(NAMES, min_size=1, max_size=3),
-    variables=st.dictionaries(NAMES, TEXTS, max_size=3),
-    editable=st.lists(NAMES, max_size=2),
-    strategy=st.sampled_from([None, "highest", "lowest"]),
-    options=st.builds(
-        PyPIOptions, constraints=st.lists(REQUIREMENTS, max_size=2), prereleases=st.booleans()
-    ),
-)
-
-
-@given(SPECS)
-def test_any_spec_survives_json_and_pickle(spec: EnvironmentSpec) -> None:
-    again = EnvironmentSpec.from_dict(json.loads(json.dumps(spec.as_dict())))
-    assert again == spec
-    assert hash(again) == hash(spec)
-    assert again.digest() == spec.digest()
-    assert pickle.loads(pickle.dumps(spec)) == spec
-
-
-@given(SPECS, st.randoms())
-def test_the_order_of_packages_is_of_no_account(spec: EnvironmentSpec, random: Any) -> None:
-    conda, pypi = list(spec.conda), list(spec.pypi)
-    random.shuffle(conda)
-    random.shuffle(pypi)
-    assert dataclasses.replace(spec, conda=conda, pypi=pypi).digest() == spec.digest()
-
-
-@given(SPECS, SPECS)
-def test_different_specs_have_different_digests(
-    one: EnvironmentSpec, other: EnvironmentSpec
-) -> None:
-    def content(spec: EnvironmentSpec) -> Any:
-        plain = spec.as_dict()
-        for part, name in itertools.product(
-            (plain, plain.get("options", {})), ("conda", "pypi", "editable", "constraints")
-        ):
-            if name in part:
-                part[name] = sorted(set(part[name]))
-        return plain
-
-    assert (one.digest() == other.digest()) == (content(one) == content(other))
-
-
-@given(st.lists(CLAUSES, min_size=1, max_size=3).map(",".join) | VERSIONS)
-def test_versions_are_kept_once_they_are_written_so(text: str) -> None:
-    kept = python_specifier(text)
-    assert python_specifier(kept) == kept
-
-
-@given(st.text(max_size=30))
-def test_no_text_breaks_the_checks(text: str) -> None:
-    for name in ("python", "conda", "pypi", "lock", "exclude_newer"):
-        try:
-            EnvironmentSpec(
-                **{name: text if name in ("python", "lock", "exclude_newer") else (text,)}
-            )  # type: ignore[arg-type]
-        except SpecError:
-            continue
-
-
-@given(st.lists(CLAUSES, min_size=1, max_size=3).map(",".join))
-def test_versions_of_conda_become_those_of_pep_440(text: str) -> None:
-    versions = conda_versions(text)
-    assert versions == text
-    assert conda_versions(f" {text.replace(',', ' , ')}") == text
-
-
 def test_what_conda_can_say_and_pep_440_cannot() -> None:
     for text in ("3.10|3.11", "=3.10=*_cpython", "3.10 *_cpython", "3.*.1", "[build='x']"):
         assert conda_versions(text) is None
@@ -393,15 +306,6 @@ def test_what_conda_can_say_and_pep_440_cannot() -> None:
     assert conda_versions(" 3.10") == "==3.10"
     assert conda_versions("3.10*") == "==3.10.*"
     assert conda_versions(">=3.9.*") == ">=3.9"
-
-
-@given(st.dictionaries(st.text(max_size=5), st.text(max_size=5)))
-def test_a_frozen_mapping_is_one(items: dict[str, str]) -> None:
-    frozen = FrozenMapping(items)
-    assert frozen == items
-    assert dict(frozen) == items
-    assert hash(frozen) == hash(FrozenMapping(reversed(list(items.items()))))
-    assert eval(repr(frozen)) == items
 
 
 def test_an_error_keeps_its_parts() -> None:

@@ -1,0 +1,7 @@
+"""Tests of the sources and of the tests themselves: they read files, and start no process."""
+
+from __future__ import annotations
+
+from tests.support.no_process import all_starts, refused_starts
+
+__all__ = ["all_starts", "refused_starts"]
