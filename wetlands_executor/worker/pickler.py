@@ -57,96 +57,110 @@ def _pickler() -> Any:
 
     from .calls import cloudpickle_module, own_reducers
 
-    cloudpickle = cloudpickle_module()
-    function_type, code_type = (
-        type(code_reductions.reduce_code),
-        type(code_reductions.reduce_code.__code__),
-    )
+    module = cloudpickle_module()
 
-    class SourcePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
+    class SourcePickler(_Rules, module.Pickler):  # type: ignore[misc, name-defined]
         """cloudpickle with two differences.
 
         Generated classes are generated anew, and code travels as source if it has to.
         """
 
-        dispatch_table: ClassVar[Any] = ChainMap(
-            own_reducers, *cloudpickle.Pickler.dispatch_table.maps
-        )
-
-        def __init__(
-            self, stream: Any, theirs: str, by_name: bool = False, buffer_callback: Any = None
-        ) -> None:
-            super().__init__(stream, protocol=5, buffer_callback=buffer_callback)
-            # None: the host has this interpreter's bytecode, and code travels as it is.
-            self.names = code_reductions.Names(theirs, self.dumps_by_name) if theirs else None
-            self.by_name = by_name
-            self.cells = code_reductions.Cells()
-
-        def dumps_by_name(self, obj: Any) -> bytes:
-            with io.BytesIO() as stream:
-                SourcePickler(stream, self.names.theirs if self.names else "", by_name=True).dump(
-                    obj
-                )
-                return stream.getvalue()
-
-        def reducer_override(self, obj: Any) -> Any:
-            kind = type(obj)
-            if issubclass(kind, type):
-                return self.reduce_class(obj)
-            if kind is function_type:
-                if cloudpickle._should_pickle_by_reference(obj):
-                    return NotImplemented
-                if self.by_name:
-                    raise code_reductions.ByValue
-                return code_reductions.reduce_dispatcher(obj) or self.reduce_function(obj)
-            if (
-                kind.__module__ in ("functools", "typing", "annotationlib")
-                and cloudpickle._lookup_module_and_qualname(obj) is None
-            ):
-                found = code_reductions.reduce_decorated(obj)
-                if found is not None:
-                    return found
-            if self.names is not None:
-                found = code_reductions.reduce_value(obj, self.names)
-            else:
-                found = code_reductions.keep_file(obj) if kind is code_type else None
-            return NotImplemented if found is None else found
-
-        def reduce_class(self, obj: Any) -> Any:
-            if obj in (type(None), type(...), type(NotImplemented)):
-                return cloudpickle._class_reduce(obj)
-            if self.names is not None:
-                base = code_reductions.reduce_enum_base(obj)
-                if base is not None:
-                    return base
-                if obj in cloudpickle._BUILTIN_TYPE_NAMES:
-                    return code_reductions.builtin_type(cloudpickle._BUILTIN_TYPE_NAMES[obj])
-            if obj in cloudpickle._BUILTIN_TYPE_NAMES or cloudpickle._should_pickle_by_reference(
-                obj
-            ):
-                return cloudpickle._class_reduce(obj)
-            if self.by_name:
-                raise code_reductions.ByValue
-            return code_reductions.reduce_class(obj, self.names)
-
-        def reduce_function(self, obj: Any) -> Any:
-            made, (attributes, slots) = (
-                self._function_getnewargs(obj),
-                code_reductions.function_state(obj),
-            )
-            if self.names is not None:
-                made, attributes, slots = code_reductions.reduce_function(
-                    obj, self.names, made, (attributes, slots), obj.__qualname__
-                )
-            made = made[:4] + (self.cells.of(obj, made[4]),)
-            return (
-                cloudpickle._make_function,
-                made,
-                (attributes, slots),
-                None,
-                None,
-                cloudpickle._function_setstate,
-            )
+        dispatch_table: ClassVar[Any] = ChainMap(own_reducers, *module.Pickler.dispatch_table.maps)
+        cloudpickle = module
 
     _pickler_class = SourcePickler
     return SourcePickler
+
+
+_FUNCTION = type(code_reductions.reduce_code)
+_CODE = type(code_reductions.reduce_code.__code__)
+
+
+class _Rules:
+    """What differs from cloudpickle's pickler, of which a class with these rules is derived.
+
+    Attributes:
+        cloudpickle: the module.
+        names: for a receiver of another version of Python; None if it has this one's bytecode, and
+            code travels as it is.
+        by_name: a function or class that would travel by value is an error.
+        cells: of the functions of this stream.
+    """
+
+    cloudpickle: ClassVar[Any]
+    _function_getnewargs: Any
+
+    def __init__(
+        self, stream: Any, theirs: str, by_name: bool = False, buffer_callback: Any = None
+    ) -> None:
+        super().__init__(stream, protocol=5, buffer_callback=buffer_callback)  # type: ignore[call-arg]
+        self.names = code_reductions.Names(theirs, self.dumps_by_name) if theirs else None
+        self.by_name = by_name
+        self.cells = code_reductions.Cells()
+
+    def dumps_by_name(self, obj: Any) -> bytes:
+        """Pickle something; fail if it has to travel by value."""
+        theirs = self.names.theirs if self.names else ""
+        with io.BytesIO() as stream:
+            _pickler()(stream, theirs, by_name=True).dump(obj)
+            return stream.getvalue()
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce functions and classes by value; leave the rest to cloudpickle."""
+        cloudpickle = self.cloudpickle
+        kind = type(obj)
+        if issubclass(kind, type):
+            return self.reduce_class(obj)
+        if kind is _FUNCTION:
+            if cloudpickle._should_pickle_by_reference(obj):
+                return NotImplemented
+            if self.by_name:
+                raise code_reductions.ByValue
+            return code_reductions.reduce_dispatcher(obj) or self.reduce_function(obj)
+        if (
+            kind.__module__ in ("functools", "typing", "annotationlib")
+            and cloudpickle._lookup_module_and_qualname(obj) is None
+        ):
+            found = code_reductions.reduce_decorated(obj)
+            if found is not None:
+                return found
+        if self.names is not None:
+            found = code_reductions.reduce_value(obj, self.names)
+        else:
+            found = code_reductions.keep_file(obj) if kind is _CODE else None
+        return NotImplemented if found is None else found
+
+    def reduce_class(self, obj: Any) -> Any:
+        """Reduce a class: by its name where the receiver has it, else by value."""
+        cloudpickle = self.cloudpickle
+        if obj in (type(None), type(...), type(NotImplemented)):
+            return cloudpickle._class_reduce(obj)
+        if self.names is not None:
+            base = code_reductions.reduce_enum_base(obj)
+            if base is not None:
+                return base
+            if obj in cloudpickle._BUILTIN_TYPE_NAMES:
+                return code_reductions.builtin_type(cloudpickle._BUILTIN_TYPE_NAMES[obj])
+        if obj in cloudpickle._BUILTIN_TYPE_NAMES or cloudpickle._should_pickle_by_reference(obj):
+            return cloudpickle._class_reduce(obj)
+        if self.by_name:
+            raise code_reductions.ByValue
+        return code_reductions.reduce_class(obj, self.names)
+
+    def reduce_function(self, obj: Any) -> Any:
+        """Reduce a function by value."""
+        made = self._function_getnewargs(obj)
+        attributes, slots = code_reductions.function_state(obj)
+        if self.names is not None:
+            made, attributes, slots = code_reductions.reduce_function(
+                obj, self.names, made, (attributes, slots), obj.__qualname__
+            )
+        made = made[:4] + (self.cells.of(obj, made[4]),)
+        return (
+            self.cloudpickle._make_function,
+            made,
+            (attributes, slots),
+            None,
+            None,
+            self.cloudpickle._function_setstate,
+        )
