@@ -1,4 +1,4 @@
-"""Tasks as arguments of tasks, and tasks that wait for ``start()``: what defers a call.
+"""Deferred calls: tasks as arguments of tasks, and tasks that wait for ``start()``.
 
 A task that is deferred has a ``Deferral``, and this has one *claim*: an entry with the arguments,
 which is taken in one step. The thread that takes it decides what becomes of the task: ``start`` (or

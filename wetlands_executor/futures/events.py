@@ -116,7 +116,7 @@ class Listener:
         self.terminal: deque[None] | None = deque((None,)) if once else None
         #: For the listener of one task: STARTED was delivered.
         self.started = False
-        #: Nothing is delivered any more, not even what is on its way.
+        #: Nothing more is delivered, not even what is on its way.
         self.removed = False
         self._dispatch = dispatch
         # Updates that wait for the callback thread. No lock: there the collector may run a
@@ -131,7 +131,7 @@ class Listener:
         self._over = False
 
     def remove(self) -> None:
-        """Deliver nothing any more, not even what is on its way."""
+        """Deliver nothing more, not even what is on its way."""
         self.removed = True
 
     def note_start(self) -> None:
@@ -196,7 +196,7 @@ class Listener:
                 self._call(event, partial(thread.put, partial(self._send_next, thread)))
 
     def _send_next(self, thread: SerialQueue) -> None:
-        """The update that was under way has been handled, or dropped.
+        """Handle the end of the update that was under way: it was handled, or dropped.
 
         Send the one that has waited longest. Callback thread.
         """
@@ -253,7 +253,7 @@ class Listener:
                 )
 
     def give_up(self, error: BaseException, task: EventTask) -> None:
-        """Remove the listener, because its target does not exist any more.
+        """Remove the listener, because its target no longer exists.
 
         Any thread; said once.
         """

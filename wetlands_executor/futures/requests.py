@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def ask(task: Any) -> PendingCall | None:
-    """Note that the end is asked for.
+    """Note that the end of a task was requested.
 
     A task that was never handed to its pool is cancelled here.
 

@@ -169,7 +169,7 @@ def keep_input(task: Any, found: str | bytes) -> None:
 
 
 def input_of(task: Any) -> str | bytes:
-    """Return what tells the arguments of a task: their text, or a pickle.
+    """Return the arguments of a task for messages: their text, or a pickle.
 
     Of a task that has failed it is kept; else it is looked up where the call is now.
     """
@@ -266,8 +266,8 @@ def notify(
 
     Order: threads that sleep, listeners, hooks, the standard library's waiters, callbacks.
 
-    Guarantee: what goes wrong on the way to one of them keeps nothing from the others, nor ends the
-    thread that settles.
+    Guarantee: a failure to notify one of them affects neither the others nor the thread that
+    settles.
 
     Args:
         task: the task.

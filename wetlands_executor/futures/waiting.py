@@ -1,8 +1,8 @@
 """Waiting until something is true, and waking the threads that wait for it.
 
-The one way of it: for tasks, for the counts of a pool (``wait_all``), for the results of a ``map``
-and for latches. Owns nothing but the list of threads that wait. Any thread waits and any thread
-notifies.
+The one implementation: for tasks, for the counts of a pool (``wait_all``), for the results of a
+``map`` and for latches. Owns nothing but the list of threads that wait. Any thread waits and any
+thread notifies.
 
 Order: the waiting thread appends its wakeup and then looks at what it waits for; the notifying
 thread makes that true and then takes the wakeups. At least one of the two observes the other's

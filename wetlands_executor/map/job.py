@@ -58,7 +58,7 @@ class MapEntry(Item):
 
     __slots__ = ("batch", "created_at", "job", "number", "receiver")
     many = True
-    #: As of a ``Call`` that is a batch.
+    #: The same as those of a ``Call`` that is a batch.
     task = None
     process = None
 

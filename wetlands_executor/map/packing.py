@@ -78,7 +78,7 @@ def fitting(entries: list[Any], piped: int) -> tuple[int, int]:
 
 
 def _add_needs(needs: Iterable[Piece], owners: dict[int, int]) -> bool:
-    """Note what calls refer to; False if two of them refer to one object as it was at two times."""
+    """Note what calls refer to; False if two of them refer to different states of one object."""
     return all(owners.setdefault(piece.owner, piece.number) == piece.number for piece in needs)
 
 

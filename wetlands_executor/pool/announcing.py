@@ -41,7 +41,7 @@ class Announcing:
         self._feed = feed
         self._can_reclaim = can_reclaim
         self._latest = latest
-        # Calls that are being reclaimed for this.
+        # Calls that are being reclaimed, to be sent again with the request.
         self._unannounced: set[Call] = set()
 
     def watch(self, call: Call) -> None:
@@ -65,7 +65,7 @@ class Announcing:
             self._loop.set_timer(WATCH_AGAIN, partial(self._watch, call))
 
     def on_reclaimed(self, process: WorkerProcess, back: Sequence[Call]) -> None:
-        """A worker has given back what it had not started."""
+        """Handle the calls that a worker has given back because it had not started them."""
         for call in [call for call in self._unannounced if call.process is process or call in back]:
             self._unannounced.discard(call)
             if call.process is process:
@@ -75,12 +75,12 @@ class Announcing:
 
     @property
     def calls(self) -> set[Call]:
-        """What is being reclaimed."""
+        """The calls that are being reclaimed."""
         return self._unannounced
 
 
 def _begin(call: Call) -> None:
-    """A worker has taken a call that it was not asked to announce.
+    """Deliver STARTED of a call whose worker was not asked to report it.
 
     Order: a listener that gets STARTED observes the task RUNNING.
     """

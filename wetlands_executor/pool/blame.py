@@ -1,9 +1,9 @@
-"""Which call is to blame for bytes that no worker sends, or for a failure in serving its worker.
+"""Attributes malformed data from a worker, or a failure in serving it, to one call.
 
-Such a worker is not trusted any more: it is given nothing, and ends after what it runs. The call
-that has most likely done it fails. The frames of a worker come in order, so that is the call whose
-outcome comes next: the first frames after the bad one are looked at (``judge``), and if no outcome
-is among them, the call that runs is ended with its worker. I/O thread only.
+Such a worker is distrusted: it gets no further calls, and stops after the call that it runs. The
+call that most likely caused the fault fails. The frames of a worker arrive in order, so that is the
+call whose outcome comes next: the frames after the malformed data are examined (``judge``), and if
+none of them is an outcome, the running call is ended together with its worker. I/O thread only.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from wetlands_executor.worker import wire
 
 LOGGER = logging.getLogger("concurrent.futures")
 
-#: Seconds that a worker which is not trusted any more may take over what it does.
+#: Seconds that a distrusted worker may take to finish the call that it runs.
 GRACE = 1.0
 
 
 @dataclass(slots=True)
 class Suspicion:
-    """What is held against a worker.
+    """Why a worker is distrusted.
 
     Attributes:
-        message: what the call fails with that is to blame.
-        garbled: among that were bytes that are no frame, with which an outcome may have been lost.
+        message: of the error with which the call that is to blame fails.
+        garbled: some of the data was no frame, and an outcome may have been lost with it.
     """
 
     message: str
@@ -47,7 +47,7 @@ class Suspicion:
 
 
 class Blame:
-    """Contains failures: each costs one worker and one call, or nothing but what was to be done.
+    """Contains failures: each costs at most one worker and one call.
 
     Args:
         loop: the pool's I/O thread.
@@ -57,9 +57,9 @@ class Blame:
         label: how messages call the environment.
         feed: feeds the state.
         read: reads all that a worker has sent.
-        read_all: the same, its direct answer too.
+        read_all: the same, and its answer on the shared page.
         register: registers what was sent to a worker directly.
-        fail_with_reason: gives a call that its worker has no more the kill reason on it.
+        fail_with_reason: fails a call that its worker no longer has with its kill reason.
         start_error: makes the error of a start: (reason, stderr, cause).
     """
 
@@ -91,9 +91,9 @@ class Blame:
         self._start_error = start_error
 
     def contain(self, error: Exception, doing: Any) -> None:
-        """Let what has failed cost the worker that it was done for, and its running call.
+        """Blame a failure on the worker that it concerns, and on the call which that runs.
 
-        Or nothing but what was to be done.
+        A failure that concerns no worker is only logged.
 
         Args:
             error: what was raised.
@@ -120,7 +120,7 @@ class Blame:
         )
 
     def fault(self, process: WorkerProcess, error: Exception) -> None:
-        """Note that something that came from a worker, or was done for it, has failed."""
+        """Handle a failure to process what a worker has sent, or to serve it."""
         if isinstance(error, BadFrame):
             self._distrust(process, str(error), garbled=isinstance(error, Garbage))
         else:
@@ -130,11 +130,11 @@ class Blame:
             self._distrust(process, describe(error), garbled=False)
 
     def fault_later(self, process: WorkerProcess, error: Exception) -> None:
-        """The same when the state has come to rest."""
+        """Do the same as ``fault``, after the present event is handled."""
         self._loop.post(partial(self.fault, process, error))
 
     def _distrust(self, process: WorkerProcess, why: str, *, garbled: bool) -> None:
-        """Retire a worker that has sent what no worker sends; find the call that is to blame."""
+        """Retire a worker that has sent malformed data; find the call that is to blame."""
         if process.exited:
             return
         if not process.ready:
@@ -145,7 +145,7 @@ class Blame:
             return
         before: Suspicion | None = process.suspicion
         if before is None:
-            # Order: what the worker has sent since is looked at first; see `judge`.
+            # Order: what the worker has sent since is examined first; see `judge`.
             self._loop.post(partial(self._blame, process))
         message = (
             f"The worker process {process.process.pid} of {self._label} was ended, because while "
@@ -155,12 +155,12 @@ class Blame:
         process.suspect(Suspicion(message, garbled or (before is not None and before.garbled)))
 
     def judge(self, process: WorkerProcess, frame: RawFrame) -> bool:
-        """Return True if the first frame since may be of the call that is to blame: an outcome is.
+        """Examine a frame that came after malformed data; return True if it does not decide.
 
-        The call fails, whatever the outcome.
+        The first outcome decides: its call is to blame, and fails whatever the outcome says.
 
-        An outcome that is not awaited comes from a call that had said before that it had ended:
-        then no other is to blame.
+        An outcome that no call awaits comes from a call whose end was reported before. Then no
+        other call is to blame.
         """
         suspicion: Suspicion | None = process.suspicion
         if suspicion is None or (frame[0] != wire.SEVERAL and frame[0] not in OUTCOMES):
@@ -177,7 +177,7 @@ class Blame:
             if oldest.batch is None:
                 oldest.set_kill_reason(partial(_crash, suspicion.message))
             if oldest is not call:
-                self._end_blamed(process, oldest)  # its outcome was lost in what was no frame
+                self._end_blamed(process, oldest)  # its outcome was lost in the malformed data
         process.suspect(None)
         self._loop.post(partial(self.retire, process))
         return False
@@ -189,9 +189,9 @@ class Blame:
             self._timers.set_for(process, GRACE, partial(self._end_retired, process))
 
     def _end_retired(self, process: WorkerProcess) -> None:
-        """End a worker that was to stop and runs nothing of what it holds.
+        """Kill a retired worker that runs none of the calls that it holds.
 
-        An outcome was lost in what was no frame, and will not come.
+        An outcome was lost in the malformed data, and will not come.
         """
         if not self._workers.has(process):
             return
@@ -204,9 +204,9 @@ class Blame:
             process.kill()
 
     def _blame(self, process: WorkerProcess) -> None:
-        """The pipe has been read, and no call has ended since.
+        """Blame the running call: the pipe has been read, and no call has ended since.
 
-        The one that runs is to blame, and ends with its worker.
+        It is ended together with its worker.
         """
         if not self._workers.has(process):
             return
@@ -227,7 +227,8 @@ class Blame:
             return
         self.retire(process)
         if call is None or (running is not None and running not in process.calls):
-            # What it runs had sent that it had ended. What it holds has not begun: it is reclaimed.
+            # The call that it runs had reported its end. The calls that it holds have not begun:
+            # they are reclaimed.
             return
         call.set_kill_reason(partial(_crash, suspicion.message))
         if running is None or running == call.number:
@@ -237,9 +238,9 @@ class Blame:
             self._end_blamed(process, call)
 
     def _end_blamed(self, process: WorkerProcess, call: Call) -> None:
-        """The call that was blamed has no outcome yet.
+        """End a call that was blamed and has no outcome yet.
 
-        If the worker does not run it (any more), that was lost in what was no frame.
+        If the worker does not run it, its outcome was lost in the malformed data.
         """
         if not self._workers.has(process) or call.number not in process.calls:
             return
@@ -259,9 +260,10 @@ class Blame:
 
 
 def concerned(doing: Any) -> WorkerProcess | None:
-    """Return the worker for which something is done.
+    """Return the worker that a callback concerns; None if it concerns none.
 
-    The one that a bound method or a ``partial`` has, or that has the call that it has.
+    A bound method concerns the worker that it belongs to, a ``partial`` the worker among its
+    arguments or the worker of the call among them.
     """
     while isinstance(doing, partial):
         for value in doing.args:
@@ -280,6 +282,6 @@ def concerned(doing: Any) -> WorkerProcess | None:
     return owner if isinstance(owner, WorkerProcess) else None
 
 
-# they are added by `Settlement.explain`
+# `Settlement.explain` adds the stacks.
 def _crash(message: str, stacks: str) -> BaseException:  # noqa: ARG001
     return WorkerCrashed(message)

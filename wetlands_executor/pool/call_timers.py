@@ -33,18 +33,18 @@ class CallTimers:
         self.timed.setdefault(call, []).append(self._loop.set_timer(delay, job))
 
     def stop(self, call: Call) -> None:
-        """The call has ended, or is with no worker any more."""
+        """Stop the timers of a call that has ended or has left its worker."""
         for timer in self.timed.pop(call, ()):
             self._loop.stop_timer(timer)
 
     def stop_all(self, calls: Iterable[Call]) -> None:
-        """The same for several calls."""
+        """Stop the timers of several calls."""
         if self.timed:
             for call in calls:
                 self.stop(call)
 
     def clear(self) -> None:
-        """Forget all calls; the loop has forgotten their timers."""
+        """Forget all calls; the loop has dropped their timers."""
         self.timed.clear()
 
     def set_for(self, process: WorkerProcess, delay: float, job: Callable[[], object]) -> None:
@@ -53,7 +53,7 @@ class CallTimers:
         process.timers.append(self._loop.set_timer(delay, job))
 
     def stop_for(self, process: WorkerProcess) -> None:
-        """The process has ended, or is ready."""
+        """Stop the timer of a process that has ended or is ready."""
         for timer in process.timers:
             self._loop.stop_timer(timer)
         process.timers.clear()

@@ -1,4 +1,4 @@
-"""What has become of a pool as a whole.
+"""The status of a pool as a whole.
 
 Whether it accepts calls, whether it is broken, why it is being ended.
 
@@ -19,7 +19,7 @@ def note_exit() -> None:
 
 
 def refusal() -> str:
-    """Return the standard library's words for a submit that comes too late."""
+    """Return the message of the standard library for a submit that comes too late."""
     return f"cannot schedule new futures after {'interpreter ' if _exiting else ''}shutdown"
 
 

@@ -82,7 +82,7 @@ class Deadlines:
     # --- calls
 
     def on_started(self, process: WorkerProcess, call: Call) -> None:
-        """A worker has reported that it has begun a call."""
+        """Start the time limit of a call, which its worker reports as begun."""
         task = call.task
         tell_started(task)
         options = call.options
@@ -97,7 +97,7 @@ class Deadlines:
             self._timers.set(call, limit - spent, partial(self._check_time, call, limit))
 
     def _check_time(self, call: Call, limit: float) -> None:
-        """The time of a call is over, unless its result is on the way."""
+        """End a call whose time is over, unless its result is on the way."""
         process = self._workers.holder(call)
         if process is None:
             return
@@ -121,7 +121,7 @@ class Deadlines:
     # --- silence
 
     def watch_silence(self, process: WorkerProcess) -> None:
-        """The worker gets something to do: from now on its silence is limited."""
+        """Limit the silence of a worker that gets something to do."""
         process.note_activity()
         if self.worker_timeout is not None and process.worker not in self._watched:
             self._watched.add(process.worker)
@@ -161,14 +161,14 @@ class Deadlines:
             process.kill()
 
     def forget(self, process: WorkerProcess) -> None:
-        """The process has ended."""
+        """Drop the timers of a process that has ended."""
         self._watched.discard(process.worker)
         self._timers.stop_for(process)
 
     # --- a cancellation that is not heeded
 
     def on_cancel_sent(self, call: Call) -> None:
-        """A running call was asked to stop: see that it does, if there is a limit for that."""
+        """Start the escalation for a running call that was asked to stop, if it has a limit."""
         options = call.options
         grace = (
             options.cancel_grace
@@ -179,9 +179,9 @@ class Deadlines:
             self._timers.set(call, grace, partial(self._escalate, call, grace))
 
     def _escalate(self, call: Call, grace: float) -> None:
-        """The call has not stopped at the request.
+        """Interrupt a call that has not stopped at the request.
 
-        Interrupt it, and if that does not help, end its worker.
+        If that does not help, its worker is ended.
         """
         process = self._workers.holder(call)
         if process is None:

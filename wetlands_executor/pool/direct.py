@@ -19,13 +19,13 @@ of them (``DirectSend``), and take the answer itself while it waits in ``result(
 2. If the I/O thread has the claim, the call is registered, and the I/O thread settles it like any
    other. It then listens to the eventfd as well, because the worker may have put the answer on
    the page; and it notifies when the call is settled.
-3. *Race:* an exception from a signal handler can end ``wait`` after every call in it.
-   Whatever was done by then is undone or finished by the I/O thread: the exception handler leaves
-   the call in a chain with plain stores, and wakes that thread with its first call
-   (``ABANDONED``). What was read from the page is kept with the call. CPython looks for signals,
-   and changes threads, after calls and at the start of functions and loops only, and collects
-   garbage (which runs finalizers, and they may submit) when it makes containers; a few lines here
-   rely on that there is none of these between them, each says so.
+3. *Race:* an exception from a signal handler can end ``wait`` after every call in it. Whatever was
+   done by then is undone or finished by the I/O thread: the exception handler leaves the call in a
+   chain with plain stores, and wakes that thread with its first call (``ABANDONED``). What was read
+   from the page is kept with the call. CPython checks for signals, and switches threads, only after
+   calls and at the start of functions and loops; it collects garbage (which runs finalizers, and
+   they may submit) only when it allocates containers. A few lines here rely on that none of this
+   happens between them; each says so.
 4. *Prearming:* on one core the worker answers before ``result()`` is even called. So if the
    submitter of the last call has waited here, the next one is awaited from the moment it is sent.
    Then no thread is woken if none comes. Such a call is *unannounced* (``Call.unannounced``): every

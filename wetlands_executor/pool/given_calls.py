@@ -1,7 +1,6 @@
-"""The calls that ONE worker was given and has not finished, and where it stands in them.
+"""The calls that one worker was given and has not finished, and how far it has got.
 
-What the worker says of itself lies on the shared page: the number of the call that it has taken
-last, and since when it runs.
+The worker notes on the shared page which call it has taken last, and when.
 
 Threads: ``current``, ``is_running`` and ``running_since`` any; the rest the I/O thread's.
 """
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class GivenCalls:
-    """Reads which call a worker has taken, and judges of which it may speak.
+    """Reads which call a worker has taken, and decides which calls its frames may concern.
 
     Invariant: outcomes come in the order in which the calls were given, but for two ways: an answer
     on the shared page may be taken later than a frame, and calls that submitting threads have
@@ -36,8 +35,7 @@ class GivenCalls:
         self._calls = calls
         self._page = page
         self._direct = direct
-        # The calls may have been given in another order than that of ``calls``, until they have
-        # ended.
+        # The calls may have been written in another order than that of ``calls``, until they end.
         self._crowded = False
         # Number of outcomes that came before their calls were registered, and are taken up again a
         # little later. Those behind them come first.
@@ -93,7 +91,7 @@ class GivenCalls:
         return taken >> wire.NUMBER_BITS if taken & wire.NUMBER == call.number else 0
 
     def taken(self) -> int | None:
-        """Return the number of the call that the worker has taken last, as it says.
+        """Return the number of the call that the worker has taken last.
 
         None if unknown.
         """
@@ -137,9 +135,9 @@ class GivenCalls:
         return self.is_due(number) if ended else self.has_taken(number)
 
     def has_taken(self, number: int) -> bool:
-        """Return True if the worker may speak of this call, which is not the oldest that it has.
+        """Return True if a report may concern this call, which is not the worker's oldest.
 
-        It has taken it, or a later one.
+        The worker has taken it, or a later one.
         """
         taken = self.taken()
         if self._crowded or self._deferred or taken is None:
@@ -149,7 +147,7 @@ class GivenCalls:
                 return taken in self._calls
             if one == taken:
                 return False
-        return True  # it is of no call that is known
+        return True  # the worker has taken a call that is not known here
 
     def not_begun(self) -> list[int]:
         """Return the numbers of the calls that have not begun although their frames are gone.
@@ -157,9 +155,9 @@ class GivenCalls:
         Order: the inbox was emptied before, and after that all results that it has sent were read.
 
         Guarantee: nothing runs twice. A worker writes to the page which call it takes before
-        anything of that runs, and answers it before it takes another one. So what was not answered
-        is that call, or has not begun. Where an answer may have been lost on its way, nothing is
-        returned.
+        anything of that runs, and answers it before it takes another one. So a call that was not
+        answered is that call, or has not begun. Where an answer may have been lost on its way,
+        nothing is returned.
         """
         taken = self.taken()
         if taken is None or self._deferred:

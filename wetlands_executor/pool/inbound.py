@@ -50,13 +50,13 @@ _PLAIN_OUTCOMES = frozenset((wire.VALUE, wire.NONE))
 
 
 class Suspects(Protocol):
-    """Finds out which call has sent what no worker sends; see ``blame.py``."""
+    """Finds the call that is to blame for malformed data; see ``blame.py``."""
 
     def fault(self, process: WorkerProcess, error: Exception) -> None:
-        """Note that something that came from a worker, or was done for it, has failed."""
+        """Handle a failure to process what a worker has sent, or to serve it."""
 
     def judge(self, process: WorkerProcess, frame: RawFrame) -> bool:
-        """Return True if a frame that came after that says nothing of the call that is to blame."""
+        """Examine a frame that came after malformed data; return True if it does not decide."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Inbound:
                 self._take_each(process, rest, finished, settled, entries)
                 break
             except Exception as error:  # noqa: BLE001
-                # one frame: those behind it are taken all the same
+                # it costs one frame; the frames behind it are taken
                 parts.suspects.fault(process, error)
         if settled:
             parts.stats.returned(settled)
@@ -173,7 +173,7 @@ class Inbound:
         calls, output = process.calls, process.output
         pid, now = process.process.pid, time.time()
         suspected = process.suspicion is not None
-        due = iter(list(calls.values()))  # what is expected next, as a rule: the oldest
+        due = iter(list(calls.values()))  # what comes next is as a rule the oldest
         expected = next(due, None)
         for frame in frames:
             if suspected:
@@ -196,11 +196,11 @@ class Inbound:
                     and not output.printed
                     and (kind == wire.NONE or is_trivial(data))
                 ):
-                    # The short way: nothing to wait for, nothing to ask, no user code.
+                    # The short way: no output to wait for, no option to check, no user code.
                     try:
                         value = None if kind == wire.NONE else pickle.loads(data)
                     except Exception:  # noqa: BLE001, S110
-                        # the long way meets it again, where it can be looked into
+                        # the general way meets the error again, and reports it
                         pass
                     else:
                         del calls[number]

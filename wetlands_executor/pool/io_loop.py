@@ -110,7 +110,7 @@ class Start:
 
 
 class EndedPoller:
-    """Stands where the poller was."""
+    """Takes the place of the poller once that is closed."""
 
     sleeping = False
 

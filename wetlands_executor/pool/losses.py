@@ -1,4 +1,4 @@
-"""What is missing of what went to ONE worker and came from it. I/O thread only."""
+"""What is missing of the data that went to one worker and came from it. I/O thread only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Losses(NamedTuple):
 
 
 class LossRecord:
-    """What was seen of one worker in the last looks.
+    """What the last checks of one worker found.
 
     Attributes:
         harmed: a task has read what was written to the worker, or takes its wakeups.
@@ -55,9 +55,9 @@ class LossRecord:
 def find_losses(process: WorkerProcess) -> Losses | None:
     """Return what is missing of what went to the worker and came from it; None if nothing is.
 
-    Race: what the worker has just read, and not noted on the page, is missing too. Equal
-    answers, with a wait of the I/O thread in between, say that it stays so. Answers that are
-    missing are missing for good.
+    Race: data that the worker has just read, and not yet noted on the page, is missing too. Equal
+    findings, with a wait of the I/O thread in between, show that it stays missing. Answers that are
+    missing are lost for good.
     """
     page, calls = process.process.page, process.calls
     if page is None or not process.ready or process.exited or process.results.ended:

@@ -1,4 +1,4 @@
-"""What goes to ONE worker.
+"""What goes to one worker.
 
 Frames and records that wait for its pipes to take them, and what it has been sent so far.
 
@@ -180,12 +180,12 @@ class Outbox:
         self.flush()
 
     def order(self, kind: int, number: int = 0) -> None:
-        """Send a frame that is no call."""
+        """Send a control frame."""
         self.frames(self.frame(kind, number, self.direct_mark), self.next_mark)
 
     @staticmethod
     def frame(kind: int, number: int, mark: int) -> bytes:
-        """Return a frame that is no call."""
+        """Return a control frame."""
         return wire.CALL.pack(kind, 0, 0, 0, 0, number, mark).ljust(wire.FRAME, b"\0")
 
     def flush(self) -> None:
@@ -261,7 +261,7 @@ class Outbox:
             self.next_mark = first  # the worker expects that one
         return found, after
 
-    # --- what has become of it
+    # --- what the worker has read
 
     def in_pipes(self) -> InPipes:
         """Look at the pipes. Only where the system tells how much a pipe holds."""

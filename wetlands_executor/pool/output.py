@@ -3,8 +3,8 @@
 And outcomes that wait behind it.
 
 Order: what a task printed is written before its outcome is delivered. A job that delivers an
-outcome waits behind lines of its worker on the output thread, unless the program's own stream,
-which that thread is inside of, waits for just that outcome.
+outcome waits behind lines of its worker on the output thread, unless the program's own stream, into
+which that thread has called, waits for that very outcome.
 
 Threads: the I/O thread, but for what runs on the output thread, which says so.
 """
@@ -65,7 +65,7 @@ class BehindLines:
 
 
 class Output:
-    """The output thread of a pool, and what stands before it.
+    """The output thread of a pool, and what waits for it.
 
     Args:
         loop: the pool's I/O thread.
@@ -80,8 +80,8 @@ class Output:
         self._label = label
         self._pool = pool
         self.thread = SerialThread("wetlands-output", threads.OUTPUT)
-        # What the program's stream or log handler, which the output thread is inside of, has waited
-        # for. That thread replaces it whole.
+        # What the program's stream or log handler, into which the output thread has called, has
+        # waited for. That thread replaces it whole.
         self._awaited: Container[object] = frozenset()
         # Jobs of outcomes that wait on the output thread behind lines. The I/O thread takes out
         # those that have been run.
@@ -99,7 +99,8 @@ class Output:
     def _run_foreign(self, job: Callable[[], object]) -> None:
         ident = threading.get_ident()
         if ident in threads.writing:
-            job()  # at the end of the pool, put by what this very thread is inside of
+            # At the end of the pool: put by the stream or handler that this thread has called.
+            job()
             return
         threads.writing[ident] = self._pass_outcomes
         try:
@@ -140,7 +141,7 @@ class Output:
             self.put_foreign(partial(self._write, stream, text, task))
 
     def _write(self, stream: OutputStream, text: str, task: Any) -> None:
-        """Runs on the output thread."""
+        """Write on the output thread."""
         try:
             stream.write(text, task)
         finally:
@@ -215,7 +216,7 @@ class Output:
             poller.remove(fd)
             self.put(stream, stream.splitter.finish())
             return
-        if not output.asked:  # what it prints because it was asked is no sign of life
+        if not output.asked:  # stacks that were asked for are no sign of life
             process.note_activity()
         if stream is output.stderr:
             output.keep(data)

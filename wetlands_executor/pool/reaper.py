@@ -98,9 +98,9 @@ class Reaper:
             )
 
     def on_results_ended(self, process: WorkerProcess) -> None:
-        """The results pipe is at its end: it has closed its pipes, or is about to end.
+        """Handle the end of a results pipe: the worker has closed it, or is about to exit.
 
-        If it lives on, nothing can be read from it any more.
+        If the worker goes on, nothing more can be read from it.
         """
         if process.exited:
             self._finalize(process)
@@ -108,7 +108,7 @@ class Reaper:
             self._deadlines.kill_later(process, CLOSED_GRACE)
 
     def _on_python_gone(self, process: WorkerProcess, fd: int) -> None:
-        """The Python behind a wrapper has ended.
+        """Handle the exit of the Python behind a wrapper.
 
         Its pipes say nothing of that: the wrapper has them too, and may go on for ever.
         """
@@ -116,7 +116,7 @@ class Reaper:
         self._loop.set_timer(CLOSED_GRACE, partial(self._deadlines.kill_if_alive, process))
 
     def _on_exit(self, process: WorkerProcess, late: bool = False) -> None:
-        """The process has ended: take what it still sent, then declare its death."""
+        """Handle the exit of a process: take what it still sent, then declare its death."""
         if not self._workers.has(process) or process.exited:
             return
         poller = self._loop.poller

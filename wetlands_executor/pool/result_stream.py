@@ -1,6 +1,6 @@
-"""What comes from ONE worker: bytes of its results pipe, made into frames.
+"""What comes from one worker: the bytes of its results pipe, parsed into frames.
 
-What is no frame is found, and costs none behind it.
+Malformed data is detected, and costs no frame behind it.
 
 Threads: the I/O thread's.
 """
@@ -20,9 +20,9 @@ from wetlands_executor.worker.available_memory import available_memory
 
 #: Bytes read from a results pipe at once: many small results per wake-up.
 READ = 65536
-#: ResultMemory larger than this are read straight into their own buffer.
+#: Results larger than this are read straight into a buffer of their own.
 DIRECT = 262144
-#: A frame longer than this is no frame.
+#: A longer frame is malformed.
 LONGEST = 1 << 46
 #: Bytes of a result that are there without a question.
 SURE = 64 << 20
@@ -45,7 +45,7 @@ class Frame(NamedTuple):
 
 
 class Garbage(BadFrame):
-    """Bytes that are no frame, with which an outcome may have been lost."""
+    """Malformed data, with which an outcome may have been lost."""
 
 
 RawFrame: TypeAlias = tuple[int, int, Any, int]
@@ -101,7 +101,7 @@ class ResultStream:
     def read(self) -> tuple[list[RawFrame], bool]:
         """Read what is there, once; return (frames, whether the pipe is at its end).
 
-        What is no frame comes as GARBAGE.
+        Malformed data is returned as GARBAGE.
         """
         fd = self._fd
         if self._large is not None:

@@ -1,4 +1,4 @@
-"""THE way from the outcome of a call to its settled Task.
+"""The only way from the outcome of a call to its settled Task.
 
 ``Settlement`` is the receiver of all calls that have a Task. It gives a value to the Task where no
 code of the user's can run, else on a decoder thread, and has calls run again where that was asked
@@ -140,7 +140,7 @@ class Settlement:
         elif kind == wire.CANCELLED:
             self.on_cancelled(call, self._closing.reason)
         elif (found := value_at_once(kind, data)) is not None:
-            settle(task, found[0], None)  # a change of threads would take longer
+            settle(task, found[0], None)  # a switch of threads would take longer
         else:
             self.decode(call, kind, data)
 
@@ -240,7 +240,7 @@ class Settlement:
             try:
                 new = pickle.loads(data)
             except Exception:  # noqa: BLE001
-                # it is met again where what is wrong with it can be looked into
+                # the decoder thread meets the error again, and reports it
                 new = None
             if type(new) is dict:
                 reports_of(call.task).add_outputs(call.task, new)
@@ -261,7 +261,7 @@ class Settlement:
             self._decoding.run(partial(self._work_off, call, backlog))
 
     def _work_off(self, call: Call, backlog: Backlog) -> None:
-        """Runs on a decoder thread, on one at a time for each call."""
+        """Unpickle what waits. On a decoder thread, one at a time for each call."""
         threads.decide(call.task)
         while True:
             try:
@@ -304,7 +304,7 @@ class Settlement:
         return error
 
     def fail_with_reason(self, call: Call, stacks: str) -> None:
-        """Give a call the kill reason on it, or let it be decided whether it is run again.
+        """Fail a call with its kill reason, or have it decided whether it is run again.
 
         I/O thread.
         """

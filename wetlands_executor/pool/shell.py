@@ -121,7 +121,7 @@ class Shell:
                     queue.append(answer)
 
     def _recover(self, action: st.Action, error: Exception) -> st.Event | None:
-        """An action has failed, which is a bug: let its worker go.
+        """Handle the failure of an action, which is a bug: let its worker go.
 
         Return the answer for which the state waits.
         """
@@ -171,7 +171,7 @@ class Shell:
         item.fail(error if error is not None else self._closing.refusal())
 
     def contain(self, error: Exception, doing: Any) -> None:
-        """Let what has failed cost one worker and one call, or nothing but what was to be done."""
+        """Contain a failure: it costs at most one worker and one call."""
         self._blame.contain(error, doing)
 
     def publish(self) -> None:

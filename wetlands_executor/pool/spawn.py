@@ -1,4 +1,4 @@
-"""Every platform branch of the pool.
+"""Worker processes on each platform: every platform branch of the pool is here.
 
 Starting a process with private pipes, watching its end, shared words, killing its tree.
 

@@ -33,7 +33,7 @@ class Trimmer:
         self._set = False
 
     def note(self, result_memory: ResultMemory) -> None:
-        """A large buffer has travelled.
+        """Note that a large buffer has travelled.
 
         Some time after the last one the memory of free blocks goes back.
         """

@@ -1,4 +1,4 @@
-"""What ONE worker prints: its streams on their way to the host's, its last lines, its stacks.
+"""What one worker prints: its streams on their way to the host's, its last lines, its stacks.
 
 Which of its calls may have printed.
 

@@ -1,4 +1,4 @@
-"""ONE worker process: its phase, the calls that it has, requests to it, its end.
+"""One worker process: its phase, the calls that it has, requests to it, its end.
 
 What goes to it is its ``outbox``, what comes from it its ``results`` and its ``output``; the ways
 past the I/O thread are its ``direct``.
@@ -110,7 +110,7 @@ class WorkerProcess:
         proven: the state was fed a call that it has finished.
         timers: those that concern it, stopped when it has ended.
         suspicion: see ``blame.py``.
-        given: which of its calls it has taken, and of which it may speak.
+        given: which of its calls it has taken, and which calls its frames may concern.
     """
 
     _watchdog: LossWatch | None = None
@@ -321,7 +321,7 @@ class WorkerProcess:
         self.proven = self.proven or proven
 
     def suspect(self, suspicion: Any) -> None:
-        """Hold something against the worker, or nothing any more (None); see ``blame.py``."""
+        """Distrust the worker, or stop doing so (None); see ``blame.py``."""
         self.suspicion = suspicion
 
     # --- what has become of what was written

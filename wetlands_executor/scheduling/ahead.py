@@ -34,7 +34,7 @@ def give_ahead(waiting: WaitingItems, slots: Slots) -> list[tuple[Slot, list[Ite
 
 
 def _deal(items: Sequence[Item], left: list[int]) -> list[list[Item]]:
-    """Deal items one each in turn; no hand gets more than is ``left`` for it."""
+    """Deal items one each in turn; no slot gets more than is ``left`` for it."""
     hands: list[list[Item]] = [[] for _ in left]
     position = 0
     while position < len(items):

@@ -1,7 +1,7 @@
 """Events and actions of the pool's state machine, and the base of the items that it schedules.
 
-Data only. Events are facts in the past tense, actions are orders. ``state.py`` maps the one to the
-other; the pool makes the events and performs the actions.
+Data only. Events are facts in the past tense, actions are imperatives. ``state.py`` maps the one to
+the other; the pool makes the events and performs the actions.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ class Item:
         self.place = WAITING
 
     def leave(self) -> None:
-        """Be neither waiting nor with a worker: settled, or dealt with elsewhere."""
+        """Belong to no queue and no worker any more: settled, or handled elsewhere."""
         self.place = None
 
     def use_retry(self) -> None:
-        """Count a death of its worker that it outlives."""
+        """Use up one retry: its worker has died, and it waits for another try."""
         self.retries_left -= 1
 
     def forgo_retries(self) -> None:
@@ -335,7 +335,7 @@ class KillWorker:
 
 @dataclass(frozen=True, slots=True)
 class KillIfRunning:
-    """End the worker at once if it runs this item now, and answer with ``KillAnswered``.
+    """End the worker at once if it runs this item, and answer with ``KillAnswered``.
 
     Its inbox is empty.
     """

@@ -1,4 +1,4 @@
-"""May a call run again? The one place that decides it, pure.
+"""Whether a call runs again: the one place that decides it, pure.
 
 Three moments ask, and each gets its answer here:
 

@@ -122,7 +122,7 @@ class Slot:
         self.taken = max(0, self.taken - count)
         self.productive = True
         if count * 2 >= self.credit and self.credit < most_credit:
-            # It has finished half of all that it may hold before the host came round: it would run
+            # It has finished half of its credit before the I/O thread refilled it: it would run
             # dry.
             self.credit = min(self.credit * 2, most_credit)
         # As `rest` does it, without a further call: every result comes this way.

@@ -28,9 +28,8 @@ How a slot moves (``phases.py`` has the table)::
 keeps a worker busy while the host decides, and is allowed only where the host can reclaim unstarted
 items: else a short item could wait behind a long one, and a crash would cost items that never ran.
 
-Guarantee: an event that cannot be (of an item that its worker does not hold, a phase that cannot
-follow) raises before anything is changed. Events of a worker that is gone come late, and are
-ignored.
+Guarantee: an illegal event (of an item that its worker does not hold, a phase that cannot follow)
+raises before anything is changed. Late events of a worker that is gone are ignored.
 """
 
 from __future__ import annotations
@@ -89,9 +88,9 @@ from wetlands_executor.scheduling.waiting import WaitingItems
 #: Items that a slot may hold where they can be reclaimed. 64 keeps a worker busy for the 100 us
 #: that a refill takes.
 CREDIT = 64
-#: Items that it may hold if it finishes them faster than the host comes round: while a thread of
-#: the program computes, that takes 5 ms (``sys.getswitchinterval``). No more fit into a pipe of
-#: 64 KB.
+#: Items that it may hold if it finishes them before the I/O thread refills it: while a thread of
+#: the program computes, that takes 5 ms (``sys.getswitchinterval``). No more fit into a pipe of 64
+#: KB.
 MOST_CREDIT = 512
 
 
@@ -135,13 +134,13 @@ class PoolState:
         # Items whose worker is to be ended -> whether they may be run again.
         self._killing: dict[Item, bool] = {}
 
-    # --- the only entrance
+    # --- the entry point
 
     def handle(self, event: Event) -> list[Action]:
         """Take one event and return what has to be done, in order.
 
         Raises:
-            IllegalMove, KeyError: it cannot be; nothing has changed.
+            IllegalMove, KeyError: the event is illegal; nothing has changed.
         """
         actions: list[Action] = []
         self._HANDLERS[type(event)](self, event, actions)
