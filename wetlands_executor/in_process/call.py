@@ -339,7 +339,7 @@ class Run:
         return self.stop_requested
 
     def acknowledge(self, serial: int) -> None:  # noqa: ARG002
-        """Take note that the function has called ``task.cancel()``."""
+        """Note that the function has called ``task.cancel()``."""
         self.acknowledged = True
 
     def update(

@@ -323,7 +323,7 @@ class MapJob:
 
     # a job reads the reason from its pool
     def on_cancelled(self, call: Any, reason: str | None) -> None:  # noqa: ARG002
-        """Take note that the calls that are left of a chunk, or that wait, will not run."""
+        """Note that the calls that are left of a chunk, or that wait, will not run."""
         left = self._left_of(call)
         for place in left:
             self._store(place, wire.CANCELLED, None)
@@ -367,7 +367,7 @@ class MapJob:
         )
 
     def _close(self) -> list[Item]:
-        """Take note that no thread will take results any more; return what is to be cancelled.
+        """Note that no thread will take results any more; return what is to be cancelled.
 
         I/O thread.
         """

@@ -69,7 +69,7 @@ class Receiver(Protocol):
         """Take the outcome."""
 
     def on_lost(self, call: Any, report: DeathReport) -> Item | None:
-        """Take note that its worker has died while it ran the call.
+        """Note that its worker has died while it ran the call.
 
         Of a batch the call that ran has had its outcome by now; what is left has not begun.
 
@@ -78,7 +78,7 @@ class Receiver(Protocol):
         """
 
     def on_cancelled(self, call: Any, reason: str | None) -> None:
-        """Take note that it will not run, or has stopped because it was asked to.
+        """Note that it will not run, or has stopped because it was asked to.
 
         Args:
             call: what.
@@ -243,7 +243,7 @@ class Call(Item):
         self.plain = False
 
     def stand_for(self, batch: Any) -> None:
-        """Take note of the calls that it stands for."""
+        """Note the calls that it stands for."""
         self.batch = batch
 
     def flag(self, flags: int) -> None:
@@ -299,7 +299,7 @@ class Call(Item):
         return first
 
     def interrupt(self, reason: str) -> None:
-        """Take note that it was interrupted."""
+        """Note that it was interrupted."""
         self.interrupted = True
         self.cancel_reason = reason
 

@@ -14,7 +14,7 @@ _exiting: list[bool] = []
 
 
 def note_exit() -> None:
-    """Take note that the interpreter is going down."""
+    """Note that the interpreter is going down."""
     _exiting.append(True)
 
 

@@ -82,7 +82,7 @@ class DirectCalls:
         self.open_workers = tuple(processes)
 
     def registered(self, process: WorkerProcess) -> list[st.Event]:
-        """Take note of what submitting threads have written to a worker.
+        """Note what submitting threads have written to a worker.
 
         Return the events for the state.
         """

@@ -310,7 +310,7 @@ class DirectReceive:
     # --- the I/O thread; `disarm` the submitting one too
 
     def disarm(self, call: Call) -> None:
-        """Take note that the call was not sent after all; it goes another way."""
+        """Note that the call was not sent after all; it goes another way."""
         call.go_another_way()
         try:
             self.words[AWAITED] = 0

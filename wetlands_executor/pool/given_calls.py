@@ -104,7 +104,7 @@ class GivenCalls:
     # --- which calls its frames may concern
 
     def note_registered(self) -> bool:
-        """Take note that calls which submitting threads have written are among ``calls`` now.
+        """Note that calls which submitting threads have written are among ``calls`` now.
 
         Return True if nothing was written to the worker after them.
         """

@@ -38,7 +38,7 @@ class LossRecord:
         self._times_seen = 0
 
     def mark_harmed(self) -> bool:
-        """Take note that the worker is harmed; return True for the first time."""
+        """Note that the worker is harmed; return True for the first time."""
         first, self.harmed = not self.harmed, True
         return first
 

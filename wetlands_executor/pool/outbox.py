@@ -86,7 +86,7 @@ class Outbox:
     # --- what the worker was sent
 
     def expect_bytecode(self, foreign: bool) -> None:
-        """Take note whether the worker's bytecode is not ours."""
+        """Note whether the worker's bytecode is not ours."""
         self._foreign = foreign
 
     def note_sent(self, host_settings: HostSettings, needs: Iterable[Piece]) -> None:
@@ -179,12 +179,12 @@ class Outbox:
         self._inbox.append(data)
         self.flush()
 
-    def order(self, kind: int, number: int = 0) -> None:
+    def send_control(self, kind: int, number: int = 0) -> None:
         """Send a control frame."""
-        self.frames(self.frame(kind, number, self.direct_mark), self.next_mark)
+        self.frames(self.control_frame(kind, number, self.direct_mark), self.next_mark)
 
     @staticmethod
-    def frame(kind: int, number: int, mark: int) -> bytes:
+    def control_frame(kind: int, number: int, mark: int) -> bytes:
         """Return a control frame."""
         return wire.CALL.pack(kind, 0, 0, 0, 0, number, mark).ljust(wire.FRAME, b"\0")
 

@@ -51,7 +51,7 @@ class Reaper:
         closing: why all workers were ended at once, if they were.
         inbound, output, direct: what takes the last that a worker has sent.
         deadlines: its timers.
-        blame: takes note of failures.
+        blame: handles failures.
         readiness: the threads that wait for a worker.
         label: how messages call the environment.
     """

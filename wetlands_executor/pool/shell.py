@@ -69,7 +69,7 @@ class Shell:
 
         Args:
             direct: what passes the I/O thread.
-            blame: takes note of failures.
+            blame: handles failures.
             start_error: makes the error of a start: (reason, stderr, cause).
             perform: type of an action -> what performs it, and returns the state's answer, if it
                 waits for one.

@@ -69,11 +69,11 @@ class WorkerOutput:
     # --- whose output it is
 
     def begin_reading(self) -> None:
-        """Take note that its pipes are being read."""
+        """Note that its pipes are being read."""
         self.reading = True
 
     def end_reading(self) -> None:
-        """Take note that what was read is noted."""
+        """Note that the reading is over, and ``printed`` is up to date."""
         self.reading = False
 
     def note(self, number: int | None = None) -> None:

@@ -196,23 +196,23 @@ class WorkerProcess:
         self.outbox.expect_bytecode(foreign)
 
     def become_ready(self) -> None:
-        """Note its message that it is ready. It may have ended since."""
+        """Note that the worker says that it is ready. It may have exited since."""
         self.move(_WHEN_READY.get(self.phase, WorkerPhase.READY))
 
     def fail(self, failure: bytes | bytearray) -> None:
-        """Note its message why it cannot start."""
+        """Note why the worker cannot start, as it says."""
         self.failure = failure
 
     def blame(self, reason: BaseException) -> None:
-        """Take note of why nothing can run in it; it ends by itself."""
+        """Note why nothing can run in this worker, which ends by itself."""
         self.reason = reason
 
     def note_exit(self) -> None:
-        """Take note that the process has ended."""
+        """Note that the process has ended."""
         self.move(WorkerPhase.EXITED if self.ready else WorkerPhase.FAILED)
 
     def begin_stop(self) -> None:
-        """Take note that it ends on purpose."""
+        """Note that the worker is ended on purpose."""
         phase = _WHEN_STOPPED.get(self.phase)
         if phase is not None:
             self.move(phase)
@@ -236,7 +236,7 @@ class WorkerProcess:
             # Order: before calls that are numbered. The one that was sent directly is not, and a
             # task may have read it.
             if next(reversed(mine), 0) == self._sent_directly:
-                frames.append(outbox.frame(wire.AFTER, self._sent_directly, mark))
+                frames.append(outbox.control_frame(wire.AFTER, self._sent_directly, mark))
                 mark = mark + wire.MARK_STEP & wire.MARK_BITS
             self._sent_directly = 0
         given, queued = CallPhase.GIVEN, CallPhase.QUEUED
@@ -268,7 +268,7 @@ class WorkerProcess:
         return failed
 
     def listen(self, receive: DirectReceive | None, on_answer: Callable[[], None]) -> None:
-        """Open the direct way back, if there is one.
+        """Open the direct way back.
 
         Args:
             receive: it.
@@ -342,7 +342,7 @@ class WorkerProcess:
     # --- signs of life
 
     def note_activity(self) -> None:
-        """Take note that something came from it."""
+        """Note that something came from the worker."""
         self._last_activity = time.monotonic()
 
     @property
@@ -358,12 +358,12 @@ class WorkerProcess:
         if page is not None:
             page.words[wire.CANCEL_WORD] = call.number
         else:
-            self.outbox.order(wire.CANCEL, call.number)
+            self.outbox.send_control(wire.CANCEL, call.number)
 
     def ask_to_trim(self) -> None:
         """Let the worker give the memory of its free blocks back, between two calls."""
         if self.phase is WorkerPhase.READY:
-            self.outbox.order(wire.TRIM)
+            self.outbox.send_control(wire.TRIM)
 
     def interrupt(self, call: Call, number: int) -> None:
         """Send a signal that is a KeyboardInterrupt in this call and nothing in any other."""

@@ -1,9 +1,9 @@
-"""Alarms that a task has set.
+"""Alarms that tasks have set.
 
-They end with its call, so that none goes off in a later one, or between two.
+They are stopped with their call, so that none fires in a later call or between two calls.
 
-Owns which of them were set by calls. Not concerned are those that an initializer has set, and
-threads that wait (``threading.Timer``).
+Owns the record of the alarms that calls have set. Alarms of an initializer, and threads that wait
+(``threading.Timer``), are not affected.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _set_timer = getattr(_signal, "setitimer", None)
 
 
 def _noting(kind: int) -> Callable[[Any], Any]:
-    """Return what wraps a function that sets an alarm of that kind, so that it takes note of it."""
+    """Return a wrapper for functions that set an alarm of that kind, which records the alarm."""
 
     def make(function: Any) -> Any:
         def set_alarm(*args: Any, **kwargs: Any) -> Any:
@@ -57,7 +57,7 @@ def _noting(kind: int) -> Callable[[Any], Any]:
 
 
 def install() -> None:
-    """Take note of alarms from now on. Once per process."""
+    """Record alarms from now on. Once per process."""
     for name, kind in (("setitimer", _FIRST_ARGUMENT), ("alarm", _REAL)):
         noting = patches.replace(_signal, name, _noting(kind))
         patches.replace_copy(sys.modules.get("signal"), name, noting)
@@ -66,9 +66,10 @@ def install() -> None:
 
 
 def clear() -> None:
-    """Stop what calls have set.
+    """Stop the alarms that calls have set.
 
-    What a signal handler raises meanwhile is dropped: the call that it was meant for has ended.
+    An exception that a signal handler raises meanwhile is dropped: the call that it was meant for
+    has ended.
     """
     while armed:
         try:

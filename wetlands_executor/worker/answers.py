@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .shared_page import SharedPage
 
-#: Microseconds from which a call may have put a file in the place of a descriptor that is not its.
+#: Microseconds from which a call may have replaced a descriptor of this worker with a file.
 LONG = 10
 #: Outcomes that may go back on the shared page.
 _SHORT = (wire.VALUE, wire.NONE)
@@ -27,7 +27,7 @@ _ONE = (1).to_bytes(8, sys.byteorder)
 
 
 class Answers:
-    """The way of outcomes to the host.
+    """Sends outcomes to the host.
 
     Order: what a call printed, and each frame that it has sent, leaves before its outcome. So an
     outcome goes onto the page only if nothing of this call went another way, which could be
@@ -51,7 +51,7 @@ class Answers:
     def send(
         self, outcome: int, payload: bytes, item: int, start: int, sent: int, printed: bool
     ) -> None:
-        """Send what came of a call.
+        """Send the outcome of a call.
 
         If a thread of the host waits for this very call, a short outcome goes onto the shared page,
         and that thread is woken.

@@ -15,7 +15,7 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Dict, List, Optional, Tuple
 
-#: Without any source of knowledge (not Linux): bytes.
+#: Bytes, where the system tells nothing (not Linux).
 UNKNOWN = 1 << 32
 #: Bytes that are left to others: this share of all, within these limits.
 RESERVE_SHARE, RESERVE_LEAST, RESERVE_MOST = 16, 64 << 20, 1 << 30

@@ -2,12 +2,12 @@
 
 One after another, each with an outcome of its own.
 
-Guarantee: when the code of a call begins, the outcomes of those before it can be lost no more.
-Sending each by itself would cost more than a short call. So an outcome is first put onto the shared
-page, which the host keeps when this process dies, and sent together with others: at the end of the
-frame, after ``FLUSH_INTERVAL``, or when the shared page is full. *Order:* the pickle, its length,
-then the count, by which the host goes; the frame, then the count is set to 0. So the host may find
-outcomes twice, and knows them by their place; it never misses one.
+Guarantee: when the code of a call begins, the outcomes of the calls before it can no longer be
+lost. Sending each by itself would cost more than a short call. So an outcome is first put onto the
+shared page, which the host keeps when this process dies, and sent together with others: at the end
+of the frame, after ``FLUSH_INTERVAL``, or when the shared page is full. *Order:* the pickle, its
+length, then the count, by which the host goes; the frame, then the count is set to 0. So the host
+may find outcomes twice, and knows them by their place; it never misses one.
 
 A payload of outcomes: their number, their lengths (0: the call returned None), then the pickles.
 
@@ -84,7 +84,7 @@ def make_calls(
 ) -> None:
     """Make the calls of a frame.
 
-    Where the host does not want the rest any more it is left out, which one more frame says.
+    Once the host no longer wants the rest it is left out, and one more frame says so.
 
     Args:
         runner: the worker's main loop.
@@ -225,7 +225,7 @@ class Outbox:
         self._sent = monotonic_ns()
 
     def put(self, one: int, outcome: int, payload: bytes, start: int) -> int:
-        """Make an outcome safe from what comes next; return the time, in nanoseconds."""
+        """Secure an outcome before the next call begins; return the time, in nanoseconds."""
         now = monotonic_ns()
         size = len(payload)
         count = self._count

@@ -149,7 +149,7 @@ def main(
     expect_children()
     for fd in fds:
         if fd >= 0:
-            # commands that a task starts must not keep the pipes open
+            # commands that tasks start must not keep the pipes open
             os.set_inheritable(fd, False)
     sys.meta_path.insert(0, BundleFinder(sources, find))
     collecting = gc.isenabled()

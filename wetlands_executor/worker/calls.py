@@ -159,9 +159,9 @@ own_reducers: Dict[Any, Any] = {}
 
 
 def _learn_reducers() -> None:
-    """Modules have been imported since the last result.
+    """Learn the reductions of modules that were imported since the last result.
 
-    Let a few classes of theirs be pickled in the form that every version reads.
+    A few of their classes are pickled in a form that every version reads.
     """
     global _modules_seen  # twice does no harm
     _modules_seen = len(sys.modules)

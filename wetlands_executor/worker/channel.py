@@ -20,11 +20,11 @@ _MAX_IOV = 1 << 20  # bytes of one write; the pipe's capacity decides how much o
 
 
 class ChannelLost(Exception):  # noqa: N818 - an end, not an error of the program
-    """The host closed its end: there is nothing left to work for."""
+    """The host has closed its end; the worker has to exit."""
 
 
 class StreamBroken(ChannelLost):
-    """What belongs to a call cannot be had; the call has not begun.
+    """Data of a call cannot be read; the call has not begun.
 
     A task has read from our pipes, or has closed them.
     """
@@ -69,7 +69,7 @@ class Channel:
         self._lock = allocate_lock()
 
     def configure(self, nonce: int, by_value: bool) -> None:
-        """Take what the host's configuration says of the frames that are sent from now on."""
+        """Apply the host's configuration to the frames that are sent from now on."""
         self.nonce = nonce
         self.by_value = by_value
 

@@ -1,4 +1,4 @@
-"""Annotations in the syntax of a function.
+"""Annotations in the syntax tree of a function.
 
 When they are evaluated, and which free variables it has.
 

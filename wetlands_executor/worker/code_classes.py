@@ -1,6 +1,6 @@
 """Classes from another Python, the receiving half.
 
-Made anew where their parts are generated or differ by version.
+Classes whose parts are generated, or differ by version, are generated again here.
 
 Ordinary classes are made as cloudpickle makes them: an empty class first, then its attributes, so
 that methods may refer to it. What ``dataclasses``, ``collections``, ``enum`` and ``typing``
@@ -117,7 +117,7 @@ def _make_silently(
 
 
 def _nothing(_cls: Any, **_given: Any) -> None:
-    """Stand for a hook that is not to run."""
+    """Do nothing, in place of a hook that must not run."""
 
 
 def set_class(cls: Any, state: Tuple[Any, ...]) -> None:

@@ -206,7 +206,7 @@ def make_type_alias(name: str, value: Any, parameters: Tuple[Any, ...]) -> Any:
 
 
 class AbsentForm:
-    """Stands for a special form that this Python does not know, such as ``typing.Self`` in 3.10."""
+    """Represents a special form that this Python does not know, such as ``typing.Self`` in 3.10."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -247,14 +247,14 @@ def absent_form(name: str) -> Any:
 
 
 class _Slot:
-    """Stands for ``functools.Placeholder`` on the way."""
+    """Represents ``functools.Placeholder`` in a stream."""
 
     def __reduce__(self) -> Any:
         return make_slot, ()
 
 
 def make_slot() -> Any:
-    """Return what stands for an argument that a call still has to give."""
+    """Return the object that represents an argument which a call still has to give."""
     return SLOT
 
 

@@ -1,6 +1,7 @@
 """Code from another Python, the receiving half.
 
-Source back to the code object that is meant, and values that this Python spells otherwise.
+Compiles source to the code object that is meant, and makes values that this Python spells
+differently.
 
 Bytecode is valid for one implementation and magic number only. Between two that differ, a code
 object travels as the source of the top-level statement in which it stands (``code_sources.py`` cuts
@@ -190,7 +191,7 @@ class Unit:
         return tree
 
     def _marked(self, name: str, line: int, ordinal: int) -> Any:
-        """Return what a function's syntax alone compiles to.
+        """Return the code that a function's syntax compiles to by itself.
 
         It is moved to lines of its own for that.
         """
@@ -340,7 +341,7 @@ def rebuild_code(
         missing: global names that only annotations have, and that do not exist there.
 
     Raises:
-        PicklingError: the source is none for this Python.
+        PicklingError: this Python cannot compile the source.
     """
     # From Python 3.14 on annotations are evaluated late, or never: what they name need not exist
     # when the function is made. Before 3.10, one that is a union cannot be evaluated at all.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Cells:
     """The cells of closures within one stream.
 
-    Functions that share one at home share one again on the other side.
+    Functions that share a cell in the sender share one in the receiver.
     """
 
     __slots__ = ("_known",)
@@ -43,7 +43,7 @@ class Cells:
         """
         if fresh is None:
             return None
-        # The original is kept beside its stand-in, so that its id stays its own.
+        # The original is kept beside its substitute, so that its id is not reused.
         return tuple(
             self._known.setdefault(id(cell), (cell, empty))[1]
             for cell, empty in zip(function.__closure__, fresh)
@@ -88,7 +88,7 @@ class Names:
 
 
 class ByValue(Exception):  # noqa: N818 - a signal between two picklers
-    """What was to be pickled by name only needs code."""
+    """An object that was to be pickled by name only would need code."""
 
 
 def refusal(what: str, names: Names, reason: str, remedy: str) -> PicklingError:
@@ -133,7 +133,7 @@ def _missing_names(function: Any) -> Tuple[str, ...]:
 
 
 class _Globals:
-    """Stands for the globals of a module of the standard library."""
+    """Represents the globals of a module of the standard library."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -143,7 +143,7 @@ class _Globals:
 
 
 class _Annotations:
-    """Stands for the annotations of a function or class."""
+    """Represents the annotations of a function or class."""
 
     def __init__(self, entries: List[Tuple[str, Any, Optional[bytes]]]) -> None:
         self.entries = entries

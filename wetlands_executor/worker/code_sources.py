@@ -5,9 +5,10 @@ A code object as the source of its statement, verified to be the code that runs.
 1. Where the source is: in the statement that the code was received in, if it came from another
    Python itself; else what ``linecache`` knows of its file (files, notebook cells, prompts with a
    history), as it was read before and as it is now (``code_texts.py``).
-2. That is compiled again. If the very code object that runs is in the result, the source is true. A
-   statement may have been compiled alone, or with others than the file has (``code_variants.py``).
-   pytest changes the code of test modules: then the module is rewritten once more, and compared.
+2. That is compiled again. If the result has the very code object that runs, the source is correct.
+   A statement may have been compiled alone, or with others than the file has
+   (``code_variants.py``). pytest changes the code of test modules: then the module is rewritten
+   once more, and compared.
 3. The top-level statement around the code's first line is cut out; ``code_portable.py`` compiles it
    on the other side. Functions of the standard library are only named.
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 # never leaves the picklers: it becomes a PicklingError that names the function
 class NoSource(Exception):  # noqa: N818
-    """There is no source that is known to be the code."""
+    """No source is known to be that of the code."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason)
@@ -328,8 +329,8 @@ def _counterpart(
 def _of_cache(whole: code_portable.Unit, code: CodeType) -> Optional[CodeType]:
     """Return what this release makes of code that an earlier patch release compiled differently.
 
-    The cached bytecode says of which source it is. If the file is still that source, and the code
-    that runs is in the cache, all is true.
+    The cached bytecode names its source. If the file is still that source, and the code that runs
+    is in the cache, the source is correct.
     """
     import importlib.util
     import marshal

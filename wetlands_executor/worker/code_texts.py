@@ -1,6 +1,6 @@
 """Texts in which the source of a code object may stand: files, cells, prompts, bodies of magics.
 
-Nothing here is believed: ``code_sources.py`` compiles each text again and compares. Imports nothing
+Nothing here is trusted: ``code_sources.py`` compiles each text again and compares. Imports nothing
 of IPython; asks the shell that is loaded, if there is one. Entered by any thread that pickles.
 """
 

@@ -5,7 +5,7 @@ the module or cell that it compiles imports ``os`` at its top level, else as the
 Both do the same. Which statements were compiled together differs: a whole file, one statement alone
 (IPython, prompts, doctest), the lines between two marks (Spyder), the body of a magic (``%%time``).
 
-So the code that runs is asked which names it takes for imported ones. If the statement, compiled
+So the names that the running code treats as imported are read from it. If the statement, compiled
 together with imports of just those names, gives the very same code, then it is its source.
 """
 

@@ -1,4 +1,4 @@
-"""``async def`` functions, which a worker runs to their end. Owns nothing; main thread only."""
+"""Runs ``async def`` functions to completion. Owns nothing; main thread only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ async def _coroutine() -> None:
 
 
 _probe = _coroutine()
-#: The type of what a call of an ``async def`` function returns.
+#: The type of coroutines: what a call of an ``async def`` function returns.
 COROUTINE = type(_probe)
 _probe.close()
 

@@ -1,4 +1,4 @@
-"""What a running function can know and say of its task, wherever it stands.
+"""What a running function can read and report of its task, wherever it runs.
 
 ``current_task`` and the handle that it gives.
 

@@ -1,7 +1,7 @@
-"""What the host has told this worker besides its calls.
+"""What the host has sent to this worker besides calls.
 
-The functions that they name, the host settings, and pieces of what goes by value: the records of
-the bulk pipe.
+The records of the bulk pipe: functions that calls name, host settings, and pieces of objects by
+value.
 
 Order: the host queues records before the frame that refers to them. So when a call refers to
 something that is not known, records are read until it is there; what belongs to frames that the
@@ -54,7 +54,7 @@ class Definitions:
         self._by_value: Set[int] = set()
 
     def begin(self, settings_number: int) -> None:
-        """Take note which host settings came with the configuration."""
+        """Note which host settings came with the configuration."""
         self.settings_number = settings_number
 
     def define(self, number: int) -> Any:
@@ -86,7 +86,7 @@ class Definitions:
         the end of this worker.
 
         Raises:
-            ChannelLost: nothing can be said any more of what has been read.
+            ChannelLost: it is unknown how much has been read.
         """
         try:
             return self._read_records(kind, ident)
@@ -123,7 +123,7 @@ class Definitions:
                 return data
 
     def drop_stale(self, kept: Any = None) -> None:
-        """Let functions by value be read again when they are called.
+        """Have functions by value read again when they are called.
 
         What they refer to has been changed.
 

@@ -10,8 +10,8 @@ the main one, and no user code runs on it after the preload.
 1. ``serve`` imports the preload under the same conditions as a worker does (streams, project
    folders, log records, stand-ins), and answers with what came of it. A failure, or a thread that
    was started, ends the process: a fork would copy the locks of threads, not the threads.
-2. It waits for requests, for the end of children, and for the host to take note of an end. A
-   request carries the descriptors of a worker.
+2. It waits for requests, for the end of children, and for the host to acknowledge an end. A request
+   carries the descriptors of a worker.
 3. In the fork ``serve`` returns them, and ``bootstrap`` goes on as in every worker.
 
 *Order:* a child that has ended is reported with ``WNOWAIT`` and stays a zombie until the host
@@ -58,7 +58,7 @@ _HOOKS = (
 
 
 class LogBuffer:
-    """Stands where the runner will be.
+    """Takes the place of the runner until there is one.
 
     Keeps the log records of the preload, and passes those of a worker on to its runner.
     """
@@ -126,7 +126,7 @@ def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
     line = _socket.socket(fileno=fds[1])
     stdio.install()
     startup.watch_for_faults()
-    set_signal(SIGINT, _ignore)  # a Ctrl-C that reaches this process is none of its business
+    set_signal(SIGINT, _ignore)  # a Ctrl-C that reaches this process does not concern it
     config = loads(_receive(line)[0])
     answer = _preload(config)
     stdio.finish_task()
@@ -165,8 +165,8 @@ class ForkServer:
     def loop(self) -> List[int]:
         """Serve the host until it closes the socket; return in each fork."""
         while True:
-            # Race: what is done for one descriptor may close another that is ready as well, and
-            # open a new one under its number. So one at a time.
+            # Race: serving one descriptor may close another one that is ready as well, and open a
+            # new one under its number. So one at a time.
             fd = self.poll.poll()[0][0]
             if fd == self.line.fileno():
                 found = self.answer()
@@ -243,7 +243,7 @@ class ForkServer:
                 pass  # `host_knows` follows
 
     def host_knows(self, status: int) -> None:
-        """The host has closed its end of a status pipe: it will not use the number any more."""
+        """Reap a child whose number the host no longer uses: it has closed the status pipe."""
         for child in self.children:
             if child.status == status:
                 self.poll.unregister(status)
@@ -251,7 +251,7 @@ class ForkServer:
         self.look_at_children()
 
     def drop(self, child: Child) -> None:
-        """Forget a child of which nothing can be said."""
+        """Forget a child whose status is lost."""
         self.children.remove(child)
         if child.status >= 0:
             self.poll.unregister(child.status)

@@ -63,7 +63,7 @@ def use_project_paths(paths: Sequence[str]) -> None:
 
 
 def _list_folders_anew() -> None:
-    """Let files be found that are newer than the first look into their folders.
+    """Have files found that are newer than the cached listings of their folders.
 
     As ``importlib.invalidate_caches``, but for the installed distributions: to forget them, Python
     3.12 imports ``importlib.metadata`` (70 ms), which has none to forget if it was not imported
@@ -391,7 +391,7 @@ _TASKS = "wetlands_executor.tasks"
 
 
 class LastResort:
-    """Serves ``import wetlands_executor`` where it is not installed.
+    """Provides ``wetlands_executor`` where it is not installed.
 
     ``current_task`` works, other names exist until they are used.
 

@@ -1,4 +1,4 @@
-"""What this environment lacks, said in words.
+"""Error messages for what this environment lacks.
 
 Modules that cannot be imported, names that its versions do not have.
 

@@ -1,6 +1,6 @@
-"""What differs between versions of Python and numpy in a pickle stream.
+"""Names and forms in pickle streams that differ between versions of Python and numpy.
 
-Names that moved, and a few forms that only one side reads.
+Modules and classes that moved, and a few forms that only one side reads.
 
 Both unpicklers ask here, the worker's (``calls.RichUnpickler``) and the host's
 (``unpickler._ResultUnpickler``). What is found under its own name costs nothing; a table is

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SPACES: Dict[str, Dict[str, Any]] = {}
 #: namespace name -> {global's name: token of the value that the host last sent}
 TOKENS: Dict[str, Dict[str, Any]] = {}
-#: The token of a global that the host does not have, or not any more.
+#: The token of a global that the host does not have, or no longer has.
 ABSENT = ("absent",)
 
 

@@ -56,7 +56,7 @@ def set_version(number: int, version: int) -> None:
 
 
 def note_change(kept: Any = None) -> None:
-    """Something that was here has been changed by the host.
+    """Note that the host has changed an object of this worker.
 
     Functions that were read before are read again when they are called.
 
@@ -255,7 +255,7 @@ def receive(piece: int, data: bytes) -> None:
 
 
 def forget(numbers: Iterable[int]) -> None:
-    """Drop what the host has dropped: numbers of objects and of pieces."""
+    """Drop the objects and pieces that the host has dropped."""
     tables: Tuple[Dict[int, Any], ...] = (TABLE, VERSIONS, PIECES, READ, ATTRIBUTES)
     for number in numbers:
         sentinel = id(TABLE.get(number))
@@ -265,7 +265,7 @@ def forget(numbers: Iterable[int]) -> None:
             table.pop(number, None)
 
 
-# --- what each process has for itself
+# --- objects that each process has of its own
 
 
 def lock() -> Any:
@@ -346,7 +346,7 @@ def named(number: int, names: Iterable[Tuple[str, str]]) -> Any:
 def sentinel(number: int, function: Callable[..., Any], args: Tuple[Any, ...]) -> Any:
     """Return the object of that number, which holds nothing, made by a call if there is none."""
     found = make(number, function, args)
-    if VERSIONS.get(number):  # it has held something before
+    if VERSIONS.get(number):  # it had content before
         _clear(found, ())
         set_version(number, 0)
     _note_sentinel(number, found)

@@ -1,8 +1,8 @@
-"""What is changed in modules of the standard library, so that code of tasks meets the worker there.
+"""Changes modules of the standard library, so that code of tasks reaches the worker through them.
 
-Owns how: a function is replaced by one that looks like it (``replace``), once; and a module that is
-not imported yet is changed when a task imports it (``after_import``), because importing it now
-would cost milliseconds of a start. What is changed, and why, is said by the callers.
+Owns the method: a function is replaced by one that looks like it (``replace``), once; and a module
+that is not imported yet is changed when a task imports it (``after_import``), because importing it
+now would cost milliseconds of a start. What is changed, and why, is said by the callers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List
 
-#: What is done to a module when it is imported.
+#: Module -> the changes to make when it is imported.
 _after: Dict[str, List[Callable[[Any], object]]] = {}
 
 
 def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> Any:
-    """Put ``make(function)`` in the place of a function, unless that was done before.
+    """Replace a function with ``make(function)``, unless that was done before.
 
     Args:
         owner: its module or class.

@@ -1,4 +1,4 @@
-"""The parts of an exception, and an exception of parts.
+"""Takes exceptions apart, and makes exceptions of their parts.
 
 For classes that pickle does not rebuild, or not as they were.
 

@@ -1,4 +1,4 @@
-"""The main loop of a worker: one frame, one call, one result, on the only thread there is.
+"""The main loop of a worker: one frame, one call, one result, on its only thread.
 
 1. ``main`` opens the channel, reads the host's configuration, says hello, runs preload and
    initializer, says ready (``startup.py``).
@@ -6,10 +6,10 @@
    its item on the shared page (that is what makes the task RUNNING for the host), finds the
    function (``definitions.py``), calls it and sends the result (``answers.py``) before it looks at
    the next frame.
-3. The end of the inbox is the order to stop: buffers are flushed, exit hooks run, and the process
+3. The end of the inbox is the request to stop: buffers are flushed, exit hooks run, and the process
    ends.
 
-The order to cancel is one store by the host into the shared page; nothing here has to wake up for
+The request to cancel is one store by the host into the shared page; nothing here has to wake up for
 it.
 
 SIGINT is a KeyboardInterrupt in a running call, once, and nothing outside one: an idle worker must
@@ -40,7 +40,7 @@ from .current_task import RemoteTaskHandle
 from .definitions import Definitions
 from .progress import Progress
 
-# What every call needs, without a look into the module each time.
+# What every call needs, without an attribute look-up each time.
 from .system import move_up
 from .wire import CANCELLED, MADE, MANY, NONE, PLAIN, RUN, STARTED_NS, TAKEN
 
@@ -66,7 +66,7 @@ class Runner:
         channel: the pipes.
         page: the shared page.
         definitions: what the host has told this worker: functions, settings, pieces.
-        answers: the way of outcomes to the host.
+        answers: sends outcomes to the host.
         progress: reports of the running call.
         item: the running call; 0 between calls. Read by threads of the task.
         serial: of the running call, or of the last one; see ``threads``.
@@ -160,7 +160,7 @@ class Runner:
                     self.buffers.trim()
                 if kind == wire.AFTER and words[TAKEN] & wire.NUMBER != item:
                     raise StreamBroken(STOLEN)
-                continue  # or an order to cancel a call that has ended meanwhile
+                continue  # or a request to cancel a call that has ended meanwhile
             if flags & MANY:
                 self._run_many(frame, flags, length, function_id, settings, item)
                 continue
@@ -426,7 +426,7 @@ class Runner:
     # --- what the running task asks (any of its threads)
 
     def acknowledge(self, serial: int) -> None:
-        """Take note that the function of a call has called ``task.cancel()``."""
+        """Note that the function of a call has called ``task.cancel()``."""
         self.acknowledged = serial
 
     def cancel_requested(self, item: int) -> bool:
@@ -436,7 +436,7 @@ class Runner:
         return self.page.words[wire.CANCEL_WORD] == item & wire.NUMBER
 
     def _look_for_cancel(self) -> None:
-        """Look in the inbox for an order to cancel, where there is no shared page.
+        """Look in the inbox for a request to cancel, where there is no shared page.
 
         The inbox holds nothing else while a call runs.
         """
@@ -494,7 +494,7 @@ class Runner:
 
 
 def _give_up(reason: str) -> None:
-    """End this process, which is of no use any more, at once.
+    """End this process at once: it can serve no more calls.
 
     Exit hooks and threads of tasks could take for ever.
     """

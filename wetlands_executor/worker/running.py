@@ -1,4 +1,4 @@
-"""The main loop of this process, as the modules below it know it: by two Protocols.
+"""The main loop of this process as the modules below it see it: two Protocols.
 
 Owns the one reference to it. ``runner.py`` makes the loop and enters it here, once per process (the
 warm-up of a fork server enters a few that are none); what a task asks, prints, logs or sets is
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
             ...
 
         def acknowledge(self, serial: int) -> None:
-            """Take note that the function of a call has called ``task.cancel()``."""
+            """Note that the function of a call has called ``task.cancel()``."""
             ...
 
         def drop_stale(self, kept: Any = None) -> None:

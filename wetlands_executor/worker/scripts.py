@@ -1,4 +1,4 @@
-"""Functions of this package that run as tasks.
+"""Functions of this package that run as tasks in a worker.
 
 Whole scripts, and what ``import_module`` asks of a module.
 """

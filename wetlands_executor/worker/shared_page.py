@@ -165,13 +165,13 @@ def map_file(fd: int, length: int) -> Any:
 
 
 def free_word(fd: int, slot: int) -> None:
-    """Make a block free whose file cannot be mapped as a whole: its word is 0.
+    """Free a block whose file cannot be mapped as a whole, by setting its word to 0.
 
     To a worker's open of it nothing can be written.
     """
     try:
         table = map_file(fd, 4 * (slot + 1))
     except (OSError, ValueError):
-        return  # not even that: the host takes the block when this process has ended
+        return  # not even that works: the host frees the block when this process has ended
     table[4 * slot : 4 * slot + 4] = bytes(4)
     table.close()
