@@ -4,7 +4,7 @@ What they reach is named by number, so that it is one object in a worker's names
 
 ``ByValuePickler`` writes one function or class with all that it needs, in a stream of its own.
 ``pickler.CallPickler``, which writes calls, puts such streams into its own; arguments beside them
-are copies, as ever. Which objects have numbers, and whether their content has changed, is
+are copies, as usual. Which objects have numbers, and whether their content has changed, is
 ``identity``'s business; ``worker/objects.py`` and ``worker/namespaces.py`` are the other end.
 Entered by any thread that submits.
 """
@@ -40,7 +40,7 @@ from wetlands_executor.serialize.watched import Watched
 from wetlands_executor.sharedmem import share
 from wetlands_executor.worker import code_classes, namespaces, objects, shm_share
 
-#: Neither numbered nor looked into: scalars, and what is named or written as code.
+#: Neither numbered nor examined: scalars, and what is named or written as code.
 _ATOMS: frozenset[Any] = frozenset({
     *SCALARS, tuple, frozenset, types.CodeType, types.ModuleType, types.FunctionType,
     types.BuiltinFunctionType, type, type(...), type(NotImplemented), range, slice, ObjectProxy,
@@ -91,8 +91,8 @@ class ByValuePickler(CallPickler):
         self._plain: dict[int, Any] = {}
         self._at: Mark | None = None
         self._left_out = left_out
-        #: What has to be as it is for the stream to be right another time; None if that cannot be
-        #: told.
+        #: The conditions under which the stream may be used again; None if they cannot be
+        #: determined.
         self.checks: list[tuple[Any, ...]] | None = []
 
     def _check(self, *check: Any) -> None:
@@ -176,7 +176,7 @@ class ByValuePickler(CallPickler):
         return obj
 
     def reducer_override(self, obj: Any) -> Any:
-        """Reduce proxys; functions and classes by value; the rest as in calls."""
+        """Reduce proxies; functions and classes by value; the rest as in calls."""
         if type(obj) is ObjectProxy:
             reduction = obj.reduction
             if not isinstance(reduction, tuple):
@@ -286,7 +286,7 @@ class ByValuePickler(CallPickler):
         return objects.make, (self.record.of(obj).number, function, args)
 
     def _take(self, pickler: CallPickler) -> None:
-        """Take over what another stream within this one has found out."""
+        """Adopt the findings of another stream within this one."""
         self.needs.update(pickler.needs)
         for watched in pickler.nested:
             self._check(changes.NESTED, watched.known, watched)

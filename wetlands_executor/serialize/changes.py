@@ -1,8 +1,8 @@
-"""Whether a function by value, and all that it reaches, is as it was when it was pickled last.
+"""Whether a function by value, and all that it reaches, is unchanged since it was pickled last.
 
 A walk over what the pickler has met: bindings are compared by identity, contents of small
-containers by their versions, large objects by their fingerprints. This is the thorough way;
-``fast_checks`` tells the same by identities alone as long as nothing has been bound anew.
+containers by their versions, large objects by their fingerprints. This is the exact check;
+``fast_checks`` gives the same answer by identities alone as long as nothing was rebound.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NOT_STATE = (
 
 
 def holds(check: tuple[Any, ...], record: Record) -> bool:
-    """Return True if what one check of a pickler names is as it was."""
+    """Return True if what one check of a pickler names is unchanged."""
     kind = check[0]
     if kind == GLOBAL:
         _, user, key, expected = check
@@ -77,7 +77,7 @@ def holds(check: tuple[Any, ...], record: Record) -> bool:
 
 
 def _is_current(watched: Any, obj: Any, record: Record) -> bool:
-    """Return True if something with checks of its own is as it was; it may refer to itself."""
+    """Return True if something with checks of its own is unchanged; it may refer to itself."""
     active = _active.__dict__.setdefault("watched", set())
     if id(watched) in active:
         return True

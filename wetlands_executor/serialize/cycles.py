@@ -10,9 +10,9 @@ free such a cycle either, since the record refers to it from outside.
 of the record, the references that they have of each other are subtracted from all references. What
 has none left, and is not reached from one that has, is garbage but for the record.
 
-It may err on one side: what it does not look into keeps what it refers to. *Race:* another thread
-may move a reference meanwhile, so that an object which is in use is named. It gets another number
-then, and is another object for workers.
+It errs on the safe side: an object that it does not examine keeps what it refers to. *Race:*
+another thread may move a reference meanwhile, so that an object which is in use is named. It gets
+another number then, and is another object for workers.
 
 Runs no code of the user's. Owns no state. Entered by any thread that submits.
 """
@@ -26,7 +26,7 @@ import types
 from collections import deque
 from typing import Any
 
-#: Elements of a container, and objects in all, that are looked into.
+#: Elements of a container, and objects in all, that are examined at most.
 MOST_ELEMENTS, MOST_OBJECTS = 10_000, 200_000
 _SIZED = frozenset({list, dict, tuple, set, frozenset, deque})
 #: Never a part of such a cycle, or too large to look into.

@@ -1,4 +1,4 @@
-"""What workers know functions by: a number each, whose definition they read once.
+"""Definitions: the numbers by which workers know functions, after they have read each once.
 
 Entered by any thread that submits, without a lock: pickling is user code.
 """

@@ -1,4 +1,4 @@
-"""Whether a function by value is as it was, told by identities alone.
+"""Whether a function by value is unchanged, decided by identities alone.
 
 ``changes.holds`` compares what a function reaches by content: that is exact, and costs as much as
 the content is long. As long as the host has bound nothing anew, the same is told by comparing the
@@ -6,8 +6,8 @@ identities of what stands in each namespace, closure and container with those of
 ``FastCheck`` is a flat list of them, walked by a few loops in C; it enters two Python functions,
 whatever it compares.
 
-Invariant: if a fast check holds, so does the thorough one. The converse is not needed: when it
-fails, the thorough one decides, and a new fast check is made.
+Invariant: if a fast check holds, so does the exact one. The converse is not needed: when it
+fails, the exact one decides, and a new fast check is made.
 
 An identity says nothing about an object that has died: another one may have its address. So the
 check of a function is *void* as soon as the record drops one of the objects in it
@@ -42,7 +42,7 @@ EXACT = 64
 SHORT = 256
 #: Elements of a large container of scalars that are looked at.
 SAMPLE = 1000
-#: Containers and instances in one check. What reaches more of them is compared thoroughly.
+#: Containers and instances in one check. What reaches more of them is compared exactly.
 MOST = 256
 
 #: Scalars that are equal to nothing but their like.
@@ -60,7 +60,7 @@ _DESCRIPTORS = (*changes.DESCRIPTORS, type(vars(type)["__mro__"]))
 
 
 class _Slow(Exception):  # noqa: N818 - a signal within this module
-    """Something can be compared thoroughly only."""
+    """Something needs the exact check."""
 
 
 class FastCheck:
@@ -122,7 +122,7 @@ class FastCheck:
         # (entry, how it was pickled) of functions and classes with checks of their own
         self._nested: list[tuple[Known, Any]] = []
         self._collect(checks, record, root)
-        # There is nothing to be compared but ``_names``.
+        # Only ``_names`` has to be compared.
         self._brief = not (
             self._spaces
             or self._functions
@@ -138,7 +138,7 @@ class FastCheck:
             self.void = True
 
     def holds(self, function: Any = None) -> bool:
-        """Return True if all that was looked at is the same.
+        """Return True if everything that the check covers is the same.
 
         Args:
             function: one with the code of ``root``, if there is one.
@@ -179,7 +179,7 @@ class FastCheck:
                     return False
         except Exception:  # noqa: BLE001
             # An object has died, a cell is empty, another thread changes a container, or what
-            # stands in the place of a scalar cannot be compared: the thorough check decides.
+            # stands in the place of a scalar cannot be compared: the exact check decides.
             return False
         return not self.void
 
@@ -320,7 +320,7 @@ def make(
     record: Record,
     root: FunctionType | None = None,
 ) -> FastCheck | None:
-    """Return a fast check; None if what is to be checked needs the thorough one."""
+    """Return a fast check; None if what is to be checked needs the exact one."""
     try:
         return FastCheck(checks, record, root)
     except (_Slow, AttributeError, BufferError, RuntimeError, TypeError, ValueError):
@@ -447,7 +447,7 @@ def are_short_scalars(obj: Any) -> bool:
 
 
 def _nothing(_obj: Any) -> None:
-    """Look at nothing: the object is what it is."""
+    """Compare nothing: the identity of the object is enough."""
 
 
 def _itself(obj: Any) -> Any:

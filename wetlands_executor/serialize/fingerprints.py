@@ -1,4 +1,4 @@
-"""How large a value is, and what it looks like: costs at most so much, however large it is."""
+"""How large a value is, and its fingerprint, at a bounded cost however large it is."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BYTES = 1 << 16
 
 
 def measure(value: Any, record: Record) -> tuple[bool, Any]:
-    """Return whether a value is large, and what it looks like.
+    """Return whether a value is large, and its fingerprint.
 
-    Costs at most so much, however large it is.
+    The cost is bounded, however large it is.
 
     Raises:
         RuntimeError: another thread changes it meanwhile.
@@ -130,7 +130,7 @@ def is_array(obj: Any) -> bool:
 
 
 def sample_of_array(obj: Any) -> Any:
-    """Return what an array looks like: all bytes of a small one.
+    """Return the fingerprint of an array: all bytes of a small one.
 
     Raises:
         BufferError, ValueError, TypeError: it has no contiguous buffer of plain numbers.

@@ -219,7 +219,7 @@ def pickled(value: Any) -> tuple[bytes, bool] | None:
         return None
     except Exception as error:
         if _is_own(error):
-            return None  # it is met again where the task can be told
+            return None  # the error is met again where it can be reported to the task
         raise
     return file.data, pickler.named
 

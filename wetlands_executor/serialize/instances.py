@@ -31,7 +31,7 @@ _NAMES = frozenset((str,))
 
 
 class _Other(Exception):  # noqa: N818 - a signal within this module
-    """There is something that only ``CallPickler`` knows how to pickle."""
+    """Something can be pickled by ``CallPickler`` only."""
 
 
 def pickled(

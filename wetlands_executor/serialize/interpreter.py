@@ -93,7 +93,7 @@ class RemoteInterpreter:
         self.replaced: str | None = None
 
     def learn(self, hello: Mapping[str, Any]) -> None:
-        """Believe what a worker says of itself. I/O thread."""
+        """Record what a worker says of itself, which counts more than an answer. I/O thread."""
         new = (str(hello["magic"]), str(hello["version"]))
         known, self._known = self._known, new
         if known is not None and known != new:

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-#: Made anew in each process: type -> how.
+#: Types of which each process makes its own object -> what makes it.
 LOCK, RLOCK = type(threading.Lock()), type(threading.RLock())
 SYNCHRONIZERS: dict[Any, Callable[[Any], tuple[Any, ...]]] = {
     threading.Event: lambda _obj: (),

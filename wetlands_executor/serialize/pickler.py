@@ -103,7 +103,7 @@ class ByValue(Protocol):
 
 
 class Space:
-    """Stands for a function's globals in the stream.
+    """Represents a function's globals in the stream.
 
     Becomes the namespace of its module in the worker.
     """
@@ -126,7 +126,7 @@ _reducers: dict[Any, Any] = {}
 #: the object holds nothing; each by the rules.
 UNCHANGED, UNLESS_EMPTY, BY_RULES = 1, 2, 3
 
-#: What a module defines that is pickled by rules of ours.
+#: Modules and types whose objects are pickled by our rules.
 _RULE_MODULES = ("functools", "typing", "annotationlib")
 _RULE_TYPES: frozenset[Any] = frozenset(
     {types.FunctionType, types.MethodType, types.CodeType, object, *VARYING}
@@ -212,7 +212,8 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._by_value = by_value
         # The Python that reads it, once something depends on it; False is one like this.
         self._names: Any = None if remote is not None else False
-        #: How types are met, of what the C pickler does not do by itself: empty if that was all.
+        #: How the types are handled that the C pickler does not do by itself; empty if there are
+        #: none.
         self.handling: dict[type, int] = {}
 
     @property
@@ -236,7 +237,7 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self._names
 
     def explain(self, error: TypeError | pickle.PicklingError, named: bool = False) -> None:
-        """Raise a better error if what cannot be pickled belongs to code for another Python.
+        """Raise a clearer error if what cannot be pickled belongs to code for another Python.
 
         Args:
             error: what pickling has raised.

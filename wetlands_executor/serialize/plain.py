@@ -43,14 +43,14 @@ MOST_STEPS = 400
 
 
 class BadFrame(Exception):  # noqa: N818 - never leaves the pool
-    """What came through the results pipe is no frame, or says what no worker says.
+    """Malformed data came through the results pipe, or a frame that no worker sends.
 
-    The process is out of step and must go.
+    The stream is out of step, and the process must be ended.
     """
 
 
 class NotPlain(BadFrame):
-    """What a worker has sent is no pickle of builtin types, or of others than were to be sent."""
+    """The data are no pickle of builtin types, or of other types than expected."""
 
 
 # Classes that were given a number (copyreg.add_extension) are named without an instruction that
@@ -120,7 +120,7 @@ def is_plain(
 
 
 def names_nothing(payload: bytes | bytearray) -> bool:
-    """Return True if it is known at once that a pickle makes builtin types only.
+    """Return True if a pickle is seen at once to make builtin types only.
 
     Most results name nothing (STACK_GLOBAL) and have neither a line's end, without which the older
     instructions that name something cannot be complete, nor the code of LONG_BINPUT: then it is

@@ -1,6 +1,6 @@
 """From an outcome to its value or its exception.
 
-The one place where the kinds of result frames are told apart.
+The one place that distinguishes the kinds of result frames.
 
 ``value_at_once`` may be called on any thread; ``read_outcome`` runs user code (imports,
 ``__setstate__``) and is for threads on which that may run. Owns no state.
@@ -40,7 +40,7 @@ def value_at_once(kind: int, data: Any) -> tuple[Any] | None:
             try:
                 return (pickle.loads(data),)
             except Exception:  # noqa: BLE001
-                # it is read once more where what is wrong with it can be looked into
+                # it is read once more where the error can be reported
                 return None
     elif kind != wire.VALUE_IN_BLOCKS:
         return None

@@ -2,8 +2,8 @@
 
 All of exact builtin types that are immutable and hold no other object.
 
-The C pickler writes them in no time, on any thread, at any time: no code of the user's runs, and
-they cannot change meanwhile.
+The C pickler writes them fast, on any thread, at any time: no code of the user's runs, and they
+cannot change meanwhile.
 """
 
 from __future__ import annotations

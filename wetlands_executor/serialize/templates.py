@@ -97,7 +97,7 @@ class Template:
     ) -> None:
         self.definition = definition
         self._annotations = annotations
-        #: What it stands for was as it was, when it was asked last.
+        #: What it stands for was unchanged when that was checked last.
         self.holds = True
         self._fast = fast
         self._names = names

@@ -4,8 +4,8 @@ A sparse file without a name, its blocks, and one word per block that says whose
 
 Both sides import this module, and only when the first large buffer travels (``ctypes`` costs a
 worker 10 ms). It owns the mapping of such a file, views of blocks with finalizers, the choice of
-free blocks, and the guard for forks. When a block changes its owner is the business of
-``shm_buffers.py`` (worker) and ``sharedmem/arena.py`` (host).
+free blocks, and the guard for forks. ``shm_buffers.py`` (worker) and ``sharedmem/arena.py`` (host)
+decide when a block changes its owner.
 
 There are two kinds of file. *Arguments*: one per host process, every worker has it; only the host
 allocates. *Results*: one per worker; only that worker allocates. So no two processes ever compete
@@ -200,7 +200,7 @@ class _Extent:
 
 
 class Root(weak_reference):  # type: ignore[type-arg] # 3.8 has no subscript for it
-    """Watches the object that all views of a block hang on; calls ``free(slot)`` when it dies."""
+    """Watches the object on which all views of a block depend; its death calls ``free(slot)``."""
 
     __slots__ = ("address", "extent", "free", "key", "number", "offset", "own", "slot", "used")
 
@@ -224,7 +224,7 @@ class Root(weak_reference):  # type: ignore[type-arg] # 3.8 has no subscript for
         free: Callable[[int], object],
         own: bool,
     ) -> None:
-        """Know the block; its extent and its offset in the file are ``place``."""
+        """Attach to a block; its extent and its offset in the file are ``place``."""
         extent, offset = place
         self.number = self.slot = slot
         self.key = key
@@ -232,7 +232,7 @@ class Root(weak_reference):  # type: ignore[type-arg] # 3.8 has no subscript for
         self.address, self.extent = extent.address + offset - extent.offset, extent
 
     def disown(self) -> None:
-        """Free nothing when the object dies: its block is handed on."""
+        """Free nothing when the object dies: its block was handed on."""
         self.slot = -1
 
     def own_again(self) -> None:

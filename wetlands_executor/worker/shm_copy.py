@@ -1,6 +1,6 @@
 """Copies large buffers with more than one core.
 
-One core alone does not use what the memory can do, and new pages are cleared by each on its own.
+One core alone does not saturate the memory, and each core clears the new pages that it writes.
 
 The sending thread waits for the copy, so it copies a slice itself, and threads that live no longer
 than the copy do the others. Each takes the next slice as soon as it can: a helper that starts late,
@@ -101,7 +101,7 @@ def _help(slices: List[Tuple[int, int, int]], done: List[int], working: List[Any
 
 
 def _part(slices: List[Tuple[int, int, int]], working: List[Any]) -> None:
-    """Leave nothing to those that have not begun, and wait for the others.
+    """Take all slices that no helper has begun, and wait for the helpers that are at work.
 
     *Race:* a signal handler may raise between any two steps. All of them can be done again: the
     locks are the kind that one thread may take twice.

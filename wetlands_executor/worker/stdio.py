@@ -44,7 +44,7 @@ class TaskStream(io.TextIOWrapper):
         self._copy = said
 
     def stop_copy(self, said: Any) -> None:
-        """End that, unless another one takes it now."""
+        """Stop that copy, unless another one has replaced it."""
         if self._copy is said:
             self._copy = None
 
@@ -104,7 +104,7 @@ _runner: Optional[Running] = None
 
 
 def send_frames(runner: Running) -> None:
-    """Let ``sys.stdout`` and ``sys.stderr`` go through the results pipe from now on."""
+    """Send ``sys.stdout`` and ``sys.stderr`` through the results pipe from now on."""
     global _runner
     finish_task()
     _runner = runner
