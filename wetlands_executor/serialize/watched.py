@@ -61,7 +61,7 @@ class Watched:
         self.parts: Callable[[Any], Any] | None = None
         self._arguments = False
         self._fast: Any = None
-        # How often the thorough check has said otherwise than the fast one.
+        # How often the exact check has said otherwise than the fast one.
         self._failed = 0
 
     def is_current(self, obj: Any, record: Record) -> bool:
@@ -92,7 +92,7 @@ class Watched:
         """Make the fast check of what is as it was."""
         self._end_fast()
         found = fast_checks.make(self.checks, record)
-        # Order: another thread may have changed something after the thorough check, and before its
+        # Order: another thread may have changed something after the exact check, and before its
         # identity was taken.
         if found is not None and all(changes.holds(check, record) for check in self.checks):
             self._fast = found
