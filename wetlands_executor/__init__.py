@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wetlands_executor.default import get_default_executor, set_default_executor
-    from wetlands_executor.environment.making import CreationPhase, CreationProgress
+    from wetlands_executor.environment.creation_run import CreationPhase, CreationProgress
     from wetlands_executor.environment.spec import EnvironmentSpec, PyPIOptions
     from wetlands_executor.in_process.executor import InProcessExecutor
     from wetlands_executor.worker.task_controller import (
@@ -97,8 +97,8 @@ __all__ = [
 
 #: Where names are that most programs do without: imported when they are first used.
 _LATE = {
-    "CreationPhase": "environment.making",
-    "CreationProgress": "environment.making",
+    "CreationPhase": "environment.creation_run",
+    "CreationProgress": "environment.creation_run",
     "EnvironmentSpec": "environment.spec",
     "InProcessExecutor": "in_process.executor",
     "PyPIOptions": "environment.spec",

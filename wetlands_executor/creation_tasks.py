@@ -1,4 +1,4 @@
-"""The making of an environment as a Task: ``Environment.create_task``.
+"""The creation of an environment as a Task: ``Environment.create_task``.
 
 Owns the thread in which it is made, and the one on which its listeners and callbacks are called.
 """
@@ -16,7 +16,7 @@ from wetlands_executor import threads
 from wetlands_executor.environment.cancellation import Cancellation
 from wetlands_executor.environment.create_request import CreateRequest
 from wetlands_executor.environment.creation import create
-from wetlands_executor.environment.making import CreationProgress
+from wetlands_executor.environment.creation_run import CreationProgress
 from wetlands_executor.environment.store import Record
 from wetlands_executor.futures import settling
 from wetlands_executor.futures.future import Task
@@ -52,7 +52,7 @@ _NOTHING = _Nothing()
 
 
 class CreationPool:
-    """The making of an environment, as its Task sees it: its call, and the pool of that call.
+    """The creation of an environment, as its Task sees it: its call, and the pool of that call.
 
     See ``futures/protocols.py``. It runs from the beginning: nothing waits for a worker.
     """
@@ -125,7 +125,7 @@ class CreationPool:
 
 
 def start(request: CreateRequest, of_record: Callable[[Record], T]) -> Task[T]:
-    """Start a making in a thread of its own; return its Task."""
+    """Start a creation in a thread of its own; return its Task."""
     pool = CreationPool()
     label = f"create {request.name}" if request.name is not None else "create an environment"
     task: Task[T] = Task(pool, label)

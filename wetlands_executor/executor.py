@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from wetlands_executor.environment.making import OnProgress
+    from wetlands_executor.environment.creation_run import OnProgress
     from wetlands_executor.environment.spec import EnvironmentSpec
     from wetlands_executor.futures.overview import WorkerInfo
 

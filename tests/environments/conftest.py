@@ -18,7 +18,7 @@ from wetlands_executor.environment.store import VARIABLE, Store
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """Keep environments in the test's own folder; nothing of a making may be left running."""
+    """Keep environments in the test's own folder; nothing of a creation may be left running."""
     root = tmp_path / "environments"
     monkeypatch.setenv(VARIABLE, str(root))
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT"):

@@ -1,4 +1,4 @@
-"""Making an environment: what is in it, how often it is made, how it is found again."""
+"""Creating an environment: what is in it, how often it is made, how it is found again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wetlands_executor import (
 from wetlands_executor.environment.store import VARIABLE, Store
 
 
-def makings(store: Store) -> list[Path]:
+def creations(store: Store) -> list[Path]:
     folder = store.root / "made"
     return sorted(folder.iterdir()) if folder.exists() else []
 
@@ -94,7 +94,7 @@ class TestContents:
         assert error.command
         assert error.log is not None
         assert "wl-nothing" in Path(error.log).read_text()
-        assert makings(store) == []
+        assert creations(store) == []
 
     def test_versions_that_exclude_each_other(self, index: Index, backend: str) -> None:
         with pytest.raises(EnvironmentCreationError, match="wl-alpha"):
@@ -144,7 +144,7 @@ class TestOnce:
         index.add("wl-alpha", "3.0")
         assert Environment.create(spec, on_progress=seen.append) == first
         assert seen == []
-        assert len(makings(store)) == 1
+        assert len(creations(store)) == 1
 
     def test_another_content_is_another_environment(self, index: Index, quick: str) -> None:
         first = Environment.create(index.spec("wl-alpha"), backend=quick)
@@ -171,7 +171,7 @@ class TestOnce:
         for record in list(store.records()):
             record.file.write_text(record.file.read_text()[:40])
         assert Environment.create(spec, backend=quick).packages()["wl-alpha"] == "2.0"
-        assert len(makings(store)) == 1, "what the damaged record named is swept"
+        assert len(creations(store)) == 1, "what the damaged record named is swept"
 
 
 UV_LOCK = """version = 1
@@ -356,7 +356,7 @@ class TestUpkeep:
         second = first.update(index.spec("wl-beta"), backend=quick)
         assert Environment.find("wl-cells") == second
         assert second.packages()["wl-alpha"] == "1.0"
-        assert [path.name for path in makings(store)] == [second.prefix.parent.name]
+        assert [path.name for path in creations(store)] == [second.prefix.parent.name]
 
     def test_a_failed_update_changes_nothing(self, index: Index, quick: str) -> None:
         first = Environment.create(index.spec("wl-alpha"), "wl-cells", backend=quick)
@@ -382,7 +382,7 @@ class TestUpkeep:
     def test_remove(self, index: Index, quick: str, store: Store) -> None:
         made = Environment.create(index.spec("wl-alpha"), "wl-cells", backend=quick)
         made.remove()
-        assert makings(store) == []
+        assert creations(store) == []
         with pytest.raises(EnvironmentNotFoundError):
             Environment.find("wl-cells")
 
@@ -441,7 +441,7 @@ class TestUpkeep:
         assert Environment.prune(timedelta(days=1)) == []
         with CondaEnvExecutor(used, max_workers=1):
             assert Environment.prune(0) == [old.name]
-        assert {path.name for path in makings(store)} == {
+        assert {path.name for path in creations(store)} == {
             kept.prefix.parent.name,
             used.prefix.parent.name,
         }

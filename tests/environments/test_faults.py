@@ -1,4 +1,4 @@
-"""What ends a making half-way leaves nothing that is used, and many makers make one environment."""
+"""What ends a creation half-way leaves nothing that is used, and many makers make one environment."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from wetlands_executor import (
     TaskStatus,
 )
 from wetlands_executor.environment.cancellation import Cancellation
-from wetlands_executor.environment.locks import MakerLock
+from wetlands_executor.environment.locks import CreationLock
 from wetlands_executor.environment.store import Store, key_of
 
 pytestmark = pytest.mark.skipif(
@@ -239,7 +239,7 @@ class TestCancelled:
     def test_while_it_waits_for_another(self, index: Index, quick: str, store: Store) -> None:
         spec = index.spec("wl-alpha")
         store.prepare()
-        lock = MakerLock(store.lock_of(key_of(spec.digest())))
+        lock = CreationLock(store.lock_of(key_of(spec.digest())))
         lock.acquire(Cancellation(), lambda _: None)
         try:
             task = Environment.create_task(spec, backend=quick)
@@ -269,7 +269,7 @@ class TestTask:
     def test_progress_and_result(self, index: Index, backend: str, store: Store) -> None:
         seen: list[Any] = []
         store.prepare()
-        lock = MakerLock(store.lock_of("named-wl-cells"))
+        lock = CreationLock(store.lock_of("named-wl-cells"))
         lock.acquire(Cancellation(), lambda _: None)
         task = Environment.create_task(index.spec("wl-beta"), "wl-cells", backend=backend)
         over = threading.Event()
@@ -501,7 +501,7 @@ class TestExecutor:
             executor = CondaEnvExecutor(hold.spec(index), max_workers=1)
             launch = asyncio.ensure_future(executor.launch_async(on_progress=seen.append))
             task = executor.submit(lambda: 1)
-            await asyncio.to_thread(hold.await_begin)  # the loop runs, and so does the making
+            await asyncio.to_thread(hold.await_begin)  # the loop runs, and so does the creation
             assert not launch.done()
             assert seen
             assert task.status is TaskStatus.PENDING

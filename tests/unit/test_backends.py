@@ -24,7 +24,7 @@ from wetlands_executor.environment.backends.rattler import wanted_of
 from wetlands_executor.environment.backends.rattler_program import newest
 from wetlands_executor.environment.cancellation import Cancellation
 from wetlands_executor.environment.conda_notation import conda_parts
-from wetlands_executor.environment.making import CreationPhase, Making
+from wetlands_executor.environment.creation_run import CreationPhase, CreationRun
 from wetlands_executor.environment.spec import EnvironmentSpec, PyPIOptions
 from wetlands_executor.errors import EnvironmentCreationError
 
@@ -34,8 +34,8 @@ PHASE = CreationPhase
 @pytest.fixture
 def request_of(tmp_path: Path):  # type: ignore[no-untyped-def]
     def make(spec: EnvironmentSpec, *, offline: bool = False) -> InstallRequest:
-        making = Making(tmp_path / "log", None, Cancellation(), offline=offline)
-        return InstallRequest(spec, tmp_path / "prefix", tmp_path, making)
+        creation = CreationRun(tmp_path / "log", None, Cancellation(), offline=offline)
+        return InstallRequest(spec, tmp_path / "prefix", tmp_path, creation)
 
     return make
 

@@ -12,9 +12,9 @@ import pytest
 from wetlands_executor.environment import libraries, python_finding
 from wetlands_executor.environment.cancellation import Cancellation
 from wetlands_executor.environment.contents import CondaPackage, Contents, missing
+from wetlands_executor.environment.creation_run import variables_for
 from wetlands_executor.environment.described import description_file, project_environment
-from wetlands_executor.environment.locks import Lease, MakerLock
-from wetlands_executor.environment.making import variables_for
+from wetlands_executor.environment.locks import CreationLock, Lease
 from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.environment.store import VARIABLE, Record, Store, key_of, new_record
 from wetlands_executor.errors import EnvironmentNotFoundError
@@ -104,7 +104,7 @@ class TestRecords:
 
 class TestLocks:
     def test_one_has_it(self, tmp_path: Path) -> None:
-        first, second = MakerLock(tmp_path / "lock"), MakerLock(tmp_path / "lock")
+        first, second = CreationLock(tmp_path / "lock"), CreationLock(tmp_path / "lock")
         first.acquire(Cancellation(), lambda owner: None)
         cancellation, seen = Cancellation(), []
 

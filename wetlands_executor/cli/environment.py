@@ -1,4 +1,4 @@
-"""Environments as commands name them, and the lines that a making of one prints."""
+"""Environments as commands name them, and the lines that a creation of one prints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DESCRIPTIONS: Final = (".py", ".yml", ".yaml", ".toml", ".txt", ".lock")
 
 
 def creation_lines(write: Callable[[str], object]) -> Callable[[CreationProgress], None]:
-    """Return a callback that writes one line for each step of a making.
+    """Return a callback that writes one line for each step of a creation.
 
     Args:
         write: is given each line, without its end.

@@ -77,7 +77,7 @@ def start(
 
     Args:
         executor: whose they are.
-        tell: is told how far the making is.
+        tell: is told how far the creation is.
         code: exit code of what fails here.
 
     Raises:

@@ -113,7 +113,7 @@ def _packages(file: Path, environment: Environment) -> tuple[str, ...]:
 
 
 def _finish(tasks: dict[Any, str], progress: Progress) -> dict[str, tuple[Environment, float]]:
-    """Wait for the makings; on an interrupt, or the failure of one, stop all."""
+    """Wait for the creations; on an interrupt, or the failure of one, stop all."""
     started = time.monotonic()
     made: dict[str, tuple[Environment, float]] = {}
     try:

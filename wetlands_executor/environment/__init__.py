@@ -5,7 +5,7 @@ Find an environment, activate it, and say how a process of it is launched; or ma
 Owns everything between the word that a user writes (``"cellpose"``, a path, None) and the argument
 vector, variables and folder of a process. Finding reads files only: no environment manager is ever
 started, and the one process that may run is the shell that sources the environment's own activation
-scripts. Making (``creation``, ``backends``) is imported when it is first asked for.
+scripts. Creation (``creation``, ``backends``) is imported when it is first asked for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A request to stop the making of an environment, and what it stops."""
+"""A request to stop the creation of an environment, and what it stops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Cancellation:
-    """A request to stop the making of an environment. Any thread may make it."""
+    """A request to stop the creation of an environment. Any thread may make it."""
 
     def __init__(self) -> None:
         self._requested = False
@@ -31,7 +31,7 @@ class Cancellation:
     def check(self) -> None:
         """Raise ``CancelledError`` if it was requested."""
         if self._requested:
-            raise CancelledError("the making of the environment was cancelled")
+            raise CancelledError("the creation of the environment was cancelled")
 
     @contextmanager
     def stopping(self, stop: Callable[[], object]) -> Iterator[None]:

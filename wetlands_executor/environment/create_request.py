@@ -32,7 +32,7 @@ class CreateRequest(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Name of its lock, its log, and its makings."""
+        """Name of its lock, its log, and its creations."""
         return self.digest if self.name is None else f"named-{self.name}"
 
     def look_up(self, store: Store) -> Record | None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from wetlands_executor.environment.creation_run import OnProgress
     from wetlands_executor.environment.layout import Kind
-    from wetlands_executor.environment.making import OnProgress
     from wetlands_executor.environment.spec import EnvironmentSpec
     from wetlands_executor.environment.tasks import CreationTask
 
@@ -121,7 +121,7 @@ class Environment:
             backend: who makes it: ``"uv"``, ``"pip"``, ``"pixi"``, ``"micromamba"``, ``"mamba"``,
                 ``"conda"`` or ``"rattler"``; ``"auto"`` is the first that is there and can make it.
             on_progress: called with a ``CreationProgress`` in this thread. Its ``cancel()`` may be
-                called by any thread; what the callback raises ends the making, too.
+                called by any thread; what the callback raises ends the creation, too.
             offline: never use a network.
 
         Raises:

@@ -47,7 +47,7 @@ class _Locked:
             os.close(self.fd)
 
 
-class MakerLock:
+class CreationLock:
     """The right to make one environment, among all threads and processes.
 
     Args:

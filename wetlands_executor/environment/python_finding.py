@@ -1,7 +1,7 @@
 """Find an interpreter that fits ``requires-python``, and try it before believing in it.
 
 Owns where interpreters can be (this one, PATH, pyenv, uv's, conda's, the py launcher) and the
-choice among them. One on PATH may be a shim that answers with an error, or lack what making a
+choice among them. One on PATH may be a shim that answers with an error, or lack what creating a
 virtual environment takes. Nothing is kept: a probe costs some hundredths of a second.
 """
 
@@ -61,7 +61,7 @@ class Interpreter:
     Attributes:
         executable: its path; never that of a virtual environment.
         version: for example ``(3, 11, 7)``.
-        lacks: modules that making a virtual environment takes and that it has not.
+        lacks: modules that creating a virtual environment takes and that it has not.
         pip: version of its own pip; empty if none.
         packed_pip: version of the pip that it puts into virtual environments; empty if none.
         usual: it is CPython with its lock, which packages have wheels for.

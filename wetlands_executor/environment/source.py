@@ -1,6 +1,6 @@
 """Where an executor's environment comes from: it is there, or it is made before the first worker.
 
-Owns the decision between an environment and a description of one, and the one making that an
+Owns the decision between an environment and a description of one, and the one creation that an
 executor has under way. ``EnvironmentSource.make`` belongs to the thread that starts workers; any
 thread may ask for what is known, and cancel.
 """
@@ -19,8 +19,8 @@ from wetlands_executor.environment.store import Record, Store
 if TYPE_CHECKING:
     from wetlands_executor.environment.cancellation import Cancellation
     from wetlands_executor.environment.create_request import CreateRequest
+    from wetlands_executor.environment.creation_run import CreationProgress, OnProgress
     from wetlands_executor.environment.locks import Lease
-    from wetlands_executor.environment.making import CreationProgress, OnProgress
 
 LOGGER = logging.getLogger("wetlands_executor.environment")
 
@@ -44,7 +44,7 @@ class EnvironmentSource:
         self._cancellation: Cancellation | None = None
         self._watchers: tuple[OnProgress, ...] = ()
         self._last_error: BaseException | None = None
-        #: Makings that have failed.
+        #: Creations that have failed.
         self.failures = 0
         if environment is not None:
             record = Store().owner_of(environment.prefix)
@@ -84,11 +84,11 @@ class EnvironmentSource:
         return self._environment
 
     def watch(self, on_progress: OnProgress) -> None:
-        """Tell a callback how far a making is."""
+        """Tell a callback how far a creation is."""
         self._watchers = (*self._watchers, on_progress)
 
     def cancel(self) -> None:
-        """Stop the making that is under way. Any thread."""
+        """Stop the creation that is under way. Any thread."""
         cancellation = self._cancellation
         if cancellation is not None:
             cancellation.request()
@@ -105,7 +105,7 @@ class EnvironmentSource:
         Args:
             wanted: returns False once it is not wanted any more. Order: the other thread notes that
                 and then calls ``cancel``; this one makes what is cancelled and then asks.
-            asked: value of ``failures`` when it was asked for: if a making has failed since, its
+            asked: value of ``failures`` when it was asked for: if a creation has failed since, its
                 error is raised again.
 
         Raises:

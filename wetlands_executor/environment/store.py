@@ -6,11 +6,11 @@
     <root>/named/<name>.json        the record of one that was given a name
     <root>/locks/<key>              held while one is made
     <root>/logs/<key>.txt           what the package manager wrote
-    <root>/made/<key>-<random>/     one making: the environment in a folder of its name
+    <root>/made/<key>-<random>/     one creation: the environment in a folder of its name
 
-An environment is made in a folder that no other making uses. A record, put in place by one atomic
+An environment is made in a folder that no other creation uses. A record, put in place by one atomic
 replacement, says that it is complete and where it is. What no record names does not exist for a
-lookup: a making that was interrupted is done anew. Environments cannot be moved (their files hold
+lookup: a creation that was interrupted is done anew. Environments cannot be moved (their files hold
 their place), so the record is what changes in one step.
 
 Lookups only read, so a root may be read-only and shared. Several roots may be given by the variable
@@ -44,9 +44,9 @@ from wetlands_executor.errors import EnvironmentCreationError
 VARIABLE: Final = "WETLANDS_EXECUTOR_ENVIRONMENTS"
 #: Version of the records; others are not read.
 VERSION: Final = 1
-#: File of a making that says that its environment is complete.
+#: File of a creation that says that its environment is complete.
 COMPLETE: Final = "complete"
-#: File of a making that is locked by those who use the environment, and whose time is its last use.
+#: File of a creation that the users of the environment lock; its time is that of the last use.
 USED: Final = "used"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -61,7 +61,7 @@ class Record:
         name: what it is called.
         named: its user has chosen the name; else it was made for its content.
         digest: of its content on this platform.
-        making: name of its folder below ``made``.
+        making: name of its folder below ``made``; the name of the field in the files of records.
         backend: who made it.
         python: version of its Python.
         made: when, as ``time.time()``.
@@ -87,7 +87,7 @@ class Record:
 
     @property
     def folder(self) -> Path:
-        """The folder of its making."""
+        """The folder of its creation."""
         return Path(self.root, "made", self.making)
 
     @property
@@ -259,7 +259,7 @@ class Store:
         return self.root / "logs" / f"{key}.txt"
 
     def begin(self, key: str) -> Path:
-        """Make the folder of a new making."""
+        """Make the folder of a new creation."""
         folder = self.root / "made" / f"{key}-{secrets.token_hex(4)}"
         folder.mkdir()
         return folder
@@ -281,7 +281,7 @@ class Store:
         record.file.unlink(missing_ok=True)
 
     def sweep(self, key: str, keep: Record | None) -> None:
-        """Remove what interrupted makings of a key have left, and what was replaced and is unused.
+        """Remove what interrupted creations of a key have left, and replaced ones that are unused.
 
         A package manager may have outlived the program that had started it: it is ended.
         """

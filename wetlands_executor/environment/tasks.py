@@ -1,6 +1,6 @@
 """Makings as tasks: what ``Environment.create_task`` returns, seen from below.
 
-A Task belongs to a layer above this one. That layer says once how a Task of a making is started
+A Task belongs to a layer above this one. That layer says once how a Task of a creation is started
 (``provide``); here it is known by a Protocol.
 """
 
@@ -21,7 +21,7 @@ _start: Callable[[CreateRequest, Callable[[Record], Any]], Any] | None = None
 
 
 class CreationTask(Protocol[T_co]):
-    """The Task of a making: a ``wetlands_executor.Task``, whose documentation holds.
+    """The Task of a creation: a ``wetlands_executor.Task``, whose documentation holds.
 
     ``message``, ``current`` and ``maximum`` are those of ``CreationProgress``; the output
     ``"phase"`` is its phase. ``cancel`` stops what is under way.
@@ -98,7 +98,7 @@ class CreationTask(Protocol[T_co]):
         ...
 
     def cancel(self) -> bool:
-        """Stop the making."""
+        """Stop the creation."""
         ...
 
     def wait_for(self, timeout: float | None = None) -> Self:
@@ -123,13 +123,13 @@ class CreationTask(Protocol[T_co]):
 
 
 def provide(start: Callable[[CreateRequest, Callable[[Record], Any]], Any]) -> None:
-    """Say how the Task of a making is started."""
+    """Say how the Task of a creation is started."""
     global _start
     _start = start
 
 
 def start_task(request: CreateRequest, of_record: Callable[[Record], Any]) -> Any:
-    """Start the making of an environment as a Task.
+    """Start the creation of an environment as a Task.
 
     Args:
         request: what is wanted.

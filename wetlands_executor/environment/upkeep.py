@@ -13,7 +13,7 @@ from pathlib import Path
 from wetlands_executor.environment import contents
 from wetlands_executor.environment.backends import lock_texts
 from wetlands_executor.environment.cancellation import Cancellation
-from wetlands_executor.environment.locks import MakerLock, users_of
+from wetlands_executor.environment.locks import CreationLock, users_of
 from wetlands_executor.environment.store import COMPLETE, Record, Store
 from wetlands_executor.errors import EnvironmentInUseError
 
@@ -81,7 +81,7 @@ def prune(unused_for: float, store: Store | None = None) -> list[Record]:
 
 def _remove(record: Record, store: Store) -> bool:
     """Remove an environment; return False if it is in use."""
-    lock = MakerLock(store.lock_of(record.key))
+    lock = CreationLock(store.lock_of(record.key))
     lock.acquire(Cancellation(), lambda _: None)
     try:
         if users_of(record.folder):

@@ -84,7 +84,7 @@ class ForeignPool:
 
 
 class LooseTasks:
-    """Tasks that belong to no pool of this process: makings of environments, calls in threads.
+    """Tasks that belong to no pool of this process: creations of environments, calls in threads.
 
     Args:
         tasks: they.

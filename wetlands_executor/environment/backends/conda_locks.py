@@ -42,7 +42,7 @@ def explicit_lines(request: InstallRequest) -> list[str]:
     for pin in pins:
         wrong = _wrong_hash(pin)
         if wrong:
-            raise request.making.failure(
+            raise request.creation.failure(
                 f"the lock has another hash for {pin.url}: {wrong}",
                 remedy="The file was changed since it was locked: lock again.",
             )

@@ -14,7 +14,7 @@ from typing import Final
 
 from wetlands_executor.environment.backends import conda_locks, lock_texts, pypi_part
 from wetlands_executor.environment.backends.protocol import InstallRequest, Made, Step
-from wetlands_executor.environment.making import CreationPhase
+from wetlands_executor.environment.creation_run import CreationPhase
 from wetlands_executor.environment.spec import EnvironmentSpec
 
 _SIZE = re.compile(r"([\d.]+)\s*([kKMG]?)i?B\b")
@@ -88,7 +88,7 @@ def create_command(program: str, name: str, request: InstallRequest) -> list[str
     """
     spec = request.spec
     command = [program, "create", "--yes", "--prefix", str(request.prefix)]
-    if request.making.offline:
+    if request.creation.offline:
         command.append("--offline")
     if spec.lock is not None:
         text = lock_texts.explicit(conda_locks.explicit_lines(request))
@@ -141,24 +141,24 @@ class CondaBackend:
 
     def make(self, request: InstallRequest) -> Made:
         """Make an environment."""
-        making, program, output = request.making, self.program(), CondaOutput()
+        creation, program, output = request.creation, self.program(), CondaOutput()
         assert program is not None
-        version = making.run([program, "--version"]).split()[-1]
+        version = creation.run([program, "--version"]).split()[-1]
 
         def on_line(line: str) -> None:
             step = output.feed(line)
             if step is not None:
-                making.report(*step)
+                creation.report(*step)
 
-        making.report(CreationPhase.SOLVING, "the conda packages")
-        making.run(
+        creation.report(CreationPhase.SOLVING, "the conda packages")
+        creation.run(
             create_command(program, self.name, request),
             on_line=on_line,
             cwd=request.scratch,
             variables=VARIABLES,
             what=f"installing the conda packages with {self.name}",
             remedy="offline=True: only what was fetched before can be installed."
-            if making.offline
+            if creation.offline
             else "",
         )
         held = pypi_part.install(request)

@@ -14,8 +14,8 @@ from typing import Any
 from wetlands_executor.environment import python_finding
 from wetlands_executor.environment.backends import lock_texts, requirements
 from wetlands_executor.environment.backends.protocol import InstallRequest, Made, Step
+from wetlands_executor.environment.creation_run import CreationPhase
 from wetlands_executor.environment.layout import interpreter_of
-from wetlands_executor.environment.making import CreationPhase
 from wetlands_executor.environment.spec import EnvironmentSpec, without_credentials
 
 #: What pip writes if no index can be reached, or none has anything for this machine.
@@ -178,26 +178,26 @@ class PipBackend:
 
     def make(self, request: InstallRequest) -> Made:
         """Make an environment."""
-        spec, making = request.spec, request.making
+        spec, creation = request.spec, request.creation
         python = requirements.python_of(spec)
         try:
             base = python_finding.fitting(python)
         except python_finding.NoInterpreter as error:
-            raise making.failure(
+            raise creation.failure(
                 str(error),
                 remedy="Install such a Python, or the extra 'create', whose uv fetches one.",
             ) from error
-        making.report(CreationPhase.INSTALLING, f"a virtual environment of Python {base.text}")
+        creation.report(CreationPhase.INSTALLING, f"a virtual environment of Python {base.text}")
         with_pip = version_of(base.pip) < _OTHER_PYTHON
-        making.run(
+        creation.run(
             venv_command(base.executable, request.prefix, with_pip=with_pip),
-            what=f"making a virtual environment with {base}",
+            what=f"creating a virtual environment with {base}",
             remedy="This Python cannot make virtual environments; on Debian and Ubuntu the package "
             "python3-venv is missing.",
         )
         interpreter = interpreter_of(str(request.prefix))
         if interpreter is None:
-            raise making.failure("the virtual environment has no interpreter")
+            raise creation.failure("the virtual environment has no interpreter")
         program, version = pip_command(base, interpreter)
         found = self.install(request, interpreter, program, version)
         if spec.lock is not None:
@@ -242,7 +242,7 @@ class PipBackend:
             program: the command of pip, for it.
             version: of that pip.
         """
-        found = requirements.installation(request.spec, interpreter, request.making)
+        found = requirements.installation(request.spec, interpreter, request.creation)
         report = self._report(request)
         for number, lines in enumerate(found.groups):
             wanted = request.file(f"requirements-{number}.txt", "\n".join(lines) + "\n")
@@ -259,7 +259,7 @@ class PipBackend:
         report: Path,
     ) -> None:
         """Install what a file of requirements lists."""
-        making = request.making
+        creation = request.creation
         limits = spec.options.constraints
         constraints = request.file("constraints.txt", "\n".join(limits) + "\n") if limits else None
         details = request.scratch / "pip.log"
@@ -268,17 +268,17 @@ class PipBackend:
         def on_line(line: str) -> bool:
             step = output.feed(line)
             if step is not None:
-                making.report(*step)
+                creation.report(*step)
             return output.is_progress(line)
 
-        making.report(CreationPhase.SOLVING, "the PyPI packages")
-        making.run(
+        creation.report(CreationPhase.SOLVING, "the PyPI packages")
+        creation.run(
             install_command(
                 program,
                 spec,
                 wanted,
                 pip=version_of(version),
-                offline=making.offline,
+                offline=creation.offline,
                 constraints=constraints,
                 report=report,
                 details=details,
@@ -286,7 +286,7 @@ class PipBackend:
             cwd=request.scratch,
             on_line=on_line,
             what="installing the PyPI packages with pip",
-            remedy=lambda said: _remedy(said, details, making.offline),
+            remedy=lambda said: _remedy(said, details, creation.offline),
         )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from wetlands_executor.environment.backends import conda_locks, pypi_part
 from wetlands_executor.environment.backends.protocol import InstallRequest, Made, Step
 from wetlands_executor.environment.conda_notation import conda_parts
-from wetlands_executor.environment.making import CreationPhase
+from wetlands_executor.environment.creation_run import CreationPhase
 from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.environment.subdir import subdir
 
@@ -101,11 +101,11 @@ class PixiBackend:
 
     def make(self, request: InstallRequest) -> Made:
         """Make an environment."""
-        spec, making, program = request.spec, request.making, shutil.which("pixi")
+        spec, creation, program = request.spec, request.creation, shutil.which("pixi")
         assert program is not None
-        if making.offline:
-            raise making.failure("pixi has no mode in which it never uses the network")
-        version = making.run([program, "--version"]).split()[-1]
+        if creation.offline:
+            raise creation.failure("pixi has no mode in which it never uses the network")
+        version = creation.run([program, "--version"]).split()[-1]
         project = request.prefix.parent / "workspace"
         project.mkdir()
         (project / "pixi.toml").write_text(manifest(spec), encoding="utf-8")
@@ -115,10 +115,10 @@ class PixiBackend:
         def on_line(line: str) -> None:
             step = step_of(line)
             if step is not None:
-                making.report(*step)
+                creation.report(*step)
 
-        making.report(CreationPhase.SOLVING, "the conda packages")
-        making.run(
+        creation.report(CreationPhase.SOLVING, "the conda packages")
+        creation.run(
             install_command(program, project, spec),
             cwd=project,
             on_line=on_line,

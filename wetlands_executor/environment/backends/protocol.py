@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from wetlands_executor.environment.making import CreationPhase, Making
+from wetlands_executor.environment.creation_run import CreationPhase, CreationRun
 from wetlands_executor.environment.spec import EnvironmentSpec
 
 
@@ -27,13 +27,13 @@ class InstallRequest:
         spec: what it shall hold.
         prefix: where it shall be; does not exist yet, its parent does.
         scratch: an empty folder for files of the backend, removed afterwards.
-        making: runs commands and tells progress.
+        creation: runs commands and tells progress.
     """
 
     spec: EnvironmentSpec
     prefix: Path
     scratch: Path
-    making: Making
+    creation: CreationRun
 
     def file(self, name: str, text: str) -> Path:
         """Write a file for the backend; return its path."""

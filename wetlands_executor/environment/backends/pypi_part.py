@@ -39,7 +39,8 @@ def install(request: InstallRequest) -> Sequence[Locked] | None:
         return ()
     interpreter = interpreter_of(str(request.prefix))
     if interpreter is None:
-        raise request.making.failure("the environment has no Python; add it to the conda packages")
+        message = "the environment has no Python; add it to the conda packages"
+        raise request.creation.failure(message)
     if program() is not None:
         return UvBackend().install_beside(request, interpreter)
     return PipBackend().install_beside(request, interpreter)

@@ -16,7 +16,7 @@ from typing import Any, Final
 from wetlands_executor.environment import _platform, frozen
 from wetlands_executor.environment.backends import conda_locks, pypi_part
 from wetlands_executor.environment.backends.protocol import InstallRequest, Made, Step
-from wetlands_executor.environment.making import CreationPhase
+from wetlands_executor.environment.creation_run import CreationPhase
 from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.errors import EnvironmentCreationError
 
@@ -36,7 +36,7 @@ def wanted_of(request: InstallRequest) -> dict[str, Any]:
         "strategy": spec.strategy,
         "exclude_newer": spec.exclude_newer,
         "priority": spec.channel_priority,
-        "offline": request.making.offline,
+        "offline": request.creation.offline,
         "explicit": conda_locks.explicit_lines(request) if spec.lock is not None else [],
         "sys_path": sys.path,
     }
@@ -67,7 +67,7 @@ class RattlerBackend:
 
     def make(self, request: InstallRequest) -> Made:
         """Make an environment."""
-        making = request.making
+        creation = request.creation
         file = request.file("wanted.json", json.dumps(wanted_of(request)))
         has_finished = False
 
@@ -75,20 +75,20 @@ class RattlerBackend:
             nonlocal has_finished
             step = step_of(line)
             if step is not None:
-                making.report(*step)
+                creation.report(*step)
                 return True
             has_finished = has_finished or line == FINISHED
             return line == FINISHED
 
-        making.report(CreationPhase.SOLVING, "the conda packages")
+        creation.report(CreationPhase.SOLVING, "the conda packages")
         program = Path(__file__).with_name("rattler_program.py")
         try:
-            making.run(
+            creation.run(
                 [sys.executable, "-I", program, file],
                 on_line=on_line,
                 what="installing the conda packages with py-rattler",
                 remedy="offline=True: only what was fetched before can be installed."
-                if making.offline
+                if creation.offline
                 else "",
             )
         except EnvironmentCreationError:

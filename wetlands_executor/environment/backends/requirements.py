@@ -11,7 +11,7 @@ from typing import Any
 
 from wetlands_executor.environment import libraries
 from wetlands_executor.environment.backends import lock_texts
-from wetlands_executor.environment.making import Making
+from wetlands_executor.environment.creation_run import CreationRun
 from wetlands_executor.environment.pins import MARKERS_PROGRAM, PyPIPin, pypi_pins
 from wetlands_executor.environment.pypi_options import PyPIOptions
 from wetlands_executor.environment.spec import EnvironmentSpec
@@ -56,13 +56,13 @@ class Installation:
     pins: tuple[PyPIPin, ...] = ()
 
 
-def installation(spec: EnvironmentSpec, interpreter: str, making: Making) -> Installation:
+def installation(spec: EnvironmentSpec, interpreter: str, creation: CreationRun) -> Installation:
     """Return what installs the PyPI part of a spec.
 
     Args:
         spec: what is wanted.
         interpreter: that of the environment, for markers.
-        making: asks it.
+        creation: asks it.
 
     Raises:
         SpecError: a lock is not for this Python or platform.
@@ -76,7 +76,7 @@ def installation(spec: EnvironmentSpec, interpreter: str, making: Making) -> Ins
     elif spec.lock_format == "explicit":
         lines = []
     else:
-        pins = pypi_pins(spec, subdir(), markers_of(interpreter, making))
+        pins = pypi_pins(spec, subdir(), markers_of(interpreter, creation))
         lines = [pin.line() for pin in pins]
     hashed = tuple(line for line in lines if " --hash=" in line)
     loose = tuple(line for line in lines if " --hash=" not in line) + beside
@@ -164,8 +164,8 @@ def _folder_url(path: str) -> str:
     return Path(folder).as_uri() + extras
 
 
-def markers_of(interpreter: str, making: Making) -> dict[str, str]:
+def markers_of(interpreter: str, creation: CreationRun) -> dict[str, str]:
     """Return the values of the environment markers (PEP 508) of an interpreter."""
-    told = making.run([interpreter, "-I", "-c", MARKERS_PROGRAM], separate=True)
+    told = creation.run([interpreter, "-I", "-c", MARKERS_PROGRAM], separate=True)
     found: dict[str, str] = json.loads(told.splitlines()[-1])
     return found

@@ -17,8 +17,8 @@ from pathlib import Path
 from wetlands_executor.environment import contents, python_finding
 from wetlands_executor.environment.backends import lock_texts, requirements
 from wetlands_executor.environment.backends.protocol import InstallRequest, Made, Step
+from wetlands_executor.environment.creation_run import CreationPhase
 from wetlands_executor.environment.layout import interpreter_of
-from wetlands_executor.environment.making import CreationPhase
 from wetlands_executor.environment.pins import pypi_pins
 from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.environment.subdir import subdir
@@ -131,7 +131,7 @@ def compile_command(
     options = spec.options
     command = [uv, "pip", "compile", "--python", python, "--format", "pylock.toml"]
     command += ["--output-file", str(lock), "--no-header"]
-    command += option_arguments(spec, offline=request.making.offline)
+    command += option_arguments(spec, offline=request.creation.offline)
     if options.prereleases:
         command += ["--prerelease", "allow"]
     if spec.strategy is not None:
@@ -215,28 +215,28 @@ class UvBackend:
 
     def make(self, request: InstallRequest) -> Made:
         """Make an environment."""
-        making, uv = request.making, self._program()
-        version = making.run([uv, "--version"]).split()[1]
-        making.report(CreationPhase.INSTALLING, "a virtual environment")
-        making.run(
-            venv_command(uv, self._python(request), request.prefix, offline=making.offline),
+        creation, uv = request.creation, self._program()
+        version = creation.run([uv, "--version"]).split()[1]
+        creation.report(CreationPhase.INSTALLING, "a virtual environment")
+        creation.run(
+            venv_command(uv, self._python(request), request.prefix, offline=creation.offline),
             cwd=request.scratch,
-            what="making a virtual environment with uv",
+            what="creating a virtual environment with uv",
         )
         interpreter = interpreter_of(str(request.prefix))
         if interpreter is None:
-            raise making.failure("the virtual environment has no interpreter")
+            raise creation.failure("the virtual environment has no interpreter")
         return Made(f"uv {version}", self._install(request, uv, interpreter))
 
     def install(
         self, request: InstallRequest, interpreter: str
     ) -> tuple[requirements.Installation, str]:
         """Install the PyPI part beside what an environment has; return what uv has said, too."""
-        making, uv = request.making, self._program()
-        found, said = requirements.installation(request.spec, interpreter, making), []
+        creation, uv = request.creation, self._program()
+        found, said = requirements.installation(request.spec, interpreter, creation), []
         for number, lines in enumerate(found.groups):
             wanted = request.file(f"requirements-{number}.txt", "\n".join(lines) + "\n")
-            command = install_command(uv, interpreter, found.spec, wanted, offline=making.offline)
+            command = install_command(uv, interpreter, found.spec, wanted, offline=creation.offline)
             said.append(self._run(request, command, "installing the PyPI packages with uv"))
         return found, "\n".join(said)
 
@@ -261,7 +261,7 @@ class UvBackend:
         uv says which versions it has installed, and not from which archives. So these versions are
         locked, and of the archives of each that one counts whose tags the package has.
         """
-        making, uv = request.making, self._program()
+        creation, uv = request.creation, self._program()
         folders = [lock_texts.locked_folder(each) for each in request.spec.editable]
         names = installed(said, {each.url for each in folders})
         if not names:
@@ -273,14 +273,14 @@ class UvBackend:
         try:
             self._run(request, [*command, "--no-deps"], "locking the PyPI packages with uv")
             text = lock.read_text(encoding="utf-8")
-            markers = requirements.markers_of(interpreter, making)
+            markers = requirements.markers_of(interpreter, creation)
             pins = pypi_pins(
                 EnvironmentSpec(lock=text, lock_folder=str(request.scratch)), subdir(), markers
             )
         except (EnvironmentCreationError, SpecError, OSError) as error:
-            making.note(f"the PyPI packages cannot be locked: {error}")
+            creation.note(f"the PyPI packages cannot be locked: {error}")
             return None
-        tags = json.loads(making.run([interpreter, "-I", "-c", TAGS_PROGRAM]).splitlines()[-1])
+        tags = json.loads(creation.run([interpreter, "-I", "-c", TAGS_PROGRAM]).splitlines()[-1])
         locked = [lock_texts.locked(pin, tags.get(contents.normalized(pin.name))) for pin in pins]
         return None if None in locked else [*(each for each in locked if each), *folders]
 
@@ -298,41 +298,41 @@ class UvBackend:
             return python or ">=3.8"
 
     def _install(self, request: InstallRequest, uv: str, interpreter: str) -> str | None:
-        spec, making = request.spec, request.making
+        spec, creation = request.spec, request.creation
         lock = request.scratch / "pylock.toml"
         if spec.lock is None:
             if not requirements.wanted_lines(spec):
                 return None
-            making.report(CreationPhase.SOLVING, "the PyPI packages")
+            creation.report(CreationPhase.SOLVING, "the PyPI packages")
             command = compile_command(uv, interpreter, spec, request, lock)
             self._run(request, command, "choosing the PyPI packages with uv")
             text = _of_this_python(lock.read_text(encoding="utf-8"), interpreter, request)
         elif spec.lock_format != "pylock" or lock_texts.needs_rewriting(spec):
             found, _ = self.install(request, interpreter)
             return requirements.lock_again(
-                found, requirements.markers_of(interpreter, making)["python_version"]
+                found, requirements.markers_of(interpreter, creation)["python_version"]
             )
         else:
             text = spec.lock
             lock.write_text(text, encoding="utf-8")
-        command = sync_command(uv, interpreter, spec, lock, offline=making.offline)
+        command = sync_command(uv, interpreter, spec, lock, offline=creation.offline)
         self._run(request, command, "installing the PyPI packages with uv")
         return text
 
     def _run(self, request: InstallRequest, command: list[str], what: str) -> str:
-        output, making = UvOutput(), request.making
+        output, creation = UvOutput(), request.creation
 
         def on_line(line: str) -> None:
             step = output.feed(line)
             if step is not None:
-                making.report(*step)
+                creation.report(*step)
 
-        return making.run(
+        return creation.run(
             command,
             cwd=request.scratch,
             on_line=on_line,
             what=what,
-            remedy=lambda said: _remedy(said, making.offline),
+            remedy=lambda said: _remedy(said, creation.offline),
         )
 
 
@@ -352,7 +352,7 @@ def _of_this_python(lock: str, interpreter: str, request: InstallRequest) -> str
 
     uv writes a lower bound; the wheels are those of one version.
     """
-    version = requirements.markers_of(interpreter, request.making)["python_version"]
+    version = requirements.markers_of(interpreter, request.creation)["python_version"]
     return re.sub(
         r"^requires-python = .*$", f'requires-python = "=={version}.*"', lock, flags=re.MULTILINE
     )

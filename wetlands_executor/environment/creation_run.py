@@ -1,4 +1,4 @@
-"""The making of one environment: its progress, its commands, its log, and how it is stopped.
+"""The creation of one environment: its progress, its commands, its log, and how it is stopped.
 
 Owns the processes of package managers. ``Cancellation.request`` may be called by any thread;
 everything else belongs to the thread that makes the environment. Knows no package manager
@@ -89,7 +89,7 @@ class CreationPhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CreationProgress:
-    """How far the making of an environment is.
+    """How far the creation of an environment is.
 
     Attributes:
         phase: what is being done.
@@ -108,7 +108,7 @@ class CreationProgress:
     _cancellation: Cancellation | None = field(default=None, repr=False, compare=False)
 
     def cancel(self) -> None:
-        """Stop the making, which then raises ``CancelledError``. Any thread, at any time."""
+        """Stop the creation, which then raises ``CancelledError``. Any thread, at any time."""
         if self._cancellation is not None:
             self._cancellation.request()
 
@@ -116,12 +116,12 @@ class CreationProgress:
 OnProgress = Callable[[CreationProgress], object]
 
 
-class Making:
-    """The making of one environment, as its backend sees it.
+class CreationRun:
+    """The creation of one environment, as its backend sees it.
 
     Args:
         log: the file that gets all output; emptied.
-        on_progress: is told how far it is, in this thread; what it raises ends the making.
+        on_progress: is told how far it is, in this thread; what it raises ends the creation.
         cancellation: the request to stop.
         offline: no network may be used.
 
@@ -176,7 +176,7 @@ class Making:
     def failure(
         self, reason: str, command: Sequence[str] = (), *, remedy: str = "", output: str = ""
     ) -> EnvironmentCreationError:
-        """Return the error of this making: what failed, what was said last, where the log is."""
+        """Return the error of this creation: what failed, what was said last, where the log is."""
         said = output or "\n".join(self._tail)
         parts = [reason]
         if command:
