@@ -130,7 +130,7 @@ def test_a_failed_read_does_not_keep_the_block() -> None:
 
 def test_a_large_value_is_read_by_address() -> None:
     """Every size on the way there."""
-    for size in (shm_streams.FREELY - 1, shm_streams.FREELY, shm_streams.HUGE + 3):
+    for size in (shm_streams.WITHOUT_GIL - 1, shm_streams.WITHOUT_GIL, shm_streams.HUGE + 3):
         value = bytes(range(256)) * (size // 256 + 1)
         assert read(pickle.dumps([value, bytearray(value)], 5)) == [value, value]
         text = value.decode("latin-1")

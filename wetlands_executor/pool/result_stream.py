@@ -24,8 +24,8 @@ READ = 65536
 DIRECT = 262144
 #: A longer frame is malformed.
 LONGEST = 1 << 46
-#: Bytes of a result that are there without a question.
-SURE = 64 << 20
+#: Bytes of a result below which the available memory is not looked up.
+UNCHECKED_SIZE = 64 << 20
 #: Where a frame's header has its nonce and its pid.
 MARK = 8
 _MARK = struct.Struct("<II")
@@ -202,7 +202,7 @@ class ResultStream:
         try:
             # The buffer is filled with zeros at once: what does not fit would be the end of this
             # process, not an error.
-            if length < SURE or length < available_memory():
+            if length < UNCHECKED_SIZE or length < available_memory():
                 target = bytearray(length)
                 target[: len(first)] = first
         except (MemoryError, OverflowError):

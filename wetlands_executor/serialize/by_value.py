@@ -230,7 +230,8 @@ class ByValuePickler(CallPickler):
 
     def _reduce_instance(self, obj: Any, kind: Any) -> Any:
         """Return the reduction of an instance, what makes it, or its pickle; None if by name."""
-        if isinstance(obj, (special.HERE_ONLY, getattr(sys.modules.get("ctypes"), "CDLL", ()))):
+        library = getattr(sys.modules.get("ctypes"), "CDLL", ())
+        if isinstance(obj, (special.PROCESS_BOUND_TYPES, library)):
             raise special.BoundToProcessError(f"a {kind.__qualname__} belongs to this process")
         if kind in kinds.PER_PROCESS or isinstance(obj, threading.local):
             return special.reduce_anew(obj, kind, self.record.of(obj).number)
@@ -360,7 +361,7 @@ class ByValuePickler(CallPickler):
         if (
             id(value) in _active.__dict__.setdefault("ids", set())
             or type(value) in kinds.PER_PROCESS
-            or isinstance(value, special.HERE_ONLY)
+            or isinstance(value, special.PROCESS_BOUND_TYPES)
         ):
             return False
         piece = _piece_of(value, record, self._remote)

@@ -59,7 +59,7 @@ _content_of_cell = attrgetter("strong.cell_contents")
 _DESCRIPTORS = (*changes.DESCRIPTORS, type(vars(type)["__mro__"]))
 
 
-class _Slow(Exception):  # noqa: N818 - a signal within this module
+class _NeedsExactCheck(Exception):  # noqa: N818 - a signal within this module
     """Something needs the exact check."""
 
 
@@ -219,7 +219,7 @@ class FastCheck:
         for kind, known, *more in checks:
             obj = known.get()
             if obj is None:
-                raise _Slow
+                raise _NeedsExactCheck
             if obj is root and kind == changes.FUNCTION:
                 continue
             if obj is not root:
@@ -273,7 +273,7 @@ class FastCheck:
 
     def _add(self, known: Known, parts: Callable[[Any], Any], obj: Any, record: Record) -> None:
         if len(self._containers) >= MOST:
-            raise _Slow
+            raise _NeedsExactCheck
         found = [*map(self._identity, parts(obj), _all(record))]
         self._containers.append((known, parts, found))
 
@@ -290,7 +290,7 @@ class FastCheck:
 
     def _add_sample(self, known: Known, sample: Callable[[Any], Any] | None, obj: Any) -> None:
         if sample is None:
-            raise _Slow
+            raise _NeedsExactCheck
         if sample is not _nothing:
             seen = sample(obj)
             self._samples.append((known, sample, obj.copy() if seen is obj else seen))
@@ -311,7 +311,7 @@ class FastCheck:
             return
         parts = parts_of_instance(kind)
         if parts is None:
-            raise _Slow
+            raise _NeedsExactCheck
         self._add(known, parts, obj, record)
 
 
@@ -323,7 +323,7 @@ def make(
     """Return a fast check; None if what is to be checked needs the exact one."""
     try:
         return FastCheck(checks, record, root)
-    except (_Slow, AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+    except (_NeedsExactCheck, AttributeError, BufferError, RuntimeError, TypeError, ValueError):
         # something cannot be compared this way, has died, is an empty cell, or changes meanwhile
         return None
 

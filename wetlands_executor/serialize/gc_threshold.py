@@ -73,7 +73,9 @@ class _Unchanged:
         """Do nothing."""
 
 
-raised: _RaisedThreshold | _Unchanged = _RaisedThreshold() if shm_streams.COLLECTS else _Unchanged()
+raised: _RaisedThreshold | _Unchanged = (
+    _RaisedThreshold() if shm_streams.COLLECTS_IN_UNPICKLER else _Unchanged()
+)
 
 if isinstance(raised, _RaisedThreshold) and hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=raised.after_fork_in_child)

@@ -30,7 +30,7 @@ _SEQUENCES = frozenset((list, tuple, set, frozenset))
 _NAMES = frozenset((str,))
 
 
-class _Other(Exception):  # noqa: N818 - a signal within this module
+class _NeedsCallPickler(Exception):  # noqa: N818 - a signal within this module
     """Something can be pickled by ``CallPickler`` only."""
 
 
@@ -51,7 +51,7 @@ def pickled(
     found: dict[int, Watched] = {}
     try:
         _look(parts, record, found, MOST)
-    except (_Other, AttributeError, RuntimeError):
+    except (_NeedsCallPickler, AttributeError, RuntimeError):
         return None  # or a slot is not set; another thread changes a container
     if not found:
         return None
@@ -75,7 +75,7 @@ def _look(values: Iterable[Any], record: Record, found: dict[int, Watched], left
     """Take the classes of objects, of those within them too; return how many more there may be.
 
     Raises:
-        _Other: something is pickled in another way.
+        _NeedsCallPickler: something is pickled in another way.
     """
     for value in values:
         kind = type(value)
@@ -83,11 +83,11 @@ def _look(values: Iterable[Any], record: Record, found: dict[int, Watched], left
             continue
         if kind in TEXTS:
             if len(value) > LONGEST:
-                raise _Other
+                raise _NeedsCallPickler
             continue
         left -= 1
         if left < 0:
-            raise _Other
+            raise _NeedsCallPickler
         if kind in _SEQUENCES:
             left = _look(value, record, found, left - len(value) // 8)
         elif kind is dict:
@@ -102,11 +102,11 @@ def _look(values: Iterable[Any], record: Record, found: dict[int, Watched], left
                 attributes = value.__dict__
                 # an object that holds nothing is known by its identity
                 if not attributes or not _NAMES.issuperset(map(type, attributes)):
-                    raise _Other
+                    raise _NeedsCallPickler
                 if not NUMBERS.issuperset(map(type, attributes.values())):
                     left = _look(attributes.values(), record, found, left)
             elif parts is None:
-                raise _Other
+                raise _NeedsCallPickler
             else:
                 left = _look(parts(value), record, found, left)
     return left
@@ -116,6 +116,6 @@ def _take(value: Any, record: Record, found: dict[int, Watched]) -> Watched:
     """Take a class or function that workers know."""
     watched: Watched | None = record.functions.get(id(value))
     if watched is None or watched.piece is None or not watched.is_same(value):
-        raise _Other
+        raise _NeedsCallPickler
     found[id(value)] = watched
     return watched

@@ -34,7 +34,7 @@ from wetlands_executor.serialize.pickler import VARYING
 from wetlands_executor.worker import objects
 
 #: What belongs to this process.
-HERE_ONLY = (
+PROCESS_BOUND_TYPES = (
     concurrent.futures.Future,
     concurrent.futures.Executor,
     threading.Thread,

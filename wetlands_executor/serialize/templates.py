@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 Made = tuple[Any, tuple[Any, ...]]
 #: Templates of a code that may end because the next function closed over other objects: what
 #: differs each time is not worth one.
-WORTH = 2
+MOST_ENDED = 2
 #: Most steps: a partial object of a method.
-DEEPEST = 4
+MOST_STEPS = 4
 
 
 class Template:
@@ -300,7 +300,7 @@ def of_function(
             found.learn(function)
             found.end(record)
         return made_again
-    if found.ended < WORTH:
+    if found.ended < MOST_ENDED:
         found.keep(_make_template(function, record, dump, found.varying))
     return again(function, record)
 
@@ -457,7 +457,7 @@ def take_apart(fn: Any, record: Record | None) -> tuple[Any, tuple[Any, ...]] | 
         record: of the pool, if there is one yet.
     """
     steps: tuple[Any, ...] = ()
-    for _ in range(DEEPEST):
+    for _ in range(MOST_STEPS):
         if type(fn) is partial and not fn.__dict__:
             steps = (code_templates.PARTIAL, (fn.args, fn.keywords), *steps)
             fn = fn.func

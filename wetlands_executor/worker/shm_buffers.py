@@ -268,10 +268,8 @@ class SharedBuffers:
         first = 0
         claimed: List[int] = []
         try:
-            entry = None
             size = pieces.size
-            if size > wire.CROSSOVER:
-                entry = self._store(pieces, size, claimed)
+            entry = self._store(pieces, size, claimed) if size > wire.CROSSOVER else None
             if entry is not None:
                 entries.append(entry)
                 first = 1
@@ -302,35 +300,18 @@ class SharedBuffers:
             for index, root in enumerate(back):
                 raw, rest[index] = rest[index], None
                 if root is not None:
-                    address, length = places[index]
                     assert region is not None
                     alive = root()
                     if alive is None:
                         # No view of it is left: the block leaves as it is.
                         region.live.pop(root.number, None)
-                        entries.append(
-                            wire.BLOCK.pack(
-                                root.number,
-                                wire.ARGUMENTS,
-                                root.offset,
-                                0,
-                                address - root.address,
-                                length,
-                            )
-                        )
+                        entries.append(_entry_of(root, *places[index]))
                         continue
                     root.own_again()
                     back[index] = None
-                    raw = memoryview(alive).cast("B")[
-                        address - root.address : address - root.address + length
-                    ]
+                    raw = _part_of(alive, root, *places[index])
                     del alive
-                entry = self._store([raw], raw.nbytes, claimed)
-                if entry is None:
-                    # Not copied, and not joined: there is no block for it because memory is short.
-                    entry = wire.BLOCK.pack(0, wire.FOLLOWING, 0, 0, 0, raw.nbytes)
-                    following.append(raw)
-                entries.append(entry)
+                entries.append(self._put(raw, claimed, following))
                 raw = None
             payload: Any = b"".join([wire.LIST.pack(len(entries), first), *entries, data])
             if following:
@@ -343,14 +324,30 @@ class SharedBuffers:
                 self._blocks.claims.pop(slot, None)  # type: ignore[union-attr]
             claimed, back = [], []
         finally:  # something is left if the memory was not enough for the payload
-            if claimed:
-                self._blocks.release(claimed)  # type: ignore[union-attr]
-            for root in back:
-                if root is not None:
-                    root.own_again()
-                    if root() is None:
-                        words[root.number] = FREE
+            self._undo(claimed, back, words)
         return wire.VALUE_IN_BLOCKS, payload
+
+    def _put(self, raw: Any, claimed: List[int], following: List[Any]) -> bytes:
+        """Copy a buffer into a block of the results; return its entry.
+
+        If memory is too short for a block, the buffer follows the payload: neither copied nor
+        joined with it.
+        """
+        entry = self._store([raw], raw.nbytes, claimed)
+        if entry is None:
+            entry = wire.BLOCK.pack(0, wire.FOLLOWING, 0, 0, 0, raw.nbytes)
+            following.append(raw)
+        return entry
+
+    def _undo(self, claimed: List[int], back: List[Optional[Root]], words: Any) -> None:
+        """Take back what was prepared for a result that is not sent in blocks."""
+        if claimed:
+            self._blocks.release(claimed)  # type: ignore[union-attr]
+        for root in back:
+            if root is not None:
+                root.own_again()
+                if root() is None:
+                    words[root.number] = FREE
 
     def _candidates(self, region: Region, raws: List[Any]) -> List[Optional[Root]]:
         """Return for each buffer the argument's block that might be handed back with it.
@@ -402,6 +399,19 @@ def _address(raw: Any) -> int:
     from . import shm_arena
 
     return shm_arena.address_of(raw)
+
+
+def _entry_of(root: Root, address: int, length: int) -> bytes:
+    """Return the entry of a buffer whose block, of the arguments, is handed back with it."""
+    return wire.BLOCK.pack(
+        root.number, wire.ARGUMENTS, root.offset, 0, address - root.address, length
+    )
+
+
+def _part_of(alive: Any, root: Root, address: int, length: int) -> memoryview:
+    """Return a buffer in a block, by the object that all views of the block depend on."""
+    start = address - root.address
+    return memoryview(alive).cast("B")[start : start + length]
 
 
 def _looked_at(region: Region, slot: int) -> bool:

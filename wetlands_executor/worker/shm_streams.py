@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 #: Bytes from which a value is copied without the GIL, with more than one core if it is large.
-FREELY = 1 << 18
+WITHOUT_GIL = 1 << 18
 #: Bytes from which the memory of a new value is asked for in huge pages: each page is cleared by
 #: the system when it is touched first, which takes longer than the copy.
 HUGE = 1 << 22
@@ -58,7 +58,7 @@ class BlockReader:
         """Fill the memory of a new value; return how many bytes there were."""
         source = self._next(len(target))
         count = len(source)
-        if count < FREELY or not _copy(target, source, count):
+        if count < WITHOUT_GIL or not _copy(target, source, count):
             target[:count] = source
         return count
 
@@ -96,7 +96,7 @@ def load(view: memoryview, load_from: Callable[[Any], Any]) -> Any:
 
 #: The collector runs when so many objects were made, also while the unpickler makes them; from
 #: 3.12 on between two steps of Python code only.
-COLLECTS = IN_C and sys.version_info < (3, 12)
+COLLECTS_IN_UNPICKLER = IN_C and sys.version_info < (3, 12)
 
 
 def load_here(view: memoryview, load_from: Callable[[Any], Any]) -> Any:
@@ -108,7 +108,7 @@ def load_here(view: memoryview, load_from: Callable[[Any], Any]) -> Any:
     The threshold is changed and not the switch: a module that is imported meanwhile may turn the
     collector off for good.
     """
-    if not COLLECTS:
+    if not COLLECTS_IN_UNPICKLER:
         return load(view, load_from)
     thresholds = gc.get_threshold()
     try:
