@@ -2,9 +2,9 @@
 
 How one has ended, and the Python behind a wrapper.
 
-Owns no process: the pool starts, kills and declares dead; this module looks and signals. Any thread
-may enter. Linux has pidfds, which cannot come to mean another process; elsewhere psutil compares
-the times at which processes were started before it signals one.
+Owns no process: the pool starts, kills and declares dead; this module inspects and signals. Any
+thread may enter. Linux has pidfds, which cannot come to mean another process; elsewhere psutil
+compares the times at which processes were started before it signals one.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class CondaEnvExecutor(Executor):
 
     Raises:
         EnvironmentNotFoundError: ``env`` names no environment, or several.
-        TypeError, ValueError: an argument that cannot be meant.
+        TypeError, ValueError: an argument is invalid.
     """
 
     def __init__(

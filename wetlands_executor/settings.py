@@ -32,7 +32,7 @@ class ExecutorSettings:
     Invariant: they are as checked. Limits are exact floats, or None for none.
 
     Raises:
-        TypeError, ValueError: an option that cannot be meant.
+        TypeError, ValueError: an option is invalid.
     """
 
     max_workers: int | None

@@ -8,8 +8,7 @@ of the standard library and waits for the new thread; an exception on the main t
 a lock locked for ever (seen on CPython 3.14, where a handler can run between the return of
 ``__enter__`` and the first step of a ``with`` block). So ``start`` makes a bare thread in one step
 of C code, and that thread, which never runs signal handlers, starts the real one. Two re-entries
-may both start a thread: which of them serves is decided by these threads themselves, in one step
-(see their targets).
+may both start a thread; these threads decide in one step which of them serves (see their targets).
 
 *Waiting.* The garbage collector runs finalizers on any thread, those of a pool included. A
 finalizer that waits for a task on a thread without which no task ends would wait for ever, and all

@@ -81,7 +81,7 @@ def close_all() -> None:
 
 
 def _fill(fd: int, data: bytes) -> None:
-    """Write a file of ``Process._make_bundle`` for good: it is sealed against changes.
+    """Write a file of ``Process._make_bundle``, and seal it against changes.
 
     Raises OSError.
     """
@@ -228,7 +228,7 @@ class Process:
         return self._bundle
 
     def ship(self, data: bytes) -> bytes:
-        """Put the bundle where it is looked for; return what has to go through its pipe first.
+        """Make the bundle available; return the bytes that have to go through its pipe first.
 
         Once, and after the start: the interpreter needs longer for its own start than the host for
         the bundle.

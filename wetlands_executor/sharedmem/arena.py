@@ -5,7 +5,7 @@
 owner, and when.
 
 Any thread enters: submitting ones, the I/O thread, decoders, finalizers. What a worker says about
-blocks is checked before it is believed.
+blocks is checked before it is used.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LIMIT = _limit()
 
 
 class BadBlock(ValueError):  # noqa: N818 - like BadFrame, it never leaves the pool
-    """A worker's list of blocks cannot be true."""
+    """A worker's list of blocks is invalid."""
 
 
 class Reader(Protocol):
@@ -94,8 +94,8 @@ class Arena:
         except KeyError:
             pass
         try:
-            # Apart, because the first import of a module is under a lock that a pool's threads need
-            # as well.
+            # On another thread, because the first import of a module holds a lock that a pool's
+            # threads need as well.
             made = threads.run_uninterrupted(self._map)
         except RuntimeError:  # no thread can be started any more
             made = self._map()
@@ -327,8 +327,8 @@ def current() -> Arena | None:
             return None
         if made is None:
             try:
-                # Apart, because a lock is held meanwhile, for which threads wait that start workers
-                # or fork the host.
+                # On another thread, because a lock is held meanwhile, for which threads wait that
+                # start workers or fork the host.
                 made = threads.run_uninterrupted(Arena)
             except (OSError, RuntimeError):  # RuntimeError: no thread can be started any more
                 return None

@@ -64,7 +64,7 @@ class OutOfBandArguments:
         return not self._slots and not self.pins
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
-        """Be a ``buffer_callback``: copy a large buffer into a block.
+        """Copy a large buffer into a block; a ``buffer_callback``.
 
         True leaves it in the pickle.
         """

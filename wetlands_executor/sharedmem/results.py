@@ -1,7 +1,7 @@
 """Out-of-band results: large buffers that workers send in blocks of files of their own.
 
 Entered by the I/O thread; the views of a result free their blocks on any thread, in finalizers too.
-What a worker says about blocks is checked before it is believed.
+What a worker says about blocks is checked before it is used.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class ResultMemory:
         """Take over the blocks of a result. I/O thread.
 
         Raises:
-            BadBlock: what the list says cannot be true.
+            BadBlock: the list is invalid.
         """
         self.used = True
         size = len(payload)
@@ -194,7 +194,7 @@ class ResultMemory:
         return total
 
     def rest(self) -> bool:
-        """Nothing has travelled for a while.
+        """Give memory back, because nothing has travelled for a while.
 
         Return True if the worker should give memory back too.
         """
@@ -204,7 +204,7 @@ class ResultMemory:
         return True
 
     def close(self) -> None:
-        """The worker is gone: what is still looked at goes with its last view."""
+        """Close the file of a worker that is gone; a block in use goes with its last view."""
         if self._file is not None:
             self._file.rest()
         self._file = None
