@@ -52,7 +52,7 @@ class EnvironmentNotFoundError(WetlandsExecutorError, LookupError):
 
 
 class SpecError(WetlandsExecutorError, ValueError):
-    """What an environment shall hold cannot be understood.
+    """The description of an environment cannot be understood.
 
     Attributes:
         reason: what is wrong.

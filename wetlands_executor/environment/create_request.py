@@ -12,9 +12,9 @@ class CreateRequest(NamedTuple):
     """What a caller of ``create`` asks for.
 
     Attributes:
-        spec: what the environment shall hold.
-        name: what it shall be called; None: it is one of those that are cached by content.
-        backend: who shall make it; ``"auto"`` is the first that can.
+        spec: what the environment should contain.
+        name: its name; None: it is one of those that are cached by content.
+        backend: who makes it; ``"auto"`` is the first that can.
         offline: no network may be used.
         replace: an environment of that name may hold something else, and is replaced.
     """

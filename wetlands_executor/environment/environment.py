@@ -115,8 +115,8 @@ class Environment:
         others wait.
 
         Args:
-            spec: what it shall hold, or a file that says so (``EnvironmentSpec.from_file``).
-            name: what it shall be called; ``find`` finds it by that. None: it is cached by its
+            spec: what it should contain, or a file that says so (``EnvironmentSpec.from_file``).
+            name: its name; ``find`` finds it by that. None: it is cached by its
                 content.
             backend: who makes it: ``"uv"``, ``"pip"``, ``"pixi"``, ``"micromamba"``, ``"mamba"``,
                 ``"conda"`` or ``"rattler"``; ``"auto"`` is the first that is there and can make it.

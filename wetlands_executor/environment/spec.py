@@ -1,4 +1,4 @@
-"""``EnvironmentSpec``: what an environment shall hold, as a value.
+"""``EnvironmentSpec``: what an environment should contain, as a value.
 
 Owns the fields, their check and their canonical form, from which the digest is made that names an
 environment in the cache. Reads no file but through ``from_file``, which hands over to
@@ -56,7 +56,7 @@ _OF_LOCK: Final = ("lock_format", "lock_groups", "lock_extras", "lock_folder")
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class EnvironmentSpec:
-    """What an environment shall hold. A value: frozen, comparable, hashable, picklable.
+    """What an environment should contain. A value: frozen, comparable, hashable, picklable.
 
     Attributes:
         python: versions of Python that fit, as PEP 440 writes them (``">=3.9,<3.12"``); ``"3.11"``
@@ -149,7 +149,7 @@ class EnvironmentSpec:
         extras: Iterable[str] = (),
         environment: str | None = None,
     ) -> EnvironmentSpec:
-        """Read what an environment shall hold from a file.
+        """Read what an environment should contain from a file.
 
         The file's name says which format it has, else its content: ``environment.yml``,
         ``pixi.toml``, ``pyproject.toml``, ``requirements.txt``, ``pylock.toml``, ``uv.lock``,

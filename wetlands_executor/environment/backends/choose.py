@@ -24,7 +24,7 @@ def choose(spec: EnvironmentSpec, wanted: str = "auto") -> Backend:
     """Return the backend that makes an environment.
 
     Args:
-        spec: what it shall hold.
+        spec: what it should contain.
         wanted: the name of a backend; ``"auto"`` is the first that can make it.
 
     Raises:

@@ -24,8 +24,8 @@ class InstallRequest:
     """One environment to be made.
 
     Attributes:
-        spec: what it shall hold.
-        prefix: where it shall be; does not exist yet, its parent does.
+        spec: what it should contain.
+        prefix: where it is to be; does not exist yet, its parent does.
         scratch: an empty folder for files of the backend, removed afterwards.
         creation: runs commands and tells progress.
     """

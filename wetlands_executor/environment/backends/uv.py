@@ -290,7 +290,7 @@ class UvBackend:
         return found
 
     def _python(self, request: InstallRequest) -> str:
-        """Return an interpreter of this machine, else what uv shall look for."""
+        """Return an interpreter of this machine, else what uv is to look for."""
         python = requirements.python_of(request.spec)
         try:
             return python_finding.fitting(python, virtual=False).executable

@@ -1,4 +1,4 @@
-"""Files of other tools that say what an environment shall hold: ``read(path)``.
+"""Files of other tools that say what an environment should contain: ``read(path)``.
 
 One module for each format; ``detect`` says which one reads a file. All are imported when a file
 needs them. None knows ``EnvironmentSpec``: what they return are its fields.
@@ -24,7 +24,7 @@ def read(
     extras: tuple[str, ...] = (),
     environment: str | None = None,
 ) -> dict[str, Any]:
-    """Read what an environment shall hold from a file of any known format.
+    """Read what an environment should contain from a file of any known format.
 
     Returns:
         The arguments of ``EnvironmentSpec``.
