@@ -99,7 +99,7 @@ class Ending:
             raise
 
     def leave(
-        self, exc_type: type[BaseException] | None, shutdown: Callable[[], object]
+        self, exc_type: type[BaseException] | None, shutdown: Callable[..., object]
     ) -> None:
         """Leave a ``with`` block, which has raised an exception of this type, or None.
 
@@ -111,7 +111,7 @@ class Ending:
             self.interrupt(exc_type)
             return
         try:
-            shutdown()
+            shutdown(wait=True)
         except (KeyboardInterrupt, SystemExit) as error:
             self.interrupt(type(error))
             raise
