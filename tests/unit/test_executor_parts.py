@@ -287,6 +287,30 @@ def test_a_second_interrupt_kills() -> None:
     ]
 
 
+def test_a_with_block_ends_by_the_shutdown_of_its_executor() -> None:
+    """A subclass may have overridden it; an interrupt of it ends what runs and goes on."""
+    lifecycle, owner, given = Lifecycle(), Owner(), []
+    part = ending(lifecycle, owner)
+    part.leave(None, lambda **options: given.append(options))
+    part.leave(ValueError, lambda **options: given.append(options))
+    assert given == [{"wait": True}, {"wait": True}]
+    assert lifecycle.said == []
+
+    def interrupted(**_options: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        part.leave(None, interrupted)
+    assert lifecycle.said == [("wind down", "KeyboardInterrupt"), "join"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_a_with_block_that_was_interrupted_ends_what_runs(kind: type[BaseException]) -> None:
+    lifecycle, owner = Lifecycle(), Owner()
+    ending(lifecycle, owner).leave(kind, pytest.fail)
+    assert lifecycle.said == [("wind down", kind.__name__), "join"]
+
+
 def test_an_event_loop_waits_for_the_end() -> None:
     lifecycle, owner = Lifecycle(), Owner()
     part = ending(lifecycle, owner)
