@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import abc
+import collections
 import dataclasses
-from typing import Any
+import enum
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 #: What has run.
 RAN: list[str] = []
@@ -82,3 +85,111 @@ class Dict(dict[str, int]):
 
 class Registered(Plain):
     pass
+
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = (1, "b")
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Text(str, enum.Enum):
+    A = "a"
+
+
+class Outer:
+    class Inner(enum.Enum):
+        B = 2
+
+
+Pair = collections.namedtuple("Pair", "a b")  # noqa: PYI024 - what is meant
+
+
+class Triple(NamedTuple):
+    a: int
+    b: str
+    c: float = 1.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    number: int
+    text: str
+    other: int = dataclasses.field(default=1, compare=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FrozenSlots:
+    number: int
+    text: str
+
+
+class Loud(enum.Enum):
+    RED = 1
+
+    def __hash__(self) -> int:
+        RAN.append("__hash__")
+        return 1
+
+
+class Finding(enum.Enum):
+    RED = 1
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        RAN.append("_missing_")
+        return cls.RED
+
+
+class Several(enum.Flag):
+    A = 1
+
+
+class NewPair(Pair):
+    def __new__(cls, *args: Any) -> Any:
+        RAN.append("__new__")
+        return super().__new__(cls, *args)
+
+
+class ListedPair(tuple[int, ...]):
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[int]:
+        RAN.append("__iter__")
+        return super().__iter__()
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnHash:
+    number: int = 1
+
+    def __hash__(self) -> int:
+        RAN.append("__hash__")
+        return 1
+
+
+class OwnSlots:
+    __slots__ = ("value",)
+
+    def __init__(self, value: int) -> None:
+        object.__setattr__(self, "value", value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        RAN.append("__setattr__")
+
+
+class DerivedSlots(Slots):
+    def __init__(self, value: int) -> None:
+        super().__init__()
+        self.other = value
+
+    @property
+    def watched(self) -> int:
+        return 1
+
+    @watched.setter
+    def watched(self, value: int) -> None:
+        RAN.append("watched")

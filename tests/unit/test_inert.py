@@ -6,11 +6,15 @@ import collections
 import copyreg
 import datetime as dt
 import decimal
-import enum
+import fractions
+import gc
 import io
+import ipaddress
+import pathlib
 import pickle
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,19 +23,35 @@ import pytest
 from tests.unit.classes import (
     RAN,
     Child,
+    Color,
     Data,
+    DerivedSlots,
     Dict,
+    Finding,
+    Frozen,
+    FrozenSlots,
     Got,
     Hashed,
+    ListedPair,
+    Loud,
     Made,
+    NewPair,
+    Number,
+    Outer,
+    OwnHash,
+    OwnSlots,
+    Pair,
     Plain,
     Reduced,
     Registered,
+    Several,
     Slots,
+    Text,
+    Triple,
     Watched,
     WithState,
 )
-from wetlands_executor.serialize import inert
+from wetlands_executor.serialize import inert, inert_classes
 from wetlands_executor.worker import calls as worker_calls
 
 
@@ -42,12 +62,6 @@ def nothing_has_run() -> Iterator[None]:
     yield
     assert not RAN
 
-
-class Color(enum.Enum):
-    RED = 1
-
-
-Pair = collections.namedtuple("Pair", "a b")  # noqa: PYI024 - what is meant
 
 BUILTIN = [
     {"a": [1, 2.5, None, True], "b": ("x", b"y", {1, 2}), "c": frozenset({3})},
@@ -89,10 +103,76 @@ def test_instances_of_classes_without_a_say_are_inert(kind: Any) -> None:
         assert vars(read[0]) == vars(kind())
 
 
+VALUES = [
+    Color.RED, Number.ONE, Text.A, Outer.Inner.B, Pair(1, 2), Triple(1, "b"), Frozen(1, "x"),
+    FrozenSlots(1, "x"), pathlib.Path("/a/b"), pathlib.PureWindowsPath("c:/x"),
+    uuid.UUID(int=5), fractions.Fraction(1, 3), ipaddress.ip_address("10.0.0.1"),
+    ipaddress.ip_network("fe80::/64"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_that_the_standard_library_reduces_are_inert(value: Any) -> None:
+    for whole in (value, [value, {value: 1}, {value}], {"a": (value, value)}):
+        found = inert.pickled(whole)
+        assert found is not None
+        assert found[1]
+        for read in (worker_calls.loads_rich(found[0]), *inert.read(pickle.dumps(whole, 5))):
+            assert read == whole
+            assert type(read) is type(whole)
+
+
+def test_instances_with_slots_are_inert() -> None:
+    found = inert.pickled(Slots())
+    assert found is not None
+    for read in (worker_calls.loads_rich(found[0]), *inert.read(pickle.dumps(Slots(), 5))):
+        assert type(read) is Slots
+        assert read.value == 1
+
+
+def test_a_member_that_is_not_here_is_left_to_the_thread_that_says_so() -> None:
+    data = pickle.dumps(Color.RED, 5)
+    missing = data.replace(b"K\x01\x85", b"K\x09\x85")
+    assert missing != data
+    with pytest.raises(ValueError, match="not a valid"):
+        pickle.loads(missing)
+    assert inert.read(missing) is None
+
+
+def test_a_class_that_is_changed_is_looked_at_again() -> None:
+    class Changed(Plain):
+        pass
+
+    Changed.__qualname__ = "Plain"
+    assert inert._is_inert(Changed)
+    Changed.__setstate__ = WithState.__setstate__  # type: ignore[attr-defined]
+    assert not inert._is_inert(Changed)
+    del Changed.__setstate__  # type: ignore[attr-defined]
+    assert inert._is_inert(Changed)
+    Changed.__hash__ = Hashed.__hash__  # type: ignore[method-assign]
+    assert not inert._is_inert(Changed)
+    copyreg.pickle(Changed, lambda _: (Plain, ()))  # type: ignore[arg-type, return-value]
+    del Changed.__hash__, copyreg.dispatch_table[Changed]
+    assert inert._is_inert(Changed)
+
+
+def test_what_is_known_of_a_class_goes_with_it() -> None:
+    class Short(Plain):
+        pass
+
+    assert inert._is_inert(Short)
+    number = id(Short)
+    assert number in inert_classes._known
+    del Short
+    gc.collect()
+    assert number not in inert_classes._known
+
+
 def _quiet() -> list[Any]:
     return [
-        Reduced(), Got(), Watched(), WithState(), Made("quiet"), Hashed(), Slots(), Dict(a=1),
-        Color.RED, Pair(1, 2), threading.Lock(), iter([1]), sys, lambda: 1,
+        Reduced(), Got(), Watched(), WithState(), Made("quiet"), Hashed(), Dict(a=1),
+        Loud.RED, Finding.RED, Several.A, NewPair(1, 2), ListedPair((1, 2)), OwnHash(), OwnSlots(1),
+        DerivedSlots(1), threading.Lock(), iter([1]), sys, lambda: 1,
         Exception("x"),
     ]  # fmt: skip
 
@@ -154,8 +234,11 @@ def _pickle_of(value: Any) -> bytes:
 @pytest.mark.parametrize(
     "data",
     [
-        _pickle_of(WithState()), _pickle_of(Reduced()), _pickle_of(Hashed()), _pickle_of(Slots()),
-        _pickle_of(Color.RED), _pickle_of(Pair(1, 2)), _pickle_of(Exception("x")),
+        _pickle_of(WithState()), _pickle_of(Reduced()), _pickle_of(Hashed()),
+        _pickle_of(Loud.RED), _pickle_of(Finding.RED), _pickle_of(Several.A),
+        _pickle_of(NewPair(1, 2)), _pickle_of(ListedPair((1, 2))), _pickle_of({OwnHash()}),
+        _pickle_of(OwnSlots(1)), _pickle_of(DerivedSlots(1)), _pickle_of(Exception("x")),
+        _pickle_of(Color.RED).replace(b"K\x01\x85", b"K\x09\x85"),
         pickle.dumps(Made("quiet"), 5).replace(b")\x81", b"\x8c\x01x\x85\x81"),
         b"cbuiltins\neval\n(S'1'\ntR.", b"cno.such.module\nName\n.", b"cos\nsystem\n.",
         b"\x80\x05\x82\x01.", b"\x80\x05]", b"no pickle", b"",

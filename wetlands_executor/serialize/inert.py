@@ -1,10 +1,9 @@
-"""Inert types: those whose objects are pickled and unpickled by C code alone.
+"""Inert types: those whose objects are pickled and unpickled without code of the user's.
 
-Builtin containers and numbers, arrays of numbers, dates, and, when they are read, instances of
-classes that say nothing about their pickling. No code of the user's runs in either direction. So a
-short call of such arguments is pickled at once (``pickled``), and a short result is read by the
-thread that waits for it (``read``), where anything else has to go to a thread on which user code
-may run.
+Builtin containers and numbers, arrays of numbers, dates, and instances of classes that say nothing
+about their pickling, or leave it to the standard library (``inert_classes.py``). So a short call of
+such arguments is pickled at once (``pickled``), and a short result is read by the thread that waits
+for it (``read``), where anything else has to go to a thread on which user code may run.
 
 Any thread enters. Owns no state but what is known of types, which is a cache.
 """
@@ -14,6 +13,7 @@ from __future__ import annotations
 import copyreg
 import datetime as dt
 import decimal
+import enum
 import io
 import pickle
 import sys
@@ -25,7 +25,8 @@ from typing import Any
 
 import cloudpickle
 
-from wetlands_executor.serialize import plain, references
+from wetlands_executor.serialize import kinds, plain, references
+from wetlands_executor.serialize.inert_classes import is_inert as _is_inert
 from wetlands_executor.serialize.scalars import SCALARS
 from wetlands_executor.sharedmem import share
 from wetlands_executor.worker import imports
@@ -33,9 +34,6 @@ from wetlands_executor.worker import imports
 #: Bytes up to which a pickle is short. A longer one is left to ``CallPickler`` as soon as it is
 #: longer: what has been pickled by then costs little beside the whole.
 SHORT = 1 << 16
-
-
-_OBJECT: Any = object
 
 
 class NotInert(Exception):  # noqa: N818 - never leaves this module
@@ -76,7 +74,7 @@ _TYPES = (
 #: Type -> how its objects are reduced: as usual, or NotInert if that depends on the object.
 _REDUCERS: dict[Any, Callable[[Any], Any]] = {
     **dict.fromkeys(_TYPES, _reduce_normally),
-    **dict.fromkeys((type, ABCMeta, types.FunctionType), _check_named),
+    **dict.fromkeys((type, ABCMeta, enum.EnumMeta, types.FunctionType), _check_named),
 }
 #: What ``copyreg`` has for some of these types; a program may have put something else there.
 _TABLE: dict[Any, Any] = {complex: copyreg.dispatch_table.get(complex)}
@@ -194,7 +192,10 @@ class _InertPickler(pickle.Pickler):
         kind = type(obj)
         reducer = _REDUCERS.get(kind)
         if reducer is None:
-            if not _is_inert(kind) or not getattr(obj, "__dict__", None):
+            if not _is_inert(kind) or (
+                not getattr(obj, "__dict__", None)
+                and (kind is object or kinds.may_be_stateless(kind))
+            ):
                 raise NotInert  # what holds nothing may be a sentinel
         elif copyreg.dispatch_table.get(kind) is not _TABLE.get(kind):
             raise NotInert
@@ -234,50 +235,20 @@ class _InertUnpickler(pickle.Unpickler):
             # not imported, which may have to wait
             space = getattr(sys.modules.get(module), "__dict__", None)
             found = space.get(name) if type(space) is dict else None
+            if found is None and "." in name:
+                found = _within(space, name)
             if not _is_inert(found):
                 raise NotInert
         return found
 
 
-def _is_inert(kind: Any) -> bool:
-    """Return True for a class of the user's whose instances are made and filled by C code.
-
-    Nor is any code of theirs run when they are put into a set, or into a dict as keys.
-    """
-    if type(kind) is not type and type(kind) is not ABCMeta:
-        return False
-    hashes = kind.__hash__
-    return (
-        kind.__new__ is _OBJECT.__new__
-        and kind.__reduce_ex__ is _OBJECT.__reduce_ex__
-        and kind.__reduce__ is _OBJECT.__reduce__
-        and kind.__getattribute__ is _OBJECT.__getattribute__
-        and (hashes is None or (hashes is _OBJECT.__hash__ and kind.__eq__ is _OBJECT.__eq__))
-        and kind not in copyreg.dispatch_table
-        and not any(map(_has_code, kind.__mro__[:-1]))
-    )
-
-
-#: What an instance is asked for when its state is set.
-_WITH_CODE = frozenset(
-    (
-        "__setstate__",
-        "__getstate__",
-        "__getattr__",
-        "__getnewargs__",
-        "__getnewargs_ex__",
-        "__class__",
-    )
-)
-
-
-def _has_code(base: type) -> bool:
-    space = vars(base)
-    return (
-        not _WITH_CODE.isdisjoint(space)
-        or bool(space.get("__slots__"))
-        or type(space.get("__dict__")) is property
-    )
+def _within(space: Any, name: str) -> Any:
+    """Return a class that stands in another one, by its dotted name; None for anything else."""
+    first, *names = name.split(".")
+    found = space.get(first) if type(space) is dict else None
+    for each in names:
+        found = vars(found).get(each) if isinstance(found, type) else None
+    return found
 
 
 def read(data: bytes) -> tuple[Any] | None:
@@ -302,6 +273,18 @@ def read(data: bytes) -> tuple[Any] | None:
         raise
 
 
+#: Modules whose code makes and reduces objects of inert classes.
+_LIBRARY = frozenset(
+    ("dataclasses", "enum", "fractions", "ipaddress", "pathlib", "pathlib._local", "uuid")
+)
+
+
 def _is_own(error: Exception) -> bool:
-    """Return True if an exception is that of C code which was called, and of no signal handler."""
-    return error.__traceback__ is None or error.__traceback__.tb_next is None
+    """Return True if an exception is that of code which was called, and of no signal handler."""
+    trace: Any = error.__traceback__
+    if trace is None or trace.tb_next is None:
+        return True  # of C code
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    name = trace.tb_frame.f_globals.get("__name__", "")
+    return name in _LIBRARY or str(name).startswith("namedtuple_")
