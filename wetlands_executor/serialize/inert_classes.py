@@ -30,11 +30,12 @@ _ENUM: Any = enum.Enum
 _METACLASSES = frozenset((type, ABCMeta, enum.EnumMeta))
 
 #: What decides how instances are made, reduced and compared, of the names that every class has.
-_ask = attrgetter(
+_ASKED = (
     "__new__", "__reduce_ex__", "__reduce__", "__getattribute__", "__setattr__", "__hash__",
     "__eq__",
 )  # fmt: skip
-_OBJECT_WAYS = _ask(_OBJECT)[:4]
+_ask = attrgetter(*_ASKED)
+_OBJECT_METHODS = _ask(_OBJECT)[:4]
 #: And of those that few have: what an instance is asked for when it is reduced, or its state set.
 _WITH_CODE = frozenset(
     (
@@ -47,8 +48,42 @@ _WITH_CODE = frozenset(
     )
 )
 
-#: id -> (the class, the state in which it was looked at, whether it is inert).
-_known: dict[int, tuple[Any, Any, bool]] = {}
+
+class _Known:
+    """What is known of a class, as long as that has not been changed.
+
+    Attributes:
+        kind: weak reference to the class.
+        inert: what ``is_inert`` says of it.
+    """
+
+    __slots__ = ("_ask", "_methods", "_sizes", "inert", "kind")
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = weakref.ref(kind, partial(_forget, id(kind)))
+        # What is added to a class is seen by its size, what replaces a method by its identity.
+        # Order: before the look, so that what changes meanwhile is seen the next time.
+        self._sizes = _sizes_of(kind)
+        names = [name for name in _ASKED if any(name in vars(base) for base in kind.__mro__[:-1])]
+        self._ask: Any = attrgetter(*names) if names else None
+        self._methods = self._ask and self._ask(kind)
+        self.inert = _look(kind)
+
+    def is_current(self, kind: Any) -> bool:
+        """Return True for this class, if nothing of concern has been changed in it."""
+        ask = self._ask
+        return (
+            self.kind() is kind
+            and self._sizes == _sizes_of(kind)
+            and (ask is None or ask(kind) == self._methods)
+        )
+
+
+_known: dict[int, _Known] = {}
+
+
+def _sizes_of(kind: Any) -> list[int]:
+    return list(map(len, map(vars, kind.__mro__[:-1])))
 
 
 def is_inert(kind: Any) -> bool:
@@ -58,21 +93,16 @@ def is_inert(kind: Any) -> bool:
     """
     if type(kind) not in _METACLASSES or kind in copyreg.dispatch_table:
         return False
-    # A class may be changed at any time. What is added to it is seen by a number, what replaces one
-    # of the ways by its identity.
-    state = (_ask(kind), [len(base.__dict__) for base in kind.__mro__])
     known = _known.get(id(kind))
-    if known is not None and known[0]() is kind and known[1] == state:
-        return known[2]
-    found = _look(kind)
-    _known[id(kind)] = weakref.ref(kind, partial(_forget, id(kind))), state, found
-    return found
+    if known is None or not known.is_current(kind):
+        known = _known[id(kind)] = _Known(kind)
+    return known.inert
 
 
 def _forget(key: int, dead: Any) -> None:
     # Race: another class may have the number by now
     known = _known.get(key)
-    if known is not None and known[0] is dead:
+    if known is not None and known.kind is dead:
         _known.pop(key, None)
 
 
@@ -85,7 +115,7 @@ def _look(kind: Any) -> bool:
     if issubclass(kind, tuple):
         return _is_named_tuple(kind)
     return (
-        _ask(kind)[:4] == _OBJECT_WAYS
+        _ask(kind)[:4] == _OBJECT_METHODS
         and _has_inert_hash(kind)
         and not any(map(_has_code, kind.__mro__[:-1]))
         and _has_inert_slots(kind)
@@ -108,15 +138,14 @@ def _has_inert_slots(kind: Any) -> bool:
 
     The state of slots is set by names, which may be those of any attribute.
     """
-    spaces = [vars(base) for base in kind.__mro__[:-1]]
-    if not any(space.get("__slots__") for space in spaces):
+    if not any(vars(base).get("__slots__") for base in kind.__mro__):
         return True
     if getattr(kind, "__setstate__", None) in _OF_DATACLASSES:
         return True  # it knows the names of the fields
     return kind.__setattr__ is _OBJECT.__setattr__ and all(
         isinstance(value, _SLOTS) or not hasattr(type(value), "__set__")
-        for space in spaces
-        for value in space.values()
+        for base in kind.__mro__[:-1]
+        for value in vars(base).values()
     )
 
 
@@ -192,7 +221,7 @@ def _is_named_tuple(kind: Any) -> bool:
         and space.get("__builtins__") == {}
         and new.__code__.co_names == ("_tuple_new",)
         and arguments.__code__ is _sample.__getnewargs__.__code__
-        and _ask(kind)[1:3] == _OBJECT_WAYS[1:3]
+        and _ask(kind)[1:3] == _OBJECT_METHODS[1:3]
         and kind.__getattribute__ is _TUPLE.__getattribute__
         and kind.__iter__ is _TUPLE.__iter__
         and kind.__len__ is _TUPLE.__len__

@@ -85,10 +85,15 @@ def _load_find() -> Any:
     return _find
 
 
-#: (module, name) of numpy and of this package -> what a pickle calls so. Each array names three; to
-#: look them up, under the names of other versions too, takes longer than to read a short one.
+#: (module, name) of numpy, this package and the standard library -> what a pickle calls so. Each
+#: array names three; to look them up, under the names of other versions too, takes longer than to
+#: read a short one.
 _found: Dict[Any, Any] = {}
 _KEPT = ("numpy", _HOST_NAME)
+_STANDARD = frozenset(
+    ("collections", "datetime", "decimal", "fractions", "ipaddress", "pathlib", "uuid")
+)
+_MODULE = type(sys)
 
 
 class RichUnpickler(Unpickler):
@@ -100,12 +105,11 @@ class RichUnpickler(Unpickler):
             from .code_portable import check_name
 
             check_name(module, name)
-        kept = module == wire.SHORT_MODULE or module.startswith(_KEPT)
-        if kept:
-            found = _found.get((module, name))
-            if found is not None:
-                return found
-            called = module, name
+        called = module, name
+        found = _found.get(called)
+        if found is not None:
+            return found
+        kept = module in _STANDARD or module == wire.SHORT_MODULE or module.startswith(_KEPT)
         if module == wire.SHORT_MODULE:
             module, name = wire.DEFINED_MODULE, wire.DEFINED_NAME
         if module.startswith((_HOST_NAME, _WORKER_NAME)):
@@ -116,6 +120,11 @@ class RichUnpickler(Unpickler):
         if module == "cloudpickle.cloudpickle" or module == "cloudpickle":
             return getattr(cloudpickle_module(), name)
         self.modules.add(module)
+        if not kept:
+            here = sys.modules.get(module)
+            found = here.__dict__.get(name) if type(here) is _MODULE else None
+            if found is not None:
+                return found
         try:
             found = (_find or _load_find())(module, name, super().find_class)
             if kept:

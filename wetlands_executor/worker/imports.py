@@ -29,6 +29,8 @@ _FILES: Dict[Tuple[str, str], Any] = {}
 _PROJECT: List[str] = []
 #: (name, file of the host) -> module here that was found to be of the same file
 _SAME: Dict[Tuple[str, str], Any] = {}
+#: (name, dotted path, file of the host) -> (module, what it has there) as ``fetch`` found it last
+_FETCHED: Dict[Tuple[str, str, Optional[str]], Tuple[Any, Any]] = {}
 
 
 def native(text: str) -> str:
@@ -109,6 +111,11 @@ def fetch(module: str, qualname: str, file: Optional[str] = None) -> Any:
         qualname: dotted path inside it.
         file: the host's file of that module if it belongs to the host's project, else None.
     """
+    known = _FETCHED.get((module, qualname, file))
+    if known is not None:
+        where, found = known
+        if sys.modules.get(module) is where and where.__dict__.get(qualname) is found:
+            return found
     if module.startswith("wetlands_executor.worker."):
         # ours: the shipped copy
         module = __name__.rpartition(".")[0] + module[len("wetlands_executor.worker") :]
@@ -141,7 +148,10 @@ def fetch(module: str, qualname: str, file: Optional[str] = None) -> Any:
                 % (module, file, here or "built in", sys.prefix, file, qualname)
             )
         _SAME[module, file] = found
-    return _attribute(found, qualname, module)
+    result = _attribute(found, qualname, module)
+    if file is not None and type(found) is type(sys):
+        _FETCHED[module, qualname, file] = found, result
+    return result
 
 
 def import_named(module: str) -> Any:
