@@ -5,8 +5,11 @@ Packages are imported when a payload is made of them.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import enum
 import importlib.util
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +22,27 @@ class Entry:
         self.number = number
         self.name = f"entry {number}"
         self.parent = None
+
+
+class Point(NamedTuple):
+    """A named tuple."""
+
+    x: int
+    y: float
+
+
+class Color(enum.Enum):
+    """An enum."""
+
+    RED = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A dataclass whose instances cannot be changed."""
+
+    name: str
+    value: float
 
 
 def _arrays(count: int, size: int) -> Any:
@@ -84,6 +108,10 @@ _SHAPES = {
     "nothing": Shape(True, lambda: None),
     "a dict of 3": Shape(True, lambda: {"a": 1, "b": [1, 2, 3], "c": "text"}),
     "a datetime": Shape(True, lambda: dt.datetime(2024, 2, 29, tzinfo=dt.timezone.utc)),
+    "a path": Shape(True, lambda: pathlib.Path("/data/plate 1/scan_0001.tif")),
+    "a named tuple": Shape(True, lambda: Point(1, 2.5)),
+    "a member of an enum": Shape(True, lambda: Color.RED),
+    "a frozen dataclass": Shape(True, lambda: Setting("threshold", 0.5)),
     "an object": Shape(True, lambda: Entry(1)),
     "an object of the script": Shape(True, lambda: _things(1), script=True),
     "JSON-like, 20 records": Shape(True, lambda: _records(20)),

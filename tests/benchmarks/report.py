@@ -266,6 +266,11 @@ def payloads(results: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {shape} | {' | '.join(cells)} |"
     yield ""
     yield "Beside ours are the others' times as multiples of it: 2 is twice as long."
+    measured = {key for name in PAYLOADS for key in results["cases"].get(name, {}).get("systems", ())}
+    for title, key in PEERS.items():
+        if key not in measured:
+            why = "left out" if SYSTEMS[key].installed() else "not installed there"
+            yield f"{title}: no column, because it was {why}."
 
 
 def _ways(result: Mapping[str, Any], figure: str, peers: Sequence[str]) -> str:
