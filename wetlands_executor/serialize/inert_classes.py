@@ -109,7 +109,7 @@ def _forget(key: int, dead: Any) -> None:
 def _look(kind: Any) -> bool:
     if type(kind) is enum.EnumMeta:
         return _is_inert_enum(kind)
-    if kinds.is_immutable(kind):
+    if kind.__module__ != "numpy" and kinds.is_immutable(kind):
         module: Any = sys.modules.get(kind.__module__)
         return getattr(module, "__dict__", {}).get(kind.__name__) is kind
     if issubclass(kind, tuple):
@@ -182,12 +182,9 @@ def _is_of_dataclass(kind: Any) -> bool:
         (each.name, object, dataclasses.field(compare=each.compare, hash=each.hash))
         for each in dataclasses.fields(kind)
     ]
-    try:
-        like: Any = dataclasses.make_dataclass(
-            "Like", own, eq=params.eq, frozen=params.frozen, unsafe_hash=params.unsafe_hash
-        )
-    except (TypeError, ValueError):
-        return False
+    like: Any = dataclasses.make_dataclass(
+        "Like", own, eq=params.eq, frozen=params.frozen, unsafe_hash=params.unsafe_hash
+    )
     return _is_same_code(kind.__hash__, like.__hash__) and _is_same_code(kind.__eq__, like.__eq__)
 
 
