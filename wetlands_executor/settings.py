@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from wetlands_executor import seconds as seconds_of
+from wetlands_executor.environment.launch import checked_lines
 from wetlands_executor.environment.source import EnvironmentSource
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.fork_server import ForkServer
@@ -55,6 +56,7 @@ class ExecutorSettings:
         _check_initializer(self.initializer)
         _check_tasks_per_child(self.max_tasks_per_child)
         _check_preload(self.preload, self.share_preload)
+        checked_lines(self.activate)
         for name in _LIMITS:
             object.__setattr__(self, name, seconds_of.limit(name, getattr(self, name)))
         method = getattr(self.mp_context, "get_start_method", None)

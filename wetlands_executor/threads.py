@@ -26,8 +26,9 @@ import sys
 import threading
 from _thread import get_ident, start_new_thread
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 #: What a thread of a pool does, as error messages name it. Threads of these kinds never wait for a
 #: task, except the output thread while it is in ``writing``.
@@ -48,6 +49,9 @@ holding: set[int] = set()
 #: lets it wait: it makes its pool hold back behind lines neither what is waited for (None: all) nor
 #: what that depends on.
 writing: dict[int, Callable[[Any], object]] = {}
+#: Identifier of a thread that runs tasks of an ``InProcessExecutor`` -> what is told when such a
+#: task begins and ends to wait for another one.
+working: dict[int, Pauses] = {}
 #: What is waited for if that is the end of no task.
 NO_TASK = object()
 
@@ -57,6 +61,26 @@ _NEVER = frozenset((IO, OUTPUT, START))
 # module half made, each import of it waits for the parent's thread, which is not there. RLock,
 # because the child releases it in the thread that forked. Meanwhile no other lock of ours is taken.
 _importing = threading.RLock()
+
+
+class Pauses(Protocol):
+    """The waits of a thread that runs tasks."""
+
+    def begin(self, key: object, task: Any) -> None:
+        """Note that this thread begins to wait.
+
+        Args:
+            key: of this wait.
+            task: what is waited for; None if unknown.
+
+        Raises:
+            RuntimeError: it would wait for ever.
+        """
+        ...
+
+    def end(self, key: object) -> None:
+        """Note that a wait is over; nothing happens if it is unknown."""
+        ...
 
 
 class PoolThread(threading.Thread):
@@ -214,6 +238,19 @@ def check(task: Any = None, among: Any = None) -> None:
         )
 
 
+@contextmanager
+def pause(task: Any = None) -> Iterator[None]:
+    """Wait for a task in this block; a thread that runs tasks lets another one take its place."""
+    pauses, key = working.get(get_ident()), object()
+    try:
+        if pauses is not None:
+            pauses.begin(key, task)
+        yield
+    finally:
+        if pauses is not None:
+            pauses.end(key)
+
+
 class Call:
     """A function call on a thread of its own, whose caller waits for the outcome.
 
@@ -307,7 +344,7 @@ def _after_fork_in_child() -> None:
 
     They are not here, and the child's own may get their identifiers.
     """
-    for known in (serving, starting, deciding, holding, writing):
+    for known in (serving, starting, deciding, holding, writing, working):
         known.clear()
     release_all(_importing)
 

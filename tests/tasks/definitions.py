@@ -20,7 +20,7 @@ def train(epochs, rate=0.5, **more):
         controller.set_progress(epoch / epochs)
         controller.set_status(f"epoch {epoch}")
         controller.set_output({"epoch": epoch})
-    return get_task_inputs(), train.name, os.getpid()
+    return get_task_inputs(), train.name, os.getpid(), controller.id
 
 
 @task(id="patient", name="A patient one")

@@ -66,7 +66,9 @@ def wait_for_message(instance: tasks.TaskInstance, message: str) -> None:
 
 def test_a_run_in_a_worker(single: CondaEnvExecutor) -> None:
     instance = definitions.train(3, key="x").wait(DEADLINE)
-    inputs, name, pid = instance.result
+    inputs, name, pid, identifier = instance.result
+    assert identifier == instance.id
+    assert tasks.get_task_instance(identifier) is instance
     assert inputs == instance.inputs == {"epochs": 3, "rate": 0.5, "key": "x"}
     assert (name, pid != os.getpid()) == ("train", True)
     assert (instance.progress, instance.message, instance.output) == (1.0, "epoch 3", {"epoch": 3})

@@ -6,6 +6,7 @@ What it has in common with ``CondaEnvExecutor`` is tested by the other files (``
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.observe import until
 from tests.support.rendezvous import DEADLINE
 from wetlands_executor import (
     CondaEnvExecutor,
@@ -355,3 +357,148 @@ def test_tracing_works_after_an_interrupt_was_removed():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.stderr) == ("7\n", "")
+
+
+BLOCKED = """
+import sys, threading
+from wetlands_executor import InProcessExecutor
+
+began, held, ended, seen = threading.Event(), threading.Lock(), threading.Event(), []
+held.acquire()
+
+def block():
+    began.set()
+    try:
+        held.acquire()
+        while True:
+            pass
+    except KeyboardInterrupt:
+        seen.append("interrupted")
+    finally:
+        ended.set()
+
+def traced():
+    return 7
+
+with InProcessExecutor(1) as executor:
+    task = executor.submit(block)
+    began.wait()
+    task.kill()
+    sys.settrace(lambda *_: None)
+    print(traced())
+    sys.settrace(None)
+    held.release()
+    ended.wait()
+    print(task.status.value, *seen)
+"""
+
+
+def test_an_interrupt_of_a_function_that_blocks_leaves_other_threads_alone() -> None:
+    """The flag of the interpreter is taken down at once; the interrupt arrives after the C code."""
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("7\ncanceled interrupted\n", "")
+
+
+def _waits() -> dict[str, Callable[[Task[int]], object]]:
+    async def awaits(task: Task[int]) -> int:
+        return await task
+
+    async def events(task: Task[int]) -> int:
+        return [event async for event in task.events()][-1].task.value  # type: ignore[no-any-return]
+
+    return {
+        "result": lambda task: task.result(),
+        "exception": lambda task: task.exception(),
+        "wait_for": lambda task: task.wait_for().value,
+        "wait": lambda task: concurrent.futures.wait([task]),
+        "as_completed": lambda task: list(concurrent.futures.as_completed([task])),
+        "await": awaits,
+        "events": events,
+    }
+
+
+@pytest.mark.parametrize("how", [*_waits(), "map", "map unordered"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_task_that_waits_for_another_one_lends_its_thread(how: str, threads: int) -> None:
+    """Fewer threads than tasks that wait: each in a task of the same executor."""
+    depth = 5
+    with InProcessExecutor(threads) as executor:
+
+        def down(left: int) -> object:
+            if not left:
+                return 7
+            if how.startswith("map"):
+                return list(executor.map(down, [left - 1], ordered="unordered" not in how))
+            task = executor.submit(down, left - 1)
+            found = _waits()[how](task)
+            return asyncio.run(found) if asyncio.iscoroutine(found) else found
+
+        tasks = [executor.submit(down, depth) for _ in range(3)]
+        for task in tasks:
+            task.result(DEADLINE)
+        assert executor.submit(int).result(DEADLINE) == 0
+    assert executor.worker_count == 0
+
+
+def test_a_hundred_tasks_wait_inside_each_other_and_the_threads_end_again() -> None:
+    with InProcessExecutor(1) as executor:
+
+        def down(left: int) -> int:
+            return executor.submit(down, left - 1).result(DEADLINE) + 1 if left else 0
+
+        assert executor.submit(down, 100).result(DEADLINE) == 100
+        # Those that are too many end when they have nothing to do.
+        until(lambda: executor.worker_count == 1, DEADLINE)
+        assert len(executor.workers()) == 1
+
+
+def test_one_thread_runs_one_task_that_does_not_wait() -> None:
+    """While no task waits, the number of threads is what it was."""
+    most, now, lock = [0], [0], threading.Lock()
+    with InProcessExecutor(2) as executor:
+
+        def leaf() -> None:
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            sum(range(2000))
+            with lock:
+                now[0] -= 1
+
+        def parent() -> None:
+            for task in [executor.submit(leaf) for _ in range(5)]:
+                task.result(DEADLINE)
+
+        for task in [executor.submit(parent) for _ in range(20)]:
+            task.result(DEADLINE)
+    assert 1 <= most[0] <= 2
+
+
+def test_a_task_cannot_wait_for_itself(executor: InProcessExecutor) -> None:
+    box: list[Task[object]] = []
+    known = threading.Event()
+
+    def alone() -> object:
+        known.wait(DEADLINE)
+        return box[0].result()
+
+    error = executor.submit(executor.wait_all).exception(DEADLINE)
+    assert "wait for itself" in str(error)
+    if executor.max_workers:
+        box.append(executor.submit(alone))
+        known.set()
+        assert "cannot wait for itself" in str(box[0].exception(DEADLINE))
+
+
+def test_a_task_that_is_given_up_while_it_waits() -> None:
+    blocked = Endless()
+    with InProcessExecutor(1) as executor:
+        task = executor.submit(lambda: executor.submit(blocked).result())
+        assert blocked.began.wait(DEADLINE)
+        task.kill()
+        assert task.wait_for(DEADLINE).status is TaskStatus.CANCELED
+        blocked.stop.set()
+        assert executor.submit(int).result(DEADLINE) == 0
+        until(lambda: executor.worker_count == 1, DEADLINE)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.ending import Ending
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.options import CallOptions
@@ -60,6 +61,7 @@ def test_limits_become_exact_floats() -> None:
         ({"share_preload": True}, ValueError, "needs preload"),
         ({"cancel_grace": -1}, ValueError, "cancel_grace"),
         ({"task_timeout": "3"}, TypeError, "task_timeout"),
+        ({"activate": "unset A"}, TypeError, r"activate=\['unset A'\]"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(
@@ -67,6 +69,23 @@ def test_what_cannot_be_meant_is_refused(
 ) -> None:
     with pytest.raises(error, match=said):
         settings(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"A": None}, TypeError, r"'A' must be a str, not NoneType.*activate=\['unset A'\]"),
+        ({"A": 1}, TypeError, "'A' must be a str, not int"),
+        (["A=1"], TypeError, "mapping"),
+        ({"A=": "1"}, ValueError, "'A='"),
+        (lambda index: {"A": index}, TypeError, r"worker_env\(0\)"),
+    ],
+)
+def test_variables_that_no_worker_can_have_are_refused_at_once(
+    given: Any, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        CondaEnvExecutor(max_workers=1, worker_env=given)
 
 
 def test_settings_cannot_be_changed() -> None:

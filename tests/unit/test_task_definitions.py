@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 
-from wetlands_executor import InProcessExecutor, Task, TaskStatus, set_default_executor
+from wetlands_executor import (
+    ExecutionException,
+    InProcessExecutor,
+    Task,
+    TaskStatus,
+    set_default_executor,
+)
 from wetlands_executor.tasks import (
     TaskDefinition,
     TaskInstance,
@@ -315,6 +321,62 @@ def test_results_live_as_long_as_asked(caller: InProcessExecutor, keep: bool) ->
         assert found.result is result()
     else:
         assert found.inputs == {"value": "<Large>"}
+
+
+class Picky(LookupError):
+    def __init__(self, place: int, *, note: str = "") -> None:
+        super().__init__(f"nothing at {place}")
+        self.note = note
+
+
+class Unlike(Exception):
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Picky(4, note="kept"),
+        FileNotFoundError(2, "missing", "scan.tif"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
+        Unlike("unlike"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_failures_in_the_history_keep_no_arguments(
+    caller: InProcessExecutor, error: Exception
+) -> None:
+    def fail(value: Large) -> None:  # noqa: ARG001 - its frame has it
+        raise error
+
+    def run() -> tuple[str, weakref.ref[Any]]:
+        given = Large()
+        instance = task(id="failing")(fail)(given)
+        assert instance.error is error, "the instance has the very exception"
+        assert error.__traceback__ is not None
+        return instance.id, weakref.ref(given)
+
+    name, value = run()
+    error.with_traceback(None)
+    caller.shutdown()
+    gc.collect()
+    assert value() is None
+    found = get_task_instance(name).error
+    assert found is not None
+    assert found is not error
+    assert found.__traceback__ is None
+    assert "raise error" in str(found.__cause__)
+    if isinstance(error, Unlike):
+        assert type(found) is ExecutionException
+        assert (found.exception, found.type_name) == ("unlike", f"{__name__}.Unlike")
+    else:
+        assert (type(found), str(found), vars(found)) == (type(error), str(error), vars(error))
 
 
 def test_a_record_of_a_task_that_runs_keeps_it(own_registry: registry.Registry) -> None:

@@ -10,7 +10,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.environment import _platform, frozen
 from wetlands_executor.environment.activate import activation
@@ -81,7 +81,7 @@ def checked_lines(activate: bool | Sequence[str]) -> tuple[str, ...] | None:
     return tuple(activate)
 
 
-def checked_variables(given: Mapping[str, str] | None, argument: str) -> dict[str, str]:
+def checked_variables(given: Mapping[str, Any] | None, argument: str) -> dict[str, str]:
     """Return variables that a process can have.
 
     An error names the variable, never its value, which may be a secret.
@@ -103,8 +103,10 @@ def checked_variables(given: Mapping[str, str] | None, argument: str) -> dict[st
                 f"or hold '=' or NUL"
             )
         if not isinstance(value, str):
+            remedy = f"; to unset it, activate=['unset {name}']" if value is None else ""
             raise TypeError(
-                f"{argument}: the value of {name!r} must be a str, not {type(value).__name__}"
+                f"{argument}: the value of {name!r} must be a str, not "
+                f"{type(value).__name__}{remedy}"
             )
         if "\0" in value:
             raise ValueError(f"{argument}: the value of {name!r} holds a NUL character")

@@ -52,7 +52,8 @@ async def settled(task: Any) -> None:
         threads.check(task)
     waiter = loop.create_future()
     add_hook(task, lambda _task: post_to_loop(loop, wake_waiter, waiter))
-    await waiter
+    with threads.pause(task):
+        await waiter
 
 
 async def outcome(task: Any, ask_to_cancel: Callable[[], object]) -> Any:
@@ -113,7 +114,8 @@ async def events(
                 if event.type.is_terminal:
                     return
             arrived.clear()
-            await arrived.wait()
+            with threads.pause(task):
+                await arrived.wait()
     finally:
         unsubscribe(stream)
 

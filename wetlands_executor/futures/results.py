@@ -101,7 +101,8 @@ def _as_they_come(
                     threads.check(task)
             try:
                 left = remaining(end)
-                task = finished.get(timeout=None if left is None else max(left, 0.0))
+                with threads.pause():
+                    task = finished.get(timeout=None if left is None else max(left, 0.0))
             except queue.Empty:
                 raise WaitTimeout from None
             del waiting[task]

@@ -111,7 +111,17 @@ class Waiters(list[Any]):
         """Add one. Raises RuntimeError on a thread that must not wait."""
         if get_ident() in threads.serving or threads.starting:
             threads.check()
+            pauses = threads.working.get(get_ident())
+            if pauses is not None:
+                pauses.begin(waiter, None)
         list.append(self, waiter)
+
+    def remove(self, waiter: Any) -> None:
+        """Remove one: its wait is over."""
+        list.remove(self, waiter)
+        pauses = threads.working.get(get_ident())
+        if pauses is not None:
+            pauses.end(waiter)
 
 
 def make_waiters(task: Any) -> Waiters:

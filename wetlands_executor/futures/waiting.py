@@ -115,29 +115,37 @@ def sleep(
         WaitTimeout: the time is over.
         RuntimeError: this thread must not wait for it, or never could.
     """
-    if get_ident() in threads.serving or threads.starting:
-        threads.check(task)
     if timeout is not None:
         timeout = seconds.wait("timeout", timeout)
-    if call is not None:
-        process = call.process
-        if process is not None:
-            direct = process.direct_receive
-            if direct is not None and direct.wait(process, call, task, timeout):
-                return
-    if pool is not None:
-        if pool.forked:
-            raise RuntimeError(
-                "this task belongs to the process that forked this one; "
-                "only that process can wait for it"
-            )
-        if pool.ended:
-            pool.take_abandoned_waits()
-    wakeups = task.__dict__.get("_wakeups")
-    if wakeups is None:
-        wakeups = task.__dict__.setdefault("_wakeups", Wakeups())
-    if not wakeups.wait(task.done, timeout):
-        raise WaitTimeout
+    pauses = None
+    if get_ident() in threads.serving or threads.starting:
+        threads.check(task)
+        pauses = threads.working.get(get_ident())
+    try:
+        if pauses is not None:
+            pauses.begin(task, task)
+        if call is not None:
+            process = call.process
+            if process is not None:
+                direct = process.direct_receive
+                if direct is not None and direct.wait(process, call, task, timeout):
+                    return
+        if pool is not None:
+            if pool.forked:
+                raise RuntimeError(
+                    "this task belongs to the process that forked this one; "
+                    "only that process can wait for it"
+                )
+            if pool.ended:
+                pool.take_abandoned_waits()
+        wakeups = task.__dict__.get("_wakeups")
+        if wakeups is None:
+            wakeups = task.__dict__.setdefault("_wakeups", Wakeups())
+        if not wakeups.wait(task.done, timeout):
+            raise WaitTimeout
+    finally:
+        if pauses is not None:
+            pauses.end(task)
 
 
 def add_wakeup(task: Any, wakeup: Any) -> None:

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor import arguments
+from wetlands_executor import arguments, threads
 from wetlands_executor.futures import settling
 from wetlands_executor.futures.reports import reports_of
 from wetlands_executor.futures.waiting import Latch
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a thread waits for another one to deliver an event, which takes microseconds.
 DELIVERY_TIMEOUT = 1.0
+#: Seconds after which an interrupt of the own thread is sent again.
+AGAIN = 0.02
 
 
 class ThreadCall:
@@ -280,8 +283,22 @@ class Run:
         except IndexError:
             return
         self.interrupt_reason = reason
+        if sys.version_info < (3, 13):
+            # By a thread of its own, which has started none and is interrupted by nothing else.
+            try:
+                threads.start(self._send_interrupt, (), "wetlands-interrupt", threads.CALLBACKS)
+            except RuntimeError:
+                pass  # no thread can be had: the flag stays up until the interrupt arrives
+            else:
+                return
         try:
-            _raise_in(self._thread, KeyboardInterrupt)
+            _interrupt(self._thread)
+        finally:
+            self._sent.set()
+
+    def _send_interrupt(self) -> None:
+        try:
+            remove_interrupt(self._thread)
         finally:
             self._sent.set()
 
@@ -370,23 +387,42 @@ class _Removed(BaseException):
     """Stands for an interrupt that is not wanted any more."""
 
 
-def _raise_in(thread: int, kind: type[BaseException]) -> None:
-    """Have an exception raised in a thread, instead of one that has not arrived."""
-    import ctypes  # 5 ms, for programs that interrupt
-
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
-
-
-def remove_interrupt() -> None:
+def remove_interrupt(instead_of: int | None = None) -> None:
     """Remove an interrupt of the calling thread that has not arrived.
 
     Not by setting it to nothing. Before Python 3.13 a flag of the whole interpreter says that some
     thread is to be interrupted, and is only taken down by one that is: all threads would run more
     slowly from then on, and CPython 3.11 would hang in the next function that is traced.
+
+    Args:
+        instead_of: a thread that gets an interrupt at the same moment. It may block in C code for
+            long, and the flag stay up; once taken down it goes up again when that thread comes
+            back, which looks for its interrupt each time it takes the GIL.
     """
+    import ctypes  # 5 ms, for programs that interrupt
+
+    send = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    own = ctypes.c_ulong(get_ident()), ctypes.py_object(_Removed)
+    theirs = ctypes.c_ulong(instead_of or 0), ctypes.py_object(KeyboardInterrupt)
+    clock = time.perf_counter
     try:
-        _raise_in(get_ident(), _Removed)
+        if instead_of is not None:
+            send(*theirs)
         while True:
-            pass  # it arrives at once
+            # Order: no function of Python is called from here to the end, which may be traced.
+            send(*own)
+            # It arrives at once; but up to Python 3.11 a thread that this one has just started
+            # answers to the same identifier, and may have got it.
+            end = clock() + AGAIN
+            while clock() < end:
+                pass
     except _Removed:
         pass
+
+
+def _interrupt(thread: int) -> None:
+    """Raise KeyboardInterrupt in a thread."""
+    import ctypes
+
+    send = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    send(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))

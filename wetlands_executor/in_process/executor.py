@@ -18,7 +18,7 @@ from wetlands_executor.futures.events import make_listener
 from wetlands_executor.futures.future import Callback, Dispatch, Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
 from wetlands_executor.in_process import report
-from wetlands_executor.in_process.lifecycle import Lifecycle
+from wetlands_executor.in_process.lifecycle import Lifecycle, check_wait
 from wetlands_executor.in_process.pool import ThreadPool
 from wetlands_executor.in_process.submission import ThreadSubmission, definition_of
 from wetlands_executor.remote import RemoteModule
@@ -195,6 +195,7 @@ class InProcessExecutor(Executor):
                 f"wait_all({timeout}): timeout is a number of seconds; write "
                 f"wait_all(raise_on_error={timeout})"
             )
+        check_wait(self._pool, "all of its tasks", "wait for single tasks")
         done = self._pool.stats.wait(seconds_of.wait("timeout", timeout))
         failed = self.get_failed() if raise_on_error else []
         if failed:

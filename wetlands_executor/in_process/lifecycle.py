@@ -176,11 +176,7 @@ class Lifecycle:
         if pool.forked:
             return True
         ident = threading.get_ident()
-        if any(run.runs_on(ident) for run in list(pool.runs)):
-            raise RuntimeError(
-                "a task of this executor cannot wait for the executor's end: it would wait for "
-                "itself; use shutdown(wait=False)"
-            )
+        check_wait(pool, "the executor's end", "use shutdown(wait=False)")
         end = None if timeout is None else time.monotonic() + timeout
         workers = [worker.thread for worker in pool.workers.alive.copy()]
         if not pool.workers.join(lambda: pool.empty, timeout):
@@ -193,6 +189,24 @@ class Lifecycle:
             if isinstance(thread, threads.PoolThread) and thread.ident != ident:
                 thread.join(remaining(end))
         return True
+
+
+def check_wait(pool: ThreadPool, what: str, remedy: str) -> None:
+    """Refuse to wait on a thread whose task would wait for itself.
+
+    Args:
+        pool: whose tasks are waited for, all of them.
+        what: is waited for.
+        remedy: what to do instead.
+
+    Raises:
+        RuntimeError: it would.
+    """
+    ident = threading.get_ident()
+    if any(run.runs_on(ident) for run in list(pool.runs)):
+        raise RuntimeError(
+            f"a task of this executor cannot wait for {what}: it would wait for itself; {remedy}"
+        )
 
 
 #: Ends that may still be waited for.

@@ -12,12 +12,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import threads
 from wetlands_executor.futures.waiting import Wakeups, remaining
 
 if TYPE_CHECKING:
+    from wetlands_executor.futures.future import Task
     from wetlands_executor.in_process.call import Run, ThreadCall
 
 #: What these threads do, as messages name it; see ``threads``. They may wait for any task.
@@ -67,11 +68,26 @@ class WorkerThread:
         self.finished = 0
         self.started_at = time.time()
         self.abandoned = False
+        #: It has ended in favour of one whose task does not wait any more.
+        self.surplus = False
         self.thread: threading.Thread | None = None
 
-    def enter(self) -> None:
-        """Run on the calling thread."""
+    def enter(self, pauses: threads.Pauses) -> None:
+        """Run on the calling thread.
+
+        Args:
+            pauses: is told when its task begins and ends to wait for another one.
+        """
         self.thread = threading.current_thread()
+        threads.working[threading.get_ident()] = pauses
+
+    def leave(self) -> None:
+        """Run no more."""
+        threads.working.pop(threading.get_ident(), None)
+
+    def give_way(self) -> None:
+        """Note that it has ended in favour of another one."""
+        self.surplus = True
 
     def begin(self, run: Run) -> None:
         """Note what it runs."""
@@ -85,6 +101,125 @@ class WorkerThread:
     def abandon(self) -> None:
         """Note that it was left behind."""
         self.abandoned = True
+
+
+class Waits:
+    """The waits of one thread whose task waits for other ones: another thread takes its place.
+
+    Invariant: it has lent its place if, and only if, it waits, seen between two of its own steps.
+    Entered by its thread only, except ``give_back``.
+    """
+
+    def __init__(self, worker: WorkerThread, places: Places) -> None:
+        self._worker = worker
+        self._places = places
+        self._keys: list[object] = []
+        # One entry while the place is lent; whoever takes it gives it back.
+        self._lent: list[None] = []
+
+    @property
+    def waiting(self) -> bool:
+        """True while its task waits."""
+        return bool(self._lent)
+
+    def begin(self, key: object, task: Task[Any] | None) -> None:
+        """See ``threads.Pauses``."""
+        run = self._worker.run
+        if run is None or self._worker.abandoned:
+            return
+        if task is not None and run.call.task is task:
+            raise RuntimeError(f"the task {task.name!r} cannot wait for itself")
+        self._keys.append(key)
+        if not self._lent:
+            self._lent.append(None)
+            self._places.lend()
+
+    def end(self, key: object) -> None:
+        """See ``threads.Pauses``."""
+        for place, known in enumerate(self._keys):
+            if known is key:
+                del self._keys[place]
+                break
+        if not self._keys:
+            self.give_back()
+
+    def finish(self) -> None:
+        """Its task has ended: an interrupt may have kept the end of a wait from being told."""
+        self._keys.clear()
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Take the place back."""
+        try:
+            self._lent.pop()
+        except IndexError:
+            return
+        self._places.give_back()
+
+
+class Places:
+    """Numbers of threads: those that may run at once, and as many more as tasks wait for others.
+
+    Each method is a few steps of C code that any thread may enter.
+
+    Args:
+        count: how many may run tasks that do not wait.
+        changed: called when there is one more, or one too many.
+    """
+
+    def __init__(self, count: int, changed: Callable[[], object]) -> None:
+        self._free = deque(range(count))
+        # Numbers that may be used only while a task waits.
+        self._spare: deque[int] = deque()
+        self._next = itertools.count(count).__next__
+        # One entry for each thread that is too many.
+        self._surplus: deque[None] = deque()
+        self._changed = changed
+
+    def take(self) -> int | None:
+        """Return the number of a thread that may be started; None if all are there."""
+        try:
+            return self._free.popleft()
+        except IndexError:
+            return None
+
+    def put(self, number: int) -> None:
+        """Let the place of a thread that has ended be taken."""
+        self._free.append(number)
+
+    def lend(self) -> None:
+        """Allow one more, while a task waits."""
+        try:
+            self._surplus.pop()
+        except IndexError:
+            try:
+                number = self._spare.popleft()
+            except IndexError:
+                number = self._next()
+            self._free.append(number)
+        self._changed()
+
+    def give_back(self) -> None:
+        """Allow one less."""
+        try:
+            self._spare.append(self._free.pop())
+        except IndexError:
+            self._surplus.append(None)
+            self._changed()
+
+    @property
+    def crowded(self) -> bool:
+        """True if there is a thread too many."""
+        return bool(self._surplus)
+
+    def leave(self, number: int) -> bool:
+        """Return True to a thread that is to end because there are too many."""
+        try:
+            self._surplus.pop()
+        except IndexError:
+            return False
+        self._spare.append(number)
+        return True
 
 
 class WorkerThreads:
@@ -115,7 +250,8 @@ class WorkerThreads:
         self._may_end = may_end
         self._ended = ended
         # A thread needs one of these numbers.
-        self._places = deque(range(count))
+        self._places = Places(count, self._look_at_places)
+        self._waits: dict[WorkerThread, Waits] = {}
         self.alive: set[WorkerThread] = set()
         # Order: a thread enters here and then looks at the queue; a submitting thread adds a call
         # and then looks here. At least one of the two observes the other's store.
@@ -127,16 +263,17 @@ class WorkerThreads:
         """Let waiting calls be run.
 
         Raises:
-            RuntimeError: no thread can be started, and there is none.
+            RuntimeError: no thread can be started, and there is none that could run them.
         """
-        if len(self._queue) > len(self._idle):
-            try:
-                place = self._places.popleft()
-            except IndexError:
-                pass  # all are there
-            else:
-                self._start(place)
+        if len(self._queue) > len(self._idle) and (place := self._places.take()) is not None:
+            self._start(place)
         self._wakeups.notify_all()
+
+    def _look_at_places(self) -> None:
+        if self._places.crowded:
+            self._wakeups.notify_all()
+        else:
+            self.call_in()
 
     def look(self) -> None:
         """Let idle threads find out that they may end."""
@@ -150,16 +287,21 @@ class WorkerThreads:
             threads.start(self._run, (worker,), f"wetlands-in-process-{place}", TASKS)
         except RuntimeError:
             self.alive.discard(worker)
-            self._places.append(place)
-            if not self.alive:
+            self._places.put(place)
+            waits = [self._waits.get(each) for each in self.alive.copy()]
+            if all(each is not None and each.waiting for each in waits):
                 raise
 
     def _run(self, worker: WorkerThread) -> None:
-        worker.enter()
+        waits = self._waits[worker] = Waits(worker, self._places)
+        worker.enter(waits)
         try:
             if not self._prepare():
                 return
             while True:
+                if self._places.crowded and self._places.leave(worker.index):
+                    worker.give_way()
+                    return
                 call = self._queue.pop()
                 if call is None:
                     if self._may_end():
@@ -168,10 +310,15 @@ class WorkerThreads:
                 elif not self._serve(call, worker):
                     worker.abandon()
                     return
+                else:
+                    waits.finish()
                 call = None  # it keeps its arguments
         finally:
+            worker.leave()
+            self._waits.pop(worker, None)
             if not worker.abandoned:
-                self._places.append(worker.index)
+                if not worker.surplus:
+                    self._places.put(worker.index)
                 self.alive.discard(worker)
                 self._wakeups.notify_all()
                 self._ends.notify_all()
@@ -180,15 +327,21 @@ class WorkerThreads:
     def _sleep(self, worker: WorkerThread) -> None:
         self._idle.add(worker)
         try:
-            self._wakeups.wait(lambda: len(self._queue) > 0 or self._may_end())
+            self._wakeups.wait(self._is_wanted)
         finally:
             self._idle.discard(worker)
+
+    def _is_wanted(self) -> bool:
+        return len(self._queue) > 0 or self._may_end() or self._places.crowded
 
     def replace(self, worker: WorkerThread) -> None:
         """Leave a thread behind, and give its place to another one."""
         worker.abandon()
+        waits = self._waits.get(worker)
+        if waits is not None:
+            waits.give_back()
         self.alive.discard(worker)
-        self._places.append(worker.index)
+        self._places.put(worker.index)
         self.call_in()
         self._ends.notify_all()
         self._ended()

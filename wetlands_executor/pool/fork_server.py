@@ -61,7 +61,7 @@ from wetlands_executor.system import (
     send_descriptors,
     set_blocking,
 )
-from wetlands_executor.worker import wire
+from wetlands_executor.worker import current_task, wire
 
 if TYPE_CHECKING:
     from wetlands_executor.worker.config import ProcessConfig
@@ -359,6 +359,7 @@ class ForkServer:
             "version": VERSION,
             "argv": arguments_of_host(),
             "main": main_of_host(),
+            "instances": current_task.program(),
         }
         try:
             answer = plain.read_shape(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wetlands_executor.environment.launch import checked_variables
 from wetlands_executor.environment.source import EnvironmentSource
 from wetlands_executor.serialize.definitions import dump
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
@@ -74,9 +75,14 @@ class Launcher:
 
 
 def variables_of(worker_env: WorkerEnv, index: int) -> dict[str, str]:
-    """Return what is set for the worker of a slot."""
+    """Return what is set for the worker of a slot.
+
+    Raises:
+        TypeError, ValueError: it is no mapping of names to values that a process can have.
+    """
     found = worker_env(index) if callable(worker_env) else worker_env
-    return dict(found or {})
+    what = f"worker_env({index})" if callable(worker_env) else "worker_env"
+    return checked_variables(found, what)
 
 
 def pickled_initializer(

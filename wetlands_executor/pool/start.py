@@ -43,7 +43,7 @@ from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.serialize.settings import arguments_of_host, current_settings, main_of_host
 from wetlands_executor.sharedmem import arena
 from wetlands_executor.sharedmem.results import ResultMemory
-from wetlands_executor.worker import wire
+from wetlands_executor.worker import current_task, wire
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Piece
@@ -284,6 +284,7 @@ class Starter:
             "version": python_version(),
             "argv": arguments_of_host(),
             "main": main_of_host(),
+            "instances": current_task.program(),
             "print_frames": descriptors.THREADS,
             "carries": process.result_memory.arena is not None
             and process.result_memory.arena.carries,

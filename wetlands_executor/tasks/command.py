@@ -153,7 +153,7 @@ class CommandRun:
         task: Any = current_task()
         argv = filled(self._command, inputs)
         variables = {
-            "WETLANDS_TASK_ID": task.id,
+            "WETLANDS_TASK_ID": task.instance_id,
             "WETLANDS_TASK_INPUTS": json.dumps(inputs, default=repr),
             # The descriptor of this process, if a platform gave it one, is not the command's.
             "WETLANDS_TASK_STATE_FD": "",

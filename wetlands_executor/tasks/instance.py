@@ -6,13 +6,14 @@ that was asked for. The instance that a caller holds keeps the Task, and with it
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures.process import _RemoteTraceback
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from wetlands_executor import Task, TaskStatus
+from wetlands_executor import ExecutionException, RemoteTaskHandle, Task, TaskStatus
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,7 +49,8 @@ class Record:
     """
 
     def __init__(self, task_id: str, inputs: Mapping[str, Any], keep_result: bool) -> None:
-        self.id = uuid.uuid4().hex
+        #: Known once it has a Task.
+        self.id = ""
         self.task_id = task_id
         self.inputs = dict(inputs)
         self.created_at = datetime.now(timezone.utc)
@@ -58,14 +60,58 @@ class Record:
 
     def begin(self, task: Task[Any]) -> None:
         """Take the Task."""
+        # As the handle of the call says it, wherever that runs.
+        self.id = RemoteTaskHandle(int(task.id)).instance_id
         self.task = task
 
     def finish(self, task: Task[Any]) -> None:
         """Take what there is to say of a finished Task, and let go of it unless it is kept."""
         self.facts = facts_of(task)
         if not self.keep_result:
+            if self.facts.error is not None:
+                # Frames would keep the arguments alive, and all that the function had.
+                kept = without_frames(self.facts.error, task.traceback or ())
+                self.facts = replace(self.facts, error=kept)
             self.inputs = {key: _shown(value) for key, value in self.inputs.items()}
             self.task = None
+
+
+def without_frames(error: BaseException, lines: Iterable[str]) -> BaseException:
+    """Return an exception like another one, whose traceback is text.
+
+    Args:
+        error: what a function has raised.
+        lines: of its traceback.
+
+    Returns:
+        One of the same class, with the same message and attributes; of a class that does not let
+        that be made, an ``ExecutionException`` that names it.
+    """
+    kind, text = type(error), "\n".join(lines)
+    try:
+        made: BaseException
+        # An __init__ in C sets fields that are in no dictionary; one in Python may do anything.
+        if isinstance(kind.__init__, type(BaseException.__init__)):
+            made = copy(error)
+        else:
+            made = kind.__new__(kind, *error.args)
+            vars(made).update(vars(error))
+        same = (type(made), str(made)) == (kind, str(error))
+    except Exception:  # noqa: BLE001 - the class is the user's
+        same = False
+    if not same:
+        name, message = f"{kind.__module__}.{kind.__qualname__}", _message(error)
+        made = ExecutionException(f"{name}: {message}", name, message, text.splitlines())
+    make_cause: Any = _RemoteTraceback
+    made.__cause__ = make_cause(f'\n"""\n{text}"""')
+    return made
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the class is the user's
+        return ""
 
 
 def facts_of(task: Task[Any]) -> Facts:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
             version: of the host's Python.
             argv: arguments of the host's program.
             main: folder, file and name of its ``__main__``.
+            instances: with which the ids of its task instances begin.
         """
 
         magic: Optional[str]
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         version: str
         argv: List[str]
         main: Tuple[Any, ...]
+        instances: str
 
     class WorkerConfig(ProcessConfig):
         """Of a worker.
@@ -67,6 +69,7 @@ def idle(config: ProcessConfig) -> WorkerConfig:
         "version": config["version"],
         "argv": config["argv"],
         "main": config["main"],
+        "instances": config["instances"],
         "nonce": 0,
         "settings_number": 1,
         "initializer": None,

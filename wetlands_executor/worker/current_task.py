@@ -9,6 +9,7 @@ so the same function runs in a worker, under pytest and in-process.
 from __future__ import annotations
 
 import operator
+import os
 import sys
 
 from . import running, threads, wire
@@ -20,6 +21,29 @@ if TYPE_CHECKING:
     from .running import MainLoop
 
 INFO = 20
+#: By process id: the first half of the ids of task instances; of a worker it is its host's.
+_programs: Dict[int, str] = {}
+
+
+def program() -> str:
+    """Return 16 random hexadecimal digits, with which ids of this program's instances begin."""
+    pid = os.getpid()
+    found = _programs.get(pid)
+    if found is None:
+        digits = os.urandom(8).hex()
+        # So that an id is a UUID of version 4.
+        found = _programs.setdefault(pid, digits[:12] + "4" + digits[13:])
+    return found
+
+
+def use_program(digits: str) -> None:
+    """Be a worker of a program."""
+    _programs[os.getpid()] = digits
+
+
+def instance_id(number: int) -> str:
+    """Return the id that a run of a task definition has, from the number of its task."""
+    return "%s8%015x" % (program(), number)
 
 
 class RemoteTaskHandle:
@@ -57,6 +81,11 @@ class RemoteTaskHandle:
         """The task's name on the host; empty outside a worker."""
         runner = self._live()
         return runner.task_name() if runner is not None else ""
+
+    @property
+    def instance_id(self) -> str:
+        """The id of the task instance, if this is a run of a definition; empty outside a task."""
+        return instance_id(self._item & wire.NUMBER) if self.id else ""
 
     @property
     def inputs(self) -> Dict[str, Any]:

@@ -12,6 +12,7 @@ import sys
 from . import alarms, calls, patches, stdio, threads, wire
 from .calls import PicklingError, dumps, dumps_error, loads, loads_rich
 from .coroutines import COROUTINE, run_coroutine
+from .current_task import use_program
 from .definitions import use_settings
 from .system import stack_signal
 
@@ -128,6 +129,7 @@ def _use_program(config: ProcessConfig) -> None:
     from . import mainmodule
     from .imports import native
 
+    use_program(config["instances"])
     sys.argv = [native(arg) for arg in config["argv"]]
     mainmodule.install(config)
 

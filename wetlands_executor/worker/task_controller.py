@@ -37,8 +37,8 @@ class TaskController:
 
     @property
     def id(self) -> str:
-        """The identifier of the call; empty after its end."""
-        return str(self._handle.id)
+        """The ``id`` of the ``TaskInstance``; in a process that is a task, the platform's."""
+        return str(self._handle.instance_id)
 
     @property
     def should_stop(self) -> bool:
@@ -85,7 +85,7 @@ class ProcessHandle:
     """The handle of a process that is a task; reports are lines of JSON.
 
     Attributes:
-        id: from the variable.
+        id, instance_id: from the variable.
         inputs: from the variable.
     """
 
@@ -94,6 +94,7 @@ class ProcessHandle:
 
         self._dumps: Callable[[Any], str] = json.dumps
         self.id: str = variables[ID]
+        self.instance_id = self.id
         self.inputs: Dict[str, Any] = json.loads(variables.get(INPUTS) or "{}")
         fd = variables.get(STATE_FD)
         self._fd: Optional[int] = int(fd) if fd else None
