@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from wetlands_executor import arguments, watching
 from wetlands_executor import seconds as seconds_of
+from wetlands_executor.forms import OPTIONS, check_options, no_target
 from wetlands_executor.futures import deferral, results, settling
 from wetlands_executor.futures.future import Task, relabel
 from wetlands_executor.futures.options import CallOptions
@@ -161,6 +162,8 @@ class Submission:
             self.refuse()
         if not callable(fn) and definition is None and type(fn) is not str:
             fn = references.target_of(fn)
+        if kwargs and not OPTIONS.isdisjoint(kwargs):
+            check_options(fn, args, kwargs)
         hidden = 2 if fn is scripts.run_script else 0
         task: Task[Any]
         if options is None and not kwargs:
@@ -172,6 +175,8 @@ class Submission:
                 pool.submit(encoded, task)
                 return task
         if definition is None and type(fn) is str:
+            if ":" not in fn:
+                raise no_target(fn, args, kwargs)
             definition = define(fn)
         if (options is not None and not options.start) or deferral.among(args, kwargs):
             if not callable(fn) and definition is None:

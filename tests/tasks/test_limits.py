@@ -6,6 +6,7 @@ Task time-outs, silent workers, their stacks in the error, replacements, priorit
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import leaks
+from tests.support.observe import until
 from tests.support.recorder import Recorder
 from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
@@ -304,6 +306,42 @@ def test_is_responsive_is_false_while_a_worker_is_silent_too_long(
     assert False in answers
     assert executor.submit(workload.add, 1).result(DEADLINE) == 1
     assert executor.is_responsive()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal")
+@pytest.mark.parametrize("busy", [True, False])
+def test_is_responsive_is_false_while_a_worker_is_stopped(
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous, busy: bool
+) -> None:
+    executor = make()
+    pid = executor.submit(os.getpid).result(DEADLINE)
+    task = executor.submit(workload.attend, rendezvous.address, "in") if busy else None
+    arrival = rendezvous.next() if busy else None
+    assert executor.is_responsive()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert until(lambda: not executor.is_responsive())
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert until(executor.is_responsive)
+    if arrival is not None and task is not None:
+        arrival.release()
+        task.result(DEADLINE)
+
+
+def test_is_responsive_is_false_while_an_idle_worker_takes_nothing(
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
+) -> None:
+    """A thread that a task has left keeps its main thread from running; no call has noticed."""
+    executor = make()
+    pid = executor.submit(workload.hold_the_gil_later, rendezvous.address).result(DEADLINE)
+    arrival = rendezvous.next()
+    assert executor.is_responsive()
+    arrival.release()
+    assert until(lambda: not executor.is_responsive())
+    os.kill(pid, signal.SIGKILL)
+    assert until(executor.is_responsive)
+    assert executor.submit(workload.add, 1).result(DEADLINE) == 1
 
 
 # -------------------------------------------------------------------------------------- idle deaths

@@ -255,7 +255,17 @@ def test_get_progress(make: Callable[..., CondaEnvExecutor], rendezvous: Rendezv
     assert [worker["id"] for worker in progress["workers"]] == [0, 1]
     assert {worker["idle"] for worker in progress["workers"]} == {False}
     assert {worker["task"] for worker in progress["workers"]} == {"running", other.name}
-    tasks = {task["id"]: task for task in progress["tasks"]}
+    listed = {task["id"]: task for task in progress["tasks"]}
+    ended = [task for task in progress["tasks"] if task["state"] not in ("pending", "running")]
+    assert [(task["name"], task["state"]) for task in ended] == [
+        ("failed", "failed"),
+        ("add", "completed"),
+        ("waiting", "canceled"),
+    ]
+    assert ended[0]["execution_duration_ms"] >= 0
+    assert ended[2]["execution_duration_ms"] is None
+    assert len(listed) == len(progress["tasks"])
+    tasks = {key: task for key, task in listed.items() if task not in ended}
     assert set(tasks) == {
         running.id,
         other.id,
@@ -279,8 +289,30 @@ def test_get_progress(make: Callable[..., CondaEnvExecutor], rendezvous: Rendezv
     assert executor.wait_all(DEADLINE)
     progress = executor.get_progress()
     assert (progress["completed"], progress["running"], progress["queued"]) == (23, 0, 0)
-    assert [task["id"] for task in progress["tasks"]] == [unstarted.id]
-    assert {worker["idle"] for worker in progress["workers"]} == {True}
+    assert [task["id"] for task in progress["tasks"] if task["state"] == "pending"] == [unstarted.id]
+    mine = next(task for task in progress["tasks"] if task["id"] == running.id)
+    assert (mine["state"], mine["progress_pct"]) == ("completed", 25.0)
+    assert {(worker["idle"], worker["task"]) for worker in progress["workers"]} == {(True, "")}
+
+
+def test_get_progress_lists_the_last_thousand_that_have_finished(single: CondaEnvExecutor) -> None:
+    """Also those that the program has dropped; none keeps its result alive."""
+    single.submit(workload.add, 0).result(DEADLINE)
+    for task in single.map_tasks(workload.add, range(1500)):
+        task.result(DEADLINE)
+    kept = single.submit(workload.Holder)
+    value = weakref.ref(kept.result(DEADLINE))
+    del kept, task
+    gc.collect()
+    assert value() is None
+    assert single.wait_all(DEADLINE)
+    tasks = single.get_progress()["tasks"]
+    assert len(tasks) == 1000
+    assert {task["state"] for task in tasks} == {"completed"}
+    assert tasks[-1]["name"] == "Holder"
+    assert tasks[0]["name"] == "add[501]"
+    assert all(task["execution_duration_ms"] >= 0 for task in tasks)
+    assert all(task["queued_duration_ms"] >= 0 for task in tasks)
 
 
 def test_get_progress_lists_at_most_a_thousand_waiting(

@@ -217,6 +217,17 @@ def hold_the_gil():
     ctypes.PyDLL(None).read(read, ctypes.create_string_buffer(1), 1)  # PyDLL keeps the lock
 
 
+def hold_the_gil_later(address):
+    """Return at once; a thread does ``hold_the_gil`` after it has reported and was released."""
+
+    def wait():
+        attend(address, "in")
+        hold_the_gil()
+
+    threading.Thread(target=wait, daemon=True).start()
+    return os.getpid()
+
+
 def sleep_in_c(seconds):
     """Sleep in C, where any signal ends the sleep."""
     import ctypes

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Iterable
 
     from wetlands_executor.futures.future import Task
+    from wetlands_executor.futures.options import CallOptions
+    from wetlands_executor.futures.reports import Snapshot
 
 #: Queued tasks that ``get_progress`` lists; all are counted.
 LISTED = 1000
@@ -92,6 +95,40 @@ class Overview:
     running: tuple[RunningTask, ...]
 
 
+class Ended(NamedTuple):
+    """What stays of a finished task, which its program may have dropped; no result, no arguments.
+
+    Attributes:
+        task: a weak reference to it.
+        number: its ``id``.
+        label: what was called.
+        options: of the call, which may name it.
+        place: among the tasks of one ``map_tasks``.
+        created, finished: as ``time.time()``.
+        ran: seconds that the function took; None if it never began.
+        reported: its progress, if it has reported some.
+        state: the value of its ``TaskStatus``.
+    """
+
+    task: weakref.ref[Task[Any]]
+    number: int
+    label: str
+    options: CallOptions | None
+    place: int | None
+    created: float
+    finished: float
+    ran: float | None
+    reported: Snapshot | None
+    state: str
+
+    @property
+    def name(self) -> str:
+        """What the task was called."""
+        if self.options is not None and self.options.name is not None:
+            return self.options.name
+        return self.label if self.place is None else f"{self.label}[{self.place}]"
+
+
 class Counts(Protocol):
     """Counts of tasks; see ``pool/stats.py``."""
 
@@ -124,6 +161,10 @@ class Counts(Protocol):
         """Return the tasks that have failed."""
         ...
 
+    def ended(self) -> list[Ended]:
+        """Return the last tasks that have finished."""
+        ...
+
 
 def picture(
     stats: Counts, running: int, workers: Iterable[WorkerInfo], tasks: list[dict[str, Any]]
@@ -134,8 +175,12 @@ def picture(
         stats: its counts.
         running: number of tasks that run.
         workers: what they do.
-        tasks: an entry for each task that is listed.
+        tasks: an entry for each task that waits or runs and is listed; those of the last finished
+            ones are added.
     """
+    # Race: a task may have ended since the others were looked at.
+    known = {entry["id"] for entry in tasks}
+    ended = [ended_entry(each) for each in stats.ended() if str(each.number) not in known]
     return {
         "total": stats.total,
         "completed": stats.completed,
@@ -144,7 +189,7 @@ def picture(
         "running": running,
         "queued": max(stats.active - running, 0),
         "workers": [worker_entry(info) for info in workers],
-        "tasks": tasks,
+        "tasks": [*tasks, *ended],
         "errors": [
             {"id": task.id, "name": task.name, "error": task.error} for task in stats.failures()
         ],
@@ -156,7 +201,7 @@ def worker_entry(info: WorkerInfo) -> dict[str, Any]:
     return {
         "id": info.index,
         "idle": info.state == "idle",
-        "task": info.task,
+        "task": info.task or "",
         "queue_depth": info.queue_depth,
     }
 
@@ -173,5 +218,20 @@ def task_entry(task: Task[Any]) -> dict[str, Any]:
         "execution_duration_ms": None
         if started is None
         else round(1000 * ((finished or now) - started), 3),
+        "progress_pct": None if fraction is None else round(100 * fraction, 2),
+    }
+
+
+def ended_entry(ended: Ended) -> dict[str, Any]:
+    """Return what is known of a finished task, as ``task_entry``."""
+    ran, reported = ended.ran, ended.reported
+    fraction = None if reported is None else reported.fraction
+    waited = ended.finished - ended.created - (ran or 0.0)
+    return {
+        "id": str(ended.number),
+        "name": ended.name,
+        "state": ended.state,
+        "queued_duration_ms": round(1000 * max(waited, 0.0), 3),
+        "execution_duration_ms": None if ran is None else round(1000 * ran, 3),
         "progress_pct": None if fraction is None else round(100 * fraction, 2),
     }

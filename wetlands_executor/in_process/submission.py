@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import seconds as seconds_of
+from wetlands_executor.forms import OPTIONS, check_options, no_target
 from wetlands_executor.futures import deferral, results
 from wetlands_executor.futures.future import Task
 from wetlands_executor.in_process.call import ThreadCall
@@ -63,6 +64,10 @@ class ThreadSubmission:
         pool = self._pool
         if pool.refusing:
             self.refuse()
+        if kwargs and not OPTIONS.isdisjoint(kwargs):
+            check_options(fn, args, kwargs)
+        if not callable(fn) and definition is None and ":" not in references.target_of(fn):
+            raise no_target(references.target_of(fn), args, kwargs)
         what = fn if callable(fn) else definition or definition_of(fn)
         name = references.display_name(fn if callable(fn) else references.target_of(fn))
         start = options is None or options.start

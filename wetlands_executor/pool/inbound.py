@@ -24,6 +24,7 @@ from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.direct_calls import DirectCalls
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.output import Output
+from wetlands_executor.pool.probing import Probes
 from wetlands_executor.pool.result_stream import Frame, Garbage, RawFrame, outcomes_of
 from wetlands_executor.pool.settlement import Settlement
 from wetlands_executor.pool.stats import TaskStats
@@ -76,6 +77,7 @@ class InboundParts:
     deadlines: Deadlines
     timers: CallTimers
     trimmer: Trimmer
+    probes: Probes
     direct: DirectCalls
     suspects: Suspects
     feed: Callable[..., None]
@@ -433,6 +435,8 @@ class Inbound:
             self.on_log(process, None, data)
         elif kind == wire.PRINTED:
             self.on_printed(process, None, data)
+        elif kind == wire.PONG and process.ready:
+            self._parts.probes.answer(process)
         elif kind == GARBAGE:
             raise Garbage(data)
         elif (

@@ -50,6 +50,7 @@ from wetlands_executor.pool.inbound import Inbound, InboundParts
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.lifecycle import Held, Lifecycle, LifecycleParts
 from wetlands_executor.pool.output import Output
+from wetlands_executor.pool.probing import Probes
 from wetlands_executor.pool.readiness import Readiness
 from wetlands_executor.pool.reaper import Reaper
 from wetlands_executor.pool.run_limit import RunLimit
@@ -139,6 +140,7 @@ class Pool:
             cancel_grace=cancel_grace,
         )
         self._trimmer = Trimmer(loop, workers, self.direct.sync)
+        self.probes = Probes(workers)
         self._make_takers(label)
         performers = self._performers(self._make_workers_parts(label))
         self._make_ends(label)
@@ -211,6 +213,7 @@ class Pool:
                 deadlines=self.deadlines,
                 timers=self._timers,
                 trimmer=self._trimmer,
+                probes=self.probes,
                 direct=self.direct,
                 suspects=self.blame,
                 feed=feed,

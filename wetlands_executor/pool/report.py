@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.futures.overview import (
@@ -19,6 +20,7 @@ from wetlands_executor.futures.overview import (
 )
 from wetlands_executor.futures.reports import Snapshot
 from wetlands_executor.futures.waiting import Latch
+from wetlands_executor.pool.probing import Probe
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.future import Task
@@ -223,19 +225,38 @@ def find(pool: Pool, identifier: str) -> Task[Any] | None:
 
 
 def is_responsive(pool: Pool) -> bool:
-    """Return True if no busy worker is past ``worker_timeout`` and the I/O thread answers."""
+    """Return True if calls would be taken and finished now, as far as that can be seen.
+
+    False if a busy worker is past ``worker_timeout``, if a worker is stopped (SIGSTOP), if one that
+    runs nothing does not answer, or if the I/O thread does not.
+    """
     limit = pool.deadlines.worker_timeout
+    processes = list(pool.processes.values())
     if limit is not None:
         now = time.monotonic()
-        for process in list(pool.processes.values()):
+        for process in processes:
             if now - process.last_activity > limit and any(
                 process.given.is_running(call) for call in process.given.current()
             ):
                 return False
-    if not pool.started or pool.ended:
+    if any(_is_stopped(process) for process in processes):
+        return False
+    if not pool.started or pool.ended or pool.on_own_thread:
         return True
-    if pool.on_own_thread:
-        return True
-    answered = Latch()
-    pool.post(answered.set)
-    return answered.wait(ANSWER)
+    probe = Probe()
+    pool.post(partial(pool.probes.begin, probe))
+    answered = probe.wait(ANSWER)
+    if not answered:
+        pool.post(partial(pool.probes.end, probe))
+    return answered
+
+
+def _is_stopped(process: WorkerProcess) -> bool:
+    """Return True if the system does not let a worker run."""
+    import psutil  # as above
+
+    pid = process.process.pid if process.hello is None else process.hello["pid"]
+    try:
+        return not process.exited and psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False  # it has ended since

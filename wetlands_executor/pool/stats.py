@@ -9,9 +9,11 @@ import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures._base import FINISHED
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wetlands_executor.futures.overview import Ended
 from wetlands_executor.futures.settling import settle
 from wetlands_executor.futures.waiting import Wakeups
 
@@ -69,7 +71,8 @@ class TaskStats:
         # separate the two.
         self._at_once, self._refused = AtomicCounter(), AtomicCounter()
         self._failures: deque[Task[Any]] = deque(maxlen=REMEMBERED + OUT_OF_ORDER)
-        self._recent: deque[weakref.ref[Task[Any]]] = deque(maxlen=REMEMBERED)
+        # Each is an ``Ended``, bare: to make one of them takes five times as long.
+        self._recent: deque[tuple[Any, ...]] = deque(maxlen=REMEMBERED)
         #: Locks of threads that wait until no task is active. Order: a thread that counts an end
         #: counts first and then looks here; a waiting thread adds itself and then reads the counts.
         self._wakeups = Wakeups()
@@ -133,18 +136,37 @@ class TaskStats:
         error = fields.get("_exception")
         if error is not None:
             self._failures.append(task)
-        self._recent.append(weakref.ref(task))
+        self._note(task, fields)
         (
             self._failed
             if error is not None
             else self._cancelled
-            if task.cancelled()
+            if fields["_final"] != FINISHED
             else self._completed
         ).up()
         if self._wakeups:
             self._wake()
         if error is not None:
             self._tell_failure(task, error)
+
+    def _note(self, task: Task[Any], fields: dict[str, Any]) -> None:
+        """Remember a finished task."""
+        label, reports = fields["_label"], fields.get("_reports")
+        state = "canceled" if fields["_final"] != FINISHED else "completed"
+        self._recent.append(
+            (
+                weakref.ref(task),
+                fields["_number"],
+                label if type(label) is str else label.name,
+                fields.get("_options"),
+                fields.get("_place"),
+                fields["_created_at"],
+                fields["_finished_at"],
+                fields.get("_duration", 0.0) if "_worker_pid" in fields else None,
+                None if reports is None else reports.snapshot,
+                "failed" if "_exception" in fields else state,
+            )
+        )
 
     def _tell_failure(self, task: Task[Any], error: BaseException) -> None:
         callback = self._error_callback
@@ -157,7 +179,24 @@ class TaskStats:
 
     def returned(self, tasks: Sequence[Task[Any]]) -> None:
         """Count tasks that have returned normally."""
-        self._recent.extend(map(weakref.ref, tasks))
+        # As `_note`, without a function per task.
+        self._recent.extend(
+            [
+                (
+                    weakref.ref(task),
+                    (fields := task.__dict__)["_number"],
+                    label if type(label := fields["_label"]) is str else label.name,
+                    fields.get("_options"),
+                    fields.get("_place"),
+                    fields["_created_at"],
+                    fields["_finished_at"],
+                    fields["_duration"],
+                    None if (reports := fields.get("_reports")) is None else reports.snapshot,
+                    "completed",
+                )
+                for task in tasks
+            ]
+        )
         self._completed.add(len(tasks))
         if self._wakeups:
             self._wake()
@@ -167,8 +206,22 @@ class TaskStats:
 
         Once, however often it is called.
         """
-        self._recent.append(weakref.ref(task))
         fields = task.__dict__
+        label, reports = fields["_label"], fields.get("_reports")
+        self._recent.append(
+            (
+                weakref.ref(task),
+                fields["_number"],
+                label if type(label) is str else label.name,
+                fields.get("_options"),
+                fields.get("_place"),
+                fields["_created_at"],
+                fields["_finished_at"],
+                fields["_duration"],
+                None if reports is None else reports.snapshot,
+                "completed",
+            )
+        )
         if "_counted" not in fields:
             # Order: no call stands between this and the next line, which is one step
             fields["_counted"] = True
@@ -181,7 +234,7 @@ class TaskStats:
         settle(task, None, error)
         if not counted:
             self._failures.append(task)
-            self._recent.append(weakref.ref(task))
+            self._note(task, fields)
             fields["_counted"] = True  # as above
             self._refused.up()
             self._tell_failure(task, error)
@@ -213,13 +266,19 @@ class TaskStats:
         oldest = sorted(found[: 2 * surplus], key=_number_of)[surplus:]
         return sorted(oldest + found[2 * surplus :], key=_number_of)
 
+    def ended(self) -> list[Ended]:
+        """Return the last finished tasks, oldest first."""
+        # An interrupted step may have noted one twice.
+        return list({each[1]: Ended(*each) for each in self._recent.copy()}.values())
+
     def clear_failures(self) -> None:
         """Forget the failed tasks."""
         self._failures.clear()
 
     def find(self, identifier: str) -> Task[Any] | None:
         """Return one of the last finished tasks, if it is still referred to."""
-        recent = [*self._recent.copy(), *map(weakref.ref, self._failures.copy())]
+        recent: list[weakref.ref[Task[Any]]] = [each[0] for each in self._recent.copy()]
+        recent += map(weakref.ref, self._failures.copy())
         for reference in recent:
             task = reference()
             if task is not None and task.id == identifier:

@@ -365,6 +365,10 @@ class WorkerProcess:
         if self.phase is WorkerPhase.READY:
             self.outbox.send_control(wire.TRIM)
 
+    def ask_for_sign(self) -> None:
+        """Let the worker answer when it takes its next frame."""
+        self.outbox.order(wire.PING)
+
     def interrupt(self, call: Call, number: int) -> None:
         """Send a signal that is a KeyboardInterrupt in this call and nothing in any other."""
         page = self.process.page

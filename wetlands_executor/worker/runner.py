@@ -158,6 +158,8 @@ class Runner:
             if kind != RUN:
                 if kind == wire.TRIM and self.buffers is not None:
                     self.buffers.trim()
+                if kind == wire.PING:
+                    channel.send(wire.PONG, 0)
                 if kind == wire.AFTER and words[TAKEN] & wire.NUMBER != item:
                     raise StreamBroken(STOLEN)
                 continue  # or a request to cancel a call that has ended meanwhile

@@ -45,6 +45,7 @@ CANCEL = 2  # only where there is no shared page
 # the call that was taken last is this one: it went directly, and such frames are not numbered
 AFTER = 3
 TRIM = 16  # give the memory of free blocks back
+PING = 17  # answer with PONG
 
 # Flags of a call frame.
 # the payload is a record in the bulk pipe; or lies on the shared page, if the frame has an inline
@@ -123,6 +124,7 @@ PRINTED = 13
 
 # outcomes of consecutive calls of a frame of many (see ``batch.py``), all of which have returned
 SEVERAL = 14
+PONG = 15  # it has taken a PING
 VALUE_IN_BLOCKS = 32  # as VALUE; the payload begins with a list of blocks
 
 #: Before a payload with blocks: how many entries follow; 1 if the first is the pickle itself.

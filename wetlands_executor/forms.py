@@ -1,0 +1,79 @@
+"""Calls in the form of other libraries: what is said of them, with the form that is right here.
+
+``submit`` passes every argument on to the function; options are given before, by ``options``.
+Elsewhere they stand beside the arguments, and a function of a file is two arguments. Owns nothing;
+any thread.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from wetlands_executor import arguments
+from wetlands_executor.serialize import references
+
+#: What ``options`` takes, and other libraries take in ``submit``.
+OPTIONS = frozenset(
+    ("name", "start", "timeout", "retries", "retry_on", "priority", "cancel_grace", "context")
+)
+
+
+def check_options(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse an option among the arguments of a function that has no such parameter.
+
+    Raises:
+        TypeError: the call could only fail; says how it is written.
+    """
+    if not callable(fn):
+        return  # the function is the worker's
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return  # a function of C that says nothing of its parameters
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return
+    known = {each.name for each in parameters if each.kind is not each.POSITIONAL_ONLY}
+    wrong = {key: kwargs[key] for key in kwargs if key in OPTIONS and key not in known}
+    if wrong:
+        rest = {key: value for key, value in kwargs.items() if key not in wrong}
+        name = references.display_name(fn)
+        raise TypeError(
+            f"{name}() has no parameter {', '.join(map(repr, wrong))}, and submit() passes every "
+            f"keyword on to the function; options are given before: "
+            f"{_form(wrong, 'submit', name, args, rest)}"
+        )
+
+
+def no_target(target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ValueError:
+    """Return what is raised for a text that names a file or a module, and no function.
+
+    Args:
+        target: the text.
+        args: the other arguments of ``submit``.
+        kwargs: its keywords.
+    """
+    options = {key: value for key, value in kwargs.items() if key in OPTIONS}
+    rest = {key: value for key, value in kwargs.items() if key not in OPTIONS}
+    said = f"{target!r} is not a target"
+    if args and isinstance(args[0], str) and args[0].isidentifier():
+        given = rest.pop("args", ())
+        given = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+        named = rest.pop("kwargs", {})
+        rest.update(named if isinstance(named, dict) else {})
+        text = repr(f"{target}:{args[0]}")
+        right = _form(options, "submit", text, (*args[1:], *given), rest)
+        return ValueError(f"{said}: the function stands behind a colon, {right}")
+    said += ': write "package.module:function" or "path/to/file.py:function"'
+    if references.is_file(target):
+        said += f"; to run it as a script, {_form(options, 'submit_script', repr(target), (), {})}"
+    return ValueError(said)
+
+
+def _form(
+    options: dict[str, Any], method: str, first: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str:
+    """Return a call as it is written here."""
+    view = f".options{arguments.of_values((), options)}" if options else ""
+    rest = arguments.of_values(args, kwargs)[1:-1]
+    return f"executor{view}.{method}({first}{', ' if rest else ''}{rest})"
