@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.ending import Ending
@@ -84,6 +84,9 @@ class CondaEnvExecutor(Executor):
             None is no limit.
         activate: False leaves the environment's activation out; a sequence gives shell lines to run
             after its scripts.
+        debug: True: ``breakpoint()`` in a worker opens pdb on the terminal of this program.
+            ``"debugpy"``: debuggers can attach to each worker, where ``workers()`` says; debugpy
+            has to be in the environment, and listens on 127.0.0.1.
 
     Raises:
         EnvironmentNotFoundError: ``env`` names no environment, or several.
@@ -108,6 +111,7 @@ class CondaEnvExecutor(Executor):
         start_timeout: float | None = 60.0,
         cancel_grace: float | None = None,
         activate: bool | Sequence[str] = True,
+        debug: bool | Literal["debugpy"] = False,
     ) -> None:
         settings = ExecutorSettings(
             max_workers=max_workers,
@@ -124,6 +128,7 @@ class CondaEnvExecutor(Executor):
             start_timeout=start_timeout,
             cancel_grace=cancel_grace,
             activate=activate,
+            debug=debug,
         )
         self._source = source = source_of(env)
         self._max_workers: int = settings.count_workers()

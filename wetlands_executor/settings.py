@@ -18,7 +18,7 @@ from wetlands_executor.environment.source import EnvironmentSource
 from wetlands_executor.pool import spawn
 from wetlands_executor.pool.fork_server import ForkServer
 from wetlands_executor.pool.launch import Launcher, WorkerEnv, pickled_initializer, variables_of
-from wetlands_executor.pool.start import StartSettings
+from wetlands_executor.pool.start import Lends, StartSettings
 from wetlands_executor.serialize import references
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.worker import scripts
@@ -50,6 +50,7 @@ class ExecutorSettings:
     start_timeout: float | None
     cancel_grace: float | None
     activate: bool | Sequence[str]
+    debug: bool | str = False
 
     def __post_init__(self) -> None:
         _check_count(self.max_workers)
@@ -57,6 +58,8 @@ class ExecutorSettings:
         _check_tasks_per_child(self.max_tasks_per_child)
         _check_preload(self.preload, self.share_preload)
         checked_lines(self.activate)
+        if not isinstance(self.debug, bool) and self.debug != "debugpy":
+            raise ValueError(f"debug must be False, True or 'debugpy', not {self.debug!r}")
         for name in _LIMITS:
             object.__setattr__(self, name, seconds_of.limit(name, getattr(self, name)))
         method = getattr(self.mp_context, "get_start_method", None)
@@ -123,7 +126,16 @@ def start_settings(
         fork_server,
         keeps,
         needs,
+        _debugging() if settings.debug is True else None,
+        settings.debug == "debugpy",
     )
+
+
+def _debugging() -> Lends:
+    """Return what lends the terminal to workers."""
+    from wetlands_executor.debugging import Debugging  # few programs need it
+
+    return Debugging()
 
 
 def _check_count(max_workers: Any) -> None:

@@ -259,7 +259,7 @@ def test_get_progress(make: Callable[..., CondaEnvExecutor], rendezvous: Rendezv
     ended = [task for task in progress["tasks"] if task["state"] not in ("pending", "running")]
     assert [(task["name"], task["state"]) for task in ended] == [
         ("failed", "failed"),
-        ("add", "completed"),
+        ("tests.tasks.workload.add", "completed"),
         ("waiting", "canceled"),
     ]
     assert ended[0]["execution_duration_ms"] >= 0
@@ -309,8 +309,8 @@ def test_get_progress_lists_the_last_thousand_that_have_finished(single: CondaEn
     tasks = single.get_progress()["tasks"]
     assert len(tasks) == 1000
     assert {task["state"] for task in tasks} == {"completed"}
-    assert tasks[-1]["name"] == "Holder"
-    assert tasks[0]["name"] == "add[501]"
+    assert tasks[-1]["name"] == "tests.tasks.workload.Holder"
+    assert tasks[0]["name"] == "tests.tasks.workload.add[501]"
     assert all(task["execution_duration_ms"] >= 0 for task in tasks)
     assert all(task["queued_duration_ms"] >= 0 for task in tasks)
 
@@ -370,12 +370,8 @@ def test_get_progress_after_shutdown(make: Callable[..., CondaEnvExecutor]) -> N
     with make() as executor:
         executor.submit(workload.add, 1)
     progress = executor.get_progress()
-    assert (progress["total"], progress["completed"], progress["workers"], progress["tasks"]) == (
-        1,
-        1,
-        [],
-        [],
-    )
+    assert (progress["total"], progress["completed"], progress["workers"]) == (1, 1, [])
+    assert [task["state"] for task in progress["tasks"]] == ["completed"]
 
 
 def test_get_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
@@ -536,5 +532,5 @@ def test_memory_is_flat_after_many_short_tasks(host: Callable[..., Host]) -> Non
     assert code == 0, err
     grown, seen, completed, listed = map(int, out.split())
     assert seen == completed == 200_000
-    assert listed == 0
+    assert listed == 1000, "the last ones that have finished"
     assert grown < 4_000_000, f"the host has grown by {grown / 1e6:.1f} MB"

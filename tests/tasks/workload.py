@@ -217,6 +217,11 @@ def hold_the_gil():
     ctypes.PyDLL(None).read(read, ctypes.create_string_buffer(1), 1)  # PyDLL keeps the lock
 
 
+def stop_for_a_debugger():
+    """Stop."""
+    breakpoint()  # noqa: T100 - it is what is tested
+
+
 def hold_the_gil_later(address):
     """Return at once; a thread does ``hold_the_gil`` after it has reported and was released."""
 

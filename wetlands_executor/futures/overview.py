@@ -37,6 +37,8 @@ class WorkerInfo:
         cpu_percent: processor time per wall time since its start, in percent of one core, None if
             the process is gone.
         started_at: when the process was started, as ``time.time()``, None if it is gone.
+        debugger: ``"127.0.0.1:port"``, where a debugger can attach (``debug="debugpy"``); None
+            else.
     """
 
     index: int
@@ -48,6 +50,7 @@ class WorkerInfo:
     rss: int | None
     cpu_percent: float | None
     started_at: float | None
+    debugger: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ _MODULES = (
     "config",
     "coroutines",
     "current_task",
+    "debugger",
     "definitions",
     "imports",
     "injection",

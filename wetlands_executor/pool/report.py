@@ -135,6 +135,7 @@ def _worker(process: WorkerProcess) -> WorkerInfo:
         rss,
         cpu,
         started,
+        process.debugger,
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from wetlands_executor import descriptors, threads
 from wetlands_executor.environment.source import EnvironmentSource
@@ -54,6 +54,19 @@ LOGGER = logging.getLogger("concurrent.futures")
 Launch: TypeAlias = Callable[[int], tuple[Sequence[str], Mapping[str, str], str | None]]
 
 
+class Lends(Protocol):
+    """What lends the host's terminal to workers; see ``debugging.py``."""
+
+    @property
+    def address(self) -> str:
+        """What workers connect to."""
+        ...
+
+    def end(self) -> None:
+        """Lend it no more; may be repeated."""
+        ...
+
+
 @dataclass
 class StartSettings:
     """How workers are started.
@@ -70,6 +83,8 @@ class StartSettings:
         fork_server: what forks the workers (``share_preload``); None if each is started by itself.
         keeps: shared arrays that the initializer refers to.
         needs: large objects that it needs.
+        debugging: lends the host's terminal to ``breakpoint()``; None lends none.
+        debugpy: workers let debuggers attach.
     """
 
     launch: Launch
@@ -81,12 +96,16 @@ class StartSettings:
     fork_server: ForkServer | None = None
     keeps: list[Any] = field(default_factory=list)
     needs: tuple[Piece, ...] = ()
+    debugging: Lends | None = None
+    debugpy: bool = False
 
     def release(self) -> None:
         """Let go of what only workers need: no more of them are started."""
         self.keeps = []
         self.remote.drop_record()
         self.source.release()
+        if self.debugging is not None:
+            self.debugging.end()
 
 
 @dataclass(frozen=True)
@@ -290,6 +309,8 @@ class Starter:
             and process.result_memory.arena.carries,
             "incarnation": process.result_memory.incarnation,
             "arena_limit": arena.LIMIT,
+            "debugger": None if settings.debugging is None else settings.debugging.address,
+            "debugpy": settings.debugpy,
         }
         return pickle.dumps(config, 4)
 
@@ -311,7 +332,7 @@ class Starter:
             self._settings.remote.learn(hello)
             parts.readiness.answer_hello()
         elif kind == wire.READY:
-            process.become_ready()
+            process.become_ready(bytes(data).decode("utf-8", "replace"))
             parts.timers.stop_for(process)  # the time that it had to become ready
             parts.output.release(process)
             self._feed(st.WorkerReady(process.worker))

@@ -106,6 +106,7 @@ class WorkerProcess:
         failure: why it cannot start (payload of START_FAILED), else None.
         reason: why it was killed, if not for the sake of one call: what its calls fail with, or
             those that wait for it to start.
+        debugger: where debugpy listens in it; None: nowhere.
         finished: number of calls that it has finished.
         proven: the state was fed a call that it has finished.
         timers: those that concern it, stopped when it has ended.
@@ -151,6 +152,7 @@ class WorkerProcess:
         self.foreign = False
         self.failure: bytes | bytearray | None = None
         self.reason: BaseException | None = None
+        self.debugger: str | None = None
         self.finished = 0
         self.proven = False
         self.timers: list[Timer] = []
@@ -195,8 +197,13 @@ class WorkerProcess:
         self.results.greet()
         self.outbox.expect_bytecode(foreign)
 
-    def become_ready(self) -> None:
-        """Note that the worker says that it is ready. It may have exited since."""
+    def become_ready(self, debugger: str = "") -> None:
+        """Note that the worker says that it is ready. It may have exited since.
+
+        Args:
+            debugger: where a debugger can attach; empty: nowhere.
+        """
+        self.debugger = debugger or None
         self.move(_WHEN_READY.get(self.phase, WorkerPhase.READY))
 
     def fail(self, failure: bytes | bytearray) -> None:
@@ -367,7 +374,7 @@ class WorkerProcess:
 
     def ask_for_sign(self) -> None:
         """Let the worker answer when it takes its next frame."""
-        self.outbox.order(wire.PING)
+        self.outbox.send_control(wire.PING)
 
     def interrupt(self, call: Call, number: int) -> None:
         """Send a signal that is a KeyboardInterrupt in this call and nothing in any other."""

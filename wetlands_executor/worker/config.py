@@ -46,6 +46,8 @@ if TYPE_CHECKING:
             carries: large results may lie in shared memory.
             incarnation: owner word of the worker in shared memory.
             arena_limit: bytes of shared memory that the results may take; None is no limit.
+            debugger: where the host's terminal is lent; None lends none.
+            debugpy: let debuggers attach.
         """
 
         nonce: int
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
         carries: bool
         incarnation: int
         arena_limit: Optional[int]
+        debugger: Optional[str]
+        debugpy: bool
 
 
 def idle(config: ProcessConfig) -> WorkerConfig:
@@ -79,4 +83,6 @@ def idle(config: ProcessConfig) -> WorkerConfig:
         "carries": False,
         "incarnation": 0,
         "arena_limit": 0,
+        "debugger": None,
+        "debugpy": False,
     }

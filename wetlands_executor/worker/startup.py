@@ -18,7 +18,7 @@ from .system import stack_signal
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Dict
+    from typing import Any, Dict, Optional
 
     from .channel import Channel
     from .config import ProcessConfig, WorkerConfig
@@ -50,6 +50,8 @@ def prepare(config: WorkerConfig, runner: Any, forked: bool) -> bool:
 
     channel: Channel = runner.channel
     _use_program(config)
+    if not os.environ.get("PYTHONBREAKPOINT"):
+        sys.breakpointhook = _hook(config["debugger"])
     if config["print_frames"]:
         stdio.send_frames(runner)
     if forked:
@@ -62,11 +64,47 @@ def prepare(config: WorkerConfig, runner: Any, forked: bool) -> bool:
         except BaseException as error:  # noqa: BLE001
             # any failure of user code ends the start, with its reason
             return _fail(channel, wire.START_FAILED, error, "preload of %r failed" % name)
+    try:
+        attached = _serve_debugpy() if config["debugpy"] else b""
+    except Exception as error:  # noqa: BLE001 - as above
+        return _fail(channel, wire.START_FAILED, error, DEBUGPY)
     if config["initializer"] is not None and not _initialize(config, channel):
         return False
     stdio.finish_task()
-    channel.send(wire.READY, 0)
+    channel.send(wire.READY, 0, attached)
     return True
+
+
+def _hook(address: Optional[str]) -> Any:
+    """Return what ``breakpoint()`` does: a worker has no terminal.
+
+    Args:
+        address: where the host's is lent; None lends none.
+    """
+    if address is not None:
+        from . import debugger
+
+        return debugger.hook(address)
+
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError(
+            "breakpoint() was called in a worker, which has no terminal: make the executor with "
+            "debug=True, or run the function in this process, with InProcessExecutor(0)"
+        )
+
+    return refuse
+
+
+DEBUGPY = "debug='debugpy' needs debugpy in the environment of the workers (pip install debugpy)"
+
+
+def _serve_debugpy() -> bytes:
+    """Let debuggers attach; return where."""
+    debugpy: Any = __import__("debugpy")
+    host, port = debugpy.listen(("127.0.0.1", 0))
+    if not os.environ.get("PYTHONBREAKPOINT"):
+        sys.breakpointhook = debugpy.breakpoint
+    return b"%s:%d" % (host.encode(), port)
 
 
 def _initialize(config: WorkerConfig, channel: Channel) -> bool:
