@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
-import io
+import functools
 import re
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,14 +36,19 @@ TABLES = {
 def comments(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the comments and docstrings of a file with their lines."""
     text = path.read_text(encoding="utf-8")
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string
-    for node in ast.walk(ast.parse(text)):
+    for number, line in enumerate(text.splitlines(), 1):
+        if "#" in line:
+            yield number, line.partition("#")[2]
+    for node in ast.walk(parsed(path)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             found = ast.get_docstring(node, clean=False)
             if found is not None:
                 yield node.body[0].lineno, found
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def members() -> dict[str, set[str]]:
@@ -52,7 +56,7 @@ def members() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     bases: dict[str, set[str]] = {}
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.ClassDef):
                 continue
             names = found.setdefault(node.name, set())
