@@ -8,16 +8,15 @@ environment (same version of Python, nothing installed).
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import types
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from multiprocessing.managers import SyncManager
 
 import pytest
 
 from tests.contract.stamps import ALL_STAMPS, STAMPS, Stamp
+from tests.support.fixtures import manager  # noqa: F401
 from tests.support.rendezvous import Rendezvous
 
 
@@ -57,16 +56,3 @@ def single(stamp: Stamp) -> Executor:
 def rendezvous(stamp: Stamp) -> Rendezvous:
     """The place where tasks report and wait for the test."""
     return stamp.rendezvous()
-
-
-@pytest.fixture(scope="module")
-def manager() -> Iterator[SyncManager]:
-    """A running ``multiprocessing.Manager``; its process belongs to the test module."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        manager = multiprocessing.get_context("spawn").Manager()
-    finally:
-        sys.modules["__main__"] = main
-    with manager:
-        yield manager

@@ -24,6 +24,7 @@ import pytest
 
 import wetlands_executor
 from tests.contract.workload import attend
+from tests.support.observe import awaited
 from wetlands_executor import CondaEnvExecutor, Task
 
 # the first submit of code imports these, on a thread of its own
@@ -329,20 +330,13 @@ def test_threads_of_the_program_go_on_at_exit_beside_an_unused_executor(tmp_path
 # ------------------------------------------------------------------------------------------ waiting
 
 
-def _await(task):
-    async def result():
-        return await task
-
-    return asyncio.run(result())
-
-
 WAITS = {
     "result": lambda executor, task: task.result(DEADLINE),
     "result without limit": lambda executor, task: task.result(),
     "exception": lambda executor, task: task.exception(DEADLINE),
     "wait_for": lambda executor, task: task.wait_for(DEADLINE),
     "with": lambda executor, task: task.__exit__(None, None, None),
-    "await": lambda executor, task: _await(task),
+    "await": lambda executor, task: awaited(task),
     "wait": lambda executor, task: wait([task], DEADLINE),
     "as_completed": lambda executor, task: list(as_completed([task], DEADLINE)),
     "map": lambda executor, task: next(executor.map(abs, [1, 2], timeout=DEADLINE)),

@@ -19,7 +19,16 @@ import pytest
 
 from tests.contract.workload import attend
 from tests.faults import work
-from tests.support.observe import DEADLINE, ORPHAN_LIMIT, crash_of, gone, lines, pids, until
+from tests.support.observe import (
+    DEADLINE,
+    ORPHAN_LIMIT,
+    crash_of,
+    gone,
+    lines,
+    pids,
+    start_error,
+    until,
+)
 from wetlands_executor import (
     CondaEnvExecutor,
     TaskTimeoutError,
@@ -56,12 +65,6 @@ def fork_server_of(executor: CondaEnvExecutor) -> int:
     process = executor._pool.settings.fork_server._process
     assert process is not None
     return process.pid
-
-
-def start_error(task) -> WorkerStartError:
-    error = task.exception(DEADLINE)
-    assert isinstance(error, WorkerStartError), repr(error)
-    return error
 
 
 def parent_of(pid: int) -> int:

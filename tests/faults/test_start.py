@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import work
-from tests.support.observe import DEADLINE, gone, lines
+from tests.support.observe import DEADLINE, gone, lines, start_error
 from tests.support.sharing import SHARED
 from wetlands_executor import WetlandsExecutorError, WorkerStartError
 
@@ -45,13 +45,6 @@ class Interpreter:
 @pytest.fixture
 def interpreter(tmp_path: Path) -> Interpreter:
     return Interpreter(tmp_path / "env")
-
-
-def start_error(task) -> WorkerStartError:
-    """Return the WorkerStartError of a task."""
-    error = task.exception(DEADLINE)
-    assert isinstance(error, WorkerStartError), repr(error)
-    return error
 
 
 def test_interpreter_that_says_why_and_exits(make, interpreter):

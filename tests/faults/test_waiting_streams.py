@@ -5,7 +5,6 @@ What it waits for may be behind its own lines.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import logging
@@ -15,7 +14,7 @@ from concurrent.futures import as_completed, wait
 import pytest
 
 from tests.faults import work
-from tests.support.observe import DEADLINE
+from tests.support.observe import DEADLINE, awaited
 from wetlands_executor import CondaEnvExecutor, printing_task
 from wetlands_executor.pool import output
 
@@ -40,13 +39,6 @@ class Waiting(io.StringIO):
         return super().write(text)
 
 
-def _await(task):
-    async def result():
-        return await task
-
-    return asyncio.run(result())
-
-
 def _nested(executor):
     with executor.submit(pow, 2, 5) as task:
         pass
@@ -58,7 +50,7 @@ WAYS = {
     "result without limit": lambda executor: executor.submit(pow, 2, 5).result(),
     "wait_for": lambda executor: executor.submit(pow, 2, 5).wait_for(DEADLINE).result(0),
     "with": _nested,
-    "await": lambda executor: _await(executor.submit(pow, 2, 5)),
+    "await": lambda executor: awaited(executor.submit(pow, 2, 5)),
     "wait": lambda executor: wait([executor.submit(pow, 2, 5)], DEADLINE).done.pop().result(0),
     "as_completed": lambda executor: next(
         as_completed([executor.submit(pow, 2, 5)], DEADLINE)

@@ -1,4 +1,4 @@
-"""Meetings, executors and host programs: the fixtures of arena, faults and tasks.
+"""Meetings, executors, managers and host programs: the fixtures that several folders share.
 
 A ``conftest.py`` imports those that its tests use; what differs between folders is a fixture that
 it overrides: ``default_workers``, ``executor_class``, ``host_programs``.
@@ -9,8 +9,12 @@ executors are shut down; a call that goes on all the same loses its worker, and 
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
+from multiprocessing.managers import SyncManager
 from typing import Any
 
 import pytest
@@ -103,3 +107,19 @@ def host(host_programs: str) -> Iterator[Callable[..., Host]]:
     yield start
     for one in hosts:
         one.close()
+
+
+@pytest.fixture(scope="module")
+def manager() -> Iterator[SyncManager]:
+    """A running ``multiprocessing.Manager``; its process belongs to the test module.
+
+    That process must not import pytest, which is the main module here.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        manager = multiprocessing.get_context("spawn").Manager()
+    finally:
+        sys.modules["__main__"] = main
+    with manager:
+        yield manager

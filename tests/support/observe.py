@@ -1,7 +1,8 @@
-"""Looking at workers from outside: the operating system's view, with deadlines."""
+"""Looking at workers and tasks from outside: the operating system's view, with deadlines."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import leaks
-from wetlands_executor import CondaEnvExecutor, Task, WorkerCrashed
+from wetlands_executor import CondaEnvExecutor, Task, WorkerCrashed, WorkerStartError
 
 #: Seconds for everything that should be quick.
 DEADLINE = 20.0
@@ -54,6 +55,22 @@ def until(condition: Callable[[], object], timeout: float = DEADLINE) -> bool:
         time.sleep(pause)
         pause = min(2 * pause, 0.05)
     return True
+
+
+def start_error(task: Task[Any]) -> WorkerStartError:
+    """Return the WorkerStartError that a task fails with."""
+    error = task.exception(DEADLINE)
+    assert isinstance(error, WorkerStartError), repr(error)
+    return error
+
+
+def awaited(task: Task[Any]) -> Any:
+    """Return a task's result, awaited in an event loop of this thread."""
+
+    async def result() -> Any:
+        return await task
+
+    return asyncio.run(result())
 
 
 def group_of(pid: int) -> set[int]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import interpreters
+from tests.support.fixtures import manager  # noqa: F401
 from tests.support.interpreters import Interpreter
 from tests.worker import workload
 from wetlands_executor import CondaEnvExecutor
@@ -47,6 +50,16 @@ def warm_up(executor: CondaEnvExecutor) -> None:
     task.add_done_callback(lambda _: called.set())
     wait([task], timeout=DEADLINE)
     assert called.wait(DEADLINE)
+
+
+def run(executor: CondaEnvExecutor, function: Callable[..., object], *args: object) -> Any:
+    """Return the result of one call."""
+    return executor.submit(function, *args).result(DEADLINE)
+
+
+def define(module: types.ModuleType, source: str) -> None:
+    """Execute source in a module, as a notebook does with a cell: no file has it."""
+    exec(compile(source, "<cell>", "exec"), module.__dict__)
 
 
 @pytest.fixture(scope="session")

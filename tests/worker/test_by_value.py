@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.worker import workload
-from tests.worker.conftest import DEADLINE
+from tests.worker.conftest import DEADLINE, define, run
 from wetlands_executor import CondaEnvExecutor
 
 Write = Callable[[str, str], Path]
@@ -33,14 +33,6 @@ def module(write: Write) -> Iterator[types.ModuleType]:
     sys.modules["made_by_hand"] = module
     yield module
     del sys.modules["made_by_hand"]
-
-
-def define(module: types.ModuleType, source: str) -> None:
-    exec(compile(source, "<cell>", "exec"), module.__dict__)
-
-
-def run(executor: CondaEnvExecutor, function: Callable[..., object], *args: object) -> object:
-    return executor.submit(function, *args).result(DEADLINE)
 
 
 def test_calls_share_the_globals_of_their_module(

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.worker import identity_module
-from tests.worker.conftest import DEADLINE
+from tests.worker.conftest import DEADLINE, define, run
 from wetlands_executor import CondaEnvExecutor
 
 _names = itertools.count()
@@ -57,14 +57,6 @@ def module() -> Iterator[Any]:
     sys.modules[name] = module = types.ModuleType(name)
     yield module
     del sys.modules[name]
-
-
-def run(executor: CondaEnvExecutor, function: Callable[..., object], *args: object) -> Any:
-    return executor.submit(function, *args).result(DEADLINE)
-
-
-def define(module: types.ModuleType, source: str) -> None:
-    exec(compile(source, "<cell>", "exec"), module.__dict__)
 
 
 # --- one object

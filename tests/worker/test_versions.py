@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-import multiprocessing
 import os
 import signal
 import sys
 import threading
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.managers import SyncManager
 from pathlib import Path
 
@@ -236,19 +234,6 @@ def test_multiprocessing_inside_a_task(python: Interpreter) -> None:
         assert executor.submit(workload.pooled, [1, 2, 3]).result(DEADLINE) == [1, 4, 9]
         assert executor.submit(workload.spawned, [4]).result(DEADLINE) == [16]
         assert executor.submit(abs, -1).result(DEADLINE) == 1
-
-
-@pytest.fixture(scope="module")
-def manager() -> Iterator[SyncManager]:
-    """A Manager's process; its children must not import pytest's main module."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        manager = multiprocessing.get_context("spawn").Manager()
-    finally:
-        sys.modules["__main__"] = main
-    with manager:
-        yield manager
 
 
 def test_manager_proxies_as_arguments(executor: CondaEnvExecutor, manager: SyncManager) -> None:

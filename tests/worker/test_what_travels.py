@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.worker.conftest import DEADLINE
+from tests.worker.conftest import DEADLINE, run
 from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.pool.outbox import Outbox
 from wetlands_executor.worker import wire
@@ -126,10 +126,6 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
 
     monkeypatch.setattr(Outbox, "record", note)
     return found
-
-
-def run(executor: CondaEnvExecutor, function: Callable[..., object], *args: object) -> Any:
-    return executor.submit(function, *args).result(DEADLINE)
 
 
 CODE = (wire.DEFINITION, wire.PIECE)

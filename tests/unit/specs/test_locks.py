@@ -6,15 +6,9 @@ import pytest
 
 from tests.unit.specs.files import Folder
 from tests.unit.specs.locks import EXPLICIT, PIXI_5, PIXI_6, PIXI_7, PYLOCK, UV, UV_SCRIPT
-from wetlands_executor.environment import subdir as platforms
 from wetlands_executor.environment.spec import EnvironmentSpec
 
-
-@pytest.fixture(autouse=True)
-def linux(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine of these tests."""
-    monkeypatch.setattr(platforms.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(platforms.platform, "machine", lambda: "x86_64")
+pytestmark = pytest.mark.usefixtures("linux")
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,7 @@ from wetlands_executor.environment.spec import EnvironmentSpec
 HEAD = '[workspace]\nchannels = ["conda-forge"]\nplatforms = ["linux-64", "osx-arm64", "win-64"]\n'
 
 
-@pytest.fixture(autouse=True)
-def linux(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine of these tests."""
-    monkeypatch.setattr(platforms.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(platforms.platform, "machine", lambda: "x86_64")
+pytestmark = pytest.mark.usefixtures("linux")
 
 
 def conda(folder: Folder, lines: str) -> tuple[str, ...]:
