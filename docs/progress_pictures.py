@@ -41,7 +41,9 @@ def picture(width: int, *, colours: bool) -> str:
     drawing = Drawing(io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), console)
     drawing._memory = Known()
     running = tuple(
-        RunningTask(str(number), name, worker, worker + 1, seconds, message, None, None, share, tries)
+        RunningTask(
+            str(number), name, worker, worker + 1, seconds, message, None, None, share, tries
+        )
         for number, (name, worker, seconds, message, share, tries, _) in enumerate(TASKS)
     )
     state = BarState("cellpose", Counts(1206, 5000, 2, 0, 1), 98, 12.3, 308, running)

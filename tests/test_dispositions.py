@@ -31,7 +31,8 @@ for name in sys.argv[1:]:
 child = '''
 import signal
 python = {"SIGPIPE", "SIGXFSZ", "SIGXFZ"}
-print(sorted(s.name for s in signal.Signals if signal.getsignal(s) is signal.SIG_IGN and s.name not in python), end=" ")
+ignored = {s.name for s in signal.Signals if signal.getsignal(s) is signal.SIG_IGN}
+print(sorted(ignored - python), end=" ")
 print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
 '''
 done = subprocess.run([sys.executable, "-c", child], stdout=subprocess.PIPE, text=True)

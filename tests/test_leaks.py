@@ -189,7 +189,10 @@ def test_a_leaking_test_fails_in_a_session_of_its_own(tmp_path: Path) -> None:
     )
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-rE", str(tmp_path)],
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider",
+            "-rE", str(tmp_path),
+        ],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert "2 passed, 1 error" in done.stdout, done.stdout + done.stderr

@@ -1,7 +1,7 @@
 """Tasks in anyio, on any of its backends: wait for one, cancel it with the wait.
 
-A callback of the task wakes the waiting anyio task through a ``BlockingPortal``, which may be called from any thread. On the asyncio backend
-``await task`` does the same.
+A callback of the task wakes the waiting anyio task through a ``BlockingPortal``, which may be
+called from any thread. On the asyncio backend ``await task`` does the same.
 
 Run it with ``python anyio_bridge.py [environment]``.
 """

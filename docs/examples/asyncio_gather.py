@@ -1,6 +1,7 @@
-"""Two environments and one event loop: calls side by side, the progress of one of them, a time limit.
+"""Two environments and one event loop: calls side by side, the progress of one, a time limit.
 
-Run it with ``python asyncio_gather.py [environment]``. Without a name, the workers run in the environment of this program.
+Run it with ``python asyncio_gather.py [environment]``. Without a name, the workers run in the
+environment of this program.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ async def watch(executor: CondaEnvExecutor) -> int:
 async def main(environment: str | None = None) -> dict[str, Any]:
     """Return what was found, for the tests."""
     async with CondaEnvExecutor(environment, max_workers=2) as executor:
-        numbers = await asyncio.gather(*(executor.submit(count_primes, n) for n in (10, 100, 1000)), watch(executor))
+        numbers = await asyncio.gather(
+            *(executor.submit(count_primes, n) for n in (10, 100, 1000)), watch(executor)
+        )
         print("primes:", numbers)
 
         endless = executor.submit(wait_until_told)

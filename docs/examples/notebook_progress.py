@@ -1,4 +1,6 @@
-"""Progress bars of many calls in a notebook, as one piece of text that is drawn anew. Needs nothing but Jupyter's own ``IPython``.
+"""Progress bars of many calls in a notebook, as one piece of text that is drawn anew.
+
+Needs nothing but Jupyter's own ``IPython``.
 
 In a cell::
 
@@ -38,7 +40,9 @@ def bars(tasks: Sequence[Task[Any]], width: int = 30) -> str:
     for task in tasks:
         part = 1.0 if task.status is TaskStatus.COMPLETED else task.progress or 0.0
         filled = round(width * part)
-        lines.append(f"{_SIGNS[task.status]} [{'#' * filled}{'.' * (width - filled)}] {task.name} {task.error or task.message or ''}".rstrip())
+        bar = "#" * filled + "." * (width - filled)
+        text = task.error or task.message or ""
+        lines.append(f"{_SIGNS[task.status]} [{bar}] {task.name} {text}".rstrip())
     return "\n".join(lines)
 
 
@@ -65,7 +69,9 @@ def _drawing() -> Callable[[str], object]:
     return lambda text: handle.update(Text(text))
 
 
-async def show_progress(tasks: Sequence[Task[Any]], draw: Callable[[str], object] | None = None, pause: float = 0.1) -> None:
+async def show_progress(
+    tasks: Sequence[Task[Any]], draw: Callable[[str], object] | None = None, pause: float = 0.1
+) -> None:
     """Show the tasks until all have finished. Cancelling this asks none of them to stop.
 
     Args:
@@ -95,7 +101,9 @@ async def show_progress(tasks: Sequence[Task[Any]], draw: Callable[[str], object
         everything.cancel()
 
 
-async def main(environment: str | None = None, draw: Callable[[str], object] | None = None) -> list[int]:
+async def main(
+    environment: str | None = None, draw: Callable[[str], object] | None = None
+) -> list[int]:
     """Run some calls and show them; return their results, for the tests."""
     async with CondaEnvExecutor(environment, max_workers=2) as executor:
         tasks = executor.map_tasks(SLOW, [5, 10, 15], [0.02] * 3)

@@ -1,7 +1,7 @@
-"""A Qt window that shows the progress of a call in another environment, with a button that cancels it.
+"""A Qt window that shows the progress of a call in another environment, and can cancel it.
 
-``TaskSignals`` is all that Qt needs: a QObject whose signals are fed by ``task.listen``. It knows QtCore only; the window below it is one way
-to use it.
+``TaskSignals`` is all that Qt needs: a QObject whose signals are fed by ``task.listen``. It knows
+QtCore only; the window below it is one way to use it.
 
 Run it with ``python qt_progress.py [environment]``. It needs PySide6-Essentials.
 """
@@ -31,11 +31,13 @@ class TaskSignals(QObject):
     output = Signal(object, object)  # task, dict of what is new
     finished = Signal(object)  # task; however it ended
 
-    _happened = Signal(object, object)  # callback, event: from the executor's thread to this object's
+    # Callback and event: from the executor's thread to this object's.
+    _happened = Signal(object, object)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        # A method of a QObject: Qt queues the call to the thread of that object. A plain function would run in the emitting thread.
+        # A method of a QObject: Qt queues the call to the thread of that object. A plain function
+        # would run in the emitting thread.
         self._happened.connect(self._call)
 
     def watch(self, task: Task[Any]) -> Task[Any]:
@@ -49,7 +51,11 @@ class TaskSignals(QObject):
         if event.type is TaskEventType.STARTED:
             self.started.emit(event.task)
         elif event.type is TaskEventType.UPDATE:
-            fraction = event.current / event.maximum if event.current is not None and event.maximum else -1.0
+            fraction = (
+                event.current / event.maximum
+                if event.current is not None and event.maximum
+                else -1.0
+            )
             self.progressed.emit(event.task, event.message or "", min(fraction, 1.0))
             if event.outputs:
                 self.output.emit(event.task, dict(event.outputs))
@@ -58,7 +64,10 @@ class TaskSignals(QObject):
 
 
 def make_window(executor: CondaEnvExecutor, steps: int = 100, pause: float = 0.05) -> Any:
-    """Return the window; the caller shows it. Widgets are imported here, so that ``TaskSignals`` can be used without them."""
+    """Return the window; the caller shows it.
+
+    Widgets are imported here, so that ``TaskSignals`` can be used without them.
+    """
     from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
     class Window(QWidget):

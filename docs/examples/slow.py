@@ -1,6 +1,8 @@
-"""What the examples run in a worker: a call that takes its time, reports its progress, and stops when it is asked to.
+"""What the examples run in a worker.
 
-It imports nothing, so it works in any environment. The programs name it as ``"slow.py:count"`` and never import it themselves.
+A call that takes its time, reports its progress, and stops when it is asked to. It imports nothing,
+so it works in any environment. The programs name it as ``"slow.py:count"`` and never import it
+themselves.
 """
 
 

@@ -1,6 +1,7 @@
 """Tasks in trio: wait for one, cancel it with the wait, follow its events.
 
-trio has no Future. A callback of the task wakes the waiting trio task through ``run_sync_soon``, which may be called from any thread.
+trio has no Future. A callback of the task wakes the waiting trio task through ``run_sync_soon``,
+which may be called from any thread.
 
 Run it with ``python trio_bridge.py [environment]``.
 """

@@ -1,4 +1,6 @@
-"""Views and calls with blocks that end in the hands of the garbage collector, in circles, in any order."""
+"""Views and calls with blocks that end in the hands of the garbage collector, in circles, in any
+order.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ seen = []
 
 
 class Holder:
-    # Looks at its memory when it dies; the collector may have finalized anything else of the circle before. (A numpy array in between would hide
-    # the circle from it.)
+    # Looks at its memory when it dies; the collector may have finalized anything else of the circle
+    # before. (A numpy array in between would hide the circle from it.)
     def __init__(self, view):
         assert type(view) is memoryview, type(view)
         self.view = view
@@ -51,7 +53,8 @@ def test_finalizers_find_the_memory_there() -> None:
 
 
 def test_an_arena_whose_file_is_being_closed_is_not_found(monkeypatch):
-    """A worker that starts at that moment would get the number of a closed file, or of another one."""
+    """A worker that starts at that moment would get the number of a closed file, or of another one.
+    """
     from wetlands_executor import descriptors
     from wetlands_executor.sharedmem import arena
 

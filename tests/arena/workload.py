@@ -261,7 +261,8 @@ def resident(kind="arguments"):
 
 
 def send_false_blocks(which, size):
-    """Send what is no result, with a list of blocks that cannot be true, as a broken worker would."""
+    """Send what is no result, with a list of blocks that cannot be true, as a broken worker would.
+    """
     from _wetlands_worker import running, wire
 
     runner = running.main_loop

@@ -117,16 +117,23 @@ def _bounds(times: float) -> tuple[Bound, ...]:
 
 CASES = [
     Case(
-        "functions-pinned", "round trip of each kind of function, 1 worker, on one core", round_trip, 500, 5,
-        figures=dict.fromkeys(KINDS, "s"), ability="call", workers=1, systems=SYSTEMS, pinned=True, limit=120, bounds=_bounds(3),
+        "functions-pinned", "round trip of each kind of function, 1 worker, on one core",
+        round_trip, 500, 5,
+        figures=dict.fromkeys(KINDS, "s"), ability="call", workers=1, systems=SYSTEMS, pinned=True,
+        limit=120, bounds=_bounds(3),
         note="Figures that were published before this case were those of functions of a module.",
     ),
     Case(
-        "functions-burst", "3,000 calls of each kind of function at once, 1 worker", burst, 3000, 10,
-        figures=dict.fromkeys(KINDS, "s"), workers=1, systems=SYSTEMS[:-1], repeats=3, limit=300, bounds=_bounds(3),
+        "functions-burst", "3,000 calls of each kind of function at once, 1 worker", burst, 3000,
+        10,
+        figures=dict.fromkeys(KINDS, "s"), workers=1, systems=SYSTEMS[:-1], repeats=3, limit=300,
+        bounds=_bounds(3),
     ),
     Case(
-        "functions-objects", "a list of 100,000 objects of a class of the script as argument, 1 worker", objects, 100_000, 100,
-        ability="call", workers=1, systems=SYSTEMS, repeats=3, limit=120, bounds=(faster(1, "ppe-spawn", "ppe-fork"),),
+        "functions-objects",
+        "a list of 100,000 objects of a class of the script as argument, 1 worker", objects,
+        100_000, 100,
+        ability="call", workers=1, systems=SYSTEMS, repeats=3, limit=120,
+        bounds=(faster(1, "ppe-spawn", "ppe-fork"),),
     ),
 ]  # fmt: skip

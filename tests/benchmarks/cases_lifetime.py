@@ -184,7 +184,8 @@ def idle(pool: Any, count: int) -> dict[str, float]:
 
 
 def _switches(pids: Iterable[int]) -> dict[tuple[int, int], int]:
-    """Return the context switches of each thread but this one, which has to wake up to count them."""
+    """Return the context switches of each thread but this one, which has to wake up to count them.
+    """
     found: dict[tuple[int, int], int] = {}
     me = (os.getpid(), threading.get_native_id())
     for path in (path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/status")):
@@ -218,8 +219,14 @@ CASES = [
         figures={"time": "s", "pss": "bytes", "uss": "bytes", "rss": "bytes"}, systems=(),
         others={way: preloaded(way) for way in _WAYS}, repeats=3, limit=120,
         bounds=(
-            Bound("shared preload: at most 20% of the memory (PSS) of separate starts", 0.2, "pss", ("ours",), system="ours-shared"),
-            Bound("shared preload: at most 10% of the time of separate starts", 0.1, "time", ("ours",), system="ours-shared"),
+            Bound(
+                "shared preload: at most 20% of the memory (PSS) of separate starts", 0.2, "pss",
+                ("ours",), system="ours-shared",
+            ),
+            Bound(
+                "shared preload: at most 10% of the time of separate starts", 0.1, "time",
+                ("ours",), system="ours-shared",
+            ),
         ),
         note="Memory of all processes that were started, a fork server included; PSS counts "
              "shared pages in parts, USS not at all. Sixteen "
@@ -230,12 +237,22 @@ CASES = [
         "preload-pinned", "the same with all processes on one core", lambda pool, count: {}, 16, 2,
         figures={"time": "s"}, systems=(), others={way: preloaded(way) for way in _WAYS},
         pinned=True, repeats=3, limit=120,
-        bounds=(Bound("shared preload: at most 10% of the time of separate starts", 0.1, "time", ("ours",), system="ours-shared"),),
+        bounds=(
+            Bound(
+                "shared preload: at most 10% of the time of separate starts", 0.1, "time",
+                ("ours",), system="ours-shared",
+            ),
+        ),
     ),
     Case(
         "killed", "SIGKILL of a worker until its task's exception, 2 workers", killed, 1, 1,
         workers=0, repeats=9, limit=10,
-        bounds=(Bound("no later than ProcessPoolExecutor's", 1.0, of=("ppe-spawn", "ppe-fork"), stretch=0.5),),
+        bounds=(
+            Bound(
+                "no later than ProcessPoolExecutor's", 1.0, of=("ppe-spawn", "ppe-fork"),
+                stretch=0.5,
+            ),
+        ),
         note="Systems that run the call again are measured until they give up. "
              "ProcessPoolExecutor and loky lose all other calls as well.",
     ),
@@ -244,7 +261,10 @@ CASES = [
         figures={"switches": "count", "uss": "bytes"}, repeats=1, limit=60,
         bounds=(
             Bound("no context switch of any thread or worker", 0, "switches"),
-            Bound("a bare worker takes at most 8 MB (USS)", 8 * _MEGABYTE, "uss", stretch=5 * _MEGABYTE),
+            Bound(
+                "a bare worker takes at most 8 MB (USS)", 8 * _MEGABYTE, "uss",
+                stretch=5 * _MEGABYTE,
+            ),
         ),
         note="Memory of all processes that were started, divided by the number of workers.",
     ),

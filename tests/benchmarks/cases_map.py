@@ -48,10 +48,15 @@ CASES = [
     ),
     *(
         Case(
-            f"map-{kilobytes}k", f"map over {count:,} bytes arguments of {kilobytes} KB, 2 "
-                                 f"workers", of_bytes(kilobytes * 1000), count, 32,
-            ability="map", bounds=(faster(5, "ppe-spawn", "ppe-fork", text="default arguments: 5x "
-                                                                           "faster than ProcessPoolExecutor's default"),),
+            f"map-{kilobytes}k",
+            f"map over {count:,} bytes arguments of {kilobytes} KB, 2 workers",
+            of_bytes(kilobytes * 1000), count, 32, ability="map",
+            bounds=(
+                faster(
+                    5, "ppe-spawn", "ppe-fork",
+                    text="default arguments: 5x faster than ProcessPoolExecutor's default",
+                ),
+            ),
         )
         for kilobytes, count in ((1, 20_000), (10, 10_000), (100, 2_000))
     ),

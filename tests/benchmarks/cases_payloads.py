@@ -81,13 +81,18 @@ LARGE = tuple(shape for shape in payloads.SHAPES if not payloads.SHAPES[shape].s
 
 CASES = [
     Case(
-        "payloads-small", "calls with small arguments and results, 1 worker, all processes on one core", _measure(SMALL, 0.15), 1000, 3,
-        figures=_figures(SMALL), ability="call", workers=1, systems=SYSTEMS, pinned=True, repeats=3, limit=120, bounds=_bounds(SMALL, 3),
+        "payloads-small",
+        "calls with small arguments and results, 1 worker, all processes on one core",
+        _measure(SMALL, 0.15), 1000, 3,
+        figures=_figures(SMALL), ability="call", workers=1, systems=SYSTEMS, pinned=True, repeats=3,
+        limit=120, bounds=_bounds(SMALL, 3),
         note="On one core, as for the round trip of a no-op.",
     ),
     Case(
-        "payloads", "calls with large arguments and results, 1 worker", _measure(LARGE, 0.4), 100, 1,
-        figures=_figures(LARGE), ability="call", workers=1, systems=SYSTEMS, repeats=3, limit=300, bounds=_bounds(LARGE, 1),
+        "payloads", "calls with large arguments and results, 1 worker", _measure(LARGE, 0.4), 100,
+        1,
+        figures=_figures(LARGE), ability="call", workers=1, systems=SYSTEMS, repeats=3, limit=300,
+        bounds=_bounds(LARGE, 1),
         note="What the worker returns is made before and kept, so that only its way is measured.",
     ),
 ]  # fmt: skip

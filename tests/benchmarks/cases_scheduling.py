@@ -74,7 +74,9 @@ CASES = [
         "makespan", "2,000 calls, 5% sleep 50 ms, the others spin 0.2 ms, 2 workers", makespan,
         2000, 40, workers=WORKERS, repeats=9,
         others={"ideal": ideal},
-        bounds=(Bound("at most 1.10x the ideal (sum / workers)", 1.10, of=("ideal",), stretch=1.03),),
+        bounds=(
+            Bound("at most 1.10x the ideal (sum / workers)", 1.10, of=("ideal",), stretch=1.03),
+        ),
         note="The ideal is computed. A busy machine adds to every system alike: a call spins as "
              "long by the clock, but two of them need two cores.",
     ),

@@ -94,8 +94,14 @@ CASES = [
         bounds=(
             faster(10, "ppe-spawn", "ppe-fork", text="submit and run: 10x faster than "
                                                      "ProcessPoolExecutor"),
-            Bound("a submit costs at most 2x creating a stdlib Future(), both kept", 2.0, "submit", ("Future()",)),
-            Bound("a submit costs at most 2x creating a stdlib Future() that is dropped at once", 2.0, "submit", ("Future(), dropped",)),
+            Bound(
+                "a submit costs at most 2x creating a stdlib Future(), both kept", 2.0, "submit",
+                ("Future()",),
+            ),
+            Bound(
+                "a submit costs at most 2x creating a stdlib Future() that is dropped at once", 2.0,
+                "submit", ("Future(), dropped",),
+            ),
             Bound("a pending task takes at most 1 KB (tracemalloc)", 1024, "traced", stretch=600),
             Bound("a pending task takes at most 1 KB (resident memory)", 1024, "rss", stretch=600),
         ),
@@ -108,8 +114,14 @@ CASES = [
         repeats=5, limit=120,
         systems=("ours", "ppe-spawn", "ppe-fork", "pool-spawn", "loky", "pebble"),
         bounds=(
-            Bound("throughput with 8 workers not more than 25% below that with 2", 1 / 0.75, "workers_8", ("ours",), "workers_2", stretch=1.0),
-            Bound("throughput with 32 workers not more than 25% below that with 2", 1 / 0.75, "workers_32", ("ours",), "workers_2", stretch=1.0),
+            Bound(
+                "throughput with 8 workers not more than 25% below that with 2", 1 / 0.75,
+                "workers_8", ("ours",), "workers_2", stretch=1.0,
+            ),
+            Bound(
+                "throughput with 32 workers not more than 25% below that with 2", 1 / 0.75,
+                "workers_32", ("ours",), "workers_2", stretch=1.0,
+            ),
         ),
     ),
 ]  # fmt: skip

@@ -104,8 +104,13 @@ def _rows(case: Mapping[str, Any] | None) -> list[tuple[str, float, str]]:
 
 def _panel(axis: Any, title: str, rows: list[tuple[str, float, str]]) -> None:
     places = range(len(rows))
-    axis.barh(places, [abs(ratio - 1) for _title, ratio, _colour in rows], left=[min(1, ratio) for _title, ratio, _colour in rows],
-              color=[colour for *_rest, colour in rows], height=0.7)  # fmt: skip
+    axis.barh(
+        places,
+        [abs(ratio - 1) for _title, ratio, _colour in rows],
+        left=[min(1, ratio) for _title, ratio, _colour in rows],
+        color=[colour for *_rest, colour in rows],
+        height=0.7,
+    )
     axis.set_xscale("log")
     # Room for the figures beside the bars, in parts of the whole width.
     span = rows[0][1] / rows[-1][1]
@@ -114,8 +119,15 @@ def _panel(axis: Any, title: str, rows: list[tuple[str, float, str]]) -> None:
     for place, (_title, ratio, colour) in zip(places, rows, strict=True):
         text = f"{ratio:.2g}x" if ratio < 100 else f"{ratio:.0f}x"
         right = ratio >= 1
-        axis.text(ratio * (1.08 if right else 0.93), place, text, va="center", ha="left" if right else "right", fontsize=7,
-                  color=OURS if colour == OURS else "black")  # fmt: skip
+        axis.text(
+            ratio * (1.08 if right else 0.93),
+            place,
+            text,
+            va="center",
+            ha="left" if right else "right",
+            fontsize=7,
+            color=OURS if colour == OURS else "black",
+        )
     axis.axvline(1, color=OURS, linewidth=1)
     axis.set_title(title, fontsize=8, loc="right")
     axis.tick_params(axis="y", length=0)

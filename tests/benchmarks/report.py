@@ -167,18 +167,25 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
     """
     where = results["machine"]
     loads = [load for result in results["cases"].values() for load in result["load"]]
-    yield f"Measured on {where['date']} with Python {where['python']} on {where['system']}, {where['cores']} cores. The machine's load, these runs"
-    yield f"included, was {min(loads):.1f} to {max(loads):.1f}; far above the number of cores means that other programs ran too. Runs of each system:"
+    yield f"{_measured_on(where)} The machine's load, these runs"
+    yield (
+        f"included, was {min(loads):.1f} to {max(loads):.1f}; far above the number of cores means "
+        "that other programs ran too. Runs of each system:"
+    )
     runs = [
         len(values)
         for result in results["cases"].values()
         for figures in figures_of(result).values()
         for values in figures.values()
     ]
-    yield f"{min(runs)} to {max(runs)}, after one that does not count, in {where['sessions']} session(s)."
+    sessions = where["sessions"]
+    yield f"{min(runs)} to {max(runs)}, after one that does not count, in {sessions} session(s)."
     if max(loads) > 2 * where["cores"] or max(runs) < 3:
         yield ""
-        yield "**The machine was busy with other work, or there were too few runs: read no more than orders of magnitude out of these figures.**"
+        yield (
+            "**The machine was busy with other work, or there were too few runs: read no more than "
+            "orders of magnitude out of these figures.**"
+        )
     yield ""
     yield f"| case | ours | {' | '.join(COLUMNS)} |"
     yield "|---|---|" + "---|" * len(COLUMNS)
@@ -202,8 +209,14 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
             ]
             yield f"| {result['title']} | {number(medians['ours'], unit)} | {' | '.join(cells)} |"
     yield ""
-    yield "Multiples of ours: 2 is twice as long. Two in one cell: defaults / what is recommended (Pool: fork / spawn; executorlib: process per"
-    yield "call / block allocation; ray: remote functions / actors). PPE is `ProcessPoolExecutor`. x: a failure, or a run longer than the limit."
+    yield (
+        "Multiples of ours: 2 is twice as long. Two in one cell: defaults / what is recommended "
+        "(Pool: fork / spawn; executorlib: process per"
+    )
+    yield (
+        "call / block allocation; ray: remote functions / actors). PPE is `ProcessPoolExecutor`. "
+        "x: a failure, or a run longer than the limit."
+    )
     yield ""
     entries = [
         (case, name, entry)
@@ -240,10 +253,17 @@ PAYLOADS = ("payloads-small", "payloads")
 PEERS = {"PPE": "ppe-spawn", "loky": "loky", "joblib": "joblib"}
 
 
+def _measured_on(where: Mapping[str, Any]) -> str:
+    return (
+        f"Measured on {where['date']} with Python {where['python']} on {where['system']}, "
+        f"{where['cores']} cores."
+    )
+
+
 def payloads(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield the tables of payloads for a page."""
     where = results["machine"]
-    yield f"Measured on {where['date']} with Python {where['python']} on {where['system']}, {where['cores']} cores."
+    yield _measured_on(where)
     for name in PAYLOADS:
         result = results["cases"].get(name)
         if result is None:
@@ -255,7 +275,10 @@ def payloads(results: Mapping[str, Any]) -> Iterator[str]:
             if result["systems"].get(key, {}).get("figures")
         }
         yield ""
-        yield f"**{result['title'].capitalize()}** (load of the machine, these runs included: {min(loads):.1f} to {max(loads):.1f})"
+        yield (
+            f"**{result['title'].capitalize()}** (load of the machine, these runs included: "
+            f"{min(loads):.1f} to {max(loads):.1f})"
+        )
         yield ""
         ways = dict.fromkeys(figure.rpartition(", ")[2] for figure in result["figures"])
         heads = [f"{way}: ours | {' / '.join(peers)}" for way in ways]

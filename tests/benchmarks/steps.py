@@ -56,7 +56,10 @@ def measure(*, quick: bool) -> dict[str, Any]:
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the tables, as they stand in ``docs/where-the-time-goes.md``."""
     total, floor = found["round_trip"], found["ping_pong"]
-    yield f"Round trip of a no-op, pinned: {total:.1f} us; raw pipe ping-pong: {floor:.1f} us; ratio {total / floor:.1f}"
+    yield (
+        f"Round trip of a no-op, pinned: {total:.1f} us; raw pipe ping-pong: {floor:.1f} us; "
+        f"ratio {total / floor:.1f}"
+    )
     yield ""
     yield "| one round trip, as it happens (medians) | at us | us since |"
     yield "|---|---|---|"
@@ -96,7 +99,9 @@ def alone(fn: Callable[[], object]) -> Timed:
 
 
 def in_batches(fn: Callable[[], object], batch: int, between: Callable[[], object]) -> Timed:
-    """Return the time of a function after ``batch`` calls of which something has to be cleared away, which is not timed."""
+    """Return the time of a function after ``batch`` calls of which something has to be cleared
+    away, which is not timed.
+    """
 
     def timed(count: int) -> float:
         found = []
@@ -487,7 +492,9 @@ def _time_finish_task(count: int) -> float:
 
 
 def _surroundings(executor: Any, ping_pong: float) -> Any:
-    """Return the real modules, an open pool, a worker's runner on pipes of our own, and makers of the small things."""
+    """Return the real modules, an open pool, a worker's runner on pipes of our own, and makers of
+    the small things.
+    """
     names = (
         "pool.polling",
         "serialize.calls",

@@ -1,8 +1,8 @@
 """Two checkouts of this library against each other: ``python -m tests.benchmarks.trees OLD NEW``.
 
-Each tree has a process of its own, which stays for all runs of a case; A runs, then B, then A again.
-Printed are median, least and greatest of each, and the ratio of the medians. All times are seconds of
-wall clock; ``--cpu`` prints the seconds of processor that the host spent instead.
+Each tree has a process of its own, which stays for all runs of a case; A runs, then B, then A
+again. Printed are median, least and greatest of each, and the ratio of the medians. All times are
+seconds of wall clock; ``--cpu`` prints the seconds of processor that the host spent instead.
 """
 
 from __future__ import annotations
@@ -116,9 +116,7 @@ def preloads(run: Callable[[Callable[[], object]], None]) -> None:
     from wetlands_executor import CondaEnvExecutor
 
     def once() -> None:
-        with CondaEnvExecutor(
-            max_workers=16, preload=["numpy"], share_preload=True
-        ) as executor:
+        with CondaEnvExecutor(max_workers=16, preload=["numpy"], share_preload=True) as executor:
             executor.launch()
 
     once()

@@ -45,7 +45,10 @@ class TestHelp:
             (["call", "nowhere", "math:hypot"], 2, "no environment is called 'nowhere'"),
             (["call", "cells", "functions.py:no_such"], 1, "has no 'no_such'"),
             (["call", "cells", "no_such_module:f"], 1, "No module named 'no_such_module'"),
-            (["call", "cells", "functions.py:add", "--initializer", "functions.py:no"], 1, "no 'no'"),
+            (
+                ["call", "cells", "functions.py:add", "--initializer", "functions.py:no"], 1,
+                "no 'no'",
+            ),
             (["run", "cells"], 125, "which command?"),
             (["run", "nowhere", "true"], 125, "no environment is called 'nowhere'"),
             (["run", "cells", "no-such-command"], 127, "'no-such-command' on the PATH"),

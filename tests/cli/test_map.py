@@ -45,7 +45,10 @@ class TestItems:
             (["--colsep", "[;,] *", "-"], "a; b,c\n", [[["a", "b", "c"], None]]),
             (["--csv", "-"], 'a,"b\nc"\n\n', [[["a", "b\nc"], None]]),
             (["--csv", "--header", "-"], "n,m\n1,2\n", [[[], {"n": "1", "m": "2"}]]),
-            (["--json", "[1, 2]", '{"k": 3}', "4"], None, [[[1, 2], None], [[], {"k": 3}], [[4], None]]),
+            (
+                ["--json", "[1, 2]", '{"k": 3}', "4"], None,
+                [[[1, 2], None], [[], {"k": 3}], [[4], None]],
+            ),
             (["--kwargs", '{"k": 1}', "a"], None, [[["a"], {"k": 1}]]),
             (["*.glob"], None, [[["1.glob"], None], [["2.glob"], None]]),
             (["--", "-j", "--resume"], None, [[["-j"], None], [["--resume"], None]]),
@@ -152,8 +155,14 @@ class TestWrong:
             (["cells", "functions.py:length", "a", "--colsep", "["], "no regular expression"),
             (["cells", "functions.py:length", "a", "--env-var", "X"], "write NAME=VALUE"),
             (["cells", "functions.py:length", "a", "--joblog", "."], "--joblog .: Is a directory"),
-            (["cells", "functions.py:length", "a", "--joblog", "other.py", "--resume"], "is no joblog"),
-            (["cells", "functions.py:length", "a", "--joblog", "half.log", "--resume"], "half.log:2 is no line"),
+            (
+                ["cells", "functions.py:length", "a", "--joblog", "other.py", "--resume"],
+                "is no joblog",
+            ),
+            (
+                ["cells", "functions.py:length", "a", "--joblog", "half.log", "--resume"],
+                "half.log:2 is no line",
+            ),
             (["cells", "functions.py:length", "a", "--results", "no/where"], "--results no/where"),
         ],
     )  # fmt: skip

@@ -60,7 +60,8 @@ EXCLUDED = {
     "test_pool.py: test_an_idle_worker_is_used_before_another_is_started",
     "CondaProcessPoolExecutorTest.test_max_tasks_per_child": "counts executor._processes; "
     "test_pool.py: test_a_worker_is_replaced_after_its_tasks",
-    "CondaProcessPoolExecutorTest.test_max_tasks_per_child_defaults_to_spawn_context": "reads executor._mp_context; ours has no use for a context",
+    "CondaProcessPoolExecutorTest.test_max_tasks_per_child_defaults_to_spawn_context": "reads "
+    "executor._mp_context; ours has no use for a context",
     "CondaProcessPoolShutdownTest.test_processes_terminate": "counts and joins "
     "executor._processes; "
     "test_shutdown.py: test_no_worker_is_left_after_shutdown",
@@ -70,12 +71,15 @@ EXCLUDED = {
     "CondaProcessPoolShutdownTest.test_del_shutdown": "joins executor._executor_manager_thread, "
     "_processes and _call_queue; "
     "test_shutdown.py: test_a_dropped_executor_finishes_its_work_and_ends",
-    "CondaProcessPoolShutdownTest.test_shutdown_no_wait": "joins executor._executor_manager_thread, _processes and _call_queue; "
+    "CondaProcessPoolShutdownTest.test_shutdown_no_wait": "joins "
+    "executor._executor_manager_thread, _processes and _call_queue; "
     "test_shutdown.py: test_shutdown_without_waiting_returns_and_the_work_is_done, and the leak "
     "check around it",
-    "CondaExecutorDeadlockTest.test_shutdown_deadlock_pickle": "joins executor._executor_manager_thread; "
+    "CondaExecutorDeadlockTest.test_shutdown_deadlock_pickle": "joins "
+    "executor._executor_manager_thread; "
     "test_errors.py: test_an_argument_that_cannot_be_pickled_fails_its_task",
-    "CondaProcessPoolExecutorTest.test_python_finalization_error": "mocks threading._start_joinable_thread, so that the thread that feeds "
+    "CondaProcessPoolExecutorTest.test_python_finalization_error": "mocks "
+    "threading._start_joinable_thread, so that the thread that feeds "
     "multiprocessing.Queue cannot start, and expects the pool to break; ours has no such thread; "
     "test_exit.py",
     # What only inheritance can hand over.
@@ -92,10 +96,12 @@ EXCLUDED = {
     "ours fails the task "
     "with the error; test_errors.py: test_an_argument_that_cannot_be_unpickled_harms_nobody_else",
     "CondaExecutorDeadlockTest.test_exit_at_task_unpickle": "the same with SystemExit",
-    "CondaExecutorDeadlockTest.test_error_during_result_unpickle_in_result_handler": "expects the pool to break over a result that cannot be "
+    "CondaExecutorDeadlockTest.test_error_during_result_unpickle_in_result_handler": "expects the "
+    "pool to break over a result that cannot be "
     "unpickled here; ours fails the task; test_errors.py: "
     "test_a_result_that_cannot_be_unpickled_harms_nobody_else",
-    "CondaExecutorDeadlockTest.test_exit_during_result_unpickle_in_result_handler": "the same with SystemExit",
+    "CondaExecutorDeadlockTest.test_exit_during_result_unpickle_in_result_handler": "the same with "
+    "SystemExit",
     "CondaProcessPoolShutdownTest.test_cancel_futures": "expects some tasks to count as running "
     "before any worker has started; ours "
     "cancels "
@@ -114,16 +120,23 @@ EXCLUDED_FROM_3_14 = {
     "CondaProcessPoolExecutorTest.test_force_shutdown_workers_stops_pool": "joins a process of "
     "executor._processes; "
     "test_stress.py: test_ends_at_any_moment",
-    "CondaProcessPoolExecutorTest.test_force_shutdown_workers_invalid_op": "calls executor._force_shutdown",
+    "CondaProcessPoolExecutorTest.test_force_shutdown_workers_invalid_op": "calls "
+    "executor._force_shutdown",
     "CondaProcessPoolExecutorTest.test_terminate_workers": "expects a call of "
     "executor._force_shutdown",
     "CondaProcessPoolExecutorTest.test_kill_workers": "the same",
-    "CondaProcessPoolExecutorTest.test_failed_worker_replacement_breaks_pool": "joins executor._executor_manager_thread",
-    "CondaProcessPoolExecutorTest.test_shutdown_no_wait_max_tasks_gh119592": "joins executor._executor_manager_thread",
-    "CondaProcessPoolExecutorTest.test_force_shutdown_during_max_tasks_worker_exit": "joins executor._executor_manager_thread",
-    "CondaProcessPoolExecutorTest.test_gc_during_max_tasks_worker_exit_gh152967": "joins executor._executor_manager_thread",
-    "CondaProcessPoolShutdownTest.test_shutdown_gh_132969_case_1": "joins executor._executor_manager_thread",
-    "CondaProcessPoolShutdownTest.test_shutdown_gh_132969_case_2": "joins executor._executor_manager_thread",
+    "CondaProcessPoolExecutorTest.test_failed_worker_replacement_breaks_pool": "joins "
+    "executor._executor_manager_thread",
+    "CondaProcessPoolExecutorTest.test_shutdown_no_wait_max_tasks_gh119592": "joins "
+    "executor._executor_manager_thread",
+    "CondaProcessPoolExecutorTest.test_force_shutdown_during_max_tasks_worker_exit": "joins "
+    "executor._executor_manager_thread",
+    "CondaProcessPoolExecutorTest.test_gc_during_max_tasks_worker_exit_gh152967": "joins "
+    "executor._executor_manager_thread",
+    "CondaProcessPoolShutdownTest.test_shutdown_gh_132969_case_1": "joins "
+    "executor._executor_manager_thread",
+    "CondaProcessPoolShutdownTest.test_shutdown_gh_132969_case_2": "joins "
+    "executor._executor_manager_thread",
 }
 #: The same, of tests that came with 3.15.
 EXCLUDED_FROM_3_15 = {

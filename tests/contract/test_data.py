@@ -51,7 +51,11 @@ def test_what_arrives_is_a_copy(executor: Executor) -> None:
 
 def test_keyword_arguments_arrive(executor: Executor) -> None:
     """With the first call of a function, and with those that find it known."""
-    for args, named in [((1,), {"key": 2}), ((), {"key": None}), ((1, 2), {"a": "b", "c": [1]})] * 2:
+    for args, named in [
+        ((1,), {"key": 2}),
+        ((), {"key": None}),
+        ((1, 2), {"a": "b", "c": [1]}),
+    ] * 2:
         found = executor.submit(workload.describe, *args, **named).result(DEADLINE)
         assert found == (args, named)
 

@@ -151,7 +151,8 @@ def test_a_callback_that_submits_at_exit_is_served_or_refused(run, rendezvous: R
 executor = make(1)
 def again(done):
     try:
-        executor.submit(workload.identity, 1).add_done_callback(lambda done: print("served", flush=True))
+        served = lambda done: print("served", flush=True)
+        executor.submit(workload.identity, 1).add_done_callback(served)
     except RuntimeError as error:
         print("refused:", error, flush=True)
 executor.submit(workload.attend, sys.argv[1]).add_done_callback(again)

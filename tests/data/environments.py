@@ -65,10 +65,8 @@ class Environments:
         minor = next((minor for minor in minors if minor in found), None)
         if minor is None:
             raise CannotMake(f"no Python {' or '.join(minors)} on this machine")
-        folder = (
-            self._folder
-            / f"{len(self._made)}-{minor}-{packages[0].partition('=')[0].partition('<')[0].strip('>')}"
-        )
+        first = packages[0].partition("=")[0].partition("<")[0].strip(">")
+        folder = self._folder / f"{len(self._made)}-{minor}-{first}"
         subprocess.run(
             [found[minor], "-I", "-m", "venv", "--without-pip", folder],
             check=True,

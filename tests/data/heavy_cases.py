@@ -104,7 +104,8 @@ def _tree():
 
 
 CASES = {"scipy.sparse." + kind: _sparse(kind) for kind in (
-    "csr_matrix", "csc_matrix", "coo_matrix", "bsr_matrix", "dia_matrix", "lil_matrix", "dok_matrix", "csr_array", "csc_array", "coo_array",
+    "csr_matrix", "csc_matrix", "coo_matrix", "bsr_matrix", "dia_matrix", "lil_matrix",
+    "dok_matrix", "csr_array", "csc_array", "coo_array",
 )}  # fmt: skip
 CASES.update({"scipy Rotation": _rotation, "scipy cKDTree": _tree})
 PIECEWISE = (

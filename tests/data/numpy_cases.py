@@ -1,4 +1,6 @@
-"""Values of numpy that travel between processes with different numpy, and a description of each that does not depend on the version.
+"""Values of numpy that travel between processes with different numpy, and a description of each.
+
+The description does not depend on the version.
 
 Imported by every interpreter that takes part, from Python 3.8 and numpy 1.24 on: host scripts and
 workers. A case is a name and a function that makes its value; ``describe`` turns a value into
@@ -15,14 +17,18 @@ import numpy as np
 
 #: A name and the dtype's string, for every kind of dtype whose layout is the same in all versions.
 DTYPES = {
-    "bool": "?", "int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8", "uint8": "u1", "uint16": "u2", "uint32": "u4", "uint64": "u8",
+    "bool": "?", "int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8", "uint8": "u1",
+    "uint16": "u2", "uint32": "u4", "uint64": "u8",
     "intc": "intc", "intp": "intp", "longlong": "longlong", "ulonglong": "ulonglong",
     "float16": "f2", "float32": "f4", "float64": "f8", "longdouble": "longdouble",
     "complex64": "c8", "complex128": "c16", "clongdouble": "clongdouble",
-    "big-endian int16": ">i2", "big-endian float64": ">f8", "big-endian complex64": ">c8", "big-endian str": ">U3", "big-endian datetime": ">M8[s]",
-    "datetime64[D]": "M8[D]", "datetime64[h]": "M8[h]", "datetime64[s]": "M8[s]", "datetime64[ms]": "M8[ms]", "datetime64[ns]": "M8[ns]",
+    "big-endian int16": ">i2", "big-endian float64": ">f8", "big-endian complex64": ">c8",
+    "big-endian str": ">U3", "big-endian datetime": ">M8[s]",
+    "datetime64[D]": "M8[D]", "datetime64[h]": "M8[h]", "datetime64[s]": "M8[s]",
+    "datetime64[ms]": "M8[ms]", "datetime64[ns]": "M8[ns]",
     "datetime64[25s]": "M8[25s]", "datetime64[Y]": "M8[Y]",
-    "timedelta64[D]": "m8[D]", "timedelta64[us]": "m8[us]", "timedelta64[ns]": "m8[ns]", "timedelta64[generic]": "m8",
+    "timedelta64[D]": "m8[D]", "timedelta64[us]": "m8[us]", "timedelta64[ns]": "m8[ns]",
+    "timedelta64[generic]": "m8",
     "str": "U7", "bytes": "S4", "void": "V6", "object": "O",
 }  # fmt: skip
 

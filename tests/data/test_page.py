@@ -27,12 +27,21 @@ ROWS: dict[str, tuple[str, ...]] = {
         "read-only", "32 axes", "in containers",
         "object *", "str of no*", "void of no*",
     ),
-    "scalars and dtypes, structured and aligned ones too": ("scalar *", "dtype *", "array aligned *"),
-    "masked arrays, matrix, recarray, chararray, subclasses": ("masked*", "nomask", "matrix", "recarray", "record", "chararray", "subclass *"),
+    "scalars and dtypes, structured and aligned ones too": (
+        "scalar *", "dtype *", "array aligned *",
+    ),
+    "masked arrays, matrix, recarray, chararray, subclasses": (
+        "masked*", "nomask", "matrix", "recarray", "record", "chararray", "subclass *",
+    ),
     "memmap": ("memmap",),
-    "ufuncs, functions and classes of numpy": ("ufunc*", "function", "function of *", "class *", "newaxis*"),
-    "`Generator`, bit generators, `RandomState`, `SeedSequence`": ("Generator*", "RandomState*", "SeedSequence*", "bit generator *"),
-    "polynomials, `vectorize`, `iinfo`, index expressions, named results of `linalg` and `unique`": (
+    "ufuncs, functions and classes of numpy": (
+        "ufunc*", "function", "function of *", "class *", "newaxis*",
+    ),
+    "`Generator`, bit generators, `RandomState`, `SeedSequence`": (
+        "Generator*", "RandomState*", "SeedSequence*", "bit generator *",
+    ),
+    "polynomials, `vectorize`, `iinfo`, index expressions, "
+    "named results of `linalg` and `unique`": (
         "poly1d", "Polynomial", "Chebyshev", "vectorize", "iinfo", "index expression",
         "result of *",
     ),
@@ -48,15 +57,25 @@ ROWS: dict[str, tuple[str, ...]] = {
         "frozenset", "list that *", "large bytes", "large str",
         "many small things", "deep, within*", "struct.*", "io.*",
     ),
-    "dates, times, decimals, fractions": ("datetime.*", "time.*", "decimal.*", "fractions.*", "random.Random", "statistics.*"),
+    "dates, times, decimals, fractions": (
+        "datetime.*", "time.*", "decimal.*", "fractions.*", "random.Random", "statistics.*",
+    ),
     "`zoneinfo.ZoneInfo`": ("zoneinfo.*", "datetime.datetime with zoneinfo"),
-    "paths, UUIDs, IP addresses, compiled patterns, parsed URLs": ("pathlib.*", "uuid.*", "ipaddress", "re.Pattern", "re.RegexFlag", "urllib.parse"),
+    "paths, UUIDs, IP addresses, compiled patterns, parsed URLs": (
+        "pathlib.*", "uuid.*", "ipaddress", "re.Pattern", "re.RegexFlag", "urllib.parse",
+    ),
     "`collections`, namedtuples, `SimpleNamespace`, ranges, slices": (
         "collections.*", "namedtuple *", "types.SimpleNamespace", "argparse.*", "range, *",
     ),
-    "iterators over containers, `itertools`, `partial`, `operator`": ("iterators", "itertools", "map, *", "functools.*", "operator"),
-    "instances of your classes, dataclasses, enums, flags": ("dataclass*", "object with slots*", "enum of a module", "flags of *", "enum classes"),
-    "enums and constants of the standard library": ("http.HTTPStatus", "signal", "socket constants", "ssl constants", "uuid, inspect*", "csv.*"),
+    "iterators over containers, `itertools`, `partial`, `operator`": (
+        "iterators", "itertools", "map, *", "functools.*", "operator",
+    ),
+    "instances of your classes, dataclasses, enums, flags": (
+        "dataclass*", "object with slots*", "enum of a module", "flags of *", "enum classes",
+    ),
+    "enums and constants of the standard library": (
+        "http.HTTPStatus", "signal", "socket constants", "ssl constants", "uuid, inspect*", "csv.*",
+    ),
     "other objects of the standard library": (
         "os.*", "inspect.*", "plistlib*", "tarfile.*", "logging.*", "ast", "tokenize.*", "xml.*",
         "email.*", "http.cookies*", "subprocess.Completed*",
@@ -76,18 +95,28 @@ ROWS: dict[str, tuple[str, ...]] = {
     "`ExceptionGroup`": ("*ExceptionGroup", "test_a_group_of_errors"),
     "`platform.uname_result`": ("platform.uname_result",),
     "memoryview": ("test_a_memoryview_arrives_as_bytes", "test_a_view_as_a_result"),
-    "generators, locks, sockets, threads, frames": ("test_an_argument_that_cannot_travel", "test_a_result_that_cannot_travel"),
-    "nested more deeply than the recursion limit allows": ("test_a_deep_argument", "test_a_deep_result"),
+    "generators, locks, sockets, threads, frames": (
+        "test_an_argument_that_cannot_travel", "test_a_result_that_cannot_travel",
+    ),
+    "nested more deeply than the recursion limit allows": (
+        "test_a_deep_argument", "test_a_deep_result",
+    ),
     "more than 2 GB": ("test_more_than_two_gigabytes",),
-    "classes that this process lacks": ("test_a_result_of_a_class_that_is_not_here", "test_an_error_of_a_class_that_is_not_here"),
-    "classes that the worker lacks": ("test_an_argument_of_a_class_that_is_not_there", "test_a_version_that_lacks_a_name"),
+    "classes that this process lacks": (
+        "test_a_result_of_a_class_that_is_not_here", "test_an_error_of_a_class_that_is_not_here",
+    ),
+    "classes that the worker lacks": (
+        "test_an_argument_of_a_class_that_is_not_there", "test_a_version_that_lacks_a_name",
+    ),
     "`scipy.sparse`": ("scipy.sparse.*",),
     "piecewise polynomials of scipy": ("scipy piecewise *",),
     "other objects of scipy": ("scipy Rotation", "scipy cKDTree"),
     "PIL images": ("PIL *",),
     "xarray": ("xarray*",),
     "pandas": ("pandas *",),
-    "torch tensors of every dtype and layout": ("torch tensor*", *(f"torch {dtype}, *" for dtype in torch_cases.DTYPES)),
+    "torch tensors of every dtype and layout": (
+        "torch tensor*", *(f"torch {dtype}, *" for dtype in torch_cases.DTYPES),
+    ),
     "torch parameters, modules, storages, dtypes": (
         "torch parameter*", "torch module", "torch state *", "torch storage", "torch dtype, size*",
     ),

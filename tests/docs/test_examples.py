@@ -200,7 +200,7 @@ with CondaEnvExecutor("cellpose", max_workers=1) as executor:
     window.show()                           # quit() has closed it
     window.button.click()
     task = window.task
-    window.close()                          # what runs is asked to stop, and no signal comes any more
+    window.close()                          # what runs is asked to stop, and no signal comes
     left = (task.cancel_requested, window.label.text())
 print((full, cancelled, left, task.status.value))
 """

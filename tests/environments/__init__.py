@@ -1,1 +1,2 @@
-"""Environments made to order: real package managers, small packages, no network but where marked."""
+"""Environments made to order: real package managers, small packages, no network but where marked.
+"""

@@ -123,8 +123,8 @@ def build_editable(folder, settings=None, metadata=None):
         file.writestr(info + "/METADATA", "Metadata-Version: 2.1\\nName: wl-mine\\nVersion: 1.0\\n")
         file.writestr(info + "/WHEEL",
             "Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        file.writestr(info + "/RECORD", "wl_mine.pth,,\\n%s/METADATA,,\\n%s/WHEEL,,\\n%s/RECORD,,\\n"
-            % (info, info, info))
+        file.writestr(info + "/RECORD",
+            "wl_mine.pth,,\\n%s/METADATA,,\\n%s/WHEEL,,\\n%s/RECORD,,\\n" % (info, info, info))
     return name
 
 build_wheel = build_editable

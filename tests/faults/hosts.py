@@ -668,7 +668,8 @@ def no_descriptors_when_a_worker_dies():
 
 
 def children_ignored(how):
-    """A host that ignores SIGCHLD, or reaps whatever it finds, steals exit codes but nothing else."""
+    """A host that ignores SIGCHLD, or reaps whatever it finds, steals exit codes but nothing else.
+    """
     if how == "ignored":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     else:

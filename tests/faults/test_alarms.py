@@ -1,4 +1,5 @@
-"""Alarms that a task leaves behind, and whatever else is raised while the worker itself is at work."""
+"""Alarms that a task leaves behind, and whatever else is raised while the worker itself is at work.
+"""
 
 from __future__ import annotations
 

@@ -26,23 +26,26 @@ elif how == "no folder":
     os.chdir(folder)
     os.rmdir(folder)
 def low():
-    return {(fd, os.readlink(f"/proc/self/fd/{fd}")) for fd in range(3) if os.path.exists(f"/proc/self/fd/{fd}")}
+    paths = {fd: f"/proc/self/fd/{fd}" for fd in range(3)}
+    return {(fd, os.readlink(path)) for fd, path in paths.items() if os.path.exists(path)}
 before = low()
 from wetlands_executor import CondaEnvExecutor, WorkerCrashed, share
 def talk(number):
     print("line", number)
     os.write(2, b"raw\\n")
     return number
-with CondaEnvExecutor(max_workers=2, **({"share_preload": True, "preload": ["json"]} if forked == "forked" else {})) as executor:
+options = {"share_preload": True, "preload": ["json"]} if forked == "forked" else {}
+with CondaEnvExecutor(max_workers=2, **options) as executor:
     assert [executor.submit(talk, number).result(60) for number in range(5)] == list(range(5))
     new = low() - before
-    assert not any(what in name for _, name in new for what in ("pipe", "memfd", "eventfd]", "socket")), new
+    ours = ("pipe", "memfd", "eventfd]", "socket")
+    assert not any(what in name for _, name in new for what in ours), new
     for fd, _ in new:
         try:
             os.write(fd, b"what C code prints")
         except OSError:
             pass
-    assert sorted(executor.map(pow, range(100), [2] * 100)) == [number ** 2 for number in range(100)]
+    assert sorted(executor.map(pow, range(100), [2] * 100)) == [n ** 2 for n in range(100)]
     assert len(executor.submit(bytes, 5_000_000).result(60)) == 5_000_000
     assert executor.submit(len, share(b"x" * 1000, writable=True)).result(60) == 1000
     assert type(executor.submit(os._exit, 3).exception(60)) is WorkerCrashed
@@ -136,7 +139,8 @@ name, limit = sys.argv[1], int(sys.argv[2])
 from wetlands_executor import CondaEnvExecutor, share
 resource.setrlimit(getattr(resource, name), (limit, limit))
 found = []
-for attempt in (lambda: len(share(b"x" * 1_000_000)), lambda: len(share(b"x" * 1_000_000, writable=True))):
+data = b"x" * 1_000_000
+for attempt in (lambda: len(share(data)), lambda: len(share(data, writable=True))):
     try:
         found.append(attempt())
     except (OSError, MemoryError) as error:

@@ -175,7 +175,8 @@ def test_cancels_under_load_with_kills(make, stress_rng):
 
 
 def test_two_submits_never_queue_behind_each_other(executor, rendezvous):
-    """With two idle workers, two tasks that need each other meet, however their submits interleave."""
+    """With two idle workers, two tasks that need each other meet, however their submits interleave.
+    """
     for round_number in range(150):
         threads = [
             threading.Thread(

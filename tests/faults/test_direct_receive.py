@@ -528,7 +528,9 @@ def test_who_wakes_up_after_the_end_leaves_nothing_behind(single, rendezvous, mo
     task = single.submit(attend, rendezvous.address, "held")
     rendezvous.next()
     monkeypatch.setattr(
-        direct_receive, "read", lambda fd, count: (os.read(fd, count), pool.lifecycle.finished.wait(DEADLINE))[0]
+        direct_receive,
+        "read",
+        lambda fd, count: (os.read(fd, count), pool.lifecycle.finished.wait(DEADLINE))[0],
     )
     waiter = threading.Thread(target=task.exception)
     waiter.start()

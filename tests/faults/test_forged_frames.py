@@ -93,7 +93,8 @@ def test_a_call_that_forges_is_run_again_if_that_was_asked_for(single: CondaEnvE
 def test_calls_that_the_worker_holds_already_are_unharmed(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    """An outcome that is forged for a call which waits in the same worker's inbox is not believed."""
+    """An outcome that is forged for a call which waits in the same worker's inbox is not believed.
+    """
     single.submit(forging.double, 1).result(DEADLINE)
     bad = single.submit(
         forging.attend_and_forge, rendezvous.address, wire.VALUE, "text", "numbers behind"

@@ -31,7 +31,8 @@ with CondaEnvExecutor(None, max_workers=1, **options) as executor:
     for command in ("os._exit(3)", "os.kill(os.getpid(), 9)"):
         error = executor.submit(exec, "import os; " + command).exception(20)
         found.append([type(error).__name__, error.exit_code, error.signal_name, str(error)])
-    found.append(executor.submit(eval, "__import__('subprocess').run(['false']).returncode").result(20))
+    of_a_child = "__import__('subprocess').run(['false']).returncode"
+    found.append(executor.submit(eval, of_a_child).result(20))
 print(json.dumps(found))
 """
 

@@ -542,7 +542,8 @@ LOCKS = {
     "threads.py: RLock": "taken by threads of the pool, and by the hooks of a fork, in C",
     "pool/fork_server.py: RLock": "taken by threads of the pool",
     "pool/polling.py: Semaphore": "taken by threads of the pool",
-    "environment/locks.py: Event": "of one wait for a maker's lock; set by a daemon thread that ends "
+    "environment/locks.py: Event": "of one wait for a maker's lock; set by a daemon thread that "
+    "ends "
     "with it, and that nothing waits for",
     **dict.fromkeys(
         [
@@ -561,7 +562,8 @@ LOCKS = {
     "cli/mapping/reader.py: Semaphore": "released by the main thread, which takes no more items "
     "after an exception; the thread that reads is a daemon",
     "in_process/call.py: RLock": "taken by threads that run calls; by others with a time limit",
-    "serialize/gc_threshold.py: with self._lock": "before Python 3.12 only, where no signal handler runs "
+    "serialize/gc_threshold.py: with self._lock": "before Python 3.12 only, where no signal "
+    "handler runs "
     "between ``__enter__`` of a lock and the first step of the block",
     "serialize/unpickler.py: with gc_threshold.raised": "no lock, but what takes the one above",
 }

@@ -277,7 +277,8 @@ def test_children_of_tasks(shared):
 
 
 def test_a_worker_after_the_other(shared):
-    """Whatever ends a worker, its number is reaped, nothing is kept open, and the next one comes."""
+    """Whatever ends a worker, its number is reaped, nothing is kept open, and the next one comes.
+    """
     executor = shared(2, max_tasks_per_child=1)
     executor.submit(pow, 2, 3).result(DEADLINE)
     parent = fork_server_of(executor)

@@ -21,7 +21,7 @@ from tests.contract.workload import append
 PATIENCE = 60.0
 
 
-# ------------------------------------------------------------------------------------------------------------- the faults
+# --------------------------------------------------------------------------------------- the faults
 
 
 def strike(kind):
@@ -70,7 +70,7 @@ def ignore(value):
     """Take an argument and return nothing."""
 
 
-# ------------------------------------------------------------------------------------------------------ rendezvous the test
+# ------------------------------------------------------------------------------ rendezvous the test
 
 
 def announce(address, label=""):
@@ -90,7 +90,7 @@ def pid():
     return os.getpid()
 
 
-# ---------------------------------------------------------------------------------------------------------------- memory
+# ------------------------------------------------------------------------------------------- memory
 
 
 def limit_memory(size):
@@ -107,7 +107,9 @@ def blob(size):
 
 
 def blob_and_die(size):
-    """Return a large result through the pipe, and SIGKILL this process when a tenth of it has been written."""
+    """Return a large result through the pipe, and SIGKILL this process when a tenth of it has been
+    written.
+    """
     # as where there is no shared memory
     sys.modules["_wetlands_worker.running"].main_loop.carries = False
 
@@ -130,7 +132,7 @@ def written():
     raise AssertionError
 
 
-# ---------------------------------------------------------------------------------------------------------------- output
+# ------------------------------------------------------------------------------------------- output
 
 
 def say(*lines, end="\n", stream="stdout"):
@@ -248,7 +250,7 @@ def pieces_then_attend(address, first, second, label):
     sys.stdout.write(second + "\n")
 
 
-# ---------------------------------------------------------------------------------------------- children, threads, exit
+# -------------------------------------------------------------------------- children, threads, exit
 
 
 def fork_and_return():
@@ -360,7 +362,7 @@ def spin(address, label=""):
         pass
 
 
-# --------------------------------------------------------------------------------------------------- signals, descriptors
+# ----------------------------------------------------------------------------- signals, descriptors
 
 
 def replace_signal_handlers():
@@ -432,7 +434,7 @@ def close_range_and_open(first, last, path):
             break
 
 
-# ------------------------------------------------------------------------------------------------------------ exceptions
+# --------------------------------------------------------------------------------------- exceptions
 
 
 class BadStr(Exception):
@@ -597,7 +599,7 @@ def die_soon(path):
     threading.Thread(target=watch, daemon=True).start()
 
 
-# ------------------------------------------------------------------------------------------------------- a shared preload
+# --------------------------------------------------------------------------------- a shared preload
 
 
 def environment(seconds):
@@ -644,7 +646,7 @@ def sleep_deep(seconds):
     time.sleep(seconds)
 
 
-# --------------------------------------------------------------------------------------------------------------- alarms
+# ------------------------------------------------------------------------------------------- alarms
 
 
 class Alarm(Exception):
@@ -758,7 +760,7 @@ def has_handler(name):
     return signal.getsignal(getattr(signal, name)) is raise_alarm
 
 
-# --------------------------------------------------------------------------------------- beside a culprit
+# --------------------------------------------------------------------------------- beside a culprit
 
 
 def attend_quietly(address):

@@ -25,8 +25,8 @@ LAYERS = (
     ("observe", "integrations", "tasks"),
     ("__init__",),
     (
-        "default", "executor", "remote", "views", "submission", "settings", "ending", "creation_tasks", "in_process",
-        "watching", "forms", "debugging",
+        "default", "executor", "remote", "views", "submission", "settings", "ending",
+        "creation_tasks", "in_process", "watching", "forms", "debugging",
     ),
     ("map",),
     ("pool",),
@@ -51,12 +51,14 @@ OUTSIDERS = ("cli", "demo", "doctor", "integrations", "observe", "tasks")
 TO_COME: set[str] = set()
 #: What the doctor examines is the inside of these parts.
 EXAMINED = {
-    ("doctor", "environment.activate"), ("doctor", "serialize.interpreter"), ("doctor", "pool.spawn"),
+    ("doctor", "environment.activate"), ("doctor", "serialize.interpreter"),
+    ("doctor", "pool.spawn"),
     ("doctor", "descriptors"), ("doctor", "system"),
 }  # fmt: skip
 #: What decisions have no business with.
 IMPURE = {
-    "_thread", "asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "psutil", "queue", "select", "selectors", "signal",
+    "_thread", "asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "psutil", "queue",
+    "select", "selectors", "signal",
     "socket", "subprocess", "threading", "time", "weakref",
 }  # fmt: skip
 #: The name under which the worker's sources live in a worker.
@@ -73,7 +75,7 @@ def layer(module: str) -> int:
     return NUMBERS.get(part(module), -1)
 
 
-# ----------------------------------------------------------------------------------------------------- the rules
+# ---------------------------------------------------------------------------------------- the rules
 
 
 def parts_without_a_layer(package: Package) -> list[str]:
@@ -168,7 +170,7 @@ def test_the_package_obeys_the_rule(rule: Callable[[Package], list[str]]) -> Non
     assert rule(OURS) == []
 
 
-# ---------------------------------------------------------------------------------------------- rules that can fail
+# ------------------------------------------------------------------------------ rules that can fail
 
 IN_FUNCTION = "\ndef planted():\n    {}\n"
 FOR_TYPES = "\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}\n"
@@ -194,7 +196,11 @@ PLANTED = [
     ),
     (outsiders_that_look_inside, "demo/pipeline.py", "from wetlands_executor import _private"),
     (outsiders_that_look_inside, "doctor/show.py", "from wetlands_executor.pool import core"),
-    (outsiders_that_look_inside, "cli/call.py", "from wetlands_executor.futures.future import Task"),
+    (
+        outsiders_that_look_inside,
+        "cli/call.py",
+        "from wetlands_executor.futures.future import Task",
+    ),
     (outsiders_that_look_inside, "observe/__init__.py", "from wetlands_executor.pool import pool"),
     (imports_of_outsiders, "executor.py", "from wetlands_executor.demo import command"),
     (imports_of_outsiders, "__init__.py", "import wetlands_executor.cli"),
@@ -235,7 +241,7 @@ def test_a_planted_import_breaks_the_rule(
         assert found[0].startswith(".".join(Path(file).with_suffix("").parts) + ":")
 
 
-# ------------------------------------------------------------------------------------------------- what is looked at
+# -------------------------------------------------------------------------------- what is looked at
 
 
 def test_the_sources_were_found() -> None:
@@ -260,7 +266,8 @@ def test_this_test_sees_every_kind_of_import() -> None:
     )
     found = {(each.target, each.lazy, each.typing) for each in imports_of("worker.channel", text)}
     assert found == {
-        ("os.path", False, False), ("wetlands_executor.worker.wire", False, False), ("wetlands_executor.errors.X", False, False),
+        ("os.path", False, False), ("wetlands_executor.worker.wire", False, False),
+        ("wetlands_executor.errors.X", False, False),
         ("typing.TYPE_CHECKING", False, False), ("numpy", False, True), ("rich", True, False),
     }  # fmt: skip
 

@@ -45,7 +45,7 @@ def test_no_figure_rises(name: str, reached: Figures) -> None:
     assert getattr(reached, name) <= getattr(LIMITS, name)
 
 
-# ------------------------------------------------------------------------- what is counted, and what is not
+# ----------------------------------------------------------------- what is counted, and what is not
 
 ASSIGNMENTS = """
 def f(self, task, pairs):
@@ -125,7 +125,8 @@ def test_circles_are_found_wherever_the_imports_stand() -> None:
     )
     lazy = "def f():\n    from wetlands_executor import "
     one = structure(
-        a=f"{typing}b\n", b="from wetlands_executor import c\n", c=f"{lazy}a\n", d=f"{lazy}e\n", e=f"{lazy}d\n", f=f"{typing}g\n",
+        a=f"{typing}b\n", b="from wetlands_executor import c\n", c=f"{lazy}a\n", d=f"{lazy}e\n",
+        e=f"{lazy}d\n", f=f"{typing}g\n",
         g="import wetlands_executor\n",
     )  # fmt: skip
     assert one.circles(lazy=False, typing=False) == []

@@ -66,7 +66,8 @@ _NAMES_THE_PREFIX = ("_sysconfigdata", "_sysconfig_vars")
 
 _PROBE = """
 import json, os, sys, sysconfig
-print(json.dumps([list(sys.version_info[:3]), sys.implementation.name, sys.base_prefix, os.path.realpath(sys.executable),
+print(json.dumps([list(sys.version_info[:3]), sys.implementation.name, sys.base_prefix,
+                  os.path.realpath(sys.executable),
                   sorted({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})]))
 """
 
@@ -365,7 +366,8 @@ def _install_file(source: Path, target: Path, entry: Mapping[str, Any], prefix: 
         )
         if entry["file_mode"] == "text":
             data = data.replace(old, new)
-        else:  # the string up to its NUL keeps its length: what the prefix is shorter is added behind it
+        else:
+            # The string up to its NUL keeps its length: what the prefix is shorter is added behind.
 
             def shorter(match: re.Match[bytes]) -> bytes:
                 return match[0].replace(old, new).ljust(len(match[0]), b"\0")

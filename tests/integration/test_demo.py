@@ -323,7 +323,8 @@ class TestFailures:
 class TestPlan:
     @pytest.mark.parametrize("minor", [10, 11, 12, 13, 14])
     def test_the_two_numpys_exclude_each_other(self, minor: int) -> None:
-        """Whatever the newer environment can hold on a Python is too new for the older one there."""
+        """Whatever the newer environment can hold on a Python is too new for the older one there.
+        """
         specifiers = []
         for file in FILES.values():
             wanted = [Requirement(text) for text in EnvironmentSpec.from_file(file).pypi]

@@ -56,7 +56,10 @@ def look():
     import os, ssl, sys
     with open("/proc/self/maps") as file:
         mapped = sorted({line.split()[-1] for line in file if BUNDLE in line})
-    variables = {k: v for k, v in os.environ.items() if BUNDLE in v or k.startswith(("_PYI", "_MEI", "LD_"))}
+    variables = {
+        name: value for name, value in os.environ.items()
+        if BUNDLE in value or name.startswith(("_PYI", "_MEI", "LD_"))
+    }
     return {"mapped": mapped, "variables": variables, "path": [p for p in sys.path if BUNDLE in p]}
 
 if __name__ == "__main__":
@@ -71,7 +74,8 @@ if __name__ == "__main__":
     found = {}
     with executor:
         tasks = {"builtin": executor.submit(pow, 2, 5), "module": executor.submit(helper.triple, 5),
-                 "class": executor.submit(helper.Point.double, helper.Point(4)), "main": executor.submit(work, 1),
+                 "class": executor.submit(helper.Point.double, helper.Point(4)),
+                 "main": executor.submit(work, 1),
                  "look": executor.submit(look)}
         for name, task in tasks.items():
             error = task.exception()

@@ -35,7 +35,8 @@ if more:
 elif "--last-failed" in sys.argv:
     print("=== 1 passed in 0.50s ===")
 else:
-    print("in a clone:", os.path.isdir(".git"), "in an environment of its own:", sys.prefix != sys.base_prefix)
+    own = sys.prefix != sys.base_prefix
+    print("in a clone:", os.path.isdir(".git"), "in an environment of its own:", own)
     print("FAILED tests/test_it.py::test_it\\n=== 1 failed, 5 passed in 1.50s ===")
     sys.exit(1)
 """

@@ -77,10 +77,12 @@ def main():
 
             target = run("animals.work:where")  # first: nothing else has said where the project is
             animal = run(work.rename, work.Animal("cat"))
+            if isinstance(animal, tuple):
+                animal = [animal[0], type(animal[1]) is work.Animal, animal[1].name]
             found.append({
                 "target": target,
                 "function": run(work.where),
-                "animal": [animal[0], type(animal[1]) is work.Animal, animal[1].name] if isinstance(animal, tuple) else animal,
+                "animal": animal,
                 "late": run(work.late),
                 "failure": run(work.fail),
                 "path": run(work.path),

@@ -37,7 +37,8 @@ def tried(*call):
 if __name__ == "__main__":
     with CondaEnvExecutor(sys.argv[1], max_workers=1) as executor:
         print(json.dumps([
-            tried(helpers.f), tried(isinstance, helpers.Thing(), int), tried("helpers:f"), tried(needy.f), tried("needy.missing:f"), tried(needy.g),
+            tried(helpers.f), tried(isinstance, helpers.Thing(), int), tried("helpers:f"),
+            tried(needy.f), tried("needy.missing:f"), tried(needy.g),
         ]))
 """
 

@@ -36,7 +36,9 @@ def use():
     import json, logging, queue, concurrent.futures
     stem = __file__.replace("\\\\", "/").rpartition("/")[2][:-3]
     found = sys.modules.get(stem)
-    return hasattr(queue, "Queue"), hasattr(logging, "getLogger"), hasattr(json, "dumps"), found is None or found.__file__ != __file__
+    another = found is None or found.__file__ != __file__
+    standard = hasattr(queue, "Queue"), hasattr(logging, "getLogger"), hasattr(json, "dumps")
+    return *standard, another
 """
 
 

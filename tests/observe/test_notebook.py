@@ -27,8 +27,8 @@ with progress(executor, description="<cells>"):
 )
 
 
-#: Runs the cells that it reads, and prints their outputs. In a process of its own, because what runs
-#: notebooks leaves an event loop behind.
+#: Runs the cells that it reads, and prints their outputs. In a process of its own, because what
+#: runs notebooks leaves an event loop behind.
 RUN = """
 import json, sys
 import nbclient, nbformat

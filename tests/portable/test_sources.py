@@ -221,7 +221,8 @@ def test_a_prompt(run_host: Run) -> None:
             def get(self): return f(40)
 
         import math; g = lambda x: math.floor(x)
-        with CondaEnvExecutor(os.environ["WORKER"], max_workers=1) as ex: one, two = ex.submit(f, 1), ex.submit(lambda: f(C().get()) + g(0.5))
+        ex = CondaEnvExecutor(os.environ["WORKER"], max_workers=1)
+        with ex: one, two = ex.submit(f, 1), ex.submit(lambda: f(C().get()) + g(0.5))
 
         print("RESULT", one.exception() or two.result())
 
@@ -265,7 +266,8 @@ import math, operator
 def f(x):
     return math.floor(x)
 class C:
-    def get(self, math=" a "): return math.strip(), operator.add(1, 1), [operator.neg(i) for i in (1,)]
+    def get(self, math=" a "):
+        return math.strip(), operator.add(1, 1), [operator.neg(i) for i in (1,)]
 g = lambda x: (math.ceil(x), [lambda: math.trunc(x)][0]())
 import json; h = lambda: json.dumps(1)
 """

@@ -131,7 +131,8 @@ def dependencies(kitchen: Kitchen) -> None:
 
 
 def waiting(kitchen: Kitchen) -> None:
-    """The standard library's functions over our tasks, and threads that wait for one task together."""
+    """The standard library's functions over our tasks, and threads that wait for one task together.
+    """
     executor = kitchen.executor()
     tasks = [kitchen.submit(executor, work.echo, number) for number in range(12)]
     kitchen.same(

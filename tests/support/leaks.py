@@ -51,7 +51,8 @@ _SHM = Path("/dev/shm")
 
 
 def mark_session() -> None:
-    """Mark this process's environment, so that every process started from now on is known as ours."""
+    """Mark this process's environment, so that every process started from now on is known as ours.
+    """
     os.environ[MARK] = f"{os.getpid()}-{uuid.uuid4().hex}"
 
 
@@ -158,7 +159,9 @@ def _temporary_files() -> frozenset[str]:
 
 
 def _allowed() -> tuple[set[int], set[int]]:
-    """Return the processes and descriptors that multiprocessing keeps for the rest of the session, by its own design."""
+    """Return the processes and descriptors that multiprocessing keeps for the rest of the session,
+    by its own design.
+    """
     pids: set[int] = set()
     fds: set[int] = set()
     for module, instance, attributes in (
@@ -241,7 +244,8 @@ class Leaks:
         return "\n".join(lines)
 
     def kill(self) -> None:
-        """End and reap the processes, so that one leak does not show up in the tests that follow."""
+        """End and reap the processes, so that one leak does not show up in the tests that follow.
+        """
         for pid in self.pids:
             try:
                 os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""Fixtures for tests that start no process: whatever would start one is refused, and fails the test.
+"""Fixtures for tests that start no process: what would start one is refused, and fails the test.
 
 A folder's conftest imports both of them. The functions are replaced where the standard library
 looks them up, and only while a test of such a folder runs. (An audit hook could not be removed, and

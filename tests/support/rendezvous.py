@@ -2,8 +2,8 @@
 
 Without a sleep and without polling.
 
-A task calls ``workload.attend(rendezvous.address, label)``, which connects and blocks. The test takes
-one arrival after another with ``next()`` (bounded by a deadline) and lets each go on with
+A task calls ``workload.attend(rendezvous.address, label)``, which connects and blocks. The test
+takes one arrival after another with ``next()`` (bounded by a deadline) and lets each go on with
 ``release()``, or all, now and later, with ``open()``. A local socket, because it works between
 threads, processes and interpreters of any version, and tells both sides when the other one has
 gone.

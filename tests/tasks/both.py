@@ -29,7 +29,9 @@ ONLY_PROCESSES = {
         "get_progress", "workers", "queue_depth", "processors", "memory",
     ),
     "test_priorities": ("background",),
-    "test_task": ("kill_workers", "interrupted_by_nothing", "names_are_derived", "unstarted_task_keeps"),
+    "test_task": (
+        "kill_workers", "interrupted_by_nothing", "names_are_derived", "unstarted_task_keeps",
+    ),
 }  # fmt: skip
 #: Files of which only these tests run over both.
 ONLY_THESE = {

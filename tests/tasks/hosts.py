@@ -31,7 +31,8 @@ def rss() -> int:
 
 
 def flood(count: str, how: str) -> None:
-    """Print by how many bytes this process has grown under a flood of updates, and the last report."""
+    """Print by how many bytes this process has grown under a flood of updates, and the last report.
+    """
     blocked = threading.Event()
 
     def slow(event: TaskEvent) -> None:

@@ -239,7 +239,10 @@ class Process:
     def __init__(self, *arguments: str, stdin: str = "", **variables: str) -> None:
         states, write = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "wetlands_executor.tasks", "run", *arguments, "--state-fd", str(write)],
+            [
+                sys.executable, "-m", "wetlands_executor.tasks", "run", *arguments, "--state-fd",
+                str(write),
+            ],
             cwd=ROOT,
             env={**os.environ, **variables},
             pass_fds=[write],

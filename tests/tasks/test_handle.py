@@ -126,7 +126,8 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FOREIGN = """
 import threading
-from wetlands_executor import current_task, RemoteTaskHandle, CondaEnvExecutor, TaskStatus   # the last two are never used
+# the last two are never used
+from wetlands_executor import current_task, RemoteTaskHandle, CondaEnvExecutor, TaskStatus
 import wetlands_executor
 
 def deep(task):
@@ -136,7 +137,8 @@ def deep(task):
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    return current_task().id == task.id, isinstance(task, RemoteTaskHandle), wetlands_executor.__spec__.origin
+    same, known = current_task().id == task.id, isinstance(task, RemoteTaskHandle)
+    return same, known, wetlands_executor.__spec__.origin
 
 def annotated(task: RemoteTaskHandle = 5):
     return isinstance(task, RemoteTaskHandle)

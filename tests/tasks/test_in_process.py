@@ -116,7 +116,9 @@ def test_a_long_chain_of_dependants_in_any_order_of_ends(executor: InProcessExec
 def test_a_dependency_in_another_executor(executor: InProcessExecutor) -> None:
     """The thread that settles it belongs to that pool, and runs no task of this one."""
     with CondaEnvExecutor(max_workers=1) as other:
-        task = executor.submit(lambda value: (value, threading.current_thread().name), other.submit(int, 5))
+        task = executor.submit(
+            lambda value: (value, threading.current_thread().name), other.submit(int, 5)
+        )
         value, thread = task.result(DEADLINE)
         assert value == 5
         assert not thread.startswith("wetlands-io")
@@ -238,7 +240,12 @@ def test_the_handle(executor: InProcessExecutor) -> None:
 
     lock = threading.Lock()
     done = executor.submit(function, 4).wait_for(DEADLINE)
-    assert (done.value, done.progress, done.message, done.outputs) == (4, 0.5, "half", {"lock": lock})
+    assert (done.value, done.progress, done.message, done.outputs) == (
+        4,
+        0.5,
+        "half",
+        {"lock": lock},
+    )
     kept[0].update("late")
     assert done.message == "half", "the handle is inert"
     assert not kept[0].cancel_requested
@@ -261,7 +268,9 @@ def test_an_async_function(executor: InProcessExecutor) -> None:
 
 def test_targets_are_imported_here(executor: InProcessExecutor, tmp_path: Path) -> None:
     file = tmp_path / "target_of_in_process.py"
-    file.write_text("import os\nSEEN = []\ndef see(x):\n    SEEN.append(x)\n    return SEEN, os.getpid()\n")
+    file.write_text(
+        "import os\nSEEN = []\ndef see(x):\n    SEEN.append(x)\n    return SEEN, os.getpid()\n"
+    )
     try:
         executor.submit(f"{file}:see", 1).result(DEADLINE)
         assert executor.submit(f"{file}:see", 2).result(DEADLINE) == ([1, 2], os.getpid())
@@ -329,7 +338,12 @@ def test_the_view_from_outside() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((-1,), "the calling thread"), (("1",), "integer"), ((True,), "integer"), ((1, 5), "callable")],
+    [
+        ((-1,), "the calling thread"),
+        (("1",), "integer"),
+        ((True,), "integer"),
+        ((1, 5), "callable"),
+    ],
 )
 def test_wrong_arguments_are_refused(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):

@@ -100,7 +100,8 @@ if __name__ == "__main__":
         for call in calls:
             name, _, method = call.partition("-")
             if name == "source":
-                assert ex.submit(source, Box, double).result(60) == ["class Box:", "def double(box):"]
+                found = ex.submit(source, Box, double).result(60)
+                assert found == ["class Box:", "def double(box):"]
             elif name == "dumped":
                 objects = Box, double, Colour, Point, dumped, Colour.RED, negate
                 assert ex.submit(dumped, *objects).result(60) == [True] * len(objects)

@@ -140,7 +140,8 @@ def fail_with_thread(state):
 
 def keep_loop():
     loop = asyncio.new_event_loop()
-    event = asyncio.Event() if __import__("sys").version_info >= (3, 10) else asyncio.Event(loop=loop)
+    new = __import__("sys").version_info >= (3, 10)
+    event = asyncio.Event() if new else asyncio.Event(loop=loop)
     SAW.clear()
 
     async def wait():

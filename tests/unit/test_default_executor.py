@@ -111,7 +111,9 @@ def test_the_environment_and_the_number_of_workers(monkeypatch: pytest.MonkeyPat
 def test_an_engine_whose_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENGINE, "dask:tcp://127.0.0.1:1")
     monkeypatch.setitem(sys.modules, "wetlands_executor.integrations.dask", None)
-    with pytest.raises(ImportError, match=f"{ENGINE}=dask:tcp://127.0.0.1:1 needs the extra 'dask'"):
+    with pytest.raises(
+        ImportError, match=f"{ENGINE}=dask:tcp://127.0.0.1:1 needs the extra 'dask'"
+    ):
         get_default_executor()
 
 

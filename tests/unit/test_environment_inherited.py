@@ -48,7 +48,8 @@ def test_names_that_are_always_removed(name: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["module://matplotlib_inline.backend_inline", "module://backend_interagg", "module://ipykernel.pylab.backend_inline", "ipympl", "inline",
+    ["module://matplotlib_inline.backend_inline", "module://backend_interagg",
+     "module://ipykernel.pylab.backend_inline", "ipympl", "inline",
      "widget", "nbagg", "notebook", "module://mine", ""],
 )  # fmt: skip
 def test_backends_of_notebooks_and_tools(value: str) -> None:

@@ -20,7 +20,7 @@ from wetlands_executor.futures.options import CallOptions
 from wetlands_executor.settings import ExecutorSettings
 from wetlands_executor.submission import MapOptions, Submission
 
-# -------------------------------------------------------------------------------------------------------- options
+# ------------------------------------------------------------------------------------------ options
 
 
 def settings(**given: Any) -> ExecutorSettings:
@@ -120,7 +120,7 @@ def test_exceptions_in_place_make_each_item_a_call() -> None:
     assert not MapOptions(ordered=False).eager
 
 
-# ----------------------------------------------------------------------------------------------------- submission
+# --------------------------------------------------------------------------------------- submission
 
 
 class Pool:
@@ -235,7 +235,7 @@ def test_a_script_is_found_before_it_is_sent(pool: Pool, submission: Submission)
         submission.submit_script(__file__, "text", "__main__")
 
 
-# -------------------------------------------------------------------------------------------------------- the end
+# ------------------------------------------------------------------------------------------ the end
 
 
 class Lifecycle:

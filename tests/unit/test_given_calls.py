@@ -165,7 +165,7 @@ def test_what_is_reclaimed_with_that_is_said_again(crew: Crew) -> None:
     assert kinds_of_frames(crew, process) == [wire.AFTER, wire.RUN]
 
 
-# ----------------------------------------------------------------------------------------------------------- losses
+# ------------------------------------------------------------------------------------------- losses
 
 
 def test_a_call_that_is_neither_in_the_inbox_nor_taken_is_missing(
@@ -207,7 +207,7 @@ def test_a_worker_is_harmed_once(crew: Crew) -> None:
     assert [record.mark_harmed(), record.mark_harmed(), record.harmed] == [True, False, True]
 
 
-# ----------------------------------------------------------------------------------- what workers need not keep
+# ----------------------------------------------------------------------- what workers need not keep
 
 
 class Told:
@@ -244,7 +244,7 @@ def test_workers_are_told_what_they_need_not_keep(crew: Crew) -> None:
     assert not crew.loop.posted
 
 
-# ------------------------------------------------------------------------------------------------- what is under way
+# -------------------------------------------------------------------------------- what is under way
 
 
 def under_way(crew: Crew, *queues: Any) -> tuple[UnderWay, list[str]]:

@@ -276,7 +276,9 @@ def test_objects_of_one_class_are_asked_about_once(monkeypatch: pytest.MonkeyPat
     """What costs time is asked for each class, not for each object."""
     asked: list[type] = []
     handling_of = pickler._handling_of
-    monkeypatch.setattr(pickler, "_handling_of", lambda kind: asked.append(kind) or handling_of(kind))
+    monkeypatch.setattr(
+        pickler, "_handling_of", lambda kind: asked.append(kind) or handling_of(kind)
+    )
     reduced: list[Any] = []
     reduce = pickler.CallPickler._reduce
     monkeypatch.setattr(

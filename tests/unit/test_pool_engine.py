@@ -147,7 +147,9 @@ def test_what_was_posted_comes_before_news_of_the_same_wake_up(
         def wait(self, _timeout: float | None, _posted: Any) -> list[Any]:
             self.turns += 1
             if self.turns == 1:
-                loop.posted.append("item" if posted == "item" else lambda: client.told.append("job"))
+                loop.posted.append(
+                    "item" if posted == "item" else lambda: client.told.append("job")
+                )
                 return [lambda: client.told.append("exit")]
             client.close()
             return []
@@ -346,7 +348,10 @@ def worker_actions(crew: Crew, state: PoolState) -> WorkerActions:
 def test_a_dispatch_writes_frames(crew: Crew) -> None:
     process = crew.process()
     first, second = crew.call(), crew.call()
-    assert worker_actions(crew, PoolState(1)).dispatch(st.Dispatch(process.worker, [first, second])) is None
+    assert (
+        worker_actions(crew, PoolState(1)).dispatch(st.Dispatch(process.worker, [first, second]))
+        is None
+    )
     assert list(process.calls.values()) == [first, second]
     assert len(crew.loop.poller.written[process.process.inbox]) == 2 * wire.FRAME
 
@@ -368,7 +373,9 @@ def test_a_worker_is_killed_if_it_runs_the_call(crew: Crew, running: bool) -> No
     call = crew.call(process)
     page.words[wire.TAKEN] = call.number if running else 0
     call.place = object()
-    answer = worker_actions(crew, PoolState(1)).kill_if_running(st.KillIfRunning(process.worker, call))
+    answer = worker_actions(crew, PoolState(1)).kill_if_running(
+        st.KillIfRunning(process.worker, call)
+    )
     assert answer == st.KillAnswered(process.worker, call, running)
     assert ("killed" in process.process.done) is running
     crew.loop.fire()

@@ -421,7 +421,9 @@ def test_a_call_that_waits_with_a_worker_is_reclaimed_for_a_late_listener(crew: 
 
 def test_those_who_launch_are_answered_once(crew: Crew) -> None:
     state = PoolState(1)
-    part = Readiness(loop=crew.loop, workers=crew.workers, state=state, feed=crew.feed, label="here")
+    part = Readiness(
+        loop=crew.loop, workers=crew.workers, state=state, feed=crew.feed, label="here"
+    )
     answers: list[Any] = []
     part.launch_then(answers.append)
     crew.loop.turn()

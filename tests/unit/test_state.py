@@ -669,7 +669,7 @@ def test_an_item_that_arrives_after_a_termination_is_cancelled() -> None:
     assert talk.say(Submitted([a])) == [Cancelled([a])]
 
 
-def test_what_a_dead_worker_had_not_begun_of_a_chunk_is_not_started_after_a_cancelling_end() -> None:
+def test_what_a_dead_worker_had_not_begun_is_not_started_after_a_cancelling_end() -> None:
     """The calls that come back wait for no other worker: they are pending, and cancelled."""
     talk = Talk(2, credit=64).start(1, 2)
     chunk, rest, late = items("crl")

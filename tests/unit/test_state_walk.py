@@ -894,7 +894,8 @@ def test_walks_with_priorities(stress_rng: random.Random, priorities: tuple[int,
 
 
 def test_whoever_was_to_decide_about_starts_is_ended_by_a_shutdown() -> None:
-    """What is submitted after that, by a thread that was faster than the shutdown, waited for ever."""
+    """What is submitted after that, by a thread that was faster than the shutdown, waited for ever.
+    """
     play(343843603, credit=1, max_workers=3, prompt=True)
 
 

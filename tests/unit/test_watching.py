@@ -36,7 +36,8 @@ instance.items, slots.x = [], 1
 def helper(x=[]):
     return number, x
 def function(a=1, *, b=2):
-    return number, text, nothing, small, nested, table, large, Class, instance, slots, helper, absent
+    simple = number, text, nothing, small, nested, table, large
+    return simple, Class, instance, slots, helper, absent
 function.mark = []
 def closure():
     state = [0]
@@ -266,7 +267,8 @@ def test_what_is_small(value: Any) -> None:
 
 VALUES = compile(
     """
-import array, collections, dataclasses, datetime, decimal, enum, functools, ipaddress, pathlib, re, types, uuid
+import array, collections, dataclasses, datetime, decimal, enum, functools, ipaddress, pathlib
+import re, types, uuid
 class Colour(enum.Enum):
     RED = 1
     def other(self):
@@ -421,7 +423,9 @@ def test_an_equal_value_at_another_place_is_no_change(module: Any) -> None:
 
 
 def test_what_always_looks_different_is_not_prepared_for_each_time(module: Any) -> None:
-    """A failed comparison by identity is followed by a thorough one; a new list of identities costs more than that."""
+    """A failed comparison by identity is followed by a thorough one; a new list of identities costs
+    more than that.
+    """
     remote = RemoteInterpreter()
     made = []
     for i in range(100):

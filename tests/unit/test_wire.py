@@ -45,7 +45,9 @@ class Pipes:
         self.results, self.its_results = os.pipe()
         self.inbox_reader = -1
         if os.path.isdir("/proc/self/fd"):
-            self.inbox_reader = os.open(f"/proc/self/fd/{self.its_inbox}", os.O_RDONLY | os.O_NONBLOCK)
+            self.inbox_reader = os.open(
+                f"/proc/self/fd/{self.its_inbox}", os.O_RDONLY | os.O_NONBLOCK
+            )
         for fd in (self.inbox, self.bulk, self.results):
             os.set_blocking(fd, False)
 

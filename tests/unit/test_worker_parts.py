@@ -54,7 +54,7 @@ def definition(module: str, name: str) -> bytes:
     return pickle.dumps(("reference", module, name, None), 4)
 
 
-# ------------------------------------------------------------------------------------------------------ definitions
+# -------------------------------------------------------------------------------------- definitions
 
 
 def test_records_are_read_until_the_function_is_there() -> None:
@@ -96,7 +96,7 @@ def test_what_is_raised_while_records_are_read_ends_the_worker() -> None:
         told().read_until(wire.PAYLOAD, 1)
 
 
-# ---------------------------------------------------------------------------------------------------------- answers
+# ------------------------------------------------------------------------------------------ answers
 
 
 class Page:
@@ -176,7 +176,7 @@ def test_a_number_that_a_task_could_get_is_not_used() -> None:
     assert answers(3)[0].wakeup == -1
 
 
-# ------------------------------------------------------------------------------------------------------------ start
+# -------------------------------------------------------------------------------------------- start
 
 
 def test_a_worker_says_which_python_it_is() -> None:
@@ -232,7 +232,7 @@ def test_an_initializer_that_fails_ends_the_start(prepared: Any) -> None:
     assert prepared(initializer=pickle.dumps((int, ("x",)))) == (False, [wire.INITIALIZER_FAILED])
 
 
-# ------------------------------------------------------------------------------------------------- what a call is
+# ----------------------------------------------------------------------------------- what a call is
 
 
 class Some:

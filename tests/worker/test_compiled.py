@@ -114,8 +114,9 @@ from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.pool import bundle
 
 with CondaEnvExecutor(max_workers=1) as executor:
-    expression = "[name[17:] for name in __import__('sys').modules if name.startswith('_wetlands_worker.')]"
-    print(sorted({"bootstrap", *executor.submit(eval, expression).result()} - {*bundle._FIRST}))
+    names = executor.submit(eval, "[*__import__('sys').modules]").result()
+    ours = {name[17:] for name in names if name.startswith("_wetlands_worker.")}
+    print(sorted({"bootstrap", *ours} - {*bundle._FIRST}))
 """
 
 
@@ -138,9 +139,11 @@ from wetlands_executor.pool import spawn
 
 def look():
     with open("/proc/self/maps") as maps:
-        mapped = any("wetlands-bundle" in line and " r--p " in line for line in maps)  # many kernels map it in no other way
+        # Many kernels map it in no other way.
+        mapped = any("wetlands-bundle" in line and " r--p " in line for line in maps)
     links = ["/proc/self/fd/" + fd for fd in os.listdir("/proc/self/fd")]
-    return mapped, [os.path.basename(link) for link in links if os.path.lexists(link) and "bundle" in os.readlink(link)]
+    links = [link for link in links if os.path.lexists(link) and "bundle" in os.readlink(link)]
+    return mapped, [os.path.basename(link) for link in links]
 
 if %r:
     def refuse(fd, data):
@@ -181,12 +184,14 @@ def test_the_bundle_is_a_file_that_nobody_can_write_to(refused: bool, mapped: st
 NAMES = """
 from wetlands_executor import CondaEnvExecutor
 
-at = bootstrap = code = data = end = fds = find = first = length = magic = marshal = mmap = name = size = sources = space = take = [1, 2]
+at = bootstrap = code = data = end = fds = find = first = length = magic = marshal = [1, 2]
+mmap = name = size = sources = space = take = at
 external = os = sys = {}
 
 def use(number):
     import decimal, logging
-    seen = [at, bootstrap, code, data, end, fds, find, first, length, magic, marshal, mmap, name, size, sources, space, take]
+    seen = [at, bootstrap, code, data, end, fds, find, first, length, magic, marshal]
+    seen += [mmap, name, size, sources, space, take]
     print("seen")
     return number + sum(map(len, seen)) + len(external) + len(os) + len(sys)
 

@@ -72,7 +72,9 @@ def test_the_script_is_right_here(script: Any) -> None:
 
 
 def test_a_default_is_the_sentinel_that_it_is_here(executor: CondaEnvExecutor, script: Any) -> None:
-    """Defaults, closures, attributes, tables, dataclasses, instances, containers of the standard library; each in a call of its own."""
+    """Defaults, closures, attributes, tables, dataclasses, instances, containers of the standard
+    library; each in a call of its own.
+    """
     assert [name for name, way in script.WAYS.items() if run(executor, way) is not True] == []
 
 
@@ -266,7 +268,9 @@ def test_executors_tasks_and_threads_are_named(same: CondaEnvExecutor) -> None:
 
 
 def test_a_library_of_ctypes_is_named(same: CondaEnvExecutor) -> None:
-    """What the program has declared of its functions cannot be seen, and without it they return wrong numbers."""
+    """What the program has declared of its functions cannot be seen, and without it they return
+    wrong numbers.
+    """
     library = ctypes.CDLL(None)
     error = same.submit(lambda: library.getpid()).exception(DEADLINE)
     assert isinstance(error, pickle.PicklingError)

@@ -17,16 +17,20 @@ from wetlands_executor import CondaEnvExecutor
 
 def options():
     import sys
-    names = ("optimize", "no_user_site", "ignore_environment", "isolated", "dont_write_bytecode", "bytes_warning", "dev_mode", "utf8_mode",
-             "quiet", "debug", "no_site", "verbose", "safe_path")
-    return [{name: getattr(sys.flags, name, None) for name in names}, sys.warnoptions, sorted(sys._xoptions.items())]
+    names = ("optimize", "no_user_site", "ignore_environment", "isolated", "dont_write_bytecode",
+             "bytes_warning", "dev_mode", "utf8_mode", "quiet", "debug", "no_site", "verbose",
+             "safe_path")
+    flags = {name: getattr(sys.flags, name, None) for name in names}
+    return [flags, sys.warnoptions, sorted(sys._xoptions.items())]
 
 def failing():
     assert __debug__
     raise ValueError("as expected")
 
 if __name__ == "__main__":
-    with CondaEnvExecutor(sys.argv[1] or None, max_workers=1, share_preload=sys.argv[2] == "share", preload=["json"]) as executor:
+    executor = CondaEnvExecutor(
+        sys.argv[1] or None, max_workers=1, share_preload=sys.argv[2] == "share", preload=["json"])
+    with executor:
         there = executor.submit(options).result()
         numbers = list(executor.map(abs, range(-50, 0)))
         error = executor.submit(failing).exception()
