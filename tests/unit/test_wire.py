@@ -14,7 +14,7 @@ import os
 import random
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -659,6 +659,25 @@ def test_large_records_arrive_whole(side: Side, stress_rng: random.Random) -> No
             callback()
     reader.join()
     assert found == [(wire.PAYLOAD, number, data) for number, data in enumerate(records)]
+
+
+def test_a_thread_that_starts_late_reads_its_own_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The poller's owner has closed the descriptor before the reading thread runs."""
+    started: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+    monkeypatch.setattr(polling, "start_new_thread", lambda *thread: started.append(thread))
+    poller = polling.ThreadPoller()
+    read, write = os.pipe()
+    poller.add_reader(read, polling.RESULTS, lambda: None)
+    os.write(write, b"text")
+    os.close(write)
+    os.close(read)
+    for function, arguments in started:
+        function(*arguments)
+    assert poller.read(read, 100) == b"text"
+    assert poller.read(read, 100) == b""
+    poller.close()
 
 
 def test_nobody_reading_the_inbox_kills_the_process(polled: Side) -> None:

@@ -279,14 +279,13 @@ class ThreadPoller:
         self._readers[fd] = (rank, callback)
         chunks = self._chunks[fd] = deque()
         room = self._room[fd] = threading.Semaphore(16)
-        start_new_thread(self._pump_in, (fd, chunks, room))
+        _start_pump(self._pump_in, fd, chunks, room)
 
     def add_wakeup(self, fd: int, rank: int, callback: Callback) -> None:
         """Refuse: there is no direct receive, and so no wakeup, where threads read the pipes."""
         raise NotImplementedError
 
-    def _pump_in(self, fd: int, chunks: deque[bytes], room: threading.Semaphore) -> None:
-        copy = os.dup(fd)  # the number may be closed and used again while this thread waits in read
+    def _pump_in(self, copy: int, chunks: deque[bytes], room: threading.Semaphore) -> None:
         try:
             set_blocking(copy, True)
             while True:
@@ -347,13 +346,11 @@ class ThreadPoller:
         writer = self._writers.get(fd)
         if writer is None:
             writer = self._writers[fd] = queue.SimpleQueue()
-            # Race: ``Thread.start`` would wait for the new thread, in which the collector may run a
-            # finalizer that waits for this one.
-            start_new_thread(self._pump_out, (fd, os.dup(fd), writer))
+            _start_pump(self._pump_out, fd, fd, writer)
         writer.put(bytes(data))
         return len(data)
 
-    def _pump_out(self, fd: int, copy: int, data: queue.SimpleQueue[bytes | None]) -> None:
+    def _pump_out(self, copy: int, fd: int, data: queue.SimpleQueue[bytes | None]) -> None:
         try:
             set_blocking(copy, True)
             while (chunk := data.get()) is not None:
@@ -410,6 +407,21 @@ class ThreadPoller:
         """End the writing threads; the reading ones end with their pipes."""
         for fd in list(self._writers) + list(self._readers):
             self.remove(fd)
+
+
+def _start_pump(pump: Callable[..., None], fd: int, *arguments: object) -> None:
+    """Start a thread that reads or writes a descriptor, with a duplicate that the thread closes.
+
+    Race: the I/O thread may close the descriptor before the new thread runs, or while it waits, and
+    the number may be used again. So the duplicate is made here. ``Thread.start`` would wait for the
+    new thread, in which the collector may run a finalizer that waits for this one.
+    """
+    copy = os.dup(fd)
+    try:
+        start_new_thread(pump, (copy, *arguments))
+    except RuntimeError:
+        os.close(copy)
+        raise
 
 
 Poller = SystemPoller | ThreadPoller
