@@ -106,7 +106,8 @@ def test_suspended_and_continued(rendezvous: Rendezvous) -> None:
         assert terminal.modes == before
         # It has to have been stopped for a while: then the display knows that it was.
         terminal.type("sleep 4; echo awake\n")
-        terminal.wait_for("\nawake")
+        # What is typed before the prompt is there would be shown before it.
+        terminal.wait_until(lambda text: text.endswith("\nawake\nshell>"), "the shell's prompt")
         terminal.raw = b""
         terminal.type("fg\n")
         terminal.wait_until(
