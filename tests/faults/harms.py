@@ -73,6 +73,14 @@ def change_flags():
     return done
 
 
+def print_packets(count):
+    """Set the flag by which each write to the standard output is a packet; print some lines."""
+    fcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT)
+    for number in range(count):
+        os.write(1, b"%d\n" % number)
+    return count
+
+
 def close_all():
     """As a daemon does it."""
     os.closerange(3, 4096)

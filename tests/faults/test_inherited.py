@@ -76,6 +76,13 @@ def test_output_after_it(single, harm, capsys):
     assert capsys.readouterr().out.splitlines()[-1].split()[0] == "29999"
 
 
+def test_output_of_a_pipe_in_packet_mode(single, capsys):
+    """A read takes what one write has written: the outcome waits for all of them."""
+    for _ in range(20):
+        assert single.submit(harms.print_packets, 12).result(DEADLINE) == 12
+        assert capsys.readouterr().out.splitlines() == [str(number) for number in range(12)]
+
+
 def test_no_write_reaches_what_workers_share(executor, rendezvous):
     """Neither the tables, nor an array that another worker looks at, nor a shared one."""
     value = array.array("d", range(200_000))

@@ -34,6 +34,9 @@ OUTPUT_HIGH, OUTPUT_LOW = 256, 64
 #: Reads of 64 KB that empty a pipe of any size that Linux gives to an ordinary user. A child that
 #: has survived could fill it for ever.
 PIPE_READS = 17
+#: Most bytes that one read takes from a pipe in packet mode (``O_DIRECT``, which a task may set for
+#: what it prints to), and how many such reads empty a pipe of the usual size.
+PACKET, PACKETS = 4096, 16
 
 
 class _Everything:
@@ -199,9 +202,10 @@ class Output:
                 fd, polling.OUTPUT, partial(self._on_output, process, fd, stream)
             )
 
-    def _on_output(self, process: WorkerProcess, fd: int, stream: OutputStream) -> None:
+    def _on_output(self, process: WorkerProcess, fd: int, stream: OutputStream) -> int:
+        """Read once; return how many bytes came."""
         if process.phase is WorkerPhase.GONE:
-            return  # a job that was posted has found its end
+            return 0  # a job that was posted has found its end
         poller, output = self._loop.poller, process.output
         # Order: before the bytes are gone from the pipe, where a submitter that waits directly
         # looks for them
@@ -211,18 +215,18 @@ class Output:
             output.note()
         output.end_reading()
         if data is None:
-            return
+            return 0
         if not data:
             poller.remove(fd)
             self.put(stream, stream.splitter.finish())
-            return
+            return 0
         if not output.asked:  # stacks that were asked for are no sign of life
             process.note_activity()
         if stream is output.stderr:
             output.keep(data)
             if not process.ready:
                 output.hold_back(data)
-                return
+                return len(data)
         self.put(stream, output.said(stream, stream.splitter.feed(data)), self._printed_by(process))
         if stream.under_way > OUTPUT_HIGH and not stream.paused and not self._awaited:
             # The host's stream is slower than the worker prints. Not reading any more makes the
@@ -234,6 +238,7 @@ class Output:
             # store and resumes the stream.
             if stream.under_way < OUTPUT_LOW:
                 self._resume(stream)
+        return len(data)
 
     def read_before(self, process: WorkerProcess, outcomes: bool) -> None:
         """Read what was printed before frames that have just been read.
@@ -246,15 +251,16 @@ class Output:
         """
         for callback in self._loop.poller.printed():
             callback()
-        output = process.output
-        if outcomes and (output.stdout.paused or output.stderr.paused):
-            # Order: what a task has printed is on its way before its outcome is. The worker's last
-            # lines fit into a pipe whose reading is paused, and its outcome overtakes them there.
-            # It prints no faster for it: this is one reading, which takes what a pipe holds, for
-            # each outcome.
-            for fd, stream in _pipes(process):
-                if stream.paused:
-                    self._on_output(process, fd, stream)
+        # Order: what a task has printed is on its way before its outcome is. The worker's last
+        # lines fit into a pipe whose reading is paused, and its outcome overtakes them there. It
+        # prints no faster for it: this is one reading, which takes what a pipe holds, for each
+        # outcome. From a pipe in packet mode one reading takes no more than one write has written,
+        # so more readings follow.
+        for fd, stream in _pipes(process) if outcomes else ():
+            if stream.paused or process.output.printed:
+                for _ in range(PACKETS):
+                    if not 0 < self._on_output(process, fd, stream) <= PACKET:
+                        break
 
     def take_last(self, process: WorkerProcess) -> None:
         """Take what a dead process has printed."""
