@@ -131,12 +131,16 @@ def write_random(seed):
     data = b""
     # An outcome of its own and then one of the next call cannot be told from what a worker sends.
     shapes = [shape for shape in SHAPES if shape != "numbers behind"]
+    behind = struct.pack("<Q", _runner().item + 1)
     for _ in range(rng.randrange(1, 5)):
         whole = bytearray(
             SHAPES[rng.choice(shapes)](rng.randrange(40), rng.choice(list(PAYLOADS.values())))
         )
         for _ in range(rng.randrange(4)):
-            whole[rng.randrange(len(whole))] = rng.randrange(256)
+            at, byte = rng.randrange(len(whole)), rng.randrange(256)
+            before, whole[at] = whole[at], byte
+            if behind in whole:
+                whole[at] = before
         data += (
             bytes(whole[: rng.randrange(len(whole) + 1)]) if rng.random() < 0.3 else bytes(whole)
         )

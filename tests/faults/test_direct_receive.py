@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import logging
 import os
 import signal
 import threading
@@ -23,7 +24,7 @@ from tests.contract.workload import attend
 from tests.faults import work
 from tests.support.observe import DEADLINE, crash_of, gone, kill_first, pids, until
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
-from wetlands_executor.pool import direct_receive
+from wetlands_executor.pool import direct, direct_receive
 from wetlands_executor.worker import wire
 
 
@@ -514,6 +515,40 @@ def test_retries_beside_calls_that_are_waited_for(executor, tmp_path):
         others = [executor.submit(pow, 2, n) for n in range(3)]
         assert task.result(DEADLINE) == "done"
         assert [other.result(DEADLINE) for other in others] == [1, 2, 4]
+
+
+def test_what_a_call_says_before_it_is_registered_comes_before_its_end(
+    single, rendezvous, monkeypatch, caplog
+):
+    """Its submitter has written its frame, and has not recorded that yet.
+
+    The I/O thread takes the log record up again later; the outcome came first, and the output was
+    lost, if the submitter went on in between.
+    """
+    first = single.submit(attend, rendezvous.address, "first")
+    rendezvous.next().release()
+    first.result(DEADLINE)
+    single.submit(log_and_set, "known now").result(DEADLINE)
+    (process,) = single._pool.processes.values()
+    write = os.write
+
+    def write_and_wait(fd, data):
+        monkeypatch.setattr(direct, "write", write)
+        count = write(fd, data)
+        assert until(lambda: process.given.late)
+        return count
+
+    monkeypatch.setattr(direct, "write", write_and_wait)
+    task = single.submit(log_and_set, "told once")
+    assert task.result(DEADLINE) == "told once"
+    assert [record.task_id for record in caplog.records if record.msg == "told once"] == [task.id]
+    assert task.outputs == {"name": "told once"}
+
+
+def log_and_set(text, task):
+    logging.getLogger("some.library").warning(text)
+    task.set_output("name", text)
+    return text
 
 
 def test_who_wakes_up_after_the_end_leaves_nothing_behind(single, rendezvous, monkeypatch):

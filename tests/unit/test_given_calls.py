@@ -98,9 +98,12 @@ def test_an_outcome_that_waits_lets_others_come_first(crew: Crew) -> None:
     page = SharedPage()
     part, (_, second, _third), _ = given(crew, page)
     page.words[wire.TAKEN] = second.number
-    part.defer(1)
+    frame = (wire.NONE, second.number, b"", 0)
+    assert part.defer(frame)
+    assert not part.defer((wire.NONE, 99, b"", 0))
+    assert (part.is_late(99), part.is_late(98)) == (True, False)
     assert (part.is_due(second.number), part.not_begun()) == (True, [])
-    part.defer(-1)
+    assert part.take_late() == [frame, (wire.NONE, 99, b"", 0)]
     assert not part.is_due(second.number)
 
 
@@ -128,9 +131,10 @@ def test_a_call_that_was_registered_late_is_not_said_to_be_the_last_one(
     inbox, and ended.
     """
     process = crew.process(page=SharedPage())
-    process.given.defer(deferred)
+    if deferred:
+        process.given.defer((wire.NONE, 99, b"", 0))
     sent_directly(crew, process)
-    process.given.defer(-deferred)
+    process.given.take_late()
     process.give([crew.call()])
     kinds = kinds_of_frames(crew, process)
     assert kinds == ([wire.RUN] if deferred else [wire.AFTER, wire.RUN])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from wetlands_executor.pool.call import Call
 from wetlands_executor.pool.direct import DirectSend
+from wetlands_executor.pool.result_stream import RawFrame
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class GivenCalls:
         self._direct = direct
         # The calls may have been written in another order than that of ``calls``, until they end.
         self._crowded = False
-        # Number of outcomes that came before their calls were registered, and are taken up again a
-        # little later. Those behind them come first.
-        self._deferred = 0
+        #: Frames that came before their calls were registered, and are taken up again a little
+        #: later, those of one call in order. Those of other calls come first.
+        self.late: list[RawFrame] = []
 
     def current(self) -> list[Call]:
         """Return what the worker was given and has not finished, oldest first. Any thread."""
@@ -111,18 +112,25 @@ class GivenCalls:
         # Race: the other frames may have been written after these. So may frames of calls that have
         # ended meanwhile, where an outcome waits because its call was not registered in time.
         self._crowded = len(self._calls) > 1
-        return not (self._crowded or self._deferred)
+        return not (self._crowded or self.late)
 
-    def defer(self, change: int) -> None:
-        """Count outcomes that wait for their calls to be registered.
+    def defer(self, frame: RawFrame) -> bool:
+        """Keep a frame whose call is not registered; return True if it is the only one."""
+        self.late.append(frame)
+        return len(self.late) == 1
 
-        One more (1), or one less (-1).
-        """
-        self._deferred += change
+    def is_late(self, number: int) -> bool:
+        """Return True if a frame of this call was deferred: others of it go behind that one."""
+        return any(number & wire.NUMBER == frame[1] & wire.NUMBER for frame in self.late)
+
+    def take_late(self) -> list[RawFrame]:
+        """Return the frames that were deferred, which are not any more."""
+        frames, self.late = self.late, []
+        return frames
 
     def is_due(self, number: int) -> bool:
         """Return True if the outcome of this call may come now, though there is an older call."""
-        if self._crowded or self._deferred:
+        if self._crowded or self.late:
             return True
         back = self._direct.receive
         return back is not None and back.answer()[1] == next(iter(self._calls)) != number
@@ -140,7 +148,7 @@ class GivenCalls:
         The worker has taken it, or a later one.
         """
         taken = self.taken()
-        if self._crowded or self._deferred or taken is None:
+        if self._crowded or self.late or taken is None:
             return True
         for one in self._calls:
             if one == number:
@@ -160,7 +168,7 @@ class GivenCalls:
         nothing is returned.
         """
         taken = self.taken()
-        if taken is None or self._deferred:
+        if taken is None or self.late:
             return []
         return [
             number

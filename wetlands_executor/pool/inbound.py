@@ -177,10 +177,16 @@ class Inbound:
         suspected = process.suspicion is not None
         due = iter(list(calls.values()))  # what comes next is as a rule the oldest
         expected = next(due, None)
+        given = process.given
         for frame in frames:
             if suspected:
                 suspected = self._parts.suspects.judge(process, frame)
             kind, number, data, duration = frame
+            if given.late and given.is_late(number):
+                # Order: what a call has logged, reported or set comes before its outcome, although
+                # the call may have been registered meanwhile.
+                self._defer(process, frame)
+                continue
             if number > wire.NUMBER and (kind == wire.SEVERAL or kind in OUTCOMES):
                 self._take_of_batch(process, frame, finished, entries)
                 continue
@@ -188,7 +194,7 @@ class Inbound:
             if call is not None:
                 if call is expected:
                     expected = next(due, None)
-                elif call is not next(iter(calls.values())) and not process.given.may_say(
+                elif call is not next(iter(calls.values())) and not given.may_say(
                     kind in OUTCOMES, number
                 ):
                     raise BadFrame(f"kind {kind} of a call that is not due")
@@ -362,16 +368,19 @@ class Inbound:
         if process.direct.wait_for_sender():
             self._parts.direct.register(process)
             return True
-        # Race: outcomes of calls that are sent meanwhile may be read before this one is taken up
-        # again
-        process.given.defer(1)
-        self._parts.loop.set_timer(TAKE_AGAIN, partial(self._take_later, process, frame))
+        self._defer(process, tuple(frame))
         return False
 
-    def _take_later(self, process: WorkerProcess, frame: Frame) -> None:
-        process.given.defer(-1)
-        if self._parts.workers.has(process):
-            self._take(process, [tuple(frame)])
+    def _defer(self, process: WorkerProcess, frame: RawFrame) -> None:
+        # Race: outcomes of calls that are sent meanwhile may be read before this one is taken up
+        # again
+        if process.given.defer(frame):
+            self._parts.loop.set_timer(TAKE_AGAIN, partial(self._take_late, process))
+
+    def _take_late(self, process: WorkerProcess) -> None:
+        frames = process.given.take_late()
+        if frames and self._parts.workers.has(process):
+            self._take(process, frames)
 
     # --- reports of a running call
 
