@@ -103,7 +103,8 @@ def missing_files(text: str) -> list[str]:
 
 @pytest.mark.parametrize("folder", TABLES)
 def test_a_table_has_the_files_of_its_folder(folder: str) -> None:
-    assert TABLES[folder] == {path.name for path in (PACKAGE / folder).glob("*.py")} - {"__init__.py"}
+    files = {path.name for path in (PACKAGE / folder).glob("*.py")}
+    assert TABLES[folder] == files - {"__init__.py"}
 
 
 def test_the_folders_that_a_call_meets_have_a_table() -> None:

@@ -1,4 +1,5 @@
-"""What ends a creation half-way leaves nothing that is used, and many makers make one environment."""
+"""What ends a creation half-way leaves nothing that is used, and many makers make one environment.
+"""
 
 from __future__ import annotations
 
