@@ -35,7 +35,7 @@ from wetlands_executor.system import (
     set_blocking,
 )
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 
 #: What is added to the counter of ``urgent`` to say that a direct wait was abandoned. Ordinary
 #: wake-ups add 1.
