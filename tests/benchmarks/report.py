@@ -289,7 +289,8 @@ def payloads(results: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {shape} | {' | '.join(cells)} |"
     yield ""
     yield "Beside ours are the others' times as multiples of it: 2 is twice as long."
-    measured = {key for name in PAYLOADS for key in results["cases"].get(name, {}).get("systems", ())}
+    cases = [results["cases"].get(name, {}) for name in PAYLOADS]
+    measured = {key for case in cases for key in case.get("systems", ())}
     for title, key in PEERS.items():
         if key not in measured:
             why = "left out" if SYSTEMS[key].installed() else "not installed there"
