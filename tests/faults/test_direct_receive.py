@@ -12,9 +12,11 @@ import concurrent.futures
 import gc
 import logging
 import os
+import pathlib
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,7 @@ import pytest
 from tests.contract.workload import attend
 from tests.faults import work
 from tests.support.observe import DEADLINE, crash_of, gone, kill_first, pids, until
+from tests.unit import classes
 from wetlands_executor import CondaEnvExecutor, Task, TaskEventType, TaskStatus
 from wetlands_executor.pool import direct, direct_receive
 from wetlands_executor.worker import wire
@@ -49,6 +52,27 @@ def quiet(executor: CondaEnvExecutor, function: Callable[..., Any] = pow, *args:
     page = call.process.process.page
     assert until(lambda: page.words[wire.ANSWERED] == call.number)
     return task
+
+
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [
+        (classes.Color, (1,)),
+        (classes.Pair, (1, 2)),
+        (classes.Frozen, (1, "x")),
+        (classes.FrozenSlots, (1, "x")),
+        (pathlib.Path, ("/a/b",)),
+        (uuid.UUID, ("12345678123456781234567812345678",)),
+    ],
+)
+def test_values_that_python_itself_reduces_are_read_by_the_thread_that_waits(
+    function: Any, args: tuple[Any, ...]
+) -> None:
+    with CondaEnvExecutor(max_workers=1) as executor:
+        task = quiet(executor, function, *args)
+        call: Any = task._call
+        assert task.result(DEADLINE) == function(*args)
+        assert call.found[0] is task.result()  # no other thread has read it
 
 
 def by_polling(task: Task[Any]) -> bool:
