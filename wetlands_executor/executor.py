@@ -36,6 +36,7 @@ from wetlands_executor.views import OptionsView
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
+    from contextvars import ContextVar
     from types import TracebackType
 
     from typing_extensions import Self
@@ -282,6 +283,7 @@ class CondaEnvExecutor(Executor):
         retry_on: RetryOn = None,
         priority: int = 0,
         cancel_grace: float | None = None,
+        context: Sequence[str | ContextVar[Any]] | None = None,
     ) -> OptionsView:
         """Return an Executor over this pool that applies options to calls; see ``CallOptions``.
 
@@ -295,8 +297,12 @@ class CondaEnvExecutor(Executor):
             priority: higher runs first.
             cancel_grace: seconds between the request to stop, the interrupt, and the end of the
                 worker.
+            context: context variables that travel with the calls, or their names
+                ``"module:variable"``; ``"traceparent"`` makes a span of OpenTelemetry per task.
         """
-        options = CallOptions(name, start, timeout, retries, retry_on, priority, cancel_grace)
+        options = CallOptions(
+            name, start, timeout, retries, retry_on, priority, cancel_grace, context
+        )
         return OptionsView(self._submission, self._max_workers, options)
 
     # --- watching

@@ -23,6 +23,7 @@ from wetlands_executor.submission import MapOptions, Submits
 if TYPE_CHECKING:
     import os
     from collections.abc import Coroutine, Iterable, Iterator, Sequence
+    from contextvars import ContextVar
 
 T = TypeVar("T")
 
@@ -62,6 +63,7 @@ class OptionsView(Executor):
         retry_on: RetryOn = _KEEP,
         priority: int = _KEEP,
         cancel_grace: float | None = _KEEP,
+        context: Sequence[str | ContextVar[Any]] | None = _KEEP,
     ) -> OptionsView:
         """Return a further view: what is given replaces what this view has."""
         given: dict[str, Any] = {
@@ -72,6 +74,7 @@ class OptionsView(Executor):
             "retry_on": retry_on,
             "priority": priority,
             "cancel_grace": cancel_grace,
+            "context": context,
         }
         return OptionsView(
             self._submission,
@@ -97,7 +100,7 @@ class OptionsView(Executor):
     ) -> Task[Any]:
         """As ``CondaEnvExecutor.submit``, with the options of this view."""
         self._refuse_if_closed()
-        return self._keep(self._submission.submit(fn, args, kwargs, None, self._options))
+        return self._keep(self._submission.submit(fn, args, kwargs, None, self._for_now()))
 
     def map(  # the standard library's signature differs by version
         self,
@@ -120,14 +123,14 @@ class OptionsView(Executor):
                 "map with start=False would wait for tasks that cannot be started; use map_tasks"
             )
         how = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions)
-        return self._submission.map(fn, iterables, how, self._options, self._keep)
+        return self._submission.map(fn, iterables, how, self._for_now(), self._keep)
 
     def map_tasks(
         self, fn: Callable[..., T] | str | os.PathLike[str], *iterables: Iterable[Any]
     ) -> list[Task[T]]:
         """As ``CondaEnvExecutor.map_tasks``, with the options of this view."""
         self._refuse_if_closed()
-        tasks = self._submission.map_tasks(fn, iterables, self._options)
+        tasks = self._submission.map_tasks(fn, iterables, self._for_now())
         return [self._keep(task) for task in tasks]
 
     def submit_script(
@@ -135,7 +138,11 @@ class OptionsView(Executor):
     ) -> Task[None]:
         """As ``CondaEnvExecutor.submit_script``, with the options of this view."""
         self._refuse_if_closed()
-        return self._keep(self._submission.submit_script(path, args, run_name, self._options))
+        return self._keep(self._submission.submit_script(path, args, run_name, self._for_now()))
+
+    def _for_now(self) -> CallOptions:
+        """Return the options of calls that are submitted now."""
+        return self._options.with_context()
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

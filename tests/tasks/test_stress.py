@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import psutil
@@ -31,6 +31,7 @@ from tests.tasks import workload
 from wetlands_executor import (
     CondaEnvExecutor,
     DependencyFailed,
+    InProcessExecutor,
     Task,
     TaskEvent,
     TaskEventType,
@@ -108,8 +109,11 @@ class Witness:
 class Storm:
     """Submits, and harms what it has submitted."""
 
-    def __init__(self, executor: CondaEnvExecutor, rng: random.Random) -> None:
+    def __init__(
+        self, executor: CondaEnvExecutor, rng: random.Random, kinds: Mapping[str, int] = KINDS
+    ) -> None:
         self.executor = executor
+        self.call_kinds = kinds
         self.rng = rng
         self.witness = Witness()
         executor.listen(self.witness)
@@ -133,7 +137,7 @@ class Storm:
 
     def blow(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         rng = self.rng
-        names, weights = list(KINDS), list(KINDS.values())
+        names, weights = list(self.call_kinds), list(self.call_kinds.values())
         for _ in range(count):
             kind = rng.choices(names, weights)[0]
             view, limited = rng.choice(self.views)
@@ -303,6 +307,18 @@ def test_a_storm(
     workers: int,
 ) -> None:
     storm = Storm(make(workers), stress_rng)
+    storm.blow(700, loop)
+    storm.calm(LIMIT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_storm_of_threads(
+    stress_rng: random.Random, loop: asyncio.AbstractEventLoop, workers: int
+) -> None:
+    """The same in threads of this process, of which none can die."""
+    kinds = {kind: weight for kind, weight in KINDS.items() if kind != "die"}
+    storm = Storm(InProcessExecutor(workers), stress_rng, kinds)  # type: ignore[arg-type]
     storm.blow(700, loop)
     storm.calm(LIMIT)
 

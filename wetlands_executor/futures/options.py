@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
+from wetlands_executor.futures import contexts
 from wetlands_executor.scheduling.retry import RetryPolicy
 
 RetryOn = (
@@ -31,6 +34,10 @@ class CallOptions:
         priority: higher runs first.
         cancel_grace: seconds between the request to stop, the interrupt, and the end of the worker;
             None is the executor's.
+        context: what of the caller's context travels with a call: context variables of modules that
+            workers can import, or their names ``"module:variable"``; and ``"traceparent"``, the
+            trace of OpenTelemetry.
+        carried: that, as it was when a call was submitted.
         retry: what ``retries`` and ``retry_on`` mean.
     """
 
@@ -41,6 +48,8 @@ class CallOptions:
     retry_on: RetryOn = None
     priority: int = 0
     cancel_grace: float | None = None
+    context: Sequence[str | ContextVar[Any]] | None = None
+    carried: bytes | None = field(default=None, repr=False, compare=False)
     retry: RetryPolicy = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -63,6 +72,14 @@ class CallOptions:
             raise TypeError(
                 f"retry_on must be exception types or a function of the exception, not {wanted!r}"
             )
+        if self.context is not None:
+            object.__setattr__(self, "context", contexts.names_of(self.context))
         selects = wanted is not None
         policy = RetryPolicy(self.retries, ENDED_WORKER if wanted is None else wanted, selects)
         object.__setattr__(self, "retry", policy)
+
+    def with_context(self) -> CallOptions:
+        """Return the options of a call that is submitted now, by the calling code."""
+        if not self.context:
+            return self
+        return replace(self, carried=contexts.carried([str(each) for each in self.context]))

@@ -26,7 +26,7 @@ from wetlands_executor.futures import settling
 from wetlands_executor.futures.reports import reports_of
 from wetlands_executor.futures.waiting import Latch
 from wetlands_executor.in_process.handle import CURRENT, CallHandle
-from wetlands_executor.worker import imports, injection
+from wetlands_executor.worker import contexts, imports, injection
 from wetlands_executor.worker.coroutines import COROUTINE, run_coroutine
 
 if TYPE_CHECKING:
@@ -240,10 +240,13 @@ class Run:
             where = injection.position_of_task(function)
             if where is not None:
                 args, kwargs = injection.with_handle(where, args, kwargs, handle)
+            options, task = self.call.options, self.call.task
+            if options is not None and options.carried is not None:
+                function = contexts.within(options.carried, function, task.name, task.id)
             value = function(*args, **kwargs)
             return run_coroutine(value) if type(value) is COROUTINE else value
         finally:
-            self = function = args = kwargs = handle = None  # type: ignore[assignment]
+            self = function = args = kwargs = handle = task = None  # type: ignore[assignment]
 
     # --- stopping
 

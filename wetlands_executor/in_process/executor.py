@@ -28,6 +28,7 @@ from wetlands_executor.views import OptionsView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextvars import ContextVar
     from types import TracebackType
 
     from typing_extensions import Self
@@ -169,12 +170,15 @@ class InProcessExecutor(Executor):
         retry_on: RetryOn = None,
         priority: int = 0,
         cancel_grace: float | None = None,
+        context: Sequence[str | ContextVar[Any]] | None = None,
     ) -> OptionsView:
         """Return an Executor over the same threads that applies options to calls.
 
         See ``CallOptions``.
         """
-        options = CallOptions(name, start, timeout, retries, retry_on, priority, cancel_grace)
+        options = CallOptions(
+            name, start, timeout, retries, retry_on, priority, cancel_grace, context
+        )
         return OptionsView(self._submission, self._max_workers, options)
 
     # --- watching

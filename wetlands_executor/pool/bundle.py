@@ -34,6 +34,7 @@ _MODULES = (
     "code_texts",
     "code_variants",
     "config",
+    "contexts",
     "coroutines",
     "current_task",
     "debugger",

@@ -163,6 +163,7 @@ class Call(Item):
         cancel_reason: why it was interrupted or killed, if it did not stop at a request.
         watched: further flags of the frame: ``wire.WATCHED`` if the worker has to report when it
         begins, ``wire.NAMED`` if it gets a name.
+        carried: what it takes along of its caller's context; the worker gets it before its name.
         awaited, unannounced, abandoned, after, found: of the direct ways, see ``direct.py``.
     """
 
@@ -183,6 +184,7 @@ class Call(Item):
     abandoned = False
     batch: Batch | None = None
     watched = 0
+    carried: bytes | None = None
     after: Call | None = None
     kill_reason: KillReason = None
     escalating = False
@@ -253,6 +255,7 @@ class Call(Item):
     def demand(self, options: Any, attempt: int) -> None:
         """Take what the options of its task ask for this attempt, counted from 1."""
         self.priority = options.priority
+        self.carried = options.carried
         self.retries_left, self.asks_whether_retried = options.retry.of_item(attempt)
         if options.retries and self.encoded.out_of_band is not None:
             self.encoded.out_of_band.keep()

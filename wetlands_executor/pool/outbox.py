@@ -135,6 +135,8 @@ class Outbox:
             self._known.add(definition.number)
             self.record(wire.DEFINITION, definition.number, definition.data)
         if call.watched & wire.NAMED:
+            if call.carried is not None:
+                self.record(wire.CONTEXT, call.number, call.carried)
             self.record(wire.NAME, call.number, call.name.encode("utf-8", "surrogatepass"))
         if encoded.flags & wire.IN_BULK:
             self.record(wire.PAYLOAD, call.number, encoded.payload)

@@ -426,7 +426,7 @@ class Pool:
         if options is not None:
             if options.timeout is not None:
                 flags |= wire.WATCHED
-            if options.name is not None:
+            if options.name is not None or options.carried is not None:
                 flags |= wire.NAMED
             call.demand(options, task.attempt)
         call.flag(flags)

@@ -41,6 +41,7 @@ class Definitions:
         task_positions: number -> where the parameter ``task`` of the function stands, None if it
             is not to be filled; see ``injection``.
         settings_number: number of the host settings that were received last.
+        contexts: number of a call -> what it takes along of its caller's context, until it runs.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -48,6 +49,7 @@ class Definitions:
         self.without_handle: Dict[int, Any] = {}
         self.task_positions: Dict[int, Any] = {}
         self.settings_number = 0
+        self.contexts: Dict[int, bytes] = {}
         self._channel = channel
         self._definitions: Dict[int, bytes] = {}
         # Numbers of the functions that their definition holds.
@@ -119,6 +121,8 @@ class Definitions:
                 from . import objects
 
                 objects.forget(loads(data))
+            elif got == wire.CONTEXT:
+                self.contexts[number] = bytes(data)
             if got == kind and number == ident:
                 return data
 

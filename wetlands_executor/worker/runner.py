@@ -367,6 +367,8 @@ class Runner:
                 from .injection import with_handle
 
                 args, kwargs = with_handle(where, args, kwargs, RemoteTaskHandle(item, self.serial))
+            if known.contexts:
+                function = self._within(function, item)
             box = [function(*args, **kwargs) if kwargs else function(*args)]
             args = kwargs = None
             return self._outcome_of(box)
@@ -376,6 +378,17 @@ class Runner:
             # whatever the task raises is the task's outcome
             self.interruptible = 0
             return self.failure(error, item)
+
+    def _within(self, function: Any, item: int) -> Any:
+        """Return a function that runs in what the call takes along of its caller's context."""
+        carried = self.definitions.contexts.pop(item, None)
+        # Those of calls that the host has reclaimed since.
+        self.definitions.contexts.clear()
+        if carried is None:
+            return function
+        from .contexts import within
+
+        return within(carried, function, self.task_name(), str(item))
 
     def _payload_of(self, frame: bytes, flags: int, length: int, item: int) -> Any:
         if flags & wire.IN_BULK:

@@ -100,6 +100,7 @@ PAYLOAD = 4
 SETTINGS = 5
 FORGET = 6
 NAME = 7
+CONTEXT = 9  # before the NAME of a call: what it takes along of its caller's context
 PIECE = 8  # content of a large object; FORGET with number 0 names objects and pieces in its payload
 
 #: length of the payload, nonce of the incarnation, pid of the writer, kind, microseconds that the
