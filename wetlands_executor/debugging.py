@@ -36,13 +36,14 @@ class Debugging:
     """
 
     def __init__(self) -> None:
-        if not hasattr(socket, "AF_UNIX") or sys.platform == "win32":
+        family: Any = getattr(socket, "AF_UNIX", None)
+        if family is None or os.name == "nt":
             raise NotImplementedError(
                 "debug=True needs a system with Unix sockets; attach debugpy here, or run the "
                 "function in this process, with InProcessExecutor(0)"
             )
         self._folder = tempfile.mkdtemp(prefix="wetlands-debug-")  # mode 0700
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener = socket.socket(family, socket.SOCK_STREAM)
         self.address = os.path.join(self._folder, "s")
         # Who had the terminal last.
         self._shown = ""

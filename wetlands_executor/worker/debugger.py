@@ -46,7 +46,8 @@ class Terminal:
         """
         import socket
 
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        family: Any = vars(socket)["AF_UNIX"]  # the host has made sure that there is one
+        connection = socket.socket(family, socket.SOCK_STREAM)
         try:
             connection.connect(self._address)
             self._file = connection.makefile("rw", encoding="utf-8", newline="\n")
