@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections import deque
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -196,6 +197,8 @@ def config(**given: Any) -> dict[str, Any]:
         "initializer": None,
         "initializer_code": None,
         "pieces": [],
+        "debugger": None,
+        "debugpy": False,
         **given,
     }
 
@@ -203,6 +206,7 @@ def config(**given: Any) -> dict[str, Any]:
 @pytest.fixture
 def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return what prepares a worker over a channel of lists; this process is not changed."""
+    monkeypatch.setattr("sys.breakpointhook", sys.breakpointhook)
     for name in ("_use_program", "set_up_process"):
         monkeypatch.setattr(startup, name, lambda *_: None)
     monkeypatch.setattr("wetlands_executor.worker.stdio.finish_task", lambda: False)

@@ -90,8 +90,11 @@ def _traced(
 
     Where OpenTelemetry is missing, just call it.
     """
+    import importlib
+
     try:
-        from opentelemetry import propagate, trace
+        propagate: Any = importlib.import_module("opentelemetry.propagate")
+        trace: Any = importlib.import_module("opentelemetry.trace")
     except ImportError:
         return _completed(function, args, kwargs)
     began = time.monotonic()
