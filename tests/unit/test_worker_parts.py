@@ -156,10 +156,19 @@ def test_any_other_answer_is_a_frame(
     part, channel, page = answers(pipe[1])
     channel.sent = 1
     page.words[wire.AWAITED] = awaited
-    part.send(outcome, payload, 5, 0, 1 - sent, printed)
+    part.send(outcome, payload, 5, 1_000_000, 1 - sent, printed)
     assert [frame[:3] for frame in channel.frames] == [(outcome, 5, payload)]
     assert page.words[wire.ANSWERED] == 0
     assert channel.verified == 1
+
+
+@pytest.mark.parametrize(("printed", "verified"), [(False, 0), (True, 1)])
+def test_the_pipe_is_looked_at_after_a_short_call_that_has_printed(
+    pipe: tuple[int, int], printed: bool, verified: int
+) -> None:
+    part, channel, _ = answers(pipe[1])
+    part.send(wire.VALUE, b"", 5, 1_000, 0, printed)
+    assert channel.verified == verified
 
 
 def test_a_counter_that_the_task_has_closed_is_left_alone(pipe: tuple[int, int]) -> None:

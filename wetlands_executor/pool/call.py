@@ -104,6 +104,8 @@ CALL_MOVES: Mapping[CallPhase, frozenset[CallPhase]] = {
     CallPhase.DECIDING: frozenset({CallPhase.ENDED}),
     CallPhase.ENDED: frozenset(),
 }
+# What every call needs, without a look into the Enum each time.
+_QUEUED = CallPhase.QUEUED
 
 
 class Batch(Protocol):
@@ -203,7 +205,7 @@ class Call(Item):
     ) -> None:
         self.place = None
         self.plain = plain
-        self.phase = CallPhase.QUEUED
+        self.phase = _QUEUED
         self.awaited = False
         self.found: tuple[Any, float] | None = None
         self.unannounced = False

@@ -67,6 +67,8 @@ _NOT_BY_PAGE = BLOCKS | MANY
 #: Seconds that a submitting thread may be inside ``send`` before the I/O thread does something else
 #: first. It writes one frame there.
 INSIDE = 0.005
+# What every call needs, without a look into the Enum each time.
+_DIRECT = CallPhase.DIRECT
 
 
 class DirectSend:
@@ -131,7 +133,7 @@ class DirectSend:
         if steps is None or not self.open or sent:
             return False
         call.process = self._owner
-        call.phase = CallPhase.DIRECT
+        call.phase = _DIRECT
         notes = () if out_of_band is None else (out_of_band.offer(self._incarnation),)
         if back is not None and back.expected and call.plain:
             try:

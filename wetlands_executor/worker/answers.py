@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from os import write
-from time import monotonic_ns
 
 from . import shared_page, wire
 from .system import HIGH, set_blocking
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from .shared_page import SharedPage
 
 #: Microseconds from which a call may have replaced a descriptor of this worker with a file.
-LONG = 10
+LONG = 5
 #: Outcomes that may go back on the shared page.
 _SHORT = (wire.VALUE, wire.NONE)
 _ONE = (1).to_bytes(8, sys.byteorder)
@@ -49,7 +48,7 @@ class Answers:
         self._page = page
 
     def send(
-        self, outcome: int, payload: bytes, item: int, start: int, sent: int, printed: bool
+        self, outcome: int, payload: bytes, item: int, lasted: int, sent: int, printed: bool
     ) -> None:
         """Send the outcome of a call.
 
@@ -60,15 +59,15 @@ class Answers:
             outcome: kind of the result frame.
             payload: the pickle.
             item: number of the call.
-            start: when it began, on the monotonic clock in nanoseconds.
-            sent: ``Channel.sent`` at that time.
-            printed: it has printed something.
+            lasted: nanoseconds from its begin until its code had ended.
+            sent: ``Channel.sent`` when it began.
+            printed: it has printed something; then its code may have run once more, to flush.
         """
-        duration = (monotonic_ns() - start) // 1000
+        duration = lasted // 1000
         if duration > 0xFFFFFFFF:
             duration = 0xFFFFFFFF
         channel = self._channel
-        if duration > LONG:
+        if duration > LONG or printed:
             channel.verify()
         page = self._page
         words = page.words

@@ -183,6 +183,7 @@ class Runner:
                 # Race: a signal came between the call's end and the lines that end its right to
                 # raise
                 outcome, payload = self.fail_late(error, item)
+            lasted = monotonic_ns() - start
             frame = b""
             if getpid() != self.pid:
                 os._exit(0)  # forked by C code, which runs no hooks
@@ -191,7 +192,7 @@ class Runner:
             plain: Any = self._call if flags & PLAIN else None
             if self.conclude(item) and outcome != CANCELLED:
                 outcome, payload = CANCELLED, b""
-            answer(outcome, payload, item, start, sent, self.printed)
+            answer(outcome, payload, item, lasted, sent, self.printed)
             payload = b""  # what is large must not live until the next call
             del plain
 
