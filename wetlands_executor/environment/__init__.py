@@ -10,6 +10,20 @@ scripts. Creation (``creation``, ``backends``) is imported when it is first aske
 
 from __future__ import annotations
 
-from wetlands_executor.environment.environment import Environment, LaunchSpec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wetlands_executor.environment.environment import Environment, LaunchSpec
 
 __all__ = ["Environment", "LaunchSpec"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from wetlands_executor.environment import environment
+
+        found = globals()[name] = getattr(environment, name)
+        return found
