@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from wetlands_executor.cli.environment import ENV_HELP
 from wetlands_executor.cli.errors import CommandError
 from wetlands_executor.cli.values import json_object, json_or_text, seconds
+from wetlands_executor.cli.words import ENV_AND_TARGET_HELP, parse_words
 from wetlands_executor.cli.worker_options import add_worker_options
 
 HELP = "call a function of a file or module in an environment, and print its result"
@@ -43,9 +43,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="[ENV] TARGET [ARGUMENT ...]",
-        help=f"ENV: {ENV_HELP}; it may be left out, or be -, if the target's file carries its "
-        f"environment. TARGET: file.py:function or package.module:function. After -- every word "
-        f"is an argument",
+        help=f"{ENV_AND_TARGET_HELP}. After -- every word is an argument",
     )
     parser.add_argument(
         "--kwargs", type=json_object, metavar="JSON", help="an object of keyword arguments"
@@ -69,22 +67,22 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments; options may stand between the words."""
-    argv = list(argv)
-    left, right = argv, []
-    if "--" in argv:
-        left, right = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
-    found = parser.parse_intermixed_args(left)
-    return argparse.Namespace(**{**vars(found), "words": [*found.words, *right]})
+    return parse_words(parser, argv)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Call the function; return the exit code."""
     from wetlands_executor.cli import workers
     from wetlands_executor.cli.environment import creation_lines, line_writer
+    from wetlands_executor.cli.files import check_distinct
     from wetlands_executor.cli.target import take_target
 
     env, target, words = take_target(arguments.words)
     form = _form(arguments)
+    if arguments.output is not None:
+        read = workers.files_of(target, arguments.initializer)
+        read += [("argument", word) for word in words]
+        check_distinct(read, [("--output", arguments.output)])
     args = [json_or_text(word) for word in words]
     out, sys.stdout = sys.stdout, sys.stderr  # what the function prints is not its result
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from wetlands_executor.cli.values import whole_number
 
@@ -24,8 +23,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
         "--out",
-        type=Path,
-        default=Path("wetlands-demo"),
+        default="wetlands-demo",
         metavar="DIR",
         help="folder for the results (default: %(default)s)",
     )
@@ -37,7 +35,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cache",
-        type=Path,
         metavar="DIR",
         help="folder that keeps the environments (default: in the user's cache folder)",
     )
@@ -46,8 +43,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; return the exit code."""
+    from pathlib import Path
+
     from wetlands_executor.demo import command
 
     workers = command.default_workers() if arguments.workers is None else arguments.workers
-    cache = arguments.cache.absolute() if arguments.cache else None
-    return command.run_demo(arguments.out, workers, cache, refresh=arguments.refresh)
+    cache = Path(arguments.cache).absolute() if arguments.cache else None
+    return command.run_demo(Path(arguments.out), workers, cache, refresh=arguments.refresh)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HELP = "list the environments that can be found: name, kind, Python, size, path"
 DESCRIPTION = (
@@ -53,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         for each in Environment.list()
     ]
     if arguments.json:
+        import json
+
         json.dump(rows, sys.stdout, indent=2)
         sys.stdout.write("\n")
     elif rows:
@@ -68,6 +69,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         size = "-" if row["size"] is None else in_units(row["size"])
         cells.append((row["name"] or "-", row["kind"], row["python"] or "-", size, row["path"]))
     widths = [max(len(line[column]) for line in cells) for column in range(4)]
+    import shutil
+
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     lines = []
     for line in cells:
@@ -83,6 +86,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def python_version(prefix: Path) -> str | None:
     """Return the version of the Python at a prefix, as its files say it; None if they do not."""
+    import json
+    import re
+
     try:
         for file in (prefix / "conda-meta").glob("python-[0-9]*.json"):
             return str(json.loads(file.read_text(encoding="utf-8"))["version"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-from pathlib import Path
 
 from wetlands_executor.cli.environment import ENV_HELP
 from wetlands_executor.cli.errors import CommandError
@@ -34,8 +32,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the lock; return the exit code."""
-    from wetlands_executor.cli.environment import found_or_made
+    import subprocess
+    from pathlib import Path
 
+    from wetlands_executor.cli.environment import found_or_made, is_description
+    from wetlands_executor.cli.files import check_distinct
+
+    if arguments.output is not None and is_description(arguments.env):
+        check_distinct([("the file", arguments.env)], [("--output", arguments.output)])
     environment = found_or_made(arguments.env)
     try:
         text = environment.lock()

@@ -7,12 +7,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from wetlands_executor.cli.environment import ENV_HELP
 from wetlands_executor.cli.errors import CommandError
 from wetlands_executor.cli.mapping.halt import halt_of
 from wetlands_executor.cli.values import json_object, seconds, whole_number
+from wetlands_executor.cli.words import ENV_AND_TARGET_HELP, parse_words
 from wetlands_executor.cli.worker_options import add_worker_options
 
 if TYPE_CHECKING:
@@ -56,10 +56,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="[ENV] TARGET [ITEM ...]",
-        help=f"ENV: {ENV_HELP}; it may be left out, or be -, if the target's file carries its "
-        f"environment. TARGET: file.py:function or package.module:function. ITEM: a text, a "
-        f"pattern of file names in quotes, or - for the lines of standard input. After -- every "
-        f"word is an item",
+        help=f"{ENV_AND_TARGET_HELP}. ITEM: a text, a pattern of file names in quotes, or - for "
+        f"the lines of standard input. After -- every word is an item",
     )
     _add_input(parser)
     _add_running(parser)
@@ -182,18 +180,14 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments; options may stand between the items."""
-    argv = list(argv)
-    left, right = argv, []
-    if "--" in argv:
-        left, right = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
-    found = parser.parse_intermixed_args(left)
+    found = parse_words(parser, argv)
     if (found.resume or found.resume_failed) and found.joblog is None:
         parser.error("--resume needs the --joblog of the run that is to go on")
     if found.header and not (found.csv or found.colsep):
         parser.error("--header needs --csv or --colsep")
     if found.null and found.csv:
         parser.error("--null and --csv exclude each other: rows of CSV end with lines")
-    return argparse.Namespace(**{**vars(found), "words": [*found.words, *right]})
+    return found
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -215,7 +209,7 @@ def _run(arguments: argparse.Namespace) -> int:
     env, target, words = take_target(arguments.words)
     reading = _reading(arguments, words)
     reading.check()
-    _check_files(arguments, target)
+    _check_files(arguments, target, reading)
     again = arguments.resume or arguments.resume_failed
     if arguments.dry_run:
         return _show(arguments, target, reading)
@@ -231,28 +225,36 @@ def _run(arguments: argparse.Namespace) -> int:
             joblog.close()
 
 
-def _check_files(arguments: argparse.Namespace, target: Target) -> None:
-    from wetlands_executor.cli.mapping.files import check_distinct
+def _check_files(arguments: argparse.Namespace, target: Target, reading: Reading) -> None:
+    from wetlands_executor.cli import workers
+    from wetlands_executor.cli.files import check_distinct
 
     written = [
         (option, path)
         for option, path in (
             ("--results", arguments.results),
             ("--joblog", arguments.joblog),
-            ("--errors", arguments.errors),
+            ("--errors", _errors_file(arguments)),
         )
         if path is not None
     ]
     read = [("--from", path) for path in arguments.files if path != "-"]
-    if target.is_file:
-        read.append(("target", target.where))
+    read += workers.files_of(target, arguments.initializer)
+    read += [("item", word) for word in reading.words]
     check_distinct(read, written)
+
+
+def _errors_file(arguments: argparse.Namespace) -> str | None:
+    """Return where the full texts of failures go; None is a temporary file."""
+    if arguments.errors is not None or arguments.joblog is None:
+        return cast("str | None", arguments.errors)
+    return f"{arguments.joblog}.errors"
 
 
 def _reading(arguments: argparse.Namespace, words: Sequence[str]) -> Reading:
     import re
 
-    from wetlands_executor.cli.mapping.items import Reading
+    from wetlands_executor.cli.mapping.items import Reading, expanded
 
     if not words and not arguments.files:
         raise CommandError(
@@ -266,7 +268,7 @@ def _reading(arguments: argparse.Namespace, words: Sequence[str]) -> Reading:
                 f"--colsep {arguments.colsep!r} is no regular expression: {error}"
             ) from error
     return Reading(
-        words=words,
+        words=words if arguments.json else expanded(words),
         files=arguments.files,
         null=arguments.null,
         colsep=arguments.colsep,
@@ -322,8 +324,7 @@ def _map(
     if arguments.results is not None:
         logged = joblog.finished.seqs if joblog is not None and again else None
         descriptor = results_file(arguments.results, logged)
-    errors = arguments.errors or (f"{arguments.joblog}.errors" if arguments.joblog else None)
-    texts = FailureTexts(errors, append=again)
+    texts = FailureTexts(_errors_file(arguments), append=again)
     options = {
         "max_workers": rules.jobs,
         "worker_env": workers.variables_of(arguments.env_var),

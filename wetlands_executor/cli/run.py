@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -95,6 +94,8 @@ def _found(word: str, variables: Mapping[str, str], label: str) -> str:
         if not os.path.exists(word):
             raise CommandError(f"there is no command {word!r}", NOT_FOUND)
         return word
+    import shutil
+
     found = shutil.which(word, path=variables.get("PATH", os.defpath))
     if found is None:
         raise CommandError(f"there is no command {word!r} on the PATH of {label}", NOT_FOUND)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +37,8 @@ def seconds(text: str) -> float:
 
 def json_object(text: str) -> dict[str, Any]:
     """Read a JSON object."""
+    import json
+
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -53,6 +54,8 @@ def json_object(text: str) -> dict[str, Any]:
 
 def json_or_text(text: str) -> Any:
     """Return the value of a text that is JSON, else the text itself."""
+    import json
+
     try:
         return json.loads(text, parse_constant=_no_constant)
     except ValueError:

@@ -70,6 +70,13 @@ def open_executor(
         log.removeFilter(_is_no_initializer_failure)
 
 
+def files_of(target: Target, initializer: str | None) -> list[tuple[str, str]]:
+    """Return the files in which functions of the command line stand, each with what it is."""
+    loaded = None if initializer is None else checked_target(initializer)
+    named = (("target", target), ("--initializer", loaded))
+    return [(what, each.where) for what, each in named if each is not None and each.is_file]
+
+
 def start(
     executor: CondaEnvExecutor, tell: Callable[[CreationProgress], object] | None, code: int = 1
 ) -> None:

@@ -299,14 +299,19 @@ class ItemCounts:
     Args:
         pools: the executors that the items come from.
         total: number of all items; None if unknown.
+        own: failures are only those that the program has counted, and nothing is cancelled: items
+            are not the executors' tasks.
 
     Attributes:
         done: number of items that the program has counted by ``advance``.
         failed: number of failures among them.
     """
 
-    def __init__(self, pools: Sequence[Pool] = (), total: int | None = None) -> None:
+    def __init__(
+        self, pools: Sequence[Pool] = (), total: int | None = None, *, own: bool = False
+    ) -> None:
         self._pools = PoolCounts(pools)
+        self._own = own
         self._total = total
         # Number of items that a loop has taken, and of those of them that it has in hand.
         self._taken = count(1)
@@ -345,8 +350,8 @@ class ItemCounts:
         return Counts(
             self.done + max(taken - self._in_hand, 0),
             self._total,
-            self.failed or theirs.failed,
-            theirs.cancelled,
+            self.failed if self._own else theirs.failed,
+            0 if self._own else theirs.cancelled,
             theirs.retried,
         )
 

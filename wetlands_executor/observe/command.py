@@ -58,7 +58,7 @@ class CommandDisplay:
         if counted:
             pool = bar_of.pool_of(executor)
             pools = [] if pool is None else [pool]
-            self._counts = ItemCounts(pools, self._total)
+            self._counts = ItemCounts(pools, self._total, own=True)
             bar = Bar(self._description, pools, self._counts, leave=True)
         else:
             bar = bar_of.bar_of_executor(executor, self._total, self._description, leave=True)

@@ -78,7 +78,7 @@ class Reading:
     """Where items come from, and how a text becomes one.
 
     Attributes:
-        words: items, patterns of file names, or ``-`` for standard input.
+        words: items, or ``-`` for standard input.
         files: files with one item on each line; ``-`` for standard input.
         null: items end with NUL instead of a line's end.
         colsep: regular expression between the arguments of an item.
@@ -101,15 +101,9 @@ class Reading:
 
     def count(self) -> int | None:
         """Return how many items there are; None if that is not known before they are read."""
-        if self.files or self.header or any(map(self._is_source, self.words)):
+        if self.files or self.header or STANDARD_INPUT in self.words:
             return None
         return len(self.words)
-
-    def _is_source(self, word: str) -> bool:
-        """Return True for what stands for several items: standard input, or a pattern."""
-        if word == STANDARD_INPUT:
-            return True
-        return not self.json and glob.has_magic(word) and not os.path.lexists(word)
 
     def check(self) -> None:
         """Look whether the files can be read.
@@ -128,7 +122,7 @@ class Reading:
             before_wait: called before each read of a stream, which may take any time.
 
         Raises:
-            CommandError: a file cannot be read, or a pattern matches nothing.
+            CommandError: a file cannot be read.
         """
         found = self._rows(before_wait) if self.csv else self._parsed(before_wait)
         if self.shuffle:
@@ -142,14 +136,6 @@ class Reading:
         for word in self.words:
             if word == STANDARD_INPUT:
                 yield from _lines(0, end, before_wait)
-            elif self._is_source(word):
-                names = sorted(glob.glob(word, recursive=True))
-                if not names:
-                    raise CommandError(
-                        f"no file matches {word!r}; an item that is no pattern of file names can "
-                        f"be given by --from or -"
-                    )
-                yield from names
             else:
                 yield word
         for path in self.files:
@@ -199,6 +185,30 @@ class Reading:
         if isinstance(value, dict):
             return Item(seq, value, (), {**self.kwargs, **value})
         return Item(seq, value, (value,), self.kwargs or None)
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """Return the words with the names of files in the places of patterns.
+
+    Order: this comes before the files of the run are made, which a pattern may match.
+
+    Raises:
+        CommandError: a pattern matches nothing.
+    """
+    found = []
+    for word in words:
+        if word == STANDARD_INPUT or not glob.has_magic(word) or os.path.lexists(word):
+            found.append(word)
+            continue
+        names = sorted(glob.glob(word, recursive=True))
+        if not names:
+            raise CommandError(
+                f"no file matches {word!r}; an item that is no pattern of file names can be given "
+                f"by --from or -"
+            )
+        # a file may be called as what stands for standard input
+        found += [f"./{name}" if name == STANDARD_INPUT else name for name in names]
+    return found
 
 
 def _opened(path: str) -> BinaryIO:

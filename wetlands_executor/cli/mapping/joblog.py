@@ -12,7 +12,7 @@ import sys
 from typing import Final, NamedTuple
 
 from wetlands_executor.cli.errors import CommandError
-from wetlands_executor.cli.mapping.files import truncate
+from wetlands_executor.cli.files import truncate
 
 HEADER: Final = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"
 #: What GNU parallel calls this machine.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from wetlands_executor.cli.errors import CommandError
-from wetlands_executor.cli.mapping.files import truncate
+from wetlands_executor.cli.files import truncate
 from wetlands_executor.cli.mapping.joblog import JobLog
 from wetlands_executor.cli.mapping.outcome import Failure, Outcome
 
