@@ -269,9 +269,9 @@ class Submission:
             job, calls = collect(pool, definition, items, deferral.among)
             if job is not None:
                 job.submit()
-                return watching.note(
-                    job.results(end, forget, how.return_exceptions), pool, job.size
-                )
+                places = iter(range(job.size))
+                found = job.results(places, end, forget, how.return_exceptions)
+                return watching.note(found, pool, job.size, places)
             items = iter(calls)
         tasks = self._tasks(fn, items, how.size, definition, options)
         if keep is not None:

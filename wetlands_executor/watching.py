@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator
+from operator import length_hint
 from typing import Any
 
 from wetlands_executor.futures.overview import Overview
 from wetlands_executor.pool import report
 from wetlands_executor.pool.pool import Pool
 
-#: Iterators of ``map`` -> their pool and the number of their calls.
-_maps: weakref.WeakKeyDictionary[Iterator[Any], tuple[weakref.ref[Pool], int | None]] = (
-    weakref.WeakKeyDictionary()
-)
+#: Iterators of ``map`` -> their pool, the number of their calls, and the places that are left of
+#: these.
+_maps: weakref.WeakKeyDictionary[
+    Iterator[Any], tuple[weakref.ref[Pool], int | None, Iterator[int] | None]
+] = weakref.WeakKeyDictionary()
 
 
 class Watch:
@@ -28,15 +30,19 @@ class Watch:
     Args:
         pool: the pool.
         total: number of the calls that the watched object stands for.
+        places: those of them that the iterator of a ``map`` was not asked for yet.
 
     Attributes:
         total: that number; None if unknown, or if it stands for all calls of the pool.
     """
 
-    __slots__ = ("_pool", "total")
+    __slots__ = ("_places", "_pool", "total")
 
-    def __init__(self, pool: Pool, total: int | None = None) -> None:
+    def __init__(
+        self, pool: Pool, total: int | None = None, places: Iterator[int] | None = None
+    ) -> None:
         self._pool = pool
+        self._places = places
         self.total = total
 
     def overview(self, *, exact: bool = False) -> Overview:
@@ -46,6 +52,15 @@ class Watch:
             exact: count every task whose result the caller has seen; waits for the I/O thread.
         """
         return report.overview(self._pool, exact=exact)
+
+    def asked_for(self) -> int | None:
+        """Return how many results the iterator of a ``map`` was asked for; None if unknown.
+
+        Costs the loop over it nothing.
+        """
+        if self._places is None or self.total is None:
+            return None
+        return self.total - length_hint(self._places)
 
     @property
     def label(self) -> str:
@@ -76,11 +91,11 @@ def watch(what: object) -> Watch | None:
         return Watch(pool)
     if isinstance(what, Iterator):
         try:
-            reference, total = _maps[what]
+            reference, total, places = _maps[what]
         except (KeyError, TypeError):  # TypeError: no weak reference, or no hash
             return None
         found = reference()
-        return None if found is None else Watch(found, total)
+        return None if found is None else Watch(found, total, places)
     return None
 
 
@@ -90,7 +105,16 @@ def watch_tasks(tasks: Iterable[object]) -> list[Watch]:
     return [Watch(pool) for pool in pools if isinstance(pool, Pool)]
 
 
-def note(results: Iterator[Any], pool: Pool, total: int | None) -> Iterator[Any]:
-    """Note to which pool an iterator of ``map`` belongs, and how many calls; return it."""
-    _maps[results] = (weakref.ref(pool), total)
+def note(
+    results: Iterator[Any], pool: Pool, total: int | None, places: Iterator[int] | None = None
+) -> Iterator[Any]:
+    """Note to which pool an iterator of ``map`` belongs; return it.
+
+    Args:
+        results: the iterator.
+        pool: where the calls run.
+        total: how many calls there are.
+        places: of those that it was not asked for yet.
+    """
+    _maps[results] = (weakref.ref(pool), total, places)
     return results

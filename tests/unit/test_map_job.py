@@ -164,7 +164,7 @@ def test_results_come_in_the_order_of_the_calls(pool: Pool) -> None:
     answer(job, rest, *range(rest.batch.first, rest.batch.first + rest.batch.count))
     assert job.entry.exhausted
     assert not job.chunks
-    assert list(job.results(None, None)) == [0, 1, 2, 3, 4]
+    assert list(job.results(iter(range(job.size)), None, None)) == [0, 1, 2, 3, 4]
     assert sum(completed for completed, _ in pool.counted) == 5
 
 
@@ -198,7 +198,7 @@ def test_what_is_cancelled_is_counted_and_raised(pool: Pool) -> None:
     job.on_cancelled(chunk, None)
     job.on_cancelled(job.entry, None)
     assert pool.counted == [(0, 1), (0, 2)]
-    found = list(job.results(None, None, return_exceptions=True))
+    found = list(job.results(iter(range(job.size)), None, None, return_exceptions=True))
     assert [type(each).__name__ for each in found] == ["CancelledError"] * 3
 
 
@@ -209,7 +209,7 @@ def test_a_result_that_cannot_be_read_names_its_call(pool: Pool) -> None:
         assert chunk is not None
         place = chunk.batch.advance()
         job.on_outcome(chunk, Outcome(wire.VALUE if place == 0 else -1, data, place))
-    unreadable, too_large = job.results(None, None, return_exceptions=True)
+    unreadable, too_large = job.results(iter(range(job.size)), None, None, return_exceptions=True)
     assert "sqrt[0]" in str(unreadable)
     assert isinstance(too_large, MemoryError)
     assert "sqrt[1] has 12,345 bytes" in str(too_large)
@@ -222,7 +222,7 @@ def test_who_takes_no_more_results_cancels_the_rest(pool: Pool) -> None:
     answer(job, chunk, 7)
     waiting = job.next_chunk()
     done: list[None] = []
-    found = job.results(None, lambda: done.append(None))
+    found = job.results(iter(range(job.size)), None, lambda: done.append(None))
     assert next(found) == 7
     found.close()  # type: ignore[attr-defined]
     assert pool.cancelled == [job.entry, waiting]

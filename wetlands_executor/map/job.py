@@ -377,11 +377,16 @@ class MapJob:
     # --- the caller
 
     def results(
-        self, end: float | None, done: Callable[[], object] | None, return_exceptions: bool = False
+        self,
+        places: Iterator[int],
+        end: float | None,
+        done: Callable[[], object] | None,
+        return_exceptions: bool = False,
     ) -> Iterator[Any]:
         """Yield the results in order.
 
         Args:
+            places: those of the calls, from 0; one is taken when its result is asked for.
             end: when the time is over, on the monotonic clock; None is never.
             done: called when no call will run any more.
             return_exceptions: yield the exception of a failed call in its place, and go on.
@@ -389,7 +394,7 @@ class MapJob:
         entries = self._outcomes.entries
         taken: list[Any] = []
         try:
-            for place in range(len(entries)):
+            for place in places:
                 entry = entries[place]
                 if entry is None:
                     self._wait(place, end)

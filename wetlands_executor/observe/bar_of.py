@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, cast
 
-from wetlands_executor import Task, watch, watch_tasks
+from wetlands_executor import Task, Watch, watch, watch_tasks
 from wetlands_executor.observe.bars import (
     Bar,
     ForeignPool,
@@ -82,7 +82,10 @@ def bar_of_items(
         total = getattr(pool, "total", None)
     if total is None:
         total = length_of(items)
-    counts = ItemCounts(pools, total)
+    asked_for = None
+    if isinstance(pool, Watch) and pool.asked_for() is not None:
+        asked_for = cast("Callable[[], int]", pool.asked_for)
+    counts = ItemCounts(pools, total, asked_for=asked_for)
     return Bar(description or "", pools, counts, leave=leave), counts
 
 

@@ -301,6 +301,7 @@ class ItemCounts:
         total: number of all items; None if unknown.
         own: failures are only those that the program has counted, and nothing is cancelled: items
             are not the executors' tasks.
+        asked_for: returns how many items a loop has asked for, if that is known without counting.
 
     Attributes:
         done: number of items that the program has counted by ``advance``.
@@ -308,10 +309,16 @@ class ItemCounts:
     """
 
     def __init__(
-        self, pools: Sequence[Pool] = (), total: int | None = None, *, own: bool = False
+        self,
+        pools: Sequence[Pool] = (),
+        total: int | None = None,
+        *,
+        own: bool = False,
+        asked_for: Callable[[], int] | None = None,
     ) -> None:
         self._pools = PoolCounts(pools)
         self._own = own
+        self._asked_for = asked_for
         self._total = total
         # Number of items that a loop has taken, and of those of them that it has in hand.
         self._taken = count(1)
@@ -320,18 +327,21 @@ class ItemCounts:
         self.failed = 0
 
     def counted(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Yield the items, and count each when the next one is asked for.
+        """Return an iterator of the items; each is counted when the next one is asked for.
 
-        It holds none of them, and takes no step in Python for an item.
+        It holds none of them, and takes no step in Python for an item. ``finish`` is called when
+        there are no more.
         """
         self._in_hand = 1
-        # Each number is true, and is taken when the item has come.
-        yield from compress(items, self._numbers())
-        self._in_hand = 0
-
-    def _numbers(self) -> Iterator[int]:
+        if self._asked_for is not None:
+            return iter(items)
         self._taken = count(1)
-        return self._taken
+        # Each number is true, and is taken when the item has come.
+        return compress(items, self._taken)
+
+    def finish(self) -> None:
+        """Count the last item as well."""
+        self._in_hand = 0
 
     def advance(self, done: int = 1, failed: int = 0) -> None:
         """Count items, and how many of them have failed."""
@@ -345,8 +355,11 @@ class ItemCounts:
     def __call__(self, overviews: Sequence[Overview], *, over: bool = False) -> Counts:  # noqa: ARG002
         """Count."""
         theirs = self._pools(overviews)
-        # "count(7)": to look at it in any other way would be to count
-        taken = int(repr(self._taken)[6:-1]) - 1
+        if self._asked_for is not None:
+            taken = self._asked_for()
+        else:
+            # "count(7)": to look at it in any other way would be to count
+            taken = int(repr(self._taken)[6:-1]) - 1
         return Counts(
             self.done + max(taken - self._in_hand, 0),
             self._total,

@@ -23,7 +23,7 @@ from wetlands_executor.observe.plain import PlainScreen
 from wetlands_executor.observe.terminal import LONGEST_INTERVAL, TerminalScreen
 
 #: Part of the time of one processor that looking and drawing may take.
-SHARE = 0.02
+SHARE = 0.01
 #: Seconds between two plain lines.
 EVERY = 10.0
 

@@ -126,6 +126,7 @@ class Progress(Generic[T]):
         self.__enter__()
         try:
             yield from counts.counted(items)
+            counts.finish()
         finally:
             if not within:
                 self._end()
