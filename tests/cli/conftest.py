@@ -136,6 +136,14 @@ class Program:
         text = (done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode())
         return subprocess.CompletedProcess(done.args, done.returncode, *text)
 
+    def add_broken(self, name: str) -> None:
+        """Make an environment whose Python ends at once."""
+        folder = self.folder / name / "bin"
+        folder.mkdir(parents=True)
+        (folder / "python").write_text("#!/bin/sh\nexit 3\n")
+        (folder / "python").chmod(0o755)
+        (self.folder / name / "pyvenv.cfg").write_text("version = 3.12.1\n")
+
     def popen(self, *words: object, **options: object) -> subprocess.Popen[bytes]:
         """Start a command, with pipes for its streams."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

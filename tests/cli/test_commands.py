@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import Program
 from tests.environments.conftest import Index
+from wetlands_executor.cli.commands import COMMANDS
 
 pexpect = pytest.importorskip("pexpect", reason="terminals are driven with pexpect (extra test)")
 
@@ -49,6 +50,12 @@ class TestHelp:
                 ["call", "cells", "functions.py:add", "--initializer", "functions.py:no"], 1,
                 "no 'no'",
             ),
+            (
+                ["call", "cells", "functions.py:add", "a.json", "--output", "./a.json"], 2,
+                "argument a.json are the same",
+            ),
+            (["call", "./broken", "math:hypot", "3", "4"], 1, "exit code 3"),
+            (["lock", "a.txt", "--output", "a.txt"], 2, "the file a.txt are the same file"),
             (["run", "cells"], 125, "which command?"),
             (["run", "nowhere", "true"], 125, "no environment is called 'nowhere'"),
             (["run", "cells", "no-such-command"], 127, "'no-such-command' on the PATH"),
@@ -65,10 +72,39 @@ class TestHelp:
     def test_what_is_wrong_is_said(
         self, program: Program, words: list[str], code: int, said: str
     ) -> None:
+        (program.folder / "a.txt").touch()
+        (program.folder / "a.json").touch()
+        program.add_broken("broken")
         done = program(*words)
         assert (done.returncode, done.stdout) == (code, "")
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["--help"], "commands:"),
+            *(([command, "--help"], f"usage: wetlands-executor {command}") for command in COMMANDS),
+            (["envs", "--no-size"], "cells"),
+            (["call", "cells", "math:hypot", "3", "4"], "5.0"),
+            (["lock", "cells"], "# Python "),
+            (["doctor", "cells"], "cells"),
+        ],
+    )
+    def test_on_a_narrow_terminal(self, program: Program, words: list[str], said: str) -> None:
+        """Each command with a terminal of 40 columns as its standard streams."""
+        command = program.command(*words)
+        child = pexpect.spawn(
+            command[0], command[1:], cwd=program.folder, env=dict(program.variables), timeout=60,
+            encoding="utf-8", dimensions=(24, 40),
+        )  # fmt: skip
+        try:
+            child.expect(pexpect.EOF)
+        finally:
+            child.close()
+        assert child.exitstatus == 0, child.before
+        assert said in child.before
+        assert "Traceback" not in child.before
 
 
 class TestCompletion:

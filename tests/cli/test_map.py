@@ -114,6 +114,12 @@ class TestFiles:
             ["--from", "list.txt", "--errors", "link.txt"],
             ["a", "--results", "functions.py"],
             ["a", "--results", "new.txt", "--joblog", "./new.txt"],
+            ["a", "--joblog", "new.txt", "--results", "new.txt.errors"],
+            ["list.txt", "--results", "list.txt"],
+            ["a", "b", "./list.txt", "--joblog", "link.txt"],
+            ["li*.txt", "--errors", "list.txt"],
+            ["new.txt", "--results", "new.txt"],
+            ["a", "--results", "once.py", "--initializer", "once.py:f"],
         ],
     )
     def test_with_two_uses_are_refused(self, program: Program, options: list[str]) -> None:
@@ -126,6 +132,16 @@ class TestFiles:
         assert (program.folder / "list.txt").read_text() == "a\nb\n"
         assert (program.folder / "functions.py").read_text() == functions
         assert not (program.folder / "new.txt").exists()
+
+    def test_that_are_made_are_no_items(self, program: Program) -> None:
+        """Patterns are expanded before; a file may be called as standard input is."""
+        for name in ("a.out", "-"):
+            (program.folder / name).touch()
+        options = ("-k", "-j1", "--quiet", "--joblog", "b.out", "--results", "c.out")
+        done = program("map", "cells", "functions.py:length", "*.out", "[-]", *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        found = lines((program.folder / "c.out").read_text())
+        assert [each["item"] for each in found] == ["a.out", "./-"]
 
     @pytest.mark.skipif(sys.platform == "win32", reason="has no /dev/null")
     def test_may_be_devices(self, program: Program) -> None:
@@ -150,6 +166,14 @@ class TestWrong:
             (["cells", "functions.py:length", "a", "-j", "0"], "must be at least 1"),
             (["cells", "functions.py:length", "a", "--halt", "sometimes"], "soon,fail=N"),
             (["cells", "functions.py:length", "a", "--halt", "now,fail=0"], "at least 1"),
+            (["cells", "functions.py:length", "a", "-j", "two"], "'two' is not a whole number"),
+            (["cells", "functions.py:length", "a", "--retries=-1"], "must be at least 0"),
+            (["cells", "functions.py:length", "a", "--timeout", "soon"], "is not a number of seconds"),
+            (["cells", "functions.py:length", "a", "--timeout", "nan"], "above 0"),
+            (["cells", "functions.py:length", "a", "--kwargs", "{x"], "is not JSON"),
+            (["cells", "missing.py:f", "a"], "missing.py: No such file"),
+            (["missing.py:f", "a"], "there is no file"),
+            (["./broken", "functions.py:length", "a"], "exit code 3"),
             (["cells", "functions.py:length", "a", "--header"], "needs --csv or --colsep"),
             (["cells", "functions.py:length", "a", "--csv", "--json"], "not allowed with"),
             (["cells", "functions.py:length", "a", "--colsep", "["], "no regular expression"),
@@ -170,6 +194,7 @@ class TestWrong:
         (program.folder / "half.log").write_text(f"{HEADER}\nwhat?\n")
         before = (program.folder / "functions.py").read_bytes()
         (program.folder / "other.py").write_bytes(before)
+        program.add_broken("broken")
         done = program("map", *words)
         assert (done.returncode, done.stdout) == (255, "")
         assert said in done.stderr
