@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -180,6 +183,72 @@ def test_stopping_a_command_that_has_left_a_child(command: Callable[..., Any]) -
     assert instance.wait(DEADLINE).status is TaskStatus.CANCELED
     _, alive = psutil.wait_procs([child], timeout=DEADLINE)
     assert not alive
+
+
+DEEP = """
+import os, subprocess, sys
+program = "import time, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+left = [
+    subprocess.Popen([sys.executable, "-c", program], start_new_session=apart)
+    for apart in (False, True)
+]
+print('@task {"message": "up", "output": {"pids": %s}}' % [one.pid for one in left], flush=True)
+left[0].wait()
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="trees are found in /proc")
+@pytest.mark.parametrize("how", ["plain", "forked", "as a process"])
+def test_a_command_ends_when_its_host_is_killed(how: str, tmp_path: Path) -> None:
+    """The whole tree, sessions of its own included, although all of it ignores SIGTERM."""
+    (tmp_path / "deep.py").write_text(
+        "import sys\nfrom wetlands_executor.tasks import task\n"
+        f"made = task(command=[sys.executable, '-c', {DEEP!r}], env=sys.prefix)\n"
+    )
+    program = """
+import os, sys, time
+from deep import made
+instance = made()
+while instance.message != "up":
+    time.sleep(0.01)
+if "forked" in sys.argv and os.fork() == 0:
+    time.sleep(600)                 # it has inherited all descriptors
+print(instance.output, flush=True)
+time.sleep(600)
+"""
+    words = ["-c", program, how] if how != "as a process" else [
+        "-m", "wetlands_executor.tasks", "run", "deep:made"
+    ]  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", *words],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as host:  # fmt: skip
+        assert host.stdout is not None
+        told = next(line for line in host.stdout if "pids" in line)
+        pids = [int(pid) for pid in re.findall(r"\d+", told.split("pids")[1].split("]")[0])]
+        children = psutil.Process(host.pid).children(recursive=True)
+        host.kill()
+    assert len(pids) == 2
+    children = [one for one in children if not is_fork_of(one, host.args)]
+    assert {one.pid for one in children} >= set(pids)
+    try:
+        _, alive = psutil.wait_procs(children, timeout=DEADLINE)
+        assert not alive
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(host.pid, signal.SIGKILL)  # the child of the fork
+
+
+def is_fork_of(process: psutil.Process, arguments: Any) -> bool:
+    try:
+        return process.cmdline() == list(arguments)
+    except psutil.Error:
+        return False
+
+
+def test_no_guard_is_left(command: Callable[..., Any]) -> None:
+    command("", id="short")().wait(DEADLINE)
+    assert psutil.Process().children(recursive=True) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

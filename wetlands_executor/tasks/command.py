@@ -1,7 +1,8 @@
 """Definitions that are commands: filling them in, running them, stopping their process trees.
 
 A command runs in a thread of this process that reads its output (``CommandRun``). The thread that
-stops it sends SIGTERM to the tree, and a timer SIGKILL to what is left of it.
+stops it sends SIGTERM to the tree, and a timer SIGKILL to what is left of it. A ``Guard`` does so
+if this process is killed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from wetlands_executor import ScriptExit, current_task
 from wetlands_executor.tasks.executors import environment_of
+from wetlands_executor.tasks.guard import Guard
 from wetlands_executor.tasks.protocol import parse
 
 #: Seconds between SIGTERM and SIGKILL.
@@ -158,16 +160,26 @@ class CommandRun:
             # The descriptor of this process, if a platform gave it one, is not the command's.
             "WETLANDS_TASK_STATE_FD": "",
         }
-        process = environment_of(self._env, self._executor).popen(
-            argv,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=sys.platform != "win32",
-        )
+        environment = environment_of(self._env, self._executor)
+        guard = Guard()
+        try:
+            process = environment.popen(
+                argv,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=sys.platform != "win32",
+            )
+            guard.watch(process.pid)
+            self._follow(process, task, argv)
+        finally:
+            guard.end()
+
+    def _follow(self, process: subprocess.Popen[str], task: Any, argv: list[str]) -> None:
+        """Take what a process reports until it has ended."""
         tree = Tree(process, self._grace)
         tail: deque[str] = deque(maxlen=LINES)
         try:
@@ -180,6 +192,7 @@ class CommandRun:
             raise
         finally:
             tree.end()
+            assert process.stdout is not None
             process.stdout.close()
         if task.cancel_requested or canceled:
             task.cancel()
