@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,17 @@ from tests.environments.conftest import Index
 from wetlands_executor.cli.commands import COMMANDS
 
 pexpect = pytest.importorskip("pexpect", reason="terminals are driven with pexpect (extra test)")
+
+
+#: Options of an interactive shell that reads no files of the user's, and lines to begin with.
+SHELLS = {
+    "bash": (["--norc"], ['eval "$(wetlands-executor --print-completion bash)"']),
+    "zsh": (
+        ["-f"],
+        ["autoload -U compinit; compinit -u", 'eval "$(wetlands-executor --print-completion zsh)"'],
+    ),
+    "fish": (["--no-config"], ["wetlands-executor --print-completion fish | source"]),
+}
 
 
 class TestHelp:
@@ -129,6 +141,35 @@ echo "${{COMPREPLY[@]}}"
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert {"--resume", "--resume-failed"} <= set(answered.stdout.split()), answered
+
+
+    @pytest.mark.parametrize("shell", SHELLS)
+    def test_a_real_shell_completes(self, program: Program, shell: str) -> None:
+        """Typed at the prompt of a shell: what docs/command-line.md tells, then TAB."""
+        if shutil.which(shell) is None:
+            pytest.skip(f"{shell} is not installed")
+        script = program.folder / "bin" / "wetlands-executor"
+        script.parent.mkdir()
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m wetlands_executor "$@"\n')
+        script.chmod(0o755)
+        variables = {**program.variables, "TERM": "xterm"}
+        variables["PATH"] = f"{script.parent}{os.pathsep}{variables['PATH']}"
+        options, load = SHELLS[shell]
+        child = pexpect.spawn(
+            shell, options, cwd=program.folder, env=variables, timeout=60, encoding="utf-8",
+            dimensions=(24, 100),
+        )  # fmt: skip
+        try:
+            for line in load:
+                child.sendline(line)
+            child.sendline("echo LOA''DED")
+            child.expect("LOADED")
+            child.send("wetlands-executor map --resume-f\t")
+            child.expect("--resume-failed")
+            child.send("\x15wetlands-executor doc\t")
+            child.expect("wetlands-executor.*doctor")
+        finally:
+            child.close(force=True)
 
 
 class TestCall:
