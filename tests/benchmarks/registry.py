@@ -17,6 +17,7 @@ MODULES = (
     "cases_lifetime",
     "cases_tasks",
     "cases_observe",
+    "cases_commands",
     "cases_arrays",
     "cases_payloads",
 )
