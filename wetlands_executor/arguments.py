@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from struct import unpack
 from typing import Any, ClassVar
 
-from wetlands_executor.worker import wire
+from wetlands_executor.worker import code_templates, wire
 
 __all__ = ["KEPT", "of_pickle", "of_values"]
 
@@ -68,13 +68,25 @@ def of_pickle(data: bytes, skipped: int = 0) -> str:
         return "()"
     try:
         if any(code in data for code in _NAMING):
-            *_, args, kwargs = _Walker(io.BytesIO(data), buffers=itertools.repeat(_BUFFER)).load()
+            *made, args, kwargs = _Walker(
+                io.BytesIO(data), buffers=itertools.repeat(_BUFFER)
+            ).load()
         else:
             # made by this process, of builtin types only: twenty times faster
-            *_, args, kwargs = pickle.loads(data)
+            *made, args, kwargs = pickle.loads(data)
+        if made and type(made[0]) is tuple and made[0][:1] == (code_templates.OBJECTS,):
+            args = _with_objects(args, made[0][1])
         return of_values(args[skipped:], kwargs)
     except Exception:  # noqa: BLE001 - as above; the pickle may hold what this walker does not know
         return UNKNOWN
+
+
+def _with_objects(args: Any, objects: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Return the arguments with a placeholder for each instance that the worker makes."""
+    found = [None, *args]
+    for place, *of_class, _attributes in objects:
+        found[place] = _Object(_Object(_DEFINED, tuple(of_class)), ())
+    return found[1:]
 
 
 # --- values
@@ -245,6 +257,7 @@ class _Object:
 
 
 _BUFFER = b""
+_DEFINED = _Name(wire.SHORT_MODULE, "d")
 #: The instructions by which a pickle of this process's pickler names something (STACK_GLOBAL, EXT1,
 #: EXT2, EXT4), or takes a buffer.
 _NAMING = (b"\x93", b"\x82", b"\x83", b"\x84", b"\x97", wire.DEFINED)

@@ -12,6 +12,7 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -446,3 +447,79 @@ def test_the_first_attribute_of_an_empty_instance_is_noticed(
     assert run(fresh, script.attributes) == {"colour": "red"}
     del script.EMPTY.colour
     assert run(fresh, script.attributes) == {}
+
+
+def test_objects_that_hold_scalars_arrive_as_they_are(fresh: CondaEnvExecutor, script: Any) -> None:
+    """Their attributes travel beside them; what is one object here is one there."""
+    exec(
+        "def what(*things):\n"
+        "    return [(type(x).__name__, vars(x)) if hasattr(x, 'x') else x for x in things]\n"
+        "def are_one(first, second):\n    return first is second\n"
+        "class Made(Thing):\n"
+        "    def __new__(cls, *args):\n"
+        "        made = super().__new__(cls)\n        made.y = 'new'\n        return made\n"
+        "class Handled(Thing):\n"
+        "    def handled(self, task):\n        return self.x, task is not None\n"
+        "    def fails(self, thing):\n        raise ValueError(self.x)",
+        vars(script),
+    )
+    for i in range(4):
+        given = [1, script.Thing(i), "text", script.Point(i, 2), None]
+        assert run(fresh, script.what, *given) == script.what(*given)
+        many = [script.Thing(value) for value in (i, 1.5, "text", b"bytes", None, True, 1j)]
+        assert run(fresh, script.what, *many) == script.what(*many)
+        assert run(fresh, script.Thing(i).method, i) == script.Thing(i).method(i)
+        assert run(fresh, script.Handled(i).handled) == (i, True)
+        assert run(fresh, script.what, script.Made(i)) == [("Made", {"y": "new", "x": i})]
+        inner = script.Thing(script.Thing(i))
+        assert run(fresh, script.apply, script.gives, i) is not None
+        assert run(fresh, script.take, inner)[0].x == i
+        thing = script.Thing(i)
+        assert run(fresh, script.are_one, thing, thing) is True
+        assert run(fresh, script.are_one, thing, script.Thing(i)) is False
+        assert run(fresh, script.Thing.method, thing, 2) == 2 * i + 2
+        long = script.Thing("x" * 300)
+        assert run(fresh, script.what, long) == [("Thing", {"x": "x" * 300})]
+        task = fresh.submit(script.Handled(i).fails, script.Thing(i))
+        assert isinstance(task.exception(DEADLINE), ValueError)
+        assert task.arguments == f"(<{script.__name__}.Thing object>)"
+    script.Thing.factor = 5
+    script.Thing.method = lambda self, y=0: (self.factor, y)
+    assert run(fresh, script.Thing(1).method, 3) == (5, 3)
+
+
+def test_changes_deep_in_containers_arrive(fresh: CondaEnvExecutor, script: Any) -> None:
+    """Each of random changes, of those that leave lengths or values alone too."""
+    exec(
+        "DEEP = {i: [i, [str(i)], {i: {i}}] for i in range(40)}\ndef deep():\n    return repr(DEEP)",
+        vars(script),
+    )
+    random = Random(14)
+    deep = script.DEEP
+
+    def swap() -> None:
+        first, second = random.sample(sorted(deep), 2)
+        deep[first], deep[second] = deep[second], deep[first]
+
+    def move() -> None:
+        first, second = random.sample(sorted(deep), 2)
+        if len(deep[first]) > 3:
+            deep[second].append(deep[first].pop())
+
+    steps: list[Callable[[], object]] = [
+        swap,
+        move,
+        lambda: deep[random.choice(sorted(deep))].append(1),
+        lambda: deep[random.choice(sorted(deep))].append(True),
+        lambda: deep[random.choice(sorted(deep))][1].append("more"),
+        lambda: deep[random.choice(sorted(deep))][2].update({5: 5.0}),
+        lambda: deep[random.choice(sorted(deep))][1].reverse(),
+        lambda: deep.__setitem__(random.choice(sorted(deep)), [0, [], {}]),
+        lambda: deep.update({(key := random.choice(sorted(deep))): deep.pop(key)}),
+        lambda: None,
+    ]
+    for _ in range(3):
+        assert run(fresh, script.deep) == script.deep()
+    for _ in range(150):
+        random.choice(steps)()
+        assert run(fresh, script.deep) == script.deep()

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.serialize import changes, fingerprints
 from wetlands_executor.serialize.kinds import has_plain_state, is_immutable
-from wetlands_executor.serialize.scalars import SCALARS
+from wetlands_executor.serialize.scalars import NUMBERS, SCALARS, TEXTS
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Known, Record
@@ -56,6 +56,9 @@ _attributes_of = attrgetter(
 )
 _dict_of = attrgetter("__dict__")
 _content_of_cell = attrgetter("strong.cell_contents")
+_strong = attrgetter("strong")
+#: Python has no weak references to these.
+_GROUPED = frozenset((list, dict))
 _DESCRIPTORS = (*changes.DESCRIPTORS, type(vars(type)["__mro__"]))
 
 
@@ -74,6 +77,7 @@ class FastCheck:
 
     Attributes:
         void: one of the objects has died, or is another one for workers now.
+        looks: there is something to be compared; else it holds unless it is void.
     """
 
     __slots__ = (
@@ -81,9 +85,12 @@ class FastCheck:
         "_bound",
         "_brief",
         "_cells",
+        "_classes",
         "_containers",
         "_contents",
+        "_deep",
         "_functions",
+        "_groups",
         "_kept",
         "_names",
         "_nested",
@@ -91,6 +98,7 @@ class FastCheck:
         "_objects",
         "_samples",
         "_spaces",
+        "looks",
         "void",
     )
 
@@ -115,22 +123,23 @@ class FastCheck:
         self._contents: list[int] = []
         # (reference to a function, names of globals, identities of what they are bound to)
         self._spaces: list[tuple[Any, tuple[str, ...], list[int]]] = []
-        # (entry, what lists what an object holds, identities)
+        # (reference to a class, names of its attributes, identities of their values and its bases)
+        self._classes: list[tuple[Any, list[str], list[int]]] = []
+        # (entries of lists or of dictionaries, which of both, lengths, identities)
+        self._groups: list[tuple[tuple[Known, ...], bool, list[int], list[int]]] = []
+        # (entry, what lists what another object holds, identities)
         self._containers: list[tuple[Any, Callable[[Any], Any], list[int]]] = []
         # (entry, what returns a sample of a large object, the sample)
         self._samples: list[tuple[Known, Callable[[Any], Any], Any]] = []
         # (entry, how it was pickled) of functions and classes with checks of their own
         self._nested: list[tuple[Known, Any]] = []
         self._collect(checks, record, root)
+        self._deep = bool(self._groups or self._containers or self._samples or self._nested)
         # Only ``_names`` has to be compared.
         self._brief = not (
-            self._spaces
-            or self._functions
-            or self._cells
-            or self._containers
-            or self._samples
-            or self._nested
+            self._spaces or self._functions or self._cells or self._classes or self._deep
         )
+        self.looks = bool(self._names) or not self._brief
         for known in self._objects.values():
             known.add_check(self)
         # Race: another thread may have dropped one before it was told of this check.
@@ -168,20 +177,41 @@ class FastCheck:
                     return False
             if self._cells and [*map(id, map(_content_of_cell, self._cells))] != self._contents:
                 return False
-            for known, parts, expected in self._containers:
-                if [*map(id, parts(known.get()))] != expected:
+            for cls, listed, expected in self._classes:
+                one = cls()
+                space = one.__dict__
+                if [*space] != listed:
                     return False
-            for known, sample, seen in self._samples:
-                if sample(known.get()) != seen:
+                held = itertools.chain(space.values(), one.__bases__, (one.__class__,))
+                if [*map(id, held)] != expected:
                     return False
-            for known, watched in self._nested:
-                if not watched.is_same(known.get()):
-                    return False
+            if self._deep and not self._contents_hold():
+                return False
         except Exception:  # noqa: BLE001
             # An object has died, a cell is empty, another thread changes a container, or what
             # stands in the place of a scalar cannot be compared: the exact check decides.
             return False
         return not self.void
+
+    def _contents_hold(self) -> bool:
+        """Return True if containers, instances, large objects and what has checks are the same."""
+        for entries, are_dicts, lengths, expected in self._groups:
+            containers = [*map(_strong, entries)]
+            if [*map(len, containers)] != lengths:
+                return False
+            held = itertools.chain.from_iterable(containers)
+            if are_dicts:
+                values = map(dict.values, containers)
+                held = itertools.chain(held, itertools.chain.from_iterable(values))
+            if [*map(id, held)] != expected:
+                return False
+        for known, parts, expected in self._containers:
+            if [*map(id, parts(known.get()))] != expected:
+                return False
+        for known, sample, seen in self._samples:
+            if sample(known.get()) != seen:
+                return False
+        return all(watched.is_same(known.get()) for known, watched in self._nested)
 
     def changed_names(self, space: dict[str, Any]) -> list[str]:
         """Return the globals of ``root`` that are bound to something else in this namespace."""
@@ -195,6 +225,7 @@ class FastCheck:
             known.remove_check(self)
         self._objects = {}
         self._spaces, self._containers, self._samples, self._nested = [], [], [], []
+        self._classes, self._groups = [], []
         self._functions, self._no_attributes, self._cells, self._kept = (), (), (), []
 
     # --- how it is made
@@ -216,6 +247,7 @@ class FastCheck:
         functions: list[Known] = []
         cells: list[Known] = []
         spaces: dict[int, tuple[Known, list[str]]] = {}
+        groups: dict[bool, list[Known]] = {}
         for kind, known, *more in checks:
             obj = known.get()
             if obj is None:
@@ -240,8 +272,12 @@ class FastCheck:
                 self._add_sample(known, sampler_of_large(obj), obj)
             elif type(obj) is CellType:
                 cells.append(known)
+            elif type(obj) in _GROUPED and (len(obj) <= EXACT or not are_short_scalars(obj)):
+                groups.setdefault(type(obj) is dict, []).append(known)
             else:
                 self._add_content(known, obj, record)
+        for are_dicts, entries in groups.items():
+            self._add_group(entries, are_dicts, record)
         for known, found in spaces.values():
             space = known.get().__globals__
             names = tuple(dict.fromkeys(found))
@@ -277,16 +313,28 @@ class FastCheck:
         found = [*map(self._identity, parts(obj), _all(record))]
         self._containers.append((known, parts, found))
 
+    def _add_group(self, entries: list[Known], are_dicts: bool, record: Record) -> None:
+        containers = [*map(_strong, entries)]
+        held = itertools.chain.from_iterable(containers)
+        if are_dicts:
+            held = itertools.chain(
+                held, itertools.chain.from_iterable(map(dict.values, containers))
+            )
+        lengths = [*map(len, containers)]
+        found = [*map(self._identity, held, _all(record))]
+        self._groups.append((tuple(entries), are_dicts, lengths, found))
+
     def _add_class(self, known: Known, cls: Any, record: Record) -> None:
-        found = [*map(id, _entries_of_class(cls))]
+        entries = cls.__dict__
+        names = [*entries]
+        held = [*map(id, itertools.chain(entries.values(), cls.__bases__, (cls.__class__,)))]
         for value in (*cls.__bases__, cls.__class__):
             if not changes.is_static_type(value):
                 self._identity(value, record)
-        for name, value in vars(cls).items():
-            self._kept.append(name)
+        for name, value in entries.items():
             if name not in changes.NOT_STATE:
                 self._identity(value, record)
-        self._containers.append((known, _entries_of_class, found))
+        self._classes.append((known.weak, names, held))
 
     def _add_sample(self, known: Known, sample: Callable[[Any], Any] | None, obj: Any) -> None:
         if sample is None:
@@ -305,7 +353,7 @@ class FastCheck:
             if len(obj) > EXACT and are_short_scalars(obj):
                 self._add_sample(known, _all_elements(obj, kind), obj)
             else:
-                self._add(known, _entries_of if kind is dict else iter, obj, record)
+                self._add(known, iter, obj, record)
             return
         if is_immutable(kind):
             return
@@ -342,12 +390,6 @@ def _attributes_of_function(function: FunctionType) -> Any:
 
 def _keyword_defaults(function: Any) -> Any:
     return _entries_of(function.__kwdefaults__)
-
-
-def _entries_of_class(cls: Any) -> Any:
-    """List what a class is: its attributes, its bases and its own class."""
-    entries = cls.__dict__
-    return itertools.chain(entries, entries.values(), cls.__bases__, (cls.__class__,))
 
 
 def attributes_of_instance(obj: Any) -> Any:
@@ -435,15 +477,17 @@ def _of_slots(slots: list[str]) -> Callable[[Any], Any]:
 
 def are_short_scalars(obj: Any) -> bool:
     """Return True if all elements are scalars, and short."""
-    entries = obj.values() if isinstance(obj, dict) else obj
-    if not SCALARS.issuperset(map(type, entries)):
-        return False
-    texts = [each for each in entries if type(each) in (str, bytes)]
     if isinstance(obj, dict):
-        if not SCALARS.issuperset(map(type, obj)):
-            return False
-        texts += [each for each in obj if type(each) in (str, bytes)]
-    return max(map(len, texts), default=0) <= SHORT
+        return _are_short(obj.values()) and _are_short(obj)
+    return _are_short(obj)
+
+
+def _are_short(values: Any) -> bool:
+    if NUMBERS.issuperset(map(type, values)):
+        return True
+    if not SCALARS.issuperset(map(type, values)):
+        return False
+    return max([len(each) for each in values if type(each) in TEXTS], default=0) <= SHORT
 
 
 def _nothing(_obj: Any) -> None:

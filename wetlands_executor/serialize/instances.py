@@ -1,9 +1,11 @@
 """Short calls with objects of classes by value, and with such classes: pickled by C alone.
 
-The classes are known to the workers. Their places in the memo of the pickler are filled before it
-begins, so that each object refers to its class by a number and nothing is looked up by name. Before
-the pickle stand the instructions that fill the same places for the reader. The whole is a pickle as
-any other.
+The classes are known to the workers. Most such calls have one object, and all that it holds are
+scalars in its ``__dict__``: a copy of that travels, in a pickle of builtin types, and the worker
+makes the object (``flat``). For all others the places of the classes in the memo of the pickler are
+filled before it begins, so that each object refers to its class by a number and nothing is looked
+up by name. Before the pickle stand the instructions that fill the same places for the reader. The
+whole is a pickle as any other.
 
 Entered by any thread that submits.
 """
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.serialize.fast_checks import attributes_of_instance
 from wetlands_executor.serialize.scalars import NUMBERS, TEXTS
+from wetlands_executor.worker.code_templates import METHOD, OBJECTS
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Piece, Record
@@ -26,12 +29,59 @@ if TYPE_CHECKING:
 _BEGIN = b"\x80\x05"
 #: Objects in one call, and characters of a text. What has more is as fast with ``CallPickler``.
 MOST, LONGEST = 100, 4096
+#: Objects whose attributes travel beside them.
+FEW = 4
 _SEQUENCES = frozenset((list, tuple, set, frozenset))
 _NAMES = frozenset((str,))
 
 
 class _NeedsCallPickler(Exception):  # noqa: N818 - a signal within this module
     """Something can be pickled by ``CallPickler`` only."""
+
+
+def flat(
+    steps: tuple[Any, ...], args: tuple[Any, ...], record: Record
+) -> tuple[bytes, tuple[Piece, ...], bool] | None:
+    """Return the same as ``pickled`` for objects that hold scalars, among arguments that are such.
+
+    None for every other call. Runs no code of the user's.
+
+    Args:
+        steps: none, or those to a method of such an object.
+        args: the arguments.
+        record: of the pool.
+    """
+    values = [steps[1] if steps else None, *args]
+    found: list[tuple[Any, ...]] = []
+    classes: list[Watched] = []
+    for place, value in enumerate(values):
+        kind = type(value)
+        if kind in NUMBERS or (kind in TEXTS and len(value) <= LONGEST):
+            continue
+        watched: Watched | None = record.functions.get(id(kind))
+        if watched is None or not watched.flat or len(found) == FEW or not watched.is_same(kind):
+            return None
+        # Race: another thread may change the object, but not this copy.
+        attributes = {**value.__dict__}
+        if not attributes or not _NAMES.issuperset(map(type, attributes)):
+            return None  # an object that holds nothing is known by its identity
+        for each in attributes.values():
+            kind = type(each)
+            if kind not in NUMBERS and (kind not in TEXTS or len(each) > LONGEST):
+                return None
+        piece: Any = watched.piece
+        found.append((place, piece.owner, piece.number, piece.name, attributes))
+        classes.append(watched)
+    if not found or (steps and found[0][0]):
+        return None  # a method is bound to a number
+    if len(found) > 1 and len({id(values[one[0]]) for one in found}) < len(found):
+        return None  # what is one object here is one in the worker
+    for one in found:
+        values[one[0]] = None
+    made = (OBJECTS, tuple(found), METHOD, None) if steps else (OBJECTS, tuple(found))
+    payload = pickle.dumps((made, tuple(values[1:]), None), 5)
+    pieces: Any = tuple([watched.piece for watched in classes])
+    return payload, pieces, any(watched.bytecode for watched in classes)
 
 
 def pickled(

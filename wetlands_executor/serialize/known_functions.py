@@ -29,9 +29,10 @@ from wetlands_executor.serialize.encoded import (
     encode_inert,
     encoded,
 )
+from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.calls import Pieces
-from wetlands_executor.worker.code_templates import METHOD
+from wetlands_executor.worker.code_templates import CLOSURE, METHOD
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Record
@@ -121,7 +122,10 @@ def _encode(
         if call is not None:
             return call
     elif steps[0] != METHOD:
-        payload = _templates().pickled(steps, args, None)
+        if len(steps) == 2 and steps[0] == CLOSURE and not args:  # a lambda in a loop
+            payload = pickle.dumps((steps, args, None), PROTOCOL)
+        else:
+            payload = _templates().pickled(steps, args, None)
         if payload is not None:
             if len(payload) > wire.INLINE:
                 return encode_made(definition, steps, args, None)
@@ -144,12 +148,17 @@ def _encode_objects(
     definition: Definition, steps: tuple[Any, ...], args: tuple[Any, ...], record: Record
 ) -> ObjectsCall | None:
     """Pickle a short call with objects of known classes; None for every other call."""
-    value = (steps, args, None) if steps else (args, None)
-    found = _instances().pickled(value, (*steps[1:], *args) if steps else args, record)
-    if found is None or len(found[0]) > wire.CROSSOVER:
-        return None
+    instances, found = _instances(), None
+    flags = wire.OBJECTS
+    if not steps or (len(steps) == 2 and steps[0] == METHOD):
+        found = instances.flat(steps, args, record)
+    if found is None:
+        flags = wire.MADE if steps else 0
+        value = (steps, args, None) if steps else (args, None)
+        found = instances.pickled(value, (*steps[1:], *args) if steps else args, record)
+        if found is None or len(found[0]) > wire.CROSSOVER:
+            return None
     payload, needs, bytecode = found
-    flags = wire.MADE if steps else 0
     if len(payload) > wire.INLINE:
         flags |= wire.IN_BULK
     return ObjectsCall(

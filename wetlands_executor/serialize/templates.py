@@ -61,7 +61,7 @@ class Template:
     Args:
         definition: of a function that has the code.
         fast: tells whether what they reach is as it was.
-        names: what ``_state_of`` gives of the function from the third item on.
+        names: what ``_state_of`` gives of the function.
         space: name of the module whose globals they have.
         expected: the identity of each value that they close over, and of each default; None where
             it varies.
@@ -88,7 +88,7 @@ class Template:
         self,
         definition: Any,
         fast: FastCheck,
-        names: list[Any],
+        names: tuple[Any, ...],
         space: str,
         expected: tuple[list[int | None], list[int | None]],
         numbers: list[int],
@@ -111,20 +111,20 @@ class Template:
     def steps(self, function: Any, record: Record) -> tuple[Any, ...] | None:
         """Return the steps to a function with the code; None if more has changed than may vary."""
         self.holds = False
-        closure, defaults, *state = _state_of(function)
-        module = sys.modules.get(self._space)
+        module, fast = sys.modules.get(self._space), self._fast
+        closure, defaults = function.__closure__ or (), function.__defaults__ or ()
         if (
-            state != self._names
+            _state_of(function) != self._names
             or getattr(module, "__dict__", None) is not function.__globals__
-            or not self._fast.holds(function)
+            or (not fast.holds(function) if fast.looks else fast.void)
             or (
                 # as a rule there are none, which is found without another function
-                getattr(function, "__annotate__", None) is not None or function.__annotations__
+                (_ARE_LAZY and function.__annotate__ is not None) or function.__annotations__
                 if self._annotations is None
                 else not _has_annotations(function, self._annotations)
             )
-            or len(closure or ()) != len(self._cells)
-            or len(defaults or ()) != len(self._defaults)
+            or len(closure) != len(self._cells)
+            or len(defaults) != len(self._defaults)
         ):
             return None
         steps: tuple[Any, ...] = ()
@@ -136,17 +136,22 @@ class Template:
         self.holds = True
         found: list[Any] = []
         try:
-            contents = [cell.cell_contents for cell in closure] if closure else ()
+            for cell, identity in zip(closure, self._cells, strict=True):
+                value = cell.cell_contents
+                if identity is not None:
+                    if id(value) != identity:
+                        return None
+                elif type(value) in _VALUES or _may_vary(value, record):
+                    found.append(value)
+                else:
+                    return None
+                entry = record.known.get(id(cell))
+                if entry is not None and entry.shape is WRITTEN and entry.strong is cell:
+                    return None
         except ValueError:
-            return None
-        if contents and not _add_varying(found, contents, self._cells, record):
             return None
         if defaults and not _add_varying(found, defaults, self._defaults, record):
             return None
-        for cell in closure or ():
-            entry = record.known.get(id(cell))
-            if entry is not None and entry.shape is WRITTEN and entry.strong is cell:
-                return None
         return (*steps, code_templates.CLOSURE, (tuple(found), self.mask)) if found else steps
 
     def changed_globals(self, space: dict[str, Any]) -> list[str]:
@@ -215,9 +220,10 @@ def is_value(value: Any) -> bool:
 
 
 _state_of = attrgetter(
-    "__closure__", "__defaults__", "__kwdefaults__", "__dict__", "__name__", "__qualname__",
-    "__doc__", "__module__",
-)  # fmt: skip
+    "__kwdefaults__", "__dict__", "__name__", "__qualname__", "__doc__", "__module__"
+)
+#: Annotations are evaluated when they are asked for, which runs code of the user's.
+_ARE_LAZY = sys.version_info >= (3, 14)
 #: What is a value in any case.
 _VALUES = frozenset((int, bool, type(None)))
 
@@ -434,7 +440,7 @@ def _make_template(
     return Template(
         definition,
         fast,
-        list(_state_of(function)[2:]),
+        _state_of(function),
         str(function.__globals__["__name__"]),
         (
             [None if each else id(value) for each, value in zip(varying, contents, strict=True)],

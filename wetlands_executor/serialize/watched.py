@@ -18,6 +18,8 @@ from typing import Any
 from wetlands_executor.serialize import changes, fast_checks
 from wetlands_executor.serialize.identity import Known, Piece, Record
 
+_NEW: Any = object.__new__
+
 
 class Watched:
     """A function or class by value as it was pickled last.
@@ -29,6 +31,7 @@ class Watched:
         definition: made when it is submitted again.
         parts: of a class whose objects are pickled as their class and what they hold: lists that;
             known from the first of them on.
+        flat: these are all in ``__dict__``, and the class has no part in making its objects.
         piece: made when it travels beside calls, because their arguments refer to it.
     """
 
@@ -41,6 +44,7 @@ class Watched:
         "checks",
         "data",
         "definition",
+        "flat",
         "known",
         "needs",
         "parts",
@@ -59,6 +63,7 @@ class Watched:
         self.definition: Any = None
         self.piece: Piece | None = None
         self.parts: Callable[[Any], Any] | None = None
+        self.flat = False
         self._arguments = False
         self._fast: Any = None
         # How often the exact check has said otherwise than the fast one.
@@ -121,7 +126,9 @@ class Watched:
             number, name = self.known.number, f"{obj.__module__}.{obj.__qualname__}"
             found = Piece(number, self.data, None, {}, self.by_value, None, name)
             self.piece = found
-            self.parts = fast_checks.parts_of_simple(obj) if isinstance(obj, type) else None
+            if isinstance(obj, type):
+                self.parts = fast_checks.parts_of_simple(obj)
+                self.flat = self.parts is fast_checks.attributes_of_instance and obj.__new__ is _NEW
         return found
 
     def reached(self) -> list[Known]:

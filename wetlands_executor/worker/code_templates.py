@@ -8,6 +8,7 @@ call.
 from __future__ import annotations
 
 import functools
+from sys import intern
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 #: Kinds of steps, and their values: what a function closes over, and its defaults, as far as they
 #: differ from those of the known function (values, bit mask of their places); the object that a
 #: method is bound to; (arguments, keywords) of a ``functools.partial``; values of globals that the
-#: host may have bound anew (name of the namespace, names, values).
-CLOSURE, METHOD, PARTIAL, GLOBALS = range(4)
+#: host may have bound anew (name of the namespace, names, values); instances of classes by value.
+#: Of each of those: its place, which is 0 for the object of the ``METHOD`` that follows and n for
+#: the nth argument; number, piece and name of its class, for ``objects.defined``; its attributes.
+CLOSURE, METHOD, PARTIAL, GLOBALS, OBJECTS = range(5)
 
 
 class _Any:
@@ -30,6 +33,7 @@ _method: Any = type(_Any().method)
 _function: Any = type(_Any.method)
 
 
+_new: Any = object.__new__
 _cell: Any = type(_Any.method.__closure__[0])  # type: ignore[index]
 
 
@@ -49,14 +53,20 @@ def make(function: Any, payload: Tuple[Any, Any, Any], where: Any) -> Tuple[Any,
             return _method(function, value), args, kwargs, None
         if kind == CLOSURE:
             return _fill(function, *value), args, kwargs, None
+        if kind == OBJECTS:
+            return function, _with_objects(value, args)[1:], kwargs, None
     position = 0
+    owner = None
     while position < len(steps):
         kind, value = steps[position : position + 2]
         position += 2
         if kind == CLOSURE:
             function = _fill(function, *value)
         elif kind == METHOD:
-            function = _method(function, value)
+            function = _method(function, value if owner is None else owner)
+        elif kind == OBJECTS:
+            owner, *rest = _with_objects(value, args)
+            args = tuple(rest)
         elif kind == GLOBALS:
             from .namespaces import bind
 
@@ -68,6 +78,24 @@ def make(function: Any, payload: Tuple[Any, Any, Any], where: Any) -> Tuple[Any,
 
         where = position_of_task(function)
     return function, args, kwargs, where
+
+
+def _with_objects(found: Tuple[Any, ...], args: Tuple[Any, ...]) -> Tuple[Any, ...]:
+    """Return the object of a method, or None, and the arguments, with instances in their places.
+
+    What is made is what ``pickle`` would make: a class has no say in it, as the host has seen.
+    """
+    from .objects import defined
+
+    values: Any = [None]
+    values += args
+    for place, number, piece, name, attributes in found:
+        made: Any = _new(defined(number, piece, name))
+        space = made.__dict__
+        for key, value in attributes.items():
+            space[intern(key)] = value
+        values[place] = made
+    return tuple(values)
 
 
 def _fill(function: Any, values: Tuple[Any, ...], mask: int) -> Any:

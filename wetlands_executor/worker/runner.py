@@ -42,7 +42,7 @@ from .progress import Progress
 
 # What every call needs, without an attribute look-up each time.
 from .system import move_up
-from .wire import CANCELLED, MADE, MANY, NONE, PLAIN, RUN, STARTED_NS, TAKEN
+from .wire import CANCELLED, MADE, MANY, NONE, OBJECTS, PLAIN, RUN, STARTED_NS, TAKEN
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 
 
 getpid = os.getpid
-_PLAIN = (PLAIN, PLAIN | MADE)
+#: Flags of calls whose payload any unpickler reads, and which need nothing else.
+_READY = (PLAIN, PLAIN | MADE, OBJECTS)
 _SIMPLE = frozenset((int, float, bool))
 HEAD = wire.CALL.size
 _NO_CALL: Any = (None, (), None)
@@ -326,7 +327,7 @@ class Runner:
             function = known.without_handle.get(function_id)
             args: Any = ()
             # the way of most calls
-            if function is not None and flags in _PLAIN and settings == known.settings_number:
+            if function is not None and flags in _READY and settings == known.settings_number:
                 self.interruptible = item
                 if flags != PLAIN:
                     function, args, _, _ = _made(function, loads(frame[HEAD : HEAD + length]), None)

@@ -61,6 +61,8 @@ BLOCKS = 64
 # (see ``code_templates.py``)
 MADE = 16
 KEPT = 128  # the blocks stay the host's (the call may be run again): the worker takes copies
+# without blocks: the first step makes instances of classes that the worker knows, of what is plain
+OBJECTS = MADE | KEPT
 # arguments of several calls: PLAIN: one pickled list of tuples; else their number, their lengths,
 # then one pickle each
 MANY = 32
