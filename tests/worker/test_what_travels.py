@@ -9,6 +9,7 @@ import functools
 import gc
 import itertools
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -290,13 +291,40 @@ def test_changes_of_what_a_lambda_made_anew_uses(
     assert len(sent.of(*CODE)) <= 2
 
 
-def test_lambdas_that_close_over_new_objects(fresh: CondaEnvExecutor, script: Any) -> None:
-    """They have little in common: each is pickled as it is."""
+def test_lambdas_that_close_over_new_objects(
+    fresh: CondaEnvExecutor, script: Any, sent: Sent
+) -> None:
+    """Each list is one object in the worker, which keeps what tasks have made of it."""
+    exec(
+        "def changes(value):\n    seen = [value]\n    return lambda: seen.append(1) or len(seen)\n"
+        "def share(value):\n    seen = [value]\n"
+        "    return (lambda: seen.append(1)), (lambda: seen)\n"
+        "def over_objects(value):\n    thing = Thing(value)\n    own = {'thing': thing}\n"
+        "    return lambda x=own: (thing.x, x['thing'] is thing)\n"
+        "def recursive(value):\n"
+        "    def down(x):\n        return value if not x else down(x - 1)\n    return down",
+        vars(script),
+    )
+    made: Any = None
     for i in range(8):
+        if i == 6:
+            sent.clear()
         made = script.with_a_list(i)
         assert run(fresh, made) == (i, [i])
-        assert run(fresh, made) == (i, [i])
-    assert fresh._pool.settings.remote.record.codes[id(made.__code__)].template is None
+        assert run(fresh, script.over_objects(i)) == (i, True)
+        assert run(fresh, functools.partial(script.with_a_list(i))) == (i, [i])
+    assert sent.of(*CODE) == []
+    for i in range(8):
+        assert run(fresh, made) == (7, [7])
+        made = script.with_a_list(7)
+        again = script.changes(i)
+        assert [run(fresh, again) for _ in range(3)] == [2, 3, 4]
+        add, read = script.share(i)
+        run(fresh, add)
+        assert run(fresh, read) == [i, 1]
+        assert run(fresh, script.recursive(i), 3) == i
+    with pytest.raises(Exception, match="seen"):  # the variable is named
+        run(fresh, script.changes(threading.current_thread()))
 
 
 def test_variables_that_a_function_binds_are_state_of_the_worker(

@@ -606,6 +606,21 @@ def dump(
         return stream.getvalue(), pickler
 
 
+def dump_values(
+    values: tuple[Any, ...], keeps: list[Any] | None, remote: Any, record: identity.Record
+) -> tuple[bytes, ByValuePickler]:
+    """Pickle values as those that a function by value reaches."""
+    with io.BytesIO() as stream:
+        pickler = ByValuePickler(stream, record, keeps, remote, (None, frozenset()))
+        try:
+            for value in values:
+                pickler._root(value)
+            pickler.dump(values)
+        finally:
+            pickler.forget()
+        return stream.getvalue(), pickler
+
+
 def _piece_of(value: Any, record: identity.Record, remote: Any) -> identity.Piece | None:
     """Return the piece of a large value, pickled anew if it looks different, or None."""
     known = record.of(value)

@@ -207,9 +207,12 @@ def _of_code(fn: Any, record: Record, remote: RemoteInterpreter | None) -> Made 
     if remote is None:
         found = _templates().again(fn, record) if record.codes else None
         return found
-    write = by_value().dump
+    write, write_values = by_value().dump, by_value().dump_values
     found = _templates().of_function(
-        fn, record, lambda like, names: write(like, [], remote, record, names)
+        fn,
+        record,
+        lambda like, names: write(like, [], remote, record, names),
+        lambda values: write_values(values, [], remote, record),
     )
     return found
 

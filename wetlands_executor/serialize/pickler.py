@@ -95,11 +95,36 @@ class ByValue(Protocol):
     ) -> tuple[bytes, Any]:
         """Pickle a function or class by value; return the bytes and what has pickled it."""
 
+    def dump_values(
+        self,
+        values: tuple[Any, ...],
+        keeps: list[Any] | None,
+        remote: RemoteInterpreter | None,
+        record: Record,
+        /,
+    ) -> tuple[bytes, Any]:
+        """Pickle values as those that a function by value reaches; as ``dump``."""
+
     def record_of(self, remote: RemoteInterpreter | None, /) -> Record:
         """Return the objects that the workers know by number."""
 
     def reduce_sentinel(self, obj: Any, record: Record, /) -> Any:
         """Return how an object is pickled that is nothing but its identity; None for all others."""
+
+
+class Stream:
+    """Stands for what a stream within the stream holds.
+
+    Attributes:
+        data: the stream.
+        pickler: what has written it.
+    """
+
+    __slots__ = ("data", "pickler")
+
+    def __init__(self, data: bytes, pickler: CallPickler) -> None:
+        self.data = data
+        self.pickler = pickler
 
 
 class Space:
@@ -129,7 +154,7 @@ UNCHANGED, UNLESS_EMPTY, BY_RULES = 1, 2, 3
 #: Modules and types whose objects are pickled by our rules.
 _RULE_MODULES = ("functools", "typing", "annotationlib")
 _RULE_TYPES: frozenset[Any] = frozenset(
-    {types.FunctionType, types.MethodType, types.CodeType, object, *VARYING}
+    {types.FunctionType, types.MethodType, types.CodeType, object, Stream, *VARYING}
 )
 
 
@@ -296,6 +321,8 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _by_reference(reference)
         if issubclass(kind, type):
             return self._reduce_class(obj)
+        if kind is Stream:
+            return self._reduce_stream(obj)
         if isinstance(obj, types.MethodType):
             name = obj.__func__.__name__
             # by name, as pickle does it: the function itself may have no name of its own
@@ -321,6 +348,16 @@ class CallPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if found is not None:
                 return found
         return super().reducer_override(obj)
+
+    def _reduce_stream(self, stream: Stream) -> Any:
+        inner = stream.pickler
+        self._record = inner.record
+        self.needs.update(inner.needs)
+        self.nested += inner.nested
+        if inner.by_value is not None:
+            self._note(inner.by_value)
+            self._foreign()
+        return objects.load, (stream.data,)
 
     def _reduce_class(self, obj: Any) -> Any:
         if obj in (type(None), type(...), type(NotImplemented)):

@@ -35,7 +35,7 @@ from wetlands_executor.serialize import changes, fast_checks, references
 from wetlands_executor.serialize.definitions import Definition
 from wetlands_executor.serialize.fast_checks import SHORT, are_short_scalars
 from wetlands_executor.serialize.identity import WRITTEN
-from wetlands_executor.serialize.pickler import space_name
+from wetlands_executor.serialize.pickler import Stream, space_name
 from wetlands_executor.worker import code_templates
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from wetlands_executor.serialize.fast_checks import FastCheck
-    from wetlands_executor.serialize.identity import Record
+    from wetlands_executor.serialize.identity import Known, Record
 
 #: A definition, and the steps from its function to the callable.
 Made = tuple[Any, tuple[Any, ...]]
@@ -66,6 +66,7 @@ class Template:
         expected: the identity of each value that they close over, and of each default; None where
             it varies.
         numbers: what the definition has numbers for that no object of the host has.
+        guarded: the objects at the places that do not vary.
         varying: names of globals whose values go with each call.
         annotations: those of the function; None if it has none.
     """
@@ -75,6 +76,7 @@ class Template:
         "_cells",
         "_defaults",
         "_fast",
+        "_guarded",
         "_names",
         "_space",
         "_varying",
@@ -92,6 +94,7 @@ class Template:
         space: str,
         expected: tuple[list[int | None], list[int | None]],
         numbers: list[int],
+        guarded: dict[int, Known],
         varying: tuple[str, ...] = (),
         annotations: dict[str, Any] | None = None,
     ) -> None:
@@ -107,6 +110,7 @@ class Template:
         places = (*self._cells, *self._defaults)
         self.mask = sum(1 << place for place, each in enumerate(places) if each is None)
         self.numbers = numbers
+        self._guarded = guarded
 
     def steps(self, function: Any, record: Record) -> tuple[Any, ...] | None:
         """Return the steps to a function with the code; None if more has changed than may vary."""
@@ -129,10 +133,9 @@ class Template:
             return None
         steps: tuple[Any, ...] = ()
         if self._varying:
-            values = tuple(map(vars(module).get, self._varying, _ABSENT))
-            if not all(map(_may_be_global, values)):
+            steps = self.globals_of(function)
+            if not all(map(_may_be_global, steps[1][2])):
                 return None
-            steps = (code_templates.GLOBALS, (self._space, self._varying, values))
         self.holds = True
         found: list[Any] = []
         try:
@@ -154,6 +157,54 @@ class Template:
             return None
         return (*steps, code_templates.CLOSURE, (tuple(found), self.mask)) if found else steps
 
+    def globals_of(self, function: Any) -> tuple[Any, ...]:
+        """Return the step that binds the globals that vary; none if there are none."""
+        if not self._varying:
+            return ()
+        values = tuple(map(function.__globals__.get, self._varying, _ABSENT))
+        return (code_templates.GLOBALS, (self._space, self._varying, values))
+
+    def values(self, function: Any, record: Record) -> tuple[Any, ...] | None:
+        """Return all that varies of a function, whatever it is, when no steps were found.
+
+        None if more than that has changed.
+        """
+        found: list[Any] = []
+        try:
+            contents = [cell.cell_contents for cell in function.__closure__ or ()]
+        except ValueError:
+            return None
+        pairs = zip(
+            (*contents, *(function.__defaults__ or ())),
+            (*self._cells, *self._defaults),
+            strict=True,
+        )
+        for value, identity in pairs:
+            if identity is None:
+                if type(value) is types.FunctionType and value.__closure__:
+                    return None  # it may refer to this function, and then to this very object
+                found.append(value)
+            elif id(value) != identity:
+                return None
+        if any(record.of(cell).shape is WRITTEN for cell in function.__closure__ or ()):
+            return None
+        return tuple(found)
+
+    def moved(self, function: Any) -> list[int]:
+        """Return the places of a function at which other objects stand than did."""
+        try:
+            contents = [cell.cell_contents for cell in function.__closure__ or ()]
+        except ValueError:
+            return []
+        values = (*contents, *(function.__defaults__ or ()))
+        expected, known = (*self._cells, *self._defaults), self._guarded
+        return [
+            place
+            for place, (value, identity) in enumerate(zip(values, expected, strict=False))
+            if identity is not None
+            and (id(value) != identity or (place in known and known[place].get() is not value))
+        ]
+
     def changed_globals(self, space: dict[str, Any]) -> list[str]:
         """Return the names in a namespace that were bound to something else before."""
         return self._fast.changed_names(space)
@@ -172,9 +223,12 @@ class Code(weakref.ref):  # type: ignore[type-arg]
         template: None for the first function; made for the second.
         varying: globals that were bound to another scalar between two of them.
         ended: how many templates have ended without a change of what they stand for.
+        moving: places of variables and defaults at which another object stood each time.
+        whole: functions with other objects at these places. One that is submitted again is pickled
+            as it is, once.
     """
 
-    __slots__ = ("ended", "key", "record", "template", "varying")
+    __slots__ = ("ended", "key", "moving", "record", "template", "varying", "whole")
 
     def __new__(cls, code: types.CodeType, _record: Record) -> Self:  # noqa: D102
         return super().__new__(cls, code, _gone)
@@ -185,6 +239,8 @@ class Code(weakref.ref):  # type: ignore[type-arg]
         self.record = record.itself
         self.template: Template | None = None
         self.varying: frozenset[str] = frozenset()
+        self.moving: frozenset[int] = frozenset()
+        self.whole: weakref.WeakSet[Any] = weakref.WeakSet()
         self.ended = 0
 
     def keep(self, template: Template | None) -> None:
@@ -192,8 +248,9 @@ class Code(weakref.ref):  # type: ignore[type-arg]
         self.template = template
 
     def learn(self, function: Any) -> None:
-        """Note which globals have been bound to another scalar."""
+        """Note which globals have been bound to another scalar, and which objects are others."""
         if self.template is not None:
+            self.moving = self.moving.union(self.template.moved(function))
             space = function.__globals__
             changed = self.template.changed_globals(space)
             self.varying |= {name for name in changed if _may_be_global(space.get(name, _ABSENT))}
@@ -283,7 +340,10 @@ def again(function: Any, record: Record) -> Made | None:
 
 
 def of_function(
-    function: Any, record: Record, dump: Callable[[Any, frozenset[str]], tuple[bytes, Any]]
+    function: Any,
+    record: Record,
+    dump: Callable[[Any, frozenset[str]], tuple[bytes, Any]],
+    dump_values: Callable[[tuple[Any, ...]], tuple[bytes, Any]],
 ) -> Made | None:
     """Return how a function by value is made, if others with its code were submitted before.
 
@@ -293,6 +353,7 @@ def of_function(
         function: what is submitted.
         record: of the pool.
         dump: pickles a function by value, without globals of these names.
+        dump_values: pickles values as those that a function by value reaches.
     """
     code = function.__code__
     found = record.codes.get(id(code))
@@ -300,15 +361,43 @@ def of_function(
         if _is_eligible(function):
             record.codes[id(code)] = Code(code, record)
         return None
-    if found.template is not None:
-        made_again = again(function, record)
-        if made_again is None:
-            found.learn(function)
-            found.end(record)
-        return made_again
-    if found.ended < MOST_ENDED:
-        found.keep(_make_template(function, record, dump, found.varying))
-    return again(function, record)
+    if found.template is None and found.ended < MOST_ENDED:
+        found.keep(_make_template(function, record, dump, found.varying, found.moving))
+    template = found.template
+    if template is None:
+        return None
+    steps = template.steps(function, record)
+    if steps is not None:
+        return template.definition, steps
+    values = template.values(function, record) if template.holds else None
+    if values is None:
+        found.learn(function)
+        found.end(record)
+        return None
+    if function in found.whole:
+        return None
+    found.whole.add(function)
+    stream = _stream_of(values, dump_values)
+    if stream is None:
+        return None
+    record.note_change()
+    return template.definition, (
+        *template.globals_of(function),
+        code_templates.CLOSURE,
+        (stream, template.mask),
+    )
+
+
+def _stream_of(
+    values: tuple[Any, ...], dump_values: Callable[[tuple[Any, ...]], tuple[bytes, Any]]
+) -> Stream | None:
+    try:
+        data, pickler = dump_values(values)
+    except Exception:  # noqa: BLE001
+        # It is met again where the function is pickled as it is, which can say which variable it
+        # is of.
+        return None
+    return None if pickler.keeps else Stream(data, pickler)
 
 
 def _is_eligible(function: Any) -> bool:
@@ -399,6 +488,7 @@ def _make_template(
     record: Record,
     dump: Callable[[Any, frozenset[str]], tuple[bytes, Any]],
     varying_globals: frozenset[str],
+    moving: frozenset[int] = frozenset(),
 ) -> Template | None:
     if not _is_eligible(function):
         return None
@@ -410,8 +500,9 @@ def _make_template(
         return None  # an empty cell; annotations that cannot be evaluated
     if any(record.of(cell).shape is WRITTEN for cell in cells):
         return None
-    varying = [is_value(value) for value in contents]
-    others = [is_value(value) for value in defaults]
+    count = len(contents)
+    varying = [is_value(value) or place in moving for place, value in enumerate(contents)]
+    others = [is_value(value) or place in moving for place, value in enumerate(defaults, count)]
     like = _function_like(function, varying, others, bool(annotations))
     data, pickler = dump(like, varying_globals)
     checks = pickler.checks
@@ -427,7 +518,7 @@ def _make_template(
     fast = fast_checks.make(checks, record, like)
     if fast is None or not all(changes.holds(check, record) for check in checks):
         return None
-    pairs = zip(varying + others, (*contents, *defaults), strict=True)
+    pairs = list(zip(varying + others, (*contents, *defaults), strict=True))
     fast.guard([value for each, value in pairs if not each], record)
     definition = Definition(
         pickle.dumps(("value", data), 4),
@@ -448,6 +539,11 @@ def _make_template(
         ),
         [record.of(like).number]
         + [known.number for each, known in zip(varying, own, strict=True) if each],
+        {
+            place: record.known[id(value)]
+            for place, (each, value) in enumerate(pairs)
+            if not each and id(value) in record.known
+        },
         tuple(sorted(varying_globals)),
         dict(annotations) or None,
     )
@@ -484,10 +580,12 @@ def take_apart(fn: Any, record: Record | None) -> tuple[Any, tuple[Any, ...]] | 
 
 def is_plain(steps: tuple[Any, ...]) -> bool:
     """Return True if any unpickler reads the steps: they hold scalars only."""
-    if len(steps) == 2 and steps[0] in (code_templates.CLOSURE, code_templates.GLOBALS):
-        return True
+    if len(steps) == 2 and steps[0] == code_templates.CLOSURE:
+        return type(steps[1][0]) is tuple  # and no stream
     for kind, value in zip(steps[::2], steps[1::2], strict=True):
-        if kind == code_templates.METHOD:
+        if kind == code_templates.METHOD or (
+            kind == code_templates.CLOSURE and type(value[0]) is not tuple
+        ):
             return False
         if kind == code_templates.PARTIAL and not (
             are_short_scalars(value[0]) and are_short_scalars(value[1])
