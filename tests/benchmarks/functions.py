@@ -83,6 +83,16 @@ def use_numeric(path: str) -> None:
     hold(path)
 
 
+class Thing:
+    """What a module defines: compare ``script.Thing``."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def method(self):
+        return None
+
+
 def time_writes(count: int) -> float:
     """Return the seconds of one ``os.write`` (or ``os.read``) of 64 bytes on a pipe."""
     read, write = os.pipe()

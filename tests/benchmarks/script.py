@@ -42,6 +42,15 @@ def closure(number):
     return lambda: number and None
 
 
+def closure_over_a_list(number):
+    numbers = [number]
+    return lambda: numbers and None
+
+
+def keywords(value=None):
+    return None
+
+
 class Thing:
     def __init__(self, value):
         self.value = value
