@@ -483,6 +483,13 @@ def _function_like(
     return like
 
 
+def _guard(fast: FastCheck, fixed: dict[int, Any], record: Record) -> dict[int, Known]:
+    """Let a check become void when one of these values dies; return their entries by place."""
+    fast.guard(list(fixed.values()), record)
+    entries = {place: record.known.get(id(value)) for place, value in fixed.items()}
+    return {place: known for place, known in entries.items() if known is not None}
+
+
 def _make_template(
     function: Any,
     record: Record,
@@ -518,8 +525,8 @@ def _make_template(
     fast = fast_checks.make(checks, record, like)
     if fast is None or not all(changes.holds(check, record) for check in checks):
         return None
-    pairs = list(zip(varying + others, (*contents, *defaults), strict=True))
-    fast.guard([value for each, value in pairs if not each], record)
+    values = (*contents, *defaults)
+    fixed = {place: values[place] for place, each in enumerate(varying + others) if not each}
     definition = Definition(
         pickle.dumps(("value", data), 4),
         references.display_name(function),
@@ -539,11 +546,7 @@ def _make_template(
         ),
         [record.of(like).number]
         + [known.number for each, known in zip(varying, own, strict=True) if each],
-        {
-            place: record.known[id(value)]
-            for place, (each, value) in enumerate(pairs)
-            if not each and id(value) in record.known
-        },
+        _guard(fast, fixed, record),
         tuple(sorted(varying_globals)),
         dict(annotations) or None,
     )
