@@ -331,17 +331,7 @@ class ByValuePickler(CallPickler):
         A large one becomes a piece, a tuple gets a number.
         """
         kind = type(value)
-        if (
-            kind in (int, bool, type(None), complex)
-            or isinstance(value, (type, types.ModuleType, types.FunctionType))
-            or id(value) in self._proxies
-        ):
-            return
-        if kind is float and value == value:
-            return
-        if kind in changes.DESCRIPTORS or (
-            kind in (str, bytes) and len(value) < fingerprints.BYTES
-        ):
+        if id(value) in self._proxies or _goes_as_it_is(value, kind):
             return
         if share.any_shared() and share.reduce(value) is not None:
             return
@@ -353,7 +343,6 @@ class ByValuePickler(CallPickler):
             self._proxies[id(value)] = ObjectProxy(
                 value, number, (objects.constant, (number, kind.__name__, content))
             )
-        return
 
     def _as_piece(self, value: Any) -> bool:
         """Let a large value travel as a piece; False if it is small."""
@@ -555,6 +544,17 @@ class ByValuePickler(CallPickler):
             None,
             objects.set_once,
         )
+
+
+def _goes_as_it_is(value: Any, kind: type) -> bool:
+    """Return True for what neither needs a number nor can be a piece."""
+    return (
+        kind in (int, bool, type(None), complex)
+        or isinstance(value, (type, types.ModuleType, types.FunctionType))
+        or (kind is float and value == value)
+        or kind in changes.DESCRIPTORS
+        or (kind in (str, bytes) and len(value) < fingerprints.BYTES)
+    )
 
 
 def _known(obj: Any, kind: type, record: identity.Record) -> identity.Known:
