@@ -20,7 +20,16 @@ ONLY_PROCESSES = {
         "script", "pickling", "unpickled", "nested", "foreign_kind", "kill_workers", "gone",
         "dropped_executor", "objects_in_the_chain", "killing_the_dependant",
     ),
+    "test_ends": (
+        "after_the_timeout", "does_not_look", "says_why_it_killed", "all_workers", "killed_task", "raises_why",
+        "signal", "second_cancellation", "interrupts_what",
+    ),
     "test_events": ("delays_nobody", "took_it", "hosts", "flood", "was_running_already"),
+    "test_floods": (),
+    "test_logging": (
+        "under_its_own", "attributed", "cannot_be_pickled", "of_a_thread", "every_version", "initializer_may",
+        "handler_that_raises", "half_a_line", "crash",
+    ),
     "test_options": (
         "keeps_the_pool_alive", "script", "map_applies", "timeout_of_a_call", "take_an_option",
     ),
@@ -43,6 +52,7 @@ ONLY_THESE = {
     ),
     "test_injection": ("what_the_caller", "missing_other", "lambdas_and"),
     "test_limits": ("lifted_and_replaced", "has_to_be_positive", "cancelled_is_forgotten"),
+    "test_owners": ("next_attempt",),
     "test_retries": (
         "not_tried_again_by_default", "test_retry_on[", "something_else", "logged_and_means_no",
         "counts_once", "id_stays", "same_id",
