@@ -530,6 +530,10 @@ class CondaEnvExecutor(Executor):
         """
         await self._ending.leave_async(exc_type)
 
+    def __reduce__(self) -> Any:
+        """Pickle it as an argument of tasks: there it is a ``RemoteExecutor``."""
+        return self._submission.reduced()
+
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
         from wetlands_executor import notebook

@@ -112,6 +112,10 @@ class Submits(Protocol):
         """See ``Submission``."""
         ...
 
+    def reduced(self, options: CallOptions | None = None) -> Any:
+        """See ``Submission``."""
+        ...
+
 
 class Submission:
     """Hands calls to one pool.
@@ -131,6 +135,28 @@ class Submission:
     def pool(self) -> Pool:
         """Where the calls run."""
         return self._pool
+
+    def reduced(self, options: CallOptions | None = None) -> Any:
+        """Return how an executor, or a view of it, is pickled: as what it is in a worker.
+
+        See ``worker/remote_executor.py``.
+
+        Raises:
+            TypeError: ``options`` has ``retry_on``, which is code of this process.
+        """
+        from wetlands_executor.worker import remote_executor as remote
+
+        pool, given = self._pool, {}
+        if options is not None:
+            if options.retry_on is not None:
+                raise TypeError(
+                    "an executor with options(retry_on=...) cannot be an argument of a task: leave "
+                    "retry_on out, or catch the exception in the function that submits"
+                )
+            given = {key: getattr(options, key, default) for key, default in remote.OPTIONS.items()}
+        changed = {key: value for key, value in given.items() if value != remote.OPTIONS[key]}
+        version = pool.settings.remote.known_version
+        return remote.remote_executor, (pool.number, pool.max_workers, version, changed)
 
     # --- one call
 

@@ -144,6 +144,11 @@ class OptionsView(Executor):
         """Return the options of calls that are submitted now."""
         return self._options.with_context()
 
+    def __reduce__(self) -> Any:
+        """Pickle it as an argument of tasks: there it is a ``RemoteExecutor``."""
+        self._refuse_if_closed()
+        return self._submission.reduced(self._options)
+
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")

@@ -21,6 +21,7 @@ from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.decoding import Decoding
 from wetlands_executor.pool.direct_calls import DirectCalls
 from wetlands_executor.pool.io_loop import IOLoop
+from wetlands_executor.pool.nested import Nested
 from wetlands_executor.pool.output import Output
 from wetlands_executor.pool.readiness import Readiness
 from wetlands_executor.pool.reaper import Reaper
@@ -316,6 +317,16 @@ def test_the_rest_of_a_batch_goes_back_to_the_front(crew: Crew) -> None:
 # --------------------------------------------------------------------- worker actions, reaper
 
 
+def nested_of(crew: Any) -> Nested:
+    return Nested(
+        loop=crew.loop,
+        workers=crew.workers,
+        feed=crew.feed,
+        decoding=None,  # type: ignore[arg-type]
+        pool=0,
+    )
+
+
 def worker_actions(crew: Crew, state: PoolState) -> WorkerActions:
     stats = TaskStats(None)  # type: ignore[arg-type]
     direct = DirectCalls(
@@ -341,6 +352,7 @@ def worker_actions(crew: Crew, state: PoolState) -> WorkerActions:
         ),
         starter=None,  # type: ignore[arg-type]
         remote=RemoteInterpreter(),
+        nested=nested_of(crew),
         label="here",
     )
 
@@ -417,6 +429,7 @@ def reaper(crew: Crew) -> Reaper:
         readiness=Readiness(
             loop=crew.loop, workers=crew.workers, state=state, feed=crew.feed, label="here"
         ),
+        nested=nested_of(crew),
         label="here",
     )
 

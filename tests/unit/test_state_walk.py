@@ -219,13 +219,21 @@ class Shell:
         self._check_nobody_is_forgotten()
 
     def _start(self, action: st.StartWorker) -> None:
-        assert len(self.workers) < self.max_workers, "more processes than max_workers"
-        assert 0 <= action.index < self.max_workers
+        assert len(self.workers) < self._most(), "more processes than max_workers"
+        assert 0 <= action.index < self._most()
         assert action.worker not in self.names, "a worker's number is used twice"
         assert not self.terminated
         assert not self.broken
         self.names.add(action.worker)
         self.workers[action.worker] = Worker(action.worker, foreign=self.rng.random() < 0.2)
+
+    def _most(self) -> int:
+        """Return how many processes there may be."""
+        return self.max_workers
+
+    def _may_stop(self, worker: Worker) -> bool:
+        """Return True if there is a reason to stop a worker that has nothing to do."""
+        return self.draining or self.broken or worker.given == self.quota
 
     def _dispatch(self, action: st.Dispatch) -> st.Event | None:
         worker = self.workers[action.worker]
@@ -293,9 +301,7 @@ class Shell:
         assert all(job in worker.unheard for job in worker.held), (
             "a worker is stopped while it has something to do"
         )
-        assert self.draining or self.broken or worker.given == self.quota, (
-            "a worker is stopped for no reason"
-        )
+        assert self._may_stop(worker), "a worker is stopped for no reason"
         worker.phase = "stopping"
 
     def _kill(self, action: st.KillWorker) -> None:

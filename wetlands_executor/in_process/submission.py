@@ -38,6 +38,14 @@ class ThreadSubmission:
         self._pool = pool
         self._refusal = refusal
 
+    def reduced(self, options: CallOptions | None = None) -> Any:
+        """Refuse to be pickled, whatever the options of a view."""
+        del options
+        raise TypeError(
+            "an InProcessExecutor, or a view of one, cannot be an argument of a task in another "
+            "process: it runs calls in the threads of this one"
+        )
+
     def submit(
         self,
         fn: Any,

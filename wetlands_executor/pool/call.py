@@ -262,6 +262,11 @@ class Call(Item):
         if options.retries and self.encoded.out_of_band is not None:
             self.encoded.out_of_band.keep()
 
+    def nest(self, depth: int) -> Call:
+        """Be the call of a nested task, as deep as this; return it."""
+        self.depth = depth
+        return self
+
     def decide_elsewhere(self) -> None:
         """Let a decoder thread decide, if its worker dies, whether it is run again."""
         self.asks_whether_retried = True

@@ -139,7 +139,7 @@ class Deadlines:
         if not running and not process.calls:
             return
         left = process.last_activity + limit - time.monotonic()
-        if left > 0 or not running:
+        if left > 0 or not running or process.waits:
             left = max(left, limit / 10)
             self._watched.add(process.worker)
             self._timers.set_for(process, left, partial(self._check_silence, process))

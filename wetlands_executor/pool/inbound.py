@@ -23,6 +23,7 @@ from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.direct_calls import DirectCalls
 from wetlands_executor.pool.io_loop import IOLoop
+from wetlands_executor.pool.nested import Nested
 from wetlands_executor.pool.output import Output
 from wetlands_executor.pool.probing import Probes
 from wetlands_executor.pool.result_stream import Frame, Garbage, RawFrame, outcomes_of
@@ -80,6 +81,7 @@ class InboundParts:
     probes: Probes
     direct: DirectCalls
     suspects: Suspects
+    nested: Nested
     feed: Callable[..., None]
     starting: Callable[[WorkerProcess, int, Any], None]
     ended: Callable[[WorkerProcess], None]
@@ -392,6 +394,10 @@ class Inbound:
             self.on_log(process, call, frame.payload)
         elif frame.kind == wire.PRINTED:
             self.on_printed(process, call, frame.payload)
+        elif frame.kind == wire.NESTED:
+            if call is not None:
+                self._parts.nested.take(process, call, frame.payload)
+            return
         elif frame.kind not in _REPORTS:
             raise BadFrame(f"kind {frame.kind}")
         if call is None:

@@ -48,7 +48,8 @@ class Launcher:
 
     def worker(self, index: int) -> Spec:
         """Return how to start the worker of a slot. May take long: activation runs a shell once."""
-        return self._spec(self.variables[index])
+        # Those beyond max_workers stand in for others, while these wait.
+        return self._spec(self.variables[index % len(self.variables)])
 
     def first(self) -> Spec:
         """Return how to start the worker of the first slot."""

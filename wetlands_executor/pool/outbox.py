@@ -157,12 +157,15 @@ class Outbox:
 
     # --- bytes
 
-    def record(self, kind: int, number: int, payload: bytes) -> None:
-        """Queue a record for the bulk pipe."""
+    def record(self, kind: int, number: int, payload: Any, *more: Any) -> None:
+        """Queue a record for the bulk pipe; ``more`` are further pieces of its payload."""
         first = kind | self._next_record << 8
         self._next_record = self._next_record + 1 & wire.RECORD_BITS
-        head = wire.RECORD.pack(first, len(payload), number)
-        if len(payload) < JOINED:
+        size = len(payload) + sum(map(len, more))
+        head = wire.RECORD.pack(first, size, number)
+        if more:
+            self._bulk.extend((head, payload, *more, head[:4]))
+        elif size < JOINED:
             self._bulk.append(b"".join((head, payload, head[:4])) if payload else head)
         else:
             self._bulk.extend((head, payload, head[:4]))

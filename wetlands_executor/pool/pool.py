@@ -27,14 +27,14 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import threads
 from wetlands_executor.futures.events import Listener
 from wetlands_executor.futures.settling import announce_late
-from wetlands_executor.pool import spawn
+from wetlands_executor.pool import nested, spawn
 from wetlands_executor.pool.announcing import Announcing
 from wetlands_executor.pool.blame import Blame
 from wetlands_executor.pool.call import Call
@@ -127,6 +127,7 @@ class Pool:
         self.direct = DirectCalls(
             loop=loop, workers=workers, stats=self.stats, feed=shell.feed, contain=shell.contain
         )
+        self.number = nested.enter(self)
         self._make_answerers(label, can_reclaim)
         self._answer_tasks()
         self.deadlines = Deadlines(
@@ -167,6 +168,9 @@ class Pool:
         """Give Tasks what they ask of one part alone (``futures/protocols.py``)."""
         loop, direct, cancelling = self.loop, self.direct, self.cancelling
         self.post, self.notify_later = loop.post, loop.notify_later
+        # For what no submitting thread sends directly: the calls of a ``map``, of nested tasks. The
+        # caller has checked that the pool still accepts.
+        self.submit_item = loop.put
         self.run_user_code = self._decoding.run
         self.ensure_tracked, self.take_abandoned_waits = (
             direct.ensure_tracked,
@@ -174,6 +178,7 @@ class Pool:
         )
         self.cancel, self.ask_to_cancel = cancelling.cancel, cancelling.ask_to_cancel
         self.cancel_all, self.kill = cancelling.cancel_all, cancelling.kill
+        self.cancel_found = cancelling.cancel_found
         self.watch = self.announcing.watch
 
     def _make_takers(self, label: str) -> None:
@@ -189,6 +194,10 @@ class Pool:
             closing=self.closing,
             again=self._call_again,
             stats=self.stats,
+        )
+        self.children_receiver = nested.ChildReceiver(self.settlement)
+        self._nested = nested.Nested(
+            loop=loop, workers=workers, feed=feed, decoding=self._decoding, pool=self.number
         )
         self.blame = Blame(
             loop=loop,
@@ -216,6 +225,7 @@ class Pool:
                 probes=self.probes,
                 direct=self.direct,
                 suspects=self.blame,
+                nested=self._nested,
                 feed=feed,
                 starting=self._on_starting,
                 ended=self._on_results_ended,
@@ -247,6 +257,7 @@ class Pool:
             deadlines=self.deadlines,
             blame=self.blame,
             readiness=self.readiness,
+            nested=self._nested,
             label=label,
         )
         self.starter = Starter(
@@ -265,6 +276,7 @@ class Pool:
                 label=label,
                 feed=feed,
                 over=self._is_over,
+                pool=(self.number, self.max_workers),
             ),
         )
         return WorkerActions(
@@ -277,6 +289,7 @@ class Pool:
             announcing=self.announcing,
             starter=self.starter,
             remote=self.settings.remote,
+            nested=self._nested,
             label=label,
         )
 
@@ -410,8 +423,10 @@ class Pool:
             loop.reject_late()
         return call
 
-    def make_call(self, encoded: EncodedCall, host_settings: HostSettings, task: Any) -> Call:
-        """Return an item for a call, with the options of its task."""
+    def make_call(
+        self, encoded: EncodedCall, host_settings: HostSettings, task: Any, receiver: Any = None
+    ) -> Call:
+        """Return an item for a call, with the options of its task; None is the settlement."""
         options = task._options
         reported = (
             self.listeners
@@ -421,7 +436,7 @@ class Pool:
         if options is None and not reported:
             plain = not task._counted
             return Call(task._number, encoded, host_settings, task, self.settlement, plain)
-        call = Call(task._number, encoded, host_settings, task, self.settlement)
+        call = Call(task._number, encoded, host_settings, task, receiver or self.settlement)
         flags = wire.WATCHED if reported else 0
         if options is not None:
             if options.timeout is not None:
@@ -434,7 +449,8 @@ class Pool:
 
     def _call_again(self, call: Call) -> Call:
         """Return the call of the next try of a task."""
-        return self.make_call(call.encoded, call.host_settings, call.task)
+        again = self.make_call(call.encoded, call.host_settings, call.task, call.receiver)
+        return again.nest(call.depth)
 
     @property
     def sees_calls_alone(self) -> bool:
@@ -445,13 +461,6 @@ class Pool:
         return (
             bool(self.listeners) or self.deadlines.any or self._state.tasks_per_worker is not None
         )
-
-    def submit_item(self, item: st.Item) -> None:
-        """Take an item that is no single call: the calls of a ``map``.
-
-        The caller has checked that the pool still accepts.
-        """
-        self.loop.put(item)
 
     def add_listener(self, listener: Listener) -> None:
         """Tell a listener what happens to all tasks from now on. Any thread."""
@@ -469,13 +478,6 @@ class Pool:
             else:
                 kept.append(listener)
         self.listeners = tuple(kept)
-
-    def cancel_found(self, find: Callable[[], Iterable[st.Item]]) -> None:
-        """Cancel what ``find`` returns on the I/O thread: dequeue it, or ask it to stop if it runs.
-
-        Returns when that is done (soon), except on the I/O thread.
-        """
-        self.cancelling.cancel_found(find)
 
     # --- what a Task asks (futures/protocols.py)
 

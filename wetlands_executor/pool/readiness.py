@@ -132,7 +132,7 @@ class Readiness:
     def check_launched(self) -> None:
         """Answer those that wait for all workers, if these are ready."""
         state = self._state
-        if state.slots.ready == state.max_workers or state.status is not Status.OPEN:
+        if state.slots.ready >= state.max_workers or state.status is not Status.OPEN:
             self.answer_launch(None)
 
     def answer_launch(self, error: BaseException | None) -> None:

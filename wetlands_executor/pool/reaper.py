@@ -20,6 +20,7 @@ from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.direct_calls import DirectCalls
 from wetlands_executor.pool.inbound import Inbound
 from wetlands_executor.pool.io_loop import IOLoop
+from wetlands_executor.pool.nested import Nested
 from wetlands_executor.pool.output import Output
 from wetlands_executor.pool.readiness import Readiness
 from wetlands_executor.pool.result_stream import outcomes_of
@@ -53,6 +54,7 @@ class Reaper:
         deadlines: its timers.
         blame: handles failures.
         readiness: the threads that wait for a worker.
+        nested: what functions in the workers have submitted.
         label: how messages call the environment.
     """
 
@@ -69,6 +71,7 @@ class Reaper:
         deadlines: Deadlines,
         blame: Blame,
         readiness: Readiness,
+        nested: Nested,
         label: str,
     ) -> None:
         self._loop = loop
@@ -81,6 +84,7 @@ class Reaper:
         self._deadlines = deadlines
         self._blame = blame
         self._readiness = readiness
+        self._nested = nested
         self._label = label
 
     def watch(self, process: WorkerProcess) -> None:
@@ -198,6 +202,7 @@ class Reaper:
 
     def _end(self, process: WorkerProcess, event: st.WorkerExited) -> None:
         self._workers.remove(process)
+        self._nested.forget(process)
         self._feed(event)
         if process.hello is None:
             self._readiness.answer_hello()

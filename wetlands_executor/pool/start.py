@@ -110,7 +110,11 @@ class StartSettings:
 
 @dataclass(frozen=True)
 class StarterParts:
-    """What ``Starter`` uses."""
+    """What ``Starter`` uses.
+
+    Attributes:
+        pool: number of the pool, and how many workers it may have: for nested tasks.
+    """
 
     loop: IOLoop
     workers: Workers
@@ -125,6 +129,7 @@ class StarterParts:
     label: str
     feed: Callable[[st.Event | None], None]
     over: Callable[[], bool]
+    pool: tuple[int, int]
 
 
 class Starter:
@@ -311,6 +316,8 @@ class Starter:
             "arena_limit": arena.LIMIT,
             "debugger": None if settings.debugging is None else settings.debugging.address,
             "debugpy": settings.debugpy,
+            "pool": self._parts.pool[0],
+            "max_workers": self._parts.pool[1],
         }
         return pickle.dumps(config, 4)
 

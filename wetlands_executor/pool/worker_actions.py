@@ -15,6 +15,7 @@ from wetlands_executor.pool.call import Call
 from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.direct_calls import DirectCalls
 from wetlands_executor.pool.io_loop import IOLoop
+from wetlands_executor.pool.nested import Nested
 from wetlands_executor.pool.start import Starter, python_version
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
@@ -39,6 +40,7 @@ class WorkerActions:
         announcing: calls that must report their start.
         starter: starts processes.
         remote: the Python of the workers.
+        nested: what functions in the workers have submitted.
         label: how messages call the environment.
     """
 
@@ -54,6 +56,7 @@ class WorkerActions:
         announcing: Announcing,
         starter: Starter,
         remote: RemoteInterpreter,
+        nested: Nested,
         label: str,
     ) -> None:
         self._loop = loop
@@ -65,6 +68,7 @@ class WorkerActions:
         self._announcing = announcing
         self._starter = starter
         self._remote = remote
+        self._nested = nested
         self._label = label
 
     def dispatch(self, action: st.Dispatch) -> st.Event | None:
@@ -131,7 +135,9 @@ class WorkerActions:
     def send_cancel(self, action: st.SendCancel) -> None:
         """Ask a running call to stop."""
         call: Call = action.item  # type: ignore[assignment]
-        self._workers.processes[action.worker].request_cancel(call)
+        process = self._workers.processes[action.worker]
+        process.request_cancel(call)
+        self._nested.cancel_children(process, call)
         self._deadlines.on_cancel_sent(call)
 
     def stop(self, action: st.StopWorker) -> None:

@@ -111,6 +111,7 @@ class WorkerProcess:
         proven: the state was fed a call that it has finished.
         timers: those that concern it, stopped when it has ended.
         suspicion: see ``blame.py``.
+        waits: its function waits for tasks inside it.
         given: which of its calls it has taken, and which calls its frames may concern.
     """
 
@@ -161,6 +162,7 @@ class WorkerProcess:
         #: ``direct.receive``.
         self.direct_receive: DirectReceive | None = None
         self._on_answer: Callable[[], None] | None = None
+        self.waits = False
         self._last_activity = 0.0
 
     # --- phases
@@ -347,6 +349,11 @@ class WorkerProcess:
         return self.direct.receive is not None and self.direct.receive.caller is not None
 
     # --- signs of life
+
+    def note_waiting(self, waits: bool) -> None:
+        """Take note whether its function waits for tasks inside it: it may be silent then."""
+        self.waits = waits
+        self.note_activity()
 
     def note_activity(self) -> None:
         """Note that something came from the worker."""

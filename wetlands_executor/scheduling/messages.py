@@ -25,6 +25,8 @@ class Item:
         retries_left: how often it is run again if its worker dies.
         asks_whether_retried: if its worker dies, a decoder thread decides whether it is run again:
             ``Lost`` counts as ``Reserved`` then.
+        depth: 0 of what the program has submitted; of a task inside a task that of its parent and
+            one more. Deeper items have the higher priority.
         many: it stands for many: it waits in the queue as one, and workers get parts of it
             (``split``) until it is ``exhausted``.
     """
@@ -34,6 +36,7 @@ class Item:
     __slots__ = ("__dict__", "place")
     many = False
     priority = 0
+    depth = 0
     retries_left = 0
     asks_whether_retried = False
 
@@ -118,6 +121,21 @@ class SentDirectly:
 
     worker: int
     item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class WaitBegan:
+    """The function of this item waits for tasks inside it."""
+
+    worker: int
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class WaitEnded:
+    """The function that had waited goes on."""
+
+    worker: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +284,8 @@ class RestartDue:
 Event = Union[
     Submitted,
     SentDirectly,
+    WaitBegan,
+    WaitEnded,
     LaunchRequested,
     WorkerReady,
     ItemsFinished,

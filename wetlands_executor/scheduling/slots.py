@@ -34,6 +34,7 @@ class Slot:
             the worker has taken them.
         replace: the process is ended for the sake of one item: the slot gets another one.
         retiring: the process is given nothing more, and stops when it holds nothing.
+        waits: its function waits for tasks inside it; see ``Slots.parents``.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Slot:
         "replace",
         "retiring",
         "taken",
+        "waits",
         "worker",
     )
 
@@ -69,6 +71,7 @@ class Slot:
         self.taken = 0
         self.replace = False
         self.retiring = False
+        self.waits = False
 
     def begin(self, worker: int, quota: int | None, credit: int) -> None:
         """Have a new process."""
@@ -78,7 +81,7 @@ class Slot:
 
     def free_credit(self) -> int:
         """Return how many more items it may be given."""
-        if self.phase is not Phase.READY or self.reclaiming or self.retiring:
+        if self.phase is not Phase.READY or self.reclaiming or self.retiring or self.waits:
             return 0
         free = max(0, self.credit - len(self.held))
         return free if self.quota is None else max(0, min(free, self.quota))
@@ -190,7 +193,17 @@ class Slot:
 class Slots:
     """All slots of a pool.
 
+    There are as many as the pool may have workers, and further ones for tasks inside tasks: a
+    worker whose function waits for such a task does not count as busy for it, so another one may
+    take its place (``room``). When there is nothing more to do for that one, it is *parked*: it is
+    idle, and only tasks inside tasks may have it, until a worker less is there.
+
+    Bound: of each depth at most ``most`` items are with workers.
+
     Attributes:
+        most: how many workers the pool may have, but for those.
+        parents: slots whose function waits for tasks inside it, and the item that it belongs to.
+        parked: see above; most recently parked last.
         all: they, by index.
         by_worker: those with a process, by its number.
         idle: those in phase READY that hold nothing and are not being reclaimed, most recently
@@ -199,9 +212,22 @@ class Slots:
         ready: how many are in phase READY.
     """
 
-    __slots__ = ("_next_worker", "all", "by_worker", "idle", "ready", "starting")
+    __slots__ = (
+        "_next_worker",
+        "all",
+        "by_worker",
+        "idle",
+        "most",
+        "parents",
+        "parked",
+        "ready",
+        "starting",
+    )
 
     def __init__(self, count: int) -> None:
+        self.most = count
+        self.parents: dict[Slot, Item] = {}
+        self.parked: dict[Slot, None] = {}
         self.idle: dict[Slot, None] = {}
         self.all = [Slot(index, self.idle) for index in range(count)]
         self.by_worker: dict[int, Slot] = {}
@@ -217,12 +243,17 @@ class Slots:
         """
         old = slot.phase
         slot.move(phase)
+        if phase is not Phase.READY:
+            self.parked.pop(slot, None)
         self.starting += (phase is Phase.STARTING) - (old is Phase.STARTING)
         self.ready += (phase is Phase.READY) - (old is Phase.READY)
 
     def start(self, quota: int | None, credit: int) -> Slot:
         """Return an empty slot with a new number, in phase STARTING."""
-        slot = next(slot for slot in self.all if slot.phase is Phase.EMPTY)
+        slot = next((slot for slot in self.all if slot.phase is Phase.EMPTY), None)
+        if slot is None:
+            slot = Slot(len(self.all), self.idle)
+            self.all.append(slot)
         self.move(slot, Phase.STARTING)
         slot.begin(self._next_worker, quota, credit)
         self._next_worker += 1
@@ -232,7 +263,57 @@ class Slots:
     def empty(self, slot: Slot) -> None:
         """The process is gone."""
         self.move(slot, Phase.EMPTY)
+        self.parents.pop(slot, None)
         slot.clear()
+
+    # --- tasks inside tasks
+
+    @property
+    def unparked(self) -> int:
+        """How many processes there are, but for those that are parked."""
+        return len(self.by_worker) - len(self.parked)
+
+    def room(self, depth: int) -> int:
+        """Return how many more workers items of a depth may have, starting ones included.
+
+        A worker that waits counts for an item as deep as its own, and for those above: so each
+        depth has at most ``most`` workers, and the deepest item that has not finished has room, or
+        runs. That is why none waits for ever.
+        """
+        apart = sum(item.depth < depth for item in self.parents.values()) if depth else 0
+        return self.most - (self.unparked - apart)
+
+    def wait(self, slot: Slot, item: Item) -> None:
+        """The function of an item waits for tasks inside it."""
+        self.parents[slot] = item
+        slot.waits = True
+
+    def resume(self, slot: Slot) -> bool:
+        """It waits no more, or has ended; return False if it did not wait."""
+        slot.waits = False
+        return self.parents.pop(slot, None) is not None
+
+    def level(self) -> list[Slot]:
+        """Park idle slots that are too many, let parked ones be idle where there is room.
+
+        Returns:
+            Parked slots that are not worth keeping: there are more than ``most``.
+        """
+        over = self.unparked - self.most
+        while over > 0 and self.idle:
+            slot = next(iter(self.idle))
+            del self.idle[slot]
+            self.parked[slot] = None
+            over -= 1
+        while over < 0 and self.parked:
+            self.unpark()
+            over += 1
+        return list(itertools.islice(self.parked, max(0, len(self.parked) - self.most)))
+
+    def unpark(self) -> None:
+        """Let the slot that was parked last be idle."""
+        slot, _ = self.parked.popitem()
+        self.idle[slot] = None
 
     def mixed(self, priorities: set[int]) -> list[Slot]:
         """Return the slots that hold ahead an item whose priority is not the only one of these.
@@ -255,7 +336,13 @@ class Slots:
         assert all(slot.worker == worker for worker, slot in self.by_worker.items())
         ready = {slot for slot in self.all if slot.phase is Phase.READY}
         free = {slot for slot in ready if not slot.held and not slot.reclaiming}
-        assert set(self.idle) == free, "idle slots"
+        assert set(self.idle) | set(self.parked) == free, "idle slots"
+        assert not set(self.idle) & set(self.parked), "idle and parked"
+        assert not self.idle or self.unparked <= self.most, "an idle slot that should be parked"
+        assert not self.parked or self.unparked >= self.most, "parked although there is room"
+        for slot, item in self.parents.items():
+            assert slot.waits
+            assert item.place is slot, "a slot waits for the sake of an item that it does not hold"
         for slot in self.all:
             assert all(item.place is slot for item in slot.held)
             assert slot.phase is not Phase.EMPTY or not slot.held

@@ -35,9 +35,9 @@ raises before anything is changed. Late events of a worker that is gone are igno
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-from wetlands_executor.scheduling.ahead import give_ahead
+from wetlands_executor.scheduling.ahead import dry, give_ahead, mixed, unpark
 from wetlands_executor.scheduling.messages import (
     WAITING,
     Action,
@@ -76,6 +76,8 @@ from wetlands_executor.scheduling.messages import (
     StopWorker,
     Submitted,
     TerminateRequested,
+    WaitBegan,
+    WaitEnded,
     WorkerExited,
     WorkerReady,
 )
@@ -143,7 +145,9 @@ class PoolState:
             IllegalMove, KeyError: the event is illegal; nothing has changed.
         """
         actions: list[Action] = []
-        self._HANDLERS[type(event)](self, event, actions)
+        _HANDLERS[type(event)](self, event, actions)
+        for slot in self.slots.level() if len(self.slots.all) > self.max_workers else ():
+            self._stop(slot, actions)
         return actions
 
     @property
@@ -152,16 +156,11 @@ class PoolState:
         slots = self.slots
         if slots.idle or self.ending:
             return True
-        if not self._restarts.held and len(slots.by_worker) < self.max_workers:
+        if not self._restarts.held and slots.unparked < self.max_workers:
             return True
         if len(self.waiting.queues) > 1 and self.slots.mixed(self.waiting.priorities() | {0}):
             return True
-        # As long as half the credit is used, the next results come before the worker runs dry, and
-        # with them the refill.
-        return any(
-            len(slot.held) * 2 < slot.credit and slot.free_credit() > 0
-            for slot in slots.by_worker.values()
-        )
+        return dry(slots)
 
     @property
     def ending(self) -> bool:
@@ -214,6 +213,8 @@ class PoolState:
     def _items_finished(self, event: ItemsFinished, out: list[Action]) -> None:
         slot = self.slots.by_worker[event.worker]
         stops = slot.finish(event.items, self.most_credit)
+        if slot.waits and self.slots.parents[slot].place is not slot:
+            self.slots.resume(slot)
         if self._restarts.failures:
             self._restarts.forgive()
         if self._killing:
@@ -347,11 +348,26 @@ class PoolState:
         self.reserved += 1 if isinstance(event, Reserved) else -1
         self._drain(out)
 
+    # --- events: tasks inside tasks
+
+    def _wait_began(self, event: WaitBegan, out: list[Action]) -> None:
+        slot = self.slots.by_worker.get(event.worker)
+        if slot is not None and event.item.place is slot:  # else it has ended meanwhile
+            self.slots.wait(slot, event.item)
+            if len(slot.held) > 1 and self.credit > 1:
+                self._reclaim(slot, out)
+            self._schedule(out)
+
+    def _wait_ended(self, event: WaitEnded, out: list[Action]) -> None:
+        slot = self.slots.by_worker.get(event.worker)
+        if slot is not None and self.slots.resume(slot):
+            self._schedule(out)
+
     # --- events: workers
 
     def _launch(self, event: LaunchRequested, out: list[Action]) -> None:
         if self.status is Status.OPEN and not self.broken:
-            self._restarts.launch(event.count, len(self.slots.by_worker), self.max_workers)
+            self._restarts.launch(event.count, self.slots.unparked, self.max_workers)
             self._replace(out)
 
     def _worker_ready(self, event: WorkerReady, out: list[Action]) -> None:
@@ -359,7 +375,7 @@ class PoolState:
         if slot is None or slot.phase is not Phase.STARTING:
             return
         self.slots.move(slot, Phase.READY)
-        self._restarts.ready(all_ready=self.slots.ready == self.max_workers)
+        self._restarts.ready(all_ready=self.slots.ready >= self.max_workers)
         self._replace(out)
         self._schedule(out)
         self._balance(out)
@@ -492,6 +508,8 @@ class PoolState:
         """Stop what has nothing left to do; close when the last process is gone."""
         if self.status is not Status.DRAINING or self.waiting.count or self.reserved:
             return
+        if self.slots.parents and not self._drop_unstarted:
+            return  # those will go on, and may submit more: their workers would have to be started
         by_worker = self.slots.by_worker
         for slot in list(by_worker.values()):
             if slot.phase is Phase.READY and not slot.held and not slot.reclaiming:
@@ -512,8 +530,10 @@ class PoolState:
         """
         if not self.waiting.count or self.broken:
             return
+        for slot in self.slots.level() if len(self.slots.all) > self.max_workers else ():
+            self._stop(slot, out)
         batches: dict[Slot, list[Item]] = {}
-        while self.waiting.count and self.slots.idle:
+        while self.waiting.count and (self.slots.idle or unpark(self.waiting, self.slots)):
             items = self.waiting.take(1)
             if not items:
                 continue  # what stood for many has been emptied meanwhile
@@ -521,26 +541,20 @@ class PoolState:
             slot.give(items)
             batches[slot] = items
         if self.waiting.count:
+            if self.waiting.nested:
+                depth, count = self.waiting.next_nested()
+                self._start(count, out, depth)
             self._start(self.waiting.wanted, out)
             if self.credit > 1:
                 self._give_ahead(batches, out)
         out.extend(Dispatch(slot.worker, items) for slot, items in batches.items() if items)
 
     def _give_ahead(self, batches: dict[Slot, list[Item]], out: list[Action]) -> None:
-        """Let busy workers hold what waits, if that and what they hold ahead is of one priority.
-
-        A lower item that was given out ahead would run before a higher one that waits. A higher one
-        could wait behind what runs on its worker, while another worker that becomes free runs a
-        lower one.
-        """
-        if len(self.waiting.queues) > 1:
-            waiting = self.waiting.priorities()
-            mixed = self.slots.mixed(waiting)
-            for slot in mixed:
-                self._reclaim(slot, out)
-            if mixed or len(waiting) > 1:
-                return
-        for slot, hand in give_ahead(self.waiting, self.slots):
+        """Let busy workers hold what waits; see ``ahead.py``."""
+        found = mixed(self.waiting, self.slots)
+        for slot in found:
+            self._reclaim(slot, out)
+        for slot, hand in () if found else give_ahead(self.waiting, self.slots):
             batches.setdefault(slot, []).extend(hand)
 
     def _balance(self, out: list[Action]) -> None:
@@ -560,12 +574,12 @@ class PoolState:
 
     # --- processes
 
-    def _start(self, wanted: int, out: list[Action]) -> None:
-        """Start workers until ``wanted`` are starting or the slots are used up."""
+    def _start(self, wanted: int, out: list[Action], depth: int = 0) -> None:
+        """Start workers until ``wanted`` are starting, or items of a depth have no more room."""
         if self._restarts.held or self.terminated or self.broken or self.status is Status.CLOSED:
             return
         slots = self.slots
-        while slots.starting < wanted and len(slots.by_worker) < self.max_workers:
+        while slots.starting < wanted and slots.room(depth) > 0:
             slot = slots.start(self.tasks_per_worker, self.credit)
             out.append(StartWorker(slot.worker, slot.index))
 
@@ -579,24 +593,14 @@ class PoolState:
             self.slots.move(slot, Phase.DYING)
             out.append(KillWorker(slot.worker))
 
-    _HANDLERS: ClassVar[dict[type, Any]] = {
-        Submitted: _submitted, SentDirectly: _sent_directly, ItemsFinished: _items_finished,
-        Reclaimed: _reclaimed, ReclaimRequested: _reclaim_requested,
-        CancelRequested: _cancel_requested, ManyCancelsRequested: _many_cancels_requested,
-        KillRequested: _kill_requested, KillAnswered: _kill_answered,
-        Reserved: _count_reserved, Released: _count_reserved,
-        LaunchRequested: _launch, WorkerReady: _worker_ready, WorkerExited: _worker_exited,
-        RestartDue: _restart_due, InitializerFailed: _initializer_failed,
-        RetireRequested: _retire_requested, ShutdownRequested: _shutdown_requested,
-        TerminateRequested: _terminate_requested,
-    }  # fmt: skip
-
 
 def check_invariants(state: PoolState) -> None:
     """Raise AssertionError if the fields of a state contradict each other; for tests."""
     state.waiting.check_invariants()
     state.slots.check_invariants()
-    assert len(state.slots.by_worker) <= state.max_workers
+    assert len(state.slots.by_worker) <= state.max_workers or len(state.slots.all) > (
+        state.max_workers
+    )
     for slot in state.slots.all:
         assert len(slot.held) <= state.credit or state.credit > 1
         assert state.credit <= slot.credit <= state.most_credit or slot.phase is Phase.EMPTY
@@ -605,3 +609,29 @@ def check_invariants(state: PoolState) -> None:
     if state.status is Status.CLOSED:
         assert not state.slots.by_worker
         assert not state.waiting.count
+
+
+#: What takes each type of event.
+_HANDLERS: dict[type, Any] = {
+    Submitted: PoolState._submitted,
+    SentDirectly: PoolState._sent_directly,
+    ItemsFinished: PoolState._items_finished,
+    Reclaimed: PoolState._reclaimed,
+    ReclaimRequested: PoolState._reclaim_requested,
+    CancelRequested: PoolState._cancel_requested,
+    ManyCancelsRequested: PoolState._many_cancels_requested,
+    KillRequested: PoolState._kill_requested,
+    KillAnswered: PoolState._kill_answered,
+    WaitBegan: PoolState._wait_began,
+    WaitEnded: PoolState._wait_ended,
+    Reserved: PoolState._count_reserved,
+    Released: PoolState._count_reserved,
+    LaunchRequested: PoolState._launch,
+    WorkerReady: PoolState._worker_ready,
+    WorkerExited: PoolState._worker_exited,
+    RestartDue: PoolState._restart_due,
+    InitializerFailed: PoolState._initializer_failed,
+    RetireRequested: PoolState._retire_requested,
+    ShutdownRequested: PoolState._shutdown_requested,
+    TerminateRequested: PoolState._terminate_requested,
+}

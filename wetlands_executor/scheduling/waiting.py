@@ -19,13 +19,15 @@ class WaitingItems:
         queues: one per priority that was ever used, highest first. Invariant: a queue may hold
             items that were cancelled (their place is not WAITING); ``count`` counts the others.
         count: how many items wait.
+        nested: True once a task inside a task has waited.
     """
 
-    __slots__ = ("_sources", "count", "queues")
+    __slots__ = ("_sources", "count", "nested", "queues")
 
     def __init__(self) -> None:
         self.queues: dict[int, deque[Item]] = {0: deque()}
         self.count = 0
+        self.nested = False
         # Waiting items that stand for many.
         self._sources: dict[Item, None] = {}
 
@@ -42,6 +44,18 @@ class WaitingItems:
                 if item.place is WAITING:
                     return item.ahead
         return ANY
+
+    def next_nested(self) -> tuple[int, int]:
+        """Return the depth of the item that comes next, and how many tasks inside tasks wait."""
+        depth = count = 0
+        for queue in self.queues.values():
+            for item in queue:
+                if item.place is WAITING:
+                    if not item.depth:
+                        return depth, count
+                    depth = depth or item.depth
+                    count += 1
+        return depth, count
 
     def priorities(self) -> set[int]:
         """Return those of the items."""
@@ -60,6 +74,7 @@ class WaitingItems:
                 self._sources[item] = None
             if item.priority:
                 self._queue_of(item).append(item)
+                self.nested = self.nested or item.depth > 0
             else:
                 plain.append(item)
         self.count += len(items)

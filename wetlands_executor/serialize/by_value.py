@@ -230,6 +230,8 @@ class ByValuePickler(CallPickler):
 
     def _reduce_instance(self, obj: Any, kind: Any) -> Any:
         """Return the reduction of an instance, what makes it, or its pickle; None if by name."""
+        if special.has_remote_form(obj):
+            return self._numbered(obj, obj.__reduce__())
         library = getattr(sys.modules.get("ctypes"), "CDLL", ())
         if isinstance(obj, (special.PROCESS_BOUND_TYPES, library)):
             raise special.BoundToProcessError(f"a {kind.__qualname__} belongs to this process")

@@ -147,6 +147,14 @@ class RemoteInterpreter:
         """Its Python version, for messages."""
         return self._ask()[1]
 
+    @property
+    def known_version(self) -> str:
+        """The same as far as it is known without asking; else empty."""
+        known = self._known
+        if known is not None:
+            return known[1]
+        return VERSION if self._is_this() else ""
+
     def _is_this(self) -> bool:
         if self._source is not None:
             self._python = self._source.python

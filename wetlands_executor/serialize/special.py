@@ -42,6 +42,13 @@ PROCESS_BOUND_TYPES = (
 )
 
 
+def has_remote_form(obj: Any) -> bool:
+    """Return True for an executor that says what it is in a worker: one of ours."""
+    return isinstance(obj, concurrent.futures.Executor) and (
+        type(obj).__reduce__ is not object.__reduce__
+    )
+
+
 class BoundToProcessError(pickle.PicklingError, TypeError):
     """A Task, a thread or the like stands in a closure or a global.
 

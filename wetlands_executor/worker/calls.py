@@ -32,6 +32,7 @@ except ImportError:  # another implementation than CPython
     from pickle import Pickler, PicklingError, Unpickler, dumps, loads
 
 __all__ = [
+    "Pickler",
     "PicklingError",
     "Pieces",
     "Unpickler",
@@ -167,12 +168,14 @@ _modules_seen = 0
 own_reducers: Dict[Any, Any] = {}
 
 
-def _learn_reducers() -> None:
+def learn_reducers() -> None:
     """Learn the reductions of modules that were imported since the last result.
 
     A few of their classes are pickled in a form that every version reads.
     """
     global _modules_seen  # twice does no harm
+    if len(sys.modules) == _modules_seen:
+        return
     _modules_seen = len(sys.modules)
     if "numpy" in sys.modules or "statistics" in sys.modules or "torch" in sys.modules:
         import copyreg
@@ -256,7 +259,7 @@ def dumps_pieces(value: Any, by_value: bool, raws: Any) -> Pieces:
         Exception: whatever the value's own reduction raises.
     """
     if len(sys.modules) != _modules_seen:
-        _learn_reducers()
+        learn_reducers()  # modules have been imported since the last result
     pieces = Pieces()
     take = None
     if type(value) not in _SCALARS:

@@ -60,6 +60,8 @@ class Channel:
         self._buffer = b""
         self.words: Any = [0] * (SENT + 1) if words is None else words
         self._record = wire.FIRST_RECORD
+        # Where the records come from, once another thread reads them.
+        self._next_record: Any = None
         self._bulk_read = 0
         #: Changes with every frame that is sent, whichever thread sends it.
         self.sent = 0
@@ -73,8 +75,16 @@ class Channel:
         self.nonce = nonce
         self.by_value = by_value
 
+    def share_records(self, next_record: Any) -> None:
+        """Let another thread read the bulk pipe; ``next_record`` gives what it leaves."""
+        self._next_record = next_record
+
     def read_record(self) -> Tuple[int, int, Any]:
         """Return the next record of the bulk pipe as (kind, id, payload). Blocks."""
+        return self.read_from_pipe() if self._next_record is None else self._next_record()
+
+    def read_from_pipe(self) -> Tuple[int, int, Any]:
+        """Read the next record. Only the thread that reads them."""
         head = self._take(wire.RECORD.size)
         first, length, ident = wire.RECORD.unpack(head)
         if first >> 8 != self._record:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
             arena_limit: bytes of shared memory that the results may take; None is no limit.
             debugger: where the host's terminal is lent; None lends none.
             debugpy: let debuggers attach.
+            pool, max_workers: number of its pool in the host, and of the workers of that.
         """
 
         nonce: int
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
         arena_limit: Optional[int]
         debugger: Optional[str]
         debugpy: bool
+        pool: int
+        max_workers: int
 
 
 def idle(config: ProcessConfig) -> WorkerConfig:
@@ -85,4 +88,6 @@ def idle(config: ProcessConfig) -> WorkerConfig:
         "arena_limit": 0,
         "debugger": None,
         "debugpy": False,
+        "pool": 0,
+        "max_workers": 1,
     }

@@ -156,6 +156,21 @@ class RemoteTaskHandle:
             values = dict(key) if isinstance(key, dict) else {key: value}
             runner.progress.output(self._item, self._live, values)
 
+    @property
+    def executor(self) -> Any:
+        """The executor whose pool runs this task: what it submits runs there.
+
+        Raises:
+            RuntimeError: outside a worker, and after the end of the call.
+        """
+        runner = self._live()
+        if runner is None:
+            raise RuntimeError(
+                "current_task().executor: no task of a worker runs here; pass the executor to the "
+                "function instead"
+            )
+        return runner.executor()
+
     def log(self, message: str, level: int = INFO) -> None:
         """Log under the name ``wetlands_executor.task``; handled on the host like every log record.
 

@@ -92,6 +92,8 @@ class Runner:
             self.channel, self.page, move_up(fds[7]) if len(fds) > 7 and fds[7] >= 0 else -1
         )
         self.buffers: Any = None
+        #: What its functions have submitted, from the first time on.
+        self.nested: Any = None
         self.carries = False
         self.config: Any = {}  # a WorkerConfig, once it has come
         self.pid = os.getpid()
@@ -213,6 +215,8 @@ class Runner:
         progress = self.progress
         if progress.item:
             progress.finish(item)
+        if self.nested is not None:
+            self.nested.end_call(item)
         self.item = 0
         self._call = _NO_CALL
         self.name = ""
@@ -412,6 +416,28 @@ class Runner:
                 self.config["arena_limit"],
             )
         return self.buffers
+
+    def use_nested(self) -> Any:
+        """Return what serves the tasks that functions submit."""
+        if self.nested is None:
+            from .nested import Nested
+
+            self.nested = Nested(self)
+        return self.nested
+
+    def executor(self) -> Any:
+        """Return the executor whose pool runs the call."""
+        from .remote_executor import executor_of
+
+        return executor_of(self.config)
+
+    def running_function(self) -> Any:
+        """Return the function of the running call, and its number if the host can go by that."""
+        function = self._call[0]
+        numbers = [
+            number for number, known in self.definitions.functions.items() if known is function
+        ]
+        return function, numbers[0] if len(numbers) == 1 else 0
 
     def failure(self, error: BaseException, item: int) -> Tuple[int, bytes]:
         """Return (kind of result frame, payload) of a call that has raised."""

@@ -82,6 +82,23 @@ if TYPE_CHECKING:
             """Return what serves the files of large arguments and results."""
             ...
 
+        def use_nested(self) -> Any:
+            """Return what serves the tasks that functions submit."""
+            ...
+
+        def running_function(self) -> Any:
+            """Return the function of the running call, and its number if the host knows that."""
+            ...
+
+        def executor(self) -> Any:
+            """Return the executor whose pool runs the call."""
+            ...
+
+        @property
+        def config(self) -> Any:
+            """What the host has configured."""
+            ...
+
 
 #: That of this process; None outside a worker.
 main_loop: Optional[MainLoop] = None

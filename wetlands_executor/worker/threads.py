@@ -50,6 +50,11 @@ class _Local(_thread._local):
 _local = _Local()
 
 
+def work_for_none() -> None:
+    """Let this thread, which is one of ours, work for no call."""
+    _local.work_for(0)
+
+
 def serial_here(runner: Running) -> int:
     """Return the serial of the call that the calling code works for; 0 is none.
 

@@ -108,6 +108,14 @@ PIECE = 8  # content of a large object; FORGET with number 0 names objects and p
 #: length of the payload, nonce of the incarnation, pid of the writer, kind, microseconds that the
 #: call took, item
 RESULT = struct.Struct("<QIIBxxxIQ")
+CHILD = 9  # of a task that the running call has submitted; see ``nested.py``
+
+#: First byte of a CHILD record, if it is no outcome (then it is that of a result frame): a value
+#: whose large buffers stand behind it; a failure in the host; an event; the answer to a question.
+BUFFERS, FAILED, EVENT, REPLY = 64, 65, 66, 67
+#: First entry of the message in a NESTED frame.
+SUBMIT, WAIT, CANCEL_CHILD, KILL_CHILD, STATE_OF, LISTEN, LEAVE = 1, 2, 3, 4, 5, 6, 7
+
 # Kinds of result frames.
 HELLO = 1
 READY = 2
@@ -128,6 +136,7 @@ PRINTED = 13
 # outcomes of consecutive calls of a frame of many (see ``batch.py``), all of which have returned
 SEVERAL = 14
 PONG = 15  # it has taken a PING
+NESTED = 17  # the running call submits a task, or says something of one; see ``nested.py``
 VALUE_IN_BLOCKS = 32  # as VALUE; the payload begins with a list of blocks
 
 #: Before a payload with blocks: how many entries follow; 1 if the first is the pickle itself.

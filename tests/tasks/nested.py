@@ -1,0 +1,244 @@
+"""Functions that submit tasks, for tests of tasks inside tasks. Python 3.8, standard library."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import FIRST_COMPLETED, as_completed, wait
+
+from tests.tasks.workload import attend
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def add(left: int, right: int = 0) -> int:
+    return left + right
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def add_inside(executor: Any, left: int, right: int) -> int:
+    return int(executor.submit(add, left, right).result())
+
+
+def pids(executor: Any) -> list[int]:
+    return [os.getpid(), executor.submit(pid).result()]
+
+
+def deep(executor: Any, depth: int) -> int:
+    """Return ``depth``, by as many tasks inside tasks."""
+    return 0 if depth == 0 else 1 + int(executor.submit(deep, executor, depth - 1).result())
+
+
+def tree(executor: Any, depth: int) -> int:
+    """Return the number of leaves of a binary tree of tasks."""
+    if depth == 0:
+        return 1
+    halves = [executor.submit(tree, executor, depth - 1) for _ in range(2)]
+    return sum(half.result() for half in halves)
+
+
+def through_current_task(left: int, right: int) -> int:
+    from wetlands_executor import current_task
+
+    return int(current_task().executor.submit(add, left, right).result())
+
+
+def default_executor(left: int, executor: Any = None) -> int:
+    return int(executor.submit(add, left, 1).result())
+
+
+def many(executor: Any, count: int) -> int:
+    return sum(task.result() for task in [executor.submit(add, 1) for _ in range(count)])
+
+
+def many_by_map(executor: Any, count: int, **how: Any) -> list[int]:
+    return list(executor.map(add, range(count), **how))
+
+
+def by_the_standard_library(executor: Any) -> list[int]:
+    first, rest = wait([executor.submit(add, n) for n in range(4)], return_when=FIRST_COMPLETED)
+    assert first
+    done = wait(rest).done | first
+    found = as_completed([executor.submit(add, n) for n in range(4, 8)])
+    return sorted([task.result() for task in done] + [task.result() for task in found])
+
+
+def by_callback(executor: Any) -> int:
+    ended = threading.Event()
+    task = executor.submit(add, 3, 4)
+    task.add_done_callback(lambda _task: ended.set())
+    assert ended.wait(30)
+    return int(task.result())
+
+
+async def by_await(executor: Any) -> list[int]:
+    return list(await asyncio.gather(*(executor.submit(add, n, n) for n in range(3))))
+
+
+def by_threads(executor: Any) -> list[int]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(3) as threads:
+        return list(threads.map(lambda n: executor.submit(add, n, 1).result(), range(6)))
+
+
+def raise_inside(executor: Any) -> str:
+    task = executor.submit(int, "no number")
+    assert isinstance(task.exception(), ValueError)
+    return f"{type(task.exception()).__name__}; {task.exception()}"
+
+
+def let_it_raise(executor: Any) -> Any:
+    return executor.submit(int, "no number").result()
+
+
+def with_unpicklable(executor: Any) -> str:
+    error = executor.submit(add, threading.Lock()).exception()
+    return type(error).__name__
+
+
+def crash() -> None:
+    os._exit(7)
+
+
+def crash_inside(executor: Any) -> list[str]:
+    error = executor.submit(crash).exception()
+    return [kind.__name__ for kind in type(error).__mro__]
+
+
+def chain(executor: Any) -> int:
+    one = executor.submit(add, 1, 1)
+    two = executor.submit(add, one, right=one)
+    return int(executor.submit(add, two, two).result())
+
+
+def start_later(executor: Any) -> list[Any]:
+    task = executor.options(start=False).submit(add, 1, 2)
+    before = task.status.value
+    other = executor.options(start=False).submit(add, 1, 2)
+    cancelled = other.cancel()
+    return [before, task.start().result(), cancelled, other.cancelled()]
+
+
+def hold_inside(executor: Any, address: Any, label: Any) -> Any:
+    return executor.submit(attend, address, label).result()
+
+
+def leave_behind(executor: Any, address: Any, detach: bool) -> None:
+    task = executor.options(detach=detach).submit(attend, address, "child")
+    assert task.status.value in ("pending", "running")
+
+
+def hold_and_wait_too(executor: Any, address: Any) -> None:
+    executor.submit(attend, address, "child")
+    attend(address, "parent")
+
+
+def cancel_inside(executor: Any, address: Any) -> list[Any]:
+    runs = executor.submit(attend, address, "runs")
+    attend(address, "parent")
+    waits = [executor.options(priority=-1).submit(attend, address, n) for n in range(200)]
+    found = [waits[-1].cancel(), waits[-1].cancelled(), waits[-1].status.value]
+    found += [runs.cancel()]
+    attend(address, "asked")
+    for task in waits:
+        task.cancel()
+    return found + [runs.result()]
+
+
+def ask(executor: Any, address: Any) -> list[Any]:
+    task = executor.submit(report, address)
+    events: list[Any] = []
+    ended = threading.Event()
+
+    def note(event: Any) -> None:
+        events.append(event)
+        if event.type.value == "completion":
+            ended.set()
+
+    task.listen(note)
+    attend(address, "parent")
+    found = [task.status.value, task.running(), task.progress, task.message]
+    attend(address, "asked")
+    found += [task.result(), task.status.value]
+    assert ended.wait(30)
+    again: list[Any] = []
+    task.listen(again.append)
+    assert len(again) == 1
+    kinds = [event.type.value for event in events]
+    return [*found, kinds[0], kinds[-1]]
+
+
+def report(address: Any) -> str:
+    from wetlands_executor import current_task
+
+    current_task().update("half", current=1, maximum=2)
+    attend(address, "reported")
+    return "done"
+
+
+def squares_in(other: Any, values: list[int]) -> list[int]:
+    """Map in another pool."""
+    return list(other.map(lambda value: value * value, values))
+
+
+def python_of(executor: Any) -> list[str]:
+    return [version(), executor.submit(version).result()]
+
+
+def version() -> str:
+    import sys
+
+    return ".".join(map(str, sys.version_info[:2]))
+
+
+def total(array: Any) -> int:
+    array[0] = array[0]  # it is writable
+    return sum(array)
+
+
+def large_inside(executor: Any, size: int) -> list[int]:
+    data = executor.submit(zeros, size).result()
+    data[0] = 5
+    return [len(data), executor.submit(total, data).result()]
+
+
+def zeros(size: int) -> bytearray:
+    return bytearray(size)
+
+
+def wait_after_shutdown(executor: Any, address: Any) -> int:
+    attend(address, "parent")
+    return int(executor.submit(add, 20, 22).result())
+
+
+def options_inside(executor: Any) -> list[str]:
+    found = []
+    for options in ({"retry_on": OSError}, {"timeout": -1}, {"retries": "1"}):
+        try:
+            executor.options(**options)
+        except (TypeError, ValueError) as error:
+            found.append(f"{type(error).__name__}: {error}")
+    return found
+
+
+def keep(executor: Any, kept: list[Any] = []) -> str:  # noqa: B006 - what is left behind is the point
+    """Use an executor, or a task, of a call that has ended."""
+    if not kept:
+        kept.append(executor.submit(add, 1))
+        kept.append(executor)
+        return "kept"
+    found = []
+    for act in (kept[0].result, kept[0].cancel):
+        try:
+            found.append(str(act()))
+        except Exception as error:
+            found.append(type(error).__name__)
+    found.append(str(kept[1].submit(add, 1, 1).result()))
+    return " ".join(found)

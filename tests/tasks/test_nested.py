@@ -1,0 +1,304 @@
+"""Tasks inside tasks: what a function submits to an executor that it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+from tests.support.observe import until
+from tests.support.rendezvous import DEADLINE, Rendezvous
+from tests.tasks import nested
+from wetlands_executor import CondaEnvExecutor, InProcessExecutor, TaskStatus
+
+#: Seconds for many processes to start on a busy machine.
+LONG = 100.0
+#: Seconds for a hundred of them, one after another.
+VERY_LONG = 400.0
+
+
+def test_a_task_inside_a_task_runs_in_another_worker(single: CondaEnvExecutor) -> None:
+    """The only worker waits, so another one is started, and kept for the next."""
+    assert single.submit(nested.add_inside, single, 40, 2).result(DEADLINE) == 42
+    outer, inner = single.submit(nested.pids, single).result(DEADLINE)
+    assert outer != inner
+    again = single.submit(nested.pids, single).result(DEADLINE)
+    assert set(again) == {outer, inner}
+    assert single.worker_count == 2
+
+
+def test_the_executor_of_the_running_task(single: CondaEnvExecutor) -> None:
+    assert single.submit(nested.through_current_task, 1, 2).result(DEADLINE) == 3
+
+
+def test_a_view_a_default_and_a_global(single: CondaEnvExecutor) -> None:
+    """However the executor gets to the function."""
+    view = single.options(timeout=50, priority=3)
+    assert single.submit(nested.add_inside, view, 1, 2).result(DEADLINE) == 3
+    assert single.submit(nested.default_executor, 1, executor=view).result(DEADLINE) == 2
+
+    def with_default(value: int, executor: CondaEnvExecutor = single) -> int:
+        return executor.submit(nested.add, value, 1).result()
+
+    assert single.submit(with_default, 1).result(DEADLINE) == 2
+    assert single.submit(lambda: single.submit(nested.add, 2, 2).result()).result(DEADLINE) == 4
+
+
+def test_functions_by_value_inside_a_task(single: CondaEnvExecutor) -> None:
+    def outer(executor: CondaEnvExecutor, value: int) -> int:
+        def inner(other: int) -> int:
+            return other * factor
+
+        factor = 3
+        return (
+            executor.submit(inner, value).result()
+            + executor.submit(lambda other: other + factor, value).result()
+        )
+
+    assert single.submit(outer, single, 5).result(DEADLINE) == 23
+
+
+def test_recursion_by_value(single: CondaEnvExecutor) -> None:
+    """The function is its own parent's: the host names it, and it need not travel again."""
+
+    def down(executor: CondaEnvExecutor, depth: int) -> int:
+        return depth and 1 + executor.submit(down, executor, depth - 1).result()
+
+    assert single.submit(down, single, 4).result(DEADLINE) == 4
+
+
+@pytest.mark.timeout(VERY_LONG + DEADLINE)
+def test_recursion_to_depth_100_with_one_worker(single: CondaEnvExecutor) -> None:
+    assert single.submit(nested.deep, single, 100).result(VERY_LONG) == 100
+    assert single.worker_count <= 101
+
+
+def test_a_tree_of_tasks(make: Callable[..., CondaEnvExecutor]) -> None:
+    """Each depth has no more workers than the pool may have."""
+    executor = make(2)
+    assert executor.submit(nested.tree, executor, 4).result(LONG) == 16
+    assert executor.worker_count <= 2 * 5
+
+
+def test_a_thousand_children(make: Callable[..., CondaEnvExecutor]) -> None:
+    executor = make(2)
+    assert executor.submit(nested.many, executor, 1000).result(LONG) == 1000
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"chunksize": 7},
+        {"buffersize": 3},
+        {"return_exceptions": True},
+    ],
+    ids=str,
+)
+def test_map_inside_a_task(single: CondaEnvExecutor, how: dict[str, object]) -> None:
+    task = single.submit(nested.many_by_map, single, 30, **how)
+    assert task.result(DEADLINE) == list(range(30))
+
+
+def test_map_inside_a_task_in_any_order(single: CondaEnvExecutor) -> None:
+    task = single.submit(nested.many_by_map, single, 30, ordered=False)
+    assert sorted(task.result(DEADLINE)) == list(range(30))
+
+
+def test_what_a_map_calls_may_submit(single: CondaEnvExecutor) -> None:
+    """Calls that travel together have children of their own."""
+    found = list(single.map(nested.through_current_task, range(20), range(20)))
+    assert found == [2 * value for value in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        (nested.by_the_standard_library, list(range(8))),
+        (nested.by_callback, 7),
+        (nested.by_await, [0, 2, 4]),
+        (nested.by_threads, [1, 2, 3, 4, 5, 6]),
+    ],
+    ids=["wait", "callback", "await", "threads"],
+)
+def test_other_ways_to_wait(
+    single: CondaEnvExecutor, function: Callable[..., object], found: object
+) -> None:
+    """Whatever waits, another worker takes over."""
+    assert single.submit(function, single).result(DEADLINE) == found
+
+
+def test_an_exception_of_a_child(single: CondaEnvExecutor) -> None:
+    assert "ValueError; invalid literal" in single.submit(nested.raise_inside, single).result(
+        DEADLINE
+    )
+    with pytest.raises(ValueError, match="invalid literal"):
+        single.submit(nested.let_it_raise, single).result(DEADLINE)
+    assert single.submit(nested.with_unpicklable, single).result(DEADLINE) == "TypeError"
+
+
+def test_a_child_whose_worker_dies(single: CondaEnvExecutor) -> None:
+    names = single.submit(nested.crash_inside, single).result(DEADLINE)
+    assert "WorkerCrashed" in names
+    assert BrokenProcessPool.__name__ in names
+
+
+def test_tasks_as_arguments_and_started_later(single: CondaEnvExecutor) -> None:
+    assert single.submit(nested.chain, single).result(DEADLINE) == 8
+    found = single.submit(nested.start_later, single).result(DEADLINE)
+    assert found == ["pending", 3, True, True]
+
+
+def test_asking_and_listening(executor: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    task = executor.submit(nested.ask, executor, rendezvous.address)
+    arrivals = rendezvous.expect("parent", "reported")
+    arrivals["parent"].release()
+    rendezvous.next().release()
+    arrivals["reported"].release()
+    found = task.result(DEADLINE)
+    assert found == ["running", True, 0.5, "half", "done", "completed", "started", "completion"]
+
+
+def test_cancelling_children(executor: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    """One that waits will not run, one that runs is asked to stop."""
+    task = executor.submit(nested.cancel_inside, executor, rendezvous.address)
+    arrivals = rendezvous.expect("parent", "runs")
+    arrivals["parent"].release()
+    label = ""
+    while label != "asked":  # other children may have a worker, and report too
+        arrival = rendezvous.next()
+        label = arrival.label
+        arrival.release()
+    arrivals["runs"].release()
+    assert task.result(DEADLINE) == [True, True, "canceled", False, "runs"]
+
+
+def test_cancelling_the_parent_cancels_a_child_that_runs(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    task = single.submit(nested.hold_inside, single, rendezvous.address, "child")
+    arrival = rendezvous.next()
+    seen = [each for each in single.get_progress()["tasks"] if each["state"] == "running"]
+    assert len(seen) == 2
+    assert not task.cancel()
+    arrival.release()
+    # The child was asked to stop, and returned all the same; so did its parent.
+    assert task.result(DEADLINE) == "child"
+
+
+def test_cancelling_the_parent_cancels_a_child_that_waits(
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
+) -> None:
+    """In another pool, whose only worker is busy: the child never runs."""
+    executor, other = make(1), make(1)
+    busy = other.submit(nested.attend, rendezvous.address, "busy")
+    arrival = rendezvous.next()
+    task = executor.submit(nested.hold_inside, other, rendezvous.address, "child")
+    until(lambda: other.get_progress()["total"] == 2)
+    assert not task.cancel()
+    with pytest.raises(CancelledError):
+        task.result(DEADLINE)
+    arrival.release()
+    assert busy.result(DEADLINE) == "busy"
+    assert rendezvous.uninvited() == []
+
+
+def test_killing_the_parent_cancels_its_children(
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
+) -> None:
+    executor = make(1, cancel_grace=0.1)
+    task = executor.submit(nested.hold_inside, executor, rendezvous.address, "child")
+    arrival = rendezvous.next()
+    task.kill()
+    arrival.wait_until_gone()  # interrupted
+    assert task.wait_for(DEADLINE).status is TaskStatus.CANCELED
+    assert executor.submit(nested.add, 1).result(DEADLINE) == 1
+
+
+def test_children_end_with_their_parent(
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
+) -> None:
+    executor = make(2, cancel_grace=0.1)
+    executor.submit(nested.leave_behind, executor, rendezvous.address, False).result(DEADLINE)
+    assert executor.wait_all(DEADLINE)
+    assert executor.get_progress()["running"] == 0
+
+
+def test_a_detached_child_goes_on(
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
+) -> None:
+    executor = make(2, cancel_grace=0.1)
+    executor.submit(nested.leave_behind, executor, rendezvous.address, True).result(DEADLINE)
+    arrival = rendezvous.next()
+    assert executor.get_progress()["running"] == 1
+    arrival.release()
+    assert executor.wait_all(DEADLINE)
+    assert executor.get_progress()["completed"] == 2
+
+
+def test_large_data_goes_both_ways(single: CondaEnvExecutor) -> None:
+    size = 3_000_000
+    assert single.submit(nested.large_inside, single, size).result(DEADLINE) == [size, 5]
+
+
+def test_shutdown_waits_for_what_running_tasks_submit(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    task = single.submit(nested.wait_after_shutdown, single, rendezvous.address)
+    arrival = rendezvous.next()
+    single.shutdown(wait=False)
+    arrival.release()
+    assert task.result(DEADLINE) == 42
+
+
+def test_cancel_futures_cancels_what_running_tasks_submit(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    task = single.submit(nested.wait_after_shutdown, single, rendezvous.address)
+    arrival = rendezvous.next()
+    single.shutdown(wait=False, cancel_futures=True)
+    arrival.release()
+    with pytest.raises((CancelledError, RuntimeError)):
+        task.result(DEADLINE)
+
+
+def test_another_pool_that_has_ended(
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
+) -> None:
+    executor, other = make(1), make(1)
+    task = executor.submit(nested.wait_after_shutdown, other, rendezvous.address)
+    arrival = rendezvous.next()
+    other.shutdown()
+    arrival.release()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        task.result(DEADLINE)
+
+
+def test_a_function_in_one_pool_maps_in_another(make: Callable[..., CondaEnvExecutor]) -> None:
+    executor, other = make(1), make(2)
+    assert executor.submit(nested.squares_in, other, [1, 2, 3]).result(DEADLINE) == [1, 4, 9]
+
+
+def test_what_is_left_of_a_call_that_has_ended(single: CondaEnvExecutor) -> None:
+    """Its tasks are cancelled; the executor works for whichever call uses it."""
+    assert single.submit(nested.keep, single).result(DEADLINE) == "kept"
+    for _ in range(2):
+        found = single.submit(nested.keep, single).result(DEADLINE)
+        assert found in ("kept", "CancelledError True 2", "1 False 2")
+
+
+def test_options_that_cannot_be_meant(single: CondaEnvExecutor) -> None:
+    found = single.submit(nested.options_inside, single).result(DEADLINE)
+    assert [text.split(":")[0] for text in found] == ["TypeError", "ValueError", "TypeError"]
+    assert "retry_on=...) is not possible inside a task; what is possible: name" in found[0]
+
+
+def test_what_cannot_be_an_argument(single: CondaEnvExecutor) -> None:
+    with pytest.raises(TypeError, match="retry_on"):
+        single.submit(nested.add_inside, single.options(retry_on=OSError), 1, 2).result(DEADLINE)
+    with InProcessExecutor() as threads:
+        view = threads.options(name="it")
+        with pytest.raises(TypeError, match="InProcessExecutor"):
+            single.submit(nested.add_inside, view, 1, 2).result(DEADLINE)

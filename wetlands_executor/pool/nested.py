@@ -1,0 +1,474 @@
+"""Tasks that running functions submit: the host's end. I/O thread only, unless a method says so.
+
+A worker says in frames of kind ``NESTED`` what its function submits; the calls become ordinary
+Tasks of the pool that is meant, with the bytes of the worker: nothing of them is unpickled here,
+and what comes of them goes back as it is (``worker/nested.py`` is the other end).
+
+*Parent* and *child*: the task of the function that submits, and what it has submitted. Children
+end with their parent, unless they are detached.
+
+Owns which children of which worker have not ended, by the number that the worker has given them.
+When a function waits for children, the state is fed that its worker does not count as busy for
+them (``scheduling/slots.py``); how deep a child is, is part of its priority, so that the deepest
+comes first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import struct
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from wetlands_executor.errors import ExecutionException
+from wetlands_executor.futures import requests
+from wetlands_executor.futures.callbacks import add_hook
+from wetlands_executor.futures.events import Listener, TaskEventType
+from wetlands_executor.futures.future import Task, TaskEvent
+from wetlands_executor.futures.options import CallOptions
+from wetlands_executor.futures.reports import subscribe
+from wetlands_executor.futures.settling import hand_over, settle, settle_cancelled
+from wetlands_executor.pool.call import FAILED, Call, Outcome
+from wetlands_executor.pool.closing import Closing
+from wetlands_executor.pool.decoding import Decoding
+from wetlands_executor.pool.io_loop import IOLoop
+from wetlands_executor.pool.settlement import Settlement
+from wetlands_executor.pool.worker_process import WorkerProcess
+from wetlands_executor.pool.workers import Workers
+from wetlands_executor.scheduling import messages as st
+from wetlands_executor.serialize import plain
+from wetlands_executor.serialize.definitions import define
+from wetlands_executor.serialize.encoded import EncodedCall
+from wetlands_executor.serialize.plain import BadFrame
+from wetlands_executor.serialize.results import TOO_LARGE
+from wetlands_executor.sharedmem.results import OutOfBandResult
+from wetlands_executor.worker import wire
+
+#: What a level of depth adds to the priority of a call.
+LEVEL = 1 << 40
+#: How deep tasks may be inside tasks: each level may need workers of its own.
+DEEPEST = 256
+
+
+class Target(Protocol):
+    """A pool in which children run; see ``pool.py``. Any thread."""
+
+    @property
+    def broken(self) -> BaseException | None:
+        """Why nothing will ever run any more; None if that is not so."""
+        ...
+
+    @property
+    def closing(self) -> Closing:
+        """What has become of it."""
+        ...
+
+    @property
+    def children_receiver(self) -> ChildReceiver:
+        """Takes what becomes of children that run there."""
+        ...
+
+    def make_call(self, encoded: Any, host_settings: Any, task: Any, receiver: Any) -> Call:
+        """Return an item for a call."""
+        ...
+
+    def submit_item(self, item: st.Item) -> None:
+        """Take an item."""
+        ...
+
+
+#: Pools of this process by the number that their workers know.
+_pools: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_numbers = itertools.count(1)
+
+
+def enter(pool: Target) -> int:
+    """Give a pool its number. Any thread."""
+    number = next(_numbers)
+    _pools[number] = pool
+    return number
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The result of a child, as its worker has pickled it: for its parent alone.
+
+    Attributes:
+        kind: of the result frame.
+        data: the pickle, or an ``OutOfBandResult``.
+    """
+
+    kind: int
+    data: Any
+
+
+class PassedError(ExecutionException):
+    """What a child has raised, as its worker has pickled it.
+
+    Attributes:
+        payload: for its parent.
+    """
+
+    payload: bytes | bytearray = b""
+
+
+class ChildReceiver:
+    """Takes what becomes of the calls of children. Threads: as ``Settlement``.
+
+    Args:
+        settlement: that of the pool that runs them.
+    """
+
+    __slots__ = ("_settlement",)
+
+    def __init__(self, settlement: Settlement) -> None:
+        self._settlement = settlement
+
+    def on_outcome(self, call: Call, outcome: Outcome) -> None:
+        """Settle a task with what its worker has sent, unread."""
+        kind, data, _place = outcome
+        if kind in (FAILED, wire.CANCELLED):
+            self._settlement.on_outcome(call, outcome)
+        elif kind == TOO_LARGE:
+            size = f"the result of {call.name} has {int(data):,} bytes"
+            settle(call.task, None, MemoryError(f"{size}, which do not fit into this process"))
+        elif kind == wire.ERROR:
+            settle(call.task, None, _error_of(data))
+        else:
+            settle(call.task, Passed(kind, data), None)
+
+    def on_lost(self, call: Call, report: st.DeathReport) -> None:
+        """Fail a task whose worker has died."""
+        self._settlement.on_lost(call, report)
+
+    def on_cancelled(self, call: Call, reason: str | None) -> None:
+        """Cancel a task."""
+        self._settlement.on_cancelled(call, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A task that a worker's function has submitted.
+
+    Attributes:
+        task: the task.
+        parent: number of the call of that function.
+        detached: it goes on when that has ended.
+    """
+
+    task: Task[Any]
+    parent: int
+    detached: bool
+
+
+class Nested:
+    """The tasks that functions in the workers of one pool have submitted.
+
+    Args:
+        loop: the pool's I/O thread.
+        workers: its processes.
+        feed: feeds its state.
+        decoding: its decoder threads, on which files of targets are read.
+        pool: number of the pool.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: IOLoop,
+        workers: Workers,
+        feed: Callable[[st.Event | None], None],
+        decoding: Decoding,
+        pool: int,
+    ) -> None:
+        self._loop = loop
+        self._workers = workers
+        self._feed = feed
+        self._decoding = decoding
+        self._pool = pool
+        # Number of a worker -> number of a child there -> the child.
+        # None stands for one whose file is being read.
+        self._children: dict[int, dict[int, Child | None]] = {}
+
+    # --- what a worker says
+
+    def take(self, process: WorkerProcess, call: Call, data: bytes | bytearray) -> None:
+        """Take what a running call says of its children.
+
+        Raises:
+            BadFrame: it is nothing that a worker says.
+        """
+        message = plain.read(data)
+        if type(message) is not tuple or len(message) < 2:
+            raise BadFrame("it says nothing of a task inside a task")
+        what = message[0]
+        if what == wire.SUBMIT and len(message) == 4:
+            self._submit(process, call, *message[1:])
+        elif what == wire.WAIT:
+            self._wait(process, call, bool(message[1]))
+        elif what == wire.LEAVE:
+            self._leave(process, message[1])
+        elif what in _QUESTIONS and len(message) == 3:
+            self._ask(process, *message)
+        else:
+            raise BadFrame(f"it says {what!r} of a task inside a task")
+
+    def _submit(
+        self, process: WorkerProcess, call: Call, number: int, head: Any, payload: bytes
+    ) -> None:
+        if type(head) is not tuple or tuple(map(type, head)) != _HEAD or type(payload) is not bytes:
+            raise BadFrame("it submits what is no task")
+        wanted, target, function, name, options, detached, by_value = head
+        pool: Target | None = _pools.get(wanted)
+        depth = call.depth + 1
+        error = self._refusal(pool, depth)
+        if pool is None or error is not None:
+            self._refuse(process, number, error)
+            return
+        priority = options.pop("priority", 0) + depth * LEVEL
+        try:
+            made = CallOptions(priority=priority, **options)
+        except (TypeError, ValueError) as wrong:
+            self._refuse(process, number, wrong)
+            return
+        self._children.setdefault(process.worker, {})[number] = None
+        if target:
+            # A file is read: not on this thread.
+            job = partial(self._define, process, call, pool, number, target, payload)
+            self._decoding.run(partial(job, name, made, detached))
+            return
+        definition = None
+        if function:
+            definition = call.encoded.definition
+            if definition is None or definition.number != function:
+                raise BadFrame(f"it names the function {function}, which its parent is not")
+        encoded = _encoded(definition, payload, by_value or None)
+        self._begin(process, call, pool, number, encoded, name, made, detached)
+
+    def _refusal(self, pool: Target | None, depth: int) -> BaseException | None:
+        """Return why a pool accepts no child; None if it does.
+
+        A pool that is shut down goes on until what was submitted is done: so do the functions that
+        run in it, and what they submit there.
+        """
+        if pool is None:
+            return RuntimeError(
+                "cannot schedule new futures after shutdown: the executor does not exist any more"
+            )
+        if depth > DEEPEST:
+            return RecursionError(
+                f"tasks inside tasks are more than {DEEPEST} deep: each level needs workers of its "
+                "own; let a function call itself instead, or submit less deeply"
+            )
+        if pool.broken is not None or not pool.closing.refusing:
+            return pool.broken
+        own: Target | None = _pools.get(self._pool)
+        return None if pool is own and not pool.closing.over else pool.closing.refusal()
+
+    def _define(
+        self,
+        process: WorkerProcess,
+        call: Call,
+        pool: Target,
+        number: int,
+        target: str,
+        payload: bytes,
+        name: str,
+        options: CallOptions,
+        detached: bool,
+    ) -> None:
+        """Find the function of a target; then submit. Runs on a decoder thread."""
+        try:
+            definition = define(target)
+        except Exception as error:  # noqa: BLE001 - it is the failure of this task
+            self._loop.post(partial(self._refuse, process, number, error))
+            return
+        encoded = _encoded(definition, payload, None)
+        self._loop.post(
+            partial(self._begin, process, call, pool, number, encoded, name, options, detached)
+        )
+
+    def _begin(
+        self,
+        process: WorkerProcess,
+        parent: Call,
+        pool: Target,
+        number: int,
+        encoded: EncodedCall,
+        name: str,
+        options: CallOptions,
+        detached: bool,
+    ) -> None:
+        """Make the Task of a child, and hand it to its pool."""
+        children = self._children.get(process.worker, {})
+        if number not in children and not detached:
+            return  # its parent has ended while a file was read
+        home: Any = pool
+        task: Task[Any] = Task(home, name, options)
+        if number in children:
+            children[number] = Child(task, parent.number, detached)
+        call = pool.make_call(encoded, parent.host_settings, task, pool.children_receiver)
+        call.nest(parent.depth + 1)
+        hand_over(task, call)
+        add_hook(task, partial(self._on_end, process, number))
+        if parent.task is not None and parent.task.cancel_requested and not detached:
+            settle_cancelled(task, "the task that has submitted it was asked to stop before")
+        else:
+            pool.submit_item(call)
+
+    def _refuse(self, process: WorkerProcess, number: int, error: BaseException | None) -> None:
+        self._children.get(process.worker, {}).pop(number, None)
+        if self._workers.has(process) and error is not None:
+            self._send(process, number, (bytes((wire.FAILED,)) + _failure(error),))
+
+    def _wait(self, process: WorkerProcess, call: Call, begins: bool) -> None:
+        process.note_waiting(begins)
+        event: st.Event = st.WaitEnded(process.worker)
+        if begins:
+            event = st.WaitBegan(process.worker, call)
+        # Order: behind the children that it waits for, which were put before.
+        self._loop.post(partial(self._feed, event))
+
+    def _leave(self, process: WorkerProcess, ended: Any) -> None:
+        """A call has ended: cancel what it has not waited for, and forget the rest."""
+        children = self._children.pop(process.worker, {})
+        for number in ended if type(ended) is list else ():
+            child = children.get(number)
+            if child is not None:
+                requests.ask_to_cancel(child.task)
+
+    # --- questions
+
+    def _ask(self, process: WorkerProcess, what: int, number: int, question: int) -> None:
+        children = self._children.get(process.worker, {})
+        child = children.get(number)
+        if child is None and number in children and what in (wire.CANCEL_CHILD, wire.KILL_CHILD):
+            del children[number]
+            self._send(process, number, (bytes((wire.CANCELLED,)),))
+            self._reply(process, question, True)
+        elif child is None:
+            self._reply(process, question, None)
+        elif what == wire.STATE_OF:
+            self._reply(process, question, _state_of(child.task))
+        elif what == wire.LISTEN:
+            tell = partial(self._on_event, process, number)
+            subscribe(child.task, Listener(tell, None, once=True, inline=True))
+        elif what == wire.KILL_CHILD:
+            requests.kill(child.task, "its worker was killed by the task that has submitted it")
+        else:
+            requests.ask_to_cancel(child.task)
+            if question:
+                # Order: behind the cancellation, which was posted there.
+                home: Any = child.task._pool
+                home.post(
+                    partial(
+                        self._loop.post, partial(self._reply_cancelled, process, child, question)
+                    )
+                )
+
+    def _reply_cancelled(self, process: WorkerProcess, child: Child, question: int) -> None:
+        self._reply(process, question, child.task.cancelled())
+
+    def _reply(self, process: WorkerProcess, question: int, found: Any) -> None:
+        if question and self._workers.has(process):
+            self._send(process, question, (bytes((wire.REPLY,)) + pickle.dumps(found, 4),))
+
+    # --- what becomes of children
+
+    def _on_event(self, process: WorkerProcess, number: int, event: TaskEvent) -> None:
+        """Any thread on which events are delivered."""
+        if event.type in (TaskEventType.STARTED, TaskEventType.UPDATE):
+            said = (event.type.value, event.timestamp, event.message, event.current)
+            data = pickle.dumps((*said, event.maximum, event.attempt), 4)
+            self._loop.post(partial(self._tell, process, number, bytes((wire.EVENT,)) + data))
+
+    def _tell(self, process: WorkerProcess, number: int, data: bytes) -> None:
+        if number in self._children.get(process.worker, {}) and self._workers.has(process):
+            self._send(process, number, (data,))
+
+    def _on_end(self, process: WorkerProcess, number: int, task: Task[Any]) -> None:
+        """The thread that settles a child."""
+        self._loop.post(partial(self._deliver, process, number, task))
+
+    def _deliver(self, process: WorkerProcess, number: int, task: Task[Any]) -> None:
+        """Send the outcome of a child to the worker whose function has submitted it."""
+        children = self._children.get(process.worker, {})
+        if children.pop(number, None) is None or not self._workers.has(process):
+            return
+        if not children:
+            self._children.pop(process.worker, None)
+        self._send(process, number, _outcome_of(task))
+
+    def _send(self, process: WorkerProcess, number: int, parts: tuple[Any, ...]) -> None:
+        process.outbox.record(wire.CHILD, number, *parts)
+        process.outbox.flush()
+
+    # --- the end of parents
+
+    def cancel_children(self, process: WorkerProcess, parent: Call) -> None:
+        """A call was asked to stop: so are its children."""
+        for child in list(self._children.get(process.worker, {}).values()):
+            if child is not None and child.parent == parent.number and not child.detached:
+                requests.ask_to_cancel(child.task)
+
+    def forget(self, process: WorkerProcess) -> None:
+        """A worker is gone, and with it what has waited for its children."""
+        for child in self._children.pop(process.worker, {}).values():
+            if child is not None and not child.detached:
+                requests.ask_to_cancel(child.task)
+
+
+#: Types of what it says of a call that it submits.
+_HEAD = (int, str, int, str, dict, bool, str)
+#: What a worker may ask of a child.
+_QUESTIONS = frozenset((wire.CANCEL_CHILD, wire.KILL_CHILD, wire.STATE_OF, wire.LISTEN))
+
+
+def _encoded(definition: Any, payload: bytes, by_value: str | None) -> EncodedCall:
+    flags = 0 if len(payload) <= wire.INLINE else wire.IN_BULK
+    return EncodedCall(definition, flags, payload, by_value, by_value is not None)
+
+
+def _error_of(data: bytes | bytearray) -> PassedError:
+    """Return an exception that says what a child has raised, and has it for its parent."""
+    try:
+        name, message, lines, *_ = plain.read(data)
+        text = f"{name}: {message}"
+        error = PassedError(text, name, message, lines.splitlines())
+    except (plain.NotPlain, TypeError, ValueError, AttributeError):
+        error = PassedError("the function raised an exception that is no description")
+    error.payload = data
+    return error
+
+
+def _failure(error: BaseException) -> bytes:
+    """Return the names of the classes of an exception, and its text, for a worker."""
+    names = tuple(kind.__name__ for kind in type(error).__mro__)
+    return pickle.dumps((names, str(error)), 4)
+
+
+def _outcome_of(task: Task[Any]) -> tuple[Any, ...]:
+    """Return the parts of the record that says what has become of a task."""
+    if task.cancelled():
+        return (bytes((wire.CANCELLED,)) + (task.error or "").encode("utf-8", "replace"),)
+    error = task.exception(0)
+    if isinstance(error, PassedError):
+        return bytes((wire.ERROR,)), error.payload
+    if error is not None:
+        return (bytes((wire.FAILED,)) + _failure(error),)
+    passed = task.result(0)
+    if isinstance(passed.data, OutOfBandResult):
+        parts = [passed.data.data, *passed.data.buffers]
+        views = [memoryview(part).cast("B") for part in parts]
+        head = struct.pack(f"<BI{len(views)}Q", wire.BUFFERS, len(views), *map(len, views))
+        return head, *views
+    return bytes((passed.kind,)), passed.data or b""
+
+
+def _state_of(task: Task[Any]) -> tuple[Any, ...]:
+    said = task.message, task.current, task.maximum
+    return task.status.value, *said, task.attempt, task.worker_pid

@@ -1,0 +1,258 @@
+"""Tasks that a running function submits: what is known of them here, and their way to the host.
+
+Owns the numbers of these tasks, those of them that have not ended, and whether the running call
+waits for some (the host gives its place to another worker meanwhile). Made with the first of them:
+a worker whose calls submit nothing has none of this.
+
+What the call says of them are frames of kind ``NESTED``, in the order in which things happened.
+What the host answers are records of kind ``CHILD`` in the bulk pipe. They come at any time, so from
+now on a thread of its own reads that pipe, and hands on what the main thread has to read.
+
+Threads: any thread of a task submits, asks and waits; the reader settles; user code runs on
+neither of our threads but on the one for callbacks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from _thread import allocate_lock, start_new_thread
+
+from . import threads, wire
+from .calls import dumps, loads
+from .channel import ChannelLost
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Protocol
+
+    class Child(Protocol):
+        """A task that was submitted here."""
+
+        detached: bool
+
+        def settle(self, kind: int, data: Any) -> None:
+            """Take the outcome."""
+            ...
+
+        def tell(self, event: Any) -> None:
+            """Take an event."""
+            ...
+
+
+#: What becomes of tasks when their call has ended.
+ENDED = b"the function that has submitted it has ended; options(detach=True) would have kept it"
+
+
+class Nested:
+    """The tasks that the running call has submitted.
+
+    Args:
+        runner: the worker's main loop.
+    """
+
+    def __init__(self, runner: Any) -> None:
+        from _queue import SimpleQueue
+
+        self._runner = runner
+        self._channel = runner.channel
+        self._next_number = itertools.count(1).__next__
+        #: number -> task; whoever takes one out settles it.
+        self._children: Dict[int, Child] = {}
+        #: number of a question -> what takes the answer.
+        self._questions: Dict[int, Callable[[Any], object]] = {}
+        # Guards ``_waits`` and the order of the frames about it.
+        self._lock = allocate_lock()
+        self._waits = 0
+        # Serial of the call that these are of.
+        self._serial = 0
+        #: Records for the main thread, or the error that ended the pipe.
+        self._records: Any = SimpleQueue()
+        self._jobs: Any = None
+        self._lost: Any = None
+        self._channel.share_records(self._next_record)
+        start_new_thread(self._read, ())
+
+    # --- the running call (any of its threads)
+
+    def item(self) -> int:
+        """Return the running call, if the calling code works for it.
+
+        Raises:
+            RuntimeError: it does not: the call has ended.
+        """
+        item = threads.item_here(self._runner)
+        if not item:
+            raise RuntimeError(
+                "an executor can be used inside a worker only by the function of a task that is "
+                "running, and by the threads that it has started; this task has ended"
+            )
+        return item
+
+    def submit(self, child: Child, head: Any, payload: bytes) -> int:
+        """Submit a call; return its number.
+
+        Args:
+            child: gets what becomes of it.
+            head: what the host reads of it, of builtin types.
+            payload: what it does not.
+        """
+        item = self.item()
+        number = self._next_number()
+        self._children[number] = child
+        if self._lost is not None:
+            self._children.pop(number, None)
+            raise ChannelLost(str(self._lost))
+        self._say(item, (wire.SUBMIT, number, head, payload))
+        return number
+
+    def say(self, what: int, number: int) -> None:
+        """Ask something of a task that needs no answer."""
+        self._say(self.item(), (what, number, 0))
+
+    def ask(self, what: int, number: int) -> Any:
+        """Ask something of a task; return the answer."""
+        item = self.item()
+        question = self._next_number()
+        box: Any = []
+        gate = allocate_lock()
+        gate.acquire()
+
+        def answer(found: Any) -> None:
+            box.append(found)
+            gate.release()
+
+        self._questions[question] = answer
+        self._say(item, (what, number, question))
+        if self._lost is None:
+            gate.acquire()
+        self._questions.pop(question, None)
+        if not box:
+            raise ChannelLost(str(self._lost))
+        return box[0]
+
+    def _say(self, item: int, message: Any) -> None:
+        self._channel.send(wire.NESTED, item, dumps(message, 4))
+
+    @property
+    def serial(self) -> int:
+        """Of the running call, or of the last one; see ``threads``."""
+        serial: int = self._runner.serial
+        return serial
+
+    def begin_wait(self, serial: int) -> None:
+        """Let the host know that the call waits, if it did not wait before.
+
+        Args:
+            serial: of the call that has submitted what is waited for.
+        """
+        item = self._runner.item
+        with self._lock:
+            if not item or serial != self._runner.serial:
+                return  # it has ended
+            if serial != self._serial:
+                self._serial = serial
+                self._waits = 0
+            self._waits += 1
+            if self._waits == 1:
+                self._say(item, (wire.WAIT, 1))
+
+    def end_wait(self, serial: int) -> None:
+        """Let the host know that the call goes on, unless another thread of it still waits."""
+        item = self._runner.item
+        with self._lock:
+            if not item or serial != self._serial or self._waits <= 0:
+                return
+            self._waits -= 1
+            if not self._waits:
+                self._say(item, (wire.WAIT, 0))
+
+    def run_later(self, job: Callable[[], object], serial: int) -> None:
+        """Run user code that a task has called for, on the thread for callbacks, in order.
+
+        Args:
+            job: what is run.
+            serial: of the call for which it works.
+        """
+        if self._jobs is None:
+            from _queue import SimpleQueue
+
+            self._jobs = SimpleQueue()
+            start_new_thread(self._work_off, (self._jobs,))
+        self._jobs.put(threads.Inheriting(job, serial, thread=False))
+
+    # --- the main thread
+
+    def end_call(self, item: int) -> None:
+        """End what the call has submitted and not waited for. Order: before its outcome is sent."""
+        with self._lock:
+            self._serial = 0
+        if not self._children and not self._questions:
+            return
+        ended = []
+        while self._children:
+            number, child = self._children.popitem()
+            if not child.detached:
+                ended.append(number)
+            child.settle(wire.CANCELLED, ENDED)
+        self._say(item, (wire.LEAVE, ended))
+
+    def _next_record(self) -> Any:
+        found = self._records.get()
+        if isinstance(found, BaseException):
+            self._records.put(found)
+            raise found
+        return found
+
+    # --- the reader
+
+    def _read(self) -> None:
+        threads.work_for_none()
+        channel = self._channel
+        try:
+            while True:
+                kind, number, data = record = channel.read_from_pipe()
+                if kind == wire.CHILD:
+                    self._take(number, data)
+                else:
+                    self._records.put(record)
+        except BaseException as error:  # noqa: BLE001
+            # The pipe is at its end. Whoever waits for something from it has to know.
+            self._lost = error
+            self._records.put(error)
+            while self._children:
+                _number, child = self._children.popitem()
+                child.settle(wire.CANCELLED, b"the way to the host is lost")
+            for answer in list(self._questions.values()):
+                answer(None)
+
+    def _take(self, number: int, data: Any) -> None:
+        kind = data[0]
+        rest = memoryview(data)[1:]
+        if kind == wire.REPLY:
+            answer = self._questions.pop(number, None)
+            if answer is not None:
+                answer(loads(rest))
+        elif kind == wire.EVENT:
+            child = self._children.get(number)
+            if child is not None:
+                child.tell(loads(rest))
+        else:
+            child = self._children.pop(number, None)
+            if child is not None:
+                child.settle(kind, rest)
+
+    # --- the thread for callbacks
+
+    @staticmethod
+    def _work_off(jobs: Any) -> None:
+        threads.work_for_none()
+        while True:
+            job = jobs.get()
+            try:
+                job()
+            except BaseException:
+                # user code: SystemExit in one callback must not keep the others from running
+                import logging
+
+                logging.getLogger("concurrent.futures").exception("exception calling callback")
+            job = None

@@ -1,0 +1,366 @@
+"""What an executor of the host is inside a worker: ``RemoteExecutor``.
+
+Its calls run in the host's pools; ``nested.py`` is the way there, ``remote_task.py`` what they are
+here. Imported when an executor comes as an argument, or ``current_task().executor`` is asked for.
+
+Threads: any thread of a task.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from concurrent.futures import Executor
+from concurrent.futures import TimeoutError as WaitTimeout
+
+from . import calls, injection, running, scripts
+from .remote_task import RemoteTask
+
+TYPE_CHECKING = False  # importing typing costs 6 ms of a start
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+#: Options that a call submitted here can have, and their defaults.
+OPTIONS: Dict[str, Any] = {
+    "name": None,
+    "start": True,
+    "timeout": None,
+    "retries": 0,
+    "priority": 0,
+    "cancel_grace": None,
+    "detach": False,
+}
+
+
+def remote_executor(pool: int, max_workers: int, version: str, options: Any) -> RemoteExecutor:
+    """Return what an executor of the host is in this process; called by pickle streams."""
+    if running.main_loop is None:
+        raise RuntimeError(
+            "an executor can be an argument of tasks of its own program only: here is none of "
+            "its workers"
+        )
+    return RemoteExecutor(pool, max_workers, version, dict(OPTIONS, **options))
+
+
+def executor_of(config: Any) -> RemoteExecutor:
+    """Return the executor whose pool the worker with this configuration belongs to."""
+    version = sys.version.split()[0]
+    return RemoteExecutor(config["pool"], config["max_workers"], version, dict(OPTIONS))
+
+
+class RemoteExecutor(Executor):
+    """An executor of the host, inside a worker: what is submitted runs in the host's pool.
+
+    Args:
+        pool: number of the pool.
+        max_workers: number of worker processes at most; third parties read ``_max_workers``.
+        version: of the Python of its workers; empty if that is not known.
+        options: what is asked of each call; see ``OPTIONS``.
+    """
+
+    def __init__(self, pool: int, max_workers: int, version: str, options: Any) -> None:
+        self._pool = pool
+        self._max_workers = max_workers
+        self._version = version
+        self._options = options
+        self._tasks: Dict[RemoteTask, None] = {}
+        self._closed = False
+
+    @property
+    def max_workers(self) -> int:
+        """Number of worker processes at most, but for those that stand in for waiting ones."""
+        return self._max_workers
+
+    def options(self, **given: Any) -> RemoteExecutor:
+        """Return the same executor with options; what is given replaces what this one has.
+
+        Args:
+            **given: ``name``, ``start``, ``timeout``, ``retries``, ``priority``, ``cancel_grace``,
+                as in the host; ``detach=True`` lets the tasks go on when the function that has
+                submitted them has ended, or was cancelled.
+
+        Raises:
+            TypeError: another option.
+        """
+        unknown = sorted(set(given) - set(OPTIONS))
+        if unknown:
+            raise TypeError(
+                "options(%s=...) is not possible inside a task; what is possible: %s"
+                % (unknown[0], ", ".join(OPTIONS))
+            )
+        _check(given)
+        return RemoteExecutor(
+            self._pool, self._max_workers, self._version, dict(self._options, **given)
+        )
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> RemoteTask:
+        """Schedule ``fn(*args, **kwargs)`` in the host's pool.
+
+        Args:
+            fn: a callable, or ``"package.module:function"`` or ``"path/to/file.py:function"``.
+            *args: positional arguments; a task is replaced by its result.
+            **kwargs: keyword arguments; as well.
+
+        Returns:
+            The task, a ``concurrent.futures.Future``. What cannot be pickled fails it, and so does
+            a pool that accepts nothing.
+
+        Raises:
+            RuntimeError: the function that has this executor has ended.
+            TypeError: ``fn`` is neither callable nor a target.
+        """
+        return self._submit(fn, args, kwargs, None)
+
+    def _submit(self, fn: Any, args: Any, kwargs: Any, place: Optional[int]) -> RemoteTask:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        runner = running.main_loop
+        if runner is None:
+            raise RuntimeError("an executor of the host can be used inside its workers only")
+        if not callable(fn):
+            fn = _target(fn)
+        options = self._options
+        name = options["name"] or (fn if isinstance(fn, str) else injection.name_of(fn))
+        if place is not None and not options["name"]:
+            name = "%s[%d]" % (name, place)
+        nested = runner.use_nested()
+        nested.item()
+        task = RemoteTask(nested, name, options["detach"], self._tasks)
+        dependencies = [
+            value for value in (*args, *kwargs.values()) if isinstance(value, RemoteTask)
+        ]
+        if not dependencies and options["start"]:
+            task.submit(lambda: self._send(task, fn, args, kwargs))
+            return task
+
+        def submit() -> None:
+            task.submit(lambda: self._send(task, fn, *_resolved(args, kwargs)))
+
+        task.defer(submit, dependencies)
+        if options["start"]:
+            task.start()
+        return task
+
+    def _send(self, task: RemoteTask, fn: Any, args: Any, kwargs: Any) -> int:
+        """Pickle a call and hand it to the host; return its number."""
+        runner: Any = running.main_loop
+        same = self._pool == runner.config["pool"]
+        target, function = "", 0
+        value: Tuple[Any, ...]
+        if isinstance(fn, str):
+            target, value = fn, (args, kwargs)
+        else:
+            running_function, number = runner.running_function() if same else (None, 0)
+            # Its parent's function is known to the workers of this pool: the host names it.
+            function = number if running_function is fn else 0
+            value = (args, kwargs) if function else (fn, args, kwargs)
+        theirs = ""
+        if not same or not runner.channel.by_value:
+            theirs = self._version or runner.config["version"]
+        payload, by_value = _dumps(value, theirs)
+        options = {
+            key: self._options[key]
+            for key in ("name", "timeout", "retries", "priority", "cancel_grace")
+            if self._options[key] != OPTIONS[key]
+        }
+        head = (
+            self._pool,
+            target,
+            function,
+            task.name,
+            options,
+            task.detached,
+            by_value if by_value and not theirs else "",
+        )
+        return int(task.nested.submit(task, head, payload))
+
+    def map(
+        self,
+        fn: Any,
+        *iterables: Iterable[Any],
+        timeout: Optional[float] = None,
+        chunksize: int = 1,
+        buffersize: Optional[int] = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+    ) -> Iterator[Any]:
+        """Return an iterator of ``fn(*items)`` for the items of the iterables, zipped.
+
+        Arguments as of the host's executor.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        if not self._options["start"]:
+            raise ValueError(
+                "map with start=False would wait for tasks that cannot be started; use map_tasks"
+            )
+        end = None if timeout is None else timeout + time.monotonic()
+        items = zip(*iterables)
+        if chunksize > 1 and not return_exceptions and callable(fn):
+            chunked = iter(lambda: tuple(itertools.islice(items, chunksize)), ())
+            run = scripts.process_chunk
+            tasks = (self._submit(run, (fn, chunk), {}, None) for chunk in chunked)
+            results = _results(tasks, end, buffersize, ordered, False)
+            return (value for chunk in results for value in chunk)
+        tasks = (self._submit(fn, args, {}, None) for args in items)
+        return _results(tasks, end, buffersize, ordered, return_exceptions)
+
+    def map_tasks(self, fn: Any, *iterables: Iterable[Any]) -> List[RemoteTask]:
+        """Submit ``fn(*items)`` for the items of the iterables, zipped; return the tasks."""
+        return [self._submit(fn, args, {}, place) for place, args in enumerate(zip(*iterables))]
+
+    def submit_script(
+        self, path: Any, args: Sequence[str] = (), run_name: str = "__main__"
+    ) -> RemoteTask:
+        """Run a file in a worker as ``python path args...`` would."""
+        full = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        if not os.path.isfile(full):
+            raise FileNotFoundError("%r: there is no file %s" % (os.fspath(path), full))
+        return self._submit(scripts.run_script, (full, run_name, *args), {}, None)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End this object, not the pool: accept nothing more, and wait for what it has submitted.
+
+        Args:
+            wait: return when all of it has finished.
+            cancel_futures: cancel what has not started.
+        """
+        self._closed = True
+        tasks = [task for task in self._tasks if not task.done() and task._number]
+        if cancel_futures:
+            for task in tasks:
+                task.cancel()
+        if wait:
+            for task in tasks:
+                task.wait_for()
+
+    def __reduce__(self) -> Any:
+        changed = {key: value for key, value in self._options.items() if value != OPTIONS[key]}
+        return remote_executor, (self._pool, self._max_workers, self._version, changed)
+
+    def __repr__(self) -> str:
+        return "<RemoteExecutor of pool %d of the host, %d workers>" % (
+            self._pool,
+            self._max_workers,
+        )
+
+
+def _check(options: Any) -> None:
+    """Raise what the host would, for values that cannot be meant."""
+    for key in ("timeout", "cancel_grace"):
+        value = options.get(key)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0
+        ):
+            raise ValueError("%s must be a positive number of seconds, not %r" % (key, value))
+    for key in ("retries", "priority"):
+        value = options.get(key, 0)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError("%s must be an integer, not %r" % (key, value))
+    if options.get("retries", 0) < 0:
+        raise ValueError("retries must be 0 or more, not %r" % options["retries"])
+    if options.get("name") is not None and not isinstance(options["name"], str):
+        raise TypeError("name must be a string, not %r" % (options["name"],))
+
+
+def _target(fn: Any) -> str:
+    """Return a target; a path as this process sees it."""
+    target = os.fspath(fn) if isinstance(fn, (str, os.PathLike)) else None
+    if not isinstance(target, str):
+        raise TypeError(
+            "%r is neither callable nor a target like 'package.module:function'" % (fn,)
+        )
+    where, colon, name = target.rpartition(":")
+    if not colon or not where or not name:
+        raise ValueError(
+            '%r is not a target: write "package.module:function" or "path/to/file.py:function"'
+            % target
+        )
+    if where.endswith(".py") or "/" in where or os.sep in where:
+        where = os.path.abspath(os.path.expanduser(where))
+    return "%s:%s" % (where, name)
+
+
+def _resolved(args: Any, kwargs: Any) -> Tuple[Any, Any]:
+    """Return arguments with the results of the tasks among them. Raises what one has raised."""
+
+    def value_of(value: Any) -> Any:
+        return value.result() if isinstance(value, RemoteTask) else value
+
+    return tuple(map(value_of, args)), {key: value_of(value) for key, value in kwargs.items()}
+
+
+def _dumps(value: Any, theirs: str) -> Tuple[bytes, str]:
+    """Pickle a call; return the bytes, and a name if code travels in them.
+
+    Args:
+        value: (function, arguments, keywords), or the last two.
+        theirs: version of the Python that reads it, if code has to travel as source; else "".
+    """
+    calls.learn_reducers()
+    pieces = calls.Pieces()
+    try:
+        pickler = calls.Pickler(pieces, 5)
+        if calls.own_reducers:
+            import copyreg
+
+            pickler.dispatch_table = {**copyreg.dispatch_table, **calls.own_reducers}
+        pickler.dump(value)
+        return b"".join(pieces), ""
+    except (calls.PicklingError, AttributeError, TypeError) as error:
+        from .pickler import dumps_by_value
+
+        try:
+            name = injection.name_of(value[0]) if len(value) == 3 else "an argument"
+            return dumps_by_value(value, theirs), name
+        except (calls.PicklingError, AttributeError, TypeError) as second:
+            if theirs and isinstance(second, calls.PicklingError):
+                raise  # it says why the code of a function cannot travel
+            raise error from None
+
+
+def _results(
+    tasks: Iterator[RemoteTask],
+    end: Optional[float],
+    buffersize: Optional[int],
+    ordered: bool,
+    return_exceptions: bool,
+) -> Iterator[Any]:
+    """Submit, at once but for the buffer; return an iterator of the results."""
+    waiting = list(tasks if buffersize is None else itertools.islice(tasks, buffersize))
+    return _yield_results(tasks, waiting, end, ordered, return_exceptions)
+
+
+def _yield_results(
+    more: Iterator[RemoteTask],
+    waiting: List[RemoteTask],
+    end: Optional[float],
+    ordered: bool,
+    return_exceptions: bool,
+) -> Iterator[Any]:
+    from concurrent.futures import FIRST_COMPLETED, wait
+
+    waiting.reverse()
+    try:
+        while waiting:
+            left = None if end is None else end - time.monotonic()
+            task = waiting[-1]
+            if not ordered:
+                done: Any = wait(waiting, left, FIRST_COMPLETED).done
+                if not done:
+                    raise WaitTimeout
+                task = done.pop()
+            error = task.exception(left) if not task.cancelled() else None
+            waiting.remove(task)
+            waiting[:0] = itertools.islice(more, 1)
+            if error is not None and return_exceptions:
+                yield error
+            else:
+                yield task.result()
+    finally:
+        for task in waiting:
+            task.ask_to_cancel()
