@@ -168,8 +168,7 @@ class Pool:
         """Give Tasks what they ask of one part alone (``futures/protocols.py``)."""
         loop, direct, cancelling = self.loop, self.direct, self.cancelling
         self.post, self.notify_later = loop.post, loop.notify_later
-        # For what no submitting thread sends directly: the calls of a ``map``, of nested tasks. The
-        # caller has checked that the pool still accepts.
+        # For the calls of a ``map``, and nested tasks: nothing of them is sent directly.
         self.submit_item = loop.put
         self.run_user_code = self._decoding.run
         self.ensure_tracked, self.take_abandoned_waits = (
