@@ -232,8 +232,7 @@ class ByValuePickler(CallPickler):
         """Return the reduction of an instance, what makes it, or its pickle; None if by name."""
         if special.has_remote_form(obj):
             return self._numbered(obj, obj.__reduce__())
-        library = getattr(sys.modules.get("ctypes"), "CDLL", ())
-        if isinstance(obj, (special.PROCESS_BOUND_TYPES, library)):
+        if special.is_process_bound(obj):
             raise special.BoundToProcessError(f"a {kind.__qualname__} belongs to this process")
         if kind in kinds.PER_PROCESS or isinstance(obj, threading.local):
             return special.reduce_anew(obj, kind, self.record.of(obj).number)

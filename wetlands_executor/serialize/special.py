@@ -14,6 +14,7 @@ import enum
 import logging
 import pickle
 import subprocess
+import sys
 import threading
 import types
 from collections.abc import Callable
@@ -47,6 +48,12 @@ def has_remote_form(obj: Any) -> bool:
     return isinstance(obj, concurrent.futures.Executor) and (
         type(obj).__reduce__ is not object.__reduce__
     )
+
+
+def is_process_bound(obj: Any) -> bool:
+    """Return True for what has no meaning in another process; libraries of ``ctypes`` too."""
+    library = getattr(sys.modules.get("ctypes"), "CDLL", ())
+    return isinstance(obj, (PROCESS_BOUND_TYPES, library))
 
 
 class BoundToProcessError(pickle.PicklingError, TypeError):
