@@ -496,10 +496,7 @@ class CondaEnvExecutor(Executor):
         self._pool.lifecycle.terminate(kill=False, why="by terminate_workers()")
 
     def kill_workers(self) -> None:
-        """End all workers now (SIGKILL).
-
-        Running tasks fail with BrokenProcessPool, queued ones are cancelled.
-        """
+        """End all workers now (SIGKILL); otherwise as ``terminate_workers``."""
         self._pool.lifecycle.terminate(kill=True, why="by kill_workers()")
 
     def __exit__(

@@ -232,8 +232,7 @@ class ByValuePickler(CallPickler):
         """Return the reduction of an instance, what makes it, or its pickle; None if by name."""
         if special.has_remote_form(obj):
             return self._numbered(obj, obj.__reduce__())
-        if special.is_process_bound(obj):
-            raise special.BoundToProcessError(f"a {kind.__qualname__} belongs to this process")
+        special.refuse_process_bound(obj, kind)
         if kind in kinds.PER_PROCESS or isinstance(obj, threading.local):
             return special.reduce_anew(obj, kind, self.record.of(obj).number)
         found = special.reduce_sentinel(obj, self.record)

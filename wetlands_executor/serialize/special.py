@@ -50,17 +50,18 @@ def has_remote_form(obj: Any) -> bool:
     )
 
 
-def is_process_bound(obj: Any) -> bool:
-    """Return True for what has no meaning in another process; libraries of ``ctypes`` too."""
-    library = getattr(sys.modules.get("ctypes"), "CDLL", ())
-    return isinstance(obj, (PROCESS_BOUND_TYPES, library))
-
-
 class BoundToProcessError(pickle.PicklingError, TypeError):
     """A Task, a thread or the like stands in a closure or a global.
 
     Pickling one elsewhere is a TypeError, as here.
     """
+
+
+def refuse_process_bound(obj: Any, kind: type) -> None:
+    """Raise for what has no meaning in another process; for libraries of ``ctypes`` too."""
+    library = getattr(sys.modules.get("ctypes"), "CDLL", ())
+    if isinstance(obj, (PROCESS_BOUND_TYPES, library)):
+        raise BoundToProcessError(f"a {kind.__qualname__} belongs to this process")
 
 
 def explain(error: BaseException, at: Mark, explain_code: Callable[..., None]) -> None:
