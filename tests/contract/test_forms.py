@@ -35,7 +35,11 @@ def submit(request: pytest.FixtureRequest) -> Any:
             {"args": (1, "a"), "start": False},
             "executor.options(start=False).submit('compute.py:fn', 1, 'a')",
         ),
-        (("compute.py", "fn"), {"args": [3], "kwargs": {"x": 4}}, ".submit('compute.py:fn', 3, x=4)"),
+        (
+            ("compute.py", "fn"),
+            {"args": [3], "kwargs": {"x": 4}},
+            ".submit('compute.py:fn', 3, x=4)",
+        ),
         (("pkg.mod", "fn", 7), {}, "executor.submit('pkg.mod:fn', 7)"),
         ((Path("compute.py"), "fn", 7), {}, "executor.submit('compute.py:fn', 7)"),
         (

@@ -293,7 +293,8 @@ def test_get_progress(make: Callable[..., CondaEnvExecutor], rendezvous: Rendezv
     assert executor.wait_all(DEADLINE)
     progress = executor.get_progress()
     assert (progress["completed"], progress["running"], progress["queued"]) == (23, 0, 0)
-    assert [task["id"] for task in progress["tasks"] if task["state"] == "pending"] == [unstarted.id]
+    pending = [task["id"] for task in progress["tasks"] if task["state"] == "pending"]
+    assert pending == [unstarted.id]
     mine = next(task for task in progress["tasks"] if task["id"] == running.id)
     assert (mine["state"], mine["progress_pct"]) == ("completed", 25.0)
     assert {(worker["idle"], worker["task"]) for worker in progress["workers"]} == {(True, "")}
