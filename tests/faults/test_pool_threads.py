@@ -568,6 +568,9 @@ LOCKS = {
     "serialize/unpickler.py: with gc_threshold.raised": "no lock, but what takes the one above",
 }
 
+#: Names of locks, as a ``with`` statement shows them.
+LOCKED = re.compile(r"lock\b|Lock|making|_collecting|gc_threshold")
+
 
 def test_no_lock_that_an_exception_on_the_main_thread_could_leave_locked():
     """On CPython 3.14 a signal handler can raise between the return of a lock's ``__enter__`` and
@@ -592,8 +595,7 @@ def test_no_lock_that_an_exception_on_the_main_thread_could_leave_locked():
                     found.add(f"{name}: {node.attr}")
             # A plain lock is made, and known, by one thread that waits; `with` is what shares one.
             if isinstance(node, ast.With) and any(
-                re.search(r"lock\b|Lock|making|_collecting|gc_threshold", ast.unparse(item.context_expr))
-                for item in node.items
+                LOCKED.search(ast.unparse(item.context_expr)) for item in node.items
             ):
                 found.add(f"{name}: with {ast.unparse(node.items[0].context_expr)}")
     assert found == set(LOCKS)
