@@ -120,7 +120,7 @@ def test_a_variable_that_is_missing_and_a_value_that_cannot_be_sent(executor: An
         contextvars.copy_context().run(call)
 
 
-# -------------------------------------------------------------------------------------------- traces
+# ------------------------------------------------------------------------------------------- traces
 
 
 def test_a_span_per_task_is_a_child_of_the_callers() -> None:
