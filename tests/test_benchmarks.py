@@ -44,7 +44,8 @@ def run(*arguments: object, output: Path) -> tuple[dict[str, Any], str]:
 
 
 def test_it_runs_and_its_json_is_complete(tmp_path: Path) -> None:
-    chosen = ["roundtrip-pinned", "queued", "map-1k", "killed", "update", "command-map", "command-help"]
+    chosen = ["roundtrip-pinned", "queued", "map-1k", "killed", "update"]
+    chosen += ["command-map", "command-help"]
     found, printed = run(
         "--systems", "ours", "ppe-fork", "--cases", *chosen, output=tmp_path / "found.json"
     )

@@ -54,7 +54,8 @@ def _in_code(count: int) -> dict[str, float]:
     code = (
         "import sys\nfrom wetlands_executor import CondaEnvExecutor\n"
         f"with CondaEnvExecutor(max_workers={JOBS}) as executor:\n"
-        "    for _ in executor.map('target.py:nothing', map(str.rstrip, sys.stdin)):\n        pass\n"
+        "    for _ in executor.map('target.py:nothing', map(str.rstrip, sys.stdin)):\n"
+        "        pass\n"
     )
     return {"time": _timed([sys.executable, "-c", code], count) / count}
 

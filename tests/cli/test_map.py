@@ -168,7 +168,10 @@ class TestWrong:
             (["cells", "functions.py:length", "a", "--halt", "now,fail=0"], "at least 1"),
             (["cells", "functions.py:length", "a", "-j", "two"], "'two' is not a whole number"),
             (["cells", "functions.py:length", "a", "--retries=-1"], "must be at least 0"),
-            (["cells", "functions.py:length", "a", "--timeout", "soon"], "is not a number of seconds"),
+            (
+                ["cells", "functions.py:length", "a", "--timeout", "soon"],
+                "is not a number of seconds",
+            ),
             (["cells", "functions.py:length", "a", "--timeout", "nan"], "above 0"),
             (["cells", "functions.py:length", "a", "--kwargs", "{x"], "is not JSON"),
             (["cells", "missing.py:f", "a"], "missing.py: No such file"),

@@ -519,7 +519,8 @@ def test_objects_that_hold_scalars_arrive_as_they_are(fresh: CondaEnvExecutor, s
 def test_changes_deep_in_containers_arrive(fresh: CondaEnvExecutor, script: Any) -> None:
     """Each of random changes, of those that leave lengths or values alone too."""
     exec(
-        "DEEP = {i: [i, [str(i)], {i: {i}}] for i in range(40)}\ndef deep():\n    return repr(DEEP)",
+        "DEEP = {i: [i, [str(i)], {i: {i}}] for i in range(40)}\n"
+        "def deep():\n    return repr(DEEP)",
         vars(script),
     )
     random = Random(14)
