@@ -21,14 +21,14 @@ ONLY_PROCESSES = {
         "dropped_executor", "objects_in_the_chain", "killing_the_dependant",
     ),
     "test_ends": (
-        "after_the_timeout", "does_not_look", "says_why_it_killed", "all_workers", "killed_task", "raises_why",
-        "signal", "second_cancellation", "interrupts_what",
+        "after_the_timeout", "does_not_look", "says_why_it_killed", "all_workers", "killed_task",
+        "raises_why", "signal", "second_cancellation", "interrupts_what",
     ),
     "test_events": ("delays_nobody", "took_it", "hosts", "flood", "was_running_already"),
     "test_floods": (),
     "test_logging": (
-        "under_its_own", "attributed", "cannot_be_pickled", "of_a_thread", "every_version", "initializer_may",
-        "handler_that_raises", "half_a_line", "crash",
+        "under_its_own", "attributed", "cannot_be_pickled", "of_a_thread", "every_version",
+        "initializer_may", "handler_that_raises", "half_a_line", "crash",
     ),
     "test_options": (
         "keeps_the_pool_alive", "script", "map_applies", "timeout_of_a_call", "take_an_option",
