@@ -61,6 +61,8 @@ class Debugging:
     def end(self) -> None:
         """Serve no more. Any thread; may be repeated."""
         self._end.close()
+        # Not left to the thread, which the end of the interpreter may stop before it comes to that.
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _close(self) -> None:
         self._end.close()
