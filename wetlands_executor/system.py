@@ -2,7 +2,7 @@
 
 The host's part (the worker's is ``worker/system.py``).
 
-Owns no decision: callers ask before they call (``hasattr``, ``PLAIN`` in ``pool/spawn.py``), or
+Owns no decision: callers ask before they call (``hasattr``, ``PLAIN`` in ``descriptors.py``), or
 expect an OSError. What a platform lacks stands here as ``absent``, so that type checkers see every
 branch on every platform. Imports the standard library only. Any thread.
 """

@@ -17,8 +17,8 @@ from tests.support.structure import Figures, Structure, figures, measured
 #: (with their bases too), chains of two, no circle outside the worker.
 LIMITS = Figures(
     # Counted in lines of at most 100 characters; the figures that count lines rose with them.
-    foreign_assignments=2.7,
-    foreign_private=3.0,
+    foreign_assignments=2.25,
+    foreign_private=2.6,
     class_lines=496,
     class_methods=42,
     stacked_lines=697,
@@ -31,6 +31,8 @@ LIMITS = Figures(
     circles=(),
     worker_circles=(10,),
 )
+#: How far a figure per 1,000 lines may be below its limit.
+MOST_ROOM = 0.15
 
 NAMES = [field.name for field in dataclasses.fields(Figures)]
 
@@ -43,6 +45,12 @@ def reached() -> Figures:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_figure_rises(name: str, reached: Figures) -> None:
     assert getattr(reached, name) <= getattr(LIMITS, name)
+
+
+@pytest.mark.parametrize("name", ["foreign_assignments", "foreign_private"])
+def test_a_limit_stays_close_to_its_figure(name: str, reached: Figures) -> None:
+    """Both are counts per 1,000 lines, which fall while the package grows: a limit follows."""
+    assert getattr(LIMITS, name) - getattr(reached, name) <= MOST_ROOM
 
 
 # ----------------------------------------------------------------- what is counted, and what is not

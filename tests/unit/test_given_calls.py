@@ -208,7 +208,7 @@ def test_an_answer_that_does_not_arrive_is_missing(
 def test_a_worker_is_harmed_once(crew: Crew) -> None:
     process, record = crew.process(), LossRecord()
     assert (record.harmed, record.look(process)) == (False, (None, 0))
-    assert [record.mark_harmed(), record.mark_harmed(), record.harmed] == [True, False, True]
+    assert [record.note_harm(), record.note_harm(), record.harmed] == [True, False, True]
 
 
 # ----------------------------------------------------------------------- what workers need not keep

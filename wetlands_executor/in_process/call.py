@@ -161,7 +161,7 @@ class Run:
         self.alarms: list[Alarm] = []
         self._thread = get_ident()
         # Held while STARTED and what is reported are delivered: so STARTED comes once, and first.
-        # Whoever holds it runs no code of the user's.
+        # The thread that holds it runs no code of the user's.
         self._telling = threading.RLock()
         self._returned = False
         self._verdict = [None]

@@ -114,7 +114,7 @@ class Waits:
         self._worker = worker
         self._places = places
         self._keys: list[object] = []
-        # One entry while the place is lent; whoever takes it gives it back.
+        # One entry while the place is lent; the thread that takes it gives it back.
         self._lent: list[None] = []
 
     @property

@@ -35,11 +35,17 @@ of them (``DirectSend``), and take the answer itself while it waits in ``result(
 5. These ways notify nothing else: listeners, waiters of the standard library and callbacks
    concern the I/O thread.
 
-Only these two modules use the control words ``AWAITED``, ``ANSWERED`` and ``ANSWER`` of the shared
-page, and these fields of a call: ``awaited`` (the worker may have read that a thread waits for its
-answer on the page), ``unannounced`` (as above), ``abandoned`` and ``after`` (it is in the chain of
-abandoned waits; the next one there), ``found`` (what was read from the page: value, duration in
-seconds).
+Of the host, only these two modules use the control words ``AWAITED``, ``ANSWERED`` and ``ANSWER``
+of the shared page. These fields of a call belong to the direct ways:
+
+- ``awaited``: the worker may have read that a thread waits for its answer on the page;
+- ``unannounced``: as above;
+- ``abandoned``, ``after``: it is in the chain of abandoned waits; the next one there;
+- ``found``: what was read from the page: value, duration in seconds.
+
+They are set in these two modules, in ``Call`` (``go_another_way``, ``come_back``) and by
+``DirectCalls`` (``ensure_tracked``), which also finishes what an interrupted wait has left in
+``found``. A Task reads ``unannounced`` (``Task.done``), and nothing else of them.
 
 Threads: ``DirectSend.send`` is entered by any thread, ``DirectReceive.wait`` by any, one at a time;
 everything else is the I/O thread's. Where there is no eventfd, or no shared page, there is no

@@ -76,8 +76,8 @@ class Client(Protocol):
         """Deal with what ``doing`` (a job, a callback, a timer) has raised."""
 
 
-class Owner(Protocol):
-    """The owner of the thread: what happens when it begins and ends."""
+class Lifespan(Protocol):
+    """What happens when the thread begins and ends."""
 
     def begin(self, poller: polling.Poller) -> None:
         """Get ready: the thread runs and has its poller."""
@@ -138,7 +138,7 @@ class IOLoop:
         self.posted: deque[Any] = deque()
         self.ended = False
         self._client: Client
-        self._owner: Owner
+        self._lifespan: Lifespan
         self.poller: polling.Poller = None  # type: ignore[assignment] # until the thread runs
         self._thread: threading.Thread | None = None
         # What has become of the I/O thread, under the key 0: the attempt that has started it, or
@@ -150,10 +150,10 @@ class IOLoop:
         self._notifications: deque[Callable[[], bool]] = deque()
         self._notifying = False
 
-    def serve(self, client: Client, owner: Owner) -> None:
-        """Set the client and the owner; once, before anything is posted."""
+    def serve(self, client: Client, lifespan: Lifespan) -> None:
+        """Set the client and the lifespan; once, before anything is posted."""
         self._client = client
-        self._owner = owner
+        self._lifespan = lifespan
 
     # --- any thread
 
@@ -212,7 +212,7 @@ class IOLoop:
         if poller is None:
             self.ensure_thread()
             if self._fate.get(0, self) is None:
-                self._owner.end_unused()  # its end may have been interrupted
+                self._lifespan.end_unused()  # its end may have been interrupted
         elif poller.sleeping:
             poller.wake()
         if self.ended:
@@ -326,7 +326,7 @@ class IOLoop:
     def finish(self) -> None:
         """Let what is posted from now on run in its caller.
 
-        Called by the owner's ``end``, which calls ``reject_late`` then.
+        Called by ``Lifespan.end``, which calls ``reject_late`` then.
         """
         self.ended = True
 
@@ -352,15 +352,15 @@ class IOLoop:
         self.poller = poller
         start.done.set()
         try:
-            self._owner.begin(poller)
+            self._lifespan.begin(poller)
             self._serve(poller)
         except BaseException as error:  # a bug of ours: no thread may wait for ever because of it
             LOGGER.critical(
                 "wetlands_executor: the pool's I/O thread failed; this is a bug, please report it",
                 exc_info=True,
             )
-            self._owner.fail(error)
-        self._owner.end()
+            self._lifespan.fail(error)
+        self._lifespan.end()
 
     def _refuse_posted(self, error: BaseException) -> None:
         """Refuse the items that came while the I/O thread was being started, which has failed."""

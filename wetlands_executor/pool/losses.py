@@ -37,7 +37,7 @@ class LossRecord:
         self._losses: Losses | None = None
         self._times_seen = 0
 
-    def mark_harmed(self) -> bool:
+    def note_harm(self) -> bool:
         """Note that the worker is harmed; return True for the first time."""
         first, self.harmed = not self.harmed, True
         return first

@@ -116,7 +116,7 @@ class Watchdog:
 
         A submitter whose wakeup was lost is woken.
         """
-        if self._records[process.worker].mark_harmed():
+        if self._records[process.worker].note_harm():
             self._output.put_foreign(
                 partial(LOGGER.warning, HARMED, process.process.pid, self._label)
             )
