@@ -32,7 +32,7 @@ WINDOWS = sys.platform == "win32"
 #: Pipes cannot be polled: a thread reads each. Can be switched on elsewhere, for tests.
 THREADS = WINDOWS or os.environ.get("WETLANDS_EXECUTOR_THREADS") == "1"
 #: Use only what every platform has. Read once: the two worlds do not mix in one process.
-PLAIN = (
+PORTABLE_ONLY = (
     WINDOWS
     or not sys.platform.startswith("linux")
     or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1"
@@ -51,7 +51,7 @@ def _has_memfd() -> bool:
 #: Files in memory that have no name. They are missing in a Python that was built for an old C
 #: library, and refused by some sandboxes; then unlinked temporary files take their place, and
 #: arrays go through the pipe, as elsewhere.
-MEMFD = not PLAIN and _has_memfd()
+MEMFD = not PORTABLE_ONLY and _has_memfd()
 
 #: Bytes of a file for shared memory, of which only touched pages exist (``worker/shm_arena.py``).
 FILE = 1 << 44

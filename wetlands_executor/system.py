@@ -2,9 +2,9 @@
 
 The host's part (the worker's is ``worker/system.py``).
 
-Owns no decision: callers ask before they call (``hasattr``, ``PLAIN`` in ``descriptors.py``), or
-expect an OSError. What a platform lacks stands here as ``absent``, so that type checkers see every
-branch on every platform. Imports the standard library only. Any thread.
+Owns no decision: callers ask before they call (``hasattr``, or ``PORTABLE_ONLY`` in
+``descriptors.py``), or expect an OSError. What a platform lacks stands here as ``absent``, so that
+type checkers see every branch on every platform. Imports the standard library only. Any thread.
 """
 
 from __future__ import annotations

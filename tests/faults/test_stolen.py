@@ -18,7 +18,7 @@ from wetlands_executor import CondaEnvExecutor, WorkerCrashed, descriptors, syst
 from wetlands_executor.worker import wire
 
 pytestmark = pytest.mark.skipif(
-    descriptors.PLAIN, reason="needs the page that is shared with the worker"
+    descriptors.PORTABLE_ONLY, reason="needs the page that is shared with the worker"
 )
 
 #: Bytes that are read at once: a part of a call, one call, everything.

@@ -37,7 +37,7 @@ from wetlands_executor.serialize import project, references, settings
 from wetlands_executor.serialize.calls import encode
 from wetlands_executor.serialize.definitions import define, define_by_value, dumps
 from wetlands_executor.serialize.errors import decode_error
-from wetlands_executor.serialize.plain import is_trivial
+from wetlands_executor.serialize.restricted import is_trivial
 from wetlands_executor.serialize.settings import current_settings
 from wetlands_executor.serialize.unpickler import decode_arrays
 from wetlands_executor.worker import calls, wire
@@ -319,9 +319,9 @@ def test_scalars_take_the_short_way() -> None:
         pass
 
     assert encode(abs, (), {}).payload == b""
-    assert encode(abs, (-1, "x", 2.0, None, True, 1j, b"y"), {}).flags & wire.PLAIN
+    assert encode(abs, (-1, "x", 2.0, None, True, 1j, b"y"), {}).flags & wire.NO_REFERENCES
     for args, kwargs in (((Int(1),), {}), (([Int(1)],), {}), ((1,), {"k": Int(1)})):
-        assert not encode(abs, args, kwargs).flags & wire.PLAIN
+        assert not encode(abs, args, kwargs).flags & wire.NO_REFERENCES
 
 
 def test_a_function_is_defined_once() -> None:
@@ -574,7 +574,7 @@ def test_arrays_of_numbers_are_pickled_as_ever():
     ):
         encoded = encode(importable, (value, 1, "x"), {})
         assert encoded.payload == dumps(((value, 1, "x"), None))[0]
-        assert not encoded.flags & wire.PLAIN
+        assert not encoded.flags & wire.NO_REFERENCES
     metadata = np.dtype("f8", metadata={"reader": fractions.Fraction})
     for value in (
         np.array([fractions.Fraction(1)]),

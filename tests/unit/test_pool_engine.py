@@ -372,7 +372,8 @@ def test_bytecode_is_not_sent_to_another_python(crew: Crew) -> None:
     process = crew.process()
     process.foreign = True
     call = crew.call()
-    call.encoded = EncodedCall(call.encoded.definition, wire.PLAIN, b"", None, bytecode=True)
+    definition = call.encoded.definition
+    call.encoded = EncodedCall(definition, wire.NO_REFERENCES, b"", None, bytecode=True)
     answer = worker_actions(crew, PoolState(1)).dispatch(st.Dispatch(process.worker, [call]))
     assert answer == st.ItemsFinished(process.worker, [call])
     assert isinstance(crew.receiver.told[0][2].data, pickle.PicklingError)

@@ -37,7 +37,7 @@ from wetlands_executor.pool.worker_process import WORKER_MOVES, WorkerPhase
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.phases import IllegalMove
 from wetlands_executor.scheduling.state import PoolState
-from wetlands_executor.serialize.plain import BadFrame
+from wetlands_executor.serialize.restricted import BadFrame
 from wetlands_executor.sharedmem import arena
 from wetlands_executor.worker import wire
 

@@ -195,7 +195,7 @@ def test_kinds_are_distinct() -> None:
     """A number that means two things would be read as the wrong one."""
     kinds = ["HELLO", "READY", "START_FAILED", "INITIALIZER_FAILED", "VALUE", "NONE", "ERROR"]
     assert len({getattr(wire, name) for name in kinds}) == len(kinds)
-    flags = [wire.IN_BULK, wire.PLAIN]
+    flags = [wire.IN_BULK, wire.NO_REFERENCES]
     assert all(flag & (flag - 1) == 0 for flag in flags)
     assert len(set(flags)) == len(flags)
 

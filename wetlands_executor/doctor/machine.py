@@ -67,7 +67,7 @@ def mechanisms() -> dict[str, bool]:
     return {
         "pidfd": _has_pidfd(),
         "reclaim": spawn.can_reclaim(),
-        "shared_page": not descriptors.PLAIN,
+        "shared_page": not descriptors.PORTABLE_ONLY,
     }
 
 
@@ -91,7 +91,7 @@ def _has_memfd() -> bool:
 
 
 def _has_pidfd() -> bool:
-    if descriptors.PLAIN:
+    if descriptors.PORTABLE_ONLY:
         return False
     try:
         os.close(pidfd_open(os.getpid()))

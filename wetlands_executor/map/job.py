@@ -248,7 +248,7 @@ class MapJob:
             flags = wire.MANY | wire.BLOCKS
         elif isinstance(entry, tuple):
             data = pickle.dumps(entries, PROTOCOL)
-            flags = wire.MANY | wire.PLAIN
+            flags = wire.MANY | wire.NO_REFERENCES
         elif count == 1:
             assert entry is not None
             self.sizing.weigh(len(entry.payload))

@@ -24,7 +24,7 @@ from wetlands_executor.pool.result_stream import Garbage, RawFrame
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
-from wetlands_executor.serialize.plain import BadFrame
+from wetlands_executor.serialize.restricted import BadFrame
 from wetlands_executor.worker import wire
 
 LOGGER = logging.getLogger("concurrent.futures")

@@ -28,7 +28,7 @@ from wetlands_executor.pool.polling import ABANDONED, RESULTS, Poller
 from wetlands_executor.pool.wakeup import Wakeup
 from wetlands_executor.seconds import LONGEST
 from wetlands_executor.serialize.inert import read as read_inert
-from wetlands_executor.serialize.plain import names_nothing
+from wetlands_executor.serialize.restricted import names_nothing
 from wetlands_executor.system import POLLIN, poll
 from wetlands_executor.worker.shared_page import WEAK, SharedPage, fence
 from wetlands_executor.worker.wire import ANSWER, ANSWERED, AWAITED

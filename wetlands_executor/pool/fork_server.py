@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wetlands_executor import children, descriptors
 from wetlands_executor.pool import bundle, spawn
 from wetlands_executor.seconds import LONGEST
-from wetlands_executor.serialize import interpreter, plain
+from wetlands_executor.serialize import interpreter, restricted
 from wetlands_executor.serialize.interpreter import VERSION
 from wetlands_executor.serialize.settings import arguments_of_host, current_settings, main_of_host
 from wetlands_executor.system import (
@@ -362,7 +362,7 @@ class ForkServer:
             "instances": current_task.program(),
         }
         try:
-            answer = plain.read_shape(
+            answer = restricted.read_shape(
                 process.ask(process.ship(bundle.source(compiled)) + _record(config), deadline),
                 _ANSWER,
             )
@@ -372,7 +372,7 @@ class ForkServer:
                 f"its preload was not ready within {self._start_timeout:g} s (start_timeout)",
                 final=True,
             ) from None
-        except plain.NotPlain as error:
+        except restricted.NotBuiltin as error:
             process.kill_tree()
             raise self._fail(
                 f"the process that imports the preload for all workers sent what it "

@@ -34,8 +34,8 @@ from wetlands_executor.pool.worker_process import WorkerPhase, WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.retry import Failure
-from wetlands_executor.serialize import plain
-from wetlands_executor.serialize.plain import BadFrame, NotPlain, is_trivial
+from wetlands_executor.serialize import restricted
+from wetlands_executor.serialize.restricted import BadFrame, NotBuiltin, is_trivial
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -425,7 +425,7 @@ class Inbound:
         if not data and page is not None:
             data = page.read()
         if data:
-            number, message, current, maximum = plain.read_progress(data)
+            number, message, current, maximum = restricted.read_progress(data)
             if number & wire.NUMBER != call.number:
                 return
             if call.batch is not None:
@@ -441,7 +441,7 @@ class Inbound:
 
     def on_log(self, process: WorkerProcess, call: Call | None, data: bytes | bytearray) -> None:
         """Take a log record."""
-        self._parts.output.on_log(process, call, plain.read_record(data))
+        self._parts.output.on_log(process, call, restricted.read_record(data))
 
     # --- messages of a worker
 
@@ -470,7 +470,7 @@ def _is_interrupt(data: bytes | bytearray) -> bool:
     A worker without a shared page cannot distinguish it from another one.
     """
     try:
-        found = plain.read(data)
-    except NotPlain:
+        found = restricted.read(data)
+    except NotBuiltin:
         return False
     return type(found) is tuple and found[:1] == ("KeyboardInterrupt",)

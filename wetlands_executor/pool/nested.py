@@ -40,10 +40,10 @@ from wetlands_executor.pool.settlement import Settlement
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
-from wetlands_executor.serialize import plain
+from wetlands_executor.serialize import restricted
 from wetlands_executor.serialize.definitions import define
 from wetlands_executor.serialize.encoded import EncodedCall
-from wetlands_executor.serialize.plain import BadFrame
+from wetlands_executor.serialize.restricted import BadFrame
 from wetlands_executor.serialize.results import TOO_LARGE
 from wetlands_executor.sharedmem.results import OutOfBandResult
 from wetlands_executor.worker import wire
@@ -202,7 +202,7 @@ class Nested:
         Raises:
             BadFrame: it is nothing that a worker says.
         """
-        message = plain.read(data)
+        message = restricted.read(data)
         if type(message) is not tuple or len(message) < 2:
             raise BadFrame("it says nothing of a task inside a task")
         what = message[0]
@@ -436,10 +436,10 @@ def _encoded(definition: Any, payload: bytes, by_value: str | None) -> EncodedCa
 def _error_of(data: bytes | bytearray) -> PassedError:
     """Return an exception that says what a child has raised, and has it for its parent."""
     try:
-        name, message, lines, *_ = plain.read(data)
+        name, message, lines, *_ = restricted.read(data)
         text = f"{name}: {message}"
         error = PassedError(text, name, message, lines.splitlines())
-    except (plain.NotPlain, TypeError, ValueError, AttributeError):
+    except (restricted.NotBuiltin, TypeError, ValueError, AttributeError):
         error = PassedError("the function raised an exception that is no description")
     error.payload = data
     return error

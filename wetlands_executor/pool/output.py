@@ -27,7 +27,7 @@ from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.lines import OutputStream
 from wetlands_executor.pool.worker_process import WorkerPhase, WorkerProcess
 from wetlands_executor.pool.workers import Workers
-from wetlands_executor.serialize.plain import BadFrame
+from wetlands_executor.serialize.restricted import BadFrame
 
 #: Pieces of output under way at which reading from a worker's stream pauses, and goes on.
 OUTPUT_HIGH, OUTPUT_LOW = 256, 64

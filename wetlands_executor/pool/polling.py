@@ -59,7 +59,9 @@ class SystemPoller:
         self._notified: set[int] = set()
         with descriptors.making:
             self._epoll = (
-                select.epoll() if hasattr(select, "epoll") and not descriptors.PLAIN else None
+                select.epoll()
+                if hasattr(select, "epoll") and not descriptors.PORTABLE_ONLY
+                else None
             )
             if self._epoll is not None:
                 descriptors.own(self._epoll.fileno())
@@ -246,7 +248,7 @@ def _rank(entry: tuple[int, Callback]) -> int:
 
 
 def _wake_pair() -> tuple[int, int]:
-    if hasattr(os, "eventfd") and not descriptors.PLAIN:
+    if hasattr(os, "eventfd") and not descriptors.PORTABLE_ONLY:
         fd = descriptors.above_standard(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
         return fd, fd
     read, write = descriptors.pipe()

@@ -29,7 +29,7 @@ from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.serialize.errors import decode_error
-from wetlands_executor.serialize.plain import BadFrame
+from wetlands_executor.serialize.restricted import BadFrame
 from wetlands_executor.worker import wire
 
 #: Seconds that a worker with a closed results pipe may take to end by itself.

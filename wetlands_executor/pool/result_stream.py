@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from wetlands_executor.pool.call import GARBAGE
 from wetlands_executor.pool.polling import Poller
-from wetlands_executor.serialize.plain import BadFrame
+from wetlands_executor.serialize.restricted import BadFrame
 from wetlands_executor.serialize.results import TOO_LARGE
 from wetlands_executor.sharedmem.results import ResultMemory
 from wetlands_executor.worker import wire

@@ -37,7 +37,7 @@ from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.retry import Failure, Next, next_step
 from wetlands_executor.serialize.errors import decode_error
-from wetlands_executor.serialize.plain import is_trivial
+from wetlands_executor.serialize.restricted import is_trivial
 from wetlands_executor.serialize.results import read_outcome, value_at_once
 from wetlands_executor.serialize.unpickler import decode
 from wetlands_executor.worker import wire

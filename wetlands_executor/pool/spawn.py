@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from wetlands_executor import children, threads
 from wetlands_executor.descriptors import (
     MEMFD,
-    PLAIN,
+    PORTABLE_ONLY,
     THREADS,
     WINDOWS,
     above_standard,
@@ -182,7 +182,7 @@ class Process:
         self.stderr, stderr_child = self._pipe()
         self.inbox_reader = -1
         page_child = -1
-        if not PLAIN:
+        if not PORTABLE_ONLY:
             # no /proc: the worker holds one item at a time, as elsewhere
             with contextlib.suppress(OSError):
                 again = os.open(
@@ -439,7 +439,7 @@ def can_fork_workers() -> bool:
 
     Linux with pidfds, which report the end of a process that is not a child of this one.
     """
-    if PLAIN or not hasattr(os, "pidfd_open"):
+    if PORTABLE_ONLY or not hasattr(os, "pidfd_open"):
         return False
     try:
         os.close(os.pidfd_open(os.getpid()))
@@ -573,7 +573,7 @@ def watch_exit(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
 
     The process is not collected, where that is possible.
     """
-    if not PLAIN and hasattr(os, "pidfd_open"):
+    if not PORTABLE_ONLY and hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):  # a kernel before 5.3, or a sandbox that forbids it
             return os.pidfd_open(process.pid), True
     read, write = pipe()
@@ -600,7 +600,7 @@ def can_reclaim() -> bool:
 
     A worker may then be given several.
     """
-    return not PLAIN and os.path.isdir("/proc/self/fd")
+    return not PORTABLE_ONLY and os.path.isdir("/proc/self/fd")
 
 
 def at_fork(after_in_child: Callable[[], None]) -> None:

@@ -37,7 +37,7 @@ from wetlands_executor.pool.watchdog import Watchdog
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
-from wetlands_executor.serialize import interpreter, plain
+from wetlands_executor.serialize import interpreter, restricted
 from wetlands_executor.serialize.errors import decode_error
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.serialize.settings import arguments_of_host, current_settings, main_of_host
@@ -274,7 +274,7 @@ class Starter:
             stream = OutputStream(name)
             output.put(stream, stream.splitter.feed(data) + stream.splitter.finish())
         for record in said.records:
-            output.log(OutputStream("log"), plain.read_record(record), -1, said.pid, None)
+            output.log(OutputStream("log"), restricted.read_record(record), -1, said.pid, None)
         for module, count in said.threads:
             warn = partial(
                 LOGGER.warning,
@@ -332,7 +332,7 @@ class Starter:
         """Take a message of a worker that is not ready."""
         parts = self._parts
         if kind == wire.HELLO:
-            hello = plain.read_shape(data, _HELLO)
+            hello = restricted.read_shape(data, _HELLO)
             process.greet(hello, hello["magic"] != interpreter.MAGIC)
             process.process.meet(process.results.sender)
             parts.reaper.watch_python(process)

@@ -85,7 +85,9 @@ def _encode(
                 definition, (steps, args, kwargs), remote, wire.MADE
             )
     if not args and not kwargs:
-        return EncodedCall(definition, wire.PLAIN, b"", definition.by_value, definition.bytecode)
+        return EncodedCall(
+            definition, wire.NO_REFERENCES, b"", definition.by_value, definition.bytecode
+        )
     return encode_defined(definition, args, kwargs, remote)
 
 
@@ -165,7 +167,7 @@ def _encode_call(
     if definition is not None:
         name, bytecode = definition.by_value or name, definition.bytecode or bytecode
         if not made.handling and out_of_band.empty and not value[-1]:
-            flags |= wire.PLAIN  # the worker's short way reads positional arguments only
+            flags |= wire.NO_REFERENCES  # the worker's short way reads positional arguments only
     call = encoded(definition, flags, pieces, name, bytecode, out_of_band, value)
     if made._record is None:
         return call

@@ -98,7 +98,7 @@ class PlainCall(EncodedCall):
 
     __slots__ = ()
     definition: Definition
-    flags = wire.PLAIN
+    flags = wire.NO_REFERENCES
     by_value = None
     bytecode = False
     out_of_band = None
@@ -202,7 +202,7 @@ def encode_at_once(
         call: DefinedCall | None = definition.without_arguments
         if call is None:
             call = definition.without_arguments = DefinedCall(
-                definition, wire.PLAIN, b"", definition.by_value, definition.bytecode
+                definition, wire.NO_REFERENCES, b"", definition.by_value, definition.bytecode
             )
         return call
     long = False
@@ -219,7 +219,7 @@ def encode_at_once(
             "DefinedCall",
             encoded(
                 definition,
-                wire.PLAIN,
+                wire.NO_REFERENCES,
                 pieces_of((args, None)) if long else Pieces((payload,)),
                 definition.by_value,
                 definition.bytecode,
@@ -229,7 +229,9 @@ def encode_at_once(
         )
     if definition.by_value is None and not definition.bytecode:
         return PlainCall(definition, payload)
-    return DefinedCall(definition, wire.PLAIN, payload, definition.by_value, definition.bytecode)
+    return DefinedCall(
+        definition, wire.NO_REFERENCES, payload, definition.by_value, definition.bytecode
+    )
 
 
 def encode_inert(
@@ -252,7 +254,7 @@ def encode_inert(
         if found is None:
             return None
         payload, named = found
-    flags = (0 if named else wire.PLAIN) | (0 if steps is None else wire.MADE)
+    flags = (0 if named else wire.NO_REFERENCES) | (0 if steps is None else wire.MADE)
     by_value, bytecode = definition.by_value, definition.bytecode
     if len(payload) <= wire.INLINE:
         return DefinedCall(definition, flags, payload, by_value, bytecode)

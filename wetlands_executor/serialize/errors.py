@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from wetlands_executor.errors import ExecutionException, ScriptExit, describe, mark_made
-from wetlands_executor.serialize import plain, versions
+from wetlands_executor.serialize import restricted, versions
 from wetlands_executor.serialize.unpickler import decode
 from wetlands_executor.worker import raised
 
@@ -43,9 +43,9 @@ def decode_error(
         foreign: as for ``decode``.
     """
     try:
-        name, message, lines, whole, parts = plain.read(payload)
+        name, message, lines, whole, parts = restricted.read(payload)
         described = type(name) is type(message) is type(lines) is str
-    except (plain.NotPlain, TypeError, ValueError) as failure:
+    except (restricted.NotBuiltin, TypeError, ValueError) as failure:
         return mark_made(
             ExecutionException(
                 f"the function raised an exception, and what the "

@@ -25,7 +25,7 @@ from typing import Any
 
 import cloudpickle
 
-from wetlands_executor.serialize import kinds, plain, references
+from wetlands_executor.serialize import kinds, references, restricted
 from wetlands_executor.serialize.inert_classes import is_inert as _is_inert
 from wetlands_executor.serialize.scalars import SCALARS
 from wetlands_executor.sharedmem import share
@@ -259,7 +259,7 @@ def read(data: bytes) -> tuple[Any] | None:
     Raises:
         Exception: of a signal handler, in a thread where there may be any.
     """
-    if plain.extensions:
+    if restricted.extensions:
         return None
     if _ARRAY is None and "numpy" in sys.modules:
         _learn_numpy()

@@ -130,7 +130,7 @@ def _encode(
             if len(payload) > wire.INLINE:
                 return encode_made(definition, steps, args, None)
             name, bytecode = definition.by_value, definition.bytecode
-            return DefinedCall(definition, wire.PLAIN | wire.MADE, payload, name, bytecode)
+            return DefinedCall(definition, wire.NO_REFERENCES | wire.MADE, payload, name, bytecode)
     call = None if record is None else _encode_objects(definition, steps, args, record)
     return call or encode_inert(definition, steps or None, args)
 
@@ -250,7 +250,7 @@ def encode_made(
     if payload is None:
         return None
     name, bytecode = definition.by_value, definition.bytecode
-    flags = wire.PLAIN | wire.MADE
+    flags = wire.NO_REFERENCES | wire.MADE
     if len(payload) <= wire.INLINE:
         return DefinedCall(definition, flags, payload, name, bytecode)
     return cast(

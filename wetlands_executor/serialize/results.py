@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wetlands_executor.serialize.errors import decode_error, undecodable
-from wetlands_executor.serialize.plain import is_trivial
+from wetlands_executor.serialize.restricted import is_trivial
 from wetlands_executor.serialize.unpickler import decode, decode_arrays
 from wetlands_executor.worker import wire
 

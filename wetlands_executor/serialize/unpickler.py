@@ -1,7 +1,7 @@
 """Bytes to values: results of workers, unpickled.
 
 ``decode`` runs user code (imports, ``__setstate__``), so it is for threads on which that may run.
-``decode_arrays`` and ``plain.is_trivial`` know what may be read anywhere. Owns no state.
+``decode_arrays`` and ``restricted.is_trivial`` know what may be read anywhere. Owns no state.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from cloudpickle import cloudpickle as _cp
 
 from wetlands_executor.errors import ScriptExit
-from wetlands_executor.serialize import gc_threshold, interpreter, plain, versions
+from wetlands_executor.serialize import gc_threshold, interpreter, restricted, versions
 from wetlands_executor.sharedmem.results import OutOfBandResult
 from wetlands_executor.worker import moved_names, shm_streams, wire
 
@@ -122,7 +122,7 @@ def decode_arrays(payload: bytes | bytearray | OutOfBandResult) -> tuple[Any] | 
     buffers = None
     if isinstance(payload, OutOfBandResult):
         data, buffers = payload.data, payload.buffers
-    if len(data) > wire.CROSSOVER or b"numpy" not in data or not plain.is_array(data):
+    if len(data) > wire.CROSSOVER or b"numpy" not in data or not restricted.is_array(data):
         return None
     try:
         found = arrays_in(data, buffers)
@@ -142,7 +142,7 @@ def names_nothing(payload: bytes | bytearray | OutOfBandResult) -> bool:
         type(payload) is bytes
         and b"\x93" not in payload
         and len(payload) < 65536
-        and not plain.extensions
+        and not restricted.extensions
     )
 
 

@@ -138,7 +138,7 @@ def make_calls(
 def _arguments(runner: Serving, data: Any, flags: int) -> Any:
     """Return what makes the arguments of a call of its entry, the entries, and what has failed."""
     if not flags & wire.BLOCKS:
-        return _load, loads(data) if flags & wire.PLAIN else _slices(data), None
+        return _load, loads(data) if flags & wire.NO_REFERENCES else _slices(data), None
     try:
         packed = Packed(runner, data)
     except ChannelLost:

@@ -42,7 +42,7 @@ from .progress import Progress
 
 # What every call needs, without an attribute look-up each time.
 from .system import move_up
-from .wire import CANCELLED, MADE, MANY, NONE, OBJECTS, PLAIN, RUN, STARTED_NS, TAKEN
+from .wire import CANCELLED, MADE, MANY, NO_REFERENCES, NONE, OBJECTS, RUN, STARTED_NS, TAKEN
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 getpid = os.getpid
 #: Flags of calls whose payload any unpickler reads, and which need nothing else.
-_READY = (PLAIN, PLAIN | MADE, OBJECTS)
+_READY = (NO_REFERENCES, NO_REFERENCES | MADE, OBJECTS)
 _SIMPLE = frozenset((int, float, bool))
 HEAD = wire.CALL.size
 _NO_CALL: Any = (None, (), None)
@@ -192,7 +192,7 @@ class Runner:
                 os._exit(0)  # forked by C code, which runs no hooks
             # Builtin objects, of which no finalizer can print: to let go of many takes long, and
             # the host need not wait for it.
-            plain: Any = self._call if flags & PLAIN else None
+            plain: Any = self._call if flags & NO_REFERENCES else None
             if self.conclude(item) and outcome != CANCELLED:
                 outcome, payload = CANCELLED, b""
             answer(outcome, payload, item, lasted, sent, self.printed)
@@ -333,7 +333,7 @@ class Runner:
             # the way of most calls
             if function is not None and flags in _READY and settings == known.settings_number:
                 self.interruptible = item
-                if flags != PLAIN:
+                if flags != NO_REFERENCES:
                     function, args, _, _ = _made(function, loads(frame[HEAD : HEAD + length]), None)
                 elif length:
                     args = loads(frame[HEAD : HEAD + length])[0]
@@ -341,7 +341,7 @@ class Runner:
                 return self._outcome_of([function(*args)])
             if settings != known.settings_number:
                 known.read_until(wire.SETTINGS, settings)
-            load = loads if flags & wire.PLAIN else loads_rich
+            load = loads if flags & wire.NO_REFERENCES else loads_rich
             if flags & wire.NAMED:
                 self.name = known.read_until(wire.NAME, item).decode("utf-8", "surrogatepass")
             payload = self._payload_of(frame, flags, length, item)

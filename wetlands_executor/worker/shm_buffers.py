@@ -112,7 +112,7 @@ class SharedBuffers:
                 raise
             position += wire.BLOCK.size
         data = views.pop(0) if first else memoryview(payload)[position:]
-        plain = flags & wire.PLAIN
+        plain = flags & wire.NO_REFERENCES
         if plain and len(data) < wire.UNFRAMED:
             return data, loads
 

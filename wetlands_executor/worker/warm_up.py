@@ -102,7 +102,7 @@ def _write_all(frames: int, records: int, config: ProcessConfig) -> None:
         _write(
             frames,
             wire.CALL_FRAME.pack(
-                wire.RUN, wire.PLAIN, len(arguments), 1, 1, item, direct, arguments
+                wire.RUN, wire.NO_REFERENCES, len(arguments), 1, 1, item, direct, arguments
             ),
         )
 

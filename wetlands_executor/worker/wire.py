@@ -51,7 +51,8 @@ PING = 17  # answer with PONG
 # the payload is a record in the bulk pipe; or lies on the shared page, if the frame has an inline
 # payload all the same: the length of the other, in 4 bytes
 IN_BULK = 1
-PLAIN = 2  # the payload holds no function, class or instance of the user's: any Unpickler will do
+# the payload holds no function, class or instance of the user's: any Unpickler will do
+NO_REFERENCES = 2
 WATCHED = 4  # report when the call begins
 NAMED = 8  # the task's name is a record in the bulk pipe
 # the payload begins with a list of blocks in shared memory; without IN_BULK, the frame has one
@@ -63,8 +64,8 @@ MADE = 16
 KEPT = 128  # the blocks stay the host's (the call may be run again): the worker takes copies
 # without blocks: the first step makes instances of classes that the worker knows, of what is plain
 OBJECTS = MADE | KEPT
-# arguments of several calls: PLAIN: one pickled list of tuples; else their number, their lengths,
-# then one pickle each
+# arguments of several calls: with NO_REFERENCES one pickled list of tuples; else their number,
+# their lengths, then one pickle each
 MANY = 32
 #: MANY and BLOCKS: after the list of one block, a pickled list with an entry per call (see
 #: ``batch.py``). What a large value in it is:

@@ -3,7 +3,7 @@
 Exact builtin types and nothing else.
 
 A pickle is a program. What the I/O thread reads must therefore be looked at before it is loaded:
-``is_plain`` walks over its instructions and accepts those that make None, bools, numbers, text,
+``is_builtin`` walks over its instructions and accepts those that make None, bools, numbers, text,
 bytes and containers of them. No instruction that names a class, a function, an extension code, a
 persistent object or a buffer is accepted, nor one that writes to a numbered place of the memo
 (which allocates as much as its number says). Pickles that a worker makes of such values have none
@@ -21,9 +21,9 @@ from typing import Any
 __all__ = [
     "MOST_BYTES",
     "BadFrame",
-    "NotPlain",
+    "NotBuiltin",
     "is_array",
-    "is_plain",
+    "is_builtin",
     "is_trivial",
     "names_nothing",
     "read",
@@ -49,7 +49,7 @@ class BadFrame(Exception):  # noqa: N818 - never leaves the pool
     """
 
 
-class NotPlain(BadFrame):
+class NotBuiltin(BadFrame):
     """The data are no pickle of builtin types, or of other types than expected."""
 
 
@@ -89,7 +89,7 @@ _STOP = ord(".")
 _ONE_FRAME, _AT, _SHORT = b"\x80\x05\x95", 11, frozenset(b"\x8cC")
 
 
-def is_plain(
+def is_builtin(
     data: bytes | bytearray | memoryview, steps: int | None = None, sizes: list[int] = _SIZES
 ) -> bool:
     """Return True if unpickling ``data`` makes builtin types only, and is bounded.
@@ -146,7 +146,7 @@ def is_trivial(payload: bytes | bytearray) -> bool:
         return False
     if len(payload) >= MOST_BYTES or b"\x93" in payload:
         # It may be one long value, with anything in it: there are few instructions then.
-        return len(payload) <= LONGEST and is_plain(payload, FEW_STEPS)
+        return len(payload) <= LONGEST and is_builtin(payload, FEW_STEPS)
     if (
         payload.startswith(_ONE_FRAME)
         and len(payload) > _AT + 1
@@ -154,7 +154,7 @@ def is_trivial(payload: bytes | bytearray) -> bool:
         and payload[_AT + 1] + _AT + 4 == len(payload)
     ):
         return True  # one short text, and two bytes behind it
-    return is_plain(payload, MOST_STEPS)
+    return is_builtin(payload, MOST_STEPS)
 
 
 def is_array(data: bytes | bytearray | memoryview) -> bool:
@@ -162,21 +162,21 @@ def is_array(data: bytes | bytearray | memoryview) -> bool:
 
     The names in it are left to the reader.
     """
-    return is_plain(data, MOST_STEPS, _ARRAY_SIZES)
+    return is_builtin(data, MOST_STEPS, _ARRAY_SIZES)
 
 
 def read(data: bytes | bytearray | memoryview) -> Any:
     """Unpickle exact builtin types.
 
     Raises:
-        NotPlain: the data are anything else, or no pickle.
+        NotBuiltin: the data are anything else, or no pickle.
     """
-    if not is_plain(data):
-        raise NotPlain("it names what is not of a builtin type, or is no pickle")
+    if not is_builtin(data):
+        raise NotBuiltin("it names what is not of a builtin type, or is no pickle")
     try:
         return pickle.loads(data)
     except Exception as error:
-        raise NotPlain(f"{type(error).__name__}: {error}") from error
+        raise NotBuiltin(f"{type(error).__name__}: {error}") from error
 
 
 def read_shape(data: bytes | bytearray, shape: dict[str, tuple[type, ...]]) -> dict[str, Any]:
@@ -187,14 +187,14 @@ def read_shape(data: bytes | bytearray, shape: dict[str, tuple[type, ...]]) -> d
         shape: keys that must be there, and the types that their values may have.
 
     Raises:
-        NotPlain: it is none.
+        NotBuiltin: it is none.
     """
     found = read(data)
     if type(found) is not dict or not all(type(key) is str for key in found):
-        raise NotPlain("it is no dict of names")
+        raise NotBuiltin("it is no dict of names")
     for key, types in shape.items():
         if type(found.get(key)) not in types:
-            raise NotPlain(f"its {key!r} is a {type(found.get(key)).__name__}")
+            raise NotBuiltin(f"its {key!r} is a {type(found.get(key)).__name__}")
     return found
 
 
@@ -212,11 +212,11 @@ def read_record(data: bytes | bytearray) -> dict[str, Any]:
     """Return the fields of a log record.
 
     Raises:
-        NotPlain: they are no such.
+        NotBuiltin: they are no such.
     """
     fields = read_shape(data, _RECORD)
     if not all(type(value) in _VALUES for value in fields.values()):
-        raise NotPlain("a value of the log record is neither text nor a number")
+        raise NotBuiltin("a value of the log record is neither text nor a number")
     return fields
 
 
@@ -224,11 +224,11 @@ def read_progress(data: bytes | bytearray) -> tuple[int, str | None, float | Non
     """Return (item, message, current, maximum) of a report.
 
     Raises:
-        NotPlain: it is none.
+        NotBuiltin: it is none.
     """
     found = read(data)
     if type(found) is not tuple or len(found) != 4:
-        raise NotPlain("it is no report of progress")
+        raise NotBuiltin("it is no report of progress")
     number, message, current, maximum = found
     numbers = (int, float, type(None))
     if (
@@ -237,5 +237,5 @@ def read_progress(data: bytes | bytearray) -> tuple[int, str | None, float | Non
         or type(current) not in numbers
         or type(maximum) not in numbers
     ):
-        raise NotPlain("its parts are no report of progress")
+        raise NotBuiltin("its parts are no report of progress")
     return found

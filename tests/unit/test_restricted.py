@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from wetlands_executor.serialize import plain
+from wetlands_executor.serialize import restricted
 
 SHARED = ("text", 5)
-PLAIN = [
+BUILTIN = [
     None, True, False, 0, 255, 65536, -1, 1 << 200, -(1 << 3000), 1.5, float("inf"), "",
     "text\nwith r, c and i", "caf\udce9", "x" * 70000,
     b"", b"\x93\n\x82", b"y" * 300, bytearray(b"z"), (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [],
@@ -39,12 +39,12 @@ class Number(enum.IntEnum):
 
 
 @pytest.mark.parametrize("protocol", [4, 5])
-@pytest.mark.parametrize("value", PLAIN, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("value", BUILTIN, ids=lambda value: repr(value)[:20])
 def test_builtin_types_are_read(value: Any, protocol: int) -> None:
     data = pickle.dumps(value, protocol)
-    assert plain.is_plain(data) is (value != bytearray(b"z") or protocol == 5)
-    if plain.is_plain(data):
-        found = plain.read(data)
+    assert restricted.is_builtin(data) is (value != bytearray(b"z") or protocol == 5)
+    if restricted.is_builtin(data):
+        found = restricted.read(data)
         assert found == value
         assert type(found) is type(value)
 
@@ -67,10 +67,10 @@ def test_builtin_types_are_read(value: Any, protocol: int) -> None:
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_nothing_else_is(value: Any, protocol: int) -> None:
     data = pickle.dumps(value, protocol)
-    assert not plain.is_plain(data)
-    assert not plain.is_trivial(data)
-    with pytest.raises(plain.NotPlain):
-        plain.read(data)
+    assert not restricted.is_builtin(data)
+    assert not restricted.is_trivial(data)
+    with pytest.raises(restricted.NotBuiltin):
+        restricted.read(data)
 
 
 class Ran(Exception):
@@ -122,11 +122,11 @@ FORGED = {
 def test_forged_pickles_run_nothing_and_allocate_nothing(data: bytes) -> None:
     copyreg.add_extension(__name__, "run", 0x7A)
     try:
-        assert not plain.is_plain(data)
+        assert not restricted.is_builtin(data)
         tracemalloc.start()
         try:
-            with pytest.raises(plain.NotPlain):
-                plain.read(data)
+            with pytest.raises(restricted.NotBuiltin):
+                restricted.read(data)
             assert tracemalloc.get_traced_memory()[1] < 1 << 20
         finally:
             tracemalloc.stop()
@@ -136,7 +136,7 @@ def test_forged_pickles_run_nothing_and_allocate_nothing(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", FORGED.values(), ids=FORGED)
 def test_what_counts_as_trivial_runs_nothing(data: bytes) -> None:
-    if plain.is_trivial(data):
+    if restricted.is_trivial(data):
         try:
             pickle.loads(data)
         except Ran:
@@ -162,14 +162,14 @@ def test_what_counts_as_trivial_runs_nothing(data: bytes) -> None:
 )
 def test_broken_pickles_raise_nothing_else(data: bytes) -> None:
     try:
-        plain.read(data)
-    except plain.NotPlain:
+        restricted.read(data)
+    except restricted.NotBuiltin:
         pass
 
 
 def test_random_bytes_raise_nothing_else(stress_rng: random.Random) -> None:
-    codes = [code for code in range(256) if plain._SIZES[code]]
-    whole = [pickle.dumps(value, 4) for value in PLAIN if len(repr(value)) < 1000]
+    codes = [code for code in range(256) if restricted._SIZES[code]]
+    whole = [pickle.dumps(value, 4) for value in BUILTIN if len(repr(value)) < 1000]
     read = 0
     for _ in range(20000):
         if stress_rng.random() < 0.5:
@@ -179,9 +179,9 @@ def test_random_bytes_raise_nothing_else(stress_rng: random.Random) -> None:
         else:
             data = bytearray(stress_rng.choices(codes, k=stress_rng.randrange(1, 40))) + b"."
         try:
-            plain.read(bytes(data))
+            restricted.read(bytes(data))
             read += 1
-        except plain.NotPlain:
+        except restricted.NotBuiltin:
             pass
     assert read > 100
 
@@ -195,7 +195,7 @@ def test_shapes() -> None:
         "created": 1.5,
         "extra": None,
     }
-    assert plain.read_record(pickle.dumps(record)) == record
+    assert restricted.read_record(pickle.dumps(record)) == record
     for wrong in (
         {},
         [1],
@@ -204,9 +204,9 @@ def test_shapes() -> None:
         {**record, 5: 1},
         {**record, "msg": None},
     ):
-        with pytest.raises(plain.NotPlain):
-            plain.read_record(pickle.dumps(wrong))
-    assert plain.read_progress(pickle.dumps((5, None, 1, 2.5))) == (5, None, 1, 2.5)
+        with pytest.raises(restricted.NotBuiltin):
+            restricted.read_record(pickle.dumps(wrong))
+    assert restricted.read_progress(pickle.dumps((5, None, 1, 2.5))) == (5, None, 1, 2.5)
     for report in (
         (5, None, 1),
         [5, None, 1, 2],
@@ -217,5 +217,5 @@ def test_shapes() -> None:
         (5, "", (1,), 2),
         5,
     ):
-        with pytest.raises(plain.NotPlain):
-            plain.read_progress(pickle.dumps(report))
+        with pytest.raises(restricted.NotBuiltin):
+            restricted.read_progress(pickle.dumps(report))
