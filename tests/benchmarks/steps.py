@@ -301,7 +301,7 @@ def _wakeup(have: Any) -> Timed:
 
 @step(_HOST, "look whether anything was printed")
 def _outputs(have: Any) -> Timed:
-    direct_receive = next(iter(have.pool.processes.values())).direct_receive
+    direct_receive = next(iter(have.pool.processes.values())).direct_send.receive
     return alone(lambda: direct_receive._outputs.poll(0))
 
 
@@ -448,7 +448,7 @@ def _absorb(have: Any) -> Timed:
     call = have.call()
 
     def once() -> None:
-        process.direct.sent.append((call, 128))
+        process.direct_send.sent.append((call, 128))
         process.register()
 
     return alone(once)

@@ -463,7 +463,7 @@ def test_a_time_limit_by_a_signal_handler(single, rendezvous, handler, expected)
         assert until(
             lambda: (
                 single.submit(pow, 2, 2).result() == 4
-                and next(iter(single._pool.processes.values())).direct.receive.expected
+                and next(iter(single._pool.processes.values())).direct_send.receive.expected
             )
         )
     for _ in range(3):
@@ -593,8 +593,8 @@ def test_who_wakes_up_after_the_end_leaves_nothing_behind(single, rendezvous, mo
     )
     waiter = threading.Thread(target=task.exception)
     waiter.start()
-    assert until(lambda: process.direct.receive.caller is not None)
+    assert until(lambda: process.direct_send.receive.caller is not None)
     single.kill_workers()
     waiter.join(DEADLINE)
     assert not waiter.is_alive()
-    assert pool.direct.abandoned.first is None
+    assert pool.direct_calls.abandoned.first is None

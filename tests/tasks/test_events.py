@@ -104,10 +104,10 @@ def test_started_comes_if_the_worker_took_it_at_that_moment(
     assert single._pool is not None
     (process,) = single._pool.processes.values()
     if inside:
-        key = process.direct._key.get()  # as a submitting thread within its write
+        key = process.direct_send._key.get()  # as a submitting thread within its write
         task.listen(recorder)
         assert refused.wait(DEADLINE)
-        process.direct._key.put(key)
+        process.direct_send._key.put(key)
     else:
         task.listen(recorder)
     recorder.wait(STARTED)

@@ -111,7 +111,7 @@ def sent_directly(crew: Crew, process: Any) -> Any:
     """Return a call that was sent to a worker directly, and is registered."""
     call = crew.call()
     call.process, call.phase = process, CallPhase.DIRECT
-    process.direct.sent.append((call,))
+    process.direct_send.sent.append((call,))
     assert process.register() == [call]
     return call
 
@@ -261,7 +261,7 @@ def under_way(crew: Crew, *queues: Any) -> tuple[UnderWay, list[str]]:
         return timeout is None
 
     stats: Any = SimpleNamespace(wait=wait)
-    return UnderWay(loop=crew.loop, state=state, direct=direct, stats=stats), said
+    return UnderWay(loop=crew.loop, state=state, direct_calls=direct, stats=stats), said
 
 
 def test_what_waits_is_queued_or_posted(crew: Crew) -> None:

@@ -338,7 +338,7 @@ def worker_actions(crew: Crew, state: PoolState) -> WorkerActions:
         workers=crew.workers,
         state=state,
         feed=crew.feed,
-        direct=direct,
+        direct_calls=direct,
         deadlines=Deadlines(
             workers=crew.workers,
             timers=crew.timers,
@@ -411,7 +411,7 @@ def reaper(crew: Crew) -> Reaper:
         closing=Closing(state),
         inbound=Inbound(),  # type: ignore[arg-type]
         output=Output(crew.loop, crew.workers, "here", None),
-        direct=DirectCalls(
+        direct_calls=DirectCalls(
             loop=crew.loop,
             workers=crew.workers,
             stats=stats,

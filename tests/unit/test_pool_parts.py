@@ -559,11 +559,11 @@ def test_the_state_hears_of_what_was_sent_directly_first(crew: Crew) -> None:
     )
     part.open([process])
     assert part.open_workers == (process,)
-    process.direct.sent.append((call,))
+    process.direct_send.sent.append((call,))
     call.process, call.phase = process, CallPhase.DIRECT
     assert part.registered(process) == [st.SentDirectly(process.worker, call)]
     assert (call.phase, process.calls) == (CallPhase.GIVEN, {call.number: call})
-    assert not process.direct.open
+    assert not process.direct_send.open
 
 
 def test_the_shell_performs_by_its_table_and_feeds_the_answers(crew: Crew) -> None:

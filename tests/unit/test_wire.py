@@ -516,21 +516,21 @@ def test_a_direct_frame_is_written_once_and_recorded(polled: Side) -> None:
     process = polled.process
     first, second = call(1), call(2)
     process.outbox.queue_records(first)
-    assert not process.direct.send(first)
-    process.direct.open = True
-    assert process.direct.send(first)
-    assert not process.direct.send(second)
+    assert not process.direct_send.send(first)
+    process.direct_send.open = True
+    assert process.direct_send.send(first)
+    assert not process.direct_send.send(second)
     assert process.register() == [first]
     assert process.calls == {1: first}
-    process.direct.open = True
-    assert process.direct.send(second)
+    process.direct_send.open = True
+    assert process.direct_send.send(second)
     assert len(os.read(polled.pipes.its_inbox, 4096)) == 2 * wire.FRAME
 
 
 def test_a_direct_frame_that_does_not_fit_leaves_no_record(polled: Side) -> None:
     """The pipe is full: the caller has to take the long way."""
     process = polled.process
-    process.direct.open = True
+    process.direct_send.open = True
     made = call(1)
     process.outbox.queue_records(made)
     try:
@@ -538,7 +538,7 @@ def test_a_direct_frame_that_does_not_fit_leaves_no_record(polled: Side) -> None
             os.write(polled.pipes.inbox, made.frame())
     except BlockingIOError:
         pass
-    assert not process.direct.send(made)
+    assert not process.direct_send.send(made)
     assert process.register() == []
 
 
@@ -615,8 +615,8 @@ def test_marks_go_on_where_a_worker_stands(polled: Side) -> None:
     assert direct % 2 == 0
     assert all(mark % 2 for mark in marks)
     process.calls.clear()
-    process.direct.open = True
-    assert process.direct.send(call(10))
+    process.direct_send.open = True
+    assert process.direct_send.send(call(10))
     assert wire.CALL.unpack_from(os.read(polled.pipes.its_inbox, wire.FRAME))[6] == direct
 
 

@@ -34,12 +34,21 @@ class DirectReceive(Protocol):
         ...
 
 
+class DirectWay(Protocol):
+    """The direct way to a worker process."""
+
+    @property
+    def receive(self) -> DirectReceive | None:
+        """The direct way back; None if there is none."""
+        ...
+
+
 class Incarnation(Protocol):
     """The worker process that has a call."""
 
     @property
-    def direct_receive(self) -> DirectReceive | None:
-        """The direct way back; None if there is none."""
+    def direct_send(self) -> DirectWay:
+        """The direct way to it."""
         ...
 
 

@@ -127,7 +127,7 @@ def sleep(
         if call is not None:
             process = call.process
             if process is not None:
-                direct = process.direct_receive
+                direct = process.direct_send.receive
                 if direct is not None and direct.wait(process, call, task, timeout):
                     return
         if pool is not None:

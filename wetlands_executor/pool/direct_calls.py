@@ -78,7 +78,7 @@ class DirectCalls:
     def open(self, processes: list[WorkerProcess]) -> None:
         """Let submitting threads write to these workers, which hold nothing, and to no others."""
         for process in processes:
-            process.direct.reopen(self._loop.poller)
+            process.direct_send.reopen(self._loop.poller)
         self.open_workers = tuple(processes)
 
     def registered(self, process: WorkerProcess) -> list[st.Event]:
@@ -100,7 +100,7 @@ class DirectCalls:
 
     def register(self, process: WorkerProcess) -> None:
         """Feed the state what submitting threads have written to a worker."""
-        if process.direct.sent:
+        if process.direct_send.sent:
             self._feed(None)
 
     def sync(self) -> None:
@@ -112,17 +112,17 @@ class DirectCalls:
 
     def on_notified(self, process: WorkerProcess) -> None:
         """The worker has notified: an answer lies on its page, and no submitter waits for it."""
-        back = process.direct.receive
+        back = process.direct_send.receive
         if back is not None:
             back.on_notified()
         self.take_answer(process)
 
     def take_answer(self, process: WorkerProcess) -> None:
         """Take the answer from the shared page, if there is one and its call is registered."""
-        back = process.direct.receive
+        back = process.direct_send.receive
         if back is None or self._workers.processes.get(process.worker) is not process:
             return
-        if process.direct.sent:
+        if process.direct_send.sent:
             self._feed(None)
         frame = back.take_answer(process.calls)
         if frame is not None:
@@ -158,7 +158,7 @@ class DirectCalls:
         Another thread is to be notified of its end. Any thread.
         """
         process: WorkerProcess | None = call.process
-        back: DirectReceive | None = process.direct.receive if process is not None else None
+        back: DirectReceive | None = process.direct_send.receive if process is not None else None
         if back is not None and process is not None:
             back.prearm_no_more()
             self._loop.post(partial(self.take_answer, process))

@@ -163,7 +163,7 @@ class DirectReceive:
             return False
         number, sent, words, fd, output = (
             call.number,
-            process.direct.sent,
+            process.direct_send.sent,
             self.words,
             self.wakeup.fd,
             process.output,

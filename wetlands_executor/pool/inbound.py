@@ -79,7 +79,7 @@ class InboundParts:
     timers: CallTimers
     trimmer: Trimmer
     probes: Probes
-    direct: DirectCalls
+    direct_calls: DirectCalls
     suspects: Suspects
     nested: Nested
     feed: Callable[..., None]
@@ -113,7 +113,7 @@ class Inbound:
     def read_all(self, process: WorkerProcess) -> None:
         """Read what a worker has sent, on the direct way too."""
         self.read(process)
-        self._parts.direct.take_answer(process)
+        self._parts.direct_calls.take_answer(process)
 
     def take_printed(self, process: WorkerProcess, frames: list[RawFrame]) -> None:
         """Take what was printed before these frames were sent, then these."""
@@ -131,8 +131,8 @@ class Inbound:
         # What submitting threads have sent: the calls are registered at once, the state is fed
         # their events together with what has finished.
         sent: list[st.Event] = []
-        if process.direct.sent:
-            sent = parts.direct.registered(process)
+        if process.direct_send.sent:
+            sent = parts.direct_calls.registered(process)
             if len(frames) > 1 or frames[0][0] not in OUTCOMES:
                 self._feed(None, sent)  # more may happen in between than one outcome
                 sent = []
@@ -367,8 +367,8 @@ class Inbound:
         Race: the collector may run finalizers within that step, and they may wait for this very
         thread. The frame is then taken up again later.
         """
-        if process.direct.wait_for_sender():
-            self._parts.direct.register(process)
+        if process.direct_send.wait_for_sender():
+            self._parts.direct_calls.register(process)
             return True
         self._defer(process, tuple(frame))
         return False

@@ -75,7 +75,7 @@ class LifecycleParts:
     state: PoolState
     shell: Shell
     workers: Workers
-    direct: DirectCalls
+    direct_calls: DirectCalls
     timers: CallTimers
     cancelling: Cancelling
     announcing: Announcing
@@ -220,7 +220,7 @@ class Lifecycle:
         """Ask every running call to stop: by its flag, or by a signal to its worker."""
 
         def ask() -> None:
-            self._parts.direct.sync()
+            self._parts.direct_calls.sync()
             for process in self._parts.workers:
                 for call in process.given.running():
                     if signal_number is None:
@@ -261,7 +261,7 @@ class Lifecycle:
 
     def begin(self, poller: polling.Poller) -> None:
         """Get ready: the thread runs."""
-        self._parts.direct.begin(poller)
+        self._parts.direct_calls.begin(poller)
 
     def end(self) -> None:
         """Deliver what is under way and let all threads go that wait.
@@ -269,7 +269,7 @@ class Lifecycle:
         Runs last on the I/O thread.
         """
         parts, loop = self._parts, self._loop
-        parts.direct.open([])
+        parts.direct_calls.open([])
         parts.settings.release()
         loop.stop_timers()
         parts.timers.clear()
@@ -280,7 +280,7 @@ class Lifecycle:
         parts.workers.clear()
         parts.starter.end()
         loop.finish()
-        parts.direct.end()
+        parts.direct_calls.end()
         loop.reject_late()
         self.workers_gone.set()
         loop.close()
@@ -302,7 +302,7 @@ class Lifecycle:
         self._closing.break_with(failure)
         # Order: first. A thread that is inside a direct send is waited for below, and no other
         # begins one
-        parts.direct.open([])
+        parts.direct_calls.open([])
         items: dict[Any, None] = {}
         if parts.settings.fork_server is not None:
             _try(parts.settings.fork_server.kill)
@@ -312,7 +312,7 @@ class Lifecycle:
             _try(process.register)
             items.update(dict.fromkeys(process.calls.values()))
             _try(process.process.reap)
-        _try(parts.direct.take_abandoned)
+        _try(parts.direct_calls.take_abandoned)
         items.update(dict.fromkeys(parts.state.items()))
         items.update(dict.fromkeys(parts.announcing.calls))
         items.update(dict.fromkeys(parts.timers.timed))
@@ -330,13 +330,13 @@ class Lifecycle:
         """
         self._loop.after_fork_in_child()
         self._closing.refuse()
-        self._parts.direct.forget()
+        self._parts.direct_calls.forget()
         self._parts.workers.forget()
 
 
 def _wait_for_sender(process: WorkerProcess) -> None:
     for _ in range(INSIDE_TRIES):  # each waits a little; a thread inside writes one frame
-        if process.direct.close():
+        if process.direct_send.close():
             break
 
 

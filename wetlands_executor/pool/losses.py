@@ -74,7 +74,7 @@ def find_losses(process: WorkerProcess) -> Losses | None:
         there = process.outbox.in_pipes()
         frames = max(len(held) - (taken in held) - there.frames, 1 if there.cut else 0)
         records = max(0, there.records - read)
-    back = process.direct.receive
+    back = process.direct_send.receive
     waiting, asleep = back.missed(calls) if back is not None else (0, False)
     if not (frames or records or answers or asleep):
         return None

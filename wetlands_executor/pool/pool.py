@@ -124,7 +124,7 @@ class Pool:
         self._timers = CallTimers(loop)
         self._decoding = Decoding(loop)
         self.output = Output(loop, workers, label, self)
-        self.direct = DirectCalls(
+        self.direct_calls = DirectCalls(
             loop=loop, workers=workers, stats=self.stats, feed=shell.feed, contain=shell.contain
         )
         self.number = nested.enter(self)
@@ -140,25 +140,25 @@ class Pool:
             task_timeout=task_timeout,
             cancel_grace=cancel_grace,
         )
-        self._trimmer = Trimmer(loop, workers, self.direct.sync)
+        self._trimmer = Trimmer(loop, workers, self.direct_calls.sync)
         self.probes = Probes(workers)
         self._make_takers(label)
         performers = self._performers(self._make_workers_parts(label))
         self._make_ends(label)
-        shell.connect(self.direct, self.blame, self.readiness.start_error, performers)
+        shell.connect(self.direct_calls, self.blame, self.readiness.start_error, performers)
         loop.serve(shell, self.lifecycle)
         live_pools.add(self)
 
     def _make_answerers(self, label: str, can_reclaim: bool) -> None:
         """Make the parts that do what other threads ask for."""
         loop, workers, feed = self.loop, self._workers, self.shell.feed
-        self.cancelling = Cancelling(loop=loop, feed=feed, sync=self.direct.sync)
+        self.cancelling = Cancelling(loop=loop, feed=feed, sync=self.direct_calls.sync)
         self.announcing = Announcing(
             loop=loop, feed=feed, can_reclaim=can_reclaim, latest=self.cancelling.latest
         )
         self.forgetting = Forgetting(loop, workers)
         self.under_way = UnderWay(
-            loop=loop, state=self._state, direct=self.direct, stats=self.stats
+            loop=loop, state=self._state, direct_calls=self.direct_calls, stats=self.stats
         )
         self.readiness = Readiness(
             loop=loop, workers=workers, state=self._state, feed=feed, label=label
@@ -166,14 +166,14 @@ class Pool:
 
     def _answer_tasks(self) -> None:
         """Give Tasks what they ask of one part alone (``futures/protocols.py``)."""
-        loop, direct, cancelling = self.loop, self.direct, self.cancelling
+        loop, direct_calls, cancelling = self.loop, self.direct_calls, self.cancelling
         self.post, self.notify_later = loop.post, loop.notify_later
         # For the calls of a ``map``, and nested tasks: nothing of them is sent directly.
         self.submit_item = loop.put
         self.run_user_code = self._decoding.run
         self.ensure_tracked, self.take_abandoned_waits = (
-            direct.ensure_tracked,
-            direct.take_abandoned,
+            direct_calls.ensure_tracked,
+            direct_calls.take_abandoned,
         )
         self.cancel, self.ask_to_cancel = cancelling.cancel, cancelling.ask_to_cancel
         self.cancel_all, self.kill = cancelling.cancel_all, cancelling.kill
@@ -207,7 +207,7 @@ class Pool:
             feed=feed,
             read=self._read,
             read_all=self._read_all,
-            register=self.direct.register,
+            register=self.direct_calls.register,
             fail_with_reason=self._fail_with_reason,
             start_error=self.readiness.start_error,
         )
@@ -222,7 +222,7 @@ class Pool:
                 timers=self._timers,
                 trimmer=self._trimmer,
                 probes=self.probes,
-                direct=self.direct,
+                direct_calls=self.direct_calls,
                 suspects=self.blame,
                 nested=self._nested,
                 feed=feed,
@@ -234,13 +234,13 @@ class Pool:
     def _make_workers_parts(self, label: str) -> WorkerActions:
         """Make the parts that start, order and reap workers."""
         loop, workers, feed = self.loop, self._workers, self.shell.feed
-        self.direct.connect(self.inbound.take_printed)
+        self.direct_calls.connect(self.inbound.take_printed)
         self.watchdog = Watchdog(
             loop=loop,
             workers=workers,
             feed=feed,
             read=self._read,
-            take_answer=self.direct.take_answer,
+            take_answer=self.direct_calls.take_answer,
             retire=self.blame.retire,
             output=self.output,
             label=label,
@@ -252,7 +252,7 @@ class Pool:
             closing=self.closing,
             inbound=self.inbound,
             output=self.output,
-            direct=self.direct,
+            direct_calls=self.direct_calls,
             deadlines=self.deadlines,
             blame=self.blame,
             readiness=self.readiness,
@@ -268,7 +268,7 @@ class Pool:
                 deadlines=self.deadlines,
                 inbound=self.inbound,
                 output=self.output,
-                direct=self.direct,
+                direct_calls=self.direct_calls,
                 reaper=self.reaper,
                 readiness=self.readiness,
                 watchdog=self.watchdog,
@@ -283,7 +283,7 @@ class Pool:
             workers=workers,
             state=self._state,
             feed=feed,
-            direct=self.direct,
+            direct_calls=self.direct_calls,
             deadlines=self.deadlines,
             announcing=self.announcing,
             starter=self.starter,
@@ -300,7 +300,7 @@ class Pool:
             feed=feed,
             workers=workers,
             deadlines=self.deadlines,
-            sync=self.direct.sync,
+            sync=self.direct_calls.sync,
             waiting=self.under_way.waiting,
             dependents=self._held.dependents,
         )
@@ -310,7 +310,7 @@ class Pool:
                 state=self._state,
                 shell=self.shell,
                 workers=workers,
-                direct=self.direct,
+                direct_calls=self.direct_calls,
                 timers=self._timers,
                 cancelling=self.cancelling,
                 announcing=self.announcing,
@@ -398,15 +398,15 @@ class Pool:
             and not call.priority
             and (encoded.out_of_band is None or self._trimmer.note_now())
         ):
-            for process in self.direct.open_workers:
-                direct = process.direct
-                if not direct.sent and direct.send(call):
-                    if not direct.open:
+            for process in self.direct_calls.open_workers:
+                direct_send = process.direct_send
+                if not direct_send.sent and direct_send.send(call):
+                    if not direct_send.open:
                         # Race: the I/O thread may have given this worker another call at the same
                         # moment. It looks for what was sent after it has closed the way, this
                         # thread looks whether the way is closed after it has sent: at least one of
                         # the two observes it, and the call behind is given to an idle worker.
-                        self.direct.ask_to_register(process)
+                        self.direct_calls.ask_to_register(process)
                     return call
         poller: Any = loop.poller
         if poller is None:
@@ -466,7 +466,7 @@ class Pool:
         # Those that were removed go: windows that are gone.
         self.listeners = (*(each for each in self.listeners if not each.removed), listener)
         if self.started:
-            self.post(self.direct.sync)  # it gets the events of what is under way as well
+            self.post(self.direct_calls.sync)  # it gets the events of what is under way as well
 
     def remove_listener(self, callback: object) -> None:
         """Drop the listeners that call ``callback``, and what is on its way to them. Any thread."""

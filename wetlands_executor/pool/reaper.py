@@ -50,7 +50,7 @@ class Reaper:
         workers: its processes.
         feed: feeds the state.
         closing: why all workers were ended at once, if they were.
-        inbound, output, direct: what takes the last that a worker has sent.
+        inbound, output, direct_calls: what takes the last that a worker has sent.
         deadlines: its timers.
         blame: handles failures.
         readiness: the threads that wait for a worker.
@@ -67,7 +67,7 @@ class Reaper:
         closing: Closing,
         inbound: Inbound,
         output: Output,
-        direct: DirectCalls,
+        direct_calls: DirectCalls,
         deadlines: Deadlines,
         blame: Blame,
         readiness: Readiness,
@@ -80,7 +80,7 @@ class Reaper:
         self._closing = closing
         self._inbound = inbound
         self._output = output
-        self._direct = direct
+        self._direct_calls = direct_calls
         self._deadlines = deadlines
         self._blame = blame
         self._readiness = readiness
@@ -158,7 +158,7 @@ class Reaper:
         """Reap, write the report, feed the state; once."""
         if not self._workers.has(process):
             return
-        if not process.direct.close():
+        if not process.direct_send.close():
             # A submitting thread is inside; what it writes has to be seen before the end.
             self._loop.set_timer(INSIDE_GRACE, partial(self._finalize, process))
             return
@@ -180,8 +180,8 @@ class Reaper:
         process.output.begin_reading()
         for last in (
             self._output.take_last,
-            self._direct.register,
-            self._direct.take_answer,
+            self._direct_calls.register,
+            self._direct_calls.take_answer,
             self.take_unsent,
         ):
             # Order: what these make the state send to the dead process is reclaimed with the rest.

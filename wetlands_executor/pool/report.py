@@ -43,8 +43,8 @@ def overview(pool: Pool, *, exact: bool = False) -> Overview:
         exact: count every task whose result a thread has seen. Race: the I/O thread may settle
             tasks, which wakes that thread, and count them a moment later.
     """
-    if exact or any(process.direct.sent for process in list(pool.processes.values())):
-        _ask(pool, pool.direct.sync)  # some may have finished without being registered
+    if exact or any(process.direct_send.sent for process in list(pool.processes.values())):
+        _ask(pool, pool.direct_calls.sync)  # some may have finished without being registered
     stats = pool.stats
     # Order: ends before the total, so that no more have ended than were submitted
     completed, failed, cancelled = stats.completed, stats.failed, stats.cancelled
@@ -92,7 +92,7 @@ def _running(index: int, pid: int, call: Call) -> RunningTask:
 
 def workers(pool: Pool) -> list[WorkerInfo]:
     """Return what the workers do, by index."""
-    if any(process.direct.sent for process in list(pool.processes.values())):
+    if any(process.direct_send.sent for process in list(pool.processes.values())):
         _under_way(pool)  # some may have finished without being registered
     return sorted(
         (_worker(process) for process in list(pool.processes.values())), key=lambda info: info.index
@@ -149,7 +149,7 @@ def _under_way(pool: Pool) -> tuple[list[Call], list[Call]]:
     found: list[tuple[list[Call], list[Call]]] = []
 
     def look() -> None:
-        pool.direct.sync()
+        pool.direct_calls.sync()
         found.append(_look(pool))
 
     return found[0] if _ask(pool, look) and found else _look(pool)

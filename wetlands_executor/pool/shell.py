@@ -53,14 +53,14 @@ class Shell:
         self._workers = workers
         self._stats = stats
         self._closing = closing
-        self._direct: DirectCalls
+        self._direct_calls: DirectCalls
         self._blame: Blame
         self._start_error: Callable[[str, str, BaseException | None], BaseException]
         self._perform: Mapping[type, Perform] = {}
 
     def connect(
         self,
-        direct: DirectCalls,
+        direct_calls: DirectCalls,
         blame: Blame,
         start_error: Callable[[str, str, BaseException | None], BaseException],
         perform: Mapping[type, Perform],
@@ -68,13 +68,13 @@ class Shell:
         """Set what performs the actions; once, before anything is fed.
 
         Args:
-            direct: what passes the I/O thread.
+            direct_calls: what passes the I/O thread.
             blame: handles failures.
             start_error: makes the error of a start: (reason, stderr, cause).
             perform: type of an action -> what performs it, and returns the state's answer, if it
                 waits for one.
         """
-        self._direct = direct
+        self._direct_calls = direct_calls
         self._blame = blame
         self._start_error = start_error
         self._perform = {**perform, st.PoolClosed: self._close}
@@ -91,8 +91,8 @@ class Shell:
         self.changed = True
         queue: list[st.Event] = [*before]
         for process in self._workers.processes.values():
-            if process.direct.sent:
-                queue.extend(self._direct.registered(process))
+            if process.direct_send.sent:
+                queue.extend(self._direct_calls.registered(process))
         if event is not None:
             queue.append(event)
         handle, perform = self._state.handle, self._perform
@@ -189,12 +189,14 @@ class Shell:
         ):
             # Where an item cannot be reclaimed, or where they are counted, a second one at the
             # same moment would do harm.
-            self._direct.open([])
+            self._direct_calls.open([])
         else:
             processes = self._workers.processes
             idle = itertools.islice(reversed(state.slots.idle), MOST_OPEN)
-            self._direct.open([processes[slot.worker] for slot in idle if slot.worker in processes])
-        self.wants_wakeup = bool(self._direct.open_workers) or state.can_act
+            self._direct_calls.open(
+                [processes[slot.worker] for slot in idle if slot.worker in processes]
+            )
+        self.wants_wakeup = bool(self._direct_calls.open_workers) or state.can_act
 
     def gone(self) -> bool:
         """Return True if no process is left, nor one that is being started."""

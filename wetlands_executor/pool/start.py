@@ -122,7 +122,7 @@ class StarterParts:
     deadlines: Deadlines
     inbound: Inbound
     output: Output
-    direct: DirectCalls
+    direct_calls: DirectCalls
     reaper: Reaper
     readiness: Readiness
     watchdog: Watchdog
@@ -230,8 +230,8 @@ class Starter:
         mine.watch_losses(parts.watchdog)
         if parts.deadlines.worker_timeout is None:
             mine.listen(
-                direct_receive(process, parts.direct.abandoned),
-                partial(parts.direct.on_notified, mine),
+                direct_receive(process, parts.direct_calls.abandoned),
+                partial(parts.direct_calls.on_notified, mine),
             )
         parts.output.watch(mine)
         poller.add_reader(process.results, polling.RESULTS, partial(parts.inbound.read, mine))

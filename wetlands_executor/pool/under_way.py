@@ -22,16 +22,16 @@ class UnderWay:
     Args:
         loop: the pool's I/O thread.
         state: its decisions; only its queues are read here.
-        direct: what passes the I/O thread.
+        direct_calls: what passes the I/O thread.
         stats: counts tasks.
     """
 
     def __init__(
-        self, *, loop: IOLoop, state: PoolState, direct: DirectCalls, stats: TaskStats
+        self, *, loop: IOLoop, state: PoolState, direct_calls: DirectCalls, stats: TaskStats
     ) -> None:
         self._loop = loop
         self._state = state
-        self._direct = direct
+        self._direct_calls = direct_calls
         self._stats = stats
 
     def waiting(self) -> list[Any]:
@@ -63,7 +63,7 @@ class UnderWay:
 
             def count() -> None:
                 try:
-                    self._direct.sync()
+                    self._direct_calls.sync()
                 finally:
                     counted.set()
 

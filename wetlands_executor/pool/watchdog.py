@@ -132,8 +132,8 @@ class Watchdog:
         self._take_answer(process)
         if not self._workers.has(process) or process.exited:
             return
-        if process.direct.receive is not None:
-            process.direct.receive.wake()
+        if process.direct_send.receive is not None:
+            process.direct_send.receive.wake()
         if losses.answers:
             # Of the calls that are left it cannot be told which have run.
             process.kill_because(WorkerCrashed(ANSWERS_LOST % (process.process.pid, self._label)))

@@ -35,7 +35,7 @@ class WorkerActions:
         workers: its processes.
         state: its decisions; fed within a reclaim with what was sent directly.
         feed: feeds it anything else.
-        direct: what passes the I/O thread.
+        direct_calls: what passes the I/O thread.
         deadlines: the limits.
         announcing: calls that must report their start.
         starter: starts processes.
@@ -51,7 +51,7 @@ class WorkerActions:
         workers: Workers,
         state: PoolState,
         feed: Callable[[st.Event | None], None],
-        direct: DirectCalls,
+        direct_calls: DirectCalls,
         deadlines: Deadlines,
         announcing: Announcing,
         starter: Starter,
@@ -63,7 +63,7 @@ class WorkerActions:
         self._workers = workers
         self._state = state
         self._feed = feed
-        self._direct = direct
+        self._direct_calls = direct_calls
         self._deadlines = deadlines
         self._announcing = announcing
         self._starter = starter
@@ -88,10 +88,10 @@ class WorkerActions:
             for call, error in process.give(calls):
                 call.fail(error)
                 refused.append(call)
-            if process.direct.sent:
+            if process.direct_send.sent:
                 # Race: a submitting thread has written to this worker since such calls were last
                 # registered, and what it was given now lies behind that call.
-                self._direct.ask_to_register(process)
+                self._direct_calls.ask_to_register(process)
         return st.ItemsFinished(action.worker, refused) if refused else None
 
     def _code_error(self, process: WorkerProcess, call: Call) -> BaseException:
@@ -119,11 +119,11 @@ class WorkerActions:
     def reclaim(self, action: st.Reclaim) -> st.Event:
         """Reclaim what a worker has not started."""
         process = self._workers.processes[action.worker]
-        if not process.direct.close():
+        if not process.direct_send.close():
             # A submitting thread is inside, perhaps interrupted by a signal: what it writes cannot
             # be told from what was there.
             return st.Reclaimed(action.worker, ())
-        for event in self._direct.registered(process):
+        for event in self._direct_calls.registered(process):
             # Within an action: the state is between two events, and while it reclaims from this
             # slot it only takes note.
             actions = self._state.handle(event)

@@ -1,9 +1,9 @@
 """One worker process: its phase, the calls that it has, requests to it, its end.
 
 What goes to it is its ``outbox``, what comes from it its ``results`` and its ``output``; the ways
-past the I/O thread are its ``direct``.
+past the I/O thread are its ``direct_send``.
 
-Threads: the I/O thread's, but for ``direct.send``, and what is said to be for any thread.
+Threads: the I/O thread's, but for ``direct_send.send``, and what is said to be for any thread.
 
 The end: only ``reaper.py`` declares a process dead, when its ``exit`` descriptor says so.
 Everything else (a bad frame, a broken pipe, a time limit, shutdown) only kills.
@@ -147,8 +147,10 @@ class WorkerProcess:
             self.result_memory,
             getattr(process, "forked", False),
         )
-        self.direct = DirectSend(self, process.inbox, self.outbox, self.result_memory.incarnation)
-        self.given = GivenCalls(self.calls, process.page, self.direct)
+        self.direct_send = DirectSend(
+            self, process.inbox, self.outbox, self.result_memory.incarnation
+        )
+        self.given = GivenCalls(self.calls, process.page, self.direct_send)
         self.hello: dict[str, Any] | None = None
         self.foreign = False
         self.failure: bytes | bytearray | None = None
@@ -158,9 +160,6 @@ class WorkerProcess:
         self.proven = False
         self.timers: list[Timer] = []
         self.suspicion: Any = None
-        #: The direct way back, where Tasks look for it (``futures/protocols.py``): the same as
-        #: ``direct.receive``.
-        self.direct_receive: DirectReceive | None = None
         self._on_answer: Callable[[], None] | None = None
         self.waits = False
         self._last_activity = 0.0
@@ -233,9 +232,9 @@ class WorkerProcess:
 
         Return those that cannot be sent, and why.
         """
-        direct, outbox, mine = self.direct, self.outbox, self.calls
-        if direct.open or direct.receive is not None:
-            direct.shut(calls)
+        direct_send, outbox, mine = self.direct_send, self.outbox, self.calls
+        if direct_send.open or direct_send.receive is not None:
+            direct_send.shut(calls)
         if self._watchdog is not None and not self._watchdog.armed:
             self._watchdog.start()
         frames = []
@@ -283,8 +282,7 @@ class WorkerProcess:
             receive: it.
             on_answer: what the I/O thread does when an answer lies on the page for it.
         """
-        self.direct.listen(receive)
-        self.direct_receive = receive
+        self.direct_send.listen(receive)
         self._on_answer = on_answer
 
     def register(self) -> list[Call]:
@@ -292,7 +290,7 @@ class WorkerProcess:
 
         Return them.
         """
-        found = self.direct.register(self.calls, self.poller, self._on_answer)
+        found = self.direct_send.register(self.calls, self.poller, self._on_answer)
         if found:
             self._start_watchdog()
             self._sent_directly = found[0].number if self.given.note_registered() else 0
@@ -346,7 +344,7 @@ class WorkerProcess:
     @property
     def has_waiter(self) -> bool:
         """True if a submitter sleeps until the worker notifies it."""
-        return self.direct.receive is not None and self.direct.receive.caller is not None
+        return self.direct_send.receive is not None and self.direct_send.receive.caller is not None
 
     # --- signs of life
 
@@ -402,18 +400,18 @@ class WorkerProcess:
     def stop(self) -> None:
         """Let the process end: its inbox is at an end. What was sent is still served."""
         self.begin_stop()
-        self.direct.suspend()
+        self.direct_send.suspend()
         self.poller.remove(self.process.inbox)
-        if self.direct.receive is not None:
-            self.direct.receive.unblock_worker()
-        if self.direct.close():
+        if self.direct_send.receive is not None:
+            self.direct_send.receive.unblock_worker()
+        if self.direct_send.close():
             self.process.close_fd(self.process.inbox)
         else:
             self.kill()
 
     def kill(self) -> None:
         """End the process and its children now. Its death is declared later, by its exit."""
-        self.direct.suspend()
+        self.direct_send.suspend()
         self.process.kill_tree()
 
     def kill_with(self, reason: BaseException) -> None:
@@ -431,10 +429,10 @@ class WorkerProcess:
         """Close everything: its death is declared."""
         for fd in self.process.fds():
             self.poller.remove(fd)
-        self.direct.detach(self.poller)
+        self.direct_send.detach(self.poller)
         self.result_memory.close()
         self.process.close()
-        self._on_answer = self.direct_receive = None
+        self._on_answer = None
         self.calls.clear()
         if self.phase is not WorkerPhase.GONE:
             self.move(WorkerPhase.GONE)
