@@ -70,13 +70,13 @@ def _place_of(variable: ContextVar[Any]) -> str:
 
 def _opentelemetry() -> Any:
     try:
-        from opentelemetry import propagate
+        import opentelemetry.propagate
     except ImportError:
         raise ImportError(
             f"context={[TRACE]!r} needs OpenTelemetry: "
             f"python -m pip install 'wetlands-executor[otel]'"
         ) from None
-    return propagate
+    return opentelemetry.propagate
 
 
 def carried(names: Iterable[str]) -> bytes:
