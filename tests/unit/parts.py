@@ -39,6 +39,9 @@ class Poller:
     def add_reader(self, fd: int, _rank: int, callback: Callable[[], None]) -> None:
         self.readers[fd] = callback
 
+    def add_wakeup(self, fd: int, rank: int, callback: Callable[[], None]) -> None:
+        self.add_reader(fd, rank, callback)
+
     def watch_abandoned_waits(self, callback: Callable[[], None]) -> None:
         pass
 
