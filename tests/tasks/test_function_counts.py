@@ -2,8 +2,9 @@
 
 Counted by the interpreter's own profiling hook on the calling thread and on the threads of the
 pool, those of the standard library included; comprehensions are not (from 3.12 on they are no
-functions), nor is the code of this file. Each case is repeated: which of the threads is faster
-changes a few of the steps, so what is guarded is the median.
+functions), nor is the code of this file. Each case is repeated, because which of the threads is
+faster changes a few of the steps. Guarded is the median of ``result``, where one thread takes part,
+and the least of the others.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ import pytest
 from wetlands_executor import CondaEnvExecutor
 
 ROUNDS = 30
+#: Rounds at most, where the least counts. On a busy machine an executor in twenty has 30 rounds
+#: in succession in which the I/O thread is woken for an answer that its submitter has taken: 90
+#: functions with a callback.
+MOST_ROUNDS = 300
 COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>"}
 #: Functions entered by one of each, the same on CPython 3.11 to 3.13 but for a few. A figure that
 #: has become smaller is written here. (Before the parts of the pool were composed, at b0c8f6a: 18,
 #: 101, 241, 224.)
-LIMITS = {"result": 17, "callback": 89, "three and wait": 229, "lambda": 24}
+LIMITS = {"result": 17, "callback": 80, "three and wait": 223, "lambda": 20}
 
 
 class Entered:
@@ -109,20 +114,25 @@ STEPS: dict[str, Callable[[CondaEnvExecutor], Any]] = {
 }
 
 
+def least(found: list[Counter[str]]) -> int:
+    return min(each.total() for each in found)
+
+
 @pytest.mark.parametrize("name", STEPS)
 def test_a_warm_call_enters_few_functions(
     name: str, warm: CondaEnvExecutor, entered: Entered, record_property: Callable[..., None]
 ) -> None:
-    found = []
-    for _ in range(ROUNDS):
+    found: list[Counter[str]] = []
+    while len(found) < ROUNDS or (
+        name != "result" and len(found) < MOST_ROUNDS and least(found) > LIMITS[name]
+    ):
         result(warm)
         result(warm)  # the submitter waits in result(): the next answer is expected there
         time.sleep(0.002)
         found.append(entered.by(lambda: STEPS[name](warm)))
-    counts = [sum(each.values()) for each in found]
+    counts = [each.total() for each in found]
     # On a busy machine threads wait in places that they pass otherwise: the round that had the
-    # least
-    # of that says what the code enters.
+    # least of that says what the code enters.
     typical = statistics.median_low(counts) if name == "result" else min(counts)
     record_property("functions", typical)
     one = found[counts.index(typical)]

@@ -15,7 +15,7 @@ from wetlands_executor import Task
 from wetlands_executor.errors import WorkerCrashed, WorkerStartError
 from wetlands_executor.pool import polling
 from wetlands_executor.pool.announcing import Announcing
-from wetlands_executor.pool.call import FAILED, CallPhase, Outcome
+from wetlands_executor.pool.call import FAILED, CallPhase, Kill, Outcome
 from wetlands_executor.pool.closing import Closing
 from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.decoding import Decoding
@@ -262,7 +262,7 @@ def test_a_death_costs_the_call_that_ran(crew: Crew) -> None:
 
 def test_a_death_that_was_asked_for_cancels(crew: Crew) -> None:
     part, call, task = given(crew)
-    call.set_kill_reason(True, "killed")
+    call.set_kill_reason(Kill.CANCELLED, "killed")
     part.lost(st.Lost(call, 1, st.DeathReport(WorkerCrashed("gone"))))
     assert task.cancelled()
     assert task.error == "killed"

@@ -21,7 +21,7 @@ from wetlands_executor.errors import (
 )
 from wetlands_executor.pool.announcing import Announcing
 from wetlands_executor.pool.blame import Blame, concerned
-from wetlands_executor.pool.call import CALL_MOVES, FAILED, CallPhase, Outcome
+from wetlands_executor.pool.call import CALL_MOVES, FAILED, CallPhase, Kill, Outcome
 from wetlands_executor.pool.cancelling import Cancelling
 from wetlands_executor.pool.closing import Closing
 from wetlands_executor.pool.deadlines import Deadlines
@@ -237,7 +237,7 @@ def test_a_cancellation_escalates_once(crew: Crew) -> None:
     assert call.interrupted
     assert process.process.done[-1][0] == "signal"
     crew.loop.fire()
-    assert call.kill_reason is True
+    assert call.kill_reason is Kill.CANCELLED
     assert "its worker was ended" in str(call.cancel_reason)
     assert crew.feed.take() == [st.KillRequested(call)]
 
@@ -369,7 +369,7 @@ def test_a_kill_reaches_the_present_try(crew: Crew) -> None:
     task._call.place = st.WAITING
     part.kill(before)
     crew.loop.turn()
-    assert task._call.kill_reason is True
+    assert task._call.kill_reason is Kill.CANCELLED
     assert before.kill_reason is None
     assert crew.feed.take() == [st.KillRequested(task._call)]
 

@@ -137,9 +137,16 @@ class Batch(Protocol):
         """Learn from the mean duration of ``count`` calls, in microseconds."""
 
 
-#: What a call was killed for: True for a cancellation, else what makes its error of its worker's
-#: stacks.
-KillReason = bool | Callable[[str], BaseException] | None
+class Kill(Enum):
+    """Why a call is killed, if that is no error."""
+
+    CANCELLED = "cancelled"
+
+
+#: What makes the error of a killed call of its worker's stacks.
+MakesError = Callable[[str], BaseException]
+#: What a call was killed for; None: it was not.
+KillReason = Kill | MakesError | None
 
 
 class Call(Item):

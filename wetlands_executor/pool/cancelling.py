@@ -10,7 +10,7 @@ from functools import partial
 
 from wetlands_executor import threads
 from wetlands_executor.futures.waiting import Latch
-from wetlands_executor.pool.call import Call
+from wetlands_executor.pool.call import Call, Kill
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.scheduling import messages as st
 
@@ -129,7 +129,7 @@ class Cancelling:
     def _kill(self, call: Call) -> None:
         call, pending = self.latest(call)
         if pending:
-            call.set_kill_reason(True)
+            call.set_kill_reason(Kill.CANCELLED)
             self._feed(st.KillRequested(call))
 
     def answered(self, action: st.CancelAnswered) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 
 from wetlands_executor.errors import TaskTimeoutError, WorkerUnresponsive
 from wetlands_executor.futures.settling import tell_started
-from wetlands_executor.pool.call import Call
+from wetlands_executor.pool.call import Call, Kill
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
@@ -195,7 +195,7 @@ class Deadlines:
     def _end_escalation(self, call: Call) -> None:
         if self._workers.holder(call) is not None:
             call.set_kill_reason(
-                True,
+                Kill.CANCELLED,
                 "it did not stop at the request nor at the interrupt "
                 "(cancel_grace): its worker was ended",
             )

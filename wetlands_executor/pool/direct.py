@@ -73,7 +73,9 @@ _NOT_BY_PAGE = BLOCKS | MANY
 #: Seconds that a submitting thread may be inside ``send`` before the I/O thread does something else
 #: first. It writes one frame there.
 INSIDE = 0.005
-# What every call needs, without a look into the Enum each time.
+# What every call needs, without a look into the Enum each time. Set without `Call.move`, which
+# would be one more function for each short call (`tests/tasks/test_function_counts.py`): the
+# call is QUEUED, because `Pool.submit` has just made it.
 _DIRECT = CallPhase.DIRECT
 
 
@@ -232,7 +234,8 @@ class DirectSend:
                 call: Call = sent.popleft()[0]
             except IndexError:  # its submitter has settled it in this very moment
                 break
-            call.phase = CallPhase.GIVEN  # it was DIRECT: `send` alone adds to `sent`
+            assert call.phase is _DIRECT  # the table's move, without a function as in `send`
+            call.phase = CallPhase.GIVEN
             calls[call.number] = call
             found.append(call)
             if back is not None and (call.awaited or back.caller is call):

@@ -49,6 +49,8 @@ TAKE_AGAIN = 0.001
 _OF_STARTS = frozenset((wire.HELLO, wire.READY, wire.START_FAILED, wire.INITIALIZER_FAILED))
 _REPORTS = frozenset((wire.STARTED, wire.UPDATE, wire.OUTPUT))
 _PLAIN_OUTCOMES = frozenset((wire.VALUE, wire.NONE))
+# What every call needs, without a look into the Enum each time.
+_GIVEN, _ENDED = CallPhase.GIVEN, CallPhase.ENDED
 
 
 class Suspects(Protocol):
@@ -213,8 +215,10 @@ class Inbound:
                         # the general way meets the error again, and reports it
                         pass
                     else:
+                        # Not through `Call.move`, one function for each of many short results.
+                        assert call.phase is _GIVEN
                         del calls[number]
-                        call.phase = CallPhase.ENDED
+                        call.phase = _ENDED
                         finished.append(call)
                         if settle_in_batch(call.task, value, now, pid, duration / 1e6):
                             settled.append(call.task)

@@ -26,7 +26,7 @@ from wetlands_executor.errors import OF_STACKS, because
 from wetlands_executor.futures.future import Task, call_text
 from wetlands_executor.futures.reports import begin_again, reports_of
 from wetlands_executor.futures.settling import note_run, settle, settle_cancelled
-from wetlands_executor.pool.call import FAILED, Call, CallPhase, Outcome
+from wetlands_executor.pool.call import FAILED, Call, CallPhase, Kill, MakesError, Outcome
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.closing import Closing
 from wetlands_executor.pool.decoding import Decoding
@@ -161,7 +161,7 @@ class Settlement:
         kill_reason = call.kill_reason
         error = (
             report.error
-            if kill_reason is None or kill_reason is True
+            if kill_reason is None or kill_reason is Kill.CANCELLED
             else self.explain(kill_reason, report.stacks)
         )
         if call.asks_whether_retried and self.asks_for_retry(call, Failure.LOST):
@@ -171,7 +171,7 @@ class Settlement:
         if call.asks_whether_retried:
             self._loop.post(partial(self._feed, st.Released()))
         call.move(CallPhase.ENDED)
-        if kill_reason is True:
+        if kill_reason is Kill.CANCELLED:
             self._output.after_death(report.streams, partial(self.on_cancelled, call, None), call)
         else:
             self._output.after_death(report.streams, partial(settle, task, None, error), call)
@@ -192,7 +192,7 @@ class Settlement:
         kill_reason = call.kill_reason
         if kill_reason is not None:
             job = partial(call.receiver.on_cancelled, call, None)
-            if kill_reason is not True and kill_reason is not False:
+            if kill_reason is not Kill.CANCELLED:
                 job = partial(call.fail, self.explain(kill_reason, report.stacks))
             self._output.after_death(report.streams, job, call)
             return None
@@ -283,11 +283,8 @@ class Settlement:
 
     # --- failures
 
-    def explain(
-        self, kill_reason: Callable[[str], BaseException] | bool, stacks: str
-    ) -> BaseException:
+    def explain(self, kill_reason: MakesError, stacks: str) -> BaseException:
         """Return the error of a call that hung, with its worker's stacks; log these as well."""
-        assert callable(kill_reason)
         error = kill_reason(stacks)
         if stacks:
             # Handlers take locks and are user code: not on this thread.
@@ -308,7 +305,7 @@ class Settlement:
 
         I/O thread.
         """
-        assert call.kill_reason is not None
+        assert callable(call.kill_reason)
         error = self.explain(call.kill_reason, stacks)
         if self.asks_for_retry(call, Failure.CONDEMNED):
             call.move(CallPhase.DECIDING)
@@ -333,7 +330,7 @@ class Settlement:
         options = call.options
         if options is None:
             return False
-        cancelled = task.cancel_requested or call.kill_reason is True
+        cancelled = task.cancel_requested or call.kill_reason is Kill.CANCELLED
         found: bool = options.retry.is_asked(failure, task.attempt, cancelled=cancelled)
         return found
 

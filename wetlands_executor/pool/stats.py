@@ -150,7 +150,11 @@ class TaskStats:
             self._tell_failure(task, error)
 
     def _note(self, task: Task[Any], fields: dict[str, Any]) -> None:
-        """Remember a finished task."""
+        """Remember a finished task.
+
+        ``returned`` and ``returned_one`` have copies of this entry: a call would be one more
+        function for each task that returns (``tests/tasks/test_function_counts.py``).
+        """
         label, reports = fields["_label"], fields.get("_reports")
         state = "canceled" if fields["_final"] != FINISHED else "completed"
         self._recent.append(
@@ -179,7 +183,7 @@ class TaskStats:
 
     def returned(self, tasks: Sequence[Task[Any]]) -> None:
         """Count tasks that have returned normally."""
-        # As `_note`, without a function per task.
+        # As in `_note`
         self._recent.extend(
             [
                 (
@@ -208,7 +212,7 @@ class TaskStats:
         """
         fields = task.__dict__
         label, reports = fields["_label"], fields.get("_reports")
-        self._recent.append(
+        self._recent.append(  # as in `_note`
             (
                 weakref.ref(task),
                 fields["_number"],

@@ -247,6 +247,7 @@ class WorkerProcess:
                 frames.append(outbox.control_frame(wire.AFTER, self._sent_directly, mark))
                 mark = mark + wire.MARK_STEP & wire.MARK_BITS
             self._sent_directly = 0
+        # The table's move, checked here: `Call.move` would be one more function for each call.
         given, queued = CallPhase.GIVEN, CallPhase.QUEUED
         for call in calls:
             if call.phase is not queued:
