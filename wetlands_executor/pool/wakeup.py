@@ -67,8 +67,8 @@ class Wakeup:
     def is_full(self) -> bool:
         """Return True if a write would block."""
         ready = poll()
-        ready.register(self.fd, POLLOUT)
         try:
+            ready.register(self.fd, POLLOUT)
             return not ready.poll(0)
         except (OSError, ValueError):
             return False  # closed
