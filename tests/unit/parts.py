@@ -12,6 +12,7 @@ from typing import Any
 
 from wetlands_executor.pool.call import Call, Outcome
 from wetlands_executor.pool.call_timers import CallTimers
+from wetlands_executor.pool.host_page import HostPage
 from wetlands_executor.pool.timers import Timer
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
@@ -130,11 +131,11 @@ class Receiver:
         self.told.append(("cancelled", call.number, reason))
 
 
-class SharedPage:
+class SharedPage(HostPage):
     """A shared page: the words that the worker has written."""
 
     def __init__(self) -> None:
-        self.words = [0] * 64
+        self.words: Any = [0] * 64
 
 
 class Pipes:

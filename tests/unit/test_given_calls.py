@@ -13,6 +13,7 @@ from tests.unit.parts import Crew, SharedPage
 from wetlands_executor.pool.call import CallPhase
 from wetlands_executor.pool.forgetting import Forgetting
 from wetlands_executor.pool.given_calls import GivenCalls
+from wetlands_executor.pool.host_page import HostPage
 from wetlands_executor.pool.losses import LossRecord
 from wetlands_executor.pool.under_way import UnderWay
 from wetlands_executor.scheduling import messages as st
@@ -52,12 +53,9 @@ def test_without_a_page_everything_may_run(crew: Crew) -> None:
 
 
 def test_the_page_of_a_process_that_is_gone_says_nothing(crew: Crew) -> None:
-    class Released:
-        @property
-        def words(self) -> Any:
-            raise ValueError("released")
-
-    part, calls, _ = given(crew, Released())
+    page = HostPage(memoryview(bytearray(wire.PAGE)), False)
+    page.release()
+    part, calls, _ = given(crew, page)
     assert (part.running(), part.taken(), part.running_since(calls[0])) == ([], None, None)
 
 

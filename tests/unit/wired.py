@@ -10,10 +10,10 @@ import os
 from typing import Any
 
 from tests.unit.parts import NONCE, Crew
+from wetlands_executor.pool.host_page import HostPage
 from wetlands_executor.pool.wakeup import Wakeup
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.worker import wire
-from wetlands_executor.worker.shared_page import SharedPage
 
 
 class WiredPipes:
@@ -34,7 +34,7 @@ class WiredPipes:
         self.inbox_reader = os.dup(self.its_inbox)
         for fd in (self.inbox, self.bulk, self.results, self.inbox_reader):
             os.set_blocking(fd, False)
-        self.page = SharedPage(memoryview(mmap.mmap(-1, wire.PAGE)), True)
+        self.page = HostPage(memoryview(mmap.mmap(-1, wire.PAGE)), True)
         self.wakeup = Wakeup()
 
     def fds(self) -> set[int]:

@@ -15,7 +15,7 @@ from wetlands_executor.pool.result_stream import RawFrame
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
-    from wetlands_executor.worker.shared_page import SharedPage
+    from wetlands_executor.pool.host_page import HostPage
 
 
 class GivenCalls:
@@ -32,7 +32,7 @@ class GivenCalls:
         direct: the direct ways, on which calls come that are not registered.
     """
 
-    def __init__(self, calls: dict[int, Call], page: SharedPage | None, direct: DirectSend) -> None:
+    def __init__(self, calls: dict[int, Call], page: HostPage | None, direct: DirectSend) -> None:
         self._calls = calls
         self._page = page
         self._direct = direct
@@ -61,7 +61,7 @@ class GivenCalls:
             return (
                 call in self.current()
                 if page is None
-                else page.words[wire.TAKEN] & wire.NUMBER == call.number
+                else page.words[wire.TAKEN] & wire.NUMBER == call.number  # as in `taken`
             )
         except ValueError:  # released: the process is gone
             return False
@@ -77,9 +77,9 @@ class GivenCalls:
         """
         page = self._page
         try:
-            if page is None or page.words[wire.TAKEN] & wire.NUMBER != call.number:
+            if page is None or page.taken() & wire.NUMBER != call.number:
                 return None
-            return page.words[wire.STARTED_NS] / 1e9
+            return page.started()
         except ValueError:
             return None
 
@@ -88,7 +88,7 @@ class GivenCalls:
         page = self._page
         if page is None or not call.encoded.flags & wire.MANY:
             return None
-        taken = page.words[wire.TAKEN]
+        taken = page.taken()
         return taken >> wire.NUMBER_BITS if taken & wire.NUMBER == call.number else 0
 
     def taken(self) -> int | None:
@@ -98,6 +98,8 @@ class GivenCalls:
         """
         page = self._page
         try:
+            # In place, not `page.taken()`: reports and registered calls come here, and each would
+            # enter one more function (`tests/tasks/test_function_counts.py`).
             return None if page is None else page.words[wire.TAKEN] & wire.NUMBER
         except ValueError:
             return None

@@ -62,12 +62,11 @@ def find_losses(process: WorkerProcess) -> Losses | None:
     page, calls = process.process.page, process.calls
     if page is None or not process.ready or process.exited or process.results.ended:
         return None
-    words = page.words
     # Order: before the pipe is looked at. What the worker has sent is in the pipe by then, or
     # has been read.
-    sent, arrived = words[wire.SENT], process.results.arrived
+    sent, arrived = page.sent(), process.results.arrived
     answers = max(0, sent - arrived - unread(process.process.results))
-    taken, read = words[wire.TAKEN] & wire.NUMBER, words[wire.BULK_READ]
+    taken, read = page.taken() & wire.NUMBER, page.bulk_read()
     held = {call.number for call in process.given.current()}
     frames = records = 0
     if not process.stopping:

@@ -41,6 +41,7 @@ from wetlands_executor.descriptors import (
     seal_size,
     temporary_file,
 )
+from wetlands_executor.pool.host_page import HostPage
 from wetlands_executor.pool.wakeup import Wakeup
 from wetlands_executor.system import (
     F_ADD_SEALS,
@@ -62,7 +63,7 @@ from wetlands_executor.system import (
     waitid,
 )
 from wetlands_executor.worker import wire
-from wetlands_executor.worker.shared_page import SharedPage, map_file
+from wetlands_executor.worker.shared_page import map_file
 from wetlands_executor.worker.stage0 import STAGE0
 
 _processes: weakref.WeakSet[Process] = weakref.WeakSet()
@@ -136,7 +137,7 @@ class Process:
 
     def _prepare(self) -> None:
         self._close = contextlib.ExitStack()
-        self.page: SharedPage | None = None
+        self.page: HostPage | None = None
         self.wakeup: Wakeup | None = None
         self._map: mmap.mmap | None = None
         self._open: set[int] = set()
@@ -274,7 +275,7 @@ class Process:
         else:
             reserve(fd, 0, wire.PAGE)
         self._map = map_file(fd, wire.PAGE)
-        self.page = SharedPage(memoryview(self._map), True)
+        self.page = HostPage(memoryview(self._map), True)
         return fd
 
     def close_fd(self, fd: int) -> None:

@@ -82,7 +82,7 @@ class WorkerOutput:
         By call ``number``, or by one of those up to the one that runs now.
         """
         if number is None:
-            self._until = None if self._page is None else self._page.words[wire.TAKEN]
+            self._until = None if self._page is None else self._page.taken()
         elif not self.printed:
             self._until = number
         self.printed = True

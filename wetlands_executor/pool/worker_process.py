@@ -369,7 +369,7 @@ class WorkerProcess:
         """Make ``cancel_requested`` true in the worker."""
         page = self.process.page
         if page is not None:
-            page.words[wire.CANCEL_WORD] = call.number
+            page.request_cancel(call.number)
         else:
             self.outbox.send_control(wire.CANCEL, call.number)
 
@@ -386,7 +386,7 @@ class WorkerProcess:
         """Send a signal that is a KeyboardInterrupt in this call and nothing in any other."""
         page = self.process.page
         if page is not None:
-            page.words[wire.INTERRUPT_WORD] = call.number
+            page.request_interrupt(call.number)
         self.process.send_signal(number)
 
     def ask_for_stacks(self) -> bool:

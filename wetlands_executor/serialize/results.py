@@ -27,7 +27,10 @@ _NOTHING = (None,)
 def value_at_once(kind: int, data: Any) -> tuple[Any] | None:
     """Return the value of an outcome, in a tuple, if it can be read here; else None.
 
-    Reading must be quick and run no user code.
+    Reading must be quick and run no user code. The one rule for that. Three places where each call
+    may pass have its first lines in place, because a function would be entered for each:
+    ``Inbound._take_each``, ``DirectReceive.wait`` and ``MapJob.results``. What they cannot read
+    there comes here.
 
     Args:
         kind: of the result frame.
