@@ -189,7 +189,7 @@ class Interrupted(BaseException):
 
 
 def interrupted_between_any_two_steps(copying):
-    """Nobody is at work when the exception comes out, nor begins later."""
+    """No thread is at work when the exception comes out, nor begins later."""
     step = 0
     while _interrupted_at(copying, step):
         step += 1
@@ -215,7 +215,7 @@ def _interrupted_at(copying, step):
         else:
             active.append(1)
             begun.set()
-            pause.wait(0.002)  # nobody sets it
+            pause.wait(0.002)  # it is never set
             ctypes.memmove(*part)
             active.pop()
 

@@ -1,6 +1,6 @@
 """What goes in arrives, as the receiver's own; what comes out too.
 
-Blocks are free when nobody looks at them any more.
+Blocks are free when they are not looked at any more.
 """
 
 from __future__ import annotations

@@ -232,7 +232,7 @@ def test_memory_goes_back_when_idle(make, memory, monkeypatch):
     executor = make()
     handed_back = executor.submit(workload.add_one, np.ones(4 * MILLION)).result(DEADLINE)
     made = executor.submit(workload.twice, np.ones(4 * MILLION)).result(DEADLINE)
-    # Looked at while somebody holds it: afterwards a busy machine may need longer to look than the
+    # Looked at while it is held: afterwards a busy machine may need longer to look than the
     # memory stays.
     assert memory.resident > 30_000_000
     assert executor.submit(workload.resident).result(DEADLINE) > 30_000_000

@@ -44,7 +44,7 @@ def work(kind: str, seconds: float) -> None:
 
 
 def hold(path: str) -> None:
-    """Hold a worker until somebody has opened this named pipe for writing and closed it."""
+    """Hold a worker until this named pipe was opened for writing and closed."""
     with open(path, "rb") as stream:
         stream.read()
 

@@ -10,7 +10,7 @@ Two views, both with all processes on one core, where nothing runs at the same t
   whole: in a real round trip caches and branch predictors are cold after each change of process.
 
 A step whose function is gone, or has other parameters now, is left out and named, so that this file
-need not change with the code that it measures; whoever changes a step's code for good mends its few
+need not change with the code that it measures; a lasting change of a step's code mends its few
 lines here.
 """
 
@@ -111,7 +111,7 @@ def in_batches(fn: Callable[[], object], batch: int, between: Callable[[], objec
                 fn()
             found.append(time.perf_counter_ns() - start)
             between()
-        # The best batch is the one that nobody disturbed. The empty loop costs some 15 ns a call,
+        # The best batch is the one that was not disturbed. The empty loop costs some 15 ns a call,
         # which is below what matters here.
         return min(found) / batch
 

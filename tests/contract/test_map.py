@@ -167,7 +167,7 @@ def test_a_time_out_of_nothing(executor: Executor, rendezvous: Rendezvous) -> No
 
 def test_the_time_runs_from_the_call_of_map(executor: Executor, rendezvous: Rendezvous) -> None:
     results = executor.map(workload.attend, [rendezvous.address], timeout=0.4)
-    # the subject of this test is time: it passes while nobody asks for results
+    # the subject of this test is time: it passes while no result is asked for
     threading.Event().wait(0.5)
     began = time.monotonic()
     with pytest.raises(futures.TimeoutError):

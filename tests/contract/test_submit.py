@@ -463,7 +463,7 @@ def test_the_executor_keeps_neither_arguments_nor_result(stamp: Stamp) -> None:
     assert result() is not None
     del future
     gc.collect()
-    executor.submit(int).result()  # whoever held the last result has moved on
+    executor.submit(int).result()  # the thread that held the last result has moved on
     gc.collect()
     assert result() is None
 

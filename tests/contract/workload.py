@@ -194,7 +194,7 @@ class PickleRaises:
 
 
 class UnpickleRaises:
-    """Can be pickled; whoever unpickles it gets an error."""
+    """Can be pickled; unpickling it raises an error."""
 
     def __reduce__(self):
         return throw_new, (ZeroDivisionError, "no object of me")

@@ -133,7 +133,7 @@ def test_values(
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("world", WORLDS)
 def test_memory(python: Callable[[str], Path], tmp_path: Path, world: str, check: str) -> None:
-    """Of whoever has the tensor; in blocks and through the pipe."""
+    """Of the process that has the tensor; in blocks and through the pipe."""
     if check == "without_a_copy" and world != "blocks":
         pytest.skip("there are no blocks in this world")
     torch = python("torch")

@@ -92,7 +92,7 @@ def snippets(page: Path) -> list[Snippet]:
     """Return the Python snippets of a page, in order.
 
     Raises:
-        ValueError: a block is not closed, or says what nobody understands.
+        ValueError: a block is not closed, or says what is not understood.
     """
     found: list[Snippet] = []
     lines = page.read_text(encoding="utf-8").splitlines()

@@ -193,7 +193,7 @@ def forked_strangers():
         holder.clear()
         gc.collect()
         for number, file in enumerate(files):
-            assert os.fstat(file).st_size == 0, f"somebody wrote into file {number}"
+            assert os.fstat(file).st_size == 0, f"file {number} was written to"
         return 0
 
     executor_ref = executor

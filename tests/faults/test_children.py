@@ -126,7 +126,7 @@ def test_child_that_stole_the_terminal_group(single):
     """A task moves its child into a group of its own; the worker's end is not delayed by it."""
     child = single.submit(_new_session).result(DEADLINE)
     single.shutdown()
-    os.kill(child, signal.SIGKILL)  # by design nobody follows a daemon
+    os.kill(child, signal.SIGKILL)  # by design a daemon is not followed
     assert gone([child])
 
 

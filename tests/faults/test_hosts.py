@@ -17,7 +17,7 @@ def numbers(line: str) -> set[int]:
 
 @pytest.mark.parametrize("what", ["idle", "python", "c", "grandchildren", "output", "starting"])
 def test_host_is_killed(host, what):
-    """Guarantee 4: two seconds later nobody is left, whatever he was doing."""
+    """Guarantee 4: two seconds later no process is left, whatever it was doing."""
     program = host(what) if what in ("idle", "starting") else host("busy", what)
     processes = numbers(program.line())
     assert len(processes) == (4 if what == "grandchildren" else 2)

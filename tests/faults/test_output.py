@@ -232,7 +232,7 @@ def test_last_lines_come_before_the_result_while_reading_is_paused(single, rende
 
 
 def test_reading_goes_on_if_all_was_written_in_the_moment_of_the_pause(single, monkeypatch):
-    """Nobody else would come back for what is printed after that."""
+    """No other read would come back for what is printed after that."""
 
     class Slow(int):
         """Compares as the limit does, when what is under way has been written."""

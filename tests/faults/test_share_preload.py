@@ -1,6 +1,6 @@
 """Workers that one process of the environment forks (``share_preload``).
 
-As good as workers of their own, whoever dies.
+As good as workers of their own, whichever process dies.
 """
 
 from __future__ import annotations
@@ -299,7 +299,7 @@ def test_a_worker_after_the_other(shared):
 
 
 def test_fork_server_is_killed(shared, rendezvous):
-    """What runs goes on; the next start makes a new one; how an orphan ends nobody knows."""
+    """What runs goes on; the next start makes a new one; how an orphan ends is unknown."""
     executor = shared(2).launch()
     running = [executor.submit(attend, rendezvous.address, number) for number in range(2)]
     arrivals = rendezvous.expect(0, 1)
@@ -391,7 +391,7 @@ def test_fork_server_is_stopped(shared, rendezvous, monkeypatch):
 
 @pytest.mark.parametrize("what", ["idle", "c", "grandchildren", "preload"])
 def test_host_is_killed(host, what):
-    """Guarantee 4, with the fork server: two seconds later nobody is left."""
+    """Guarantee 4, with the fork server: two seconds later no process is left."""
     program = host("shared", what)
     processes = set(map(int, program.line().split()))
     assert len(processes) == {"idle": 3, "c": 3, "grandchildren": 5, "preload": 1}[what]
@@ -400,7 +400,7 @@ def test_host_is_killed(host, what):
 
 
 def test_forked_host(host):
-    """A child of the host keeps nothing of the pool, and harms nobody."""
+    """A child of the host keeps nothing of the pool, and harms no other process."""
     code, out, err = host("shared_forked").finish()
     assert (code, out.splitlines()) == (0, ["0", "well"]), err
 
@@ -518,9 +518,9 @@ def test_interrupted_fork_server_goes_on(shared):
 
 
 def test_surroundings_that_fit_into_no_pipe(shared, monkeypatch, tmp_path):
-    """A fork server warms up with pipes that nobody else reads.
+    """A fork server warms up with pipes that no other process reads.
 
-    It must not wait for somebody who does.
+    It must not wait for a process that does.
     """
     folders = [tmp_path / ("folder" * 30 + str(number)) for number in range(400)]
     for folder in folders:
@@ -648,7 +648,7 @@ def test_numbers_stay_the_same_after_a_change_of_hosts_paths(shared, module, mon
 def test_half_used_numbers_are_not_shared(shared, module):
     """A generator of normal numbers makes two at once, and keeps the second.
 
-    That is the same in all forks if nobody throws it away.
+    That is the same in all forks unless it is thrown away.
     """
     pytest.importorskip("numpy")
     module("draws", "import numpy\nnumpy.random.seed(3)\nfirst = numpy.random.standard_normal()\n")

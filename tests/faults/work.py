@@ -495,7 +495,7 @@ class KeywordOnly(Exception):
 
 
 class BadAttributes(Exception):
-    """Whoever looks at an unknown attribute gets an exception."""
+    """Looking at an unknown attribute raises an exception."""
 
     def __getattribute__(self, name):
         if name in ("args", "__dict__", "__notes__"):

@@ -2,7 +2,7 @@
 
 One function per case, which returns a callable and its arguments.
 
-Loaded as ``__main__`` by whoever sends, so that everything here goes by value; runs on Python 3.8
+Loaded as ``__main__`` by the sending program, so that everything here goes by value; runs on Python 3.8
 and newer. A result is compared by its ``repr`` with what the same call gives at home. This file is
 data for the tests beside it; ``CASES`` is filled by the decorator, whose argument is the row of
 docs/portable.md that the case stands for.

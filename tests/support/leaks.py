@@ -298,7 +298,7 @@ def _ours_of(segments: set[str]) -> set[str]:
     Those that a process maps which is not ours.
 
     Named semaphores are ours only while one of our processes maps them: those of a session that was
-    killed stay until somebody tidies up.
+    killed stay until they are removed.
     """
     if not segments:
         return set()

@@ -94,7 +94,7 @@ class Rendezvous:
         return arrivals
 
     def uninvited(self) -> list[str]:
-        """Return the labels of calls that have reported and that nobody has asked for.
+        """Return the labels of calls that have reported and that were not asked for.
 
         Meant for the end of a test.
         """

@@ -361,7 +361,7 @@ def test_a_late_interrupt_never_hits_another_task(
 def test_a_foreign_sigint_to_the_worker_is_an_ordinary_failure(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    """Nobody has cancelled: KeyboardInterrupt is what the function raised."""
+    """The task was not cancelled: KeyboardInterrupt is what the function raised."""
     task = single.submit(workload.sleep_on, rendezvous.address, "in")
     arrival = rendezvous.next()
     os.kill(arrival.pid, signal.SIGINT)
@@ -502,7 +502,7 @@ def test_ctrl_c_in_with_stops_a_cooperative_task(host: Callable[..., Host], jour
     began = time.monotonic()
     process.interrupt()
     assert process.line() == "left canceled canceled"
-    assert time.monotonic() - began < 4, "nobody waits for the escalation"
+    assert time.monotonic() - began < 4, "no thread waits for the escalation"
     assert process.finish()[0] == 0
     assert journal.read_text() == ""
 

@@ -74,7 +74,7 @@ def test_a_diamond_with_one_worker(single: CondaEnvExecutor) -> None:
 
 
 def test_submitted_in_any_order_it_never_deadlocks(single: CondaEnvExecutor) -> None:
-    """The dependants come first: they are held back, and hold nobody back."""
+    """The dependants come first: they are held back, and hold no other task back."""
     roots = [single.options(start=False).submit(workload.add, number) for number in range(30)]
     dependants = [
         single.submit(workload.add, root, other)
@@ -287,7 +287,7 @@ def test_a_nested_task_in_a_closure_is_a_type_error_too(single: CondaEnvExecutor
 
 
 def test_map_does_not_wait_for_tasks_of_a_foreign_kind(single: CondaEnvExecutor) -> None:
-    """A Future of somebody else is an ordinary argument, which cannot be pickled."""
+    """A Future of another library is an ordinary argument, which cannot be pickled."""
     from concurrent.futures import Future
 
     foreign: Future[int] = Future()

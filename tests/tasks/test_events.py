@@ -326,7 +326,7 @@ def test_dispatch_takes_the_events_elsewhere(single: CondaEnvExecutor) -> None:
     while not got or not got[-1].type.is_terminal:
         callback, event = events.get(timeout=DEADLINE)
         got.append(event)
-        assert recorder.types == [one.type for one in got[:-1]], "nobody but us calls it"
+        assert recorder.types == [one.type for one in got[:-1]], "only this test calls it"
         callback(event)
     assert recorder.types == [STARTED, COMPLETION]
     assert recorder.threads == {threading.get_ident()}

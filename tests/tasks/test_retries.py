@@ -315,7 +315,7 @@ def between_two_tries(
 def test_a_task_that_waits_for_its_second_try_is_running(
     single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path, how: str
 ) -> None:
-    """One worker, taken by somebody else in between: by the contract the status stays RUNNING."""
+    """One worker, taken by another task in between: by the contract the status stays RUNNING."""
     task, arrival, blocking = between_two_tries(single, rendezvous, journal, how, good=2)
     assert tries(journal) == 1
     assert task.status is TaskStatus.RUNNING

@@ -4,7 +4,7 @@ Every guarantee, checked for every task.
 
 ``WETLANDS_SEED=n`` repeats a run. What is checked, whatever happens: each task reaches exactly one
 final state and keeps it; its terminal event, its listeners' and its callbacks come exactly once,
-STARTED before all others; what nobody has harmed has its right result; the counts add up;
+STARTED before all others; what was not harmed has its right result; the counts add up;
 everything ends in bounded time.
 """
 
@@ -254,7 +254,7 @@ class Storm:
                     "the last report is there"
                 )
         elif status is TaskStatus.CANCELED:
-            assert task in self.harmed or kind == "depend", f"nobody has cancelled {task} ({kind})"
+            assert task in self.harmed or kind == "depend", f"{task} ({kind}) was not cancelled"
         else:
             error = task.exception(0)
             allowed: tuple[type[BaseException], ...] = (

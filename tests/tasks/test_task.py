@@ -354,7 +354,7 @@ def test_progress_is_clamped(
 def test_an_unstarted_task_waits(single: CondaEnvExecutor, journal: Path) -> None:
     task = single.options(start=False).submit(workload.note, journal, "ran", "result")
     assert task.status is TaskStatus.PENDING
-    assert single.submit(workload.add, 1).result(DEADLINE) == 1, "it holds up nobody"
+    assert single.submit(workload.add, 1).result(DEADLINE) == 1, "it holds up no other task"
     assert journal.read_text() == ""
     assert task.start() is task
     assert task.start() is task, "idempotent"

@@ -142,7 +142,7 @@ def test_launch_starts_all_workers() -> None:
 
 
 def test_can_act_says_whether_a_new_item_would_move_anything() -> None:
-    """While all workers are full nobody has to be woken for a new item."""
+    """While all workers are full no thread has to be woken for a new item."""
     talk = Talk(1)
     a, b = items("ab")
     assert talk.state.can_act
@@ -210,7 +210,7 @@ def test_what_is_reclaimed_ends_the_growth() -> None:
 
 
 def test_a_short_queue_is_shared_among_the_workers() -> None:
-    """Nobody gets all of it: while one is still starting, nothing is given out ahead."""
+    """No worker gets all of it: while one is still starting, nothing is given out ahead."""
     talk = Talk(2, credit=64)
     many = items("abcd")
     assert talk.say(Submitted(many)) == [StartWorker(1, 0), StartWorker(2, 1)]
@@ -415,7 +415,7 @@ def test_a_start_that_cannot_succeed_is_not_retried() -> None:
 
 
 def test_the_next_item_is_a_reason_to_try_again() -> None:
-    """Somebody may have repaired the environment."""
+    """The user may have repaired the environment."""
     talk = Talk(1)
     a, b = items("ab")
     talk.say(Submitted([a]))
@@ -712,7 +712,7 @@ def test_a_restart_timer_may_fire_after_the_end() -> None:
 
 
 def test_events_and_actions_are_frozen() -> None:
-    """Nobody changes what has happened."""
+    """What has happened is not changed."""
     with pytest.raises(AttributeError):
         StartWorker(1, 0).worker = 2  # type: ignore[misc]
     with pytest.raises(AttributeError):
@@ -957,7 +957,7 @@ def test_parts_keep_their_place_in_the_queue() -> None:
 
 
 class Heavy(Source):
-    """Of its parts a worker may hold two; before the first has been made nobody knows."""
+    """Of its parts a worker may hold two; before the first has been made that is unknown."""
 
     __slots__ = ()
 

@@ -13,7 +13,7 @@ rule that it checks is therefore one that a user could notice:
 * nothing is sent to a worker that is not ready, was told to end or is dead; never more than
   ``max_workers`` processes; never more items than the credit, or in a lifetime than the quota;
 * first the urgent, then first come, first served; what came back is served before what is new;
-* nothing waits while a worker has nothing to do, or while nobody will ever come;
+* nothing waits while a worker has nothing to do, or while no worker will ever come;
 * a request to cancel is answered, truthfully; the pool is closed once, and only when nothing is
   left;
 * every walk comes to its end when the dice stop throwing crashes.
@@ -50,8 +50,8 @@ class Job(st.Item):
         returned: it came back from a worker that had not started it.
         sent: how often it was dispatched.
         tried, tries_given: how often its worker died, and how often it may be tried again.
-        to_kill: somebody wants its worker to be killed.
-        to_cancel: somebody has asked it to stop: it is not tried again.
+        to_kill: its worker is to be killed.
+        to_cancel: it was asked to stop: it is not tried again.
         end: how it ended, None before.
     """
 
@@ -188,7 +188,7 @@ class Shell:
 
         Args:
             event: what happened.
-            refill_only: nobody was woken for this event, which is allowed only if all that it leads
+            refill_only: no thread was woken for this event, which is allowed only if all it leads
                 to is more for these workers, which have enough to do until they are heard of again.
         """
         queue = deque([event])
@@ -206,7 +206,7 @@ class Shell:
             assert refill_only is None or all(
                 isinstance(action, st.Dispatch) and action.worker in refill_only
                 for action in actions
-            ), f"can_act said that nobody has to be woken, but there was something to do: {actions}"
+            ), f"can_act said that no thread has to be woken, but this had to be done: {actions}"
             if self.log is not None:
                 self.log.append(f"{event}\n" + "".join(f"    -> {action}\n" for action in actions))
             for action in actions:
@@ -323,16 +323,16 @@ class Shell:
         return st.KillAnswered(action.worker, action.item, running)
 
     def _cancelled(self, action: st.Cancelled) -> None:
-        assert action.items, "nobody is cancelled"
+        assert action.items, "nothing is cancelled"
         for job in action.items:
             assert self.dropping or job in self.asked or self.closed or job.to_kill, (
-                f"{job} is cancelled and nobody asked for it"
+                f"{job} is cancelled without being asked to"
             )
             self._end_waiting(job, "cancelled")
 
     def _cancel_answered(self, action: st.CancelAnswered) -> None:
         assert action.item in self.asked or action.item.to_kill, (
-            f"an answer about {action.item} that nobody waits for"
+            f"an answer about {action.item} that no thread waits for"
         )
         self.asked.pop(action.item, None)
         if action.done:
@@ -347,7 +347,7 @@ class Shell:
 
     def _lost(self, action: st.Lost) -> None:
         worker = self.dying
-        assert worker is not None, "an item is lost and nobody died"
+        assert worker is not None, "an item is lost and no worker died"
         assert action.worker == worker.number
         self.lost_now += 1
         if self.reclaims:
@@ -475,7 +475,7 @@ class Shell:
         idle = [worker.number for worker in self.workers.values() if worker.idle]
         if self.waiting:
             assert not idle, f"workers {idle} are idle while {list(self.waiting)} wait"
-            assert self.workers or self.timers, f"{list(self.waiting)} wait and nobody will come"
+            assert self.workers or self.timers, f"{list(self.waiting)} wait and no worker will come"
             starting = sum(worker.phase == "starting" for worker in self.workers.values())
             full = len(self.workers) == self.max_workers
             assert full or self.failed_starts or starting >= len(self.waiting), (
@@ -611,7 +611,7 @@ class Shell:
         self.open_workers = [other for other in self.open_workers if other is not worker]
         self.dying, self.lost_now = worker, 0
         self.feed(st.WorkerExited(worker.number, unstarted, final))
-        assert not worker.held, f"{list(worker.held)} died with their worker and nobody was told"
+        assert not worker.held, f"{list(worker.held)} died with their worker unreported"
         self.dying = None
 
     def initializer_failed(self, worker: Worker) -> None:

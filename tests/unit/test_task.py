@@ -94,7 +94,7 @@ def test_the_outcome_is_set_once() -> None:
 
 
 def test_cancel_of_a_pending_bare_task() -> None:
-    """Cancelled, notified by whoever would have run it; waiters raise."""
+    """Cancelled, notified by the thread that would have run it; waiters raise."""
     task: Task[int] = Task()
     assert task.cancel()
     assert task.cancel()

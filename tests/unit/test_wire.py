@@ -178,7 +178,7 @@ def plain(frames: list[Frame]) -> list[tuple[int, int, bytes]]:
 
 
 def test_inbox_frames_divide_a_page() -> None:
-    """A pipe then never holds part of one, so that whoever reads FRAME bytes gets a whole frame."""
+    """A pipe then never holds part of one, so that a read of FRAME bytes gets a whole frame."""
     assert wire.FRAME & (wire.FRAME - 1) == 0
     assert 4096 % wire.FRAME == 0
     assert wire.CALL.size + wire.INLINE == wire.FRAME
@@ -292,7 +292,7 @@ def test_every_cut_around_the_head_of_a_large_frame(polled: Side) -> None:
 
 
 def test_a_wrong_nonce_is_a_bad_frame(side: Side) -> None:
-    """Somebody wrote into the pipe who is not this worker."""
+    """Another process than this worker wrote into the pipe."""
     side.write(frame(1) + frame(2, nonce=NONCE ^ 1) + frame(3)).join()
     frames = side.read_until_end()
     assert [(one.kind, one.number) for one in frames] == [

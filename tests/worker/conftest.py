@@ -80,7 +80,7 @@ def same() -> Iterator[CondaEnvExecutor]:
 
 @pytest.fixture
 def fresh() -> Iterator[CondaEnvExecutor]:
-    """As ``same``, with a worker that nobody has used."""
+    """As ``same``, with a worker that was not used."""
     with CondaEnvExecutor(sys.executable, max_workers=1) as executor:
         yield executor
 

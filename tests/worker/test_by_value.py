@@ -113,7 +113,7 @@ def test_functions_that_refer_to_themselves_and_each_other(
 
 
 def test_a_module_without_a_file(fresh: CondaEnvExecutor) -> None:
-    """Made by ``types.ModuleType``: nobody can import it, so its functions go by value."""
+    """Made by ``types.ModuleType``: it cannot be imported, so its functions go by value."""
     module = types.ModuleType("made_of_nothing")
     sys.modules["made_of_nothing"] = module
     try:

@@ -30,7 +30,7 @@ def value_at_once(kind: int, data: Any) -> tuple[Any] | None:
     Reading must be quick and run no user code. The one rule for that. Three places where each call
     may pass have its first lines in place, because a function would be entered for each:
     ``Inbound._take_each``, ``DirectReceive.wait`` and ``MapJob.results``. What they cannot read
-    there comes here.
+    there comes here, or to ``read_outcome``.
 
     Args:
         kind: of the result frame.
