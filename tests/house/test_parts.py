@@ -19,8 +19,6 @@ WITHOUT = {
     "pool.spawn": "it starts processes; tests/worker",
     "pool.fork_server": "it starts processes; tests/worker",
     "pool.pool": "it composes the parts, and has a thread and processes; tests/contract",
-    "pool.start": "it starts processes; tests/worker, tests/faults",
-    "pool.lifecycle": "it ends the threads of all other parts; tests/contract, tests/faults",
     "map.protocols": "protocols alone: nothing runs",
 }
 OURS = installed()
