@@ -253,12 +253,18 @@ def test_a_global_that_cannot_be_sent_is_named(
     assert [name for name in [*names, "generator", "initializer"] if name not in str(error)] == []
 
 
-def test_executors_tasks_and_threads_are_named(same: CondaEnvExecutor) -> None:
+def test_an_executor_is_no_result(same: CondaEnvExecutor) -> None:
+    """It travels to workers only; what it is there would be nothing here."""
+    error = same.submit(lambda: same).exception(DEADLINE)
+    assert isinstance(error, RuntimeError)
+    assert "do not return it" in str(error)
+
+
+def test_tasks_and_threads_are_named(same: CondaEnvExecutor) -> None:
     """They hold locks, which would be made anew, and would be nothing without the rest."""
     task = same.submit(abs, 1)
     thread = threading.Thread()
     for function, name in (
-        (lambda: same, "same"),
         (lambda: task, "task"),
         (lambda: thread, "thread"),
     ):

@@ -38,8 +38,8 @@ def remote_executor(pool: int, max_workers: int, version: str, options: Any) -> 
     """Return what an executor of the host is in this process; called by pickle streams."""
     if running.main_loop is None:
         raise RuntimeError(
-            "an executor can be an argument of tasks of its own program only: here is none of "
-            "its workers"
+            "an executor is of use only in tasks of its own program, and this process is none of "
+            "its workers: give it to a task as an argument, and do not return it from one"
         )
     return RemoteExecutor(pool, max_workers, version, dict(OPTIONS, **options))
 
