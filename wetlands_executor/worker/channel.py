@@ -62,6 +62,9 @@ class Channel:
         self._record = wire.FIRST_RECORD
         # Where the records come from, once another thread reads them.
         self._next_record: Any = None
+        # Race: a thread that a call has left behind may submit a task, the first of this worker,
+        # while the main thread reads.
+        self._reading = allocate_lock()
         self._bulk_read = 0
         #: Changes with every frame that is sent, whichever thread sends it.
         self.sent = 0
@@ -76,12 +79,20 @@ class Channel:
         self.by_value = by_value
 
     def share_records(self, next_record: Any) -> None:
-        """Let another thread read the bulk pipe; ``next_record`` gives what it leaves."""
-        self._next_record = next_record
+        """Let another thread read the bulk pipe; ``next_record`` gives what it leaves.
+
+        Returns when the main thread has read the record that it is reading.
+        """
+        with self._reading:
+            self._next_record = next_record
 
     def read_record(self) -> Tuple[int, int, Any]:
         """Return the next record of the bulk pipe as (kind, id, payload). Blocks."""
-        return self.read_from_pipe() if self._next_record is None else self._next_record()
+        with self._reading:
+            if self._next_record is None:
+                return self.read_from_pipe()
+        record: Tuple[int, int, Any] = self._next_record()
+        return record
 
     def read_from_pipe(self) -> Tuple[int, int, Any]:
         """Read the next record. Only the thread that reads them."""

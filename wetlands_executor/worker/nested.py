@@ -15,15 +15,15 @@ neither of our threads but on the one for callbacks.
 from __future__ import annotations
 
 import itertools
-from _thread import allocate_lock, start_new_thread
+from _thread import RLock, allocate_lock, start_new_thread
 
-from . import threads, wire
+from . import running, threads, wire
 from .calls import dumps, loads
 from .channel import ChannelLost
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Protocol
+    from typing import Any, Callable, Dict, Iterator, Protocol, Tuple
 
     class Child(Protocol):
         """A task that was submitted here."""
@@ -43,6 +43,15 @@ if TYPE_CHECKING:
 ENDED = b"the function that has submitted it has ended; options(detach=True) would have kept it"
 
 
+def _emptied(found: Dict[int, Any]) -> Iterator[Tuple[int, Any]]:
+    """Take out one item after another. Race: another thread may take some at the same time."""
+    while found:
+        try:
+            yield found.popitem()
+        except KeyError:
+            return
+
+
 class Nested:
     """The tasks that the running call has submitted.
 
@@ -60,15 +69,21 @@ class Nested:
         self._children: Dict[int, Child] = {}
         #: number of a question -> what takes the answer.
         self._questions: Dict[int, Callable[[Any], object]] = {}
-        # Guards ``_waits`` and the order of the frames about it.
-        self._lock = allocate_lock()
+        # Guards ``_waits`` and ``_ended``, and the order of the frames: nothing of a call is said
+        # behind its end. Re-entrant, because the collector may run finalizers that cancel tasks.
+        self._lock = RLock()
         self._waits = 0
         # Serial of the call that these are of.
         self._serial = 0
+        # Serial of the call that has ended last.
+        self._ended = 0
         #: Records for the main thread, or the error that ended the pipe.
         self._records: Any = SimpleQueue()
         self._jobs: Any = None
         self._lost: Any = None
+
+    def start(self) -> None:
+        """Read the bulk pipe from now on."""
         self._channel.share_records(self._next_record)
         start_new_thread(self._read, ())
 
@@ -81,7 +96,7 @@ class Nested:
             RuntimeError: it does not: the call has ended.
         """
         item = threads.item_here(self._runner)
-        if not item:
+        if not item or self._ended == self._runner.serial:
             raise RuntimeError(
                 "an executor can be used inside a worker only by the function of a task that is "
                 "running, and by the threads that it has started; this task has ended"
@@ -96,22 +111,30 @@ class Nested:
             head: what the host reads of it, of builtin types.
             payload: what it does not.
         """
-        item = self.item()
         number = self._next_number()
-        self._children[number] = child
-        if self._lost is not None:
-            self._children.pop(number, None)
-            raise ChannelLost(str(self._lost))
-        self._say(item, (wire.SUBMIT, number, head, payload))
+        with self._lock:
+            item = self.item()
+            self._children[number] = child
+            if self._lost is not None:
+                self._children.pop(number, None)
+                raise ChannelLost(str(self._lost))
+            self._say(item, (wire.SUBMIT, number, head, payload))
         return number
+
+    def _refuse_in_fork(self) -> None:
+        # Order: before the lock is taken, which another thread may have held in the fork.
+        if self._runner.forked:
+            raise RuntimeError(running.IN_FORK)
 
     def say(self, what: int, number: int) -> None:
         """Ask something of a task that needs no answer."""
-        self._say(self.item(), (what, number, 0))
+        self._refuse_in_fork()
+        with self._lock:
+            self._say(self.item(), (what, number, 0))
 
     def ask(self, what: int, number: int) -> Any:
         """Ask something of a task; return the answer."""
-        item = self.item()
+        self._refuse_in_fork()
         question = self._next_number()
         box: Any = []
         gate = allocate_lock()
@@ -121,12 +144,14 @@ class Nested:
             box.append(found)
             gate.release()
 
-        self._questions[question] = answer
-        self._say(item, (what, number, question))
+        with self._lock:
+            item = self.item()
+            self._questions[question] = answer
+            self._say(item, (what, number, question))
         if self._lost is None:
             gate.acquire()
         self._questions.pop(question, None)
-        if not box:
+        if self._lost is not None and (not box or box[0] is None):
             raise ChannelLost(str(self._lost))
         return box[0]
 
@@ -145,9 +170,10 @@ class Nested:
         Args:
             serial: of the call that has submitted what is waited for.
         """
-        item = self._runner.item
+        self._refuse_in_fork()
         with self._lock:
-            if not item or serial != self._runner.serial:
+            item = self._runner.item
+            if not item or serial != self._runner.serial or serial == self._ended:
                 return  # it has ended
             if serial != self._serial:
                 self._serial = serial
@@ -158,8 +184,8 @@ class Nested:
 
     def end_wait(self, serial: int) -> None:
         """Let the host know that the call goes on, unless another thread of it still waits."""
-        item = self._runner.item
         with self._lock:
+            item = self._runner.item
             if not item or serial != self._serial or self._waits <= 0:
                 return
             self._waits -= 1
@@ -186,15 +212,15 @@ class Nested:
         """End what the call has submitted and not waited for. Order: before its outcome is sent."""
         with self._lock:
             self._serial = 0
-        if not self._children and not self._questions:
-            return
-        ended = []
-        while self._children:
-            number, child = self._children.popitem()
-            if not child.detached:
-                ended.append(number)
+            self._ended = self._runner.serial
+            if not self._children and not self._questions:
+                return
+            left = dict(_emptied(self._children))
+            self._say(item, (wire.LEAVE, [n for n, child in left.items() if not child.detached]))
+        for child in left.values():
             child.settle(wire.CANCELLED, ENDED)
-        self._say(item, (wire.LEAVE, ended))
+        for _number, answer in _emptied(self._questions):
+            answer(None)
 
     def _next_record(self) -> Any:
         found = self._records.get()
@@ -219,10 +245,9 @@ class Nested:
             # The pipe is at its end. Whoever waits for something from it has to know.
             self._lost = error
             self._records.put(error)
-            while self._children:
-                _number, child = self._children.popitem()
+            for _number, child in _emptied(self._children):
                 child.settle(wire.CANCELLED, b"the way to the host is lost")
-            for answer in list(self._questions.values()):
+            for _number, answer in _emptied(self._questions):
                 answer(None)
 
     def _take(self, number: int, data: Any) -> None:

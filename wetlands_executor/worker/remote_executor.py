@@ -230,7 +230,8 @@ class RemoteExecutor(Executor):
             cancel_futures: cancel what has not started.
         """
         self._closed = True
-        tasks = [task for task in self._tasks if not task.done() and task._number]
+        # Race: the reader takes out what has ended; ``list`` copies in one step.
+        tasks = [task for task in list(self._tasks) if not task.done() and not task.unstarted]
         if cancel_futures:
             for task in tasks:
                 task.cancel()
@@ -348,14 +349,15 @@ def _yield_results(
     try:
         while waiting:
             left = None if end is None else end - time.monotonic()
-            task = waiting[-1]
-            if not ordered:
+            if not ordered and not waiting[-1].done():
                 done: Any = wait(waiting, left, FIRST_COMPLETED).done
                 if not done:
                     raise WaitTimeout
-                task = done.pop()
+                # Those that have finished come next, in the order in which they were submitted.
+                waiting.sort(key=done.__contains__)
+            task = waiting[-1]
             error = task.exception(left) if not task.cancelled() else None
-            waiting.remove(task)
+            waiting.pop()
             waiting[:0] = itertools.islice(more, 1)
             if error is not None and return_exceptions:
                 yield error

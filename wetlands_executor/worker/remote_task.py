@@ -140,6 +140,11 @@ class RemoteTask(Future):  # type: ignore[type-arg]
         """A number of the task in this worker, as text; empty before it is submitted."""
         return str(self._number) if self._number else ""
 
+    @property
+    def unstarted(self) -> bool:
+        """True if it was made with ``start=False`` and nobody has started it."""
+        return self._deferred is not None
+
     def done(self) -> bool:
         """Return True if the call was cancelled or has finished."""
         return self._state in (_CANCELLED, _FINISHED)
@@ -239,8 +244,8 @@ class RemoteTask(Future):  # type: ignore[type-arg]
         if self.done():
             return
         self.nested.begin_wait(self.serial)
+        gate = allocate_lock()
         try:
-            gate = allocate_lock()
             gate.acquire()
             self._gates.append(gate)
             # Order: the lock is in the list, then the state is looked at; ``settle`` does the
@@ -250,6 +255,10 @@ class RemoteTask(Future):  # type: ignore[type-arg]
                 if not gate.acquire(True, seconds) and not self.done():
                     raise WaitTimeout
         finally:
+            try:
+                self._gates.remove(gate)
+            except ValueError:
+                pass  # it has ended
             self.nested.end_wait(self.serial)
 
     def _outcome(self) -> Any:
@@ -412,7 +421,11 @@ class RemoteTask(Future):  # type: ignore[type-arg]
             self._condition.notify_all()
         self._kept.pop(self, None)
         while self._gates:
-            self._gates.pop().release()
+            try:
+                gate = self._gates.pop()
+            except IndexError:
+                break  # who waited has given up
+            gate.release()
         callbacks: List[Any] = self._done_callbacks
         self._done_callbacks: List[Any] = []
         for callback in callbacks:

@@ -28,7 +28,7 @@ import sys
 # and 2 us of every call.
 from _signal import SIGINT, default_int_handler, getsignal
 from _signal import signal as set_signal
-from _thread import get_ident
+from _thread import RLock, get_ident
 from time import monotonic_ns
 
 from . import alarms, running, shared_page, startup, stdio, threads, wire
@@ -94,6 +94,7 @@ class Runner:
         self.buffers: Any = None
         #: What its functions have submitted, from the first time on.
         self.nested: Any = None
+        self._making = RLock()
         self.carries = False
         self.config: Any = {}  # a WorkerConfig, once it has come
         self.pid = os.getpid()
@@ -418,11 +419,21 @@ class Runner:
         return self.buffers
 
     def use_nested(self) -> Any:
-        """Return what serves the tasks that functions submit."""
+        """Return what serves the tasks that functions submit.
+
+        Raises:
+            RuntimeError: this is a process that a task has forked.
+        """
+        if self.forked:
+            raise RuntimeError(running.IN_FORK)
         if self.nested is None:
             from .nested import Nested
 
-            self.nested = Nested(self)
+            with self._making:
+                nested = Nested(self)
+                if self.nested is None:  # no other thread, and no finalizer meanwhile
+                    self.nested = nested
+                    nested.start()
         return self.nested
 
     def executor(self) -> Any:

@@ -7,6 +7,12 @@ looked up from here. So none of these modules imports ``runner``. Any thread may
 
 from __future__ import annotations
 
+#: Why a process that a task has forked has no way to the host's pools.
+IN_FORK = (
+    "a process that a task has forked can neither submit tasks nor wait for them: let the task do "
+    "that itself"
+)
+
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Optional, Protocol
