@@ -193,6 +193,8 @@ class Nested:
         # Number of a worker -> number of a child there -> the child.
         # None stands for one whose file is being read.
         self._children: dict[int, dict[int, Child | None]] = {}
+        # (worker, child) of those that were cancelled while their file is read.
+        self._called_off: set[tuple[int, int]] = set()
 
     # --- what a worker says
 
@@ -203,24 +205,22 @@ class Nested:
             BadFrame: it is nothing that a worker says.
         """
         message = restricted.read(data)
-        if type(message) is not tuple or len(message) < 2:
-            raise BadFrame("it says nothing of a task inside a task")
+        if not _is_sound(message):
+            raise BadFrame("it says what no worker says of a task inside a task")
         what = message[0]
-        if what == wire.SUBMIT and len(message) == 4:
+        if what == wire.SUBMIT:
             self._submit(process, call, *message[1:])
         elif what == wire.WAIT:
             self._wait(process, call, bool(message[1]))
         elif what == wire.LEAVE:
             self._leave(process, message[1])
-        elif what in _QUESTIONS and len(message) == 3:
-            self._ask(process, *message)
         else:
-            raise BadFrame(f"it says {what!r} of a task inside a task")
+            self._ask(process, *message)
 
     def _submit(
         self, process: WorkerProcess, call: Call, number: int, head: Any, payload: bytes
     ) -> None:
-        if type(head) is not tuple or tuple(map(type, head)) != _HEAD or type(payload) is not bytes:
+        if tuple(map(type, head)) != _HEAD or not _OPTIONS.issuperset(head[4]):
             raise BadFrame("it submits what is no task")
         wanted, target, function, name, options, detached, by_value = head
         pool: Target | None = _pools.get(wanted)
@@ -229,15 +229,15 @@ class Nested:
         if pool is None or error is not None:
             self._refuse(process, number, error)
             return
-        priority = options.pop("priority", 0) + depth * LEVEL
         try:
+            priority = options.pop("priority", 0) + depth * LEVEL
             made = CallOptions(priority=priority, **options)
         except (TypeError, ValueError) as wrong:
             self._refuse(process, number, wrong)
             return
-        self._children.setdefault(process.worker, {})[number] = None
         if target:
             # A file is read: not on this thread.
+            self._children.setdefault(process.worker, {})[number] = None
             job = partial(self._define, process, call, pool, number, target, payload)
             self._decoding.run(partial(job, name, made, detached))
             return
@@ -247,6 +247,7 @@ class Nested:
             if definition is None or definition.number != function:
                 raise BadFrame(f"it names the function {function}, which its parent is not")
         encoded = _encoded(definition, payload, by_value or None)
+        self._children.setdefault(process.worker, {})[number] = None
         self._begin(process, call, pool, number, encoded, name, made, detached)
 
     def _refusal(self, pool: Target | None, depth: int) -> BaseException | None:
@@ -305,8 +306,10 @@ class Nested:
     ) -> None:
         """Make the Task of a child, and hand it to its pool."""
         children = self._children.get(process.worker, {})
-        if number not in children and not detached:
-            return  # its parent has ended while a file was read
+        called_off = (process.worker, number) in self._called_off
+        self._called_off.discard((process.worker, number))
+        if called_off or (number not in children and not detached):
+            return  # while a file was read, it was cancelled, or its parent has ended
         home: Any = pool
         task: Task[Any] = Task(home, name, options)
         if number in children:
@@ -321,6 +324,7 @@ class Nested:
             pool.submit_item(call)
 
     def _refuse(self, process: WorkerProcess, number: int, error: BaseException | None) -> None:
+        self._called_off.discard((process.worker, number))
         self._children.get(process.worker, {}).pop(number, None)
         if self._workers.has(process) and error is not None:
             self._send(process, number, (bytes((wire.FAILED,)) + _failure(error),))
@@ -333,10 +337,10 @@ class Nested:
         # Order: behind the children that it waits for, which were put before.
         self._loop.post(partial(self._feed, event))
 
-    def _leave(self, process: WorkerProcess, ended: Any) -> None:
+    def _leave(self, process: WorkerProcess, ended: list[int]) -> None:
         """A call has ended: cancel what it has not waited for, and forget the rest."""
         children = self._children.pop(process.worker, {})
-        for number in ended if type(ended) is list else ():
+        for number in ended:
             child = children.get(number)
             if child is not None:
                 requests.ask_to_cancel(child.task)
@@ -348,6 +352,7 @@ class Nested:
         child = children.get(number)
         if child is None and number in children and what in (wire.CANCEL_CHILD, wire.KILL_CHILD):
             del children[number]
+            self._called_off.add((process.worker, number))
             self._send(process, number, (bytes((wire.CANCELLED,)),))
             self._reply(process, question, True)
         elif child is None:
@@ -424,8 +429,32 @@ class Nested:
 
 #: Types of what it says of a call that it submits.
 _HEAD = (int, str, int, str, dict, bool, str)
-#: What a worker may ask of a child.
-_QUESTIONS = frozenset((wire.CANCEL_CHILD, wire.KILL_CHILD, wire.STATE_OF, wire.LISTEN))
+#: What may be asked of a child.
+_OPTIONS = frozenset(("name", "timeout", "retries", "priority", "cancel_grace"))
+#: Types of what a worker says, by the first part.
+_SHAPES: dict[int, tuple[type, ...]] = {
+    wire.SUBMIT: (int, int, tuple, bytes),
+    wire.WAIT: (int, int),
+    wire.LEAVE: (int, list),
+    **dict.fromkeys(
+        (wire.CANCEL_CHILD, wire.KILL_CHILD, wire.STATE_OF, wire.LISTEN), (int, int, int)
+    ),
+}
+#: Numbers of children and questions are below.
+_NUMBERS = 1 << 63
+
+
+def _is_sound(message: Any) -> bool:
+    """Return True if this is something that a worker says, as far as the types go."""
+    if type(message) is not tuple or not message or type(message[0]) is not int:
+        return False
+    if tuple(map(type, message)) != _SHAPES.get(message[0]):
+        return False
+    if message[0] == wire.LEAVE:
+        numbers = message[1]
+    else:
+        numbers = message[1:2] if message[0] == wire.SUBMIT else message[1:]
+    return all(type(number) is int and 0 <= number < _NUMBERS for number in numbers)
 
 
 def _encoded(definition: Any, payload: bytes, by_value: str | None) -> EncodedCall:
