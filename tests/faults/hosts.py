@@ -21,6 +21,7 @@ from concurrent.futures import CancelledError, as_completed, wait
 
 from tests.contract.workload import attend
 from tests.faults import work
+from tests.faults.nesting import wait_for_child
 from tests.support.observe import DEADLINE, pids
 from tests.support.programs import run, say
 from tests.support.rendezvous import Rendezvous
@@ -42,6 +43,16 @@ def pickle_and_die(stage, kind):
 
 def idle():
     executor = CondaEnvExecutor(max_workers=2).launch()
+    say(*pids(executor))
+    sys.stdin.readline()
+
+
+def nested():
+    """Have a task wait for one inside it; print the pids of the workers of both."""
+    executor = CondaEnvExecutor(max_workers=1)
+    rendezvous = Rendezvous()
+    executor.submit(wait_for_child, executor, rendezvous.address)
+    rendezvous.next()
     say(*pids(executor))
     sys.stdin.readline()
 

@@ -1,0 +1,261 @@
+"""Tasks inside tasks, and accidents: of the parent, of the child, of the pool, of the program."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+
+from tests.faults import nesting
+from tests.support import interpreters
+from tests.support.observe import ORPHAN_LIMIT, crash_of, gone
+from tests.support.rendezvous import DEADLINE, Rendezvous
+from tests.tasks import nested
+from wetlands_executor import CondaEnvExecutor, Task, TaskTimeoutError, WorkerCrashed
+from wetlands_executor.worker import wire
+
+#: Seconds for several processes to start on a busy machine.
+LONG = 100.0
+Make = Callable[..., CondaEnvExecutor]
+
+
+def _is_well(executor: CondaEnvExecutor) -> None:
+    assert executor.submit(nested.add_inside, executor, 1, 2).result(DEADLINE) == 3
+    assert executor.wait_all(DEADLINE)
+
+
+# ------------------------------------------------------------------------------------- the parent
+
+
+def test_a_parent_that_crashes_takes_its_children_along(make: Make, rendezvous: Rendezvous) -> None:
+    executor = make(3, cancel_grace=0.1)
+    task = executor.submit(nesting.crash_with_children, executor, rendezvous.address, 2)
+    arrivals = rendezvous.expect("child0", "child1", "parent")
+    arrivals["parent"].release()
+    crash_of(task)
+    arrivals["child0"].wait_until_gone()
+    arrivals["child1"].wait_until_gone()
+    _is_well(executor)
+
+
+def test_a_parent_that_is_tried_again(make: Make, rendezvous: Rendezvous, tmp_path: Path) -> None:
+    """The child of the first attempt is cancelled, the second has its own."""
+    executor = make(2, cancel_grace=0.1)
+    task = executor.options(retries=1).submit(
+        nesting.crash_at_first, executor, rendezvous.address, str(tmp_path)
+    )
+    arrivals = rendezvous.expect("child", "parent")
+    arrivals["parent"].release()
+    arrivals["child"].wait_until_gone()
+    assert task.result(DEADLINE) == 3
+    _is_well(executor)
+
+
+def test_a_parent_out_of_time(make: Make, rendezvous: Rendezvous) -> None:
+    executor = make(1, cancel_grace=0.1)
+    task = executor.options(timeout=0.3).submit(
+        nesting.wait_for_child, executor, rendezvous.address
+    )
+    with pytest.raises(TaskTimeoutError):
+        task.result(DEADLINE)
+    _is_well(executor)
+
+
+# -------------------------------------------------------------------------------------- the child
+
+
+def test_a_child_is_tried_again(make: Make, tmp_path: Path) -> None:
+    executor = make(1)
+    assert executor.submit(nesting.retried_child, executor, str(tmp_path)).result(DEADLINE) == (
+        "again"
+    )
+
+
+def test_a_child_out_of_time(make: Make, rendezvous: Rendezvous) -> None:
+    executor = make(1, cancel_grace=0.1)
+    task = executor.submit(nesting.child_out_of_time, executor, rendezvous.address)
+    assert task.result(DEADLINE) == "True True"
+    _is_well(executor)
+
+
+@pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "any order"])
+def test_a_map_that_is_left_in_the_middle(make: Make, ordered: bool) -> None:
+    executor = make(2)
+    assert executor.submit(nesting.abandon_map, executor, ordered).result(DEADLINE) == 1
+    _is_well(executor)
+
+
+def test_a_child_that_is_cancelled_while_its_file_is_read(
+    make: Make, rendezvous: Rendezvous, tmp_path: Path
+) -> None:
+    """It does not run, although it is detached: the end of its parent would not have cancelled it.
+
+    The file is large, so that reading it takes longer than the request.
+    """
+    ran = tmp_path / "ran"
+    path = tmp_path / "large.py"
+    path.write_text(f"def run():\n    open({str(ran)!r}, 'x').close()\n" + "x = 1\n" * 300_000)
+    executor = make(1)
+    task = executor.submit(nesting.cancel_while_read, executor, f"{path}:run", rendezvous.address)
+    rendezvous.next().release()
+    assert task.result(DEADLINE) == [True, True]
+    _is_well(executor)
+    assert not ran.exists()
+
+
+# -------------------------------------------------------------------------- threads and processes
+
+
+def test_a_thread_that_waits_when_its_call_ends(make: Make, rendezvous: Rendezvous) -> None:
+    """It is told, and can submit nothing more."""
+    executor = make(1, cancel_grace=0.1)
+    task = executor.submit(nesting.leave_waiting_thread, executor, rendezvous.address)
+    arrivals = rendezvous.expect("child", "parent")
+    arrivals["parent"].release()
+    task.result(DEADLINE)
+    arrivals["child"].wait_until_gone()
+    thread = rendezvous.next()
+    assert thread.label == "CancelledError RuntimeError"
+    thread.release()
+
+
+def test_many_threads_submit_the_first_task(make: Make) -> None:
+    for _ in range(4):
+        executor = make(1)
+        task = executor.submit(nesting.first_by_many_threads, executor, 16)
+        assert task.result(DEADLINE) == 16
+        executor.shutdown()
+
+
+def test_a_process_that_a_task_has_forked(make: Make) -> None:
+    executor = make(1)
+    text = executor.submit(nesting.in_fork, executor).result(DEADLINE)
+    assert text.startswith("a process that a task has forked can neither submit tasks nor wait")
+    _is_well(executor)
+
+
+def test_leaving_a_block_waits_for_what_waits_for_others(make: Make) -> None:
+    executor = make(2)
+    found = executor.submit(nesting.in_a_block, executor, 100).result(LONG)
+    assert found == [2 * sum(range(100)), False]
+
+
+# ------------------------------------------------------------------------------ what comes of it
+
+
+def test_many_calls_leave_nothing_behind(make: Make) -> None:
+    """Neither in the worker nor here: tasks, descriptors, threads."""
+    executor = make(1)
+    assert executor.submit(nesting.leftovers, executor, 2000).result(LONG) == [0, 0, 0]
+    gc.collect()
+    kept = sum(isinstance(found, Task) for found in gc.get_objects())
+    assert kept < 1000
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        (),
+        (wire.SUBMIT,),
+        ([],),
+        (True, 1),
+        (99, 1),
+        (wire.SUBMIT, 1, (), b""),
+        (wire.SUBMIT, -1, (1, "", 0, "name", {}, False, ""), b""),
+        (wire.SUBMIT, 1 << 70, (1, "", 0, "name", {}, False, ""), b""),
+        (wire.SUBMIT, [], (1, "", 0, "name", {}, False, ""), b""),
+        (wire.SUBMIT, 1, (1, "", 0, "name", {"retry_on": (1,)}, False, ""), b""),
+        (wire.SUBMIT, 1, (1, "", 0, "name", {}, False, ""), None),
+        (wire.WAIT, "x"),
+        (wire.LEAVE, [[]]),
+        (wire.LEAVE, 5),
+        (wire.STATE_OF, 1, 1 << 70),
+        (wire.CANCEL_CHILD, [], 1),
+    ],
+    ids=str,
+)
+def test_what_no_worker_says(make: Make, message: object, caplog: pytest.LogCaptureFixture) -> None:
+    """It costs the worker that has said it, and is no bug of ours."""
+    executor = make(1)
+    task = executor.submit(nesting.forge, message)
+    with pytest.raises(WorkerCrashed, match="no worker sends"):
+        task.result(DEADLINE)
+    assert "bug" not in caplog.text
+    _is_well(executor)
+
+
+def test_a_pool_that_nobody_knows(make: Make) -> None:
+    executor = make(1)
+    text = executor.submit(nesting.forge_unknown_pool, executor).result(DEADLINE)
+    assert text.startswith("RuntimeError: cannot schedule new futures after shutdown")
+
+
+# ----------------------------------------------------------------------- the pool and the program
+
+
+@pytest.mark.parametrize("end", ["kill_workers", "terminate_workers"])
+def test_workers_are_ended_while_a_parent_waits(
+    make: Make, rendezvous: Rendezvous, end: str
+) -> None:
+    executor = make(1)
+    task = executor.submit(nesting.wait_for_child, executor, rendezvous.address)
+    arrival = rendezvous.next()
+    getattr(executor, end)()
+    arrival.wait_until_gone()
+    with pytest.raises((WorkerCrashed, CancelledError)):
+        task.result(DEADLINE)
+
+
+def test_another_pool_is_ended_while_a_parent_waits(make: Make, rendezvous: Rendezvous) -> None:
+    executor, other = make(1), make(1)
+    task = executor.submit(nesting.wait_for_child, other, rendezvous.address)
+    arrival = rendezvous.next()
+    other.kill_workers()
+    arrival.wait_until_gone()
+    with pytest.raises((BrokenProcessPool, CancelledError)):
+        task.result(DEADLINE)
+    _is_well(executor)
+
+
+def test_the_program_is_killed_while_a_parent_waits(host) -> None:  # type: ignore[no-untyped-def]
+    program = host("nested")
+    processes = set(map(int, program.line().split()))
+    assert len(processes) == 2
+    program.process.kill()
+    assert gone(processes, ORPHAN_LIMIT)
+
+
+def test_forked_workers(make: Make, rendezvous: Rendezvous) -> None:
+    """Workers that one process forks stand in for each other as well."""
+    executor = make(1, preload=("json",), share_preload=True, cancel_grace=0.1)
+    assert executor.submit(nested.deep, executor, 8).result(LONG) == 8
+    task = executor.submit(nesting.crash_with_children, executor, rendezvous.address, 1)
+    parent = rendezvous.next()
+    assert parent.label == "parent"  # the only worker is busy
+    parent.release()
+    crash_of(task)
+    _is_well(executor)
+
+
+# --------------------------------------------------------------------------------- other versions
+
+
+@pytest.mark.parametrize("minor", ["3.8", "3.13"])
+def test_two_environments_call_each_other(make: Make, minor: str) -> None:
+    """Whichever of them is the parent."""
+    paths = [found.path for found in interpreters.find() if found.minor == minor]
+    if not paths:
+        pytest.skip(f"no working Python {minor} on this machine")
+    here, there = make(1), make(1, env=str(paths[0]))
+    found = here.submit(nested.python_of, there).result(LONG)
+    assert found[1] == minor
+    assert there.submit(nested.python_of, here).result(LONG) == found[::-1]
+    assert there.submit(nested.squares_in, here, [2, 3]).result(LONG) == [4, 9]
+    assert there.submit(nested.deep, there, 3).result(LONG) == 3
+    names = there.submit(nested.crash_inside, here).result(LONG)
+    assert "WorkerCrashed" in names
