@@ -77,8 +77,10 @@ class Guard:
     def __init__(self) -> None:
         self._shell: subprocess.Popen[bytes] | None = None
         self._pipe = -1
-        if sys.platform == "win32":
-            return
+        if sys.platform != "win32":
+            self._start()
+
+    def _start(self) -> None:
         reading, self._pipe = os.pipe()
         _pipes.add(self._pipe)
         try:
