@@ -60,6 +60,8 @@ LONGEST = (
     "faults/test_bare_hosts.py",
     "arena/test_worlds.py",
     "faults/test_share_preload.py",
+    "tasks/test_nested.py",
+    "faults/test_nested_faults.py",
     "faults/test_direct_receive.py",
     "faults/test_descriptors.py",
     "environments/test_creation.py",
