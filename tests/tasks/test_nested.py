@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +61,26 @@ def test_functions_by_value_inside_a_task(single: CondaEnvExecutor) -> None:
         )
 
     assert single.submit(outer, single, 5).result(DEADLINE) == 23
+
+
+def test_functions_of_a_script_that_a_worker_has_not_seen(tmp_path: Path) -> None:
+    """They are found in ``__main__`` of the parent's worker, and have to travel all the same."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from wetlands_executor import CondaEnvExecutor\n"
+        "def square(x):\n"
+        "    return x * x\n"
+        "def outer(executor):\n"
+        "    return [task.result() for task in [executor.submit(square, n) for n in range(5)]]\n"
+        "if __name__ == '__main__':\n"
+        "    with CondaEnvExecutor(sys.prefix, max_workers=2) as executor:\n"
+        "        print(executor.submit(outer, executor).result())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=LONG, check=False
+    )
+    assert (done.stdout, done.returncode) == ("[0, 1, 4, 9, 16]\n", 0), done.stderr
 
 
 def test_recursion_by_value(single: CondaEnvExecutor) -> None:

@@ -311,17 +311,28 @@ def _dumps(value: Any, theirs: str) -> Tuple[bytes, str]:
 
             pickler.dispatch_table = {**copyreg.dispatch_table, **calls.own_reducers}
         pickler.dump(value)
-        return b"".join(pieces), ""
-    except (calls.PicklingError, AttributeError, TypeError) as error:
-        from .pickler import dumps_by_value
+        payload = b"".join(pieces)
+        # What the program's script defines is found in __main__ of this worker, but not in that of
+        # a worker that has not run such a call. Text with this name in it travels that way too.
+        if b"__main__" not in payload:
+            return payload, ""
+        error: Optional[Exception] = None
+    except (calls.PicklingError, AttributeError, TypeError) as caught:
+        error = caught
+    return _dumps_by_value(value, theirs, error)
 
-        try:
-            name = injection.name_of(value[0]) if len(value) == 3 else "an argument"
-            return dumps_by_value(value, theirs), name
-        except (calls.PicklingError, AttributeError, TypeError) as second:
-            if theirs and isinstance(second, calls.PicklingError):
-                raise  # it says why the code of a function cannot travel
-            raise error from None
+
+def _dumps_by_value(value: Any, theirs: str, error: Optional[Exception]) -> Tuple[bytes, str]:
+    """Pickle a call with code in it. ``error`` says why it could not be pickled without, if so."""
+    from .pickler import dumps_by_value
+
+    name = injection.name_of(value[0]) if len(value) == 3 else "an argument"
+    try:
+        return dumps_by_value(value, theirs), name
+    except (calls.PicklingError, AttributeError, TypeError) as second:
+        if error is None or (theirs and isinstance(second, calls.PicklingError)):
+            raise  # it says why the code of a function cannot travel
+        raise error from None
 
 
 def _results(
