@@ -54,6 +54,7 @@ class TestHelp:
             (["call", "cells", "missing.py:add"], 2, "missing.py"),
             (["call", "missing.py:add"], 2, "there is no file"),
             (["call", "functions.py:add"], 2, "says nothing about its environment"),
+            (["call", "functions.py:add"], 2, "give the environment first"),
             (["call", "math:hypot"], 2, "give the environment first"),
             (["call", "nowhere", "math:hypot"], 2, "no environment is called 'nowhere'"),
             (["call", "cells", "functions.py:no_such"], 1, "has no 'no_such'"),

@@ -168,6 +168,9 @@ class TestWrong:
             (["cells", "functions.py:length", "a", "--halt", "now,fail=0"], "at least 1"),
             (["cells", "functions.py:length", "a", "-j", "two"], "'two' is not a whole number"),
             (["cells", "functions.py:length", "a", "--retries=-1"], "must be at least 0"),
+            (["cells", "functions.py:length", "a", "--retries", "-1"], "at least 0, not -1"),
+            (["cells", "functions.py:length", "a", "-j", "-2"], "at least 1, not -2"),
+            (["cells", "functions.py:length", "a", "--timeout", "-1.5"], "above 0, not -1.5"),
             (
                 ["cells", "functions.py:length", "a", "--timeout", "soon"],
                 "is not a number of seconds",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +13,8 @@ ENV_AND_TARGET_HELP: Final = (
     f"ENV: {ENV_HELP}; it may be left out, or be -, if the target's file carries its environment. "
     "TARGET: file.py:function or package.module:function"
 )
+
+_NEGATIVE: Final = re.compile(r"-[1-9][0-9.]*")
 
 
 def parse_words(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
@@ -25,5 +28,21 @@ def parse_words(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argpars
     if "--" in left:
         end = left.index("--")
         left, right = left[:end], left[end + 1 :]
-    found = parser.parse_intermixed_args(left)
+    found = parser.parse_intermixed_args(_with_negative_values(left))
     return argparse.Namespace(**{**vars(found), "words": [*found.words, *right]})
+
+
+def _with_negative_values(words: Sequence[str]) -> list[str]:
+    """Attach negative numbers to the options before them.
+
+    A parser with an option like ``-0`` takes ``-1`` for an option as well, and would say that the
+    one before it has no value.
+    """
+    found: list[str] = []
+    for word in words:
+        before = found[-1] if found else ""
+        if _NEGATIVE.fullmatch(word) and re.fullmatch(r"--[a-z-]+|-[jC]", before):
+            found[-1] = f"{before}={word}" if before.startswith("--") else f"{before}{word}"
+        else:
+            found.append(word)
+    return found

@@ -34,6 +34,8 @@ _CALL: Final = re.compile(
     r"; the call was .*?\)(?=; the last lines of its stderr|; its Python stacks|$)",
     re.DOTALL,
 )
+#: Before many lines that the full text has, too.
+_LISTING: Final = re.compile("; the last lines of its stderr:|; its Python stacks at that moment:")
 
 
 @contextmanager
@@ -60,7 +62,7 @@ def open_executor(
             env, initializer=_PREPARE, initargs=(definition, loaded), preload=preload, **options
         )
     except (EnvironmentNotFoundError, SpecError, ValueError) as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(f"{error}{_other_remedy(env, target, error)}") from error
     log = logging.getLogger("concurrent.futures")
     log.addFilter(_is_no_initializer_failure)
     try:
@@ -68,6 +70,13 @@ def open_executor(
             yield executor
     finally:
         log.removeFilter(_is_no_initializer_failure)
+
+
+def _other_remedy(env: str, target: Target, error: Exception) -> str:
+    """Say that an environment can be named, where a file carries none."""
+    if not isinstance(error, SpecError) or Path(env).name != Path(target.where).name:
+        return ""
+    return f"\nOr give the environment first, for example: cellpose {target.text}"
 
 
 def files_of(target: Target, initializer: str | None) -> list[tuple[str, str]]:
@@ -124,9 +133,15 @@ def _is_traceback(error: BaseException) -> bool:
 
 
 def last_line(error: BaseException) -> str:
-    """Return the last line of an exception's text: its type and message on one line."""
+    """Return the last line of an exception's text: its type and message on one line.
+
+    What a worker has printed, and its stacks, stand in the full text only.
+    """
     lines = traceback.format_exception_only(error)
-    text = " ".join(_CALL.sub("", "".join(lines)).split())
+    text = _CALL.sub("", "".join(lines))
+    if isinstance(error, WetlandsExecutorError):
+        text = _LISTING.split(text, maxsplit=1)[0]
+    text = " ".join(text.split())
     name = type(error).__name__
     # the qualified names of this library's exceptions say no more than the short ones
     return text.replace(f"{type(error).__module__}.{name}", name, 1)
