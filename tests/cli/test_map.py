@@ -240,6 +240,10 @@ class TestResults:
         assert [entry[6:8] for entry in log(program.folder / "run.log")] == [["0", "6"]] * 2
         done = program(*run, "functions.py:wait_for_ever", "3", "--timeout", "0.3")
         assert (done.returncode, done.stdout.count("TaskTimeoutError")) == (1, 1)
+        # the stacks of the worker stand in the full text alone
+        assert "stacks" not in done.stdout + done.stderr
+        full = (program.folder / "run.log.errors").read_text()
+        assert "its Python stacks at that moment" in full
         (entry,) = log(program.folder / "run.log")
         assert entry[6:8] == ["-1", "15"]
         assert float(entry[3]) >= 0.3
