@@ -247,8 +247,10 @@ def is_fork_of(process: psutil.Process, arguments: Any) -> bool:
 
 
 def test_no_guard_is_left(command: Callable[..., Any]) -> None:
+    # Executors of other tests may have workers.
+    before = set(psutil.Process().children(recursive=True))
     command("", id="short")().wait(DEADLINE)
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
