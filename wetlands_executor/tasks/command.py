@@ -17,6 +17,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from wetlands_executor import ScriptExit, current_task
@@ -162,21 +163,46 @@ class CommandRun:
         }
         environment = environment_of(self._env, self._executor)
         guard = Guard()
+        starting: Future[subprocess.Popen[str]] = Future()
+
+        def start() -> None:
+            try:
+                process = environment.popen(
+                    argv,
+                    env=variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    encoding="utf-8",
+                    errors="replace",
+                    start_new_session=sys.platform != "win32",
+                )
+            except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
+                starting.set_exception(error)
+            else:
+                starting.set_result(process)
+
+        # A time limit interrupts this thread at any place: inside Popen, it would leave a process
+        # that is known to no object.
+        thread = threading.Thread(target=start, name="wetlands-command-start")
+        thread.start()
         try:
-            process = environment.popen(
-                argv,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=sys.platform != "win32",
-            )
+            process = starting.result()
             guard.watch(process.pid)
             self._follow(process, task, argv)
         finally:
+            if starting.exception() is None:
+                self._end(starting.result())
+            thread.join()
             guard.end()
+
+    def _end(self, process: subprocess.Popen[str]) -> None:
+        """End a process that was not followed to its end; harmless for one that was."""
+        if process.poll() is None:
+            Tree(process, self._grace).kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
     def _follow(self, process: subprocess.Popen[str], task: Any, argv: list[str]) -> None:
         """Take what a process reports until it has ended."""
