@@ -56,7 +56,8 @@ def test_bars_tasks_prints_and_records(rendezvous: Rendezvous, columns: int, no_
         assert terminal.modes == before
     lines = shown.splitlines()
     for number in range(4):
-        assert lines.index(f"and again by {number}") == lines.index(f"printed by {number}") + 1
+        # Lines are whole and in order; one of another task may come before the second is complete.
+        assert lines.index(f"and again by {number}") > lines.index(f"printed by {number}")
         assert f"RECORD logged by {number}" in lines
     assert lines[0] == "the host begins"
     assert "the host ends" in lines

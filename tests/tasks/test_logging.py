@@ -16,7 +16,7 @@ import pytest
 from tests.support.interpreters import Interpreter
 from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import workload
-from wetlands_executor import CondaEnvExecutor, WorkerCrashed
+from wetlands_executor import CondaEnvExecutor, InProcessExecutor, WorkerCrashed
 
 NAME = "tests.tasks.remote"
 
@@ -312,6 +312,8 @@ def test_half_a_line_is_whole_at_the_tasks_end(
 def test_lines_of_several_workers_are_whole(
     executor: CondaEnvExecutor, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if isinstance(executor, InProcessExecutor):
+        pytest.skip("print() of two threads of one process writes text and newline apart")
     tasks = [executor.submit(workload.say, f"{number}:" + "x" * 300) for number in range(200)]
     for task in tasks:
         task.result(DEADLINE)
