@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ if str(ROOT) not in sys.path:
 
 from tests.support import dispositions, leaks  # noqa: E402
 from tests.support import interpreters as _interpreters  # noqa: E402 - needs the path above
+from tests.support.nodes import Nodes  # noqa: E402
 from tests.support.summary import summary_lines  # noqa: E402
 
 #: Processes that run the whole suite between them: one more than there are cores, because tests
@@ -149,6 +150,14 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="wlt-")
     config.stash[_temporary_folder] = (folder, os.environ.get("TMPDIR"))
     os.environ["TMPDIR"] = tempfile.tempdir = folder
+    if config.pluginmanager.has_plugin("xdist") and not hasattr(config, "workerinput"):
+        fd = config.stash[_stderr_copy]
+        config.pluginmanager.register(
+            Nodes(
+                describe=lambda pid: _what_they_do([pid, *sorted(leaks.descendants(pid))]),
+                say=lambda text: print(text, file=open(fd, "w", closefd=False), flush=True),
+            )
+        )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -248,15 +257,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     if report.when == "call" and report.failed:
         item.stash[_failed] = True
-        if text := _what_children_do():
+        if text := _what_they_do(sorted(leaks.descendants())):
             report.sections.append(("processes of this test", text))
     return report
 
 
-def _what_children_do() -> str:
+def _what_they_do(pids: Iterable[int]) -> str:
     parts = []
     spy = shutil.which("py-spy")
-    for pid in sorted(leaks.descendants()):
+    for pid in pids:
         parts.append(leaks.describe_process(pid))
         for name in ("wchan", "stack"):  # the second one needs privileges
             try:
