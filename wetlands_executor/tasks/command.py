@@ -1,8 +1,8 @@
 """Definitions that are commands: filling them in, running them, stopping their process trees.
 
-A command runs in a thread of this process that reads its output (``CommandRun``). The thread that
-stops it sends SIGTERM to the tree, and a timer SIGKILL to what is left of it. A ``Guard`` does so
-if this process is killed.
+A thread of this process owns the command; the task's thread reads its output (``CommandRun``). The
+thread that stops it sends SIGTERM to the tree, and a timer SIGKILL to what is left of it. A
+``Guard`` does so if this process is killed.
 """
 
 from __future__ import annotations
@@ -121,6 +121,16 @@ def _signal_name(code: int) -> str:
         return ""  # one without a name
 
 
+def _end(process: subprocess.Popen[str], tree: Tree) -> None:
+    """End what is left of a command that is followed no longer."""
+    if process.poll() is None:
+        tree.kill()
+        process.wait()
+    tree.end()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
 class CommandRun:
     """Runs one command as the function of a task.
 
@@ -162,11 +172,13 @@ class CommandRun:
             "WETLANDS_TASK_STATE_FD": "",
         }
         environment = environment_of(self._env, self._executor)
-        guard = Guard()
-        starting: Future[subprocess.Popen[str]] = Future()
+        starting: Future[tuple[subprocess.Popen[str], Tree]] = Future()
+        followed = threading.Lock()
 
-        def start() -> None:
+        def own() -> None:
+            guard: Guard | None = None
             try:
+                guard = Guard()
                 process = environment.popen(
                     argv,
                     env=variables,
@@ -177,49 +189,32 @@ class CommandRun:
                     errors="replace",
                     start_new_session=sys.platform != "win32",
                 )
+                guard.watch(process.pid)
+                tree = Tree(process, self._grace)
             except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
                 starting.set_exception(error)
             else:
-                starting.set_result(process)
+                starting.set_result((process, tree))
+                with followed:
+                    _end(process, tree)
+            finally:
+                if guard is not None:
+                    guard.end()
 
-        # A time limit interrupts this thread at any place: inside Popen, it would leave a process
-        # that is known to no object.
-        thread = threading.Thread(target=start, name="wetlands-command-start")
-        thread.start()
-        try:
-            process = starting.result()
-            guard.watch(process.pid)
-            self._follow(process, task, argv)
-        finally:
-            if starting.exception() is None:
-                self._end(starting.result())
-            thread.join()
-            guard.end()
-
-    def _end(self, process: subprocess.Popen[str]) -> None:
-        """End a process that was not followed to its end; harmless for one that was."""
-        if process.poll() is None:
-            Tree(process, self._grace).kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-    def _follow(self, process: subprocess.Popen[str], task: Any, argv: list[str]) -> None:
-        """Take what a process reports until it has ended."""
-        tree = Tree(process, self._grace)
-        tail: deque[str] = deque(maxlen=LINES)
-        try:
+        # A time limit interrupts this thread at any place, and again: inside Popen it would leave a
+        # process that is known to no object, and in a clean-up what was not cleaned up yet. So a
+        # thread that nothing interrupts owns the process, and this one only follows it. A lock
+        # tells the owner that it no longer does: no interrupt can come between the end of a "with"
+        # and the release of its lock, which is a call of C.
+        thread = threading.Thread(target=own, name="wetlands-command")
+        with followed:
+            thread.start()
+            process, tree = starting.result()
             task.on_cancel(tree.stop)
+            tail: deque[str] = deque(maxlen=LINES)
             canceled = self._read(process.stdout, task, tail)
             code = process.wait()
-        except BaseException:
-            tree.kill()
-            process.wait()
-            raise
-        finally:
-            tree.end()
-            assert process.stdout is not None
-            process.stdout.close()
+        thread.join()
         if task.cancel_requested or canceled:
             task.cancel()
         elif code:
