@@ -1,8 +1,10 @@
 """Two checkouts of this library against each other: ``python -m tests.benchmarks.trees OLD NEW``.
 
 Each tree has a process of its own, which stays for all runs of a case; A runs, then B, then A
-again. Printed are median, least and greatest of each, and the ratio of the medians. All times are
-seconds of wall clock; ``--cpu`` prints the seconds of processor that the host spent instead.
+again. Two processes of one tree differ by up to a tenth (where their memory lies), so that there
+are several pairs, one after the other (``--processes``); a tree's figure of a pair is its median.
+Printed are the median, the least and the greatest of these, and the ratio of the medians: of wall
+clock, and of the processor time that the host spent.
 """
 
 from __future__ import annotations
@@ -177,7 +179,7 @@ def main() -> None:
     parser.add_argument("trees", nargs="*", type=Path, help="checkouts; the first is the base")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--cases", nargs="*", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--cpu", action="store_true", help="processor time of the host")
+    parser.add_argument("--processes", type=int, default=5, help="pairs, one after the other")
     parser.add_argument("--child", choices=list(CASES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -186,16 +188,20 @@ def main() -> None:
     if len(arguments.trees) < 2:
         parser.error("two checkouts at least")
     for case in arguments.cases:
-        found = _compare(arguments.trees, case, arguments.runs)
-        values = [[figures[arguments.cpu] * 1e3 for figures in tree] for tree in found]
-        base = statistics.median(values[0])
-        for tree, figures in zip(arguments.trees, values):
-            middle = statistics.median(figures)
-            print(
-                f"{case:16} {tree.name:12} {middle:9.2f} ms"
-                f" ({min(figures):.2f} to {max(figures):.2f})  {middle / base:.3f}",
-                flush=True,
-            )
+        medians: list[list[tuple[float, ...]]] = [[] for _ in arguments.trees]
+        for _ in range(arguments.processes):
+            for tree, figures in zip(medians, _compare(arguments.trees, case, arguments.runs)):
+                tree.append(tuple(map(statistics.median, zip(*figures))))
+        for place, clock in enumerate(("wall", "cpu")):
+            base = statistics.median(figure[place] * 1e3 for figure in medians[0])
+            for tree, name in zip(medians, arguments.trees):
+                values = [figure[place] * 1e3 for figure in tree]
+                middle = statistics.median(values)
+                print(
+                    f"{case:16} {clock:4} {name.name:12} {middle:9.2f} ms"
+                    f" ({min(values):.2f} to {max(values):.2f})  {middle / base:.3f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
