@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -121,14 +121,51 @@ def _signal_name(code: int) -> str:
         return ""  # one without a name
 
 
-def _end(process: subprocess.Popen[str], tree: Tree) -> None:
-    """End what is left of a command that is followed no longer."""
-    if process.poll() is None:
-        tree.kill()
-        process.wait()
-    tree.end()
-    assert process.stdout is not None
-    process.stdout.close()
+class Owner:
+    """The thread that starts a command, and ends what is left of it.
+
+    A time limit interrupts the task's thread at any place, and again: inside ``Popen`` it would
+    leave a process that is known to no object, and in a clean-up what was not cleaned up yet.
+    Nothing interrupts this thread. The task's thread follows the command within ``followed``: no
+    interrupt can come between the end of a ``with`` and the release of its lock, a call of C.
+
+    Args:
+        start: starts the command.
+        grace: seconds between SIGTERM and SIGKILL.
+    """
+
+    def __init__(self, start: Callable[[], subprocess.Popen[str]], grace: float) -> None:
+        self._start = start
+        self._grace = grace
+        self.followed = threading.Lock()
+        self.started: Future[tuple[subprocess.Popen[str], Tree]] = Future()
+        self.thread = threading.Thread(target=self._run, name="wetlands-command")
+
+    def _run(self) -> None:
+        guard: Guard | None = None
+        try:
+            guard = Guard()
+            process = self._start()
+            guard.watch(process.pid)
+            tree = Tree(process, self._grace)
+        except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
+            self.started.set_exception(error)
+        else:
+            self.started.set_result((process, tree))
+            with self.followed:
+                self._end(process, tree)
+        finally:
+            if guard is not None:
+                guard.end()
+
+    @staticmethod
+    def _end(process: subprocess.Popen[str], tree: Tree) -> None:
+        if process.poll() is None:
+            tree.kill()
+            process.wait()
+        tree.end()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 class CommandRun:
@@ -172,49 +209,29 @@ class CommandRun:
             "WETLANDS_TASK_STATE_FD": "",
         }
         environment = environment_of(self._env, self._executor)
-        starting: Future[tuple[subprocess.Popen[str], Tree]] = Future()
-        followed = threading.Lock()
 
-        def own() -> None:
-            guard: Guard | None = None
-            try:
-                guard = Guard()
-                process = environment.popen(
-                    argv,
-                    env=variables,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    encoding="utf-8",
-                    errors="replace",
-                    start_new_session=sys.platform != "win32",
-                )
-                guard.watch(process.pid)
-                tree = Tree(process, self._grace)
-            except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
-                starting.set_exception(error)
-            else:
-                starting.set_result((process, tree))
-                with followed:
-                    _end(process, tree)
-            finally:
-                if guard is not None:
-                    guard.end()
+        def start() -> subprocess.Popen[str]:
+            process: subprocess.Popen[str] = environment.popen(
+                argv,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=sys.platform != "win32",
+            )
+            return process
 
-        # A time limit interrupts this thread at any place, and again: inside Popen it would leave a
-        # process that is known to no object, and in a clean-up what was not cleaned up yet. So a
-        # thread that nothing interrupts owns the process, and this one only follows it. A lock
-        # tells the owner that it no longer does: no interrupt can come between the end of a "with"
-        # and the release of its lock, which is a call of C.
-        thread = threading.Thread(target=own, name="wetlands-command")
-        with followed:
-            thread.start()
-            process, tree = starting.result()
+        owner = Owner(start, self._grace)
+        with owner.followed:
+            owner.thread.start()
+            process, tree = owner.started.result()
             task.on_cancel(tree.stop)
             tail: deque[str] = deque(maxlen=LINES)
             canceled = self._read(process.stdout, task, tail)
             code = process.wait()
-        thread.join()
+        owner.thread.join()
         if task.cancel_requested or canceled:
             task.cancel()
         elif code:
