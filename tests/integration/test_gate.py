@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import zlib
@@ -147,6 +148,21 @@ def test_what_is_missing_fails_the_gate(tmp_path: Path) -> None:
         "the extra dev cannot be installed",
     }, lines
     assert "no git, or no commit: a copy of the folder is tested instead of a clone" in lines
+    assert lines[-1] == "pytest did not come to an end"
+
+
+def test_a_process_that_was_left_behind_does_not_hold_the_gate(tmp_path: Path) -> None:
+    """It has inherited the place that pytest prints to, and pytest was killed."""
+    readme = (
+        f"{SNIPPET}\n```sh\ntrue wetlands_executor demo\n```\n"
+        f"```sh\nsleep 600 & echo $! > {tmp_path}/pid && kill -9 $$ && python -m pytest\n```\n"
+    )
+    try:
+        code, lines = run(project(tmp_path / "it", readme))
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert code == 1, lines
+    assert "FAILED: the tests' command (exit code 137)" in lines
     assert lines[-1] == "pytest did not come to an end"
 
 
