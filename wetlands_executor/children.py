@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
-import struct
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from wetlands_executor.system import POLLIN, SIGKILL, getpgid, killpg, pidfd_send_signal, poll
+from wetlands_executor.system import (
+    POLLIN,
+    SIGKILL,
+    exit_code,
+    getpgid,
+    killpg,
+    pidfd_exit_code,
+    pidfd_open,
+    pidfd_send_signal,
+    poll,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,12 +36,6 @@ WHY_LOST: Final = "this program ignores SIGCHLD or collects all its children its
 
 #: ``pidfd_send_signal``: to the process group that the process leads, or has led (Linux 6.9).
 TO_GROUP: Final = 4
-
-# PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info) of linux/pidfd.h: mask, cgroup, eleven ids,
-# exit status.
-_INFO: Final = struct.Struct("<QQ11Ii")
-_GET_INFO: Final = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11
-_INFO_EXIT: Final = 1 << 3
 
 
 def collect(process: subprocess.Popen[Any], pidfd: int = -1) -> int | None:
@@ -52,14 +53,12 @@ def collect(process: subprocess.Popen[Any], pidfd: int = -1) -> int | None:
         Its exit code, negative for a signal; None if the status is lost.
     """
     if process.returncode is None:
-        if sys.platform == "win32":
-            process.wait()
-        else:
-            try:
-                code = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
-            except ChildProcessError:
-                code = _status_of(pidfd)
-            note_status(process, code)
+        code: int | None
+        try:
+            code = exit_code(process)
+        except ChildProcessError:
+            code = pidfd_exit_code(pidfd) if pidfd >= 0 else None
+        note_status(process, LOST if code is None else code)
     return None if process.returncode == LOST else process.returncode
 
 
@@ -72,21 +71,6 @@ def note_status(process: subprocess.Popen[Any], code: int) -> None:
             process is said to have ended as well: else a finalizer would warn that it still runs.
     """
     process.returncode = code
-
-
-def _status_of(pidfd: int) -> int:
-    if sys.platform == "linux" and pidfd >= 0:
-        import fcntl
-
-        data = bytearray(_INFO.pack(_INFO_EXIT, *[0] * 13))
-        try:
-            fcntl.ioctl(pidfd, _GET_INFO, data)
-        except OSError:  # an older kernel
-            return LOST
-        found = _INFO.unpack(data)
-        if found[0] & _INFO_EXIT:
-            return os.waitstatus_to_exitcode(found[-1])
-    return LOST
 
 
 def is_over(pidfd: int) -> bool:
@@ -205,13 +189,12 @@ class WrappedPython:
     def of(cls, pid: int, started: int) -> WrappedPython | None:
         """Take hold of a process below ``started``; None if it is not there any more."""
         fd, process = -1, None
-        if hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal"):
-            try:
-                fd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                return None
-            except OSError:
-                pass  # an old kernel, a sandbox, no descriptor left: the other way serves
+        try:
+            fd = pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        except OSError:
+            pass  # there are none, a sandbox, no descriptor left: the other way serves
         if fd < 0:
             import psutil
 

@@ -18,6 +18,7 @@ import tempfile
 from typing import Any
 
 from wetlands_executor import threads
+from wetlands_executor.system import AF_UNIX
 
 LOGGER = logging.getLogger("wetlands_executor")
 
@@ -36,14 +37,13 @@ class Debugging:
     """
 
     def __init__(self) -> None:
-        family: Any = getattr(socket, "AF_UNIX", None)
-        if family is None or os.name == "nt":
+        if not AF_UNIX:
             raise NotImplementedError(
                 "debug=True needs a system with Unix sockets; attach debugpy here, or run the "
                 "function in this process, with InProcessExecutor(0)"
             )
         self._folder = tempfile.mkdtemp(prefix="wetlands-debug-")  # mode 0700
-        self._listener = socket.socket(family, socket.SOCK_STREAM)
+        self._listener = socket.socket(AF_UNIX, socket.SOCK_STREAM)
         self.address = os.path.join(self._folder, "s")
         # Who had the terminal last.
         self._shown = ""

@@ -1,42 +1,28 @@
 """Descriptors and files without a name, of all pools of this process.
 
-What the platform has of them.
-
-Owns the set of the host's descriptors that a forked child of it has to close. What was run: Linux.
-The branches for systems without files in memory can be switched on there by
-``WETLANDS_EXECUTOR_PLAIN=1``. Entered by any thread.
+Owns the set of the host's descriptors that a forked child of it has to close. What the platform has
+of them is decided in ``system.py``. Entered by any thread.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 import threading
 
 from wetlands_executor.system import (
     F_ADD_SEALS,
-    F_DUPFD_CLOEXEC,
     F_SEAL_GROW,
     F_SEAL_SHRINK,
     MFD_ALLOW_SEALING,
     MFD_CLOEXEC,
     O_CLOEXEC,
+    PORTABLE_ONLY,
+    above_standard,
     fcntl,
     memfd_create,
-    pwrite,
-)
-
-WINDOWS = sys.platform == "win32"
-#: Pipes cannot be polled: a thread reads each. Can be switched on elsewhere, for tests.
-THREADS = WINDOWS or os.environ.get("WETLANDS_EXECUTOR_THREADS") == "1"
-#: Use only what every platform has. Read once: the two worlds do not mix in one process.
-PORTABLE_ONLY = (
-    WINDOWS
-    or not sys.platform.startswith("linux")
-    or os.environ.get("WETLANDS_EXECUTOR_PLAIN") == "1"
-    or THREADS
+    reserve,
 )
 
 
@@ -81,21 +67,6 @@ def close_owned() -> None:
     """Close the descriptors of all pools; in a forked child."""
     for fd in list(_owned):
         close_quietly(fd)
-
-
-def above_standard(fd: int) -> int:
-    """Return the same open file under a number above 2.
-
-    A host whose own standard streams are closed gets these numbers for the next files that are
-    opened. What C code in it prints would go into the pipe of a worker, and a worker's own streams
-    would replace it.
-    """
-    if fd > 2 or WINDOWS:
-        return fd
-    try:
-        return fcntl(fd, F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(fd)
 
 
 def pipe() -> tuple[int, int]:
@@ -177,20 +148,6 @@ def for_worker(fd: int) -> int:
         os.close(mine)
         raise
     return mine
-
-
-def reserve(fd: int, offset: int, count: int) -> None:
-    """Let the file system take these bytes of a file now. Raises OSError.
-
-    A full disk is an error here; in a mapping it is a SIGBUS, which ends the process.
-    """
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, offset, count)
-        return
-    zeros = memoryview(bytes(min(count, 1 << 20)))  # macOS
-    while count > 0:
-        done = pwrite(fd, zeros[:count], offset)
-        offset, count = offset + done, count - done
 
 
 def close_quietly(fd: int) -> None:

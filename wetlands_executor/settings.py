@@ -21,6 +21,7 @@ from wetlands_executor.pool.launch import Launcher, WorkerEnv, pickled_initializ
 from wetlands_executor.pool.start import Lends, StartSettings
 from wetlands_executor.serialize import references
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
+from wetlands_executor.system import usable_processors
 from wetlands_executor.worker import scripts
 
 _LIMITS = ("worker_timeout", "task_timeout", "cancel_grace", "start_timeout")
@@ -74,7 +75,7 @@ class ExecutorSettings:
 
     def count_workers(self) -> int:
         """Return the number of worker processes at most."""
-        return self.max_workers if self.max_workers is not None else _processors()
+        return self.max_workers if self.max_workers is not None else usable_processors()
 
 
 def start_settings(
@@ -176,8 +177,3 @@ def _check_preload(preload: Sequence[str], share: bool) -> None:
             "share_preload=True needs preload: name the modules that the workers "
             "are to share, preload=['numpy', ...]"
         )
-
-
-def _processors() -> int:
-    count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-    return min(61, count) if os.name == "nt" else count

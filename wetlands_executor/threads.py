@@ -21,7 +21,6 @@ Any thread enters.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import threading
 from _thread import get_ident, start_new_thread
@@ -29,6 +28,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
+
+from wetlands_executor.system import register_at_fork
 
 #: What a thread of a pool does, as error messages name it. Threads of these kinds never wait for a
 #: task, except the output thread while it is in ``writing``.
@@ -349,9 +350,8 @@ def _after_fork_in_child() -> None:
     release_all(_importing)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_importing.acquire,
-        after_in_parent=_importing.release,
-        after_in_child=_after_fork_in_child,
-    )
+register_at_fork(
+    before=_importing.acquire,
+    after_in_parent=_importing.release,
+    after_in_child=_after_fork_in_child,
+)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -335,8 +336,8 @@ CHECKS = [
 
 
 def main(folder):
-    sys.path.insert(0, folder)
-    import shm_copy as copying
+    sys.path.insert(0, os.path.dirname(folder))
+    copying = importlib.import_module(os.path.basename(folder) + ".shm_copy")
 
     for check in CHECKS:
         check(copying)

@@ -14,11 +14,11 @@ import pytest
 
 from tests.faults import harms, work
 from tests.support.observe import DEADLINE, pids, until
-from wetlands_executor import CondaEnvExecutor, WorkerCrashed, descriptors, system
+from wetlands_executor import CondaEnvExecutor, WorkerCrashed, system
 from wetlands_executor.worker import wire
 
 pytestmark = pytest.mark.skipif(
-    descriptors.PORTABLE_ONLY, reason="needs the page that is shared with the worker"
+    system.PORTABLE_ONLY, reason="needs the page that is shared with the worker"
 )
 
 #: Bytes that are read at once: a part of a call, one call, everything.

@@ -12,9 +12,8 @@ from typing import Any
 
 import psutil
 
-from wetlands_executor import descriptors
 from wetlands_executor.pool import spawn
-from wetlands_executor.system import MFD_CLOEXEC, memfd_create, pidfd_open
+from wetlands_executor.system import MFD_CLOEXEC, PORTABLE_ONLY, memfd_create, pidfd_open
 
 
 def memory() -> dict[str, Any]:
@@ -67,7 +66,7 @@ def mechanisms() -> dict[str, bool]:
     return {
         "pidfd": _has_pidfd(),
         "reclaim": spawn.can_reclaim(),
-        "shared_page": not descriptors.PORTABLE_ONLY,
+        "shared_page": not PORTABLE_ONLY,
     }
 
 
@@ -91,7 +90,7 @@ def _has_memfd() -> bool:
 
 
 def _has_pidfd() -> bool:
-    if descriptors.PORTABLE_ONLY:
+    if PORTABLE_ONLY:
         return False
     try:
         os.close(pidfd_open(os.getpid()))

@@ -30,7 +30,8 @@ from wetlands_executor.seconds import LONGEST
 from wetlands_executor.serialize.inert import read as read_inert
 from wetlands_executor.serialize.restricted import names_nothing
 from wetlands_executor.system import POLLIN, poll
-from wetlands_executor.worker.shared_page import WEAK, SharedPage, fence
+from wetlands_executor.worker.shared_page import SharedPage, fence
+from wetlands_executor.worker.system import REORDERS_STORES
 from wetlands_executor.worker.wire import ANSWER, ANSWERED, AWAITED
 
 
@@ -223,7 +224,7 @@ class DirectReceive:
                 try:
                     if words[ANSWERED] != number:
                         continue  # notified for another reason
-                    if WEAK:
+                    if REORDERS_STORES:
                         fence()
                     head = words[ANSWER]
                     if size := head >> 8 & 0xFFFFFF:
@@ -405,7 +406,7 @@ class DirectReceive:
         """Return what lies on the page, as a result frame."""
         words = self.words
         number = words[ANSWERED]
-        if WEAK:
+        if REORDERS_STORES:
             fence()
         head = words[ANSWER]
         return head & 0xFF, number, self._answer[: head >> 8 & 0xFFFFFF].tobytes(), head >> 32

@@ -54,6 +54,7 @@ from wetlands_executor.system import (
     POLLIN,
     POLLOUT,
     SIGKILL,
+    above_standard,
     killpg,
     pidfd_open,
     pidfd_send_signal,
@@ -147,8 +148,8 @@ class ForkServerProcess(spawn.Process):
         self.stdout, stdout_child = self._pipe()
         self.stderr, stderr_child = self._pipe()
         mine, theirs = socket.socketpair(AF_UNIX, socket.SOCK_STREAM)
-        self.socket = descriptors.above_standard(mine.detach())
-        socket_child = descriptors.above_standard(theirs.detach())
+        self.socket = above_standard(mine.detach())
+        socket_child = above_standard(theirs.detach())
         descriptors.own(self.socket, socket_child)
         self._open = {self.life, self.stdout, self.stderr, self.socket, socket_child}
         for fd in (self.socket, self.stdout, self.stderr):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import queue
-import select
 import sys
 import threading
 from _thread import start_new_thread
@@ -27,8 +26,12 @@ from wetlands_executor.system import (
     EFD_NONBLOCK,
     EPOLLET,
     EPOLLIN,
+    EVENTFDS,
     POLLIN,
     POLLOUT,
+    THREADS,
+    above_standard,
+    epoll,
     eventfd,
     poll,
     readv,
@@ -58,11 +61,7 @@ class SystemPoller:
         self._wakeups: set[int] = set()
         self._notified: set[int] = set()
         with descriptors.making:
-            self._epoll = (
-                select.epoll()
-                if hasattr(select, "epoll") and not descriptors.PORTABLE_ONLY
-                else None
-            )
+            self._epoll = epoll() if epoll is not None else None
             if self._epoll is not None:
                 descriptors.own(self._epoll.fileno())
         self._poll: Any = self._epoll or poll()
@@ -248,8 +247,8 @@ def _rank(entry: tuple[int, Callback]) -> int:
 
 
 def _wake_pair() -> tuple[int, int]:
-    if hasattr(os, "eventfd") and not descriptors.PORTABLE_ONLY:
-        fd = descriptors.above_standard(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
+    if EVENTFDS:
+        fd = above_standard(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
         return fd, fd
     read, write = descriptors.pipe()
     set_blocking(read, False)
@@ -431,6 +430,6 @@ Poller = SystemPoller | ThreadPoller
 
 def new_poller() -> Poller:
     """Return the poller for this platform."""
-    if descriptors.THREADS:
+    if THREADS:
         return ThreadPoller()
     return SystemPoller()

@@ -1,11 +1,6 @@
-"""Worker processes on each platform: every platform branch of the pool is here.
+"""Worker processes: started with private pipes, watched, and killed with their tree.
 
-Starting a process with private pipes, watching its end, shared words, killing its tree.
-
-Nothing else in ``pool/`` knows the platform. What was run: Linux. The branches for systems without
-pidfd, a second open of a pipe's reading end and memory files (macOS) can be switched on under Linux
-by ``WETLANDS_EXECUTOR_PLAIN=1`` and are tested that way; the branches for Windows were written from
-its documentation and never ran.
+What the platform has of all that is decided in ``wetlands_executor/system.py``.
 
 Why a session of its own per worker: a Ctrl-C in the terminal reaches the host only, which passes it
 on by its own rules, and the whole tree of a worker can be killed by its process group.
@@ -25,10 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from wetlands_executor import children, threads
 from wetlands_executor.descriptors import (
     MEMFD,
-    PORTABLE_ONLY,
-    THREADS,
-    WINDOWS,
-    above_standard,
     close_owned,
     close_quietly,
     for_worker,
@@ -37,7 +28,6 @@ from wetlands_executor.descriptors import (
     memory_file,
     own,
     pipe,
-    reserve,
     seal_size,
     temporary_file,
 )
@@ -49,17 +39,25 @@ from wetlands_executor.system import (
     F_SEAL_SEAL,
     F_SEAL_SHRINK,
     F_SEAL_WRITE,
+    GROUPS,
     O_CLOEXEC,
     O_NONBLOCK,
     P_PID,
+    PORTABLE_ONLY,
     SIGCHLD,
     SIGKILL,
+    THREADS,
     WEXITED,
     WNOWAIT,
+    above_standard,
     fcntl,
     killpg,
+    pidfd_open,
     pidfd_send_signal,
+    register_at_fork,
+    reserve,
     set_blocking,
+    start_process,
     waitid,
 )
 from wetlands_executor.worker import wire
@@ -167,7 +165,7 @@ class Process:
         self.exit, is_pidfd = watch_exit(self._popen)
         own(self.exit)
         self._open.add(self.exit)
-        if is_pidfd and hasattr(signal, "pidfd_send_signal"):
+        if is_pidfd:
             self._pidfd = self.exit
 
     def _make_pipes(self, arena: int) -> tuple[list[int], tuple[int, int]]:
@@ -202,9 +200,8 @@ class Process:
             with contextlib.suppress(OSError):  # a limit of file sizes: results go through the pipe
                 self.memory = self._close_later(memory_file())
                 files[1] = self._close_later(for_worker(self.memory))
-        if not WINDOWS:
-            for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
-                set_blocking(fd, False)
+        for fd in (self.inbox, self.bulk, self.results, self.stdout, self.stderr):
+            set_blocking(fd, False)
         passed = [inbox_child, bulk_child, results_child, life_child, page_child, *files]
         self._theirs = [*passed, stdout_child, stderr_child]
         return [*passed, -1 if self.wakeup is None else self.wakeup.fd], (
@@ -356,14 +353,14 @@ class Process:
         if self._popen.returncode is not None:
             return
         others = [] if self._wrapped is None else [self._wrapped]
-        if not self._met and not WINDOWS:
+        if not self._met and GROUPS:
             # Before the hello of the Python: it may be there all the same, below a wrapper
             # and in a session of its own.
             others = children.in_other_groups(self._popen.pid)
-        if WINDOWS:
-            self._popen.kill()  # a launcher's child is in its job, and ends with it
-        else:
+        if GROUPS:
             self._kill_group()
+        else:
+            self._popen.kill()
         for other in others:
             other.kill()
             if other is not self._wrapped and other.fd >= 0:
@@ -440,11 +437,11 @@ def can_fork_workers() -> bool:
 
     Linux with pidfds, which report the end of a process that is not a child of this one.
     """
-    if PORTABLE_ONLY or not hasattr(os, "pidfd_open"):
+    if PORTABLE_ONLY:
         return False
     try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError:  # a kernel before 5.3, or a sandbox that forbids it
+        os.close(pidfd_open(os.getpid()))
+    except OSError:  # there are none, a kernel before 5.3, or a sandbox that forbids it
         return False
     return True
 
@@ -481,92 +478,7 @@ def start(
     stderr: int,
 ) -> subprocess.Popen[bytes]:
     """Start an interpreter with ``STAGE0``, which gets the numbers of ``passed``."""
-    if WINDOWS:
-        return _popen_windows(argv, env, cwd, passed, stdout, stderr)
-    numbers = ",".join(map(str, passed))
-    return subprocess.Popen(
-        [*argv, "-c", STAGE0, numbers],
-        env=env,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-        close_fds=True,
-        pass_fds=[fd for fd in passed if fd >= 0],
-        start_new_session=True,
-    )
-
-
-def _popen_windows(
-    argv: list[str],
-    env: dict[str, str],
-    cwd: str | None,
-    passed: list[int],
-    stdout: int,
-    stderr: int,
-) -> subprocess.Popen[bytes]:  # pragma: no cover - never run here
-    import msvcrt
-
-    get_handle = msvcrt.get_osfhandle  # type: ignore[attr-defined,unused-ignore]
-    handles = [get_handle(fd) if fd >= 0 else -1 for fd in passed]
-    for handle in handles:
-        if handle >= 0:
-            os.set_handle_inheritable(handle, True)  # type: ignore[attr-defined,unused-ignore]
-    startup = subprocess.STARTUPINFO()  # type: ignore[attr-defined,unused-ignore]
-    startup.lpAttributeList = {"handle_list": [handle for handle in handles if handle >= 0]}
-    new_group = subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined,unused-ignore]
-    no_window = subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined,unused-ignore]
-    process = subprocess.Popen(
-        [*argv, "-c", STAGE0, ",".join(map(str, handles))],
-        env=env,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-        close_fds=True,
-        startupinfo=startup,
-        creationflags=new_group | no_window,
-    )
-    _tie_to_job(process)
-    return process
-
-
-def _tie_to_job(process: subprocess.Popen[bytes]) -> None:  # pragma: no cover - never run here
-    """Put the process into a job object that ends with this process, children included.
-
-    See JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE.
-    """
-    import ctypes
-
-    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
-
-    class Limits(ctypes.Structure):
-        """JOBOBJECT_EXTENDED_LIMIT_INFORMATION.
-
-        Basic limits (64 bytes on 64-bit), I/O counters (48 bytes), four sizes.
-        """
-
-        _fields_ = (
-            ("times", ctypes.c_int64 * 2),
-            ("flags", ctypes.c_uint32),
-            ("sizes", ctypes.c_size_t * 2),
-            ("active", ctypes.c_uint32),
-            ("affinity", ctypes.c_size_t),
-            ("classes", ctypes.c_uint32 * 2),
-            ("io", ctypes.c_uint64 * 6),
-            ("memory", ctypes.c_size_t * 4),
-        )
-
-    job = kernel.CreateJobObjectW(None, None)
-    limits = Limits(flags=0x2000)
-    extended_limit_information = 9
-    kernel.SetInformationJobObject(
-        job, extended_limit_information, ctypes.byref(limits), ctypes.sizeof(limits)
-    )
-    handle = process._handle  # type: ignore[attr-defined,unused-ignore]
-    kernel.AssignProcessToJobObject(job, int(handle))
-    # The handle stays open as long as the host lives.
-    process._wetlands_job = job  # type: ignore[attr-defined]
+    return start_process([*argv, "-c", STAGE0], env, cwd, passed, stdout, stderr)
 
 
 def watch_exit(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
@@ -574,21 +486,20 @@ def watch_exit(process: subprocess.Popen[bytes]) -> tuple[int, bool]:
 
     The process is not collected, where that is possible.
     """
-    if not PORTABLE_ONLY and hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):  # a kernel before 5.3, or a sandbox that forbids it
-            return os.pidfd_open(process.pid), True
+    if not PORTABLE_ONLY:
+        with contextlib.suppress(OSError):  # as in `can_fork_workers`
+            return pidfd_open(process.pid), True
     read, write = pipe()
 
     def wait() -> None:
         try:
-            if hasattr(os, "waitid"):
-                waitid(P_PID, process.pid, WEXITED | WNOWAIT)
-            else:
-                children.collect(process)
+            waitid(P_PID, process.pid, WEXITED | WNOWAIT)
         except ChildProcessError:
             # the program's own SIGCHLD handler has collected it, or ignores the signal: it has
             # ended all the same
             pass
+        except OSError:  # the call is absent
+            children.collect(process)
         finally:
             os.close(write)
 
@@ -606,8 +517,6 @@ def can_reclaim() -> bool:
 
 def at_fork(after_in_child: Callable[[], None]) -> None:
     """Register what a forked child of the host has to do (nothing where there is no fork)."""
-    if not hasattr(os, "register_at_fork"):
-        return
 
     def in_child() -> None:
         try:
@@ -615,6 +524,4 @@ def at_fork(after_in_child: Callable[[], None]) -> None:
         finally:
             threads.release_all(making)
 
-    os.register_at_fork(
-        before=making.acquire, after_in_parent=making.release, after_in_child=in_child
-    )
+    register_at_fork(before=making.acquire, after_in_parent=making.release, after_in_child=in_child)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from wetlands_executor import descriptors, threads
+from wetlands_executor import threads
 from wetlands_executor.environment.source import EnvironmentSource
 from wetlands_executor.errors import EnvironmentCreationError, because, describe
 from wetlands_executor.pool import bundle, deadlines, polling, spawn
@@ -43,6 +43,7 @@ from wetlands_executor.serialize.interpreter import RemoteInterpreter
 from wetlands_executor.serialize.settings import arguments_of_host, current_settings, main_of_host
 from wetlands_executor.sharedmem import arena
 from wetlands_executor.sharedmem.results import ResultMemory
+from wetlands_executor.system import THREADS
 from wetlands_executor.worker import current_task, wire
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ class Starter:
             "argv": arguments_of_host(),
             "main": main_of_host(),
             "instances": current_task.program(),
-            "print_frames": descriptors.THREADS,
+            "print_frames": THREADS,
             "carries": process.result_memory.arena is not None
             and process.result_memory.arena.carries,
             "incarnation": process.result_memory.incarnation,

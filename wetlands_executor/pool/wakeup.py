@@ -18,6 +18,7 @@ from wetlands_executor.system import (
     fcntl,
     poll,
     preadv,
+    register_at_fork,
     set_blocking,
 )
 
@@ -116,5 +117,4 @@ def _after_fork_in_child() -> None:
         wakeup.close()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+register_at_fork(after_in_child=_after_fork_in_child)

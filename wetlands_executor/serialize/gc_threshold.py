@@ -14,9 +14,9 @@ Entered by decoder threads.
 from __future__ import annotations
 
 import gc
-import os
 import threading
 
+from wetlands_executor.system import register_at_fork
 from wetlands_executor.worker import shm_streams
 
 #: Objects that are made between two runs of the collector meanwhile. (Python's own number is 700.)
@@ -77,5 +77,5 @@ raised: _RaisedThreshold | _Unchanged = (
     _RaisedThreshold() if shm_streams.COLLECTS_IN_UNPICKLER else _Unchanged()
 )
 
-if isinstance(raised, _RaisedThreshold) and hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=raised.after_fork_in_child)
+if isinstance(raised, _RaisedThreshold):
+    register_at_fork(after_in_child=raised.after_fork_in_child)

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wetlands_executor import descriptors, threads
+from wetlands_executor.system import SHARED_MEMORY, reserve
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ class Arena:
             region = shm_arena.Region(self.fd)
         except MemoryError:
             return None  # the address space is limited
-        reserve = None if descriptors.MEMFD else descriptors.reserve
-        made: Blocks = shm_arena.Blocks(region, shm_arena.HOST, LIMIT or None, reserve)
+        on_disk = None if descriptors.MEMFD else reserve
+        made: Blocks = shm_arena.Blocks(region, shm_arena.HOST, LIMIT or None, on_disk)
         return made
 
     @property
@@ -323,7 +324,7 @@ def current() -> Arena | None:
         arena = reference() if reference is not None else None
         if arena is not None and arena.pid == os.getpid():
             return arena
-        if descriptors.WINDOWS:
+        if not SHARED_MEMORY:
             return None
         if made is None:
             try:

@@ -15,12 +15,12 @@ it.
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from functools import partial
 from typing import Any
 
 from wetlands_executor.sharedmem import arena as arenas
+from wetlands_executor.system import register_at_fork
 from wetlands_executor.worker import shm_share
 
 _numbers = itertools.count()
@@ -204,5 +204,4 @@ def _forget(arena: arenas.Arena, address: int, slot: int) -> None:
     arena.free_when_unread(slot)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_shares.clear)
+register_at_fork(after_in_child=_shares.clear)

@@ -12,6 +12,7 @@ import _signal
 import sys
 
 from . import patches, running
+from .system import ITIMER_REAL, TIMERS, set_timer
 from .threads import serial_here
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -24,9 +25,6 @@ armed: Set[int] = set()
 WATCHDOG = -1
 #: The number of the timer is the first argument.
 _FIRST_ARGUMENT = -2
-_REAL = getattr(_signal, "ITIMER_REAL", 0)
-_TIMERS = frozenset(getattr(_signal, name) for name in dir(_signal) if name.startswith("ITIMER_"))
-_set_timer = getattr(_signal, "setitimer", None)
 
 
 def _noting(kind: int) -> Callable[[Any], Any]:
@@ -47,7 +45,7 @@ def _noting(kind: int) -> Callable[[Any], Any]:
                     if kind != _FIRST_ARGUMENT
                     else args[0]
                     if args and type(args[0]) is int
-                    else _REAL
+                    else ITIMER_REAL
                 )
             return function(*args, **kwargs)
 
@@ -58,7 +56,7 @@ def _noting(kind: int) -> Callable[[Any], Any]:
 
 def install() -> None:
     """Record alarms from now on. Once per process."""
-    for name, kind in (("setitimer", _FIRST_ARGUMENT), ("alarm", _REAL)):
+    for name, kind in (("setitimer", _FIRST_ARGUMENT), ("alarm", ITIMER_REAL)):
         noting = patches.replace(_signal, name, _noting(kind))
         patches.replace_copy(sys.modules.get("signal"), name, noting)
     watchdog = sys.modules.get("faulthandler")
@@ -76,8 +74,8 @@ def clear() -> None:
             for kind in tuple(armed):
                 if kind == WATCHDOG:
                     sys.modules["faulthandler"].cancel_dump_traceback_later()
-                elif kind in _TIMERS:
-                    _set_timer(kind, 0)  # type: ignore[misc]
+                elif kind in TIMERS:
+                    set_timer(kind, 0)
                 armed.discard(kind)
         except BaseException:  # noqa: BLE001 - see above
             pass

@@ -10,7 +10,7 @@ import sys
 from os import write
 
 from . import shared_page, wire
-from .system import HIGH, set_blocking
+from .system import HIGH, REORDERS_STORES, set_blocking
 from .wire import ANSWER, ANSWER_MOST, ANSWERED, AWAITED
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -82,7 +82,7 @@ class Answers:
             if payload:
                 page.answer[: len(payload)] = payload
             words[ANSWER] = outcome | len(payload) << 8 | duration << 32
-            if shared_page.WEAK:
+            if REORDERS_STORES:
                 shared_page.fence()
             words[ANSWERED] = item
             try:

@@ -32,10 +32,11 @@ from errno import EMFILE
 
 from . import calls, imports, running, startup, stdio, wire
 from .calls import dumps, dumps_error, loads
+from .system import native, tie_to_host
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Tuple
+    from typing import Any, Dict, List, Optional, Tuple
 
     from .config import ProcessConfig
 
@@ -118,7 +119,7 @@ class Child:
         self.status = -1
 
 
-def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
+def serve(fds: List[int]) -> List[int]:
     """Import the preload and fork workers; return, in each of them, its descriptors.
 
     Never returns in the fork server itself.
@@ -135,7 +136,7 @@ def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
     if answer["failure"] is not None:
         sys.exit(wire.EXIT_START_FAILED)
     collecting = _prepare_forks(config)
-    worker = ForkServer(line, fds[3], tie_to_host, bool(answer["threads"])).loop()
+    worker = ForkServer(line, fds[3], bool(answer["threads"])).loop()
     if collecting:
         gc.enable()
     return worker
@@ -144,12 +145,9 @@ def serve(fds: List[int], tie_to_host: Callable[[int], None]) -> List[int]:
 class ForkServer:
     """The loop of the fork server."""
 
-    def __init__(
-        self, line: Any, life: int, tie_to_host: Callable[[int], None], threads: bool
-    ) -> None:
+    def __init__(self, line: Any, life: int, threads: bool) -> None:
         self.line = line
         self.life = life
-        self.tie_to_host = tie_to_host
         self.threads = threads
         self.children: List[Child] = []
         self.poll = select.poll()
@@ -263,7 +261,7 @@ class ForkServer:
         stdout, stderr, status = given[-3:]
         found = iter(given)
         fds = [next(found) if present else -1 for present in request["passed"]]
-        self.tie_to_host(fds[3])
+        tie_to_host(fds[3])
         set_wakeup_fd(-1)
         set_signal(SIGCHLD, self.previous if self.previous is not None else SIG_DFL)
         self.line.close()
@@ -279,12 +277,12 @@ class ForkServer:
         stdio.adopt(stdout, stderr)
         for name, value in request["env"].items():
             if value is None:
-                os.environ.pop(imports.native(name), None)
+                os.environ.pop(native(name), None)
             else:
-                os.environ[imports.native(name)] = imports.native(value)
+                os.environ[native(name)] = native(value)
         try:
             if request["cwd"]:
-                os.chdir(imports.native(request["cwd"]))
+                os.chdir(native(request["cwd"]))
         except OSError as error:
             sys.stderr.write("wetlands_executor: the worker cannot go to its folder: %s\n" % error)
             sys.stderr.flush()

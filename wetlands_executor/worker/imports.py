@@ -17,6 +17,7 @@ import os
 import sys
 
 from . import patches
+from .system import native
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -31,21 +32,6 @@ _PROJECT: List[str] = []
 _SAME: Dict[Tuple[str, str], Any] = {}
 #: (name, dotted path, file of the host) -> (module, what it has there) as ``fetch`` found it last
 _FETCHED: Dict[Tuple[str, str, Optional[str]], Tuple[Any, Any]] = {}
-
-
-def native(text: str) -> str:
-    """Return a path, argument or variable of the host as this interpreter itself would name it.
-
-    The host has decoded its bytes as UTF-8. In a Python whose file system encoding is ASCII
-    (``LC_ALL=C`` without UTF-8 mode) the same bytes are another str, and the host's could not be
-    encoded.
-    """
-    if sys.platform != "win32" and not text.isascii():
-        try:
-            return os.fsdecode(text.encode("utf-8", "surrogateescape"))
-        except UnicodeError:
-            pass  # no bytes could have been decoded to it
-    return text
 
 
 def use_project_paths(paths: Sequence[str]) -> None:

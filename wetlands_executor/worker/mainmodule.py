@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 
 from . import patches
-from .imports import native
+from .system import native
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:

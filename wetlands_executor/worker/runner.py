@@ -41,7 +41,7 @@ from .definitions import Definitions
 from .progress import Progress
 
 # What every call needs, without an attribute look-up each time.
-from .system import move_up
+from .system import move_life, move_up, register_at_fork
 from .wire import CANCELLED, MADE, MANY, NO_REFERENCES, NONE, OBJECTS, RUN, STARTED_NS, TAKEN
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -81,8 +81,7 @@ class Runner:
         inbox, bulk, results = map(move_up, fds[:3])
         self.page = shared_page.attach(fds[4])
         self.channel = Channel(inbox, bulk, results, self.page.words)
-        # Elsewhere a thread reads it under its old number (``bootstrap.tie_to_host``).
-        self.life = move_up(fds[3]) if fds[3] >= 0 and sys.platform.startswith("linux") else fds[3]
+        self.life = move_life(fds[3])
         #: Files of large arguments and results, -1 where there are none; what they were; what
         #: serves them, from the first use on; whether arguments and results travel in them (else
         #: arrays of ``share()`` only).
@@ -586,8 +585,7 @@ def main(fds: List[int], forked: bool = False) -> None:
         startup.watch_for_faults()
     runner = Runner(fds)
     set_signal(SIGINT, runner._handler)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=runner.after_fork_in_child)
+    register_at_fork(after_in_child=runner.after_fork_in_child)
     running.enter(runner)
     code = 0
     try:

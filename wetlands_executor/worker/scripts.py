@@ -39,7 +39,7 @@ def run_script(path: str, run_name: str, *args: Any) -> None:
     import os
 
     from . import stdio
-    from .imports import native
+    from .system import native
 
     path = native(path)
     argv = sys.argv

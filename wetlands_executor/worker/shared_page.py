@@ -20,21 +20,16 @@ import sys
 from _thread import allocate_lock
 
 from . import wire
+from .system import REORDERS_STORES
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Tuple
 
-#: Processors that reorder stores.
-if sys.platform == "win32":
-    WEAK = True
-else:
-    WEAK = os.uname().machine.lower() not in ("x86_64", "amd64", "i686", "i386")
-
 
 def fence() -> None:
     """Order the stores and loads before this call before those after it."""
-    if WEAK:
+    if REORDERS_STORES:
         for _ in (1, 2):
             # a fresh one: finalizers come here too, in the middle of anything
             with allocate_lock():

@@ -32,9 +32,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import mmap
 import os
-import sys
 from _thread import RLock
 from _weakref import ref as weak_reference
 from _weakrefset import WeakSet
@@ -43,6 +41,15 @@ from . import wire
 from .available_memory import available_memory
 from .shared_page import fence
 from .shm_copy import copy as copy  # arena's users copy into its blocks
+from .system import (
+    MADVISE,
+    MAP_ANONYMOUS,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    file_memory,
+    register_at_fork,
+    reserve_addresses,
+)
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -88,9 +95,7 @@ _madvise: Any = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t,
     ("madvise", _c_library)
 )
 _FAILED = ctypes.c_void_p(-1).value
-_READ_WRITE, _MAP_SHARED, _MAP_PRIVATE = 3, 1, 2
-_MAP_ANONYMOUS = 0x20 if sys.platform.startswith("linux") else 0x1000
-_MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000 if sys.platform.startswith("linux") else 0x40
+_READ_WRITE, _MAP_SHARED, _MAP_FIXED = 3, 1, 0x10
 _REMOVE, _HUGEPAGE, _DONTDUMP = 9, 14, 16
 
 memmove: Any = ctypes.memmove
@@ -134,7 +139,7 @@ def advise_huge(address: int, length: int) -> None:
 
     It has to clear each page before, and that takes a third of the time with pages of 2 MB.
     """
-    if sys.platform.startswith("linux"):
+    if MADVISE:
         start = (address + _HUGE - 1) & -_HUGE
         if address + length > start + _HUGE:
             _madvise(start, (address + length - start) & -_HUGE, _HUGEPAGE)
@@ -153,10 +158,7 @@ class _Extent:
         self.offset = offset
         self.length = length
         try:
-            if sys.platform != "win32":
-                self._owner = mmap.mmap(-1, length, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE)
-            else:  # never run: nothing is shared there
-                self._owner = mmap.mmap(-1, length)
+            self._owner = reserve_addresses(length)
         except OSError as error:
             raise MemoryError("mmap: %s" % error) from None
         self.address: int = ctypes.addressof(ctypes.c_char.from_buffer(self._owner))
@@ -165,7 +167,7 @@ class _Extent:
             == _FAILED
         ):
             raise MemoryError("mmap: " + os.strerror(ctypes.get_errno()))
-        if sys.platform.startswith("linux"):
+        if MADVISE:
             _madvise(self.address, length, _DONTDUMP)
             if huge:
                 _madvise(self.address, length, _HUGEPAGE)
@@ -176,7 +178,7 @@ class _Extent:
         In a forked child.
         """
         spare = _mmap(
-            None, self.length, _READ_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0
+            None, self.length, _READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
         )
         if spare == _FAILED:
             os._exit(70)  # it would write to its parent's memory
@@ -187,7 +189,7 @@ class _Extent:
                 self.address,
                 self.length,
                 _READ_WRITE,
-                _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | _MAP_FIXED,
                 -1,
                 0,
             )
@@ -357,13 +359,12 @@ class Region:
 
     def punch(self, offset: int, capacity: int) -> None:
         """Give the pages of a free block back to the system."""
-        if sys.platform.startswith("linux"):
+        if MADVISE:
             _madvise(self.address(offset, capacity), capacity, _REMOVE)
 
     def resident(self) -> int:
         """Return the bytes of memory that the file takes."""
-        count: int = getattr(os.fstat(self.fd), "st_blocks", 0)  # Windows has none
-        return count * 512
+        return file_memory(self.fd)
 
     def make_private(self) -> None:
         """Cut the blocks in use off from the file.
@@ -632,13 +633,12 @@ def _end_fork_in_child() -> None:
         pass  # it is free
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
-    # Order: `before` runs the last one first, the others run the first one first.
-    os.register_at_fork(
-        before=_forking.acquire, after_in_parent=_end_fork, after_in_child=_end_fork_in_child
-    )
+register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
+# Order: `before` runs the last one first, the others run the first one first.
+register_at_fork(
+    before=_forking.acquire, after_in_parent=_end_fork, after_in_child=_end_fork_in_child
+)

@@ -17,10 +17,10 @@ Imported with ``arena``. Any thread enters; nothing is kept between calls.
 
 from __future__ import annotations
 
-import os
-import sys
 from _thread import RLock, start_new_thread
 from ctypes import memmove
+
+from .system import cores
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -33,16 +33,6 @@ CROSSOVER = 1 << 24
 #: memory.
 MOST = 4
 _PAGE = 4096
-
-
-def cores() -> int:
-    """Return how many processors the calling thread may run on."""
-    if sys.platform == "linux":
-        try:
-            return len(os.sched_getaffinity(0))
-        except OSError:
-            pass  # a sandbox
-    return os.cpu_count() or 1
 
 
 def copy(target: int, source: int, count: int) -> None:

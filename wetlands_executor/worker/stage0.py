@@ -11,6 +11,9 @@ The bulk pipe says how long the bundle is, and it follows; or 0, and it is in it
 (``pool/bundle.py``) only what is imported is decoded. It is mapped privately: many kernels map no
 sealed file in any other way.
 
+It asks ``os.name`` itself, the only branch on the platform outside ``system.py``: that module is in
+the bundle, which these lines have yet to read, and on Windows from a pipe that comes as a handle.
+
 What is called later keeps what it needs in its own defaults: these lines run in ``__main__``, whose
 variables become those of the user's script.
 """

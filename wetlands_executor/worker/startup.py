@@ -14,7 +14,7 @@ from .calls import PicklingError, dumps, dumps_error, loads, loads_rich
 from .coroutines import COROUTINE, run_coroutine
 from .current_task import use_program
 from .definitions import use_settings
-from .system import stack_signal
+from .system import print_stacks_when_asked
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _use_program(config: ProcessConfig) -> None:
     Those of this process say how it was started.
     """
     from . import mainmodule
-    from .imports import native
+    from .system import native
 
     use_program(config["instances"])
     sys.argv = [native(arg) for arg in config["argv"]]
@@ -178,9 +178,7 @@ def watch_for_faults() -> None:
 
     try:
         faulthandler.enable(2)
-        number = stack_signal()
-        if number is not None and hasattr(faulthandler, "register"):
-            faulthandler.register(number, 2)
+        print_stacks_when_asked()
     except (OSError, RuntimeError, ValueError):
         pass  # no usable stderr: the crash will be described by its signal alone
 
