@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from multiprocessing import shared_memory
 from pathlib import Path
 
@@ -127,6 +128,19 @@ def test_a_shared_memory_segment_is_found() -> None:
         assert leaked(before).shm == {segment.name.lstrip("/")}
     finally:
         segment.unlink()
+
+
+@linux
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_folder_of_joblib_is_found_if_its_process_is_ours(ours: bool) -> None:
+    before = leaks.Snapshot.take()
+    name = f"joblib_memmapping_folder_{os.getpid() if ours else 1}_{uuid.uuid4().hex}"
+    folder = Path("/dev/shm", name)
+    folder.mkdir()
+    try:
+        assert leaked(before).shm == ({name} if ours else set())
+    finally:
+        folder.rmdir()
 
 
 @linux

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import select
 import signal
 import sys
@@ -295,7 +296,8 @@ def _is_in_use(area: str) -> bool:
 def _ours_of(segments: set[str]) -> set[str]:
     """Leave out the segments of other sessions on this machine.
 
-    Those that a process maps which is not ours.
+    Those that a process maps which is not ours, and folders with the number of such a process in
+    their name, as joblib makes them.
 
     Named semaphores are ours only while one of our processes maps them: those of a session that was
     killed stay until they are removed.
@@ -309,6 +311,11 @@ def _ours_of(segments: set[str]) -> set[str]:
     found = set()
     for segment in segments:
         path = f"{_SHM}/{segment}".encode()
+        owner = re.match(r"joblib_memmapping_folder_(\d+)_", segment)
+        if owner and psutil.pid_exists(int(owner[1])):
+            if int(owner[1]) in ours or _is_marked(int(owner[1])):
+                found.add(segment)
+            continue
         if path in mine if segment.startswith("sem.") else path not in theirs:
             found.add(segment)
     return found
