@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 GARBAGE, FAILED = -2, -3
 #: Kinds of result frames that end a call.
 OUTCOMES = frozenset(
-    (wire.VALUE, wire.NONE, wire.ERROR, wire.CANCELLED, wire.VALUE_IN_BLOCKS, TOO_LARGE)
+    (
+        wire.VALUE,
+        wire.NONE,
+        wire.ERROR,
+        wire.CANCELLED,
+        wire.VALUE_IN_BLOCKS,
+        wire.VALUE_IN_LENT,
+        TOO_LARGE,
+    )
 )
 #: ``Outcome.place``: it concerns the call, or all calls of a batch that are left.
 WHOLE = -1
@@ -42,9 +50,10 @@ class Outcome(NamedTuple):
 
     Attributes:
         kind: of the result frame (``VALUE``, ``NONE``, ``ERROR``, ``CANCELLED``,
-            ``VALUE_IN_BLOCKS``, ``SEVERAL``), ``TOO_LARGE``, or ``FAILED``.
-        data: the pickle; an ``OutOfBandResult`` if the kind is ``VALUE_IN_BLOCKS``; the size in
-            bytes as digits if it is ``TOO_LARGE``; a list of (kind, data) if it is ``SEVERAL``; the
+            ``VALUE_IN_BLOCKS``, ``VALUE_IN_LENT``, ``SEVERAL``), ``TOO_LARGE``, or ``FAILED``.
+        data: the pickle; an ``OutOfBandResult`` if the kind is ``VALUE_IN_BLOCKS``, a
+            ``LentResult`` if it is ``VALUE_IN_LENT`` (of nested tasks only); the size in bytes as
+            digits if it is ``TOO_LARGE``; a list of (kind, data) if it is ``SEVERAL``; the
             exception if it is ``FAILED``.
         place: in a batch the place of the call, or of the first of ``SEVERAL``; else ``WHOLE``.
     """
@@ -390,7 +399,7 @@ class Call(Item):
             payload = len(payload).to_bytes(4, "little") if on_page else b""
         function = 0 if definition is None else definition.number
         return wire.CALL_FRAME.pack(
-            wire.RUN,
+            wire.RUN_NESTED if self.depth else wire.RUN,
             flags | self.watched,
             len(payload),
             function,

@@ -250,6 +250,8 @@ class Inbound:
         return ended
 
     def _end_call(self, process: WorkerProcess, call: Call, frame: Frame) -> Call | None:
+        if frame.kind == wire.VALUE_IN_LENT and not call.depth:
+            raise BadFrame("the result of a nested task, of a call that is none")
         if call.batch is not None:
             return self._end_batch(process, call, frame)
         del process.calls[frame.number]
@@ -329,6 +331,8 @@ class Inbound:
             )
         if call is not process.given.oldest() and not process.given.is_due(call.number):
             raise BadFrame(f"kind {kind} of calls that are not due")
+        if kind == wire.VALUE_IN_LENT:
+            raise BadFrame("the result of a nested task, of one of several calls")
         if kind == wire.SEVERAL:
             count = self.take_several(process, call, outcomes_of(data), duration)
         else:

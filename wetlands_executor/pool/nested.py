@@ -17,26 +17,24 @@ from __future__ import annotations
 
 import itertools
 import pickle
-import struct
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from wetlands_executor.errors import ExecutionException
 from wetlands_executor.futures import requests
 from wetlands_executor.futures.callbacks import add_hook
 from wetlands_executor.futures.events import Listener, TaskEventType
 from wetlands_executor.futures.future import Task, TaskEvent
 from wetlands_executor.futures.options import CallOptions
 from wetlands_executor.futures.reports import subscribe
-from wetlands_executor.futures.settling import hand_over, settle, settle_cancelled
-from wetlands_executor.pool.call import FAILED, Call, Outcome
+from wetlands_executor.futures.settling import hand_over, settle_cancelled
+from wetlands_executor.pool.call import Call
 from wetlands_executor.pool.closing import Closing
 from wetlands_executor.pool.decoding import Decoding
 from wetlands_executor.pool.io_loop import IOLoop
-from wetlands_executor.pool.settlement import Settlement
+from wetlands_executor.pool.nested_outcomes import ChildReceiver, failure, outcome_of
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
@@ -44,8 +42,8 @@ from wetlands_executor.serialize import restricted
 from wetlands_executor.serialize.definitions import define
 from wetlands_executor.serialize.encoded import EncodedCall
 from wetlands_executor.serialize.restricted import BadFrame
-from wetlands_executor.serialize.results import TOO_LARGE
-from wetlands_executor.sharedmem.results import OutOfBandResult
+from wetlands_executor.sharedmem.arena import BadBlock
+from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 from wetlands_executor.worker import wire
 
 #: What a level of depth adds to the priority of a call.
@@ -91,63 +89,6 @@ def enter(pool: Target) -> int:
     number = next(_numbers)
     _pools[number] = pool
     return number
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """The result of a child, as its worker has pickled it: for its parent alone.
-
-    Attributes:
-        kind: of the result frame.
-        data: the pickle, or an ``OutOfBandResult``.
-    """
-
-    kind: int
-    data: Any
-
-
-class PassedError(ExecutionException):
-    """What a child has raised, as its worker has pickled it.
-
-    Attributes:
-        payload: for its parent.
-    """
-
-    payload: bytes | bytearray = b""
-
-
-class ChildReceiver:
-    """Takes what becomes of the calls of children. Threads: as ``Settlement``.
-
-    Args:
-        settlement: that of the pool that runs them.
-    """
-
-    __slots__ = ("_settlement",)
-
-    def __init__(self, settlement: Settlement) -> None:
-        self._settlement = settlement
-
-    def on_outcome(self, call: Call, outcome: Outcome) -> None:
-        """Settle a task with what its worker has sent, unread."""
-        kind, data, _place = outcome
-        if kind in (FAILED, wire.CANCELLED):
-            self._settlement.on_outcome(call, outcome)
-        elif kind == TOO_LARGE:
-            size = f"the result of {call.name} has {int(data):,} bytes"
-            settle(call.task, None, MemoryError(f"{size}, which do not fit into this process"))
-        elif kind == wire.ERROR:
-            settle(call.task, None, _error_of(data))
-        else:
-            settle(call.task, Passed(kind, data), None)
-
-    def on_lost(self, call: Call, report: st.DeathReport) -> None:
-        """Fail a task whose worker has died."""
-        self._settlement.on_lost(call, report)
-
-    def on_cancelled(self, call: Call, reason: str | None) -> None:
-        """Cancel a task."""
-        self._settlement.on_cancelled(call, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,15 +155,35 @@ class Nested:
             self._wait(process, call, bool(message[1]))
         elif what == wire.LEAVE:
             self._leave(process, message[1])
+        elif what == wire.LEND:
+            self._lend(process, call, *message[1:])
         else:
             self._ask(process, *message)
 
+    def _lend(self, process: WorkerProcess, call: Call, question: int, sizes: list[int]) -> None:
+        """Give a worker blocks of shared memory, for what it hands to another one."""
+        found = pickle.dumps(process.result_memory.lend(sizes), 4)
+        if question:
+            self._send(process, question, (bytes((wire.GRANT,)), found))
+        else:
+            process.outbox.record(wire.LENT, call.number, found)
+            process.outbox.flush()
+
     def _submit(
-        self, process: WorkerProcess, call: Call, number: int, head: Any, payload: bytes
+        self,
+        process: WorkerProcess,
+        call: Call,
+        number: int,
+        head: Any,
+        payload: bytes,
+        entries: bytes,
     ) -> None:
         if tuple(map(type, head)) != _HEAD or not _OPTIONS.issuperset(head[4]):
             raise BadFrame("it submits what is no task")
         wanted, target, function, name, options, detached, by_value = head
+        # Guarantee: whatever becomes of the task, its blocks are the host's from here on, and are
+        # freed with this object if no worker gets them.
+        blocks = _taken_over(process, entries)
         pool: Target | None = _pools.get(wanted)
         depth = call.depth + 1
         error = self._refusal(pool, depth)
@@ -238,7 +199,7 @@ class Nested:
         if target:
             # A file is read: not on this thread.
             self._children.setdefault(process.worker, {})[number] = None
-            job = partial(self._define, process, call, pool, number, target, payload)
+            job = partial(self._define, process, call, pool, number, target, payload, blocks)
             self._decoding.run(partial(job, name, made, detached))
             return
         definition = None
@@ -246,7 +207,7 @@ class Nested:
             definition = call.encoded.definition
             if definition is None or definition.number != function:
                 raise BadFrame(f"it names the function {function}, which its parent is not")
-        encoded = _encoded(definition, payload, by_value or None)
+        encoded = _encoded(definition, payload, by_value or None, blocks)
         self._children.setdefault(process.worker, {})[number] = None
         self._begin(process, call, pool, number, encoded, name, made, detached)
 
@@ -278,6 +239,7 @@ class Nested:
         number: int,
         target: str,
         payload: bytes,
+        blocks: OutOfBandArguments | None,
         name: str,
         options: CallOptions,
         detached: bool,
@@ -288,7 +250,7 @@ class Nested:
         except Exception as error:  # noqa: BLE001 - it is the failure of this task
             self._loop.post(partial(self._refuse, process, number, error))
             return
-        encoded = _encoded(definition, payload, None)
+        encoded = _encoded(definition, payload, None, blocks)
         self._loop.post(
             partial(self._begin, process, call, pool, number, encoded, name, options, detached)
         )
@@ -327,7 +289,7 @@ class Nested:
         self._called_off.discard((process.worker, number))
         self._children.get(process.worker, {}).pop(number, None)
         if self._workers.has(process) and error is not None:
-            self._send(process, number, (bytes((wire.FAILED,)) + _failure(error),))
+            self._send(process, number, (bytes((wire.FAILED,)) + failure(error),))
 
     def _wait(self, process: WorkerProcess, call: Call, begins: bool) -> None:
         process.note_waiting(begins)
@@ -406,7 +368,7 @@ class Nested:
             return
         if not children:
             self._children.pop(process.worker, None)
-        self._send(process, number, _outcome_of(task))
+        self._send(process, number, outcome_of(task, process.result_memory.incarnation))
 
     def _send(self, process: WorkerProcess, number: int, parts: tuple[Any, ...]) -> None:
         process.outbox.record(wire.CHILD, number, *parts)
@@ -433,7 +395,8 @@ _HEAD = (int, str, int, str, dict, bool, str)
 _OPTIONS = frozenset(("name", "timeout", "retries", "priority", "cancel_grace"))
 #: Types of what a worker says, by the first part.
 _SHAPES: dict[int, tuple[type, ...]] = {
-    wire.SUBMIT: (int, int, tuple, bytes),
+    wire.SUBMIT: (int, int, tuple, bytes, bytes),
+    wire.LEND: (int, int, list),
     wire.WAIT: (int, int),
     wire.LEAVE: (int, list),
     **dict.fromkeys(
@@ -452,50 +415,30 @@ def _is_sound(message: Any) -> bool:
         return False
     if message[0] == wire.LEAVE:
         numbers = message[1]
+    elif message[0] == wire.LEND:
+        numbers = (message[1], *message[2])
     else:
         numbers = message[1:2] if message[0] == wire.SUBMIT else message[1:]
     return all(type(number) is int and 0 <= number < _NUMBERS for number in numbers)
 
 
-def _encoded(definition: Any, payload: bytes, by_value: str | None) -> EncodedCall:
-    flags = 0 if len(payload) <= wire.INLINE else wire.IN_BULK
-    return EncodedCall(definition, flags, payload, by_value, by_value is not None)
-
-
-def _error_of(data: bytes | bytearray) -> PassedError:
-    """Return an exception that says what a child has raised, and has it for its parent."""
+def _taken_over(process: WorkerProcess, entries: bytes) -> OutOfBandArguments | None:
+    """Return the blocks of a call that a worker submits; None if it has none."""
     try:
-        name, message, lines, *_ = restricted.read(data)
-        text = f"{name}: {message}"
-        error = PassedError(text, name, message, lines.splitlines())
-    except (restricted.NotBuiltin, TypeError, ValueError, AttributeError):
-        error = PassedError("the function raised an exception that is no description")
-    error.payload = data
-    return error
+        return process.result_memory.take_over(entries) if entries else None
+    except BadBlock as error:
+        raise BadFrame(str(error)) from None
 
 
-def _failure(error: BaseException) -> bytes:
-    """Return the names of the classes of an exception, and its text, for a worker."""
-    names = tuple(kind.__name__ for kind in type(error).__mro__)
-    return pickle.dumps((names, str(error)), 4)
-
-
-def _outcome_of(task: Task[Any]) -> tuple[Any, ...]:
-    """Return the parts of the record that says what has become of a task."""
-    if task.cancelled():
-        return (bytes((wire.CANCELLED,)) + (task.error or "").encode("utf-8", "replace"),)
-    error = task.exception(0)
-    if isinstance(error, PassedError):
-        return bytes((wire.ERROR,)), error.payload
-    if error is not None:
-        return (bytes((wire.FAILED,)) + _failure(error),)
-    passed = task.result(0)
-    if isinstance(passed.data, OutOfBandResult):
-        parts = [passed.data.data, *passed.data.buffers]
-        views = [memoryview(part).cast("B") for part in parts]
-        head = struct.pack(f"<BI{len(views)}Q", wire.BUFFERS, len(views), *map(len, views))
-        return head, *views
-    return bytes((passed.kind,)), passed.data or b""
+def _encoded(
+    definition: Any, payload: bytes, by_value: str | None, blocks: OutOfBandArguments | None
+) -> EncodedCall:
+    """Return a call; ``payload`` is its pickle, empty if that is in the first of its blocks."""
+    if blocks is None:
+        flags = 0 if len(payload) <= wire.INLINE else wire.IN_BULK
+    else:
+        payload, flags = blocks.describe(payload, not payload)
+    return EncodedCall(definition, flags, payload, by_value, by_value is not None, blocks)
 
 
 def _state_of(task: Task[Any]) -> tuple[Any, ...]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Flags of calls that need more than their frame.
 _WITH_RECORDS = wire.IN_BULK | wire.NAMED
+#: Kinds of the frames of calls.
+_CALLS = (wire.RUN, wire.RUN_NESTED)
 #: Bytes from which a record is written in pieces: the system calls cost less than the copy.
 JOINED = 16384
 
@@ -256,7 +258,7 @@ class Outbox:
         for chunk in chunks:
             for offset in range(len(chunk) % wire.FRAME, len(chunk), wire.FRAME):
                 kind, *_, number, mark = wire.CALL.unpack_from(chunk, offset)
-                if kind == wire.RUN:
+                if kind in _CALLS:
                     found.append(number)
                 elif kind == wire.AFTER:
                     after = number

@@ -49,6 +49,7 @@ from wetlands_executor.pool.forgetting import Forgetting
 from wetlands_executor.pool.inbound import Inbound, InboundParts
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.lifecycle import Held, Lifecycle, LifecycleParts
+from wetlands_executor.pool.nested_outcomes import ChildReceiver
 from wetlands_executor.pool.output import Output
 from wetlands_executor.pool.probing import Probes
 from wetlands_executor.pool.readiness import Readiness
@@ -194,7 +195,7 @@ class Pool:
             again=self._call_again,
             stats=self.stats,
         )
-        self.children_receiver = nested.ChildReceiver(self.settlement)
+        self.children_receiver = ChildReceiver(self.settlement)
         self._nested = nested.Nested(
             loop=loop, workers=workers, feed=feed, decoding=self._decoding, pool=self.number
         )
@@ -428,9 +429,7 @@ class Pool:
         """Return an item for a call, with the options of its task; None is the settlement."""
         options = task._options
         reported = (
-            self.listeners
-            or self.deadlines.reported
-            or (task._guard is not None and task._reports)
+            self.listeners or self.deadlines.reported or (task._guard is not None and task._reports)
         )
         if options is None and not reported:
             plain = not task._counted

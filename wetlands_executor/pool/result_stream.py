@@ -28,6 +28,8 @@ LONGEST = 1 << 46
 UNCHECKED_SIZE = 64 << 20
 #: Where a frame's header has its nonce and its pid.
 MARK = 8
+#: Kinds of results whose payload begins with a list of blocks.
+_IN_BLOCKS = frozenset((wire.VALUE_IN_BLOCKS, wire.VALUE_IN_LENT))
 _MARK = struct.Struct("<II")
 
 
@@ -40,7 +42,7 @@ class Frame(NamedTuple):
 
     kind: int
     number: int
-    payload: Any  # bytes; an ``OutOfBandResult`` if the kind is VALUE_IN_BLOCKS
+    payload: Any  # bytes; of the kinds ``_IN_BLOCKS`` an ``OutOfBandResult`` or ``LentResult``
     duration: int
 
 
@@ -151,8 +153,8 @@ class ResultStream:
                     position = size
                 break
             if its_pid == pid:  # else a child that a task has forked wrote it: it is dropped
-                if kind == wire.VALUE_IN_BLOCKS:
-                    append(self._adopt(number, data[position + head : end], duration))
+                if kind in _IN_BLOCKS:
+                    append(self._adopt(kind, number, data[position + head : end], duration))
                 else:
                     append((kind, number, data[position + head : end], duration))
             elif kind == wire.HELLO and self._may_be_wrapped and not frames:
@@ -246,14 +248,16 @@ class ResultStream:
         if target is None:
             return [(TOO_LARGE, number, b"%d" % length, duration)], False
         return [
-            self._adopt(number, target, duration)
-            if kind == wire.VALUE_IN_BLOCKS
+            self._adopt(kind, number, target, duration)
+            if kind in _IN_BLOCKS
             else (kind, number, target, duration)
         ], False
 
-    def _adopt(self, number: int, data: bytes | bytearray, duration: int) -> RawFrame:
+    def _adopt(self, kind: int, number: int, data: bytes | bytearray, duration: int) -> RawFrame:
         """Take the blocks of a result over at once, whatever becomes of the frame."""
         try:
+            if kind == wire.VALUE_IN_LENT:
+                return kind, number, self._result_memory.pass_on(data), duration
             try:
                 return wire.VALUE_IN_BLOCKS, number, self._result_memory.adopt(data), duration
             except MemoryError:

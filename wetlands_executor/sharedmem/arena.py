@@ -194,21 +194,53 @@ class Arena:
         if blocks is None or slot >= len(blocks.table):
             raise BadBlock(f"argument block {slot} does not exist")
         offset, capacity = blocks.table[slot]
-        words = blocks.region.words
-        # The worker says that it is the host's now; that it was this worker's before is seen by its
-        # having no claim here.
-        if words[slot] not in (HOST, incarnation) or start + length > capacity:
+        self._take_over(blocks, slot, incarnation, start + length, self._token)
+        return blocks.region.view(slot, offset, capacity, start, length, self.free, True)
+
+    def _take_over(
+        self, blocks: Blocks, slot: int, incarnation: int, end: int, token: list[int]
+    ) -> None:
+        """Make a worker's block the host's, under a token. Raises BadBlock."""
+        words, capacity = blocks.region.words, blocks.table[slot][1]
+        if words[slot] != incarnation or end > capacity:
             raise BadBlock(
-                f"argument block {slot} of worker {words[slot]}, bytes {start} to "
-                f"{start + length} of {capacity}"
+                f"argument block {slot} of worker {words[slot]}, up to byte {end} of {capacity}"
             )
-        if (
-            blocks.claims.setdefault(slot, self._token) is not self._token
-            or slot in blocks.region.live
-        ):
+        if blocks.claims.setdefault(slot, token) is not token or slot in blocks.region.live:
             raise BadBlock(f"argument block {slot} is not the worker's")
         words[slot] = HOST
-        return blocks.region.view(slot, offset, capacity, start, length, self.free, True)
+
+    def lend(self, sizes: list[int], incarnation: int) -> list[tuple[int, int, int]] | None:
+        """Give free blocks of these sizes to a worker, which fills them and hands them back.
+
+        Returns:
+            (slot, offset, capacity) of each; None if there is no room for all.
+        """
+        blocks = self.blocks() if self.carries else None
+        if blocks is None:
+            return None
+        self.idle = False
+        self.free_pending()
+        token: list[int] = []
+        if any(blocks.claim(size + wire.TAIL, token) < 0 for size in sizes):
+            blocks.release(token)
+            return None
+        for slot in token:
+            blocks.region.words[slot] = incarnation
+            blocks.claims.pop(slot, None)
+        return [(slot, *blocks.table[slot]) for slot in token]
+
+    def take_over(self, slot: int, incarnation: int, end: int, token: list[int]) -> None:
+        """Take a block over that a worker has filled up to ``end``, under a token.
+
+        Raises:
+            BadBlock: it is not the worker's.
+        """
+        blocks = self._blocks
+        if blocks is None or slot not in blocks.table:
+            raise BadBlock(f"argument block {slot} does not exist")
+        self._take_over(blocks, slot, incarnation, end, token)
+        token.append(slot)
 
     def refuse(self, slot: int, incarnation: int) -> None:
         """Free a block that a worker hands back with a result that this process does not take."""
@@ -217,7 +249,7 @@ class Arena:
             blocks is not None
             and slot < len(blocks.table)
             and slot not in blocks.region.live
-            and blocks.region.words[slot] in (HOST, incarnation)
+            and blocks.region.words[slot] == incarnation
         ):
             blocks.region.words[slot] = HOST
             self.free(slot)

@@ -54,6 +54,31 @@ class OutOfBandArguments:
         self.kept = False
         self.pins: list[Any] = []
 
+    @classmethod
+    def of_worker(
+        cls, arena: Arena, incarnation: int, blocks: Iterable[tuple[int, int]]
+    ) -> OutOfBandArguments:
+        """Take blocks over that a worker has filled. I/O thread.
+
+        Args:
+            arena: where they are.
+            incarnation: of the worker.
+            blocks: slot and last used byte of each.
+
+        Raises:
+            BadBlock: one of them is not the worker's; the others are freed.
+        """
+        found = cls()
+        found._arena = arena
+        for slot, end in blocks:
+            arena.take_over(slot, incarnation, end, found._token)
+            found._slots.append((slot, end))
+        return found
+
+    def place(self, slot: int) -> tuple[int, int]:
+        """Return where one of the blocks begins in the file, and its bytes."""
+        return self._blocks().table[slot]
+
     def keep(self) -> None:
         """Keep the blocks after the first worker has read them: there may be another try."""
         self.kept = True
@@ -129,6 +154,15 @@ class OutOfBandArguments:
             pieces.release()
         else:
             data = pieces.whole()
+        return self.describe(data, first)
+
+    def describe(self, data: bytes, first: bool) -> tuple[bytes, int]:
+        """Return (payload, flags) of the call: its list of blocks before what is in none.
+
+        Args:
+            data: the pickle; empty if it is in a block.
+            first: it is in the first one.
+        """
         if not self._slots:
             return data, wire.IN_BULK
         blocks = self._blocks()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor.sharedmem.arena import FREE, HOST, Arena, BadBlock, incarnations
+from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 from wetlands_executor.system import pread, preadv, pwrite
 from wetlands_executor.worker import wire
 
@@ -32,6 +33,23 @@ class OutOfBandResult:
     def clear(self) -> None:
         """Let go of both: the views in a value that was read live as long as the value."""
         self.data = self.buffers = None  # type: ignore[assignment]
+
+
+class LentResult:
+    """A result in blocks of the arguments: it goes on to another worker as it is.
+
+    The blocks are freed with this object unless they were sent.
+
+    Attributes:
+        payload: its list of blocks, checked, before what is in none of them.
+        blocks: they.
+    """
+
+    __slots__ = ("blocks", "payload")
+
+    def __init__(self, payload: bytes | bytearray, blocks: OutOfBandArguments) -> None:
+        self.payload = payload
+        self.blocks = blocks
 
 
 class _ResultFile:
@@ -110,19 +128,8 @@ class ResultMemory:
             BadBlock: the list is invalid.
         """
         self.used = True
-        size = len(payload)
-        if size < wire.LIST.size:
-            raise BadBlock("no list")
-        count, first = wire.LIST.unpack_from(payload)
-        entries = [wire.LIST.size + index * wire.BLOCK.size for index in range(min(count, size))]
-        rest = wire.LIST.size + count * wire.BLOCK.size
-        found = (
-            [wire.BLOCK.unpack_from(payload, entry) for entry in entries] if rest <= size else []
-        )
-        following = sum(length for _, place, _, _, _, length in found if place == wire.FOLLOWING)
-        if not found or rest + following > size:
-            raise BadBlock(f"{count} blocks in {size} bytes")
-        position = size - following
+        first, found, position = _read_list(payload)
+        rest = wire.LIST.size + len(found) * wire.BLOCK.size
         view = memoryview(payload)
         data: Any = view[rest:position]
         buffers: list[Any] = []
@@ -139,6 +146,53 @@ class ResultMemory:
         if first:
             data = buffers.pop(0)
         return OutOfBandResult(data, buffers)
+
+    def lend(self, sizes: list[int]) -> list[tuple[int, int, int]] | None:
+        """Give blocks to the worker, as ``Arena.lend``. I/O thread."""
+        self.used = True
+        return None if self.arena is None else self.arena.lend(sizes, self.incarnation)
+
+    def take_over(self, entries: bytes) -> OutOfBandArguments:
+        """Take blocks over that this worker has filled for another one. I/O thread.
+
+        Args:
+            entries: ``wire.BLOCK`` of each; of a worker's word, place and bytes are believed
+                nothing but what the arena has as well.
+
+        Raises:
+            BadBlock: one is not the worker's.
+        """
+        self.used = True
+        if self.arena is None or len(entries) % wire.BLOCK.size:
+            raise BadBlock(f"blocks in {len(entries)} bytes")
+        found = [(slot, length) for slot, _, _, _, _, length in wire.BLOCK.iter_unpack(entries)]
+        return OutOfBandArguments.of_worker(self.arena, self.incarnation, found)
+
+    def pass_on(self, payload: bytes | bytearray) -> LentResult:
+        """Take over the blocks of a result that goes on to another worker. I/O thread.
+
+        Raises:
+            BadBlock: the list is invalid.
+        """
+        self.used = True
+        first, found, _position = _read_list(payload)
+        used = [
+            (slot, start + length)
+            for slot, place, _, _, start, length in found
+            if place == wire.ARGUMENTS
+        ]
+        others = sum(place == wire.FOLLOWING for _, place, *_ in found)
+        if self.arena is None or len(used) + others != len(found):
+            raise BadBlock("a block of a result for another worker is not in the arguments")
+        blocks = OutOfBandArguments.of_worker(self.arena, self.incarnation, used)
+        entries = [
+            wire.BLOCK.pack(
+                slot, place, *(blocks.place(slot) if place == wire.ARGUMENTS else (0, 0)), *rest
+            )
+            for slot, place, _, _, *rest in found
+        ]
+        rest = memoryview(payload)[wire.LIST.size + len(found) * wire.BLOCK.size :]
+        return LentResult(b"".join((wire.LIST.pack(len(found), first), *entries, rest)), blocks)
 
     def _take(self, slot: int, offset: int, capacity: int, length: int) -> Any:
         from wetlands_executor.worker import shm_arena
@@ -214,3 +268,30 @@ class ResultMemory:
             arena.workers.pop(self.incarnation, None)
             if not arena.workers:
                 arena.trim()  # no pool is left that would do it later
+
+
+def _read_list(
+    payload: bytes | bytearray,
+) -> tuple[int, list[tuple[int, int, int, int, int, int]], int]:
+    """Return what the list of blocks before a result says.
+
+    Returns:
+        Whether the first block holds the pickle; the entries; where the bytes begin that follow the
+        pickle.
+
+    Raises:
+        BadBlock: it is not as long as it says.
+    """
+    size = len(payload)
+    if size < wire.LIST.size:
+        raise BadBlock("no list")
+    count, first = wire.LIST.unpack_from(payload)
+    rest = wire.LIST.size + count * wire.BLOCK.size
+    if not count or rest > size:
+        raise BadBlock(f"{count} blocks in {size} bytes")
+    entries = memoryview(payload)[wire.LIST.size : rest]
+    found: list[Any] = list(wire.BLOCK.iter_unpack(entries))
+    following = sum(length for _, place, _, _, _, length in found if place == wire.FOLLOWING)
+    if rest + following > size:
+        raise BadBlock(f"{following} bytes behind {count} blocks in {size} bytes")
+    return first, found, size - following

@@ -263,7 +263,7 @@ def dumps_pieces(value: Any, by_value: bool, raws: Any) -> Pieces:
     pieces = Pieces()
     take = None
     if type(value) not in _SCALARS:
-        take = None if raws is None else _taker(raws)
+        take = None if raws is None else taker(raws)
     elif type(value) not in _LONG or len(value) < wire.UNFRAMED:
         pieces.append(dumps(value, 5))
         return pieces
@@ -290,7 +290,7 @@ def dumps_pieces(value: Any, by_value: bool, raws: Any) -> Pieces:
     return pieces
 
 
-def _taker(raws: Any) -> Any:
+def taker(raws: Any) -> Any:
     """Return a ``buffer_callback`` that puts large buffers into ``raws``."""
 
     def take(buffer: Any) -> bool:

@@ -103,13 +103,15 @@ class Nested:
             )
         return item
 
-    def submit(self, child: Child, head: Any, payload: bytes) -> int:
+    def submit(self, child: Child, head: Any, payload: bytes, blocks: Any = ()) -> int:
         """Submit a call; return its number.
 
         Args:
             child: gets what becomes of it.
             head: what the host reads of it, of builtin types.
             payload: what it does not.
+            blocks: entries of the lent blocks that belong to it, ``wire.BLOCK`` each; if the
+                payload is empty, the first holds the pickle.
         """
         number = self._next_number()
         with self._lock:
@@ -118,7 +120,7 @@ class Nested:
             if self._lost is not None:
                 self._children.pop(number, None)
                 raise ChannelLost(str(self._lost))
-            self._say(item, (wire.SUBMIT, number, head, payload))
+            self._say(item, (wire.SUBMIT, number, head, payload, b"".join(blocks)))
         return number
 
     def _refuse_in_fork(self) -> None:
@@ -134,6 +136,29 @@ class Nested:
 
     def ask(self, what: int, number: int) -> Any:
         """Ask something of a task; return the answer."""
+        return self._ask(lambda question: (what, number, question))
+
+    def borrow(self, sizes: Any) -> Any:
+        """Ask the host for blocks of these sizes in bytes; see ``shm_lent``.
+
+        Returns:
+            (slot, offset, capacity) of each; None if there is no room.
+        """
+        return self._ask(lambda question: (wire.LEND, question, sizes), self._free)
+
+    def _free(self, places: Any) -> None:
+        """Free blocks that were lent to a thread which does not want them any more."""
+        for slot, _offset, _capacity in places or ():
+            self._runner.use_buffers().free(slot)
+
+    def _ask(self, message: Callable[[int], Any], unwanted: Any = None) -> Any:
+        """Ask the host something; return the answer.
+
+        Args:
+            message: makes it, with the number of the question.
+            unwanted: takes an answer that comes when an exception, of an interrupt of the running
+                call, has ended the wait.
+        """
         self._refuse_in_fork()
         question = self._next_number()
         box: Any = []
@@ -147,9 +172,15 @@ class Nested:
         with self._lock:
             item = self.item()
             self._questions[question] = answer
-            self._say(item, (what, number, question))
-        if self._lost is None:
-            gate.acquire()
+            self._say(item, message(question))
+        try:
+            if self._lost is None:
+                gate.acquire()
+        except BaseException:
+            if unwanted is not None and self._questions.pop(question, None) is None:
+                gate.acquire()  # Race: the reader has the answer in its hands
+                unwanted(box[0])
+            raise
         self._questions.pop(question, None)
         if self._lost is not None and (not box or box[0] is None):
             raise ChannelLost(str(self._lost))
@@ -257,14 +288,27 @@ class Nested:
             answer = self._questions.pop(number, None)
             if answer is not None:
                 answer(loads(rest))
+        elif kind == wire.GRANT:
+            places = loads(rest)
+            (self._questions.pop(number, None) or self._free)(places)
         elif kind == wire.EVENT:
             child = self._children.get(number)
             if child is not None:
                 child.tell(loads(rest))
         else:
+            if kind == wire.VALUE_IN_LENT:
+                # Order: whatever becomes of the task, its blocks are freed with their last view.
+                kind, rest = self._open(rest)
             child = self._children.pop(number, None)
             if child is not None:
                 child.settle(kind, rest)
+
+    def _open(self, data: Any) -> Tuple[int, Any]:
+        try:
+            return wire.VALUE_IN_LENT, self._runner.use_buffers().receive_lent(data)
+        except MemoryError:
+            text = "the result does not fit into the address space of this worker"
+            return wire.FAILED, dumps((("MemoryError",), text), 4)
 
     # --- the thread for callbacks
 

@@ -15,7 +15,7 @@ import time
 from concurrent.futures import Executor
 from concurrent.futures import TimeoutError as WaitTimeout
 
-from . import calls, injection, running, scripts
+from . import injection, remote_calls, running, scripts
 from .remote_task import RemoteTask
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -159,22 +159,19 @@ class RemoteExecutor(Executor):
         theirs = ""
         if not same or not runner.channel.by_value:
             theirs = self._version or runner.config["version"]
-        payload, by_value = _dumps(value, theirs)
         options = {
             key: self._options[key]
             for key in ("name", "timeout", "retries", "priority", "cancel_grace")
             if self._options[key] != OPTIONS[key]
         }
-        head = (
-            self._pool,
-            target,
-            function,
-            task.name,
-            options,
-            task.detached,
-            by_value if by_value and not theirs else "",
-        )
-        return int(task.nested.submit(task, head, payload))
+        how = options, task.detached
+
+        def submit(payload: Any, by_value: str, blocks: Any) -> int:
+            code = by_value if by_value and not theirs else ""
+            head = (self._pool, target, function, task.name, *how, code)
+            return int(task.nested.submit(task, head, payload, blocks))
+
+        return remote_calls.send(value, theirs, runner, submit)
 
     def map(
         self,
@@ -293,46 +290,6 @@ def _resolved(args: Any, kwargs: Any) -> Tuple[Any, Any]:
         return value.result() if isinstance(value, RemoteTask) else value
 
     return tuple(map(value_of, args)), {key: value_of(value) for key, value in kwargs.items()}
-
-
-def _dumps(value: Any, theirs: str) -> Tuple[bytes, str]:
-    """Pickle a call; return the bytes, and a name if code travels in them.
-
-    Args:
-        value: (function, arguments, keywords), or the last two.
-        theirs: version of the Python that reads it, if code has to travel as source; else "".
-    """
-    calls.learn_reducers()
-    pieces = calls.Pieces()
-    try:
-        pickler = calls.Pickler(pieces, 5)
-        if calls.own_reducers:
-            import copyreg
-
-            pickler.dispatch_table = {**copyreg.dispatch_table, **calls.own_reducers}
-        pickler.dump(value)
-        payload = b"".join(pieces)
-        # What the program's script defines is found in __main__ of this worker, but not in that of
-        # a worker that has not run such a call. Text with this name in it travels that way too.
-        if b"__main__" not in payload:
-            return payload, ""
-        error: Optional[Exception] = None
-    except (calls.PicklingError, AttributeError, TypeError) as caught:
-        error = caught
-    return _dumps_by_value(value, theirs, error)
-
-
-def _dumps_by_value(value: Any, theirs: str, error: Optional[Exception]) -> Tuple[bytes, str]:
-    """Pickle a call with code in it. ``error`` says why it could not be pickled without, if so."""
-    from .pickler import dumps_by_value
-
-    name = injection.name_of(value[0]) if len(value) == 3 else "an argument"
-    try:
-        return dumps_by_value(value, theirs), name
-    except (calls.PicklingError, AttributeError, TypeError) as second:
-        if error is None or (theirs and isinstance(second, calls.PicklingError)):
-            raise  # it says why the code of a function cannot travel
-        raise error from None
 
 
 def _results(

@@ -36,6 +36,8 @@ def value_of(kind: int, data: Any, name: str) -> Tuple[Any, Any]:
             return None, _failure_of(*calls.loads(data))
         if kind == wire.BUFFERS:
             return _with_buffers(data), None
+        if kind == wire.VALUE_IN_LENT:
+            return _with_blocks(*data), None
         return calls.loads_rich(data), None
     except Exception as error:  # noqa: BLE001 - unpickling is user code
         message = "the result of %s cannot be rebuilt in this worker: %s"
@@ -53,6 +55,15 @@ def _with_buffers(data: Any) -> Any:
         parts.append(data[position : position + length])
         position += length
     return calls.loads_rich(parts[0], buffers=parts[1:])
+
+
+def _with_blocks(data: Any, buffers: Any, in_block: bool) -> Any:
+    """Unpickle what lies in blocks; its buffers stay there."""
+    if not in_block:
+        return calls.loads_rich(data, buffers)
+    from .shm_streams import load
+
+    return load(memoryview(data), lambda file: calls.loads_rich(None, buffers, file))
 
 
 def _error_of(data: Any) -> BaseException:

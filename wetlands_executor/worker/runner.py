@@ -94,6 +94,8 @@ class Runner:
         #: What its functions have submitted, from the first time on.
         self.nested: Any = None
         self._making = RLock()
+        # The last call of a nested task: its large results go into lent blocks.
+        self._nested_item = 0
         self.carries = False
         self.config: Any = {}  # a WorkerConfig, once it has come
         self.pid = os.getpid()
@@ -165,7 +167,9 @@ class Runner:
                     channel.send(wire.PONG, 0)
                 if kind == wire.AFTER and words[TAKEN] & wire.NUMBER != item:
                     raise StreamBroken(STOLEN)
-                continue  # or a request to cancel a call that has ended meanwhile
+                if kind != wire.RUN_NESTED:
+                    continue  # or a request to cancel a call that has ended meanwhile
+                self._nested_item = item
             if flags & MANY:
                 self._run_many(frame, flags, length, function_id, settings, item)
                 continue
@@ -314,9 +318,25 @@ class Runner:
         if raws or (len(pieces) > 1 and raws is not None and pieces.size > wire.CROSSOVER):
             value = None
             self._call = _NO_CALL
-            outcome: Tuple[int, bytes] = self.use_buffers().send(pieces, raws)
-            return outcome
+            return self._in_blocks(pieces, raws)
         return wire.VALUE, pieces.whole()
+
+    def _in_blocks(self, pieces: Any, raws: Any) -> Tuple[int, bytes]:
+        buffers, lent = self.use_buffers(), None
+        if self._nested_item == self.item:
+            from .shm_lent import Lent
+
+            lent = Lent(buffers, self._borrow)
+        outcome: Tuple[int, bytes] = buffers.send(pieces, raws, lent)
+        return outcome
+
+    def _borrow(self, sizes: List[int]) -> Any:
+        """Ask the host for blocks of these sizes; see ``shm_lent``. At the end of a call.
+
+        Guarantee: what is raised meanwhile ends this worker, so that no answer is left unread.
+        """
+        self.channel.send(wire.NESTED, self.item, dumps((wire.LEND, 0, sizes), 4))
+        return loads(self.definitions.read_until(wire.LENT, self.item))
 
     def _run(
         self, frame: bytes, flags: int, length: int, function_id: int, settings: int, item: int
@@ -405,16 +425,18 @@ class Runner:
         return frame[HEAD : HEAD + length]
 
     def use_buffers(self) -> Any:
-        """Return what serves the files of large arguments and results."""
+        """Return what serves the files of large arguments and results. Any thread."""
         if self.buffers is None:
             from .shm_buffers import SharedBuffers
 
-            self.buffers = SharedBuffers(
-                self.shared,
-                self._identities,
-                self.config["incarnation"],
-                self.config["arena_limit"],
-            )
+            with self._making:
+                if self.buffers is None:
+                    self.buffers = SharedBuffers(
+                        self.shared,
+                        self._identities,
+                        self.config["incarnation"],
+                        self.config["arena_limit"],
+                    )
         return self.buffers
 
     def use_nested(self) -> Any:

@@ -10,10 +10,15 @@ is handed back in its block.
 Where the files cannot be mapped (no ``ctypes``, a limit of the address space), arguments are read
 from the file into memory, with the same meaning for the task, and results go through the pipe.
 
-Runs on the main thread, outside user code; finalizers of views run anywhere.
+What goes from one worker to another lies in blocks of arguments both ways (``shm_lent.py``).
+
+Runs on the main thread, outside user code, but for what tasks inside tasks send and receive: any
+thread of a task, and the reader of ``nested.py``. Finalizers of views run anywhere.
 """
 
 from __future__ import annotations
+
+from _thread import RLock
 
 from . import wire
 from .calls import Unpickler, loads, loads_rich
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 
     from .calls import Pieces
     from .shm_arena import Blocks, Region, Root
+    from .shm_lent import Lent
 
 
 FREE, HOST = wire.FREE, wire.HOST
@@ -53,6 +59,8 @@ class SharedBuffers:
         self._results: Optional[Region] = None
         self._blocks: Optional[Blocks] = None
         self._tried = False
+        # Guards the mapping of both; importing runs under it, but no code of the user's.
+        self._mapping = RLock()
 
     def arguments(self) -> Optional[Region]:
         """Return the mapped file of arguments; None if it cannot be mapped."""
@@ -67,7 +75,12 @@ class SharedBuffers:
     def _map(self) -> None:
         if self._tried:
             return
-        self._tried = True
+        with self._mapping:
+            if not self._tried:
+                self._map_locked()
+                self._tried = True
+
+    def _map_locked(self) -> None:
         try:
             from . import shm_arena
 
@@ -95,22 +108,8 @@ class SharedBuffers:
         if not flags & wire.IN_BULK:
             payload = self._tail(payload)
         count, first = wire.LIST.unpack_from(payload)
-        views = []
-        position = wire.LIST.size
-        for left in range(count, 0, -1):
-            slot, _place, offset, capacity, _start, length = wire.BLOCK.unpack_from(
-                payload, position
-            )
-            try:
-                views.append(self._open(slot, offset, capacity, length, bool(flags & wire.KEPT)))
-            except MemoryError:
-                if not flags & wire.KEPT:
-                    for index in range(left):  # this one, and those that will not be opened now
-                        self._give_back(
-                            wire.BLOCK.unpack_from(payload, position + index * wire.BLOCK.size)[0]
-                        )
-                raise
-            position += wire.BLOCK.size
+        views = self._open_all(payload, count, bool(flags & wire.KEPT))
+        position = wire.LIST.size + count * wire.BLOCK.size
         data = views.pop(0) if first else memoryview(payload)[position:]
         plain = flags & wire.NO_REFERENCES
         if plain and len(data) < wire.UNFRAMED:
@@ -130,6 +129,45 @@ class SharedBuffers:
             )
 
         return data, load
+
+    def receive_lent(self, payload: Any) -> Tuple[Any, List[Any], bool]:
+        """Take the blocks of the result of a task inside a task.
+
+        Guarantee: as of ``receive``.
+
+        Returns:
+            The pickle, its buffers, and whether the pickle is in a block.
+
+        Raises:
+            MemoryError: a block cannot be looked at; all of them are free.
+        """
+        count, first = wire.LIST.unpack_from(payload)
+        views = self._open_all(payload, count, False)
+        position = wire.LIST.size + count * wire.BLOCK.size
+        return views.pop(0) if first else memoryview(payload)[position:], views, bool(first)
+
+    def _open_all(self, payload: Any, count: int, kept: bool) -> List[Any]:
+        """Return what the blocks of a list hold; those that follow the pickle are copied."""
+        entries = [
+            wire.BLOCK.unpack_from(payload, wire.LIST.size + index * wire.BLOCK.size)
+            for index in range(count)
+        ]
+        end = len(payload)
+        end -= sum(length for _, place, _, _, _, length in entries if place == wire.FOLLOWING)
+        views = []
+        for index, (slot, place, offset, capacity, start, length) in enumerate(entries):
+            try:
+                if place == wire.FOLLOWING:
+                    views.append(bytearray(payload[end : end + length]))
+                    end += length
+                else:
+                    views.append(self._open(slot, offset, capacity, length, kept, start))
+            except MemoryError:
+                for entry in entries[index:]:  # this one, and those that will not be opened now
+                    if not kept and entry[1] != wire.FOLLOWING:
+                        self._give_back(entry[0])
+                raise
+        return views
 
     def _verify(self) -> None:
         """Raise StreamBroken if a task has closed the file of arguments before it was mapped.
@@ -167,18 +205,20 @@ class SharedBuffers:
             self._give_back(slot)
             raise
 
-    def _open(self, slot: int, offset: int, capacity: int, length: int, kept: bool) -> Any:
+    def _open(
+        self, slot: int, offset: int, capacity: int, length: int, kept: bool, start: int = 0
+    ) -> Any:
         region = self.arguments()
         if region is not None:
             try:
                 view = region.view(
-                    slot, offset, capacity, 0, length, _nothing if kept else self._free, not kept
+                    slot, offset, capacity, start, length, _nothing if kept else self.free, not kept
                 )
             except MemoryError:
                 pass  # the address space is limited: read it
             else:
                 return bytearray(view) if kept else view
-        target = self._read(offset, length)
+        target = self._read(offset + start, length)
         if not kept:
             self._give_back(slot)
         return target
@@ -204,10 +244,13 @@ class SharedBuffers:
             done += got
         return target
 
-    def _free(self, slot: int) -> None:
-        words = self._arguments.words  # type: ignore[union-attr]
-        if words[slot] == self.me:
-            words[slot] = FREE
+    def free(self, slot: int) -> None:
+        """Free a block of arguments if it is this worker's; in finalizers too."""
+        region = self._arguments
+        if region is None:
+            self._give_back(slot)
+        elif region.words[slot] == self.me:
+            region.words[slot] = FREE
 
     def attach(self, place: Tuple[int, int, int, int, int], writable: bool) -> Any:
         """Return a view of a shared array's block, and take a lease of it.
@@ -249,7 +292,7 @@ class SharedBuffers:
 
     # --- results
 
-    def send(self, pieces: Pieces, raws: List[Any]) -> Tuple[int, Any]:
+    def send(self, pieces: Pieces, raws: List[Any], lent: Optional[Lent] = None) -> Tuple[int, Any]:
         """Put a result into blocks; return (kind of result frame, payload).
 
         For what found no block, the payload is a list of pieces.
@@ -259,17 +302,21 @@ class SharedBuffers:
             raws: its out-of-band buffers, contiguous; the list is emptied. *Order:* no other
                 reference holds the result any more: a buffer that has views after this list has
                 let go of it is copied.
+            lent: where the copies go; None is blocks of the results.
         """
         region = self.arguments()
-        back: List[Optional[Root]] = []
-        words: Any = ()
+        target: Any = lent or ResultBlocks(self._blocks)
+        back: List[Optional[Root]] = [None] * len(raws)
         entries: List[bytes] = []
         following: List[Any] = []
         first = 0
-        claimed: List[int] = []
         try:
             size = pieces.size
-            entry = self._store(pieces, size, claimed) if size > wire.CROSSOVER else None
+            if region is not None and region.live:
+                back = self._candidates(region, raws)
+            sizes = [raw.nbytes for raw, root in zip(raws, back) if root is None]  # Python 3.8
+            target.reserve([size, *sizes] if size > wire.CROSSOVER else sizes)
+            entry = target.store(pieces, size) if size > wire.CROSSOVER else None
             if entry is not None:
                 entries.append(entry)
                 first = 1
@@ -279,12 +326,6 @@ class SharedBuffers:
                 data = pieces.whole()
             if not raws and not first:
                 return wire.VALUE, data
-            words = region.words if region is not None else ()
-            back = (
-                self._candidates(region, raws)
-                if region is not None and region.live
-                else [None] * len(raws)
-            )
             # Python 3.8
             places = [
                 (_address(raw), raw.nbytes) if root is not None else (0, 0)
@@ -311,43 +352,23 @@ class SharedBuffers:
                     back[index] = None
                     raw = _part_of(alive, root, *places[index])
                     del alive
-                entries.append(self._put(raw, claimed, following))
+                entries.append(_put(raw, target, following))
                 raw = None
             payload: Any = b"".join([wire.LIST.pack(len(entries), first), *entries, data])
             if following:
                 payload = [payload, *following]
+            # What is handed back keeps this worker's word: the host takes it over when it reads the
+            # frame, and frees it if this process dies before.
+            target.hand_over()
+            back = []
+        finally:  # something is left if the memory was not enough for the payload
+            target.release()
             for root in back:
                 if root is not None:
-                    words[root.number] = HOST
-            for slot in claimed:
-                self._results.words[slot] = HOST  # type: ignore[union-attr]
-                self._blocks.claims.pop(slot, None)  # type: ignore[union-attr]
-            claimed, back = [], []
-        finally:  # something is left if the memory was not enough for the payload
-            self._undo(claimed, back, words)
-        return wire.VALUE_IN_BLOCKS, payload
-
-    def _put(self, raw: Any, claimed: List[int], following: List[Any]) -> bytes:
-        """Copy a buffer into a block of the results; return its entry.
-
-        If memory is too short for a block, the buffer follows the payload: neither copied nor
-        joined with it.
-        """
-        entry = self._store([raw], raw.nbytes, claimed)
-        if entry is None:
-            entry = wire.BLOCK.pack(0, wire.FOLLOWING, 0, 0, 0, raw.nbytes)
-            following.append(raw)
-        return entry
-
-    def _undo(self, claimed: List[int], back: List[Optional[Root]], words: Any) -> None:
-        """Take back what was prepared for a result that is not sent in blocks."""
-        if claimed:
-            self._blocks.release(claimed)  # type: ignore[union-attr]
-        for root in back:
-            if root is not None:
-                root.own_again()
-                if root() is None:
-                    words[root.number] = FREE
+                    root.own_again()
+                    if root() is None:
+                        self.free(root.number)
+        return wire.VALUE_IN_BLOCKS if lent is None else wire.VALUE_IN_LENT, payload
 
     def _candidates(self, region: Region, raws: List[Any]) -> List[Optional[Root]]:
         """Return for each buffer the argument's block that might be handed back with it.
@@ -368,31 +389,72 @@ class SharedBuffers:
             for raw, root in zip(raws, found)
         ]
 
-    def _store(self, pieces: List[Any], size: int, claimed: List[int]) -> Optional[bytes]:
-        """Copy flat buffers into one block of the results; None if there is no room.
+    def trim(self) -> None:
+        """Give the memory of free blocks back; the host asks for it when it has been idle."""
+        if self._blocks is not None:
+            self._blocks.trim()
+
+
+class ResultBlocks:
+    """Blocks of the results for one message, as ``shm_lent.Lent`` is of those that the host lends.
+
+    Args:
+        blocks: the allocator; None where the file cannot be mapped.
+    """
+
+    def __init__(self, blocks: Optional[Blocks]) -> None:
+        self._blocks = blocks
+        self._claimed: List[int] = []
+
+    def reserve(self, sizes: List[int]) -> None:
+        """Do nothing: they are there."""
+
+    def store(self, pieces: List[Any], size: int) -> Optional[bytes]:
+        """Copy flat buffers into one block; return its entry, None if there is no room.
 
         ``size``: of all of them together.
         """
-        self._map()
         blocks = self._blocks
         if blocks is None:
             return None
-        slot = blocks.claim(size, claimed)
+        slot = blocks.claim(size, self._claimed)
         if slot < 0:
             return None
         offset, capacity = blocks.table[slot]
         try:
             blocks.region.gather(offset, capacity, pieces)
         except MemoryError:
-            claimed.remove(slot)
+            self._claimed.remove(slot)
             blocks.free(slot)
             return None
         return wire.BLOCK.pack(slot, wire.RESULTS, offset, capacity, 0, size)
 
-    def trim(self) -> None:
-        """Give the memory of free blocks back; the host asks for it when it has been idle."""
-        if self._blocks is not None:
-            self._blocks.trim()
+    def hand_over(self) -> None:
+        """Leave the blocks to the host. Order: just before the message leaves."""
+        blocks = self._blocks
+        if blocks is not None:
+            for slot in self._claimed:
+                blocks.region.words[slot] = HOST
+                blocks.claims.pop(slot, None)
+        self._claimed = []
+
+    def release(self) -> None:
+        """Free what was not handed over."""
+        if self._claimed and self._blocks is not None:
+            self._blocks.release(self._claimed)
+
+
+def _put(raw: Any, target: Any, following: List[Any]) -> bytes:
+    """Copy a buffer into a block; return its entry.
+
+    If memory is too short for a block, the buffer follows the payload: neither copied nor joined
+    with it.
+    """
+    entry: Optional[bytes] = target.store([raw], raw.nbytes)
+    if entry is None:
+        entry = wire.BLOCK.pack(0, wire.FOLLOWING, 0, 0, 0, raw.nbytes)
+        following.append(raw)
+    return entry
 
 
 def _address(raw: Any) -> int:

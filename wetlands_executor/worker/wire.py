@@ -46,6 +46,8 @@ CANCEL = 2  # only where there is no shared page
 AFTER = 3
 TRIM = 16  # give the memory of free blocks back
 PING = 17  # answer with PONG
+# as RUN, for a task inside a task: large results go into blocks that the host lends
+RUN_NESTED = 18
 
 # Flags of a call frame.
 # the payload is a record in the bulk pipe; or lies on the shared page, if the frame has an inline
@@ -104,6 +106,7 @@ SETTINGS = 5
 FORGET = 6
 NAME = 7
 CONTEXT = 9  # before the NAME of a call: what it takes along of its caller's context
+LENT = 10  # blocks that the worker has asked for, with the number of the call that it runs
 PIECE = 8  # content of a large object; FORGET with number 0 names objects and pieces in its payload
 
 #: length of the payload, nonce of the incarnation, pid of the writer, kind, microseconds that the
@@ -112,10 +115,11 @@ RESULT = struct.Struct("<QIIBxxxIQ")
 CHILD = 9  # of a task that the running call has submitted; see ``nested.py``
 
 #: First byte of a CHILD record, if it is no outcome (then it is that of a result frame): a value
-#: whose large buffers stand behind it; a failure in the host; an event; the answer to a question.
-BUFFERS, FAILED, EVENT, REPLY = 64, 65, 66, 67
+#: whose large buffers stand behind it; a failure in the host; an event; the answer to a question;
+#: blocks that were asked for.
+BUFFERS, FAILED, EVENT, REPLY, GRANT = 64, 65, 66, 67, 68
 #: First entry of the message in a NESTED frame.
-SUBMIT, WAIT, CANCEL_CHILD, KILL_CHILD, STATE_OF, LISTEN, LEAVE = 1, 2, 3, 4, 5, 6, 7
+SUBMIT, WAIT, CANCEL_CHILD, KILL_CHILD, STATE_OF, LISTEN, LEAVE, LEND = 1, 2, 3, 4, 5, 6, 7, 8
 
 # Kinds of result frames.
 HELLO = 1
@@ -139,6 +143,8 @@ SEVERAL = 14
 PONG = 15  # it has taken a PING
 NESTED = 17  # the running call submits a task, or says something of one; see ``nested.py``
 VALUE_IN_BLOCKS = 32  # as VALUE; the payload begins with a list of blocks
+# as VALUE_IN_BLOCKS, of a task inside a task: the blocks are in the file of arguments
+VALUE_IN_LENT = 33
 
 #: Before a payload with blocks: how many entries follow; 1 if the first is the pickle itself.
 LIST = struct.Struct("<II")
