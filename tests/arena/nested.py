@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any
 
+from tests.arena.workload import Buffers
 from tests.tasks.workload import attend
 
 #: Bytes that go into a block.
@@ -16,6 +17,15 @@ def make(size: int, kind: str = "bytearray") -> Any:
     """Return large data, the same for each size."""
     data = bytes(range(251)) * (size // 251 + 1)
     return bytearray(data[:size]) if kind == "bytearray" else data[:size]
+
+
+def held(size: int = LARGE) -> Buffers:
+    """Return large data that stay in their block."""
+    return Buffers(make(size))
+
+
+def is_held(value: Buffers, size: int = LARGE) -> bool:
+    return bytes(value.parts[0]) == make(size)
 
 
 def same(value: Any) -> Any:
@@ -50,26 +60,26 @@ def several(executor: Any, count: int) -> int:
 
 def hand_in(executor: Any, address: Any) -> Any:
     """Submit a call with a large argument, and wait for it."""
-    return executor.submit(hold, make(LARGE), address).result()
+    return executor.submit(hold, held(), address).result()
 
 
 def hold(value: Any, address: Any) -> list[int]:
     attend(address, "child")
-    assert value == make(LARGE)
+    assert is_held(value)
     return slots()
 
 
 def take_back(executor: Any, address: Any) -> int:
     """Get a large result, and hold it."""
-    found = executor.submit(make, LARGE).result()
+    found = executor.submit(held).result()
     attend(address, "parent")
-    return len(found)
+    return len(found.parts[0])
 
 
 def blocks_on_the_way(executor: Any) -> list[list[int]]:
     """Return the blocks that a child has looked at, and those here once it has given them back."""
-    found, value = executor.submit(seen_and_same, make(LARGE)).result()
-    assert value == make(LARGE)
+    found, value = executor.submit(seen_and_same, held()).result()
+    assert is_held(value)
     return [found, slots()]
 
 
@@ -78,8 +88,7 @@ def seen_and_same(value: Any) -> Any:
 
 
 def retried(executor: Any, folder: str) -> bool:
-    value = make(LARGE)
-    return executor.options(retries=1).submit(change_and_crash, value, folder).result() == value
+    return is_held(executor.options(retries=1).submit(change_and_crash, held(), folder).result())
 
 
 def change_and_crash(value: Any, folder: str) -> Any:
@@ -87,7 +96,7 @@ def change_and_crash(value: Any, folder: str) -> Any:
     path = os.path.join(folder, "crashed")
     if not os.path.exists(path):
         open(path, "x").close()
-        value[:] = bytes(len(value))
+        value.parts[0][:5] = bytes(5)
         os._exit(7)
     return value
 
@@ -117,12 +126,12 @@ def die_at(step: str) -> None:
 def die_handing_in(executor: Any, step: str, address: Any) -> None:
     """Die at a step of submitting a call with a large argument."""
     die_at(step)
-    executor.submit(hold, make(LARGE), address).result()
+    executor.submit(hold, held(), address).result()
 
 
 def die_after(executor: Any, address: Any, count: int) -> None:
     """Die when calls with large arguments were submitted."""
-    children = [executor.submit(hold, make(LARGE), address) for _ in range(count)]
+    children = [executor.submit(hold, held(), address) for _ in range(count)]
     assert children[0].status
     attend(address, "parent")
     os._exit(3)
@@ -130,14 +139,14 @@ def die_after(executor: Any, address: Any, count: int) -> None:
 
 def die_before_reading(executor: Any, address: Any) -> None:
     """Die with a large result that has come and was not read."""
-    child = executor.submit(make, LARGE)
+    child = executor.submit(held)
     child.wait_for()
     attend(address, "parent")
     os._exit(3)
 
 
 def child_dies(executor: Any, step: str) -> str:
-    child = executor.submit(die_returning, make(LARGE), step)
+    child = executor.submit(die_returning, held(), step)
     return type(child.exception()).__name__
 
 
@@ -146,7 +155,7 @@ def die_returning(value: Any, step: str) -> Any:
     if step == "run":
         os._exit(3)
     die_at(step)
-    return make(LARGE + len(value[:1]))
+    return held(len(value.parts[0]) + 1)
 
 
 class Breaking:
@@ -157,7 +166,7 @@ class Breaking:
 
 
 def child_dies_reading(executor: Any) -> str:
-    return type(executor.submit(same, [make(LARGE), Breaking()]).exception()).__name__
+    return type(executor.submit(same, [held(), Breaking()]).exception()).__name__
 
 
 def parent_dies_reading(executor: Any) -> Any:
@@ -165,35 +174,33 @@ def parent_dies_reading(executor: Any) -> Any:
 
 
 def make_breaking() -> Any:
-    return [make(LARGE), Breaking()]
+    return [held(), Breaking()]
 
 
 def never_read(executor: Any) -> bool:
     """Get large results and read none of them."""
-    children = [executor.submit(make, LARGE + n) for n in range(3)]
+    children = [executor.submit(held, LARGE + n) for n in range(3)]
     return all(child.wait_for().done() for child in children)
 
 
 def not_picklable(executor: Any) -> str:
     import threading
 
-    return type(executor.submit(same, [make(LARGE), threading.Lock()]).exception()).__name__
+    return type(executor.submit(same, [held(), threading.Lock()]).exception()).__name__
 
 
 def cancel_waiting(executor: Any, address: Any) -> list[bool]:
     """Cancel calls with large arguments that have not begun."""
-    low = executor.options(priority=-1)
-    children = [low.submit(hold, make(LARGE + n), address) for n in range(1, 30)]
+    children = [executor.submit(hold, held(), address) for _ in range(20)]
     attend(address, "parent")
-    found = [child.cancel() for child in reversed(children)]
-    return [found[0], children[-1].cancelled()]
+    return [child.cancel() for child in reversed(children)]
 
 
 def detached(executor: Any, address: Any) -> None:
-    executor.options(detach=True).submit(hold, make(LARGE), address)
+    executor.options(detach=True).submit(hold, held(), address)
 
 
 def to_other(other: Any, address: Any) -> str:
     """Submit to another pool; return what has become of that."""
-    error = other.submit(hold, make(LARGE), address).exception()
+    error = other.submit(hold, held(), address).exception()
     return type(error).__name__

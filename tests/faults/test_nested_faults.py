@@ -18,6 +18,8 @@ from tests.tasks import nested
 from wetlands_executor import CondaEnvExecutor, Task, TaskTimeoutError, WorkerCrashed
 from wetlands_executor.worker import wire
 
+#: What a worker says of a call that it submits.
+HEAD = (1, "", 0, "name", {}, False, "")
 #: Seconds for several processes to start on a busy machine.
 LONG = 100.0
 Make = Callable[..., CondaEnvExecutor]
@@ -165,12 +167,20 @@ def test_many_calls_leave_nothing_behind(make: Make) -> None:
         ([],),
         (True, 1),
         (99, 1),
-        (wire.SUBMIT, 1, (), b""),
-        (wire.SUBMIT, -1, (1, "", 0, "name", {}, False, ""), b""),
-        (wire.SUBMIT, 1 << 70, (1, "", 0, "name", {}, False, ""), b""),
-        (wire.SUBMIT, [], (1, "", 0, "name", {}, False, ""), b""),
-        (wire.SUBMIT, 1, (1, "", 0, "name", {"retry_on": (1,)}, False, ""), b""),
-        (wire.SUBMIT, 1, (1, "", 0, "name", {}, False, ""), None),
+        (wire.SUBMIT, 1, (), b"", b""),
+        (wire.SUBMIT, -1, HEAD, b"", b""),
+        (wire.SUBMIT, 1 << 70, HEAD, b"", b""),
+        (wire.SUBMIT, [], HEAD, b"", b""),
+        (wire.SUBMIT, 1, (1, "", 0, "name", {"retry_on": (1,)}, False, ""), b"", b""),
+        (wire.SUBMIT, 1, HEAD, None, b""),
+        (wire.SUBMIT, 1, HEAD, b"", None),
+        (wire.SUBMIT, 1, HEAD, b"", b"no entry"),
+        (wire.SUBMIT, 1, HEAD, b"", wire.BLOCK.pack(9999, 0, 0, 0, 0, 5)),
+        (wire.SUBMIT, 1, HEAD, b"", wire.BLOCK.pack(0, 0, 0, 0, 0, 1 << 60)),
+        (wire.LEND, 1, 5),
+        (wire.LEND, -1, [5]),
+        (wire.LEND, 1, [-5]),
+        (wire.LEND, 1, ["x"]),
         (wire.WAIT, "x"),
         (wire.LEAVE, [[]]),
         (wire.LEAVE, 5),

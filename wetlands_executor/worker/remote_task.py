@@ -81,22 +81,24 @@ class TaskEvent:
 class _Waiters(list):  # type: ignore[type-arg]
     """What the standard library's ``wait`` and ``as_completed`` add to a Future.
 
-    As long as such a waiter is there, the call counts as one that waits.
+    As long as such a waiter is there, the call counts as one that waits. Does not refer to the
+    task: a result that was not read must be let go of without the collector.
     """
 
-    def __init__(self, task: RemoteTask) -> None:
+    def __init__(self, nested: Any, serial: int) -> None:
         super().__init__()
-        self._task = task
+        self._nested = nested
+        self._serial = serial
 
     def append(self, waiter: Any) -> None:
         """Add a waiter. The lock of the task is held."""
         super().append(waiter)
-        self._task.nested.begin_wait(self._task.serial)
+        self._nested.begin_wait(self._serial)
 
     def remove(self, waiter: Any) -> None:
         """Remove one."""
         super().remove(waiter)
-        self._task.nested.end_wait(self._task.serial)
+        self._nested.end_wait(self._serial)
 
 
 class RemoteTask(Future):  # type: ignore[type-arg]
@@ -118,7 +120,7 @@ class RemoteTask(Future):  # type: ignore[type-arg]
         self.name = name
         self.detached = detached
         self.nested = nested
-        self._waiters = _Waiters(self)
+        self._waiters = _Waiters(nested, self.serial)
         #: Its number at the host; 0 before it is submitted.
         self._number = 0
         #: What submits it, until it is started and its dependencies have ended.

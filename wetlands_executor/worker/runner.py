@@ -318,25 +318,14 @@ class Runner:
         if raws or (len(pieces) > 1 and raws is not None and pieces.size > wire.CROSSOVER):
             value = None
             self._call = _NO_CALL
-            return self._in_blocks(pieces, raws)
+            lent = None
+            if self._nested_item == self.item:
+                from .shm_lent import for_result
+
+                lent = for_result(self)
+            outcome: Tuple[int, bytes] = self.use_buffers().send(pieces, raws, lent)
+            return outcome
         return wire.VALUE, pieces.whole()
-
-    def _in_blocks(self, pieces: Any, raws: Any) -> Tuple[int, bytes]:
-        buffers, lent = self.use_buffers(), None
-        if self._nested_item == self.item:
-            from .shm_lent import Lent
-
-            lent = Lent(buffers, self._borrow)
-        outcome: Tuple[int, bytes] = buffers.send(pieces, raws, lent)
-        return outcome
-
-    def _borrow(self, sizes: List[int]) -> Any:
-        """Ask the host for blocks of these sizes; see ``shm_lent``. At the end of a call.
-
-        Guarantee: what is raised meanwhile ends this worker, so that no answer is left unread.
-        """
-        self.channel.send(wire.NESTED, self.item, dumps((wire.LEND, 0, sizes), 4))
-        return loads(self.definitions.read_until(wire.LENT, self.item))
 
     def _run(
         self, frame: bytes, flags: int, length: int, function_id: int, settings: int, item: int
@@ -429,14 +418,10 @@ class Runner:
         if self.buffers is None:
             from .shm_buffers import SharedBuffers
 
+            me, limit = self.config["incarnation"], self.config["arena_limit"]
             with self._making:
                 if self.buffers is None:
-                    self.buffers = SharedBuffers(
-                        self.shared,
-                        self._identities,
-                        self.config["incarnation"],
-                        self.config["arena_limit"],
-                    )
+                    self.buffers = SharedBuffers(self.shared, self._identities, me, limit)
         return self.buffers
 
     def use_nested(self) -> Any:

@@ -13,6 +13,7 @@ used outside user code, but for interrupts of the running call.
 from __future__ import annotations
 
 from . import wire
+from .calls import dumps, loads
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -80,3 +81,18 @@ class Lent:
             slot = self._empty[-1][0] if self._empty else self._filled[-1]
             self._buffers.free(slot)
             (self._empty or self._filled).pop()
+
+
+def for_result(runner: Any) -> Lent:
+    """Return blocks for the result of the call that runs. At its end, on the main thread.
+
+    Guarantee: what is raised while the answer is read ends this worker, so that none is left
+    unread.
+    """
+
+    def ask(sizes: List[int]) -> Any:
+        item = runner.item
+        runner.channel.send(wire.NESTED, item, dumps((wire.LEND, 0, sizes), 4))
+        return loads(runner.definitions.read_until(wire.LENT, item))
+
+    return Lent(runner.use_buffers(), ask)
