@@ -40,6 +40,10 @@ LONGEST = 1 << 18
 FEW_STEPS = 40
 #: Instructions of a result that are looked at before a decoder thread gets it.
 MOST_STEPS = 400
+#: The instruction of newer pickles that names a class or a function, as a number.
+STACK_GLOBAL = pickle.STACK_GLOBAL[0]
+_LINE_END = ord("\n")
+_LONG_BINPUT = pickle.LONG_BINPUT[0]
 
 
 class BadFrame(Exception):  # noqa: N818 - never leaves the pool
@@ -126,10 +130,11 @@ def names_nothing(payload: bytes | bytearray) -> bool:
     instructions that name something cannot be complete, nor the code of LONG_BINPUT: then it is
     known without a look at each instruction.
     """
+    # As numbers: a search for bytes of length 1 raises, and catches, an exception in CPython first.
     return (
-        b"\x93" not in payload
-        and b"\n" not in payload
-        and b"r" not in payload
+        STACK_GLOBAL not in payload
+        and _LINE_END not in payload
+        and _LONG_BINPUT not in payload
         and not extensions
         and len(payload) < MOST_BYTES
     )
@@ -144,7 +149,7 @@ def is_trivial(payload: bytes | bytearray) -> bool:
         return True
     if extensions:
         return False
-    if len(payload) >= MOST_BYTES or b"\x93" in payload:
+    if len(payload) >= MOST_BYTES or STACK_GLOBAL in payload:
         # It may be one long value, with anything in it: there are few instructions then.
         return len(payload) <= LONGEST and is_builtin(payload, FEW_STEPS)
     if (

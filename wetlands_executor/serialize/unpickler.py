@@ -140,7 +140,7 @@ def names_nothing(payload: bytes | bytearray | OutOfBandResult) -> bool:
     """
     return (
         type(payload) is bytes
-        and b"\x93" not in payload
+        and restricted.STACK_GLOBAL not in payload
         and len(payload) < 65536
         and not restricted.extensions
     )
