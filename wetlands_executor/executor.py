@@ -185,7 +185,7 @@ class CondaEnvExecutor(Executor):
             encoded = encode_at_once(fn, args, None) or encode_again(fn, args, pool)
             # the way of most calls: nothing of the user's runs, nothing can fail
             if encoded is not None:
-                task: Task[Any] = Task(pool, encoded.definition)
+                task: Task[Any] = Task(pool, encoded.definition.name)
                 pool.submit(encoded, task)
                 return task
         return self._submission.submit(fn, args, kwargs)

@@ -197,7 +197,7 @@ class Submission:
             if encoded is None and definition is None:
                 encoded = encode_again(fn, args, pool)
             if encoded is not None:  # as in `CondaEnvExecutor.submit`, for calls of a `map`
-                task = Task(pool, encoded.definition, None, place, hidden)
+                task = Task(pool, encoded.definition.name, None, place, hidden)
                 pool.submit(encoded, task)
                 return task
         if definition is None and type(fn) is str:
@@ -242,7 +242,8 @@ class Submission:
             # Its user may hold it already: Ctrl-C while it is started ends it too.
             settling.settle(task, None, error)
             raise
-        relabel(task, encoded.definition or references.display_name(fn))
+        known = encoded.definition
+        relabel(task, references.display_name(fn) if known is None else known.name)
         pool.submit(encoded, task)
         if encoded.by_value is not None and pool.settings.remote.record is not None:
             pool.forgetting.tidy(pool.settings.remote.record)

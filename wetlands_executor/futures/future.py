@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from wetlands_executor.futures.options import CallOptions
-    from wetlands_executor.futures.protocols import Definition, PendingCall, StartGuard, TaskPool
+    from wetlands_executor.futures.protocols import PendingCall, StartGuard, TaskPool
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ class Task(Future[T]):
     _exception: BaseException | None = None
     _pool: TaskPool | None = None
     _call: PendingCall | None = None
-    _label: str | Definition = ""
+    _label = ""
     _number: int
     #: Among the pool's total; a task that was never started is not.
     _counted = False
@@ -149,7 +149,7 @@ class Task(Future[T]):
     def __init__(
         self,
         pool: TaskPool | None = None,
-        label: str | Definition = "",
+        label: str = "",
         options: CallOptions | None = None,
         place: int | None = None,
         hidden: int = 0,
@@ -188,8 +188,7 @@ class Task(Future[T]):
         if options is not None and options.name is not None:
             return options.name
         label = self._label
-        name = label if isinstance(label, str) else label.name
-        return name if place is None else f"{name}[{place}]"
+        return label if place is None else f"{label}[{place}]"
 
     @property
     def arguments(self) -> str:
@@ -531,7 +530,7 @@ class Task(Future[T]):
         settling.notify(self, self._pool, end_of(self) if bare else None)
 
 
-def relabel(task: Task[Any], label: str | Definition) -> None:
+def relabel(task: Task[Any], label: str) -> None:
     """Have a task named after what is called, which was not known when it was made."""
     task._label = label
 

@@ -107,15 +107,6 @@ class StartGuard(Protocol):
         ...
 
 
-class Definition(Protocol):
-    """What is called, as the pool knows it."""
-
-    @property
-    def name(self) -> str:
-        """``mod.func``, ``Class.method`` or the target string."""
-        ...
-
-
 class SerialQueue(Protocol):
     """A thread that runs jobs one after another."""
 

@@ -186,7 +186,7 @@ class MapJob:
 
         Order: before its arguments are dropped.
         """
-        task: Task[Any] = Task(self.pool, self.definition)
+        task: Task[Any] = Task(self.pool, self.definition.name)
         task._counted = True
         entry = self._arguments[place]
         if isinstance(entry, tuple):

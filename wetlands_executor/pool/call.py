@@ -198,10 +198,10 @@ class Call(Item):
         "receiver",
         "task",
         "unannounced",
+        "watched",
     )
     abandoned = False
     batch: Batch | None = None
-    watched = 0
     carried: bytes | None = None
     after: Call | None = None
     kill_reason: KillReason = None
@@ -225,6 +225,7 @@ class Call(Item):
         self.awaited = False
         self.found: tuple[Any, float] | None = None
         self.unannounced = False
+        self.watched = 0
         self.number = number
         self.encoded = encoded
         self.host_settings = host_settings

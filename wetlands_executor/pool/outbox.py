@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wetlands_executor.pool.polling import Poller
 from wetlands_executor.serialize.definitions import Definition
+from wetlands_executor.serialize.encoded import PlainCall
 from wetlands_executor.serialize.settings import HostSettings
 from wetlands_executor.system import unread
 from wetlands_executor.worker import wire
@@ -110,9 +111,14 @@ class Outbox:
                     and (not definition.needs or self._has(definition.needs))
                 )
             )
-            and not (encoded.bytecode and self._foreign)
-            and (not encoded.needs or self._has(encoded.needs))
-            and not (encoded.out_of_band is not None and encoded.out_of_band.kept)
+            and (
+                type(encoded) is PlainCall  # most are, and have none of these
+                or (
+                    not (encoded.bytecode and self._foreign)
+                    and (not encoded.needs or self._has(encoded.needs))
+                    and not (encoded.out_of_band is not None and encoded.out_of_band.kept)
+                )
+            )
         )
 
     def _has(self, needs: Iterable[Piece]) -> bool:

@@ -101,14 +101,18 @@ def join(
     """Return one call for many, of which ``payload`` has the arguments.
 
     Args:
-        entries: their encoded arguments, or tuples of scalars.
+        entries: their encoded arguments, or tuples of scalars: all of one kind.
         definition: the function.
         flags: of the call frame.
         payload: see ``worker/batch.py``.
         out_of_band: its block, or None.
     """
-    with_pieces = [each for each in entries if isinstance(each, (PiecesCall, ObjectsCall))]
     name, bytecode = definition.by_value, definition.bytecode
+    with_pieces = (
+        []
+        if isinstance(entries[0], tuple)
+        else [each for each in entries if isinstance(each, (PiecesCall, ObjectsCall))]
+    )
     if not with_pieces:
         return EncodedCall(definition, flags, payload, name, bytecode, out_of_band)
     for each in with_pieces:
