@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+#: What runs only if it is asked for, and why.
+_ASKED_FOR = {"frozen": "builds programs with PyInstaller", "heavy": "installs large packages"}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what builds programs, unless it is asked for."""
-    if "frozen" not in (config.getoption("-m") or ""):
-        skip = pytest.mark.skip(
-            reason="builds programs with PyInstaller: pytest -m frozen tests/integration"
-        )
-        for item in items:
-            if item.get_closest_marker("frozen"):
-                item.add_marker(skip)
+    """Leave out what takes long, unless it is asked for."""
+    for marker, reason in _ASKED_FOR.items():
+        if marker not in (config.getoption("-m") or ""):
+            skip = pytest.mark.skip(reason=f"{reason}: pytest -m {marker} tests/integration")
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")

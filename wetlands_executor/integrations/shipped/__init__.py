@@ -1,0 +1,1 @@
+"""Files that are sent to workers, which put this folder on ``sys.path``: it holds nothing else."""
