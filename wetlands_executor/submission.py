@@ -10,7 +10,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -250,14 +249,7 @@ class Submission:
 
     def refuse(self) -> None:
         """Raise why the pool accepts nothing."""
-        pool = self._pool
-        if pool.forked:
-            raise RuntimeError(
-                "this executor belongs to the process that forked this one: make a new one here"
-            )
-        if pool.broken is not None:
-            raise BrokenProcessPool(str(pool.broken)) from pool.broken
-        raise pool.closing.refusal()
+        self._pool.closing.refuse_call(forked=self._pool.forked)
 
     # --- many
 

@@ -8,6 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.ending import Ending
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.options import CallOptions
+from wetlands_executor.pool.closing import Closing
 from wetlands_executor.settings import ExecutorSettings
 from wetlands_executor.submission import MapOptions, Submission
 
@@ -137,9 +139,7 @@ class Pool:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, Task[Any]]] = []
         self.unstarted: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.closing = SimpleNamespace(
-            refusing=False, refusal=lambda: RuntimeError("cannot schedule new futures")
-        )
+        self.closing = Closing()
         self.settings = SimpleNamespace(remote=SimpleNamespace(record=None))
         self.stats = SimpleNamespace(refused=self.refuse, submitted=lambda _task: None)
         self.refused: list[tuple[Task[Any], BaseException]] = []
@@ -189,7 +189,7 @@ def test_a_call_waits_for_start(pool: Pool, submission: Submission) -> None:
 
 
 def test_a_closed_pool_refuses(pool: Pool, submission: Submission) -> None:
-    pool.closing.refusing = True
+    pool.closing.refuse()
     steps: list[Callable[[], object]] = [
         lambda: submission.submit(abs, (-1,), {}),
         lambda: submission.map(abs, ([1],), MapOptions()),
@@ -201,11 +201,10 @@ def test_a_closed_pool_refuses(pool: Pool, submission: Submission) -> None:
 
 
 def test_a_broken_pool_says_why(pool: Pool, submission: Submission) -> None:
-    pool.closing.refusing = True
-    pool.broken = ValueError("the initializer")
-    with pytest.raises(RuntimeError, match="the initializer") as caught:
+    pool.closing.break_with(ValueError("the initializer"))
+    with pytest.raises(BrokenProcessPool, match="the initializer") as caught:
         submission.refuse()
-    assert caught.value.__cause__ is pool.broken
+    assert caught.value.__cause__ is pool.closing.broken
 
 
 def test_tasks_of_a_map_have_their_places(pool: Pool, submission: Submission) -> None:

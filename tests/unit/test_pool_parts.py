@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any
 
@@ -446,6 +447,29 @@ def test_the_first_reason_counts() -> None:
     error = ValueError("broken")
     part.break_with(error)
     assert (part.refusing, part.broken) == (True, error)
+    assert not part.over, "the state decides that"
+
+
+def test_a_pool_that_decides_nothing_is_over_when_a_reason_is_given() -> None:
+    part = Closing()
+    part.refuse()
+    assert (part.refusing, part.over) == (True, False)
+    part.cancel_because("one")
+    assert part.over
+
+
+def test_why_a_call_is_refused() -> None:
+    part = Closing()
+    part.refuse()
+    with pytest.raises(RuntimeError, match="process that forked"):
+        part.refuse_call(forked=True)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        part.refuse_call(forked=False)
+    error = ValueError("the initializer")
+    part.break_with(error)
+    with pytest.raises(BrokenProcessPool, match="the initializer") as caught:
+        part.refuse_call(forked=False)
+    assert caught.value.__cause__ is error
 
 
 def test_the_limit_of_a_run_ends_what_waits_and_what_runs(crew: Crew) -> None:

@@ -70,13 +70,13 @@ def test_types_and_functions_select_errors() -> None:
 
 
 def test_a_lost_item_waits_again_while_it_has_tries_and_the_pool_goes_on() -> None:
-    assert forgives_loss(1, ending=False)
-    assert not forgives_loss(0, ending=False)
-    assert not forgives_loss(1, ending=True)
+    assert forgives_loss(1, over=False)
+    assert not forgives_loss(0, over=False)
+    assert not forgives_loss(1, over=True)
 
 
 def test_a_cancellation_goes_before_the_end_of_the_pool() -> None:
-    assert next_step(cancelled=False, ending=False) is Next.RUN_AGAIN
-    assert next_step(cancelled=False, ending=True) is Next.FAIL
-    assert next_step(cancelled=True, ending=False) is Next.CANCEL
-    assert next_step(cancelled=True, ending=True) is Next.CANCEL
+    assert next_step(cancelled=False, over=False) is Next.RUN_AGAIN
+    assert next_step(cancelled=False, over=True) is Next.FAIL
+    assert next_step(cancelled=True, over=False) is Next.CANCEL
+    assert next_step(cancelled=True, over=True) is Next.CANCEL

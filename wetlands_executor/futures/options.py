@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,8 @@ from wetlands_executor import seconds as seconds_of
 from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
 from wetlands_executor.futures import contexts
 from wetlands_executor.scheduling.retry import RetryPolicy
+
+LOGGER = logging.getLogger("concurrent.futures")
 
 RetryOn = (
     type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None
@@ -77,6 +80,22 @@ class CallOptions:
         selects = wanted is not None
         policy = RetryPolicy(self.retries, ENDED_WORKER if wanted is None else wanted, selects)
         object.__setattr__(self, "retry", policy)
+
+    def run_again_after(self, error: BaseException, name: str) -> bool:
+        """Return True if a call that has failed so is to be run again.
+
+        ``retry_on`` may be user code: what it raises is logged, and the call fails. SystemExit too,
+        which would end a thread that does not belong to that code.
+
+        Args:
+            error: of a call about which ``retry.is_asked``.
+            name: of its task.
+        """
+        try:
+            return self.retry.matches(error)
+        except BaseException:
+            LOGGER.exception("wetlands_executor: exception in retry_on of task %r", name)
+            return False
 
     def with_context(self) -> CallOptions:
         """Return the options of a call that is submitted now, by the calling code."""

@@ -85,8 +85,8 @@ class InProcessExecutor(Executor):
             initargs=initargs,
         )
         self._lifecycle = lifecycle = Lifecycle(pool)
-        self._submission = ThreadSubmission(pool, lifecycle.refusal)
-        self._ending = Ending(lifecycle, lifecycle, self._submission)
+        self._submission = ThreadSubmission(pool)
+        self._ending = Ending(lifecycle, pool.closing, self._submission)
 
     # --- submitting
 

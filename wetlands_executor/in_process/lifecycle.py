@@ -19,7 +19,7 @@ from wetlands_executor import threads
 from wetlands_executor.errors import TaskTimeoutError
 from wetlands_executor.futures.settling import cancel_deferred, settle, settle_cancelled, withdraw
 from wetlands_executor.futures.waiting import Latch, remaining
-from wetlands_executor.pool.closing import note_exit, refusal
+from wetlands_executor.pool.closing import note_exit
 
 if TYPE_CHECKING:
     from wetlands_executor.in_process.clock import Alarm
@@ -31,15 +31,10 @@ INTERRUPT_AFTER = 5.0
 
 
 class Lifecycle:
-    """How one executor ends. Has the methods of ``pool/lifecycle.py`` that ``Ending`` uses.
-
-    Attributes:
-        reason: why what has not started is cancelled, once it is ended that way.
-    """
+    """How one executor ends. Has the methods of ``pool/lifecycle.py`` that ``Ending`` uses."""
 
     def __init__(self, pool: ThreadPool) -> None:
         self._pool = pool
-        self.reason: str | None = None
         self._finished = Latch()
         # One entry: the thread that takes it ends the serving threads.
         self._unended = [None]
@@ -53,11 +48,6 @@ class Lifecycle:
         """True in a child that the host has forked."""
         return self._pool.forked
 
-    @staticmethod
-    def refusal() -> RuntimeError:
-        """Return what a submit that comes too late raises."""
-        return RuntimeError(refusal())
-
     def shutdown(
         self, *, cancel_pending: bool = False, reason: str = "the executor was shut down"
     ) -> None:
@@ -68,9 +58,9 @@ class Lifecycle:
             reason: why, for tasks that are cancelled.
         """
         pool = self._pool
-        pool.close(over=cancel_pending)
+        pool.closing.refuse()
         if cancel_pending:
-            self.reason = self.reason or reason
+            pool.closing.cancel_because(reason)
         for task in list(pool.held.unstarted):
             cancel_deferred(task, f"{reason} before the task was started")
         if cancel_pending:

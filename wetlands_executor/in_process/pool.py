@@ -15,7 +15,6 @@ import os
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -29,7 +28,9 @@ from wetlands_executor.futures.reports import begin_again
 from wetlands_executor.in_process import call as call_module
 from wetlands_executor.in_process.call import Run, ThreadCall
 from wetlands_executor.in_process.clock import Clock
+from wetlands_executor.in_process.dependants import Dependants
 from wetlands_executor.in_process.worker import CallQueue, WorkerThread, WorkerThreads
+from wetlands_executor.pool.closing import Closing
 from wetlands_executor.pool.delivery import SerialThread
 from wetlands_executor.pool.lifecycle import Held
 from wetlands_executor.pool.stats import TaskStats
@@ -43,12 +44,6 @@ LOGGER = logging.getLogger("concurrent.futures")
 
 #: Seconds until a thread is told again that has locked what it waits for.
 NOTIFY_DELAY = 0.005
-
-
-class _Local(threading.local):
-    """Of one thread: jobs of dependants that it has to do; None if it does none."""
-
-    jobs: deque[Callable[[], object]] | None = None
 
 
 class ThreadPool:
@@ -93,19 +88,13 @@ class ThreadPool:
         )
         #: Runs under way, those of calling threads too.
         self.runs: dict[Run, None] = {}
-        self.broken: BaseException | None = None
-        #: What has not started is cancelled, and no call is run again.
-        self.over = False
-        self.closed = False
+        self.closing = Closing()
         self._pid = os.getpid()
         self._initializer, self._initargs = initializer, initargs
         self._initialized = initializer is None
         # Guards the call of the initializer by calling threads.
         self._initializing = threading.Lock()
-        # Dependants whose dependency was settled by a thread of another pool, which must not run
-        # them.
-        self._aside = SerialThread("wetlands-dependants", threads.CALLBACKS)
-        self._local = _Local()
+        self._dependants = Dependants(self.workers)
         self._when_empty: Callable[[], object] | None = None
 
     # --- calls in
@@ -122,17 +111,14 @@ class ThreadPool:
         except RuntimeError as error:
             if call.take():
                 settling.settle(call.task, None, error)
-        if self.broken is not None:
-            self._fail_queued(self.broken)  # Race: the initializer may have failed meanwhile
+        self._fail_if_broken()  # Race: the initializer may have failed meanwhile
 
     def _run_here(self, call: ThreadCall) -> None:
         """Run a call, and its further tries, on the calling thread."""
-        jobs, self._local.jobs = self._local.jobs, None
+        jobs = self._dependants.begin_call()
         try:
-            if not self._prepare():
-                assert self.broken is not None
-                if call.take():
-                    settling.settle(call.task, None, self.broken)
+            if not self._prepare() and call.take():
+                settling.settle(call.task, None, self.closing.broken)
             while call.waits:
                 run = self._take(call, None)
                 if run is None:
@@ -145,7 +131,7 @@ class ThreadPool:
                     raise error  # Ctrl-C is the program's as well as the task's
         finally:
             call = run = value = error = None  # type: ignore[assignment] # as in `_serve`
-            self._local.jobs = jobs
+            self._dependants.end_call(jobs)
             self.workers.look()
             self._note_end()
 
@@ -184,24 +170,26 @@ class ThreadPool:
 
     def _prepare(self) -> bool:
         """Call the initializer, if this thread has to; False if the pool is broken."""
+        closing = self.closing
         if self._initializer is None or (self._initialized and not self.max_workers):
-            return self.broken is None
+            return closing.broken is None
         with self._initializing:
-            if self.broken is None and not (self._initialized and not self.max_workers):
+            if closing.broken is None and not (self._initialized and not self.max_workers):
                 try:
                     self._initializer(*self._initargs)
                     self._initialized = True
                 except BaseException as error:  # noqa: BLE001 - it breaks the pool, as the stdlib's
                     what = f"The initializer raised {describe(error)}; the pool runs nothing more"
-                    self.broken = because(BrokenProcessPool(what), error)
-        if self.broken is not None:
-            self._fail_queued(self.broken)
-        return self.broken is None
+                    closing.break_with(because(BrokenProcessPool(what), error))
+        return not self._fail_if_broken()
 
-    def _fail_queued(self, error: BaseException) -> None:
-        while (call := self.queue.pop()) is not None:
+    def _fail_if_broken(self) -> bool:
+        """Fail what waits if the initializer has failed; return whether it has."""
+        error = self.closing.broken
+        while error is not None and (call := self.queue.pop()) is not None:
             if call.take():
                 settling.settle(call.task, None, error)
+        return error is not None
 
     # --- outcomes
 
@@ -234,13 +222,9 @@ class ThreadPool:
             failure, task.attempt, cancelled=task.cancel_requested
         ):
             return False
-        try:
-            if not options.retry.matches(error):
-                return False
-        except BaseException:
-            LOGGER.exception("wetlands_executor: exception in retry_on of task %r", task.name)
+        if not options.run_again_after(error, task.name):
             return False
-        step = next_step(cancelled=task.cancel_requested, ending=self.over)
+        step = next_step(cancelled=task.cancel_requested, over=self.closing.over)
         if step is Next.CANCEL:
             settling.settle_cancelled(task)
         elif step is Next.RUN_AGAIN:
@@ -355,30 +339,8 @@ class ThreadPool:
         self.clock.set(NOTIFY_DELAY, job)
 
     def run_user_code(self, job: Callable[[], object]) -> None:
-        """Do what has to be done for a dependant, once no other such job is under way here.
-
-        One would else stand on the stack of the other, along a whole chain of dependants.
-        """
-        kind = threads.kind_of_this()
-        if kind is not None and threading.current_thread() not in self._own_threads():
-            self._aside.put(partial(self._work_off, job))
-        else:
-            self._work_off(job)
-
-    def _own_threads(self) -> list[threading.Thread | None]:
-        return [worker.thread for worker in self.workers.alive.copy()]
-
-    def _work_off(self, job: Callable[[], object]) -> None:
-        local = self._local
-        if local.jobs is not None:
-            local.jobs.append(job)
-            return
-        local.jobs = jobs = deque((job,))
-        try:
-            while jobs:
-                jobs.popleft()()
-        finally:
-            local.jobs = None
+        """Do what has to be done for a dependant."""
+        self._dependants.run(job)
 
     def ensure_tracked(self, call: Any) -> None:
         """Do nothing: every thread is told of the end."""
@@ -434,16 +396,7 @@ class ThreadPool:
     @property
     def refusing(self) -> bool:
         """True if no new call is accepted."""
-        return self.closed or self.broken is not None or self.forked
-
-    def close(self, *, over: bool) -> None:
-        """Accept nothing more.
-
-        Args:
-            over: run nothing more either.
-        """
-        self.closed = True
-        self.over = self.over or over
+        return self.closing.refusing or self.forked
 
     @property
     def empty(self) -> bool:
@@ -456,15 +409,15 @@ class ThreadPool:
         self._note_end()
 
     def _may_end(self) -> bool:
-        return self.closed and not self.queue and not self.held.dependents
+        return self.closing.refusing and not self.queue and not self.held.dependents
 
     def _note_end(self) -> None:
-        if self.closed and self._when_empty is not None and self.empty:
+        if self.closing.refusing and self._when_empty is not None and self.empty:
             self._when_empty()
 
     def end_threads(self) -> None:
         """End the threads that serve the others. Waits for callbacks, unless this is one."""
-        self._aside.end()
+        self._dependants.end()
         self.callbacks.end()
         self.clock.end()
 

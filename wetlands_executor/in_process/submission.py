@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +30,10 @@ class ThreadSubmission:
 
     Args:
         pool: where the calls run.
-        refusal: makes the error of a submit that comes too late.
     """
 
-    def __init__(self, pool: ThreadPool, refusal: Callable[[], BaseException]) -> None:
+    def __init__(self, pool: ThreadPool) -> None:
         self._pool = pool
-        self._refusal = refusal
 
     def reduced(self, options: CallOptions | None = None) -> Any:
         """Refuse to be pickled, whatever the options of a view."""
@@ -103,14 +100,7 @@ class ThreadSubmission:
 
     def refuse(self) -> None:
         """Raise why nothing is accepted."""
-        pool = self._pool
-        if pool.forked:
-            raise RuntimeError(
-                "this executor belongs to the process that forked this one: make a new one here"
-            )
-        if pool.broken is not None:
-            raise BrokenProcessPool(str(pool.broken)) from pool.broken
-        raise self._refusal()
+        self._pool.closing.refuse_call(forked=self._pool.forked)
 
     def map(
         self,

@@ -7,7 +7,8 @@ Threads: each field is set by one store, by any thread, and read by any.
 
 from __future__ import annotations
 
-from wetlands_executor.scheduling.state import PoolState
+from concurrent.futures.process import BrokenProcessPool
+from typing import NoReturn, Protocol
 
 # Set at interpreter exit: a fact about the process.
 _exiting: list[bool] = []
@@ -23,11 +24,28 @@ def refusal() -> str:
     return f"cannot schedule new futures after {'interpreter ' if _exiting else ''}shutdown"
 
 
+def foreign() -> RuntimeError:
+    """Return what a call is refused with in a child that the host has forked."""
+    return RuntimeError(
+        "this executor belongs to the process that forked this one: make a new one here"
+    )
+
+
+class Decider(Protocol):
+    """What decides whether calls are run again."""
+
+    @property
+    def over(self) -> bool:
+        """True if nothing more is started, and nothing that has failed is run again."""
+        ...
+
+
 class Closing:
     """How far the end of a pool has come.
 
     Args:
-        state: its decisions.
+        state: its decisions; None is a pool without a thread that takes them, whose end begins
+            with what is said here.
 
     Attributes:
         refusing: no new call is accepted.
@@ -37,7 +55,7 @@ class Closing:
             not.
     """
 
-    def __init__(self, state: PoolState) -> None:
+    def __init__(self, state: Decider | None = None) -> None:
         self._state = state
         self.refusing = False
         self.broken: BaseException | None = None
@@ -46,8 +64,8 @@ class Closing:
 
     @property
     def over(self) -> bool:
-        """True if no call will be run again."""
-        return self._state.ending
+        """True if nothing more is started, and nothing that has failed is run again."""
+        return self._state.over if self._state is not None else self.reason is not None
 
     def refuse(self) -> None:
         """Accept nothing more."""
@@ -65,6 +83,18 @@ class Closing:
     def kill_because(self, reason: str) -> None:
         """Give the reason why all workers are ended; the first one counts."""
         self.kill_reason = self.kill_reason or reason
+
+    def refuse_call(self, *, forked: bool) -> NoReturn:
+        """Raise why a call is not accepted.
+
+        Args:
+            forked: this process is a child that the host has forked.
+        """
+        if forked:
+            raise foreign()
+        if self.broken is not None:
+            raise BrokenProcessPool(str(self.broken)) from self.broken
+        raise self.refusal()
 
     @staticmethod
     def refusal() -> RuntimeError:

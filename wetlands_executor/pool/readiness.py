@@ -11,6 +11,7 @@ from collections.abc import Callable
 from wetlands_executor import threads
 from wetlands_executor.errors import WorkerStartError, because
 from wetlands_executor.futures.waiting import Latch
+from wetlands_executor.pool.closing import foreign
 from wetlands_executor.pool.io_loop import IOLoop
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
@@ -91,9 +92,7 @@ class Readiness:
                 started; must neither block nor run user code.
         """
         if self._loop.forked:
-            raise RuntimeError(
-                "this executor belongs to the process that forked this one: make a new one here"
-            )
+            raise foreign()
 
         def begin() -> None:
             if self._state.status is not Status.OPEN:

@@ -346,10 +346,7 @@ class Settlement:
             call.asks_whether_retried and call.place is None
         )  # its worker died: the state has reserved a place
         try:
-            again = call.options is not None and call.options.retry.matches(error)
-        except BaseException:
-            # user code, and no thread of its own: SystemExit there ends nothing either
-            LOGGER.exception("wetlands_executor: exception in retry_on of task %r", call.task.name)
+            again = call.options is not None and call.options.run_again_after(error, call.task.name)
         finally:
             threads.holding.discard(get_ident())
             if again:
@@ -369,7 +366,7 @@ class Settlement:
 
     def _run_again(self, call: Call, error: BaseException, asked: bool) -> None:
         task = call.task
-        step = next_step(cancelled=task.cancel_requested, ending=self._closing.over)
+        step = next_step(cancelled=task.cancel_requested, over=self._closing.over)
         if step is Next.CANCEL:
             self.on_cancelled(call, self._closing.reason)
         elif step is Next.FAIL:

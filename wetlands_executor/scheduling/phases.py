@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import TypeVar
 
 Phase_ = TypeVar("Phase_", bound=Enum)
@@ -32,6 +32,19 @@ class Status(Enum):
     OPEN = "open"
     DRAINING = "draining"
     CLOSED = "closed"
+
+
+class EndKind(IntEnum):
+    """What the end of the pool does to items; each kind goes further than those before it."""
+
+    #: All that was submitted is run.
+    FINISH = 0
+    #: What has not started is cancelled, and nothing that has failed is run again.
+    CANCEL = 1
+    #: Every worker was killed as well.
+    KILL = 2
+    #: The initializer has failed: what has not started fails, for that reason.
+    BREAK = 3
 
 
 #: A process ends from every phase: each leads to EMPTY.

@@ -89,23 +89,23 @@ class RetryPolicy:
         return bool(self.on(error))
 
 
-def forgives_loss(retries_left: int, *, ending: bool) -> bool:
+def forgives_loss(retries_left: int, *, over: bool) -> bool:
     """Return True if an item whose worker has died waits for another try.
 
     Args:
         retries_left: how many it has left.
-        ending: the pool drops what has not started.
+        over: the pool runs nothing again.
     """
-    return retries_left > 0 and not ending
+    return retries_left > 0 and not over
 
 
-def next_step(*, cancelled: bool, ending: bool) -> Next:
+def next_step(*, cancelled: bool, over: bool) -> Next:
     """Return what becomes of a call whose error matches.
 
     Args:
         cancelled: its cancellation was requested while the error was looked at.
-        ending: the pool takes no further tries.
+        over: the pool runs nothing again.
     """
     if cancelled:
         return Next.CANCEL
-    return Next.FAIL if ending else Next.RUN_AGAIN
+    return Next.FAIL if over else Next.RUN_AGAIN

@@ -81,7 +81,7 @@ from wetlands_executor.scheduling.messages import (
     WorkerExited,
     WorkerReady,
 )
-from wetlands_executor.scheduling.phases import STATUS_MOVES, Phase, Status, moved
+from wetlands_executor.scheduling.phases import STATUS_MOVES, EndKind, Phase, Status, moved
 from wetlands_executor.scheduling.restarts import Restarts
 from wetlands_executor.scheduling.retry import forgives_loss
 from wetlands_executor.scheduling.slots import Slot, Slots
@@ -120,10 +120,7 @@ class PoolState:
         self.most_credit = most_credit or credit
         self.tasks_per_worker = tasks_per_worker
         self.status = Status.OPEN
-        self.broken = False
-        self.terminated = False
-        # What has not started is cancelled, or fails with the reason for which the pool is broken.
-        self._drop_unstarted = False
+        self.end = EndKind.FINISH  # it only grows
         self.waiting = WaitingItems()
         # Items that will be submitted when their dependencies are ready.
         self.reserved = 0
@@ -154,7 +151,7 @@ class PoolState:
     def can_act(self) -> bool:
         """True if a new item would lead to an action now; else it waits, and wakes no thread."""
         slots = self.slots
-        if slots.idle or self.ending:
+        if slots.idle or self.over:
             return True
         if not self._restarts.held and slots.unparked < self.max_workers:
             return True
@@ -163,9 +160,9 @@ class PoolState:
         return dry(slots)
 
     @property
-    def ending(self) -> bool:
+    def over(self) -> bool:
         """True if nothing more is started, and nothing that has failed is run again."""
-        return self._drop_unstarted or self.status is Status.CLOSED
+        return self.end > EndKind.FINISH or self.status is Status.CLOSED
 
     def items(self) -> list[Item]:
         """Return all items that wait or are held."""
@@ -184,7 +181,7 @@ class PoolState:
             self.waiting.append_left(event.items)
         else:
             self.waiting.append(event.items)
-        if self.ending:
+        if self.over:
             self._refuse(out)
         else:
             self._schedule(out)
@@ -195,10 +192,10 @@ class PoolState:
         Race: a thread submitted before it could observe the end, or the worker of a chunk died.
         """
         items = self.waiting.take_all()
-        if items and self.broken:
+        if items and self.end is EndKind.BREAK:
             out.append(Broken(items, self._broken_worker, self._broken_report))
         elif items:
-            late = self.status is Status.CLOSED and not self.terminated
+            late = self.status is Status.CLOSED and self.end < EndKind.KILL
             out.append(Cancelled(items, refused=late))
 
     def _sent_directly(self, event: SentDirectly, out: list[Action]) -> None:
@@ -267,7 +264,7 @@ class PoolState:
         for item in items:
             if self._killing.pop(item, True) is False:
                 self._cancelling[item] = None
-            if item in self._cancelling or self._drop_unstarted:
+            if item in self._cancelling or self.end > EndKind.FINISH:
                 if item in self._cancelling:
                     del self._cancelling[item]
                     answers.append(CancelAnswered(item, True))
@@ -276,7 +273,7 @@ class PoolState:
             else:
                 back.append(item)
         self.waiting.append_left(back)
-        if dropped and self.broken:
+        if dropped and self.end is EndKind.BREAK:
             out.append(Broken(dropped, self._broken_worker, self._broken_report))
         elif dropped:
             out.append(Cancelled(dropped))
@@ -366,7 +363,7 @@ class PoolState:
     # --- events: workers
 
     def _launch(self, event: LaunchRequested, out: list[Action]) -> None:
-        if self.status is Status.OPEN and not self.broken:
+        if self.status is Status.OPEN:
             self._restarts.launch(event.count, self.slots.unparked, self.max_workers)
             self._replace(out)
 
@@ -394,7 +391,7 @@ class PoolState:
         productive = slot.productive or bool(lost) or phase in (Phase.STOPPING, Phase.DYING)
         slots.empty(slot)
         restarts = self._restarts
-        if self.terminated or self.broken:
+        if self.end >= EndKind.KILL:
             self._refuse(out)
         else:
             if phase is Phase.READY or replace or (phase is Phase.STARTING and restarts.launching):
@@ -414,7 +411,7 @@ class PoolState:
         if item in self._cancelling:
             del self._cancelling[item]
             out.append(CancelAnswered(item, False))
-        if forgives_loss(item.retries_left, ending=self.ending):
+        if forgives_loss(item.retries_left, over=self.over):
             item.use_retry()
             self.waiting.append_left((item,))
             out.append(Retried(item, event.worker))
@@ -448,13 +445,12 @@ class PoolState:
 
     def _initializer_failed(self, event: InitializerFailed, out: list[Action]) -> None:
         slots = self.slots
-        if event.worker not in slots.by_worker or self.broken:
+        if event.worker not in slots.by_worker or self.end is EndKind.BREAK:
             return
-        self.broken = True
+        self._begin_to_drain(EndKind.BREAK)
         self._broken_worker = event.worker
         self._broken_report = event.report
         out.append(Broken(self.waiting.take_all(), event.worker, event.report))
-        self._begin_to_drain()
         for other in list(slots.by_worker.values()):
             if len(other.held) > 1:
                 self._reclaim(other, out)
@@ -475,14 +471,14 @@ class PoolState:
 
     # --- events: the end
 
-    def _begin_to_drain(self, *, drop_unstarted: bool = True) -> None:
+    def _begin_to_drain(self, end: EndKind) -> None:
         if self.status is Status.OPEN:
             self.status = moved(STATUS_MOVES, self.status, Status.DRAINING)
-        self._drop_unstarted = self._drop_unstarted or drop_unstarted
+        self.end = max(self.end, end)
 
     def _shutdown_requested(self, event: ShutdownRequested, out: list[Action]) -> None:
         drop = event.cancel_pending and self.status is not Status.CLOSED
-        self._begin_to_drain(drop_unstarted=drop)
+        self._begin_to_drain(EndKind.CANCEL if drop else EndKind.FINISH)
         if drop:
             items = self.waiting.take_all()
             if items:
@@ -495,8 +491,7 @@ class PoolState:
     def _terminate_requested(self, event: TerminateRequested, out: list[Action]) -> None:
         if self.status is Status.CLOSED:
             return
-        self._begin_to_drain()
-        self.terminated = True
+        self._begin_to_drain(EndKind.KILL)
         items = self.waiting.take_all()
         if items:
             out.append(Cancelled(items))
@@ -508,7 +503,7 @@ class PoolState:
         """Stop what has nothing left to do; close when the last process is gone."""
         if self.status is not Status.DRAINING or self.waiting.count or self.reserved:
             return
-        if self.slots.parents and not self._drop_unstarted:
+        if self.slots.parents and self.end is EndKind.FINISH:
             return  # those will go on, and may submit more: their workers would have to be started
         by_worker = self.slots.by_worker
         for slot in list(by_worker.values()):
@@ -528,7 +523,7 @@ class PoolState:
 
         One to each idle worker first, then up to the credit.
         """
-        if not self.waiting.count or self.broken:
+        if not self.waiting.count or self.end is EndKind.BREAK:
             return
         for slot in self.slots.level() if len(self.slots.all) > self.max_workers else ():
             self._stop(slot, out)
@@ -576,7 +571,7 @@ class PoolState:
 
     def _start(self, wanted: int, out: list[Action], depth: int = 0) -> None:
         """Start workers until ``wanted`` are starting, or items of a depth have no more room."""
-        if self._restarts.held or self.terminated or self.broken or self.status is Status.CLOSED:
+        if self._restarts.held or self.end >= EndKind.KILL or self.status is Status.CLOSED:
             return
         slots = self.slots
         while slots.starting < wanted and slots.room(depth) > 0:
@@ -604,7 +599,7 @@ def check_invariants(state: PoolState) -> None:
     for slot in state.slots.all:
         assert len(slot.held) <= state.credit or state.credit > 1
         assert state.credit <= slot.credit <= state.most_credit or slot.phase is Phase.EMPTY
-    stalled = state.waiting.count and state.slots.idle and not state.broken
+    stalled = state.waiting.count and state.slots.idle and state.end is not EndKind.BREAK
     assert not stalled, "an idle worker while something waits"
     if state.status is Status.CLOSED:
         assert not state.slots.by_worker
