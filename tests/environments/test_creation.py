@@ -23,6 +23,9 @@ from wetlands_executor import (
 )
 from wetlands_executor.environment.store import VARIABLE, Store
 
+#: Version of this Python, as ``"3.11"``.
+MINOR = ".".join(map(str, sys.version_info[:2]))
+
 
 def creations(store: Store) -> list[Path]:
     folder = store.root / "made"
@@ -474,3 +477,12 @@ class TestUpkeep:
         file = tmp_path / "requirements.txt"
         file.write_text(text)
         assert EnvironmentSpec.from_file(file).pypi or EnvironmentSpec.from_file(file).lock
+        assert EnvironmentSpec.from_file(file).python == f"=={MINOR}.*"
+
+    @pytest.mark.parametrize("name", ["requirements.txt", "l.toml", "pylock.toml", "l"])
+    def test_lock_of_an_empty_environment(self, backend: str, tmp_path: Path, name: str) -> None:
+        made = Environment.create(EnvironmentSpec(python=f"=={MINOR}.*"), backend=backend)
+        file = tmp_path / name
+        file.write_text(made.lock())
+        again = Environment.create(file, backend=backend)
+        assert again.packages() == made.packages()

@@ -121,5 +121,4 @@ def lock_text(
                 f"archives, or the hashes of these, are not known)"
             )
         return lock_texts.explicit([pin.line() for pin in contents.conda_pins(prefix)])
-    lines = [f"{name}=={version}" for name, version in held.pypi.items()]
-    return "\n".join([f"# Python {held.python}", *lines, ""])
+    return lock_texts.pinned_requirements(held.python, held.pypi)

@@ -34,6 +34,16 @@ from wetlands_executor.errors import SpecError
         ("segment.py", "", "script"),
         ("no-extension", "#!/usr/bin/env python\n# /// script\n# ///\n", "script"),
         ("setup.py", "# /// script\n# ///\n", "script"),
+        # a lock, whatever it was called
+        ("l.toml", "# Python 3.11.7, locked by wetlands-executor\n", "requirements"),
+        ("pylock.toml", "# Python 3.11.7, locked by wetlands-executor\na==1\n", "requirements"),
+        ("environment.yml", "# Python 3.15.0a2, locked by wetlands-executor\n", "requirements"),
+        ("pylock.toml", "# x\n\n@EXPLICIT\nhttps://x/a.conda\n", "explicit"),
+        ("environment.yml", 'lock-version = "1.0"\n', "pylock"),
+        ("pylock.toml", "version: 6\nenvironments:\n", "pixi_lock"),
+        # and what is none
+        ("pyproject.toml", "[project]\ndescription = '''\nlock-version = 1\n'''", "pyproject"),
+        ("pyproject.toml", "# 1\n# Python 3.11.7, locked by wetlands-executor\n", "pyproject"),
     ],
 )
 def test_formats(name: str, text: str, module: str) -> None:

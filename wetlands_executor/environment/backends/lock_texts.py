@@ -104,6 +104,18 @@ def toml_text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def pinned_requirements(python: str, packages: Mapping[str, str]) -> str:
+    """Return requirements of exactly these packages, for this Python; there may be none.
+
+    Args:
+        python: version of the Python in which they are.
+        packages: name to version.
+    """
+    pins = [f"{name}=={version}" for name, version in packages.items()]
+    # the first line is LOCKED_REQUIREMENTS of formats/detect.py
+    return "\n".join([f"# Python {python}, locked by wetlands-executor", *pins, ""])
+
+
 # ------------------------------------------------------------------------------------ pylock.toml
 
 

@@ -28,6 +28,20 @@ _NOT_READ: Final = {
     "meta.yaml": "Write an environment.yml; this is the recipe of a package.",
     "recipe.yaml": "Write an environment.yml; this is the recipe of a package.",
 }  # fmt: skip
+#: The first line of requirements that are a lock of this library's.
+LOCKED_REQUIREMENTS: Final = re.compile(
+    r"\A# Python (\d+\.\d+)\S*, locked by wetlands-executor$", re.MULTILINE
+)
+#: How files begin that are locks, whatever their name: ``Environment.lock()`` returns one of these,
+#: so the file may have been named before that was known.
+_LOCKS: Final = tuple(
+    (re.compile(r"\A(?:[ \t]*(?:#.*)?\n)*" + beginning, re.MULTILINE), module)
+    for beginning, module in (
+        (r"@EXPLICIT\s*$", "explicit"),
+        (r"lock-version\s*=", "pylock"),
+        (r"version:\s*\d+\s*\nenvironments:", "pixi_lock"),
+    )
+)
 #: What the content of a file looks like, tried in this order.
 _CONTENTS: Final = (
     (r"^@EXPLICIT\s*$", "explicit"),
@@ -58,6 +72,11 @@ def format_of(source: Source) -> str:
         if name == "setup.py" and re.search(r"^# /// script\s*$", source.text, re.MULTILINE):
             return "script"
         raise source.error(f"files of the format of {name!r} are not read", _NOT_READ[name])
+    if LOCKED_REQUIREMENTS.search(source.text):
+        return "requirements"
+    for begins, module in _LOCKS:
+        if begins.match(source.text):
+            return module
     if name in NAMES:
         return NAMES[name]
     if name.endswith((".py", ".pyw")):

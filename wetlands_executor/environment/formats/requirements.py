@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from wetlands_executor.environment.formats.detect import LOCKED_REQUIREMENTS
 from wetlands_executor.environment.formats.direct import holds_here
 from wetlands_executor.environment.formats.draft import Draft
 from wetlands_executor.environment.formats.source import Source, Wanted, load
@@ -69,6 +70,9 @@ def read(source: Source, wanted: Wanted) -> Draft:
     if wanted != Wanted():
         raise source.error("a requirements file has no groups and extras", "Take them out.")
     draft = Draft(source)
+    locked = LOCKED_REQUIREMENTS.search(source.text)
+    if locked is not None:
+        draft.python(f"=={locked[1]}.*", 1)
     read_lines(source, draft)
     return draft
 
