@@ -226,7 +226,7 @@ class TestResults:
             assert full[int(number) - 1].endswith(item)
         assert sorted(told) == ["bad 1", "bad 2"]
         assert sum("in some_fail" in line for line in full) == 2
-        assert "2 done, 2 failed" in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("2 done, 2 failed; ")
         entries = {entry[8]: entry for entry in log(program.folder / "run.log")}
         assert entries["functions.py:some_fail 'bad 1'"][6:8] == ["1", "0"]
         assert entries["functions.py:some_fail one"][6:8] == ["0", "0"]
@@ -534,4 +534,5 @@ def test_on_a_terminal_results_stay_above_the_bars(program: Program) -> None:
     assert child.exitstatus == 1
     assert len(lines("\n".join(line for line in shown if line.startswith("{")))) == 3
     assert sum(line.startswith("failed: bad: ValueError") for line in shown) == 1
+    assert shown[-1].startswith("2 done, 1 failed; "), "the summary is the last line"
     assert not screen.cursor.hidden

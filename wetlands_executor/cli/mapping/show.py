@@ -31,6 +31,7 @@ class Screen:
         self._texts = texts
         self._quiet = quiet
         self._started = time.monotonic()
+        self._summary: str | None = None
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -43,11 +44,14 @@ class Screen:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Leave the terminal as it was."""
+        """Leave the terminal as it was, and say how the run went."""
         self._display.__exit__(exc_type, exc, tb)
+        if self._summary is not None:
+            self.tell(self._summary)
 
     def attach(self, executor: CondaEnvExecutor) -> None:
         """Show the running tasks of an executor, and the progress of the items."""
+        self._started = time.monotonic()
         # many items may travel in one task
         self._display.attach(executor, counted=True)
 
@@ -71,7 +75,7 @@ class Screen:
         self._print(f"failed: {text}: {failure.summary} ({place})")
 
     def summarize(self, loop: Loop, output: Output, skipped: int) -> None:
-        """Say how the run went."""
+        """Take note of how the run went, which is said below the last state of the bars."""
         parts = [f"{output.written - output.failed:,} done"]
         if output.failed:
             parts.append(f"{output.failed:,} failed")
@@ -81,7 +85,7 @@ class Screen:
             parts.append(f"{skipped:,} in the joblog")
         taken = time.monotonic() - self._started
         rate = output.written / taken if taken > 0 else 0.0
-        self.tell(f"{', '.join(parts)}; {taken:.1f} s, {rate:,.1f} items/s")
+        self._summary = f"{', '.join(parts)}; {taken:.1f} s, {rate:,.1f} items/s"
 
     def _print(self, line: str) -> None:
         self._display.line(line.encode("utf-8", "backslashreplace").decode())
