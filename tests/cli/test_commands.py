@@ -40,6 +40,12 @@ class TestHelp:
             [script, "--help"], capture_output=True, text=True, env=dict(program.variables)
         )
         assert (ours.returncode, ours.stdout) == (0, theirs.stdout)
+        words = ["call", "cells", "functions:add", "3"]
+        theirs = subprocess.run(
+            [script, *words], capture_output=True, text=True, env=dict(program.variables),
+            cwd=program.folder,
+        )  # fmt: skip
+        assert program(*words).stdout == theirs.stdout == "4\n", "modules of this folder are found"
 
     @pytest.mark.parametrize(
         ("words", "code", "said"),

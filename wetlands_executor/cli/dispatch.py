@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         return _without_command(arguments)
     command = arguments[0]
+    if argv is None:
+        _find_modules_here()
     try:
         with _terminated_as_interrupted():
             code = int(module_of(command).run(parse(command, arguments[1:])))
@@ -49,6 +51,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in "... | head"
         discard_output()
         return PIPE_CLOSED
+
+
+def _find_modules_here() -> None:
+    """Let targets be modules of the folder in which the program was started.
+
+    ``python -m`` does so itself. Behind all else, so that no file there takes the place of a module
+    of the standard library.
+    """
+    if getattr(sys.flags, "safe_path", False):  # Python 3.11
+        return
+    try:
+        here = os.getcwd()
+    except OSError:  # it was removed
+        return
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def discard_output() -> None:

@@ -31,7 +31,7 @@ class Screen:
         self._texts = texts
         self._quiet = quiet
         self._started = time.monotonic()
-        self._summary: str | None = None
+        self._summary: tuple[str, int] | None = None
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -47,7 +47,10 @@ class Screen:
         """Leave the terminal as it was, and say how the run went."""
         self._display.__exit__(exc_type, exc, tb)
         if self._summary is not None:
-            self.tell(self._summary)
+            parts, written = self._summary
+            taken = time.monotonic() - self._started
+            rate = written / taken if taken > 0 else 0.0
+            self.tell(f"{parts}; {taken:.1f} s, {rate:,.1f} items/s")
 
     def attach(self, executor: CondaEnvExecutor) -> None:
         """Show the running tasks of an executor, and the progress of the items."""
@@ -83,9 +86,7 @@ class Screen:
             parts.append(f"{loop.unfinished:,} stopped")
         if skipped:
             parts.append(f"{skipped:,} in the joblog")
-        taken = time.monotonic() - self._started
-        rate = output.written / taken if taken > 0 else 0.0
-        self._summary = f"{', '.join(parts)}; {taken:.1f} s, {rate:,.1f} items/s"
+        self._summary = ", ".join(parts), output.written
 
     def _print(self, line: str) -> None:
         self._display.line(line.encode("utf-8", "backslashreplace").decode())
