@@ -7,11 +7,12 @@ nothing alive. Any thread.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import length_hint
 from typing import Any
 
-from wetlands_executor.futures.overview import Overview
+from wetlands_executor.futures.future import Task
+from wetlands_executor.futures.overview import Overview, RunningTask
 from wetlands_executor.pool import report
 from wetlands_executor.pool.pool import Pool
 
@@ -61,6 +62,22 @@ class Watch:
         if self._places is None or self.total is None:
             return None
         return self.total - length_hint(self._places)
+
+    def one_of(self, tasks: Iterable[object]) -> Callable[[RunningTask], bool]:
+        """Return a function that tells whether a running task is one of these.
+
+        Args:
+            tasks: any futures. They are kept until it is called first; made for many.
+        """
+        given: list[Iterable[object]] = [tasks]
+        numbers: set[int] = set()
+
+        def is_one(task: RunningTask) -> bool:
+            while given:  # numbers: a set of 100,000 ids as texts takes several times as long
+                numbers.update(each._number for each in given.pop() if isinstance(each, Task))
+            return task.id.isdecimal() and int(task.id) in numbers
+
+        return is_one
 
     @property
     def label(self) -> str:

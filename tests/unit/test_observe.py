@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
+import random
+from concurrent.futures import Future
 
 import pytest
 
 from wetlands_executor import RunningTask
-from wetlands_executor.observe import units
-from wetlands_executor.observe.bars import BarState, Counts, Meter
+from wetlands_executor.observe import bars, units
+from wetlands_executor.observe.bars import BarState, Counts, Meter, TaskCounts
 from wetlands_executor.observe.streams import LineStream, cleaned
 from wetlands_executor.observe.terminal import Turns
 
@@ -92,3 +94,41 @@ def test_lines_of_rich_fit_into_any_width() -> None:
                 assert all(line.cell_len <= width for line in lines)
                 assert "5/10" in lines[0].plain
         assert "more running" in lines[-1].plain or len(lines) == 22
+
+
+class Seen(Future[int]):
+    """A future that counts how often it is looked at."""
+
+    looks = 0
+
+    def done(self) -> bool:
+        type(self).looks += 1
+        return super().done()
+
+
+def test_many_tasks_are_counted_from_the_front_and_all_of_them_seldom(monkeypatch) -> None:
+    monkeypatch.setattr(bars, "SELDOM", 1e9)  # on a slow machine it might be due
+    Seen.looks = 0
+    futures = [Seen() for _ in range(20_000)]
+    counts = TaskCounts([], futures)
+    for each in futures[:2500]:
+        each.set_result(1)
+    futures[2500].set_exception(ValueError())
+    futures[2501].cancel()
+    futures[-1].set_result(1)
+    found = counts([])
+    assert found == Counts(2502, 20_000, 1, 1), "the last one is far behind"
+    assert Seen.looks < 5000
+    counts([])
+    assert Seen.looks < 9000
+    assert counts([], over=True) == Counts(2503, 20_000, 1, 1)
+    random.Random(1).shuffle(futures)
+    for each in futures[:9000]:
+        if not each.done():
+            each.set_result(1)
+    done = sum(each.done() for each in futures)
+    counts([])
+    Seen.looks = 0
+    counts([])
+    assert Seen.looks < 5000, "those that were passed are few, whatever the order of the ends"
+    assert counts([], over=True) == Counts(done, 20_000, 1, 1)

@@ -65,11 +65,12 @@ def bar_of_tasks(
 ) -> Bar:
     """Return the bar of given futures."""
     futures = list(tasks)
-    pools: list[Pool] = list(watch_tasks(futures))
+    watched = watch_tasks(futures)
+    pools: list[Pool] = list(watched)
     if not pools:
         pools.append(LooseTasks([each for each in futures if isinstance(each, Task)]))
-    counts = TaskCounts(pools, futures)
-    return Bar(description or "", pools, counts, leave=leave, only=counts.has)
+    only = watched[0].one_of(futures) if watched else None
+    return Bar(description or "", pools, TaskCounts(pools, futures), leave=leave, only=only)
 
 
 def bar_of_items(

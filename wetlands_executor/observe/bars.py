@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from itertools import compress, count
 from operator import not_
@@ -20,10 +20,11 @@ from wetlands_executor import Overview, RunningTask, Task
 
 #: Seconds over which a rate is taken, and between two samples of it.
 WINDOW, SAMPLED = 30.0, 0.5
-#: Tasks of no pool among which those that run are looked for.
+#: Tasks that are looked at together.
 LOOKED_AT = 1000
-#: How many times as long as a look at all tasks took passes before the next one.
-SELDOM = 99
+#: How many times as long as a look at all tasks took passes before the next one, and how many
+#: seconds for each of them a look may take, before one was measured.
+SELDOM, LOOK_SECONDS = 99, 2e-7
 
 
 class Pool(Protocol):
@@ -370,7 +371,11 @@ class ItemCounts:
 
 
 class TaskCounts:
-    """Counts given tasks.
+    """Counts given tasks, without a step of theirs.
+
+    A look at each of 100,000 tasks takes a large part of what such short tasks cost. So all are
+    looked at seldom. In between the count goes on from the front as far as tasks have ended, which
+    is the order in which most of them do.
 
     Args:
         pools: the executors that they belong to.
@@ -380,43 +385,53 @@ class TaskCounts:
     def __init__(self, pools: Sequence[Pool], tasks: Sequence[Future[Any]]) -> None:
         self._pools = PoolCounts(pools)
         self._total = len(tasks)
-        self._left = list(tasks)
-        self._failed = self._cancelled = 0
-        self._tasks: Sequence[Future[Any]] = tasks
-        self._ids: frozenset[str] | None = None
-        # When to look again: many tasks are looked at less often.
-        self._next = 0.0
-        self._last = Counts(total=self._total)
-
-    def has(self, task: RunningTask) -> bool:
-        """Return True if a running task is one of them."""
-        if self._ids is None:
-            self._ids = frozenset(task.id for task in self._tasks if isinstance(task, Task))
-            self._tasks = ()
-        return task.id in self._ids
+        # Those before the front were looked at; of these the passed ones had not ended.
+        self._tasks = list(tasks)
+        self._front = 0
+        self._passed: list[Future[Any]] = []
+        self._failed = self._cancelled = self._done = 0
+        self._next = time.monotonic() + SELDOM * LOOK_SECONDS * len(tasks)
 
     def __call__(self, overviews: Sequence[Overview], *, over: bool = False) -> Counts:
         """Count. What has ended is looked at once."""
         began = time.monotonic()
-        if began < self._next and not over:
-            return self._last
-        # Of 100,000 tasks each look is a large part of what the display costs: no loop in Python.
-        done = [task.done() for task in self._left]
-        ended = list(compress(self._left, done))
-        self._left = list(compress(self._left, map(not_, done)))
-        cancelled = [task.cancelled() for task in ended]
-        if any(cancelled):
-            self._cancelled += sum(cancelled)
-            ended = list(compress(ended, map(not_, cancelled)))
-        errors = [task.exception() for task in ended]
-        self._failed += len(errors) - errors.count(None)
-        self._last = Counts(
-            self._total - len(self._left),
+        if over or began >= self._next:
+            self._tasks = self._still([*self._passed, *self._tasks[self._front :]])
+            self._passed, self._front = [], 0
+            now = time.monotonic()
+            self._next = now + SELDOM * (now - began)
+        else:
+            self._go_on()
+        return Counts(
+            self._done,
             self._total,
             self._failed,
             self._cancelled,
             self._pools(overviews).retried,
         )
-        now = time.monotonic()
-        self._next = now + SELDOM * (now - began)
-        return self._last
+
+    def _go_on(self) -> None:
+        """Look at those that were passed, and at further ones until none of many has ended."""
+        self._passed = self._still(self._passed)
+        while len(self._passed) < LOOKED_AT:
+            part = self._tasks[self._front : self._front + LOOKED_AT]
+            left = self._still(part)
+            if len(left) == len(part):
+                return
+            self._passed += left
+            self._front += len(part)
+
+    def _still(self, tasks: list[Future[Any]]) -> list[Future[Any]]:
+        """Return those that have not ended; count the others."""
+        done = [task.done() for task in tasks]
+        if not any(done):
+            return tasks
+        ended = list(compress(tasks, done))
+        self._done += len(ended)
+        try:
+            errors = [task.exception() for task in ended]
+        except CancelledError:
+            errors = [task.exception() for task in ended if not task.cancelled()]
+            self._cancelled += len(ended) - len(errors)
+        self._failed += len(errors) - errors.count(None)
+        return list(compress(tasks, map(not_, done)))
