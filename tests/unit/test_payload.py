@@ -37,7 +37,7 @@ from wetlands_executor.serialize import project, references, settings
 from wetlands_executor.serialize.calls import encode
 from wetlands_executor.serialize.definitions import define, define_by_value, dumps
 from wetlands_executor.serialize.errors import decode_error
-from wetlands_executor.serialize.restricted import is_trivial
+from wetlands_executor.serialize.restricted import trivial_value
 from wetlands_executor.serialize.settings import current_settings
 from wetlands_executor.serialize.unpickler import decode_arrays
 from wetlands_executor.worker import calls, wire
@@ -443,7 +443,7 @@ def test_a_trivial_payload_never_names_a_class(stress_rng: random.Random) -> Non
         data = calls.dumps_result(obj, True)
         watcher = _Watcher(io.BytesIO(data))
         watcher.load()
-        if is_trivial(data):
+        if trivial_value(data) is not None:
             assert not watcher.named, f"{obj!r} names a class"
             trivial += 1
     assert trivial > 50, "hardly anything takes the short way"
@@ -455,18 +455,18 @@ def test_a_trivial_payload_never_names_a_class_by_its_registered_code() -> None:
     try:
         data = pickle.dumps(Thing(), 5)
         assert pickle.loads(data) == Thing()
-        assert not is_trivial(data)
+        assert trivial_value(data) is None
     finally:
         copyreg.remove_extension(__name__, "Thing", 0x7A)
 
 
 def test_a_large_payload_is_not_trivial() -> None:
     """It would hold up the I/O thread. A few long values are copied in no time."""
-    assert not is_trivial(pickle.dumps(list(range(50_000)), 5))
-    assert not is_trivial(pickle.dumps(b"x" * 300_000, 5))
-    assert is_trivial(pickle.dumps(b"\x93" * 100_000, 5))
-    assert is_trivial(pickle.dumps({"a": "\x93\nr" * 20_000, "b": (1, b"r")}, 5))
-    assert not is_trivial(pickle.dumps([b"x" * 100_000, Thing()], 5))
+    assert trivial_value(pickle.dumps(list(range(50_000)), 5)) is None
+    assert trivial_value(pickle.dumps(b"x" * 300_000, 5)) is None
+    assert trivial_value(pickle.dumps(b"\x93" * 100_000, 5)) is not None
+    assert trivial_value(pickle.dumps({"a": "\x93\nr" * 20_000, "b": (1, b"r")}, 5)) is not None
+    assert trivial_value(pickle.dumps([b"x" * 100_000, Thing()], 5)) is None
 
 
 # --- errors

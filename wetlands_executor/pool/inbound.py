@@ -9,7 +9,6 @@ before its result is; a result that was sent before a crash counts.
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.retry import Failure
 from wetlands_executor.serialize import restricted
-from wetlands_executor.serialize.restricted import BadFrame, NotBuiltin, is_trivial
+from wetlands_executor.serialize.restricted import BadFrame, NotBuiltin, trivial_value
 from wetlands_executor.worker import wire
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ TAKE_AGAIN = 0.001
 _OF_STARTS = frozenset((wire.HELLO, wire.READY, wire.START_FAILED, wire.INITIALIZER_FAILED))
 _REPORTS = frozenset((wire.STARTED, wire.UPDATE, wire.OUTPUT))
 _PLAIN_OUTCOMES = frozenset((wire.VALUE, wire.NONE))
+_NOTHING = (None,)
 # What every call needs, without a look into the Enum each time.
 _GIVEN, _ENDED = CallPhase.GIVEN, CallPhase.ENDED
 
@@ -173,15 +173,13 @@ class Inbound:
     ) -> None:
         """Take frames.
 
-        Add to the lists what has ended, which tasks were settled with a result in place, and how
-        many calls of batches.
+        Add what has ended, the tasks that were settled at once, and the counts of batches.
         """
-        calls, output = process.calls, process.output
+        calls, output, given = process.calls, process.output, process.given
         pid, now = process.process.pid, time.time()
         suspected = process.suspicion is not None
         due = iter(list(calls.values()))  # what comes next is as a rule the oldest
         expected = next(due, None)
-        given = process.given
         for frame in frames:
             if suspected:
                 suspected = self._parts.suspects.judge(process, frame)
@@ -206,23 +204,17 @@ class Inbound:
                     call.plain
                     and kind in _PLAIN_OUTCOMES
                     and not output.printed
-                    and (kind == wire.NONE or is_trivial(data))
+                    and (found := _NOTHING if kind == wire.NONE else trivial_value(data))
                 ):
-                    # The short way: no output to wait for, no option to check, no user code.
-                    try:
-                        value = None if kind == wire.NONE else pickle.loads(data)
-                    except Exception:  # noqa: BLE001, S110
-                        # the general way meets the error again, and reports it
-                        pass
-                    else:
-                        # Not through `Call.move`, one function for each of many short results.
-                        assert call.phase is _GIVEN
-                        del calls[number]
-                        call.phase = _ENDED
-                        finished.append(call)
-                        if settle_in_batch(call.task, value, now, pid, duration / 1e6):
-                            settled.append(call.task)
-                        continue
+                    # The short way: no output to wait for, no option to check, no user code. Not
+                    # through `Call.move`, one function for each of many short results.
+                    assert call.phase is _GIVEN
+                    del calls[number]
+                    call.phase = _ENDED
+                    finished.append(call)
+                    if settle_in_batch(call.task, found[0], now, pid, duration / 1e6):
+                        settled.append(call.task)
+                    continue
             if kind in OUTCOMES:
                 ended = self._take_outcome(process, Frame(kind, number, data, duration))
                 if ended is not None:

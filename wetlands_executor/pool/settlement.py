@@ -13,7 +13,6 @@ Threads: the I/O thread, the output thread behind lines, decoder threads; each m
 from __future__ import annotations
 
 import logging
-import pickle
 import time
 from collections import deque
 from collections.abc import Callable
@@ -37,7 +36,7 @@ from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.scheduling.retry import Failure, Next, next_step
 from wetlands_executor.serialize.errors import decode_error
-from wetlands_executor.serialize.restricted import is_trivial
+from wetlands_executor.serialize.restricted import trivial_value
 from wetlands_executor.serialize.results import read_outcome, value_at_once
 from wetlands_executor.serialize.unpickler import decode
 from wetlands_executor.worker import wire
@@ -236,14 +235,10 @@ class Settlement:
 
     def on_output(self, call: Call, kind: int, data: Any) -> None:
         """Take a named output that a running call has reported. I/O thread."""
-        if (call.backlog is None or not call.backlog.busy) and is_trivial(data):
-            try:
-                new = pickle.loads(data)
-            except Exception:  # noqa: BLE001
-                # the decoder thread meets the error again, and reports it
-                new = None
-            if type(new) is dict:
-                reports_of(call.task).add_outputs(call.task, new)
+        if call.backlog is None or not call.backlog.busy:
+            found = trivial_value(data)
+            if found is not None and type(found[0]) is dict:
+                reports_of(call.task).add_outputs(call.task, found[0])
                 return
         self.decode(call, kind, data)
 

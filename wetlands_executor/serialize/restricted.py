@@ -24,12 +24,13 @@ __all__ = [
     "NotBuiltin",
     "is_array",
     "is_builtin",
-    "is_trivial",
+    "is_quick",
     "names_nothing",
     "read",
     "read_progress",
     "read_record",
     "read_shape",
+    "trivial_value",
 ]
 
 #: Bytes from which a result is not read by the I/O thread: it would take too long there.
@@ -140,13 +141,25 @@ def names_nothing(payload: bytes | bytearray) -> bool:
     )
 
 
-def is_trivial(payload: bytes | bytearray) -> bool:
-    """Return True if ``pickle.loads(payload)`` is quick, and makes builtin types only.
+def trivial_value(payload: bytes | bytearray) -> tuple[Any] | None:
+    """Return what a pickle makes, in a tuple, if that is quick and makes builtin types only.
 
-    It runs no user code then.
+    Else None; it runs no user code. None too if it cannot be unpickled: it is read once more where
+    the error can be reported.
     """
-    if names_nothing(payload):
-        return True
+    if names_nothing(payload) or is_quick(payload):
+        try:
+            return (pickle.loads(payload),)
+        except Exception:  # noqa: BLE001
+            return None
+    return None
+
+
+def is_quick(payload: bytes | bytearray) -> bool:
+    """Return True if ``pickle.loads`` is quick, and makes builtin types only.
+
+    For what ``names_nothing`` does not know to be so.
+    """
     if extensions:
         return False
     if len(payload) >= MOST_BYTES or STACK_GLOBAL in payload:

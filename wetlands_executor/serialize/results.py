@@ -8,12 +8,11 @@ The one place that distinguishes the kinds of result frames.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from typing import Any
 
 from wetlands_executor.serialize.errors import decode_error, undecodable
-from wetlands_executor.serialize.restricted import is_trivial
+from wetlands_executor.serialize.restricted import trivial_value
 from wetlands_executor.serialize.unpickler import decode, decode_arrays
 from wetlands_executor.worker import wire
 
@@ -27,10 +26,10 @@ _NOTHING = (None,)
 def value_at_once(kind: int, data: Any) -> tuple[Any] | None:
     """Return the value of an outcome, in a tuple, if it can be read here; else None.
 
-    Reading must be quick and run no user code. The one rule for that. Three places where each call
-    may pass have its first lines in place, because a function would be entered for each:
-    ``Inbound._take_each``, ``DirectReceive.wait`` and ``MapJob.results``. What they cannot read
-    there comes here, or to ``read_outcome``.
+    Reading must be quick and run no user code. The one rule for that. ``Inbound._take_each`` asks
+    ``trivial_value`` itself. Two places where each call may pass have the first lines of that in
+    place, because a function would be entered for each: ``DirectReceive.wait`` and
+    ``MapJob.results``. What they cannot read there comes here, or to ``read_outcome``.
 
     Args:
         kind: of the result frame.
@@ -39,12 +38,8 @@ def value_at_once(kind: int, data: Any) -> tuple[Any] | None:
     if kind == wire.NONE:
         return _NOTHING
     if kind == wire.VALUE:
-        if is_trivial(data):
-            try:
-                return (pickle.loads(data),)
-            except Exception:  # noqa: BLE001
-                # it is read once more where the error can be reported
-                return None
+        if (found := trivial_value(data)) is not None:
+            return found
     elif kind != wire.VALUE_IN_BLOCKS:
         return None
     return decode_arrays(data)

@@ -1,7 +1,7 @@
 """Bytes to values: results of workers, unpickled.
 
 ``decode`` runs user code (imports, ``__setstate__``), so it is for threads on which that may run.
-``decode_arrays`` and ``restricted.is_trivial`` know what may be read anywhere. Owns no state.
+``decode_arrays`` and ``restricted.trivial_value`` know what may be read anywhere. Owns no state.
 """
 
 from __future__ import annotations
