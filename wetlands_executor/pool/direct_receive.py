@@ -3,8 +3,9 @@
 ``direct.py`` says how it works together with the direct way out, with the invariants of both.
 
 ``wait`` is one long function on purpose: each call of another Python function lengthens a short
-call by as much as several lines, and is one more place where a signal handler may run (*Race* 3
-there).
+call by as much as several lines (17 of the host's are entered by one, which
+``tests/tasks/test_function_counts.py`` guards), and is one more place where a signal handler may
+run (*Race* 3 there).
 
 Threads: ``DirectReceive.wait`` is entered by any thread, one at a time; ``AbandonedWaits.add`` by
 any; the rest is the I/O thread's, unless said otherwise. Where there is no eventfd, or no shared

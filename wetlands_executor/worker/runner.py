@@ -276,9 +276,7 @@ class Runner:
             kwargs: Any = None
             self._call = (function, args, None)
             if where is not None:
-                from .injection import with_handle
-
-                args, kwargs = with_handle(where, args, None, RemoteTaskHandle(item, self.serial))
+                args, kwargs = _with_task(where, args, None, RemoteTaskHandle(item, self.serial))
                 box = [function(*args, **kwargs) if kwargs else function(*args)]
             else:
                 value = function(*args)
@@ -350,12 +348,7 @@ class Runner:
                 return self._outcome_of([function(*args)])
             if settings != known.settings_number:
                 known.read_until(wire.SETTINGS, settings)
-            load = loads if flags & wire.NO_REFERENCES else loads_rich
-            if flags & wire.NAMED:
-                self.name = known.read_until(wire.NAME, item).decode("utf-8", "surrogatepass")
-            payload = self._payload_of(frame, flags, length, item)
-            if flags & wire.BLOCKS:
-                payload, load = self.use_buffers().receive(payload, flags)
+            payload, load = self._pickle_of(frame, flags, length, item)
             kwargs: Any = None
             if function_id:
                 function = known.functions.get(function_id)
@@ -369,19 +362,14 @@ class Runner:
                     args, kwargs = load(payload)
             else:
                 self.interruptible = item
-                function, args, kwargs = load(payload)
-                from .injection import position_of_task
-
-                where = position_of_task(function)
-            payload = load = None  # type: ignore[assignment]
+                function, args, kwargs, where = _whole(*load(payload))
+            payload = load = None
             self._call = (function, args, kwargs)
             if flags & wire.WATCHED:
                 self.page.words[wire.STARTED_NS] = monotonic_ns()
                 self.channel.send(wire.STARTED, item)
             if where is not None:
-                from .injection import with_handle
-
-                args, kwargs = with_handle(where, args, kwargs, RemoteTaskHandle(item, self.serial))
+                args, kwargs = _with_task(where, args, kwargs, RemoteTaskHandle(item, self.serial))
             if known.contexts:
                 function = self._within(function, item)
             box = [function(*args, **kwargs) if kwargs else function(*args)]
@@ -404,6 +392,17 @@ class Runner:
         from .contexts import within
 
         return within(carried, function, self.task_name(), str(item))
+
+    def _pickle_of(self, frame: bytes, flags: int, length: int, item: int) -> Tuple[Any, Any]:
+        """Return the pickle of a call, and what unpickles it; note the name of its task."""
+        if flags & wire.NAMED:
+            name = self.definitions.read_until(wire.NAME, item)
+            self.name = name.decode("utf-8", "surrogatepass")
+        payload = self._payload_of(frame, flags, length, item)
+        if flags & wire.BLOCKS:
+            pickle_and_reader: Tuple[Any, Any] = self.use_buffers().receive(payload, flags)
+            return pickle_and_reader
+        return payload, loads if flags & wire.NO_REFERENCES else loads_rich
 
     def _payload_of(self, frame: bytes, flags: int, length: int, item: int) -> Any:
         if flags & wire.IN_BULK:
@@ -580,6 +579,20 @@ def _made(function: Any, payload: Any, where: Any) -> Any:
     if _make is None:
         from .code_templates import make as _make
     return _make(function, payload, where)
+
+
+def _with_task(where: Any, args: Any, kwargs: Any, handle: Any) -> Tuple[Any, Any]:
+    """Return the arguments with the handle of the task, for a function that asks for it."""
+    from .injection import with_handle
+
+    return with_handle(where, args, kwargs, handle)
+
+
+def _whole(function: Any, args: Any, kwargs: Any) -> Tuple[Any, Any, Any, Any]:
+    """Return the parts of a call that came in one pickle, and where its task's handle goes."""
+    from .injection import position_of_task
+
+    return function, args, kwargs, position_of_task(function)
 
 
 def main(fds: List[int], forked: bool = False) -> None:

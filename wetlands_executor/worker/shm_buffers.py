@@ -307,35 +307,23 @@ class SharedBuffers:
         region = self.arguments()
         target: Any = lent or ResultBlocks(self._blocks)
         back: List[Optional[Root]] = [None] * len(raws)
-        entries: List[bytes] = []
         following: List[Any] = []
-        first = 0
         try:
-            size = pieces.size
             if region is not None and region.live:
                 back = self._candidates(region, raws)
             sizes = [raw.nbytes for raw, root in zip(raws, back) if root is None]  # Python 3.8
-            target.reserve([size, *sizes] if size > wire.CROSSOVER else sizes)
-            entry = target.store(pieces, size) if size > wire.CROSSOVER else None
-            if entry is not None:
-                entries.append(entry)
-                first = 1
-                pieces.release()
-                data = b""
-            else:
-                data = pieces.whole()
+            entries, data = _store_pickle(pieces, target, sizes)
+            first = len(entries)
             if not raws and not first:
                 return wire.VALUE, data
-            # Python 3.8
             places = [
                 (_address(raw), raw.nbytes) if root is not None else (0, 0)
-                for raw, root in zip(raws, back)
+                for raw, root in zip(raws, back)  # Python 3.8
             ]
             for root in back:
                 if root is not None:
                     root.disown()
-            # Python 3.8
-            rest = [raw if root is None else None for raw, root in zip(raws, back)]
+            rest = [raw if root is None else None for raw, root in zip(raws, back)]  # Python 3.8
             raws.clear()
             raw: Any = None
             for index, root in enumerate(back):
@@ -343,8 +331,7 @@ class SharedBuffers:
                 if root is not None:
                     assert region is not None
                     alive = root()
-                    if alive is None:
-                        # No view of it is left: the block leaves as it is.
+                    if alive is None:  # no view of it is left: the block leaves as it is
                         region.live.pop(root.number, None)
                         entries.append(_entry_of(root, *places[index]))
                         continue
@@ -363,12 +350,16 @@ class SharedBuffers:
             back = []
         finally:  # something is left if the memory was not enough for the payload
             target.release()
-            for root in back:
-                if root is not None:
-                    root.own_again()
-                    if root() is None:
-                        self.free(root.number)
+            self._keep(back)
         return wire.VALUE_IN_BLOCKS if lent is None else wire.VALUE_IN_LENT, payload
+
+    def _keep(self, blocks: List[Optional[Root]]) -> None:
+        """Keep blocks of arguments that are not handed back; free those without a view."""
+        for root in blocks:
+            if root is not None:
+                root.own_again()
+                if root() is None:
+                    self.free(root.number)
 
     def _candidates(self, region: Region, raws: List[Any]) -> List[Optional[Root]]:
         """Return for each buffer the argument's block that might be handed back with it.
@@ -442,6 +433,26 @@ class ResultBlocks:
         """Free what was not handed over."""
         if self._claimed and self._blocks is not None:
             self._blocks.release(self._claimed)
+
+
+def _store_pickle(pieces: Pieces, target: Any, sizes: List[int]) -> Tuple[List[bytes], bytes]:
+    """Copy a large pickle into a block; return (its entry in a list, b"").
+
+    If it is small or finds no block: (an empty list, the pickle).
+
+    Args:
+        pieces: the pickle; they are let go of.
+        target: where blocks are.
+        sizes: of the buffers that will be put there as well, in bytes.
+    """
+    size = pieces.size
+    large = size > wire.CROSSOVER
+    target.reserve([size, *sizes] if large else sizes)
+    entry: Optional[bytes] = target.store(pieces, size) if large else None
+    if entry is None:
+        return [], pieces.whole()
+    pieces.release()
+    return [entry], b""
 
 
 def _put(raw: Any, target: Any, following: List[Any]) -> bytes:
