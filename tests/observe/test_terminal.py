@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +96,34 @@ def test_resizing(rendezvous: Rendezvous) -> None:
         assert terminal.code == 0, shown
 
 
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux breaks rows anew when narrowed")
+def test_made_narrower_in_tmux(rendezvous: Rendezvous, tmp_path: Path) -> None:
+    """The rows that it breaks are wiped with the others."""
+    tmux = ("tmux", "-S", tmp_path / "tmux", "-f", os.devnull)
+    words = (*tmux, "new-session", shlex.join(map(str, command("several", rendezvous))))
+    with Terminal(*words, columns=100) as terminal:
+        arrivals = rendezvous.expect(0, 1)
+        terminal.wait_for("slice 0 of 8", "RECORD logged by 1", "worker 1", "0:01 elapsed")
+        # Once only: tmux waits a quarter of a second before it says that it was resized again.
+        terminal.resize(45, 24)
+
+        terminal.wait_until(
+            lambda text: re.search(r"0:(0[4-9]|[1-5]\d) elapsed", text), "bars drawn long after"
+        )
+        # what tmux knows: not every sequence that it sends is understood by pyte
+        shown = subprocess.check_output([*tmux, "capture-pane", "-p"], text=True)
+        drawn = bars(shown)
+        assert (len(drawn), shown.count("cells")) == (3, 1), shown
+        assert all(len(line) < 45 for line in drawn), shown
+        assert "printed by 1" in shown, "nothing of what was printed is wiped"
+        for arrival in arrivals.values():
+            arrival.release()
+        for _ in range(2):
+            rendezvous.next().release()
+        terminal.finish()
+        assert terminal.code == 0
+
+
 def test_suspended_and_continued(rendezvous: Rendezvous) -> None:
     """By the job control of a shell: what it writes meanwhile stays."""
     with Terminal("/bin/sh", "-i", PS1="shell> ", ENV="") as terminal:
@@ -106,7 +138,7 @@ def test_suspended_and_continued(rendezvous: Rendezvous) -> None:
         assert not terminal.cursor.hidden
         assert terminal.modes == before
         # It has to have been stopped for a while: then the display knows that it was.
-        terminal.type("sleep 4; echo awake\n")
+        terminal.type("sleep 2.2; echo awake\n")
         # What is typed before the prompt is there would be shown before it.
         terminal.wait_until(lambda text: text.endswith("\nawake\nshell>"), "the shell's prompt")
         terminal.raw = b""
@@ -116,7 +148,7 @@ def test_suspended_and_continued(rendezvous: Rendezvous) -> None:
         )
         shown = terminal.text
         assert "topped" in shown
-        assert "sleep 4; echo awake\nawake\nshell> fg\n" in shown
+        assert "sleep 2.2; echo awake\nawake\nshell> fg\n" in shown
         arrival.release()
         terminal.wait_until(lambda text: text.endswith("shell>"), "the shell's prompt")
         assert "100%  1/1" in terminal.text

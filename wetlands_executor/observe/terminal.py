@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import threading
 import time
@@ -222,6 +223,11 @@ class Drawing:
         cut: str = self._cells.set_cell_size(text, max(width - 1, 0)).rstrip() + mark
         return cut
 
+    def width_of(self, row: str) -> int:
+        """Return the columns that a rendered line takes."""
+        width: int = self._cells.cell_len(_COLOURS.sub("", row))
+        return width
+
     def rendered(self, lines: Sequence[Any]) -> list[str]:
         """Return lines as what is written to the terminal."""
         found = []
@@ -232,6 +238,7 @@ class Drawing:
         return found
 
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _FACTS = {"failed": "bold red", "cancelled": "yellow", "retried": "yellow"}
 
 
@@ -269,26 +276,28 @@ class TerminalScreen:
         self._drawing = Drawing(stream)
         self._turns = Turns()
         self._redirection = Redirection(stream, self.lines)
-        # The bars on the screen: their rows as text.
+        # The bars on the screen: their rows as text, and how wide the terminal was then.
         self._shown: list[str] = []
-        self._gone = False
-        # Monotonic and processor time of the last step.
+        self._columns = 0
+        # Monotonic and processor time of the last step, and the seconds to the next one.
         self._seen = time.monotonic(), time.process_time()
+        self._paused = LONGEST_INTERVAL
         self._behind = False
 
     def begin(self) -> None:
         """Begin."""
         self._redirection.begin()
 
-    def due(self) -> bool:
+    def due(self, paused: float) -> bool:
         """Return True: it is always time to draw."""
+        self._paused = paused
         return True
 
     def draw(self, states: Sequence[BarState]) -> None:
         """Show how far the bars are."""
         width, height = self._size()
         lines = self._drawing.lines(states, min(width - 1, WIDEST), max(height - 2, 1))
-        self._replace("", self._drawing.rendered(lines))
+        self._replace("", self._drawing.rendered(lines), width)
 
     def lines(self, lines: Sequence[str]) -> None:
         """Write lines that stay, above the bars."""
@@ -305,14 +314,21 @@ class TerminalScreen:
         self._replace("", [])
         self._redirection.end()
 
-    def _replace(self, above: str, bars: list[str] | None) -> None:
-        """Write what stands above, and then the bars; None leaves them as they are."""
+    def _replace(self, above: str, bars: list[str] | None, columns: int = 0) -> None:
+        """Write what stands above, and then the bars; None leaves them as they are.
+
+        Args:
+            above: lines.
+            bars: rows.
+            columns: for which they were drawn; the terminal may have been resized since.
+        """
         lock = self._turns.take()
         try:
             up, wipe = self._way_up(bool(above) or not bars)
             if self._behind and not above:
                 return
-            self._shown = self._shown if bars is None else bars
+            if bars is not None:
+                self._shown, self._columns = bars, columns
             shown = [] if self._behind else self._shown
             text = "".join(
                 (up, wipe, above, *(f"{row}\x1b[K\n" for row in shown), "" if wipe else "\x1b[J")
@@ -329,14 +345,22 @@ class TerminalScreen:
         self._seen = now, used
         was_behind, self._behind = self._behind, not _is_in_foreground(self._stream)
         gap = now - before
-        if gap > 2 * LONGEST_INTERVAL + SUSPENDED and used - used_before < gap / 4:
+        if gap > self._paused + SUSPENDED and used - used_before < gap / 4:
             # The program was stopped (Ctrl-Z) and goes on: below the bars stands what the shell has
             # written since, which is not to be overwritten.
             self._shown = []
         if self._behind or was_behind:
             self._shown = []
-        rows = len(self._shown)
+        rows = self._rows()
         return (f"\r\x1b[{rows}A" if rows else ""), ("\x1b[J" if wipe and rows else "")
+
+    def _rows(self) -> int:
+        """Return how many rows of the terminal the bars take now."""
+        shown, columns = self._shown, self._size()[0]
+        if columns >= self._columns or not _breaks_rows_anew():
+            return len(shown)
+        widths = map(self._drawing.width_of, shown)
+        return sum(max(-(-width // columns), 1) for width in widths)
 
     def _write(self, text: str, *, lost_is_error: bool) -> None:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
@@ -360,6 +384,15 @@ class TerminalScreen:
 
 #: Seconds between two looks, at most.
 LONGEST_INTERVAL = 1.0
+
+
+def _breaks_rows_anew() -> bool:
+    """Return True if this terminal is known to break its rows anew when it is made narrower.
+
+    To go up too many rows in one that does not would wipe lines that are to stay.
+    """
+    term = os.environ.get("TERM", "")
+    return term.startswith("tmux") or (term.startswith("screen") and "TMUX" in os.environ)
 
 
 def _is_in_foreground(stream: Any) -> bool:
