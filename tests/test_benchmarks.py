@@ -1,6 +1,6 @@
 """The benchmark program runs, and what it writes is complete.
 
-Its figures are nobody's business here: a busy machine must not fail a test.
+No test looks at its figures: a busy machine must not fail a test.
 """
 
 from __future__ import annotations

@@ -263,8 +263,7 @@ def _interrupted_at(copying, step):
 
 
 def a_helper_that_comes_too_late(copying):
-    """It finds nothing to do, when the caller has given up and its memory may be somebody else's.
-    """
+    """It finds nothing to do, when the caller has given up and its memory may have a new owner."""
     original = copying.start_new_thread
     come, over = threading.Event(), threading.Event()
     moved = []

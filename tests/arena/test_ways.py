@@ -260,7 +260,7 @@ def test_what_is_freed_while_idle_goes_back_at_once(make, memory, monkeypatch):
 
 WRONG = [
     "slot", "not filled", "before the first", "behind the last", "longer than it is",
-    "over the edge", "somebody else's", "no such argument",
+    "over the edge", "another worker's", "no such argument",
     "place", "following",
 ]  # fmt: skip
 

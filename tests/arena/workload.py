@@ -273,7 +273,7 @@ def send_false_blocks(which, size):
         "behind the last": (0, wire.RESULTS, 1 << 50, 1 << 17, 0, 1 << 17),
         "longer than it is": (0, wire.RESULTS, 1 << 26, 1 << 17, 0, 1 << 18),
         "over the edge": (0, wire.RESULTS, (1 << 27) - (1 << 17), 1 << 18, 0, 1 << 18),
-        "somebody else's": (0, wire.ARGUMENTS, 0, 0, 0, 1 << 17),
+        "another worker's": (0, wire.ARGUMENTS, 0, 0, 0, 1 << 17),
         "no such argument": (9999, wire.ARGUMENTS, 0, 0, 0, 1 << 17),
         "place": (0, 7, 0, 0, 0, 1),
         "following": (0, wire.FOLLOWING, 0, 0, 0, 1 << 40),
@@ -292,7 +292,7 @@ def get_item(value, index):
 
 
 def close_descriptors():
-    """Close what looks like somebody's descriptors, and open others."""
+    """Close what looks like descriptors of the pool, and open others."""
     from _wetlands_worker import running
 
     fds = running.main_loop.shared

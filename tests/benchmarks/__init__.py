@@ -4,7 +4,7 @@ Never part of the tests: a busy machine must not fail them.
 
 One file per concern::
 
-    functions.py   what is called; the same for everybody
+    functions.py   what is called; the same for all systems
     script.py      a user's script: what is sent by value
     systems.py     the executors that are compared, each behind the same few methods
     floors.py      what no executor can go below: a pipe, a bare Future, a copy of memory

@@ -143,7 +143,7 @@ _HOST, _IO, _WORKER, _KERNEL = (
 
 
 def step(where: str, label: str) -> Callable[[Callable[[Any], Timed]], Callable[[Any], Timed]]:
-    """Add a step; the function gets what ``_surroundings`` returns and returns its ``Timed``.
+    """Add a step; the function gets what ``_measured_parts`` returns and returns its ``Timed``.
 
     A label in brackets is not added to the sum.
     """
@@ -491,7 +491,7 @@ def _time_finish_task(count: int) -> float:
 # --- what the steps need
 
 
-def _surroundings(executor: Any, ping_pong: float) -> Any:
+def _measured_parts(executor: Any, ping_pong: float) -> Any:
     """Return the real modules, an open pool, a worker's runner on pipes of our own, and makers of
     the small things.
     """
@@ -606,8 +606,8 @@ def _timeline(executor: Any, count: int) -> list[tuple[str, float]]:
     finally:
         for owner, attribute, original in undo:
             setattr(owner, attribute, original)
-    # A moment that few round trips have (a result that was there before anybody slept) is none of
-    # the typical one.
+    # A moment that few round trips have (a result that was there before the submitter slept) is
+    # none of the typical one.
     typical = {
         label: statistics.median(values)
         for label, values in moments.items()
@@ -653,7 +653,7 @@ def _main() -> None:
             statistics.median(cases_latency.round_trip(pool, trips)["time"] for _ in range(3)) * 1e6
         )
         timeline = _timeline(executor, trips)
-        have = _surroundings(executor, ping_pong)
+        have = _measured_parts(executor, ping_pong)
         count = 200 if quick else 20_000
         steps = _steps(have, count)
         script = {label: build(have)(count) / 1000 for label, build in _OF_SCRIPT.items()}

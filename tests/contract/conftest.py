@@ -1,7 +1,7 @@
 """The stamps: each contract test runs once per kind of executor.
 
 ``stamp`` makes executors and rendezvous and cleans both up in the only order that cannot hang:
-first everybody may go on, then the executors are shut down. A test that concerns only some kinds
+first every waiting task may go on, then the executors are shut down. A test of some kinds only
 says ``@pytest.mark.stamps("process", "conda")``; ``"conda-other"`` runs the workers in another
 environment (same version of Python, nothing installed).
 """

@@ -76,7 +76,7 @@ class Stamp:
         return rendezvous
 
     def close(self) -> None:
-        """Let everybody go on, then shut everything down."""
+        """Let every waiting task go on, then shut everything down."""
         for rendezvous in self._rendezvous:
             rendezvous.open()
         for executor in self._executors:

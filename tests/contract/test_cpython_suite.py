@@ -94,12 +94,12 @@ EXCLUDED = {
     "CondaExecutorDeadlockTest.test_error_at_task_unpickle": "expects a worker to die of an "
     "argument that it cannot unpickle; "
     "ours fails the task "
-    "with the error; test_errors.py: test_an_argument_that_cannot_be_unpickled_harms_nobody_else",
+    "with the error; test_errors.py: test_an_argument_that_cannot_be_unpickled_harms_no_other_task",
     "CondaExecutorDeadlockTest.test_exit_at_task_unpickle": "the same with SystemExit",
     "CondaExecutorDeadlockTest.test_error_during_result_unpickle_in_result_handler": "expects the "
     "pool to break over a result that cannot be "
     "unpickled here; ours fails the task; test_errors.py: "
-    "test_a_result_that_cannot_be_unpickled_harms_nobody_else",
+    "test_a_result_that_cannot_be_unpickled_harms_no_other_task",
     "CondaExecutorDeadlockTest.test_exit_during_result_unpickle_in_result_handler": "the same with "
     "SystemExit",
     "CondaProcessPoolShutdownTest.test_cancel_futures": "expects some tasks to count as running "

@@ -243,7 +243,7 @@ def test_the_error_of_a_result_keeps_its_type(executor: Executor) -> None:
 
 
 @pytest.mark.stamps("conda", "conda-other")
-def test_an_argument_that_cannot_be_unpickled_harms_nobody_else(executor: Executor) -> None:
+def test_an_argument_that_cannot_be_unpickled_harms_no_other_task(executor: Executor) -> None:
     """The standard library's worker dies of it, and with it the pool."""
     task = executor.submit(workload.identity, workload.UnpickleRaises())
     with pytest.raises(ZeroDivisionError, match="no object of me"):
@@ -252,7 +252,7 @@ def test_an_argument_that_cannot_be_unpickled_harms_nobody_else(executor: Execut
 
 
 @pytest.mark.stamps("conda", "conda-other")
-def test_a_result_that_cannot_be_unpickled_harms_nobody_else(executor: Executor) -> None:
+def test_a_result_that_cannot_be_unpickled_harms_no_other_task(executor: Executor) -> None:
     task = executor.submit(workload.new, workload.UnpickleRaisesElsewhere)
     error = task.exception(DEADLINE)
     assert isinstance(error, Exception)

@@ -262,7 +262,7 @@ def test_an_unused_executor_at_exit(run) -> None:
     assert run("executor = make(1)").end() == (0, "", "")
 
 
-def test_a_failed_task_that_nobody_looked_at_is_silent_at_exit(run) -> None:
+def test_a_failed_task_that_was_not_looked_at_is_silent_at_exit(run) -> None:
     assert run("executor = make(1)\nexecutor.submit(divmod, 1, 0)").end() == (0, "", "")
 
 

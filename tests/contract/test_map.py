@@ -62,12 +62,12 @@ def test_no_iterables_and_empty_ones_give_nothing(executor: Executor) -> None:
     assert list(executor.map(workload.multiply, [])) == []
 
 
-def test_tasks_start_before_anybody_asks_for_results(
+def test_tasks_start_before_results_are_asked_for(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
-    results = executor.map(workload.attend, [rendezvous.address], ["asked by nobody"])
+    results = executor.map(workload.attend, [rendezvous.address], ["not asked for"])
     rendezvous.next().release()
-    assert list(results) == ["asked by nobody"]
+    assert list(results) == ["not asked for"]
 
 
 def test_the_input_is_read_at_once(executor: Executor, rendezvous: Rendezvous) -> None:

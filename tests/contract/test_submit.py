@@ -238,7 +238,7 @@ def test_a_callback_of_a_failed_task(executor: Executor, rendezvous: Rendezvous)
     assert [type(error) for error in errors] == [ValueError]
 
 
-def test_an_exception_in_a_callback_is_logged_and_harms_nobody(
+def test_an_exception_in_a_callback_is_logged_and_harms_no_other(
     executor: Executor, rendezvous: Rendezvous, caplog: pytest.LogCaptureFixture
 ) -> None:
     future = executor.submit(workload.attend, rendezvous.address, 1)
@@ -468,7 +468,7 @@ def test_the_executor_keeps_neither_arguments_nor_result(stamp: Stamp) -> None:
     assert result() is None
 
 
-def test_a_future_that_nobody_keeps_runs_all_the_same(
+def test_a_future_that_is_not_kept_runs_all_the_same(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
     executor.submit(workload.attend, rendezvous.address, "alone")

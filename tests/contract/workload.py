@@ -21,7 +21,7 @@ def attend(address, value=None):
     """Report to the test's rendezvous, wait until it says go on, and return ``value``.
 
     The test decides when: no sleep, no polling. A rendezvous that is over (or was opened) lets
-    everybody pass.
+    every task pass.
     """
     family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
     with socket.socket(family, socket.SOCK_STREAM) as line:

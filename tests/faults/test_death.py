@@ -227,7 +227,7 @@ def test_result_does_not_fit_into_the_host(host):
     assert (code, out.split()) == (0, ["MemoryError", "1000000", "same"]), err
 
 
-def test_death_is_reported_to_everybody_who_waits(single, rendezvous):
+def test_death_is_reported_to_each_thread_that_waits(single, rendezvous):
     task = single.submit(attend, rendezvous.address)
     arrival = rendezvous.next()
     seen: list[object] = []

@@ -30,7 +30,7 @@ def test_worker_without_descriptors(single):
 
 
 def test_task_that_closes_everything(single):
-    """Our pipes are gone: that task fails, with a hint (or they are where nobody closes them).
+    """Our pipes are gone: that task fails, with a hint (or they are where the task does not look).
 
     The next one is well.
     """

@@ -1,7 +1,7 @@
 """The way back of a short call, on which its submitter takes the answer from the worker itself
 (``pool/direct_receive.py``).
 
-A call whose answer nobody has looked at yet is *quiet*: each way to look at it must find the end,
+A call whose answer was not looked at yet is *quiet*: each way to look at it must find the end,
 and nothing may get lost on the way.
 """
 
@@ -217,8 +217,8 @@ def test_a_limit_of_the_run_meets_no_quiet_task_that_has_ended(single):
     assert pids(single) == {pid}
 
 
-def test_nobody_looks_and_the_next_call_runs(single):
-    """The next call is given to the same worker, whoever has not looked at the one before."""
+def test_the_next_call_runs_though_no_thread_looks(single):
+    """The next call is given to the same worker, though the one before was not looked at."""
     for _ in range(50):
         forgotten = quiet(single)
         assert single.submit(pow, 3, 3).result(DEADLINE) == 27

@@ -1,6 +1,6 @@
 """Exceptions and results that resist.
 
-Every one ends its own task, says what it was, and harms nobody.
+Every one ends its own task, says what it was, and harms no other task.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def test_what_no_worker_says(make: Make, message: object, caplog: pytest.LogCapt
     _is_well(executor)
 
 
-def test_a_pool_that_nobody_knows(make: Make) -> None:
+def test_a_pool_that_does_not_exist(make: Make) -> None:
     executor = make(1)
     text = executor.submit(nesting.forge_unknown_pool, executor).result(DEADLINE)
     assert text.startswith("RuntimeError: cannot schedule new futures after shutdown")

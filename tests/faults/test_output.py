@@ -288,11 +288,11 @@ def test_stream_that_raises(single, capsys, caplog, kind):
 
 def test_stream_that_is_none_or_closed(single, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", None)
-    single.submit(work.say, "to nobody").result(DEADLINE)
+    single.submit(work.say, "to a broken stream").result(DEADLINE)
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
-    single.submit(work.say, "to nobody").result(DEADLINE)
+    single.submit(work.say, "to a broken stream").result(DEADLINE)
     monkeypatch.undo()
 
 

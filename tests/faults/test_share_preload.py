@@ -338,7 +338,7 @@ def test_children_die_also_where_the_kernel_is_older(shared, rendezvous, monkeyp
     assert gone([int(arrival.label)])
 
 
-def test_everybody_dies_again_and_again(shared, tmp_path, stress_rng):
+def test_workers_and_fork_server_die_again_and_again(shared, tmp_path, stress_rng):
     executor = shared(2).launch()
     journal = tmp_path / "journal"
     tasks = {}
@@ -372,7 +372,7 @@ def test_everybody_dies_again_and_again(shared, tmp_path, stress_rng):
 
 
 def test_fork_server_is_stopped(shared, rendezvous, monkeypatch):
-    """A death is certified without it; shutdown does not wait for it for ever."""
+    """A death is reported without it; shutdown does not wait for it for ever."""
     monkeypatch.setattr(reaper, "STATUS_GRACE", 0.2)
     executor = shared(2).launch()
     parent = fork_server_of(executor)
@@ -517,7 +517,7 @@ def test_interrupted_fork_server_goes_on(shared):
     assert executor.submit(parent_of_me).result(DEADLINE) == fork_server_of(executor)
 
 
-def test_surroundings_that_fit_into_no_pipe(shared, monkeypatch, tmp_path):
+def test_settings_that_fit_into_no_pipe(shared, monkeypatch, tmp_path):
     """A fork server warms up with pipes that no other process reads.
 
     It must not wait for a process that does.

@@ -59,7 +59,7 @@ def test_interpreter_that_says_why_and_exits(make, interpreter):
     assert time.monotonic() - began < 5
     assert 3 <= interpreter.starts <= 6, "three tries, with delays"
     assert len({id(task.exception()) for task in tasks}) == len(tasks), (
-        "everybody gets an exception of his own"
+        "each task has an exception of its own"
     )
 
 
@@ -80,7 +80,7 @@ def test_next_submit_tries_again(make, interpreter, workers):
 
 
 def test_repaired_between_two_tries(make, interpreter):
-    """A failure that goes away by itself is nobody's error."""
+    """A failure that goes away by itself is no error of a task."""
     interpreter.does(
         f'if [ "$(wc -l < "{interpreter.journal}")" -lt 3 ]; then echo try again '
         f">&2; exit 1; fi\n{WORKING}"

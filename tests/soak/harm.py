@@ -129,7 +129,7 @@ def interrupts(kitchen: Kitchen) -> None:
 
 
 def forks(kitchen: Kitchen) -> None:
-    """A task that forks; one that leaves a thread behind, which is nobody's afterwards."""
+    """A task that forks; one that leaves a thread behind, which belongs to no task afterwards."""
     kitchen.value(kitchen.submit(kitchen.executor(), work.fork_and_reap, 5), (5, 7))
     executor = kitchen.executor("quiet")
     kitchen.value(kitchen.submit(executor, work.leave_thread, 0.2), "left")

@@ -37,7 +37,7 @@ from pathlib import Path
 
 import psutil
 
-#: Name of the variable that tells the processes of this test session from those of anybody else.
+#: Name of the variable that tells the processes of this test session from all others.
 MARK = "WETLANDS_TEST_SESSION"
 #: Prefix of every temporary file of the library.
 TEMP_PREFIX = "wetlands"
@@ -380,7 +380,7 @@ def wait_for_exit(pids: Iterable[int], timeout: float) -> set[int]:
     Leaves zombies to their parents.
 
     Args:
-        pids: the processes, anybody's.
+        pids: the processes, of any parent.
         timeout: seconds.
     """
     deadline = time.monotonic() + timeout

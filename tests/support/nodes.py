@@ -2,7 +2,7 @@
 
 xdist learns that one of its processes has ended from the end of a pipe. A process that a test has
 forked holds that pipe as well: if the test's own process is killed meanwhile, the pipe never ends,
-and the session waits, without a word, for what nobody will send. A process that is stopped
+and the session waits, without a word, for what no process will send. A process that is stopped
 (SIGSTOP) does not report either, and no time-out within it can fire.
 
 ``Nodes`` lives in the process that has the terminal. It waits for the end of each process itself,

@@ -110,7 +110,7 @@ class Rendezvous:
             labels.append(arrival.label)
 
     def open(self) -> None:
-        """Let everybody go on who waits now or reports later."""
+        """Let each task go on that waits now or reports later."""
         self._door.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)

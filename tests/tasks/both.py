@@ -24,7 +24,7 @@ ONLY_PROCESSES = {
         "after_the_timeout", "does_not_look", "says_why_it_killed", "all_workers", "killed_task",
         "raises_why", "signal", "second_cancellation", "interrupts_what",
     ),
-    "test_events": ("delays_nobody", "took_it", "hosts", "flood", "was_running_already"),
+    "test_events": ("delays_no_other", "took_it", "hosts", "flood", "was_running_already"),
     "test_floods": (),
     "test_logging": (
         "under_its_own", "attributed", "cannot_be_pickled", "of_a_thread", "every_version",

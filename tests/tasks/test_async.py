@@ -195,7 +195,7 @@ def test_cancelling_one_of_two_awaiters_wakes_both_rightly(
     asyncio.run(main())
 
 
-def test_a_loop_that_is_closed_while_a_task_runs_harms_nobody(
+def test_a_loop_that_is_closed_while_a_task_runs_harms_no_other(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     task = single.submit(workload.attend, rendezvous.address, "in")

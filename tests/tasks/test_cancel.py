@@ -172,7 +172,7 @@ def test_the_request_concerns_one_task_only(
     assert two.wait_for(DEADLINE).status is following.wait_for(DEADLINE).status is CANCELED
 
 
-def test_an_acknowledged_cancellation_wakes_everybody(
+def test_an_acknowledged_cancellation_wakes_each_thread(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     task = single.submit(workload.cooperate, rendezvous.address, "in")
@@ -409,7 +409,7 @@ def test_kill_leaves_the_neighbour_alone(
     assert two.result(DEADLINE) == "two"
 
 
-def test_killing_a_waiting_task_cancels_it_without_killing_anybody(
+def test_killing_a_waiting_task_cancels_it_and_kills_no_worker(
     single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
     running = single.submit(workload.attend, rendezvous.address, "running")

@@ -1,7 +1,4 @@
-"""Listeners: who is told what, in which order, once; and whom a slow or broken listener may harm.
-
-Nobody.
-"""
+"""Listeners: who is told what, in which order, once. A slow or broken listener harms no other."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ def test_the_events_of_a_completed_task(single: CondaEnvExecutor) -> None:
     assert task.listen(recorder) is task
     event = recorder.wait_for_end()
     assert recorder.types[-1] is COMPLETION
-    # the second one: it had finished before anybody listened
+    # the second one: it had finished before the listener was added
     assert recorder.types in ([STARTED, COMPLETION], [COMPLETION])
     assert event.task is task
     assert task.created_at - 0.05 <= event.timestamp <= time.time()
@@ -442,7 +439,7 @@ def test_a_listener_that_raises_is_logged_and_harms_nothing(
     again.wait_for_end()
 
 
-def test_a_blocking_callback_delays_nobody_else(executor: CondaEnvExecutor, journal: Path) -> None:
+def test_a_blocking_callback_delays_no_other(executor: CondaEnvExecutor, journal: Path) -> None:
     latch = Latch()
     first = executor.submit(workload.add, 1)
     first.add_done_callback(latch)
@@ -455,7 +452,7 @@ def test_a_blocking_callback_delays_nobody_else(executor: CondaEnvExecutor, jour
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["of a task", "of the executor"])
-def test_a_blocking_listener_delays_nobody_else(
+def test_a_blocking_listener_delays_no_other(
     executor: CondaEnvExecutor, journal: Path, whole: bool
 ) -> None:
     latch = Latch()

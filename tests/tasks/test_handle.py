@@ -60,7 +60,7 @@ def test_current_task_by_value(single: CondaEnvExecutor) -> None:
 def test_current_task_outside_a_worker_is_inert() -> None:
     handle = current_task()
     assert isinstance(handle, RemoteTaskHandle)
-    handle.update("nobody hears", current=1, maximum=2)
+    handle.update("not heard", current=1, maximum=2)
     handle.set_progress(0.5)
     handle.set_output("key", "value")
     handle.set_output({"key": "value"})
@@ -562,7 +562,7 @@ def test_a_flood_with_a_fast_listener_arrives_in_order(single: CondaEnvExecutor)
     assert seen[-1] == 100_000
 
 
-@pytest.mark.parametrize("how", ["nobody", "slow"])
+@pytest.mark.parametrize("how", ["silent", "slow"])
 def test_the_hosts_memory_stays_flat_under_a_flood(host: Callable[..., Host], how: str) -> None:
     code, out, err = host("flood", 100_000, how).finish()
     assert code == 0, err

@@ -155,13 +155,13 @@ def test_annotated_with_another_default(run: Callable[..., Any], tmp_path: Path)
         "from wetlands_executor import RemoteTaskHandle\n"
         "import wetlands_executor\n"
         "from typing import Optional\n"
-        "class Somebody: pass\n"
+        "class Other: pass\n"
         "def plain(task: RemoteTaskHandle = 5): return type(task).__name__\n"
         "def quoted(task: 'RemoteTaskHandle' = 5): return type(task).__name__\n"
         "def dotted(task: wetlands_executor.RemoteTaskHandle = 5): return type(task).__name__\n"
         "def optional(task: Optional[RemoteTaskHandle] = 5): return type(task).__name__\n"
         "def other(task: int = 5): return type(task).__name__\n"
-        "def without(task: Somebody): return type(task).__name__\n"
+        "def without(task: Other): return type(task).__name__\n"
     )
     future = tmp_path / "annotated_future.py"
     future.write_text("from __future__ import annotations\n" + module.read_text())

@@ -171,7 +171,9 @@ def test_a_function_that_raises_is_logged_and_means_no(
     assert "in retry_on" in caplog.text
 
 
-def test_a_function_that_blocks_holds_up_nobody(executor: CondaEnvExecutor, journal: Path) -> None:
+def test_a_function_that_blocks_holds_up_no_other_task(
+    executor: CondaEnvExecutor, journal: Path
+) -> None:
     import threading
 
     go_on = threading.Event()

@@ -109,7 +109,7 @@ def test_a_host_without_a_stream_is_no_error(
     stream = OutputStream("stderr")
     stream.enqueued = 1
     monkeypatch.setattr(sys, "stderr", target)
-    stream.write("nobody hears this\n")
+    stream.write("not heard\n")
     assert stream.under_way == 0
 
 
@@ -293,5 +293,5 @@ def test_no_stream_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.ExitStack() as restored:
         restored.callback(setattr, sys, "stdout", sys.stdout)
         del sys.stdout
-        output.write("to nobody\n")
+        output.write("not heard\n")
     assert output.under_way == 0

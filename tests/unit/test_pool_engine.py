@@ -268,7 +268,7 @@ def test_a_death_that_was_asked_for_cancels(crew: Crew) -> None:
     assert task.error == "killed"
 
 
-def test_a_verdict_makes_its_error_of_the_stacks(crew: Crew) -> None:
+def test_a_kill_reason_makes_its_error_of_the_stacks(crew: Crew) -> None:
     part, call, task = given(crew)
     call.set_kill_reason(lambda stacks: TimeoutError(f"too long, {len(stacks)}"))
     part.lost(st.Lost(call, 1, st.DeathReport(WorkerCrashed("gone"), "stacks of it")))

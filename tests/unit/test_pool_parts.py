@@ -297,7 +297,7 @@ def test_the_call_whose_outcome_comes_next_is_to_blame(crew: Crew) -> None:
     assert crew.feed.take() == [st.RetireRequested(process.worker)]
 
 
-def test_an_outcome_that_was_lost_in_garbage_is_given_the_verdict(crew: Crew) -> None:
+def test_an_outcome_that_was_lost_in_garbage_is_given_the_kill_reason(crew: Crew) -> None:
     page = SharedPage()
     process = crew.process(page=page)
     first, second = crew.call(process), crew.call(process)

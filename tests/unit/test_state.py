@@ -471,7 +471,7 @@ def test_a_waiting_item_is_cancelled_at_once() -> None:
 
 
 def test_an_unstarted_item_is_taken_out_of_the_inbox() -> None:
-    """It is cancelled before anybody hears that it is."""
+    """It is cancelled before any thread hears that it is."""
     talk = Talk(1, credit=64).start(1)
     a, b, c = items("abc")
     talk.say(Submitted([a, b, c]))
@@ -591,7 +591,7 @@ def test_shutdown_finishes_what_was_submitted() -> None:
     assert talk.state.status is Status.CLOSED
 
 
-def test_shutdown_stops_idle_workers_and_kills_those_that_nobody_needs() -> None:
+def test_shutdown_stops_idle_workers_and_kills_those_that_are_not_needed() -> None:
     """A worker that is still starting has nothing to lose."""
     talk = Talk(2)
     talk.say(LaunchRequested())
@@ -722,7 +722,7 @@ def test_events_and_actions_are_frozen() -> None:
 # --- killing for the sake of one item
 
 
-def test_a_kill_harms_nobody_else() -> None:
+def test_a_kill_harms_no_other_item() -> None:
     """First what has not started is reclaimed.
 
     Then nothing but the item can be running, and the worker is ended and replaced.
@@ -737,7 +737,7 @@ def test_a_kill_harms_nobody_else() -> None:
     assert talk.say(WorkerReady(2)) == [Dispatch(2, [b])]
 
 
-def test_a_kill_of_an_item_that_had_not_started_kills_nobody() -> None:
+def test_a_kill_of_an_item_that_had_not_started_kills_no_worker() -> None:
     """It is cancelled; the running one goes on."""
     talk = Talk(1, credit=64).start(1)
     a, b = items("ab")
@@ -747,7 +747,7 @@ def test_a_kill_of_an_item_that_had_not_started_kills_nobody() -> None:
     assert talk.say(ItemsFinished(1, [a])) == []
 
 
-def test_a_kill_of_an_item_that_has_just_finished_kills_nobody() -> None:
+def test_a_kill_of_an_item_that_has_just_finished_kills_no_worker() -> None:
     """Its result is on the way; what came back in vain is sent again."""
     talk = Talk(1, credit=64).start(1)
     a, b = items("ab")
@@ -872,7 +872,7 @@ def test_an_announced_item_that_never_comes_does_not_keep_the_pool() -> None:
     assert talk.say(Released()) == [PoolClosed()]
 
 
-def test_a_failed_start_is_told_to_whoever_waits_for_all_workers() -> None:
+def test_a_failed_start_is_told_to_callers_that_wait_for_all_workers() -> None:
     """One worker starts, the other cannot.
 
     An empty StartFailed ends the wait, and it is tried again later.

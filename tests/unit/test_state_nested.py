@@ -68,7 +68,7 @@ class NestedShell(Shell):
 
     _PERFORM = {**Shell._PERFORM, st.StartWorker: _start}  # noqa: RUF012 - as in the base
 
-    def _check_nobody_is_forgotten(self) -> None:
+    def _check_no_item_is_forgotten(self) -> None:
         if not self.waiting:
             return
         assert self.workers or self.timers, f"{list(self.waiting)} wait and no worker will come"

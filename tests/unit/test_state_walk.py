@@ -216,7 +216,7 @@ class Shell:
             check_invariants(self.state)
             self._check_order()
         self._check_priorities()
-        self._check_nobody_is_forgotten()
+        self._check_no_item_is_forgotten()
 
     def _start(self, action: st.StartWorker) -> None:
         assert len(self.workers) < self._most(), "more processes than max_workers"
@@ -471,7 +471,7 @@ class Shell:
                         f"{job} was given out ahead while priorities {priorities} wait"
                     )
 
-    def _check_nobody_is_forgotten(self) -> None:
+    def _check_no_item_is_forgotten(self) -> None:
         idle = [worker.number for worker in self.workers.values() if worker.idle]
         if self.waiting:
             assert not idle, f"workers {idle} are idle while {list(self.waiting)} wait"
@@ -899,7 +899,7 @@ def test_walks_with_priorities(stress_rng: random.Random, priorities: tuple[int,
     walks(WALKS // 8, stress_rng, priorities=priorities, credit=64, prompt=True)
 
 
-def test_whoever_was_to_decide_about_starts_is_ended_by_a_shutdown() -> None:
+def test_a_worker_that_was_to_decide_about_starts_is_ended_by_a_shutdown() -> None:
     """What is submitted after that, by a thread that was faster than the shutdown, waited for ever.
     """
     play(343843603, credit=1, max_workers=3, prompt=True)

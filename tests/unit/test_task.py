@@ -302,7 +302,7 @@ def _outcome(task: Task[int]) -> str:
     return "value"
 
 
-def test_nobody_sleeps_through_the_end(pool: Any, stress_rng: random.Random) -> None:
+def test_no_thread_sleeps_through_the_end(pool: Any, stress_rng: random.Random) -> None:
     """Readers of every kind, in threads, against a thread that settles at a random moment."""
     for _ in range(ROUNDS):
         tasks: list[Task[int]] = [Task(pool) for _ in range(3)]
@@ -351,7 +351,7 @@ def test_nobody_sleeps_through_the_end(pool: Any, stress_rng: random.Random) -> 
 
 
 def test_two_threads_that_settle_the_same_task(pool: Any) -> None:
-    """One outcome, seen by everybody; callbacks once."""
+    """One outcome, seen by all threads; callbacks once."""
     for _ in range(ROUNDS):
         task: Task[int] = Task(pool)
         called: list[object] = []
@@ -427,7 +427,7 @@ def test_wrap_future_carries_errors_and_cancellation(pool: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["value", "error", "cancelled"])
-def test_a_condition_that_somebody_left_locked_blocks_nothing(pool: Any, how: str) -> None:
+def test_a_condition_that_was_left_locked_blocks_nothing(pool: Any, how: str) -> None:
     """An interrupted standard library waiter can leave a Future's condition locked for ever (seen
     with alarms that raise).
     """

@@ -40,7 +40,7 @@ def test_timers_are_due_in_their_order() -> None:
     assert timers.until_next() is None
 
 
-def test_a_stopped_timer_holds_nothing_and_wakes_nobody() -> None:
+def test_a_stopped_timer_holds_nothing_and_wakes_no_thread() -> None:
     timers = Timers()
     job = Job()
     gone = weakref.ref(job)

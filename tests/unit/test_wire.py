@@ -305,7 +305,7 @@ def test_a_wrong_nonce_is_a_bad_frame(side: Side) -> None:
 
 @pytest.mark.parametrize("length", [LONGEST + 1, (1 << 64) - 1])
 def test_an_absurd_length_is_a_bad_frame(side: Side, length: int) -> None:
-    """It is refused before anybody asks for that much memory."""
+    """It is refused before any code asks for that much memory."""
     side.write(frame(1, length=length) + frame(2)).join()
     frames = side.read_until_end()
     assert [(one.kind, one.number) for one in frames] == [(GARBAGE, 0), (wire.VALUE, 2)]
@@ -680,7 +680,7 @@ def test_a_thread_that_starts_late_reads_its_own_descriptor(
     poller.close()
 
 
-def test_nobody_reading_the_inbox_kills_the_process(polled: Side) -> None:
+def test_an_inbox_that_is_not_read_kills_the_process(polled: Side) -> None:
     """Its death will be noticed by its exit; nothing is raised here."""
     polled.pipes.close_fd(polled.pipes.its_inbox)
     if polled.pipes.inbox_reader >= 0:

@@ -168,7 +168,7 @@ def attempt(fd):
 
 @pytest.mark.skipif(not descriptors.MEMFD, reason="files in memory are missing here")
 @pytest.mark.parametrize(("refused", "mapped"), [(False, "True"), (True, "False")])
-def test_the_bundle_is_a_file_that_nobody_can_write_to(refused: bool, mapped: str) -> None:
+def test_the_bundle_is_a_file_that_cannot_be_written_to(refused: bool, mapped: str) -> None:
     """And where it cannot be filled, it comes through the pipe."""
     program = HOW_IT_CAME.replace("\nif %r", ATTEMPT + "\nif %r") % refused
     done = subprocess.run(

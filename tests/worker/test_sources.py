@@ -41,7 +41,7 @@ def test_the_sources_compile_without_a_warning(python: Interpreter) -> None:
 
 
 def test_the_shipped_cloudpickle_compiles(python: Interpreter) -> None:
-    """It is somebody else's, and has to run there too."""
+    """It is another project's, and has to run there too."""
     from cloudpickle import cloudpickle
 
     assert cloudpickle.__file__ is not None

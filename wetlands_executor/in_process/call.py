@@ -164,7 +164,7 @@ class Run:
         # The thread that holds it runs no code of the user's.
         self._telling = threading.RLock()
         self._returned = False
-        self._verdict = [None]
+        self._undecided = [None]
         self._unescalated = [None]
         self._right: list[None] = []
         self._closed = False
@@ -186,12 +186,12 @@ class Run:
     @property
     def live(self) -> bool:
         """True until its outcome is decided."""
-        return bool(self._verdict)
+        return bool(self._undecided)
 
     def decide(self) -> bool:
         """Return True to the one thread that is to settle the Task with this run's outcome."""
         try:
-            self._verdict.pop()
+            self._undecided.pop()
         except IndexError:
             return False
         # Order: what another thread is delivering goes before the end. The limit: an interrupt can

@@ -252,12 +252,12 @@ def _rooms(wanted: Sequence[int], room: int) -> list[int]:
     """Share rows out: each gets what it wants, if there are enough; else a fair part."""
     found = [0] * len(wanted)
     while room > 0:
-        hungry = [place for place, want in enumerate(wanted) if found[place] < want]
-        if not hungry:
+        short = [place for place, want in enumerate(wanted) if found[place] < want]
+        if not short:
             break
-        for place in hungry[:room]:
+        for place in short[:room]:
             found[place] += 1
-        room -= len(hungry)
+        room -= len(short)
     return found
 
 

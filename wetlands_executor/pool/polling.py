@@ -88,7 +88,7 @@ class SystemPoller:
 
     @property
     def urgent(self) -> int:
-        """An eventfd that wakes this port in one system call; -1 if there is none."""
+        """An eventfd that wakes this poller in one system call; -1 if there is none."""
         return (
             self._wake_write
             if self._epoll is not None and self._wake_write == self._wake_read

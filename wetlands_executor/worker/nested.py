@@ -65,7 +65,7 @@ class Nested:
         self._runner = runner
         self._channel = runner.channel
         self._next_number = itertools.count(1).__next__
-        #: number -> task; whoever takes one out settles it.
+        #: number -> task; the thread that takes one out settles it.
         self._children: Dict[int, Child] = {}
         #: number of a question -> what takes the answer.
         self._questions: Dict[int, Callable[[Any], object]] = {}
@@ -273,7 +273,7 @@ class Nested:
                 else:
                     self._records.put(record)
         except BaseException as error:  # noqa: BLE001
-            # The pipe is at its end. Whoever waits for something from it has to know.
+            # The pipe is at its end. Threads that wait for something from it have to know.
             self._lost = error
             self._records.put(error)
             for _number, child in _emptied(self._children):

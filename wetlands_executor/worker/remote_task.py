@@ -144,7 +144,7 @@ class RemoteTask(Future):  # type: ignore[type-arg]
 
     @property
     def unstarted(self) -> bool:
-        """True if it was made with ``start=False`` and nobody has started it."""
+        """True if it was made with ``start=False`` and was not started yet."""
         return self._deferred is not None
 
     def done(self) -> bool:

@@ -64,7 +64,7 @@ def test_its_blocks_are_freed_whatever_becomes_of_it(make, memory, rendezvous, e
     executor.submit(workload.wait_with, np.ones(50_000), "nowhere").exception(DEADLINE)
     executor.submit(workload.total, np.ones(50_000)).result(DEADLINE)
     task = executor.submit(workload.wait_with, np.ones(50_000), rendezvous.address)
-    assert task._call.phase is CallPhase.DIRECT, "it was to take the express direct_receive"
+    assert task._call.phase is CallPhase.DIRECT, "it was to be sent directly"
     arrival = rendezvous.next()
     assert memory.in_use
     if end == "kill":
