@@ -183,12 +183,28 @@ def test_threads_of_libraries_are_limited(
 
 
 def test_an_error_ends_the_call_and_not_the_backend(shared: CondaEnvExecutor) -> None:
-    with parallel_config(backend="wetlands", executor=shared), Parallel(batch_size=1) as run:
+    """Of a ``Parallel`` of its own: joblib 1.6 begins the next call of the same one with a batch
+    of the aborted one, whatever the backend.
+    """
+    with parallel_config(backend="wetlands", executor=shared):
         with pytest.raises(Refused) as caught:
-            run(delayed(refuse)(n) for n in range(100))
+            Parallel(batch_size=1)(delayed(refuse)(n) for n in range(100))
         assert caught.value.args == (3,)
         assert "in refuse" in str(caught.value.__cause__)
-        assert run(delayed(power)(n) for n in range(3)) == [0, 1, 4]
+        assert Parallel()(delayed(power)(n) for n in range(3)) == [0, 1, 4]
+
+
+def test_an_aborted_call_leaves_others_of_the_same_backend_alone(rendezvous: Rendezvous) -> None:
+    with CondaEnvExecutor(max_workers=3) as executor:
+        with parallel_config(backend="wetlands", executor=executor):
+            waiting = [delayed(attend)(rendezvous.address, n) for n in range(2)]
+            other = Parallel(return_as="generator", batch_size=1)(waiting)
+            arrivals = [rendezvous.next() for _ in range(2)]
+            with pytest.raises(Refused):
+                Parallel(batch_size=1)(delayed(refuse)(n) for n in range(10))
+            for arrival in arrivals:
+                arrival.release()
+            assert list(other) == [0, 1]
 
 
 def test_an_error_cancels_what_waits_and_ends_what_runs(rendezvous: Rendezvous) -> None:

@@ -16,10 +16,12 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,7 +37,7 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        "wetlands_executor.integrations.joblib needs joblib 1.3 or newer (the extra 'joblib'): "
+        "wetlands_executor.integrations.joblib needs joblib 1.5 or newer (the extra 'joblib'): "
         f"python -m pip install 'wetlands-executor[joblib]' ({error})",
         name="joblib",
     ) from error
@@ -118,7 +120,7 @@ class WetlandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self._options = {"env": env, **options}
         self._executor: Executor | None = executor
         self._inputs: SharedInputs | None = None
-        self._tasks: set[Future[Any]] = set()
+        self._batches: set[_Batch] = set()
         self._parallel: weakref.ref[Any] | None = None
 
     @property
@@ -194,16 +196,23 @@ class WetlandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         if self._inputs is not None:
             calls = self._inputs.replace(calls)
         level = (self.nesting_level or 0) + 1
+        batch = _Batch(callback)
+        self._batches.add(batch)
         try:
             task: Future[Any] = executor.submit(_RUN_BATCH, calls, level, _names)
-        except BrokenProcessPool:
-            _reusable.forget(executor)  # an initializer has failed: the next call tries again
+        except BaseException as error:
+            self._batches.discard(batch)
+            if isinstance(error, BrokenProcessPool):
+                _reusable.forget(executor)  # an initializer has failed: the next call tries again
             raise
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if callback is not None:
-            task.add_done_callback(callback)
+        batch.begin(task)
+        task.add_done_callback(partial(self._report, batch))
         return task
+
+    def _report(self, batch: _Batch, task: Future[Any]) -> None:
+        """Tell joblib that a batch has finished, unless its call was aborted."""
+        batch.report(task)
+        self._batches.discard(batch)
 
     def apply_async(
         self, func: Any, callback: Callable[[Any], object] | None = None
@@ -233,12 +242,73 @@ class WetlandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Cancel what waits; ask what runs to stop, interrupt it, and end its worker.
 
+        Other calls of ``Parallel`` that use this backend go on.
+
         Args:
             ensure_ready: has no meaning; the workers can be used at once.
         """
         del ensure_ready
-        for task in list(self._tasks):
-            task.cancel()
+        aborted = [batch for batch in self._batches.copy() if batch.is_aborting]
+        for batch in aborted:
+            batch.drop()
+        # A report dispatches the next batch, which would join the next call of this `Parallel`.
+        for batch in aborted:
+            batch.wait_for_report()
+        for batch in aborted:
+            self._batches.discard(batch)
+            batch.cancel()
+
+
+class _Batch:
+    """One batch under way, and the report of its end to joblib.
+
+    Race: the reporting thread stores that it reports and then looks whether the batch was dropped;
+    a thread that aborts drops it and then looks for a report. So either joblib is told nothing, or
+    the thread that aborts waits until it was told. A lock around the report would be taken after
+    joblib's own by one thread and before it by another.
+
+    Args:
+        callback: of joblib, with the ``Parallel`` that waits for it.
+    """
+
+    def __init__(self, callback: Callable[[Any], object] | None) -> None:
+        self._callback = callback
+        self._task: Future[Any] | None = None
+        self._reporter: int | None = None
+        self._reported = threading.Event()
+
+    @property
+    def is_aborting(self) -> bool:
+        """True if its ``Parallel`` has begun to abort; joblib notes that before it says so."""
+        return bool(getattr(getattr(self._callback, "parallel", None), "_aborting", True))
+
+    def begin(self, task: Future[Any]) -> None:
+        """Note the task that runs it."""
+        self._task = task
+
+    def report(self, task: Future[Any]) -> None:
+        """Tell joblib of its end."""
+        self._reporter = threading.get_ident()
+        try:
+            callback = self._callback
+            if callback is not None:
+                callback(task)
+        finally:
+            self._reported.set()
+
+    def drop(self) -> None:
+        """Tell joblib nothing any more."""
+        self._callback = None
+
+    def wait_for_report(self) -> None:
+        """Wait until a report that another thread has begun is over."""
+        if self._reporter not in (None, threading.get_ident()):
+            self._reported.wait()
+
+    def cancel(self) -> None:
+        """Cancel its task, or ask it to stop."""
+        if self._task is not None:
+            self._task.cancel()
 
 
 class Reusable:
