@@ -17,7 +17,8 @@ from tests.environments.conftest import Index
 from wetlands_executor.cli.commands import COMMANDS
 
 pexpect = pytest.importorskip("pexpect", reason="terminals are driven with pexpect (extra test)")
-
+pytest.importorskip("pyte")
+from tests.support.terminal import Dialogue  # noqa: E402 - needs both
 
 #: Options of an interactive shell that reads no files of the user's, and lines to begin with.
 SHELLS = {
@@ -113,10 +114,9 @@ class TestHelp:
     def test_on_a_narrow_terminal(self, program: Program, words: list[str], said: str) -> None:
         """Each command with a terminal of 40 columns as its standard streams."""
         command = program.command(*words)
-        child = pexpect.spawn(
-            command[0], command[1:], cwd=program.folder, env=dict(program.variables), timeout=60,
-            encoding="utf-8", dimensions=(24, 40),
-        )  # fmt: skip
+        child = Dialogue(
+            command, cwd=program.folder, env=program.variables, timeout=60, dimensions=(24, 40)
+        )
         try:
             child.expect(pexpect.EOF)
         finally:
@@ -162,10 +162,9 @@ echo "${{COMPREPLY[@]}}"
         variables = {**program.variables, "TERM": "xterm"}
         variables["PATH"] = f"{script.parent}{os.pathsep}{variables['PATH']}"
         options, load = SHELLS[shell]
-        child = pexpect.spawn(
-            shell, options, cwd=program.folder, env=variables, timeout=60, encoding="utf-8",
-            dimensions=(24, 100),
-        )  # fmt: skip
+        child = Dialogue(
+            [shell, *options], cwd=program.folder, env=variables, timeout=60, dimensions=(24, 100)
+        )
         try:
             for line in load:
                 child.sendline(line)
@@ -176,7 +175,7 @@ echo "${{COMPREPLY[@]}}"
             child.send("\x15wetlands-executor doc\t")
             child.expect("wetlands-executor.*doctor")
         finally:
-            child.close(force=True)
+            child.close()
 
 
 class TestCall:
@@ -265,12 +264,7 @@ class TestRun:
 
     def test_a_terminal_stays_a_terminal(self, program: Program) -> None:
         command = program.command("run", "cells", "--", "python", "-q", "-i")
-        child = pexpect.spawn(
-            command[0], command[1:], cwd=program.folder, env=dict(program.variables), timeout=20,
-            echo=False, encoding="utf-8",
-            # a shell starts what runs in the background with SIGINT ignored
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
+        child = Dialogue(command, cwd=program.folder, env=program.variables, timeout=20)
         try:
             child.expect(">>> ")
             child.sendline("import sys, os; sys.stdin.isatty(), os.tcgetpgrp(0) == os.getpgrp()")

@@ -520,10 +520,11 @@ def test_on_a_terminal_results_stay_above_the_bars(program: Program) -> None:
     pyte = pytest.importorskip("pyte", reason="screens are read with pyte")
     pytest.importorskip("rich", reason="bars are drawn with rich (extra progress)")
     command = program.command("map", "cells", "functions.py:some_fail", "-j2", "a", "b", "bad")
-    child = pexpect.spawn(
-        command[0], command[1:], cwd=program.folder, env=dict(program.variables), timeout=30,
-        encoding="utf-8", dimensions=(24, 200),
-    )  # fmt: skip
+    from tests.support.terminal import Dialogue
+
+    child = Dialogue(
+        command, cwd=program.folder, env=program.variables, timeout=30, dimensions=(24, 200)
+    )
     screen = pyte.Screen(200, 24)
     try:
         child.expect(pexpect.EOF)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -10,12 +11,14 @@ import signal
 import struct
 import sys
 import termios
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyte
+from pexpect.fdpexpect import fdspawn
 from typing_extensions import Self
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,18 +48,7 @@ class Terminal:
         self.raw = b""
         self._screen = pyte.HistoryScreen(columns, rows, history=1000)
         self._stream = pyte.ByteStream(self._screen)
-        self._fd, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        # A small program takes the terminal as its controlling one, and becomes the wanted one: no
-        # fork of this process, which has threads.
-        self.pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-c", _TAKE, *map(str, argv)],
-            variables,
-            file_actions=[(os.POSIX_SPAWN_DUP2, theirs, fd) for fd in (0, 1, 2)],
-            setsid=True,
-        )
-        os.close(theirs)
+        self.pid, self._fd = start(argv, variables, columns, rows)
 
     # --- reading
 
@@ -141,10 +133,93 @@ class Terminal:
         os.close(self._fd)
 
 
+class Dialogue(fdspawn):  # type: ignore[misc]
+    """A program on a terminal of its own, which pexpect talks to.
+
+    As ``pexpect.spawn``, but that this process, which has threads, does not fork.
+
+    Args:
+        argv: the program.
+        cwd, env: its folder and variables; None: those of this process.
+        timeout: seconds that ``expect`` waits.
+        dimensions: rows and columns.
+
+    Attributes:
+        pid: of the program, leader of a session of its own.
+        exitstatus: its exit code, once it is closed; None if a signal has ended it.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[object],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = DEADLINE,
+        dimensions: tuple[int, int] = (24, 80),
+    ) -> None:
+        rows, columns = dimensions
+        variables = dict(os.environ if env is None else env)
+        self.pid, fd = start(argv, variables, columns, rows, cwd)
+        self.exitstatus: int | None = None
+        self._ended = False
+        super().__init__(fd, timeout=timeout, encoding="utf-8")
+
+    def sendintr(self) -> None:
+        """Type Ctrl-C."""
+        self.send("\x03")
+
+    def close(self) -> None:
+        """Close the terminal, which ends what is left of the program, and wait for its end."""
+        if self._ended:
+            return
+        self._ended = True
+        super().close()  # SIGHUP for the session
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGHUP)
+        code = os.waitstatus_to_exitcode(_wait(self.pid))
+        self.exitstatus = code if code >= 0 else None
+
+
+def start(
+    argv: Sequence[object],
+    variables: Mapping[str, str],
+    columns: int,
+    rows: int,
+    cwd: Path | None = None,
+) -> tuple[int, int]:
+    """Start a program on a new terminal; return its process id and the terminal's other end."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    # A small program takes the terminal as its controlling one, and becomes the wanted one: no fork
+    # of this process, which has threads.
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-c", _TAKE, str(cwd or "."), *map(str, argv)],
+        variables,
+        file_actions=[(os.POSIX_SPAWN_DUP2, theirs, fd) for fd in (0, 1, 2)],
+        setsid=True,
+    )
+    os.close(theirs)
+    return pid, ours
+
+
+def _wait(pid: int) -> int:
+    """Wait for the end of a child, which is killed if it takes long; return its status."""
+    timer = threading.Timer(DEADLINE, os.kill, (pid, signal.SIGKILL))
+    timer.start()
+    try:
+        return os.waitpid(pid, 0)[1]
+    finally:
+        timer.cancel()
+        timer.join()
+
+
 _TAKE = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execvp(sys.argv[1], sys.argv[1:])
+os.chdir(sys.argv[1])
+os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 

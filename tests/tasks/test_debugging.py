@@ -21,6 +21,9 @@ from tests.tasks import workload
 from wetlands_executor import CondaEnvExecutor
 
 pexpect: Any = pytest.importorskip("pexpect")
+pytest.importorskip("pyte")
+from tests.support.terminal import Dialogue  # noqa: E402 - needs both
+
 PROMPT = r"\(Pdb\) "
 
 PROGRAM = """
@@ -57,15 +60,13 @@ def terminal(program: Path) -> Any:
     children: list[Any] = []
 
     def start(*args: str) -> Any:
-        child = pexpect.spawn(
-            sys.executable, [str(program), *args], encoding="utf-8", timeout=DEADLINE
-        )
+        child = Dialogue([sys.executable, program, *args])
         children.append(child)
         return child
 
     yield start
     for child in children:
-        child.close(force=True)
+        child.close()
 
 
 def ends(child: Any) -> None:
