@@ -263,6 +263,13 @@ class RemoteTask(Future):  # type: ignore[type-arg]
                 pass  # it has ended
             self.nested.end_wait(self.serial)
 
+    def _get_snapshot(self) -> Any:
+        """Return (done, cancelled, result, exception): what asyncio asks for from 3.15 on."""
+        if not self.done():
+            return False, False, None, None
+        value, error = self._outcome()
+        return (True, True, None, None) if self.cancelled() else (True, False, value, error)
+
     def _outcome(self) -> Any:
         raw = self._raw
         if raw is not None:
