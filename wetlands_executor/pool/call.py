@@ -22,6 +22,7 @@ from wetlands_executor.serialize.encoded import EncodedCall
 from wetlands_executor.serialize.results import TOO_LARGE
 from wetlands_executor.serialize.settings import HostSettings
 from wetlands_executor.worker import wire
+from wetlands_executor.worker.wire import IN_BULK, RUN
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.options import CallOptions
@@ -113,8 +114,9 @@ CALL_MOVES: Mapping[CallPhase, frozenset[CallPhase]] = {
     CallPhase.DECIDING: frozenset({CallPhase.ENDED}),
     CallPhase.ENDED: frozenset(),
 }
-# What every call needs, without a look into the Enum each time.
+# What every call needs, without a look into the Enum, or the module, each time.
 _QUEUED = CallPhase.QUEUED
+_pack = wire.CALL_FRAME.pack
 
 
 class Batch(Protocol):
@@ -179,6 +181,7 @@ class Call(Item):
         backlog: ``Backlog`` of its frames that are unpickled one after another; None as long as
             there was none.
         cancel_reason: why it was interrupted or killed, if it did not stop at a request.
+        kind: of its frame.
         watched: further flags of the frame: ``wire.WATCHED`` if the worker has to report when it
         begins, ``wire.NAMED`` if it gets a name.
         carried: what it takes along of its caller's context; the worker gets it before its name.
@@ -191,6 +194,7 @@ class Call(Item):
         "encoded",
         "found",
         "host_settings",
+        "kind",
         "number",
         "phase",
         "plain",
@@ -226,6 +230,7 @@ class Call(Item):
         self.found: tuple[Any, float] | None = None
         self.unannounced = False
         self.watched = 0
+        self.kind = RUN
         self.number = number
         self.encoded = encoded
         self.host_settings = host_settings
@@ -282,6 +287,7 @@ class Call(Item):
     def nest(self, depth: int) -> Call:
         """Be the call of a nested task, as deep as this; return it."""
         self.depth = depth
+        self.kind = wire.RUN_NESTED if depth else RUN
         return self
 
     def decide_elsewhere(self) -> None:
@@ -396,11 +402,11 @@ class Call(Item):
         definition = encoded.definition
         payload = encoded.payload
         flags = encoded.flags
-        if flags & wire.IN_BULK:
+        if flags & IN_BULK:
             payload = len(payload).to_bytes(4, "little") if on_page else b""
         function = 0 if definition is None else definition.number
-        return wire.CALL_FRAME.pack(
-            wire.RUN_NESTED if self.depth else wire.RUN,
+        return _pack(
+            self.kind,
             flags | self.watched,
             len(payload),
             function,

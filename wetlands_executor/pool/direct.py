@@ -130,19 +130,20 @@ class DirectSend:
         notes that its blocks are given. Only the write lets other threads run. In it no signal
         handler runs: writing to a pipe that does not block is not interrupted.
         """
-        if call.encoded.flags & IN_BULK:
+        encoded = call.encoded
+        if encoded.flags & IN_BULK:
             steps = self._by_page(call)
         elif self._outbox.knows(call):
             steps = map(write, self._take_key, (call.frame(self._outbox.direct_mark),))
         else:
             return False
         sent, back = self.sent, self.receive
-        out_of_band = call.encoded.out_of_band
+        out_of_band = encoded.out_of_band
         if steps is None or not self.open or sent:
             return False
         call.process = self._owner
         call.phase = _DIRECT
-        notes = () if out_of_band is None else (out_of_band.offer(self._incarnation),)
+        given = None if out_of_band is None else out_of_band.offer(self._incarnation)
         if back is not None and back.expected and call.plain:
             try:
                 back.words[AWAITED] = call.number
@@ -156,13 +157,9 @@ class DirectSend:
         try:
             # not strict, which takes as long as the rest
             sent.extend(
-                zip(  # noqa: B905
-                    (call,),
-                    self._empty,
-                    steps,
-                    self._give_key,
-                    *notes,
-                )
+                zip((call,), self._empty, steps, self._give_key)  # noqa: B905
+                if given is None
+                else zip((call,), self._empty, steps, self._give_key, given)  # noqa: B905
             )
         except OSError as error:
             trace = error.__traceback__

@@ -163,16 +163,9 @@ class DirectReceive:
         """
         if not call.plain or not process.proven:
             return False
-        number, sent, words, fd, output = (
-            call.number,
-            process.direct_send.sent,
-            self.words,
-            self.wakeup.fd,
-            process.output,
-        )
+        number, sent, words = call.number, process.direct_send.sent, self.words
         pool: Any = task._pool
         end = None if timeout is None else time.monotonic() + timeout
-        abandoned = self._abandoned
         handed_over = settled_here = False
         try:
             # Invariant: one thread at a time. No call stands between the look and the store, so no
@@ -212,7 +205,7 @@ class DirectReceive:
                                 raise WaitTimeout
                             continue
                     try:
-                        read(fd, 8)
+                        read(self.wakeup.fd, 8)
                     except BlockingIOError as error:
                         if raised_elsewhere(error):
                             raise
@@ -237,6 +230,7 @@ class DirectReceive:
                 # What the call has printed must be out before it is settled. Order: the pipes
                 # first. If they are empty, the I/O thread has taken what was in them, and has set
                 # `reading` before, and `printed` after.
+                output = process.output
                 if (
                     not head
                     or self._outputs.poll(0)
@@ -247,7 +241,8 @@ class DirectReceive:
                     handed_over = True
                 else:
                     value = data[0] if type(data) is tuple else loads(data) if data else None
-                    call.found = (value, (head >> 32) / 1e6)
+                    duration = (head >> 32) / 1e6
+                    call.found = (value, duration)
                     try:
                         sent.remove(claim)  # not the first entry, whichever that may be by now
                     except ValueError as error:
@@ -255,6 +250,7 @@ class DirectReceive:
                             raise
                         handed_over = True  # the I/O thread was faster
                 if handed_over:
+                    abandoned = self._abandoned
                     abandoned.add(call)
                     try:
                         os.write(abandoned.wake, ABANDONED)
@@ -268,9 +264,7 @@ class DirectReceive:
                 # outcome is in `call.found`.
                 settled_here = True
                 process.finished += 1
-                if settle_quietly(
-                    task, value, time.time(), process.process.pid, (head >> 32) / 1e6
-                ):
+                if settle_quietly(task, value, time.time(), process.process.pid, duration):
                     pool.post(partial(pool.notify_settled, task))
                 pool.stats.returned_one(task)
             self.caller = None
@@ -283,6 +277,7 @@ class DirectReceive:
         except BaseException:
             # Order: into the chain, with stores that nothing can interrupt; then the first call of
             # this block, which wakes the I/O thread.
+            abandoned = self._abandoned
             if not call.abandoned:
                 call.abandoned = True
                 call.after = abandoned.first

@@ -17,6 +17,7 @@ from wetlands_executor.serialize.scalars import NUMBERS, TEXTS
 from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.calls import Pieces
+from wetlands_executor.worker.wire import INLINE, NO_REFERENCES
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Epoch, Piece
@@ -105,7 +106,7 @@ class PlainCall(EncodedCall):
         self.definition = definition
         self.payload = payload
         # Not the class's: they are read several times, and a slot is read in a fifth of the time.
-        self.flags = wire.NO_REFERENCES
+        self.flags = NO_REFERENCES
         self.out_of_band = None
 
 
@@ -163,7 +164,7 @@ def encoded(
     if not packed and size <= arguments.KEPT:
         return EncodedCall(
             definition,
-            flags if size <= wire.INLINE else flags | wire.IN_BULK,
+            flags if size <= INLINE else flags | wire.IN_BULK,
             pieces.whole(),
             by_value,
             bytecode,
@@ -203,7 +204,7 @@ def encode_at_once(
         call: DefinedCall | None = definition.without_arguments
         if call is None:
             call = definition.without_arguments = DefinedCall(
-                definition, wire.NO_REFERENCES, b"", definition.by_value, definition.bytecode
+                definition, NO_REFERENCES, b"", definition.by_value, definition.bytecode
             )
         return call
     long = False
@@ -215,12 +216,12 @@ def encode_at_once(
             return None
         long = long or len(value) >= wire.UNFRAMED
     payload = b"" if long else pickle.dumps((args, None), PROTOCOL)
-    if long or len(payload) > wire.INLINE:
+    if long or len(payload) > INLINE:
         return cast(
             "DefinedCall",
             encoded(
                 definition,
-                wire.NO_REFERENCES,
+                NO_REFERENCES,
                 pieces_of((args, None)) if long else Pieces((payload,)),
                 definition.by_value,
                 definition.bytecode,
@@ -231,7 +232,7 @@ def encode_at_once(
     if definition.by_value is None and not definition.bytecode:
         return PlainCall(definition, payload)
     return DefinedCall(
-        definition, wire.NO_REFERENCES, payload, definition.by_value, definition.bytecode
+        definition, NO_REFERENCES, payload, definition.by_value, definition.bytecode
     )
 
 
@@ -255,9 +256,9 @@ def encode_inert(
         if found is None:
             return None
         payload, named = found
-    flags = (0 if named else wire.NO_REFERENCES) | (0 if steps is None else wire.MADE)
+    flags = (0 if named else NO_REFERENCES) | (0 if steps is None else wire.MADE)
     by_value, bytecode = definition.by_value, definition.bytecode
-    if len(payload) <= wire.INLINE:
+    if len(payload) <= INLINE:
         return DefinedCall(definition, flags, payload, by_value, bytecode)
     return cast(
         "DefinedCall",

@@ -9,7 +9,8 @@ import os
 import sys
 from os import write
 
-from . import shared_page, wire
+from . import wire
+from .shared_page import fence
 from .system import HIGH, REORDERS_STORES, set_blocking
 from .wire import ANSWER, ANSWER_MOST, ANSWERED, AWAITED
 
@@ -45,7 +46,8 @@ class Answers:
     def __init__(self, channel: Channel, page: SharedPage, wakeup: int) -> None:
         self.wakeup = wakeup if wakeup >= HIGH else -1
         self._channel = channel
-        self._page = page
+        self._words = page.words
+        self._answer = page.answer
 
     def send(
         self, outcome: int, payload: bytes, item: int, lasted: int, sent: int, printed: bool
@@ -69,21 +71,21 @@ class Answers:
         channel = self._channel
         if duration > LONG or printed:
             channel.verify()
-        page = self._page
-        words = page.words
+        words = self._words
+        size = len(payload)
         if (
             words[AWAITED] == item
             and outcome in _SHORT
             and channel.sent == sent
             and not printed
-            and len(payload) <= ANSWER_MOST
+            and size <= ANSWER_MOST
             and self.wakeup >= 0
         ):
-            if payload:
-                page.answer[: len(payload)] = payload
-            words[ANSWER] = outcome | len(payload) << 8 | duration << 32
+            if size:
+                self._answer[:size] = payload
+            words[ANSWER] = outcome | size << 8 | duration << 32
             if REORDERS_STORES:
-                shared_page.fence()
+                fence()
             words[ANSWERED] = item
             try:
                 write(self.wakeup, _ONE)
