@@ -134,7 +134,7 @@ class Task(Future[T]):
     _finished_at: float | None = None
     _options: CallOptions | None = None
     #: Its place among the tasks of one ``map_tasks``.
-    _place: int | None = None
+    _place: int | None
     #: Arguments that the library has put before the user's.
     _hidden = 0
     #: Where it has failed, of one that ran in this process.
@@ -161,10 +161,9 @@ class Task(Future[T]):
         self._label = label
         self._number = next_number()
         self._created_at = time.time()
+        self._place = place
         if options is not None:
             self._options = options
-        if place is not None:
-            self._place = place
         if hidden:
             self._hidden = hidden
         if guard is not None:

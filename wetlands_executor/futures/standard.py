@@ -46,6 +46,9 @@ _WAITERS = frozenset((_AllCompletedWaiter, _AsCompletedWaiter, _FirstCompletedWa
 #: Stands in the place of the condition of a task that was settled before one was asked for.
 SETTLED = object()
 
+# Of a list, for its subclass below.
+_append, _remove = list.append, list.remove
+
 #: How often a Future's condition that another thread has locked is tried again.
 TRIES = 50
 
@@ -114,14 +117,15 @@ class Waiters(list[Any]):
             pauses = threads.working.get(get_ident())
             if pauses is not None:
                 pauses.begin(waiter, None)
-        list.append(self, waiter)
+        _append(self, waiter)
 
     def remove(self, waiter: Any) -> None:
         """Remove one: its wait is over."""
-        list.remove(self, waiter)
-        pauses = threads.working.get(get_ident())
-        if pauses is not None:
-            pauses.end(waiter)
+        _remove(self, waiter)
+        if threads.working:
+            pauses = threads.working.get(get_ident())
+            if pauses is not None:
+                pauses.end(waiter)
 
 
 def make_waiters(task: Any) -> Waiters:

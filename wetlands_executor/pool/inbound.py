@@ -36,6 +36,7 @@ from wetlands_executor.scheduling.retry import Failure
 from wetlands_executor.serialize import restricted
 from wetlands_executor.serialize.restricted import BadFrame, NotBuiltin, trivial_value
 from wetlands_executor.worker import wire
+from wetlands_executor.worker.wire import NONE, NUMBER
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.future import Task
@@ -189,7 +190,7 @@ class Inbound:
                 # the call may have been registered meanwhile.
                 self._defer(process, frame)
                 continue
-            if number > wire.NUMBER and (kind == wire.SEVERAL or kind in OUTCOMES):
+            if number > NUMBER and (kind == wire.SEVERAL or kind in OUTCOMES):
                 self._take_of_batch(process, frame, finished, entries)
                 continue
             call = calls.get(number)
@@ -204,7 +205,7 @@ class Inbound:
                     call.plain
                     and kind in _PLAIN_OUTCOMES
                     and not output.printed
-                    and (found := _NOTHING if kind == wire.NONE else trivial_value(data))
+                    and (found := _NOTHING if kind == NONE else trivial_value(data))
                 ):
                     # The short way: no output to wait for, no option to check, no user code. Not
                     # through `Call.move`, one function for each of many short results.

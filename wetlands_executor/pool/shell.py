@@ -150,11 +150,7 @@ class Shell:
 
     def take(self, items: list[Any]) -> None:
         """Take calls that were submitted, in order."""
-        submitted = self._stats.submitted
-        for item in items:
-            task = item.task
-            if task is not None and task._final is None:
-                submitted(task)
+        self._stats.submitted_together([item.task for item in items if item.task is not None])
         try:
             self.feed(st.Submitted(items))
         except Exception as error:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures._base import FINISHED
 from functools import partial
+from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -28,8 +29,10 @@ REMEMBERED = 1000
 #: were made, so that which of them are the last is decided when they are asked for.
 OUT_OF_ORDER = 64
 
-#: What an ``Ended`` has of each task, from the task's dictionary, in one step in C.
-_ALWAYS = itemgetter("_number", "_label", "_created_at", "_finished_at")
+#: What an ``Ended`` has of each task, from the task's dictionary, in one step in C; and what it has
+#: of one that has returned.
+_ALWAYS = itemgetter("_number", "_label", "_place", "_created_at", "_finished_at")
+_RETURNED = itemgetter("_number", "_label", "_place", "_created_at", "_finished_at", "_duration")
 
 ErrorCallback = Callable[["Task[Any]", BaseException], object]
 
@@ -76,7 +79,8 @@ class TaskStats:
         self._at_once, self._refused = AtomicCounter(), AtomicCounter()
         self._failures: deque[Task[Any]] = deque(maxlen=REMEMBERED + OUT_OF_ORDER)
         # Each has the fields of an ``Ended``, which is made of them when it is asked for: to make
-        # one takes five times as long. (ref, ``_ALWAYS``, options, place, ran, reported, state)
+        # one takes five times as long: (ref, ``_ALWAYS``, options, ran, reported, state). Of a
+        # plain call that has returned, and reported nothing: (ref, ``_RETURNED``).
         self._recent: deque[tuple[Any, ...]] = deque(maxlen=REMEMBERED)
         #: Locks of threads that wait until no task is active. Order: a thread that counts an end
         #: counts first and then looks here; a waiting thread adds itself and then reads the counts.
@@ -129,6 +133,16 @@ class TaskStats:
             fields["_counted"] = True
             self._total.up()
 
+    def submitted_together(self, tasks: Sequence[Task[Any]]) -> None:
+        """Count those of these tasks that were not counted and have not finished. I/O thread."""
+        count = 0
+        for task in tasks:
+            fields = task.__dict__
+            if "_counted" not in fields and "_final" not in fields:
+                fields["_counted"] = True
+                count += 1
+        self._total.add(count)
+
     def expect(self, count: int) -> None:
         """Count calls that were submitted together."""
         self._total.add(count)
@@ -155,11 +169,7 @@ class TaskStats:
             self._tell_failure(task, error)
 
     def _note(self, task: Task[Any], fields: dict[str, Any]) -> None:
-        """Remember a finished task.
-
-        ``returned`` and ``returned_one`` have copies of this entry, for plain calls: a call would
-        be one more function for each task that returns (``tests/tasks/test_function_counts.py``).
-        """
+        """Remember a finished task."""
         reports = fields.get("_reports")
         state = "canceled" if fields["_final"] != FINISHED else "completed"
         self._recent.append(
@@ -167,7 +177,6 @@ class TaskStats:
                 ref(task),
                 _ALWAYS(fields),
                 fields.get("_options"),
-                fields.get("_place"),
                 fields.get("_duration", 0.0) if "_worker_pid" in fields else None,
                 None if reports is None else reports.snapshot,
                 "failed" if "_exception" in fields else state,
@@ -185,20 +194,13 @@ class TaskStats:
 
     def returned(self, tasks: Sequence[Task[Any]]) -> None:
         """Count tasks of plain calls that have returned normally."""
-        self._recent.extend(
-            [  # as in `_note`
-                (
-                    ref(task),
-                    _ALWAYS(fields := task.__dict__),
-                    None,
-                    fields["_place"] if "_place" in fields else None,  # noqa: SIM401 - faster
-                    fields["_duration"],
-                    fields["_reports"].snapshot if "_reports" in fields else None,
-                    "completed",
-                )
-                for task in tasks
-            ]
-        )
+        fields = list(map(vars, tasks))
+        if any(map(dict.__contains__, fields, repeat("_reports"))):
+            for task in tasks:
+                self._note(task, task.__dict__)
+        else:
+            # In C: here every one of many short tasks comes through.
+            self._recent.extend(zip(map(ref, tasks), map(_RETURNED, fields), strict=True))
         self._completed.add(len(tasks))
         if self._wakeups:
             self._wake()
@@ -209,17 +211,10 @@ class TaskStats:
         Once, however often it is called.
         """
         fields = task.__dict__
-        self._recent.append(
-            (  # as in `_note`
-                ref(task),
-                _ALWAYS(fields),
-                None,
-                fields["_place"] if "_place" in fields else None,  # noqa: SIM401 - faster
-                fields["_duration"],
-                fields["_reports"].snapshot if "_reports" in fields else None,
-                "completed",
-            )
-        )
+        if "_reports" in fields:
+            self._note(task, fields)
+        else:
+            self._recent.append((ref(task), _RETURNED(fields)))
         if "_counted" not in fields:
             # Order: no call stands between this and the next line, which is one step
             fields["_counted"] = True
@@ -267,8 +262,11 @@ class TaskStats:
     def ended(self) -> list[Ended]:
         """Return the last finished tasks, oldest first."""
         found: dict[int, Ended] = {}  # an interrupted step may have noted one twice
-        for task, (number, label, created, finished), options, place, *rest in self._recent.copy():
-            found[number] = Ended(task, number, label, options, place, created, finished, *rest)
+        for task, (number, label, place, created, finished, *ran), *rest in self._recent.copy():
+            options, took, reported, state = rest or (None, *ran, None, "completed")
+            found[number] = Ended(
+                task, number, label, options, place, created, finished, took, reported, state
+            )
         return list(found.values())
 
     def clear_failures(self) -> None:

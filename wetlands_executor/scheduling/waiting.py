@@ -117,18 +117,22 @@ class WaitingItems:
                 if item.place is not WAITING:
                     queue.popleft()
                     continue
+                if not item.many:  # most items; workers may hold any number of them
+                    found.append(queue.popleft())
+                    taken += 1
+                    item.place = None
+                    continue
                 if ahead and item.ahead < ahead:
                     count = 0
                     break
-                part = item.split() if item.many else item
+                part = item.split()
                 if part is not None:
                     found.append(part)
-                if not item.many or item.exhausted:
+                if item.exhausted:
                     queue.popleft()
                     taken += 1
                     item.place = None
-                    if item.many:
-                        self._sources.pop(item, None)
+                    self._sources.pop(item, None)
         self.count -= taken
         return found
 

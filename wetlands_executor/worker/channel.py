@@ -10,12 +10,17 @@ from _thread import allocate_lock  # the threading module costs 2 ms of a start
 
 from . import wire
 from .system import HIGH, can_read, readinto, set_blocking
-from .wire import SENT
+from .wire import FRAME, SENT
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
     from typing import Any, Tuple
 
+#: Bytes of a payload that is copied behind its header, to be written with it, are fewer.
+_JOINED = 4000
+_HEAD = wire.RESULT.size
+# What every outcome needs, without a look into the modules each time.
+_pack, getpid, read, write = wire.RESULT.pack, os.getpid, os.read, os.write
 _MAX_IOV = 1 << 20  # bytes of one write; the pipe's capacity decides how much of it is taken
 
 
@@ -195,31 +200,31 @@ class Channel:
             payload: bytes, or a list of pieces that are to be joined.
             duration: of the call, in microseconds.
         """
-        pieces = payload if type(payload) is list else None
-        length = len(payload) if pieces is None else sum(map(len, pieces))
+        length = len(payload)
+        rest: Any = None
+        if type(payload) is list or length >= _JOINED:
+            rest = payload if type(payload) is list else (payload,)
+            length, payload = sum(map(len, rest)), b""
         # Guarantee: the pid is asked anew, so that a child that a task forked cannot pass for this
         # worker.
         self.sent += 1
-        head = wire.RESULT.pack(length, self.nonce, os.getpid(), kind, duration, item)
+        data = _pack(length, self.nonce, getpid(), kind, duration, item) + payload
         try:
             with self._lock:
                 if self._exposed:
                     self.verify()
-                if length < 4000 and pieces is None:
-                    data = head + payload
-                    try:
-                        done = os.write(self.results, data)
-                    except BlockingIOError:
-                        done = 0
-                    while done < len(data):
-                        done += self._write(data[done:])
-                else:
-                    self._write_all(head)
-                    for piece in pieces or (payload,):
+                try:
+                    done = write(self.results, data)
+                except BlockingIOError:
+                    done = 0
+                if done < len(data):
+                    self._write_all(data[done:])
+                if rest is not None:
+                    for piece in rest:
                         self._write_all(piece)
                 # Order: after the write. The host may find fewer bytes here than were written,
                 # never more.
-                self._written = written = self._written + len(head) + length
+                self._written = written = self._written + _HEAD + length
                 self.words[SENT] = written
         except OSError as error:
             raise ChannelLost(str(error)) from error
@@ -236,13 +241,13 @@ class Channel:
     def next_frame(self) -> bytes:
         """Return the next frame of the inbox, b"" at its end. Blocks."""
         try:
-            frame = os.read(self.inbox, wire.FRAME)
+            frame = read(self.inbox, FRAME)
         except BlockingIOError:
             set_blocking(self.inbox, True)
             return self.next_frame()
         except OSError as error:
             raise ChannelLost(str(error)) from error
-        if frame and len(frame) != wire.FRAME:
+        if len(frame) != FRAME and frame:
             raise StreamBroken(STOLEN)
         return frame
 
