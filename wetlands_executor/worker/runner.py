@@ -50,9 +50,8 @@ if TYPE_CHECKING:
 
 
 getpid = os.getpid
-#: Flags of calls whose payload any unpickler reads, and which need nothing else, besides
-#: NO_REFERENCES alone: a callable is made of the function.
-_MADE_READY = (NO_REFERENCES | MADE, OBJECTS)
+#: Flags of calls whose payload any unpickler reads, and which need nothing else.
+_READY = (NO_REFERENCES, NO_REFERENCES | MADE, OBJECTS)
 _SIMPLE = frozenset((int, float, bool))
 HEAD = wire.CALL.size
 _NO_CALL: Any = (None, (), None)
@@ -339,11 +338,7 @@ class Runner:
             function = known.without_handle.get(function_id)
             args: Any = ()
             # the way of most calls
-            if (
-                function is not None
-                and settings == known.settings_number
-                and (flags == NO_REFERENCES or flags in _MADE_READY)
-            ):
+            if function is not None and flags in _READY and settings == known.settings_number:
                 self.interruptible = item
                 if flags != NO_REFERENCES:
                     function, args, _, _ = _made(function, loads(frame[HEAD : HEAD + length]), None)
