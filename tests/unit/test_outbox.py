@@ -14,8 +14,9 @@ import pytest
 from tests.unit.parts import NONCE
 from tests.unit.wired import WiredCrew, WiredPipes, frames_in
 from wetlands_executor.pool.call import Call
-from wetlands_executor.pool.outbox import JOINED, InPipes, Outbox
+from wetlands_executor.pool.outbox import JOINED, UNREAD, InPipes, Outbox
 from wetlands_executor.serialize.calls import encode
+from wetlands_executor.serialize.definitions import Definition
 from wetlands_executor.serialize.encoded import EncodedCall
 from wetlands_executor.serialize.settings import current_settings
 from wetlands_executor.worker import wire
@@ -73,7 +74,7 @@ class Sender:
         )
         any_writer: Any = self.writer
         self.part = Outbox(self.owner, any_writer, self.pipes, NONCE)
-        self.numbers = iter(range(1, 100))
+        self.numbers = iter(range(1, 1000))
 
     def call(self, *args: Any) -> Call:
         return Call(next(self.numbers), encode(abs, args or (-1,), {}), current_settings(), None)
@@ -215,6 +216,20 @@ def test_what_is_forgotten_is_sent_again(sender: Sender) -> None:
         wire.DEFINITION,
     ]
     assert pickle.loads(sender.records()[4][2]) == [4]
+    frames = [data for fd, data in sender.writer.written if fd == sender.inbox]
+    assert frames == [part.control_frame(wire.TIDY, 2, part.direct_mark)]
+
+
+def test_workers_are_asked_now_and_then_to_forget_functions(sender: Sender) -> None:
+    part = sender.part
+    for number in range(2 * UNREAD):
+        call, definition = sender.call(), Definition(b"", "name")
+        call.encoded = EncodedCall(definition, 0, b"", None)
+        part.queue_records(call)
+        part.forget(definition)
+        frames = [data for fd, data in sender.writer.written if fd == sender.inbox]
+        counts = [count for count in (UNREAD, 2 * UNREAD) if count <= number + 1]
+        assert frames == [part.control_frame(wire.TIDY, n, part.direct_mark) for n in counts]
 
 
 # -------------------------------------------------------------------------------------------- bytes

@@ -454,6 +454,21 @@ def test_ten_thousand_lambdas_leave_nothing(fresh: CondaEnvExecutor, script: Any
     assert len(record.known) < 200
 
 
+def test_calls_that_bring_no_records_leave_nothing(fresh: CondaEnvExecutor, script: Any) -> None:
+    """One after the other, each on the shared page: nothing else makes the worker read records."""
+
+    def count() -> int:
+        return len(vars(sys.modules["_wetlands_worker.objects"])["TABLE"])
+
+    run(fresh, count)
+    counts = []
+    for i in range(2000):
+        run(fresh, eval(f"lambda: {i}", vars(script)))
+        if not i % 250:
+            counts.append(run(fresh, count))
+    assert max(counts) <= 600  # two messages at 256
+
+
 @pytest.mark.parametrize("size", [10, 255, 256, 257, 5_000, 70_000, 200_000])
 def test_parts_of_any_size_travel_with_what_is_made_anew(
     fresh: CondaEnvExecutor, script: Any, size: int

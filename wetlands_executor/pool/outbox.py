@@ -34,6 +34,8 @@ _WITH_RECORDS = wire.IN_BULK | wire.NAMED
 _CALLS = (wire.RUN, wire.RUN_NESTED)
 #: Bytes from which a record is written in pieces: the system calls cost less than the copy.
 JOINED = 16384
+#: Functions to be forgotten of which the worker may not have read, if no call brings it to.
+UNREAD = 64
 
 
 class InPipes(NamedTuple):
@@ -83,6 +85,8 @@ class Outbox:
         self._known: set[int] = set()
         self._pieces: dict[int, int] = {}
         self._settings = 0
+        # Records that name what the worker should drop.
+        self._forgotten = 0
         # Its bytecode is not ours.
         self._foreign = False
 
@@ -153,15 +157,28 @@ class Outbox:
         """Let the worker drop a function that will not be called again."""
         if definition.number in self._known:
             self._known.discard(definition.number)
-            self.record(wire.FORGET, definition.number, b"")
-            self.flush()
+            self._forget(definition.number, b"", ask=not (self._forgotten + 1) % UNREAD)
 
     def forget_objects(self, numbers: list[int]) -> None:
         """Let the worker drop objects of the host's namespaces that the host has dropped."""
         for number in numbers:
             self._pieces.pop(number, None)
-        self.record(wire.FORGET, 0, pickle.dumps(numbers, 4))
-        self.flush()
+        self._forget(0, pickle.dumps(numbers, 4), ask=True)
+
+    def _forget(self, number: int, data: bytes, *, ask: bool) -> None:
+        """Queue a record of what the worker should drop.
+
+        Args:
+            number: of a function; 0 for objects.
+            data: pickled numbers of objects.
+            ask: have the worker read its records, which most short calls do not.
+        """
+        self.record(wire.FORGET, number, data)
+        self._forgotten += 1
+        if ask:
+            self.send_control(wire.TIDY, self._forgotten)
+        else:
+            self.flush()
 
     # --- bytes
 

@@ -42,6 +42,7 @@ class Definitions:
             is not to be filled; see ``injection``.
         settings_number: number of the host settings that were received last.
         contexts: number of a call -> what it takes along of its caller's context, until it runs.
+        forgotten: how many FORGET records were read.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -49,6 +50,7 @@ class Definitions:
         self.without_handle: Dict[int, Any] = {}
         self.task_positions: Dict[int, Any] = {}
         self.settings_number = 0
+        self.forgotten = 0
         self.contexts: Dict[int, bytes] = {}
         self._channel = channel
         self._definitions: Dict[int, bytes] = {}
@@ -123,8 +125,19 @@ class Definitions:
                 objects.forget(loads(data))
             elif got == wire.CONTEXT:
                 self.contexts[number] = bytes(data)
+            if got == wire.FORGET:
+                number = self.forgotten = self.forgotten + 1
             if got == kind and number == ident:
                 return data
+
+    def tidy(self, count: int) -> None:
+        """Read records until ``count`` of them have named what the host has dropped.
+
+        Calls that fit into a frame or onto the shared page bring no record with them, so that the
+        worker of a program which makes no others would never forget anything.
+        """
+        if self.forgotten < count:
+            self.read_until(wire.FORGET, count)
 
     def drop_stale(self, kept: Any = None) -> None:
         """Have functions by value read again when they are called.

@@ -163,6 +163,8 @@ class Runner:
             if kind != RUN:
                 if kind == wire.TRIM and self.buffers is not None:
                     self.buffers.trim()
+                if kind == wire.TIDY:
+                    self.definitions.tidy(item)
                 if kind == wire.PING:
                     channel.send(wire.PONG, 0)
                 if kind == wire.AFTER and words[TAKEN] & wire.NUMBER != item:

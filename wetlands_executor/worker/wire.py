@@ -48,6 +48,7 @@ TRIM = 16  # give the memory of free blocks back
 PING = 17  # answer with PONG
 # as RUN, for a task inside a task: large results go into blocks that the host lends
 RUN_NESTED = 18
+TIDY = 19  # read the records up to the FORGET of this number, counted from 1
 
 # Flags of a call frame.
 # the payload is a record in the bulk pipe; or lies on the shared page, if the frame has an inline
