@@ -20,7 +20,7 @@ from . import wire
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Dict, List
+    from typing import Any, Dict, List, Tuple
 
     _Base = List[Any]
 else:
@@ -151,7 +151,10 @@ def loads_rich(data: Any, buffers: Any = None, file: Any = None) -> Any:
 
     ``buffers`` came beside it (PEP 574); ``file`` is what is read instead of ``data``.
     """
-    unpickler = RichUnpickler(io.BytesIO(data) if file is None else file, buffers=buffers)
+    return _load(RichUnpickler(io.BytesIO(data) if file is None else file, buffers=buffers))
+
+
+def _load(unpickler: RichUnpickler) -> Any:
     unpickler.modules = set()
     try:
         return unpickler.load()
@@ -160,6 +163,65 @@ def loads_rich(data: Any, buffers: Any = None, file: Any = None) -> Any:
 
         missing_names.add_versions(error, unpickler.modules)
         raise
+
+
+class _ExaminingUnpickler(RichUnpickler):
+    """Notes whether what it makes may run code of the user's when it is let go of.
+
+    Attributes:
+        quiet: all classes that it has met say nothing about how their objects are made and end.
+    """
+
+    quiet = True
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        ours = module == wire.SHORT_MODULE or module.startswith(_HOST_NAME)
+        if ours and not isinstance(found, type):  # it may be what looks a class up
+            return lambda *args: self._examined(found(*args))
+        return found if module.startswith(_QUIET) else self._examined(found)
+
+    def _examined(self, found: Any) -> Any:
+        self.quiet = self.quiet and isinstance(found, type) and _is_quiet(found)
+        return found
+
+
+#: Modules of functions that make arrays, and plain objects.
+_QUIET = ("numpy.", "copyreg")
+_NOISY = frozenset(
+    (
+        "__del__",
+        "__new__",
+        "__setstate__",
+        "__reduce__",
+        "__reduce_ex__",
+        "__setattr__",
+        "__setitem__",
+        "append",
+        "extend",
+    )
+)
+
+
+def _is_quiet(kind: type) -> bool:
+    """Return True for a class in C, and for one in Python that defines none of the above."""
+    return all(
+        not base.__flags__ & _HEAP_TYPE or _NOISY.isdisjoint(vars(base)) for base in kind.__mro__
+    )
+
+
+#: Flag of classes that are made while the program runs (Py_TPFLAGS_HEAPTYPE).
+_HEAP_TYPE = 1 << 9
+
+
+def loads_examined(file: Any, buffers: Any) -> Tuple[Any, bool]:
+    """Unpickle as ``loads_rich``; return the value, and whether it is quiet.
+
+    That is, whether to let go of it later than the call's end does no harm: none of it prints then,
+    or reports progress. A function may of course have given it a finalizer meanwhile.
+    """
+    unpickler = _ExaminingUnpickler(file, buffers=buffers)
+    return _load(unpickler), unpickler.quiet
 
 
 _modules_seen = 0

@@ -196,9 +196,10 @@ class Runner:
             frame = b""
             if getpid() != self.pid:
                 os._exit(0)  # forked by C code, which runs no hooks
-            # Builtin objects, of which no finalizer can print: to let go of many takes long, and
-            # the host need not wait for it.
-            plain: Any = self._call if flags & NO_REFERENCES else None
+            # Objects of which no finalizer can print: to let go of many takes long, and the host
+            # need not wait for it.
+            quiet = flags & NO_REFERENCES or (flags & wire.BLOCKS and self.buffers.quiet)
+            plain: Any = self._call if quiet else None
             if self.conclude(item) and outcome != CANCELLED:
                 outcome, payload = CANCELLED, b""
             answer(outcome, payload, item, lasted, sent, self.printed)
@@ -317,7 +318,8 @@ class Runner:
         self.interruptible = 0
         if raws or (len(pieces) > 1 and raws is not None and pieces.size > wire.CROSSOVER):
             value = None
-            self._call = _NO_CALL
+            if raws:  # one of them may be an argument's
+                self._call = _NO_CALL
             lent = None
             if self._nested_item == self.item:
                 from .shm_lent import for_result

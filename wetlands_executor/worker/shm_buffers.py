@@ -21,7 +21,7 @@ from __future__ import annotations
 from _thread import RLock
 
 from . import wire
-from .calls import Unpickler, loads, loads_rich
+from .calls import Unpickler, loads, loads_examined, loads_rich
 from .channel import CLOSED, ChannelLost, StreamBroken, identity
 from .shared_page import free_word
 from .system import preadv
@@ -46,6 +46,11 @@ class SharedBuffers:
         identities: of these files at the start: a task may have closed them and opened others.
         me: owner word of this incarnation.
         limit: bytes that the results may take; None is what the system has.
+
+    Attributes:
+        quiet: the arguments that were read last came in one pickle, and may be let go of when the
+            call has been answered; see ``calls.loads_examined``. What is in blocks of its own is
+            let go of before: the host may want to use the memory for the next call.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class SharedBuffers:
         self._tried = False
         # Guards the mapping of both; importing runs under it, but no code of the user's.
         self._mapping = RLock()
+        self.quiet = False
 
     def arguments(self) -> Optional[Region]:
         """Return the mapped file of arguments; None if it cannot be mapped."""
@@ -105,6 +111,7 @@ class SharedBuffers:
         the call.
         """
         self._verify()
+        self.quiet = False
         if not flags & wire.IN_BULK:
             payload = self._tail(payload)
         count, first = wire.LIST.unpack_from(payload)
@@ -121,12 +128,11 @@ class SharedBuffers:
                 return loads_rich(data, buffers)
             from .shm_streams import load_here
 
-            return load_here(
-                memoryview(data),
-                (lambda file: Unpickler(file).load())
-                if plain
-                else (lambda file: loads_rich(None, buffers, file)),
-            )
+            if plain:
+                return load_here(memoryview(data), lambda file: Unpickler(file).load())
+            found, quiet = load_here(memoryview(data), lambda file: loads_examined(file, buffers))
+            self.quiet = quiet and not buffers
+            return found
 
         return data, load
 
