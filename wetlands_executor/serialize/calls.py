@@ -34,6 +34,7 @@ from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.sharedmem.arguments import OutOfBandArguments
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.calls import Pieces
+from wetlands_executor.worker.code_templates import NUMBERED
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.interpreter import RemoteInterpreter
@@ -81,9 +82,13 @@ def _encode(
             return _encode_call(None, (fn, args, kwargs), remote)
         definition, steps = found
         if steps:
-            return known_functions.encode_made(definition, steps, args, kwargs) or _encode_call(
+            call = known_functions.encode_made(definition, steps, args, kwargs) or _encode_call(
                 definition, (steps, args, kwargs), remote, wire.MADE
             )
+            if NUMBERED in steps[::2] and not isinstance(call, PiecesCall) and remote is not None:
+                assert remote.record is not None
+                return PiecesCall(call, (), remote.record.epoch)
+            return call
     if not args and not kwargs:
         return EncodedCall(
             definition, wire.NO_REFERENCES, b"", definition.by_value, definition.bytecode

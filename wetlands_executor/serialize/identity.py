@@ -41,6 +41,8 @@ from wetlands_executor.serialize import cycles
 
 #: Numbers of dropped objects that are collected before they are sent to workers.
 DROPPED = 256
+#: Small objects that get a number before it is worth a look which of all are in use.
+SMALL = 16
 
 _numbers = itertools.count(1)
 
@@ -271,7 +273,7 @@ class Record:
     """
 
     __slots__ = (
-        "__weakref__", "_cycles_from", "_definitions", "_purge_in", "_strong", "codes",
+        "__weakref__", "_cycles_from", "_definitions", "_purge_in", "_small", "_strong", "codes",
         "dirty", "epoch", "functions", "itself", "known", "ready", "retired", "urgent",
     )  # fmt: skip
 
@@ -288,6 +290,7 @@ class Record:
         self._definitions: dict[int, _Definition] = {}
         self.dirty = False
         self._purge_in = 0
+        self._small = 0
         # Objects that are kept from which on it is worth a look for cycles among them.
         self._cycles_from = DROPPED
         self.itself = weakref.ref(self)
@@ -319,13 +322,16 @@ class Record:
 
     def drop(self, key: int, number: int) -> None:
         """Forget an object."""
+        self._drop(key, number)
+        self.dirty = True
+
+    def _drop(self, key: int, number: int) -> None:
         found = self.known.get(key)
         if found is None or found.number != number:
             return
         self.known.pop(key, None)
         self._strong.pop(key, None)
         self.retire(key)
-        self.dirty = True
         self.epoch.dropped.append(number)
         if found.piece is not None:
             self.drop_piece(found)
@@ -383,6 +389,12 @@ class Record:
         """Note that something was pickled: the next look for what was dropped is worth it."""
         self.dirty = True
 
+    def note_small(self) -> None:
+        """Note that a container of a few scalars has a number, which travels with its call."""
+        self._small += 1
+        if not self._small % SMALL:
+            self.dirty = True
+
     def forget(self, numbers: list[int]) -> None:
         """Let workers forget numbers that are no object's any more."""
         self.dirty = True
@@ -401,7 +413,7 @@ class Record:
         limit = _UNUSED
         for key, known in list(self._strong.items()):
             if sys.getrefcount(known.strong) <= limit:
-                self.drop(key, known.number)
+                self._drop(key, known.number)
         if len(self._strong) > self._cycles_from:
             self._purge_cycles()
             self._cycles_from = max(DROPPED, 2 * len(self._strong))
@@ -415,7 +427,7 @@ class Record:
         for key in cycles.unreachable([known.strong for known in strong.values()]):
             known = strong.get(key)
             if known is not None:
-                self.drop(key, known.number)
+                self._drop(key, known.number)
 
     def take_dropped(self) -> list[int]:
         """Return what workers should forget now, after a call was pickled.

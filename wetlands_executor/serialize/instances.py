@@ -53,7 +53,8 @@ def flat(
     """
     values = [steps[1] if steps else None, *args]
     found: list[tuple[Any, ...]] = []
-    classes: list[Watched] = []
+    pieces: list[Piece] = []
+    bytecode = False
     for place, value in enumerate(values):
         kind = type(value)
         if kind in NUMBERS or (kind in TEXTS and len(value) <= LONGEST):
@@ -71,7 +72,8 @@ def flat(
                 return None
         piece: Any = watched.piece
         found.append((place, piece.owner, piece.number, piece.name, attributes))
-        classes.append(watched)
+        pieces.append(piece)
+        bytecode = bytecode or watched.bytecode
     if not found or (steps and found[0][0]):
         return None  # a method is bound to a number
     if len(found) > 1 and len({id(values[one[0]]) for one in found}) < len(found):
@@ -79,9 +81,7 @@ def flat(
     for one in found:
         values[one[0]] = None
     made = (OBJECTS, tuple(found), METHOD, None) if steps else (OBJECTS, tuple(found))
-    payload = pickle.dumps((made, tuple(values[1:]), None), 5)
-    pieces: Any = tuple([watched.piece for watched in classes])
-    return payload, pieces, any(watched.bytecode for watched in classes)
+    return pickle.dumps((made, tuple(values[1:]), None), 5), tuple(pieces), bytecode
 
 
 def pickled(

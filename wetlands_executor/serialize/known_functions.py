@@ -32,7 +32,7 @@ from wetlands_executor.serialize.encoded import (
 from wetlands_executor.serialize.pickler import PROTOCOL
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.calls import Pieces
-from wetlands_executor.worker.code_templates import CLOSURE, METHOD
+from wetlands_executor.worker.code_templates import CLOSURE, METHOD, NUMBERED, PARTIAL
 
 if TYPE_CHECKING:
     from wetlands_executor.serialize.identity import Record
@@ -94,14 +94,8 @@ def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None
             if template is None or given is None:
                 return None
             definition, steps = template.definition, given
-        elif (
-            kind is types.MethodType
-            and record is not None
-            and (found := record.functions.get(id(fn.__func__))) is not None
-        ):
-            definition, steps = found.definition, (METHOD, fn.__self__)
-            if definition is None or not found.is_same(fn.__func__):
-                return None
+        elif kind in _MADE and record is not None and (known := _known_inner(fn, record)):
+            definition, steps = known
         else:
             again = find(fn, record)
             if again is None:
@@ -127,12 +121,45 @@ def _encode(
         else:
             payload = _templates().pickled(steps, args, None)
         if payload is not None:
+            if NUMBERED in steps[::2]:
+                return _encode_numbered(definition, payload, record)
             if len(payload) > wire.INLINE:
                 return encode_made(definition, steps, args, None)
             name, bytecode = definition.by_value, definition.bytecode
             return DefinedCall(definition, wire.NO_REFERENCES | wire.MADE, payload, name, bytecode)
+    if NUMBERED in steps[::2]:
+        return None
     call = None if record is None else _encode_objects(definition, steps, args, record)
     return call or encode_inert(definition, steps or None, args)
+
+
+def _encode_numbered(
+    definition: Definition, payload: bytes, record: Record | None
+) -> ObjectsCall | None:
+    """Return a call of scalars of which some have numbers; None if it is long."""
+    if record is None or len(payload) > wire.CROSSOVER:
+        return None
+    flags = wire.NO_REFERENCES | wire.MADE | (wire.IN_BULK if len(payload) > wire.INLINE else 0)
+    name, bytecode = definition.by_value, definition.bytecode
+    return ObjectsCall(definition, flags, payload, name, bytecode, (), record.epoch)
+
+
+def _known_inner(fn: Any, record: Record) -> Made | None:
+    """Return how a method or partial object is made of a function that workers know by number.
+
+    None if it is not known so, or has changed; or is more than that.
+    """
+    steps: tuple[Any, ...]
+    if type(fn) is types.MethodType:
+        inner, steps = fn.__func__, (METHOD, fn.__self__)
+    elif not fn.__dict__:
+        inner, steps = fn.func, (PARTIAL, (fn.args, fn.keywords))
+    else:
+        return None
+    found: Watched | None = record.functions.get(id(inner))
+    if found is None or found.definition is None or not found.is_same(inner):
+        return None
+    return found.definition, steps
 
 
 def is_joined(fn: functools.partial[Any]) -> bool:

@@ -34,9 +34,10 @@ from typing import TYPE_CHECKING, Any
 from wetlands_executor.serialize import changes, fast_checks, references
 from wetlands_executor.serialize.definitions import Definition
 from wetlands_executor.serialize.fast_checks import SHORT, are_short_scalars
-from wetlands_executor.serialize.identity import WRITTEN
+from wetlands_executor.serialize.identity import WRITTEN, digest
 from wetlands_executor.serialize.pickler import Stream, space_name
-from wetlands_executor.worker import code_templates
+from wetlands_executor.serialize.scalars import NUMBERS
+from wetlands_executor.worker import code_templates, objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,6 +54,8 @@ Made = tuple[Any, tuple[Any, ...]]
 MOST_ENDED = 2
 #: Most steps: a partial object of a method.
 MOST_STEPS = 4
+#: Elements of a container that travels with each call.
+MOST_ELEMENTS = 64
 
 
 class Template:
@@ -138,6 +141,7 @@ class Template:
                 return None
         self.holds = True
         found: list[Any] = []
+        numbered: list[Any] = []
         try:
             for cell, identity in zip(closure, self._cells, strict=True):
                 value = cell.cell_contents
@@ -146,15 +150,22 @@ class Template:
                         return None
                 elif type(value) in _VALUES or _may_vary(value, record):
                     found.append(value)
+                elif type(value) in _CONTAINERS and len(value) <= MOST_ELEMENTS:
+                    if not _add_container(numbered, len(found), value, record):
+                        return None
+                    found.append(None)
                 else:
                     return None
                 entry = record.known.get(id(cell))
                 if entry is not None and entry.shape is WRITTEN and entry.strong is cell:
                     return None
-        except ValueError:
-            return None
+        except (ValueError, RuntimeError):
+            return None  # an empty cell; another thread changes a container
         if defaults and not _add_varying(found, defaults, self._defaults, record):
             return None
+        if numbered:
+            given = (self.mask, tuple(found), tuple(numbered))
+            return (*steps, code_templates.NUMBERED, given)
         return (*steps, code_templates.CLOSURE, (tuple(found), self.mask)) if found else steps
 
     def globals_of(self, function: Any) -> tuple[Any, ...]:
@@ -276,11 +287,14 @@ def is_value(value: Any) -> bool:
     return are_short_scalars(value if type(value) is tuple else (value,))
 
 
+_NAMES = frozenset((str,))
 _state_of = attrgetter(
     "__kwdefaults__", "__dict__", "__name__", "__qualname__", "__doc__", "__module__"
 )
 #: Annotations are evaluated when they are asked for, which runs code of the user's.
 _ARE_LAZY = sys.version_info >= (3, 14)
+#: Containers that travel with each call if they hold few scalars, and their kinds.
+_CONTAINERS: dict[Any, int] = {list: objects.LIST, dict: objects.DICT, set: objects.SET}
 #: What is a value in any case.
 _VALUES = frozenset((int, bool, type(None)))
 
@@ -311,6 +325,24 @@ def _add_varying(
             found.append(value)
         elif id(value) != identity:
             return False
+    return True
+
+
+def _add_container(found: list[Any], place: int, value: Any, record: Record) -> bool:
+    """Add a container of scalars, with its number and its version; False if it holds others.
+
+    It is one object for workers, and has the version that ``by_value`` would give it.
+
+    Raises:
+        RuntimeError: another thread changes it.
+    """
+    kind = type(value)
+    content = tuple(itertools.chain.from_iterable(value.items()) if kind is dict else value)
+    if not are_short_scalars(content):
+        return False
+    number, version = record.of(value).number, digest(content)
+    record.note_small()
+    found.append((place, _CONTAINERS[kind], number, version, *content))
     return True
 
 
@@ -581,10 +613,21 @@ def take_apart(fn: Any, record: Record | None) -> tuple[Any, tuple[Any, ...]] | 
     return (fn, steps) if steps else None
 
 
+def _are_numbers(args: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+    """Return True for arguments that need no further look: most of them."""
+    return (
+        NUMBERS.issuperset(map(type, args))
+        and NUMBERS.issuperset(map(type, keywords.values()))
+        and _NAMES.issuperset(map(type, keywords))
+    )
+
+
 def is_plain(steps: tuple[Any, ...]) -> bool:
     """Return True if any unpickler reads the steps: they hold scalars only."""
     if len(steps) == 2 and steps[0] == code_templates.CLOSURE:
         return type(steps[1][0]) is tuple  # and no stream
+    if len(steps) == 2 and steps[0] == code_templates.PARTIAL and _are_numbers(*steps[1]):
+        return True
     for kind, value in zip(steps[::2], steps[1::2], strict=True):
         if kind == code_templates.METHOD or (
             kind == code_templates.CLOSURE and type(value[0]) is not tuple

@@ -90,8 +90,12 @@ class Watched:
 
         Unless an object of theirs stands where a scalar stood, and is compared with it.
         """
-        fast = self._fast
-        return fast is not None and not fast.void and self.known.get() is obj and bool(fast.holds())
+        fast, known = self._fast, self.known
+        if fast is None or fast.void:
+            return False
+        # without `Known.get`: each function more costs a short call as much as what it does
+        found = known.strong if known.weak is None else known.weak()
+        return found is obj and (not fast.looks or bool(fast.holds()))
 
     def _make_fast(self, record: Record) -> None:
         """Make the fast check of what is as it was."""

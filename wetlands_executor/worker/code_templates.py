@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 #: host may have bound anew (name of the namespace, names, values); instances of classes by value.
 #: Of each of those: its place, which is 0 for the object of the ``METHOD`` that follows and n for
 #: the nth argument; number, piece and name of its class, for ``objects.defined``; its attributes.
-CLOSURE, METHOD, PARTIAL, GLOBALS, OBJECTS = range(5)
+#: The last is as ``CLOSURE``, with short containers of scalars among the values, each of which is
+#: one object here however many calls bring it (mask, values, containers). Of each of those: its
+#: place among the values, its kind for ``objects.begin``, and what ``objects.finish`` gets.
+CLOSURE, METHOD, PARTIAL, GLOBALS, OBJECTS, NUMBERED = range(6)
 
 
 class _Any:
@@ -55,6 +58,8 @@ def make(function: Any, payload: Tuple[Any, Any, Any], where: Any) -> Tuple[Any,
             return _fill(function, *value), args, kwargs, None
         if kind == OBJECTS:
             return function, _with_objects(value, args)[1:], kwargs, None
+        if kind == PARTIAL:
+            return functools.partial(function, *value[0], **value[1]), args, kwargs, None
     position = 0
     owner = None
     while position < len(steps):
@@ -62,6 +67,8 @@ def make(function: Any, payload: Tuple[Any, Any, Any], where: Any) -> Tuple[Any,
         position += 2
         if kind == CLOSURE:
             function = _fill(function, *value)
+        elif kind == NUMBERED:
+            function = _fill(function, _with_containers(*value[1:]), value[0])
         elif kind == METHOD:
             function = _method(function, value if owner is None else owner)
         elif kind == OBJECTS:
@@ -96,6 +103,17 @@ def _with_objects(found: Tuple[Any, ...], args: Tuple[Any, ...]) -> Tuple[Any, .
             space[intern(key)] = value
         values[place] = made
     return tuple(values)
+
+
+def _with_containers(values: Tuple[Any, ...], found: Tuple[Any, ...]) -> Tuple[Any, ...]:
+    """Return the values with the containers in their places."""
+    from .objects import begin, finish
+
+    filled = list(values)
+    for place, kind, *state in found:
+        filled[place] = container = begin(state[0], kind)
+        finish(container, tuple(state))
+    return tuple(filled)
 
 
 def _fill(function: Any, values: Tuple[Any, ...], mask: int) -> Any:
