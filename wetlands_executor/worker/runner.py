@@ -161,14 +161,7 @@ class Runner:
                     raise StreamBroken(STOLEN)  # Order: before anything of the frame is believed
                 expected = mark + step & bits
             if kind != RUN:
-                if kind == wire.TRIM and self.buffers is not None:
-                    self.buffers.trim()
-                if kind == wire.TIDY:
-                    self.definitions.tidy(item)
-                if kind == wire.PING:
-                    channel.send(wire.PONG, 0)
-                if kind == wire.AFTER and words[TAKEN] & wire.NUMBER != item:
-                    raise StreamBroken(STOLEN)
+                _obey(self, kind, item)
                 if kind != wire.RUN_NESTED:
                     continue  # or a request to cancel a call that has ended meanwhile
                 self._nested_item = item
@@ -573,6 +566,22 @@ def _give_up(reason: str) -> None:
         pass  # the task has closed descriptor 2
     finally:
         os._exit(wire.EXIT_CHANNEL_LOST)
+
+
+def _obey(runner: Runner, kind: int, item: int) -> None:
+    """Do what a control frame asks for.
+
+    Raises:
+        StreamBroken: a task has read a frame that came before it.
+    """
+    if kind == wire.TRIM and runner.buffers is not None:
+        runner.buffers.trim()
+    elif kind == wire.TIDY:
+        runner.definitions.tidy(item)
+    elif kind == wire.PING:
+        runner.channel.send(wire.PONG, 0)
+    elif kind == wire.AFTER and runner.page.words[TAKEN] & wire.NUMBER != item:
+        raise StreamBroken(STOLEN)
 
 
 _make: Any = None
