@@ -120,11 +120,14 @@ class TestFiles:
             ["li*.txt", "--errors", "list.txt"],
             ["new.txt", "--results", "new.txt"],
             ["a", "--results", "once.py", "--initializer", "once.py:f"],
+            ["--from", "items.txt", "--results", "list.txt"],
+            ["--from", "items.txt", "--csv", "--joblog", "list.txt"],
         ],
     )
     def test_with_two_uses_are_refused(self, program: Program, options: list[str]) -> None:
         (program.folder / "list.txt").write_text("a\nb\n")
         (program.folder / "link.txt").symlink_to("list.txt")
+        (program.folder / "items.txt").write_text("a.txt\n./list.txt\nno-list.txt\n")
         functions = (program.folder / "functions.py").read_text()
         done = program("map", "cells", "functions.py:length", *options)
         assert done.returncode == 255

@@ -226,6 +226,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check_files(arguments: argparse.Namespace, target: Target, reading: Reading) -> None:
+    import os
+
     from wetlands_executor.cli import workers
     from wetlands_executor.cli.files import check_distinct
 
@@ -241,6 +243,8 @@ def _check_files(arguments: argparse.Namespace, target: Target, reading: Reading
     read = [("--from", path) for path in arguments.files if path != "-"]
     read += workers.files_of(target, arguments.initializer)
     read += [("item", word) for word in reading.words]
+    names = {os.path.basename(path) for _, path in written}
+    read += [("item", text) for text in reading.listed(names)]
     check_distinct(read, written)
 
 

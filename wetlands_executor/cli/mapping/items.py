@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import mmap
 import os
 import random
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -115,6 +117,22 @@ class Reading:
             if path != STANDARD_INPUT:
                 _opened(path).close()
 
+    def listed(self, names: Collection[str]) -> Iterator[str]:
+        """Yield arguments of the listed items whose last part is one of these names.
+
+        Pipes are not read. A list is parsed only if one of the names occurs in it.
+
+        Args:
+            names: of files, without folders.
+        """
+        for path in self.files:
+            if path == STANDARD_INPUT or not _has_one(path, map(os.fsencode, names)):
+                continue
+            for item in replace(self, words=(), files=(path,), shuffle=False).items():
+                for arg in (*item.args, *(item.kwargs or {}).values()):
+                    if isinstance(arg, str) and os.path.basename(arg) in names:
+                        yield arg
+
     def items(self, before_wait: Callable[[], object] = lambda: None) -> Iterator[Item]:
         """Yield the items.
 
@@ -209,6 +227,16 @@ def expanded(words: Sequence[str]) -> list[str]:
         # a file may be called as what stands for standard input
         found += [f"./{name}" if name == STANDARD_INPUT else name for name in names]
     return found
+
+
+def _has_one(path: str, parts: Iterable[bytes]) -> bool:
+    """Return True if a regular file has one of these in it."""
+    with _opened(path) as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode) or not found.st_size:
+            return False
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return any(data.find(part) >= 0 for part in parts)
 
 
 def _opened(path: str) -> BinaryIO:
