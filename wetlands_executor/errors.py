@@ -334,7 +334,8 @@ def with_call(error: BaseException, what: str) -> BaseException:
     kind = type(error)
     cause = _CAUSE.__get__(error)
     if (
-        kind in _OURS
+        # With such a cause it is that of a task inside the function, which has let it through.
+        (kind in _OURS and type(cause) is not _RemoteTraceback)
         or (kind is MemoryError and cause is None)
         or (isinstance(error, ExecutionException) and vars(error).get(_MADE))
     ):

@@ -139,19 +139,11 @@ class Submission:
         """Return how an executor, or a view of it, is pickled: as what it is in a worker.
 
         See ``worker/remote_executor.py``.
-
-        Raises:
-            TypeError: ``options`` has ``retry_on``, which is code of this process.
         """
         from wetlands_executor.worker import remote_executor as remote
 
         pool, given = self._pool, {}
         if options is not None:
-            if options.retry_on is not None:
-                raise TypeError(
-                    "an executor with options(retry_on=...) cannot be an argument of a task: leave "
-                    "retry_on out, or catch the exception in the function that submits"
-                )
             given = {key: getattr(options, key, default) for key, default in remote.OPTIONS.items()}
         changed = {key: value for key, value in given.items() if value != remote.OPTIONS[key]}
         version = pool.settings.remote.known_version

@@ -220,7 +220,7 @@ def wait_after_shutdown(executor: Any, address: Any) -> int:
 
 def options_inside(executor: Any) -> list[str]:
     found = []
-    for options in ({"retry_on": OSError}, {"timeout": -1}, {"retries": "1"}):
+    for options in ({"colour": 1}, {"timeout": -1}, {"retries": "1"}, {"retry_on": "OSError"}):
         try:
             executor.options(**options)
         except (TypeError, ValueError) as error:
@@ -242,3 +242,247 @@ def keep(executor: Any, kept: list[Any] = []) -> str:  # noqa: B006 - what is le
             found.append(type(error).__name__)
     found.append(str(kept[1].submit(add, 1, 1).result()))
     return " ".join(found)
+
+
+# --- retries, outputs, events
+
+
+class OddError(OSError):
+    """Known where the function is."""
+
+
+def is_odd_one(error: BaseException) -> bool:
+    return isinstance(error, OddError)
+
+
+def raise_itself(error: BaseException) -> bool:
+    raise LookupError(str(error))
+
+
+def attempt() -> int:
+    from wetlands_executor import current_task
+
+    return int(current_task().attempt)
+
+
+def note(folder: str) -> int:
+    """Note the number of this try; return how many there were."""
+    os.makedirs(folder, exist_ok=True)
+    open(os.path.join(folder, str(attempt())), "x").close()
+    return len(os.listdir(folder))
+
+
+def noted(folder: str) -> list[int]:
+    return sorted(map(int, os.listdir(folder)))
+
+
+def tries(folder: str, count: int, dies: bool) -> list[int]:
+    if note(folder) < count:
+        if dies:
+            os._exit(5)
+        raise OSError("again")
+    return noted(folder)
+
+
+def fail_oddly(folder: str) -> None:
+    note(folder)
+    raise OddError("an odd one")
+
+
+def retried(executor: Any, folder: str) -> list[Any]:
+    folder = os.path.join(folder, "tries")
+    task = executor.submit(fail_oddly, folder)
+    return [type(task.exception()).__name__, noted(folder), task.attempt]
+
+
+def die_noted(folder: str) -> None:
+    note(folder)
+    os._exit(5)
+
+
+def crash_always(executor: Any, folder: str) -> list[Any]:
+    folder = os.path.join(folder, "tries")
+    error = executor.submit(die_noted, folder).exception()
+    return [type(error).__name__, len(noted(folder))]
+
+
+def leave_asked(executor: Any, address: Any, folder: str) -> None:
+    """Return while this function is asked whether there is another try."""
+    asked = threading.Event()
+
+    def ask(_error: BaseException) -> bool:
+        asked.set()
+        return bool(attend(address, "asked"))
+
+    executor.options(detach=True, retries=1, retry_on=ask).submit(fail_oddly, folder + "/tries")
+    assert asked.wait(30)
+
+
+class Place:
+    """Of a class."""
+
+    def __init__(self, x: int, y: int) -> None:
+        self.x, self.y = x, y
+
+
+def set_outputs() -> None:
+    from wetlands_executor import current_task
+
+    task = current_task()
+    task.set_output("number", 1)
+    task.set_output({"of a class": Place(1, 2), "number": 2})
+
+
+def read_outputs(executor: Any) -> dict[str, Any]:
+    task = executor.submit(set_outputs)
+    task.result()
+    found = task.outputs
+    place = found["of a class"]
+    return dict(found, **{"of a class": f"Place({place.x}, {place.y})"})
+
+
+def set_output_of_try(folder: str) -> None:
+    from wetlands_executor import current_task
+
+    count = note(folder)
+    current_task().set_output(["", "first", "second"][count], count)
+    if count == 1:
+        raise OSError
+
+
+def outputs_of_tries(executor: Any, folder: str) -> dict[str, int]:
+    view = executor.options(retries=1, retry_on=OSError)
+    task = view.submit(set_output_of_try, folder + "/tries")
+    task.result()
+    return dict(task.outputs)
+
+
+def report_and_set(address: Any) -> str:
+    from wetlands_executor import current_task
+
+    attend(address, "child")
+    current_task().update("half")
+    current_task().set_output("n", 1)
+    return "done"
+
+
+def listen_often(executor: Any, address: Any) -> list[list[str]]:
+    task = executor.submit(report_and_set, address)
+    found: list[list[str]] = [[] for _ in range(6)]
+    ended = threading.Semaphore(0)
+
+    def listener(place: int) -> Any:
+        def note(event: Any) -> None:
+            said = event.type.value
+            if said == "update":
+                said += f" {event.outputs['n'] if event.outputs else event.message}"
+            found[place].append(said)
+            if event.type.value == "completion":
+                ended.release()
+
+        return note
+
+    for place in range(4):
+        task.listen(listener(place))
+    removed = listener(5)
+    task.listen(removed)
+    task.remove_listener(removed)
+    attend(address, "parent")
+    attend(address, "listening")
+    task.wait_for()
+    late = listener(4)
+    found[4].append("started")  # a task that has ended has its end only
+    task.listen(late)
+    for _ in range(5):
+        assert ended.acquire(timeout=30)
+    return found
+
+
+async def stream_events(executor: Any) -> list[str]:
+    task = executor.submit(report_thrice)
+    kinds = [event.type.value async for event in task.events()]
+    kinds += [event.type.value async for event in task.events()]
+    return kinds
+
+
+def report_thrice() -> None:
+    from wetlands_executor import current_task
+
+    for number in range(3):
+        current_task().update(str(number))
+
+
+# --- failures that are let through
+
+
+def hang() -> None:
+    threading.Event().wait(60)
+
+
+def let_it_crash(executor: Any) -> None:
+    executor.submit(crash).result()
+
+
+def let_it_time_out(executor: Any) -> None:
+    executor.options(timeout=0.2, cancel_grace=0.1).submit(hang).result()
+
+
+def let_dependency_fail(executor: Any) -> None:
+    executor.submit(add, executor.submit(int, "no number")).result()
+
+
+def call_inside(executor: Any, function: Any) -> Any:
+    return executor.submit(function, executor).result()
+
+
+def catch_by_name(executor: Any) -> list[str]:
+    from wetlands_executor import TaskTimeoutError, WorkerCrashed
+
+    found = []
+    try:
+        let_it_crash(executor)
+    except WorkerCrashed as error:
+        found.append(f"WorkerCrashed {error.exit_code}")
+    try:
+        let_it_time_out(executor)
+    except TaskTimeoutError as error:
+        found.append(type(error).__name__)
+    return found
+
+
+# --- tasks that are not started
+
+
+def never_start(executor: Any, address: Any) -> list[str]:
+    """Leave tasks that were not started; a thread reports what has become of them."""
+    held = executor.options(start=False).submit(add, 1)
+    waits = executor.submit(add, executor.submit(attend, address, "child"))
+
+    def work() -> None:
+        met = []
+        for act in (held.result, waits.result, held.start):
+            try:
+                met.append(str(act()))
+            except BaseException as error:
+                met.append(type(error).__name__)
+        attend(address, " ".join(met))
+
+    threading.Thread(target=work, daemon=True).start()
+    attend(address, "parent")
+    return [held.status.value, waits.status.value]
+
+
+def wait_for_unstarted(executor: Any, address: Any) -> Any:
+    task = executor.options(start=False).submit(add, 1)
+    attend(address, "parent")
+    return task.result()
+
+
+def depend_on_unstarted(executor: Any) -> int:
+    held = executor.options(start=False).submit(add, 1, 2)
+    return int(executor.submit(add, held, held).result())
+
+
+def start_cancelled(executor: Any) -> list[Any]:
+    task = executor.options(start=False).submit(add, 1, 2)
+    return [task.cancel(), task.status.value, task.start().status.value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,15 @@ import pytest
 from tests.support.observe import until
 from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import nested
-from wetlands_executor import CondaEnvExecutor, InProcessExecutor, TaskStatus
+from wetlands_executor import (
+    CondaEnvExecutor,
+    DependencyFailed,
+    InProcessExecutor,
+    TaskStatus,
+    TaskTimeoutError,
+    WorkerCrashed,
+    current_task,
+)
 
 #: Seconds for many processes to start on a busy machine.
 LONG = 100.0
@@ -314,14 +323,211 @@ def test_what_is_left_of_a_call_that_has_ended(single: CondaEnvExecutor) -> None
 
 def test_options_that_cannot_be_meant(single: CondaEnvExecutor) -> None:
     found = single.submit(nested.options_inside, single).result(DEADLINE)
-    assert [text.split(":")[0] for text in found] == ["TypeError", "ValueError", "TypeError"]
-    assert "retry_on=...) is not possible inside a task; what is possible: name" in found[0]
+    assert [text.split(":")[0] for text in found] == ["TypeError", "ValueError"] + 2 * ["TypeError"]
+    assert "colour=...) is not possible inside a task; what is possible: name" in found[0]
 
 
 def test_what_cannot_be_an_argument(single: CondaEnvExecutor) -> None:
-    with pytest.raises(TypeError, match="retry_on"):
-        single.submit(nested.add_inside, single.options(retry_on=OSError), 1, 2).result(DEADLINE)
     with InProcessExecutor() as threads:
         view = threads.options(name="it")
         with pytest.raises(TypeError, match="InProcessExecutor"):
             single.submit(nested.add_inside, view, 1, 2).result(DEADLINE)
+
+
+# -------------------------------------------------------------------------------------- retries
+
+
+@pytest.mark.parametrize(
+    ("retry_on", "attempts"),
+    [
+        (OSError, 3),
+        ((OSError, KeyError), 3),
+        (KeyError, 1),
+        (nested.is_odd_one, 3),
+        (lambda error: "odd" in str(error), 3),
+        (None, 1),
+    ],
+    ids=["type", "types", "another type", "function", "lambda", "the end of a worker"],
+)
+def test_what_a_child_is_tried_again_after(
+    single: CondaEnvExecutor, tmp_path: Path, retry_on: object, attempts: int
+) -> None:
+    """The function that submits says so: the program need not have the class."""
+    view = single.options(retries=2, retry_on=retry_on)
+    found = single.submit(nested.retried, view, str(tmp_path)).result(DEADLINE)
+    assert found == ["OddError", list(range(1, attempts + 1)), attempts]
+
+
+def test_a_child_that_dies_is_tried_again_if_its_parent_says_so(
+    single: CondaEnvExecutor, tmp_path: Path
+) -> None:
+    for wanted, runs in ((WorkerCrashed, 3), (ValueError, 1)):
+        folder = tmp_path / wanted.__name__
+        folder.mkdir()
+        view = single.options(retries=2, retry_on=wanted)
+        found = single.submit(nested.crash_always, view, str(folder)).result(DEADLINE)
+        assert found == ["WorkerCrashed", runs]
+
+
+def test_a_retry_on_that_raises(single: CondaEnvExecutor, tmp_path: Path) -> None:
+    """It is logged, and the failure is final; as in the program."""
+    view = single.options(retries=2, retry_on=nested.raise_itself)
+    found = single.submit(nested.retried, view, str(tmp_path)).result(DEADLINE)
+    assert found == ["OddError", [1], 1]
+
+
+def test_a_parent_that_ends_while_it_is_asked(
+    executor: CondaEnvExecutor, rendezvous: Rendezvous, tmp_path: Path
+) -> None:
+    """Its answer would come too late: the detached child has failed."""
+    task = executor.submit(nested.leave_asked, executor, rendezvous.address, str(tmp_path))
+    asked = rendezvous.next()
+    assert task.result(DEADLINE) is None
+    assert executor.wait_all(DEADLINE)
+    asked.release()
+    assert executor.get_progress()["failed"] == 1
+
+
+# --------------------------------------------------------------------------- outputs and events
+
+
+def test_outputs_of_a_child(single: CondaEnvExecutor) -> None:
+    assert single.submit(nested.read_outputs, single).result(DEADLINE) == {
+        "number": 2,
+        "of a class": "Place(1, 2)",
+    }
+
+
+def test_outputs_of_the_last_attempt(single: CondaEnvExecutor, tmp_path: Path) -> None:
+    found = single.submit(nested.outputs_of_tries, single, str(tmp_path)).result(DEADLINE)
+    assert found == {"second": 2}
+
+
+def test_each_listener_gets_each_event_once(
+    executor: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    """However many there are, and whenever they were added."""
+    task = executor.submit(nested.listen_often, executor, rendezvous.address)
+    arrivals = rendezvous.expect("child", "parent")
+    arrivals["parent"].release()
+    rendezvous.next().release()
+    arrivals["child"].release()
+    first, *others, late, removed = task.result(DEADLINE)
+    assert first == ["started", "update half", "update 1", "completion"]
+    assert others == [first] * 3
+    assert late == ["started", "completion"] or late == ["started", "update 1", "completion"]
+    assert removed == []
+
+
+def test_the_stream_of_events(single: CondaEnvExecutor) -> None:
+    found = single.submit(nested.stream_events, single).result(DEADLINE)
+    assert found[0] == "started"
+    assert found[-2:] == ["completion", "completion"]
+    assert set(found[1:-2]) <= {"update"}
+
+
+# ------------------------------------------------------------------------------ failures go on
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (nested.let_it_crash, WorkerCrashed),
+        (nested.let_it_time_out, TaskTimeoutError),
+        (nested.let_dependency_fail, DependencyFailed),
+    ],
+)
+def test_a_failure_that_is_let_through(
+    single: CondaEnvExecutor, function: Callable[..., None], kind: type[Exception]
+) -> None:
+    """It has the type, the text and the attributes that the program knows, at any depth."""
+    error = single.submit(function, single).exception(DEADLINE)
+    assert type(error) is kind
+    deeper = single.submit(nested.call_inside, single, function).exception(DEADLINE)
+    assert type(deeper) is kind
+    if kind is WorkerCrashed:
+        plain = single.submit(nested.crash).exception(DEADLINE)
+        assert (error.exit_code, deeper.exit_code, plain.exit_code) == (7, 7, 7)  # type: ignore[union-attr]
+        without_pid = [re.sub(r"\d+", "#", str(each)) for each in (error, deeper, plain)]
+        assert without_pid == [without_pid[0]] * 3
+
+
+def test_the_librarys_exceptions_can_be_caught(single: CondaEnvExecutor) -> None:
+    assert single.submit(nested.catch_by_name, single).result(DEADLINE) == [
+        "WorkerCrashed 7",
+        "TaskTimeoutError",
+    ]
+
+
+# ------------------------------------------------------------------------- tasks not started
+
+
+def test_a_task_that_is_never_started(executor: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
+    """The end of the function cancels it, as it does one that waits for another task."""
+    task = executor.submit(nested.never_start, executor, rendezvous.address)
+    arrivals = rendezvous.expect("child", "parent")
+    arrivals["parent"].release()
+    assert task.result(DEADLINE) == ["pending", "pending"]
+    thread = rendezvous.next()
+    assert thread.label == "CancelledError CancelledError RuntimeError"
+    thread.release()
+    arrivals["child"].release()
+    assert executor.wait_all(DEADLINE)
+
+
+def test_the_end_of_the_pool_cancels_what_was_not_started(
+    make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
+) -> None:
+    executor, other = make(1), make(1)
+    task = executor.submit(nested.wait_for_unstarted, other, rendezvous.address)
+    rendezvous.next().release()
+    other.shutdown()
+    with pytest.raises(CancelledError, match="shut down before the task was started"):
+        task.result(DEADLINE)
+
+
+def test_an_unstarted_task_as_an_argument_is_started(single: CondaEnvExecutor) -> None:
+    assert single.submit(nested.depend_on_unstarted, single).result(DEADLINE) == 6
+
+
+def test_a_task_that_is_cancelled_and_then_started(single: CondaEnvExecutor) -> None:
+    found = single.submit(nested.start_cancelled, single).result(DEADLINE)
+    assert found == [True, "canceled", "canceled"]
+
+
+# --------------------------------------------------------------------- tasks in this process
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_executor_of_a_task_in_this_process(workers: int) -> None:
+    with InProcessExecutor(workers) as executor:
+        task = executor.submit(lambda: current_task().executor is executor)
+        assert task.result(DEADLINE)
+        assert executor.submit(nested.through_current_task, 1, 2).result(DEADLINE) == 3
+
+
+def test_the_number_of_the_try() -> None:
+    tries: list[int] = []
+
+    def run() -> int:
+        tries.append(current_task().attempt)
+        if len(tries) < 3:
+            raise OSError
+        return tries[-1]
+
+    assert current_task().attempt == 1
+    with InProcessExecutor() as executor:
+        task = executor.options(retries=2, retry_on=OSError).submit(run)
+        assert task.result(DEADLINE) == 3
+    assert tries == [1, 2, 3]
+
+
+def test_the_number_of_the_try_in_a_worker(single: CondaEnvExecutor, tmp_path: Path) -> None:
+    """After an exception, after the death of the worker; and of the call behind it."""
+    raised = single.options(retries=2, retry_on=OSError)
+    assert raised.submit(nested.tries, str(tmp_path / "raised"), 3, False).result(DEADLINE) == [
+        1, 2, 3,
+    ]  # fmt: skip
+    died = single.options(retries=2)
+    assert died.submit(nested.tries, str(tmp_path / "died"), 3, True).result(DEADLINE) == [1, 2, 3]
+    assert single.submit(nested.attempt).result(DEADLINE) == 1

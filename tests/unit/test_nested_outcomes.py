@@ -12,11 +12,12 @@ import pytest
 from wetlands_executor import WorkerCrashed
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.settling import settle_cancelled
-from wetlands_executor.pool.call import FAILED, Outcome
+from wetlands_executor.pool.call import FAILED, CallPhase, Outcome
 from wetlands_executor.pool.nested_outcomes import (
     ChildReceiver,
     Passed,
     PassedError,
+    error_of,
     failure,
     outcome_of,
 )
@@ -33,6 +34,9 @@ class Settled:
 
     def on_outcome(self, call: Any, outcome: Outcome) -> None:
         self.left.append(outcome)
+
+    def find_out(self, call: Any, error: BaseException) -> None:
+        self.left.append(error)
 
 
 class Blocks:
@@ -51,10 +55,10 @@ def settled() -> Settled:
     return Settled()
 
 
-def take(settled: Settled, kind: int, data: Any) -> Task[Any]:
+def take(settled: Settled, kind: int, data: Any, phase: CallPhase = CallPhase.ENDED) -> Task[Any]:
     task: Task[Any] = Task()
     any_settlement: Any = settled
-    call: Any = SimpleNamespace(task=task, name="job")
+    call: Any = SimpleNamespace(task=task, name="job", phase=phase)
     ChildReceiver(any_settlement).on_outcome(call, Outcome(kind, data))
     return task
 
@@ -79,6 +83,13 @@ def test_an_exception_goes_on_unread(settled: Settled) -> None:
     assert isinstance(error, PassedError)
     assert str(error) == "KeyError: 'x'"
     assert outcome_of(task, 7) == (bytes((wire.ERROR,)), data)
+
+
+def test_the_parent_may_want_another_try(settled: Settled) -> None:
+    data = pickle.dumps(("KeyError", "'x'", "", None, None))
+    assert not take(settled, wire.ERROR, data, CallPhase.DECIDING).done()
+    (error,) = settled.left
+    assert error_of(error) == (wire.ERROR, data)
 
 
 def test_an_exception_that_is_none(settled: Settled) -> None:
@@ -116,11 +127,12 @@ def test_a_cancellation_has_its_reason() -> None:
 
 
 def test_a_failure_of_the_host_names_its_classes() -> None:
-    names, text = pickle.loads(failure(WorkerCrashed("it died")))
+    names, text, args = pickle.loads(failure(WorkerCrashed("it died", -9, "SIGKILL")))
     assert (names[0], text) == ("WorkerCrashed", "it died")
+    assert args == ("it died", -9, "SIGKILL", "")
     assert {"BrokenProcessPool", "Exception"} <= set(names)
     task: Task[Any] = Task()
     task.set_exception(OSError("no such file"))
-    (data,) = outcome_of(task, 7)
-    assert data[0] == wire.FAILED
-    assert pickle.loads(data[1:])[1] == "no such file"
+    head, data = outcome_of(task, 7)
+    assert head == bytes((wire.FAILED,))
+    assert pickle.loads(data)[1:] == ("no such file", None)

@@ -181,6 +181,22 @@ class Run:
         """What takes reports."""
         return self
 
+    def executor(self) -> Any:
+        """Return the executor that runs the call.
+
+        Raises:
+            RuntimeError: it does not exist any more.
+        """
+        pool: Any = self.call.task._pool
+        found = pool.owner()
+        if found is None:
+            raise RuntimeError("the executor of this task does not exist any more")
+        return found
+
+    def attempt(self, _item: int) -> int:
+        """Return the number of this try, from 1."""
+        return int(self.call.task.attempt)
+
     # --- its outcome
 
     @property

@@ -6,6 +6,7 @@ Owns no state of the calls. Entered by any thread.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -83,6 +84,7 @@ class InProcessExecutor(Executor):
             cancel_grace=seconds_of.limit("cancel_grace", cancel_grace),
             initializer=_initializer(initializer),
             initargs=initargs,
+            owner=weakref.ref(self),
         )
         self._lifecycle = lifecycle = Lifecycle(pool)
         self._submission = ThreadSubmission(pool)

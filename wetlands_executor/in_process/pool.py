@@ -55,6 +55,7 @@ class ThreadPool:
         cancel_grace: seconds between the request to stop, the interrupt, and giving up.
         initializer: called with ``initargs`` in each thread first, or once if there are none.
         initargs: its arguments.
+        owner: returns the executor, None if that does not exist any more.
     """
 
     #: As of a pool; see ``futures/protocols.py``.
@@ -68,8 +69,11 @@ class ThreadPool:
         cancel_grace: float | None,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
+        owner: Callable[[], Any] | None = None,
     ) -> None:
         self.max_workers = max_workers
+        #: Returns the executor; None if that does not exist any more.
+        self.owner = owner or type(None)
         self.task_timeout = task_timeout
         self.cancel_grace = cancel_grace
         self.listeners: tuple[Listener, ...] = ()

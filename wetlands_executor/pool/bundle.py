@@ -54,6 +54,8 @@ _MODULES = (
     "raised",
     "records",
     "remote_calls",
+    "remote_errors",
+    "remote_events",
     "remote_executor",
     "remote_outcomes",
     "remote_task",

@@ -148,6 +148,22 @@ class Batch(Protocol):
         """Learn from the mean duration of ``count`` calls, in microseconds."""
 
 
+class Parent(Protocol):
+    """The function in a worker that has submitted a call.
+
+    Attributes:
+        asks: it says after a failure whether there is another try.
+    """
+
+    asks: bool
+
+    def take_output(self, call: Any, data: bytes | bytearray) -> None:
+        """Take named outputs of the running call, pickled. I/O thread."""
+
+    def ask(self, error: BaseException, answer: Callable[[bool], object]) -> None:
+        """Find out whether there is another try after ``error``. Any thread."""
+
+
 class Kill(Enum):
     """Why a call is killed, if that is no error."""
 
@@ -185,6 +201,7 @@ class Call(Item):
         watched: further flags of the frame: ``wire.WATCHED`` if the worker has to report when it
         begins, ``wire.NAMED`` if it gets a name.
         carried: what it takes along of its caller's context; the worker gets it before its name.
+        parent: what has submitted it, if that runs in a worker itself.
         awaited, unannounced, abandoned, after, found: of the direct ways, see ``direct.py``.
     """
 
@@ -213,6 +230,7 @@ class Call(Item):
     interrupted = False
     cancel_reason: str | None = None
     backlog: Any = None
+    parent: Parent | None = None
 
     def __init__(
         self,
@@ -284,10 +302,11 @@ class Call(Item):
         if options.retries and self.encoded.out_of_band is not None:
             self.encoded.out_of_band.keep()
 
-    def nest(self, depth: int) -> Call:
+    def nest(self, depth: int, parent: Parent | None) -> Call:
         """Be the call of a nested task, as deep as this; return it."""
         self.depth = depth
         self.kind = wire.RUN_NESTED if depth else RUN
+        self.parent = parent
         return self
 
     def decide_elsewhere(self) -> None:
@@ -320,6 +339,10 @@ class Call(Item):
         self.move(CallPhase.QUEUED)
         self.process = None
         self.kill_reason = None
+
+    def number_tries(self) -> None:
+        """Have its worker know the number of its next try."""
+        self.watched |= wire.NAMED
 
     def give_up_tries(self) -> None:
         """Let the state run it no more: a failure is final, or is decided upon elsewhere."""

@@ -25,16 +25,22 @@ from typing import Any, Protocol
 
 from wetlands_executor.futures import requests
 from wetlands_executor.futures.callbacks import add_hook
-from wetlands_executor.futures.events import Listener, TaskEventType
+from wetlands_executor.futures.deferral import Deferral
+from wetlands_executor.futures.events import Listener
 from wetlands_executor.futures.future import Task, TaskEvent
 from wetlands_executor.futures.options import CallOptions
 from wetlands_executor.futures.reports import subscribe
-from wetlands_executor.futures.settling import hand_over, settle_cancelled
+from wetlands_executor.futures.settling import (
+    cancel_deferred,
+    hand_over,
+    settle,
+    settle_cancelled,
+)
 from wetlands_executor.pool.call import Call
 from wetlands_executor.pool.closing import Closing
 from wetlands_executor.pool.decoding import Decoding
 from wetlands_executor.pool.io_loop import IOLoop
-from wetlands_executor.pool.nested_outcomes import ChildReceiver, failure, outcome_of
+from wetlands_executor.pool.nested_outcomes import ChildReceiver, error_of, failure, outcome_of
 from wetlands_executor.pool.worker_process import WorkerProcess
 from wetlands_executor.pool.workers import Workers
 from wetlands_executor.scheduling import messages as st
@@ -70,6 +76,11 @@ class Target(Protocol):
         """Takes what becomes of children that run there."""
         ...
 
+    @property
+    def unstarted(self) -> weakref.WeakSet[Task[Any]]:
+        """Tasks that were not started."""
+        ...
+
     def make_call(self, encoded: Any, host_settings: Any, task: Any, receiver: Any) -> Call:
         """Return an item for a call."""
         ...
@@ -91,19 +102,86 @@ def enter(pool: Target) -> int:
     return number
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Child:
     """A task that a worker's function has submitted.
 
     Attributes:
         task: the task.
-        parent: number of the call of that function.
+        pool: where it runs.
+        parent: the call of that function.
         detached: it goes on when that has ended.
+        asks: the function says after a failure whether there is another try.
+        guard: cancels it at the end of its pool, if it was not to start at once.
+        held: it is not to start yet.
+        handed: its pool has its call.
     """
 
     task: Task[Any]
-    parent: int
+    pool: Target
+    parent: Call
     detached: bool
+    asks: bool
+    guard: Deferral | None
+    held: bool
+    handed: bool = False
+
+    def begin(self) -> bool:
+        """Be held no more; return False if it was not held."""
+        held, self.held = self.held, False
+        return held
+
+    def claim(self) -> bool:
+        """Take the right to hand it to its pool; False if that was shut down before."""
+        if self.guard is None:
+            return True
+        self.pool.unstarted.discard(self.task)
+        return self.guard.withdraw()
+
+    def cancel(self) -> None:
+        """Cancel it, wherever it is."""
+        if self.handed:
+            requests.ask_to_cancel(self.task)
+        elif not cancel_deferred(self.task):
+            settle_cancelled(self.task)  # its file is being read
+
+    def hand(self, call: Call) -> None:
+        """Give its call to its pool."""
+        self.handed = True
+        hand_over(self.task, call)
+        parent = self.parent.task
+        if parent is not None and parent.cancel_requested and not self.detached:
+            settle_cancelled(self.task, "the task that has submitted it was asked to stop before")
+        else:
+            self.pool.submit_item(call)
+
+
+class ParentOf:
+    """The way from a child that runs to the function that has submitted it. Any thread.
+
+    Args:
+        nested: where it is known.
+        process: the worker of that function.
+        number: of the child there.
+        asks: see ``Child``.
+    """
+
+    __slots__ = ("_nested", "_number", "_process", "asks")
+
+    def __init__(self, nested: Nested, process: WorkerProcess, number: int, asks: bool) -> None:
+        self._nested = nested
+        self._process = process
+        self._number = number
+        self.asks = asks
+
+    def take_output(self, call: Call, data: bytes | bytearray) -> None:
+        """Pass named outputs on, pickled as they are."""
+        head = bytes((wire.OUTPUTS,)) + int(call.task.attempt).to_bytes(4, "little")
+        self._nested.tell(self._process, self._number, head, data)
+
+    def ask(self, error: BaseException, answer: Callable[[bool], object]) -> None:
+        """Let the function say whether there is another try after ``error``."""
+        self._nested.ask_again(self._process, self._number, error, answer)
 
 
 class Nested:
@@ -132,10 +210,9 @@ class Nested:
         self._decoding = decoding
         self._pool = pool
         # Number of a worker -> number of a child there -> the child.
-        # None stands for one whose file is being read.
-        self._children: dict[int, dict[int, Child | None]] = {}
-        # (worker, child) of those that were cancelled while their file is read.
-        self._called_off: set[tuple[int, int]] = set()
+        self._children: dict[int, dict[int, Child]] = {}
+        # (worker, child) -> what takes the answer whether it has another try.
+        self._asked: dict[tuple[int, int], Callable[[bool], object]] = {}
 
     # --- what a worker says
 
@@ -155,6 +232,10 @@ class Nested:
             self._wait(process, call, bool(message[1]))
         elif what == wire.LEAVE:
             self._leave(process, message[1])
+        elif what == wire.HOLD:
+            self._hold(process, call, *message[1:])
+        elif what == wire.AGAIN:
+            self._answer((process.worker, message[1]), bool(message[2]))
         elif what == wire.LEND:
             self._lend(process, call, *message[1:])
         else:
@@ -178,38 +259,66 @@ class Nested:
         payload: bytes,
         entries: bytes,
     ) -> None:
-        if tuple(map(type, head)) != _HEAD or not _OPTIONS.issuperset(head[4]):
-            raise BadFrame("it submits what is no task")
-        wanted, target, function, name, options, detached, by_value = head
         # Guarantee: whatever becomes of the task, its blocks are the host's from here on, and are
         # freed with this object if no worker gets them.
         blocks = _taken_over(process, entries)
-        pool: Target | None = _pools.get(wanted)
-        depth = call.depth + 1
-        error = self._refusal(pool, depth)
-        if pool is None or error is not None:
-            self._refuse(process, number, error)
+        child = self._children.get(process.worker, {}).get(number)
+        if child is None:
+            child = self._enter(process, call, number, head)
+        elif not child.begin():
+            raise BadFrame("it submits a task twice")
+        if child is None:
             return
-        try:
-            priority = options.pop("priority", 0) + depth * LEVEL
-            made = CallOptions(priority=priority, **options)
-        except (TypeError, ValueError) as wrong:
-            self._refuse(process, number, wrong)
-            return
+        _, target, function, _, _, _, by_value = head
         if target:
             # A file is read: not on this thread.
-            self._children.setdefault(process.worker, {})[number] = None
-            job = partial(self._define, process, call, pool, number, target, payload, blocks)
-            self._decoding.run(partial(job, name, made, detached))
+            job = partial(self._define, process, number, child, target, payload, blocks)
+            self._decoding.run(job)
             return
         definition = None
         if function:
             definition = call.encoded.definition
             if definition is None or definition.number != function:
                 raise BadFrame(f"it names the function {function}, which its parent is not")
-        encoded = _encoded(definition, payload, by_value or None, blocks)
-        self._children.setdefault(process.worker, {})[number] = None
-        self._begin(process, call, pool, number, encoded, name, made, detached)
+        self._begin(process, number, child, _encoded(definition, payload, by_value or None, blocks))
+
+    def _hold(self, process: WorkerProcess, call: Call, number: int, head: Any) -> None:
+        """Take a task that is not to start yet: the end of its pool cancels it."""
+        if number in self._children.get(process.worker, {}):
+            raise BadFrame("it submits a task twice")
+        self._enter(process, call, number, head, held=True)
+
+    def _enter(
+        self, process: WorkerProcess, call: Call, number: int, head: Any, *, held: bool = False
+    ) -> Child | None:
+        """Make the Task of a child; None if it is refused, which its parent is told."""
+        if tuple(map(type, head)) != _HEAD or not _OPTIONS.issuperset(head[4]):
+            raise BadFrame("it submits what is no task")
+        wanted, _, _, name, given, detached, _ = head
+        pool: Target | None = _pools.get(wanted)
+        depth = call.depth + 1
+        error = self._refusal(pool, depth)
+        if pool is None or error is not None:
+            self._refuse(process, number, error)
+            return None
+        asks = bool(given.pop("asks", False))
+        try:
+            priority = given.pop("priority", 0) + depth * LEVEL
+            retry_on = _ask_parent if asks else None
+            options = CallOptions(priority=priority, retry_on=retry_on, **given)
+        except (TypeError, ValueError) as wrong:
+            self._refuse(process, number, wrong)
+            return None
+        home: Any = pool
+        guard = Deferral(home, 0) if held else None
+        task: Task[Any] = Task(home, name, options, guard=guard)
+        child = Child(task, pool, call, detached, asks, guard, held)
+        self._children.setdefault(process.worker, {})[number] = child
+        add_hook(task, partial(self._on_end, process, number))
+        if guard is not None:
+            # It is handed to its pool by `Child.hand`: the guard keeps the claim only.
+            guard.hold(task, _hand_nothing, (), {}, start=False)
+        return child
 
     def _refusal(self, pool: Target | None, depth: int) -> BaseException | None:
         """Return why a pool accepts no child; None if it does.
@@ -234,60 +343,32 @@ class Nested:
     def _define(
         self,
         process: WorkerProcess,
-        call: Call,
-        pool: Target,
         number: int,
+        child: Child,
         target: str,
         payload: bytes,
         blocks: OutOfBandArguments | None,
-        name: str,
-        options: CallOptions,
-        detached: bool,
     ) -> None:
         """Find the function of a target; then submit. Runs on a decoder thread."""
         try:
             definition = define(target)
         except Exception as error:  # noqa: BLE001 - it is the failure of this task
-            self._loop.post(partial(self._refuse, process, number, error))
+            settle(child.task, None, error)
             return
         encoded = _encoded(definition, payload, None, blocks)
-        self._loop.post(
-            partial(self._begin, process, call, pool, number, encoded, name, options, detached)
-        )
+        self._loop.post(partial(self._begin, process, number, child, encoded))
 
     def _begin(
-        self,
-        process: WorkerProcess,
-        parent: Call,
-        pool: Target,
-        number: int,
-        encoded: EncodedCall,
-        name: str,
-        options: CallOptions,
-        detached: bool,
+        self, process: WorkerProcess, number: int, child: Child, encoded: EncodedCall
     ) -> None:
-        """Make the Task of a child, and hand it to its pool."""
-        children = self._children.get(process.worker, {})
-        called_off = (process.worker, number) in self._called_off
-        self._called_off.discard((process.worker, number))
-        if called_off or (number not in children and not detached):
-            return  # while a file was read, it was cancelled, or its parent has ended
-        home: Any = pool
-        task: Task[Any] = Task(home, name, options)
-        if number in children:
-            children[number] = Child(task, parent.number, detached)
+        """Hand the call of a child to its pool, unless it has ended meanwhile."""
+        parent, pool, task = child.parent, child.pool, child.task
+        if task.done() or not child.claim():
+            return
         call = pool.make_call(encoded, parent.host_settings, task, pool.children_receiver)
-        call.nest(parent.depth + 1)
-        hand_over(task, call)
-        add_hook(task, partial(self._on_end, process, number))
-        if parent.task is not None and parent.task.cancel_requested and not detached:
-            settle_cancelled(task, "the task that has submitted it was asked to stop before")
-        else:
-            pool.submit_item(call)
+        child.hand(call.nest(parent.depth + 1, ParentOf(self, process, number, child.asks)))
 
     def _refuse(self, process: WorkerProcess, number: int, error: BaseException | None) -> None:
-        self._called_off.discard((process.worker, number))
-        self._children.get(process.worker, {}).pop(number, None)
         if self._workers.has(process) and error is not None:
             self._send(process, number, (bytes((wire.FAILED,)) + failure(error),))
 
@@ -305,29 +386,25 @@ class Nested:
         for number in ended:
             child = children.get(number)
             if child is not None:
-                requests.ask_to_cancel(child.task)
+                child.cancel()
+        self._answer_all(process)
 
     # --- questions
 
     def _ask(self, process: WorkerProcess, what: int, number: int, question: int) -> None:
         children = self._children.get(process.worker, {})
         child = children.get(number)
-        if child is None and number in children and what in (wire.CANCEL_CHILD, wire.KILL_CHILD):
-            del children[number]
-            self._called_off.add((process.worker, number))
-            self._send(process, number, (bytes((wire.CANCELLED,)),))
-            self._reply(process, question, True)
-        elif child is None:
+        if child is None:
             self._reply(process, question, None)
         elif what == wire.STATE_OF:
             self._reply(process, question, _state_of(child.task))
         elif what == wire.LISTEN:
             tell = partial(self._on_event, process, number)
             subscribe(child.task, Listener(tell, None, once=True, inline=True))
-        elif what == wire.KILL_CHILD:
+        elif what == wire.KILL_CHILD and child.handed:
             requests.kill(child.task, "its worker was killed by the task that has submitted it")
         else:
-            requests.ask_to_cancel(child.task)
+            child.cancel()
             if question:
                 # Order: behind the cancellation, which was posted there.
                 home: Any = child.task._pool
@@ -346,16 +423,55 @@ class Nested:
 
     # --- what becomes of children
 
+    def tell(self, process: WorkerProcess, number: int, head: bytes, data: Any) -> None:
+        """Send something of a child that is not its outcome. Any thread."""
+        self._loop.post(partial(self._tell, process, number, head, data))
+
     def _on_event(self, process: WorkerProcess, number: int, event: TaskEvent) -> None:
         """Any thread on which events are delivered."""
-        if event.type in (TaskEventType.STARTED, TaskEventType.UPDATE):
+        # Outputs go another way: as their worker has pickled them.
+        if not (event.type.is_terminal or event.outputs):
             said = (event.type.value, event.timestamp, event.message, event.current)
             data = pickle.dumps((*said, event.maximum, event.attempt), 4)
-            self._loop.post(partial(self._tell, process, number, bytes((wire.EVENT,)) + data))
+            self.tell(process, number, bytes((wire.EVENT,)), data)
 
-    def _tell(self, process: WorkerProcess, number: int, data: bytes) -> None:
-        if number in self._children.get(process.worker, {}) and self._workers.has(process):
-            self._send(process, number, (data,))
+    def _tell(self, process: WorkerProcess, number: int, head: bytes, data: Any) -> bool:
+        known = number in self._children.get(process.worker, {}) and self._workers.has(process)
+        if known:
+            self._send(process, number, (head, data))
+        return known
+
+    def ask_again(
+        self,
+        process: WorkerProcess,
+        number: int,
+        error: BaseException,
+        answer: Callable[[bool], object],
+    ) -> None:
+        """Ask the function that has submitted a child whether there is another try. Any thread."""
+        self._loop.post(partial(self._ask_again, process, number, error, answer))
+
+    def _ask_again(
+        self,
+        process: WorkerProcess,
+        number: int,
+        error: BaseException,
+        answer: Callable[[bool], object],
+    ) -> None:
+        self._asked[process.worker, number] = answer
+        kind, data = error_of(error)
+        if not self._tell(process, number, bytes((wire.RETRY, kind)), data):
+            self._answer((process.worker, number), False)
+
+    def _answer(self, child: tuple[int, int], again: bool) -> None:
+        answer = self._asked.pop(child, None)
+        if answer is not None:
+            answer(again)
+
+    def _answer_all(self, process: WorkerProcess) -> None:
+        """Answer no for a function that has ended."""
+        for child in [each for each in self._asked if each[0] == process.worker]:
+            self._answer(child, False)
 
     def _on_end(self, process: WorkerProcess, number: int, task: Task[Any]) -> None:
         """The thread that settles a child."""
@@ -368,6 +484,10 @@ class Nested:
             return
         if not children:
             self._children.pop(process.worker, None)
+        said = task.message, task.current, task.maximum, task.attempt
+        if said != _NOTHING_SAID:
+            data = pickle.dumps((None, 0.0, *said), 4)
+            self._send(process, number, (bytes((wire.EVENT,)), data))
         self._send(process, number, outcome_of(task, process.result_memory.incarnation))
 
     def _send(self, process: WorkerProcess, number: int, parts: tuple[Any, ...]) -> None:
@@ -379,30 +499,35 @@ class Nested:
     def cancel_children(self, process: WorkerProcess, parent: Call) -> None:
         """A call was asked to stop: so are its children."""
         for child in list(self._children.get(process.worker, {}).values()):
-            if child is not None and child.parent == parent.number and not child.detached:
-                requests.ask_to_cancel(child.task)
+            if child.parent is parent and not child.detached:
+                child.cancel()
 
     def forget(self, process: WorkerProcess) -> None:
         """A worker is gone, and with it what has waited for its children."""
         for child in self._children.pop(process.worker, {}).values():
-            if child is not None and not child.detached:
-                requests.ask_to_cancel(child.task)
+            if child.held or not child.detached:
+                child.cancel()
+        self._answer_all(process)
 
 
 #: Types of what it says of a call that it submits.
 _HEAD = (int, str, int, str, dict, bool, str)
 #: What may be asked of a child.
-_OPTIONS = frozenset(("name", "timeout", "retries", "priority", "cancel_grace"))
+_OPTIONS = frozenset(("name", "timeout", "retries", "asks", "priority", "cancel_grace"))
 #: Types of what a worker says, by the first part.
 _SHAPES: dict[int, tuple[type, ...]] = {
     wire.SUBMIT: (int, int, tuple, bytes, bytes),
     wire.LEND: (int, int, list),
+    wire.HOLD: (int, int, tuple),
+    wire.AGAIN: (int, int, int),
     wire.WAIT: (int, int),
     wire.LEAVE: (int, list),
     **dict.fromkeys(
         (wire.CANCEL_CHILD, wire.KILL_CHILD, wire.STATE_OF, wire.LISTEN), (int, int, int)
     ),
 }
+#: What a task has reported that has reported nothing: message, current, maximum, attempt.
+_NOTHING_SAID = (None, None, None, 1)
 #: Numbers of children and questions are below.
 _NUMBERS = 1 << 63
 
@@ -418,8 +543,17 @@ def _is_sound(message: Any) -> bool:
     elif message[0] == wire.LEND:
         numbers = (message[1], *message[2])
     else:
-        numbers = message[1:2] if message[0] == wire.SUBMIT else message[1:]
+        numbers = message[1:2] if message[0] in (wire.SUBMIT, wire.HOLD) else message[1:]
     return all(type(number) is int and 0 <= number < _NUMBERS for number in numbers)
+
+
+def _hand_nothing(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+    """Hand nothing to a pool."""
+
+
+def _ask_parent(_error: BaseException) -> bool:
+    """Stand for a ``retry_on`` that the function which has submitted a task knows."""
+    return False
 
 
 def _taken_over(process: WorkerProcess, entries: bytes) -> OutOfBandArguments | None:

@@ -12,10 +12,11 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from wetlands_executor.errors import ExecutionException
+from wetlands_executor import errors
+from wetlands_executor.errors import ExecutionException, WetlandsExecutorError
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.settling import settle
-from wetlands_executor.pool.call import FAILED, Call, Outcome
+from wetlands_executor.pool.call import FAILED, Call, CallPhase, Outcome
 from wetlands_executor.pool.settlement import Settlement
 from wetlands_executor.scheduling import messages as st
 from wetlands_executor.serialize import restricted
@@ -68,6 +69,8 @@ class ChildReceiver:
         elif kind == TOO_LARGE:
             size = f"the result of {call.name} has {int(data):,} bytes"
             settle(call.task, None, MemoryError(f"{size}, which do not fit into this process"))
+        elif kind == wire.ERROR and call.phase is CallPhase.DECIDING:
+            self._settlement.find_out(call, _error_of(data))
         elif kind == wire.ERROR:
             settle(call.task, None, _error_of(data))
         else:
@@ -94,10 +97,24 @@ def _error_of(data: bytes | bytearray) -> PassedError:
     return error
 
 
+def error_of(error: BaseException) -> tuple[int, bytes | bytearray]:
+    """Return the kind and the data with which a failure goes on to a worker."""
+    if isinstance(error, PassedError):
+        return wire.ERROR, error.payload
+    return wire.FAILED, failure(error)
+
+
 def failure(error: BaseException) -> bytes:
-    """Return the names of the classes of an exception, and its text, for a worker."""
+    """Return an exception for a worker: the names of its classes, its text, and its arguments.
+
+    The arguments only of exceptions of this library, which it makes of builtin values.
+    """
     names = tuple(kind.__name__ for kind in type(error).__mro__)
-    return pickle.dumps((names, str(error)), 4)
+    args: Any = None
+    if isinstance(error, WetlandsExecutorError) and type(error).__module__ == errors.__name__:
+        reduced: Any = error.__reduce__()
+        args = reduced[1]
+    return pickle.dumps((names, str(error), args), 4)
 
 
 def outcome_of(task: Task[Any], incarnation: int) -> tuple[Any, ...]:
@@ -108,10 +125,9 @@ def outcome_of(task: Task[Any], incarnation: int) -> tuple[Any, ...]:
     if task.cancelled():
         return (bytes((wire.CANCELLED,)) + (task.error or "").encode("utf-8", "replace"),)
     error = task.exception(0)
-    if isinstance(error, PassedError):
-        return bytes((wire.ERROR,)), error.payload
     if error is not None:
-        return (bytes((wire.FAILED,)) + failure(error),)
+        kind, data = error_of(error)
+        return bytes((kind,)), data
     passed = task.result(0)
     if isinstance(passed.data, LentResult):
         # Order: the words name the worker before the record leaves.

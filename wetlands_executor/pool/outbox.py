@@ -153,6 +153,8 @@ class Outbox:
         if call.watched & wire.NAMED:
             if call.carried is not None:
                 self.record(wire.CONTEXT, call.number, call.carried)
+            if call.task is not None and call.task.attempt > 1:
+                self.record(wire.ATTEMPT, call.number, int(call.task.attempt).to_bytes(4, "little"))
             self.record(wire.NAME, call.number, call.name.encode("utf-8", "surrogatepass"))
         if encoded.flags & wire.IN_BULK:
             self.record(wire.PAYLOAD, call.number, encoded.payload)

@@ -448,7 +448,7 @@ class Pool:
     def _call_again(self, call: Call) -> Call:
         """Return the call of the next try of a task."""
         again = self.make_call(call.encoded, call.host_settings, call.task, call.receiver)
-        return again.nest(call.depth)
+        return again.nest(call.depth, call.parent)
 
     @property
     def sees_calls_alone(self) -> bool:

@@ -165,7 +165,7 @@ class Settlement:
         )
         if call.asks_whether_retried and self.asks_for_retry(call, Failure.LOST):
             call.move(CallPhase.DECIDING)
-            self._decoding.run(partial(self._decide, call, error))
+            self.find_out(call, error)
             return
         if call.asks_whether_retried:
             self._loop.post(partial(self._feed, st.Released()))
@@ -209,6 +209,7 @@ class Settlement:
         """Begin a task anew: its call waits for another worker."""
         call: Call = action.item  # type: ignore[assignment]
         call.queue_again()
+        call.number_tries()
         self._timers.stop(call)
         self._stats.begun_again()
         begin_again(call.task, None)
@@ -235,12 +236,15 @@ class Settlement:
 
     def on_output(self, call: Call, kind: int, data: Any) -> None:
         """Take a named output that a running call has reported. I/O thread."""
+        if call.parent is not None:
+            call.parent.take_output(call, data)
         if call.backlog is None or not call.backlog.busy:
             found = trivial_value(data)
             if found is not None and type(found[0]) is dict:
                 reports_of(call.task).add_outputs(call.task, found[0])
                 return
-        self.decode(call, kind, data)
+        if call.parent is None:  # else the program needs none of the packages that it is of
+            self.decode(call, kind, data)
 
     def decode(self, call: Call, kind: int, data: Any) -> None:
         """Unpickle on a decoder thread.
@@ -305,7 +309,7 @@ class Settlement:
         if self.asks_for_retry(call, Failure.CONDEMNED):
             call.move(CallPhase.DECIDING)
             call.give_up_tries()
-            self._decoding.run(partial(self._decide, call, error))
+            self.find_out(call, error)
         else:
             call.move(CallPhase.ENDED)
             call.fail(error)
@@ -329,6 +333,31 @@ class Settlement:
         found: bool = options.retry.is_asked(failure, task.attempt, cancelled=cancelled)
         return found
 
+    def find_out(self, call: Call, error: BaseException) -> None:
+        """Find out whether a failed call is run again, and do what follows. Any thread.
+
+        Not on this thread: ``retry_on`` may be user code, of a worker too.
+        """
+        parent = call.parent
+        if parent is not None and parent.asks:
+            asked = self._asked_for_place(call)
+            post = self._loop.post
+            parent.ask(error, lambda again: post(partial(self._decided, call, error, asked, again)))
+        else:
+            self._decoding.run(partial(self._decide, call, error))
+
+    @staticmethod
+    def _asked_for_place(call: Call) -> bool:
+        """Return True if its worker died: the state has reserved a place."""
+        return call.asks_whether_retried and call.place is None
+
+    def _decided(self, call: Call, error: BaseException, asked: bool, again: bool) -> None:
+        if again:
+            self._run_again(call, error, asked)
+        else:
+            settle(call.task, None, error)
+            self._finish_decided(call, asked)
+
     def _decide(self, call: Call, error: BaseException) -> None:
         """Find out whether a failed call is run again; ``retry_on`` may be user code.
 
@@ -337,9 +366,7 @@ class Settlement:
         threads.decide(call.task)
         threads.holding.add(get_ident())
         again = False
-        asked = (
-            call.asks_whether_retried and call.place is None
-        )  # its worker died: the state has reserved a place
+        asked = self._asked_for_place(call)
         try:
             again = call.options is not None and call.options.run_again_after(error, call.task.name)
         finally:
@@ -372,6 +399,7 @@ class Settlement:
             again = self._again(call)
             self._stats.begun_again()
             begin_again(task, again)
+            again.number_tries()
             self._feed(st.Submitted([again]))
         self._finish_decided(call, asked)
 

@@ -83,6 +83,12 @@ class RemoteTaskHandle:
         return runner.task_name() if runner is not None else ""
 
     @property
+    def attempt(self) -> int:
+        """Number of the try that runs, from 1; more than that after a retry."""
+        runner = self._live()
+        return runner.attempt(self._item) if runner is not None else 1
+
+    @property
     def instance_id(self) -> str:
         """The id of the task instance, if this is a run of a definition; empty outside a task."""
         return instance_id(self._item & wire.NUMBER) if self.id else ""
@@ -161,13 +167,13 @@ class RemoteTaskHandle:
         """The executor whose pool runs this task: what it submits runs there.
 
         Raises:
-            RuntimeError: outside a worker, and after the end of the call.
+            RuntimeError: outside a task, and after the end of the call.
         """
         runner = self._live()
         if runner is None:
             raise RuntimeError(
-                "current_task().executor: no task of a worker runs here; pass the executor to the "
-                "function instead"
+                "current_task().executor: no task runs here; pass the executor to the function "
+                "instead"
             )
         return runner.executor()
 

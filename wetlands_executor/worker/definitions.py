@@ -41,6 +41,7 @@ class Definitions:
         task_positions: number -> where the parameter ``task`` of the function stands, None if it
             is not to be filled; see ``injection``.
         settings_number: number of the host settings that were received last.
+        tries: a call that is not the first try, and the number of its try.
         contexts: number of a call -> what it takes along of its caller's context, until it runs.
         forgotten: how many FORGET records were read.
     """
@@ -51,6 +52,7 @@ class Definitions:
         self.task_positions: Dict[int, Any] = {}
         self.settings_number = 0
         self.forgotten = 0
+        self.tries = (0, 1)
         self.contexts: Dict[int, bytes] = {}
         self._channel = channel
         self._definitions: Dict[int, bytes] = {}
@@ -123,6 +125,8 @@ class Definitions:
                 from . import objects
 
                 objects.forget(loads(data))
+            elif got == wire.ATTEMPT:
+                self.tries = (number, int.from_bytes(data, "little"))
             elif got == wire.CONTEXT:
                 self.contexts[number] = bytes(data)
             if got == wire.FORGET:

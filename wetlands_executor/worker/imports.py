@@ -384,6 +384,8 @@ class FileLoader:
 #: Names of ``task_controller`` that the stand-in has, in ``wetlands_executor`` and in ``_TASKS``.
 _OF_CONTROLLER = frozenset(("TaskController", "get_task_controller", "get_task_inputs"))
 _TASKS = "wetlands_executor.tasks"
+#: Where it has the exceptions of tasks inside tasks.
+_WITH_ERRORS = ("wetlands_executor", "wetlands_executor.errors")
 
 
 class LastResort:
@@ -446,6 +448,10 @@ class LastResort:
                 from . import task_controller
 
                 return getattr(task_controller, attribute)
+            from . import remote_errors
+
+            if name in _WITH_ERRORS and attribute in remote_errors.BY_NAME:
+                return remote_errors.BY_NAME[attribute]
             return _placeholder(name, attribute)
 
         space["__getattr__"] = lacking

@@ -23,7 +23,7 @@ from .channel import ChannelLost
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterator, Protocol, Tuple
+    from typing import Any, Callable, Dict, Iterator, Protocol, Set, Tuple
 
     class Child(Protocol):
         """A task that was submitted here."""
@@ -34,8 +34,12 @@ if TYPE_CHECKING:
             """Take the outcome."""
             ...
 
-        def tell(self, event: Any) -> None:
-            """Take an event."""
+        def tell(self, kind: int, data: Any) -> None:
+            """Take an event, or outputs."""
+            ...
+
+        def asks_again(self, kind: int, data: Any) -> None:
+            """Find out whether there is another try after this outcome, and say so."""
             ...
 
 
@@ -67,6 +71,9 @@ class Nested:
         self._next_number = itertools.count(1).__next__
         #: number -> task; the thread that takes one out settles it.
         self._children: Dict[int, Child] = {}
+        #: Numbers of those that the host knows, and of those of them that were not started.
+        self._sent: Set[int] = set()
+        self._held: Set[int] = set()
         #: number of a question -> what takes the answer.
         self._questions: Dict[int, Callable[[Any], object]] = {}
         # Guards ``_waits`` and ``_ended``, and the order of the frames: nothing of a call is said
@@ -103,36 +110,75 @@ class Nested:
             )
         return item
 
-    def submit(self, child: Child, head: Any, payload: bytes, blocks: Any = ()) -> int:
-        """Submit a call; return its number.
+    def enter(self, child: Child) -> int:
+        """Return a number for a new task; it is cancelled when the call ends."""
+        number = self._next_number()
+        with self._lock:
+            self.item()
+            if self._lost is not None:
+                raise ChannelLost(str(self._lost))
+            self._children[number] = child
+        return number
+
+    def forget(self, number: int) -> bool:
+        """Let go of a task that the host does not know; return False if it does, or has ended."""
+        with self._lock:
+            return number not in self._sent and self._children.pop(number, None) is not None
+
+    def hold(self, number: int, head: Any) -> None:
+        """Let the host know a task that is not to start yet; ``head`` as of ``submit``."""
+        self._refuse_in_fork()
+        with self._lock:
+            item = self.item()
+            if number in self._children:
+                self._sent.add(number)
+                self._held.add(number)
+                self._say(item, (wire.HOLD, number, head))
+
+    def submit(
+        self,
+        number: int,
+        head: Any,
+        payload: bytes,
+        blocks: Any = (),
+        hand_over: Callable[[], object] = tuple,
+    ) -> None:
+        """Submit the call of a task, unless that has ended meanwhile.
 
         Args:
-            child: gets what becomes of it.
+            number: of the task.
             head: what the host reads of it, of builtin types.
             payload: what it does not.
             blocks: entries of the lent blocks that belong to it, ``wire.BLOCK`` each; if the
                 payload is empty, the first holds the pickle.
+            hand_over: called just before the blocks are the host's.
         """
-        number = self._next_number()
+        self._refuse_in_fork()
         with self._lock:
             item = self.item()
-            self._children[number] = child
+            if number not in self._children:
+                return
             if self._lost is not None:
-                self._children.pop(number, None)
                 raise ChannelLost(str(self._lost))
+            hand_over()
+            self._sent.add(number)
+            self._held.discard(number)
             self._say(item, (wire.SUBMIT, number, head, payload, b"".join(blocks)))
-        return number
 
     def _refuse_in_fork(self) -> None:
         # Order: before the lock is taken, which another thread may have held in the fork.
         if self._runner.forked:
             raise RuntimeError(running.IN_FORK)
 
-    def say(self, what: int, number: int) -> None:
-        """Ask something of a task that needs no answer."""
+    def knows(self, number: int) -> bool:
+        """Return True if the host knows a task that has not ended."""
+        return number in self._sent
+
+    def say(self, what: int, number: int, more: int = 0) -> None:
+        """Say something of a task that needs no answer."""
         self._refuse_in_fork()
         with self._lock:
-            self._say(self.item(), (what, number, 0))
+            self._say(self.item(), (what, number, more))
 
     def ask(self, what: int, number: int) -> Any:
         """Ask something of a task; return the answer."""
@@ -247,7 +293,14 @@ class Nested:
             if not self._children and not self._questions:
                 return
             left = dict(_emptied(self._children))
-            self._say(item, (wire.LEAVE, [n for n, child in left.items() if not child.detached]))
+            ended = [
+                number
+                for number, child in left.items()
+                if number in self._sent and (not child.detached or number in self._held)
+            ]
+            self._sent.clear()
+            self._held.clear()
+            self._say(item, (wire.LEAVE, ended))
         for child in left.values():
             child.settle(wire.CANCELLED, ENDED)
         for _number, answer in _emptied(self._questions):
@@ -291,15 +344,21 @@ class Nested:
         elif kind == wire.GRANT:
             places = loads(rest)
             (self._questions.pop(number, None) or self._free)(places)
-        elif kind == wire.EVENT:
+        elif kind in (wire.EVENT, wire.OUTPUTS):
             child = self._children.get(number)
             if child is not None:
-                child.tell(loads(rest))
+                child.tell(kind, rest)
+        elif kind == wire.RETRY:
+            child = self._children.get(number)
+            if child is not None:
+                child.asks_again(rest[0], rest[1:])
         else:
             if kind == wire.VALUE_IN_LENT:
                 # Order: whatever becomes of the task, its blocks are freed with their last view.
                 kind, rest = self._open(rest)
             child = self._children.pop(number, None)
+            self._sent.discard(number)
+            self._held.discard(number)
             if child is not None:
                 child.settle(kind, rest)
 

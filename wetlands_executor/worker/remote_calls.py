@@ -23,20 +23,22 @@ def send(
     value: Tuple[Any, ...],
     theirs: str,
     runner: Any,
-    submit: Callable[[Any, str, List[bytes]], int],
-) -> int:
-    """Pickle a call and submit it; return its number.
+    submit: Callable[[Any, str, List[bytes], Callable[[], object]], None],
+) -> None:
+    """Pickle a call and submit it.
 
     Args:
         value: (function, arguments, keywords), or the last two.
         theirs: version of the Python that reads it, if code has to travel as source; else "".
         runner: the worker's main loop.
-        submit: sends the payload, a name if code travels in it or "", and the entries of blocks.
+        submit: sends the payload, a name if code travels in it or "", and the entries of blocks; it
+            calls its last argument just before.
     """
     raws: Any = [] if runner.carries else None
     pieces, by_value = _pieces(value, theirs, raws)
     if not raws and (raws is None or pieces.size <= wire.CROSSOVER):
-        return submit(pieces.whole(), by_value, [])
+        submit(pieces.whole(), by_value, [], tuple)
+        return
     from .shm_lent import Lent
 
     lent = Lent(runner.use_buffers(), runner.use_nested().borrow)
@@ -46,13 +48,13 @@ def send(
             payload = b"" if len(blocks) > len(raws) else pieces.whole()
             pieces.release()
             raws.clear()
-            lent.hand_over()
-            return submit(payload, by_value, blocks)
+            submit(payload, by_value, blocks, lent.hand_over)
+            return
     finally:
         lent.release()
     # There is no room for blocks: all of it goes through the pipe.
     pieces, by_value = _pieces(value, theirs, None)
-    return submit(pieces.whole(), by_value, [])
+    submit(pieces.whole(), by_value, [], tuple)
 
 
 def _stored(pieces: Pieces, raws: List[Any], lent: Lent) -> Optional[List[bytes]]:

@@ -16,6 +16,8 @@ from concurrent.futures import Executor
 from concurrent.futures import TimeoutError as WaitTimeout
 
 from . import injection, remote_calls, running, scripts
+from .channel import describe
+from .remote_errors import failure_of
 from .remote_task import RemoteTask
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -28,6 +30,7 @@ OPTIONS: Dict[str, Any] = {
     "start": True,
     "timeout": None,
     "retries": 0,
+    "retry_on": None,
     "priority": 0,
     "cancel_grace": None,
     "detach": False,
@@ -77,9 +80,9 @@ class RemoteExecutor(Executor):
         """Return the same executor with options; what is given replaces what this one has.
 
         Args:
-            **given: ``name``, ``start``, ``timeout``, ``retries``, ``priority``, ``cancel_grace``,
-                as in the host; ``detach=True`` lets the tasks go on when the function that has
-                submitted them has ended, or was cancelled.
+            **given: ``name``, ``start``, ``timeout``, ``retries``, ``retry_on``, ``priority``,
+                ``cancel_grace``, as in the host; ``detach=True`` lets the tasks go on when the
+                function that has submitted them has ended, or was cancelled.
 
         Raises:
             TypeError: another option.
@@ -126,8 +129,7 @@ class RemoteExecutor(Executor):
         if place is not None and not options["name"]:
             name = "%s[%d]" % (name, place)
         nested = runner.use_nested()
-        nested.item()
-        task = RemoteTask(nested, name, options["detach"], self._tasks)
+        task = RemoteTask(nested, name, options["detach"], self._tasks, options["retry_on"])
         dependencies = [
             value for value in (*args, *kwargs.values()) if isinstance(value, RemoteTask)
         ]
@@ -141,10 +143,24 @@ class RemoteExecutor(Executor):
         task.defer(submit, dependencies)
         if options["start"]:
             task.start()
+        else:
+            nested.hold(task.number, self._head(task, "", 0, ""))
         return task
 
-    def _send(self, task: RemoteTask, fn: Any, args: Any, kwargs: Any) -> int:
-        """Pickle a call and hand it to the host; return its number."""
+    def _head(self, task: RemoteTask, target: str, function: int, by_value: str) -> Any:
+        """Return what the host reads of a call."""
+        options = {
+            key: self._options[key]
+            for key in ("name", "timeout", "retries", "priority", "cancel_grace")
+            if self._options[key] != OPTIONS[key]
+        }
+        if self._options["retry_on"] is not None:
+            options["asks"] = True
+        how = task.name, options, task.detached
+        return (self._pool, target, function, *how, by_value)
+
+    def _send(self, task: RemoteTask, fn: Any, args: Any, kwargs: Any) -> None:
+        """Pickle a call and hand it to the host."""
         runner: Any = running.main_loop
         same = self._pool == runner.config["pool"]
         target, function = "", 0
@@ -159,19 +175,12 @@ class RemoteExecutor(Executor):
         theirs = ""
         if not same or not runner.channel.by_value:
             theirs = self._version or runner.config["version"]
-        options = {
-            key: self._options[key]
-            for key in ("name", "timeout", "retries", "priority", "cancel_grace")
-            if self._options[key] != OPTIONS[key]
-        }
-        how = options, task.detached
 
-        def submit(payload: Any, by_value: str, blocks: Any) -> int:
-            code = by_value if by_value and not theirs else ""
-            head = (self._pool, target, function, task.name, *how, code)
-            return int(task.nested.submit(task, head, payload, blocks))
+        def submit(payload: Any, by_value: str, blocks: Any, hand_over: Any) -> None:
+            head = self._head(task, target, function, "" if theirs else by_value)
+            task.nested.submit(task.number, head, payload, blocks, hand_over)
 
-        return remote_calls.send(value, theirs, runner, submit)
+        remote_calls.send(value, theirs, runner, submit)
 
     def map(
         self,
@@ -261,6 +270,11 @@ def _check(options: Any) -> None:
             raise TypeError("%s must be an integer, not %r" % (key, value))
     if options.get("retries", 0) < 0:
         raise ValueError("retries must be 0 or more, not %r" % options["retries"])
+    wanted = options.get("retry_on")
+    if wanted is not None and not callable(wanted) and not isinstance(wanted, tuple):
+        raise TypeError(
+            "retry_on must be exception types or a function of the exception, not %r" % (wanted,)
+        )
     if options.get("name") is not None and not isinstance(options["name"], str):
         raise TypeError("name must be a string, not %r" % (options["name"],))
 
@@ -284,10 +298,21 @@ def _target(fn: Any) -> str:
 
 
 def _resolved(args: Any, kwargs: Any) -> Tuple[Any, Any]:
-    """Return arguments with the results of the tasks among them. Raises what one has raised."""
+    """Return arguments with the results of the tasks among them.
+
+    Raises:
+        DependencyFailed: one of them has failed.
+        CancelledError: one was cancelled.
+    """
 
     def value_of(value: Any) -> Any:
-        return value.result() if isinstance(value, RemoteTask) else value
+        if not isinstance(value, RemoteTask):
+            return value
+        error = None if value.cancelled() else value.exception()
+        if error is not None:
+            said = "the task %r, an argument, failed: %s" % (value.name, describe(error))
+            raise failure_of(("DependencyFailed",), said) from error
+        return value.result()
 
     return tuple(map(value_of, args)), {key: value_of(value) for key, value in kwargs.items()}
 

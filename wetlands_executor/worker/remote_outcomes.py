@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import struct
 from concurrent.futures import CancelledError
-from concurrent.futures.process import BrokenProcessPool
 
 from . import calls, wire
 from .channel import describe
+from .remote_errors import failure_of
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Sequence, Tuple
-
-
-class WorkerCrashed(BrokenProcessPool):
-    """The worker of a task that was submitted here has ended; as the host's."""
+    from typing import Any, Tuple
 
 
 def value_of(kind: int, data: Any, name: str) -> Tuple[Any, Any]:
@@ -33,7 +29,7 @@ def value_of(kind: int, data: Any, name: str) -> Tuple[Any, Any]:
         if kind == wire.ERROR:
             return None, _error_of(data)
         if kind == wire.FAILED:
-            return None, _failure_of(*calls.loads(data))
+            return None, failure_of(*calls.loads(data))
         if kind == wire.BUFFERS:
             return _with_buffers(data), None
         if kind == wire.VALUE_IN_LENT:
@@ -103,21 +99,3 @@ class RemoteTraceback(Exception):  # noqa: N818 - as the standard library calls 
 
     def __reduce__(self) -> Any:
         return type(self), (self.tb,)
-
-
-def _failure_of(names: Sequence[str], message: str) -> BaseException:
-    """Return an exception for what has failed in the host, by the names of its class and bases."""
-    import builtins
-
-    for name in names:
-        if name == "WorkerCrashed":
-            return WorkerCrashed(message)
-        if name == "BrokenProcessPool":
-            return BrokenProcessPool(message)
-        found = getattr(builtins, name, None)
-        if isinstance(found, type) and issubclass(found, Exception) and found is not OSError:
-            try:
-                return found(message)
-            except TypeError:
-                continue  # such as UnicodeDecodeError, which wants more
-    return RuntimeError(message)

@@ -8,74 +8,21 @@ from __future__ import annotations
 
 import time
 from _thread import allocate_lock
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as WaitTimeout
-from enum import Enum
 from functools import partial
 
-from . import wire
+from . import calls, wire
+from .remote_events import Listener, Reports, TaskEvent, TaskEventType, TaskStatus, stream
 from .remote_outcomes import value_of
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Tuple
+    from typing import Any, AsyncIterator, Callable, Dict, List, Optional
 
 _CANCELLED, _FINISHED = "CANCELLED_AND_NOTIFIED", "FINISHED"
 #: Seconds that a lock can be waited for.
 _LONGEST = 1e6
-
-
-class TaskStatus(Enum):
-    """What has become of a task; as the host's."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELED = "canceled"
-    CANCELLED = "canceled"  # noqa: PIE796 - the alias is public
-
-    def is_finished(self) -> bool:
-        """Return True if the task will not change any more."""
-        return self not in (TaskStatus.PENDING, TaskStatus.RUNNING)
-
-
-class TaskEventType(Enum):
-    """What happened to a task; as the host's."""
-
-    STARTED = "started"
-    UPDATE = "update"
-    COMPLETION = "completion"
-    FAILURE = "failure"
-    CANCELATION = "cancelation"
-    CANCELLATION = "cancelation"  # noqa: PIE796 - the alias is public
-
-
-class TaskEvent:
-    """Something that happened to a task.
-
-    Attributes:
-        task: the task.
-        type: what happened.
-        timestamp: when, ``time.time()`` of the host; of the terminal event that of this process.
-        message, current, maximum: what the task had reported by then.
-        attempt: number of the try that ran, from 1.
-    """
-
-    def __init__(
-        self,
-        task: RemoteTask,
-        kind: TaskEventType,
-        timestamp: float,
-        reported: Tuple[Any, Any, Any, int],
-    ) -> None:
-        self.task = task
-        self.type = kind
-        self.timestamp = timestamp
-        self.message, self.current, self.maximum, self.attempt = reported
-
-    def __repr__(self) -> str:
-        return "<TaskEvent %s of %r>" % (self.type.value, self.task.name)
 
 
 class _Waiters(list):  # type: ignore[type-arg]
@@ -111,18 +58,17 @@ class RemoteTask(Future):  # type: ignore[type-arg]
         serial: of the call that has submitted it.
     """
 
-    def __init__(self, nested: Any, name: str, detached: bool, kept: Any) -> None:
+    def __init__(
+        self, nested: Any, name: str, detached: bool, kept: Any, retry_on: Any = None
+    ) -> None:
         super().__init__()
         self.serial = nested.serial
         #: Where its executor keeps it until it has ended.
         self._kept = kept
-        kept[self] = None
         self.name = name
         self.detached = detached
         self.nested = nested
         self._waiters = _Waiters(nested, self.serial)
-        #: Its number at the host; 0 before it is submitted.
-        self._number = 0
         #: What submits it, until it is started and its dependencies have ended.
         self._deferred: Any = None
         self._dependencies: List[RemoteTask] = []
@@ -132,19 +78,22 @@ class RemoteTask(Future):  # type: ignore[type-arg]
         self._read: Dict[str, Any] = {}
         #: Locks of the threads that sleep until it has ended.
         self._gates: List[Any] = []
-        self._listeners: List[Any] = []
-        self._told: Any = (None, None, None, 1)
+        self._reports = Reports()
+        self._retry_on = retry_on
+        #: Its number here and at the host.
+        self.number: int = nested.enter(self)
+        kept[self] = None
 
     # --- the state; no lock is taken, so that no interrupted thread can keep one
 
     @property
     def id(self) -> str:
-        """A number of the task in this worker, as text; empty before it is submitted."""
-        return str(self._number) if self._number else ""
+        """A number of the task in this worker, as text."""
+        return str(self.number)
 
     @property
     def unstarted(self) -> bool:
-        """True if it was made with ``start=False`` and was not started yet."""
+        """True if it was made with ``start=False``, or waits for others, and was not started."""
         return self._deferred is not None
 
     def done(self) -> bool:
@@ -170,12 +119,12 @@ class RemoteTask(Future):  # type: ignore[type-arg]
 
     def _ask(self) -> Any:
         """Return (status, message, current, maximum, attempt, pid) as the host has them now."""
-        if not self._number:
+        if not self.nested.knows(self.number):
             return "pending", None, None, None, 1, None
-        found = self.nested.ask(wire.STATE_OF, self._number)
+        found = self.nested.ask(wire.STATE_OF, self.number)
         if found is None:  # it has ended, and its outcome was sent before
-            return "running", *self._told, None
-        self._told = found[1:5]
+            return "running", *self._reports.told, None
+        self._reports.note(found[1:5])
         return found
 
     @property
@@ -197,7 +146,7 @@ class RemoteTask(Future):  # type: ignore[type-arg]
     @property
     def progress(self) -> Optional[float]:
         """``current / maximum`` within 0 to 1; None if one is unknown or the maximum is 0."""
-        current, maximum = self._reported(1), self._told[2]
+        current, maximum = self._reported(1), self._reports.told[2]
         if current is None or not maximum:
             return None
         return float(min(1.0, max(0.0, current / maximum)))
@@ -210,7 +159,12 @@ class RemoteTask(Future):  # type: ignore[type-arg]
     def _reported(self, place: int) -> Any:
         if not self.done():
             self._ask()
-        return self._told[place]
+        return self._reports.told[place]
+
+    @property
+    def outputs(self) -> Dict[Any, Any]:
+        """The named outputs that the function has set; a copy."""
+        return self._reports.outputs()
 
     # --- the outcome
 
@@ -281,8 +235,14 @@ class RemoteTask(Future):  # type: ignore[type-arg]
     # --- steering
 
     def start(self) -> RemoteTask:
-        """Submit a task that was made with ``start=False``; return it."""
+        """Submit a task that was made with ``start=False``; return it.
+
+        Raises:
+            RuntimeError: the function that has made it has ended.
+        """
         deferred, self._deferred = self._deferred, None
+        if deferred is not None:
+            self.nested.item()
         if deferred is not None and not self.done():
             deferred()
         return self
@@ -295,25 +255,25 @@ class RemoteTask(Future):  # type: ignore[type-arg]
         """
         if self.done():
             return self.cancelled()
-        if not self._number:
+        if self.nested.forget(self.number):
             self._deferred = None
             self.settle(wire.CANCELLED, b"")
             return True
-        return bool(self.nested.ask(wire.CANCEL_CHILD, self._number)) or self.cancelled()
+        return bool(self.nested.ask(wire.CANCEL_CHILD, self.number)) or self.cancelled()
 
     def ask_to_cancel(self) -> None:
         """Request the cancellation without waiting for the answer."""
-        if self._number and not self.done():
-            self.nested.say(wire.CANCEL_CHILD, self._number)
-        else:
+        if not self.nested.knows(self.number):
             self.cancel()
+        elif not self.done():
+            self.nested.say(wire.CANCEL_CHILD, self.number)
 
     def kill(self) -> None:
         """Cancel the task by all means: if it runs, the process that runs it is ended."""
-        if self._number and not self.done():
-            self.nested.say(wire.KILL_CHILD, self._number)
-        elif not self.done():
+        if not self.nested.knows(self.number):
             self.cancel()
+        elif not self.done():
+            self.nested.say(wire.KILL_CHILD, self.number)
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call ``fn(task)`` when the task has finished, on a thread for callbacks.
@@ -334,19 +294,45 @@ class RemoteTask(Future):  # type: ignore[type-arg]
 
         If the task has finished, it gets the terminal event now.
         """
-        self._listeners.append(callback)
-        if self.done():
-            if callback in self._listeners:
-                self._listeners.remove(callback)
-                callback(self._end())
-        elif self._number:
-            self.nested.say(wire.LISTEN, self._number)
+        self._subscribe(Listener(callback, self._run_later))
         return self
 
     def remove_listener(self, callback: Callable[[TaskEvent], object]) -> None:
         """Forget a listener; an unknown one is ignored."""
-        if callback in self._listeners:
-            self._listeners.remove(callback)
+        self._reports.discard(callback)
+
+    def _run_later(self, job: Callable[[], object]) -> None:
+        self.nested.run_later(job, self.serial)
+
+    def _subscribe(self, listener: Listener) -> None:
+        # Order: it is added, then the state is looked at; ``settle`` does the reverse.
+        self._reports.add(listener)
+        if self.done():
+            if self._reports.take(listener):
+                listener.callback(self._end())
+        else:
+            self._ask_for_events()
+
+    def _ask_for_events(self) -> None:
+        """Ask the host for events, once; if it does not know the task yet, ``submit`` does."""
+        if self.nested.knows(self.number) and self._reports.wants_events():
+            self.nested.say(wire.LISTEN, self.number)
+
+    def events(self) -> AsyncIterator[TaskEvent]:
+        """Yield the events from now on, up to the terminal one; for ``async for``.
+
+        A finished task yields its terminal event.
+        """
+
+        def subscribe(post: Callable[[TaskEvent], object]) -> Callable[[], object]:
+            listener = Listener(post, lambda job: job())
+            self._subscribe(listener)
+            return partial(self._reports.take, listener)
+
+        def waiting(begins: bool) -> None:
+            (self.nested.begin_wait if begins else self.nested.end_wait)(self.serial)
+
+        return stream(subscribe, waiting)
 
     def __await__(self) -> Any:
         """Wait in an event loop; cancelling the awaiter asks the task to stop."""
@@ -374,15 +360,16 @@ class RemoteTask(Future):  # type: ignore[type-arg]
 
     # --- what happens to it (the reader's thread, or the one that ends it)
 
-    def submit(self, submit: Callable[[], int]) -> None:
-        """Submit it; ``submit`` returns its number. What fails is its failure."""
+    def submit(self, submit: Callable[[], object]) -> None:
+        """Submit it. What fails is its failure."""
         try:
-            self._number = submit()
+            submit()
+        except CancelledError:
+            self.cancel()  # what it depends on was cancelled
         except Exception as error:  # noqa: BLE001 - pickling runs user code
             self.fail(error)
             return
-        if self._listeners:
-            self.nested.say(wire.LISTEN, self._number)
+        self._ask_for_events()
 
     def defer(self, submit: Callable[[], None], dependencies: List[RemoteTask]) -> None:
         """Submit it when it is started and the others have ended."""
@@ -408,6 +395,8 @@ class RemoteTask(Future):  # type: ignore[type-arg]
 
     def fail(self, error: BaseException) -> None:
         """End it with an exception of this process."""
+        if not self.nested.forget(self.number):
+            self.ask_to_cancel()  # the host holds it: it was not started before
         self._read["outcome"] = (None, error)
         self.settle(wire.ERROR, b"")
 
@@ -439,25 +428,46 @@ class RemoteTask(Future):  # type: ignore[type-arg]
         self._done_callbacks: List[Any] = []
         for callback in callbacks:
             self.nested.run_later(_Callback(callback, self), self.serial)
-        if self._listeners:
-            listeners, self._listeners = self._listeners, []
-            end = self._end(failed)
-            for listener in listeners:
-                self.nested.run_later(partial(listener, end), self.serial)
+        self._reports.end(self._end(failed))
 
-    def tell(self, event: Any) -> None:
-        """Take an event: (type, timestamp, message, current, maximum, attempt)."""
-        kind, timestamp, self._told = event[0], event[1], tuple(event[2:6])
-        found = TaskEvent(self, TaskEventType(kind), timestamp, self._told)
-        for listener in list(self._listeners):
-            self.nested.run_later(partial(listener, found), self.serial)
+    def tell(self, kind: int, data: Any) -> None:
+        """Take an event: (type, timestamp, message, current, maximum, attempt); or outputs.
+
+        Without a type it says what the task has reported last: its outcome comes next.
+        """
+        if kind == wire.OUTPUTS:
+            attempt = int.from_bytes(data[:4], "little")
+            self._reports.add_outputs(self, attempt, data[4:])
+            return
+        found = calls.loads(data)
+        told = tuple(found[2:6])
+        self._reports.note(told)
+        if found[0] is not None:
+            self._reports.emit(TaskEvent(self, TaskEventType(found[0]), found[1], told))
+
+    def asks_again(self, kind: int, data: Any) -> None:
+        """Let ``retry_on`` say whether there is another try after an outcome, on its thread."""
+        self._run_later(partial(self._decide, kind, data))
+
+    def _decide(self, kind: int, data: Any) -> None:
+        again = False
+        try:
+            error = value_of(kind, data, self.name)[1]
+            wanted = self._retry_on
+            if isinstance(wanted, (type, tuple)):
+                again = isinstance(error, wanted)
+            else:
+                again = bool(wanted(error))
+        finally:
+            if self.nested.knows(self.number):
+                self.nested.say(wire.AGAIN, self.number, int(again))
 
     def _end(self, failed: Optional[bool] = None) -> TaskEvent:
         kind = TaskEventType.CANCELATION
         if not self.cancelled():
             failed = self.exception() is not None if failed is None else failed
             kind = TaskEventType.FAILURE if failed else TaskEventType.COMPLETION
-        return TaskEvent(self, kind, time.time(), self._told)
+        return TaskEvent(self, kind, time.time(), self._reports.told)
 
 
 class _Callback:

@@ -504,6 +504,11 @@ class Runner:
             if kind == wire.CANCEL:
                 self.page.words[wire.CANCEL_WORD] = item
 
+    @property
+    def tries(self) -> Tuple[int, int]:
+        """A call, and the number of its try; the others that run are first tries."""
+        return self.definitions.tries
+
     def task_name(self) -> str:
         """Return the name of the running call."""
         from .injection import name_of

@@ -60,6 +60,10 @@ if TYPE_CHECKING:
             """Reports of the running call."""
             ...
 
+        def attempt(self, item: int) -> int:
+            """Return the number of the try of this call, from 1."""
+            ...
+
         def task_name(self) -> str:
             """Return the name of the running call."""
             ...

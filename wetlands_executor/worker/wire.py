@@ -108,6 +108,7 @@ FORGET = 6
 NAME = 7
 CONTEXT = 9  # before the NAME of a call: what it takes along of its caller's context
 LENT = 10  # blocks that the worker has asked for, with the number of the call that it runs
+ATTEMPT = 11  # before the NAME of a call: the number of its try, in 4 bytes, if not the first
 PIECE = 8  # content of a large object; FORGET with number 0 names objects and pieces in its payload
 
 #: length of the payload, nonce of the incarnation, pid of the writer, kind, microseconds that the
@@ -117,10 +118,13 @@ CHILD = 9  # of a task that the running call has submitted; see ``nested.py``
 
 #: First byte of a CHILD record, if it is no outcome (then it is that of a result frame): a value
 #: whose large buffers stand behind it; a failure in the host; an event; the answer to a question;
-#: blocks that were asked for.
-BUFFERS, FAILED, EVENT, REPLY, GRANT = 64, 65, 66, 67, 68
+#: blocks that were asked for; named outputs, behind the number of the attempt in 4 bytes; an
+#: outcome after which the submitter may want another try.
+BUFFERS, FAILED, EVENT, REPLY, GRANT, OUTPUTS, RETRY = 64, 65, 66, 67, 68, 69, 70
 #: First entry of the message in a NESTED frame.
 SUBMIT, WAIT, CANCEL_CHILD, KILL_CHILD, STATE_OF, LISTEN, LEAVE, LEND = 1, 2, 3, 4, 5, 6, 7, 8
+# a task that is not to start yet; whether there is another try
+HOLD, AGAIN = 9, 10
 
 # Kinds of result frames.
 HELLO = 1
