@@ -172,7 +172,7 @@ def test_a_name_and_a_context_go_before_the_frame(sender: Sender) -> None:
     sender.part.queue_records(call)
     call.flag(wire.NAMED)
     call.carried = b"context"
-    call.task = SimpleNamespace(name="näme")
+    call.task = SimpleNamespace(name="näme", attempt=1)
     assert not sender.part.knows(call)
     sender.part.queue_records(call)
     sender.part.flush()

@@ -193,9 +193,11 @@ class Run:
             raise RuntimeError("the executor of this task does not exist any more")
         return found
 
-    def attempt(self, _item: int) -> int:
-        """Return the number of this try, from 1."""
-        return int(self.call.task.attempt)
+    @property
+    def tries(self) -> tuple[int, int]:
+        """The number of its task, and that of this try."""
+        task = self.call.task
+        return int(task.id), task.attempt
 
     # --- its outcome
 

@@ -86,7 +86,8 @@ class RemoteTaskHandle:
     def attempt(self) -> int:
         """Number of the try that runs, from 1; more than that after a retry."""
         runner = self._live()
-        return runner.attempt(self._item) if runner is not None else 1
+        item, number = runner.tries if runner is not None else (0, 1)
+        return number if item == self._item else 1
 
     @property
     def instance_id(self) -> str:

@@ -294,15 +294,12 @@ class RemoteTask(Future):  # type: ignore[type-arg]
 
         If the task has finished, it gets the terminal event now.
         """
-        self._subscribe(Listener(callback, self._run_later))
+        self._subscribe(Listener(callback, partial(self.nested.run_later, serial=self.serial)))
         return self
 
     def remove_listener(self, callback: Callable[[TaskEvent], object]) -> None:
         """Forget a listener; an unknown one is ignored."""
         self._reports.discard(callback)
-
-    def _run_later(self, job: Callable[[], object]) -> None:
-        self.nested.run_later(job, self.serial)
 
     def _subscribe(self, listener: Listener) -> None:
         # Order: it is added, then the state is looked at; ``settle`` does the reverse.
@@ -447,20 +444,7 @@ class RemoteTask(Future):  # type: ignore[type-arg]
 
     def asks_again(self, kind: int, data: Any) -> None:
         """Let ``retry_on`` say whether there is another try after an outcome, on its thread."""
-        self._run_later(partial(self._decide, kind, data))
-
-    def _decide(self, kind: int, data: Any) -> None:
-        again = False
-        try:
-            error = value_of(kind, data, self.name)[1]
-            wanted = self._retry_on
-            if isinstance(wanted, (type, tuple)):
-                again = isinstance(error, wanted)
-            else:
-                again = bool(wanted(error))
-        finally:
-            if self.nested.knows(self.number):
-                self.nested.say(wire.AGAIN, self.number, int(again))
+        self.nested.run_later(partial(_decide, self, self._retry_on, kind, data), self.serial)
 
     def _end(self, failed: Optional[bool] = None) -> TaskEvent:
         kind = TaskEventType.CANCELATION
@@ -468,6 +452,20 @@ class RemoteTask(Future):  # type: ignore[type-arg]
             failed = self.exception() is not None if failed is None else failed
             kind = TaskEventType.FAILURE if failed else TaskEventType.COMPLETION
         return TaskEvent(self, kind, time.time(), self._reports.told)
+
+
+def _decide(task: RemoteTask, wanted: Any, kind: int, data: Any) -> None:
+    """Say whether ``retry_on`` wants another try of a task after an outcome."""
+    again = False
+    try:
+        error = value_of(kind, data, task.name)[1]
+        if isinstance(wanted, (type, tuple)):
+            again = isinstance(error, wanted)
+        else:
+            again = bool(wanted(error))
+    finally:
+        if task.nested.knows(task.number):
+            task.nested.say(wire.AGAIN, task.number, int(again))
 
 
 class _Callback:

@@ -91,8 +91,7 @@ class Runner:
             self.channel, self.page, move_up(fds[7]) if len(fds) > 7 and fds[7] >= 0 else -1
         )
         self.buffers: Any = None
-        #: What its functions have submitted, from the first time on.
-        self.nested: Any = None
+        self.nested: Any = None  # serves what its functions submit, from the first time on
         self._making = RLock()
         # The last call of a nested task: its large results go into lent blocks.
         self._nested_item = 0

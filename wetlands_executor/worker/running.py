@@ -15,7 +15,7 @@ IN_FORK = (
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Optional, Protocol
+    from typing import Any, Callable, Dict, Optional, Protocol, Tuple
 
     from .progress import Progress
 
@@ -60,8 +60,9 @@ if TYPE_CHECKING:
             """Reports of the running call."""
             ...
 
-        def attempt(self, item: int) -> int:
-            """Return the number of the try of this call, from 1."""
+        @property
+        def tries(self) -> Tuple[int, int]:
+            """A call, and the number of its try; the others that run are first tries."""
             ...
 
         def task_name(self) -> str:
