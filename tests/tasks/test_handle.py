@@ -20,6 +20,7 @@ from wetlands_executor import (
     RemoteTaskHandle,
     TaskEventType,
     TaskStatus,
+    WorkerCrashed,
     current_task,
 )
 
@@ -147,8 +148,12 @@ def use():
     CondaEnvExecutor()
 
 def submodule():
+    from wetlands_executor.errors import SpecError
+    raise SpecError("used")
+
+def failure():
     from wetlands_executor.errors import WorkerCrashed
-    raise WorkerCrashed("used")
+    raise WorkerCrashed("used", 7)
 """
 
 
@@ -171,6 +176,10 @@ def test_current_task_where_nothing_is_installed(
     for name in ("use", "submodule"):
         with pytest.raises(ImportError, match="does not have wetlands_executor"):
             executor.submit(f"{module}:{name}").result(DEADLINE)
+    # What tasks inside tasks fail with is there, and is the program's when it arrives.
+    error = executor.submit(f"{module}:failure").exception(DEADLINE)
+    assert type(error) is WorkerCrashed
+    assert (str(error), error.exit_code) == ("used", 7)
 
 
 def test_current_task_where_the_hosts_package_is_found_but_cannot_be_imported(

@@ -35,11 +35,7 @@ if TYPE_CHECKING:
             ...
 
         def tell(self, kind: int, data: Any) -> None:
-            """Take an event, or outputs."""
-            ...
-
-        def asks_again(self, kind: int, data: Any) -> None:
-            """Find out whether there is another try after this outcome, and say so."""
+            """Take an event, outputs, or a question whether there is another try."""
             ...
 
 
@@ -344,14 +340,10 @@ class Nested:
         elif kind == wire.GRANT:
             places = loads(rest)
             (self._questions.pop(number, None) or self._free)(places)
-        elif kind in (wire.EVENT, wire.OUTPUTS):
+        elif kind in (wire.EVENT, wire.OUTPUTS, wire.RETRY):
             child = self._children.get(number)
             if child is not None:
                 child.tell(kind, rest)
-        elif kind == wire.RETRY:
-            child = self._children.get(number)
-            if child is not None:
-                child.asks_again(rest[0], rest[1:])
         else:
             if kind == wire.VALUE_IN_LENT:
                 # Order: whatever becomes of the task, its blocks are freed with their last view.

@@ -428,23 +428,23 @@ class RemoteTask(Future):  # type: ignore[type-arg]
         self._reports.end(self._end(failed))
 
     def tell(self, kind: int, data: Any) -> None:
-        """Take an event: (type, timestamp, message, current, maximum, attempt); or outputs.
+        """Take an event: (type, timestamp, message, current, maximum, attempt); outputs; a question.
 
-        Without a type it says what the task has reported last: its outcome comes next.
+        The question is whether ``retry_on`` wants another try after an outcome. An event without a type it says what the task has reported last: its outcome comes next.
         """
         if kind == wire.OUTPUTS:
             attempt = int.from_bytes(data[:4], "little")
             self._reports.add_outputs(self, attempt, data[4:])
+            return
+        if kind == wire.RETRY:
+            job = partial(_decide, self, self._retry_on, data[0], data[1:])
+            self.nested.run_later(job, self.serial)
             return
         found = calls.loads(data)
         told = tuple(found[2:6])
         self._reports.note(told)
         if found[0] is not None:
             self._reports.emit(TaskEvent(self, TaskEventType(found[0]), found[1], told))
-
-    def asks_again(self, kind: int, data: Any) -> None:
-        """Let ``retry_on`` say whether there is another try after an outcome, on its thread."""
-        self.nested.run_later(partial(_decide, self, self._retry_on, kind, data), self.serial)
 
     def _end(self, failed: Optional[bool] = None) -> TaskEvent:
         kind = TaskEventType.CANCELATION
