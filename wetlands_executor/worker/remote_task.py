@@ -428,9 +428,11 @@ class RemoteTask(Future):  # type: ignore[type-arg]
         self._reports.end(self._end(failed))
 
     def tell(self, kind: int, data: Any) -> None:
-        """Take an event: (type, timestamp, message, current, maximum, attempt); outputs; a question.
+        """Take what is no outcome: outputs, a question, or an event.
 
-        The question is whether ``retry_on`` wants another try after an outcome. An event without a type it says what the task has reported last: its outcome comes next.
+        The question is whether ``retry_on`` wants another try after an outcome. An event is (type,
+        timestamp, message, current, maximum, attempt); without a type it says what the task has
+        reported last, and its outcome comes next.
         """
         if kind == wire.OUTPUTS:
             attempt = int.from_bytes(data[:4], "little")
