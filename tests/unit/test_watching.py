@@ -490,3 +490,53 @@ def test_ended_functions_leave_no_checks_with_what_they_used(module: Any) -> Non
             encode(module.again, (), {}, None, remote)
     for used in (module.Class, functools):
         assert len(remote.record.of(used).checks) <= 2
+
+
+def _nested() -> Any:
+    return {i: [{"a": j, "b": [j, (j, [])]} for j in range(30)] for i in range(60)}
+
+
+def _rows() -> Any:
+    return [{"a": i} for i in range(5_000)]
+
+
+def _lists() -> Any:
+    return [[i, i + 1] for i in range(900)] + [[]]
+
+
+LARGE: dict[str, tuple[Callable[[], Any], Callable[[Any], object], bool]] = {
+    "it grows": (_nested, lambda large: large.update({99: []}), True),
+    "a list in it grows": (_nested, lambda large: large[59].append(1), True),
+    "a list in it is exchanged": (_nested, lambda large: large.update({5: [*large[5]]}), True),
+    "an element of the first list": (_nested, lambda large: large[0].__setitem__(0, {}), True),
+    "an element of the last list": (_nested, lambda large: large[59].__setitem__(0, {}), True),
+    "rows are added": (_rows, lambda large: large.append({}), True),
+    "the first row": (_rows, lambda large: large.__setitem__(0, {"a": 0}), True),
+    "in the first row": (_rows, lambda large: large[0].update(a=True), True),
+    "in another row": (_rows, lambda large: large[1].update(a=7), False),
+    "an element": (_lists, lambda large: large[3].__setitem__(0, 3.0), True),
+    "all elements": (_lists, lambda large: [each.append(0) for each in large], True),
+    "an empty list": (_lists, lambda large: large[-1].append(0), True),
+}
+
+
+@pytest.mark.parametrize("change", LARGE)
+def test_what_is_noticed_of_a_large_object_with_containers(change: str, module: Any) -> None:
+    """The same as with its fingerprint, which is what decides when identities differ."""
+    make, do, noticed = LARGE[change]
+    module.wide = make()
+    exec("def over(x): return wide", vars(module))
+    remote = RemoteInterpreter()
+    assert not is_recognised(module.over, remote)
+    assert is_recognised(module.over, remote)
+    assert is_recognised(module.over, remote)
+    assert is_unchanged(module.over, remote), "by identities alone"
+    record = remote.record
+    assert record is not None
+    large, before = fingerprints.measure(module.wide, record)
+    assert large
+    do(module.wide)
+    _, after = fingerprints.measure(module.wide, record)
+    assert (before != after) is noticed
+    assert is_unchanged(module.over, remote) is not noticed
+    assert is_recognised(module.over, remote) is not noticed

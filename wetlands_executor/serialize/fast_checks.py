@@ -23,6 +23,7 @@ import marshal
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,7 @@ class FastCheck:
         "_functions",
         "_groups",
         "_kept",
+        "_lengths",
         "_names",
         "_nested",
         "_no_attributes",
@@ -127,6 +129,8 @@ class FastCheck:
         self._classes: list[tuple[Any, list[str], list[int]]] = []
         # (entries of lists or of dictionaries, which of both, lengths, identities)
         self._groups: list[tuple[tuple[Known, ...], bool, list[int], list[int]]] = []
+        # (entries of containers in large ones, of which only the length is looked at, lengths)
+        self._lengths: tuple[list[Known], list[int]] = ([], [])
         # (entry, what lists what another object holds, identities)
         self._containers: list[tuple[Any, Callable[[Any], Any], list[int]]] = []
         # (entry, what returns a sample of a large object, the sample)
@@ -205,6 +209,9 @@ class FastCheck:
                 held = itertools.chain(held, itertools.chain.from_iterable(values))
             if [*map(id, held)] != expected:
                 return False
+        counted, counts = self._lengths
+        if counted and [*map(len, map(_strong, counted))] != counts:
+            return False
         for known, parts, expected in self._containers:
             if [*map(id, parts(known.get()))] != expected:
                 return False
@@ -225,7 +232,7 @@ class FastCheck:
             known.remove_check(self)
         self._objects = {}
         self._spaces, self._containers, self._samples, self._nested = [], [], [], []
-        self._classes, self._groups = [], []
+        self._classes, self._groups, self._lengths = [], [], ([], [])
         self._functions, self._no_attributes, self._cells, self._kept = (), (), (), []
 
     # --- how it is made
@@ -269,7 +276,11 @@ class FastCheck:
             elif kind == changes.NESTED:
                 self._nested.append((known, more[0]))
             elif kind in (changes.PIECE, changes.ARRAY):
-                self._add_sample(known, sampler_of_large(obj), obj)
+                sampler = sampler_of_large(obj)
+                if sampler is None:
+                    self._add_nested(obj, groups, record)
+                else:
+                    self._add_sample(known, sampler, obj)
             elif type(obj) is CellType:
                 cells.append(known)
             elif type(obj) in _GROUPED and (len(obj) <= EXACT or not are_short_scalars(obj)):
@@ -336,9 +347,29 @@ class FastCheck:
                 self._identity(value, record)
         self._classes.append((known.weak, names, held))
 
-    def _add_sample(self, known: Known, sample: Callable[[Any], Any] | None, obj: Any) -> None:
-        if sample is None:
-            raise _NeedsExactCheck
+    def _add_nested(self, obj: Any, groups: dict[bool, list[Known]], record: Record) -> None:
+        """Add what the exact check looks at of a large object that holds containers."""
+        trace: list[tuple[Any, int]] = []
+        fingerprints.measure(obj, record, trace)
+        for container, most in trace:
+            kind, count = type(container), len(container) if most >= 0 else 0
+            if most < 0:
+                raise _NeedsExactCheck
+            if kind not in _GROUPED:
+                continue  # a tuple or frozenset: the identity of the object is enough
+            known = record.of(container)
+            self._objects[known.number] = known
+            if count * (2 if kind is dict else 1) <= most:
+                groups.setdefault(kind is dict, []).append(known)
+            elif most:
+                parts = partial(fingerprints.sample, most=most)
+                found = [*map(self._identity, parts(container), _all(record))]
+                self._samples.append((known, _identities(parts), [count, *found]))
+            else:
+                self._lengths[0].append(known)
+                self._lengths[1].append(count)
+
+    def _add_sample(self, known: Known, sample: Callable[[Any], Any], obj: Any) -> None:
         if sample is not _nothing:
             seen = sample(obj)
             self._samples.append((known, sample, obj.copy() if seen is obj else seen))
@@ -488,6 +519,11 @@ def _are_short(values: Any) -> bool:
     if not SCALARS.issuperset(map(type, values)):
         return False
     return max([len(each) for each in values if type(each) in TEXTS], default=0) <= SHORT
+
+
+def _identities(parts: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what lists the identities of a part of a container, and its length."""
+    return lambda obj: [len(obj), *map(id, parts(obj))]
 
 
 def _nothing(_obj: Any) -> None:

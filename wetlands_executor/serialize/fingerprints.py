@@ -15,12 +15,22 @@ from wetlands_executor.serialize.scalars import SCALARS
 #: once and is compared by a sample.
 NODES = 1000
 BYTES = 1 << 16
+#: Objects that are looked at.
+_LOOKS = 2 * NODES
 
 
-def measure(value: Any, record: Record) -> tuple[bool, Any]:
+def measure(
+    value: Any, record: Record, trace: list[tuple[Any, int]] | None = None
+) -> tuple[bool, Any]:
     """Return whether a value is large, and its fingerprint.
 
     The cost is bounded, however large it is.
+
+    Args:
+        value: anything.
+        record: gives numbers to the objects in it.
+        trace: takes (object, argument ``most`` of ``sample``) of each container that was looked at,
+            and (object, -1) of everything else that may change.
 
     Raises:
         RuntimeError: another thread changes it meanwhile.
@@ -46,19 +56,21 @@ def measure(value: Any, record: Record) -> tuple[bool, Any]:
                 continue
             seen.add(id(current))
         inner: list[Any] = []
+        most = -1
         if isinstance(current, (list, tuple, dict, set, frozenset)):
             parts.append(len(current))
             large = large or len(current) > left
             # All entries of a table of ``NODES``: keys and values are objects.
-            inner = _sample(current, max(left, 0) + (NODES + 1 if current is value else 0))
+            most = max(left, 0) + (NODES + 1 if current is value else 0)
+            inner = sample(current, most)
         elif not isinstance(current, _NAMED):
-            count, sample = _buffer(current)
+            count, part = _buffer(current)
             size += count
-            parts.append(sample)
+            parts.append(part)
         attributes = getattr(current, "__dict__", None)
         if type(attributes) is dict and not isinstance(current, _NAMED):
             large = large or len(attributes) > left
-            inner += _sample(attributes, max(left, 0))
+            inner += sample(attributes, max(left, 0))
         kinds = set(map(type, inner))
         if kinds <= _NUMBERS:
             parts.append(tuple(inner))
@@ -71,24 +83,29 @@ def measure(value: Any, record: Record) -> tuple[bool, Any]:
             size += sum(lengths)
             parts.append(tuple(inner))
             left -= len(inner)
-        else:
+        elif len(waiting) < _LOOKS:
             waiting.extend(inner)
+        else:
+            most = min(most, 0)  # none of them will be looked at
+        if trace is not None:
+            trace.append((current, most if type(current) in _PLAIN else -1))
     return large or size > BYTES or left < 0, digest(parts)
 
 
 _NUMBERS = SCALARS - {str, bytes}
+_PLAIN = frozenset((list, tuple, dict, frozenset))
 _NAMED = (type, types.FunctionType, types.ModuleType)
 
 
 def _drain(waiting: list[Any]) -> Iterator[Any]:
-    """Yield what waits, first in first out, no more than ``2 * NODES``."""
+    """Yield what waits, first in first out, no more than ``_LOOKS``."""
     position = 0
-    while position < len(waiting) and position < 2 * NODES:
+    while position < len(waiting) and position < _LOOKS:
         yield waiting[position]
         position += 1
 
 
-def _sample(container: Any, most: int) -> list[Any]:
+def sample(container: Any, most: int) -> list[Any]:
     """Return at most ``most`` elements of a container.
 
     All, or the first and the last, or evenly spread ones.
