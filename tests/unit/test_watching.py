@@ -467,16 +467,29 @@ def test_refresh_sends_a_change_that_is_not_noticed(module: Any) -> None:
     remote = RemoteInterpreter()
     module.many = {i: [i] for i in range(2_000)}
     exec("def user():\n    return len(many)\ndef by_user():\n    return user()", module.__dict__)
-    for function in (module.by_user, module.user):
-        assert not is_recognised(function, remote)
+
+    def pieces_of(function: Any) -> set[int]:
+        """Return the numbers of the large objects with which a function is sent."""
+        call = encode(function, (1,), {}, None, remote)
+        needs = (*call.needs, *(call.definition.needs if call.definition is not None else ()))
+        return {piece.number for piece in needs}
+
+    assert not is_recognised(module.by_user, remote)
+    assert not is_recognised(module.user, remote)
+    like = [types.FunctionType(module.user.__code__, vars(module)) for _ in range(3)]
+    for function in (module.by_user, module.user, *like):
+        before = pieces_of(function)
+        assert len(before) == 1
         assert is_recognised(function, remote)
         module.many[1_001].append(1)
         assert is_recognised(function, remote)
+        assert pieces_of(function) == before, "it is not noticed"
         remote.record.refresh(function)
-        assert not is_recognised(function, remote)
+        assert pieces_of(function).isdisjoint(before)
         assert is_recognised(function, remote)
+    before = pieces_of(module.user)
     remote.record.refresh(functools.partial(module.user))
-    assert not is_recognised(module.user, remote)
+    assert pieces_of(module.user).isdisjoint(before)
     remote.record.refresh(print)
     remote.record.refresh(5)
 

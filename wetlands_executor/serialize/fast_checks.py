@@ -225,6 +225,10 @@ class FastCheck:
         found = zip(self._names, self._bound, strict=True)
         return [name for name, bound in found if id(space.get(name, _NOTHING)) != bound]
 
+    def reached(self) -> list[Known]:
+        """Return the objects that it goes by."""
+        return list(self._objects.values())
+
     def end(self) -> None:
         """Let go of all that it refers to."""
         self.void = True
@@ -276,11 +280,7 @@ class FastCheck:
             elif kind == changes.NESTED:
                 self._nested.append((known, more[0]))
             elif kind in (changes.PIECE, changes.ARRAY):
-                sampler = sampler_of_large(obj)
-                if sampler is None:
-                    self._add_nested(obj, groups, record)
-                else:
-                    self._add_sample(known, sampler, obj)
+                self._add_large(known, obj, groups, record)
             elif type(obj) is CellType:
                 cells.append(known)
             elif type(obj) in _GROUPED and (len(obj) <= EXACT or not are_short_scalars(obj)):
@@ -347,8 +347,14 @@ class FastCheck:
                 self._identity(value, record)
         self._classes.append((known.weak, names, held))
 
-    def _add_nested(self, obj: Any, groups: dict[bool, list[Known]], record: Record) -> None:
-        """Add what the exact check looks at of a large object that holds containers."""
+    def _add_large(
+        self, known: Known, obj: Any, groups: dict[bool, list[Known]], record: Record
+    ) -> None:
+        """Add what the exact check looks at of a large object, and of the containers in it."""
+        sampler = sampler_of_large(obj)
+        if sampler is not None:
+            self._add_sample(known, sampler, obj)
+            return
         trace: list[tuple[Any, int]] = []
         fingerprints.measure(obj, record, trace)
         for container, most in trace:

@@ -22,9 +22,7 @@ _LOOKS = 2 * NODES
 def measure(
     value: Any, record: Record, trace: list[tuple[Any, int]] | None = None
 ) -> tuple[bool, Any]:
-    """Return whether a value is large, and its fingerprint.
-
-    The cost is bounded, however large it is.
+    """Return whether a value is large, and its fingerprint, at a bounded cost.
 
     Args:
         value: anything.
@@ -37,9 +35,9 @@ def measure(
     """
     parts: list[Any] = []
     seen: set[int] = {id(value)}
-    left, size = NODES, 0
-    large = False
+    left, size, large = NODES, 0, False
     waiting: list[Any] = [value]
+    inner: list[Any]
     for current in _drain(waiting):
         kind = type(current)
         left -= 1
@@ -55,8 +53,7 @@ def measure(
             if id(current) in seen:
                 continue
             seen.add(id(current))
-        inner: list[Any] = []
-        most = -1
+        inner, most = [], -1
         if isinstance(current, (list, tuple, dict, set, frozenset)):
             parts.append(len(current))
             large = large or len(current) > left
@@ -64,23 +61,15 @@ def measure(
             most = max(left, 0) + (NODES + 1 if current is value else 0)
             inner = sample(current, most)
         elif not isinstance(current, _NAMED):
-            count, part = _buffer(current)
-            size += count
-            parts.append(part)
+            parts.append((found := _buffer(current))[1])
+            size += found[0]
         attributes = getattr(current, "__dict__", None)
         if type(attributes) is dict and not isinstance(current, _NAMED):
             large = large or len(attributes) > left
             inner += sample(attributes, max(left, 0))
-        kinds = set(map(type, inner))
-        if kinds <= _NUMBERS:
-            parts.append(tuple(inner))
-            left -= len(inner)
-        elif (
-            kinds <= SCALARS
-            and (lengths := [len(each) for each in inner if type(each) in (str, bytes)])
-            and max(lengths) <= 256
-        ):
-            size += sum(lengths)
+        length = _length_of_scalars(inner)
+        if length is not None:
+            size += length
             parts.append(tuple(inner))
             left -= len(inner)
         elif len(waiting) < _LOOKS:
@@ -90,6 +79,17 @@ def measure(
         if trace is not None:
             trace.append((current, most if type(current) in _PLAIN else -1))
     return large or size > BYTES or left < 0, digest(parts)
+
+
+def _length_of_scalars(values: list[Any]) -> int | None:
+    """Return the length of all texts among short scalars; None if there is anything else."""
+    kinds = set(map(type, values))
+    if kinds <= _NUMBERS:
+        return 0
+    if not kinds <= SCALARS:
+        return None
+    lengths = [len(each) for each in values if type(each) in (str, bytes)]
+    return sum(lengths) if max(lengths) <= 256 else None
 
 
 _NUMBERS = SCALARS - {str, bytes}

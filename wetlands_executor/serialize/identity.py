@@ -357,20 +357,23 @@ class Record:
             if inner is obj:
                 break
             obj = inner
+        code = self.codes.get(id(getattr(obj, "__code__", None)))
+        reached: list[Known] = [] if code is None else code.reached()
         waiting, seen = [id(obj)], set()
-        while waiting:
-            key = waiting.pop()
-            watched = self.functions.get(key)
-            if watched is None or key in seen:
-                continue
-            seen.add(key)
-            for known in watched.reached():
+        while waiting or reached:
+            for known in reached:
                 waiting.append(known.key)
                 if type(known.shape) is bytes:
                     self.drop(known.key, known.number)  # it is made by its pickle, once
                 else:
                     self.drop_piece(known)
-            self.retire(key)
+            reached = []
+            key = waiting.pop()
+            watched = self.functions.get(key)
+            if watched is not None and key not in seen:
+                seen.add(key)
+                reached = watched.reached()
+                self.retire(key)
 
     def follow(self, definition: Any) -> None:
         """Let workers forget a definition when neither this record nor a call has it any more.

@@ -220,6 +220,10 @@ class Template:
         """Return the names in a namespace that were bound to something else before."""
         return self._fast.changed_names(space)
 
+    def reached(self) -> list[Known]:
+        """Return the objects that the functions refer to."""
+        return self._fast.reached()
+
     def end(self, record: Record) -> None:
         """Let workers forget it."""
         self._fast.end()
@@ -265,6 +269,10 @@ class Code(weakref.ref):  # type: ignore[type-arg]
             space = function.__globals__
             changed = self.template.changed_globals(space)
             self.varying |= {name for name in changed if _may_be_global(space.get(name, _ABSENT))}
+
+    def reached(self) -> list[Known]:
+        """Return the objects that the functions refer to."""
+        return [] if self.template is None else self.template.reached()
 
     def end(self, record: Record) -> None:
         """Let go of the template: something that it stands for has changed."""
