@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,13 @@ LONGEST = (
 #: Seconds after a test's own time-out at which the whole session is given up: the time-out's signal
 #: did not reach the main thread.
 HARD_LIMIT_MARGIN = 30.0
+#: Seconds for which that limit is shared by tests that run one after another.
+LIMIT_SHARED = 1.0
 
 _stderr_copy = pytest.StashKey[int]()
 _temporary_folder = pytest.StashKey[tuple[str, "str | None"]]()
 _failed = pytest.StashKey[bool]()
+_hard_limit = pytest.StashKey["HardLimit"]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -143,7 +147,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     dispositions.restore()
     leaks.mark_session()
-    config.stash[_stderr_copy] = os.dup(2)
+    config.stash[_stderr_copy] = fd = os.dup(2)
+    config.stash[_hard_limit] = HardLimit(fd, shares=not hasattr(config, "workerinput"))
     # Other sessions on this machine leave and remove `wetlands*` files at any moment; pytest's own
     # folders stay where people look for them.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
@@ -170,6 +175,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             os.environ["TMPDIR"] = previous
         shutil.rmtree(folder, ignore_errors=True)
     if (fd := config.stash.get(_stderr_copy, None)) is not None:
+        config.stash[_hard_limit].end_test(last=True)
         os.close(fd)
         del config.stash[_stderr_copy]
 
@@ -231,8 +237,40 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 # ------------------------------------------------------------------------------- failures and hangs
 
 
+class HardLimit:
+    """The time after which this process prints the stacks of all threads and ends.
+
+    To set it starts a thread of C code and waits for the end of the one before. That is a tenth of
+    the time of the unit tests, so short tests that run one after another share a limit.
+
+    Args:
+        file: the descriptor that the stacks go to.
+        shares: this process runs one test after another. One that waits for the next, as those of
+            xdist do, has no limit meanwhile.
+    """
+
+    def __init__(self, file: int, shares: bool) -> None:
+        self._file = file
+        self._room = LIMIT_SHARED if shares else 0.0
+        self._seconds = 0.0
+        self._set_at = 0.0
+
+    def set(self, seconds: float) -> None:
+        """Let this be the limit of the test that begins, up to ``LIMIT_SHARED`` seconds less."""
+        now = time.monotonic()
+        if seconds != self._seconds or now - self._set_at > self._room:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=self._file)
+            self._seconds, self._set_at = seconds, now
+
+    def end_test(self, *, last: bool) -> None:
+        """Note that a test has ended."""
+        if last or time.monotonic() - self._set_at > self._room:
+            faulthandler.cancel_dump_traceback_later()
+            self._seconds = 0.0
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """End a session that a test's own time-out could not save, with the stacks of all threads."""
     marker = item.get_closest_marker("timeout")
     limit = marker.kwargs.get("timeout") or (marker.args[0] if marker.args else 0) if marker else 0
@@ -241,14 +279,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         if item.config.pluginmanager.has_plugin("timeout")
         else 0.0
     )
+    watch = item.config.stash[_hard_limit]
     if limit and sys.gettrace() is None:
-        faulthandler.dump_traceback_later(
-            limit + HARD_LIMIT_MARGIN, exit=True, file=item.config.stash[_stderr_copy]
-        )
+        watch.set(limit + HARD_LIMIT_MARGIN)
     try:
         return (yield)
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        watch.end_test(last=nextitem is None)
 
 
 @pytest.hookimpl(wrapper=True)
