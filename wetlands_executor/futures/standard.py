@@ -33,6 +33,7 @@ from threading import get_ident
 from typing import Any
 
 from wetlands_executor import threads
+from wetlands_executor.threads import serving, starting, working
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -49,6 +50,9 @@ SETTLED = object()
 # Of a list, for its subclass below.
 _append, _remove = list.append, list.remove
 
+# The rest of a ``TaskCondition`` was made: hardly ever, and asking one takes an exception in C.
+_waited = False
+
 #: How often a Future's condition that another thread has locked is tried again.
 TRIES = 50
 
@@ -63,10 +67,12 @@ class TaskCondition(_RLock):  # type: ignore[misc] # its type has no public name
     _full: threading.Condition
 
     def _whole(self) -> threading.Condition:
+        global _waited  # it only ever becomes True
         with self:
             try:
                 return self._full
             except AttributeError:
+                _waited = True  # Order: before the rest is there, which the settling thread uses
                 self._full = threading.Condition(self)
             return self._full
 
@@ -112,9 +118,9 @@ class Waiters(list[Any]):
 
     def append(self, waiter: Any) -> None:
         """Add one. Raises RuntimeError on a thread that must not wait."""
-        if get_ident() in threads.serving or threads.starting:
+        if get_ident() in serving or starting:
             threads.check()
-            pauses = threads.working.get(get_ident())
+            pauses = working.get(get_ident())
             if pauses is not None:
                 pauses.begin(waiter, None)
         _append(self, waiter)
@@ -122,8 +128,8 @@ class Waiters(list[Any]):
     def remove(self, waiter: Any) -> None:
         """Remove one: its wait is over."""
         _remove(self, waiter)
-        if threads.working:
-            pauses = threads.working.get(get_ident())
+        if working:
+            pauses = working.get(get_ident())
             if pauses is not None:
                 pauses.end(waiter)
 
@@ -133,7 +139,7 @@ def make_waiters(task: Any) -> Waiters:
 
     Raises RuntimeError on a thread that must not wait for it.
     """
-    if get_ident() in threads.serving or threads.starting:
+    if get_ident() in serving or starting:
         threads.check(task)
     found: Waiters = task.__dict__.setdefault("_waiters", Waiters())
     return found
@@ -247,7 +253,7 @@ def notify_only_waiter(task: Any, condition: TaskCondition, state: str) -> bool:
         return False
     try:
         waiters = task.__dict__.get("_waiters", ())
-        if len(waiters) > 1 or hasattr(condition, "_full"):
+        if len(waiters) > 1 or (_waited and hasattr(condition, "_full")):
             return False
         task.__dict__["_state"] = state
         if not waiters:

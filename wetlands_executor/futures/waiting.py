@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import seconds, threads
 from wetlands_executor.errors import WaitTimeout
+from wetlands_executor.threads import serving, starting
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.protocols import PendingCall, TaskPool
@@ -118,7 +119,7 @@ def sleep(
     if timeout is not None:
         timeout = seconds.wait("timeout", timeout)
     pauses = None
-    if get_ident() in threads.serving or threads.starting:
+    if get_ident() in serving or starting:
         threads.check(task)
         pauses = threads.working.get(get_ident())
     try:

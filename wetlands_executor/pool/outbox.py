@@ -107,7 +107,6 @@ class Outbox:
         definition = encoded.definition
         return (
             call.host_settings.number == self._settings
-            and not (encoded.flags | call.watched) & records
             and (
                 definition is None
                 or (
@@ -116,9 +115,11 @@ class Outbox:
                 )
             )
             and (
-                type(encoded) is PlainCall  # most are, and have none of these
+                # Most are this, and have nothing of what is asked below.
+                (type(encoded) is PlainCall and not call.watched)
                 or (
-                    not (encoded.bytecode and self._foreign)
+                    not (encoded.flags | call.watched) & records
+                    and not (encoded.bytecode and self._foreign)
                     and (not encoded.needs or self._has(encoded.needs))
                     and not (encoded.out_of_band is not None and encoded.out_of_band.kept)
                 )

@@ -30,6 +30,7 @@ from wetlands_executor.scheduling.phases import IllegalMove, moved
 from wetlands_executor.sharedmem.results import ResultMemory
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.system import stack_signal
+from wetlands_executor.worker.wire import MARK_BITS, MARK_STEP
 
 
 class WorkerPhase(Enum):
@@ -245,7 +246,7 @@ class WorkerProcess:
             # task may have read it.
             if next(reversed(mine), 0) == self._sent_directly:
                 frames.append(outbox.control_frame(wire.AFTER, self._sent_directly, mark))
-                mark = mark + wire.MARK_STEP & wire.MARK_BITS
+                mark = mark + MARK_STEP & MARK_BITS
             self._sent_directly = 0
         # The table's move, checked here: `Call.move` would be one more function for each call.
         given, queued = CallPhase.GIVEN, CallPhase.QUEUED
@@ -265,7 +266,7 @@ class WorkerProcess:
                     call.note_blocks(out_of_band.send(self.result_memory.incarnation))
                     self.result_memory.note_use()
                 frames.append(call.frame(mark))
-                mark = mark + wire.MARK_STEP & wire.MARK_BITS
+                mark = mark + MARK_STEP & MARK_BITS
             except Exception as error:  # noqa: BLE001
                 # one call; records of it that are on the way are skipped by the worker
                 del mine[call.number]
