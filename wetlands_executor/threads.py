@@ -67,12 +67,13 @@ _importing = threading.RLock()
 class Pauses(Protocol):
     """The waits of a thread that runs tasks."""
 
-    def begin(self, key: object, task: Any) -> None:
+    def begin(self, key: object, task: Any, *, limited: bool) -> None:
         """Note that this thread begins to wait.
 
         Args:
             key: of this wait.
             task: what is waited for; None if unknown.
+            limited: the wait has a time limit.
 
         Raises:
             RuntimeError: it would wait for ever.
@@ -245,7 +246,7 @@ def pause(task: Any = None) -> Iterator[None]:
     pauses, key = working.get(get_ident()), object()
     try:
         if pauses is not None:
-            pauses.begin(key, task)
+            pauses.begin(key, task, limited=True)  # an event loop has timers, and other coroutines
         yield
     finally:
         if pauses is not None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -504,6 +505,62 @@ def test_a_task_cannot_wait_for_itself(executor: InProcessExecutor) -> None:
         box.append(executor.submit(alone))
         known.set()
         assert "cannot wait for itself" in str(box[0].exception(DEADLINE))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_tasks_cannot_wait_for_each_other(count: int) -> None:
+    """In a ring, and each in another executor."""
+    tasks: list[Task[object]] = []
+    known = threading.Event()
+
+    def one(number: int) -> object:
+        known.wait(DEADLINE)
+        return tasks[(number + 1) % count].result()
+
+    with ExitStack() as stack:
+        executors = [stack.enter_context(InProcessExecutor(1)) for _ in range(count)]
+        tasks += [each.submit(one, number) for number, each in enumerate(executors)]
+        known.set()
+        errors = [task.exception(DEADLINE) for task in tasks]
+    assert all(isinstance(error, RuntimeError) for error in errors)
+    assert all("which waits for it" in str(error) for error in errors)
+
+
+def test_a_task_cannot_wait_for_one_that_depends_on_it() -> None:
+    tasks: list[Task[object]] = []
+    known = threading.Event()
+
+    def first() -> object:
+        known.wait(DEADLINE)
+        return tasks[-1].result()
+
+    with InProcessExecutor(1) as executor:
+        tasks.append(executor.submit(first))
+        tasks += [executor.submit(lambda value: value, tasks[-1])]
+        tasks += [executor.submit(lambda value: value, tasks[-1])]
+        known.set()
+        assert "which waits for it" in str(tasks[0].exception(DEADLINE))
+
+
+def test_tasks_wait_for_each_other_with_a_limit() -> None:
+    """Such a wait ends, and then the other one does."""
+    tasks: list[Task[object]] = []
+    known = threading.Event()
+
+    def patient() -> object:
+        known.wait(DEADLINE)
+        return tasks[1].result()
+
+    def impatient() -> object:
+        known.wait(DEADLINE)
+        with pytest.raises(TimeoutError):
+            tasks[0].result(0.05)
+        return "done"
+
+    with InProcessExecutor(1) as executor:
+        tasks += [executor.submit(patient), executor.submit(impatient)]
+        known.set()
+        assert tasks[0].result(DEADLINE) == "done"
 
 
 def test_a_task_that_is_given_up_while_it_waits() -> None:

@@ -122,7 +122,7 @@ class Waiters(list[Any]):
             threads.check()
             pauses = working.get(get_ident())
             if pauses is not None:
-                pauses.begin(waiter, None)
+                pauses.begin(waiter, None, limited=False)
         _append(self, waiter)
 
     def remove(self, waiter: Any) -> None:

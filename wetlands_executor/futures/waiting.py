@@ -124,7 +124,7 @@ def sleep(
         pauses = threads.working.get(get_ident())
     try:
         if pauses is not None:
-            pauses.begin(task, task)
+            pauses.begin(task, task, limited=timeout is not None)
         if call is not None:
             process = call.process
             if process is not None:

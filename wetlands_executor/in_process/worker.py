@@ -12,9 +12,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from wetlands_executor import threads
+from wetlands_executor.futures.deferral import needed
 from wetlands_executor.futures.waiting import Wakeups, remaining
 
 if TYPE_CHECKING:
@@ -103,6 +104,27 @@ class WorkerThread:
         self.abandoned = True
 
 
+#: The task of each thread that waits for another one without a time limit: that other one. Of all
+#: executors, because their tasks may wait for each other's.
+_awaited: dict[Task[Any], Task[Any]] = {}
+
+
+def _leads_to(task: Task[Any], end: Task[Any]) -> bool:
+    """Return True if ``end`` is among what must end before ``task`` can."""
+    seen: set[object] = set()
+    left = [task]
+    while left:
+        for each in needed(left.pop()) - seen:
+            if each is end:
+                return True
+            seen.add(each)
+            further = _awaited.get(cast("Task[Any]", each))
+            # One that was given up, whose thread goes on to wait, is waited for no more.
+            if further is not None and not cast("Task[Any]", each).done():
+                left.append(further)
+    return False
+
+
 class Waits:
     """The waits of one thread whose task waits for other ones: another thread takes its place.
 
@@ -116,26 +138,51 @@ class Waits:
         self._keys: list[object] = []
         # One entry while the place is lent; the thread that takes it gives it back.
         self._lent: list[None] = []
+        self._task: Task[Any] | None = None
 
     @property
     def waiting(self) -> bool:
         """True while its task waits."""
         return bool(self._lent)
 
-    def begin(self, key: object, task: Task[Any] | None) -> None:
+    def begin(self, key: object, task: Task[Any] | None, *, limited: bool) -> None:
         """See ``threads.Pauses``."""
         run = self._worker.run
         if run is None or self._worker.abandoned:
             return
         if task is not None and run.call.task is task:
             raise RuntimeError(f"the task {task.name!r} cannot wait for itself")
+        if task is not None and not limited:
+            self._wait_for(run.call.task, task)
         self._keys.append(key)
         if not self._lent:
             self._lent.append(None)
             self._places.lend()
 
+    def _wait_for(self, mine: Task[Any], task: Task[Any]) -> None:
+        """Note what the task of this thread waits for; refuse it if that waits for this one.
+
+        Race: two threads may begin to wait for each other's task. Order: each stores what it waits
+        for and then looks. At least one of the two observes the other's store.
+        """
+        self._task = mine
+        _awaited[mine] = task
+        if _leads_to(task, mine):
+            self.forget()
+            raise RuntimeError(
+                f"the task {mine.name!r} cannot wait for {task.name!r}, which waits for it: "
+                f"neither would ever end"
+            )
+
+    def forget(self) -> None:
+        """Note that it waits for no task any more."""
+        mine, self._task = self._task, None
+        if mine is not None:
+            _awaited.pop(mine, None)
+
     def end(self, key: object) -> None:
         """See ``threads.Pauses``."""
+        self.forget()
         for place, known in enumerate(self._keys):
             if known is key:
                 del self._keys[place]
@@ -145,6 +192,7 @@ class Waits:
 
     def finish(self) -> None:
         """Its task has ended: an interrupt may have kept the end of a wait from being told."""
+        self.forget()
         self._keys.clear()
         self.give_back()
 
@@ -316,6 +364,7 @@ class WorkerThreads:
         finally:
             worker.leave()
             self._waits.pop(worker, None)
+            waits.forget()
             if not worker.abandoned:
                 if not worker.surplus:
                     self._places.put(worker.index)
