@@ -64,7 +64,7 @@ class Watch:
         return self.total - length_hint(self._places)
 
     def one_of(self, tasks: Iterable[object]) -> Callable[[RunningTask], bool]:
-        """Return a function that tells whether a running task is one of these.
+        """Return a function that returns True for a running task that is one of these.
 
         Args:
             tasks: any futures. They are kept until it is called first; made for many.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 HELP = "make an environment, of packages or of a file that describes it"
 DESCRIPTION = (
     "Makes an environment once, and prints its path; the next time it is there at once. What\n"
-    "is being done is told on standard error."
+    "is being done is reported on standard error."
 )
 EPILOG = """\
 examples:
@@ -76,7 +76,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="if an environment of that name holds something else, replace it",
     )
     parser.add_argument("--offline", action="store_true", help="use no network")
-    parser.add_argument("--quiet", action="store_true", help="do not tell what is being done")
+    parser.add_argument("--quiet", action="store_true", help="do not report what is being done")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -93,7 +93,7 @@ def start(
 
     Args:
         executor: whose they are.
-        tell: is told how far the creation is.
+        tell: called with each step of the creation; None shows none.
         code: exit code of what fails here.
 
     Raises:

@@ -51,7 +51,7 @@ class ThreadCall:
         options: what is asked of it; None asks nothing.
     """
 
-    #: As of a call of a pool: every thread is told of its end, and no process has it.
+    #: As of a call of a pool: waiting threads are notified of its end, and no process has it.
     unannounced = False
     process = None
 
@@ -309,7 +309,7 @@ class Run:
             try:
                 threads.start(self._send_interrupt, (), "wetlands-interrupt", threads.CALLBACKS)
             except RuntimeError:
-                pass  # no thread can be had: the flag stays up until the interrupt arrives
+                pass  # no thread can be started: the flag stays up until the interrupt arrives
             else:
                 return
         try:

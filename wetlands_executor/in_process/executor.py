@@ -312,7 +312,7 @@ class InProcessExecutor(Executor):
         self._lifecycle.terminate(kill=True, why="by kill_workers()")
 
     def terminate_workers(self) -> None:
-        """As ``kill_workers``: threads know no difference."""
+        """Do the same as ``kill_workers``: threads can be given up in one way only."""
         self._lifecycle.terminate(kill=False, why="by terminate_workers()")
 
     def __exit__(

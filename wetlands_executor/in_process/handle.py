@@ -45,7 +45,7 @@ class _Ended:
 class CallHandle(RemoteTaskHandle):
     """The handle of a call that runs in this process.
 
-    Unlike in a worker it can be told to call a function when the task is cancelled: a thread that
+    Unlike that of a worker it can call a function when the task is cancelled: a thread that
     blocks cannot look at ``cancel_requested``, and cannot be killed.
     """
 

@@ -1,7 +1,7 @@
 """The end of one ``InProcessExecutor``, and of all of them at interpreter exit.
 
-Any thread enters; callbacks, timers and tasks too, which may ask for the end and, if they would
-wait for themselves, are told so.
+Any thread enters. Callbacks, timers and tasks may ask for the end too; where one of them would wait
+for itself, it gets an error.
 """
 
 from __future__ import annotations
@@ -143,12 +143,12 @@ class Lifecycle:
         if kind is None and not self._pool.callbacks.started:
             self._finish()
         else:
-            # A thread of its own: one that cancels or submits must not wait for callbacks here,
-            # and a callback or a timer not for itself.
+            # On a thread of its own: a thread that cancels or submits must not wait for callbacks
+            # here, and a callback or a timer would wait for itself.
             try:
                 threads.start(self._finish, (), "wetlands-ending", threads.CALLBACKS)
             except RuntimeError:
-                self._finish()  # no thread can be had any more
+                self._finish()  # no thread can be started any more
 
     def _finish(self) -> None:
         self._finisher = threading.current_thread()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("concurrent.futures")
 
-#: Seconds until a thread is told again that has locked what it waits for.
+#: Seconds after which a waiting thread is notified again, if it had locked its own condition.
 NOTIFY_DELAY = 0.005
 
 
@@ -211,7 +211,7 @@ class ThreadPool:
             settling.settle(task, value, None)
         elif not self._runs_again(run, error, Failure.RAISED):
             if (trace := error.__traceback__) is not None:
-                # This module's own lines tell nothing.
+                # The lines of ``call.py`` say nothing about the failure.
                 while trace.tb_next is not None and trace.tb_frame.f_globals is _CALL:
                     trace = trace.tb_next
                 lines = traceback.format_exception(type(error), error, trace)
@@ -262,7 +262,7 @@ class ThreadPool:
             self._leave_behind(run, reason)
 
     def _leave_behind(self, run: Run, reason: str) -> None:
-        """Ask a run to stop whose Task is settled, interrupt it, and replace its thread."""
+        """Ask a run whose Task is settled to stop, interrupt it, and replace its thread."""
         self._forget(run)
         if run.worker is not None:
             self.workers.replace(run.worker)
@@ -347,13 +347,13 @@ class ThreadPool:
         self._dependants.run(job)
 
     def ensure_tracked(self, call: Any) -> None:
-        """Do nothing: every thread is told of the end."""
+        """Do nothing: every waiting thread is notified of the end."""
 
     def take_abandoned_waits(self) -> None:
         """Do nothing: no thread takes outcomes itself."""
 
     def watch(self, call: ThreadCall) -> None:
-        """Tell a new listener of the start of a call that runs; of others it will be told."""
+        """Deliver STARTED to a new listener if the call runs; else that comes when it begins."""
         run = call.run
         if run is not None:
             run.tell_started()
@@ -376,11 +376,11 @@ class ThreadPool:
     # --- settings of its executor
 
     def add_listener(self, listener: Listener) -> None:
-        """Tell a listener what happens to all tasks from now on."""
+        """Deliver the events of all tasks to a listener from now on."""
         self.listeners = (*(each for each in self.listeners if not each.removed), listener)
 
     def remove_listener(self, callback: object) -> None:
-        """Drop the listeners that call ``callback``, and what is on its way to them."""
+        """Drop the listeners that call ``callback``, and the events on their way to them."""
         gone = [each for each in self.listeners if each.callback == callback]
         for listener in gone:
             listener.remove()

@@ -77,7 +77,7 @@ class WorkerThread:
         """Run on the calling thread.
 
         Args:
-            pauses: is told when its task begins and ends to wait for another one.
+            pauses: notes when its task begins to wait for another one, and when it stops.
         """
         self.thread = threading.current_thread()
         threads.working[threading.get_ident()] = pauses
@@ -191,7 +191,7 @@ class Waits:
             self.give_back()
 
     def finish(self) -> None:
-        """Its task has ended: an interrupt may have kept the end of a wait from being told."""
+        """Note that its task has ended. Race: an interrupt may have skipped ``end``."""
         self.forget()
         self._keys.clear()
         self.give_back()
@@ -324,7 +324,7 @@ class WorkerThreads:
             self.call_in()
 
     def look(self) -> None:
-        """Let idle threads find out that they may end."""
+        """Wake idle threads, which end if they may."""
         self._wakeups.notify_all()
         self._ends.notify_all()
 

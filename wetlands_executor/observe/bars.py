@@ -1,8 +1,8 @@
 """What a display shows: bars, each with its counts, and the tasks that run.
 
-A bar is looked at by the thread of the display, now and then. It asks nothing to be told: no
-listener, no callback, no step of a task is added for it. What it counts is written by the thread
-that iterates, or read from the executor.
+The thread of the display looks at each bar now and then. No listener and no callback is registered
+for a bar, and no step of a task is added. What it counts is written by the thread that iterates, or
+read from the executor.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class BarState:
 
 
 class Meter:
-    """Tells the rate of a number that grows.
+    """Estimates the rate of a number that grows.
 
     Args:
         now: the time, in seconds on the monotonic clock.
@@ -359,7 +359,7 @@ class ItemCounts:
         if self._asked_for is not None:
             taken = self._asked_for()
         else:
-            # "count(7)": to look at it in any other way would be to count
+            # "count(7)": any other way to read the number advances it
             taken = int(repr(self._taken)[6:-1]) - 1
         return Counts(
             self.done + max(taken - self._in_hand, 0),

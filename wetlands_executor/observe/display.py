@@ -1,8 +1,8 @@
 """A display: bars on one screen, and the thread that draws them.
 
 The thread looks at its bars now and then, and draws. How often depends on what a look costs: it
-takes at most ``SHARE`` of the time of one processor. Nothing waits for it, and no task takes a step
-more because of it. It lives as long as its display has bars.
+takes at most ``SHARE`` of the time of one processor. No thread waits for it, and it adds no step to
+any task. It lives as long as its display has bars.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _is_legacy(stream: Any) -> bool:
     return bool(Console(file=stream).legacy_windows)
 
 
-#: The display that further bars join, by nothing: an entry while it is open.
+#: The display that further bars join, under the key "display"; empty if none is open.
 _shared: dict[str, Display] = {}
 
 

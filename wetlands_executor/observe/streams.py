@@ -38,7 +38,7 @@ def cleaned(text: str) -> list[str]:
 class LineStream:
     """Passes whole lines on, to be written above the display.
 
-    What has no line's end yet waits for it. All else is as of the stream that it replaces.
+    A line without an end waits for its end. All else is as of the stream that it replaces.
 
     Args:
         stream: what it replaces.

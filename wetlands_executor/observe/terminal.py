@@ -215,7 +215,7 @@ class Drawing:
         return sum(map(self._cells.cell_len, texts)) + 2 * max(len(texts) - 1, 0)
 
     def _cut(self, text: str, width: int) -> str:
-        """Return a text on one line, cut to a width in the middle of which it says so."""
+        """Return a text on one line; a mark stands at the end if it was cut to the width."""
         text = " ".join(cleaned(text.replace("\n", " "))[0].split())
         if self._cells.cell_len(text) <= width:
             return text
@@ -243,7 +243,7 @@ _FACTS = {"failed": "bold red", "cancelled": "yellow", "retried": "yellow"}
 
 
 def _short(name: str) -> str:
-    """Return what was called without the folder of its file."""
+    """Return the name of a call without the folder of its file."""
     _, separator, rest = name.rpartition("/" if "/" in name else "\\")
     return rest if separator and ".py:" in rest else name
 

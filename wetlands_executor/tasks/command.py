@@ -100,7 +100,7 @@ class Tree:
         self._signal("kill")
 
     def end(self) -> None:
-        """The command has ended: end what is left of a tree that was stopped."""
+        """End what is left of a tree that was stopped; the command has ended."""
         if self._timer is not None:
             self._timer.cancel()
             self.kill()

@@ -15,7 +15,7 @@ from wetlands_executor.cli.mapping.outcome import Failure, Outcome
 
 
 class Watcher(Protocol):
-    """What is told of outcomes that were written."""
+    """Gets the outcomes that were written."""
 
     def failed(self, outcome: Outcome, failure: Failure) -> None:
         """Show a failure."""
@@ -32,7 +32,7 @@ class Output:
     Args:
         write: is given the lines of JSON.
         joblog: gets its lines; None if there is none.
-        watcher: is told of failures, and how many items have ended.
+        watcher: gets failures, and how many items have ended.
         keep_order: outcomes wait for those of the items before them.
 
     Attributes:
