@@ -519,8 +519,8 @@ class Task(Future[T]):
 
     # --- what the standard library's helpers reach for, made on demand
 
-    _condition = standard.OnDemand(standard.make_condition)
-    _waiters = standard.OnDemand(standard.make_waiters)
+    _condition = standard.ConditionOnDemand()
+    _waiters = standard.WaitersOnDemand()
     _done_callbacks = standard.OnDemand(standard.make_callbacks)
 
     def _invoke_callbacks(self) -> None:

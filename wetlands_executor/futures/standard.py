@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures._base import (
     FINISHED,
     _AllCompletedWaiter,
@@ -46,9 +46,6 @@ _WAITERS = frozenset((_AllCompletedWaiter, _AsCompletedWaiter, _FirstCompletedWa
 
 #: Stands in the place of the condition of a task that was settled before one was asked for.
 SETTLED = object()
-
-# Of a list, for its subclass below.
-_append, _remove = list.append, list.remove
 
 # The rest of a ``TaskCondition`` was made: hardly ever, and asking one takes an exception in C.
 _waited = False
@@ -108,67 +105,91 @@ class OnDemand:
         return self if task is None else self._make(task)
 
 
-class Waiters(list[Any]):
-    """The standard library's waiters of one Task.
+class ConditionOnDemand:
+    """The ``_condition`` of a Task. As ``OnDemand``, in one function: each ``wait`` makes many."""
 
-    ``wait`` and ``as_completed`` add theirs, then sleep.
+    def __get__(self, task: Any, owner: Any) -> Any:
+        if task is None:
+            return self
+        fields = task.__dict__
+        # One step: all threads get the same one, or all see that the task is settled.
+        found = fields.get("_lazy_condition")
+        if found is None:
+            found = fields.setdefault("_lazy_condition", TaskCondition())
+        if found is not SETTLED:
+            # Also if it was there: the thread that has made it may have been interrupted here.
+            # Order: as every accessor, it has an unannounced call registered.
+            task.done()
+        else:
+            # No thread had it before the end. From now on the state is final for each that has it.
+            fields["_state"] = fields["_final"]
+            found = fields.setdefault("_late_condition", TaskCondition())
+        fields["_condition"] = found
+        return found
+
+
+class WaitersOnDemand:
+    """The ``_waiters`` of a Task: a list, to which ``wait`` and ``as_completed`` add theirs.
+
+    It is looked at each time (hence ``__set__``), because a thread of a pool gets it guarded. The
+    list itself has no methods of ours: most threads may wait, for many tasks.
     """
 
-    __slots__ = ()
+    def __get__(self, task: Any, owner: Any) -> Any:
+        if task is None:
+            return self
+        fields = task.__dict__
+        found = fields.get("_waiters") or fields.setdefault("_waiters", [])
+        if get_ident() in serving or starting or working:
+            return GuardedWaiters(task, found)
+        return found
+
+    def __set__(self, task: Any, waiters: Any) -> None:
+        task.__dict__["_waiters"] = waiters
+
+
+class GuardedWaiters:
+    """The waiters of a Task, for threads of which some must not wait, and others say that they do.
+
+    Args:
+        task: the task.
+        waiters: its list.
+    """
+
+    __slots__ = ("_task", "_waiters")
+
+    def __init__(self, task: Any, waiters: list[Any]) -> None:
+        self._task = task
+        self._waiters = waiters
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._waiters)
+
+    def __len__(self) -> int:
+        return len(self._waiters)
 
     def append(self, waiter: Any) -> None:
-        """Add one. Raises RuntimeError on a thread that must not wait."""
+        """Add one. Raises RuntimeError on a thread that must not wait for the task."""
         if get_ident() in serving or starting:
+            threads.check(self._task)
             threads.check()
             pauses = working.get(get_ident())
             if pauses is not None:
                 pauses.begin(waiter, None, limited=False)
-        _append(self, waiter)
+        self._waiters.append(waiter)
 
     def remove(self, waiter: Any) -> None:
         """Remove one: its wait is over."""
-        _remove(self, waiter)
-        if working:
-            pauses = working.get(get_ident())
-            if pauses is not None:
-                pauses.end(waiter)
-
-
-def make_waiters(task: Any) -> Waiters:
-    """Return the ``_waiters`` of a task.
-
-    Raises RuntimeError on a thread that must not wait for it.
-    """
-    if get_ident() in serving or starting:
-        threads.check(task)
-    found: Waiters = task.__dict__.setdefault("_waiters", Waiters())
-    return found
+        self._waiters.remove(waiter)
+        pauses = working.get(get_ident())
+        if pauses is not None:
+            pauses.end(waiter)
 
 
 def make_callbacks(task: Any) -> deque[Any]:
     """Return the ``_done_callbacks`` of a task."""
     found: deque[Any] = task.__dict__.setdefault("_done_callbacks", deque())
     return found
-
-
-def make_condition(task: Any) -> TaskCondition:
-    """Return the ``_condition`` of a task."""
-    fields = task.__dict__
-    # One step: all threads get the same one, or all see that the task is settled.
-    found = fields.get("_lazy_condition")
-    if found is None:
-        found = fields.setdefault("_lazy_condition", TaskCondition())
-    if found is not SETTLED:
-        # Also if it was there: the thread that has made it may have been interrupted here. Order:
-        # as every accessor, it has an unannounced call registered.
-        task.done()
-    else:
-        # No thread had it before the end. From now on the state is final for each that has it.
-        fields["_state"] = fields["_final"]
-        found = fields.setdefault("_late_condition", TaskCondition())
-    fields["_condition"] = found
-    condition: TaskCondition = found
-    return condition
 
 
 class Notification:
