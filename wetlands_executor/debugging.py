@@ -15,13 +15,18 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from typing import Any
 
 from wetlands_executor import threads
+from wetlands_executor.environment.file_locks import lock_file
 from wetlands_executor.system import AF_UNIX
 
 LOGGER = logging.getLogger("wetlands_executor")
 
+_PREFIX = "wetlands-debug-"
+#: Seconds of a folder's age below which it is not looked at.
+FRESH = 60.0
 #: Bytes of one read from a terminal, which gives a line at a time.
 LINE = 65536
 
@@ -42,9 +47,9 @@ class Debugging:
                 "debug=True needs a system with Unix sockets; attach debugpy here, or run the "
                 "function in this process, with InProcessExecutor(0)"
             )
-        self._folder = tempfile.mkdtemp(prefix="wetlands-debug-")  # mode 0700
+        self._folder = Folder()
         self._listener = socket.socket(AF_UNIX, socket.SOCK_STREAM)
-        self.address = os.path.join(self._folder, "s")
+        self.address = os.path.join(self._folder.path, "s")
         # Who had the terminal last.
         self._shown = ""
         # Writing, or closing, the one wakes the thread that looks at the other.
@@ -62,12 +67,12 @@ class Debugging:
         """Serve no more. Any thread; may be repeated."""
         self._end.close()
         # Not left to the thread, which the end of the interpreter may stop before it comes to that.
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     def _close(self) -> None:
         self._end.close()
         self._listener.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     def _serve(self) -> None:
         try:
@@ -111,6 +116,55 @@ class Debugging:
                 if found is None:
                     return
                 send({"line": found})
+
+
+class Folder:
+    """A folder for a socket that only this user can enter, until ``remove``.
+
+    It is locked as long as this process lives. When another one is made, those are removed that a
+    killed process has left behind: they are locked no more.
+
+    Attributes:
+        path: of it.
+    """
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix=_PREFIX)  # mode 0700
+        self._lock = os.open(self.path, os.O_RDONLY)
+        lock_file(self._lock, wait=False)
+        again = os.open(self.path, os.O_RDONLY)
+        try:
+            if not lock_file(again, wait=False):  # else this file system knows no locks
+                _remove_unlocked(os.path.dirname(self.path))
+        finally:
+            os.close(again)
+
+    def remove(self) -> None:
+        """Remove it. May be repeated, by several threads."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+
+def _remove_unlocked(parent: str) -> None:
+    """Remove folders of processes that have ended."""
+    for entry in list(os.scandir(parent)):
+        try:
+            if not entry.name.startswith(_PREFIX) or not entry.is_dir(follow_symlinks=False):
+                continue
+            found = entry.stat(follow_symlinks=False)
+            # Race: a folder that was made just now may not be locked yet.
+            if time.time() - found.st_mtime < FRESH:
+                continue
+            descriptor = os.open(entry.path, os.O_RDONLY)
+        except OSError:
+            continue  # it has gone meanwhile
+        try:
+            if lock_file(descriptor, wait=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 class HostTerminal:

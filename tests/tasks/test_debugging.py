@@ -148,6 +148,42 @@ def test_the_folder_of_the_socket_goes_with_the_executor(
     until(lambda: not list(tmp_path.glob("wetlands-debug-*")))
 
 
+def test_the_folder_of_a_killed_program_goes_with_the_next(
+    make: Callable[..., CondaEnvExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = (
+        "import sys; from wetlands_executor import CondaEnvExecutor\n"
+        "kept = CondaEnvExecutor(debug=True); print('ready', flush=True); sys.stdin.read()"
+    )
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", body], env={**os.environ, "TMPDIR": str(tmp_path)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for each in programs:
+        assert each.stdout is not None
+        assert each.stdout.readline() == b"ready\n"
+    folders = set(tmp_path.glob("wetlands-debug-*"))
+    programs[0].kill()
+    programs[0].wait(DEADLINE)
+    for each in folders:
+        os.utime(each, (0, 0))
+    fresh = tmp_path / "wetlands-debug-fresh"
+    fresh.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    executor = make(debug=True)
+    left = folders & set(tmp_path.glob("wetlands-debug-*"))
+    assert (len(folders), len(left), fresh.exists()) == (2, 1, True), "the one that lives keeps it"
+    executor.shutdown()
+    programs[1].communicate(timeout=DEADLINE)
+    assert list(tmp_path.glob("wetlands-debug-*")) == [fresh]
+    for each in programs:
+        each.stdin.close()
+        each.stdout.close()
+
+
 def test_a_debugger_can_attach(make: Callable[..., CondaEnvExecutor]) -> None:
     pytest.importorskip("debugpy")
     executor = make(2, debug="debugpy").launch()
