@@ -410,6 +410,11 @@ def test_the_inputs_of_a_command() -> None:
         made(epochs=1, rate=2)
     with pytest.raises(TypeError, match="go by name"):
         made(1)
+    with pytest.raises(TypeError, match=r"no function: write fit = task\(command=\[\.\.\.\]\)"):
+
+        @made
+        def fit(lr: float) -> None: ...
+
     with pytest.raises(TypeError, match="is a command"):
         made.local()
 

@@ -178,6 +178,11 @@ class TaskDefinition(Generic[P, R]):
         """
         if self.command is not None:
             names = fields_of(tuple(self.command))
+            if len(args) == 1 and inspect.isfunction(args[0]):
+                raise TypeError(
+                    f"task(command=...) is the definition {self.name!r} itself and decorates no "
+                    f"function: write {args[0].__name__} = task(command=[...])"
+                )
             if args:
                 raise TypeError(f"the inputs of the command {self.name!r} go by name: {names}")
             given = {**self.defaults, **kwargs}
