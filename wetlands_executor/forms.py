@@ -8,6 +8,7 @@ any thread.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Container
 from typing import Any
 
 from wetlands_executor import arguments
@@ -17,10 +18,12 @@ from wetlands_executor.serialize import references
 OPTIONS = frozenset(
     ("name", "start", "timeout", "retries", "retry_on", "priority", "cancel_grace", "context")
 )
+#: Keywords that ``check_options`` looks at: options, and how others name the arguments.
+LOOKED_AT = OPTIONS | {"args", "kwargs"}
 
 
 def check_options(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse an option among the arguments of a function that has no such parameter.
+    """Refuse an option, or arguments in a tuple, where the function has no such parameter.
 
     Raises:
         TypeError: the call could only fail; says how it is written.
@@ -34,15 +37,29 @@ def check_options(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return
     known = {each.name for each in parameters if each.kind is not each.POSITIONAL_ONLY}
-    wrong = {key: kwargs[key] for key in kwargs if key in OPTIONS and key not in known}
+    wrong = [key for key in kwargs if key in LOOKED_AT and key not in known]
     if wrong:
-        rest = {key: value for key, value in kwargs.items() if key not in wrong}
+        options = {key: kwargs[key] for key in wrong if key in OPTIONS}
+        rest = {key: value for key, value in kwargs.items() if key not in OPTIONS or key in known}
+        given, rest = _spread(rest, known)
         name = references.display_name(fn)
+        said = "options are given before: " if options else "arguments stand one by one: "
         raise TypeError(
             f"{name}() has no parameter {', '.join(map(repr, wrong))}, and submit() passes every "
-            f"keyword on to the function; options are given before: "
-            f"{_form(wrong, 'submit', name, args, rest)}"
+            f"keyword on to the function; {said}"
+            f"{_form(options, 'submit', name, (*args, *given), rest)}"
         )
+
+
+def _spread(
+    kwargs: dict[str, Any], known: Container[str] = ()
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what ``args=`` and ``kwargs=`` hold, as arguments and keywords."""
+    rest = dict(kwargs)
+    given = () if "args" in known else rest.pop("args", ())
+    named = {} if "kwargs" in known else rest.pop("kwargs", {})
+    given = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    return given, {**rest, **(named if isinstance(named, dict) else {})}
 
 
 def no_target(target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ValueError:
@@ -57,10 +74,7 @@ def no_target(target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Val
     rest = {key: value for key, value in kwargs.items() if key not in OPTIONS}
     said = f"{target!r} is not a target"
     if args and isinstance(args[0], str) and args[0].isidentifier():
-        given = rest.pop("args", ())
-        given = tuple(given) if isinstance(given, (tuple, list)) else (given,)
-        named = rest.pop("kwargs", {})
-        rest.update(named if isinstance(named, dict) else {})
+        given, rest = _spread(rest)
         text = repr(f"{target}:{args[0]}")
         right = _form(options, "submit", text, (*args[1:], *given), rest)
         return ValueError(f"{said}: the function stands behind a colon, {right}")

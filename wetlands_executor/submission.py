@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from wetlands_executor import arguments, watching
 from wetlands_executor import seconds as seconds_of
-from wetlands_executor.forms import OPTIONS, check_options, no_target
+from wetlands_executor.forms import LOOKED_AT, check_options, no_target
 from wetlands_executor.futures import deferral, results, settling
 from wetlands_executor.futures.future import Task, relabel
 from wetlands_executor.futures.options import CallOptions
@@ -179,7 +179,7 @@ class Submission:
             self.refuse()
         if not callable(fn) and definition is None and type(fn) is not str:
             fn = references.target_of(fn)
-        if kwargs and not OPTIONS.isdisjoint(kwargs):
+        if kwargs and not LOOKED_AT.isdisjoint(kwargs):
             check_options(fn, args, kwargs)
         hidden = 2 if fn is scripts.run_script else 0
         task: Task[Any]

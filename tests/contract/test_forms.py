@@ -69,6 +69,12 @@ def test_a_file_and_no_function(
             {"channel": 2, "start": False, "timeout": 5},
             "executor.options(start=False, timeout=5).submit({}, 'a.tif', channel=2)",
         ),
+        ((), {"args": ("a.tif", 3)}, "one by one: executor.submit({}, 'a.tif', 3)"),
+        (
+            ("a.tif",),
+            {"kwargs": {"channel": 2}, "name": "scan"},
+            "executor.options(name='scan').submit({}, 'a.tif', channel=2)",
+        ),
     ],
 )
 def test_an_option_among_the_arguments(

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import seconds as seconds_of
-from wetlands_executor.forms import OPTIONS, check_options, no_target
+from wetlands_executor.forms import LOOKED_AT, check_options, no_target
 from wetlands_executor.futures import deferral, results
 from wetlands_executor.futures.future import Task
 from wetlands_executor.in_process.call import ThreadCall
@@ -69,7 +69,7 @@ class ThreadSubmission:
         pool = self._pool
         if pool.refusing:
             self.refuse()
-        if kwargs and not OPTIONS.isdisjoint(kwargs):
+        if kwargs and not LOOKED_AT.isdisjoint(kwargs):
             check_options(fn, args, kwargs)
         if not callable(fn) and definition is None and ":" not in references.target_of(fn):
             raise no_target(references.target_of(fn), args, kwargs)
