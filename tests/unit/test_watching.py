@@ -506,11 +506,11 @@ def test_ended_functions_leave_no_checks_with_what_they_used(module: Any) -> Non
 
 
 def _nested() -> Any:
-    return {i: [{"a": j, "b": [j, (j, [])]} for j in range(30)] for i in range(60)}
+    return {i: [{"a": j, "b": [j, (j, [])]} for j in range(5)] for i in range(60)}
 
 
 def _rows() -> Any:
-    return [{"a": i} for i in range(5_000)]
+    return [{"a": i} for i in range(2_100)]
 
 
 def _lists() -> Any:
