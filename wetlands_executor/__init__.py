@@ -11,6 +11,13 @@ from wetlands_executor.environment import tasks as _tasks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wetlands_executor.carried.call import CarriedCall, Carrier
+    from wetlands_executor.carried.executor import (
+        CarriedExecutor,
+        packed_has_failed,
+        packed_interpreter,
+        submit_packed,
+    )
     from wetlands_executor.default import get_default_executor, set_default_executor
     from wetlands_executor.environment import Environment
     from wetlands_executor.environment.creation_run import CreationPhase, CreationProgress
@@ -53,6 +60,9 @@ __version__ = "0.1.0"
 __all__ = [
     "ActivationError",
     "CallOptions",
+    "CarriedCall",
+    "CarriedExecutor",
+    "Carrier",
     "CondaEnvExecutor",
     "CreationPhase",
     "CreationProgress",
@@ -88,15 +98,25 @@ __all__ = [
     "get_default_executor",
     "get_task_controller",
     "get_task_inputs",
+    "packed_has_failed",
+    "packed_interpreter",
     "printing_task",
     "set_default_executor",
     "share",
+    "submit_packed",
     "watch",
     "watch_tasks",
 ]
 
 #: The modules of this package, each with the public names that are imported from it.
 _PLACES = {
+    "carried.call": ("CarriedCall", "Carrier"),
+    "carried.executor": (
+        "CarriedExecutor",
+        "packed_has_failed",
+        "packed_interpreter",
+        "submit_packed",
+    ),
     "default": ("get_default_executor", "set_default_executor"),
     "environment.creation_run": ("CreationPhase", "CreationProgress"),
     "environment.environment": ("Environment",),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple, Union
 
+from wetlands_executor.carried.executor import CarriedExecutor
 from wetlands_executor.errors import EnvironmentNotFoundError
 from wetlands_executor.executor import CondaEnvExecutor
 from wetlands_executor.in_process.executor import InProcessExecutor
@@ -17,12 +18,12 @@ from wetlands_executor.views import OptionsView
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-AnyExecutor = Union[CondaEnvExecutor, InProcessExecutor, OptionsView]
+AnyExecutor = Union[CondaEnvExecutor, InProcessExecutor, CarriedExecutor, OptionsView]
 
 ENV = "WETLANDS_EXECUTOR_ENV"
 WORKERS = "WETLANDS_EXECUTOR_WORKERS"
 ENGINE = "WETLANDS_EXECUTOR_ENGINE"
-#: Where ``dask:ADDRESS`` will be served; an error says that it is to come.
+#: Where ``dask:ADDRESS`` is served.
 DASK = "wetlands_executor.integrations.dask"
 
 
@@ -99,13 +100,13 @@ def _dask_executor(choice: Choice) -> AnyExecutor:
 
     try:
         module = import_module(DASK)
-        made: AnyExecutor = module.DaskEnvExecutor(choice.address, choice.env)
+        made: AnyExecutor = module.DaskEnvExecutor(
+            choice.address, choice.env, choice.workers
+        )
     except ImportError as error:
-        remedy = "python -m pip install 'wetlands-executor[dask]'"
-        if error.name == DASK:
-            remedy = "this version of wetlands_executor does not have it yet"
         raise ImportError(
-            f"{ENGINE}=dask:{choice.address} needs the extra 'dask': {remedy} ({error})"
+            f"{ENGINE}=dask:{choice.address} needs the extra 'dask': "
+            f"python -m pip install 'wetlands-executor[dask]' ({error})"
         ) from error
     return made
 

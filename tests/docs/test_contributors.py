@@ -109,7 +109,8 @@ def test_a_table_has_the_files_of_its_folder(folder: str) -> None:
 
 def test_the_folders_that_a_call_meets_have_a_table() -> None:
     assert set(TABLES) == {
-        "futures", "in_process", "map", "pool", "scheduling", "serialize", "sharedmem", "worker",
+        "carried", "futures", "in_process", "map", "pool", "scheduling", "serialize", "sharedmem",
+        "worker",
     }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ LAYERS = (
     ("__init__",),
     (
         "default", "executor", "remote", "views", "submission", "settings", "ending",
-        "creation_tasks", "in_process", "watching", "forms", "debugging",
+        "creation_tasks", "in_process", "carried", "watching", "forms", "debugging",
     ),
     ("map",),
     ("pool",),

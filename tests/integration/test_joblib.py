@@ -501,9 +501,9 @@ def test_no_warning_of_ours(shared: CondaEnvExecutor) -> None:
 @pytest.mark.heavy  # two minutes of joblib's own tests
 @pytest.mark.timeout(600)
 def test_the_suite_of_joblib() -> None:
-    pytest.importorskip("joblib.test.test_parallel")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.integration.joblib_suite"]
     command += ["-p", "no:cacheprovider", "-p", "no:randomly", "-c", os.devnull]
+    command += ["-o", "addopts=", "-o", "filterwarnings="]
     command += ["--timeout", "60", "--pyargs", "joblib.test.test_parallel"]
     done = subprocess.run(
         command,

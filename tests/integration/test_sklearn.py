@@ -16,7 +16,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.data.environments import HOST, CannotMake, Environments
 
-_SKLEARN = ("scikit-learn", "joblib", "numpy", "scipy", "threadpoolctl", "narwhals")
+_SKLEARN = (
+    "scikit-learn", "joblib", "cloudpickle", "numpy", "scipy", "threadpoolctl", "narwhals",
+)  # fmt: skip
 #: Seconds that all cases may take.
 LIMIT = 280
 

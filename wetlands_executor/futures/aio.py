@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from wetlands_executor import threads
 from wetlands_executor.errors import describe
 from wetlands_executor.futures.callbacks import add_hook
+from wetlands_executor.futures.elsewhere import is_elsewhere
 from wetlands_executor.futures.events import Listener, TaskEventType
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ async def outcome(task: Any, ask_to_cancel: Callable[[], object]) -> Any:
         # An exception of this type cannot leave a coroutine; asyncio's own futures hang on it
         # (python/cpython#112182).
         raise RuntimeError(f"the task raised {describe(error)}") from error
+    if is_elsewhere(task):
+        return await asyncio.to_thread(task.result)  # it is not here yet: a wait for the network
     return task.result(0)
 
 

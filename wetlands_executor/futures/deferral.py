@@ -51,13 +51,17 @@ class Deferral:
     Args:
         pool: the pool of the task.
         hidden: number of arguments that the library has put before the user's.
+        take: returns what stands for a finished task in the call; None: its result.
     """
 
-    __slots__ = ("_claim", "_hidden", "_pool", "_started", "_text")
+    __slots__ = ("_claim", "_hidden", "_pool", "_started", "_take", "_text")
 
-    def __init__(self, pool: TaskPool, hidden: int) -> None:
+    def __init__(
+        self, pool: TaskPool, hidden: int, take: Callable[[Task[Any]], Any] | None = None
+    ) -> None:
         self._pool = pool
         self._hidden = hidden
+        self._take: Callable[[Task[Any]], Any] = _result_of if take is None else take
         # One entry. It alone keeps the arguments: they go with it.
         self._claim: list[Claim] = []
         self._started = False
@@ -198,8 +202,8 @@ class Deferral:
                     return
             self._text = ""  # from here on the call has it
             enqueue(
-                tuple(_value(arg) for arg in args),
-                {key: _value(arg) for key, arg in kwargs.items()},
+                tuple(self._value(arg) for arg in args),
+                {key: self._value(arg) for key, arg in kwargs.items()},
             )
         except BaseException as error:
             # Unless it is settled: whatever goes wrong here, it does not stay open.
@@ -209,6 +213,9 @@ class Deferral:
             threads.holding.discard(get_ident())
             threads.deciding.pop(get_ident(), None)
             self._pool.release(task)
+
+    def _value(self, arg: Any) -> Any:
+        return self._take(arg) if isinstance(arg, Task) else arg
 
 
 def is_unstarted(task: Task[Any]) -> bool:
@@ -255,5 +262,5 @@ def _failure(task: Task[Any], dependency: Task[Any], error: BaseException) -> De
     return because(failure, error)
 
 
-def _value(arg: Any) -> Any:
-    return arg.result() if isinstance(arg, Task) else arg
+def _result_of(task: Task[Any]) -> Any:
+    return task.result()

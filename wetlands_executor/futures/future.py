@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wetlands_executor import arguments
 from wetlands_executor.errors import CALLED, describe
 from wetlands_executor.futures import aio, callbacks, requests, settling, standard, waiting
+from wetlands_executor.futures.elsewhere import Elsewhere, bring
 from wetlands_executor.futures.events import TaskEventType, make_listener
 from wetlands_executor.futures.reports import Reports, end_of, subscribe
 
@@ -264,7 +265,10 @@ class Task(Future[T]):
                 raise self._exception
             if (self._final or self._state) in _CANCELLED:
                 raise cancelled_error(self)
-            return self._result  # type: ignore[return-value]
+            found: Any = self._result
+            if type(found) is Elsewhere:
+                found = bring(self, found, timeout)
+            return found  # type: ignore[no-any-return]
         finally:
             # Break the reference cycle with the exception's traceback, as the standard library
             # does.
@@ -297,7 +301,7 @@ class Task(Future[T]):
         """
         if self.status is not TaskStatus.COMPLETED:
             raise InvalidStateError(f"task {self.name!r} is {self.status.value}, it has no value")
-        return self._result  # type: ignore[return-value]
+        return self.result()
 
     @property
     def future(self) -> Self:

@@ -48,6 +48,7 @@ _MODULES = (
     "nested",
     "fork_server",
     "objects",
+    "packed",
     "patches",
     "pickler",
     "progress",

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
 
-def dump_by_value(value: Any, theirs: str, stream: Any, buffer_callback: Any = None) -> Any:
+def dump_by_value(
+    value: Any, theirs: str, stream: Any, buffer_callback: Any = None, by_name: Any = None
+) -> Any:
     """Pickle a value with the functions and classes that exist only here; return the pickler.
 
     Args:
@@ -27,8 +29,10 @@ def dump_by_value(value: Any, theirs: str, stream: Any, buffer_callback: Any = N
             source then; else "".
         stream: the file that takes the pickle.
         buffer_callback: takes large buffers (PEP 574); None leaves them in the pickle.
+        by_name: a function that returns False for functions and classes that this process could
+            import and the receiver cannot; None: it can.
     """
-    pickler = _pickler()(stream, theirs, buffer_callback=buffer_callback)
+    pickler = _pickler()(stream, theirs, buffer_callback=buffer_callback, known_there=by_name)
     try:
         pickler.dump(value)
     except (PicklingError, TypeError) as error:
@@ -84,6 +88,8 @@ class _Rules:
         names: for a receiver of another version of Python; None if it has this one's bytecode, and
             code travels as it is.
         by_name: a function or class that would travel by value is an error.
+        known_there: a function that returns True for what the receiver can import; None: all that
+            this process can.
         cells: of the functions of this stream.
     """
 
@@ -91,11 +97,17 @@ class _Rules:
     _function_getnewargs: Any
 
     def __init__(
-        self, stream: Any, theirs: str, by_name: bool = False, buffer_callback: Any = None
+        self,
+        stream: Any,
+        theirs: str,
+        by_name: bool = False,
+        buffer_callback: Any = None,
+        known_there: Any = None,
     ) -> None:
         super().__init__(stream, protocol=5, buffer_callback=buffer_callback)  # type: ignore[call-arg]
         self.names = code_reductions.Names(theirs, self.dumps_by_name) if theirs else None
         self.by_name = by_name
+        self.known_there = known_there
         self.cells = code_reductions.Cells()
 
     def dumps_by_name(self, obj: Any) -> bytes:
@@ -112,7 +124,7 @@ class _Rules:
         if issubclass(kind, type):
             return self.reduce_class(obj)
         if kind is _FUNCTION:
-            if cloudpickle._should_pickle_by_reference(obj):
+            if self.is_named(obj):
                 return NotImplemented
             if self.by_name:
                 raise code_reductions.ByValue
@@ -130,6 +142,11 @@ class _Rules:
             found = code_reductions.keep_file(obj) if kind is _CODE else None
         return NotImplemented if found is None else found
 
+    def is_named(self, obj: Any) -> bool:
+        """Return True for a function or class that travels as its name."""
+        known = self.cloudpickle._should_pickle_by_reference(obj)
+        return bool(known) and (self.known_there is None or self.known_there(obj))
+
     def reduce_class(self, obj: Any) -> Any:
         """Reduce a class: by its name where the receiver has it, else by value."""
         cloudpickle = self.cloudpickle
@@ -141,7 +158,7 @@ class _Rules:
                 return base
             if obj in cloudpickle._BUILTIN_TYPE_NAMES:
                 return code_reductions.builtin_type(cloudpickle._BUILTIN_TYPE_NAMES[obj])
-        if obj in cloudpickle._BUILTIN_TYPE_NAMES or cloudpickle._should_pickle_by_reference(obj):
+        if obj in cloudpickle._BUILTIN_TYPE_NAMES or self.is_named(obj):
             return cloudpickle._class_reduce(obj)
         if self.by_name:
             raise code_reductions.ByValue

@@ -1,0 +1,1 @@
+"""Tasks whose calls another system carries to its machines: see ``executor.py``."""
