@@ -18,7 +18,7 @@ from tests.support.structure import Figures, Structure, figures, measured
 LIMITS = Figures(
     # Counted in lines of at most 100 characters; the figures that count lines rose with them.
     foreign_assignments=2.25,
-    foreign_private=2.55,
+    foreign_private=2.5,
     class_lines=494,
     class_methods=42,
     stacked_lines=697,
