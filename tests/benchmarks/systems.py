@@ -23,6 +23,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import operator
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,17 @@ class Pool:
     def many(self, fn: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
         submit, get = self.submit, self.get
         return [get(handle) for handle in [submit(fn, *args) for args in calls]]
+
+    def burst(self, calls: Iterable[tuple[Any, ...]]) -> float:
+        """Make calls (function, *arguments), all submitted before the first result is asked for.
+
+        Return the seconds that they took together.
+        """
+        submit, get = self.submit, self.get
+        start = time.perf_counter()
+        for handle in [submit(*call) for call in calls]:
+            get(handle)
+        return time.perf_counter() - start
 
     def map(self, fn: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
         return list(self.executor.map(fn, items, **self.map_options))
@@ -192,6 +204,11 @@ class _Joblib(Pool):
 
     def many(self, fn: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
         return (self.shared or self.make())(self.delayed(fn)(*args) for args in calls)
+
+    def burst(self, calls: Iterable[tuple[Any, ...]]) -> float:
+        start = time.perf_counter()
+        (self.shared or self.make())(self.delayed(fn)(*args) for fn, *args in calls)
+        return time.perf_counter() - start
 
     def map(self, fn: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
         return (self.shared or self.make())(self.delayed(fn)(item) for item in items)
