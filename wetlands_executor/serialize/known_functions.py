@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from wetlands_executor.serialize.watched import Watched
 
 _PLACEHOLDER = getattr(functools, "Placeholder", None)  # Python 3.14
+_CONTAINERS = frozenset((list, tuple, dict))
 #: What is made anew each time of a function that may be known.
 _MADE = frozenset((types.MethodType, functools.partial))
 
@@ -129,8 +130,30 @@ def _encode(
             return DefinedCall(definition, wire.NO_REFERENCES | wire.MADE, payload, name, bytecode)
     if NUMBERED in steps[::2]:
         return None
-    call = None if record is None else _encode_objects(definition, steps, args, record)
-    return call or encode_inert(definition, steps or None, args)
+    if record is None or not _may_be_known((*steps[1:], *args) if steps else args, record):
+        call = encode_inert(definition, steps or None, args)
+        if call is not None or record is None:
+            return call
+    return _encode_objects(definition, steps, args, record)
+
+
+def _may_be_known(values: tuple[Any, ...], record: Record) -> bool:
+    """Return True if a value is of a class by value, or the first one in a container is.
+
+    A guess, of which way is tried first: the C pickler, which looks into everything and gives up
+    at such an object; or ``instances``, which looks into everything in Python.
+    """
+    known = record.functions
+    for value in values:
+        kind = type(value)
+        if kind in _CONTAINERS and value:
+            try:
+                kind = type(next(iter(value.values() if kind is dict else value)))
+            except (StopIteration, RuntimeError):
+                continue  # another thread changes it
+        if id(kind) in known:
+            return True
+    return False
 
 
 def _encode_numbered(
