@@ -258,7 +258,8 @@ def encode_inert(
         payload, named = found
     flags = (0 if named else NO_REFERENCES) | (0 if steps is None else wire.MADE)
     by_value, bytecode = definition.by_value, definition.bytecode
-    if len(payload) <= INLINE:
+    if len(payload) <= arguments.KEPT:  # as in ``encoded``
+        flags |= wire.IN_BULK if len(payload) > INLINE else 0
         return DefinedCall(definition, flags, payload, by_value, bytecode)
     return cast(
         "DefinedCall",
