@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import os
 import subprocess
 import sys
@@ -79,6 +80,20 @@ def test_who_runs_it(executor: InProcessExecutor) -> None:
     assert executor.worker_count == executor.max_workers
     if caller:
         assert executor.submit(int).done(), "submit returns when the call has finished"
+
+
+def test_every_method_is_called_as_that_of_the_other_executor() -> None:
+    def methods(kind: type) -> dict[str, list[tuple[str, object, object]]]:
+        return {
+            name: [
+                (each.name, each.kind, each.default)
+                for each in inspect.signature(value).parameters.values()
+            ]
+            for name, value in vars(kind).items()
+            if not name.startswith("_") and inspect.isfunction(value)
+        }
+
+    assert methods(InProcessExecutor) == methods(CondaEnvExecutor)
 
 
 def test_calls_inside_calls_of_the_calling_thread() -> None:

@@ -276,9 +276,9 @@ class InProcessExecutor(Executor):
             self._submission.refuse()
         return self
 
-    async def launch_async(self) -> Self:
+    async def launch_async(self, *, on_progress: object = None) -> Self:
         """As ``launch``."""
-        return self.launch()
+        return self.launch(on_progress=on_progress)
 
     def workers(self) -> list[WorkerInfo]:
         """Return what the threads do at this moment, by index; ``pid`` is this process."""
