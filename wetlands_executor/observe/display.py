@@ -39,8 +39,8 @@ class Screen(Protocol):
     def begin(self) -> None:
         """Begin."""
 
-    def due(self, paused: float) -> bool:
-        """Return True if it is time to draw; ``paused``: seconds since the last time, at least."""
+    def due(self) -> bool:
+        """Return True if it is time to draw."""
         ...
 
     def draw(self, states: Sequence[BarState]) -> None:
@@ -126,7 +126,7 @@ class Display:
         screen, pause = self._screen, self._screen.interval
         while not self._stop.acquire(timeout=pause):
             bars = self._bars
-            if not bars or not screen.due(pause):
+            if not bars or not screen.due():
                 continue
             began = time.thread_time()
             try:

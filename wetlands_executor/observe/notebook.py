@@ -91,7 +91,7 @@ class NotebookScreen:
         display: Any = importlib.import_module("IPython.display")
         self._output = display.display(Picture(()), display_id=True)
 
-    def due(self, paused: float) -> bool:  # noqa: ARG002
+    def due(self) -> bool:
         """Return True: it is always time to draw."""
         return True
 

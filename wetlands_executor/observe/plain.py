@@ -56,7 +56,7 @@ class PlainScreen:
     def begin(self) -> None:
         """Begin."""
 
-    def due(self, paused: float) -> bool:  # noqa: ARG002
+    def due(self) -> bool:
         """Return True if it is time to draw."""
         return time.monotonic() - self._written >= self._every
 

@@ -279,18 +279,16 @@ class TerminalScreen:
         # The bars on the screen: their rows as text, and how wide the terminal was then.
         self._shown: list[str] = []
         self._columns = 0
-        # Monotonic and processor time of the last step, and the seconds to the next one.
+        # Monotonic and processor time of the last step.
         self._seen = time.monotonic(), time.process_time()
-        self._paused = LONGEST_INTERVAL
         self._behind = False
 
     def begin(self) -> None:
         """Begin."""
         self._redirection.begin()
 
-    def due(self, paused: float) -> bool:
+    def due(self) -> bool:
         """Return True: it is always time to draw."""
-        self._paused = paused
         return True
 
     def draw(self, states: Sequence[BarState]) -> None:
@@ -345,7 +343,7 @@ class TerminalScreen:
         self._seen = now, used
         was_behind, self._behind = self._behind, not _is_in_foreground(self._stream)
         gap = now - before
-        if gap > self._paused + SUSPENDED and used - used_before < gap / 4:
+        if gap > LONGEST_INTERVAL + SUSPENDED and used - used_before < gap / 4:
             # The program was stopped (Ctrl-Z) and goes on: below the bars stands what the shell has
             # written since, which is not to be overwritten.
             self._shown = []
