@@ -45,11 +45,15 @@ def current_settings() -> HostSettings:
     """Return the settings as they are now; the same object as long as nothing changed."""
     global _current  # a cache of one entry; replaced whole, so a race costs a second equal object
     settings = _current
+    try:
+        levels_seen = _MARK in logging.root._cache  # type: ignore[attr-defined]
+    except AttributeError:  # a root of another kind
+        levels_seen = False
     if (
         settings is None
         or settings.seen[0] != sys.path
         or settings.seen[1] != len(project.extra_roots)
-        or _MARK not in getattr(logging.root, "_cache", ())
+        or not levels_seen
     ):
         project.note_editable_installs()
         seen = (list(sys.path), len(project.extra_roots))
