@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from concurrent.futures import FIRST_COMPLETED, as_completed, wait
@@ -78,6 +77,8 @@ def by_callback(executor: Any) -> int:
 
 
 async def by_await(executor: Any) -> list[int]:
+    import asyncio  # here, because each of a hundred workers imports this module
+
     return list(await asyncio.gather(*(executor.submit(add, n, n) for n in range(3))))
 
 

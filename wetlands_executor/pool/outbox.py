@@ -195,12 +195,10 @@ class Outbox:
         self._next_record = self._next_record + 1 & wire.RECORD_BITS
         size = len(payload) + sum(map(len, more))
         head = wire.RECORD.pack(first, size, number)
-        if more:
-            self._bulk.extend((head, payload, *more, head[:4]))
-        elif size < JOINED:
-            self._bulk.append(b"".join((head, payload, head[:4])) if payload else head)
+        if size < JOINED:
+            self._bulk.append(b"".join((head, payload, *more, head[:4])) if size else head)
         else:
-            self._bulk.extend((head, payload, head[:4]))
+            self._bulk.extend((head, payload, *more, head[:4]))
 
     def raw(self, data: bytes) -> None:
         """Queue bytes for the bulk pipe, before the first record."""

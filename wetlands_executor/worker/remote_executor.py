@@ -17,7 +17,6 @@ from concurrent.futures import TimeoutError as WaitTimeout
 
 from . import injection, remote_calls, running, scripts
 from .channel import describe
-from .remote_errors import failure_of
 from .remote_task import RemoteTask
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
@@ -310,6 +309,8 @@ def _resolved(args: Any, kwargs: Any) -> Tuple[Any, Any]:
             return value
         error = None if value.cancelled() else value.exception()
         if error is not None:
+            from .remote_errors import failure_of
+
             said = "the task %r, an argument, failed: %s" % (value.name, describe(error))
             raise failure_of(("DependencyFailed",), said) from error
         return value.result()

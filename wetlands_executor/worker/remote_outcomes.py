@@ -11,7 +11,6 @@ from concurrent.futures import CancelledError
 
 from . import calls, wire
 from .channel import describe
-from .remote_errors import failure_of
 
 TYPE_CHECKING = False  # importing typing costs 6 ms of a start
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ def value_of(kind: int, data: Any, name: str) -> Tuple[Any, Any]:
         if kind == wire.ERROR:
             return None, _error_of(data)
         if kind == wire.FAILED:
+            from .remote_errors import failure_of
+
             return None, failure_of(*calls.loads(data))
         if kind == wire.BUFFERS:
             return _with_buffers(data), None
