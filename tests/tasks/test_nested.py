@@ -334,6 +334,20 @@ def test_what_cannot_be_an_argument(single: CondaEnvExecutor) -> None:
             single.submit(nested.add_inside, view, 1, 2).result(DEADLINE)
 
 
+def test_the_picture_shows_who_has_submitted_what(
+    single: CondaEnvExecutor, rendezvous: Rendezvous
+) -> None:
+    task = single.submit(nested.hold_inside, single, rendezvous.address, "child")
+    arrival = rendezvous.next()
+    under_way = {each["id"]: each["parent"] for each in single.get_progress()["tasks"]}
+    assert sorted(under_way.values(), key=str) == [task.id, None]
+    assert under_way[task.id] is None
+    arrival.release()
+    task.result(DEADLINE)
+    finished = {each["id"]: each["parent"] for each in single.get_progress()["tasks"]}
+    assert finished == under_way
+
+
 # -------------------------------------------------------------------------------------- retries
 
 

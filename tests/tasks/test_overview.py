@@ -215,7 +215,9 @@ TOTALS = {
     "tasks",
     "errors",
 }
-OF_A_TASK = {"id", "name", "state", "queued_duration_ms", "execution_duration_ms", "progress_pct"}
+OF_A_TASK = {
+    "id", "name", "parent", "state", "queued_duration_ms", "execution_duration_ms", "progress_pct",
+}  # fmt: skip
 
 
 def test_get_progress_before_anything(single: CondaEnvExecutor) -> None:

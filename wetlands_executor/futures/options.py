@@ -41,6 +41,7 @@ class CallOptions:
             workers can import, or their names ``"module:variable"``; and ``"traceparent"``, the
             trace of OpenTelemetry.
         carried: that, as it was when a call was submitted.
+        parent: ``id`` of the task whose function has submitted the call; None if the program has.
         retry: what ``retries`` and ``retry_on`` mean.
     """
 
@@ -53,6 +54,7 @@ class CallOptions:
     cancel_grace: float | None = None
     context: Sequence[str | ContextVar[Any]] | None = None
     carried: bytes | None = field(default=None, repr=False, compare=False)
+    parent: str | None = field(default=None, repr=False, compare=False)
     retry: RetryPolicy = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -216,6 +216,7 @@ def task_entry(task: Task[Any]) -> dict[str, Any]:
     return {
         "id": task.id,
         "name": task.name,
+        "parent": None if task._options is None else task._options.parent,
         "state": task.status.value,
         "queued_duration_ms": round(1000 * ((started or finished or now) - task.created_at), 3),
         "execution_duration_ms": None
@@ -233,6 +234,7 @@ def ended_entry(ended: Ended) -> dict[str, Any]:
     return {
         "id": str(ended.number),
         "name": ended.name,
+        "parent": None if ended.options is None else ended.options.parent,
         "state": ended.state,
         "queued_duration_ms": round(1000 * max(waited, 0.0), 3),
         "execution_duration_ms": None if ran is None else round(1000 * ran, 3),

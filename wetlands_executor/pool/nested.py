@@ -305,7 +305,9 @@ class Nested:
         try:
             priority = given.pop("priority", 0) + depth * LEVEL
             retry_on = _ask_parent if asks else None
-            options = CallOptions(priority=priority, retry_on=retry_on, **given)
+            options = CallOptions(
+                priority=priority, retry_on=retry_on, parent=_identifier(call), **given
+            )
         except (TypeError, ValueError) as wrong:
             self._refuse(process, number, wrong)
             return None
@@ -545,6 +547,11 @@ def _is_sound(message: Any) -> bool:
     else:
         numbers = message[1:2] if message[0] in (wire.SUBMIT, wire.HOLD) else message[1:]
     return all(type(number) is int and 0 <= number < _NUMBERS for number in numbers)
+
+
+def _identifier(parent: Call) -> str:
+    """Return the id that the task of a call has, also if it has none of its own."""
+    return str(parent.number) if parent.task is None else str(parent.task.id)
 
 
 def _hand_nothing(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:

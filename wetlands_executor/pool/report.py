@@ -201,6 +201,7 @@ def _call(call: Any) -> dict[str, Any]:
     return {
         "id": str(call.number),
         "name": call.name,
+        "parent": None,
         "state": "running" if running else "pending",
         "queued_duration_ms": round(1000 * (time.time() - call.batch.created_at), 3)
         if since is None
