@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from operator import length_hint
+from operator import attrgetter, length_hint
 from typing import Any
 
 from wetlands_executor.futures.future import Task
@@ -74,7 +74,7 @@ class Watch:
 
         def is_one(task: RunningTask) -> bool:
             while given:  # numbers: a set of 100,000 ids as texts takes several times as long
-                numbers.update(each._number for each in given.pop() if isinstance(each, Task))
+                numbers.update(_attributes(given.pop(), "_number"))
             return task.id.isdecimal() and int(task.id) in numbers
 
         return is_one
@@ -118,8 +118,17 @@ def watch(what: object) -> Watch | None:
 
 def watch_tasks(tasks: Iterable[object]) -> list[Watch]:
     """Return a look at each of the pools to which some tasks belong; made for many tasks."""
-    pools = dict.fromkeys(getattr(task, "_pool", None) for task in tasks)
+    pools = dict.fromkeys(_attributes(tasks, "_pool"))
     return [Watch(pool) for pool in pools if isinstance(pool, Pool)]
+
+
+def _attributes(tasks: Iterable[object], name: str) -> list[Any]:
+    """Return an attribute of each of some futures that are Tasks; in C if all are."""
+    futures = list(tasks)
+    try:
+        return list(map(attrgetter(name), futures))
+    except AttributeError:
+        return [getattr(each, name) for each in futures if isinstance(each, Task)]
 
 
 def note(

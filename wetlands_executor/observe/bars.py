@@ -426,7 +426,7 @@ class TaskCounts:
         done = [task.done() for task in tasks]
         if not any(done):
             return tasks
-        ended = list(compress(tasks, done))
+        ended = tasks if all(done) else list(compress(tasks, done))
         self._done += len(ended)
         try:
             errors = [task.exception() for task in ended]
@@ -434,4 +434,4 @@ class TaskCounts:
             errors = [task.exception() for task in ended if not task.cancelled()]
             self._cancelled += len(ended) - len(errors)
         self._failed += len(errors) - errors.count(None)
-        return list(compress(tasks, map(not_, done)))
+        return [] if ended is tasks else list(compress(tasks, map(not_, done)))
